@@ -1,0 +1,17 @@
+//! Shows an experimaestro workspace as one directory, whatever disk each job lies on.
+//!
+//! The map of the house; arrows run one way, from the top of this list to the bottom:
+//!
+//! - [`cli`]: what a person types: one file a command; prints; decides nothing
+//! - [`daemon`]: the life of the process that serves a mount: background, signals, control socket
+//! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations
+//! - [`view`]: which location serves a job: resolving, union listing, folder health
+//! - [`workspace`]: what lies on disk: job ids, layout, markers, runs, `jobs.jsonl`
+//! - [`settings`]: `settings.yaml`: read, interpolate, check, select a workspace
+
+pub mod cli;
+pub mod daemon;
+pub mod mount;
+pub mod settings;
+pub mod view;
+pub mod workspace;
