@@ -41,6 +41,9 @@ need_packages() {
     if [[ ${#missing[@]} -eq 0 ]]; then
         return
     fi
+    if [[ $EUID -ne 0 ]] && ! command -v sudo >/dev/null; then
+        die "packages are missing; as root, run: apt-get install ${missing[*]}"
+    fi
     say "installing ${missing[*]}"
     local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300)
     as_root "${apt[@]}" update >&2 || say "apt-get update failed; trying to install nevertheless"
@@ -59,14 +62,17 @@ need_cargo() {
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
 
-# Makes sure that whoever runs this, and any other ordinary user, can open /dev/fuse.
+# Makes sure that whoever runs this can open /dev/fuse, and if that is root, that any other user can.
 need_fuse() {
-    if [[ ! -c /dev/fuse ]]; then
-        as_root modprobe fuse 2>/dev/null || true
+    if [[ ! -c /dev/fuse && $EUID -eq 0 ]]; then
+        modprobe fuse 2>/dev/null || true
     fi
     [[ -c /dev/fuse ]] ||
         die "there is no /dev/fuse: load the kernel's module fuse; in a container, start it with" \
             "--device /dev/fuse --cap-add SYS_ADMIN"
+    if [[ $EUID -ne 0 && -r /dev/fuse && -w /dev/fuse ]]; then
+        return
+    fi
     if [[ $(stat -c %a /dev/fuse) != 666 ]]; then
         say "making /dev/fuse usable by ordinary users"
         as_root chmod 0666 /dev/fuse
