@@ -1,28 +1,35 @@
-//! (stand-in until merged)
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-/// stand-in
-pub fn job_name(task: &OsStr) -> &[u8] {
-    task.as_bytes().rsplit(|b| *b == b'.').next().unwrap_or(b"")
-}
-/// stand-in
-pub fn done_marker(task: &OsStr) -> OsString {
-    let mut name = job_name(task).to_vec();
-    name.extend_from_slice(b".done");
-    OsString::from_vec(name)
-}
-/// stand-in
-pub fn is_internal(name: &[u8], job_name: &[u8], is_dir: bool, size: u64) -> bool {
-    if is_dir {
-        return name == b".scheduler";
-    }
-    name == b".lock"
-        || name.ends_with(b".pid")
-        || name
-            .strip_suffix(b".lock")
-            .is_some_and(|stem| stem == job_name || size == 0)
-}
-/// stand-in
-pub fn counts_in_folder(name: &OsStr) -> bool {
-    !name.as_bytes().starts_with(b".")
-}
+//! What lies on disk in an experimaestro workspace, as plain types and functions.
+//!
+//! - [`layout`]: the fixed names, and whether a directory is a workspace
+//! - [`jobs`]: job ids, and which names below `jobs/` are jobs
+//! - [`markers`]: `<name>.done` and `<name>.failed`, how a job ended
+//! - [`internal`]: the files that experimaestro keeps for itself in a job
+//! - [`experiments`], [`runs`]: experiments of both layouts (`experiments/`, `xp/`) and their runs
+//! - [`jobs_jsonl`]: the jobs of a run, with their tags
+//! - [`status`]: `.experimaestro/status.json` of a job
+//! - [`params`]: the head of `params.json`
+//!
+//! Everything here reads and nothing writes. What the mount needs for each request (ids, markers,
+//! internal files, recognition) works on a directory's descriptor or on names alone; the rest, which
+//! commands print, goes by path. A file that is missing is `None`; one that cannot be read or is half
+//! written is an [`Error`] about that file, and whoever lists goes on past it.
+//!
+//! Anything above may call this; it calls nothing of the house.
+
+pub mod experiments;
+pub mod internal;
+pub mod jobs;
+pub mod jobs_jsonl;
+pub mod layout;
+pub mod markers;
+pub mod params;
+pub mod runs;
+pub mod status;
+
+mod error;
+mod python_json;
+mod read;
+mod time;
+
+pub use error::{Error, Listing, Result};
+pub use jobs::JobId;
