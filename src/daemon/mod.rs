@@ -1,1 +1,48 @@
-//! (see lib.rs)
+//! The life of the process that serves a mount. Called by `cli`; calls `mount`.
+//!
+//! - [`run`]: serving one mount, from attaching to the end
+//! - [`background`]: a process that starts its daemon and waits until the mount answers
+//! - [`signals`]: ending on SIGTERM and SIGINT
+//! - [`service_manager`]: telling systemd
+//! - [`log`]: where the log goes
+//! - [`unmount`]: unmounting from another process, and who is in the way ([`holders`])
+//! - [`inventory`]: what is mounted, and how it does
+//! - [`mounts`]: the table of mounts, and ours in it
+//! - [`health`]: whether anybody serves a mount
+//! - [`attach`]: putting `/dev/fuse` on a mount point, and taking it away
+//! - [`control`]: the socket over which commands talk to a daemon
+//! - [`deadline`]: asking what may never answer
+
+pub mod attach;
+pub mod background;
+pub mod control;
+pub mod deadline;
+pub mod health;
+pub mod holders;
+pub mod inventory;
+pub mod log;
+pub mod mounts;
+pub mod run;
+pub mod service_manager;
+pub mod signals;
+pub mod unmount;
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// A file system that the daemon can serve.
+pub trait Service: Send + Sync + 'static {
+    /// Answers the kernel's requests from `fuse` until the file system is unmounted everywhere. Calls
+    /// `ready` once, when the kernel has been greeted and requests are being answered.
+    ///
+    /// # Errors
+    ///
+    /// The greeting failed, or the loop broke.
+    fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()>;
+
+    /// What it tells of itself, for `status`. Must not wait for a disk that does not answer.
+    fn status(&self) -> serde_json::Value;
+
+    /// The primary's root directory, opened before mounting.
+    fn primary(&self) -> BorrowedFd<'_>;
+}

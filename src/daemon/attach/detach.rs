@@ -1,0 +1,103 @@
+//! Unmounting: `umount2(2)` for root, `fusermount3 -u` for everybody else.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use super::fusermount;
+
+/// How to unmount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Only if nothing uses the mount.
+    Clean,
+    /// At once from the tree of directories; what is open stays until it is closed.
+    Lazy,
+}
+
+/// Why a mount is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// Something uses it.
+    #[error("{} is in use", .0.display())]
+    Busy(PathBuf),
+    /// Nothing is mounted there.
+    #[error("nothing is mounted on {}", .0.display())]
+    NotMounted(PathBuf),
+    /// It belongs to somebody else.
+    #[error("{} was mounted by another user: only that user and root may unmount it", .0.display())]
+    NotYours(PathBuf),
+    /// No helper to do it.
+    #[error(
+        "there is no fusermount3, which unmounts for ordinary users: install it (`apt-get install fuse3`), or unmount as root"
+    )]
+    NoHelper,
+    /// Any other reason.
+    #[error("cannot unmount {}: {reason}", .mountpoint.display())]
+    Other {
+        /// What.
+        mountpoint: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Unmounts the top-most mount at `mountpoint` (absolute, without symlinks). Walks no mount itself, so
+/// that a daemon may call it for its own from a thread that answers no requests.
+///
+/// # Errors
+///
+/// [`DetachError::Busy`] with [`How::Clean`] when something uses it; otherwise why it stays mounted.
+pub fn detach(mountpoint: &Path, how: How) -> Result<(), DetachError> {
+    let lazy = match how {
+        How::Clean => UnmountFlags::empty(),
+        How::Lazy => UnmountFlags::DETACH,
+    };
+    match rustix::mount::unmount(mountpoint, lazy | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => by_helper(mountpoint, how),
+        Err(Errno::BUSY) => Err(DetachError::Busy(mountpoint.to_owned())),
+        Err(Errno::INVAL | Errno::NOENT) => Err(DetachError::NotMounted(mountpoint.to_owned())),
+        Err(errno) => Err(other(mountpoint, io::Error::from(errno).to_string())),
+    }
+}
+
+fn by_helper(mountpoint: &Path, how: How) -> Result<(), DetachError> {
+    let helper = fusermount::find().ok_or(DetachError::NoHelper)?;
+    let mut command = Command::new(&helper);
+    command.arg("-u");
+    if how == How::Lazy {
+        command.arg("-z");
+    }
+    let output = command
+        .arg("--")
+        .arg(mountpoint)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| other(mountpoint, format!("{}: {error}", helper.display())))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(if words.contains("Device or resource busy") {
+        DetachError::Busy(mountpoint.to_owned())
+    } else if words.contains("not found in") || words.contains("not mounted") {
+        // The helper looks for a FUSE mount of this user and tells the two cases not apart.
+        match crate::daemon::mounts::top_at(mountpoint) {
+            Ok(Some(_)) => DetachError::NotYours(mountpoint.to_owned()),
+            _ => DetachError::NotMounted(mountpoint.to_owned()),
+        }
+    } else {
+        other(mountpoint, words)
+    })
+}
+
+fn other(mountpoint: &Path, reason: String) -> DetachError {
+    DetachError::Other {
+        mountpoint: mountpoint.to_owned(),
+        reason,
+    }
+}

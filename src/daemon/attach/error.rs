@@ -1,0 +1,133 @@
+//! What can go wrong when attaching: each a sentence that says what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::DetachError;
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no `/dev/fuse`.
+    #[error(
+        "there is no /dev/fuse: load the kernel's module with `modprobe fuse` as root; in a container, start it with `--device /dev/fuse --cap-add SYS_ADMIN`"
+    )]
+    NoDevice,
+    /// The device of this user is closed.
+    #[error(
+        "/dev/fuse may not be opened by this user: ask the administrator for `chmod 666 /dev/fuse` (the usual mode), or for a group that may; in a container, start it with `--device /dev/fuse --cap-add SYS_ADMIN`"
+    )]
+    DeviceDenied,
+    /// The device cannot be opened, for another reason.
+    #[error("cannot open /dev/fuse: {0}")]
+    Device(#[source] io::Error),
+    /// Root, but not allowed to mount.
+    #[error(
+        "mounting is not permitted here although this is root (CAP_SYS_ADMIN is missing): in a container, start it with `--device /dev/fuse --cap-add SYS_ADMIN` (and, with AppArmor, `--security-opt apparmor:unconfined`)"
+    )]
+    NotPermitted,
+    /// No `fusermount3`, no `fusermount`.
+    #[error(
+        "there is no fusermount3, which mounts for ordinary users: install it (`apt-get install fuse3`, `dnf install fuse3`), or mount as root"
+    )]
+    NoHelper,
+    /// The helper is there but has no rights.
+    #[error(
+        "{path} may not mount, as it is not set-user-id root: ask the administrator for `chown root {path} && chmod u+s {path}`, or to install the package fuse3 anew", path = .0.display()
+    )]
+    HelperNotSetuid(PathBuf),
+    /// The helper is set-user-id, but this process tree has given such rights up.
+    #[error(
+        "fusermount3 gets no rights here, as set-user-id programs have no effect in this process (no_new_privs, as in many containers and sandboxes): mount outside of it, or as root"
+    )]
+    NoNewPrivileges,
+    /// The helper failed in a way that has no sentence of ours.
+    #[error("fusermount3 could not mount: {0}")]
+    Helper(String),
+    /// `allow_other` is not granted.
+    #[error(
+        "the option allow_other is not permitted to ordinary users here: ask the administrator to put the line `user_allow_other` into /etc/fuse.conf, or leave the option out"
+    )]
+    AllowOther,
+    /// The administrator's limit on mounts is reached.
+    #[error(
+        "too many FUSE file systems are mounted: unmount some (`xpmfs status` lists ours), or ask the administrator to raise `mount_max` in /etc/fuse.conf or `fs.mount-max`"
+    )]
+    TooMany,
+    /// `fusermount3` only mounts on what the user owns or may write.
+    #[error(
+        "{} does not belong to you or you may not write to it, and fusermount3 then refuses to mount there: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours), or as root", .0.display()
+    )]
+    NotYours(PathBuf),
+    /// `fusermount3` mounts on some file systems only.
+    #[error(
+        "fusermount3 does not mount on the kind of file system that {} is on: mount elsewhere (`xpmfs mount DIRECTORY`, for instance below /tmp or your home), or as root", .0.display()
+    )]
+    ForbiddenFileSystem(PathBuf),
+    /// The mount point is missing.
+    #[error("the mount point {} does not exist: create it with `mkdir -p`, or give another one", .0.display())]
+    Missing(PathBuf),
+    /// The mount point is something else.
+    #[error("the mount point {} is not a directory: give another one", .0.display())]
+    NotADirectory(PathBuf),
+    /// The mount point would hide what is in it.
+    #[error(
+        "the mount point {} is not empty, and the mount would hide what is in it: give an empty directory, or the workspace's own directory to mount in place", .0.display()
+    )]
+    NotEmpty(PathBuf),
+    /// Mounted already.
+    #[error("{} already has an xpmfs mount{}: to mount anew, first `xpmfs umount {}`", .mountpoint.display(), process(.pid), .mountpoint.display())]
+    AlreadyMounted {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Who serves it, if known.
+        pid: Option<i32>,
+    },
+    /// Mounted already, but without an answer.
+    #[error("{} has an xpmfs mount that does not answer{}: detach it with `xpmfs umount --lazy {}`, and look at its log", .mountpoint.display(), process(.pid), .mountpoint.display())]
+    Silent {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Who serves it, if known.
+        pid: Option<i32>,
+    },
+    /// Somebody else's FUSE mount is dead there.
+    #[error("{} has a dead mount of the type {fs_type}: remove it with `fusermount3 -u -z {}` or `umount -l {}`", .mountpoint.display(), .mountpoint.display(), .mountpoint.display())]
+    DeadForeign {
+        /// Where.
+        mountpoint: PathBuf,
+        /// What is mounted there.
+        fs_type: String,
+    },
+    /// A dead mount could not be cleared.
+    #[error("{} has a dead mount that cannot be cleared: {source}", .mountpoint.display())]
+    Clear {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why.
+        source: DetachError,
+    },
+    /// A path that leads nowhere, and other trouble with the mount point.
+    #[error("cannot use the mount point {}: {source}", .mountpoint.display())]
+    Mountpoint {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused.
+    #[error("cannot mount on {}: {source}", .mountpoint.display())]
+    Mount {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The table of mounts cannot be read.
+    #[error(transparent)]
+    Mounts(io::Error),
+}
+
+fn process(pid: &Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (served by process {pid})"))
+}

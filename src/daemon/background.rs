@@ -1,0 +1,287 @@
+//! A daemon in the background: a process starts itself again, and waits until the mount answers.
+//!
+//! No fork: the daemon is a process of its own from the start, in a session of its own. Its standard input is one
+//! end of a socket pair over which the two speak, a JSON object a line:
+//!
+//! ```text
+//! daemon → starter   {"attached": true}        mounted, and requests are being answered
+//!                    {"failed": "a sentence"}  it could not be
+//! starter → daemon   {"ready": true}           the mount has answered: leave the terminal alone
+//! ```
+//!
+//! The starter asks the mount itself, since the daemon must not walk into its own mount. If the starter goes away
+//! without `ready` (Ctrl-C), the daemon unmounts and ends. Until `ready` the daemon's standard error is the starter's.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+use signal_hook::consts::SIGTERM;
+
+use super::attach::{How, detach};
+use super::deadline::{wait_until, within};
+use super::log;
+use super::mounts::{self, Mount};
+use super::signals::Stopper;
+
+/// How long a daemon may take until it has mounted, and how long the mount may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the daemon tells.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Attached(bool),
+    Failed(String),
+}
+
+/// Why there is no mount in the background.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// What the daemon said.
+    #[error("{0}")]
+    Failed(String),
+    /// It died.
+    #[error("the process that was to serve {} {how} before the mount was ready: see its log ({log})", .mountpoint.display())]
+    Died {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Its exit status.
+        how: String,
+        /// Where its log is.
+        log: String,
+    },
+    /// It took too long.
+    #[error("{} did not answer within {} s and was taken away again: is the disk beneath it slow or gone? See the log ({log})", .mountpoint.display(), PATIENCE.as_secs())]
+    TooSlow {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Where its log is.
+        log: String,
+    },
+    /// It could not be started.
+    #[error("cannot start the process that serves the mount: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Starts `command`, which serves `mountpoint` (absolute) and speaks to us through [`Parent`], and waits until the mount
+/// answers. `log` says where its log is, for a person. Gives the daemon's process id.
+///
+/// # Errors
+///
+/// The daemon's reason, word for word, or what became of it; nothing stays mounted then.
+pub fn launch(mut command: Command, mountpoint: &Path, log: &str) -> Result<u32, LaunchError> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut child = command
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()?;
+    // Their end must be in the daemon alone, or its end would not be seen.
+    drop(command);
+    let too_slow = || LaunchError::TooSlow {
+        mountpoint: mountpoint.to_owned(),
+        log: log.to_owned(),
+    };
+    match listen(&ours) {
+        Ok(Some(Word::Attached(_))) if answers(mountpoint) => {
+            // If it died this very moment, the mount says so itself.
+            let _ = (&ours).write_all(b"{\"ready\":true}\n");
+            Ok(child.id())
+        }
+        Ok(Some(Word::Attached(_))) => {
+            take_away(&mut child, mountpoint);
+            Err(too_slow())
+        }
+        Ok(Some(Word::Failed(reason))) => {
+            end(&mut child);
+            Err(LaunchError::Failed(reason))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            take_away(&mut child, mountpoint);
+            Err(too_slow())
+        }
+        Ok(None) | Err(_) => Err(LaunchError::Died {
+            mountpoint: mountpoint.to_owned(),
+            how: end(&mut child).map_or_else(|| "does not answer".into(), tell),
+            log: log.to_owned(),
+        }),
+    }
+}
+
+/// The daemon's next word; `None` if it goes away without.
+fn listen(stream: &UnixStream) -> io::Result<Option<Word>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line).ok())
+}
+
+/// Whether an xpmfs mount at `mountpoint` answers a request for its root's attributes.
+fn answers(mountpoint: &Path) -> bool {
+    let path = mountpoint.to_owned();
+    let answer = within(PATIENCE, move || {
+        let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
+        rustix::fs::statx(CWD, &path, flags, StatxFlags::BASIC_STATS).map(|_| ())
+    });
+    let mounted = || matches!(mounts::top_at(mountpoint), Ok(Some(top)) if top.is_xpmfs());
+    matches!(answer, Some(Ok(()))) && mounted()
+}
+
+/// Ends a daemon that does not get ready, and what it has mounted.
+fn take_away(child: &mut Child, mountpoint: &Path) {
+    signal(child, Signal::TERM);
+    if !wait_until(Duration::from_secs(2), || has_ended(child)) {
+        signal(child, Signal::KILL);
+    }
+    end(child);
+    if matches!(mounts::top_at(mountpoint), Ok(Some(top)) if is_dead(&top)) {
+        // If it stays, the next mount finds it dead and clears it.
+        let _ = detach(mountpoint, How::Lazy);
+    }
+}
+
+fn is_dead(mount: &Mount) -> bool {
+    mount.is_xpmfs() && super::health::of(mount) == super::health::Health::Dead
+}
+
+/// Waits a little for the child's end, and then enforces it. Its exit status, if it came by itself.
+fn end(child: &mut Child) -> Option<ExitStatus> {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(child, Signal::KILL);
+    None
+}
+
+fn has_ended(child: &mut Child) -> bool {
+    !matches!(child.try_wait(), Ok(None))
+}
+
+fn signal(child: &Child, signal: Signal) {
+    if let Ok(pid) = i32::try_from(child.id())
+        && let Some(pid) = Pid::from_raw(pid)
+    {
+        // It has not been waited for, so the number is still its own; it may have ended already.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn tell(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// The daemon's side: the process that started it and waits.
+#[derive(Debug)]
+pub struct Parent {
+    stream: UnixStream,
+}
+
+impl Parent {
+    /// Takes the socket on standard input, and makes this process the leader of a session of its own.
+    ///
+    /// # Errors
+    ///
+    /// Standard input is no socket: the process was not started by [`launch`].
+    pub fn from_stdin() -> io::Result<Self> {
+        let stdin = rustix::stdio::stdin();
+        rustix::net::sockopt::socket_peercred(stdin)?;
+        let stream = UnixStream::from(stdin.try_clone_to_owned()?);
+        rustix::stdio::dup2_stdin(null()?)?;
+        // Fails only if it leads one already.
+        let _ = rustix::process::setsid();
+        Ok(Self { stream })
+    }
+
+    /// Tells why there will be no mount.
+    pub fn failed(&self, reason: &str) {
+        say(&self.stream, &Word::Failed(reason.to_owned()));
+    }
+
+    /// A second handle, to tell of a failure after [`Parent::watch`] has taken the first.
+    ///
+    /// # Errors
+    ///
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let stream = self.stream.try_clone()?;
+        Ok(Self { stream })
+    }
+
+    /// Waits for the starter's `ready` in a thread of its own: the terminal is then left alone. If the starter goes away
+    /// without, the mount is ended.
+    pub(super) fn watch(self, stopper: Arc<Stopper>) -> io::Result<Announcer> {
+        let stream = self.stream.try_clone()?;
+        std::thread::Builder::new()
+            .name("starter".into())
+            .spawn(move || {
+                let mut line = String::new();
+                let heard = BufReader::new(&stream).read_line(&mut line);
+                if heard.is_ok_and(|bytes| bytes > 0) {
+                    leave_the_terminal();
+                } else {
+                    tracing::warn!("the command that waited for the mount was ended");
+                    stopper.stop(SIGTERM);
+                }
+            })?;
+        Ok(Announcer {
+            stream: self.stream,
+        })
+    }
+}
+
+/// Tells the starter that the mount is attached.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    stream: UnixStream,
+}
+
+impl Announcer {
+    pub(super) fn attached(&self) {
+        say(&self.stream, &Word::Attached(true));
+    }
+}
+
+fn say(mut stream: &UnixStream, word: &Word) {
+    if let Ok(mut line) = serde_json::to_vec(word) {
+        line.push(b'\n');
+        // If nobody listens any more, the watching thread sees it too.
+        let _ = stream.write_all(&line);
+    }
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        "/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// Opens nothing but `/dev/null`, which is not in our mount.
+fn leave_the_terminal() {
+    log::leave_stderr();
+    let replaced = null().and_then(|null| {
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        Ok(())
+    });
+    if let Err(error) = replaced {
+        tracing::warn!("cannot let go of the terminal: {error}");
+    }
+}

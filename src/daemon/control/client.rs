@@ -1,0 +1,207 @@
+//! A command's end of the control socket.
+
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use serde_json::{Value, json};
+
+use super::{LONGEST_REPLY, VERSION, directory};
+use crate::daemon::health::PATIENCE;
+use crate::daemon::mounts::Device;
+
+/// Why the daemon did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No daemon listens for this mount.
+    #[error("no daemon listens for this mount: it has ended, or belongs to another user")]
+    Nobody,
+    /// It does not answer in time.
+    #[error("the mount's daemon does not answer: look at its log")]
+    Silent,
+    /// It answered with an error.
+    #[error("the mount's daemon answered: {0}")]
+    Refused(String),
+    /// It answered something that is not understood.
+    #[error(
+        "the mount's daemon answered something that is not understood: mount anew with this version of xpmfs"
+    )]
+    Nonsense,
+    /// Any other trouble with the socket.
+    #[error("cannot ask the mount's daemon: {0}")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused => Self::Nobody,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// A connection to the daemon that serves a mount.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    pid: Option<i32>,
+}
+
+impl Client {
+    /// Connects to the daemon of the mount with this device number, which runs as the user `owner`.
+    /// A stale socket, to which nobody listens any more, is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Nobody`] when there is none, and as the other kinds say.
+    pub fn connect(device: Device, owner: Option<u32>) -> Result<Self, ClientError> {
+        let mut problem = ClientError::Nobody;
+        for directory in directory::of(owner) {
+            let path = directory.join(directory::file_name(device));
+            match connect(&path) {
+                Ok(stream) => match Self::check(stream, owner) {
+                    Ok(client) => return Ok(client),
+                    Err(error) => problem = error.into(),
+                },
+                Err(Errno::CONNREFUSED) => {
+                    // Only in a directory of our own does this succeed.
+                    let _ = std::fs::remove_file(&path);
+                }
+                Err(Errno::AGAIN) => problem = ClientError::Silent,
+                Err(_) => {}
+            }
+        }
+        Err(problem)
+    }
+
+    /// Only the mount's owner, ourselves and root can be its daemon: a place such as `/tmp` is open to all.
+    fn check(stream: UnixStream, owner: Option<u32>) -> io::Result<Self> {
+        let peer = socket_peercred(&stream)?;
+        let own = rustix::process::geteuid();
+        if !peer.uid.is_root() && peer.uid != own && Some(peer.uid.as_raw()) != owner {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        // 0 for a process that our pid namespace does not have.
+        let pid = peer.pid.as_raw_pid();
+        Ok(Self {
+            stream,
+            pid: (pid > 0).then_some(pid),
+        })
+    }
+
+    /// The daemon's process id, as this process's pid namespace has it.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// Asks, and gives the reply, within [`PATIENCE`].
+    ///
+    /// # Errors
+    ///
+    /// No reply in time, an error as the reply, or none that is understood.
+    pub fn request(&mut self, request: &str) -> Result<Value, ClientError> {
+        self.exchange(&json!({"version": VERSION, "request": request}), PATIENCE)
+            .map(|(reply, _)| reply)
+    }
+
+    /// The primary's root directory, which reaches what is beneath an in-place mount.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`].
+    pub fn primary(&mut self) -> Result<OwnedFd, ClientError> {
+        let request = json!({"version": VERSION, "request": "primary"});
+        let (_, descriptor) = self.exchange(&request, PATIENCE)?;
+        descriptor.ok_or(ClientError::Nonsense)
+    }
+
+    /// Sends any request (see the module's protocol) and gives the reply, and the descriptor that came with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`], with `limit` for the whole exchange.
+    pub fn exchange(
+        &mut self,
+        request: &Value,
+        limit: Duration,
+    ) -> Result<(Value, Option<OwnedFd>), ClientError> {
+        let end = Instant::now() + limit;
+        let mut line = request.to_string().into_bytes();
+        line.push(b'\n');
+        self.stream.set_write_timeout(Some(limit))?;
+        self.stream.write_all(&line)?;
+        let (line, descriptor) = self.receive(end)?;
+        let mut reply: Value = serde_json::from_slice(&line).map_err(|_| ClientError::Nonsense)?;
+        if let Some(error) = reply.get("error") {
+            let error = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+            return Err(ClientError::Refused(error));
+        }
+        let reply = reply.get_mut("reply").ok_or(ClientError::Nonsense)?;
+        Ok((reply.take(), descriptor))
+    }
+
+    fn receive(&self, end: Instant) -> Result<(Vec<u8>, Option<OwnedFd>), ClientError> {
+        let mut line = Vec::new();
+        let mut descriptor = None;
+        let mut buffer = vec![0; 64 * 1024];
+        while line.last() != Some(&b'\n') {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ClientError::Silent);
+            }
+            if line.len() > LONGEST_REPLY {
+                return Err(ClientError::Nonsense);
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let received = rustix::net::recvmsg(
+                &self.stream,
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+            .map_err(io::Error::from)?;
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                    descriptor = descriptors.next();
+                }
+            }
+            if received.bytes == 0 {
+                return Err(ClientError::Nobody);
+            }
+            line.extend_from_slice(buffer.get(..received.bytes).unwrap_or_default());
+        }
+        Ok((line, descriptor))
+    }
+}
+
+/// Connects with a deadline: a daemon that is stuck takes nobody in once its backlog is full.
+fn connect(path: &Path) -> Result<UnixStream, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
+}

@@ -1,0 +1,71 @@
+//! The control socket: how other commands talk to the daemon that serves a mount.
+//!
+//! # Protocol, version 1
+//!
+//! One stream socket per mount, named after the mount's device number (`0-52.sock`, see `/proc/self/mountinfo`),
+//! in the first of these directories that the daemon can have for itself:
+//!
+//! - `/run/xpmfs/`, for root
+//! - `$XDG_RUNTIME_DIR/xpmfs/`
+//! - `/tmp/xpmfs-<uid>/`
+//!
+//! Only the daemon's own user and root are answered. The client sends one JSON object a line, and gets one
+//! JSON object a line back, in order:
+//!
+//! ```text
+//! {"version": 1, "request": "identity"}      "version" may be left out
+//! {"version": 1, "reply": {"pid": 4711, "mountpoint": "/data/nlp", …}}
+//! {"version": 1, "error": "unknown request \"dance\"; …"}
+//! ```
+//!
+//! | request | reply |
+//! | --- | --- |
+//! | `identity` | pid, mount point, workspace, primary, since (seconds since 1970), read-only, log, version; asks no disk |
+//! | `status` | the same, and under `service` what the file system tells of itself: its folders and their state |
+//! | `primary` | `{}`, and with it (`SCM_RIGHTS`) a descriptor of the primary's root directory, which reaches the directory beneath an in-place mount |
+//!
+//! Paths that are not UTF-8 are shown with replacement characters. Unknown members of a request are ignored, and
+//! a client ignores unknown members of a reply, so both can grow. A client that says nothing for
+//! [`server::PATIENCE`] is hung up on; a daemon that says nothing for [`health::PATIENCE`](super::health::PATIENCE)
+//! counts as silent.
+//!
+//! A new request is one more arm in [`answers`].
+
+pub mod answers;
+mod client;
+mod directory;
+pub mod server;
+
+pub use answers::{Answers, Identity};
+pub use client::{Client, ClientError};
+pub use server::Server;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::mounts::{self, Mount};
+
+/// The protocol's version.
+pub const VERSION: u64 = 1;
+/// The longest line, in bytes: of a request, and of a reply.
+const LONGEST_REQUEST: usize = 64 * 1024;
+const LONGEST_REPLY: usize = 16 * 1024 * 1024;
+
+/// The directory beneath an xpmfs mount at `path` (absolute, without symlinks), from the daemon that serves it.
+///
+/// `None` when no xpmfs mount is there, so that the path itself leads to the directory.
+///
+/// # Errors
+///
+/// There is a mount and its daemon does not tell.
+pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
+    let Some(mount) = mounts::top_at(path)
+        .map_err(ClientError::Io)?
+        .filter(Mount::is_xpmfs)
+    else {
+        return Ok(None);
+    };
+    Client::connect(mount.device, mount.owner())?
+        .primary()
+        .map(Some)
+}

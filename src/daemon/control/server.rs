@@ -1,0 +1,168 @@
+//! The daemon's end of the control socket.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use super::answers::{Answers, Reply};
+use super::{LONGEST_REQUEST, directory};
+use crate::daemon::mounts::Device;
+
+/// How long a client may say nothing, or take nothing, before it is hung up on.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How many clients are served at once; the next ones are hung up on.
+const MOST_CLIENTS: usize = 32;
+
+/// A listening control socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens for requests about the mount with this device number, and answers them from threads of its own.
+    ///
+    /// # Errors
+    ///
+    /// There is no place for the socket. The mount works without, but commands can then not ask its daemon.
+    pub fn start(device: Device, answers: Answers) -> io::Result<Self> {
+        let (path, listener) = listen(device)?;
+        // From here on the file goes with us, also when no thread can be had.
+        let server = Self { path };
+        let answers = Arc::new(answers);
+        thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept(&listener, &answers))?;
+        Ok(server)
+    }
+
+    /// The socket's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the socket's file, for a process that is about to end at once.
+    pub fn remove(&self) {
+        // Nothing can be done about it, and a stale socket is recognised by who finds it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Listens in the first directory that can be had.
+fn listen(device: Device) -> io::Result<(PathBuf, UnixListener)> {
+    let mut problem = io::Error::from(io::ErrorKind::NotFound);
+    for directory in directory::own() {
+        let path = directory.join(directory::file_name(device));
+        match directory::prepare(&directory).and_then(|()| bind(&path)) {
+            Ok(listener) => return Ok((path, listener)),
+            Err(error) => {
+                problem = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            }
+        }
+    }
+    Err(problem)
+}
+
+/// Binds, over the stale socket of a daemon whose device number has been given out anew.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // The device number is ours now, so that whoever had the name serves no mount any more.
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }
+}
+
+fn accept(listener: &UnixListener, answers: &Arc<Answers>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // Out of descriptors, most likely: it passes.
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if clients.fetch_add(1, Ordering::Relaxed) >= MOST_CLIENTS {
+            clients.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let (answers, count) = (answers.clone(), clients.clone());
+        let spawned = thread::Builder::new()
+            .name("control-client".into())
+            .spawn(move || {
+                if let Err(error) = converse(&stream, &answers) {
+                    tracing::debug!("control socket: {error}");
+                }
+                count.fetch_sub(1, Ordering::Relaxed);
+            });
+        if spawned.is_err() {
+            clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Answers one client until it hangs up.
+fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    let own = rustix::process::geteuid();
+    if peer.uid != own && !peer.uid.is_root() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("user {} may not ask", peer.uid.as_raw()),
+        ));
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        reader
+            .by_ref()
+            .take(LONGEST_REQUEST as u64)
+            .read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        if line.pop() != Some(b'\n') {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        send(stream, &answers.answer(&line))?;
+    }
+}
+
+/// Sends a reply; a descriptor goes with its first byte.
+fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&reply.body)?;
+    line.push(b'\n');
+    let mut sent = 0;
+    if let Some(descriptor) = &reply.descriptor {
+        let descriptors = [descriptor.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sent = rustix::net::sendmsg(
+            stream,
+            &[IoSlice::new(&line)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
+    }
+    stream.write_all(line.get(sent..).unwrap_or_default())
+}

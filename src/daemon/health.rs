@@ -1,0 +1,70 @@
+//! Whether anybody serves a mount.
+
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::io::Errno;
+
+use super::control::{Client, ClientError};
+use super::deadline::within;
+use super::mounts::Mount;
+
+/// How long a mount may take to answer before it counts as silent.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a mount does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It is served.
+    Serving {
+        /// By this process, if that is known.
+        pid: Option<i32>,
+    },
+    /// Nobody serves it: "Transport endpoint is not connected".
+    Dead,
+    /// It does not answer in time.
+    Silent {
+        /// The process that should, if that is known.
+        pid: Option<i32>,
+    },
+    /// It is another user's, who alone may look.
+    Foreign,
+}
+
+/// How `mount` does, within [`PATIENCE`].
+///
+/// The daemon's control socket is asked first, since that needs no step into the mount: a process that
+/// waits for a daemon that hangs in the middle of a request cannot even be killed.
+#[must_use]
+pub fn of(mount: &Mount) -> Health {
+    if mount.is_xpmfs() {
+        match Client::connect(mount.device, mount.owner()) {
+            Ok(mut client) => {
+                let pid = client.pid();
+                match client.request("identity") {
+                    Ok(_) | Err(ClientError::Refused(_)) => return Health::Serving { pid },
+                    Err(ClientError::Silent) => return Health::Silent { pid },
+                    Err(_) => {}
+                }
+            }
+            Err(ClientError::Silent) => return Health::Silent { pid: None },
+            Err(_) => {}
+        }
+    }
+    probe(mount)
+}
+
+/// Asks the file system itself for its root's attributes, past the kernel's cache.
+fn probe(mount: &Mount) -> Health {
+    let path = mount.mountpoint.clone();
+    let answer = within(PATIENCE, move || {
+        let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
+        rustix::fs::statx(CWD, &path, flags, StatxFlags::BASIC_STATS).map(|_| ())
+    });
+    match answer {
+        None => Health::Silent { pid: None },
+        Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Health::Dead,
+        Some(Err(Errno::ACCESS | Errno::PERM)) => Health::Foreign,
+        Some(_) => Health::Serving { pid: None },
+    }
+}

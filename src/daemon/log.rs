@@ -1,0 +1,230 @@
+//! Where the log goes: to standard error, to the journal, or to a file.
+//!
+//! Levels: warnings and what a daemon does (`info`) by default; `-v` for more, `-vv` for everything, `-q` for errors
+//! alone. The environment's `XPMFS_LOG` overrides them, in `tracing`'s syntax: `xpmfs=debug,fuser=info`.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
+
+/// The journal's socket (systemd-journald(8)).
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verbosity {
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Whether `-q` was given.
+    pub quiet: bool,
+}
+
+/// Where a log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard error, for a person: short lines.
+    Terminal,
+    /// Standard error of a daemon in the foreground.
+    Stderr,
+    /// The journal.
+    Journal,
+    /// A file, to its end.
+    File(PathBuf),
+}
+
+impl Destination {
+    /// Where the log of a daemon in the background goes: the journal if there is one, else
+    /// `$XDG_STATE_HOME/xpmfs/<name>.log` (default `~/.local/state`; `/var/log` without a home).
+    #[must_use]
+    pub fn of_background(name: &str) -> Self {
+        if Path::new(JOURNAL).exists() {
+            return Self::Journal;
+        }
+        let name: String = name
+            .chars()
+            .map(|c| if c == '/' || c.is_control() { '-' } else { c })
+            .collect();
+        let name = name.trim_matches(['-', '.']);
+        let name = if name.is_empty() { "mount" } else { name };
+        Self::File(state_directory().join("xpmfs").join(format!("{name}.log")))
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Terminal | Self::Stderr => f.write_str("standard error"),
+            Self::Journal => f.write_str("journalctl -t xpmfs"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+fn state_directory() -> PathBuf {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| PathBuf::from("/var/log"))
+}
+
+/// Whether a daemon in the background still has the terminal of who started it.
+static STDERR_IS_OURS: AtomicBool = AtomicBool::new(true);
+
+/// From now on nothing is logged to the terminal that a daemon was started from.
+pub(super) fn leave_stderr() {
+    STDERR_IS_OURS.store(false, Ordering::Release);
+}
+
+/// Standard error, as long as it is ours.
+struct Startup;
+
+impl Write for Startup {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if STDERR_IS_OURS.load(Ordering::Acquire) {
+            io::stderr().write(bytes)
+        } else {
+            Ok(bytes.len())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends the log of this process to `destination`, and until the mount is ready also to the terminal when that is
+/// elsewhere. fuser's own messages come along. Only the first call in a process counts.
+///
+/// # Errors
+///
+/// The file cannot be opened or the journal not reached.
+pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
+    let log: Box<dyn Layer<Registry> + Send + Sync> = match destination {
+        Destination::Terminal => terminal(io::stderr, warnings(verbosity)),
+        Destination::Stderr => terminal(io::stderr, everything(verbosity)),
+        Destination::Journal => tracing_journald::layer()?
+            .with_syslog_identifier("xpmfs".into())
+            .with_filter(everything(verbosity))
+            .boxed(),
+        Destination::File(path) => tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(Arc::new(open(path)?))
+            .with_filter(everything(verbosity))
+            .boxed(),
+    };
+    let startup = match destination {
+        Destination::Journal | Destination::File(_) => {
+            Some(terminal(|| Startup, warnings(verbosity)))
+        }
+        _ => None,
+    };
+    // A second call finds the first one's in place; that is enough.
+    let _ = Registry::default()
+        .with(vec![log].into_iter().chain(startup).collect::<Vec<_>>())
+        .try_init();
+    Ok(())
+}
+
+fn terminal<W>(writer: W, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .with_writer(writer)
+        .with_filter(filter)
+        .boxed()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let context = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!(
+                "cannot open the log file {}: {error}; give another one with --log",
+                path.display()
+            ),
+        )
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(context)?;
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(context)
+}
+
+/// What goes into a log.
+fn everything(verbosity: Verbosity) -> EnvFilter {
+    filter(match verbosity {
+        Verbosity { quiet: true, .. } => "error",
+        Verbosity { verbose: 0, .. } => "warn,xpmfs=info",
+        Verbosity { verbose: 1, .. } => "info,xpmfs=debug",
+        _ => "trace",
+    })
+}
+
+/// What goes to the terminal of a person who did not ask for a log.
+fn warnings(verbosity: Verbosity) -> EnvFilter {
+    if verbosity.quiet || verbosity.verbose > 0 {
+        return everything(verbosity);
+    }
+    filter("warn")
+}
+
+fn filter(default: &str) -> EnvFilter {
+    std::env::var("XPMFS_LOG")
+        .ok()
+        .filter(|directives| !directives.is_empty())
+        .map_or_else(
+            || EnvFilter::new(default),
+            |directives| {
+                EnvFilter::builder()
+                    .with_regex(false)
+                    .parse_lossy(directives)
+            },
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_file_is_named_after_the_mount_and_stays_in_its_directory() {
+        if Path::new(JOURNAL).exists() {
+            return;
+        }
+        for (name, file) in [("nlp", "nlp.log"), ("/data/a b", "data-a b.log"), ("..", "mount.log")] {
+            let Destination::File(path) = Destination::of_background(name) else {
+                panic!("not a file");
+            };
+            assert_eq!(path.file_name().unwrap(), file);
+            assert_eq!(path.parent().unwrap().file_name().unwrap(), "xpmfs");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let error = init(
+            &Destination::File("/proc/no/such.log".into()),
+            Verbosity::default(),
+        );
+        assert!(error.unwrap_err().to_string().contains("/proc/no/such.log"));
+    }
+}

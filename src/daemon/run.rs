@@ -1,0 +1,175 @@
+//! Serving one mount, from attaching to the end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Service;
+use super::attach::{AttachError, Attachment, How, attach, detach};
+use super::background::Parent;
+use super::control::{Answers, Identity, Server};
+use super::mounts::{self, Mount};
+use super::service_manager;
+use super::signals::{self, Stopper};
+
+/// What is served, for `status`.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The workspace's id, if it has one.
+    pub workspace: Option<String>,
+    /// The workspace's own directory, absolute.
+    pub primary: PathBuf,
+    /// Where the log goes, for a person.
+    pub log: String,
+}
+
+/// Who waits for the mount to be ready.
+#[derive(Debug)]
+pub enum Caller {
+    /// A terminal, or a service manager (`mount -f`).
+    Foreground,
+    /// The process that started this one to go to the background.
+    Background(Parent),
+}
+
+/// Why a mount could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// It was attached but does not appear.
+    #[error(
+        "{} was mounted but is not in /proc/self/mountinfo: something else unmounted it at once, or the mount point was moved", .0.display()
+    )]
+    Vanished(PathBuf),
+    /// Serving broke off.
+    #[error("serving {} broke off: {source}", .mountpoint.display())]
+    Serve {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process could not be set up.
+    #[error("cannot {what}: {source}")]
+    Setup {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Mounts and serves until it is unmounted, by a signal or from outside.
+///
+/// Changes the process's directory to `/`: from here on no path is walked that could lead into the mount.
+/// All paths in `attachment` and `about` are therefore absolute, and `service` has opened what it needs.
+///
+/// # Errors
+///
+/// Why nothing is mounted, or why serving broke off; nothing stays mounted then.
+pub fn run(
+    service: Arc<dyn Service>,
+    attachment: &Attachment,
+    about: &About,
+    caller: Caller,
+) -> Result<(), RunError> {
+    let setup = |what| move |source| RunError::Setup { what, source };
+    rustix::process::chdir("/")
+        .map_err(|errno| setup("change to the directory /")(errno.into()))?;
+    let taken = signals::take().map_err(setup("take signals"))?;
+    let fuse = attach(attachment)?;
+    let mount = find(attachment)?;
+    let control = listen(&service, &mount, attachment, about);
+    let stopper = Arc::new(Stopper::new(
+        attachment.mountpoint.clone(),
+        mount.device,
+        control,
+    ));
+    let in_background = matches!(caller, Caller::Background(_));
+    let prepared = signals::obey(taken, stopper.clone(), in_background)
+        .map_err(setup("start a thread"))
+        .and_then(|()| announcer(caller, &stopper, attachment).map_err(setup("start a thread")));
+    let served = prepared.and_then(|announce| {
+        let served = service.serve(fuse, &*announce);
+        served.map_err(|source| RunError::Serve {
+            mountpoint: attachment.mountpoint.clone(),
+            source,
+        })
+    });
+    stopper.leave();
+    match served {
+        // Unmounted before the kernel was greeted.
+        Err(RunError::Serve { .. }) if stopper.is_stopping() => Ok(()),
+        served => {
+            tracing::info!("{} is unmounted", attachment.mountpoint.display());
+            served
+        }
+    }
+}
+
+/// Our mount in the table, for its device number; the table walks no mount.
+fn find(attachment: &Attachment) -> Result<Mount, RunError> {
+    let mountpoint = &attachment.mountpoint;
+    match mounts::top_at(mountpoint) {
+        Ok(Some(mount)) if mount.is_xpmfs() => Ok(mount),
+        found => {
+            if found.is_err() {
+                // Nobody would serve it; there is nothing more to be done if this fails too.
+                let _ = detach(mountpoint, How::Lazy);
+            }
+            Err(RunError::Vanished(mountpoint.clone()))
+        }
+    }
+}
+
+/// Opens the control socket; a mount without one still works.
+fn listen(
+    service: &Arc<dyn Service>,
+    mount: &Mount,
+    attachment: &Attachment,
+    about: &About,
+) -> Option<Server> {
+    let identity = Identity {
+        pid: std::process::id(),
+        mountpoint: attachment.mountpoint.clone(),
+        workspace: about.workspace.clone(),
+        primary: about.primary.clone(),
+        since: jiff::Timestamp::now().as_second(),
+        read_only: attachment.read_only,
+        log: about.log.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let answers = Answers {
+        service: service.clone(),
+        identity,
+    };
+    Server::start(mount.device, answers)
+        .inspect_err(|error| {
+            tracing::warn!("no control socket, so `xpmfs status` will tell little: {error}");
+        })
+        .ok()
+}
+
+/// What to do when requests are being answered.
+fn announcer(
+    caller: Caller,
+    stopper: &Arc<Stopper>,
+    attachment: &Attachment,
+) -> io::Result<Box<dyn Fn()>> {
+    let status = format!("serving {}", attachment.mountpoint.display());
+    Ok(match caller {
+        Caller::Foreground => Box::new(move || {
+            tracing::info!("{status}");
+            service_manager::ready(&status);
+        }),
+        Caller::Background(parent) => {
+            let announce = parent.watch(stopper.clone())?;
+            Box::new(move || {
+                tracing::info!("{status}");
+                announce.attached();
+            })
+        }
+    })
+}

@@ -1,0 +1,136 @@
+//! Ending a mount: on SIGTERM and SIGINT, and when whoever waits for it goes away.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::attach::{DetachError, How, detach};
+use super::control::Server;
+use super::mounts::{self, Device};
+use super::service_manager;
+
+/// Takes SIGTERM, SIGINT and SIGHUP from now on, to be obeyed once [`obey`] is called. Before attaching, so that
+/// no signal can leave a dead mount behind.
+///
+/// # Errors
+///
+/// The handlers cannot be set.
+pub fn take() -> io::Result<Signals> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
+}
+
+/// Ends the mount on SIGTERM, SIGINT and, unless `in_background`, on SIGHUP (the terminal has gone), from a thread of
+/// its own: it answers no requests, so it may wait for the unmounting.
+///
+/// # Errors
+///
+/// No thread can be started.
+pub fn obey(mut signals: Signals, stopper: Arc<Stopper>, in_background: bool) -> io::Result<()> {
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP && in_background {
+                    continue;
+                }
+                stopper.stop(signal);
+            }
+        })?;
+    Ok(())
+}
+
+/// Knows how to end one mount.
+#[derive(Debug)]
+pub struct Stopper {
+    mountpoint: PathBuf,
+    device: Device,
+    control: Mutex<Option<Server>>,
+    stopping: AtomicBool,
+}
+
+impl Stopper {
+    /// For the mount with this device number, which is now the top-most at `mountpoint`.
+    #[must_use]
+    pub fn new(mountpoint: PathBuf, device: Device, control: Option<Server>) -> Self {
+        Self {
+            mountpoint,
+            device,
+            control: Mutex::new(control),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the mount is being ended.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Unmounts; what is in use is detached at once and served until it is closed. The second time, ends the
+    /// process on the spot.
+    pub fn stop(&self, signal: i32) {
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            tracing::warn!("ending at once, with files still open");
+            self.leave();
+            std::process::exit(128 + signal);
+        }
+        service_manager::stopping("unmounting");
+        tracing::info!("unmounting {}", self.mountpoint.display());
+        match self.detach(How::Clean) {
+            Ok(()) => {}
+            Err(DetachError::Busy(_)) => match self.detach(How::Lazy) {
+                Ok(()) => tracing::warn!(
+                    "{} was in use: it is detached, and what is open is served until it is closed; a second signal ends at once",
+                    self.mountpoint.display()
+                ),
+                Err(error) => self.give_up(&error),
+            },
+            // Somebody was faster; what is open is served until it is closed.
+            Err(DetachError::NotMounted(_)) => {}
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Still mounted, so still serving: better than a dead mount.
+    fn give_up(&self, error: &DetachError) {
+        tracing::error!("{error}; still serving; a second signal ends at once");
+    }
+
+    /// Detaches our own mount and no other.
+    fn detach(&self, how: How) -> Result<(), DetachError> {
+        let mine = mounts::all()
+            .unwrap_or_default()
+            .into_iter()
+            .find(|mount| mount.device == self.device && mount.mountpoint == self.mountpoint);
+        let Some(mine) = mine else {
+            return Err(DetachError::NotMounted(self.mountpoint.clone()));
+        };
+        match mounts::top_at(&self.mountpoint) {
+            Ok(Some(top)) if top.id != mine.id => Err(DetachError::Other {
+                mountpoint: self.mountpoint.clone(),
+                reason: format!(
+                    "another mount ({} from {}) lies on top of it: unmount that first",
+                    top.fs_type,
+                    top.source.to_string_lossy()
+                ),
+            }),
+            _ => detach(&self.mountpoint, how),
+        }
+    }
+
+    /// Removes what is left of a mount whose serving has ended or is about to: the socket, and the mount itself
+    /// where the connection broke but the mount still stands.
+    pub fn leave(&self) {
+        drop(self.control.lock().take());
+        match self.detach(How::Lazy) {
+            Ok(()) | Err(DetachError::NotMounted(_)) => {}
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+}

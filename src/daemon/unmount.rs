@@ -1,0 +1,154 @@
+//! Unmounting from another process.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::attach::{DetachError, How, detach, resolve};
+use super::control::Client;
+use super::deadline::{wait_until, within};
+use super::health::{self, Health};
+use super::holders::{self, Holder};
+use super::mounts::{self, Mount};
+
+/// How long a daemon may take to end after its mount has gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many processes a message names.
+const MOST_NAMED: usize = 8;
+
+/// Why a mount is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// Something uses it.
+    #[error("{}", busy(.mountpoint, .holders, .mounts))]
+    Busy {
+        /// Where.
+        mountpoint: PathBuf,
+        /// The processes that use it, as far as this user may see them.
+        holders: Vec<Holder>,
+        /// The mounts that lie on it.
+        mounts: Vec<PathBuf>,
+    },
+    /// No xpmfs mount there.
+    #[error("no xpmfs mount on {}: `xpmfs status` lists them all", .0.display())]
+    NotMounted(PathBuf),
+    /// Any other reason.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
+    /// The table of mounts cannot be read.
+    #[error(transparent)]
+    Mounts(io::Error),
+}
+
+/// What became of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// It has ended.
+    Ended,
+    /// It was dead before.
+    WasDead,
+    /// It goes on for what is still open, or in another mount namespace.
+    StillServing {
+        /// Its process, if known.
+        pid: Option<i32>,
+    },
+}
+
+/// Our mount at `path`, which may be relative or lead there by symlinks.
+///
+/// # Errors
+///
+/// None is there.
+pub fn find(path: &Path) -> Result<Mount, UnmountError> {
+    let not_mounted = || UnmountError::NotMounted(path.to_owned());
+    // As it is written first: that walks no path, and so works whatever hangs.
+    let written = std::path::absolute(path).map_err(|_| not_mounted())?;
+    let written: PathBuf = written.components().collect();
+    if let Some(mount) = top(&written)? {
+        return Ok(mount);
+    }
+    let resolved = within(health::PATIENCE, move || resolve(&written))
+        .and_then(Result::ok)
+        .ok_or_else(not_mounted)?;
+    top(&resolved)?.ok_or_else(not_mounted)
+}
+
+fn top(path: &Path) -> Result<Option<Mount>, UnmountError> {
+    let top = mounts::top_at(path).map_err(UnmountError::Mounts)?;
+    Ok(top.filter(Mount::is_xpmfs))
+}
+
+/// Unmounts `mount` and waits until its daemon has ended.
+///
+/// A dead mount is always taken away. With [`How::Lazy`] nothing is waited for.
+///
+/// # Errors
+///
+/// [`UnmountError::Busy`] with who is in the way; otherwise why it stays.
+pub fn unmount(mount: &Mount, how: How) -> Result<Unmounted, UnmountError> {
+    let health = health::of(mount);
+    let client = Client::connect(mount.device, mount.owner()).ok();
+    let pid = client.as_ref().and_then(Client::pid);
+    if health == Health::Dead {
+        detach(&mount.mountpoint, How::Lazy)?;
+        return Ok(Unmounted::WasDead);
+    }
+    match detach(&mount.mountpoint, how) {
+        Err(DetachError::Busy(mountpoint)) => {
+            return Err(UnmountError::Busy {
+                mountpoint,
+                holders: holders::of(mount),
+                mounts: holders::mounts_on(mount),
+            });
+        }
+        detached => detached?,
+    }
+    let limit = match how {
+        How::Clean => PATIENCE,
+        How::Lazy => Duration::from_millis(500),
+    };
+    let Some(pid) = pid else {
+        return Ok(Unmounted::StillServing { pid: None });
+    };
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    if wait_until(limit, || has_ended(&process)) {
+        Ok(Unmounted::Ended)
+    } else {
+        Ok(Unmounted::StillServing { pid: Some(pid) })
+    }
+}
+
+/// Gone, or a zombie that nobody has waited for yet.
+fn has_ended(process: &Path) -> bool {
+    match std::fs::read_to_string(process.join("stat")) {
+        // The state follows the name, which is in parentheses and may hold any character.
+        Ok(stat) => stat
+            .rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
+fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
+    let mountpoint = mountpoint.display();
+    let mut text = format!("{mountpoint} is in use");
+    if holders.is_empty() && mounts.is_empty() {
+        text.push_str(" by processes that this user may not look into (as root, this command names them)");
+    }
+    for path in mounts {
+        let _ = write!(text, "\n  another mount is at {}", path.display());
+    }
+    for holder in holders.iter().take(MOST_NAMED) {
+        let Holder { pid, name, path, how } = holder;
+        let _ = write!(text, "\n  process {pid} ({name}): {how} {}", path.display());
+    }
+    if holders.len() > MOST_NAMED {
+        let _ = write!(text, "\n  and {} more processes", holders.len() - MOST_NAMED);
+    }
+    let _ = write!(
+        text,
+        "\nEnd them, leave the directory, or detach it at once with `xpmfs umount --lazy {mountpoint}`: what is open is served until it is closed"
+    );
+    text
+}
