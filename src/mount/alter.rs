@@ -9,9 +9,11 @@ use rustix::io::{Errno, Result};
 use super::Mount;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
-use super::place::{Dir, Job};
+use super::place::Dir;
 use crate::view::change::{Change, Verdict, judge};
+use crate::view::internal::Holder;
 use crate::view::{PRIMARY, beneath};
+use crate::workspace::layout;
 
 /// Where something is going to be made.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Mount {
             parent: node.role,
         };
         match node.role {
-            Role::Root if name == crate::view::internal::STATE_DIR => Err(Errno::PERM),
+            Role::Root if name == layout::XPMFS => Err(Errno::PERM),
             Role::Root => Ok(in_primary(self.primary_dir()?)),
             Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
             Role::Task => Ok(in_primary(self.view.make_task(&node.name)?.into())),
@@ -75,13 +77,13 @@ impl Mount {
                 parent: node.role,
             });
         }
-        let internal = node.role == Role::Job && self.would_be_internal(node, name, directory)?;
-        match judge(node.place, internal, Change::Alter) {
+        let holder = self.holder(node)?;
+        let internal = holder.filter(|holder| holder.is_internal(name, directory, None));
+        match judge(node.place, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
-                let job = self.job(node)?;
-                let dir = self.view.make_internal_dir(&job.task, &job.hash)?;
+                let holder = internal.ok_or(Errno::ROFS)?;
                 Ok(Target {
-                    dir: dir.into(),
+                    dir: self.view.make_internal_dir(&holder)?.into(),
                     place: INTERNAL,
                     parent: node.role,
                 })
@@ -94,18 +96,6 @@ impl Mount {
         }
     }
 
-    fn would_be_internal(&self, job: &Node, name: &OsStr, directory: bool) -> Result<bool> {
-        use std::os::unix::ffi::OsStrExt;
-        let task = self.node(job.parent)?.name;
-        let job_name = crate::workspace::job_name(&task);
-        Ok(crate::workspace::is_internal(
-            name.as_bytes(),
-            job_name,
-            directory,
-            0,
-        ))
-    }
-
     /// Makes sure that a node may be changed where it lies, and returns it as it is then.
     pub(super) fn alterable(&self, id: u64) -> Result<Node> {
         let node = self.node(id)?;
@@ -113,12 +103,18 @@ impl Mount {
             return Ok(node);
         }
         let parent = self.node(node.parent)?;
-        let internal = parent.role == Role::Job && {
-            let stat = self.stat(id)?.1;
-            !node.directory && self.is_internal(&parent, &node.name, Some(&stat))?
+        let internal = match self.holder(&parent)? {
+            Some(holder) if !node.directory => {
+                let size = self.stat(id)?.1.stx_size;
+                Some(holder).filter(|holder| holder.is_internal(&node.name, false, Some(size)))
+            }
+            _ => None,
         };
-        match judge(node.place, internal, Change::Alter) {
-            Verdict::Internal => self.internalize(id, &node, &parent),
+        match judge(node.place, internal.is_some(), Change::Alter) {
+            Verdict::Internal => {
+                let holder = internal.ok_or(Errno::ROFS)?;
+                self.internalize(id, &node, &holder)
+            }
             Verdict::Refuse(error) => Err(error),
             Verdict::Go | Verdict::Recover => {
                 self.recover(&node)?;
@@ -136,10 +132,9 @@ impl Mount {
 
     /// Gives a job that a folder serves an internal file of its own, in the primary, with the
     /// contents of the one that the folder has.
-    fn internalize(&self, id: u64, node: &Node, job: &Node) -> Result<Node> {
+    fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
-        let Job { task, hash } = self.job(job)?;
-        let dir = self.view.make_internal_dir(&task, &hash)?;
+        let dir = self.view.make_internal_dir(holder)?;
         let stat = match beneath::absent(beneath::stat(&dir, &node.name))? {
             Some(stat) => stat,
             None => copy_small(&archived, &dir, &node.name)?,

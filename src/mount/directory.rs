@@ -16,9 +16,9 @@ use super::identity::Identity;
 use super::lookup::Entry;
 use super::nodes::{INTERNAL, Node, Role};
 use super::{Mount, handles};
-use crate::view::internal::STATE_DIR;
 use crate::view::listing::Source;
 use crate::view::{PRIMARY, beneath};
+use crate::workspace::layout;
 
 /// A directory being listed.
 #[derive(Debug)]
@@ -51,8 +51,9 @@ enum Kind {
     },
     Jobs,
     Task(std::sync::Arc<OsStr>),
-    /// A job that a folder serves, with the internal files that the primary has for it.
-    Job,
+    /// A directory of a job that a folder serves, with the internal files that the primary has
+    /// for it.
+    Holder,
 }
 
 /// An entry, as the kernel is told of it.
@@ -101,16 +102,14 @@ impl Mount {
                     location: node.place,
                     dir,
                 }];
-                let archived = node.role == Role::Job && node.place != PRIMARY;
-                if archived {
-                    let job = self.job(node)?;
-                    if let Some(dir) = self.view.internal_dir(&job.task, &job.hash)? {
-                        sources.push(Source {
-                            location: INTERNAL,
-                            dir,
-                        });
-                        return Ok((sources, Kind::Job));
-                    }
+                if let Some(holder) = self.holder(node)?
+                    && let Some(dir) = self.view.internal_dir(&holder)?
+                {
+                    sources.push(Source {
+                        location: INTERNAL,
+                        dir,
+                    });
+                    return Ok((sources, Kind::Holder));
                 }
                 let top = node.role == Role::Root;
                 Ok((sources, Kind::Plain { top }))
@@ -186,7 +185,7 @@ impl Mount {
         let open = sources.first().ok_or(Errno::STALE)?;
         read(open, from, |entry| {
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if top && name == STATE_DIR {
+            if top && name == layout::XPMFS {
                 return Ok(true);
             }
             Ok(give(&Item {
@@ -271,7 +270,7 @@ impl Mount {
                 self.view.shows_in_jobs(source, earlier, name, entry)
             }
             Kind::Task(task) => self.view.shows_in_task(source.location, task, name, entry),
-            Kind::Job => {
+            Kind::Holder => {
                 let first = &sources.first()?.source.dir;
                 let twice = at > 0 && beneath::stat(first, name).is_ok();
                 (!twice).then_some(entry)

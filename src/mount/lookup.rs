@@ -1,7 +1,6 @@
 //! Finding things by name, and telling what they are.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,9 +12,9 @@ use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::owned;
 use super::{Mount, TTL, attributes};
-use crate::view::internal::STATE_DIR;
+use crate::view::internal::Holder;
 use crate::view::{PRIMARY, Served, beneath, links};
-use crate::workspace;
+use crate::workspace::{jobs, layout};
 
 /// Something that was found under a name.
 #[derive(Debug)]
@@ -84,8 +83,10 @@ impl Mount {
             Role::Root => self.find_at_top(name),
             Role::Jobs => self.find_task(name),
             Role::Task => self.find_job(&node, name),
-            Role::Job if node.place != PRIMARY => self.find_in_archived_job(parent, &node, name),
-            Role::Job | Role::Inside => self.find_plain(parent, &node, name, Role::Inside),
+            Role::Job | Role::Inside => match self.holder(&node)? {
+                Some(holder) => self.find_in_archived_job(parent, &node, &holder, name),
+                None => self.find_plain(parent, &node, name, Role::Inside),
+            },
             Role::Outside => self.find_plain(parent, &node, name, Role::Outside),
         }
     }
@@ -100,7 +101,7 @@ impl Mount {
     }
 
     fn find_at_top(&self, name: &OsStr) -> Result<Found> {
-        if name == STATE_DIR {
+        if name == layout::XPMFS {
             return Err(Errno::NOENT);
         }
         if name == "jobs"
@@ -153,7 +154,7 @@ impl Mount {
                 stat,
             });
         }
-        if !workspace::counts_in_folder(name) {
+        if !jobs::is_job_entry(name) {
             return Err(Errno::NOENT);
         }
         let in_folder = self.view.folders().iter().find_map(|folder| {
@@ -183,19 +184,29 @@ impl Mount {
         }
     }
 
-    /// At the top of a job that a folder serves, internal files come from the primary.
-    fn find_in_archived_job(&self, parent: u64, job: &Node, name: &OsStr) -> Result<Found> {
-        let archived = self.find_plain(parent, job, name, Role::Inside);
-        let stat = match &archived {
-            Ok(found) => Some(&found.stat),
-            Err(Errno::NOENT) => None,
+    /// In a job that a folder serves, internal files come from the primary.
+    fn find_in_archived_job(
+        &self,
+        parent: u64,
+        node: &Node,
+        holder: &Holder,
+        name: &OsStr,
+    ) -> Result<Found> {
+        let archived = self.find_plain(parent, node, name, Role::Inside);
+        let internal = match &archived {
+            Ok(Found { stat, .. }) => {
+                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
+            }
+            // Then it is asked whether it could become one.
+            Err(Errno::NOENT) => {
+                holder.is_internal(name, false, None) || holder.is_internal(name, true, None)
+            }
             Err(error) => return Err(*error),
         };
-        if !self.is_internal(job, name, stat)? {
+        if !internal {
             return archived;
         }
-        let job = self.job(job)?;
-        match self.view.internal_dir(&job.task, &job.hash)? {
+        match self.view.internal_dir(holder)? {
             None => archived,
             Some(dir) => match beneath::absent(beneath::stat(dir, name))? {
                 None => archived,
@@ -206,24 +217,6 @@ impl Mount {
                 }),
             },
         }
-    }
-
-    /// Whether a name at the top of a job is an internal file's, given what is there: if nothing
-    /// is, it is asked whether it could become one.
-    pub(super) fn is_internal(
-        &self,
-        job: &Node,
-        name: &OsStr,
-        stat: Option<&Statx>,
-    ) -> Result<bool> {
-        let task = self.node(job.parent)?.name;
-        let job_name = workspace::job_name(&task);
-        let internal =
-            |directory, size| workspace::is_internal(name.as_bytes(), job_name, directory, size);
-        Ok(match stat {
-            Some(stat) => internal(beneath::is_dir(stat), stat.stx_size),
-            None => internal(false, 0) || internal(true, 0),
-        })
     }
 
     pub(super) fn forget(&self, id: u64, count: u64) {

@@ -92,12 +92,13 @@ impl Mount {
     }
 }
 
-/// Serves a view on an open `/dev/fuse` that has been mounted, until it is unmounted.
+/// Serves a view on an open `/dev/fuse` that has been mounted, until it is unmounted. Calls `ready`
+/// when the kernel has been greeted and requests are about to be answered.
 ///
 /// # Errors
 ///
 /// What the handshake with the kernel or its device gave.
-pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd) -> io::Result<()> {
+pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);
     // The kernel itself keeps other users out unless `allow_other` is given.
@@ -108,5 +109,6 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd) -> io::Result<()>
         fuser::SessionACL::All,
         config,
     )?;
+    ready();
     session.run()
 }

@@ -10,7 +10,9 @@ use rustix::io::{Errno, Result};
 use super::Mount;
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
+use crate::view::internal::Holder;
 use crate::view::{Root, beneath};
+use crate::workspace::layout;
 
 /// A directory to work in.
 #[derive(Debug, Clone)]
@@ -39,13 +41,6 @@ impl AsFd for Dir {
 pub(super) struct Place {
     pub(super) dir: Dir,
     pub(super) name: Arc<OsStr>,
-}
-
-/// The task and the hash of a job.
-#[derive(Debug, Clone)]
-pub(super) struct Job {
-    pub(super) task: Arc<OsStr>,
-    pub(super) hash: Arc<OsStr>,
 }
 
 impl Mount {
@@ -78,21 +73,40 @@ impl Mount {
             Role::Root => self.primary_dir(),
             Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
             Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
-            Role::Job if place == INTERNAL => {
-                let job = self.job(&node)?;
-                let dir = self.view.internal_dir(&job.task, &job.hash)?;
+            _ if place == INTERNAL && node.place != INTERNAL => {
+                let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
+                let dir = self.view.internal_dir(&holder)?;
                 Ok(dir.ok_or(Errno::NOENT)?.into())
             }
             _ => self.directory(parent),
         }
     }
 
-    /// The task and the hash of the node of a job.
-    pub(super) fn job(&self, node: &Node) -> Result<Job> {
-        Ok(Job {
-            task: self.node(node.parent)?.name,
-            hash: node.name.clone(),
-        })
+    /// A node as a directory, of a job that a folder serves, whose internal files live in the
+    /// primary; `None` if it is no such directory.
+    pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
+        if node.place == crate::view::PRIMARY || node.place == INTERNAL {
+            return Ok(None);
+        }
+        if node.role == Role::Job {
+            return Ok(Some(Holder {
+                task: self.node(node.parent)?.name,
+                hash: node.name.clone(),
+                nested: false,
+            }));
+        }
+        if node.role != Role::Inside || !node.directory || *node.name != *layout::JOB_STATE {
+            return Ok(None);
+        }
+        let job = self.node(node.parent)?;
+        if job.role != Role::Job {
+            return Ok(None);
+        }
+        Ok(Some(Holder {
+            task: self.node(job.parent)?.name,
+            hash: job.name,
+            nested: true,
+        }))
     }
 
     /// A descriptor of a node that is a directory.

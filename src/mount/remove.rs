@@ -10,9 +10,9 @@ use super::alter::Target;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::{Dir, owned};
+use crate::view::beneath;
 use crate::view::change::{Change, Verdict, judge};
-use crate::view::internal::STATE_DIR;
-use crate::view::{PRIMARY, beneath};
+use crate::workspace::layout;
 
 /// A name that may be taken away.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Mount {
         let node = self.node(parent)?;
         let found = self.find(parent, name)?;
         match node.role {
-            Role::Root if name == STATE_DIR => Err(Errno::NOENT),
+            Role::Root if name == layout::XPMFS => Err(Errno::NOENT),
             // What the view is the union of stays, as a mount point does.
             Role::Root if found.role == Role::Jobs => Err(Errno::BUSY),
             Role::Jobs if found.role == Role::Task && self.view.task_in_folders(name) => {
@@ -60,9 +60,7 @@ impl Mount {
     /// Whether the folder that serves a job has this name as well as the primary's internal files:
     /// then it cannot be made to go away.
     fn folder_has(&self, parent: u64, node: &Node, name: &OsStr) -> bool {
-        node.role == Role::Job
-            && node.place != PRIMARY
-            && node.place != INTERNAL
+        matches!(self.holder(node), Ok(Some(_)))
             && self
                 .directory(parent)
                 .and_then(|dir| beneath::stat(dir, name))

@@ -1,21 +1,60 @@
 //! Where the internal files of a job live that a folder serves:
-//! `<primary>/.xpmfs/internal/<task_id>/<hash>/`.
+//! `<primary>/.xpmfs/internal/<task_id>/<hash>/`, laid out as in the job.
 //!
 //! experimaestro opens and locks `<name>.lock` in every job of a plan that is run again. Kept apart
 //! like this, such a run over archived jobs neither touches an archive nor copies one back.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::{View, beneath};
-
-/// The directory at the top of a primary that holds the state of xpmfs.
-pub const STATE_DIR: &str = ".xpmfs";
+use crate::workspace::internal::{classify, classify_nested};
+use crate::workspace::{jobs, layout};
 
 const INTERNAL_DIR: &str = "internal";
+
+/// A directory of a job that can have internal files in it.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The job's task.
+    pub task: Arc<OsStr>,
+    /// The job's hash.
+    pub hash: Arc<OsStr>,
+    /// Whether it is `.experimaestro/` in the job, where older layouts have the lock, and not the
+    /// job's own directory.
+    pub nested: bool,
+}
+
+impl Holder {
+    /// Whether an entry is an internal file's, given what is there: whether it is a directory, and
+    /// its size in bytes.
+    pub fn is_internal(&self, name: &OsStr, directory: bool, size: Option<u64>) -> bool {
+        let classify = match self.nested {
+            true => classify_nested,
+            false => classify,
+        };
+        let job = jobs::name(&self.task);
+        classify(name.as_bytes(), job.as_bytes(), directory, size).is_internal()
+    }
+
+    /// Where its internal files live, from the top of the primary.
+    fn path(&self) -> impl Iterator<Item = &OsStr> {
+        let nested = self.nested.then_some(OsStr::new(layout::JOB_STATE));
+        [
+            layout::XPMFS.as_ref(),
+            INTERNAL_DIR.as_ref(),
+            &*self.task,
+            &*self.hash,
+        ]
+        .into_iter()
+        .chain(nested)
+    }
+}
 
 impl View {
     /// The directory of a job's internal files, if it has been made.
@@ -23,13 +62,10 @@ impl View {
     /// # Errors
     ///
     /// What the primary's file system gave, other than that there is none.
-    pub fn internal_dir(&self, task: &OsStr, hash: &OsStr) -> Result<Option<OwnedFd>> {
+    pub fn internal_dir(&self, holder: &Holder) -> Result<Option<OwnedFd>> {
         let root = self.primary().root()?;
-        let path = internal_path(task, hash);
-        let Some(mut dir) = beneath::absent(beneath::open_dir(root.fd(), path[0]))? else {
-            return Ok(None);
-        };
-        for name in &path[1..] {
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
+        for name in holder.path() {
             dir = match beneath::absent(beneath::open_dir(&dir, name))? {
                 Some(next) => next,
                 None => return Ok(None),
@@ -44,19 +80,15 @@ impl View {
     /// # Errors
     ///
     /// What the primary's file system gave.
-    pub fn make_internal_dir(&self, task: &OsStr, hash: &OsStr) -> Result<OwnedFd> {
+    pub fn make_internal_dir(&self, holder: &Holder) -> Result<OwnedFd> {
         let root = self.primary().root()?;
         let rights = Mode::from_raw_mode(rustix::fs::fstat(root.fd())?.st_mode & 0o7777);
         let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
-        for name in internal_path(task, hash) {
+        for name in holder.path() {
             dir = make_dir(&dir, name, rights)?;
         }
         Ok(dir)
     }
-}
-
-fn internal_path<'a>(task: &'a OsStr, hash: &'a OsStr) -> [&'a OsStr; 4] {
-    [STATE_DIR.as_ref(), INTERNAL_DIR.as_ref(), task, hash]
 }
 
 /// Opens a directory, and makes it with exactly these rights if there is none.

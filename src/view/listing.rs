@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
 use super::{PRIMARY, Root, Served, View, beneath};
-use crate::workspace;
+use crate::workspace::jobs;
 
 /// A directory that a listing is read from.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl View {
     ///
     /// What the primary gave, other than that it has none.
     pub fn task_sources(&self, task: &OsStr) -> Result<Vec<Source>> {
-        let folders = workspace::counts_in_folder(task);
+        let folders = jobs::is_job_entry(task);
         let mut sources = self.sources(|root| root.task(task))?;
         sources.retain(|source| source.location == PRIMARY || folders);
         Ok(sources)
@@ -46,7 +46,7 @@ impl View {
 
     /// Whether a folder has a directory for a task.
     pub fn task_in_folders(&self, task: &OsStr) -> bool {
-        workspace::counts_in_folder(task)
+        jobs::is_job_entry(task)
             && self
                 .folders()
                 .iter()
@@ -88,7 +88,7 @@ impl View {
         let is_dir = |source: &Source| {
             beneath::stat(&source.dir, name).is_ok_and(|stat| beneath::is_dir(&stat))
         };
-        let counts = workspace::counts_in_folder(name)
+        let counts = jobs::is_job_entry(name)
             && match kind {
                 FileType::Directory => true,
                 FileType::Unknown => is_dir(source),

@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use super::location::Role;
 use super::{Location, PRIMARY, View, beneath, links};
 use crate::settings::Mode;
-use crate::workspace;
+use crate::workspace::{jobs, markers};
 
 /// What stands at `jobs/<task_id>/<hash>` in the view.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl View {
         hash: &OsStr,
         last: u8,
     ) -> Option<Served> {
-        if !workspace::counts_in_folder(task) || !workspace::counts_in_folder(hash) {
+        if !jobs::is_job_entry(task) || !jobs::is_job_entry(hash) {
             return None;
         }
         self.folders()
@@ -201,7 +201,7 @@ impl View {
         let role = self.location(holder).map(Location::role);
         match role {
             Some(Role::Folder(Mode::Use)) => Path::new(hash)
-                .join(workspace::done_marker(task))
+                .join(markers::done(jobs::name(task)))
                 .into_os_string(),
             _ => hash.to_owned(),
         }
@@ -225,6 +225,6 @@ fn finished_enough(folder: &Location, dir: impl AsFd, task: &OsStr, hash: &OsStr
     let Some(job) = beneath::absent(beneath::open_dir(dir, hash))? else {
         return Ok(false);
     };
-    let marker = beneath::absent(beneath::stat(job, &workspace::done_marker(task)))?;
-    Ok(marker.is_some())
+    let done = markers::is_done(job, jobs::name(task));
+    done.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
