@@ -13,7 +13,7 @@ pub struct Error {
     path: PathBuf,
     line: Option<u64>,
     operation: &'static str,
-    #[source]
+    // Told in the message, and so no `source`: whoever prints a chain would print it twice.
     cause: Cause,
 }
 
@@ -95,5 +95,24 @@ impl<T> Default for Listing<T> {
             found: Vec::new(),
             errors: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_each_thing_once_even_as_a_chain() {
+        let io = io::Error::from_raw_os_error(libc::EACCES);
+        let error = Error::new("read", Path::new("/w/jobs.jsonl"), io).at_line(3);
+        assert_eq!(
+            error.io().map(io::Error::kind),
+            Some(io::ErrorKind::PermissionDenied)
+        );
+        assert_eq!(
+            format!("{:#}", anyhow::Error::new(error)),
+            "cannot read /w/jobs.jsonl:3: Permission denied (os error 13)"
+        );
     }
 }

@@ -105,6 +105,8 @@ def main():
     try:
         with experiment(args.workspace, args.experiment, port=None, no_environmental_impact=True) as xp:
             xp.setenv("PYTHONPATH", str(Path(__file__).resolve().parent))
+            # Jobs import this file: nothing is to be left beside it.
+            xp.setenv("PYTHONDONTWRITEBYTECODE", "1")
             if executions:
                 xp.setenv(EXECUTIONS, str(Path(executions).resolve()))
             submitted = submit(args.count, args.failing)
