@@ -81,7 +81,10 @@ impl Mount {
         let moved = self.find(parent, name)?;
         let directory = beneath::is_dir(&moved.stat);
         let from = self.removable(parent, name)?;
-        let to = self.replaceable(new_parent, new_name, directory, flags)?;
+        let to = match self.replaceable_internal(new_parent, new_name, from.place, flags)? {
+            Some(target) => target,
+            None => self.replaceable(new_parent, new_name, directory, flags)?,
+        };
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
             return Err(Errno::ROFS);
         }
@@ -92,6 +95,26 @@ impl Mount {
             self.note_move((new_parent, new_name), (parent, name), &back);
         }
         Ok(())
+    }
+
+    /// Where an internal file may be renamed to another internal name: it stands before what the
+    /// folder has there, as one does that is written.
+    fn replaceable_internal(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        from: u8,
+        flags: RenameFlags,
+    ) -> Result<Option<Target>> {
+        if from != INTERNAL || !flags.is_empty() {
+            return Ok(None);
+        }
+        match self.holder(&self.node(parent)?)? {
+            Some(holder) if holder.is_internal(name, false, None) => {
+                self.target(parent, name, false).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Where something may be renamed to; what stands there under that name may be replaced.

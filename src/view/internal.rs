@@ -30,16 +30,23 @@ pub struct Holder {
     pub nested: bool,
 }
 
+/// What experimaestro writes anew in `.experimaestro/` when a plan is run again and the job's path is
+/// not the one it was run at: the path is in `status.json` (`finalize_status` in its
+/// `interfaces.py`). So it is in every job of a colleague's workspace, and in every job of a mount
+/// that is not in place. It is archived like any other file; but to write it changes the job no more
+/// than to lock it does.
+const BOOKKEEPING: [&str; 3] = ["status.json", "status.json.tmp", ".status.json.lock"];
+
 impl Holder {
     /// Whether an entry is an internal file's, given what is there: whether it is a directory, and
     /// its size in bytes.
     pub fn is_internal(&self, name: &OsStr, directory: bool, size: Option<u64>) -> bool {
-        let classify = match self.nested {
-            true => classify_nested,
-            false => classify,
-        };
-        let job = jobs::name(&self.task);
-        classify(name.as_bytes(), job.as_bytes(), directory, size).is_internal()
+        let job = jobs::name(&self.task).as_bytes();
+        if !self.nested {
+            return classify(name.as_bytes(), job, directory, size).is_internal();
+        }
+        let bookkeeping = !directory && BOOKKEEPING.iter().any(|one| name == *one);
+        bookkeeping || classify_nested(name.as_bytes(), job, directory, size).is_internal()
     }
 
     /// Where its internal files live, from the top of the primary.
