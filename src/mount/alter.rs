@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::Mount;
+use super::handles::File;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::Dir;
@@ -123,10 +124,28 @@ impl Mount {
         }
     }
 
+    /// Whether a node is a lock of an archived job that becomes the user's data when it is written.
+    pub(super) fn is_only_lock(&self, id: u64) -> Result<bool> {
+        let node = self.node(id)?;
+        if node.place != INTERNAL {
+            return Ok(false);
+        }
+        let holder = self.holder(&self.node(node.parent)?)?;
+        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(&node.name)))
+    }
+
+    /// Makes sure that data may be put into an open file.
+    pub(super) fn fillable(&self, file: &File) -> Result<()> {
+        if file.only_lock {
+            self.recover(&self.node(file.node)?)?;
+        }
+        Ok(())
+    }
+
     /// Brings the job back that a node belongs to, once, so that it can be changed in the primary.
     /// Until that can be done, an archived job cannot be changed through the view.
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
-    fn recover(&self, _node: &Node) -> Result<()> {
+    pub(super) fn recover(&self, _node: &Node) -> Result<()> {
         Err(Errno::ROFS)
     }
 

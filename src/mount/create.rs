@@ -135,6 +135,7 @@ impl Mount {
             fd,
             node: entry.id,
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
+            only_lock: self.is_only_lock(entry.id)?,
         });
         Ok((entry, Opened { handle }))
     }

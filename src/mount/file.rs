@@ -41,6 +41,7 @@ impl Mount {
             fd,
             node: id,
             writable,
+            only_lock: writable && self.is_only_lock(id)?,
         });
         Ok(Opened { handle })
     }
@@ -71,6 +72,7 @@ impl Mount {
     /// Writes all of the data, or what could be written before an error.
     pub(super) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let file = self.handles.file(handle)?;
+        self.fillable(&file)?;
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pwrite(&file.fd, rest, offset + written as u64) {
@@ -108,6 +110,7 @@ impl Mount {
 
     pub(super) fn fallocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<()> {
         let file = self.handles.file(handle)?;
+        self.fillable(&file)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         rustix::fs::fallocate(&file.fd, mode, offset, length)
     }
@@ -132,6 +135,7 @@ impl Mount {
         length: u64,
     ) -> Result<usize> {
         let (source, destination) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
+        self.fillable(&destination)?;
         let (mut at, mut into) = (from.1, to.1);
         // The reply counts in 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;

@@ -17,6 +17,8 @@ pub(super) struct File {
     pub(super) node: u64,
     /// Whether it may be written to.
     pub(super) writable: bool,
+    /// Whether it must stay empty, being an internal file only as long as it is.
+    pub(super) only_lock: bool,
 }
 
 /// An open directory.

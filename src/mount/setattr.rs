@@ -53,6 +53,9 @@ impl Mount {
     }
 
     fn truncate(&self, id: u64, handle: Option<u64>, size: u64) -> Result<()> {
+        if size > 0 && self.is_only_lock(id)? {
+            self.recover(&self.node(id)?)?;
+        }
         let open = handle.and_then(|handle| self.handles.file(handle).ok());
         match open.filter(|file| file.writable) {
             Some(file) => rustix::fs::ftruncate(&file.fd, size),

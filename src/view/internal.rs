@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::{View, beneath};
-use crate::workspace::internal::{classify, classify_nested};
+use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::{jobs, layout};
 
 const INTERNAL_DIR: &str = "internal";
@@ -47,6 +47,17 @@ impl Holder {
         }
         let bookkeeping = !directory && BOOKKEEPING.iter().any(|one| name == *one);
         bookkeeping || classify_nested(name.as_bytes(), job, directory, size).is_internal()
+    }
+
+    /// Whether an internal file is one only as long as it is empty: a `*.lock` that somebody writes
+    /// into is the user's data, such as `uv.lock`.
+    pub fn is_only_while_empty(&self, name: &OsStr) -> bool {
+        let job = jobs::name(&self.task).as_bytes();
+        let classify = match self.nested {
+            true => classify_nested,
+            false => classify,
+        };
+        classify(name.as_bytes(), job, false, None) == Class::EmptyLock
     }
 
     /// Where its internal files live, from the top of the primary.
