@@ -39,6 +39,7 @@ pub(super) fn printable(text: &str) -> Result<(), SyntaxError> {
 
 /// Refuses what PyYAML refuses in a text of which these are the events.
 pub(super) fn syntax(text: &str, events: &[(Event<'_>, Span)]) -> Result<(), SyntaxError> {
+    directives(text)?;
     let mut scan = Scan {
         depth: 0,
         before: ' ',
@@ -50,6 +51,24 @@ pub(super) fn syntax(text: &str, events: &[(Event<'_>, Span)]) -> Result<(), Syn
             Some(ScalarStyle::Plain) => scan.plain(next)?,
             Some(_) => scan.before = '"',
             None => scan.bare(next, &mut rest)?,
+        }
+    }
+    Ok(())
+}
+
+/// PyYAML reads YAML 1.x.
+fn directives(text: &str) -> Result<(), SyntaxError> {
+    let head = text.split('\n').enumerate();
+    for (index, line) in
+        head.take_while(|(_, line)| line.is_empty() || line.starts_with(['#', '%']))
+    {
+        let version = line.strip_prefix("%YAML").map(str::trim_start);
+        if version.is_some_and(|version| !version.starts_with("1.")) {
+            let at = Position {
+                line: index + 1,
+                column: 1,
+            };
+            return Err(SyntaxError::new(at, "only YAML 1 is read"));
         }
     }
     Ok(())
