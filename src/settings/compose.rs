@@ -66,8 +66,7 @@ pub(crate) fn compose(text: &str) -> Result<Document, SyntaxError> {
             }
         }
     }
-    strict::spaces(&text, &events)?;
-    strict::anchors(&text, &events)?;
+    strict::syntax(&text, &events)?;
     Composer::default().document(&events)
 }
 
@@ -152,12 +151,11 @@ impl Composer {
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let by_look = if *style == ScalarStyle::Plain {
-                    scalar::resolve(text)
-                } else {
-                    Tag::Str
+                let by_look = match style {
+                    ScalarStyle::Plain => scalar::resolve(text),
+                    _ => Tag::Str,
                 };
-                let tag = explicit(tag.as_deref(), Tag::Str, at)?.unwrap_or(by_look);
+                let tag = explicit(tag.as_deref(), at)?.unwrap_or(by_look);
                 let id = self.add(
                     Raw {
                         kind: Kind::Scalar(text.to_string()),
@@ -169,7 +167,7 @@ impl Composer {
                 self.attach(id);
             }
             Event::SequenceStart(anchor, tag) => {
-                let tag = explicit(tag.as_deref(), Tag::Seq, at)?.unwrap_or(Tag::Seq);
+                let tag = explicit(tag.as_deref(), at)?.unwrap_or(Tag::Seq);
                 self.begin(
                     Raw {
                         kind: Kind::Seq(Vec::new()),
@@ -180,7 +178,7 @@ impl Composer {
                 )?;
             }
             Event::MappingStart(anchor, tag) => {
-                let tag = explicit(tag.as_deref(), Tag::Map, at)?.unwrap_or(Tag::Map);
+                let tag = explicit(tag.as_deref(), at)?.unwrap_or(Tag::Map);
                 self.begin(
                     Raw {
                         kind: Kind::Map(Vec::new()),
@@ -423,16 +421,12 @@ impl Composer {
     }
 }
 
-/// The tag that is written at a node; none for one without, `default` for `!`.
-fn explicit(
-    tag: Option<&saphyr_parser::Tag>,
-    default: Tag,
-    at: Position,
-) -> Result<Option<Tag>, SyntaxError> {
+/// The tag that is written at a node; none for one without, and for `!`, which PyYAML takes for nothing.
+fn explicit(tag: Option<&saphyr_parser::Tag>, at: Position) -> Result<Option<Tag>, SyntaxError> {
     let Some(tag) = tag else { return Ok(None) };
     let full = format!("{}{}", tag.handle, tag.suffix);
     if full == "!" {
-        return Ok(Some(default));
+        return Ok(None);
     }
     match full
         .strip_prefix("tag:yaml.org,2002:")
