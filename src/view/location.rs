@@ -38,6 +38,15 @@ pub struct Location {
     role: Role,
     path: PathBuf,
     state: RwLock<State>,
+    space: RwLock<Option<Space>>,
+}
+
+/// How full the disk of a location was when it was last looked at, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    /// What an ordinary user may still write.
+    free: u64,
+    total: u64,
 }
 
 /// What is known of a location's directory.
@@ -96,20 +105,20 @@ impl Location {
             index: PRIMARY,
             role: Role::Primary,
             path: path.to_owned(),
+            space: RwLock::new(space(&root)),
             state: RwLock::new(State::Open(Arc::new(root))),
         })
     }
 
-    /// A folder; whether it could be opened is kept with it.
+    /// A folder that has not been looked at yet; see [`open_all`].
     pub(super) fn folder(index: u8, spec: &FolderSpec) -> Location {
-        let location = Location {
+        Location {
             index,
             role: Role::Folder(spec.mode),
             path: spec.path.clone(),
-            state: RwLock::new(State::Closed(Errno::NOENT)),
-        };
-        location.refresh();
-        location
+            state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
+            space: RwLock::default(),
+        }
     }
 
     /// Its number in the view: 0 is the primary.
@@ -155,15 +164,18 @@ impl Location {
     }
 
     /// Looks at the folder's path again, and opens what is there now if that is something else.
-    /// Returns whether anything has changed. Never called for the primary, whose path may lead
-    /// into the mount.
-    fn refresh(&self) -> bool {
+    /// Never called for the primary, whose path may lead into the mount. Waits for the folder's
+    /// file system, however long that takes.
+    fn refresh(&self) {
         let was = self.state.read().clone();
         let now = match rustix::fs::stat(&self.path) {
             Err(error) => State::Closed(error),
             Ok(stat) => match &was {
                 // Held open: an inode number that is in use cannot be another directory's.
-                State::Open(root) if root.identity == (stat.st_dev, stat.st_ino) => return false,
+                State::Open(root) if root.identity == (stat.st_dev, stat.st_ino) => {
+                    *self.space.write() = space(root);
+                    return;
+                }
                 _ => match open_path(&self.path).and_then(|fd| Root::new(fd, &self.path, Some(())))
                 {
                     Ok(root) => State::Open(Arc::new(root)),
@@ -184,27 +196,66 @@ impl Location {
             }
             _ => {}
         }
+        *self.space.write() = match &now {
+            State::Open(root) => space(root),
+            State::Closed(_) => None,
+        };
         *self.state.write() = now;
-        changed
     }
 
-    /// How it does. Asks the file system for its free space, which may block.
+    /// How it does, as far as is known: this waits for no file system.
     pub fn status(&self) -> LocationStatus {
-        let root = self.root();
-        let space = root
-            .as_ref()
-            .ok()
-            .and_then(|root| rustix::fs::fstatvfs(&root.fd).ok());
+        let space = *self.space.read();
         LocationStatus {
             mode: self.role.to_string(),
             path: self.path.clone(),
-            state: match root {
+            state: match self.root() {
                 Ok(_) => "ok".to_owned(),
                 Err(Errno::NOENT) => "missing".to_owned(),
+                Err(Errno::TIMEDOUT) => "does not answer".to_owned(),
                 Err(error) => std::io::Error::from(error).to_string(),
             },
-            free: space.as_ref().map(|s| s.f_bavail * s.f_frsize),
-            total: space.as_ref().map(|s| s.f_blocks * s.f_frsize),
+            free: space.map(|space| space.free),
+            total: space.map(|space| space.total),
+        }
+    }
+}
+
+fn space(root: &Root) -> Option<Space> {
+    let stat = rustix::fs::fstatvfs(&root.fd).ok()?;
+    Some(Space {
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+    })
+}
+
+/// Opens folders, all at once, and waits for those that answer until `patience` is over. One that
+/// answers later is there from then on.
+pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
+    let (done, answers) = crossbeam_channel::bounded(folders.len());
+    for folder in folders {
+        let (folder, done) = (folder.clone(), done.clone());
+        let spawned = std::thread::Builder::new()
+            .name("xpmfs-open".to_owned())
+            .spawn(move || {
+                folder.refresh();
+                // Nobody listens any more if it took too long.
+                let _ = done.send(());
+            });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "cannot open a folder: starting a thread failed");
+        }
+    }
+    drop(done);
+    let deadline = std::time::Instant::now() + patience;
+    for _ in folders {
+        if answers.recv_deadline(deadline).is_err() {
+            break;
+        }
+    }
+    for folder in folders {
+        if let Err(Errno::TIMEDOUT) = folder.root() {
+            tracing::warn!(folder = %folder.path.display(), "folder does not answer");
         }
     }
 }

@@ -89,6 +89,9 @@ pub enum Error {
 /// The most folders a view can have: location numbers are a byte, and the last ones are reserved.
 pub const FOLDERS_MAX: usize = 250;
 
+/// How long opening a view waits for folders to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The view of one workspace.
 #[derive(Debug)]
 pub struct View {
@@ -100,8 +103,8 @@ pub struct View {
 }
 
 impl View {
-    /// Opens a view: the primary must be there, a folder may be missing and is picked up when it
-    /// appears (see [`View::watch`]).
+    /// Opens a view: the primary must be there; a folder may be missing, or not answer for now, and
+    /// is picked up when it does (see [`View::watch`]).
     ///
     /// `primary` is a descriptor of the primary, if the caller has one; it is opened by its path
     /// otherwise, which must not lead through a mount of this view.
@@ -127,6 +130,7 @@ impl View {
         for (index, folder) in (1..).zip(&spec.folders) {
             locations.push(Arc::new(Location::folder(index, folder)));
         }
+        location::open_all(&locations[1..], PATIENCE);
         Ok(View {
             workspace: spec.workspace,
             mountpoint: spec.mountpoint,
