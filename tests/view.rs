@@ -106,8 +106,9 @@ fn listed(view: &View) -> BTreeMap<String, FileType> {
     for source in view.task_sources(task).unwrap() {
         for (name, kind) in entries(&source.dir) {
             let entry = OsStr::new(&name);
-            if let Some(kind) = view.shows_in_task(source.location, task, entry, kind) {
-                assert!(shown.insert(name.clone(), kind).is_none(), "{name} twice");
+            if let Some(entry) = view.shows_in_task(source.location, task, entry, kind) {
+                let before = shown.insert(name.clone(), entry.kind);
+                assert!(before.is_none(), "{name} twice");
             }
         }
     }

@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::lookup::Entry;
 use super::nodes::{INTERNAL, Node, Role};
 use super::{Mount, handles};
-use crate::view::listing::Source;
+use crate::view::listing::{Shown, Source};
 use crate::view::{PRIMARY, beneath};
 use crate::workspace::layout;
 
@@ -224,8 +224,11 @@ impl Mount {
                 };
                 let item = Item {
                     name,
-                    kind: shown,
-                    inode: self.devices.entry(&open.identity, entry.ino()),
+                    kind: shown.kind,
+                    inode: match shown.stat {
+                        Some(stat) => self.devices.inode(&Identity::of(&stat)),
+                        None => self.devices.entry(&open.identity, entry.ino()),
+                    },
                     next: given as u64 + 1,
                 };
                 if !give(&item) {
@@ -258,22 +261,23 @@ impl Mount {
         at: usize,
         name: &OsStr,
         entry: FileType,
-    ) -> Option<FileType> {
+    ) -> Option<Shown> {
         if name == "." || name == ".." {
-            return (at == 0).then_some(FileType::Directory);
+            return (at == 0).then_some(FileType::Directory.into());
         }
         let source = &sources.get(at)?.source;
         match kind {
-            Kind::Plain { .. } => Some(entry),
+            Kind::Plain { .. } => Some(entry.into()),
             Kind::Jobs => {
                 let earlier = sources.iter().take(at).map(|open| &open.source);
-                self.view.shows_in_jobs(source, earlier, name, entry)
+                let shown = self.view.shows_in_jobs(source, earlier, name, entry);
+                shown.map(Shown::from)
             }
             Kind::Task(task) => self.view.shows_in_task(source.location, task, name, entry),
             Kind::Holder => {
                 let first = &sources.first()?.source.dir;
                 let twice = at > 0 && beneath::stat(first, name).is_ok();
-                (!twice).then_some(entry)
+                (!twice).then_some(entry.into())
             }
         }
     }

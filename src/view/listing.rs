@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Statx};
 use rustix::io::{Errno, Result};
 
 use super::{PRIMARY, Root, Served, View, beneath};
@@ -20,6 +20,32 @@ pub struct Source {
     pub location: u8,
     /// The directory, not open for reading (`O_PATH`).
     pub dir: OwnedFd,
+}
+
+/// What an entry shows as.
+#[derive(Debug)]
+pub struct Shown {
+    /// Its kind in the view.
+    pub kind: FileType,
+    /// The attributes of what it leads to, if that is not the entry itself: a symlink to a moved job
+    /// shows as the job's directory.
+    pub stat: Option<Box<Statx>>,
+}
+
+impl From<FileType> for Shown {
+    fn from(kind: FileType) -> Shown {
+        Shown { kind, stat: None }
+    }
+}
+
+impl From<Served> for Shown {
+    fn from(served: Served) -> Shown {
+        let (Served::Job { stat, .. } | Served::AsItIs { stat, .. }) = served;
+        Shown {
+            kind: FileType::from_raw_mode(stat.stx_mode.into()),
+            stat: Some(stat),
+        }
+    }
 }
 
 impl View {
@@ -108,15 +134,15 @@ impl View {
         task: &OsStr,
         name: &OsStr,
         kind: FileType,
-    ) -> Option<FileType> {
+    ) -> Option<Shown> {
         if location == PRIMARY {
             if kind != FileType::Symlink && kind != FileType::Unknown {
-                return Some(kind);
+                return Some(kind.into());
             }
             // Without an answer the name still shows: the disk has it.
             return Some(match self.resolve(task, name) {
-                Ok(Some(served)) => kind_of(&served),
-                _ => kind,
+                Ok(Some(served)) => served.into(),
+                _ => kind.into(),
             });
         }
         if !matches!(
@@ -128,10 +154,6 @@ impl View {
         }
         let served = self.resolve_in_folders(task, name, location)?;
         // A symlink to a job of another folder shows where that folder has it, not twice.
-        (served.location() == location).then(|| kind_of(&served))
+        (served.location() == location).then(|| served.into())
     }
-}
-
-fn kind_of(served: &Served) -> FileType {
-    FileType::from_raw_mode(served.stat().stx_mode.into())
 }
