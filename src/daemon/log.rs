@@ -210,7 +210,11 @@ mod tests {
         if Path::new(JOURNAL).exists() {
             return;
         }
-        for (name, file) in [("nlp", "nlp.log"), ("/data/a b", "data-a b.log"), ("..", "mount.log")] {
+        for (name, file) in [
+            ("nlp", "nlp.log"),
+            ("/data/a b", "data-a b.log"),
+            ("..", "mount.log"),
+        ] {
             let Destination::File(path) = Destination::of_background(name) else {
                 panic!("not a file");
             };

@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn escapes_and_bytes_that_are_no_text_are_undone() {
-        let line = b"36 22 0:52 / /a\\040b\\011c\\012d\\134e\\043,\xff\\9 rw - fuse.xpmfs a\\040b rw";
+        let line =
+            b"36 22 0:52 / /a\\040b\\011c\\012d\\134e\\043,\xff\\9 rw - fuse.xpmfs a\\040b rw";
         let mount = &parse(line)[0];
         assert_eq!(
             mount.mountpoint.as_os_str().as_bytes(),
@@ -264,6 +265,11 @@ mod tests {
 
     #[test]
     fn this_process_has_mounts() {
-        assert!(all().expect("mountinfo").iter().any(|m| m.fs_type == "proc"));
+        assert!(
+            all()
+                .expect("mountinfo")
+                .iter()
+                .any(|m| m.fs_type == "proc")
+        );
     }
 }

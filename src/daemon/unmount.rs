@@ -134,17 +134,28 @@ fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
     let mountpoint = mountpoint.display();
     let mut text = format!("{mountpoint} is in use");
     if holders.is_empty() && mounts.is_empty() {
-        text.push_str(" by processes that this user may not look into (as root, this command names them)");
+        text.push_str(
+            " by processes that this user may not look into (as root, this command names them)",
+        );
     }
     for path in mounts {
         let _ = write!(text, "\n  another mount is at {}", path.display());
     }
     for holder in holders.iter().take(MOST_NAMED) {
-        let Holder { pid, name, path, how } = holder;
+        let Holder {
+            pid,
+            name,
+            path,
+            how,
+        } = holder;
         let _ = write!(text, "\n  process {pid} ({name}): {how} {}", path.display());
     }
     if holders.len() > MOST_NAMED {
-        let _ = write!(text, "\n  and {} more processes", holders.len() - MOST_NAMED);
+        let _ = write!(
+            text,
+            "\n  and {} more processes",
+            holders.len() - MOST_NAMED
+        );
     }
     let _ = write!(
         text,

@@ -193,19 +193,40 @@ mod tests {
     #[test]
     fn what_the_helper_says_becomes_a_sentence_that_says_what_to_do() {
         let attachment = Attachment::new("/m", "nlp");
-        let sentence =
-            |words: &str| explain(Path::new("/nowhere"), &attachment, words).to_string();
+        let sentence = |words: &str| explain(Path::new("/nowhere"), &attachment, words).to_string();
         for (words, advice) in [
-            ("fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf", "/etc/fuse.conf"),
-            ("fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf", "mount_max"),
+            (
+                "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf",
+                "/etc/fuse.conf",
+            ),
+            (
+                "fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf",
+                "mount_max",
+            ),
             ("fusermount3: mountpoint /m not owned by user", "elsewhere"),
-            ("fusermount3: user has no write access to mountpoint /m", "elsewhere"),
-            ("fusermount3: mounting over filesystem type 0x1 is forbidden", "elsewhere"),
-            ("fusermount3: fuse device not found, try 'modprobe fuse' first", "modprobe fuse"),
-            ("fusermount3: mount failed: Operation not permitted", "chmod u+s /nowhere"),
+            (
+                "fusermount3: user has no write access to mountpoint /m",
+                "elsewhere",
+            ),
+            (
+                "fusermount3: mounting over filesystem type 0x1 is forbidden",
+                "elsewhere",
+            ),
+            (
+                "fusermount3: fuse device not found, try 'modprobe fuse' first",
+                "modprobe fuse",
+            ),
+            (
+                "fusermount3: mount failed: Operation not permitted",
+                "chmod u+s /nowhere",
+            ),
             ("fusermount3: mount failed: Out of cheese", "Out of cheese"),
         ] {
-            assert!(sentence(words).contains(advice), "{words}: {}", sentence(words));
+            assert!(
+                sentence(words).contains(advice),
+                "{words}: {}",
+                sentence(words)
+            );
         }
     }
 }

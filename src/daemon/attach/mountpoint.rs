@@ -104,9 +104,7 @@ fn check_directory(path: &Path, primary: Option<&Path>) -> Result<(), AttachErro
     }
     let in_place = primary
         .and_then(|primary| fs::metadata(primary).ok())
-        .is_some_and(|primary| {
-            (primary.dev(), primary.ino()) == (metadata.dev(), metadata.ino())
-        });
+        .is_some_and(|primary| (primary.dev(), primary.ino()) == (metadata.dev(), metadata.ino()));
     if in_place {
         return Ok(());
     }

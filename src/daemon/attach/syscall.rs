@@ -20,8 +20,8 @@ pub(super) fn attach(attachment: &Attachment, device: OwnedFd) -> Result<OwnedFd
         mountpoint: attachment.mountpoint.clone(),
         source,
     };
-    let data = CString::new(data(attachment, device.as_raw_fd()))
-        .map_err(|error| failed(error.into()))?;
+    let data =
+        CString::new(data(attachment, device.as_raw_fd())).map_err(|error| failed(error.into()))?;
     rustix::mount::mount(
         &*attachment.source,
         &*attachment.mountpoint,

@@ -149,7 +149,9 @@ impl Client {
         let (line, descriptor) = self.receive(end)?;
         let mut reply: Value = serde_json::from_slice(&line).map_err(|_| ClientError::Nonsense)?;
         if let Some(error) = reply.get("error") {
-            let error = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+            let error = error
+                .as_str()
+                .map_or_else(|| error.to_string(), str::to_owned);
             return Err(ClientError::Refused(error));
         }
         let reply = reply.get_mut("reply").ok_or(ClientError::Nonsense)?;
