@@ -3,6 +3,10 @@
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+pub mod settings;
+mod table;
+pub mod workspaces;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,7 +57,14 @@ pub struct Select {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Finds mistakes in the settings file, or says where it is
+    #[command(subcommand)]
+    Settings(settings::Command),
+    /// Shows the workspaces of the settings file
+    #[command(subcommand)]
+    Workspaces(workspaces::Command),
+}
 
 /// Runs one command.
 ///
@@ -61,5 +72,8 @@ pub enum Command {}
 ///
 /// What the command could not do, with the path and the operation.
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {}
+    match &cli.command {
+        Command::Settings(command) => settings::run(command, &cli.global),
+        Command::Workspaces(command) => workspaces::run(command, &cli.global),
+    }
 }

@@ -1,6 +1,7 @@
 //! The life of the process that serves a mount. Called by `cli`; calls `mount`.
 //!
 //! - [`run`]: serving one mount, from attaching to the end
+//! - [`service`]: a workspace's view, as it is served
 //! - [`background`]: a process that starts its daemon and waits until the mount answers
 //! - [`signals`]: ending on SIGTERM and SIGINT
 //! - [`service_manager`]: telling systemd
@@ -23,6 +24,7 @@ pub mod inventory;
 pub mod log;
 pub mod mounts;
 pub mod run;
+pub mod service;
 pub mod service_manager;
 pub mod signals;
 pub mod unmount;

@@ -1,1 +1,114 @@
-//! (see lib.rs)
+//! The kernel's side: requests come in, are answered from the view, and go out.
+//!
+//! - [`adaptor`]: fuser's trait, and nothing but the translation from and to it
+//! - [`nodes`], [`identity`]: what the kernel knows by a number
+//! - [`place`]: from a node to the directory and the name where it lies
+//! - [`descriptors`], [`handles`]: directory descriptors, open files and directories
+//! - [`attributes`]: from `statx` to what the kernel wants to know
+//! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
+//!   [`directory`], [`xattr`], [`locks`], [`alter`]
+//! - [`caller`]: who asks: umask and ownership of what is made
+//!
+//! `daemon` calls this room; it calls `view`, and what lies below.
+//!
+//! # Invariants
+//!
+//! - A node is the identity of what it stands for: device, inode and time of birth. Hard links are
+//!   one node, a job that is served from another place gets new nodes by itself, and an inode
+//!   number that the disk uses again is told apart by its generation.
+//! - A node knows its parent and its name and holds no descriptor. Where it lies is found by opening
+//!   its directory (from a bounded cache) and looking at the name; whatever is found there is
+//!   compared with the identity, and anything else is `ESTALE`, upon which the kernel looks the path
+//!   up again. Nothing that others do to the names meanwhile can lead out of a location.
+//! - No lock is held over a system call that can block on a disk.
+
+pub mod adaptor;
+mod alter;
+mod attributes;
+mod caller;
+mod create;
+mod descriptors;
+mod directory;
+mod file;
+mod handles;
+mod identity;
+mod locks;
+mod lookup;
+mod nodes;
+mod place;
+mod remove;
+mod setattr;
+mod sys;
+mod xattr;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::view::{View, beneath};
+
+/// How a view is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Other users may use the mount: the kernel checks rights against the attributes, and what is
+    /// made belongs to who made it.
+    pub allow_other: bool,
+}
+
+/// How long the kernel may believe what it was told of names and attributes, where others can
+/// change things behind the mount's back.
+const TTL: Duration = Duration::from_secs(1);
+
+/// How many requests are worked on at the same time.
+const THREADS: usize = 8;
+
+/// A view being served to the kernel.
+#[derive(Debug)]
+pub struct Mount {
+    view: Arc<View>,
+    options: Options,
+    nodes: nodes::Nodes,
+    devices: identity::Devices,
+    directories: descriptors::Directories,
+    handles: handles::Handles,
+    locks: locks::Waiter,
+}
+
+impl Mount {
+    fn new(view: Arc<View>, options: Options) -> io::Result<Mount> {
+        let root = view.primary().root()?;
+        let stat = beneath::stat_fd(root.fd())?;
+        let identity = identity::Identity::of(&stat);
+        Ok(Mount {
+            view,
+            options,
+            nodes: nodes::Nodes::new(identity),
+            devices: identity::Devices::new(identity),
+            directories: descriptors::Directories::default(),
+            handles: handles::Handles::default(),
+            locks: locks::Waiter::default(),
+        })
+    }
+}
+
+/// Serves a view on an open `/dev/fuse` that has been mounted, until it is unmounted. Calls `ready`
+/// when the kernel has been greeted and requests are about to be answered.
+///
+/// # Errors
+///
+/// What the handshake with the kernel or its device gave.
+pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(THREADS);
+    // The kernel itself keeps other users out unless `allow_other` is given.
+    let mount = Mount::new(view, options)?;
+    let session = fuser::Session::from_fd(
+        adaptor::Adaptor::new(mount),
+        fuse,
+        fuser::SessionACL::All,
+        config,
+    )?;
+    ready();
+    session.run()
+}

@@ -1,1 +1,48 @@
-//! (see lib.rs)
+//! The settings file: read, interpolate, check, select a workspace.
+//!
+//! The file is experimaestro's own `settings.yaml`; where experimaestro refuses it, so does [`Settings::load`], and
+//! where it accepts it, the values are the same. What experimaestro ignores may hold our keys (`xpmfs:`).
+//!
+//! From the text to the settings:
+//!
+//! - `compose` (with `scalar` and `strict`): YAML as PyYAML reads it, to a tree (`document`) that knows lines
+//!   and columns. `saphyr-parser` gives the events; a deserializer has no positions, and `settings check` needs
+//!   them;
+//! - `interpolate`: `${env:VAR}` in values, with an [`Environment`];
+//! - `decode` (with `coerce`, `decode_xpmfs`, `units`): the tree to [`Settings`] (`model`, `xpmfs`), as
+//!   pydantic does it;
+//! - `check`: what is legal and still a mistake;
+//! - `path`: paths as Python's `pathlib`; `folders`: what a workspace's folders are, and whether they can be;
+//!   `select` and `trigger`: which workspace a command is about.
+//!
+//! Any room above may call it; it calls none.
+
+mod check;
+mod coerce;
+mod compose;
+mod decode;
+mod decode_xpmfs;
+mod document;
+mod environment;
+mod error;
+mod folders;
+mod interpolate;
+mod load;
+mod model;
+mod path;
+mod scalar;
+mod select;
+mod strict;
+mod trigger;
+pub mod units;
+mod xpmfs;
+
+pub use check::check;
+pub use environment::Environment;
+pub use error::{Error, Finding, Severity};
+pub use folders::validate_folders;
+pub use load::default_path;
+pub use model::{Carbon, Folder, History, Mode, Server, Settings, Ssh, Workspace};
+pub use select::Selection;
+pub use trigger::Trigger;
+pub use xpmfs::{DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, Release, Tuning};

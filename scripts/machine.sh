@@ -1,0 +1,85 @@
+# shellcheck shell=bash
+# What the scripts need of the machine. Sourced by them; does nothing by itself.
+#
+# Only what is missing is installed, and nothing else of the machine is changed, but for the mode of
+# /dev/fuse where an ordinary user cannot open it.
+
+say() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# Runs a command as root: as it is, or through sudo.
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this needs root: log in as root (or install sudo), and run: $*"
+    fi
+}
+
+is_installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+# Installs those of the given Debian packages that are missing.
+need_packages() {
+    if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+        say "this is no Debian: make sure that what these packages hold is installed: $*"
+        return
+    fi
+    local package missing=()
+    for package in "$@"; do
+        is_installed "$package" || missing+=("$package")
+    done
+    if [[ ${#missing[@]} -eq 0 ]]; then
+        return
+    fi
+    if [[ $EUID -ne 0 ]] && ! command -v sudo >/dev/null; then
+        die "packages are missing; as root, run: apt-get install ${missing[*]}"
+    fi
+    say "installing ${missing[*]}"
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300)
+    as_root "${apt[@]}" update >&2 || say "apt-get update failed; trying to install nevertheless"
+    as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >&2 ||
+        die "could not install ${missing[*]}: see what apt-get says above"
+}
+
+# Makes sure that cargo is found, and the linker that it calls.
+need_cargo() {
+    if ! command -v cargo >/dev/null && [[ -f ${CARGO_HOME:-$HOME/.cargo}/env ]]; then
+        # rustup installs for the shells to come, not for this one.
+        # shellcheck source=/dev/null
+        . "${CARGO_HOME:-$HOME/.cargo}/env"
+    fi
+    command -v cargo >/dev/null || die "there is no cargo: install Rust first, see https://rustup.rs"
+    command -v cc >/dev/null || need_packages gcc libc6-dev
+}
+
+# Makes sure that whoever runs this can open /dev/fuse, and if that is root, that any other user can.
+need_fuse() {
+    if [[ ! -c /dev/fuse && $EUID -eq 0 ]]; then
+        modprobe fuse 2>/dev/null || true
+    fi
+    [[ -c /dev/fuse ]] ||
+        die "there is no /dev/fuse: load the kernel's module fuse; in a container, start it with" \
+            "--device /dev/fuse --cap-add SYS_ADMIN"
+    if [[ $EUID -ne 0 && -r /dev/fuse && -w /dev/fuse ]]; then
+        return
+    fi
+    if [[ $(stat -c %a /dev/fuse) != 666 ]]; then
+        say "making /dev/fuse usable by ordinary users"
+        as_root chmod 0666 /dev/fuse
+    fi
+}
+
+# The directory below which cargo builds.
+target_directory() {
+    printf '%s\n' "${CARGO_TARGET_DIR:-$PWD/target}"
+}

@@ -1,0 +1,114 @@
+//! `xpmfs settings`: mistakes in the settings file, and where it is.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::Global;
+use crate::settings::{self, Environment, Finding, Severity};
+
+/// What to do with the settings file.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Finds every mistake, with its line and what to write instead
+    ///
+    /// Exit status: 1 if there are errors, 0 if there are none or warnings alone.
+    Check {
+        /// File to check, in place of the settings file
+        file: Option<PathBuf>,
+    },
+    /// Prints the path of the settings file
+    Path,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
+    let environment = Environment::of_process();
+    let path = |given: Option<&PathBuf>| match given.or(global.settings.as_ref()) {
+        Some(path) => Ok(path.clone()),
+        None => settings::default_path(&environment),
+    };
+    match command {
+        Command::Check { file } => check(&path(file.as_ref())?, global, &environment),
+        Command::Path => show(&path(None)?),
+    }
+}
+
+fn show(path: &Path) -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stdout(), "{}", path.display())?;
+    if path.is_file() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "xpmfs: there is no such file yet; create it, and see docs/settings.md for what it can say"
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+fn check(path: &Path, global: &Global, environment: &Environment) -> anyhow::Result<ExitCode> {
+    let findings = settings::check(path, environment)?;
+    let errors = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .count();
+    let mut out = std::io::stdout().lock();
+    if global.json {
+        serde_json::to_writer_pretty(&mut out, &findings)?;
+        writeln!(out)?;
+    } else {
+        for finding in &findings {
+            write!(out, "{}", described(path, finding))?;
+        }
+    }
+    if !global.quiet {
+        eprintln!("{}", summary(path, errors, findings.len() - errors));
+    }
+    Ok(if errors == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// `FILE:LINE:COLUMN: error: message`, and the advice below it.
+fn described(path: &Path, finding: &Finding) -> String {
+    let Finding {
+        line,
+        column,
+        severity,
+        message,
+        advice,
+    } = finding;
+    let mut text = format!(
+        "{}:{line}:{column}: {severity}: {message}\n",
+        path.display()
+    );
+    for line in advice.lines() {
+        text.push_str(&format!("    {line}\n"));
+    }
+    text
+}
+
+fn summary(path: &Path, errors: usize, warnings: usize) -> String {
+    let count = |number: usize, name: &str| match number {
+        1 => format!("1 {name}"),
+        _ => format!("{number} {name}s"),
+    };
+    match (errors, warnings) {
+        (0, 0) => format!("{}: no mistakes", path.display()),
+        (0, _) => format!("{}: {}", path.display(), count(warnings, "warning")),
+        (_, 0) => format!("{}: {}", path.display(), count(errors, "error")),
+        _ => format!(
+            "{}: {}, {}",
+            path.display(),
+            count(errors, "error"),
+            count(warnings, "warning")
+        ),
+    }
+}

@@ -1,0 +1,593 @@
+//! fuser's trait, and nothing but the translation from and to it.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::Access;
+use rustix::io::{Errno, Result};
+
+use super::create::Maker;
+use super::lookup::Entry;
+use super::setattr::Changes;
+use super::{Mount, TTL, attributes};
+
+/// A mount, as fuser wants to have it.
+#[derive(Debug)]
+pub(super) struct Adaptor {
+    mount: Mount,
+}
+
+thread_local! {
+    /// What is read, on its way to the kernel.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The largest request to read or write.
+const TRANSFER_MAX: u32 = 1024 * 1024;
+
+impl Adaptor {
+    pub(super) fn new(mount: Mount) -> Adaptor {
+        Adaptor { mount }
+    }
+
+    /// A request that the daemon makes of itself, by following a symlink into its own mount, must
+    /// not wait for an answer.
+    fn is_own(&self, request: &Request) -> bool {
+        self.mount.view.walks().is_own(request.pid())
+    }
+}
+
+pub(super) fn errno(error: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(error.raw_os_error())
+}
+
+pub(super) fn empty(result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn entry(result: Result<Entry>, reply: ReplyEntry) {
+    match result {
+        Ok(entry) => reply.entry(&entry.ttl, &entry.attributes, entry.generation),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(length) if size == 0 => reply.size(length),
+            Ok(length) if length <= size => reply.data(&value),
+            _ => reply.error(fuser::Errno::ERANGE),
+        },
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn written(result: Result<usize>, reply: ReplyWrite) {
+    match result.map(|count| u32::try_from(count).unwrap_or(u32::MAX)) {
+        Ok(count) => reply.written(count),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn maker(request: &Request, umask: u32) -> Maker {
+    Maker {
+        uid: request.uid(),
+        gid: request.gid(),
+        umask,
+    }
+}
+
+impl Filesystem for Adaptor {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut wanted = vec![
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            // Without POSIX locks, so that every lock request is a flock.
+            InitFlags::FUSE_FLOCK_LOCKS,
+        ];
+        if self.mount.options.allow_other {
+            wanted.push(InitFlags::FUSE_POSIX_ACL);
+        }
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "the kernel does not have a capability");
+            }
+        }
+        if let Err(nearest) = config.set_max_write(TRANSFER_MAX) {
+            tracing::debug!(nearest, "the kernel does not take such large writes");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.is_own(request) {
+            return reply.error(fuser::Errno::ELOOP);
+        }
+        entry(self.mount.lookup(parent.0, name), reply);
+    }
+
+    fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
+        self.mount.forget(node.0, count);
+    }
+
+    fn getattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        if self.is_own(request) {
+            return reply.error(fuser::Errno::ELOOP);
+        }
+        match self.mount.getattr(node.0, handle.map(|handle| handle.0)) {
+            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        };
+        let handle = handle.map(|handle| handle.0);
+        match self.mount.setattr(node.0, handle, &changes) {
+            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        if self.is_own(request) {
+            return reply.error(fuser::Errno::ELOOP);
+        }
+        match self.mount.readlink(node.0) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        let maker = maker(request, umask);
+        entry(self.mount.mknod(maker, parent.0, name, mode, device), reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let maker = maker(request, umask);
+        entry(self.mount.mkdir(maker, parent.0, name, mode), reply);
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.mount.unlink(parent.0, name), reply);
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.mount.rmdir(parent.0, name), reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let maker = maker(request, 0);
+        let made = self
+            .mount
+            .symlink(maker, parent.0, name, target.as_os_str());
+        entry(made, reply);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        let renamed = self
+            .mount
+            .rename(parent.0, name, new_parent.0, new_name, flags);
+        empty(renamed, reply);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        entry(self.mount.link(node.0, parent.0, name), reply);
+    }
+
+    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.mount.open(node.0, flags.0) {
+            Ok(opened) => reply.opened(FileHandle(opened.handle), fopen_flags(flags.0)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let maker = maker(request, umask);
+        match self.mount.create(maker, parent.0, name, mode, flags) {
+            Ok((entry, opened)) => reply.created(
+                &entry.ttl,
+                &entry.attributes,
+                entry.generation,
+                FileHandle(opened.handle),
+                fopen_flags(flags),
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let buffer = buffer.get_mut(..size).unwrap_or_default();
+            match self.mount.read(handle.0, offset, buffer) {
+                Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        written(self.mount.write(handle.0, offset, data), reply);
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.flush(handle.0), reply);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.mount.release(handle.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.fsync(handle.0, data_only), reply);
+    }
+
+    fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.mount.opendir(node.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listed = self.mount.list(handle.0, offset, |item| {
+            let kind = attributes::kind(item.kind.as_raw_mode());
+            !reply.add(INodeNo(item.inode), item.next, kind, item.name)
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self
+            .mount
+            .list_plus(handle.0, node.0, offset, |name, next, entry| {
+                let attributes = &entry.attributes;
+                let full = reply.add(
+                    attributes.ino,
+                    next,
+                    name,
+                    &entry.ttl,
+                    attributes,
+                    entry.generation,
+                );
+                !full
+            });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.mount.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.fsyncdir(handle.0, data_only), reply);
+    }
+
+    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        let primary = self.mount.view.primary().root();
+        match primary.and_then(|root| rustix::fs::fstatvfs(root.fd())) {
+            Ok(stat) => reply.statfs(
+                stat.f_blocks,
+                stat.f_bfree,
+                stat.f_bavail,
+                stat.f_files,
+                stat.f_ffree,
+                u32::try_from(stat.f_bsize).unwrap_or(4096),
+                u32::try_from(stat.f_namemax).unwrap_or(255),
+                u32::try_from(stat.f_frsize).unwrap_or(4096),
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.setxattr(node.0, name, value, flags), reply);
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        xattr(self.mount.getxattr(node.0, name), size, reply);
+    }
+
+    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr(self.mount.listxattr(node.0), size, reply);
+    }
+
+    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.mount.removexattr(node.0, name), reply);
+    }
+
+    fn access(&self, request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if self.is_own(request) {
+            return reply.error(fuser::Errno::ELOOP);
+        }
+        let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
+        empty(self.mount.access(node.0, wanted), reply);
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        kind: i32,
+        _pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.mount.flock(handle.0, kind, wait, request.pid(), reply);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // What Python asks of each file that it opens: whether it is a terminal.
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.fallocate(handle.0, mode, offset, length), reply);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.mount.lseek(handle.0, offset, whence) {
+            Ok(position) => reply.offset(position),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _from: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _to: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let copied = self
+            .mount
+            .copy_file_range((from.0, from_offset), (to.0, to_offset), length);
+        written(copied, reply);
+    }
+}
+
+/// How the kernel is to treat an open file: `O_DIRECT` bypasses its cache.
+fn fopen_flags(flags: i32) -> FopenFlags {
+    if flags & libc::O_DIRECT == 0 {
+        FopenFlags::empty()
+    } else {
+        FopenFlags::FOPEN_DIRECT_IO
+    }
+}

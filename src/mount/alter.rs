@@ -1,0 +1,202 @@
+//! The one place that decides what becomes of a change to a job that a folder serves.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, Statx};
+use rustix::io::{Errno, Result};
+
+use super::Mount;
+use super::handles::File;
+use super::identity::Identity;
+use super::nodes::{INTERNAL, Node, Role};
+use super::place::Dir;
+use crate::view::change::{Change, Verdict, judge};
+use crate::view::internal::Holder;
+use crate::view::{PRIMARY, beneath};
+use crate::workspace::layout;
+
+/// Where something is going to be made.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) dir: Dir,
+    pub(super) place: u8,
+    /// The role of the node that it is made below; see [`Target::role`].
+    parent: Role,
+}
+
+impl Target {
+    /// A directory and the place it belongs to, below a parent of this role.
+    pub(super) fn known(dir: Dir, place: u8, parent: Role) -> Target {
+        Target { dir, place, parent }
+    }
+
+    /// What the thing that is made is to the view.
+    pub(super) fn role(&self, name: &OsStr, directory: bool) -> Role {
+        match self.parent {
+            Role::Root if directory && name == "jobs" => Role::Jobs,
+            Role::Jobs if directory => Role::Task,
+            Role::Task if directory => Role::Job,
+            Role::Job | Role::Inside => Role::Inside,
+            _ => Role::Outside,
+        }
+    }
+}
+
+impl Mount {
+    /// Where a new `name` below `parent` is to be made; `directory` tells what it will be. Nothing
+    /// is said of whether the name is free, other than by a folder.
+    pub(super) fn target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
+        let node = self.node(parent)?;
+        let in_primary = |dir| Target {
+            dir,
+            place: PRIMARY,
+            parent: node.role,
+        };
+        match node.role {
+            Role::Root if name == layout::XPMFS => Err(Errno::PERM),
+            Role::Root => Ok(in_primary(self.primary_dir()?)),
+            Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
+            Role::Task => Ok(in_primary(self.view.make_task(&node.name)?.into())),
+            Role::Job | Role::Inside | Role::Outside => {
+                self.target_inside(parent, &node, name, directory)
+            }
+        }
+    }
+
+    fn target_inside(
+        &self,
+        parent: u64,
+        node: &Node,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<Target> {
+        if node.place == PRIMARY || node.place == INTERNAL {
+            return Ok(Target {
+                dir: self.directory(parent)?,
+                place: node.place,
+                parent: node.role,
+            });
+        }
+        let holder = self.holder(node)?;
+        let internal = holder.filter(|holder| holder.is_internal(name, directory, None));
+        match judge(node.place, internal.is_some(), Change::Alter) {
+            Verdict::Internal => {
+                let holder = internal.ok_or(Errno::ROFS)?;
+                Ok(Target {
+                    dir: self.view.make_internal_dir(&holder)?.into(),
+                    place: INTERNAL,
+                    parent: node.role,
+                })
+            }
+            Verdict::Refuse(error) => Err(error),
+            Verdict::Go | Verdict::Recover => {
+                self.recover(node)?;
+                self.target(parent, name, directory)
+            }
+        }
+    }
+
+    /// Makes sure that a node may be changed where it lies, and returns it as it is then.
+    pub(super) fn alterable(&self, id: u64) -> Result<Node> {
+        let node = self.node(id)?;
+        if node.place == PRIMARY || node.place == INTERNAL {
+            return Ok(node);
+        }
+        let parent = self.node(node.parent)?;
+        let internal = match self.holder(&parent)? {
+            Some(holder) if !node.directory => {
+                let size = self.stat(id)?.1.stx_size;
+                Some(holder).filter(|holder| holder.is_internal(&node.name, false, Some(size)))
+            }
+            _ => None,
+        };
+        match judge(node.place, internal.is_some(), Change::Alter) {
+            Verdict::Internal => {
+                let holder = internal.ok_or(Errno::ROFS)?;
+                self.internalize(id, &node, &holder)
+            }
+            Verdict::Refuse(error) => Err(error),
+            Verdict::Go | Verdict::Recover => {
+                self.recover(&node)?;
+                self.node(id)
+            }
+        }
+    }
+
+    /// Whether a node is a lock of an archived job that becomes the user's data when it is written.
+    pub(super) fn is_only_lock(&self, id: u64) -> Result<bool> {
+        let node = self.node(id)?;
+        if node.place != INTERNAL {
+            return Ok(false);
+        }
+        let holder = self.holder(&self.node(node.parent)?)?;
+        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(&node.name)))
+    }
+
+    /// Makes sure that data may be put into an open file.
+    pub(super) fn fillable(&self, file: &File) -> Result<()> {
+        if file.only_lock {
+            self.recover(&self.node(file.node)?)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the job back that a node belongs to, once, so that it can be changed in the primary.
+    /// Until that can be done, an archived job cannot be changed through the view.
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    pub(super) fn recover(&self, _node: &Node) -> Result<()> {
+        Err(Errno::ROFS)
+    }
+
+    /// Gives a job that a folder serves an internal file of its own, in the primary, with the
+    /// contents of the one that the folder has.
+    fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
+        let archived = self.open_verified(id, OFlags::RDONLY)?;
+        let dir = self.view.make_internal_dir(holder)?;
+        let stat = match beneath::absent(beneath::stat(&dir, &node.name))? {
+            Some(stat) => stat,
+            None => copy_small(&archived, &dir, &node.name)?,
+        };
+        let internal = Node {
+            identity: Identity::of(&stat),
+            place: INTERNAL,
+            ..node.clone()
+        };
+        self.nodes.update(id, internal);
+        self.node(id)
+    }
+}
+
+/// Copies an internal file; it appears under its name when it is whole.
+fn copy_small(from: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<Statx> {
+    let mode = rustix::fs::fstat(from)?.st_mode & 0o777 | 0o600;
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(mode))?;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut offset = 0;
+    loop {
+        let count = rustix::io::pread(from, &mut *buffer, offset)?;
+        if count == 0 {
+            break;
+        }
+        let mut rest = buffer.get(..count).ok_or(Errno::IO)?;
+        while !rest.is_empty() {
+            let written = rustix::io::write(&to, rest)?;
+            rest = rest.get(written..).ok_or(Errno::IO)?;
+        }
+        offset += count as u64;
+    }
+    let flags = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+    match rustix::fs::linkat(
+        rustix::fs::CWD,
+        super::sys::proc_path(&to),
+        dir,
+        name,
+        flags,
+    ) {
+        // Another was faster; its file is the job's now.
+        Ok(()) | Err(Errno::EXIST) => beneath::stat(dir, name),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,160 @@
+//! Making things: files, directories, symlinks, links, special files.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::alter::Target;
+use super::file::{Opened, open_flags};
+use super::lookup::{Entry, Found};
+use super::nodes::{INTERNAL, Role};
+use super::{Mount, caller, handles, sys};
+use crate::view::beneath;
+
+/// Who makes something, and with which umask.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maker {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) umask: u32,
+}
+
+impl Mount {
+    pub(super) fn mknod(
+        &self,
+        maker: Maker,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        device: u32,
+    ) -> Result<Entry> {
+        self.make(maker, parent, name, false, |target| {
+            let kind = FileType::from_raw_mode(mode);
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            rustix::fs::mknodat(&target.dir, name, kind, mode, device.into())
+        })
+    }
+
+    pub(super) fn mkdir(
+        &self,
+        maker: Maker,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry> {
+        self.make(maker, parent, name, true, |target| {
+            rustix::fs::mkdirat(&target.dir, name, Mode::from_raw_mode(mode & 0o7777))
+        })
+    }
+
+    pub(super) fn symlink(
+        &self,
+        maker: Maker,
+        parent: u64,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Result<Entry> {
+        let stored = self.view.stored_target(target);
+        let written = stored.as_deref().unwrap_or(target);
+        self.make(maker, parent, name, false, |target| {
+            rustix::fs::symlinkat(written, &target.dir, name)
+        })
+    }
+
+    /// Makes something by `make`, as the one who asks, and tells what it is.
+    fn make(
+        &self,
+        maker: Maker,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+        make: impl FnOnce(&Target) -> Result<()>,
+    ) -> Result<Entry> {
+        caller::set_umask(maker.umask)?;
+        let target = {
+            let _identity = self.assume(maker.uid, maker.gid)?;
+            let target = self.free_target(parent, name, directory)?;
+            make(&target)?;
+            target
+        };
+        self.made(parent, name, &target)
+    }
+
+    /// Where to make a name that no folder has: what a folder has, the view has.
+    fn free_target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
+        let node = self.node(parent)?;
+        let taken = match node.role {
+            Role::Jobs => self.view.task_in_folders(name),
+            Role::Task => self.view.served_by_folder(&node.name, name),
+            _ => false,
+        };
+        if taken {
+            return Err(Errno::EXIST);
+        }
+        self.target(parent, name, directory)
+    }
+
+    fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
+        let stat = beneath::stat(&target.dir, name)?;
+        let found = Found {
+            place: target.place,
+            role: target.role(name, beneath::is_dir(&stat)),
+            stat,
+        };
+        self.enter(parent, name, found)
+    }
+
+    pub(super) fn create(
+        &self,
+        maker: Maker,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        caller::set_umask(maker.umask)?;
+        let flags = open_flags(flags) | OFlags::CREATE;
+        let (fd, target) = {
+            let _identity = self.assume(maker.uid, maker.gid)?;
+            let target = self.free_target(parent, name, false)?;
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            (rustix::fs::openat(&target.dir, name, flags, mode)?, target)
+        };
+        let found = Found {
+            place: target.place,
+            role: target.role(name, false),
+            stat: beneath::stat_fd(&fd)?,
+        };
+        if beneath::is_dir(&found.stat) {
+            return Err(Errno::ISDIR);
+        }
+        let entry = self.enter(parent, name, found)?;
+        let handle = self.handles.add_file(handles::File {
+            fd,
+            node: entry.id,
+            writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
+            only_lock: self.is_only_lock(entry.id)?,
+        });
+        Ok((entry, Opened { handle }))
+    }
+
+    pub(super) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Entry> {
+        // A second name of an archived file would let it be changed under that name.
+        let node = self.alterable(id)?;
+        let target = self.free_target(parent, name, false)?;
+        if (node.place == INTERNAL) != (target.place == INTERNAL) {
+            return Err(Errno::XDEV);
+        }
+        let file = self.open_verified(id, OFlags::PATH)?;
+        rustix::fs::linkat(
+            rustix::fs::CWD,
+            sys::proc_path(&file),
+            &target.dir,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
+        self.made(parent, name, &target)
+    }
+}

@@ -1,0 +1,78 @@
+//! A bounded cache of directory descriptors, by node.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+const SHARDS: usize = 16;
+/// Descriptors a shard keeps at most; 1,024 in all.
+const SHARD_MAX: usize = 64;
+
+/// Descriptors of directories that were used lately (`O_PATH`, checked to be their node's).
+#[derive(Debug, Default)]
+pub(super) struct Directories {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    clock: u64,
+    entries: HashMap<u64, (Arc<OwnedFd>, u64)>,
+}
+
+impl Directories {
+    fn shard(&self, id: u64) -> &Mutex<Shard> {
+        &self.shards[(id % SHARDS as u64) as usize]
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<Arc<OwnedFd>> {
+        let mut shard = self.shard(id).lock();
+        shard.clock += 1;
+        let now = shard.clock;
+        let (fd, used) = shard.entries.get_mut(&id)?;
+        *used = now;
+        Some(fd.clone())
+    }
+
+    pub(super) fn insert(&self, id: u64, fd: Arc<OwnedFd>) {
+        let mut evicted = None;
+        let mut shard = self.shard(id).lock();
+        if shard.entries.len() >= SHARD_MAX {
+            let oldest = shard.entries.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
+                evicted = shard.entries.remove(&oldest);
+            }
+        }
+        shard.clock += 1;
+        let now = shard.clock;
+        shard.entries.insert(id, (fd, now));
+        drop(shard);
+        // Closing can block on a network file system: not under the lock.
+        drop(evicted);
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        let removed = self.shard(id).lock().entries.remove(&id);
+        drop(removed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_used() {
+        let cache = Directories::default();
+        let fd = || Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        cache.insert(0, fd());
+        for id in 1..10_000_u64 {
+            cache.insert(id * SHARDS as u64, fd());
+            assert!(cache.get(0).is_some(), "used each time, evicted at {id}");
+        }
+        let kept: usize = cache.shards.iter().map(|s| s.lock().entries.len()).sum();
+        assert!(kept <= SHARD_MAX, "{kept} descriptors in one shard");
+    }
+}

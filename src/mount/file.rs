@@ -1,0 +1,150 @@
+//! What is done with open files.
+
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::{Errno, Result};
+
+use super::{Mount, handles, sys};
+
+/// An open file, as the kernel is told of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened {
+    pub(super) handle: u64,
+}
+
+/// The flags of an `open` that are for the disk to honour.
+///
+/// `O_DIRECT` is not: it is the caller's memory that would have to be aligned, not ours.
+pub(super) fn open_flags(flags: i32) -> OFlags {
+    let honoured = libc::O_ACCMODE
+        | libc::O_APPEND
+        | libc::O_TRUNC
+        | libc::O_EXCL
+        | libc::O_SYNC
+        | libc::O_DSYNC
+        | libc::O_NOATIME;
+    OFlags::from_bits_retain((flags & honoured).cast_unsigned())
+}
+
+impl Mount {
+    pub(super) fn open(&self, id: u64, flags: i32) -> Result<Opened> {
+        let flags = open_flags(flags);
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        if writable || flags.contains(OFlags::TRUNC) {
+            self.alterable(id)?;
+        }
+        let fd = match self.open_verified(id, flags) {
+            // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
+            Err(Errno::STALE) => self.reopen(id, flags)?,
+            result => result?,
+        };
+        let handle = self.handles.add_file(handles::File {
+            fd,
+            node: id,
+            writable,
+            only_lock: writable && self.is_only_lock(id)?,
+        });
+        Ok(Opened { handle })
+    }
+
+    fn reopen(&self, id: u64, flags: OFlags) -> Result<std::os::fd::OwnedFd> {
+        let file = self.handles.file_of(id).ok_or(Errno::STALE)?;
+        let flags = flags | OFlags::CLOEXEC;
+        rustix::fs::open(sys::proc_path(&file.fd), flags, rustix::fs::Mode::empty())
+    }
+
+    /// Reads up to the buffer's length; less only at the end of the file.
+    pub(super) fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.handles.file(handle)?;
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&file.fd, rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                // What was read is given; the error comes back with the next read.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Writes all of the data, or what could be written before an error.
+    pub(super) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
+        let file = self.handles.file(handle)?;
+        self.fillable(&file)?;
+        let mut written = 0;
+        while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pwrite(&file.fd, rest, offset + written as u64) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    /// A descriptor of the file is closed: the disk's word on what was written through it.
+    pub(super) fn flush(&self, handle: u64) -> Result<()> {
+        let file = self.handles.file(handle)?;
+        if file.writable {
+            sys::close_duplicate(&file.fd)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn release(&self, handle: u64) {
+        drop(self.handles.remove_file(handle));
+    }
+
+    pub(super) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        let file = self.handles.file(handle)?;
+        if data_only {
+            rustix::fs::fdatasync(&file.fd)
+        } else {
+            rustix::fs::fsync(&file.fd)
+        }
+    }
+
+    pub(super) fn fallocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<()> {
+        let file = self.handles.file(handle)?;
+        self.fillable(&file)?;
+        let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        rustix::fs::fallocate(&file.fd, mode, offset, length)
+    }
+
+    /// Only `SEEK_DATA` and `SEEK_HOLE` reach us; the kernel knows the rest.
+    pub(super) fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
+        let file = self.handles.file(handle)?;
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let position = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        let found = rustix::fs::seek(&file.fd, position)?;
+        i64::try_from(found).map_err(|_| Errno::OVERFLOW)
+    }
+
+    pub(super) fn copy_file_range(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        length: u64,
+    ) -> Result<usize> {
+        let (source, destination) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
+        self.fillable(&destination)?;
+        let (mut at, mut into) = (from.1, to.1);
+        // The reply counts in 32 bits.
+        let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
+        rustix::fs::copy_file_range(
+            &source.fd,
+            Some(&mut at),
+            &destination.fd,
+            Some(&mut into),
+            length,
+        )
+    }
+}

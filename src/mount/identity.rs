@@ -1,0 +1,157 @@
+//! What a node stands for, and the numbers that the kernel and the user know it by.
+
+use parking_lot::RwLock;
+use rustix::fs::Statx;
+
+/// The node of the mount's own root.
+pub(super) const ROOT: u64 = 1;
+
+/// An object of a file system: device, inode, and when it was made, since inode numbers are used
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    birth: u64,
+}
+
+impl Identity {
+    /// Of something that could not be looked at; equals nothing that can.
+    pub(super) const UNKNOWN: Identity = Identity {
+        device: u64::MAX,
+        inode: u64::MAX,
+        birth: u64::MAX,
+    };
+
+    pub(super) fn of(stat: &Statx) -> Identity {
+        Identity {
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            birth: birth(stat),
+        }
+    }
+
+    /// Tells apart what has had the same inode number, for the kernel.
+    pub(super) fn generation(&self) -> fuser::Generation {
+        fuser::Generation(self.birth)
+    }
+}
+
+/// The time of birth in nanoseconds; 0 where the file system does not know it.
+fn birth(stat: &Statx) -> u64 {
+    let seconds = stat.stx_btime.tv_sec.unsigned_abs();
+    seconds
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(stat.stx_btime.tv_nsec.into())
+}
+
+/// Numbers devices in the order in which they are met, and makes node numbers out of them.
+///
+/// All of a mount has one `st_dev`, so inode numbers of different devices must not meet: `tar`,
+/// `rsync -H` and `du` would take two files for one. The primary's device keeps its own numbers;
+/// others carry the device's number in the upper bits.
+#[derive(Debug)]
+pub(super) struct Devices {
+    root: Identity,
+    known: RwLock<Vec<u64>>,
+}
+
+/// Above the inode numbers of any disk in practice; a larger one is hashed.
+const DEVICE_SHIFT: u32 = 48;
+/// Marks numbers that are not made of device and inode.
+const SPECIAL: u64 = 1 << 63;
+
+impl Devices {
+    pub(super) fn new(root: Identity) -> Devices {
+        Devices {
+            root,
+            known: RwLock::new(vec![root.device]),
+        }
+    }
+
+    /// The number of the node that stands for something.
+    pub(super) fn node(&self, identity: &Identity) -> u64 {
+        if (identity.device, identity.inode) == (self.root.device, self.root.inode) {
+            return ROOT;
+        }
+        self.number(identity.device, identity.inode)
+    }
+
+    /// The inode number to show; the same as the node's, but for the root.
+    pub(super) fn inode(&self, identity: &Identity) -> u64 {
+        self.number(identity.device, identity.inode)
+    }
+
+    /// The inode number to show for an entry of a directory on the same device as `like`.
+    pub(super) fn entry(&self, like: &Identity, inode: u64) -> u64 {
+        self.number(like.device, inode)
+    }
+
+    fn number(&self, device: u64, inode: u64) -> u64 {
+        let index = self.index(device);
+        if index == 0 && inode <= ROOT {
+            return SPECIAL | inode;
+        }
+        if inode >> DEVICE_SHIFT == 0 && index < 1 << (63 - DEVICE_SHIFT) {
+            return (index << DEVICE_SHIFT) | inode;
+        }
+        // splitmix64's finish: no two inodes of one device meet, since each step can be undone.
+        let mut mixed = inode ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) | SPECIAL
+    }
+
+    fn index(&self, device: u64) -> u64 {
+        let position = |known: &[u64]| known.iter().position(|one| *one == device);
+        if let Some(index) = position(&self.known.read()) {
+            return index as u64;
+        }
+        let mut known = self.known.write();
+        if let Some(index) = position(&known) {
+            return index as u64;
+        }
+        known.push(device);
+        (known.len() - 1) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(device: u64, inode: u64) -> Identity {
+        Identity {
+            device,
+            inode,
+            birth: 0,
+        }
+    }
+
+    #[test]
+    fn the_primarys_inodes_keep_their_numbers_and_others_never_meet_them() {
+        let devices = Devices::new(identity(8, 2));
+        assert_eq!(devices.node(&identity(8, 2)), ROOT);
+        assert_eq!(devices.inode(&identity(8, 2)), 2);
+        assert_eq!(devices.node(&identity(8, 77)), 77);
+        let other = devices.node(&identity(9, 77));
+        assert_ne!(other, 77);
+        assert_ne!(other, devices.node(&identity(10, 77)));
+        assert_eq!(other, devices.node(&identity(9, 77)));
+    }
+
+    #[test]
+    fn nothing_but_the_root_has_the_roots_number() {
+        let devices = Devices::new(identity(8, 2));
+        for device in [8, 9] {
+            for inode in [0, 1] {
+                assert_ne!(devices.node(&identity(device, inode)), ROOT);
+                assert_ne!(devices.node(&identity(device, inode)), 0);
+            }
+        }
+        assert_ne!(
+            devices.node(&identity(9, u64::MAX)),
+            devices.node(&identity(9, u64::MAX - 1))
+        );
+    }
+}

@@ -1,0 +1,319 @@
+//! Finding things by name, and telling what they are.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use fuser::{FileAttr, Generation};
+use rustix::fs::{Access, AtFlags, Statx};
+use rustix::io::{Errno, Result};
+
+use super::identity::{Identity, ROOT};
+use super::nodes::{INTERNAL, Node, Role};
+use super::place::owned;
+use super::{Mount, TTL, attributes};
+use crate::view::internal::Holder;
+use crate::view::{PRIMARY, Served, beneath, links};
+use crate::workspace::{jobs, layout};
+
+/// Something that was found under a name.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) place: u8,
+    pub(super) role: Role,
+    pub(super) stat: Statx,
+}
+
+/// What the kernel is told of a name.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: u64,
+    pub(super) attributes: FileAttr,
+    pub(super) generation: Generation,
+    pub(super) ttl: Duration,
+}
+
+impl Entry {
+    /// An entry of which nothing but its kind is known, and that only for now.
+    pub(super) fn unknown(inode: u64, kind: rustix::fs::FileType) -> Entry {
+        Entry {
+            id: inode,
+            attributes: attributes::unknown(inode, kind),
+            generation: Generation(0),
+            ttl: Duration::ZERO,
+        }
+    }
+}
+
+impl Mount {
+    pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
+        let found = self.find(parent, name)?;
+        self.enter(parent, name, found)
+    }
+
+    /// Notes that the kernel is told of something, and what it is told.
+    pub(super) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
+        let identity = Identity::of(&found.stat);
+        let id = self.devices.node(&identity);
+        let node = Node {
+            identity,
+            parent,
+            name: owned(name),
+            place: found.place,
+            role: found.role,
+            directory: beneath::is_dir(&found.stat),
+        };
+        let mut attributes = self.attributes(&node, &found.stat);
+        // The number by which the kernel asks for it later on.
+        attributes.ino = fuser::INodeNo(id);
+        let generation = identity.generation();
+        self.nodes.remember(id, node);
+        Ok(Entry {
+            id,
+            attributes,
+            generation,
+            ttl: TTL,
+        })
+    }
+
+    /// What stands under a name.
+    pub(super) fn find(&self, parent: u64, name: &OsStr) -> Result<Found> {
+        let node = self.node(parent)?;
+        match node.role {
+            Role::Root => self.find_at_top(name),
+            Role::Jobs => self.find_task(name),
+            Role::Task => self.find_job(&node, name),
+            Role::Job | Role::Inside => match self.holder(&node)? {
+                Some(holder) => self.find_in_archived_job(parent, &node, &holder, name),
+                None => self.find_plain(parent, &node, name, Role::Inside),
+            },
+            Role::Outside => self.find_plain(parent, &node, name, Role::Outside),
+        }
+    }
+
+    fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: Role) -> Result<Found> {
+        let dir = self.directory(parent)?;
+        Ok(Found {
+            place: node.place,
+            role,
+            stat: beneath::stat(dir, name)?,
+        })
+    }
+
+    fn find_at_top(&self, name: &OsStr) -> Result<Found> {
+        if name == layout::XPMFS {
+            return Err(Errno::NOENT);
+        }
+        if name == "jobs"
+            && let Some(found) = self.find_jobs()?
+        {
+            return Ok(found);
+        }
+        Ok(Found {
+            place: PRIMARY,
+            role: Role::Outside,
+            stat: beneath::stat(self.primary_dir()?, name)?,
+        })
+    }
+
+    /// `jobs/`: the primary's, or the first folder's if the primary has none.
+    fn find_jobs(&self) -> Result<Option<Found>> {
+        for location in self.view.locations() {
+            let jobs = location.root().and_then(|root| root.jobs());
+            match jobs.and_then(beneath::stat_fd) {
+                Ok(stat) => {
+                    return Ok(Some(Found {
+                        place: location.index(),
+                        role: Role::Jobs,
+                        stat,
+                    }));
+                }
+                // The primary's `jobs` is no directory: it is shown as it is.
+                Err(Errno::NOTDIR) if location.index() == PRIMARY => return Ok(None),
+                Err(Errno::NOENT) => {}
+                Err(error) if location.index() == PRIMARY => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// `jobs/<task>/`: the primary's, or the first folder's that has it.
+    fn find_task(&self, name: &OsStr) -> Result<Found> {
+        let jobs = beneath::absent(self.root(PRIMARY)?.jobs())?;
+        if let Some(jobs) = jobs
+            && let Some(stat) = beneath::absent(beneath::stat(jobs, name))?
+        {
+            let role = match beneath::is_dir(&stat) {
+                true => Role::Task,
+                false => Role::Outside,
+            };
+            return Ok(Found {
+                place: PRIMARY,
+                role,
+                stat,
+            });
+        }
+        if !jobs::is_job_entry(name) {
+            return Err(Errno::NOENT);
+        }
+        let in_folder = self.view.folders().iter().find_map(|folder| {
+            let task = folder.root().and_then(|root| root.task(name)).ok()?;
+            Some(Found {
+                place: folder.index(),
+                role: Role::Task,
+                stat: beneath::stat_fd(task).ok()?,
+            })
+        });
+        in_folder.ok_or(Errno::NOENT)
+    }
+
+    fn find_job(&self, task: &Node, name: &OsStr) -> Result<Found> {
+        match self.view.resolve(&task.name, name)? {
+            None => Err(Errno::NOENT),
+            Some(Served::Job { location, stat }) => Ok(Found {
+                place: location,
+                role: Role::Job,
+                stat: *stat,
+            }),
+            Some(Served::AsItIs { location, stat }) => Ok(Found {
+                place: location,
+                role: Role::Outside,
+                stat: *stat,
+            }),
+        }
+    }
+
+    /// In a job that a folder serves, internal files come from the primary.
+    fn find_in_archived_job(
+        &self,
+        parent: u64,
+        node: &Node,
+        holder: &Holder,
+        name: &OsStr,
+    ) -> Result<Found> {
+        let archived = self.find_plain(parent, node, name, Role::Inside);
+        let internal = match &archived {
+            Ok(Found { stat, .. }) => {
+                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
+            }
+            // Then it is asked whether it could become one.
+            Err(Errno::NOENT) => {
+                holder.is_internal(name, false, None) || holder.is_internal(name, true, None)
+            }
+            Err(error) => return Err(*error),
+        };
+        if !internal {
+            return archived;
+        }
+        match self.view.internal_dir(holder)? {
+            None => archived,
+            Some(dir) => match beneath::absent(beneath::stat(dir, name))? {
+                None => archived,
+                Some(stat) => Ok(Found {
+                    place: INTERNAL,
+                    role: Role::Inside,
+                    stat,
+                }),
+            },
+        }
+    }
+
+    pub(super) fn forget(&self, id: u64, count: u64) {
+        if self.nodes.forget(id, count) {
+            self.directories.remove(id);
+        }
+    }
+
+    pub(super) fn getattr(&self, id: u64, handle: Option<u64>) -> Result<FileAttr> {
+        if let Some(handle) = handle
+            && let Ok(file) = self.handles.file(handle)
+        {
+            let stat = beneath::stat_fd(&file.fd)?;
+            return Ok(attributes::attributes(&stat, self.inode(id, &stat)));
+        }
+        let (node, stat) = self.stat(id)?;
+        Ok(self.attributes(&node, &stat))
+    }
+
+    /// The inode number to show of a node.
+    fn inode(&self, id: u64, stat: &Statx) -> u64 {
+        match id {
+            ROOT => self.devices.inode(&Identity::of(stat)),
+            _ => id,
+        }
+    }
+
+    /// The attributes to show of a node.
+    pub(super) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
+        let inode = self.devices.inode(&Identity::of(stat));
+        let mut shown = attributes::attributes(stat, inode);
+        if beneath::is_symlink(stat)
+            && let Ok(Some(target)) = self.changed_target(node)
+        {
+            shown.size = target.len() as u64;
+        }
+        if self.options.allow_other && node.role == Role::Job && node.place != PRIMARY {
+            // The kernel decides by the attributes who may make something in a directory. In a job
+            // that a folder serves it is made in the primary, which decides then.
+            shown.perm |= (shown.perm & 0o111) << 1;
+        }
+        shown
+    }
+
+    pub(super) fn readlink(&self, id: u64) -> Result<OsString> {
+        let node = self.node(id)?;
+        match self.changed_target(&node)? {
+            Some(target) => Ok(target),
+            None => self.written_target(&node),
+        }
+    }
+
+    fn written_target(&self, node: &Node) -> Result<OsString> {
+        let place = self.place_of(node)?;
+        links::read(&place.dir, &place.name)
+    }
+
+    /// The target of a symlink, if it is shown otherwise than it is written.
+    fn changed_target(&self, node: &Node) -> Result<Option<OsString>> {
+        let of_folder = node.place != PRIMARY && node.place != INTERNAL;
+        let in_place_of_job =
+            of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task;
+        if self.view.elsewhere().is_none() && !in_place_of_job {
+            return Ok(None);
+        }
+        let written = self.written_target(node)?;
+        if in_place_of_job && Path::new(&written).is_relative() {
+            // It leads on from the folder, not from where the mount shows it.
+            let task = self.node(node.parent)?.name;
+            let root = self.root(node.place)?;
+            let jobs = root.jobs_paths().first().ok_or(Errno::STALE)?;
+            return Ok(Some(jobs.join(&*task).join(written).into_os_string()));
+        }
+        Ok(self.view.shown_target(&written))
+    }
+
+    /// Whether the daemon's own user may do something. Not asked where the kernel checks rights.
+    pub(super) fn access(&self, id: u64, wanted: Access) -> Result<()> {
+        let node = self.node(id)?;
+        let place = self.place_of(&node)?;
+        let check = |dir: &super::place::Dir, name: &OsStr, access| {
+            rustix::fs::accessat(dir, name, access, AtFlags::EACCESS)
+        };
+        let archived = node.place != PRIMARY && node.place != INTERNAL;
+        if !archived || !wanted.contains(Access::WRITE_OK) {
+            if !node.directory && beneath::is_symlink(&self.stat(id)?.1) {
+                return Ok(());
+            }
+            return check(&place.dir, &place.name, wanted);
+        }
+        check(&place.dir, &place.name, wanted - Access::WRITE_OK)?;
+        match node.role {
+            // What is made in them is made in the primary.
+            Role::Root | Role::Jobs | Role::Task | Role::Job => {
+                check(&self.primary_dir()?, OsStr::new("."), Access::WRITE_OK)
+            }
+            Role::Inside | Role::Outside => Err(Errno::ROFS),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The nodes that the kernel knows, by number.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::identity::{Identity, ROOT};
+
+/// The place of internal files: not a location, but a directory in the primary.
+pub(super) const INTERNAL: u8 = u8::MAX;
+
+/// What a node is to the view; decides how its children are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The top of the mount.
+    Root,
+    /// `jobs/`.
+    Jobs,
+    /// `jobs/<task_id>/`.
+    Task,
+    /// `jobs/<task_id>/<hash>/`.
+    Job,
+    /// Anything inside a job.
+    Inside,
+    /// Anything else: it lies in the primary, or is shown as it lies there.
+    Outside,
+}
+
+/// Something that the kernel has looked up and not yet forgotten.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) identity: Identity,
+    pub(super) parent: u64,
+    pub(super) name: Arc<OsStr>,
+    /// The number of the location that it lies in, or [`INTERNAL`].
+    pub(super) place: u8,
+    pub(super) role: Role,
+    /// Whether it is a directory.
+    pub(super) directory: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    node: Node,
+    /// How often the kernel has been told of it and has not forgotten it.
+    lookups: u64,
+    /// Other names of a file with several links.
+    #[allow(clippy::box_collection)]
+    aliases: Option<Box<Vec<Alias>>>,
+}
+
+/// Another name of a node, with where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Alias {
+    parent: u64,
+    name: Arc<OsStr>,
+    place: u8,
+    role: Role,
+}
+
+impl Node {
+    fn alias(&self) -> Alias {
+        Alias {
+            parent: self.parent,
+            name: self.name.clone(),
+            place: self.place,
+            role: self.role,
+        }
+    }
+
+    fn called(&self, alias: Alias) -> Node {
+        Node {
+            parent: alias.parent,
+            name: alias.name,
+            place: alias.place,
+            role: alias.role,
+            ..self.clone()
+        }
+    }
+}
+
+/// More names of one file than this are not remembered; the kernel looks them up again.
+const ALIASES_MAX: usize = 16;
+
+const SHARDS: usize = 64;
+
+/// All nodes, in shards, so that threads rarely meet.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    shards: Vec<RwLock<HashMap<u64, Entry>>>,
+}
+
+impl Nodes {
+    /// A table with the root in it, which is never forgotten.
+    pub(super) fn new(root: Identity) -> Nodes {
+        let nodes = Nodes {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+        };
+        let root = Node {
+            identity: root,
+            parent: ROOT,
+            name: Arc::from(OsStr::new(".")),
+            place: crate::view::PRIMARY,
+            role: Role::Root,
+            directory: true,
+        };
+        nodes.remember(ROOT, root);
+        nodes
+    }
+
+    fn shard(&self, id: u64) -> &RwLock<HashMap<u64, Entry>> {
+        // Inode numbers of neighbours differ in their low bits.
+        &self.shards[(id % SHARDS as u64) as usize]
+    }
+
+    /// The node of a number.
+    pub(super) fn get(&self, id: u64) -> Option<Node> {
+        self.shard(id)
+            .read()
+            .get(&id)
+            .map(|entry| entry.node.clone())
+    }
+
+    /// Notes that the kernel is told of a node once more, under this name. A name that a file had
+    /// before stays as another of its names.
+    pub(super) fn remember(&self, id: u64, node: Node) {
+        let mut shard = self.shard(id).write();
+        match shard.get_mut(&id) {
+            None => {
+                let entry = Entry {
+                    node,
+                    lookups: 1,
+                    aliases: None,
+                };
+                shard.insert(id, entry);
+            }
+            Some(entry) => {
+                entry.lookups += 1;
+                entry.rename(node);
+            }
+        }
+    }
+
+    /// Like [`Nodes::remember`], but leaves a node as it is that is known already.
+    pub(super) fn remember_unless_known(&self, id: u64, node: Node) {
+        let mut shard = self.shard(id).write();
+        let entry = shard.entry(id).or_insert(Entry {
+            node,
+            lookups: 0,
+            aliases: None,
+        });
+        entry.lookups += 1;
+    }
+
+    /// Takes back `count` of what [`Nodes::remember`] noted; returns whether the node is gone.
+    pub(super) fn forget(&self, id: u64, count: u64) -> bool {
+        if id == ROOT {
+            return false;
+        }
+        let mut shard = self.shard(id).write();
+        let Some(entry) = shard.get_mut(&id) else {
+            return false;
+        };
+        entry.lookups = entry.lookups.saturating_sub(count);
+        if entry.lookups > 0 {
+            return false;
+        }
+        shard.remove(&id);
+        true
+    }
+
+    /// The same node under each other name that it is known by.
+    pub(super) fn other_names(&self, id: u64) -> Vec<Node> {
+        let shard = self.shard(id).read();
+        let Some(entry) = shard.get(&id) else {
+            return Vec::new();
+        };
+        let aliases = entry.aliases.iter().flat_map(|aliases| aliases.iter());
+        aliases
+            .map(|alias| entry.node.called(alias.clone()))
+            .collect()
+    }
+
+    /// Makes `node` what is known of `id`, if the kernel still knows that number. The names that
+    /// it had before stay its other names.
+    pub(super) fn update(&self, id: u64, node: Node) {
+        if let Some(entry) = self.shard(id).write().get_mut(&id) {
+            entry.rename(node);
+        }
+    }
+
+    /// Notes that a node was moved: its old name is gone. Returns what it was.
+    pub(super) fn moved(&self, id: u64, old: (u64, &OsStr), node: Node) -> Option<Node> {
+        let mut shard = self.shard(id).write();
+        let entry = shard.get_mut(&id)?;
+        let was = entry.node.clone();
+        entry.rename(node);
+        if let Some(aliases) = &mut entry.aliases {
+            aliases.retain(|alias| (alias.parent, &*alias.name) != old);
+        }
+        Some(was)
+    }
+
+    /// Gives every node below `top` the role that its place in the tree has now. Needed only when a
+    /// directory is moved into or out of `jobs/`.
+    pub(super) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
+        let mut level = vec![top];
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            let roles: HashMap<u64, Role> = level
+                .iter()
+                .filter_map(|id| Some((*id, self.get(*id)?.role)))
+                .collect();
+            for shard in &self.shards {
+                for (id, entry) in shard.write().iter_mut() {
+                    if let Some(role) = roles.get(&entry.node.parent)
+                        && *id != ROOT
+                    {
+                        entry.node.role = role_below(*role);
+                        if entry.node.directory {
+                            next.push(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
+        }
+    }
+}
+
+impl Entry {
+    fn rename(&mut self, node: Node) {
+        let old = self.node.alias();
+        let new = node.alias();
+        let same_file = self.node.identity == node.identity && !node.directory;
+        self.node = node;
+        if !same_file {
+            self.aliases = None;
+            return;
+        }
+        if old == new {
+            return;
+        }
+        let aliases = self.aliases.get_or_insert_default();
+        aliases.retain(|alias| *alias != new && *alias != old);
+        if aliases.len() < ALIASES_MAX {
+            aliases.push(old);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! From a node to the directory and the name where it lies.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, Statx};
+use rustix::io::{Errno, Result};
+
+use super::Mount;
+use super::identity::{Identity, ROOT};
+use super::nodes::{INTERNAL, Node, Role};
+use crate::view::internal::Holder;
+use crate::view::{Root, beneath};
+use crate::workspace::layout;
+
+/// A directory to work in.
+#[derive(Debug, Clone)]
+pub(super) enum Dir {
+    Cached(Arc<OwnedFd>),
+    Location(Arc<Root>),
+}
+
+impl From<OwnedFd> for Dir {
+    fn from(fd: OwnedFd) -> Dir {
+        Dir::Cached(Arc::new(fd))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Cached(fd) => fd.as_fd(),
+            Dir::Location(root) => root.fd(),
+        }
+    }
+}
+
+/// Where something lies: a name in a directory.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) dir: Dir,
+    pub(super) name: Arc<OsStr>,
+}
+
+impl Mount {
+    /// What is known of a node.
+    pub(super) fn node(&self, id: u64) -> Result<Node> {
+        self.nodes.get(id).ok_or(Errno::STALE)
+    }
+
+    /// Where a node lies. Nothing is said of what is there now.
+    pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
+        let itself = |dir| Place {
+            dir,
+            name: Arc::from(OsStr::new(".")),
+        };
+        match node.role {
+            Role::Root => Ok(itself(self.primary_dir()?)),
+            Role::Jobs => Ok(itself(self.root(node.place)?.jobs()?.into())),
+            Role::Task => Ok(itself(self.root(node.place)?.task(&node.name)?.into())),
+            Role::Job | Role::Inside | Role::Outside => Ok(Place {
+                dir: self.holding(node.parent, node.place)?,
+                name: node.name.clone(),
+            }),
+        }
+    }
+
+    /// The directory in which the children of `parent` lie that `place` has.
+    pub(super) fn holding(&self, parent: u64, place: u8) -> Result<Dir> {
+        let node = self.node(parent)?;
+        match node.role {
+            Role::Root => self.primary_dir(),
+            Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
+            Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
+            _ if place == INTERNAL && node.place != INTERNAL => {
+                let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
+                let dir = self.view.internal_dir(&holder)?;
+                Ok(dir.ok_or(Errno::NOENT)?.into())
+            }
+            _ => self.directory(parent),
+        }
+    }
+
+    /// A node as a directory, of a job that a folder serves, whose internal files live in the
+    /// primary; `None` if it is no such directory.
+    pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
+        if node.place == crate::view::PRIMARY || node.place == INTERNAL {
+            return Ok(None);
+        }
+        if node.role == Role::Job {
+            return Ok(Some(Holder {
+                task: self.node(node.parent)?.name,
+                hash: node.name.clone(),
+                nested: false,
+            }));
+        }
+        if node.role != Role::Inside || !node.directory || *node.name != *layout::JOB_STATE {
+            return Ok(None);
+        }
+        let job = self.node(node.parent)?;
+        if job.role != Role::Job {
+            return Ok(None);
+        }
+        Ok(Some(Holder {
+            task: self.node(job.parent)?.name,
+            hash: job.name,
+            nested: true,
+        }))
+    }
+
+    /// A descriptor of a node that is a directory.
+    pub(super) fn directory(&self, id: u64) -> Result<Dir> {
+        if id == ROOT {
+            return self.primary_dir();
+        }
+        if let Some(fd) = self.directories.get(id) {
+            return Ok(Dir::Cached(fd));
+        }
+        // From the top down, so that a deep tree needs no deep stack.
+        let mut unopened = vec![id];
+        let mut above = self.node(id)?.parent;
+        while above != ROOT && self.directories.get(above).is_none() {
+            let node = self.node(above)?;
+            if matches!(node.role, Role::Jobs | Role::Task) {
+                break;
+            }
+            unopened.push(above);
+            above = node.parent;
+        }
+        for id in unopened.into_iter().skip(1).rev() {
+            self.open_directory(id)?;
+        }
+        self.open_directory(id)
+    }
+
+    fn open_directory(&self, id: u64) -> Result<Dir> {
+        let fd = Arc::new(self.open_verified(id, OFlags::PATH | OFlags::DIRECTORY)?);
+        self.directories.insert(id, fd.clone());
+        Ok(Dir::Cached(fd))
+    }
+
+    /// Opens a node, and makes sure that it is what was opened. `O_PATH` opens anything without
+    /// touching it. A file with several names is found under any that is known.
+    pub(super) fn open_verified(&self, id: u64, flags: OFlags) -> Result<OwnedFd> {
+        self.under_any_name(id, |node| {
+            let place = self.place_of(node)?;
+            // Not blocking: what was a file may have become a pipe meanwhile.
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let fd = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty())?;
+            if Identity::of(&beneath::stat_fd(&fd)?) == node.identity {
+                Ok(fd)
+            } else {
+                Err(Errno::STALE)
+            }
+        })
+    }
+
+    /// A node and its attributes as they are now; those of an open file if its names are gone.
+    pub(super) fn stat(&self, id: u64) -> Result<(Node, Statx)> {
+        let by_name = self.under_any_name(id, |node| {
+            let place = self.place_of(node)?;
+            let stat = beneath::stat_at(&place.dir, &place.name)?;
+            if Identity::of(&stat) == node.identity {
+                Ok((node.clone(), stat))
+            } else {
+                Err(Errno::STALE)
+            }
+        });
+        match by_name {
+            Err(Errno::STALE) => self.stat_open(id),
+            result => result,
+        }
+    }
+
+    /// The attributes of a node whose names are gone but which is open.
+    fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
+        let node = self.node(id)?;
+        if let Some(file) = self.handles.file_of(id) {
+            return Ok((node, beneath::stat_fd(&file.fd)?));
+        }
+        if let Some(directory) = self.handles.directory_of(id) {
+            return Ok((node, directory.listing.lock().stat()?));
+        }
+        match self.directories.get(id) {
+            Some(fd) => Ok((node, beneath::stat_fd(fd)?)),
+            None => Err(Errno::STALE),
+        }
+    }
+
+    /// Tries something with a node under its name, and then under its other names, until it works.
+    /// That the name is gone or is another's by now is `ESTALE`.
+    fn under_any_name<T>(&self, id: u64, attempt: impl Fn(&Node) -> Result<T>) -> Result<T> {
+        let node = self.node(id)?;
+        let first = match attempt(&node) {
+            Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
+            result => return result,
+        };
+        for other in self.nodes.other_names(id) {
+            if let Ok(value) = attempt(&other) {
+                self.nodes.update(id, other);
+                return Ok(value);
+            }
+        }
+        tracing::trace!(id, name = ?node.name, %first, "node is not where it was");
+        Err(Errno::STALE)
+    }
+
+    pub(super) fn primary_dir(&self) -> Result<Dir> {
+        Ok(Dir::Location(self.root(crate::view::PRIMARY)?))
+    }
+
+    pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
+        self.view.location(place).ok_or(Errno::STALE)?.root()
+    }
+}
+
+/// An owned name, for places where the kernel's is borrowed.
+pub(super) fn owned(name: &OsStr) -> Arc<OsStr> {
+    Arc::from(OsString::from(name))
+}

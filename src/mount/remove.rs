@@ -1,0 +1,189 @@
+//! Taking names away: unlink, rmdir, rename.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::{Errno, Result};
+
+use super::Mount;
+use super::alter::Target;
+use super::identity::Identity;
+use super::nodes::{INTERNAL, Node, Role};
+use super::place::{Dir, owned};
+use crate::view::beneath;
+use crate::view::change::{Change, Verdict, judge};
+use crate::workspace::layout;
+
+/// A name that may be taken away.
+#[derive(Debug)]
+struct Removable {
+    dir: Dir,
+    place: u8,
+}
+
+impl Mount {
+    pub(super) fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
+        let from = self.removable(parent, name)?;
+        rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())
+    }
+
+    pub(super) fn rmdir(&self, parent: u64, name: &OsStr) -> Result<()> {
+        let from = self.removable(parent, name)?;
+        rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Where a name lies that may be taken away.
+    fn removable(&self, parent: u64, name: &OsStr) -> Result<Removable> {
+        let node = self.node(parent)?;
+        let found = self.find(parent, name)?;
+        match node.role {
+            Role::Root if name == layout::XPMFS => Err(Errno::NOENT),
+            // What the view is the union of stays, as a mount point does.
+            Role::Root if found.role == Role::Jobs => Err(Errno::BUSY),
+            Role::Jobs if found.role == Role::Task && self.view.task_in_folders(name) => {
+                Err(Errno::ROFS)
+            }
+            _ => {
+                let internal = found.place == INTERNAL && !self.folder_has(parent, &node, name);
+                match judge(found.place, internal, Change::Remove) {
+                    Verdict::Go | Verdict::Internal => Ok(Removable {
+                        dir: self.holding(parent, found.place)?,
+                        place: found.place,
+                    }),
+                    Verdict::Refuse(error) => Err(error),
+                    Verdict::Recover => Err(Errno::ROFS),
+                }
+            }
+        }
+    }
+
+    /// Whether the folder that serves a job has this name as well as the primary's internal files:
+    /// then it cannot be made to go away.
+    fn folder_has(&self, parent: u64, node: &Node, name: &OsStr) -> bool {
+        matches!(self.holder(node), Ok(Some(_)))
+            && self
+                .directory(parent)
+                .and_then(|dir| beneath::stat(dir, name))
+                .is_ok()
+    }
+
+    pub(super) fn rename(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        new_parent: u64,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL);
+        }
+        let moved = self.find(parent, name)?;
+        let directory = beneath::is_dir(&moved.stat);
+        let from = self.removable(parent, name)?;
+        let to = match self.replaceable_internal(new_parent, new_name, from.place, flags)? {
+            Some(target) => target,
+            None => self.replaceable(new_parent, new_name, directory, flags)?,
+        };
+        if (from.place == INTERNAL) != (to.place == INTERNAL) {
+            return Err(Errno::ROFS);
+        }
+        rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
+        self.note_move((parent, name), (new_parent, new_name), &to);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            let back = Target::known(from.dir, from.place, self.node(parent)?.role);
+            self.note_move((new_parent, new_name), (parent, name), &back);
+        }
+        Ok(())
+    }
+
+    /// Where an internal file may be renamed to another internal name: it stands before what the
+    /// folder has there, as one does that is written.
+    fn replaceable_internal(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        from: u8,
+        flags: RenameFlags,
+    ) -> Result<Option<Target>> {
+        if from != INTERNAL || !flags.is_empty() {
+            return Ok(None);
+        }
+        match self.holder(&self.node(parent)?)? {
+            Some(holder) if holder.is_internal(name, false, None) => {
+                self.target(parent, name, false).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Where something may be renamed to; what stands there under that name may be replaced.
+    fn replaceable(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+        flags: RenameFlags,
+    ) -> Result<Target> {
+        let existing = match self.find(parent, name) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return self.target(parent, name, directory),
+            Err(error) => return Err(error),
+        };
+        if flags.contains(RenameFlags::NOREPLACE) {
+            return Err(Errno::EXIST);
+        }
+        let occupied = beneath::is_dir(&existing.stat);
+        match self.removable(parent, name) {
+            Ok(removable) => Ok(Target::known(
+                removable.dir,
+                removable.place,
+                self.node(parent)?.role,
+            )),
+            // As the disk would say of a directory that is not empty.
+            Err(Errno::ROFS) if occupied && !flags.contains(RenameFlags::EXCHANGE) => {
+                Err(if directory {
+                    Errno::NOTEMPTY
+                } else {
+                    Errno::ISDIR
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the nodes know that something has another name now.
+    fn note_move(&self, from: (u64, &OsStr), to: (u64, &OsStr), target: &Target) {
+        let Ok(stat) = beneath::stat(&target.dir, to.1) else {
+            // Gone again already; whoever asks for it next will find out.
+            return;
+        };
+        let identity = Identity::of(&stat);
+        let directory = beneath::is_dir(&stat);
+        let role = target.role(to.1, directory);
+        let id = self.devices.node(&identity);
+        let node = Node {
+            identity,
+            parent: to.0,
+            name: owned(to.1),
+            place: target.place,
+            role,
+            directory,
+        };
+        let was = self.nodes.moved(id, from, node);
+        if directory && was.is_some_and(|was| was.role != role) {
+            self.nodes.change_roles(id, role_below);
+        }
+    }
+}
+
+/// What a child is to the view, given what its parent is. Only directories are asked for below
+/// `jobs/` and a task; anything else there gets its role when it is looked up again.
+fn role_below(parent: Role) -> Role {
+    match parent {
+        Role::Jobs => Role::Task,
+        Role::Task => Role::Job,
+        Role::Job | Role::Inside => Role::Inside,
+        Role::Root | Role::Outside => Role::Outside,
+    }
+}

@@ -1,0 +1,143 @@
+//! Changing attributes: mode, owner, size, times.
+
+use std::os::fd::OwnedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fuser::{FileAttr, TimeOrNow};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::io::{Errno, Result};
+
+use super::{Mount, sys};
+
+/// What is to be changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Changes {
+    pub(super) mode: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) size: Option<u64>,
+    pub(super) atime: Option<TimeOrNow>,
+    pub(super) mtime: Option<TimeOrNow>,
+}
+
+impl Mount {
+    pub(super) fn setattr(
+        &self,
+        id: u64,
+        handle: Option<u64>,
+        changes: &Changes,
+    ) -> Result<FileAttr> {
+        self.alterable(id)?;
+        if let Some(size) = changes.size {
+            self.truncate(id, handle, size)?;
+        }
+        let others = Changes {
+            size: None,
+            ..*changes
+        };
+        if others.is_any() {
+            self.change(&self.object(id)?, &others)?;
+        }
+        self.getattr(id, handle)
+    }
+
+    /// A descriptor of a node to change the attributes by, also if only an open file is left of it.
+    fn object(&self, id: u64) -> Result<OwnedFd> {
+        match self.open_verified(id, OFlags::PATH) {
+            Err(Errno::STALE) => {
+                let file = self.handles.file_of(id).ok_or(Errno::STALE)?;
+                rustix::io::fcntl_dupfd_cloexec(&file.fd, 0)
+            }
+            result => result,
+        }
+    }
+
+    fn truncate(&self, id: u64, handle: Option<u64>, size: u64) -> Result<()> {
+        if size > 0 && self.is_only_lock(id)? {
+            self.recover(&self.node(id)?)?;
+        }
+        let open = handle.and_then(|handle| self.handles.file(handle).ok());
+        match open.filter(|file| file.writable) {
+            Some(file) => rustix::fs::ftruncate(&file.fd, size),
+            None => rustix::fs::ftruncate(self.open_verified(id, OFlags::WRONLY)?, size),
+        }
+    }
+
+    /// The owner goes first: changing it takes set-id bits away, which the mode may bring back.
+    fn change(&self, object: &OwnedFd, changes: &Changes) -> Result<()> {
+        if changes.uid.is_some() || changes.gid.is_some() {
+            let uid = changes.uid.map(Uid::from_raw);
+            let gid = changes.gid.map(Gid::from_raw);
+            rustix::fs::chownat(object, "", uid, gid, AtFlags::EMPTY_PATH)?;
+        }
+        let path = sys::proc_path(object);
+        if let Some(mode) = changes.mode {
+            rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if changes.atime.is_some() || changes.mtime.is_some() {
+            let times = Timestamps {
+                last_access: timespec(changes.atime),
+                last_modification: timespec(changes.mtime),
+            };
+            rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+impl Changes {
+    fn is_any(&self) -> bool {
+        self.mode.is_some()
+            || self.uid.is_some()
+            || self.gid.is_some()
+            || self.atime.is_some()
+            || self.mtime.is_some()
+    }
+}
+
+fn timespec(time: Option<TimeOrNow>) -> Timespec {
+    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    match time {
+        None => special(UTIME_OMIT),
+        Some(TimeOrNow::Now) => special(UTIME_NOW),
+        Some(TimeOrNow::SpecificTime(time)) => since_epoch(time),
+    }
+}
+
+/// Seconds may be negative, nanoseconds never are.
+fn since_epoch(time: SystemTime) -> Timespec {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Timespec {
+            tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: after.subsec_nanos().into(),
+        },
+        Err(before) => {
+            let before = before.duration();
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            match before.subsec_nanos() {
+                0 => Timespec {
+                    tv_sec: -seconds,
+                    tv_nsec: 0,
+                },
+                nanoseconds => Timespec {
+                    tv_sec: -seconds - 1,
+                    tv_nsec: i64::from(1_000_000_000 - nanoseconds),
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_before_1970_count_nanoseconds_upwards() {
+        let time = since_epoch(UNIX_EPOCH - Duration::new(1, 250_000_000));
+        assert_eq!((time.tv_sec, time.tv_nsec), (-2, 750_000_000));
+        let whole = since_epoch(UNIX_EPOCH - Duration::new(3, 0));
+        assert_eq!((whole.tv_sec, whole.tv_nsec), (-3, 0));
+    }
+}

@@ -1,0 +1,380 @@
+//! Every mistake in a settings file, in one pass.
+//!
+//! What the loader refuses is there already (`decode`); here is what is legal YAML, of the right types, and still
+//! cannot be used or is not what was meant. Each part of the file is looked at for itself, so that a mistake in
+//! one hides nothing in another.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::coerce;
+use super::document::{Node, Position};
+use super::environment::Environment;
+use super::error::{Error, Finding};
+use super::folders;
+use super::interpolate::Unset;
+use super::load;
+use super::model::{Folder, Mode};
+use super::path;
+
+/// Checks a settings file, in an environment; gives the findings in the order of their places.
+///
+/// # Errors
+///
+/// [`Error::Read`] if there is no such file or it cannot be read.
+pub fn check(path: &Path, environment: &Environment) -> Result<Vec<Finding>, Error> {
+    let text = load::read(path)?.ok_or_else(|| Error::Read {
+        path: path.to_path_buf(),
+        source: io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
+    })?;
+    Ok(check_text(&text, path, environment))
+}
+
+/// [`check`] for a text that is (to be) in a file.
+pub(super) fn check_text(text: &str, file: &Path, environment: &Environment) -> Vec<Finding> {
+    let reading = load::parse(text, file, environment);
+    let mut findings = reading.findings;
+    if let Some(document) = &reading.document {
+        findings.extend(
+            reading
+                .unset
+                .iter()
+                .map(|unset| unset_variable(text, unset)),
+        );
+        findings.extend(document.duplicates.iter().map(|(at, key)| {
+            Finding::warning(
+                *at,
+                format!("the key `{key}` stands here a second time: the last one counts"),
+                "remove one of the two",
+            )
+        }));
+        let workspaces = document.root.get("workspaces").map_or(&[][..], Node::items);
+        let places: Vec<Place<'_>> = workspaces
+            .iter()
+            .map(|node| Place::read(node, environment))
+            .collect();
+        let mut checker = Checker {
+            environment,
+            findings: Vec::new(),
+        };
+        checker.workspaces(&places);
+        findings.append(&mut checker.findings);
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+/// Where exactly the variable is written, if it can be found: values know only where they begin.
+fn unset_variable(text: &str, unset: &Unset) -> Finding {
+    let mut at = unset.at;
+    let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
+    let start = line
+        .char_indices()
+        .nth(at.column.saturating_sub(1))
+        .map_or(line.len(), |(index, _)| index);
+    let found = line
+        .get(start..)
+        .and_then(|rest| Some((rest, rest.find(&unset.written)?)));
+    if let Some((rest, offset)) = found {
+        at.column += rest.get(..offset).unwrap_or("").chars().count();
+    }
+    let variable = &unset.variable;
+    Finding::warning(
+        at,
+        format!(
+            "the variable `{variable}` is not set: `{}` stays as it is written",
+            unset.written
+        ),
+        format!(
+            "set it (export {variable}=…) before xpmfs and experimaestro run, or write the value"
+        ),
+    )
+}
+
+/// A workspace of the file, as far as it can be read.
+struct Place<'n> {
+    node: &'n Node,
+    id: Option<(&'n str, Position)>,
+    /// As it is written, resolved, and where it is written; of a local workspace.
+    primary: Option<(&'n str, PathBuf, Position)>,
+    remote: bool,
+}
+
+impl<'n> Place<'n> {
+    fn read(node: &'n Node, environment: &Environment) -> Place<'n> {
+        let text = |key| {
+            node.get(key)
+                .and_then(|value| Some((value.as_str()?, value.at)))
+        };
+        let host = node
+            .get("ssh")
+            .and_then(|ssh| ssh.get("host"))
+            .and_then(|host| coerce::string(&host.value));
+        let remote = host.is_some_and(|host| !host.is_empty());
+        let primary = text("path").filter(|_| !remote).and_then(|(written, at)| {
+            Some((
+                written,
+                path::expand_and_resolve(Path::new(written), environment).ok()?,
+                at,
+            ))
+        });
+        Place {
+            node,
+            id: text("id"),
+            primary,
+            remote,
+        }
+    }
+
+    /// Its strings below a key that holds a list, and where they are.
+    fn strings(&self, key: &str) -> Vec<(&'n str, Position)> {
+        let items = self.node.get(key).map_or(&[][..], Node::items);
+        items
+            .iter()
+            .filter_map(|item| Some((item.as_str()?, item.at)))
+            .collect()
+    }
+
+    /// What to call it in a message.
+    fn name(&self) -> String {
+        self.id.map_or_else(
+            || "a workspace without id".to_owned(),
+            |(id, _)| format!("the workspace `{id}`"),
+        )
+    }
+}
+
+struct Checker<'e> {
+    environment: &'e Environment,
+    findings: Vec<Finding>,
+}
+
+impl Checker<'_> {
+    fn error(&mut self, at: Position, message: impl Into<String>, advice: impl Into<String>) {
+        self.findings.push(Finding::error(at, message, advice));
+    }
+
+    fn warning(&mut self, at: Position, message: impl Into<String>, advice: impl Into<String>) {
+        self.findings.push(Finding::warning(at, message, advice));
+    }
+
+    fn workspaces(&mut self, places: &[Place<'_>]) {
+        self.ids(places);
+        self.triggers(places);
+        for place in places {
+            self.alternatives(place, places);
+            self.lock_mode(place);
+            if let Some((written, primary, at)) = &place.primary {
+                self.primary(written, primary, *at);
+                self.folders(place, primary, places);
+            }
+        }
+        self.shared_primaries(places);
+    }
+
+    fn ids(&mut self, places: &[Place<'_>]) {
+        let mut seen: HashMap<&str, Position> = HashMap::new();
+        for (id, at) in places.iter().filter_map(|place| place.id) {
+            if id.is_empty() {
+                self.error(
+                    at,
+                    "the id is empty: it cannot be given to --workspace",
+                    "write a name",
+                );
+            } else if let Some(first) = seen.get(id) {
+                let message = format!(
+                    "two workspaces have the id `{id}`, the first on line {}",
+                    first.line
+                );
+                self.error(
+                    at,
+                    message,
+                    "only the first can be selected: give this one another id",
+                );
+            } else {
+                seen.insert(id, at);
+            }
+        }
+    }
+
+    fn triggers(&mut self, places: &[Place<'_>]) {
+        let mut seen: HashMap<&str, (String, usize)> = HashMap::new();
+        for place in places {
+            for (trigger, at) in place.strings("triggers") {
+                if place.remote {
+                    let message = format!(
+                        "the trigger `{trigger}` has no effect: remote workspaces are never chosen by triggers"
+                    );
+                    self.warning(at, message, "remove it");
+                } else if let Some((owner, line)) = seen.get(trigger) {
+                    let message = format!(
+                        "the trigger `{trigger}` is already in {owner} on line {line}, which comes first"
+                    );
+                    self.warning(at, message, "remove it, or make it different");
+                } else {
+                    seen.insert(trigger, (place.name(), at.line));
+                }
+            }
+        }
+    }
+
+    /// `alt_workspaces` is deprecated; shows what to write instead.
+    fn alternatives(&mut self, place: &Place<'_>, places: &[Place<'_>]) {
+        let Some((key, _)) = place.node.entry("alt_workspaces") else {
+            return;
+        };
+        let entries: Vec<String> = place
+            .strings("alt_workspaces")
+            .into_iter()
+            .map(|(reference, _)| {
+                format!(
+                    "  - path: {}\n    mode: use",
+                    quoted(written_path(reference, places))
+                )
+            })
+            .collect();
+        let advice = if entries.is_empty() {
+            "remove it".to_owned()
+        } else {
+            format!(
+                "remove it and write, before the other folders:\nfolders:\n{}",
+                entries.join("\n")
+            )
+        };
+        self.warning(key.at, "`alt_workspaces` is deprecated", advice);
+    }
+
+    /// As experimaestro's `locking.py` (`parse_lock_mode`): what is none of these is taken for `inherit`.
+    fn lock_mode(&mut self, place: &Place<'_>) {
+        let Some(node) = place.node.get("lock_mode") else {
+            return;
+        };
+        let Some(text) = node.as_str() else { return };
+        let mode = text.trim();
+        let digits = mode.strip_prefix("0o").unwrap_or(mode);
+        let octal = !digits.is_empty() && digits.bytes().all(|b| matches!(b, b'0'..=b'7'));
+        if !octal && !matches!(mode, "inherit" | "umask") {
+            let message = format!("`{text}` is not a lock mode, and taken for `inherit`");
+            let advice = "write `inherit`, `umask`, or an octal mode in quotes, as in \"0664\"";
+            self.warning(node.at, message, advice);
+        }
+    }
+
+    fn primary(&mut self, written: &str, primary: &Path, at: Position) {
+        if !written.starts_with(['/', '~']) {
+            let message = format!("the path `{written}` depends on the current directory");
+            self.warning(at, message, "write it in full, or from `~/`");
+        }
+        let shown = primary.display();
+        match std::fs::metadata(primary) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => self.error(
+                at,
+                format!("{shown} is not a directory"),
+                "give the path of a directory",
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.warning(
+                    at,
+                    format!("the directory {shown} does not exist"),
+                    format!("correct the path, or create it: mkdir -p {shown}"),
+                );
+            }
+            Err(error) => {
+                self.warning(
+                    at,
+                    format!("the directory {shown} cannot be looked at: {error}"),
+                    "see to its permissions, and whether its disk is mounted",
+                );
+            }
+        }
+    }
+
+    fn folders(&mut self, place: &Place<'_>, primary: &Path, places: &[Place<'_>]) {
+        let (mut folders, mut at) = (Vec::new(), Vec::new());
+        for (reference, place) in place.strings("alt_workspaces") {
+            let known =
+                by_id(reference, places).and_then(|other| Some(other.primary.as_ref()?.1.clone()));
+            let path = known.unwrap_or_else(|| PathBuf::from(reference));
+            folders.push(Folder::new(
+                Mode::Use,
+                path::expand_user(&path, self.environment).unwrap_or(path),
+            ));
+            at.push(place);
+        }
+        for folder in place.node.get("folders").map_or(&[][..], Node::items) {
+            let Some(path) = folder.get("path") else {
+                continue;
+            };
+            let written = path
+                .as_str()
+                .map(|text| path::expand_user(Path::new(text), self.environment));
+            let Some(Ok(expanded)) = written else {
+                continue;
+            };
+            let mode = folder
+                .get("mode")
+                .and_then(|mode| coerce::string(&mode.value));
+            let mode = mode.and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Use);
+            folders.push(Folder::new(mode, expanded));
+            at.push(path.at);
+        }
+        for problem in folders::problems(primary, &folders, self.environment) {
+            let Some(at) = at.get(problem.folder) else {
+                continue;
+            };
+            if problem.fatal {
+                self.error(*at, problem.message, problem.advice);
+            } else {
+                self.warning(*at, problem.message, problem.advice);
+            }
+        }
+    }
+
+    fn shared_primaries(&mut self, places: &[Place<'_>]) {
+        let mut seen: HashMap<&Path, String> = HashMap::new();
+        for place in places {
+            let Some((_, primary, at)) = &place.primary else {
+                continue;
+            };
+            match seen.get(primary.as_path()) {
+                Some(owner) => {
+                    let message = format!("{} is also the path of {owner}", primary.display());
+                    self.warning(
+                        *at,
+                        message,
+                        "--workdir and mounting know the first one only: keep one of the two",
+                    );
+                }
+                None => drop(seen.insert(primary, place.name())),
+            }
+        }
+    }
+}
+
+/// The last workspace with an id, as experimaestro finds what `alt_workspaces` refers to.
+fn by_id<'p, 'n>(id: &str, places: &'p [Place<'n>]) -> Option<&'p Place<'n>> {
+    places
+        .iter()
+        .rev()
+        .find(|place| place.id.is_some_and(|(own, _)| own == id))
+}
+
+/// The path that an item of `alt_workspaces` stands for, as it is written in the file.
+fn written_path<'n>(reference: &'n str, places: &[Place<'n>]) -> &'n str {
+    let known = by_id(reference, places).and_then(|place| place.node.get("path")?.as_str());
+    known.unwrap_or(reference)
+}
+
+/// A path as a YAML value.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '~');
+    let starts = path.starts_with(['/', '.']) || path.starts_with("~/");
+    if starts && path.chars().all(plain) {
+        path.to_owned()
+    } else {
+        format!("{path:?}")
+    }
+}

@@ -1,0 +1,128 @@
+//! A YAML document as a tree in which every key and value knows where it stands.
+//!
+//! The values are those that Python's `yaml.safe_load` makes of the file, told apart as finely as the
+//! checks of the settings need.
+
+use std::fmt;
+
+/// A place in a text file, as editors count: line and column both start at 1, columns are characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    /// Line, from 1.
+    pub(crate) line: usize,
+    /// Column in characters, from 1.
+    pub(crate) column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// A value and the place where it begins.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    /// What stands there.
+    pub(crate) value: Value,
+    /// Where it begins; for what comes from an alias, where the anchor's value begins.
+    pub(crate) at: Position,
+}
+
+/// What `yaml.safe_load` makes of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    /// `None`
+    Null,
+    /// `bool`
+    Bool(bool),
+    /// `int`, of any size: its decimal digits, with `-` in front if negative.
+    Int(String),
+    /// `float`
+    Float(f64),
+    /// `str`
+    Str(String),
+    /// `bytes`, from `!!binary`
+    Bytes(Vec<u8>),
+    /// `datetime.date` or `datetime.datetime`: no key of the settings takes one
+    Date,
+    /// One pair of an `!!omap` or `!!pairs`: no key of the settings takes one
+    Pair,
+    /// `list`
+    Seq(Vec<Node>),
+    /// `set`, from `!!set`
+    Set(Vec<Node>),
+    /// `dict`, in its order, each key once
+    Map(Vec<(Node, Node)>),
+}
+
+impl Value {
+    /// What a person calls this kind of value.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Value::Null => "nothing",
+            Value::Bool(_) => "a boolean",
+            Value::Int(_) => "an integer",
+            Value::Float(_) => "a number",
+            Value::Str(_) => "a string",
+            Value::Bytes(_) => "binary data",
+            Value::Date => "a date",
+            Value::Pair => "a pair",
+            Value::Seq(_) => "a list",
+            Value::Set(_) => "a set",
+            Value::Map(_) => "a mapping",
+        }
+    }
+
+    /// Whether Python's `==` holds between two hashable values, which makes them one key of a `dict`.
+    pub(crate) fn same_key(&self, other: &Value) -> bool {
+        match (self.number(), other.number()) {
+            (Some(a), Some(b)) => a == b,
+            (None, None) => self == other,
+            _ => false,
+        }
+    }
+
+    fn number(&self) -> Option<f64> {
+        match self {
+            Value::Bool(b) => Some(f64::from(u8::from(*b))),
+            Value::Float(x) => Some(*x),
+            Value::Int(digits) => digits.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// The string that stands here, if it is one.
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match &self.value {
+            Value::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of a key, if this is a mapping that has it.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        self.entry(key).map(|(_, value)| value)
+    }
+
+    /// A key and its value, if this is a mapping that has it.
+    pub(crate) fn entry(&self, key: &str) -> Option<(&Node, &Node)> {
+        match &self.value {
+            Value::Map(entries) => entries
+                .iter()
+                .find(|(name, _)| name.as_str() == Some(key))
+                .map(|(name, value)| (name, value)),
+            _ => None,
+        }
+    }
+
+    /// What stands in this list (or set); nothing if it is not one.
+    pub(crate) fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::Seq(items) | Value::Set(items) => items,
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What PyYAML refuses and `saphyr-parser` lets pass.
+//!
+//! Both read the same YAML where people write it; these are the differences that matter to "where
+//! experimaestro refuses a file, so do we": characters that cannot be printed; tabs between tokens; between braces
+//! and brackets, a plain scalar that begins with `?`, `:`, `|` or `>`, and a key that is not there; an
+//! anchor defined twice; names of anchors, aliases and tags that run into what follows.
+//!
+//! Two differences are left, of which neither is a mistake that anybody makes. The line breaks of YAML 1.1 that are
+//! none in 1.2 (U+0085, U+2028, U+2029) are refused. And where PyYAML is the more lenient of the two (a comment
+//! right behind a closing quote, `*a: b` for an alias as a key, `{?a: b}` for `{? a: b}`), the file is refused too.
+
+use std::collections::HashSet;
+use std::iter::Peekable;
+
+use saphyr_parser::{Event, ScalarStyle, Span};
+
+use super::compose::SyntaxError;
+use super::document::Position;
+
+/// PyYAML's `check_printable`, and the line breaks of YAML 1.1.
+pub(super) fn printable(text: &str) -> Result<(), SyntaxError> {
+    for (line, content) in text.split('\n').enumerate() {
+        for (column, c) in content.chars().enumerate() {
+            let fits = matches!(c, '\t' | ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{fffd}' | '\u{10000}'..);
+            if !fits {
+                let at = Position {
+                    line: line + 1,
+                    column: column + 1,
+                };
+                return Err(SyntaxError::new(
+                    at,
+                    format!("the character U+{:04X} is not allowed", u32::from(c)),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what PyYAML refuses in a text of which these are the events.
+pub(super) fn syntax(text: &str, events: &[(Event<'_>, Span)]) -> Result<(), SyntaxError> {
+    directives(text)?;
+    let mut scan = Scan {
+        depth: 0,
+        before: ' ',
+        anchors: HashSet::new(),
+    };
+    let mut rest = visible(text, events).into_iter().peekable();
+    while let Some(next) = rest.next() {
+        match next.scalar {
+            Some(ScalarStyle::Plain) => scan.plain(next)?,
+            Some(_) => scan.before = '"',
+            None => scan.bare(next, &mut rest)?,
+        }
+    }
+    Ok(())
+}
+
+/// PyYAML reads YAML 1.x.
+fn directives(text: &str) -> Result<(), SyntaxError> {
+    let head = text.split('\n').enumerate();
+    for (index, line) in
+        head.take_while(|(_, line)| line.is_empty() || line.starts_with(['#', '%']))
+    {
+        let version = line.strip_prefix("%YAML").map(str::trim_start);
+        if version.is_some_and(|version| !version.starts_with("1.")) {
+            let at = Position {
+                line: index + 1,
+                column: 1,
+            };
+            return Err(SyntaxError::new(at, "only YAML 1 is read"));
+        }
+    }
+    Ok(())
+}
+
+/// A character that is not part of a comment.
+#[derive(Clone, Copy)]
+struct Visible {
+    at: Position,
+    c: char,
+    /// The style of the scalar that it is part of; the anchor and tag of a scalar are no part of it.
+    scalar: Option<ScalarStyle>,
+    /// Whether it is the first of its scalar.
+    first: bool,
+}
+
+/// The characters of the text without its comments.
+fn visible(text: &str, events: &[(Event<'_>, Span)]) -> Vec<Visible> {
+    let chars: Vec<char> = text.chars().collect();
+    let mut scalars = events
+        .iter()
+        .filter_map(|(event, span)| match event {
+            Event::Scalar(_, style, ..) => Some((*style, content(&chars, span), span.end.index())),
+            _ => None,
+        })
+        .peekable();
+    let mut out = Vec::with_capacity(chars.len());
+    let (mut line, mut column, mut comment, mut before) = (1, 1, false, '\n');
+    for (index, c) in chars.iter().copied().enumerate() {
+        while scalars.next_if(|(_, _, end)| *end <= index).is_some() {}
+        let scalar = scalars.peek().filter(|(_, start, _)| *start <= index);
+        if scalar.is_none() && c == '#' && matches!(before, ' ' | '\n' | '\t') {
+            comment = true;
+        }
+        if !comment {
+            let first = scalar.is_some_and(|(_, start, _)| *start == index);
+            out.push(Visible {
+                at: Position { line, column },
+                c,
+                scalar: scalar.map(|(style, ..)| *style),
+                first,
+            });
+        }
+        before = c;
+        if c == '\n' {
+            (line, column, comment) = (line + 1, 1, false);
+        } else {
+            column += 1;
+        }
+    }
+    out
+}
+
+/// Where a scalar begins, behind its anchor and tag, which its span holds.
+fn content(chars: &[char], span: &Span) -> usize {
+    let end = span.end.index();
+    let mut at = span.start.index();
+    while at < end && matches!(chars.get(at), Some('&' | '!')) {
+        while at < end && chars.get(at).is_some_and(|c| !c.is_whitespace()) {
+            at += 1;
+        }
+        while at < end && chars.get(at).is_some_and(|c| c.is_whitespace()) {
+            at += 1;
+        }
+    }
+    at
+}
+
+struct Scan {
+    /// How many braces and brackets are open.
+    depth: usize,
+    /// The last character that is no space.
+    before: char,
+    anchors: HashSet<String>,
+}
+
+impl Scan {
+    fn plain(&mut self, next: Visible) -> Result<(), SyntaxError> {
+        self.before = 'x';
+        match next.c {
+            '\t' => Err(tab(next.at)),
+            '?' | ':' | '|' | '>' if next.first && self.depth > 0 => {
+                let message = format!("between brackets, a value cannot begin with `{}`", next.c);
+                Err(SyntaxError::new(next.at, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bare(
+        &mut self,
+        next: Visible,
+        rest: &mut Peekable<impl Iterator<Item = Visible>>,
+    ) -> Result<(), SyntaxError> {
+        let refused = |message: String| Err(SyntaxError::new(next.at, message));
+        match next.c {
+            '\t' => return Err(tab(next.at)),
+            '{' | '[' => self.depth += 1,
+            '}' | ']' => self.depth = self.depth.saturating_sub(1),
+            ':' if self.depth > 0 && matches!(self.before, '{' | '[' | ',') => {
+                return refused("there is no key before this `:`".to_owned());
+            }
+            '&' | '*' => {
+                let name = word(rest, |c| c.is_alphanumeric() || matches!(c, '-' | '_'));
+                let ends = rest.peek().is_none_or(|after| {
+                    after.c.is_whitespace() || matches!(after.c, ',' | ']' | '}')
+                });
+                if name.is_empty() || !ends {
+                    return refused(
+                        "the name after `&` or `*` takes letters, digits, `-` and `_` alone"
+                            .to_owned(),
+                    );
+                }
+                if next.c == '&' && !self.anchors.insert(name.clone()) {
+                    return refused(format!("the anchor `{name}` is defined twice"));
+                }
+            }
+            '!' => {
+                let tag = word(rest, |c| !c.is_whitespace());
+                if !tag.starts_with('<') && tag.contains([',', '[', ']', '{', '}']) {
+                    return refused("a tag must be followed by a space".to_owned());
+                }
+            }
+            _ => {}
+        }
+        if !next.c.is_whitespace() {
+            self.before = next.c;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the characters that fit.
+fn word(rest: &mut Peekable<impl Iterator<Item = Visible>>, fits: impl Fn(char) -> bool) -> String {
+    let mut out = String::new();
+    while let Some(next) = rest.next_if(|next| next.scalar.is_none() && fits(next.c)) {
+        out.push(next.c);
+    }
+    out
+}
+
+fn tab(at: Position) -> SyntaxError {
+    SyntaxError::new(
+        at,
+        "a tab cannot stand here: YAML indents and separates with spaces",
+    )
+}

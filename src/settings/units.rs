@@ -1,0 +1,172 @@
+//! Durations, sizes and shares as people write them: `2s`, `5m`, `30d`, `100G`, `10%`.
+
+use std::time::Duration;
+
+/// Reads a duration: a number of seconds, or numbers with a unit (`ms`, `s`, `m` or `min`, `h`, `d`, `w`), as many
+/// as wanted: `90`, `1.5`, `2s`, `1h30m`, `30d`.
+///
+/// # Errors
+///
+/// A phrase that says what to write.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration: write seconds, or a number and a unit, as in `2s`, `5m`, `12h`, `30d`"
+        )
+    };
+    let mut rest = text.trim();
+    if let Ok(seconds) = rest.parse::<f64>() {
+        return seconds_of(seconds).ok_or_else(wrong);
+    }
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let (number, tail) = leading_number(rest).ok_or_else(wrong)?;
+        let tail = tail.trim_start();
+        let end = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
+        let (unit, after) = tail.split_at(end);
+        let scale = match unit {
+            "ms" => 0.001,
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            "w" => 604_800.0,
+            _ => return Err(wrong()),
+        };
+        total += number * scale;
+        rest = after.trim_start();
+    }
+    seconds_of(total).ok_or_else(wrong)
+}
+
+/// A duration of so many seconds, if there is one.
+pub(crate) fn seconds_of(seconds: f64) -> Option<Duration> {
+    // A number from outside may be negative, infinite or no number at all.
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Reads a size in bytes: a number, with a unit or without. `K`, `M`, `G`, `T`, `P` (also `KiB`…) are powers of
+/// 1024; `kB`, `MB`, `GB`, `TB`, `PB` are powers of 1000.
+///
+/// # Errors
+///
+/// A phrase that says what to write.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is not a size: write a number of bytes, or a number and a unit, as in `500M`, `100G`, `2T`"
+        )
+    };
+    let (number, unit) = leading_number(text.trim()).ok_or_else(wrong)?;
+    let unit = unit.trim();
+    let mut letters = unit.chars();
+    let power = match letters.next().map(|c| c.to_ascii_uppercase()) {
+        None | Some('B') if unit.len() <= 1 => 0,
+        Some('K') => 1,
+        Some('M') => 2,
+        Some('G') => 3,
+        Some('T') => 4,
+        Some('P') => 5,
+        _ => return Err(wrong()),
+    };
+    let base: f64 = match letters.as_str() {
+        "" | "i" | "iB" => 1024.0,
+        "B" => 1000.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * base.powi(power);
+    // Beyond 2^63 no file system counts.
+    if bytes.is_finite() && bytes < 9.3e18 {
+        Ok(bytes.round() as u64)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// Reads a share of a whole, `10%`, as a percentage between 0 and 100; none if the text has no `%`.
+pub(crate) fn percent(text: &str) -> Option<f64> {
+    let (number, rest) = leading_number(text.trim())?;
+    (rest.trim() == "%" && (0.0..=100.0).contains(&number)).then_some(number)
+}
+
+/// An unsigned decimal number at the start of the text, and what follows it.
+fn leading_number(text: &str) -> Option<(f64, &str)> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, rest) = text.split_at(end);
+    Some((number.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_every_unit() {
+        for (text, seconds) in [
+            ("0", 0.0),
+            ("2", 2.0),
+            ("1.5", 1.5),
+            ("2s", 2.0),
+            ("250ms", 0.25),
+            ("5m", 300.0),
+            ("5 min", 300.0),
+            ("1h30m", 5400.0),
+            ("1h 30m", 5400.0),
+            ("30d", 2_592_000.0),
+            ("1w", 604_800.0),
+        ] {
+            assert_eq!(
+                duration(text),
+                Ok(Duration::from_secs_f64(seconds)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in [
+            "", "s", "-1", "-1s", "2 years", "2s3", "1e400", "inf", "nan", "1..2s", "２s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_every_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("100B", 100),
+            ("1K", 1024),
+            ("1k", 1024),
+            ("1.5M", 1_572_864),
+            ("2 GiB", 2 << 30),
+            ("100G", 100 << 30),
+            ("1GB", 1_000_000_000),
+            ("2T", 2 << 40),
+            ("1Pi", 1 << 50),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1G", "1X", "1Gx", "10%", "1BB", "99999P", "1GiBs"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_between_nothing_and_all() {
+        assert_eq!(percent("10%"), Some(10.0));
+        assert_eq!(percent("2.5 %"), Some(2.5));
+        for text in ["10", "101%", "-1%", "%", "10%%"] {
+            assert_eq!(percent(text), None, "{text}");
+        }
+    }
+}

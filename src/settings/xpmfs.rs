@@ -1,0 +1,198 @@
+//! Our own keys: what `xpmfs:` at the top and in a workspace, and `exclude` in a folder, can say.
+
+use std::fmt;
+use std::time::Duration;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde::{Serialize, Serializer};
+
+/// How long nothing in a finished job may have changed before it is archived.
+pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
+
+/// How long between two scans for what was written behind the mount's back.
+pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(300);
+
+/// An `xpmfs:` mapping; what is not said is `None`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Tuning {
+    /// How long a finished job must have been still before it is archived.
+    #[serde(serialize_with = "seconds")]
+    pub settle: Option<Duration>,
+    /// How long between two scans of the primary.
+    #[serde(serialize_with = "seconds")]
+    pub scan_interval: Option<Duration>,
+    /// Jobs that are never archived.
+    pub exclude: Option<Patterns>,
+    /// When the primary's copy of an archived job may go.
+    pub release: Release,
+    /// Bytes a second that archiving may move, all together.
+    pub bandwidth: Option<u64>,
+}
+
+impl Tuning {
+    /// These values where they are given, and elsewhere those of another.
+    #[must_use]
+    pub fn or(&self, other: &Tuning) -> Tuning {
+        Tuning {
+            settle: self.settle.or(other.settle),
+            scan_interval: self.scan_interval.or(other.scan_interval),
+            exclude: self.exclude.clone().or_else(|| other.exclude.clone()),
+            release: Release {
+                keep_free: self.release.keep_free.or(other.release.keep_free),
+                older_than: self.release.older_than.or(other.release.older_than),
+            },
+            bandwidth: self.bandwidth.or(other.bandwidth),
+        }
+    }
+
+    /// `settle`, or its default.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        self.settle.unwrap_or(DEFAULT_SETTLE)
+    }
+
+    /// `scan_interval`, or its default.
+    #[must_use]
+    pub fn scan_interval(&self) -> Duration {
+        self.scan_interval.unwrap_or(DEFAULT_SCAN_INTERVAL)
+    }
+}
+
+/// The `release:` mapping; nothing is released by itself where it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Release {
+    /// Space of the primary's file system to keep free.
+    pub keep_free: Option<KeepFree>,
+    /// Age from which a job may be released.
+    #[serde(serialize_with = "seconds")]
+    pub older_than: Option<Duration>,
+}
+
+/// Space to keep free.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepFree {
+    /// So many bytes.
+    Bytes(u64),
+    /// This percentage of the file system, 0 to 100.
+    Percent(f64),
+}
+
+impl KeepFree {
+    /// In bytes, for a file system of so many.
+    #[must_use]
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            KeepFree::Bytes(bytes) => bytes,
+            KeepFree::Percent(percent) => (total as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
+/// Globs over `task_id` or `task_id/hash`; they compare and print as they are written.
+#[derive(Clone, Default)]
+pub struct Patterns {
+    written: Vec<String>,
+    globs: GlobSet,
+}
+
+impl Patterns {
+    /// Reads globs, as the globset crate has them: `*`, `?`, `[a-z]`, `{a,b}`; `*` does not match `/`.
+    ///
+    /// # Errors
+    ///
+    /// The index of the first that is none, and why.
+    pub fn new(written: Vec<String>) -> Result<Patterns, (usize, String)> {
+        let mut builder = GlobSetBuilder::new();
+        for (index, text) in written.iter().enumerate() {
+            builder.add(glob(text).map_err(|error| (index, error))?);
+        }
+        let globs = builder
+            .build()
+            .map_err(|error| (0, error.kind().to_string()))?;
+        Ok(Patterns { written, globs })
+    }
+
+    /// As they are written.
+    #[must_use]
+    pub fn written(&self) -> &[String] {
+        &self.written
+    }
+
+    /// Whether any of them matches a job, by its task id or by `task_id/hash`.
+    #[must_use]
+    pub fn matches(&self, task_id: &str, hash: &str) -> bool {
+        !self.written.is_empty()
+            && (self.globs.is_match(task_id) || self.globs.is_match(format!("{task_id}/{hash}")))
+    }
+}
+
+fn glob(text: &str) -> Result<Glob, String> {
+    globset::GlobBuilder::new(text)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| error.kind().to_string())
+}
+
+impl fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.written.fmt(f)
+    }
+}
+
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Patterns) -> bool {
+        self.written == other.written
+    }
+}
+
+impl Serialize for Patterns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.written.serialize(serializer)
+    }
+}
+
+/// Durations in JSON are seconds.
+fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => serializer.serialize_some(&duration.as_secs_f64()),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_a_task_or_one_of_its_jobs() {
+        let patterns = Patterns::new(vec!["my.*".into(), "other.train/ab*".into()]).unwrap();
+        assert!(patterns.matches("my.train", "abcd"));
+        assert!(patterns.matches("other.train", "abcd"));
+        assert!(!patterns.matches("other.train", "bcd"));
+        assert!(!Patterns::default().matches("my.train", "abcd"));
+        assert_eq!(
+            Patterns::new(vec!["a".into(), "[".into()]).unwrap_err().0,
+            1
+        );
+    }
+
+    #[test]
+    fn a_workspace_s_values_override_the_top_s_one_by_one() {
+        let top = Tuning {
+            settle: Some(Duration::from_secs(9)),
+            bandwidth: Some(7),
+            ..Tuning::default()
+        };
+        let own = Tuning {
+            settle: Some(Duration::from_secs(1)),
+            ..Tuning::default()
+        };
+        let both = own.or(&top);
+        assert_eq!(
+            (both.settle(), both.bandwidth),
+            (Duration::from_secs(1), Some(7))
+        );
+        assert_eq!(both.scan_interval(), DEFAULT_SCAN_INTERVAL);
+    }
+}

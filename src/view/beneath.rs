@@ -1,0 +1,128 @@
+//! Opening names below a descriptor without ever leaving it.
+//!
+//! Every name is opened one component at a time, relative to the descriptor of its directory, and
+//! a symlink is never followed. What a hostile process does to the names meanwhile can therefore
+//! make an operation fail, but cannot lead it out of the directory.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::{Errno, Result};
+
+/// What every opening here asks for.
+const DIRECTORY: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Whether a name is one component: not empty, no slash, neither `.` nor `..`.
+pub fn is_component(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/')
+}
+
+/// A descriptor of the directory `name` in `dir`, for use in later calls (`O_PATH`).
+///
+/// # Errors
+///
+/// `ENOTDIR` for anything but a directory, symlinks to directories included; what `openat` gives.
+pub fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    component(name)?;
+    // With O_PATH and O_NOFOLLOW, O_DIRECTORY makes a symlink fail with ENOTDIR.
+    rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+/// The attributes of `name` in `dir`, never of what a symlink points to.
+///
+/// # Errors
+///
+/// What `statx` gives.
+pub fn stat(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
+    component(name)?;
+    stat_at(dir, name)
+}
+
+/// Like [`stat`], but `name` may also be `.`.
+pub(crate) fn stat_at(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
+    rustix::fs::statx(
+        dir,
+        name,
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )
+}
+
+/// The attributes of an open descriptor.
+///
+/// # Errors
+///
+/// What `statx` gives.
+pub fn stat_fd(fd: impl AsFd) -> Result<Statx> {
+    rustix::fs::statx(
+        fd,
+        "",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )
+}
+
+/// Whether the attributes are a directory's.
+pub fn is_dir(stat: &Statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// Whether the attributes are a symlink's.
+pub fn is_symlink(stat: &Statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFLNK
+}
+
+/// Turns "there is no such thing" into `None`.
+pub fn absent<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn component(name: &OsStr) -> Result<()> {
+    if is_component(name) {
+        Ok(())
+    } else {
+        Err(Errno::INVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_single_components_are_names() {
+        for bad in ["", ".", "..", "a/b", "/", "../x"] {
+            assert!(!is_component(OsStr::new(bad)), "{bad:?}");
+        }
+        for good in ["a", "...", ".x", "a b", "\u{e9}"] {
+            assert!(is_component(OsStr::new(good)), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn a_symlink_to_a_directory_is_not_opened() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", top.path().join("link")).unwrap();
+        let dir = std::fs::File::open(top.path()).unwrap();
+        assert!(open_dir(&dir, OsStr::new("real")).is_ok());
+        assert_eq!(
+            open_dir(&dir, OsStr::new("link")).unwrap_err(),
+            Errno::NOTDIR
+        );
+        assert_eq!(
+            open_dir(&dir, OsStr::new("../real")).unwrap_err(),
+            Errno::INVAL
+        );
+    }
+}

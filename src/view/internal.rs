@@ -1,0 +1,129 @@
+//! Where the internal files of a job live that a folder serves:
+//! `<primary>/.xpmfs/internal/<task_id>/<hash>/`, laid out as in the job.
+//!
+//! experimaestro opens and locks `<name>.lock` in every job of a plan that is run again. Kept apart
+//! like this, such a run over archived jobs neither touches an archive nor copies one back.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::{View, beneath};
+use crate::workspace::internal::{Class, classify, classify_nested};
+use crate::workspace::{jobs, layout};
+
+const INTERNAL_DIR: &str = "internal";
+
+/// A directory of a job that can have internal files in it.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The job's task.
+    pub task: Arc<OsStr>,
+    /// The job's hash.
+    pub hash: Arc<OsStr>,
+    /// Whether it is `.experimaestro/` in the job, where older layouts have the lock, and not the
+    /// job's own directory.
+    pub nested: bool,
+}
+
+/// What experimaestro writes anew in `.experimaestro/` when a plan is run again and the job's path is
+/// not the one it was run at: the path is in `status.json` (`finalize_status` in its
+/// `interfaces.py`). So it is in every job of a colleague's workspace, and in every job of a mount
+/// that is not in place. It is archived like any other file; but to write it changes the job no more
+/// than to lock it does.
+const BOOKKEEPING: [&str; 3] = ["status.json", "status.json.tmp", ".status.json.lock"];
+
+impl Holder {
+    /// Whether an entry is an internal file's, given what is there: whether it is a directory, and
+    /// its size in bytes.
+    pub fn is_internal(&self, name: &OsStr, directory: bool, size: Option<u64>) -> bool {
+        let job = jobs::name(&self.task).as_bytes();
+        if !self.nested {
+            return classify(name.as_bytes(), job, directory, size).is_internal();
+        }
+        let bookkeeping = !directory && BOOKKEEPING.iter().any(|one| name == *one);
+        bookkeeping || classify_nested(name.as_bytes(), job, directory, size).is_internal()
+    }
+
+    /// Whether an internal file is one only as long as it is empty: a `*.lock` that somebody writes
+    /// into is the user's data, such as `uv.lock`.
+    pub fn is_only_while_empty(&self, name: &OsStr) -> bool {
+        let job = jobs::name(&self.task).as_bytes();
+        let classify = match self.nested {
+            true => classify_nested,
+            false => classify,
+        };
+        classify(name.as_bytes(), job, false, None) == Class::EmptyLock
+    }
+
+    /// Where its internal files live, from the top of the primary.
+    fn path(&self) -> impl Iterator<Item = &OsStr> {
+        let nested = self.nested.then_some(OsStr::new(layout::JOB_STATE));
+        [
+            layout::XPMFS.as_ref(),
+            INTERNAL_DIR.as_ref(),
+            &*self.task,
+            &*self.hash,
+        ]
+        .into_iter()
+        .chain(nested)
+    }
+}
+
+impl View {
+    /// The directory of a job's internal files, if it has been made.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave, other than that there is none.
+    pub fn internal_dir(&self, holder: &Holder) -> Result<Option<OwnedFd>> {
+        let root = self.primary().root()?;
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
+        for name in holder.path() {
+            dir = match beneath::absent(beneath::open_dir(&dir, name))? {
+                Some(next) => next,
+                None => return Ok(None),
+            };
+        }
+        Ok(Some(dir))
+    }
+
+    /// The directory of a job's internal files, made if need be, with the rights of the primary's
+    /// own directory: whoever may work in the workspace may lock its jobs.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave.
+    pub fn make_internal_dir(&self, holder: &Holder) -> Result<OwnedFd> {
+        let root = self.primary().root()?;
+        let rights = Mode::from_raw_mode(rustix::fs::fstat(root.fd())?.st_mode & 0o7777);
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
+        for name in holder.path() {
+            dir = make_dir(&dir, name, rights)?;
+        }
+        Ok(dir)
+    }
+}
+
+/// Opens a directory, and makes it with exactly these rights if there is none.
+fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
+    if let Some(found) = beneath::absent(beneath::open_dir(&dir, name))? {
+        return Ok(found);
+    }
+    match rustix::fs::mkdirat(&dir, name, rights) {
+        Ok(()) => {
+            // The umask is not the workspace's business here. Through a descriptor, so that nobody
+            // can put a symlink in the way.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+            rustix::fs::fchmod(&made, rights)?;
+        }
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    beneath::open_dir(&dir, name)
+}

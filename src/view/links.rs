@@ -1,0 +1,150 @@
+//! Symlinks: the ones that stand for a moved job, and absolute ones that must lead into the mount.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Result;
+
+use super::View;
+
+/// Threads of this process that walk a path which may lead back into its own mount.
+///
+/// Whether a symlink resolves that points out of the workspace can only be found out by following
+/// it. Where it leads through our own mount, the kernel asks us in turn; such a request is known
+/// by the thread that it comes from and is refused, or a symlink could make the daemon wait for
+/// itself until no thread is left.
+#[derive(Debug, Default)]
+pub struct Walks {
+    count: AtomicUsize,
+    threads: Mutex<HashSet<u32>>,
+}
+
+impl Walks {
+    /// Whether a request from thread `tid` is made by a walk of our own.
+    pub fn is_own(&self, tid: u32) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.threads.lock().contains(&tid)
+    }
+
+    /// Whether `path`, seen from `dir`, resolves to anything, following symlinks.
+    pub(super) fn resolves(&self, dir: impl AsFd, path: &OsStr) -> bool {
+        let tid = rustix::thread::gettid()
+            .as_raw_nonzero()
+            .get()
+            .unsigned_abs();
+        self.threads.lock().insert(tid);
+        self.count.fetch_add(1, Ordering::AcqRel);
+        let found = rustix::fs::statx(dir, path, AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE).is_ok();
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.threads.lock().remove(&tid);
+        found
+    }
+}
+
+/// The target of the symlink `name` in `dir`, as it is written.
+///
+/// # Errors
+///
+/// What `readlinkat` gives.
+pub fn read(dir: impl AsFd, name: &OsStr) -> Result<OsString> {
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+    Ok(OsString::from_vec(target.into_bytes()))
+}
+
+impl View {
+    /// Which location's directory of the same job the symlink `jobs/<task>/<hash>` of location
+    /// `holder` points to by its words, if it does: `<location>/jobs/<task>/<hash>`.
+    pub(super) fn moved_to(
+        &self,
+        holder: u8,
+        task: &OsStr,
+        hash: &OsStr,
+        target: &OsStr,
+    ) -> Option<u8> {
+        let target = Path::new(target);
+        let absolute = if target.is_absolute() {
+            normalize(target)
+        } else {
+            let root = self.location(holder)?.root().ok()?;
+            normalize(&root.jobs_paths().last()?.join(task).join(target))
+        };
+        self.locations().iter().find_map(|location| {
+            let root = location.root().ok()?;
+            let named = root.jobs_paths().iter().any(|jobs| {
+                absolute
+                    .strip_prefix(jobs)
+                    .is_ok_and(|rest| rest == Path::new(task).join(hash))
+            });
+            (named && location.index() != holder).then(|| location.index())
+        })
+    }
+
+    /// How a symlink's target is shown: one that points to the primary's path or below it points
+    /// into the mount instead, if that is somewhere else. `None`: as it is.
+    pub fn shown_target(&self, target: &OsStr) -> Option<OsString> {
+        replace_prefix(target, self.primary_path(), self.elsewhere()?)
+    }
+
+    /// The inverse of [`View::shown_target`], for a symlink made through the mount: it is stored so
+    /// that it is right without the mount, too, and reads back as it was written.
+    pub fn stored_target(&self, target: &OsStr) -> Option<OsString> {
+        replace_prefix(target, self.elsewhere()?, self.primary_path())
+    }
+}
+
+/// Replaces the directory `from` at the beginning of an absolute `path` by `to`, byte for byte.
+fn replace_prefix(path: &OsStr, from: &Path, to: &Path) -> Option<OsString> {
+    let rest = path.as_bytes().strip_prefix(from.as_os_str().as_bytes())?;
+    if !rest.is_empty() && !rest.starts_with(b"/") {
+        return None;
+    }
+    let mut replaced = to.as_os_str().as_bytes().to_vec();
+    replaced.extend_from_slice(rest);
+    Some(OsString::from_vec(replaced))
+}
+
+/// Resolves `.` and `..` by the words alone, without asking any file system: what the words name
+/// may lie behind our own mount.
+fn normalize(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(path: &str, from: &str, to: &str) -> Option<String> {
+        replace_prefix(OsStr::new(path), Path::new(from), Path::new(to))
+            .map(|path| path.into_string().unwrap())
+    }
+
+    #[test]
+    fn a_prefix_is_replaced_only_at_a_component_boundary() {
+        assert_eq!(replaced("/ws/jobs/a", "/ws", "/m").unwrap(), "/m/jobs/a");
+        assert_eq!(replaced("/ws", "/ws", "/m").unwrap(), "/m");
+        assert_eq!(replaced("/ws//x/", "/ws", "/m").unwrap(), "/m//x/");
+        assert_eq!(replaced("/ws2/jobs", "/ws", "/m"), None);
+        assert_eq!(replaced("ws/jobs", "/ws", "/m"), None);
+    }
+
+    #[test]
+    fn paths_are_normalized_by_their_words() {
+        assert_eq!(normalize(Path::new("/a/./b/../c")), Path::new("/a/c"));
+        assert_eq!(normalize(Path::new("/../a")), Path::new("/a"));
+    }
+}

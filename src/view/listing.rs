@@ -1,0 +1,137 @@
+//! What `jobs/` and `jobs/<task_id>/` contain: the union of the primary and the folders.
+//!
+//! A listing has one source per location, read one after the other. An entry shows under the first
+//! source that has it, which each entry is asked for: no listing is kept in memory, however many
+//! jobs there are.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::FileType;
+use rustix::io::{Errno, Result};
+
+use super::{PRIMARY, Root, Served, View, beneath};
+use crate::workspace::jobs;
+
+/// A directory that a listing is read from.
+#[derive(Debug)]
+pub struct Source {
+    /// The location's number.
+    pub location: u8,
+    /// The directory, not open for reading (`O_PATH`).
+    pub dir: OwnedFd,
+}
+
+impl View {
+    /// The directories that `jobs/` is the union of; none if no location has it.
+    ///
+    /// # Errors
+    ///
+    /// What the primary gave, other than that it has none.
+    pub fn jobs_sources(&self) -> Result<Vec<Source>> {
+        self.sources(Root::jobs)
+    }
+
+    /// The directories that `jobs/<task>/` is the union of; none if no location has it.
+    ///
+    /// # Errors
+    ///
+    /// What the primary gave, other than that it has none.
+    pub fn task_sources(&self, task: &OsStr) -> Result<Vec<Source>> {
+        let folders = jobs::is_job_entry(task);
+        let mut sources = self.sources(|root| root.task(task))?;
+        sources.retain(|source| source.location == PRIMARY || folders);
+        Ok(sources)
+    }
+
+    /// Whether a folder has a directory for a task.
+    pub fn task_in_folders(&self, task: &OsStr) -> bool {
+        jobs::is_job_entry(task)
+            && self
+                .folders()
+                .iter()
+                .filter_map(|folder| folder.root().ok())
+                .any(|root| root.task(task).is_ok())
+    }
+
+    fn sources(&self, open: impl Fn(&Root) -> Result<OwnedFd>) -> Result<Vec<Source>> {
+        let mut sources = Vec::with_capacity(self.locations().len());
+        for location in self.locations() {
+            match location.root().and_then(|root| open(&root)) {
+                Ok(dir) => sources.push(Source {
+                    location: location.index(),
+                    dir,
+                }),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) if location.index() == PRIMARY => return Err(error),
+                Err(error) => {
+                    tracing::debug!(folder = %location.path().display(), %error,
+                        "passing over a folder that cannot be listed");
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    /// What the entry `name` of a source shows as in `jobs/`, if it does there; `earlier` are the
+    /// sources before it.
+    pub fn shows_in_jobs<'a>(
+        &self,
+        source: &Source,
+        mut earlier: impl Iterator<Item = &'a Source>,
+        name: &OsStr,
+        kind: FileType,
+    ) -> Option<FileType> {
+        if source.location == PRIMARY {
+            return Some(kind);
+        }
+        let is_dir = |source: &Source| {
+            beneath::stat(&source.dir, name).is_ok_and(|stat| beneath::is_dir(&stat))
+        };
+        let counts = jobs::is_job_entry(name)
+            && match kind {
+                FileType::Directory => true,
+                FileType::Unknown => is_dir(source),
+                _ => false,
+            };
+        let shown = |earlier: &Source| match earlier.location {
+            PRIMARY => beneath::stat(&earlier.dir, name).is_ok(),
+            _ => is_dir(earlier),
+        };
+        (counts && !earlier.any(shown)).then_some(FileType::Directory)
+    }
+
+    /// What the entry `name` of location `location` shows as in `jobs/<task>/`, if it does there.
+    pub fn shows_in_task(
+        &self,
+        location: u8,
+        task: &OsStr,
+        name: &OsStr,
+        kind: FileType,
+    ) -> Option<FileType> {
+        if location == PRIMARY {
+            if kind != FileType::Symlink && kind != FileType::Unknown {
+                return Some(kind);
+            }
+            // Without an answer the name still shows: the disk has it.
+            return Some(match self.resolve(task, name) {
+                Ok(Some(served)) => kind_of(&served),
+                _ => kind,
+            });
+        }
+        if !matches!(
+            kind,
+            FileType::Directory | FileType::Symlink | FileType::Unknown
+        ) || self.primary_names(task, name)
+        {
+            return None;
+        }
+        let served = self.resolve_in_folders(task, name, location)?;
+        // A symlink to a job of another folder shows where that folder has it, not twice.
+        (served.location() == location).then(|| kind_of(&served))
+    }
+}
+
+fn kind_of(served: &Served) -> FileType {
+    FileType::from_raw_mode(served.stat().stx_mode.into())
+}

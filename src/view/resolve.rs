@@ -1,0 +1,230 @@
+//! Which location serves a job.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::Statx;
+use rustix::io::{Errno, Result};
+
+use super::location::Role;
+use super::{Location, PRIMARY, View, beneath, links};
+use crate::settings::Mode;
+use crate::workspace::{jobs, markers};
+
+/// What stands at `jobs/<task_id>/<hash>` in the view.
+#[derive(Debug, Clone)]
+pub enum Served {
+    /// A job: the directory of that name in a location, whole.
+    Job {
+        /// The location's number.
+        location: u8,
+        /// The directory's attributes.
+        stat: Box<Statx>,
+    },
+    /// Something that is no job directory, shown as it lies there: a file, a symlink that leads out
+    /// of the workspace's locations, a symlink to nothing.
+    AsItIs {
+        /// The location's number.
+        location: u8,
+        /// Its own attributes, never of what a symlink points to.
+        stat: Box<Statx>,
+    },
+}
+
+impl Served {
+    /// The location that it lies in.
+    pub fn location(&self) -> u8 {
+        match self {
+            Served::Job { location, .. } | Served::AsItIs { location, .. } => *location,
+        }
+    }
+
+    /// Its attributes.
+    pub fn stat(&self) -> &Statx {
+        match self {
+            Served::Job { stat, .. } | Served::AsItIs { stat, .. } => stat,
+        }
+    }
+}
+
+/// What a location has under a job's name.
+enum Candidate {
+    Nothing,
+    Serves(Served),
+    /// A symlink whose target is gone: counts as absent, and is shown if nothing else is there.
+    Dangling(Box<Statx>),
+}
+
+impl View {
+    /// What stands at `jobs/<task>/<hash>`: the primary's if it has the job, as a directory or a
+    /// symlink that resolves; else the first folder's that has it, in the order of the settings.
+    ///
+    /// A folder that cannot be asked is passed over, and goes on being watched.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave, other than that there is nothing.
+    pub fn resolve(&self, task: &OsStr, hash: &OsStr) -> Result<Option<Served>> {
+        let dangling = match self.ask_primary(task, hash)? {
+            Candidate::Serves(served) => return Ok(Some(served)),
+            Candidate::Dangling(stat) => Some(stat),
+            Candidate::Nothing => None,
+        };
+        if let Some(served) = self.resolve_in_folders(task, hash, u8::MAX) {
+            return Ok(Some(served));
+        }
+        Ok(dangling.map(|stat| Served::AsItIs {
+            location: PRIMARY,
+            stat,
+        }))
+    }
+
+    /// The first folder that serves a job, among those up to number `last`.
+    pub(super) fn resolve_in_folders(
+        &self,
+        task: &OsStr,
+        hash: &OsStr,
+        last: u8,
+    ) -> Option<Served> {
+        if !jobs::is_job_entry(task) || !jobs::is_job_entry(hash) {
+            return None;
+        }
+        self.folders()
+            .iter()
+            .take_while(|folder| folder.index() <= last)
+            .find_map(|folder| match self.ask_folder(folder, task, hash) {
+                Ok(Candidate::Serves(served)) => Some(served),
+                Ok(Candidate::Nothing | Candidate::Dangling(_)) => None,
+                Err(error) => {
+                    tracing::debug!(folder = %folder.path().display(), ?task, ?hash, %error,
+                        "passing over a folder that cannot be asked for a job");
+                    None
+                }
+            })
+    }
+
+    /// Whether the primary has anything under the name of a job.
+    pub(super) fn primary_names(&self, task: &OsStr, hash: &OsStr) -> bool {
+        self.primary()
+            .root()
+            .and_then(|root| root.task(task))
+            .and_then(|dir| beneath::stat(&dir, hash))
+            .is_ok()
+    }
+
+    /// Whether a folder serves a job.
+    pub fn served_by_folder(&self, task: &OsStr, hash: &OsStr) -> bool {
+        self.resolve_in_folders(task, hash, u8::MAX).is_some()
+    }
+
+    fn ask_primary(&self, task: &OsStr, hash: &OsStr) -> Result<Candidate> {
+        let root = self.primary().root()?;
+        let Some(dir) = beneath::absent(root.task(task))? else {
+            return Ok(Candidate::Nothing);
+        };
+        let Some(stat) = beneath::absent(beneath::stat(&dir, hash))?.map(Box::new) else {
+            return Ok(Candidate::Nothing);
+        };
+        if beneath::is_dir(&stat) {
+            // The place of purged jobs: a directory of which only a skeleton is left will give way
+            // here to the folder that holds the finished job.
+            return Ok(Candidate::Serves(Served::Job {
+                location: PRIMARY,
+                stat,
+            }));
+        }
+        if beneath::is_symlink(&stat) {
+            return self.follow(PRIMARY, &dir, task, hash, stat);
+        }
+        Ok(Candidate::Serves(Served::AsItIs {
+            location: PRIMARY,
+            stat,
+        }))
+    }
+
+    fn ask_folder(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> Result<Candidate> {
+        let root = match folder.root() {
+            Ok(root) => root,
+            Err(_) => return Ok(Candidate::Nothing),
+        };
+        let Some(dir) = beneath::absent(root.task(task))? else {
+            return Ok(Candidate::Nothing);
+        };
+        let Some(stat) = beneath::absent(beneath::stat(&dir, hash))?.map(Box::new) else {
+            return Ok(Candidate::Nothing);
+        };
+        if beneath::is_symlink(&stat) {
+            return self.follow(folder.index(), &dir, task, hash, stat);
+        }
+        if !beneath::is_dir(&stat) || !finished_enough(folder, &dir, task, hash)? {
+            return Ok(Candidate::Nothing);
+        }
+        Ok(Candidate::Serves(Served::Job {
+            location: folder.index(),
+            stat,
+        }))
+    }
+
+    /// What a symlink stands for that location `holder` has in place of a job.
+    fn follow(
+        &self,
+        holder: u8,
+        dir: &OwnedFd,
+        task: &OsStr,
+        hash: &OsStr,
+        link: Box<Statx>,
+    ) -> Result<Candidate> {
+        let target = match links::read(dir, hash) {
+            Ok(target) => target,
+            // Replaced since it was looked at: the next lookup will see what is there then.
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(Candidate::Nothing),
+            Err(error) => return Err(error),
+        };
+        if let Some(location) = self.moved_to(holder, task, hash, &target) {
+            return Ok(match self.job_in(location, task, hash) {
+                Some(stat) => Candidate::Serves(Served::Job { location, stat }),
+                None => Candidate::Dangling(link),
+            });
+        }
+        if !self.walks().resolves(dir, &self.proof(holder, task, hash)) {
+            return Ok(Candidate::Dangling(link));
+        }
+        Ok(Candidate::Serves(Served::AsItIs {
+            location: holder,
+            stat: link,
+        }))
+    }
+
+    /// The name that must resolve for a symlink of location `holder` to count.
+    fn proof(&self, holder: u8, task: &OsStr, hash: &OsStr) -> std::ffi::OsString {
+        let role = self.location(holder).map(Location::role);
+        match role {
+            Some(Role::Folder(Mode::Use)) => Path::new(hash)
+                .join(markers::done(jobs::name(task)))
+                .into_os_string(),
+            _ => hash.to_owned(),
+        }
+    }
+
+    /// The directory of a job in one location, if it is there.
+    fn job_in(&self, location: u8, task: &OsStr, hash: &OsStr) -> Option<Box<Statx>> {
+        let root = self.location(location)?.root().ok()?;
+        let dir = root.task(task).ok()?;
+        let stat = beneath::stat(dir, hash).ok()?;
+        beneath::is_dir(&stat).then(|| Box::new(stat))
+    }
+}
+
+/// Whether a job's directory in a folder counts: in a `use` folder only with its marker; what
+/// stands in the others has been put there by an atomic rename.
+fn finished_enough(folder: &Location, dir: impl AsFd, task: &OsStr, hash: &OsStr) -> Result<bool> {
+    if folder.role() != Role::Folder(Mode::Use) {
+        return Ok(true);
+    }
+    let Some(job) = beneath::absent(beneath::open_dir(dir, hash))? else {
+        return Ok(false);
+    };
+    let done = markers::is_done(job, jobs::name(task));
+    done.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}

@@ -1,0 +1,260 @@
+//! The experiments of a workspace, in both layouts.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Listing, Result};
+use super::runs::{Run, RunId};
+use super::{layout, read};
+
+/// How an experiment is laid out on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layout {
+    /// `experiments/<id>/<run>/`.
+    V2,
+    /// `xp/<id>/`, with symlinks to its jobs in `jobs/` and, of the run before, in `jobs.bak/`.
+    V1,
+}
+
+/// An experiment of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experiment {
+    /// Its id: the name of its directory.
+    pub id: OsString,
+    /// How it is laid out.
+    pub layout: Layout,
+    /// Its directory.
+    pub path: PathBuf,
+}
+
+/// The experiments of the workspace at `root`, sorted by id. An id in both layouts is v2, as experimaestro
+/// has it (`_get_known_experiment_ids`).
+#[must_use]
+pub fn list(root: &Path) -> Listing<Experiment> {
+    let mut experiments = Listing::default();
+    collect(&mut experiments, root, Layout::V2);
+    collect(&mut experiments, root, Layout::V1);
+    // A stable sort: v2 comes first, and stays.
+    experiments.found.sort_by(|a, b| a.id.cmp(&b.id));
+    experiments
+        .found
+        .dedup_by(|later, first| later.id == first.id);
+    experiments
+}
+
+fn collect(experiments: &mut Listing<Experiment>, root: &Path, layout: Layout) {
+    let base = root.join(match layout {
+        Layout::V2 => layout::EXPERIMENTS,
+        Layout::V1 => layout::XP,
+    });
+    let names = read::names(&base);
+    experiments.errors.extend(names.errors);
+    for id in names.found {
+        let path = base.join(&id);
+        match read::is_directory(&path) {
+            Ok(true) => experiments.found.push(Experiment { id, layout, path }),
+            Ok(false) => {}
+            Err(error) => experiments.errors.push(error),
+        }
+    }
+}
+
+/// The experiment `id` of the workspace at `root`; `None` if it has none of that id.
+///
+/// # Errors
+///
+/// The system's, about the directory that could not be looked at; an id with a slash is no id.
+pub fn find(root: &Path, id: &OsStr) -> Result<Option<Experiment>> {
+    // One normal component: `..` and slashes would leave the workspace.
+    if Path::new(id).file_name() != Some(id) {
+        return Ok(None);
+    }
+    for (base, layout) in [(layout::EXPERIMENTS, Layout::V2), (layout::XP, Layout::V1)] {
+        let path = root.join(base).join(id);
+        if read::is_directory(&path)? {
+            return Ok(Some(Experiment {
+                id: id.to_os_string(),
+                layout,
+                path,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+impl Experiment {
+    /// Its runs, oldest first. An experiment of the old layout has one, called `v1`.
+    #[must_use]
+    pub fn runs(&self) -> Listing<Run> {
+        let mut runs = Listing::default();
+        if self.layout == Layout::V1 {
+            runs.found.push(Run {
+                id: RunId::new("v1"),
+                layout: Layout::V1,
+                path: self.path.clone(),
+            });
+            return runs;
+        }
+        let names = read::names(&self.path);
+        runs.errors = names.errors;
+        for name in names.found {
+            let path = self.path.join(&name);
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            // Not following: `current`, and any other symlink to a run, is no run of its own.
+            match std::fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => runs.found.push(Run {
+                    id: RunId::new(name),
+                    layout: Layout::V2,
+                    path,
+                }),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => runs.errors.push(Error::new("stat", &path, error)),
+            }
+        }
+        runs.found.sort_by(|a, b| a.id.cmp(&b.id));
+        runs
+    }
+
+    /// The run that the symlink `current` names, whether or not that run is still there; `None` if there
+    /// is no such symlink (then experimaestro takes the newest run).
+    ///
+    /// # Errors
+    ///
+    /// The symlink cannot be read.
+    pub fn current(&self) -> Result<Option<RunId>> {
+        let path = self.path.join("current");
+        match std::fs::read_link(&path) {
+            Ok(target) => Ok(target.file_name().map(RunId::new)),
+            // EINVAL: something is there that is no symlink.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::new("read", &path, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    fn workspace() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [
+            "experiments/b/20260101_000000.10",
+            "experiments/b/20260101_000000.2",
+            "experiments/b/20260101_000000",
+            "experiments/b/20251231_235959",
+            "experiments/b/.hidden",
+            "experiments/both",
+            "xp/both/jobs",
+            "xp/a/jobs",
+        ] {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        fs::write(dir.path().join("experiments/a-file"), "").unwrap();
+        fs::write(dir.path().join("experiments/b/lock"), "").unwrap();
+        symlink(
+            "20260101_000000.10",
+            dir.path().join("experiments/b/current"),
+        )
+        .unwrap();
+        dir
+    }
+
+    #[test]
+    fn experiments_of_both_layouts_are_listed_once() {
+        let dir = workspace();
+        let experiments = list(dir.path());
+        assert!(experiments.errors.is_empty());
+        let seen: Vec<_> = experiments
+            .found
+            .iter()
+            .map(|e| (e.id.to_str().unwrap(), e.layout))
+            .collect();
+        assert_eq!(
+            seen,
+            [("a", Layout::V1), ("b", Layout::V2), ("both", Layout::V2)]
+        );
+    }
+
+    #[test]
+    fn runs_come_oldest_first_by_time_and_then_by_number() {
+        let dir = workspace();
+        let experiment = find(dir.path(), OsStr::new("b")).unwrap().unwrap();
+        let runs = experiment.runs();
+        let seen: Vec<_> = runs.found.iter().map(|run| run.id.to_string()).collect();
+        assert_eq!(
+            seen,
+            [
+                "20251231_235959",
+                "20260101_000000",
+                "20260101_000000.2",
+                "20260101_000000.10"
+            ]
+        );
+        assert_eq!(
+            experiment.current().unwrap(),
+            Some(RunId::new("20260101_000000.10"))
+        );
+        assert_eq!(
+            find(dir.path(), OsStr::new("both"))
+                .unwrap()
+                .unwrap()
+                .current()
+                .unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn an_id_cannot_lead_out_of_the_workspace() {
+        let dir = workspace();
+        for id in ["..", ".", "", "b/..", "../experiments/b", "/", "b/"] {
+            assert_eq!(find(dir.path(), OsStr::new(id)).unwrap(), None, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn one_bad_entry_does_not_hide_the_others() {
+        let dir = workspace();
+        symlink("loop", dir.path().join("experiments/loop")).unwrap();
+        symlink("/nowhere", dir.path().join("experiments/dangling")).unwrap();
+        let odd = OsStr::from_bytes(b"\xff");
+        fs::create_dir(dir.path().join("xp").join(odd)).unwrap();
+        let experiments = list(dir.path());
+        assert_eq!(experiments.found.len(), 4);
+        assert!(
+            experiments
+                .found
+                .iter()
+                .any(|experiment| experiment.id == odd)
+        );
+        assert_eq!(experiments.errors.len(), 1);
+        assert_eq!(
+            experiments.errors[0].path(),
+            dir.path().join("experiments/loop")
+        );
+    }
+
+    #[test]
+    fn a_file_where_a_directory_should_be_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("experiments"), "").unwrap();
+        let experiments = list(dir.path());
+        assert_eq!(experiments.errors[0].path(), dir.path().join("experiments"));
+        assert!(list(&dir.path().join("none")).errors.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Which entries of a job experimaestro keeps for itself, and which are the user's data.
+//!
+//! Pure functions over names: the mount asks before it knows whether the entry exists.
+
+/// Whose an entry of a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// experimaestro's own, whatever it holds.
+    Internal,
+    /// A `*.lock` that is experimaestro's (or some task's) lock as long as it stays empty. Whoever writes
+    /// into it makes it [`Class::Data`].
+    EmptyLock,
+    /// The user's.
+    Data,
+}
+
+impl Class {
+    /// Whether the entry, as it is now, is an internal file.
+    #[must_use]
+    pub fn is_internal(self) -> bool {
+        matches!(self, Self::Internal | Self::EmptyLock)
+    }
+}
+
+/// Classifies the entry `name` at the top of a job that is called `job_name`.
+///
+/// `size` is the entry's size in bytes (`st_size`, of a symlink itself), or `None` if it does not exist:
+/// a lock that is about to be created is empty.
+///
+/// Internal are `*.pid` (`<name>.pid` among them), `<name>.lock`, `.lock`, an empty `*.lock`, and the
+/// directory `.scheduler/`. A `*.lock` with content that is neither `<name>.lock` nor `.lock` is data, such
+/// as `uv.lock` or `poetry.lock`; so is a directory of any other name. experimaestro's own copies
+/// (`_should_copy` in its `folders.py`) go by the names alone and lose these.
+#[must_use]
+pub fn classify(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<u64>) -> Class {
+    if is_dir {
+        return if name == b".scheduler" {
+            Class::Internal
+        } else {
+            Class::Data
+        };
+    }
+    if name.ends_with(b".pid") {
+        return Class::Internal;
+    }
+    classify_lock(name, job_name, size)
+}
+
+/// Classifies the entry `name` of `.experimaestro/` in a job that is called `job_name`.
+///
+/// `.experimaestro/` is data as a whole, and is archived: `task-outputs.jsonl` is needed to replay. But
+/// there is a lock in it, `.experimaestro/<name>.lock`: older layouts have the job's lock there, and
+/// experimaestro 2.7 still takes that one when it clears away the `.pid` of a job that died
+/// (`cleanup.py`) and when it monitors (`BaseJob.lockpath` in `interfaces.py`). The `.pid` itself is never
+/// in there.
+#[must_use]
+pub fn classify_nested(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<u64>) -> Class {
+    if is_dir {
+        return Class::Data;
+    }
+    classify_lock(name, job_name, size)
+}
+
+fn classify_lock(name: &[u8], job_name: &[u8], size: Option<u64>) -> Class {
+    match name.strip_suffix(b".lock") {
+        Some(stem) if stem.is_empty() || stem == job_name => Class::Internal,
+        Some(_) if size.unwrap_or(0) == 0 => Class::EmptyLock,
+        _ => Class::Data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Class::{Data, EmptyLock, Internal};
+    use super::*;
+
+    fn file(name: &str, size: u64) -> Class {
+        classify(name.as_bytes(), b"train", false, Some(size))
+    }
+
+    #[test]
+    fn experimaestros_own_files_are_internal_whatever_they_hold() {
+        for size in [0, 10] {
+            for name in ["train.pid", "other.pid", ".pid", "train.lock", ".lock"] {
+                assert_eq!(file(name, size), Internal, "{name} {size}");
+            }
+        }
+        assert_eq!(
+            classify(b".scheduler", b"train", true, Some(4096)),
+            Internal
+        );
+    }
+
+    #[test]
+    fn a_lock_with_content_is_the_users() {
+        assert_eq!(file("uv.lock", 0), EmptyLock);
+        assert_eq!(file("uv.lock", 1), Data);
+        assert_eq!(file("Train.lock", 1), Data);
+        assert_eq!(classify(b"uv.lock", b"train", false, None), EmptyLock);
+        assert!(EmptyLock.is_internal() && Internal.is_internal() && !Data.is_internal());
+    }
+
+    #[test]
+    fn all_else_is_the_users() {
+        for name in [
+            "params.json",
+            "train.done",
+            "train.failed",
+            "train.out",
+            "train.lock.bak",
+            "pid",
+            "lock",
+            "trainpid",
+            ".experimaestro",
+            ".scheduler",
+        ] {
+            assert_eq!(file(name, 0), Data, "{name}");
+        }
+        for name in ["train.lock", "a.pid", "data", ".experimaestro"] {
+            assert_eq!(
+                classify(name.as_bytes(), b"train", true, Some(4096)),
+                Data,
+                "{name}"
+            );
+        }
+        assert_eq!(classify(b"\xff\xfe", b"train", false, Some(1)), Data);
+    }
+
+    #[test]
+    fn the_older_lock_is_internal_and_its_neighbours_are_not() {
+        assert_eq!(
+            classify_nested(b"train.lock", b"train", false, Some(3)),
+            Internal
+        );
+        assert_eq!(
+            classify_nested(b"other.lock", b"train", false, Some(3)),
+            Data
+        );
+        for name in ["status.json", "task-outputs.jsonl", "events", "train.pid"] {
+            assert_eq!(
+                classify_nested(name.as_bytes(), b"train", false, Some(0)),
+                Data
+            );
+        }
+    }
+}

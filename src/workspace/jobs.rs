@@ -1,0 +1,249 @@
+//! Which directories below `jobs/` are jobs, and what they are called.
+//!
+//! A job is `jobs/<task_id>/<hash>/`. Both parts are bytes to us: experimaestro writes a Python path in
+//! lower case and 64 hex digits, but a task may choose its own identifier, and a workspace may hold
+//! anything.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::error::Listing;
+use super::read;
+
+/// Identifies a job in a workspace: its task's id and its own hash.
+///
+/// Each part is one safe file name: not empty, without `/` or NUL, not starting with a dot.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId {
+    task_id: OsString,
+    hash: OsString,
+}
+
+/// Why something does not name a job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} does not name a job: write it as task_id/hash, as in my.module.train/0123…")]
+pub struct InvalidJobId {
+    /// What was given, as far as it can be shown.
+    pub text: String,
+}
+
+impl JobId {
+    /// The job `hash` of the task `task_id`.
+    ///
+    /// # Errors
+    ///
+    /// A part that cannot be a job's directory name (see [`is_job_entry`]).
+    pub fn new(
+        task_id: impl Into<OsString>,
+        hash: impl Into<OsString>,
+    ) -> Result<Self, InvalidJobId> {
+        let id = Self {
+            task_id: task_id.into(),
+            hash: hash.into(),
+        };
+        if is_job_entry(&id.task_id) && is_job_entry(&id.hash) {
+            Ok(id)
+        } else {
+            Err(InvalidJobId {
+                text: id.to_string(),
+            })
+        }
+    }
+
+    /// Reads `task_id/hash`, with exactly one slash.
+    ///
+    /// # Errors
+    ///
+    /// Anything else; nothing is trimmed or normalised.
+    pub fn parse(text: impl AsRef<OsStr>) -> Result<Self, InvalidJobId> {
+        let bytes = text.as_ref().as_bytes();
+        let mut parts = bytes.splitn(2, |byte| *byte == b'/');
+        let task_id = OsStr::from_bytes(parts.next().unwrap_or_default());
+        let hash = OsStr::from_bytes(parts.next().unwrap_or_default());
+        Self::new(task_id, hash).map_err(|_| InvalidJobId {
+            text: text.as_ref().to_string_lossy().into_owned(),
+        })
+    }
+
+    /// The task's id: the directory below `jobs/`.
+    #[must_use]
+    pub fn task_id(&self) -> &OsStr {
+        &self.task_id
+    }
+
+    /// The job's hash: the directory below its task's.
+    #[must_use]
+    pub fn hash(&self) -> &OsStr {
+        &self.hash
+    }
+
+    /// The job's name, of which the names of its own files are made (`train` in `train.done`).
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        name(&self.task_id)
+    }
+
+    /// `task_id/hash`, relative to `jobs/`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new(&self.task_id).join(&self.hash)
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}/{}",
+            self.task_id.display(),
+            self.hash.display()
+        )
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "JobId({self})")
+    }
+}
+
+impl std::str::FromStr for JobId {
+    type Err = InvalidJobId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidJobId> {
+        Self::parse(text)
+    }
+}
+
+/// The name of the jobs of a task: what follows the last dot of its id.
+///
+/// As experimaestro's `BaseJob.get_scriptname`: `task_id.rsplit(".", 1)[-1]`. The id is in lower case on
+/// disk already (`__main__.Train` is `__main__.train`), and nothing is changed here.
+#[must_use]
+pub fn name(task_id: &OsStr) -> &OsStr {
+    let bytes = task_id.as_bytes();
+    OsStr::from_bytes(bytes.rsplit(|byte| *byte == b'.').next().unwrap_or(bytes))
+}
+
+/// Whether a name below `jobs/` can be a task's directory, or below that a job's.
+///
+/// What starts with a dot is none: `.tmp.<hash>` is a copy that grows, `.tmp.<hash>.lock` guards it, and
+/// `.` and `..` lead elsewhere. Whether it *is* one also takes that it is a directory.
+#[must_use]
+pub fn is_job_entry(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty() && !bytes.starts_with(b".") && !bytes.iter().any(|b| matches!(b, b'/' | 0))
+}
+
+/// The jobs named by a directory of the form `<task_id>/<hash>`: `jobs/` of a workspace or of a folder,
+/// `jobs/` of a run, `xp/<id>/jobs`.
+///
+/// Only names are read: an entry may be a directory, a symlink to one, or a symlink that dangles. Plain
+/// files at the level of tasks are passed over. No such directory means no jobs.
+#[must_use]
+pub fn list(directory: &Path) -> Listing<JobId> {
+    let tasks = read::names(directory);
+    let mut jobs = Listing {
+        found: Vec::new(),
+        errors: tasks.errors,
+    };
+    for task_id in tasks.found.into_iter().filter(|name| is_job_entry(name)) {
+        let path = directory.join(&task_id);
+        match read::is_directory(&path) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) => {
+                jobs.errors.push(error);
+                continue;
+            }
+        }
+        let hashes = read::names(&path);
+        jobs.errors.extend(hashes.errors);
+        let ids = hashes
+            .found
+            .into_iter()
+            .filter_map(|hash| JobId::new(&task_id, hash).ok());
+        jobs.found.extend(ids);
+    }
+    jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_parsed_named_and_shown() {
+        let job = JobId::parse("my.module.train/0123").unwrap();
+        assert_eq!(job.task_id(), "my.module.train");
+        assert_eq!(job.hash(), "0123");
+        assert_eq!(job.name(), "train");
+        assert_eq!(job.path(), Path::new("my.module.train/0123"));
+        assert_eq!(job.to_string(), "my.module.train/0123");
+        assert_eq!("my.module.train/0123".parse::<JobId>().unwrap(), job);
+    }
+
+    #[test]
+    fn names_are_what_python_makes_of_them() {
+        // python: task_id.rsplit(".", 1)[-1]
+        for (task_id, expected) in [
+            ("train", "train"),
+            ("a.b", "b"),
+            ("a.b.", ""),
+            ("m.f.<locals>.task", "task"),
+            ("m.Été", "Été"),
+        ] {
+            assert_eq!(name(OsStr::new(task_id)), expected);
+        }
+    }
+
+    #[test]
+    fn what_could_lead_elsewhere_is_no_job() {
+        for text in [
+            "", "/", "a", "a/", "/a", "a/b/c", "a//b", "../b", "a/..", "./b", "a/.", "a/.tmp.b",
+            ".tmp.a/b", "a/b/", "a/b\0", "a\0/b",
+        ] {
+            assert!(JobId::parse(text).is_err(), "{text:?}");
+        }
+        let error = JobId::parse("a/..").unwrap_err();
+        assert!(error.to_string().contains("task_id/hash"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_bytes() {
+        let bytes = OsStr::from_bytes(b"m.\xff/\xfe");
+        let job = JobId::parse(bytes).unwrap();
+        assert_eq!(job.name().as_bytes(), b"\xff");
+        assert_eq!(job.path().as_os_str(), bytes);
+        assert_eq!(job.to_string(), "m.\u{fffd}/\u{fffd}");
+    }
+
+    #[test]
+    fn a_directory_of_jobs_is_listed_in_order_and_past_what_is_not_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for job in ["b.t/2", "b.t/1", "b.t/.tmp.3", "a/9", ".hidden/1"] {
+            std::fs::create_dir_all(root.join(job)).unwrap();
+        }
+        std::os::unix::fs::symlink("/nowhere", root.join("b.t/4")).unwrap();
+        std::fs::write(root.join("b.t/.tmp.3.lock"), "").unwrap();
+        std::fs::write(root.join("a-file"), "").unwrap();
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        let odd = OsStr::from_bytes(b"b.t/\xff");
+        std::fs::create_dir(root.join(odd)).unwrap();
+
+        let jobs = list(root);
+        let expected: Vec<_> = ["a/9", "b.t/1", "b.t/2", "b.t/4"]
+            .into_iter()
+            .map(OsStr::new)
+            .chain([odd])
+            .map(|text| JobId::parse(text).unwrap())
+            .collect();
+        assert_eq!(jobs.found, expected);
+        assert_eq!(jobs.errors.len(), 1);
+        assert_eq!(jobs.errors[0].path(), root.join("loop"));
+        assert!(list(&root.join("missing")).found.is_empty());
+    }
+}

@@ -1,0 +1,275 @@
+//! A run of an experiment.
+
+use std::cmp::Ordering;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use rustix::fs::CWD;
+use serde::Deserialize;
+
+use super::error::{Error, Listing, Result};
+use super::experiments::Layout;
+use super::jobs::{self, JobId};
+use super::jobs_jsonl::JobsJsonl;
+use super::{layout, python_json, read, time};
+
+/// The id of a run: the name of its directory.
+///
+/// experimaestro makes it of the local time at which the run started, `YYYYMMDD_HHMMSS`, with `.1`, `.2`
+/// … when two start in one second. Ids sort by time and then by that number (`.10` after `.2`); what
+/// has another form sorts by its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunId(OsString);
+
+impl RunId {
+    /// The run whose directory is called `name`.
+    pub fn new(name: impl Into<OsString>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name of the run's directory.
+    #[must_use]
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+
+    /// When the run started, in the local time of where it did; `None` if the id does not tell.
+    #[must_use]
+    pub fn started(&self) -> Option<DateTime> {
+        let stem = std::str::from_utf8(self.parts().0).ok()?;
+        // jiff also takes shorter fields: `2026111_1111`.
+        if stem.len() != "YYYYMMDD_HHMMSS".len() {
+            return None;
+        }
+        DateTime::strptime("%Y%m%d_%H%M%S", stem).ok()
+    }
+
+    /// What comes before the first dot, and the number after it; as `run_sort_key` in experimaestro.
+    fn parts(&self) -> (&[u8], u64) {
+        let bytes = self.0.as_encoded_bytes();
+        let split = bytes.iter().position(|byte| *byte == b'.');
+        let number = split.and_then(|dot| {
+            let (stem, rest) = bytes.split_at(dot);
+            let digits = std::str::from_utf8(rest.strip_prefix(b".")?).ok()?;
+            Some((stem, digits.parse().ok()?))
+        });
+        number.unwrap_or((bytes, 0))
+    }
+}
+
+impl Ord for RunId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The name last: `x.1` and `x.01` are two runs.
+        self.parts()
+            .cmp(&other.parts())
+            .then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for RunId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(formatter)
+    }
+}
+
+/// A run of an experiment, as a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// How its experiment is laid out.
+    pub layout: Layout,
+    /// Its directory; in the old layout, the experiment's.
+    pub path: PathBuf,
+}
+
+impl Run {
+    /// What its `status.json` says; `None` if it has none (cut short, or of the old layout).
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not what experimaestro writes.
+    pub fn status(&self) -> Result<Option<RunStatus>> {
+        let path = self.path.join("status.json");
+        let Some(text) = read::whole(CWD, &path, &path)? else {
+            return Ok(None);
+        };
+        let status =
+            python_json::object(&text).map_err(|error| Error::new("parse", &path, error))?;
+        Ok(Some(status))
+    }
+
+    /// The jobs that it submitted, with their tags, from `jobs.jsonl`; `None` if it has none, as in the old
+    /// layout, which knows only [`Run::job_links`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened. What is wrong with a line comes with that line.
+    pub fn jobs(&self) -> Result<Option<JobsJsonl>> {
+        JobsJsonl::open(&self.path.join("jobs.jsonl"))
+    }
+
+    /// The jobs that it has a symlink to, sorted: in `jobs/`, and in the old layout in `jobs.bak/` too.
+    #[must_use]
+    pub fn job_links(&self) -> Listing<JobId> {
+        let mut links = jobs::list(&self.path.join(layout::JOBS));
+        if self.layout == Layout::V1 {
+            let before = jobs::list(&self.path.join(layout::JOBS_BAK));
+            links.found.extend(before.found);
+            links.errors.extend(before.errors);
+            links.found.sort_unstable();
+            links.found.dedup();
+        }
+        links
+    }
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "String")]
+pub enum RunState {
+    /// It goes on, or died without a word.
+    Running,
+    /// It ended well.
+    Done,
+    /// It failed.
+    Failed,
+    /// A state that this version does not know.
+    Other(String),
+}
+
+impl From<String> for RunState {
+    /// As experimaestro's `MockExperiment.from_state_dict`, older names among them.
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "running" | "active" => Self::Running,
+            "done" | "completed" => Self::Done,
+            "failed" => Self::Failed,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// What of a run's `status.json` is of use here; its other fields are not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RunStatus {
+    /// How the run stands.
+    #[serde(default)]
+    pub status: Option<RunState>,
+    /// The machine that it was started on.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// When it started.
+    #[serde(default, rename = "started_at", deserialize_with = "time::lenient")]
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, rename = "ended_at", deserialize_with = "time::lenient")]
+    pub ended: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn run(layout: Layout) -> (tempfile::TempDir, Run) {
+        let dir = tempfile::tempdir().unwrap();
+        let run = Run {
+            id: RunId::new("20261122_025907"),
+            layout,
+            path: dir.path().to_path_buf(),
+        };
+        (dir, run)
+    }
+
+    #[test]
+    fn an_id_tells_when_its_run_started() {
+        let started = Some(jiff::civil::date(2026, 11, 22).at(2, 59, 7, 0));
+        assert_eq!(RunId::new("20261122_025907").started(), started);
+        assert_eq!(RunId::new("20261122_025907.12").started(), started);
+        for other in [
+            "",
+            "v1",
+            "20261122_02590",
+            "20261322_025907",
+            "20261122_025907.x",
+            "2026112_0259070",
+        ] {
+            assert_eq!(RunId::new(other).started(), None, "{other}");
+        }
+        assert_eq!(RunId::new(OsStr::from_bytes(b"\xff")).started(), None);
+    }
+
+    #[test]
+    fn ids_sort_by_time_and_number() {
+        let sorted = [
+            "20261122_025907",
+            "20261122_025907.1",
+            "20261122_025907.2",
+            "20261122_025907.10",
+            "20261122_025908",
+        ];
+        let mut ids: Vec<_> = sorted.iter().rev().map(RunId::new).collect();
+        ids.sort();
+        assert!(ids.iter().map(RunId::as_os_str).eq(sorted));
+        assert_ne!(RunId::new("x.1").cmp(&RunId::new("x.01")), Ordering::Equal);
+    }
+
+    #[test]
+    fn a_status_is_read_and_half_a_status_is_an_error() {
+        let (dir, run) = run(Layout::V2);
+        assert_eq!(run.status().unwrap(), None);
+        let path = dir.path().join("status.json");
+        fs::write(&path, r#"{"version": 1, "status": "completed", "hostname": "vm", "started_at": "2026-11-22T02:59:07Z", "ended_at": null, "job_states": {"1": "done"}}"#).unwrap();
+        let status = run.status().unwrap().unwrap();
+        assert_eq!(status.status, Some(RunState::Done));
+        assert_eq!(status.hostname.as_deref(), Some("vm"));
+        assert_eq!(
+            (status.started, status.ended),
+            (Some("2026-11-22T02:59:07Z".parse().unwrap()), None)
+        );
+        for text in [&b""[..], b"{\"status\": ", b"\xff\x00"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(run.status().unwrap_err().path(), path);
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(run.status().unwrap_err().to_string().contains("regular"));
+    }
+
+    #[test]
+    fn the_old_layout_adds_the_jobs_of_the_run_before() {
+        let (dir, run) = run(Layout::V1);
+        for link in ["jobs/t/1", "jobs/t/2", "jobs.bak/t/2", "jobs.bak/s/3"] {
+            let link = dir.path().join(link);
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink("/nowhere", link).unwrap();
+        }
+        let links = run.job_links();
+        let seen: Vec<_> = links.found.iter().map(JobId::to_string).collect();
+        assert_eq!(seen, ["s/3", "t/1", "t/2"]);
+        assert!(links.errors.is_empty());
+        assert!(run.jobs().unwrap().is_none());
+    }
+}

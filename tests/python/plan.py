@@ -1,0 +1,137 @@
+"""A small real plan for experimaestro: one preparation, and N trainings that depend on it.
+
+Usage: plan.py WORKSPACE [N] [--experiment ID] [--failing] [--executions FILE] [--json]
+Needs: pip install experimaestro==2.7.0
+
+The same arguments always make the same jobs, with the same contents. Prints "states: done done …" in the
+order of submission, and with --json a report of the run in one line after it. Exits with 0 if every job is
+done (but for the one that fails with --failing).
+
+To tell a job that ran from one that was found done, every execution appends "task_id/hash" as a line to FILE
+(or to the file that XPMFS_TEST_EXECUTIONS names), which should lie outside the workspace.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from experimaestro import Meta, Param, PathGenerator, Task, experiment, field
+
+EXECUTIONS = "XPMFS_TEST_EXECUTIONS"
+
+
+def count_execution():
+    """Appends this job to the file of executions; called in the job's own process and directory."""
+    if path := os.environ.get(EXECUTIONS):
+        job = Path.cwd()
+        line = f"{job.parent.name}/{job.name}\n".encode()
+        # One write to a file opened for appending: jobs that run at once do not mix their lines.
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+
+
+class Prepare(Task):
+    """Writes a text file of n lines."""
+
+    n: Param[int]
+    out: Meta[Path] = field(default_factory=PathGenerator("data.txt"))
+
+    def execute(self):
+        count_execution()
+        self.out.write_text("\n".join(str(i) for i in range(self.n)))
+
+
+class Train(Task):
+    """Reads the prepared file and writes a 'checkpoint' of a thousand bytes a line."""
+
+    prepare: Param[Prepare]
+    lr: Param[float]
+    model: Meta[Path] = field(default_factory=PathGenerator("model.bin"))
+
+    def execute(self):
+        count_execution()
+        lines = len(self.prepare.out.read_text().splitlines())
+        self.model.write_bytes(bytes(1000) * lines)
+        print(f"trained on {lines} lines")
+
+
+class Fail(Task):
+    """Fails, after having written something."""
+
+    prepare: Param[Prepare]
+    out: Meta[Path] = field(default_factory=PathGenerator("half.txt"))
+
+    def execute(self):
+        count_execution()
+        self.out.write_text("half")
+        raise RuntimeError("this task always fails")
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("count", type=int, nargs="?", default=3)
+    parser.add_argument("--experiment", default="demo")
+    parser.add_argument("--failing", action="store_true", help="one more job, which fails")
+    parser.add_argument("--executions", type=Path, help="file to which each execution appends a line")
+    parser.add_argument("--json", action="store_true", help="report the run in one line of JSON")
+    return parser.parse_intermixed_args()
+
+
+def submit(count, failing):
+    """Submits the plan; returns each task with the tags that are expected for it."""
+    # A float that JSON does not have, a string that is not ASCII, and the other scalars.
+    prepare = Prepare.C(n=100).tag("n", 100).tag("limit", float("inf"))
+    submitted = [(prepare.submit(), {"n": 100, "limit": "Infinity"})]
+    for i in range(count):
+        train = Train.C(prepare=prepare, lr=0.1 * i).tag("lr", 0.1 * i).tag("näme", "é x")
+        tags = {"n": 100, "limit": "Infinity", "lr": 0.1 * i, "näme": "é x"}
+        submitted.append((train.tag("even", i % 2 == 0).submit(), {**tags, "even": i % 2 == 0}))
+    if failing:
+        submitted.append((Fail.C(prepare=prepare).submit(), {"n": 100, "limit": "Infinity"}))
+    return submitted
+
+
+def main():
+    args = arguments()
+    logging.basicConfig(level=logging.INFO)
+    executions = args.executions or os.environ.get(EXECUTIONS)
+    try:
+        with experiment(args.workspace, args.experiment, port=None, no_environmental_impact=True) as xp:
+            xp.setenv("PYTHONPATH", str(Path(__file__).resolve().parent))
+            # Jobs import this file: nothing is to be left beside it.
+            xp.setenv("PYTHONDONTWRITEBYTECODE", "1")
+            if executions:
+                xp.setenv(EXECUTIONS, str(Path(executions).resolve()))
+            submitted = submit(args.count, args.failing)
+            xp.wait()
+    except Exception as error:
+        # experimaestro says in this way that a job has failed.
+        if not args.failing or type(error).__name__ != "FailedExperiment":
+            raise
+
+    jobs = [
+        {
+            "task_id": task.__xpm__.job.task_id,
+            "hash": task.__xpm__.job.identifier,
+            "state": task.__xpm__.job.state.name,
+            "tags": tags,
+        }
+        for task, tags in submitted
+    ]
+    states = [job["state"] for job in jobs]
+    print("states:", " ".join(states))
+    if args.json:
+        print(json.dumps({"experiment": args.experiment, "run": xp.run_id, "jobs": jobs}))
+    expected = ["done"] * (args.count + 1) + ["error"] * args.failing
+    sys.exit(states != expected)
+
+
+if __name__ == "__main__":
+    main()

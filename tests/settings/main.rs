@@ -1,0 +1,14 @@
+//! The settings against experimaestro's own, and what `settings check` finds.
+//!
+//! - `oracle`: the Python process that answers for experimaestro
+//! - `loading`, `selection`, `triggers`: ours and experimaestro's, compared
+//! - `corpus/`: settings files, those experimaestro reads (`good-*`) and those it refuses (`bad-*`)
+//! - `checking`: each mistake, and what is said about it
+//! - `commands`: the command line
+
+mod checking;
+mod commands;
+mod loading;
+mod oracle;
+mod selection;
+mod triggers;
