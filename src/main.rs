@@ -4,10 +4,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use xpmfs::cli::{self, Cli};
+use xpmfs::cli::{self, Cli, mount_helper};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match mount_helper::arguments(std::env::args_os()) {
+        Ok(Some(arguments)) => Cli::parse_from(arguments),
+        // mount(8) asks for a rehearsal (`-f`), and there is nothing to rehearse.
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match cli::run(&cli) {
         Ok(status) => status,
         Err(error) => {

@@ -3,14 +3,23 @@
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+pub mod completions;
+pub mod man;
+pub mod mount;
+pub mod mount_helper;
 pub mod settings;
+pub mod status;
 mod table;
+pub mod umount;
 pub mod workspaces;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::daemon::{health, log};
+use crate::settings::Selection;
 
 /// Shows an experimaestro workspace as one directory, whatever disk each job lies on.
 #[derive(Debug, Parser)]
@@ -55,9 +64,52 @@ pub struct Select {
     pub experiment: Option<String>,
 }
 
+impl Global {
+    fn verbosity(&self) -> log::Verbosity {
+        log::Verbosity {
+            verbose: self.verbose,
+            quiet: self.quiet,
+        }
+    }
+}
+
+impl Select {
+    /// As the settings take it.
+    fn selection(&self) -> Selection {
+        Selection {
+            workspace: self.workspace.clone(),
+            workdir: self.workdir.clone(),
+            experiment: self.experiment.clone(),
+        }
+    }
+
+    /// Whether any of the options was given.
+    fn is_given(&self) -> bool {
+        self.workspace.is_some() || self.workdir.is_some() || self.experiment.is_some()
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Mounts a workspace, by default in place: over its own directory
+    ///
+    /// Returns when the mount is ready. Every job is then seen under one path, whichever folder it lies in.
+    Mount(Box<mount::Arguments>),
+    /// Unmounts a workspace
+    Umount(umount::Arguments),
+    /// Shows what is mounted, and how mounts and folders do
+    Status(status::Arguments),
+    /// Prints a shell's completions, to be sourced or put where the shell looks for them
+    Completions(completions::Arguments),
+    /// Prints the manual page
+    Man(man::Arguments),
+    /// Asks a mount whether it answers (for `mount`, which must not wait for it itself)
+    #[command(hide = true)]
+    Probe {
+        /// The mount point
+        path: PathBuf,
+    },
     /// Finds mistakes in the settings file, or says where it is
     #[command(subcommand)]
     Settings(settings::Command),
@@ -72,7 +124,20 @@ pub enum Command {
 ///
 /// What the command could not do, with the path and the operation.
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    if !matches!(cli.command, Command::Mount(_)) {
+        log::init(&log::Destination::Terminal, cli.global.verbosity())?;
+    }
     match &cli.command {
+        Command::Mount(arguments) => mount::run(arguments, &cli.global),
+        Command::Umount(arguments) => umount::run(arguments, &cli.global),
+        Command::Status(arguments) => status::run(arguments, &cli.global),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
+        Command::Probe { path } => Ok(if health::answers(path) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }),
         Command::Settings(command) => settings::run(command, &cli.global),
         Command::Workspaces(command) => workspaces::run(command, &cli.global),
     }

@@ -21,13 +21,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::SIGTERM;
 
 use super::attach::{How, detach};
-use super::deadline::{wait_until, within};
+use super::deadline::wait_until;
+use super::health::{self, Health};
 use super::log;
 use super::mounts::{self, Mount};
 use super::signals::Stopper;
@@ -72,26 +73,37 @@ pub enum LaunchError {
     Start(#[from] io::Error),
 }
 
-/// Starts `command`, which serves `mountpoint` (absolute) and speaks to us through [`Parent`], and waits until the mount
-/// answers. `log` says where its log is, for a person. Gives the daemon's process id.
+/// The processes of a launch.
+#[derive(Debug)]
+pub struct Launch {
+    /// Serves the mount, and speaks to us through [`Parent`].
+    pub daemon: Command,
+    /// Ends with exit status 0 when the mount answers ([`health::answers`]). A process of its own, since whoever waits for a
+    /// request that a daemon has taken and does not answer cannot be killed, and we must stay able to end.
+    pub probe: Command,
+}
+
+/// Starts a daemon that serves `mountpoint` (absolute), and waits until the mount answers. `log` says where its log is, for a
+/// person. Gives the daemon's process id.
 ///
 /// # Errors
 ///
 /// The daemon's reason, word for word, or what became of it; nothing stays mounted then.
-pub fn launch(mut command: Command, mountpoint: &Path, log: &str) -> Result<u32, LaunchError> {
+pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, LaunchError> {
+    let Launch { mut daemon, probe } = launch;
     let (ours, theirs) = UnixStream::pair()?;
-    let mut child = command
+    let mut child = daemon
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .spawn()?;
     // Their end must be in the daemon alone, or its end would not be seen.
-    drop(command);
+    drop(daemon);
     let too_slow = || LaunchError::TooSlow {
         mountpoint: mountpoint.to_owned(),
         log: log.to_owned(),
     };
     match listen(&ours) {
-        Ok(Some(Word::Attached(_))) if answers(mountpoint) => {
+        Ok(Some(Word::Attached(_))) if answers(probe, mountpoint) => {
             // If it died this very moment, the mount says so itself.
             let _ = (&ours).write_all(b"{\"ready\":true}\n");
             Ok(child.id())
@@ -124,15 +136,22 @@ fn listen(stream: &UnixStream) -> io::Result<Option<Word>> {
     Ok(serde_json::from_str(&line).ok())
 }
 
-/// Whether an xpmfs mount at `mountpoint` answers a request for its root's attributes.
-fn answers(mountpoint: &Path) -> bool {
-    let path = mountpoint.to_owned();
-    let answer = within(PATIENCE, move || {
-        let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
-        rustix::fs::statx(CWD, &path, flags, StatxFlags::BASIC_STATS).map(|_| ())
+/// Whether an xpmfs mount at `mountpoint` answers the probe in time. A probe that hangs is left behind: it ends with the daemon.
+fn answers(mut probe: Command, mountpoint: &Path) -> bool {
+    let probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let Ok(mut probe) = probe else {
+        return false;
+    };
+    let mut answered = false;
+    wait_until(PATIENCE, || match probe.try_wait() {
+        Ok(None) => false,
+        Ok(Some(status)) => {
+            answered = status.success();
+            true
+        }
+        Err(_) => true,
     });
-    let mounted = || matches!(mounts::top_at(mountpoint), Ok(Some(top)) if top.is_xpmfs());
-    matches!(answer, Some(Ok(()))) && mounted()
+    answered && matches!(mounts::top_at(mountpoint), Ok(Some(top)) if top.is_xpmfs())
 }
 
 /// Ends a daemon that does not get ready, and what it has mounted.
@@ -149,7 +168,7 @@ fn take_away(child: &mut Child, mountpoint: &Path) {
 }
 
 fn is_dead(mount: &Mount) -> bool {
-    mount.is_xpmfs() && super::health::of(mount) == super::health::Health::Dead
+    mount.is_xpmfs() && health::of(mount) == Health::Dead
 }
 
 /// Waits a little for the child's end, and then enforces it. Its exit status, if it came by itself.
@@ -236,6 +255,9 @@ impl Parent {
                     leave_the_terminal();
                 } else {
                     tracing::warn!("the command that waited for the mount was ended");
+                    stopper.stop(SIGTERM);
+                    // Whatever still asks, nobody has been told of this mount: do not stay for it.
+                    std::thread::sleep(Duration::from_secs(2));
                     stopper.stop(SIGTERM);
                 }
             })?;

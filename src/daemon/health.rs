@@ -1,5 +1,6 @@
 //! Whether anybody serves a mount.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -57,14 +58,22 @@ pub fn of(mount: &Mount) -> Health {
 /// Asks the file system itself for its root's attributes, past the kernel's cache.
 fn probe(mount: &Mount) -> Health {
     let path = mount.mountpoint.clone();
-    let answer = within(PATIENCE, move || {
-        let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
-        rustix::fs::statx(CWD, &path, flags, StatxFlags::BASIC_STATS).map(|_| ())
-    });
-    match answer {
+    match within(PATIENCE, move || ask(&path)) {
         None => Health::Silent { pid: None },
         Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Health::Dead,
         Some(Err(Errno::ACCESS | Errno::PERM)) => Health::Foreign,
         Some(_) => Health::Serving { pid: None },
     }
+}
+
+/// Whether the mount at `path` answers, however long it takes. For a process that does nothing else: while a daemon has
+/// taken the request and does not answer it, that process cannot even be killed.
+#[must_use]
+pub fn answers(path: &Path) -> bool {
+    ask(path).is_ok()
+}
+
+fn ask(path: &Path) -> Result<(), Errno> {
+    let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS).map(|_| ())
 }

@@ -1,12 +1,16 @@
 //! What is mounted, and how it does.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::{Client, Identity};
+use super::deadline::within;
 use super::health::{self, Health};
 use super::mounts::{self, Mount};
 
@@ -84,4 +88,63 @@ pub fn ask(mount: Mount) -> Mounted {
         mounted.identity = serde_json::from_value(status).ok();
     }
     mounted
+}
+
+/// A directory of a workspace, and how it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `primary`, `use`, `backup` or `move`.
+    pub mode: String,
+    /// The directory.
+    pub path: String,
+    /// `ok`, or what is the matter.
+    pub state: String,
+    /// Bytes that an ordinary user may still write there, if known.
+    pub free: Option<u64>,
+    /// Bytes in all, if known.
+    pub total: Option<u64>,
+}
+
+/// Looks at directories, each given with its mode, all at once and no longer than [`health::PATIENCE`]. For workspaces that are not
+/// mounted; of a mounted one the daemon tells.
+#[must_use]
+pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
+    let asked: Vec<_> = places
+        .into_iter()
+        .map(|(mode, path)| {
+            let question = path.clone();
+            let asked = thread::spawn(move || within(health::PATIENCE, move || look(&question)));
+            (mode, path, asked)
+        })
+        .collect();
+    asked
+        .into_iter()
+        .map(|(mode, path, asked)| {
+            let answer = asked.join().ok().flatten();
+            let (state, space) = match answer {
+                Some(Ok(space)) => ("ok".to_owned(), Some(space)),
+                Some(Err(Errno::NOENT)) => ("missing".to_owned(), None),
+                Some(Err(errno)) => (io::Error::from(errno).to_string(), None),
+                None => ("does not answer".to_owned(), None),
+            };
+            Place {
+                mode,
+                path: path.to_string_lossy().into_owned(),
+                state,
+                free: space.map(|(free, _)| free),
+                total: space.map(|(_, total)| total),
+            }
+        })
+        .collect()
+}
+
+/// Free and total bytes of the file system that a directory is on.
+fn look(directory: &Path) -> Result<(u64, u64), Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty())?;
+    let space = rustix::fs::fstatvfs(&opened)?;
+    Ok((
+        space.f_bavail.saturating_mul(space.f_frsize),
+        space.f_blocks.saturating_mul(space.f_frsize),
+    ))
 }

@@ -12,6 +12,7 @@
 //! - [`health`]: whether anybody serves a mount
 //! - [`attach`]: putting `/dev/fuse` on a mount point, and taking it away
 //! - [`control`]: the socket over which commands talk to a daemon
+//! - [`options`]: the options of `-o`
 //! - [`deadline`]: asking what may never answer
 
 pub mod attach;
@@ -23,6 +24,7 @@ pub mod holders;
 pub mod inventory;
 pub mod log;
 pub mod mounts;
+pub mod options;
 pub mod run;
 pub mod service;
 pub mod service_manager;

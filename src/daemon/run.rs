@@ -98,6 +98,7 @@ pub fn run(
             source,
         })
     });
+    service_manager::stopping("unmounted");
     stopper.leave();
     match served {
         // Unmounted before the kernel was greeted.

@@ -1,0 +1,272 @@
+//! `xpmfs mount`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf, absolute};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::{Global, Select, mount_helper};
+use crate::daemon::attach::{Attachment, prepare};
+use crate::daemon::background::{Launch, Parent, launch};
+use crate::daemon::log::{self, Destination};
+use crate::daemon::options::{self, MountOptions};
+use crate::daemon::run::{About, Caller, run as serve};
+use crate::daemon::service::{self, Workspace as Service};
+use crate::mount;
+use crate::settings::{Folder, Settings, Workspace, validate_folders};
+use crate::view::{FolderSpec, View, ViewSpec};
+
+/// How often folders are looked at, whether they have appeared or gone.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What to mount, and how.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Where to mount: an empty directory [default: the workspace's own directory, in place]
+    mountpoint: Option<PathBuf>,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    foreground: bool,
+    /// Attach one more folder: use:PATH, backup:PATH or move:PATH
+    #[arg(long = "folder", value_name = "MODE:PATH", value_parser = OsStringValueParser::new().try_map(|text| options::folder(&text)))]
+    folders: Vec<Folder>,
+    /// Mount options, with commas between them: ro, noexec, noatime, allow_other, … and workspace=ID, settings=FILE, folder=MODE:PATH, log=FILE, no_archive
+    #[arg(short, value_name = "OPTIONS")]
+    options: Vec<OsString>,
+    /// Archive nothing
+    #[arg(long)]
+    no_archive: bool,
+    /// Let nothing be written through the mount
+    #[arg(long)]
+    read_only: bool,
+    /// Append the log to this file [default: the journal, or ~/.local/state/xpmfs/]
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Leave unknown mount options out, as mount(8) asks for with -s
+    #[arg(long, hide = true)]
+    sloppy: bool,
+    /// Serve for the process at the other end of standard input
+    #[arg(long, hide = true)]
+    in_background: bool,
+}
+
+/// Everything that is known before anything is opened or mounted.
+struct Plan {
+    workspace: Workspace,
+    folders: Vec<Folder>,
+    attachment: Attachment,
+    log: Destination,
+    warnings: Vec<String>,
+}
+
+/// Mounts, and returns when the mount answers; in the foreground, when it has been unmounted.
+///
+/// # Errors
+///
+/// Why nothing is mounted, and what to do.
+pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if arguments.in_background {
+        return in_background(arguments, global);
+    }
+    let plan = Plan::new(arguments, global)?;
+    if arguments.foreground {
+        log::init(&plan.log, global.verbosity())?;
+        plan.serve(Caller::Foreground)?;
+    } else {
+        log::init(&Destination::Terminal, global.verbosity())?;
+        plan.launch()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The daemon's part: what goes wrong is told to who waits, who tells the person.
+fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let parent = Parent::from_stdin()
+        .context("--in-background is for `xpmfs mount` itself; leave it out")?;
+    let other = parent.try_clone()?;
+    let served = Plan::new(arguments, global).and_then(|plan| {
+        log::init(&plan.log, global.verbosity())?;
+        plan.serve(Caller::Background(parent))
+    });
+    Ok(match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(target: "xpmfs::daemon", "{error:#}");
+            other.failed(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+impl Plan {
+    fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
+        let (options, mut warnings) = arguments.read_options()?;
+        let file = global.settings.as_deref().or(options.settings.as_deref());
+        let settings = Settings::load(file)?;
+        let mut selection = arguments.select.selection();
+        selection.workspace = selection.workspace.or(options.workspace);
+        let workspace = settings.select(&selection)?;
+        if workspace.is_remote() {
+            bail!(
+                "the workspace {} is on another machine and cannot be mounted: choose another one with --workspace",
+                workspace.id
+            );
+        }
+        let mut folders = settings.folders_of(&workspace);
+        folders.extend(options.folders);
+        folders.extend(arguments.folders.iter().cloned());
+        for folder in &mut folders {
+            folder.path = absolute(&folder.path)
+                .with_context(|| format!("cannot use the folder {}", folder.path.display()))?;
+        }
+        warnings.extend(validate_folders(&workspace, &folders)?);
+        let mountpoint = match &arguments.mountpoint {
+            Some(mountpoint) => absolute(mountpoint)
+                .with_context(|| format!("cannot use {}", mountpoint.display()))?,
+            None => workspace.path.clone(),
+        };
+        let source = options.source.unwrap_or_else(|| name_of(&workspace));
+        let attachment = Attachment {
+            read_only: options.read_only || arguments.read_only,
+            allow_other: options.allow_other,
+            // Others are let in with the rights that they have on the disk.
+            default_permissions: options.default_permissions || options.allow_other,
+            dev: options.dev,
+            suid: options.suid,
+            exec: !options.noexec,
+            atime: !options.noatime,
+            ..Attachment::new(mountpoint, source)
+        };
+        let log = arguments.log.as_ref().or(options.log.as_ref());
+        let log = match log {
+            Some(file) => Destination::File(
+                absolute(file).with_context(|| format!("cannot use {}", file.display()))?,
+            ),
+            None if arguments.foreground => Destination::Stderr,
+            None => Destination::of_background(&name_of(&workspace).to_string_lossy()),
+        };
+        Ok(Self {
+            workspace,
+            folders,
+            attachment,
+            log,
+            warnings,
+        })
+    }
+
+    /// Checks the mount point, and clears a dead mount away. Before anything else looks at the workspace's directory:
+    /// in place, a dead mount is in the way of everything.
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        let primary = &self.workspace.path;
+        if self.attachment.mountpoint == *primary && !is_mount_or_directory(primary) {
+            bail!(
+                "the workspace's directory {} does not exist: create it, or correct the path in the settings",
+                primary.display()
+            );
+        }
+        self.attachment.mountpoint = prepare(&self.attachment.mountpoint, Some(primary))?;
+        Ok(())
+    }
+
+    /// Starts the daemon, which is this program with the same arguments, and waits until the mount answers.
+    fn launch(mut self) -> anyhow::Result<()> {
+        self.prepare()?;
+        let own = |arguments: Vec<OsString>| {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg0("xpmfs").args(arguments);
+            command
+        };
+        let arguments = mount_helper::own_arguments();
+        let mountpoint = &self.attachment.mountpoint;
+        let launched = Launch {
+            daemon: own(mount_helper::with_flag(arguments, "--in-background")),
+            probe: own(vec!["probe".into(), "--".into(), mountpoint.into()]),
+        };
+        launch(launched, mountpoint, &self.log.to_string())?;
+        Ok(())
+    }
+
+    /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
+    fn serve(mut self, caller: Caller) -> anyhow::Result<()> {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.prepare()?;
+        let primary = self.workspace.path.clone();
+        let beneath = service::beneath(&primary).with_context(|| {
+            format!("{} is mounted in place, and that mount's daemon does not hand out the directory beneath", primary.display())
+        })?;
+        let spec = ViewSpec {
+            workspace: self.workspace.id.clone(),
+            primary: primary.clone(),
+            folders: self
+                .folders
+                .into_iter()
+                .map(|Folder { mode, path, .. }| FolderSpec { mode, path })
+                .collect(),
+            mountpoint: Some(self.attachment.mountpoint.clone()),
+        };
+        let view = Arc::new(View::open(spec, beneath)?);
+        view.watch(WATCH);
+        let options = mount::Options {
+            allow_other: self.attachment.allow_other,
+        };
+        let service = Service::new(view, options)
+            .with_context(|| format!("cannot open {}", primary.display()))?;
+        let about = About {
+            workspace: Some(self.workspace.id).filter(|id| !id.is_empty()),
+            primary,
+            log: self.log.to_string(),
+        };
+        serve(Arc::new(service), &self.attachment, &about, caller)?;
+        Ok(())
+    }
+}
+
+impl Arguments {
+    /// The options of every `-o`, and what to warn of.
+    fn read_options(&self) -> anyhow::Result<(MountOptions, Vec<String>)> {
+        let mut options = MountOptions::default();
+        let mut warnings = Vec::new();
+        for text in &self.options {
+            if self.sloppy {
+                let left_out = options.add_sloppily(text)?;
+                warnings.extend(
+                    left_out
+                        .iter()
+                        .map(|o| format!("unknown mount option `{o}` is left out")),
+                );
+            } else {
+                options.add(text)?;
+            }
+        }
+        options.no_archive |= self.no_archive;
+        Ok((options, warnings))
+    }
+}
+
+/// What a workspace is called: its id, or its path.
+fn name_of(workspace: &Workspace) -> OsString {
+    if workspace.id.is_empty() {
+        workspace.path.clone().into()
+    } else {
+        workspace.id.clone().into()
+    }
+}
+
+/// Also when a dead mount is there, which can be told nothing of.
+fn is_mount_or_directory(path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}

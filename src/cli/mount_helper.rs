@@ -1,0 +1,196 @@
+//! `mount.fuse.xpmfs`: the program as mount(8) calls it, for `mount -t fuse.xpmfs`, `/etc/fstab`, autofs and systemd.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::daemon::options::escape;
+
+/// The names under which mount(8) calls us.
+const NAMES: [&str; 2] = ["mount.fuse.xpmfs", "mount.xpmfs"];
+
+/// Sources that name no workspace: it is in the options then.
+const NO_SOURCE: [&str; 3] = ["none", "xpmfs", "-"];
+
+/// The program's arguments as `xpmfs` takes them: mount(8)'s are translated to those of `xpmfs mount`, others stay.
+///
+/// The source is a workspace's id, or the absolute path of one. `None` for a rehearsal (`-f`).
+///
+/// # Errors
+///
+/// What is not understood, with the usage.
+pub fn arguments(
+    given: impl IntoIterator<Item = OsString>,
+) -> Result<Option<Vec<OsString>>, String> {
+    let mut given = given.into_iter();
+    let program = given.next().unwrap_or_else(|| "xpmfs".into());
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    if !NAMES.iter().any(|known| name == *known) {
+        return Ok(Some(std::iter::once(program).chain(given).collect()));
+    }
+    translate(given).map_err(|why| {
+        format!(
+            "{}: {why}\nUsage: {0} SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS] [-t TYPE]; SOURCE is a workspace's id or its absolute path",
+            name.to_string_lossy()
+        )
+    })
+}
+
+fn translate(given: impl Iterator<Item = OsString>) -> Result<Option<Vec<OsString>>, String> {
+    let mut given = given;
+    let mut places = Vec::new();
+    let mut translated: Vec<OsString> = vec!["xpmfs".into(), "mount".into()];
+    let mut options = Vec::new();
+    while let Some(argument) = given.next() {
+        match argument.to_str() {
+            Some("-o") => options.push(given.next().ok_or("-o needs options")?),
+            // The type can only be ours.
+            Some("-t") => drop(given.next()),
+            Some("-N") => {
+                return Err("mount namespaces (-N) are not supported: use nsenter(1)".into());
+            }
+            Some("--in-background") => translated.push(argument),
+            Some(flags) if flags.starts_with('-') && flags.len() > 1 => {
+                for flag in flags.chars().skip(1) {
+                    match flag {
+                        'f' => return Ok(None),
+                        's' => translated.push("--sloppy".into()),
+                        'v' => translated.push("--verbose".into()),
+                        // No /etc/mtab is written anyway.
+                        'n' => {}
+                        _ => return Err(format!("unknown option {flags}")),
+                    }
+                }
+            }
+            _ => places.push(argument),
+        }
+    }
+    let [source, mountpoint] =
+        <[OsString; 2]>::try_from(places).map_err(|_| "expected a source and a mount point")?;
+    if Path::new(&source).is_absolute() {
+        translated.extend(["--workdir".into(), source.clone()]);
+    } else if !NO_SOURCE.iter().any(|none| source == *none) {
+        translated.extend(["--workspace".into(), source.clone()]);
+    }
+    // What is in fstab is what the tables of mounts show. The options may say otherwise, as they come later.
+    let mut shown = OsString::from("fsname=");
+    shown.push(escape(&source));
+    for option in std::iter::once(shown).chain(options) {
+        translated.extend(["-o".into(), option]);
+    }
+    translated.extend(["--".into(), mountpoint]);
+    Ok(Some(translated))
+}
+
+/// How this process starts itself again: the arguments after the program's name, as `xpmfs` takes them.
+#[must_use]
+pub(super) fn own_arguments() -> Vec<OsString> {
+    // They were understood once already.
+    let given = arguments(std::env::args_os()).ok().flatten();
+    given.unwrap_or_default().into_iter().skip(1).collect()
+}
+
+/// Puts `flag` among arguments, where it is not taken for a path.
+pub(super) fn with_flag(mut arguments: Vec<OsString>, flag: &str) -> Vec<OsString> {
+    let end = arguments
+        .iter()
+        .position(|argument| argument == OsStr::new("--"))
+        .unwrap_or(arguments.len());
+    arguments.insert(end, flag.into());
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[&str]) -> Result<Option<Vec<OsString>>, String> {
+        arguments(given.iter().map(OsString::from))
+    }
+
+    fn expect(given: &[&str], translated: &[&str]) {
+        let translated: Vec<OsString> = translated.iter().map(OsString::from).collect();
+        assert_eq!(read(given), Ok(Some(translated)));
+    }
+
+    #[test]
+    fn mounts_arguments_become_ours() {
+        expect(
+            &[
+                "/sbin/mount.fuse.xpmfs",
+                "nlp",
+                "/mnt/n,lp",
+                "-sn",
+                "-o",
+                "rw,ro",
+                "-t",
+                "fuse.xpmfs",
+            ],
+            &[
+                "xpmfs",
+                "mount",
+                "--sloppy",
+                "--workspace",
+                "nlp",
+                "-o",
+                "fsname=nlp",
+                "-o",
+                "rw,ro",
+                "--",
+                "/mnt/n,lp",
+            ],
+        );
+        expect(
+            &["mount.xpmfs", "/a,b", "/m", "-v"],
+            &[
+                "xpmfs",
+                "mount",
+                "--verbose",
+                "--workdir",
+                "/a,b",
+                "-o",
+                r"fsname=/a\,b",
+                "--",
+                "/m",
+            ],
+        );
+        expect(
+            &["mount.xpmfs", "none", "/m", "-o", "workspace=x"],
+            &[
+                "xpmfs",
+                "mount",
+                "-o",
+                "fsname=none",
+                "-o",
+                "workspace=x",
+                "--",
+                "/m",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_rehearsal_does_nothing_and_nonsense_is_refused() {
+        assert_eq!(read(&["mount.xpmfs", "nlp", "/m", "-f"]), Ok(None));
+        for wrong in [
+            &["nlp"][..],
+            &["nlp", "/m", "/n"],
+            &["nlp", "/m", "-x"],
+            &["nlp", "/m", "-o"],
+        ] {
+            let given: Vec<&str> = std::iter::once("mount.fuse.xpmfs")
+                .chain(wrong.iter().copied())
+                .collect();
+            assert!(read(&given).unwrap_err().contains("Usage"));
+        }
+    }
+
+    #[test]
+    fn under_its_own_name_the_program_takes_arguments_as_they_are() {
+        expect(
+            &["/usr/bin/xpmfs", "-f", "status"],
+            &["/usr/bin/xpmfs", "-f", "status"],
+        );
+        let with = with_flag(vec!["mount".into(), "--".into(), "/m".into()], "--x");
+        assert_eq!(with, ["mount", "--x", "--", "/m"]);
+    }
+}

@@ -1,0 +1,279 @@
+//! `xpmfs status`.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Global, Select, table};
+use crate::daemon::health::Health;
+use crate::daemon::inventory::{self, Mounted, Place};
+use crate::daemon::unmount::find;
+use crate::settings::{Settings, Workspace};
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Only the mount here
+    #[arg(conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    mountpoint: Option<PathBuf>,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+}
+
+/// What is listed.
+#[derive(Debug, Serialize)]
+struct Status {
+    mounts: Vec<MountStatus>,
+    /// Workspaces of the settings that are not mounted.
+    workspaces: Vec<WorkspaceStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct MountStatus {
+    mountpoint: String,
+    workspace: Option<String>,
+    primary: Option<String>,
+    /// `ok`, `dead`, `does not answer`, `of another user`
+    state: &'static str,
+    advice: Option<String>,
+    pid: Option<i32>,
+    /// RFC 3339.
+    since: Option<String>,
+    read_only: bool,
+    log: Option<String>,
+    locations: Vec<Place>,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkspaceStatus {
+    workspace: String,
+    primary: String,
+    locations: Vec<Place>,
+}
+
+/// Prints mounts and folders, and workspaces of the settings that are not mounted.
+///
+/// # Errors
+///
+/// The settings or the table of mounts cannot be read, or what was asked for is not there.
+pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let status = gather(arguments, global)?;
+    let mut out = std::io::stdout().lock();
+    if global.json {
+        serde_json::to_writer_pretty(&mut out, &status)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", status.text())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
+    if let Some(mountpoint) = &arguments.mountpoint {
+        let mounted = inventory::ask(find(mountpoint)?);
+        return Ok(Status {
+            mounts: vec![MountStatus::of(&mounted)],
+            workspaces: Vec::new(),
+        });
+    }
+    let settings = Settings::load(global.settings.as_deref())?;
+    let mut mounts = inventory::take()?;
+    let mut workspaces: Vec<Workspace> = settings.workspaces.clone();
+    if arguments.select.is_given() {
+        let chosen = settings.select(&arguments.select.selection())?;
+        mounts.retain(|mounted| shows(mounted, &chosen));
+        workspaces = vec![chosen];
+    }
+    workspaces.retain(|workspace| {
+        !workspace.is_remote() && !mounts.iter().any(|mounted| shows(mounted, workspace))
+    });
+    let mut seen = HashSet::new();
+    workspaces.retain(|workspace| seen.insert(workspace.path.clone()));
+    Ok(Status {
+        mounts: mounts.iter().map(MountStatus::of).collect(),
+        workspaces: workspaces
+            .iter()
+            .map(|workspace| WorkspaceStatus::of(&settings, workspace))
+            .collect(),
+    })
+}
+
+fn shows(mounted: &Mounted, workspace: &Workspace) -> bool {
+    let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
+    mounted.shows(id, &workspace.path)
+}
+
+impl MountStatus {
+    fn of(mounted: &Mounted) -> Self {
+        let Mounted {
+            mount,
+            health,
+            identity,
+            service,
+        } = mounted;
+        let place = mount.mountpoint.display();
+        let (state, pid, advice) = match health {
+            Health::Serving { pid } => ("ok", *pid, None),
+            Health::Dead => (
+                "dead",
+                None,
+                Some(format!(
+                    "its daemon was killed: `xpmfs umount {place}` clears it, or mount again"
+                )),
+            ),
+            Health::Silent { pid } => (
+                "does not answer",
+                *pid,
+                Some(format!(
+                    "see its log; `xpmfs umount --lazy {place}` detaches it"
+                )),
+            ),
+            Health::Foreign => ("of another user", None, None),
+        };
+        let identity = identity.as_ref();
+        let since = identity.and_then(|identity| jiff::Timestamp::from_second(identity.since).ok());
+        let locations = service
+            .as_ref()
+            .and_then(|service| service.get("locations"));
+        Self {
+            mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
+            workspace: identity
+                .and_then(|identity| identity.workspace.clone())
+                .or_else(|| {
+                    // All that is left of a dead one is its name.
+                    let source = mount.source.to_string_lossy();
+                    (identity.is_none()).then(|| source.into_owned())
+                }),
+            primary: identity.map(|identity| identity.primary.to_string_lossy().into_owned()),
+            state,
+            advice,
+            pid,
+            since: since.map(|since| since.to_string()),
+            read_only: mount.is_read_only(),
+            log: identity.map(|identity| identity.log.clone()),
+            locations: locations.map(places).unwrap_or_default(),
+        }
+    }
+}
+
+/// What a daemon tells of its locations; one that is not understood is left out.
+fn places(told: &Value) -> Vec<Place> {
+    let told = told.as_array().map(Vec::as_slice).unwrap_or_default();
+    told.iter()
+        .filter_map(|place| serde_json::from_value(place.clone()).ok())
+        .collect()
+}
+
+impl WorkspaceStatus {
+    fn of(settings: &Settings, workspace: &Workspace) -> Self {
+        let mut asked = vec![("primary".to_owned(), workspace.path.clone())];
+        let folders = settings.folders_of(workspace);
+        asked.extend(
+            folders
+                .into_iter()
+                .map(|folder| (folder.mode.to_string(), folder.path)),
+        );
+        Self {
+            workspace: workspace.id.clone(),
+            primary: workspace.path.to_string_lossy().into_owned(),
+            locations: inventory::look_at(asked),
+        }
+    }
+}
+
+impl Status {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if self.mounts.is_empty() {
+            text.push_str("Nothing is mounted.\n");
+        } else {
+            let mut table = table::plain(&["WORKSPACE", "MOUNTPOINT", "STATE", "PID", "SINCE", ""]);
+            for mount in &self.mounts {
+                table.add_row([
+                    mount
+                        .workspace
+                        .as_deref()
+                        .or(mount.primary.as_deref())
+                        .unwrap_or_default(),
+                    &in_place(mount),
+                    mount.state,
+                    &mount.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+                    mount.since.as_deref().unwrap_or_default(),
+                    if mount.read_only { "read-only" } else { "" },
+                ]);
+            }
+            text.push_str(&table::text(&table));
+        }
+        for mount in &self.mounts {
+            if let Some(advice) = &mount.advice {
+                let _ = writeln!(text, "\n{}: {advice}", mount.mountpoint);
+            }
+            locations(&mut text, &mount.mountpoint, &mount.locations);
+        }
+        for workspace in &self.workspaces {
+            let title = format!("{} (not mounted)", workspace.workspace);
+            locations(&mut text, &title, &workspace.locations);
+        }
+        text
+    }
+}
+
+fn in_place(mount: &MountStatus) -> String {
+    if mount.primary.as_ref() == Some(&mount.mountpoint) {
+        format!("{} (in place)", mount.mountpoint)
+    } else {
+        mount.mountpoint.clone()
+    }
+}
+
+fn locations(text: &mut String, title: &str, places: &[Place]) {
+    if places.is_empty() {
+        return;
+    }
+    let mut table = table::plain(&["MODE", "PATH", "STATE", "FREE", "SIZE"]);
+    for place in places {
+        table.add_row([
+            place.mode.as_str(),
+            &Path::new(&place.path).display().to_string(),
+            &place.state,
+            &place.free.map(size).unwrap_or_default(),
+            &place.total.map(size).unwrap_or_default(),
+        ]);
+    }
+    let _ = write!(text, "\n{title}\n{}", table::text(&table));
+}
+
+/// Bytes for a person, in powers of 1024.
+fn size(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if amount < 1024.0 {
+            return format!(
+                "{amount:.*} {unit}",
+                usize::from(amount < 10.0 && unit != "B")
+            );
+        }
+        amount /= 1024.0;
+    }
+    format!("{amount:.1} PiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_for_a_person() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(500 << 30), "500 GiB");
+        assert_eq!(size(3 << 50), "3.0 PiB");
+    }
+}

@@ -1,0 +1,99 @@
+//! `xpmfs umount`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{Global, Select};
+use crate::daemon::attach::How;
+use crate::daemon::inventory;
+use crate::daemon::mounts::Mount;
+use crate::daemon::unmount::{Unmounted, find, unmount};
+use crate::settings::Settings;
+
+/// What to unmount, and how.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The mount point [default: the workspace's own directory, or the only place where it is mounted]
+    #[arg(conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    mountpoint: Option<PathBuf>,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+    /// Detach at once, also when it is in use; what is open is served until it is closed
+    #[arg(short, long)]
+    lazy: bool,
+    /// Wait until everything that is to be archived has been
+    #[arg(long, conflicts_with = "lazy")]
+    drain: bool,
+}
+
+/// Unmounts, and returns when the daemon has ended.
+///
+/// # Errors
+///
+/// What is still mounted, why, and what to do.
+pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let mount = arguments.find(global)?;
+    let how = if arguments.lazy {
+        How::Lazy
+    } else {
+        How::Clean
+    };
+    let mountpoint = mount.mountpoint.display();
+    match unmount(&mount, how)? {
+        Unmounted::Ended => {}
+        Unmounted::WasDead => {
+            tracing::warn!(
+                "{mountpoint} was dead, as its daemon had been killed: it is cleared away"
+            );
+        }
+        Unmounted::StillServing { pid } => {
+            let process =
+                pid.map_or_else(|| "its daemon".to_owned(), |pid| format!("process {pid}"));
+            tracing::warn!(
+                "{mountpoint} is unmounted here, but {process} may go on serving what is still open, or another mount namespace"
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn find(&self, global: &Global) -> anyhow::Result<Mount> {
+        if let Some(mountpoint) = &self.mountpoint {
+            return Ok(find(mountpoint)?);
+        }
+        let settings = Settings::load(global.settings.as_deref())?;
+        let workspace = settings.select(&self.select.selection())?;
+        if let Ok(mount) = find(&workspace.path) {
+            return Ok(mount);
+        }
+        let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
+        let mut mounts: Vec<Mount> = inventory::take()?
+            .into_iter()
+            .filter(|mounted| mounted.shows(id, &workspace.path))
+            .map(|mounted| mounted.mount)
+            .collect();
+        let name = id.map_or_else(|| workspace.path.display().to_string(), str::to_owned);
+        match (mounts.pop(), mounts.as_slice()) {
+            (Some(mount), []) => Ok(mount),
+            (None, _) => {
+                bail!("the workspace {name} is not mounted: `xpmfs status` lists all mounts")
+            }
+            (Some(last), others) => {
+                let places: Vec<String> = others
+                    .iter()
+                    .chain([&last])
+                    .map(|mount| mount.mountpoint.display().to_string())
+                    .collect();
+                bail!(
+                    "the workspace {name} is mounted at {}: say which one, `xpmfs umount MOUNTPOINT`",
+                    places.join(" and ")
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The options of `-o`, as mount(8) has them.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use crate::settings::Folder;
+
+/// What `-o` asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MountOptions {
+    /// `ro`, unless a later `rw` takes it back.
+    pub read_only: bool,
+    /// `dev`
+    pub dev: bool,
+    /// `suid`
+    pub suid: bool,
+    /// `noexec`
+    pub noexec: bool,
+    /// `noatime`
+    pub noatime: bool,
+    /// `allow_other`
+    pub allow_other: bool,
+    /// `default_permissions`
+    pub default_permissions: bool,
+    /// `fsname=`: what tables of mounts show as the source.
+    pub source: Option<OsString>,
+    /// `workspace=`: an id of the settings.
+    pub workspace: Option<String>,
+    /// `settings=`: the settings file.
+    pub settings: Option<PathBuf>,
+    /// `folder=MODE:PATH`, any number of times.
+    pub folders: Vec<Folder>,
+    /// `log=`: the log file.
+    pub log: Option<PathBuf>,
+    /// `no_archive`
+    pub no_archive: bool,
+}
+
+/// Why options are not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// No such option.
+    #[error("unknown mount option `{option}`{}", nearest(.option))]
+    Unknown {
+        /// What was given.
+        option: String,
+    },
+    /// Known, but not to be had.
+    #[error("the mount option `{option}` is not supported: {advice}")]
+    Unsupported {
+        /// What was given.
+        option: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Its value is missing or wrong.
+    #[error("the mount option `{option}` has a wrong value: {why}")]
+    Value {
+        /// What was given.
+        option: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// All options, for the nearest one to what was mistyped.
+const KNOWN: [&str; 32] = [
+    "ro",
+    "rw",
+    "dev",
+    "nodev",
+    "suid",
+    "nosuid",
+    "exec",
+    "noexec",
+    "atime",
+    "noatime",
+    "relatime",
+    "allow_other",
+    "default_permissions",
+    "fsname",
+    "subtype",
+    "workspace",
+    "settings",
+    "folder",
+    "log",
+    "no_archive",
+    "auto",
+    "noauto",
+    "user",
+    "users",
+    "nouser",
+    "owner",
+    "group",
+    "_netdev",
+    "nofail",
+    "defaults",
+    "comment",
+    "nousers",
+];
+
+/// What is for mount(8), fstab and systemd, and nothing to us.
+const IGNORED: [&str; 13] = [
+    "auto", "noauto", "user", "users", "nouser", "nousers", "owner", "group", "_netdev", "nofail",
+    "defaults", "relatime", "comment",
+];
+
+impl MountOptions {
+    /// Reads one `-o`: options with commas between them; a backslash takes the next byte as it is. Later options
+    /// override earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// The first option that is not understood.
+    pub fn add(&mut self, text: &OsStr) -> Result<(), OptionError> {
+        split(text)
+            .iter()
+            .filter(|option| !option.is_empty())
+            .try_for_each(|option| self.set(option))
+    }
+
+    /// Reads one `-o` and leaves out what is unknown (mount(8)'s `-s`). Gives what was left out.
+    ///
+    /// # Errors
+    ///
+    /// A known option with a wrong value, or one that is not supported.
+    pub fn add_sloppily(&mut self, text: &OsStr) -> Result<Vec<String>, OptionError> {
+        let mut left_out = Vec::new();
+        for option in split(text).iter().filter(|option| !option.is_empty()) {
+            match self.set(option) {
+                Err(OptionError::Unknown { option }) => left_out.push(option),
+                set => set?,
+            }
+        }
+        Ok(left_out)
+    }
+
+    fn set(&mut self, option: &[u8]) -> Result<(), OptionError> {
+        let (name, value) = match option.iter().position(|byte| *byte == b'=') {
+            Some(at) => {
+                let (name, value) = option.split_at(at);
+                (name, value.get(1..).filter(|value| !value.is_empty()))
+            }
+            None => (option, None),
+        };
+        let shown = String::from_utf8_lossy(name).into_owned();
+        match shown.as_str() {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "dev" => self.dev = true,
+            "nodev" => self.dev = false,
+            "suid" => self.suid = true,
+            "nosuid" => self.suid = false,
+            "exec" => self.noexec = false,
+            "noexec" => self.noexec = true,
+            "atime" => self.noatime = false,
+            "noatime" => self.noatime = true,
+            "allow_other" => self.allow_other = true,
+            "default_permissions" => self.default_permissions = true,
+            "no_archive" => self.no_archive = true,
+            "allow_root" => {
+                return Err(OptionError::Unsupported {
+                    option: shown,
+                    advice: "use `allow_other`, which lets root in among the others, or leave it out",
+                });
+            }
+            "subtype" if value.is_some_and(|value| value != b"xpmfs") => {
+                return Err(OptionError::Value {
+                    option: shown,
+                    why: "the type is always fuse.xpmfs".into(),
+                });
+            }
+            "subtype" => {}
+            "fsname" | "workspace" | "settings" | "folder" | "log" => {
+                self.set_value(&shown, value)?;
+            }
+            ignored if IGNORED.contains(&ignored) || ignored.starts_with("x-") => {}
+            _ => return Err(OptionError::Unknown { option: shown }),
+        }
+        Ok(())
+    }
+
+    fn set_value(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), OptionError> {
+        let wrong = |why: String| OptionError::Value {
+            option: name.to_owned(),
+            why,
+        };
+        let value = value.ok_or_else(|| wrong(format!("write {name}=VALUE")))?;
+        let value = OsString::from_vec(value.to_vec());
+        let text = value.to_string_lossy().into_owned();
+        match name {
+            "fsname" => self.source = Some(value),
+            "workspace" => self.workspace = Some(text),
+            "settings" => self.settings = Some(value.into()),
+            "log" => self.log = Some(value.into()),
+            _ => self.folders.push(folder(&value).map_err(wrong)?),
+        }
+        Ok(())
+    }
+}
+
+/// Reads `MODE:PATH`; the path may be any bytes.
+///
+/// # Errors
+///
+/// What is wrong, as a sentence.
+pub fn folder(text: &OsStr) -> Result<Folder, String> {
+    if let Some(text) = text.to_str() {
+        return text.parse();
+    }
+    let bytes = text.as_bytes();
+    let at = bytes.iter().position(|byte| *byte == b':').unwrap_or(0);
+    let (mode, path) = bytes.split_at(at);
+    // Reading it with a path of no meaning finds what is wrong with the rest.
+    let shape: Folder = format!("{}:/", String::from_utf8_lossy(mode)).parse()?;
+    let path = OsStr::from_bytes(path.get(1..).unwrap_or_default());
+    Ok(Folder::new(shape.mode, path))
+}
+
+/// The options of one `-o`, without the backslashes.
+fn split(text: &OsStr) -> Vec<Vec<u8>> {
+    let mut options = vec![Vec::new()];
+    let mut bytes = text.as_bytes().iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b',' => options.push(Vec::new()),
+            _ => {
+                let taken = if byte == b'\\' {
+                    bytes.next().copied().unwrap_or(byte)
+                } else {
+                    byte
+                };
+                if let Some(option) = options.last_mut() {
+                    option.push(taken);
+                }
+            }
+        }
+    }
+    options
+}
+
+/// Makes `value` one that [`split`] gives back whole.
+#[must_use]
+pub fn escape(value: &OsStr) -> OsString {
+    let mut escaped = Vec::with_capacity(value.len());
+    for &byte in value.as_bytes() {
+        if matches!(byte, b',' | b'\\') {
+            escaped.push(b'\\');
+        }
+        escaped.push(byte);
+    }
+    OsString::from_vec(escaped)
+}
+
+fn nearest(option: &str) -> String {
+    KNOWN
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(option, known), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map_or_else(String::new, |(_, known)| {
+            format!("; did you mean `{known}`?")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Mode;
+
+    fn read(text: &str) -> Result<MountOptions, OptionError> {
+        let mut options = MountOptions::default();
+        options.add(OsStr::new(text)).map(|()| options)
+    }
+
+    #[test]
+    fn the_usual_options_are_read_and_the_last_one_counts() {
+        let options =
+            read("ro,rw,noexec,suid,nosuid,dev,noatime,allow_other,nofail,x-systemd.automount,,comment=hi").unwrap();
+        assert_eq!(
+            options,
+            MountOptions {
+                noexec: true,
+                dev: true,
+                noatime: true,
+                allow_other: true,
+                ..MountOptions::default()
+            }
+        );
+    }
+
+    #[test]
+    fn our_own_options_take_values_with_commas() {
+        let options =
+            read(r"workspace=nlp,settings=/a\,b.yaml,folder=use:/x\,y,folder=backup:/z,log=/l,no_archive,fsname=n\\p").unwrap();
+        assert_eq!(options.workspace.as_deref(), Some("nlp"));
+        assert_eq!(options.settings, Some("/a,b.yaml".into()));
+        assert_eq!(
+            options.folders,
+            [
+                Folder::new(Mode::Use, "/x,y"),
+                Folder::new(Mode::Backup, "/z")
+            ]
+        );
+        assert_eq!(options.source, Some("n\\p".into()));
+        assert!(options.no_archive);
+        assert_eq!(escape(OsStr::new("a,b\\c")), r"a\,b\\c");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_said_with_what_to_write_instead() {
+        for (text, advice) in [
+            ("alow_other", "did you mean `allow_other`?"),
+            ("noexce", "did you mean `noexec`?"),
+            ("allow_root", "use `allow_other`"),
+            ("subtype=other", "fuse.xpmfs"),
+            ("workspace", "workspace=VALUE"),
+            ("folder=keep:/x", "use"),
+            ("folder=/x", "MODE:PATH"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(advice), "{text}: {error}");
+        }
+        assert_eq!(
+            MountOptions::default().add_sloppily(OsStr::new("zorp,ro")),
+            Ok(vec!["zorp".into()])
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_no_text_keeps_its_bytes() {
+        let path = OsStr::from_bytes(b"/a\xff");
+        let text = OsStr::from_bytes(b"move:/a\xff");
+        assert_eq!(folder(text), Ok(Folder::new(Mode::Move, path)));
+        assert!(folder(OsStr::from_bytes(b"keep:/a\xff")).is_err());
+    }
+}

@@ -1,0 +1,532 @@
+//! The life of a mount with a file system of one file: attaching, detaching, dying, in the foreground and in the
+//! background, as root and as an ordinary user through `fusermount3`.
+
+mod one_file;
+mod stage;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use stage::{LIMIT, Stage, Who, as_everybody, is_root, sentence};
+use xpmfs::daemon::control::{self, Client};
+use xpmfs::daemon::deadline::wait_until;
+use xpmfs::daemon::health::{self, Health};
+use xpmfs::daemon::mounts;
+
+/// No test: the processes on stage come in here.
+#[test]
+#[ignore = "played by the other tests"]
+fn a_player() {
+    stage::player();
+}
+
+#[test]
+fn a_mount_is_of_our_type_shows_its_files_and_ends_with_its_daemon() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let mut daemon = stage.serve(&mountpoint);
+        let mount = daemon.mount().expect("a mount");
+        assert_eq!(mount.fs_type, "fuse.xpmfs");
+        assert_eq!(mount.source, "test,\\ one", "{:?}", stage.who);
+        assert!(mount.options.contains("nosuid") && mount.options.contains("nodev"));
+        let read = stage.play("read", &mountpoint);
+        assert!(read.status.success(), "{}", sentence(&read));
+        let umount = stage.play("umount", &mountpoint);
+        assert!(
+            umount.status.success(),
+            "{:?}: {}",
+            stage.who,
+            sentence(&umount)
+        );
+        assert!(sentence(&umount).contains("Ended"), "{}", sentence(&umount));
+        assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
+        assert!(daemon.mount().is_none());
+        // And again, as nothing was left behind.
+        let mut daemon = stage.serve(&mountpoint);
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
+        assert!(daemon.mount().is_none());
+    });
+}
+
+#[test]
+fn options_reach_the_kernel() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let settings = [("XPMFS_TEST_READ_ONLY", "1"), ("XPMFS_TEST_NOEXEC", "1")];
+        let daemon = stage.serve_with(&mountpoint, &settings);
+        let mount = daemon.mount().expect("a mount");
+        assert!(
+            mount.is_read_only() && mount.options.contains("noexec"),
+            "{mount:?}"
+        );
+    });
+}
+
+#[test]
+fn strange_mount_points_are_mounted_on_and_found_again() {
+    as_everybody(|stage| {
+        for name in [
+            &b"with space, comma \\ backslash\tand tab"[..],
+            b"new\nline",
+            b"not \xff\xfe UTF-8",
+            "Prüfung #1 \\040".as_bytes(),
+        ] {
+            let mountpoint = stage.directory(OsStr::from_bytes(name));
+            let mut daemon = stage.serve(&mountpoint);
+            assert!(daemon.mount().is_some(), "{mountpoint:?}");
+            let umount = stage.play("umount", &mountpoint);
+            assert!(
+                umount.status.success(),
+                "{mountpoint:?}: {}",
+                sentence(&umount)
+            );
+            assert_eq!(daemon.ended(), Some(0), "{mountpoint:?}");
+        }
+    });
+}
+
+#[test]
+fn a_second_mount_at_the_same_place_is_refused_and_names_the_first() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let daemon = stage.serve(&mountpoint);
+        let again = stage.play("serve", &mountpoint);
+        assert_eq!(again.status.code(), Some(1));
+        let said = sentence(&again);
+        assert!(
+            said.contains(&format!("process {}", daemon.child.id())),
+            "{said}"
+        );
+        assert!(said.contains("xpmfs umount"), "{said}");
+        assert!(daemon.mount().is_some());
+    });
+}
+
+#[test]
+fn a_dead_mount_is_cleared_by_the_next() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let mut daemon = stage.serve(&mountpoint);
+        daemon.child.kill().unwrap();
+        assert_eq!(daemon.ended(), None);
+        assert!(daemon.mount().is_some(), "a dead mount");
+        let status = stage.play("status", &mountpoint);
+        assert!(
+            sentence(&status).starts_with("Dead"),
+            "{}",
+            sentence(&status)
+        );
+        let mut next = stage.serve(&mountpoint);
+        assert!(
+            next.log().contains("cleared a dead mount"),
+            "{}",
+            next.log()
+        );
+        let alive = stage.play("status", &mountpoint);
+        assert!(
+            sentence(&alive).starts_with("Serving"),
+            "{}",
+            sentence(&alive)
+        );
+        // A dead mount is also taken away by unmounting.
+        next.child.kill().unwrap();
+        assert_eq!(next.ended(), None);
+        let umount = stage.play("umount", &mountpoint);
+        assert!(umount.status.success(), "{}", sentence(&umount));
+        assert!(
+            sentence(&umount).contains("WasDead"),
+            "{}",
+            sentence(&umount)
+        );
+        assert!(next.mount().is_none());
+    });
+}
+
+#[test]
+fn a_mount_in_use_stays_and_who_uses_it_is_named() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let mut daemon = stage.serve(&mountpoint);
+        // Held by a process of the same user: `sh` opens, tells, and waits for its input to end.
+        let mut holder = holder(stage, &mountpoint);
+        let refused = stage.play("umount", &mountpoint);
+        let said = sentence(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("is in use") && said.contains("--lazy"),
+            "{said}"
+        );
+        assert!(said.contains("(sh): open file"), "{said}");
+        assert!(daemon.mount().is_some());
+        // A signal detaches, and what is open is served on.
+        daemon.signal(Signal::TERM);
+        assert!(wait_until(LIMIT, || daemon.mount().is_none()));
+        assert!(wait_until(LIMIT, || daemon.log().contains("was in use")));
+        assert!(daemon.child.try_wait().unwrap().is_none());
+        drop(holder.stdin.take());
+        let read = holder.wait_with_output().unwrap();
+        assert_eq!(read.stdout, [b"open\n", one_file::CONTENT].concat());
+        assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let mut daemon = stage.serve(&mountpoint);
+        let mut holder = holder(stage, &mountpoint);
+        daemon.signal(Signal::INT);
+        assert!(wait_until(LIMIT, || daemon.log().contains("was in use")));
+        daemon.signal(Signal::INT);
+        assert_eq!(daemon.ended(), Some(130), "{}", daemon.log());
+        assert!(daemon.mount().is_none());
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_lazy_unmount_does_not_wait_for_open_files() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let mut daemon = stage.serve(&mountpoint);
+        let mut holder = holder(stage, &mountpoint);
+        let lazily = stage.play("umount-lazily", &mountpoint);
+        assert!(
+            sentence(&lazily).contains("StillServing"),
+            "{}",
+            sentence(&lazily)
+        );
+        assert!(daemon.mount().is_none());
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
+    });
+}
+
+#[test]
+fn a_connection_that_is_broken_off_leaves_no_mount() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root may break off a connection");
+        return;
+    }
+    let stage = Stage::new(Who::Root);
+    let mountpoint = stage.directory("mnt");
+    let mut daemon = stage.serve(&mountpoint);
+    let device = daemon.mount().unwrap().device;
+    let abort = format!("/sys/fs/fuse/connections/{}/abort", device.minor);
+    if fs::write(&abort, "1").is_err() {
+        eprintln!("SKIPPED: {abort} is not there (fusectl is not mounted)");
+        return;
+    }
+    daemon.ended();
+    assert!(daemon.mount().is_none());
+}
+
+#[test]
+fn the_control_socket_tells_of_the_mount_and_hands_out_what_is_beneath() {
+    as_everybody(|stage| {
+        let mountpoint = stage.path("primary");
+        if stage.who == Who::User && is_root() {
+            std::os::unix::fs::chown(&mountpoint, Some(65534), Some(65534)).unwrap();
+        }
+        let mut daemon = stage.serve(&mountpoint);
+        let mount = daemon.mount().unwrap();
+        let mut client = Client::connect(mount.device, mount.owner()).unwrap();
+        assert_eq!(client.pid(), Some(daemon.child.id() as i32));
+        let status = client.request("status").unwrap();
+        assert_eq!(status["workspace"], "one");
+        assert_eq!(status["service"]["files"], 1);
+        let unknown = client.request("dance").unwrap_err().to_string();
+        assert!(
+            unknown.contains("unknown request") && unknown.contains("status"),
+            "{unknown}"
+        );
+        // In place, the path leads into the mount; the descriptor leads beneath it.
+        let beneath = control::beneath(&mountpoint)
+            .unwrap()
+            .expect("a descriptor");
+        let flags = rustix::fs::AtFlags::empty();
+        rustix::fs::statat(&beneath, "beneath", flags).unwrap();
+        drop(beneath);
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
+        assert!(control::beneath(&mountpoint).unwrap().is_none());
+        assert!(Client::connect(mount.device, mount.owner()).is_err());
+    });
+}
+
+#[test]
+fn other_users_are_not_answered() {
+    if !is_root() {
+        eprintln!("SKIPPED: needs root, to be two users");
+        return;
+    }
+    let stage = Stage::new(Who::Root);
+    let mountpoint = stage.directory("mnt");
+    let _daemon = stage.serve(&mountpoint);
+    let stranger = Stage::new(Who::User);
+    let status = stranger.play("status", &mountpoint);
+    assert!(
+        sentence(&status).starts_with("Foreign None"),
+        "{}",
+        sentence(&status)
+    );
+    let umount = stranger.play("umount", &mountpoint);
+    assert!(!umount.status.success());
+    assert!(
+        sentence(&umount).contains("another user"),
+        "{}",
+        sentence(&umount)
+    );
+}
+
+#[test]
+fn a_client_that_says_nothing_does_not_hold_up_the_others() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let daemon = stage.serve(&mountpoint);
+        let mount = daemon.mount().unwrap();
+        let mute: Vec<_> = (0..5)
+            .map(|_| Client::connect(mount.device, mount.owner()).unwrap())
+            .collect();
+        assert!(matches!(
+            health::of(&mount),
+            Health::Serving { pid: Some(_) }
+        ));
+        drop(mute);
+    });
+}
+
+#[test]
+fn a_daemon_that_is_stopped_is_silent_and_holds_nobody_up() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let daemon = stage.serve(&mountpoint);
+        daemon.signal(Signal::STOP);
+        let status = stage.play("status", &mountpoint);
+        assert!(
+            sentence(&status).starts_with("Silent"),
+            "{}",
+            sentence(&status)
+        );
+        let again = stage.play("serve", &mountpoint);
+        assert!(
+            sentence(&again).contains("does not answer"),
+            "{}",
+            sentence(&again)
+        );
+        daemon.signal(Signal::CONT);
+    });
+}
+
+#[test]
+fn in_the_background_the_mount_answers_when_the_command_returns() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let launched = launch(stage, &mountpoint, "");
+        assert!(
+            launched.status.success(),
+            "{:?}: {}",
+            stage.who,
+            sentence(&launched)
+        );
+        let read = stage.play("read", &mountpoint);
+        assert!(read.status.success(), "{}", sentence(&read));
+        let umount = stage.play("umount", &mountpoint);
+        assert!(sentence(&umount).contains("Ended"), "{}", sentence(&umount));
+    });
+}
+
+#[test]
+fn in_the_background_the_daemon_leaves_the_terminal_and_the_session() {
+    let stage = Stage::new(if is_root() { Who::Root } else { Who::User });
+    let mountpoint = stage.directory("mnt");
+    let launched = launch(&stage, &mountpoint, "");
+    let said = sentence(&launched);
+    let pid = said.trim().strip_prefix("pid ").expect(&said);
+    assert_eq!(
+        fs::read_link(format!("/proc/{pid}/cwd"))
+            .unwrap()
+            .as_os_str(),
+        "/"
+    );
+    for descriptor in 0..3 {
+        let link = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap();
+        assert_eq!(link.as_os_str(), "/dev/null");
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session = stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap();
+    assert_eq!(session, pid);
+    stage.play("umount", &mountpoint);
+}
+
+#[test]
+fn in_the_background_failure_is_told_once_in_the_daemons_words() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let failed = launch(stage, &mountpoint, "fail");
+        assert_eq!(failed.status.code(), Some(1));
+        let said = sentence(&failed);
+        assert_eq!(said.matches("on strike").count(), 1, "{said}");
+        assert!(mounts::top_at(&mountpoint).unwrap().is_none());
+        let missing = launch(stage, &stage.path("missing"), "");
+        assert!(
+            sentence(&missing).contains("mkdir -p"),
+            "{}",
+            sentence(&missing)
+        );
+    });
+}
+
+#[test]
+fn in_the_background_a_daemon_that_dies_without_a_word_is_told_of() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let died = launch(stage, &mountpoint, "die");
+        let said = sentence(&died);
+        assert_eq!(died.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("killed by signal 6") && said.contains("the log"),
+            "{said}"
+        );
+        // The dead mount that it has left is cleared.
+        let launched = launch(stage, &mountpoint, "");
+        assert!(launched.status.success(), "{}", sentence(&launched));
+        stage.play("umount", &mountpoint);
+    });
+}
+
+#[test]
+fn in_the_background_a_command_that_is_ended_early_leaves_no_mount() {
+    let stage = Stage::new(if is_root() { Who::Root } else { Who::User });
+    let mountpoint = stage.directory("mnt");
+    // It hangs in the first request, so that the command waits.
+    let mut launching = launch_command(&stage, &mountpoint, "hang").spawn().unwrap();
+    assert!(wait_until(LIMIT, || mounts::top_at(&mountpoint)
+        .unwrap()
+        .is_some()));
+    launching.kill().unwrap();
+    launching.wait().unwrap();
+    assert!(wait_until(LIMIT, || mounts::top_at(&mountpoint)
+        .unwrap()
+        .is_none()));
+}
+
+#[test]
+fn an_unprivileged_user_namespace_mounts_without_the_helper() {
+    let stage = Stage::new(Who::NamespaceRoot);
+    let mountpoint = stage.directory("mnt");
+    let possible = std::process::Command::new("unshare")
+        .args(["-Urm", "true"])
+        .status();
+    if !possible.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no user namespaces here");
+        return;
+    }
+    let mut daemon = stage.serve(&mountpoint);
+    // Only the namespace has it; seen through the daemon's own root.
+    assert!(daemon.mount().is_none());
+    let inside = format!("/proc/{}/root{}", daemon.child.id(), mountpoint.display());
+    let mountinfo = fs::read_to_string(format!("/proc/{}/mountinfo", daemon.child.id())).unwrap();
+    assert!(mountinfo.contains("fuse.xpmfs"), "{inside}: {mountinfo}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_sentence_that_says_what_to_do() {
+    let stage = Stage::new(Who::User);
+    let full = stage.directory("full");
+    fs::write(full.join("x"), "").unwrap();
+    assert!(sentence(&stage.play("serve", &full)).contains("is not empty"));
+    assert!(sentence(&stage.play("serve", &full.join("x"))).contains("not a directory"));
+    assert!(sentence(&stage.play("umount", &full)).contains("no xpmfs mount on"));
+    let fuse_conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    if !fuse_conf
+        .lines()
+        .any(|line| line.trim() == "user_allow_other")
+    {
+        let mountpoint = stage.directory("mnt");
+        let refused = stage
+            .command("serve", &mountpoint)
+            .env("XPMFS_TEST_ALLOW_OTHER", "1")
+            .output()
+            .unwrap();
+        assert!(
+            sentence(&refused).contains("/etc/fuse.conf"),
+            "{}",
+            sentence(&refused)
+        );
+    }
+    if is_root() {
+        let theirs = stage.path("theirs");
+        fs::create_dir(&theirs).unwrap();
+        let refused = stage.play("serve", &theirs);
+        assert!(
+            sentence(&refused).contains("mount elsewhere"),
+            "{}",
+            sentence(&refused)
+        );
+    }
+}
+
+/// A shell that has the mount's file open, until its standard input ends; then it copies the file out.
+fn holder(stage: &Stage, mountpoint: &std::path::Path) -> std::process::Child {
+    let script = "exec 3<\"$0/file\"; echo open; read wait; cat <&3";
+    let mut command = match stage.who {
+        Who::User if is_root() => {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh"]);
+            command
+        }
+        _ => std::process::Command::new("sh"),
+    };
+    let mut child = command
+        .args(["-c", script])
+        .arg(mountpoint)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let opened = wait_until(LIMIT, || {
+        fs::read_link(format!("/proc/{pid}/fd/3")).is_ok_and(|path| path.starts_with(mountpoint))
+    });
+    if !opened {
+        let _ = child.kill();
+        panic!("the shell did not open the file");
+    }
+    child
+}
+
+fn launch_command(
+    stage: &Stage,
+    mountpoint: &std::path::Path,
+    fault: &str,
+) -> std::process::Command {
+    let log = stage.directory(format!(
+        "log-of-{fault}-{}",
+        mountpoint.file_name().unwrap().display()
+    ));
+    let mut command = stage.command("launch", mountpoint);
+    command
+        .env("XPMFS_TEST_LOG", log.join("log"))
+        .env("XPMFS_TEST_FAULT", fault)
+        .stdout(Stdio::null())
+        .stderr(File::create(log.join("stderr")).unwrap());
+    command
+}
+
+fn launch(stage: &Stage, mountpoint: &std::path::Path, fault: &str) -> std::process::Output {
+    launch_command(stage, mountpoint, fault)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap()
+}
