@@ -555,8 +555,11 @@ fn a_read_only_mount_changes_nothing() {
     let mounted = workspace.mount_with(&elsewhere, &["--read-only"]);
     fails(Command::new("touch").arg(elsewhere.join("file")));
     fails(Command::new("rm").arg(mounted.job(TASK, "in-primary").join("train.out")));
-    let lock = File::options().write(true).create(true).truncate(false);
-    let lock = lock.open(mounted.job(TASK, "in-use").join("train.lock"));
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(mounted.job(TASK, "in-use").join("train.lock"));
     assert_eq!(lock.unwrap_err().raw_os_error(), Some(libc::EROFS));
     assert_eq!(
         fs::read_dir(mounted.path().join("jobs").join(TASK))

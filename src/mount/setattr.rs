@@ -104,27 +104,18 @@ fn timespec(time: Option<TimeOrNow>) -> Timespec {
     }
 }
 
-/// Seconds may be negative, nanoseconds never are.
+/// The time that the kernel has sent: seconds, which may be negative, and nanoseconds on top of them.
+///
+/// fuser 0.18 subtracts the nanoseconds of a time before 1970 where they are to be added, so what
+/// lies between it and 1970 are the seconds and nanoseconds as they were sent.
 fn since_epoch(time: SystemTime) -> Timespec {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timespec {
-            tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: after.subsec_nanos().into(),
-        },
-        Err(before) => {
-            let before = before.duration();
-            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Timespec {
-                    tv_sec: -seconds,
-                    tv_nsec: 0,
-                },
-                nanoseconds => Timespec {
-                    tv_sec: -seconds - 1,
-                    tv_nsec: i64::from(1_000_000_000 - nanoseconds),
-                },
-            }
-        }
+    let (sign, distance) = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (1, after),
+        Err(before) => (-1, before.duration()),
+    };
+    Timespec {
+        tv_sec: sign * i64::try_from(distance.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: distance.subsec_nanos().into(),
     }
 }
 
@@ -134,10 +125,10 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn times_before_1970_count_nanoseconds_upwards() {
-        let time = since_epoch(UNIX_EPOCH - Duration::new(1, 250_000_000));
+    fn times_are_what_the_kernel_sent() {
+        let time = since_epoch(UNIX_EPOCH + Duration::new(1, 250_000_000));
+        assert_eq!((time.tv_sec, time.tv_nsec), (1, 250_000_000));
+        let time = since_epoch(UNIX_EPOCH - Duration::new(2, 750_000_000));
         assert_eq!((time.tv_sec, time.tv_nsec), (-2, 750_000_000));
-        let whole = since_epoch(UNIX_EPOCH - Duration::new(3, 0));
-        assert_eq!((whole.tv_sec, whole.tv_nsec), (-3, 0));
     }
 }
