@@ -408,6 +408,13 @@ impl<'e> Decoder<'e> {
             written(&node.value)
         );
         let advice = match &node.value {
+            // 0664 is octal, and so 436.
+            Value::Int(digits) if key == "lock_mode" => {
+                format!(
+                    "put it in quotes: `lock_mode: \"{:04o}\"`",
+                    digits.parse::<u64>().unwrap_or(0o664)
+                )
+            }
             Value::Null => "write a value, or remove the line to have the default".to_owned(),
             Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::Date if expected.text => {
                 format!("put it in quotes: `{key}: \"…\"`")
