@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::compose::{Document, compose};
-use super::decode::Decoder;
 use super::document::Position;
 use super::environment::Environment;
 use super::error::{Error, Finding, Severity};
+use super::expect::Decoder;
 use super::interpolate::{Unset, interpolate};
 use super::model::Settings;
 use super::path;
