@@ -2,6 +2,8 @@
 //!
 //! As root everything is played twice: as root, and as an ordinary user through `fusermount3`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what a test is for
+
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
