@@ -258,7 +258,7 @@ fn nearest(option: &str) -> String {
         .iter()
         .map(|known| (strsim::damerau_levenshtein(option, known), known))
         .min()
-        .filter(|(distance, _)| *distance <= 3)
+        .filter(|(distance, _)| *distance <= 1 + option.len() / 4)
         .map_or_else(String::new, |(_, known)| {
             format!("; did you mean `{known}`?")
         })

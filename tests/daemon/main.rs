@@ -1,6 +1,8 @@
 //! The life of a mount with a file system of one file: attaching, detaching, dying, in the foreground and in the
 //! background, as root and as an ordinary user through `fusermount3`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what a test is for
+
 mod one_file;
 mod stage;
 
