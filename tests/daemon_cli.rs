@@ -428,11 +428,7 @@ fn what_the_machine_lacks_is_named_with_what_to_do() {
             "cp /usr/bin/fusermount3 \"$HELPER\" && chmod 755 \"$HELPER\" && mount --bind \"$HELPER\" /usr/bin/fusermount3",
             "chmod u+s",
         ),
-        (
-            true,
-            "drop='--no-new-privs'",
-            "no_new_privs",
-        ),
+        (true, "drop='--no-new-privs'", "no_new_privs"),
         (
             false,
             "drop='--bounding-set=-sys_admin --inh-caps=-sys_admin'",
