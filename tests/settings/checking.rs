@@ -573,6 +573,11 @@ fn what_is_hostile_is_refused_in_good_time() {
         format!("x: {}", "{a: ".repeat(50_000)),
         "- ".repeat(50_000),
         "? ".repeat(10_000),
+        format!("{}: 5", "a".repeat(5_000_000)),
+        (0..100_000)
+            .map(|n| format!("key-{n}: 1\n"))
+            .collect::<String>()
+            + "server: 5",
     ] {
         let found = findings(&text);
         assert!(
