@@ -240,7 +240,7 @@ fn split(text: &OsStr) -> Vec<Vec<u8>> {
     options
 }
 
-/// Makes `value` one that [`split`] gives back whole.
+/// Makes `value` one that [`MountOptions::add`] gives back whole.
 #[must_use]
 pub fn escape(value: &OsStr) -> OsString {
     let mut escaped = Vec::with_capacity(value.len());
