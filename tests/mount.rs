@@ -617,3 +617,49 @@ fn rights_are_those_of_the_disk() {
     let flags = AtFlags::EACCESS;
     rustix::fs::accessat(CWD, &elsewhere, rustix::fs::Access::WRITE_OK, flags).unwrap();
 }
+
+#[test]
+fn with_allow_other_who_may_write_in_the_workspace_may_lock_archived_jobs() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become somebody else");
+        return;
+    }
+    let workspace = Workspace::new();
+    let archived = workspace.finished("use", TASK, "abc");
+    fs::write(archived.join("train.lock"), "").unwrap();
+    fs::write(archived.join(".lock"), "").unwrap();
+    // A workspace of group 1234, which a member has among the supplementary groups.
+    let primary = workspace.primary();
+    std::os::unix::fs::chown(&primary, None, Some(1234)).unwrap();
+    fs::set_permissions(&primary, fs::Permissions::from_mode(0o775)).unwrap();
+    fs::set_permissions(workspace.top(), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = snapshot(&workspace.folder("use"));
+    let elsewhere = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_with(&elsewhere, &["-o", "allow_other"]);
+    let job = mounted.job(TASK, "abc");
+    let somebody = |groups: &str, script: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=4321", "--regid=4321", groups, "sh", "-ec", script]);
+        command.current_dir("/").env("J", &job);
+        command
+    };
+    let (stranger, member) = ("--clear-groups", "--groups=1234");
+    for script in [
+        ": >> $J/train.lock",
+        ": > $J/new.pid",
+        "mkdir $J/.scheduler",
+        "chmod 600 $J/.lock",
+        "touch $J/train.done",
+    ] {
+        fails(&mut somebody(stranger, script));
+    }
+    assert!(!primary.join(".xpmfs").exists());
+    run(&mut somebody(
+        member,
+        "flock -n $J/train.lock true; echo 1 > $J/new.pid; mkdir $J/.scheduler; cat $J/train.out",
+    ));
+    fails(&mut somebody(stranger, "rm -f $J/new.pid"));
+    fails(&mut somebody(member, "touch $J/train.done"));
+    run(&mut somebody(member, "rm $J/new.pid; ls $J"));
+    assert_eq!(snapshot(&workspace.folder("use")), before);
+}

@@ -100,6 +100,8 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
     Ok(match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // It goes to the log; the person hears it from who waits.
+            log::leave_stderr();
             tracing::error!(target: "xpmfs::daemon", "{error:#}");
             other.failed(&format!("{error:#}"));
             ExitCode::FAILURE

@@ -46,7 +46,7 @@ fn show(path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!(
-        "xpmfs: there is no such file yet; create it, and see docs/settings.md for what it can say"
+        "xpmfs: there is no such file yet: create it with `workspaces:`, and for each an `id` and a `path`"
     );
     Ok(ExitCode::FAILURE)
 }

@@ -232,7 +232,7 @@ impl Parent {
         say(&self.stream, &Word::Failed(reason.to_owned()));
     }
 
-    /// A second handle, to tell of a failure after [`Parent::watch`] has taken the first.
+    /// A second handle, to tell of a failure after `Parent::watch` has taken the first.
     ///
     /// # Errors
     ///

@@ -24,15 +24,17 @@ pub struct Holder {
     pub how: &'static str,
 }
 
-/// The processes that use `mount`, as far as this user may look into them, in the order of their ids.
+/// The processes but this one that use `mount`, as far as this user may look into them, in the order of their ids.
 #[must_use]
 pub fn of(mount: &Mount) -> Vec<Holder> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
+    let own = rustix::process::getpid().as_raw_pid();
     let mut holders: Vec<Holder> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own)
         .filter_map(|pid| holder(pid, mount))
         .collect();
     holders.sort_by_key(|holder| holder.pid);

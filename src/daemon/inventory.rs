@@ -28,17 +28,18 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Whether it shows the workspace with this id or this directory.
+    /// Whether it shows the workspace with this directory. Ids tell nothing while a daemon answers: other settings, and
+    /// other users, have the same ones. Of a dead mount the name is all there is, so `workspace` counts there.
     #[must_use]
     pub fn shows(&self, workspace: Option<&str>, primary: &Path) -> bool {
         let shown = primary.to_string_lossy();
         if let Some(identity) = &self.identity {
-            return identity.primary.to_string_lossy() == shown
-                || (workspace.is_some() && identity.workspace.as_deref() == workspace);
+            return identity.primary.to_string_lossy() == shown;
         }
-        // A dead one has only its place and its name left.
         let source = self.mount.source.to_string_lossy();
-        self.mount.mountpoint == primary || source == shown || Some(source.as_ref()) == workspace
+        self.mount.mountpoint == primary
+            || source == shown
+            || (self.health == Health::Dead && Some(source.as_ref()) == workspace)
     }
 }
 

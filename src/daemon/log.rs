@@ -10,7 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
@@ -81,8 +85,9 @@ fn state_directory() -> PathBuf {
 /// Whether a daemon in the background still has the terminal of who started it.
 static STDERR_IS_OURS: AtomicBool = AtomicBool::new(true);
 
-/// From now on nothing is logged to the terminal that a daemon was started from.
-pub(super) fn leave_stderr() {
+/// From now on nothing is logged to the terminal that a daemon was started from: it has been left, or what is to be said there is
+/// said by another process.
+pub fn leave_stderr() {
     STDERR_IS_OURS.store(false, Ordering::Release);
 }
 
@@ -112,7 +117,12 @@ impl Write for Startup {
 pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
     let log: Box<dyn Layer<Registry> + Send + Sync> = match destination {
         Destination::Terminal => terminal(io::stderr, warnings(verbosity)),
-        Destination::Stderr => terminal(io::stderr, everything(verbosity)),
+        Destination::Stderr => tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(io::stderr)
+            .with_filter(everything(verbosity))
+            .boxed(),
         Destination::Journal => tracing_journald::layer()?
             .with_syslog_identifier("xpmfs".into())
             .with_filter(everything(verbosity))
@@ -141,12 +151,39 @@ where
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
     tracing_subscriber::fmt::layer()
+        .event_format(Short)
         .with_ansi(false)
-        .without_time()
-        .with_target(false)
         .with_writer(writer)
         .with_filter(filter)
         .boxed()
+}
+
+/// Lines for a person: `xpmfs: warning: …`.
+struct Short;
+
+impl<S, N> FormatEvent<S, N> for Short
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        writer.write_str(match *event.metadata().level() {
+            Level::ERROR => "xpmfs: ",
+            Level::WARN => "xpmfs: warning: ",
+            Level::INFO => "xpmfs: info: ",
+            Level::DEBUG => "xpmfs: debug: ",
+            Level::TRACE => "xpmfs: trace: ",
+        })?;
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {

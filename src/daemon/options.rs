@@ -240,7 +240,7 @@ fn split(text: &OsStr) -> Vec<Vec<u8>> {
     options
 }
 
-/// Makes `value` one that [`split`] gives back whole.
+/// Makes `value` one that [`MountOptions::add`] gives back whole.
 #[must_use]
 pub fn escape(value: &OsStr) -> OsString {
     let mut escaped = Vec::with_capacity(value.len());
@@ -258,7 +258,7 @@ fn nearest(option: &str) -> String {
         .iter()
         .map(|known| (strsim::damerau_levenshtein(option, known), known))
         .min()
-        .filter(|(distance, _)| *distance <= 3)
+        .filter(|(distance, _)| *distance <= 1 + option.len() / 4)
         .map_or_else(String::new, |(_, known)| {
             format!("; did you mean `{known}`?")
         })

@@ -1,13 +1,16 @@
 //! Serving one mount, from attaching to the end.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
-use super::control::{Answers, Identity, Server};
+use super::control::{Answers, Client, Identity, Server};
 use super::mounts::{self, Mount};
 use super::service_manager;
 use super::signals::{self, Stopper};
@@ -79,8 +82,10 @@ pub fn run(
     rustix::process::chdir("/")
         .map_err(|errno| setup("change to the directory /")(errno.into()))?;
     let taken = signals::take().map_err(setup("take signals"))?;
+    let turn = Turn::take(attachment)?;
     let fuse = attach(attachment)?;
     let mount = find(attachment)?;
+    drop(turn);
     let control = listen(&service, &mount, attachment, about);
     let stopper = Arc::new(Stopper::new(
         attachment.mountpoint.clone(),
@@ -106,6 +111,37 @@ pub fn run(
         served => {
             tracing::info!("{} is unmounted", attachment.mountpoint.display());
             served
+        }
+    }
+}
+
+/// The right to mount on a directory, while two daemons want it at once: a lock on the directory itself.
+struct Turn {
+    /// Closing it lets the next one have its turn.
+    _directory: Option<OwnedFd>,
+}
+
+impl Turn {
+    /// Waits for the turn, and makes sure that nobody has mounted meanwhile.
+    fn take(attachment: &Attachment) -> Result<Self, AttachError> {
+        let mountpoint = &attachment.mountpoint;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Where it cannot be locked (no right to read it, no locks on that file system), the risk remains; attaching itself tells
+        // what is wrong with the directory.
+        let directory = rustix::fs::open(&**mountpoint, flags, Mode::empty())
+            .ok()
+            .filter(|directory| flock(directory, FlockOperation::LockExclusive).is_ok());
+        let top = mounts::top_at(mountpoint).map_err(AttachError::Mounts)?;
+        match top.filter(Mount::is_xpmfs) {
+            None => Ok(Self {
+                _directory: directory,
+            }),
+            Some(mount) => Err(AttachError::AlreadyMounted {
+                mountpoint: mountpoint.clone(),
+                pid: Client::connect(mount.device, mount.owner())
+                    .ok()
+                    .and_then(|client| client.pid()),
+            }),
         }
     }
 }

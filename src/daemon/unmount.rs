@@ -81,7 +81,7 @@ fn top(path: &Path) -> Result<Option<Mount>, UnmountError> {
 
 /// Unmounts `mount` and waits until its daemon has ended.
 ///
-/// A dead mount is always taken away. With [`How::Lazy`] nothing is waited for.
+/// Changes this process's directory to `/`. A dead mount is always taken away. With [`How::Lazy`] nothing is waited for.
 ///
 /// # Errors
 ///
@@ -94,6 +94,8 @@ pub fn unmount(mount: &Mount, how: How) -> Result<Unmounted, UnmountError> {
         detach(&mount.mountpoint, How::Lazy)?;
         return Ok(Unmounted::WasDead);
     }
+    // This very process must not be what keeps it, when it is called from a directory in the mount.
+    let _ = rustix::process::chdir("/");
     match detach(&mount.mountpoint, how) {
         Err(DetachError::Busy(mountpoint)) => {
             return Err(UnmountError::Busy {

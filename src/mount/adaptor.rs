@@ -16,7 +16,7 @@ use fuser::{
 use rustix::fs::Access;
 use rustix::io::{Errno, Result};
 
-use super::create::Maker;
+use super::caller::Caller;
 use super::lookup::Entry;
 use super::setattr::Changes;
 use super::{Mount, TTL, attributes};
@@ -83,10 +83,11 @@ fn written(result: Result<usize>, reply: ReplyWrite) {
     }
 }
 
-fn maker(request: &Request, umask: u32) -> Maker {
-    Maker {
+fn caller(request: &Request, umask: u32) -> Caller {
+    Caller {
         uid: request.uid(),
         gid: request.gid(),
+        tid: request.pid(),
         umask,
     }
 }
@@ -147,7 +148,7 @@ impl Filesystem for Adaptor {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -172,7 +173,10 @@ impl Filesystem for Adaptor {
             mtime,
         };
         let handle = handle.map(|handle| handle.0);
-        match self.mount.setattr(node.0, handle, &changes) {
+        match self
+            .mount
+            .setattr(&caller(request, 0), node.0, handle, &changes)
+        {
             Ok(attributes) => reply.attr(&TTL, &attributes),
             Err(error) => reply.error(errno(error)),
         }
@@ -198,8 +202,11 @@ impl Filesystem for Adaptor {
         device: u32,
         reply: ReplyEntry,
     ) {
-        let maker = maker(request, umask);
-        entry(self.mount.mknod(maker, parent.0, name, mode, device), reply);
+        let caller = caller(request, umask);
+        entry(
+            self.mount.mknod(&caller, parent.0, name, mode, device),
+            reply,
+        );
     }
 
     fn mkdir(
@@ -211,16 +218,19 @@ impl Filesystem for Adaptor {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let maker = maker(request, umask);
-        entry(self.mount.mkdir(maker, parent.0, name, mode), reply);
+        let caller = caller(request, umask);
+        entry(self.mount.mkdir(&caller, parent.0, name, mode), reply);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mount.unlink(parent.0, name), reply);
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            self.mount.unlink(&caller(request, 0), parent.0, name),
+            reply,
+        );
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mount.rmdir(parent.0, name), reply);
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.mount.rmdir(&caller(request, 0), parent.0, name), reply);
     }
 
     fn symlink(
@@ -231,16 +241,16 @@ impl Filesystem for Adaptor {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let maker = maker(request, 0);
+        let caller = caller(request, 0);
         let made = self
             .mount
-            .symlink(maker, parent.0, name, target.as_os_str());
+            .symlink(&caller, parent.0, name, target.as_os_str());
         entry(made, reply);
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -249,25 +259,33 @@ impl Filesystem for Adaptor {
         reply: ReplyEmpty,
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let renamed = self
-            .mount
-            .rename(parent.0, name, new_parent.0, new_name, flags);
+        let renamed = self.mount.rename(
+            &caller(request, 0),
+            parent.0,
+            name,
+            new_parent.0,
+            new_name,
+            flags,
+        );
         empty(renamed, reply);
     }
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         parent: INodeNo,
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        entry(self.mount.link(node.0, parent.0, name), reply);
+        entry(
+            self.mount.link(&caller(request, 0), node.0, parent.0, name),
+            reply,
+        );
     }
 
-    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.mount.open(node.0, flags.0) {
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.mount.open(&caller(request, 0), node.0, flags.0) {
             Ok(opened) => reply.opened(FileHandle(opened.handle), fopen_flags(flags.0)),
             Err(error) => reply.error(errno(error)),
         }
@@ -283,8 +301,8 @@ impl Filesystem for Adaptor {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let maker = maker(request, umask);
-        match self.mount.create(maker, parent.0, name, mode, flags) {
+        let caller = caller(request, umask);
+        match self.mount.create(&caller, parent.0, name, mode, flags) {
             Ok((entry, opened)) => reply.created(
                 &entry.ttl,
                 &entry.attributes,
@@ -466,7 +484,7 @@ impl Filesystem for Adaptor {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -474,7 +492,9 @@ impl Filesystem for Adaptor {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.setxattr(node.0, name, value, flags), reply);
+        let caller = caller(request, 0);
+        let set = self.mount.setxattr(&caller, node.0, name, value, flags);
+        empty(set, reply);
     }
 
     fn getxattr(
@@ -492,8 +512,11 @@ impl Filesystem for Adaptor {
         xattr(self.mount.listxattr(node.0), size, reply);
     }
 
-    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mount.removexattr(node.0, name), reply);
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(
+            self.mount.removexattr(&caller(request, 0), node.0, name),
+            reply,
+        );
     }
 
     fn access(&self, request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

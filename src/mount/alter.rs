@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::Mount;
+use super::caller::Caller;
 use super::handles::File;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
@@ -64,6 +65,22 @@ impl Mount {
         }
     }
 
+    /// Makes sure that the caller may make a `name` below `parent`, where the kernel cannot be the
+    /// judge of that.
+    pub(super) fn permit(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<()> {
+        let holder = self.holder(&self.node(parent)?)?;
+        match holder {
+            Some(holder) if holder.is_internal(name, directory, None) => self.may_work(caller),
+            _ => Ok(()),
+        }
+    }
+
     fn target_inside(
         &self,
         parent: u64,
@@ -98,7 +115,7 @@ impl Mount {
     }
 
     /// Makes sure that a node may be changed where it lies, and returns it as it is then.
-    pub(super) fn alterable(&self, id: u64) -> Result<Node> {
+    pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.node(id)?;
         if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(node);
@@ -114,6 +131,8 @@ impl Mount {
         match judge(node.place, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
+                self.may_work(caller)?;
+                let _identity = self.assume(caller)?;
                 self.internalize(id, &node, &holder)
             }
             Verdict::Refuse(error) => Err(error),
@@ -170,9 +189,11 @@ impl Mount {
 
 /// Copies an internal file; it appears under its name when it is whole.
 fn copy_small(from: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<Statx> {
-    let mode = rustix::fs::fstat(from)?.st_mode & 0o777 | 0o600;
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let to = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(mode))?;
+    let to = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(0o600))?;
+    // As experimaestro's `lock_mode: inherit`: whoever may write in the workspace, may write this.
+    let rights = rustix::fs::fstat(dir)?.st_mode & 0o666 | 0o600;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(rights))?;
     let mut buffer = vec![0; 64 * 1024];
     let mut offset = 0;
     loop {

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-use rustix::fs::Mode;
-use rustix::io::Result;
+use rustix::fs::{Access, AtFlags, Mode};
+use rustix::io::{Errno, Result};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -29,25 +29,55 @@ pub(super) fn set_umask(umask: u32) -> Result<()> {
     Ok(())
 }
 
+/// Who asks for something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// The thread that asks; 0 if it is of a foreign process namespace.
+    pub(super) tid: u32,
+    /// Given with requests to make something.
+    pub(super) umask: u32,
+}
+
+impl Caller {
+    /// The supplementary groups.
+    fn groups(&self) -> Vec<Gid> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.tid));
+        groups(&status.unwrap_or_default())
+    }
+}
+
+fn groups(status: &str) -> Vec<Gid> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let numbers = line.unwrap_or_default().split_whitespace();
+    numbers
+        .filter_map(|number| Some(Gid::from_raw(number.parse().ok()?)))
+        .collect()
+}
+
 /// The caller's identity, taken on by this thread until it is dropped.
 #[derive(Debug)]
 pub(super) struct Identity {
+    gid: Gid,
+    groups: Option<Vec<Gid>>,
     capabilities: CapabilitySets,
 }
 
 impl Mount {
     /// Lets what this thread makes belong to the caller. Needed only where the daemon is root and
     /// others may ask; the kernel has checked their rights then, so rights are not given up.
-    pub(super) fn assume(&self, uid: u32, gid: u32) -> Result<Option<Identity>> {
+    pub(super) fn assume(&self, caller: &Caller) -> Result<Option<Identity>> {
         let daemon = (geteuid(), getegid());
-        if !daemon.0.is_root() || (uid, gid) == (daemon.0.as_raw(), daemon.1.as_raw()) {
+        if !daemon.0.is_root() || (caller.uid, caller.gid) == (0, daemon.1.as_raw()) {
             return Ok(None);
         }
         let identity = Identity {
+            gid: daemon.1,
+            groups: None,
             capabilities: rustix::thread::capabilities(None)?,
         };
-        rustix::thread::set_thread_res_gid(None, Some(Gid::from_raw(gid)), None)?;
-        rustix::thread::set_thread_res_uid(None, Some(Uid::from_raw(uid)), None)?;
+        identity.take_on(caller)?;
         // A change of the effective user has dropped them all from the effective set.
         let keep = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         let kept = CapabilitySets {
@@ -57,18 +87,69 @@ impl Mount {
         rustix::thread::set_capabilities(None, kept)?;
         Ok(Some(identity))
     }
+
+    /// Whether the caller may work in the workspace: write in the primary's own directory.
+    ///
+    /// The kernel cannot be asked whether somebody may make internal files in a job that a folder
+    /// serves: they are not made where it thinks.
+    pub(super) fn may_work(&self, caller: &Caller) -> Result<()> {
+        if !self.options.allow_other || caller.uid == geteuid().as_raw() {
+            return Ok(());
+        }
+        if !geteuid().is_root() {
+            return Err(Errno::ACCESS);
+        }
+        let root = self.primary_dir()?;
+        let groups = rustix::process::getgroups()?;
+        let identity = Identity {
+            gid: getegid(),
+            groups: Some(groups),
+            capabilities: rustix::thread::capabilities(None)?,
+        };
+        rustix::thread::set_thread_groups(&caller.groups())?;
+        identity.take_on(caller)?;
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(&root, ".", wanted, AtFlags::EACCESS)
+    }
+}
+
+impl Identity {
+    fn take_on(&self, caller: &Caller) -> Result<()> {
+        rustix::thread::set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;
+        rustix::thread::set_thread_res_uid(None, Some(Uid::from_raw(caller.uid)), None)
+    }
+
+    fn give_back(&self) -> Result<()> {
+        rustix::thread::set_thread_res_uid(None, Some(Uid::ROOT), None)?;
+        rustix::thread::set_thread_res_gid(None, Some(self.gid), None)?;
+        rustix::thread::set_capabilities(None, self.capabilities)?;
+        match &self.groups {
+            Some(groups) => rustix::thread::set_thread_groups(groups),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        let root = (Some(Uid::ROOT), Some(Gid::ROOT));
-        let restored = rustix::thread::set_thread_res_uid(None, root.0, None)
-            .and_then(|()| rustix::thread::set_thread_res_gid(None, root.1, None))
-            .and_then(|()| rustix::thread::set_capabilities(None, self.capabilities));
-        if let Err(error) = restored {
+        if let Err(error) = self.give_back() {
             // Going on as somebody else would be worse than stopping.
             tracing::error!(%error, "cannot take back root's identity");
             std::process::abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_read_from_the_status_of_a_process() {
+        let status = "Name:\tx\nUid:\t0\nGroups:\t4 24 1000 \nNStgid:\t7\n";
+        let numbers: Vec<u32> = groups(status).iter().map(|gid| gid.as_raw()).collect();
+        assert_eq!(numbers, [4, 24, 1000]);
+        assert!(groups("Groups:\t\n").is_empty());
+        assert!(groups("").is_empty());
     }
 }

@@ -6,30 +6,23 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::alter::Target;
+use super::caller::Caller;
 use super::file::{Opened, open_flags};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Role};
 use super::{Mount, caller, handles, sys};
 use crate::view::beneath;
 
-/// Who makes something, and with which umask.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Maker {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) umask: u32,
-}
-
 impl Mount {
     pub(super) fn mknod(
         &self,
-        maker: Maker,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         mode: u32,
         device: u32,
     ) -> Result<Entry> {
-        self.make(maker, parent, name, false, |target| {
+        self.make(caller, parent, name, false, |target| {
             let kind = FileType::from_raw_mode(mode);
             let mode = Mode::from_raw_mode(mode & 0o7777);
             rustix::fs::mknodat(&target.dir, name, kind, mode, device.into())
@@ -38,26 +31,26 @@ impl Mount {
 
     pub(super) fn mkdir(
         &self,
-        maker: Maker,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         mode: u32,
     ) -> Result<Entry> {
-        self.make(maker, parent, name, true, |target| {
+        self.make(caller, parent, name, true, |target| {
             rustix::fs::mkdirat(&target.dir, name, Mode::from_raw_mode(mode & 0o7777))
         })
     }
 
     pub(super) fn symlink(
         &self,
-        maker: Maker,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
         let stored = self.view.stored_target(target);
         let written = stored.as_deref().unwrap_or(target);
-        self.make(maker, parent, name, false, |target| {
+        self.make(caller, parent, name, false, |target| {
             rustix::fs::symlinkat(written, &target.dir, name)
         })
     }
@@ -65,15 +58,16 @@ impl Mount {
     /// Makes something by `make`, as the one who asks, and tells what it is.
     fn make(
         &self,
-        maker: Maker,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         directory: bool,
         make: impl FnOnce(&Target) -> Result<()>,
     ) -> Result<Entry> {
-        caller::set_umask(maker.umask)?;
+        caller::set_umask(caller.umask)?;
+        self.permit(caller, parent, name, directory)?;
         let target = {
-            let _identity = self.assume(maker.uid, maker.gid)?;
+            let _identity = self.assume(caller)?;
             let target = self.free_target(parent, name, directory)?;
             make(&target)?;
             target
@@ -107,16 +101,17 @@ impl Mount {
 
     pub(super) fn create(
         &self,
-        maker: Maker,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         mode: u32,
         flags: i32,
     ) -> Result<(Entry, Opened)> {
-        caller::set_umask(maker.umask)?;
+        caller::set_umask(caller.umask)?;
         let flags = open_flags(flags) | OFlags::CREATE;
+        self.permit(caller, parent, name, false)?;
         let (fd, target) = {
-            let _identity = self.assume(maker.uid, maker.gid)?;
+            let _identity = self.assume(caller)?;
             let target = self.free_target(parent, name, false)?;
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let mode = Mode::from_raw_mode(mode & 0o7777);
@@ -140,9 +135,16 @@ impl Mount {
         Ok((entry, Opened { handle }))
     }
 
-    pub(super) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<Entry> {
+    pub(super) fn link(
+        &self,
+        caller: &Caller,
+        id: u64,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<Entry> {
         // A second name of an archived file would let it be changed under that name.
-        let node = self.alterable(id)?;
+        let node = self.alterable(caller, id)?;
+        self.permit(caller, parent, name, false)?;
         let target = self.free_target(parent, name, false)?;
         if (node.place == INTERNAL) != (target.place == INTERNAL) {
             return Err(Errno::XDEV);

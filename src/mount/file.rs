@@ -3,6 +3,7 @@
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{Errno, Result};
 
+use super::caller::Caller;
 use super::{Mount, handles, sys};
 
 /// An open file, as the kernel is told of it.
@@ -26,11 +27,11 @@ pub(super) fn open_flags(flags: i32) -> OFlags {
 }
 
 impl Mount {
-    pub(super) fn open(&self, id: u64, flags: i32) -> Result<Opened> {
+    pub(super) fn open(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
         let flags = open_flags(flags);
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         if writable || flags.contains(OFlags::TRUNC) {
-            self.alterable(id)?;
+            self.alterable(caller, id)?;
         }
         let fd = match self.open_verified(id, flags) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.

@@ -258,7 +258,22 @@ impl Mount {
             // that a folder serves it is made in the primary, which decides then.
             shown.perm |= (shown.perm & 0o111) << 1;
         }
+        if self.options.allow_other && self.is_internal_of_folder(node, stat) {
+            shown.perm |= (shown.perm & 0o444) >> 1;
+        }
         shown
+    }
+
+    /// Whether a folder has an internal file there, which would live in the primary as soon as it is
+    /// written.
+    fn is_internal_of_folder(&self, node: &Node, stat: &Statx) -> bool {
+        if node.role != Role::Inside || node.directory || matches!(node.place, PRIMARY | INTERNAL) {
+            return false;
+        }
+        let holder = self
+            .node(node.parent)
+            .and_then(|parent| self.holder(&parent));
+        matches!(holder, Ok(Some(holder)) if holder.is_internal(&node.name, false, Some(stat.stx_size)))
     }
 
     pub(super) fn readlink(&self, id: u64) -> Result<OsString> {

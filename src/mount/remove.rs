@@ -7,6 +7,7 @@ use rustix::io::{Errno, Result};
 
 use super::Mount;
 use super::alter::Target;
+use super::caller::Caller;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::{Dir, owned};
@@ -22,18 +23,18 @@ struct Removable {
 }
 
 impl Mount {
-    pub(super) fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
-        let from = self.removable(parent, name)?;
+    pub(super) fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
+        let from = self.removable(caller, parent, name)?;
         rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())
     }
 
-    pub(super) fn rmdir(&self, parent: u64, name: &OsStr) -> Result<()> {
-        let from = self.removable(parent, name)?;
+    pub(super) fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
+        let from = self.removable(caller, parent, name)?;
         rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)
     }
 
     /// Where a name lies that may be taken away.
-    fn removable(&self, parent: u64, name: &OsStr) -> Result<Removable> {
+    fn removable(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Removable> {
         let node = self.node(parent)?;
         let found = self.find(parent, name)?;
         match node.role {
@@ -45,6 +46,9 @@ impl Mount {
             }
             _ => {
                 let internal = found.place == INTERNAL && !self.folder_has(parent, &node, name);
+                if internal {
+                    self.may_work(caller)?;
+                }
                 match judge(found.place, internal, Change::Remove) {
                     Verdict::Go | Verdict::Internal => Ok(Removable {
                         dir: self.holding(parent, found.place)?,
@@ -69,6 +73,7 @@ impl Mount {
 
     pub(super) fn rename(
         &self,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         new_parent: u64,
@@ -80,10 +85,10 @@ impl Mount {
         }
         let moved = self.find(parent, name)?;
         let directory = beneath::is_dir(&moved.stat);
-        let from = self.removable(parent, name)?;
+        let from = self.removable(caller, parent, name)?;
         let to = match self.replaceable_internal(new_parent, new_name, from.place, flags)? {
             Some(target) => target,
-            None => self.replaceable(new_parent, new_name, directory, flags)?,
+            None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
         };
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
             return Err(Errno::ROFS);
@@ -120,6 +125,7 @@ impl Mount {
     /// Where something may be renamed to; what stands there under that name may be replaced.
     fn replaceable(
         &self,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         directory: bool,
@@ -134,7 +140,7 @@ impl Mount {
             return Err(Errno::EXIST);
         }
         let occupied = beneath::is_dir(&existing.stat);
-        match self.removable(parent, name) {
+        match self.removable(caller, parent, name) {
             Ok(removable) => Ok(Target::known(
                 removable.dir,
                 removable.place,

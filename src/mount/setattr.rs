@@ -7,6 +7,7 @@ use fuser::{FileAttr, TimeOrNow};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use rustix::io::{Errno, Result};
 
+use super::caller::Caller;
 use super::{Mount, sys};
 
 /// What is to be changed.
@@ -23,11 +24,12 @@ pub(super) struct Changes {
 impl Mount {
     pub(super) fn setattr(
         &self,
+        caller: &Caller,
         id: u64,
         handle: Option<u64>,
         changes: &Changes,
     ) -> Result<FileAttr> {
-        self.alterable(id)?;
+        self.alterable(caller, id)?;
         if let Some(size) = changes.size {
             self.truncate(id, handle, size)?;
         }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 
+use super::caller::Caller;
 use super::nodes::INTERNAL;
 use super::{Mount, sys};
 use crate::view::PRIMARY;
@@ -51,20 +52,27 @@ impl Mount {
         Ok(names)
     }
 
-    pub(super) fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    pub(super) fn setxattr(
+        &self,
+        caller: &Caller,
+        id: u64,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
-        self.alterable(id)?;
+        self.alterable(caller, id)?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         self.on_object(id, |path| rustix::fs::setxattr(path, name, value, flags))
     }
 
-    pub(super) fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
+    pub(super) fn removexattr(&self, caller: &Caller, id: u64, name: &OsStr) -> Result<()> {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
-        self.alterable(id)?;
+        self.alterable(caller, id)?;
         self.on_object(id, |path| rustix::fs::removexattr(path, name))
     }
 

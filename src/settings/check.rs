@@ -263,6 +263,9 @@ impl Checker<'_> {
     }
 
     fn primary(&mut self, written: &str, primary: &Path, at: Position) {
+        if open(written) {
+            return;
+        }
         if !written.starts_with(['/', '~']) {
             let message = format!("the path `{written}` depends on the current directory");
             self.warning(at, message, "write it in full, or from `~/`");
@@ -310,6 +313,7 @@ impl Checker<'_> {
             };
             let written = path
                 .as_str()
+                .filter(|text| !open(text))
                 .map(|text| path::expand_user(Path::new(text), self.environment));
             let Some(Ok(expanded)) = written else {
                 continue;
@@ -352,6 +356,11 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Whether a variable in a path is not set: that has a warning of its own, and where the path leads is not known.
+fn open(written: &str) -> bool {
+    written.contains("${")
 }
 
 /// The last workspace with an id, as experimaestro finds what `alt_workspaces` refers to.

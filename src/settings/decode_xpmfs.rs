@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::decode::{Decoder, Expected, Schema};
 use super::document::{Node, Value};
+use super::expect::{Decoder, Expected, Schema};
 use super::units;
 use super::xpmfs::{KeepFree, Patterns, Release, Tuning};
 

@@ -74,22 +74,19 @@ impl Value {
         }
     }
 
-    /// Whether Python's `==` holds between two hashable values, which makes them one key of a `dict`.
-    pub(crate) fn same_key(&self, other: &Value) -> bool {
-        match (self.number(), other.number()) {
-            (Some(a), Some(b)) => a == b,
-            (None, None) => self == other,
-            _ => false,
-        }
-    }
-
-    fn number(&self) -> Option<f64> {
-        match self {
-            Value::Bool(b) => Some(f64::from(u8::from(*b))),
-            Value::Float(x) => Some(*x),
-            Value::Int(digits) => digits.parse().ok(),
-            _ => None,
-        }
+    /// What is the same for two values that are one key of a Python `dict` (`1`, `1.0` and `True` are); nothing for
+    /// values of which no two are compared.
+    pub(crate) fn identity(&self) -> Option<String> {
+        Some(match self {
+            Value::Null => "None".to_owned(),
+            Value::Bool(flag) => u8::from(*flag).to_string(),
+            Value::Int(digits) => digits.clone(),
+            // Adding zero makes -0.0 the same as 0.
+            Value::Float(x) if x.fract() == 0.0 => format!("{:.0}", x + 0.0),
+            Value::Float(x) => x.to_string(),
+            Value::Str(text) => format!("={text}"),
+            _ => return None,
+        })
     }
 }
 

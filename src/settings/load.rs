@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::compose::{Document, compose};
-use super::decode::Decoder;
 use super::document::Position;
 use super::environment::Environment;
 use super::error::{Error, Finding, Severity};
+use super::expect::Decoder;
 use super::interpolate::{Unset, interpolate};
 use super::model::Settings;
 use super::path;
@@ -115,7 +115,7 @@ pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Readi
             let finding = Finding::error(
                 error.at,
                 format!("not valid YAML: {}", error.message),
-                syntax_advice(text, error.at),
+                syntax_advice(text, error.at, &error.message),
             );
             let settings = Settings {
                 file: file.to_path_buf(),
@@ -143,7 +143,11 @@ pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Readi
 }
 
 /// What is usually meant where YAML cannot be read.
-fn syntax_advice(text: &str, at: Position) -> String {
+fn syntax_advice(text: &str, at: Position, message: &str) -> String {
+    if message.contains("invalid indentation") {
+        return "indent the lines that go on between brackets or quotes further than their key"
+            .to_owned();
+    }
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
     if line.contains('\t') {
         "replace tabs by spaces".to_owned()

@@ -5,11 +5,11 @@
 //!
 //! From the text to the settings:
 //!
-//! - `compose` (with `scalar` and `strict`): YAML as PyYAML reads it, to a tree (`document`) that knows lines
+//! - `compose` (with `strict`) and `construct` (with `scalar` and `timestamp`): YAML as PyYAML reads it, to a tree (`document`) that knows lines
 //!   and columns. `saphyr-parser` gives the events; a deserializer has no positions, and `settings check` needs
 //!   them;
 //! - `interpolate`: `${env:VAR}` in values, with an [`Environment`];
-//! - `decode` (with `coerce`, `decode_xpmfs`, `units`): the tree to [`Settings`] (`model`, `xpmfs`), as
+//! - `decode` and `decode_xpmfs` (with `expect`, `coerce`, `units`): the tree to [`Settings`] (`model`, `xpmfs`), as
 //!   pydantic does it;
 //! - `check`: what is legal and still a mistake;
 //! - `path`: paths as Python's `pathlib`; `folders`: what a workspace's folders are, and whether they can be;
@@ -20,11 +20,13 @@
 mod check;
 mod coerce;
 mod compose;
+mod construct;
 mod decode;
 mod decode_xpmfs;
 mod document;
 mod environment;
 mod error;
+mod expect;
 mod folders;
 mod interpolate;
 mod load;
@@ -33,6 +35,7 @@ mod path;
 mod scalar;
 mod select;
 mod strict;
+mod timestamp;
 mod trigger;
 pub mod units;
 mod xpmfs;

@@ -2,12 +2,13 @@
 //!
 //! Both read the same YAML where people write it; these are the differences that matter to "where
 //! experimaestro refuses a file, so do we": characters that cannot be printed; tabs between tokens; between braces
-//! and brackets, a plain scalar that begins with `?`, `:`, `|` or `>`, and a key that is not there; an
-//! anchor defined twice; names of anchors, aliases and tags that run into what follows.
+//! and brackets, a plain scalar that begins with `:`, `|` or `>` or holds a `?`, a key that is not there or
+//! not on one line; an anchor defined twice; names of anchors, aliases and tags that run into what follows.
 //!
-//! Two differences are left, of which neither is a mistake that anybody makes. The line breaks of YAML 1.1 that are
-//! none in 1.2 (U+0085, U+2028, U+2029) are refused. And where PyYAML is the more lenient of the two (a comment
-//! right behind a closing quote, `*a: b` for an alias as a key, `{?a: b}` for `{? a: b}`), the file is refused too.
+//! What is left are things that PyYAML reads and this refuses, none of which is a mistake that changes a value:
+//! lines between brackets or quotes that are indented no further than the key to which they belong (a closing bracket
+//! may be), or with a tab; the line breaks of YAML 1.1 that are none in 1.2 (U+0085, U+2028, U+2029); a comment right behind a
+//! closing quote or bracket; `*a: b` for an alias as a key, `{?a: b}` for `{? a: b}`, and `[a:{b: c}]`.
 
 use std::collections::HashSet;
 use std::iter::Peekable;
@@ -43,10 +44,15 @@ pub(super) fn syntax(text: &str, events: &[(Event<'_>, Span)]) -> Result<(), Syn
     let mut scan = Scan {
         depth: 0,
         before: ' ',
+        key_line: 0,
+        explicit: false,
         anchors: HashSet::new(),
     };
     let mut rest = visible(text, events).into_iter().peekable();
     while let Some(next) = rest.next() {
+        if next.first {
+            scan.key_line = next.at.line;
+        }
         match next.scalar {
             Some(ScalarStyle::Plain) => scan.plain(next)?,
             Some(_) => scan.before = '"',
@@ -56,19 +62,31 @@ pub(super) fn syntax(text: &str, events: &[(Event<'_>, Span)]) -> Result<(), Syn
     Ok(())
 }
 
-/// PyYAML reads YAML 1.x.
+/// What may stand before a document: comments, and directives of YAML 1.x.
 fn directives(text: &str) -> Result<(), SyntaxError> {
-    let head = text.split('\n').enumerate();
-    for (index, line) in
-        head.take_while(|(_, line)| line.is_empty() || line.starts_with(['#', '%']))
-    {
-        let version = line.strip_prefix("%YAML").map(str::trim_start);
-        if version.is_some_and(|version| !version.starts_with("1.")) {
+    for (index, line) in text.split('\n').enumerate() {
+        let refused = |message: &str| {
             let at = Position {
                 line: index + 1,
                 column: 1,
             };
-            return Err(SyntaxError::new(at, "only YAML 1 is read"));
+            Err(SyntaxError::new(at, message))
+        };
+        if let Some(directive) = line.strip_prefix('%') {
+            let (name, value) = directive.split_once(' ').unwrap_or((directive, ""));
+            if name == "YAML" && !value.trim_start().starts_with("1.") {
+                return refused("only YAML 1 is read");
+            }
+            let named = name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+            if name.is_empty() || !named {
+                return refused("this is no directive, and nothing else may begin with `%`");
+            }
+        } else if line.starts_with("...") {
+            return refused("a document cannot end before it has begun");
+        } else if !line.trim_start().is_empty() && !line.trim_start().starts_with('#') {
+            break;
         }
     }
     Ok(())
@@ -91,6 +109,8 @@ fn visible(text: &str, events: &[(Event<'_>, Span)]) -> Vec<Visible> {
     let mut scalars = events
         .iter()
         .filter_map(|(event, span)| match event {
+            // A value that is not there has the place of something else.
+            Event::Scalar(text, ScalarStyle::Plain, ..) if text.is_empty() => None,
             Event::Scalar(_, style, ..) => Some((*style, content(&chars, span), span.end.index())),
             _ => None,
         })
@@ -142,6 +162,10 @@ struct Scan {
     depth: usize,
     /// The last character that is no space.
     before: char,
+    /// The line on which the last scalar or alias begins: what may be a key.
+    key_line: usize,
+    /// Whether `?` announced the key that is being read.
+    explicit: bool,
     anchors: HashSet<String>,
 }
 
@@ -150,8 +174,12 @@ impl Scan {
         self.before = 'x';
         match next.c {
             '\t' => Err(tab(next.at)),
-            '?' | ':' | '|' | '>' if next.first && self.depth > 0 => {
+            ':' | '|' | '>' if next.first && self.depth > 0 => {
                 let message = format!("between brackets, a value cannot begin with `{}`", next.c);
+                Err(SyntaxError::new(next.at, message))
+            }
+            '?' if self.depth > 0 => {
+                let message = "between brackets, a value that holds `?` needs quotes";
                 Err(SyntaxError::new(next.at, message))
             }
             _ => Ok(()),
@@ -163,6 +191,9 @@ impl Scan {
         next: Visible,
         rest: &mut Peekable<impl Iterator<Item = Visible>>,
     ) -> Result<(), SyntaxError> {
+        if matches!(next.c, '&' | '*' | '!') {
+            self.key_line = next.at.line;
+        }
         let refused = |message: String| Err(SyntaxError::new(next.at, message));
         match next.c {
             '\t' => return Err(tab(next.at)),
@@ -171,8 +202,15 @@ impl Scan {
             ':' if self.depth > 0 && matches!(self.before, '{' | '[' | ',') => {
                 return refused("there is no key before this `:`".to_owned());
             }
+            ':' if !self.explicit && next.at.line != self.key_line => {
+                return refused("there is no key on the line of this `:`".to_owned());
+            }
+            ':' | ',' => self.explicit = false,
+            '?' => self.explicit = true,
             '&' | '*' => {
-                let name = word(rest, |c| c.is_alphanumeric() || matches!(c, '-' | '_'));
+                let name = word(rest, |c| {
+                    c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
+                });
                 let ends = rest.peek().is_none_or(|after| {
                     after.c.is_whitespace() || matches!(after.c, ',' | ']' | '}')
                 });

@@ -20,7 +20,7 @@ use xpmfs::daemon::{attach, health, inventory, unmount};
 use crate::one_file::{CONTENT, Fault, NAME, OneFile};
 
 /// How long anything may take before a test fails.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// The ordinary user that tests play when they run as root.
 const NOBODY: u32 = 65534;
 
@@ -62,7 +62,9 @@ impl Stage {
         let mut binary = std::env::current_exe().unwrap();
         if is_root() {
             let copy = dir.path().join("test-binary");
-            fs::copy(&binary, &copy).unwrap();
+            // By another process: had we it open for writing while another test forks, it could not be run.
+            let copied = Command::new("cp").arg(&binary).arg(&copy).status();
+            assert!(copied.unwrap().success());
             binary = copy;
         }
         let stage = Self { who, dir, binary };
