@@ -29,7 +29,9 @@ fn nothing_runs_again(workspace: &Workspace, mountpoint: &Path) {
     };
     let first = plan.run(&workspace.primary(), &["6"]);
     assert_eq!(first.executed.len(), 7);
-    let places = ["backup", "use", "move", "primary", "use", "primary", "backup"];
+    let places = [
+        "backup", "use", "move", "primary", "use", "primary", "backup",
+    ];
     let placed = || first.jobs.iter().zip(places);
     for (job, folder) in placed().filter(|(_, folder)| *folder != "primary") {
         move_by_hand(workspace, job, folder);

@@ -131,7 +131,12 @@ fn a_plan_succeeds(workspace: &Workspace, mountpoint: &Path) {
         assert_current(&workspace.primary(), Some(&ran.run), job);
         for ending in ["done", "out", "err", "lock", "py"] {
             let file = workspace.primary().join(job.file(ending));
-            assert_eq!(fs::metadata(&file).unwrap().nlink(), 1, "{}", file.display());
+            assert_eq!(
+                fs::metadata(&file).unwrap().nlink(),
+                1,
+                "{}",
+                file.display()
+            );
         }
     }
     let again = plan.run(&workspace.primary(), &["3"]);
