@@ -227,6 +227,16 @@ fn existence(folder: &Folder, environment: &Environment, add: &mut impl FnMut(bo
 }
 
 impl Folder {
+    /// Where its jobs are, `<task_id>/<hash>` below: `jobs` in the folder, or the folder itself if it is a `jobs`
+    /// directory. Looks at the disk; a folder that is not there is taken to hold `jobs`.
+    #[must_use]
+    pub fn jobs(&self) -> PathBuf {
+        if self.is_jobs_directory(&Environment::of_process()) {
+            return self.path.clone();
+        }
+        self.path.join("jobs")
+    }
+
     /// Whether the path is that of a `jobs` directory, as in experimaestro's documentation, and not of the directory
     /// around it: it ends in `jobs`, is there, and has no `jobs` inside.
     #[must_use]
