@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -13,13 +13,13 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType};
 use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
 use super::lookup::Entry;
 use super::setattr::Changes;
-use super::{Mount, TTL, attributes};
+use super::{Mount, attributes};
 
 /// A mount, as fuser wants to have it.
 #[derive(Debug)]
@@ -114,7 +114,17 @@ impl Filesystem for Adaptor {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(self.mount.lookup(parent.0, name), reply);
+        match self.mount.lookup(parent.0, name) {
+            // Number 0 says that there is nothing, and for how long that may be believed.
+            Err(Errno::NOENT) => match self.mount.absent_for(parent.0) {
+                Duration::ZERO => reply.error(fuser::Errno::ENOENT),
+                ttl => {
+                    let nothing = attributes::unknown(0, FileType::Unknown);
+                    reply.entry(&ttl, &nothing, fuser::Generation(0));
+                }
+            },
+            found => entry(found, reply),
+        }
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
@@ -129,7 +139,7 @@ impl Filesystem for Adaptor {
         reply: ReplyAttr,
     ) {
         match self.mount.getattr(node.0, handle.map(|handle| handle.0)) {
-            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -165,7 +175,7 @@ impl Filesystem for Adaptor {
             .mount
             .setattr(&caller(request, 0), node.0, handle, &changes)
         {
-            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
             Err(error) => reply.error(errno(error)),
         }
     }

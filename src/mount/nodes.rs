@@ -203,6 +203,17 @@ impl Nodes {
         Some(was)
     }
 
+    /// Calls with every node but the root.
+    pub(super) fn each(&self, mut call: impl FnMut(u64, &Node)) {
+        for shard in &self.shards {
+            for (id, entry) in shard.read().iter() {
+                if *id != ROOT {
+                    call(*id, &entry.node);
+                }
+            }
+        }
+    }
+
     /// Gives every node below `top` the role that its place in the tree has now. Needed only when a
     /// directory is moved into or out of `jobs/`.
     pub(super) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {

@@ -1,7 +1,7 @@
 //! Changing attributes: mode, owner, size, times.
 
 use std::os::fd::OwnedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, TimeOrNow};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
@@ -28,7 +28,7 @@ impl Mount {
         id: u64,
         handle: Option<u64>,
         changes: &Changes,
-    ) -> Result<FileAttr> {
+    ) -> Result<(FileAttr, Duration)> {
         self.alterable(caller, id)?;
         if let Some(size) = changes.size {
             self.truncate(id, handle, size)?;
@@ -124,7 +124,6 @@ fn since_epoch(time: SystemTime) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_are_what_the_kernel_sent() {
