@@ -146,9 +146,9 @@ impl Running {
         self.executed().remove(0)
     }
 
-    /// Whether experimaestro has said something.
-    pub(crate) fn says(&self, what: &str) -> bool {
-        self.read("stderr").contains(what)
+    /// How often experimaestro has said something.
+    pub(crate) fn says(&self, what: &str) -> usize {
+        self.read("stderr").matches(what).count()
     }
 
     /// Waits until the plan is done, which must be without any error.
