@@ -39,12 +39,6 @@ impl Adaptor {
     pub(super) fn new(mount: Mount) -> Adaptor {
         Adaptor { mount }
     }
-
-    /// A request that the daemon makes of itself, by following a symlink into its own mount, must
-    /// not wait for an answer.
-    fn is_own(&self, request: &Request) -> bool {
-        self.mount.view.walks().is_own(request.pid())
-    }
 }
 
 pub(super) fn errno(error: Errno) -> fuser::Errno {
@@ -119,10 +113,7 @@ impl Filesystem for Adaptor {
         Ok(())
     }
 
-    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         entry(self.mount.lookup(parent.0, name), reply);
     }
 
@@ -132,14 +123,11 @@ impl Filesystem for Adaptor {
 
     fn getattr(
         &self,
-        request: &Request,
+        _request: &Request,
         node: INodeNo,
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
         match self.mount.getattr(node.0, handle.map(|handle| handle.0)) {
             Ok(attributes) => reply.attr(&TTL, &attributes),
             Err(error) => reply.error(errno(error)),
@@ -182,10 +170,7 @@ impl Filesystem for Adaptor {
         }
     }
 
-    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
+    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
         match self.mount.readlink(node.0) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(error)),
@@ -519,10 +504,7 @@ impl Filesystem for Adaptor {
         );
     }
 
-    fn access(&self, request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
+    fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
         empty(self.mount.access(node.0, wanted), reply);
     }

@@ -8,7 +8,7 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::location::Role;
-use super::{Location, PRIMARY, View, beneath, links};
+use super::{Location, PRIMARY, View, beneath, links, walk};
 use crate::settings::Mode;
 use crate::workspace::{jobs, markers};
 
@@ -187,7 +187,7 @@ impl View {
                 None => Candidate::Dangling(link),
             });
         }
-        if !self.walks().resolves(dir, &self.proof(holder, task, hash)) {
+        if !walk::resolves(dir, &self.proof(holder, task, hash)) {
             return Ok(Candidate::Dangling(link));
         }
         Ok(Candidate::Serves(Served::AsItIs {
