@@ -42,7 +42,9 @@ impl Watch {
         loop {
             match reader.next() {
                 Ok(event) => {
-                    let name = event.file_name().map(|name| name.to_str().unwrap().to_owned());
+                    let name = event
+                        .file_name()
+                        .map(|name| name.to_str().unwrap().to_owned());
                     self.events.push((event.events(), name.unwrap_or_default()));
                 }
                 Err(Errno::WOULDBLOCK) => return,

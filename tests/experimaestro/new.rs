@@ -92,7 +92,8 @@ fn assert_current(top: &Path, run: Option<&str>, job: &Job) {
 fn assert_done(mounted: &Mounted<'_>, workspace: &Workspace, ran: &Ran) {
     let device = fs::metadata(mounted.path()).unwrap().dev();
     for job in &ran.jobs {
-        assert_ran_at(mounted.path(), device, job);
+        let output = mounted.path().join(job.file("out"));
+        assert_ran_at(mounted.path(), device, job, &output);
         assert_eq!(mounted.location(job.path()), "primary");
         assert_current(mounted.path(), Some(&ran.run), job);
     }
@@ -131,7 +132,12 @@ fn a_plan_succeeds(workspace: &Workspace, mountpoint: &Path) {
         assert_current(&workspace.primary(), Some(&ran.run), job);
         for ending in ["done", "out", "err", "lock", "py"] {
             let file = workspace.primary().join(job.file(ending));
-            assert_eq!(fs::metadata(&file).unwrap().nlink(), 1, "{}", file.display());
+            assert_eq!(
+                fs::metadata(&file).unwrap().nlink(),
+                1,
+                "{}",
+                file.display()
+            );
         }
     }
     let again = plan.run(&workspace.primary(), &["3"]);

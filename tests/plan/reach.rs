@@ -105,7 +105,10 @@ impl Interpreter {
 
     fn works(&self, workspace: &Workspace) -> bool {
         let mut command = self.command(workspace);
-        let output = command.args(["-c", "import experimaestro"]).output().unwrap();
+        let output = command
+            .args(["-c", "import experimaestro"])
+            .output()
+            .unwrap();
         if output.status.success() {
             return true;
         }
