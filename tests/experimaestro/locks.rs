@@ -82,7 +82,11 @@ impl Wanting {
 impl Drop for Wanting {
     fn drop(&mut self) {
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        // Not for ever: where a test fails, it may wait for what only the end of the mount gives.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
