@@ -375,8 +375,14 @@ impl Filesystem for Adaptor {
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.mount.options.default_permissions {
+            // The kernel asks no more, neither to open directories nor to close them.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
         match self.mount.opendir(node.0) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok(true) => reply.opened(FileHandle(0), keep),
+            Ok(false) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -384,12 +390,12 @@ impl Filesystem for Adaptor {
     fn readdir(
         &self,
         _request: &Request,
-        _node: INodeNo,
-        handle: FileHandle,
+        node: INodeNo,
+        _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = self.mount.list(handle.0, offset, |item| {
+        let listed = self.mount.list(node.0, offset, |item| {
             let kind = attributes::kind(item.kind.as_raw_mode());
             !reply.add(INodeNo(item.inode), item.next, kind, item.name)
         });
@@ -403,51 +409,30 @@ impl Filesystem for Adaptor {
         &self,
         _request: &Request,
         node: INodeNo,
-        handle: FileHandle,
+        _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self
-            .mount
-            .list_plus(handle.0, node.0, offset, |name, next, entry| {
-                let attributes = &entry.attributes;
-                let full = reply.add(
-                    attributes.ino,
-                    next,
-                    name,
-                    &entry.ttl,
-                    attributes,
-                    entry.generation,
-                );
-                !full
-            });
+        let listed = self.mount.list_plus(node.0, offset, |name, next, entry| {
+            let attributes = &entry.attributes;
+            let number = attributes.ino;
+            !reply.add(number, next, name, &entry.ttl, attributes, entry.generation)
+        });
         match listed {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         }
     }
 
-    fn releasedir(
-        &self,
-        _request: &Request,
-        _node: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.mount.releasedir(handle.0);
-        reply.ok();
-    }
-
     fn fsyncdir(
         &self,
         _request: &Request,
-        _node: INodeNo,
-        handle: FileHandle,
+        node: INodeNo,
+        _handle: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.fsyncdir(handle.0, data_only), reply);
+        empty(self.mount.fsyncdir(node.0, data_only), reply);
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {

@@ -221,7 +221,8 @@ impl Mount {
 
     pub(super) fn forget(&self, id: u64, count: u64) {
         if self.nodes.forget(id, count) {
-            self.directories.remove(id);
+            self.directories.forget(id);
+            self.listings.forget(id);
         }
     }
 

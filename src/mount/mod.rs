@@ -3,7 +3,8 @@
 //! - [`adaptor`]: fuser's trait, and nothing but the translation from and to it
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
-//! - [`descriptors`], [`handles`]: directory descriptors, open files and directories
+//! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
+//! - [`notices`]: what the kernel is told without having asked
 //! - [`attributes`]: from `statx` to what the kernel wants to know
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
 //!   [`directory`], [`xattr`], [`locks`], [`alter`]
@@ -32,9 +33,11 @@ mod directory;
 mod file;
 mod handles;
 mod identity;
+mod listings;
 mod locks;
 mod lookup;
 mod nodes;
+mod notices;
 mod place;
 mod remove;
 mod setattr;
@@ -54,6 +57,8 @@ pub struct Options {
     /// Other users may use the mount: the kernel checks rights against the attributes, and what is
     /// made belongs to who made it.
     pub allow_other: bool,
+    /// The kernel checks rights (`default_permissions`): opening a directory need not be asked for.
+    pub default_permissions: bool,
 }
 
 /// How long the kernel may believe what it was told of names and attributes, where others can
@@ -72,7 +77,9 @@ pub struct Mount {
     devices: identity::Devices,
     directories: descriptors::Directories,
     handles: handles::Handles,
+    listings: listings::Listings,
     locks: locks::Waiter,
+    notices: Arc<notices::Notices>,
 }
 
 impl Mount {
@@ -87,7 +94,9 @@ impl Mount {
             devices: identity::Devices::new(identity),
             directories: descriptors::Directories::default(),
             handles: handles::Handles::default(),
+            listings: listings::Listings::default(),
             locks: locks::Waiter::default(),
+            notices: Arc::default(),
         })
     }
 }
@@ -103,12 +112,14 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     config.n_threads = Some(THREADS);
     // The kernel itself keeps other users out unless `allow_other` is given.
     let mount = Mount::new(view, options)?;
+    let notices = mount.notices.clone();
     let session = fuser::Session::from_fd(
         adaptor::Adaptor::new(mount),
         fuse,
         fuser::SessionACL::All,
         config,
     )?;
+    notices.start(session.notifier())?;
     ready();
     session.run()
 }

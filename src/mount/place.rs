@@ -27,6 +27,12 @@ impl From<OwnedFd> for Dir {
     }
 }
 
+impl From<Arc<OwnedFd>> for Dir {
+    fn from(fd: Arc<OwnedFd>) -> Dir {
+        Dir::Cached(fd)
+    }
+}
+
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -109,6 +115,14 @@ impl Mount {
         }))
     }
 
+    /// A descriptor of a node that is a directory, to be kept.
+    pub(super) fn directory_fd(&self, id: u64) -> Result<Arc<OwnedFd>> {
+        match self.directory(id)? {
+            Dir::Cached(fd) => Ok(fd),
+            Dir::Location(root) => Ok(rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?.into()),
+        }
+    }
+
     /// A descriptor of a node that is a directory.
     pub(super) fn directory(&self, id: u64) -> Result<Dir> {
         if id == ROOT {
@@ -179,10 +193,7 @@ impl Mount {
         if let Some(file) = self.handles.file_of(id) {
             return Ok((node, beneath::stat_fd(&file.fd)?));
         }
-        if let Some(directory) = self.handles.directory_of(id) {
-            return Ok((node, directory.listing.lock().stat()?));
-        }
-        match self.directories.get(id) {
+        match self.directories.removed(id) {
             Some(fd) => Ok((node, beneath::stat_fd(fd)?)),
             None => Err(Errno::STALE),
         }

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::{FolderSpec, PRIMARY, beneath};
+use super::{FolderSpec, PRIMARY, beneath, tasks};
 use crate::settings::Mode;
 
 /// What a location is to its workspace.
@@ -64,6 +64,7 @@ pub struct Root {
     jobs: Jobs,
     /// The absolute paths under which symlinks may name its jobs directory.
     jobs_paths: Vec<PathBuf>,
+    kept: tasks::Kept,
 }
 
 /// Where a location's jobs directory is.
@@ -313,6 +314,7 @@ impl Root {
             fd,
             jobs,
             jobs_paths,
+            kept: tasks::Kept::default(),
         })
     }
 
@@ -326,12 +328,12 @@ impl Root {
     /// # Errors
     ///
     /// `ENOENT` if it has none; what `openat` gives.
-    pub fn jobs(&self) -> Result<OwnedFd> {
-        match &self.jobs {
+    pub fn jobs(&self) -> Result<Arc<OwnedFd>> {
+        self.kept.jobs(|| match &self.jobs {
             Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
             Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
             Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
-        }
+        })
     }
 
     /// A descriptor of the directory of a task's jobs.
@@ -339,12 +341,13 @@ impl Root {
     /// # Errors
     ///
     /// `ENOENT` or `ENOTDIR` if it has none; what `openat` gives.
-    pub fn task(&self, task: &OsStr) -> Result<OwnedFd> {
-        match &self.jobs {
-            Jobs::Inside => beneath::open_dir(self.jobs()?, task),
-            Jobs::Itself => beneath::open_dir(&self.fd, task),
-            Jobs::Linked(fd) => beneath::open_dir(fd, task),
-        }
+    pub fn task(&self, task: &OsStr) -> Result<Arc<OwnedFd>> {
+        self.kept.task(&*self.jobs()?, task)
+    }
+
+    /// Forgets descriptors of directories of tasks that were kept, when one is removed or renamed.
+    pub fn forget_tasks(&self) {
+        self.kept.forget();
     }
 
     /// The absolute paths under which a symlink may name its jobs directory.
