@@ -149,8 +149,13 @@ impl Mount {
         if node.place != INTERNAL {
             return Ok(false);
         }
-        let holder = self.holder(&self.node(node.parent)?)?;
-        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(&node.name)))
+        self.is_lock_name(node.parent, &node.name)
+    }
+
+    /// Whether an internal file of this name is one only as long as it is empty.
+    pub(super) fn is_lock_name(&self, parent: u64, name: &OsStr) -> Result<bool> {
+        let holder = self.holder(&self.node(parent)?)?;
+        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
     }
 
     /// Makes sure that data may be put into an open file.

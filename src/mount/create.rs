@@ -149,6 +149,10 @@ impl Mount {
         if (node.place == INTERNAL) != (target.place == INTERNAL) {
             return Err(Errno::XDEV);
         }
+        // Under another name something could be put into a lock that must stay empty.
+        if node.place == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
+            return Err(Errno::ROFS);
+        }
         let file = self.open_verified(id, OFlags::PATH)?;
         rustix::fs::linkat(
             rustix::fs::CWD,

@@ -120,11 +120,23 @@ impl Mount {
         let moved = self.find(parent, name)?;
         let directory = beneath::is_dir(&moved.stat);
         let from = self.removable(caller, parent, name)?;
-        let to = match self.replaceable_internal(new_parent, new_name, from.place, flags)? {
+        let internal = match from.place {
+            INTERNAL if flags.is_empty() => {
+                self.replaceable_internal(new_parent, new_name, directory)?
+            }
+            _ => None,
+        };
+        let to = match internal {
             Some(target) => target,
             None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
         };
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
+            return Err(Errno::ROFS);
+        }
+        // What may have something in it must not come to be called a lock that may not.
+        if from.place == INTERNAL
+            && self.is_lock_name(parent, name)? != self.is_lock_name(new_parent, new_name)?
+        {
             return Err(Errno::ROFS);
         }
         rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
@@ -144,15 +156,11 @@ impl Mount {
         &self,
         parent: u64,
         name: &OsStr,
-        from: u8,
-        flags: RenameFlags,
+        directory: bool,
     ) -> Result<Option<Target>> {
-        if from != INTERNAL || !flags.is_empty() {
-            return Ok(None);
-        }
         match self.holder(&self.node(parent)?)? {
-            Some(holder) if holder.is_internal(name, false, None) => {
-                self.target(parent, name, false).map(Some)
+            Some(holder) if holder.is_internal(name, directory, None) => {
+                self.target(parent, name, directory).map(Some)
             }
             _ => Ok(None),
         }
