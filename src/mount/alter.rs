@@ -58,6 +58,8 @@ impl Mount {
             Role::Root if name == layout::XPMFS => Err(Errno::PERM),
             Role::Root => Ok(in_primary(self.primary_dir()?)),
             Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
+            // The directory that the kernel means, whatever it may be called by now.
+            Role::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
             Role::Task => Ok(in_primary(self.view.make_task(&node.name)?.into())),
             Role::Job | Role::Inside | Role::Outside => {
                 self.target_inside(parent, &node, name, directory)

@@ -33,11 +33,18 @@ impl Mount {
         if writable || flags.contains(OFlags::TRUNC) {
             self.alterable(caller, id)?;
         }
-        let fd = match self.open_verified(id, flags) {
+        let kept = flags.difference(OFlags::TRUNC);
+        let fd = match self.open_verified(id, kept) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
-            Err(Errno::STALE) => self.reopen(id, flags)?,
+            Err(Errno::STALE) => self.reopen(id, kept)?,
             result => result?,
         };
+        if flags.contains(OFlags::TRUNC) {
+            // Not before it is sure that this is the file which was asked for: another could have
+            // been put under its name, that the caller may not write.
+            let empty = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+            rustix::fs::open(sys::proc_path(&fd), empty, rustix::fs::Mode::empty())?;
+        }
         let handle = self.handles.add_file(handles::File {
             fd,
             node: id,

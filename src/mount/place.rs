@@ -11,7 +11,7 @@ use super::Mount;
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use crate::view::internal::Holder;
-use crate::view::{Root, beneath};
+use crate::view::{PRIMARY, Root, beneath};
 use crate::workspace::layout;
 
 /// A directory to work in.
@@ -78,6 +78,8 @@ impl Mount {
         match node.role {
             Role::Root => self.primary_dir(),
             Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
+            // The kernel has judged the caller's rights by this very directory.
+            Role::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
             Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
             _ if place == INTERNAL && node.place != INTERNAL => {
                 let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
@@ -91,7 +93,7 @@ impl Mount {
     /// A node as a directory, of a job that a folder serves, whose internal files live in the
     /// primary; `None` if it is no such directory.
     pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
-        if node.place == crate::view::PRIMARY || node.place == INTERNAL {
+        if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(None);
         }
         if node.role == Role::Job {
@@ -218,7 +220,7 @@ impl Mount {
     }
 
     pub(super) fn primary_dir(&self) -> Result<Dir> {
-        Ok(Dir::Location(self.root(crate::view::PRIMARY)?))
+        Ok(Dir::Location(self.root(PRIMARY)?))
     }
 
     pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
