@@ -4,6 +4,7 @@
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
+//! - [`backing`]: whether the kernel reads and writes a file by itself
 //! - [`notices`]: what the kernel is told without having asked
 //! - [`attributes`]: from `statx` to what the kernel wants to know
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
@@ -27,6 +28,7 @@
 pub mod adaptor;
 mod alter;
 mod attributes;
+mod backing;
 mod caller;
 mod create;
 mod descriptors;
@@ -78,6 +80,7 @@ pub struct Mount {
     devices: identity::Devices,
     directories: descriptors::Directories,
     handles: handles::Handles,
+    backings: backing::Backings,
     listings: listings::Listings,
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
@@ -95,6 +98,7 @@ impl Mount {
             devices: identity::Devices::new(identity),
             directories: descriptors::Directories::default(),
             handles: handles::Handles::default(),
+            backings: backing::Backings::default(),
             listings: listings::Listings::default(),
             locks: locks::Waiter::default(),
             notices: Arc::default(),

@@ -31,6 +31,7 @@ impl Mount {
     ) -> Result<(FileAttr, Duration)> {
         self.alterable(caller, id)?;
         if let Some(size) = changes.size {
+            let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
             self.truncate(id, handle, size)?;
         }
         let others = Changes {
