@@ -1,7 +1,7 @@
 //! Which location serves a job.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::Statx;
@@ -170,12 +170,12 @@ impl View {
     fn follow(
         &self,
         holder: u8,
-        dir: &OwnedFd,
+        dir: impl AsFd,
         task: &OsStr,
         hash: &OsStr,
         link: Box<Statx>,
     ) -> Result<Candidate> {
-        let target = match links::read(dir, hash) {
+        let target = match links::read(&dir, hash) {
             Ok(target) => target,
             // Replaced since it was looked at: the next lookup will see what is there then.
             Err(Errno::INVAL | Errno::NOENT) => return Ok(Candidate::Nothing),
