@@ -16,21 +16,39 @@ pub(crate) fn run(sequence: &[Operation], who: Who) -> Outcome {
         // A thread of its own has a umask and an identity of its own.
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| compare(sequence, mount, plain, who));
-            worker.join().unwrap_or_else(|_| Err("panicked".to_owned()))
+            worker
+                .join()
+                .unwrap_or_else(|_| Err(at_the_end("panicked".to_owned())))
         })
     });
     let result = result.and_then(|()| match stage.differences_beneath() {
-        Some(difference) => Err(format!("at the end there is {difference}")),
+        Some(difference) => Err(at_the_end(format!("at the end there is {difference}"))),
         None => Ok(()),
     });
-    result.map_err(|error| format!("{error}\n{}", stage.log()))
+    result.map_err(|failure| Failure {
+        what: format!("{}\n{}", failure.what, stage.log()),
+        ..failure
+    })
+}
+
+/// What was not the same.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// After which operation; far beyond the last one if it was seen at the end.
+    pub(crate) at: usize,
+    pub(crate) what: String,
 }
 
 /// Nothing, or what was not the same.
-pub(crate) type Outcome = std::result::Result<(), String>;
+pub(crate) type Outcome = std::result::Result<(), Failure>;
+
+fn at_the_end(what: String) -> Failure {
+    let at = usize::MAX;
+    Failure { at, what }
+}
 
 fn compare(sequence: &[Operation], mount: &Path, plain: &Path, who: Who) -> Outcome {
-    thread::own_umask().map_err(|error| error.to_string())?;
+    thread::own_umask().map_err(|error| at_the_end(error.to_string()))?;
     if who == Who::Ordinary {
         become_ordinary();
     }
@@ -44,7 +62,10 @@ fn compare(sequence: &[Operation], mount: &Path, plain: &Path, who: Who) -> Outc
         tree::walk(plain, &everything),
     );
     match difference(&trees.0, &trees.1) {
-        Some(difference) => Err(format!("at the end there is in the mount {difference}")),
+        Some(difference) => {
+            let what = format!("at the end there is in the mount {difference}");
+            Err(at_the_end(what))
+        }
         None => Ok(()),
     }
 }
@@ -58,20 +79,30 @@ fn perform(sequence: &[Operation], (mut mount, mut plain): (World, World), who: 
             Operation::Become(user) if who == Who::Root => become_user(*user),
             _ => {}
         }
+        let operation = &match who {
+            Who::Root => operation.clone(),
+            Who::Ordinary => operation.clone().searchable(),
+        };
         let here = mount.perform(operation);
         let there = plain.perform(operation);
-        if !same(&here, &there) {
-            return Err(format!(
+        if !same(operation, &here, &there) {
+            let what = format!(
                 "operation {number} differs, {operation:?}:\nthe mount gives {here:?}\nthe disk gives  {there:?}"
-            ));
+            );
+            return Err(Failure { at: number, what });
         }
     }
     Ok(())
 }
 
 /// Whether two results are the same, as far as a mount of several disks can be like one.
-fn same(mount: &Result<String>, plain: &Result<String>) -> bool {
+fn same(operation: &Operation, mount: &Result<String>, plain: &Result<String>) -> bool {
     match (mount, plain) {
+        // An archived job is no read-only file system: whoever writes into it brings it back. A file
+        // renamed to itself stays as it is.
+        (Ok(_), Err(Errno::ROFS)) => {
+            matches!(operation, Operation::Access(..) | Operation::Rename(..))
+        }
         // A bind mount is another device, and read-only, before anything is looked up in it.
         (Err(_), Err(Errno::XDEV | Errno::ROFS)) => true,
         // It is busy, too; an archived job is a directory that is not empty, and read-only.

@@ -30,7 +30,8 @@ mod world;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use operation::Operation;
 use stage::Who;
@@ -38,8 +39,11 @@ use stage::Who;
 /// Seeds that are always run: some to begin with, and those of past failures.
 const SEEDS: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
-/// How many operations a sequence has at most.
-const LENGTH: usize = 250;
+/// How many operations a sequence has.
+const LENGTH: usize = 200;
+
+/// How long a shorter sequence is looked for.
+const SHRINKING: Duration = Duration::from_secs(90);
 
 /// How long random seeds are tried.
 fn patience() -> Duration {
@@ -86,46 +90,46 @@ fn random_seed() -> u64 {
 
 /// Runs the sequence of a seed; if it fails, looks for a shorter one.
 fn check(seed: u64, who: Who) {
-    let config = Config {
-        cases: 1,
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        max_shrink_time: 60_000,
-        ..Config::default()
+    let mut sequence = sequence(seed);
+    let Err(mut failure) = compare::run(&sequence, who) else {
+        return;
     };
+    sequence.truncate(failure.at.saturating_add(1));
+    let deadline = Instant::now() + SHRINKING;
+    // From the end, since what comes last before a failure has most to do with it.
+    let mut at = sequence.len().saturating_sub(1);
+    while at > 0 && Instant::now() < deadline {
+        at -= 1;
+        let mut shorter = sequence.clone();
+        shorter.remove(at);
+        if let Err(another) = compare::run(&shorter, who) {
+            shorter.truncate(another.at.saturating_add(1));
+            (sequence, failure) = (shorter, another);
+            at = at.min(sequence.len());
+        }
+    }
+    let lines = sequence.iter().map(|one| format!("{one:?},\n"));
+    let lines: String = lines.collect();
+    panic!("seed {seed}, {who:?}: {}\nafter {lines}", failure.what);
+}
+
+/// The sequence of a seed.
+fn sequence(seed: u64) -> Vec<Operation> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let sequences = proptest::collection::vec(operation::any(), 0..=LENGTH);
-    let result = runner.run(&sequences, |sequence| {
-        compare::run(&sequence, who).map_err(proptest::test_runner::TestCaseError::fail)
-    });
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, shortest)) => {
-            panic!(
-                "seed {seed}, {who:?}: {reason}\nafter {}",
-                listed(&shortest)
-            )
-        }
-        Err(error) => panic!("seed {seed}: {error}"),
-    }
-}
-
-fn listed(sequence: &[Operation]) -> String {
-    let lines = sequence.iter().map(|operation| format!("{operation:?},\n"));
-    lines.collect()
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let sequences = proptest::collection::vec(operation::any(), LENGTH..=LENGTH);
+    sequences.new_tree(&mut runner).unwrap().current()
 }
 
 /// Runs a sequence that was found to fail.
-#[allow(dead_code)]
 fn replay(sequence: &[Operation]) {
     if !installed::is_root() {
         return;
     }
     for who in [Who::Root, Who::Ordinary] {
-        compare::run(sequence, who).unwrap_or_else(|error| panic!("{who:?}: {error}"));
+        compare::run(sequence, who).unwrap_or_else(|error| panic!("{who:?}: {}", error.what));
     }
 }
 

@@ -17,7 +17,6 @@ impl fmt::Debug for Path {
 }
 
 /// A path, as failures print it.
-#[allow(dead_code)]
 pub(crate) fn p(path: &str) -> Path {
     Path(path.into())
 }
@@ -88,6 +87,18 @@ pub(crate) enum Operation {
     Stat(Path, bool),
     ListAt(Path),
     Access(Path, u32),
+}
+
+impl Operation {
+    /// The same, but for directories that their owner could not search any more. Without `allow_other` the
+    /// kernel leaves all rights to the daemon, and does not ask it about names that it knows.
+    pub(crate) fn searchable(mut self) -> Operation {
+        use Operation as O;
+        if let O::Mkdir(_, mode) | O::Mode(_, mode) | O::ModeOpen(_, mode) = &mut self {
+            *mode |= 0o100;
+        }
+        self
+    }
 }
 
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "odd\n name\\", "\u{e9}\u{1f600}"];
