@@ -219,11 +219,17 @@ impl Plan {
                 .collect(),
             mountpoint: Some(self.attachment.mountpoint.clone()),
         };
+        let alone = self.attachment.mountpoint == primary && service::is_alone(&primary);
         let view = Arc::new(View::open(spec, beneath)?);
+        let exclusive = match view.primary().root() {
+            Ok(root) if alone => mount::Exclusive::claim(root.fd()),
+            _ => mount::Exclusive::default(),
+        };
         view.watch(WATCH);
         let options = mount::Options {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,
+            exclusive: exclusive.into(),
         };
         let service = Service::new(view, options)
             .with_context(|| format!("cannot open {}", primary.display()))?;

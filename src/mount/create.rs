@@ -125,14 +125,16 @@ impl Mount {
         if beneath::is_dir(&found.stat) {
             return Err(Errno::ISDIR);
         }
+        let stat = found.stat;
         let entry = self.enter(parent, name, found)?;
-        let handle = self.handles.add_file(handles::File {
+        let file = handles::File {
             fd,
             node: entry.id,
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
             only_lock: self.is_only_lock(entry.id)?,
-        });
-        Ok((entry, Opened { handle }))
+        };
+        let opened = self.opened(file, &stat);
+        Ok((entry, opened))
     }
 
     /// Creates a file. Where others than the daemon's user ask, one that has appeared since the

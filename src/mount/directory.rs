@@ -18,7 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 
 use super::Mount;
-use super::identity::Identity;
+use super::identity::{Identity, ROOT};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
 use crate::view::listing::{Shown, Source};
@@ -35,12 +35,20 @@ pub(super) struct Listing {
 
 #[derive(Debug)]
 struct Open {
-    fd: OwnedFd,
-    /// Where reading goes on.
-    at: Mutex<u64>,
+    fd: Arc<OwnedFd>,
+    at: Mutex<Cursor>,
     /// The same directory as `O_PATH`, to ask for names in.
     source: Source,
     identity: Identity,
+}
+
+/// Where reading a directory goes on.
+#[derive(Debug, Default)]
+struct Cursor {
+    /// The disk's position, if it is known.
+    offset: Option<u64>,
+    /// Whether there was nothing left at that position.
+    end: bool,
 }
 
 /// Where a union's listing stands after an entry.
@@ -95,35 +103,60 @@ impl Mount {
     fn new_listing(&self, id: u64) -> Result<Listing> {
         let node = self.node(id)?;
         let (sources, kind) = self.listing_of(id, &node)?;
-        let sources: Result<Vec<Open>> = sources.into_iter().map(open).collect();
+        let sources = match kind {
+            Kind::Plain => vec![Open::plain(self.open_listed(id)?, &node)],
+            _ => sources
+                .into_iter()
+                .map(Open::source)
+                .collect::<Result<_>>()?,
+        };
         Ok(Listing {
-            sources: sources?,
+            sources,
             kind,
             node,
         })
+    }
+
+    /// A directory, open to be listed, and from then on to look for names in as well.
+    fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
+        if let Some(removed) = self.directories.removed(id) {
+            return Ok(removed);
+        }
+        let listed = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = Arc::new(match id {
+            ROOT => rustix::fs::openat(self.primary_dir()?, ".", OPEN, Mode::empty())?,
+            _ => self.open_verified(id, listed)?,
+        });
+        if id != ROOT {
+            self.directories.insert(id, fd.clone());
+        }
+        Ok(fd)
     }
 
     fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, Kind)> {
         match node.role {
             Role::Jobs => Ok((self.view.jobs_sources()?, Kind::Jobs)),
             Role::Task => Ok((self.view.task_sources(&node.name)?, Kind::Task)),
-            _ => {
-                let mut sources = vec![Source {
-                    location: node.place,
-                    dir: self.directory_fd(id)?,
-                }];
-                if let Some(holder) = self.holder(node)?
-                    && let Some(dir) = self.view.internal_dir(&holder)?
-                {
-                    sources.push(Source {
-                        location: INTERNAL,
-                        dir: dir.into(),
-                    });
-                    return Ok((sources, Kind::Holder));
-                }
-                Ok((sources, Kind::Plain))
-            }
+            _ => match self.holder(node)? {
+                Some(holder) => match self.view.internal_dir(&holder)? {
+                    Some(internal) => Ok((self.with_internal(id, node, internal)?, Kind::Holder)),
+                    None => Ok((Vec::new(), Kind::Plain)),
+                },
+                None => Ok((Vec::new(), Kind::Plain)),
+            },
         }
+    }
+
+    fn with_internal(&self, id: u64, node: &Node, internal: OwnedFd) -> Result<Vec<Source>> {
+        let archived = Source {
+            location: node.place,
+            dir: self.directory_fd(id)?,
+        };
+        let internal = Source {
+            location: INTERNAL,
+            dir: internal.into(),
+        };
+        Ok(vec![archived, internal])
     }
 
     /// Gives the entries from a position on to `give`, until it says that it has enough.
@@ -236,8 +269,8 @@ impl Mount {
                 return true;
             }
             given = true;
-            let found = match plus && simple {
-                true => beneath::stat_at(&open.source.dir, name).ok(),
+            let found = match plus && simple && name != "." && name != ".." {
+                true => beneath::stat_at(&open.fd, name).ok(),
                 false => None,
             };
             give(Item {
@@ -381,14 +414,30 @@ fn number(positions: &mut Vec<Position>, last: usize, position: Position) -> usi
     positions.len()
 }
 
-fn open(source: Source) -> Result<Open> {
-    let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
-    Ok(Open {
-        identity: Identity::of(&beneath::stat_fd(&fd)?),
-        fd,
-        at: Mutex::new(0),
-        source,
-    })
+impl Open {
+    /// One source of a union.
+    fn source(source: Source) -> Result<Open> {
+        let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
+        Ok(Open {
+            identity: Identity::of(&beneath::stat_fd(&fd)?),
+            fd: fd.into(),
+            at: Mutex::default(),
+            source,
+        })
+    }
+
+    /// The one source of a plain directory.
+    fn plain(fd: Arc<OwnedFd>, node: &Node) -> Open {
+        Open {
+            identity: node.identity,
+            at: Mutex::default(),
+            source: Source {
+                location: node.place,
+                dir: fd.clone(),
+            },
+            fd,
+        }
+    }
 }
 
 /// Reads the entries of a directory from a position on until `each` has enough (`false`); returns
@@ -400,11 +449,13 @@ fn read(
 ) -> Result<bool> {
     // Others may list the same directory at the same time.
     let mut at = open.at.lock();
-    if *at != from {
+    if at.offset != Some(from) {
         rustix::fs::seek(&open.fd, SeekFrom::Start(from))?;
+    } else if at.end {
+        return Ok(true);
     }
     // Unknown until this has come to its end.
-    *at = u64::MAX;
+    *at = Cursor::default();
     let mut last = from;
     let mut buffer = [MaybeUninit::uninit(); BUFFER];
     let mut entries = RawDir::new(&open.fd, &mut buffer);
@@ -415,7 +466,10 @@ fn read(
             return Ok(false);
         }
     }
-    *at = last;
+    *at = Cursor {
+        offset: Some(last),
+        end: true,
+    };
     Ok(true)
 }
 

@@ -45,18 +45,19 @@ fn shard<T>(shards: &[T], key: u64) -> &T {
 }
 
 impl Handles {
-    pub(super) fn add_file(&self, file: File) -> u64 {
+    pub(super) fn add_file(&self, file: File) -> (u64, Arc<File>) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let node = file.node;
+        let file = Arc::new(file);
         shard(&self.files, handle)
             .write()
-            .insert(handle, Arc::new(file));
+            .insert(handle, file.clone());
         shard(&self.by_node, node)
             .write()
             .entry(node)
             .or_default()
             .push(handle);
-        handle
+        (handle, file)
     }
 
     pub(super) fn file(&self, handle: u64) -> Result<Arc<File>> {

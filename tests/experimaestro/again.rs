@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::fixture::{FOLDERS, Workspace, snapshot};
+use crate::fixture::{Folders, Workspace, assert_unchanged, snapshot};
 use crate::plan::{Job, Plan};
 
 /// Moves a job of the primary by hand into a folder, which has its symlink in the primary if its mode
@@ -36,7 +36,7 @@ fn nothing_runs_again(workspace: &Workspace, mountpoint: &Path) {
     for (job, folder) in placed().filter(|(_, folder)| *folder != "primary") {
         move_by_hand(workspace, job, folder);
     }
-    let before = FOLDERS.map(|folder| snapshot(&workspace.folder(folder)));
+    let folders = Folders::of(workspace);
 
     let mounted = workspace.mount_at(mountpoint);
     for _ in 0..2 {
@@ -49,9 +49,7 @@ fn nothing_runs_again(workspace: &Workspace, mountpoint: &Path) {
     }
     mounted.unmount();
 
-    for (folder, before) in FOLDERS.into_iter().zip(before) {
-        assert_eq!(snapshot(&workspace.folder(folder)), before, "{folder}");
-    }
+    folders.assert_unchanged();
     for (job, place) in placed() {
         let kind = fs::symlink_metadata(workspace.primary().join(job.path()))
             .ok()
@@ -103,5 +101,5 @@ fn jobs_of_a_colleague_do_not_run_again() {
         }
         mounted.unmount();
     }
-    assert_eq!(snapshot(&colleague.primary()), before);
+    assert_unchanged(&colleague.primary(), &before);
 }

@@ -92,7 +92,8 @@ fn assert_current(top: &Path, run: Option<&str>, job: &Job) {
 fn assert_done(mounted: &Mounted<'_>, workspace: &Workspace, ran: &Ran) {
     let device = fs::metadata(mounted.path()).unwrap().dev();
     for job in &ran.jobs {
-        assert_ran_at(mounted.path(), device, job);
+        let output = mounted.path().join(job.file("out"));
+        assert_ran_at(mounted.path(), device, job, &output);
         assert_eq!(mounted.location(job.path()), "primary");
         assert_current(mounted.path(), Some(&ran.run), job);
     }

@@ -87,7 +87,7 @@ impl<'a> Plan<'a> {
         let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/plan.py");
         fs::create_dir(script.parent().unwrap()).unwrap();
         fs::copy(original, &script).unwrap();
-        workspace.give_away();
+        workspace.give(script.parent().unwrap());
         Some(Plan {
             workspace,
             python,
@@ -146,9 +146,9 @@ impl Running {
         self.executed().remove(0)
     }
 
-    /// Whether experimaestro has said something.
-    pub(crate) fn says(&self, what: &str) -> bool {
-        self.read("stderr").contains(what)
+    /// How often experimaestro has said something.
+    pub(crate) fn says(&self, what: &str) -> usize {
+        self.read("stderr").matches(what).count()
     }
 
     /// Waits until the plan is done, which must be without any error.
@@ -218,10 +218,10 @@ pub(crate) fn assert_no_complaint(stderr: &str) {
     assert!(complaints.is_empty(), "experimaestro complains:\n{stderr}");
 }
 
-/// Asserts that a job says of itself that it ran at `at` in the view of a mount there, and that its
-/// event files were one file with two names.
-pub(crate) fn assert_ran_at(at: &Path, device: u64, job: &Job) {
-    let printed = fs::read_to_string(at.join(job.file("out"))).unwrap();
+/// Asserts that a job says of itself, in its output, that it ran in the workspace that is seen at `at`,
+/// on this device, and that its event files were one file with two names.
+pub(crate) fn assert_ran_at(at: &Path, device: u64, job: &Job, output: &Path) {
+    let printed = fs::read_to_string(output).unwrap();
     let witness: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
     let witness = &witness["witness"];
     let path = |path: PathBuf| Value::from(at.join(path).to_str().unwrap());
