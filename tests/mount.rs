@@ -460,7 +460,9 @@ fn somebody_who_waits_for_a_lock_can_be_killed() {
     let held = File::open(&path).unwrap();
     rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
     for signal in ["-INT", "-KILL"] {
-        let mut waiter = Command::new("flock")
+        // What runs in a shell's background has been told to ignore SIGINT; the waiter is not to.
+        let mut waiter = Command::new("env")
+            .args(["--default-signal", "flock"])
             .arg(&path)
             .arg("true")
             .spawn()
