@@ -79,10 +79,7 @@ fn perform(sequence: &[Operation], (mut mount, mut plain): (World, World), who: 
             Operation::Become(user) if who == Who::Root => become_user(*user),
             _ => {}
         }
-        let operation = &match who {
-            Who::Root => operation.clone(),
-            Who::Ordinary => operation.clone().searchable(),
-        };
+        let operation = &operation.clone().comparable(who);
         let here = mount.perform(operation);
         let there = plain.perform(operation);
         if !same(operation, &here, &there) {

@@ -40,7 +40,7 @@ use stage::Who;
 const SEEDS: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
 /// How many operations a sequence has.
-const LENGTH: usize = 200;
+const LENGTH: usize = 1000;
 
 /// How long a shorter sequence is looked for.
 const SHRINKING: Duration = Duration::from_secs(90);
@@ -96,17 +96,21 @@ fn check(seed: u64, who: Who) {
     };
     sequence.truncate(failure.at.saturating_add(1));
     let deadline = Instant::now() + SHRINKING;
-    // From the end, since what comes last before a failure has most to do with it.
-    let mut at = sequence.len().saturating_sub(1);
-    while at > 0 && Instant::now() < deadline {
-        at -= 1;
-        let mut shorter = sequence.clone();
-        shorter.remove(at);
-        if let Err(another) = compare::run(&shorter, who) {
-            shorter.truncate(another.at.saturating_add(1));
-            (sequence, failure) = (shorter, another);
-            at = at.min(sequence.len());
+    let mut chunk = sequence.len() / 2;
+    while chunk > 0 && Instant::now() < deadline {
+        // From the end, since what comes last before a failure has most to do with it.
+        let mut end = sequence.len().saturating_sub(1);
+        while end > 0 && Instant::now() < deadline {
+            let start = end.saturating_sub(chunk);
+            let mut shorter = sequence.clone();
+            shorter.drain(start..end);
+            if let Err(another) = compare::run(&shorter, who) {
+                shorter.truncate(another.at.saturating_add(1));
+                (sequence, failure) = (shorter, another);
+            }
+            end = start.min(sequence.len().saturating_sub(1));
         }
+        chunk /= 2;
     }
     let lines = sequence.iter().map(|one| format!("{one:?},\n"));
     let lines: String = lines.collect();

@@ -48,11 +48,14 @@ impl Mapping {
         unsafe { self.address.cast::<u8>().add(at).read_volatile() }
     }
 
-    /// Changes a byte; the file must reach beyond it, and the mapping be for writing.
+    /// Changes a byte, and waits until the file has it: it is the system's choice when that is, and the file's
+    /// time with it. The file must reach beyond it, and the mapping be for writing.
     pub(crate) fn write(&self, at: usize, byte: u8) {
         assert!(at < PAGE);
         // SAFETY: as in `read`.
-        unsafe { self.address.cast::<u8>().add(at).write_volatile(byte) }
+        unsafe { self.address.cast::<u8>().add(at).write_volatile(byte) };
+        // SAFETY: as in `read`.
+        unsafe { libc::msync(self.address, PAGE, libc::MS_SYNC) };
     }
 }
 
