@@ -520,8 +520,9 @@ impl Filesystem for Adaptor {
         xattr(self.mount.getxattr(node.0, name), size, reply);
     }
 
-    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(self.mount.listxattr(node.0), size, reply);
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.mount.listxattr(&caller(request, 0), node.0);
+        xattr(names, size, reply);
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -102,6 +102,8 @@ fn same(operation: &Operation, mount: &Result<String>, plain: &Result<String>) -
         }
         // A bind mount is another device, and read-only, before anything is looked up in it.
         (Err(_), Err(Errno::XDEV | Errno::ROFS)) => true,
+        // The mount refuses the archived side before the other is looked at.
+        (Err(Errno::ROFS), Err(Errno::ACCESS | Errno::PERM)) => operation.names_an_archived_job(),
         // It is busy, too; an archived job is a directory that is not empty, and read-only.
         (Err(here), Err(Errno::BUSY)) => matches!(
             *here,

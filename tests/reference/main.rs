@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use operation::Operation;
+use operation::Operation::{self, *};
+use operation::p;
 use stage::Who;
 
 /// Seeds that are always run: some to begin with, and those of past failures.
@@ -135,6 +136,16 @@ fn replay(sequence: &[Operation]) {
     for who in [Who::Root, Who::Ordinary] {
         compare::run(sequence, who).unwrap_or_else(|error| panic!("{who:?}: {}", error.what));
     }
+}
+
+#[test]
+fn attributes_for_the_privileged_are_not_listed_for_others() {
+    replay(&[
+        SetAttribute(p("jobs/t.n/p/a"), "trusted.a", 9, 0),
+        Attributes(p("jobs/t.n/p/a")),
+        Become(1),
+        Attributes(p("jobs/t.n/p/a")),
+    ]);
 }
 
 #[test]

@@ -92,6 +92,14 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    /// Whether one of its paths leads into an archived job by its words.
+    pub(crate) fn names_an_archived_job(&self) -> bool {
+        let printed = format!("{self:?}");
+        ["u", "b", "m"]
+            .iter()
+            .any(|hash| printed.contains(&format!("jobs/t.n/{hash}")))
+    }
+
     /// The same, but for what is known not to be as on a disk (see the page of deviations):
     ///
     /// - Without `allow_other` the kernel leaves all rights to the daemon, and does not ask it about names
