@@ -104,6 +104,11 @@ fn same(operation: &Operation, mount: &Result<String>, plain: &Result<String>) -
         (Err(_), Err(Errno::XDEV | Errno::ROFS)) => true,
         // The mount refuses the archived side before the other is looked at.
         (Err(Errno::ROFS), Err(Errno::ACCESS | Errno::PERM)) => operation.names_an_archived_job(),
+        // Without `allow_other` the disk is asked when a file is opened, and by then it is a socket.
+        (Err(Errno::NXIO), Err(Errno::ACCESS)) => matches!(
+            operation,
+            Operation::Open(..) | Operation::ReadAll(..) | Operation::Truncate(..)
+        ),
         // It is busy, too; an archived job is a directory that is not empty, and read-only.
         (Err(here), Err(Errno::BUSY)) => matches!(
             *here,
