@@ -192,13 +192,28 @@ impl Mount {
     /// The attributes of a node whose names are gone but which is open.
     fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
         let node = self.node(id)?;
+        if let Some(fd) = self.directories.removed(id) {
+            return Ok((node, beneath::stat_fd(fd)?));
+        }
+        let stat = self.on_open(id, |fd| beneath::stat_fd(fd))?;
+        Ok((node, stat))
+    }
+
+    /// Calls with a descriptor of a node that is open, or held open, whose names are gone.
+    pub(super) fn on_open<T>(
+        &self,
+        id: u64,
+        call: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
+    ) -> Result<T> {
         if let Some(file) = self.handles.file_of(id) {
-            return Ok((node, beneath::stat_fd(&file.fd)?));
+            return call(file.fd.as_fd());
         }
-        match self.directories.removed(id) {
-            Some(fd) => Ok((node, beneath::stat_fd(fd)?)),
-            None => Err(Errno::STALE),
+        if let Some(fd) = self.contended.held(id) {
+            return call(fd.as_fd());
         }
+        let node = self.node(id)?;
+        self.contended.note(node.parent, node.name);
+        Err(Errno::STALE)
     }
 
     /// Tries something with a node under its name, and then under its other names, until it works.

@@ -214,7 +214,7 @@ impl Mount {
         let identity = Identity::of(&stat);
         let directory = beneath::is_dir(&stat);
         let role = target.role(to.1, directory);
-        let id = self.devices.node(&identity);
+        let id = self.nodes.number(self.devices.node(&identity), &identity);
         let node = Node {
             identity,
             parent: to.0,
