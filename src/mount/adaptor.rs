@@ -302,7 +302,7 @@ impl Filesystem for Adaptor {
         let backing = self.mount.backings.open(node.0, opened.direct, register);
         let (handle, how) = (FileHandle(opened.handle), fopen_flags(flags.0, &opened));
         match backing {
-            Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
+            Some(backing) => reply.opened_passthrough(handle, closing_flags(&opened), &backing),
             None => reply.opened(handle, how),
         }
     }
@@ -326,7 +326,7 @@ impl Filesystem for Adaptor {
                 let (ttl, made, generation) = (&entry.ttl, &entry.attributes, entry.generation);
                 match backing {
                     Some(backing) => {
-                        let how = FopenFlags::empty();
+                        let how = closing_flags(&opened);
                         reply.created_passthrough(ttl, made, generation, handle, how, &backing);
                     }
                     None => {
@@ -625,16 +625,21 @@ impl Filesystem for Adaptor {
 
 /// How the kernel is to treat a file that it does not read and write by itself.
 fn fopen_flags(flags: i32, opened: &Opened) -> FopenFlags {
-    let mut how = FopenFlags::empty();
+    let mut how = closing_flags(opened);
     if flags & libc::O_DIRECT != 0 {
         how |= FopenFlags::FOPEN_DIRECT_IO;
     }
     if opened.unchanged {
         how |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    if !opened.file.writable {
-        // Nothing can have been written that closing would bring an error of.
-        how |= FopenFlags::FOPEN_NOFLUSH;
-    }
     how
+}
+
+/// Whether the kernel is to tell of closing a file: not if nothing can have been written that closing
+/// would bring an error of.
+fn closing_flags(opened: &Opened) -> FopenFlags {
+    match opened.file.writable {
+        true => FopenFlags::empty(),
+        false => FopenFlags::FOPEN_NOFLUSH,
+    }
 }
