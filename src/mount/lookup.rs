@@ -1,6 +1,7 @@
 //! Finding things by name, and telling what they are.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,13 +12,10 @@ use rustix::io::{Errno, Result};
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::owned;
-use super::{Mount, attributes};
+use super::{Mount, attributes, sys};
 use crate::view::internal::Holder;
 use crate::view::{PRIMARY, Served, beneath, links};
 use crate::workspace::{jobs, layout};
-
-/// How often a contended name is looked up for one lookup of the kernel's.
-const LOOKUPS_MAX: usize = 100;
 
 /// Something that was found under a name.
 #[derive(Debug)]
@@ -51,30 +49,7 @@ impl Entry {
 impl Mount {
     pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
         let found = self.find(parent, name)?;
-        let entry = self.enter(parent, name, found)?;
-        match self.contended.contains(parent, name) {
-            true => self.lookup_held(parent, name, entry),
-            false => Ok(entry),
-        }
-    }
-
-    /// Makes sure that what was looked up under a contended name stays there for the kernel.
-    fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: Entry) -> Result<Entry> {
-        for _ in 0..LOOKUPS_MAX {
-            match self.open_verified(entry.id, OFlags::PATH) {
-                Ok(fd) => {
-                    self.contended.hold(entry.id, fd);
-                    break;
-                }
-                // Replaced again already.
-                Err(Errno::STALE) => {}
-                Err(_) => break,
-            }
-            let found = self.find(parent, name);
-            self.forget(entry.id, 1);
-            entry = self.enter(parent, name, found?)?;
-        }
-        Ok(entry)
+        self.enter(parent, name, found)
     }
 
     /// How long the kernel may believe that a name is not below `parent`.
@@ -98,7 +73,11 @@ impl Mount {
         let mut attributes = self.attributes(&node, &found.stat);
         let generation = identity.generation();
         let ttl = self.validity(node.place, node.role, &found.stat);
-        let id = self.nodes.remember(self.devices.node(&identity), node);
+        let place = node.place;
+        let (id, was) = self.nodes.remember(self.devices.node(&identity), node);
+        if found.role == Role::Job && was.is_some_and(|was| was != place) {
+            self.job_changed_place(id, place);
+        }
         // The number by which the kernel asks for it later on.
         attributes.ino = fuser::INodeNo(id);
         Ok(Entry {
@@ -107,6 +86,17 @@ impl Mount {
             generation,
             ttl,
         })
+    }
+
+    /// A job that the kernel knows is served from another place than before, by the same directory:
+    /// what is in it may change from now on, or must not any more.
+    fn job_changed_place(&self, id: u64, place: u8) {
+        self.nodes.below(id, |id, node| {
+            if node.place != INTERNAL {
+                node.place = place;
+            }
+            self.notices.forget(id, node);
+        });
     }
 
     /// What stands under a name.
@@ -255,7 +245,6 @@ impl Mount {
     pub(super) fn forget(&self, id: u64, count: u64) {
         if self.nodes.forget(id, count) {
             self.directories.forget(id);
-            self.contended.forget(id);
             self.listings.forget(id);
         }
     }
@@ -359,23 +348,29 @@ impl Mount {
 
     /// Whether the daemon's own user may do something. Not asked where the kernel checks rights.
     pub(super) fn access(&self, id: u64, wanted: Access) -> Result<()> {
+        // Not by a name alone, which may be another's by now.
+        let object = match self.open_verified(id, OFlags::PATH) {
+            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
+            result => result,
+        }?;
         let node = self.node(id)?;
-        let place = self.place_of(&node)?;
-        let check = |dir: &super::place::Dir, name: &OsStr, access| {
-            rustix::fs::accessat(dir, name, access, AtFlags::EACCESS)
+        let check = |object: &OwnedFd, access| {
+            let path = sys::proc_path(object);
+            rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
         };
         let archived = node.place != PRIMARY && node.place != INTERNAL;
         if !archived || !wanted.contains(Access::WRITE_OK) {
-            if !node.directory && beneath::is_symlink(&self.stat(id)?.1) {
+            if !node.directory && beneath::is_symlink(&beneath::stat_fd(&object)?) {
                 return Ok(());
             }
-            return check(&place.dir, &place.name, wanted);
+            return check(&object, wanted);
         }
-        check(&place.dir, &place.name, wanted - Access::WRITE_OK)?;
+        check(&object, wanted - Access::WRITE_OK)?;
         match node.role {
             // What is made in them is made in the primary.
             Role::Root | Role::Jobs | Role::Task | Role::Job => {
-                check(&self.primary_dir()?, OsStr::new("."), Access::WRITE_OK)
+                let primary = self.primary_dir()?;
+                rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
             }
             Role::Inside | Role::Outside => Err(Errno::ROFS),
         }

@@ -10,7 +10,6 @@
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
 //!   [`directory`], [`xattr`], [`locks`], [`alter`]
 //! - [`validity`]: how long the kernel may believe what it is told
-//! - [`contended`]: names that several fight over
 //! - [`census`]: how much of all that there is
 //! - [`caller`]: who asks: umask and ownership of what is made
 //!
@@ -33,7 +32,6 @@ mod attributes;
 mod backing;
 mod caller;
 mod census;
-mod contended;
 mod create;
 mod descriptors;
 mod directory;
@@ -88,7 +86,6 @@ pub struct Mount {
     directories: descriptors::Directories,
     handles: Arc<handles::Handles>,
     backings: backing::Backings,
-    contended: contended::Contended,
     listings: listings::Listings,
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
@@ -107,7 +104,6 @@ impl Mount {
             directories: descriptors::Directories::default(),
             handles: Arc::default(),
             backings: backing::Backings::default(),
-            contended: contended::Contended::default(),
             listings: listings::Listings::default(),
             locks: locks::Waiter::default(),
             notices: Arc::default(),

@@ -1,6 +1,6 @@
 //! The nodes that the kernel knows, by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -191,7 +191,9 @@ impl Nodes {
     /// Notes that the kernel is told of a node once more, under this name, and returns the number of
     /// the node: `id`, or another if that is taken. A name that a file had before stays as another of
     /// its names.
-    pub(super) fn remember(&self, id: u64, node: Node) -> u64 {
+    ///
+    /// Also returns the place in which it was when the kernel was last told of it, if it was.
+    pub(super) fn remember(&self, id: u64, node: Node) -> (u64, Option<u8>) {
         let mut shard = self.shard(id).write();
         let mut number = self.displaced.get(&node.identity).unwrap_or(id);
         if let Some(entry) = shard.get(&number)
@@ -199,16 +201,19 @@ impl Nodes {
         {
             number = self.displaced.add(id, node.identity);
         }
-        match shard.get_mut(&number) {
+        let was = match shard.get_mut(&number) {
             None => {
                 shard.insert(number, Entry::new(node, 1));
+                None
             }
             Some(entry) => {
                 entry.lookups += 1;
+                let was = entry.node.place;
                 entry.rename(node);
+                Some(was)
             }
-        }
-        number
+        };
+        (number, was)
     }
 
     /// The number by which something is known, if it is, whose own would be `id`.
@@ -297,6 +302,25 @@ impl Nodes {
                     call(*id, &entry.node);
                 }
             }
+        }
+    }
+
+    /// Calls with every node below `top`. Takes as long as there are nodes.
+    pub(super) fn below(&self, top: u64, mut call: impl FnMut(u64, &mut Node)) {
+        let mut level = HashSet::from([top]);
+        while !level.is_empty() {
+            let mut next = HashSet::new();
+            for shard in &self.shards {
+                for (id, entry) in shard.write().iter_mut() {
+                    if level.contains(&entry.node.parent) && *id != ROOT {
+                        call(*id, &mut entry.node);
+                        if entry.node.directory {
+                            next.insert(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
         }
     }
 

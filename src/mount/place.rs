@@ -192,14 +192,11 @@ impl Mount {
     /// The attributes of a node whose names are gone but which is open.
     fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
         let node = self.node(id)?;
-        if let Some(fd) = self.directories.removed(id) {
-            return Ok((node, beneath::stat_fd(fd)?));
-        }
         let stat = self.on_open(id, |fd| beneath::stat_fd(fd))?;
         Ok((node, stat))
     }
 
-    /// Calls with a descriptor of a node that is open, or held open, whose names are gone.
+    /// Calls with a descriptor of a node that is open, or was kept when its name was taken away.
     pub(super) fn on_open<T>(
         &self,
         id: u64,
@@ -208,12 +205,8 @@ impl Mount {
         if let Some(file) = self.handles.file_of(id) {
             return call(file.fd.as_fd());
         }
-        if let Some(fd) = self.contended.held(id) {
-            return call(fd.as_fd());
-        }
-        let node = self.node(id)?;
-        self.contended.note(node.parent, node.name);
-        Err(Errno::STALE)
+        let fd = self.directories.removed(id).ok_or(Errno::STALE)?;
+        call(fd.as_fd())
     }
 
     /// Tries something with a node under its name, and then under its other names, until it works.
