@@ -17,6 +17,9 @@ use crate::view::internal::Holder;
 use crate::view::{PRIMARY, Served, beneath, links};
 use crate::workspace::{jobs, layout};
 
+/// How often a contended name is looked up for one lookup of the kernel's.
+const LOOKUPS_MAX: usize = 100;
+
 /// Something that was found under a name.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -49,7 +52,30 @@ impl Entry {
 impl Mount {
     pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
         let found = self.find(parent, name)?;
-        self.enter(parent, name, found)
+        let entry = self.enter(parent, name, found)?;
+        match self.contended.contains(parent, name) {
+            true => self.lookup_held(parent, name, entry),
+            false => Ok(entry),
+        }
+    }
+
+    /// Makes sure that what was looked up under a contended name stays there for the kernel.
+    fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: Entry) -> Result<Entry> {
+        for _ in 0..LOOKUPS_MAX {
+            match self.open_verified(entry.id, OFlags::PATH) {
+                Ok(fd) => {
+                    self.directories.keep_removed(entry.id, fd.into());
+                    break;
+                }
+                // Replaced again already.
+                Err(Errno::STALE) => {}
+                Err(_) => break,
+            }
+            let found = self.find(parent, name);
+            self.forget(entry.id, 1);
+            entry = self.enter(parent, name, found?)?;
+        }
+        Ok(entry)
     }
 
     /// How long the kernel may believe that a name is not below `parent`.
@@ -90,7 +116,7 @@ impl Mount {
 
     /// A job that the kernel knows is served from another place than before, by the same directory:
     /// what is in it may change from now on, or must not any more.
-    fn job_changed_place(&self, id: u64, place: u8) {
+    pub(super) fn job_changed_place(&self, id: u64, place: u8) {
         self.nodes.below(id, |id, node| {
             if node.place != INTERNAL {
                 node.place = place;
