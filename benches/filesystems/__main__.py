@@ -163,7 +163,7 @@ def plant(stage: Stage, chosen: List[Workload], scale: Scale) -> Dict[str, Tree]
         add_small_files(trees["one"], scale.small_files)
         add_large_file(trees["one"], scale.large)
     if "user" in names:
-        trees["user"] = ordinary_user(stage.directory("user"), trees["one"], workloads.NOBODY)
+        trees["user"] = ordinary_user(stage.directory("user"), trees["one"])
     if "four" in names:
         say(f"making a tree of {scale.entries:,} entries in four locations")
         trees["four"] = workspace(stage.directory("four"), scale.jobs, folders=True)

@@ -54,7 +54,7 @@ def as_user(user: Optional[int], home: Path) -> dict:
 
 
 @contextmanager
-def mounted(system: System, tree: Tree, stage: Stage, user: Optional[int] = None) -> Iterator[Mounted]:
+def mounted(system: System, tree: Tree, stage: Stage) -> Iterator[Mounted]:
     """The file system, mounted over a tree for as long as the `with` block runs."""
     point = system.mountpoint(tree, stage.mountpoint)
     if system.command is None:
@@ -63,7 +63,7 @@ def mounted(system: System, tree: Tree, stage: Stage, user: Optional[int] = None
     log = stage.logs / f"{system.name}.log"
     with open(log, "wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
-        process = subprocess.Popen(system.command(tree, point), **streams, **as_user(user, stage.root))
+        process = subprocess.Popen(system.command(tree, point), **streams, **as_user(tree.owner, stage.root))
     try:
         _wait_until_mounted(system, process, point, log)
         yield Mounted(system.view(tree, point), process.pid if system.daemon else None)
@@ -106,10 +106,10 @@ class Bench:
     def sample(self, workload: Workload, system: System) -> Dict[str, Tuple[float, int]]:
         """Mounts, runs a workload once and unmounts. Gives seconds and what was counted, by the name of the result."""
         tree = self.trees[workload.tree]
-        with scratch(tree, self.stage), mounted(system, tree, self.stage, workload.user) as at:
+        with scratch(tree, self.stage), mounted(system, tree, self.stage) as at:
             command = workload.command(self.program, at.view, self.scale)
             drop_caches() if workload.cache == "cold" else settle()
-            steps = run(command, workload.user, self.stage)
+            steps = run(command, self.stage, tree.owner)
         return {
             name: (found["seconds"], found["count"])
             for step, name, _ in workload.results
@@ -127,7 +127,7 @@ def scratch(tree: Tree, stage: Stage) -> Iterator[None]:
         stage.remove(tree.scratch)
 
 
-def run(command: List[str], user: Optional[int], stage: Stage) -> dict:
+def run(command: List[str], stage: Stage, user: Optional[int] = None) -> dict:
     """Runs the program `workload`, and gives what it prints."""
     try:
         done = subprocess.run(

@@ -43,7 +43,7 @@ def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, resul
         try:
             with mounted(system, tree, bench.stage) as at:
                 drop_caches()
-                run([str(bench.program), "walk", *(str(root / "jobs") for root in at.view.roots)], None, bench.stage)
+                run([str(bench.program), "walk", *(str(root / "jobs") for root in at.view.roots)], bench.stage)
                 result.of(system.name).values.append(_resident(at.pid) / MEGABYTE)
         except Failure as failure:
             result.of(system.name).error = str(failure)
@@ -79,7 +79,7 @@ def first_listing(bench: Bench, xpmfs: Xpmfs, sizes: Sizes, rounds: int, results
 
 def _mount_and_list(bench: Bench, xpmfs: Xpmfs, tree: Tree, first: Result, whole: Result) -> None:
     point = tree.primary
-    command = xpmfs.mount(tree, point, "-o", "allow_other", "--log", str(bench.stage.logs / "listing.log"))
+    command = xpmfs.mount(tree, point, "--log", str(bench.stage.logs / "listing.log"))
     drop_caches()
     try:
         start = time.monotonic()

@@ -5,7 +5,7 @@ from typing import Dict, List, Optional
 
 from results import Result, Results
 from systems import System
-from targets import Target, Verdict
+from targets import Verdict
 
 NOISE = 0.2
 """From which spread of the disk's own rounds on a row is not to be trusted."""
@@ -56,7 +56,7 @@ class Report:
                 {
                     "result": verdict.target.result,
                     "title": verdict.title,
-                    "demand": _demand(verdict.target, self.results),
+                    "demand": verdict.target.demand,
                     "limit": verdict.target.limit,
                     "measured": verdict.measured,
                     "reached": verdict.reached,
@@ -78,15 +78,8 @@ class Report:
         rows = [["target for xpmfs", "demand", "measured", ""]]
         for verdict in self.verdicts:
             measured = "" if verdict.measured is None else f"{verdict.measured:.2f}"
-            rows.append([verdict.title, _demand(verdict.target, self.results), measured, verdict.word])
+            rows.append([verdict.title, verdict.target.demand, measured, verdict.word])
         return rows
-
-
-def _demand(target: Target, results: Results) -> str:
-    """With the title of the other result, where that is compared with."""
-    if target.less in results:
-        return target.demand.replace(target.less, results[target.less].title)
-    return target.demand
 
 
 def _cell(result: Result, system: str) -> str:

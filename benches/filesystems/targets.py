@@ -16,12 +16,14 @@ class Target:
     """The file system that it is divided by."""
     less: Optional[str] = None
     """The result that is taken away from it."""
+    title: str = ""
+    """What it is called as long as it is not measured."""
 
     @property
     def demand(self) -> str:
         """What is asked for, in words."""
         if self.less:
-            return f"less than {self.limit:g} s more than {self.less}"
+            return f"less than {self.limit:g} s more than with few jobs"
         if self.against is None:
             return f"less than {self.limit:g} MB"
         if self.limit == 1:
@@ -64,8 +66,8 @@ TARGETS = (
     *(Target(step, 1, "mergerfs") for step in ("create", "rename", "remove")),
     Target("open-read-close", 2.5, "disk"),
     Target("user-read-hot", 1.2, "disk"),
-    Target("memory", 250),
-    Target("listing-many", 1, less="listing-few"),
+    Target("memory", 250, title="resident memory (--million)"),
+    Target("listing-many", 1, less="listing-few", title="mount to first listing, many jobs (--million)"),
 )
 
 
@@ -77,7 +79,7 @@ def judge(results: Results) -> List[Verdict]:
 def _judge(target: Target, results: Results) -> Verdict:
     result = results.get(target.result)
     if result is None:
-        return Verdict(target, target.result, None)
+        return Verdict(target, target.title or target.result, None)
     if target.less:
         other = results[target.less].median("xpmfs")
         own = result.median("xpmfs")

@@ -12,8 +12,9 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional
 
+NOBODY = 65534
 TASKS = 10
 ENTRIES = 10
 SCRATCH = f"jobs/my.module.scratch/{'5c' * 32}"
@@ -29,6 +30,8 @@ class Tree:
     root: Path
     primary: Path
     folders: Dict[str, Path] = field(default_factory=dict)
+    owner: Optional[int] = None
+    """The ordinary user who it belongs to, and who mounts it and works on it; root, if nothing."""
 
     @property
     def locations(self) -> List[Path]:
@@ -87,15 +90,15 @@ def add_large_file(tree: Tree, size: int) -> None:
             file.write(os.urandom(1 << 20))
 
 
-def ordinary_user(root: Path, source: Tree, user: int) -> Tree:
-    """A workspace of `user`'s own with the large file of `source` in it, as a hard link."""
-    tree = Tree(root, root / "primary")
+def ordinary_user(root: Path, source: Tree) -> Tree:
+    """A workspace of an ordinary user's own with the large file of `source` in it, as a hard link."""
+    tree = Tree(root, root / "primary", owner=NOBODY)
     path = tree.primary / LARGE
     path.parent.mkdir(parents=True)
     os.link(source.primary / LARGE, path)
     for directory in [tree.primary, *path.parents]:
         if tree.primary in [directory, *directory.parents]:
-            os.chown(directory, user, user)
+            os.chown(directory, NOBODY, NOBODY)
     return tree
 
 

@@ -11,7 +11,6 @@ GIB = 1 << 30
 MIB = 1 << 20
 TOGETHER = 8
 """How many processes work at once in the second half of the workloads."""
-NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,6 @@ class Workload:
     steps: Tuple[Tuple[str, str], ...] = ()
     """What it times, if that is more than one thing: each step's name and title."""
     processes: int = 1
-    user: Optional[int] = None
-    """Who does it, and mounts."""
     systems: Optional[Tuple[str, ...]] = None
     """On which file systems alone it is run."""
     tolerance: float = 0
@@ -160,6 +157,6 @@ ALONE = (
 )
 USER = Workload(
     "user-read-hot", "ordinary user, no passthrough: sequential read, hot", "user", "warm", _read,
-    user=NOBODY, systems=("disk", "xpmfs"),
+    systems=("disk", "xpmfs"),
 )
 ALL = (*ALONE, USER, *(workload.together() for workload in ALONE))
