@@ -16,6 +16,8 @@ from systems import System, Xpmfs
 from tree import ENTRIES, Tree, digest, task, workspace
 
 MEGABYTE = 1_000_000
+PARTS = {"memory": "resident memory", "listing": "mount to first listing"}
+"""What there is to measure, by the name that `--only` has for it."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,17 @@ def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, resul
                 drop_caches()
                 run([str(bench.program), "walk", *(str(root / "jobs") for root in at.view.roots)], bench.stage)
                 result.of(system.name).values.append(_resident(at.pid) / MEGABYTE)
-        except Failure as failure:
+        except (Failure, OSError) as failure:
             result.of(system.name).error = str(failure)
     bench.stage.remove(tree.root)
 
 
 def _resident(pid: int) -> int:
     """The resident memory of a process, in bytes, as /proc has it."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise Failure("its process has ended")
+    return int(found[1]) * 1024
 
 
 def first_listing(bench: Bench, xpmfs: Xpmfs, sizes: Sizes, rounds: int, results: Results) -> None:

@@ -21,20 +21,21 @@ class Report:
         self.versions = {system.name: system.installed_version() for system in systems}
         self.results = Results()
         self.verdicts: List[Verdict] = []
+        self.stopped = False
+        """Whether it ended before everything was measured."""
 
     def text(self) -> str:
         """Both tables."""
         parts = [_aligned(self._table()), "", _aligned(self._targets())]
         parts += ["", *(f"not measured: {error}" for error in self.results.errors)] if self.results.errors else []
-        if self.settings["quick"]:
-            parts += ["", "A quick run shows that the benchmark works. Its figures mean nothing."]
+        parts += ["", *self._warnings()] if self._warnings() else []
         return "\n".join(parts)
 
     def markdown(self) -> str:
         """A page."""
         lines = ["# Results of the benchmark", "", "Made by `scripts/bench`; [how it is run and read](benchmark.md).", ""]
-        if self.settings["quick"]:
-            lines += ["**A quick run: its figures mean nothing.**", ""]
+        for warning in self._warnings():
+            lines += [f"**{warning}**", ""]
         lines += ["## The machine", "", "| | |", "| --- | --- |"]
         lines += [f"| {name} | {value} |" for name, value in {**self.machine, **self.settings}.items()]
         lines += ["", "## Targets", "", *_markdown(self._targets())]
@@ -50,6 +51,7 @@ class Report:
         everything = {
             "machine": self.machine,
             "settings": self.settings,
+            "stopped": self.stopped,
             "systems": {s.name: {"version": self.versions[s.name], "about": s.about} for s in self.systems},
             "results": {name: _result(result) for name, result in self.results.items()},
             "targets": [
@@ -65,6 +67,14 @@ class Report:
             ],
         }
         return json.dumps(everything, indent=2) + "\n"
+
+    def _warnings(self) -> List[str]:
+        warnings = []
+        if self.settings["quick"]:
+            warnings.append("A quick run shows that the benchmark works. Its figures mean nothing.")
+        if self.stopped:
+            warnings.append("It was stopped before everything was measured.")
+        return warnings
 
     def _table(self) -> List[List[str]]:
         header = ["workload", *(system.title for system in self.systems), "disk's spread"]

@@ -67,6 +67,10 @@ class Results(Dict[str, Result]):
         """A result, to be added to."""
         return self.setdefault(name, Result(name, title, unit))
 
+    def failed(self, system: str) -> bool:
+        """Whether anything could not be measured on it."""
+        return any(result.systems[system].error for result in self.values() if system in result.systems)
+
     @property
     def errors(self) -> List[str]:
         """What could not be measured, as sentences."""

@@ -73,21 +73,20 @@ def workspace(root: Path, jobs: int, folders: bool, whole: bool = True) -> Tree:
     return tree
 
 
-def add_small_files(tree: Tree, count: int) -> None:
-    """A job with many files of 4 KiB in the directory `SMALL`."""
-    directory = tree.primary / SMALL
-    directory.mkdir(parents=True)
-    for number in range(count):
-        _write(f"{directory}/{number:06}", _block(number))
-
-
-def add_large_file(tree: Tree, size: int) -> None:
-    """A job with one large file, `LARGE`, that no disk can compress."""
+def data(root: Path, small_files: int, large: int) -> Tree:
+    """Makes a workspace of two jobs: one with many files of 4 KiB in the directory `SMALL`, one with the file `LARGE`."""
+    tree = Tree(root, root / "primary")
+    small = tree.primary / SMALL
+    small.mkdir(parents=True)
+    for number in range(small_files):
+        _write(f"{small}/{number:06}", _block(number))
     path = tree.primary / LARGE
     path.parent.mkdir(parents=True)
     with open(path, "wb") as file:
-        for _ in range(size >> 20):
+        for _ in range(large >> 20):
+            # No disk can compress it.
             file.write(os.urandom(1 << 20))
+    return tree
 
 
 def ordinary_user(root: Path, source: Tree) -> Tree:

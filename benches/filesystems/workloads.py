@@ -61,7 +61,7 @@ class Workload:
     name: str
     title: str
     tree: str
-    """Which tree it works on: `one` location, `four`, or an ordinary `user`'s."""
+    """Which tree it works on: jobs in `one` location or in `four`, a few with much `data`, or an ordinary `user`'s."""
     cache: Optional[str]
     """`cold`: nothing is cached when it starts. `warm`: it has been done once before. Else as it comes."""
     arguments: Callable[[View, Scale], List[str]]
@@ -145,15 +145,15 @@ ALONE = (
     Workload("walk-one-warm", "walk with stat, one location, warm", "one", "warm", _walk),
     Workload("walk-four-cold", "walk with stat, four locations, cold", "four", "cold", _walk),
     Workload("walk-four-warm", "walk with stat, four locations, warm", "four", "warm", _walk),
-    Workload("read-cold", "sequential read, cold", "one", "cold", _read),
-    Workload("read-hot", "sequential read, hot", "one", "warm", _read),
-    Workload("random-cold", "random 4 KiB reads, cold", "one", "cold", _random("random_cold")),
-    Workload("random-hot", "random 4 KiB reads, hot", "one", "warm", _random("random_hot")),
+    Workload("read-cold", "sequential read, cold", "data", "cold", _read),
+    Workload("read-hot", "sequential read, hot", "data", "warm", _read),
+    Workload("random-cold", "random 4 KiB reads, cold", "data", "cold", _random("random_cold")),
+    Workload("random-hot", "random 4 KiB reads, hot", "data", "warm", _random("random_hot")),
     Workload("tar", "tar of jobs in four locations, cold", "four", "cold", _tar, tolerance=0.01),
-    Workload("open-read-close", "open-read-close of small files, warm", "one", "warm", _open_read_close),
-    Workload("files", "create, rename, remove", "one", None, _files, steps=_STEPS),
-    Workload("write", "write with fsync", "one", None, _write),
-    Workload("append", "small appends, flushed", "one", None, _append),
+    Workload("open-read-close", "open-read-close of small files, warm", "data", "warm", _open_read_close),
+    Workload("files", "create, rename, remove", "data", None, _files, steps=_STEPS),
+    Workload("write", "write with fsync", "data", None, _write),
+    Workload("append", "small appends, flushed", "data", None, _append),
 )
 USER = Workload(
     "user-read-hot", "ordinary user, no passthrough: sequential read, hot", "user", "warm", _read,

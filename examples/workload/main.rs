@@ -129,11 +129,11 @@ impl Step {
 
 impl Work {
     /// Prepares what is not timed. Each member of several has a number, and writes in a place of its own.
-    fn steps(self, member: u32) -> anyhow::Result<Vec<Step>> {
+    fn steps(self, member: u32, warm: bool) -> anyhow::Result<Vec<Step>> {
         match self {
             Self::Walk { paths } => Ok(walk::walk(paths)),
             Self::Read { file } => Ok(read::sequential(file)),
-            Self::Random { file, count } => read::random(&file, count, member),
+            Self::Random { file, count } => read::random(&file, count, member, warm),
             Self::Tar { arguments } => Ok(read::tar(arguments)),
             Self::OpenReadClose { directory, passes } => read::open_read_close(&directory, passes),
             Self::Files { directory, count } => write::files(&directory, count, member),
@@ -148,7 +148,9 @@ fn main() -> anyhow::Result<()> {
     if arguments.processes > 1 && arguments.member.is_none() {
         return members::lead(arguments.processes);
     }
-    let mut steps = arguments.work.steps(arguments.member.unwrap_or(0))?;
+    let mut steps = arguments
+        .work
+        .steps(arguments.member.unwrap_or(0), arguments.warm)?;
     if arguments.warm {
         for step in steps.iter_mut().filter(|step| step.repeatable) {
             (step.run)()?;

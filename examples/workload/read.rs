@@ -24,7 +24,14 @@ pub(crate) fn sequential(path: PathBuf) -> Vec<Step> {
 }
 
 /// Reads `count` pages, the same ones every time. Counts reads.
-pub(crate) fn random(path: &Path, count: u64, member: u32) -> anyhow::Result<Vec<Step>> {
+///
+/// To be warm, the whole file is read in sequence before: a disk is slow at what is done here.
+pub(crate) fn random(
+    path: &Path,
+    count: u64,
+    member: u32,
+    warm: bool,
+) -> anyhow::Result<Vec<Step>> {
     let shown = path.display().to_string();
     let size = fs::metadata(path)
         .with_context(|| format!("looking at {shown}"))?
@@ -34,6 +41,11 @@ pub(crate) fn random(path: &Path, count: u64, member: u32) -> anyhow::Result<Vec
         bail!("{shown} is too small to be read at random: use one of {PAGE} bytes or more");
     }
     let path = path.to_owned();
+    if warm {
+        for mut step in sequential(path.clone()) {
+            (step.run)()?;
+        }
+    }
     Ok(vec![Step::reading("random", move || {
         let file = File::open(&path).with_context(|| format!("opening {shown}"))?;
         let mut page = [0; PAGE as usize];
