@@ -1,4 +1,6 @@
-"""Measures file systems side by side over the same trees. Run by `scripts/bench`; `docs/benchmark.md` tells how to read it.
+"""Measures file systems side by side over the same trees.
+
+Run by `scripts/bench`; `docs/benchmark.md` tells how to read what it prints.
 
     options.py    the command line
     stage.py      a directory of its own, and cleaning up
@@ -20,7 +22,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Optional
 
 import machine
 import million
@@ -41,7 +43,7 @@ STOPPED = 130
 def main() -> int:
     """Gives the exit status: 1 if xpmfs or the disk itself could not be measured."""
     options = parse()
-    if options.list:
+    if options.only_list:
         print(listing())
         return 0
     # As Ctrl-C: what is mounted is unmounted on the way out.
@@ -92,7 +94,7 @@ def conduct(stage: Stage, options: Options) -> Report:
     return report
 
 
-def select(known: Dict[str, System], wanted: List[str]) -> List[System]:
+def select(known: dict[str, System], wanted: list[str]) -> list[System]:
     """The file systems of `--systems`, always in the same order."""
     for name in wanted:
         if name not in known:
@@ -100,7 +102,7 @@ def select(known: Dict[str, System], wanted: List[str]) -> List[System]:
     return [known[name] for name in known if name in wanted]
 
 
-def plant(stage: Stage, names: set, scale: Scale) -> Dict[str, Tree]:
+def plant(stage: Stage, names: set, scale: Scale) -> dict[str, Tree]:
     """Makes the trees that the workloads are done on."""
     trees = {}
     if names & {"data", "user"}:
@@ -115,7 +117,7 @@ def plant(stage: Stage, names: set, scale: Scale) -> Dict[str, Tree]:
     return trees
 
 
-def rounds(bench: Bench, chosen: List[Workload], systems: List[System], count: int, results: Results) -> None:
+def rounds(bench: Bench, chosen: list[Workload], systems: list[System], count: int, results: Results) -> None:
     """Runs each workload on each file system in turn, again and again, each round with another one first."""
     for number in range(count):
         for workload in chosen:

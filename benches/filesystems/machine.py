@@ -6,19 +6,20 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Dict
 
 import mounts
 from stage import say
 
 MEMORY_ALONE = ("tmpfs", "ramfs")
+BUSY = 0.5
+"""The load from which on others are at work."""
 
 
 class Unfit(Exception):
     """Why the benchmark cannot be run here, as a sentence that says what to do."""
 
 
-def describe(directory: Path) -> Dict[str, str]:
+def describe(directory: Path) -> dict[str, str]:
     """The machine, in words."""
     mount = mounts.holding(directory)
     return {
@@ -38,7 +39,7 @@ def memory() -> int:
 
 
 def check(directory: Path, size: int, inodes: int, large: int) -> None:
-    """Refuses a place that cannot be measured on: too small, in memory alone, or on a file system that is none of the disk's."""
+    """Refuses a place that cannot be measured on: too small, or in memory alone. Warns of what spoils the figures."""
     mount = mounts.holding(directory)
     if mount.kind in MEMORY_ALONE:
         raise Unfit(f"{directory} is {mount.kind}, which is memory: give a directory on a disk with --directory")
@@ -51,14 +52,23 @@ def check(directory: Path, size: int, inodes: int, large: int) -> None:
     status = os.statvfs(directory)
     # Some file systems make inodes as they go, and count none.
     if status.f_files and status.f_favail < inodes:
-        raise Unfit(f"{directory} has {status.f_favail:,} inodes free, and {inodes:,} are needed: give another directory with --directory")
+        raise Unfit(
+            f"{directory} has {status.f_favail:,} inodes free, and {inodes:,} are needed:"
+            " give another directory with --directory"
+        )
     # Without passthrough, a file is cached twice.
     if memory() < 3 * large:
-        say(f"{memory() / 2**30:.1f} GiB of memory are little: hot reads of {large / 2**30:g} GiB may not be hot")
-    if os.getloadavg()[0] > 0.5:
-        say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): the figures will tell of that, too")
+        have, want = memory() / 2**30, large / 2**30
+        say(f"{have:.1f} GiB of memory are little: hot reads of {want:g} GiB may not be hot")
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        say(f"the machine is busy (load {load:.1f}): the figures will tell of that, too")
 
 
 def _field(file: str, name: str) -> str:
-    found = re.search(rf"^{name}\s*[:=]\s*(.*)$", Path(file).read_text(), re.MULTILINE) if os.path.exists(file) else None
+    """A line of a file such as `name: value` or `name=value`."""
+    try:
+        found = re.search(rf"^{name}\s*[:=]\s*(.*)$", Path(file).read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        found = None
     return found[1] if found else "unknown"

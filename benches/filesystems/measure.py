@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Optional
 
 import mounts
 from stage import Stage
@@ -62,8 +63,10 @@ def mounted(system: System, tree: Tree, stage: Stage) -> Iterator[Mounted]:
         return
     log = stage.logs / f"{system.name}.log"
     with open(log, "wb") as output:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
-        process = subprocess.Popen(system.command(tree, point), **streams, **as_user(tree.owner, stage.root))
+        process = subprocess.Popen(
+            system.command(tree, point), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            **as_user(tree.owner, stage.root),
+        )
     try:
         _wait_until_mounted(system, process, point, log)
         yield Mounted(system.view(tree, point), process.pid if system.daemon else None)
@@ -100,10 +103,10 @@ class Bench:
 
     stage: Stage
     program: Path
-    trees: Dict[str, Tree]
+    trees: dict[str, Tree]
     scale: Scale
 
-    def sample(self, workload: Workload, system: System) -> Dict[str, Tuple[float, int]]:
+    def sample(self, workload: Workload, system: System) -> dict[str, tuple[float, int]]:
         """Mounts, runs a workload once and unmounts. Gives seconds and what was counted, by the name of the result."""
         tree = self.trees[workload.tree]
         with scratch(tree, self.stage), mounted(system, tree, self.stage) as at:
@@ -127,11 +130,11 @@ def scratch(tree: Tree, stage: Stage) -> Iterator[None]:
         stage.remove(tree.scratch)
 
 
-def run(command: List[str], stage: Stage, user: Optional[int] = None) -> dict:
+def run(command: list[str], stage: Stage, user: Optional[int] = None) -> dict:
     """Runs the program `workload`, and gives what it prints."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WORKING,
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WORKING, check=False,
             **as_user(user, stage.root),
         )
     except subprocess.TimeoutExpired:

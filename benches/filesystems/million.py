@@ -4,9 +4,10 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, List
+from typing import Optional
 
 import mounts
 from measure import Bench, Failure, drop_caches, mounted, run
@@ -34,7 +35,7 @@ QUICK = Sizes(entries=10_000, few_jobs=100, many_jobs=2000)
 
 
 def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, results: Results) -> None:
-    """Walks a large tree in four locations once on each file system that is a process, and reads what the process holds."""
+    """Walks a large tree in four locations on each file system that is a process, and reads what that holds."""
     say(f"making a tree of {sizes.entries:,} entries")
     tree = workspace(bench.stage.directory("entries"), sizes.entries // ENTRIES, folders=True)
     result = results.row("memory", f"resident memory after walking {sizes.entries:,} entries", "MB")
@@ -52,7 +53,7 @@ def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, resul
     bench.stage.remove(tree.root)
 
 
-def _resident(pid: int) -> int:
+def _resident(pid: Optional[int]) -> int:
     """The resident memory of a process, in bytes, as /proc has it."""
     found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     if found is None:
@@ -62,7 +63,7 @@ def _resident(pid: int) -> int:
 
 def first_listing(bench: Bench, xpmfs: Xpmfs, sizes: Sizes, rounds: int, results: Results) -> None:
     """Mounts a small and a large workspace in turn, with nothing cached, and lists in each."""
-    trees: List[tuple] = []
+    trees: list[tuple[Tree, Result, Result]] = []
     for name, jobs in (("few", sizes.few_jobs), ("many", sizes.many_jobs)):
         say(f"making a workspace of {jobs:,} jobs")
         tree = workspace(bench.stage.directory(f"jobs-{name}"), jobs, folders=True, whole=False)
@@ -87,7 +88,7 @@ def _mount_and_list(bench: Bench, xpmfs: Xpmfs, tree: Tree, first: Result, whole
     drop_caches()
     try:
         start = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failure(f"cannot mount: {done.stderr.strip()}")
         _list(point)
@@ -97,7 +98,7 @@ def _mount_and_list(bench: Bench, xpmfs: Xpmfs, tree: Tree, first: Result, whole
         whole.add("xpmfs", time.monotonic() - start, listed, 0)
     finally:
         # Returns when the daemon has ended.
-        subprocess.run([str(xpmfs.program), "--quiet", "umount", str(point)], capture_output=True)
+        subprocess.run([str(xpmfs.program), "--quiet", "umount", str(point)], capture_output=True, check=False)
         for mountpoint in mounts.below(point):
             mounts.unmount(mountpoint)
 

@@ -5,7 +5,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 
 class Mount(NamedTuple):
@@ -17,7 +17,7 @@ class Mount(NamedTuple):
     options: str
 
 
-def table() -> List[Mount]:
+def table() -> list[Mount]:
     """All mounts, in the order in which they were made."""
     mounts = []
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
@@ -27,7 +27,7 @@ def table() -> List[Mount]:
     return mounts
 
 
-def below(path: Path) -> List[Path]:
+def below(path: Path) -> list[Path]:
     """Where something is mounted at `path` or below it, in the order in which it was."""
     return [mount.point for mount in table() if mount.point == path or path in mount.point.parents]
 
@@ -58,12 +58,12 @@ def unmount(point: Path) -> Optional[str]:
     """Unmounts what is on top at `point`; detaches it if it stays in use. Gives what went wrong."""
     message = ""
     for _ in range(50):
-        tried = subprocess.run(["umount", str(point)], capture_output=True, text=True)
+        tried = subprocess.run(["umount", str(point)], capture_output=True, text=True, check=False)
         if tried.returncode == 0:
             return None
         message = tried.stderr.strip()
         time.sleep(0.1)
-    subprocess.run(["umount", "--lazy", str(point)], capture_output=True)
+    subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
     return message
 
 

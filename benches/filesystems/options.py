@@ -3,7 +3,7 @@
 import argparse
 import fnmatch
 from pathlib import Path
-from typing import List, Optional
+from typing import Optional
 
 import million
 import workloads
@@ -19,13 +19,13 @@ class Options(argparse.Namespace):
 
     quick: bool
     rounds: int
-    only: Optional[List[str]]
+    only: Optional[list[str]]
     systems: str
-    million: bool
+    with_million: bool
     json: Optional[Path]
     markdown: Optional[Path]
     directory: Path
-    list: bool
+    only_list: bool
     binary: Path
     workload: Path
 
@@ -39,15 +39,15 @@ class Options(argparse.Namespace):
         """How large the trees of `--million` are."""
         return million.QUICK if self.quick else million.FULL
 
-    def chosen(self) -> List[Workload]:
+    def chosen(self) -> list[Workload]:
         """The workloads of `--only`, by their own names or those of their results."""
         return [workload for workload in workloads.ALL if any(map(self._wants, _names(workload)))]
 
-    def parts_of_million(self) -> List[str]:
+    def parts_of_million(self) -> list[str]:
         """What of `--million` is to be measured."""
-        return [part for part in million.PARTS if self.million and self._wants(part)]
+        return [part for part in million.PARTS if self.with_million and self._wants(part)]
 
-    def needed(self) -> tuple:
+    def needed(self) -> tuple[int, int]:
         """Bytes and inodes that the trees take, generously."""
         scale, sizes = self.scale, self.sizes
         size = inodes = 0
@@ -77,12 +77,13 @@ def parse() -> Options:
     add("--only", nargs="+", metavar="WORKLOAD", help="these alone, as --list shows them; *, ? and [] as in a shell")
     add("--systems", default=SYSTEMS, metavar="A,B",
         help="these file systems alone; also xpmfs-elsewhere [default: %(default)s]")
-    add("--million", action="store_true", help="also: memory after walking 1,000,000 entries, mounting 1,000,000 jobs")
+    add("--million", action="store_true", dest="with_million",
+        help="also: memory after walking 1,000,000 entries, mounting 1,000,000 jobs")
     add("--json", type=Path, metavar="FILE", help="write everything there, each round's samples included")
     add("--markdown", type=Path, metavar="FILE", help="write a page there")
     add("--directory", type=Path, default=Path("/var/tmp"), metavar="DIR",
         help="where to measure: any directory on the disk in question [default: %(default)s]")
-    add("--list", action="store_true", help="show the workloads, and do nothing")
+    add("--list", action="store_true", dest="only_list", help="show the workloads, and do nothing")
     add("--binary", type=Path, metavar="PATH", help="measure this xpmfs [default: build it]")
     add("--workload", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(namespace=Options())
@@ -98,7 +99,7 @@ def listing() -> str:
     return "\n".join(f"{name:20} {title}" for name, title in rows)
 
 
-def _names(workload: Workload) -> List[str]:
+def _names(workload: Workload) -> list[str]:
     return [workload.name, *(name for _, name, _ in workload.results)]
 
 
@@ -107,7 +108,7 @@ def _check(parser: argparse.ArgumentParser, options: Options) -> None:
     for pattern in options.only or []:
         if not fnmatch.filter(known, pattern):
             parser.error(f"there is no workload {pattern}: --list shows all")
-    if options.list:
+    if options.only_list:
         return
     if not options.chosen() and not options.parts_of_million():
         parser.error("nothing is left to measure: add --million, or other workloads to --only")

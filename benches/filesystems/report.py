@@ -1,7 +1,7 @@
 """The results as a table for a terminal, as a page, and as JSON."""
 
 import json
-from typing import Dict, List, Optional
+from typing import Optional
 
 from results import Result, Results
 from systems import System
@@ -14,13 +14,13 @@ NOISE = 0.2
 class Report:
     """All that was found out in a run."""
 
-    def __init__(self, machine: Dict[str, str], settings: Dict[str, object], systems: List[System]):
+    def __init__(self, machine: dict[str, str], settings: dict[str, object], systems: list[System]):
         self.machine = machine
         self.settings = settings
         self.systems = systems
         self.versions = {system.name: system.installed_version() for system in systems}
         self.results = Results()
-        self.verdicts: List[Verdict] = []
+        self.verdicts: list[Verdict] = []
         self.stopped = False
         """Whether it ended before everything was measured."""
 
@@ -33,7 +33,8 @@ class Report:
 
     def markdown(self) -> str:
         """A page."""
-        lines = ["# Results of the benchmark", "", "Made by `scripts/bench`; [how it is run and read](benchmark.md).", ""]
+        lines = ["# Results of the benchmark", ""]
+        lines += ["Made by `scripts/bench`; [how it is run and read](benchmark.md).", ""]
         for warning in self._warnings():
             lines += [f"**{warning}**", ""]
         lines += ["## The machine", "", "| | |", "| --- | --- |"]
@@ -68,7 +69,7 @@ class Report:
         }
         return json.dumps(everything, indent=2) + "\n"
 
-    def _warnings(self) -> List[str]:
+    def _warnings(self) -> list[str]:
         warnings = []
         if self.settings["quick"]:
             warnings.append("A quick run shows that the benchmark works. Its figures mean nothing.")
@@ -76,7 +77,7 @@ class Report:
             warnings.append("It was stopped before everything was measured.")
         return warnings
 
-    def _table(self) -> List[List[str]]:
+    def _table(self) -> list[list[str]]:
         header = ["workload", *(system.title for system in self.systems), "disk's spread"]
         rows = [header]
         for result in self.results.values():
@@ -84,7 +85,7 @@ class Report:
             rows.append([result.title, *cells, _spread(result)])
         return rows
 
-    def _targets(self) -> List[List[str]]:
+    def _targets(self) -> list[list[str]]:
         rows = [["target for xpmfs", "demand", "measured", ""]]
         for verdict in self.verdicts:
             measured = "" if verdict.measured is None else f"{verdict.measured:.2f}"
@@ -130,7 +131,7 @@ def _result(result: Result) -> dict:
     return {"title": result.title, "unit": result.unit, "systems": systems}
 
 
-def _aligned(rows: List[List[str]]) -> str:
+def _aligned(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     first, *others = widths
     return "\n".join(
@@ -139,7 +140,7 @@ def _aligned(rows: List[List[str]]) -> str:
     )
 
 
-def _markdown(rows: List[List[str]]) -> List[str]:
+def _markdown(rows: list[list[str]]) -> list[str]:
     header, *others = rows
     rule = ["---", *("---:" for _ in header[1:])]
     return [f"| {' | '.join(row)} |" for row in [header, rule, *others]]

@@ -2,14 +2,14 @@
 
 import statistics
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Optional
 
 
 @dataclass
 class Samples:
     """One result on one file system, round by round."""
 
-    values: List[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     error: Optional[str] = None
     """Why it could not be measured, the first time that it could not."""
 
@@ -33,8 +33,8 @@ class Result:
     name: str
     title: str
     unit: str = "s"
-    systems: Dict[str, Samples] = field(default_factory=dict)
-    counts: Dict[str, int] = field(default_factory=dict)
+    systems: dict[str, Samples] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     """What each file system was seen to have or do."""
 
     def of(self, system: str) -> Samples:
@@ -60,7 +60,7 @@ class Result:
         samples.values.append(value)
 
 
-class Results(Dict[str, Result]):
+class Results(dict[str, Result]):
     """All results by name, in the order of the table."""
 
     def row(self, name: str, title: str, unit: str = "s") -> Result:
@@ -72,7 +72,7 @@ class Results(Dict[str, Result]):
         return any(result.systems[system].error for result in self.values() if system in result.systems)
 
     @property
-    def errors(self) -> List[str]:
+    def errors(self) -> list[str]:
         """What could not be measured, as sentences."""
         return [
             f"{result.title}: {system}: {samples.error}"

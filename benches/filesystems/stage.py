@@ -1,7 +1,7 @@
 """The benchmark's own directory: everything is made below it, and goes with it.
 
-A second process, the keeper, waits until the benchmark has ended, however it ended (Ctrl-C, an error, `kill -9`), unmounts what
-is mounted below the directory, and removes it.
+A second process, the keeper, waits until the benchmark has ended, however it ended (Ctrl-C, an error, `kill -9`),
+unmounts what is mounted below the directory, and removes it.
 """
 
 import os
@@ -87,7 +87,7 @@ def _clear(root: Path) -> None:
             mounts.unmount(mountpoint)
         if not mounts.below(root):
             removal = ["rm", "-rf", "--one-file-system", "--", str(root)]
-            if subprocess.run(removal, stderr=subprocess.DEVNULL).returncode == 0:
+            if subprocess.run(removal, stderr=subprocess.DEVNULL, check=False).returncode == 0:
                 return
         time.sleep(1)
     say(f"{root} could not be removed: unmount what is mounted below it, then remove it by hand")

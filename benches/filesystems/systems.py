@@ -1,15 +1,15 @@
 """The file systems, and how each shows a workspace.
 
-Each is set up as somebody would who wants it fast: entries and attributes are cached for as long as nothing else changes the
-tree, listings and pages are cached where it can, and passthrough is on where it has it. Everybody may enter (`allow_other`), as
-root mounts for others. Each writes to the primary.
+Each is set up as somebody would who wants it fast: names and attributes are cached for an hour, as nothing else changes
+the tree, listings and pages are cached where it can, and passthrough is on where it has it. Everybody may enter
+(`allow_other`), as when root mounts for others. Each writes to the primary.
 """
 
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Optional
 
 from tree import LARGE, SCRATCH, SMALL, Tree
 
@@ -22,7 +22,7 @@ class View:
     """Where a file system shows a workspace: the primary, and every directory that has a part of `jobs/`."""
 
     primary: Path
-    roots: List[Path]
+    roots: list[Path]
 
     scratch = property(lambda self: self.primary / SCRATCH)
     small = property(lambda self: self.primary / SMALL)
@@ -37,11 +37,11 @@ class System:
     title: str
     about: str
     """How it is set up, for the report."""
-    command: Optional[Callable[[Tree, Path], List[str]]] = None
+    command: Optional[Callable[[Tree, Path], list[str]]] = None
     """What mounts a workspace at a directory; nothing for the disk itself."""
     daemon: bool = True
     """Whether that command stays, and serves."""
-    version: Optional[List[str]] = None
+    version: Optional[list[str]] = None
     merges: bool = True
     """Whether it shows all locations as one tree."""
     in_place: bool = False
@@ -64,7 +64,7 @@ class System:
         """What it says of itself."""
         if self.version is None:
             return ""
-        said = subprocess.run(self.version, capture_output=True, text=True)
+        said = subprocess.run(self.version, capture_output=True, text=True, check=False)
         found = re.search(r"\d+(\.\d+)+\S*", said.stdout + said.stderr)
         return found[0] if found else "unknown"
 
@@ -76,7 +76,7 @@ class Xpmfs:
     program: Path
     settings: Path
 
-    def mount(self, tree: Tree, mountpoint: Path, *options: str) -> List[str]:
+    def mount(self, tree: Tree, mountpoint: Path, *options: str) -> list[str]:
         """The command that mounts a workspace."""
         # Archiving the finished jobs that are there would be other work than what is measured.
         command = [str(self.program), "--quiet", "--settings", str(self.settings), "mount", "--no-archive"]
@@ -90,14 +90,14 @@ class Xpmfs:
     def system(self, name: str, in_place: bool = True) -> System:
         """It as a file system to measure."""
 
-        def command(tree: Tree, mountpoint: Path) -> List[str]:
+        def command(tree: Tree, mountpoint: Path) -> list[str]:
             return self.mount(tree, mountpoint, "--foreground")
 
         about = f"`xpmfs mount --no-archive -o allow_other`, {'in place' if in_place else 'at another path'}"
         return System(name, name, about, command, version=[str(self.program), "--version"], in_place=in_place)
 
 
-def every(xpmfs: Xpmfs, empty: Path) -> Dict[str, System]:
+def every(xpmfs: Xpmfs, empty: Path) -> dict[str, System]:
     """All file systems by name, in the order of the report. `empty` is an empty directory."""
     systems = [
         System("disk", "disk", "the file system beneath, with nothing mounted over it"),
@@ -112,14 +112,15 @@ def every(xpmfs: Xpmfs, empty: Path) -> Dict[str, System]:
 
 
 def _mergerfs() -> System:
-    options = f"allow_other,category.create=ff,minfreespace=0,cache.files=auto-full,cache.readdir=true,cache.entry={CACHE},cache.attr={CACHE}"
+    options = "allow_other,category.create=ff,minfreespace=0,cache.files=auto-full,cache.readdir=true"
+    options += f",cache.entry={CACHE},cache.attr={CACHE}"
     system = System("mergerfs", "mergerfs", "", version=["mergerfs", "--version"])
     # As its documentation has it: since 2.41, with any page cache but `off`.
     numbers = [int(number) for number in re.findall(r"\d+", _version_or_none(system))]
     if numbers >= [2, 41]:
         options += ",passthrough.io=rw"
 
-    def command(tree: Tree, mountpoint: Path) -> List[str]:
+    def command(tree: Tree, mountpoint: Path) -> list[str]:
         primary, *folders = tree.locations
         branches = [f"{primary}=RW", *(f"{folder}=RO" for folder in folders)]
         return ["mergerfs", "-f", "-o", options, ":".join(branches), str(mountpoint)]
@@ -144,18 +145,18 @@ def _layers(tree: Tree, empty: Path, name: str) -> str:
 
 
 def _fuse_overlayfs(empty: Path) -> System:
-    def command(tree: Tree, mountpoint: Path) -> List[str]:
+    def command(tree: Tree, mountpoint: Path) -> list[str]:
         options = f"allow_other,{_layers(tree, empty, 'fuse-overlayfs')}"
         return ["fuse-overlayfs", "-f", "-o", options, str(mountpoint)]
 
-    about = "`fuse-overlayfs -o allow_other,lowerdir=FOLDERS,upperdir=PRIMARY`; it caches names and attributes for ever by default"
+    about = "`fuse-overlayfs -o allow_other,lowerdir=FOLDERS,upperdir=PRIMARY`; it caches names for ever by default"
     return System("fuse-overlayfs", "fuse-overlayfs", about, command, version=["fuse-overlayfs", "--version"])
 
 
 def _bindfs() -> System:
     options = f"allow_other,auto_cache,entry_timeout={CACHE},attr_timeout={CACHE}"
 
-    def command(tree: Tree, mountpoint: Path) -> List[str]:
+    def command(tree: Tree, mountpoint: Path) -> list[str]:
         return ["bindfs", "-f", "--multithreaded", "-o", options, str(tree.root), str(mountpoint)]
 
     about = f"`bindfs --multithreaded -o {options}`; it merges nothing: the locations are walked one after the other"
@@ -163,7 +164,7 @@ def _bindfs() -> System:
 
 
 def _overlayfs(empty: Path) -> System:
-    def command(tree: Tree, mountpoint: Path) -> List[str]:
+    def command(tree: Tree, mountpoint: Path) -> list[str]:
         return ["mount", "-t", "overlay", "overlay", "-o", _layers(tree, empty, "overlayfs"), str(mountpoint)]
 
     about = "the kernel's: `mount -t overlay -o lowerdir=FOLDERS,upperdir=PRIMARY`"

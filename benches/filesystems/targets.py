@@ -1,7 +1,7 @@
 """The figures to reach, and whether they are."""
 
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import Optional
 
 from results import Results
 
@@ -71,7 +71,7 @@ TARGETS = (
 )
 
 
-def judge(results: Results) -> List[Verdict]:
+def judge(results: Results) -> list[Verdict]:
     """Compares what was measured with every target."""
     return [_judge(target, results) for target in TARGETS]
 

@@ -1,10 +1,11 @@
 """Makes workspaces in experimaestro's layout, to be measured on.
 
-A finished job has ten entries: its directory, `params.json`, `<name>.py`, `.out`, `.err`, `.lock`, `.done`, `model.bin`, and
-`.experimaestro/status.json` with its directory. Everything follows from the job's number, so that two runs make the same tree.
+A finished job has ten entries: its directory, `params.json`, `<name>.py`, `.out`, `.err`, `.lock`, `.done`,
+`model.bin`, and `.experimaestro/status.json` with its directory. Everything follows from the job's number, so that two
+runs make the same tree; only the large file is random.
 
-Jobs of the `move` folder have no symlink in the primary here, as experimaestro would make: the file systems that merge directories
-would show the symlink in place of the job, and have less to do than the others.
+Jobs of the `move` folder have no symlink in the primary here, as experimaestro would make: the file systems that merge
+directories would show the symlink in place of the job, and have less to do than the others.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Optional
 
 NOBODY = 65534
 TASKS = 10
@@ -29,12 +30,12 @@ class Tree:
 
     root: Path
     primary: Path
-    folders: Dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
     owner: Optional[int] = None
     """The ordinary user who it belongs to, and who mounts it and works on it; root, if nothing."""
 
     @property
-    def locations(self) -> List[Path]:
+    def locations(self) -> list[Path]:
         """Where jobs are, in the order in which they are looked for."""
         return [self.primary, *self.folders.values()]
 
@@ -55,7 +56,7 @@ def digest(number: int) -> str:
 
 
 def workspace(root: Path, jobs: int, folders: bool, whole: bool = True) -> Tree:
-    """Makes a workspace of finished jobs in `TASKS` tasks, all in the primary or spread evenly over it and three folders.
+    """Makes a workspace of finished jobs in `TASKS` tasks, all in the primary or spread over it and three folders.
 
     Without `whole`, a job is its directory and its marker alone: enough to be counted, and cheap to make a million of.
     """
@@ -74,7 +75,7 @@ def workspace(root: Path, jobs: int, folders: bool, whole: bool = True) -> Tree:
 
 
 def data(root: Path, small_files: int, large: int) -> Tree:
-    """Makes a workspace of two jobs: one with many files of 4 KiB in the directory `SMALL`, one with the file `LARGE`."""
+    """Makes a workspace of two jobs: one with files of 4 KiB in the directory `SMALL`, one with the file `LARGE`."""
     tree = Tree(root, root / "primary")
     small = tree.primary / SMALL
     small.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Optional
 
 from systems import View
 from tree import ENTRIES, TASKS, digest, task
@@ -64,25 +64,25 @@ class Workload:
     """Which tree it works on: jobs in `one` location or in `four`, a few with much `data`, or an ordinary `user`'s."""
     cache: Optional[str]
     """`cold`: nothing is cached when it starts. `warm`: it has been done once before. Else as it comes."""
-    arguments: Callable[[View, Scale], List[str]]
+    arguments: Callable[[View, Scale], list[str]]
     """Those of the program `workload`."""
-    steps: Tuple[Tuple[str, str], ...] = ()
+    steps: tuple[tuple[str, str], ...] = ()
     """What it times, if that is more than one thing: each step's name and title."""
     processes: int = 1
-    systems: Optional[Tuple[str, ...]] = None
+    systems: Optional[tuple[str, ...]] = None
     """On which file systems alone it is run."""
     tolerance: float = 0
     """By which part the work that is counted may differ from one file system to the other."""
 
     @property
-    def results(self) -> List[Tuple[str, str, str]]:
+    def results(self) -> list[tuple[str, str, str]]:
         """What comes out: the step, and the name and title of the result."""
         if not self.steps:
             return [("", self.name, self.title)]
         suffix = self.name.partition("-")[2]
         return [(step, f"{step}-{suffix}".rstrip("-"), title) for step, title in self.steps]
 
-    def command(self, program: Path, view: View, scale: Scale) -> List[str]:
+    def command(self, program: Path, view: View, scale: Scale) -> list[str]:
         """What is run."""
         command = [str(program), f"--processes={self.processes}"]
         command += ["--warm"] if self.cache == "warm" else []
@@ -99,15 +99,15 @@ class Workload:
         )
 
 
-def _walk(view: View, _scale: Scale) -> List[str]:
+def _walk(view: View, _scale: Scale) -> list[str]:
     return ["walk", *(str(root / "jobs") for root in view.roots)]
 
 
-def _read(view: View, _scale: Scale) -> List[str]:
+def _read(view: View, _scale: Scale) -> list[str]:
     return ["read", str(view.large)]
 
 
-def _tar(view: View, scale: Scale) -> List[str]:
+def _tar(view: View, scale: Scale) -> list[str]:
     """Packs the jobs with the lowest numbers, each from the location that has it."""
     arguments = ["tar"]
     for place, root in enumerate(view.roots):
@@ -118,23 +118,23 @@ def _tar(view: View, scale: Scale) -> List[str]:
     return arguments
 
 
-def _random(count: str) -> Callable[[View, Scale], List[str]]:
+def _random(count: str) -> Callable[[View, Scale], list[str]]:
     return lambda view, scale: ["random", f"--count={getattr(scale, count)}", str(view.large)]
 
 
-def _open_read_close(view: View, scale: Scale) -> List[str]:
+def _open_read_close(view: View, scale: Scale) -> list[str]:
     return ["open-read-close", f"--passes={scale.passes}", str(view.small)]
 
 
-def _files(view: View, scale: Scale) -> List[str]:
+def _files(view: View, scale: Scale) -> list[str]:
     return ["files", f"--count={scale.created}", str(view.scratch)]
 
 
-def _write(view: View, scale: Scale) -> List[str]:
+def _write(view: View, scale: Scale) -> list[str]:
     return ["write", f"--size={scale.written}", str(view.scratch)]
 
 
-def _append(view: View, scale: Scale) -> List[str]:
+def _append(view: View, scale: Scale) -> list[str]:
     return ["append", f"--count={scale.appended}", str(view.scratch)]
 
 
