@@ -140,8 +140,10 @@ impl Plan {
         let attachment = Attachment {
             read_only: options.read_only || arguments.read_only,
             allow_other: options.allow_other,
-            // Others are let in with the rights that they have on the disk.
-            default_permissions: options.default_permissions || options.allow_other,
+            // Others are let in with the rights that they have on the disk; root has them all anyway.
+            default_permissions: options.default_permissions
+                || options.allow_other
+                || rustix::process::geteuid().is_root(),
             dev: options.dev,
             suid: options.suid,
             exec: !options.noexec,
@@ -217,10 +219,17 @@ impl Plan {
                 .collect(),
             mountpoint: Some(self.attachment.mountpoint.clone()),
         };
+        let alone = self.attachment.mountpoint == primary && service::is_alone(&primary);
         let view = Arc::new(View::open(spec, beneath)?);
+        let exclusive = match view.primary().root() {
+            Ok(root) if alone => mount::Exclusive::claim(root.fd()),
+            _ => mount::Exclusive::default(),
+        };
         view.watch(WATCH);
         let options = mount::Options {
             allow_other: self.attachment.allow_other,
+            default_permissions: self.attachment.default_permissions,
+            exclusive: exclusive.into(),
         };
         let service = Service::new(view, options)
             .with_context(|| format!("cannot open {}", primary.display()))?;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
@@ -82,6 +84,7 @@ pub fn run(
     rustix::process::chdir("/")
         .map_err(|errno| setup("change to the directory /")(errno.into()))?;
     let taken = signals::take().map_err(setup("take signals"))?;
+    raise_descriptor_limit();
     let turn = Turn::take(attachment)?;
     let fuse = attach(attachment)?;
     let mount = find(attachment)?;
@@ -112,6 +115,15 @@ pub fn run(
             tracing::info!("{} is unmounted", attachment.mountpoint.display());
             served
         }
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: every file that is open in the mount is open here.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Service;
 use super::control::{self, ClientError};
+use super::inventory;
 use crate::mount;
 use crate::view::{Location, LocationStatus, Root, View};
 
@@ -24,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// There is such a mount, and its daemon does not hand the directory out.
 pub fn beneath(primary: &Path) -> Result<Option<OwnedFd>, ClientError> {
     control::beneath(primary)
+}
+
+/// Whether no other mount, of those that can be seen from here, shows the workspace with this directory.
+pub fn is_alone(primary: &Path) -> bool {
+    inventory::take().is_ok_and(|mounts| !mounts.iter().any(|mount| mount.shows(None, primary)))
 }
 
 /// A workspace's view, with how it is mounted.
@@ -81,6 +87,8 @@ impl Service for Workspace {
     }
 
     fn primary(&self) -> std::os::fd::BorrowedFd<'_> {
+        // Whoever asks for it is going to change it, or to look at what others change.
+        self.options.exclusive.give_up();
         self.primary.fd()
     }
 }

@@ -5,21 +5,22 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType};
 use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
+use super::file::Opened;
 use super::lookup::Entry;
 use super::setattr::Changes;
-use super::{Mount, TTL, attributes};
+use super::{Mount, attributes};
 
 /// A mount, as fuser wants to have it.
 #[derive(Debug)]
@@ -40,10 +41,11 @@ impl Adaptor {
         Adaptor { mount }
     }
 
-    /// A request that the daemon makes of itself, by following a symlink into its own mount, must
-    /// not wait for an answer.
-    fn is_own(&self, request: &Request) -> bool {
-        self.mount.view.walks().is_own(request.pid())
+    /// Makes a file known to the kernel that it is to read and write by itself. It does that with
+    /// the rights of who makes it known, who must not keep set-id bits.
+    fn register(&self, register: impl FnOnce() -> io::Result<BackingId>) -> io::Result<BackingId> {
+        let _unprivileged = self.mount.clearing_set_id(true)?;
+        register()
     }
 }
 
@@ -102,6 +104,8 @@ impl Filesystem for Adaptor {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
+            // The disk clears set-id bits, given the caller's rights: see `clearing_set_id`.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             // Without POSIX locks, so that every lock request is a flock.
             InitFlags::FUSE_FLOCK_LOCKS,
         ];
@@ -113,17 +117,28 @@ impl Filesystem for Adaptor {
                 tracing::debug!(?flag, "the kernel does not have a capability");
             }
         }
+        let passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+        if passthrough && config.set_max_stack_depth(1).is_ok() {
+            self.mount.backings.enable();
+        }
         if let Err(nearest) = config.set_max_write(TRANSFER_MAX) {
             tracing::debug!(nearest, "the kernel does not take such large writes");
         }
         Ok(())
     }
 
-    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.mount.lookup(parent.0, name) {
+            // Number 0 says that there is nothing, and for how long that may be believed.
+            Err(Errno::NOENT) => match self.mount.absent_for(parent.0) {
+                Duration::ZERO => reply.error(fuser::Errno::ENOENT),
+                ttl => {
+                    let nothing = attributes::unknown(0, FileType::Unknown);
+                    reply.entry(&ttl, &nothing, fuser::Generation(0));
+                }
+            },
+            found => entry(found, reply),
         }
-        entry(self.mount.lookup(parent.0, name), reply);
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
@@ -132,16 +147,13 @@ impl Filesystem for Adaptor {
 
     fn getattr(
         &self,
-        request: &Request,
+        _request: &Request,
         node: INodeNo,
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
         match self.mount.getattr(node.0, handle.map(|handle| handle.0)) {
-            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -177,15 +189,12 @@ impl Filesystem for Adaptor {
             .mount
             .setattr(&caller(request, 0), node.0, handle, &changes)
         {
-            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
             Err(error) => reply.error(errno(error)),
         }
     }
 
-    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
+    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
         match self.mount.readlink(node.0) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(error)),
@@ -285,9 +294,16 @@ impl Filesystem for Adaptor {
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.mount.open(&caller(request, 0), node.0, flags.0) {
-            Ok(opened) => reply.opened(FileHandle(opened.handle), fopen_flags(flags.0)),
-            Err(error) => reply.error(errno(error)),
+        let opened = match self.mount.open(&caller(request, 0), node.0, flags.0) {
+            Ok(opened) => opened,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let register = || self.register(|| reply.open_backing(&opened.file.fd));
+        let backing = self.mount.backings.open(node.0, opened.direct, register);
+        let (handle, how) = (FileHandle(opened.handle), fopen_flags(flags.0, &opened));
+        match backing {
+            Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
+            None => reply.opened(handle, how),
         }
     }
 
@@ -303,13 +319,22 @@ impl Filesystem for Adaptor {
     ) {
         let caller = caller(request, umask);
         match self.mount.create(&caller, parent.0, name, mode, flags) {
-            Ok((entry, opened)) => reply.created(
-                &entry.ttl,
-                &entry.attributes,
-                entry.generation,
-                FileHandle(opened.handle),
-                fopen_flags(flags),
-            ),
+            Ok((entry, opened)) => {
+                let register = || self.register(|| reply.open_backing(&opened.file.fd));
+                let backing = self.mount.backings.open(entry.id, opened.direct, register);
+                let handle = FileHandle(opened.handle);
+                let (ttl, made, generation) = (&entry.ttl, &entry.attributes, entry.generation);
+                match backing {
+                    Some(backing) => {
+                        let how = FopenFlags::empty();
+                        reply.created_passthrough(ttl, made, generation, handle, how, &backing);
+                    }
+                    None => {
+                        let how = fopen_flags(flags, &opened);
+                        reply.created(ttl, made, generation, handle, how);
+                    }
+                }
+            }
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -345,12 +370,14 @@ impl Filesystem for Adaptor {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        written(self.mount.write(handle.0, offset, data), reply);
+        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let count = self.mount.write(handle.0, offset, data, clear_set_id);
+        written(count, reply);
     }
 
     fn flush(
@@ -390,8 +417,14 @@ impl Filesystem for Adaptor {
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.mount.options.default_permissions {
+            // The kernel asks no more, neither to open directories nor to close them.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
         match self.mount.opendir(node.0) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok(true) => reply.opened(FileHandle(0), keep),
+            Ok(false) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -399,12 +432,12 @@ impl Filesystem for Adaptor {
     fn readdir(
         &self,
         _request: &Request,
-        _node: INodeNo,
-        handle: FileHandle,
+        node: INodeNo,
+        _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = self.mount.list(handle.0, offset, |item| {
+        let listed = self.mount.list(node.0, offset, |item| {
             let kind = attributes::kind(item.kind.as_raw_mode());
             !reply.add(INodeNo(item.inode), item.next, kind, item.name)
         });
@@ -418,51 +451,30 @@ impl Filesystem for Adaptor {
         &self,
         _request: &Request,
         node: INodeNo,
-        handle: FileHandle,
+        _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self
-            .mount
-            .list_plus(handle.0, node.0, offset, |name, next, entry| {
-                let attributes = &entry.attributes;
-                let full = reply.add(
-                    attributes.ino,
-                    next,
-                    name,
-                    &entry.ttl,
-                    attributes,
-                    entry.generation,
-                );
-                !full
-            });
+        let listed = self.mount.list_plus(node.0, offset, |name, next, entry| {
+            let attributes = &entry.attributes;
+            let number = attributes.ino;
+            !reply.add(number, next, name, &entry.ttl, attributes, entry.generation)
+        });
         match listed {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         }
     }
 
-    fn releasedir(
-        &self,
-        _request: &Request,
-        _node: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.mount.releasedir(handle.0);
-        reply.ok();
-    }
-
     fn fsyncdir(
         &self,
         _request: &Request,
-        _node: INodeNo,
-        handle: FileHandle,
+        node: INodeNo,
+        _handle: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.fsyncdir(handle.0, data_only), reply);
+        empty(self.mount.fsyncdir(node.0, data_only), reply);
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
@@ -519,10 +531,7 @@ impl Filesystem for Adaptor {
         );
     }
 
-    fn access(&self, request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        if self.is_own(request) {
-            return reply.error(fuser::Errno::ELOOP);
-        }
+    fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
         empty(self.mount.access(node.0, wanted), reply);
     }
@@ -560,7 +569,7 @@ impl Filesystem for Adaptor {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -568,7 +577,11 @@ impl Filesystem for Adaptor {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.fallocate(handle.0, mode, offset, length), reply);
+        let caller = caller(request, 0);
+        let done = self
+            .mount
+            .fallocate(&caller, handle.0, mode, offset, length);
+        empty(done, reply);
     }
 
     fn lseek(
@@ -588,7 +601,7 @@ impl Filesystem for Adaptor {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _from: INodeNo,
         from: FileHandle,
         from_offset: u64,
@@ -599,18 +612,28 @@ impl Filesystem for Adaptor {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copied = self
-            .mount
-            .copy_file_range((from.0, from_offset), (to.0, to_offset), length);
+        let copied = self.mount.copy_file_range(
+            &caller(request, 0),
+            (from.0, from_offset),
+            (to.0, to_offset),
+            length,
+        );
         written(copied, reply);
     }
 }
 
-/// How the kernel is to treat an open file: `O_DIRECT` bypasses its cache.
-fn fopen_flags(flags: i32) -> FopenFlags {
-    if flags & libc::O_DIRECT == 0 {
-        FopenFlags::empty()
-    } else {
-        FopenFlags::FOPEN_DIRECT_IO
+/// How the kernel is to treat a file that it does not read and write by itself.
+fn fopen_flags(flags: i32, opened: &Opened) -> FopenFlags {
+    let mut how = FopenFlags::empty();
+    if flags & libc::O_DIRECT != 0 {
+        how |= FopenFlags::FOPEN_DIRECT_IO;
     }
+    if opened.unchanged {
+        how |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    if !opened.file.writable {
+        // Nothing can have been written that closing would bring an error of.
+        how |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    how
 }

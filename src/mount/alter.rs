@@ -58,6 +58,8 @@ impl Mount {
             Role::Root if name == layout::XPMFS => Err(Errno::PERM),
             Role::Root => Ok(in_primary(self.primary_dir()?)),
             Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
+            // The directory that the kernel means, whatever it may be called by now.
+            Role::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
             Role::Task => Ok(in_primary(self.view.make_task(&node.name)?.into())),
             Role::Job | Role::Inside | Role::Outside => {
                 self.target_inside(parent, &node, name, directory)
@@ -149,8 +151,13 @@ impl Mount {
         if node.place != INTERNAL {
             return Ok(false);
         }
-        let holder = self.holder(&self.node(node.parent)?)?;
-        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(&node.name)))
+        self.is_lock_name(node.parent, &node.name)
+    }
+
+    /// Whether an internal file of this name is one only as long as it is empty.
+    pub(super) fn is_lock_name(&self, parent: u64, name: &OsStr) -> Result<bool> {
+        let holder = self.holder(&self.node(parent)?)?;
+        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
     }
 
     /// Makes sure that data may be put into an open file.

@@ -113,6 +113,38 @@ impl Mount {
     }
 }
 
+/// That this thread may not keep set-id bits of a file that it writes, until it is dropped.
+#[derive(Debug)]
+pub(super) struct WithoutFsetid {
+    capabilities: CapabilitySets,
+}
+
+impl Mount {
+    /// Lets the disk clear the set-id bits of what this thread writes, as it would for the caller;
+    /// root keeps them. Needed only where the daemon is root.
+    pub(super) fn clearing_set_id(&self, clear: bool) -> Result<Option<WithoutFsetid>> {
+        if !clear || !geteuid().is_root() {
+            return Ok(None);
+        }
+        let capabilities = rustix::thread::capabilities(None)?;
+        let fewer = CapabilitySets {
+            effective: capabilities.effective - CapabilitySet::FSETID,
+            ..capabilities
+        };
+        rustix::thread::set_capabilities(None, fewer)?;
+        Ok(Some(WithoutFsetid { capabilities }))
+    }
+}
+
+impl Drop for WithoutFsetid {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::thread::set_capabilities(None, self.capabilities) {
+            // Clearing bits too often harms nobody.
+            tracing::error!(%error, "cannot take a capability back");
+        }
+    }
+}
+
 impl Identity {
     fn take_on(&self, caller: &Caller) -> Result<()> {
         rustix::thread::set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;

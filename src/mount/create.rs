@@ -1,6 +1,7 @@
 //! Making things: files, directories, symlinks, links, special files.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
@@ -113,9 +114,8 @@ impl Mount {
         let (fd, target) = {
             let _identity = self.assume(caller)?;
             let target = self.free_target(parent, name, false)?;
-            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let mode = Mode::from_raw_mode(mode & 0o7777);
-            (rustix::fs::openat(&target.dir, name, flags, mode)?, target)
+            (self.create_in(&target, name, flags, mode)?, target)
         };
         let found = Found {
             place: target.place,
@@ -125,14 +125,37 @@ impl Mount {
         if beneath::is_dir(&found.stat) {
             return Err(Errno::ISDIR);
         }
+        let stat = found.stat;
         let entry = self.enter(parent, name, found)?;
-        let handle = self.handles.add_file(handles::File {
+        let file = handles::File {
             fd,
             node: entry.id,
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
             only_lock: self.is_only_lock(entry.id)?,
-        });
-        Ok((entry, Opened { handle }))
+        };
+        let opened = self.opened(file, &stat);
+        Ok((entry, opened))
+    }
+
+    /// Creates a file. Where others than the daemon's user ask, one that has appeared since the
+    /// kernel looked is not opened: the kernel has not checked their rights to that one.
+    fn create_in(
+        &self,
+        target: &Target,
+        name: &OsStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
+        let anew = self.options.allow_other && !flags.contains(OFlags::EXCL);
+        let mut how = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        if anew {
+            how |= OFlags::EXCL;
+        }
+        match rustix::fs::openat(&target.dir, name, how, mode) {
+            // The kernel looks the name up again, and asks to open what it finds.
+            Err(Errno::EXIST) if anew => Err(Errno::STALE),
+            result => result,
+        }
     }
 
     pub(super) fn link(
@@ -148,6 +171,10 @@ impl Mount {
         let target = self.free_target(parent, name, false)?;
         if (node.place == INTERNAL) != (target.place == INTERNAL) {
             return Err(Errno::XDEV);
+        }
+        // Under another name something could be put into a lock that must stay empty.
+        if node.place == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
+            return Err(Errno::ROFS);
         }
         let file = self.open_verified(id, OFlags::PATH)?;
         rustix::fs::linkat(

@@ -14,6 +14,7 @@ const SHARD_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Directories {
     shards: [Mutex<Shard>; SHARDS],
+    removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,9 +54,25 @@ impl Directories {
         drop(evicted);
     }
 
-    pub(super) fn remove(&self, id: u64) {
-        let removed = self.shard(id).lock().entries.remove(&id);
-        drop(removed);
+    /// The kernel has forgotten a directory.
+    pub(super) fn forget(&self, id: u64) {
+        let kept = self.shard(id).lock().entries.remove(&id);
+        let removed = match self.removed.lock() {
+            removed if removed.is_empty() => None,
+            mut removed => removed.remove(&id),
+        };
+        drop((kept, removed));
+    }
+
+    /// Keeps the descriptor of a directory that was removed while somebody may still be in it,
+    /// until the kernel forgets it.
+    pub(super) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
+        self.removed.lock().insert(id, fd);
+    }
+
+    /// A directory that was removed.
+    pub(super) fn removed(&self, id: u64) -> Option<Arc<OwnedFd>> {
+        self.removed.lock().get(&id).cloned()
     }
 }
 

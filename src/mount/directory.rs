@@ -1,21 +1,26 @@
 //! Listing directories.
 //!
-//! A plain directory is listed with the disk's own positions. A union of several is listed source
-//! after source, with positions that count what was given out; each remembers where it stands on
-//! the disk, so that a listing can go on from any of them.
+//! A listing belongs to a node and not to an open directory: the kernel need not tell us of opening
+//! and closing, and keeps what was listed. A plain directory is listed with the disk's own
+//! positions. A union of several is listed source after source, with positions that count what was
+//! given out; each remembers where it stands on the disk, so that a listing can go on from any of
+//! them. What a union shows can change without its own directories changing, so the kernel is made
+//! to forget it when it has been listed to the end.
 
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, Statx};
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 
-use super::identity::Identity;
-use super::lookup::Entry;
+use super::Mount;
+use super::identity::{Identity, ROOT};
+use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
-use super::{Mount, handles};
 use crate::view::listing::{Shown, Source};
 use crate::view::{PRIMARY, beneath};
 use crate::workspace::layout;
@@ -25,20 +30,30 @@ use crate::workspace::layout;
 pub(super) struct Listing {
     sources: Vec<Open>,
     kind: Kind,
-    /// For a union: after the entry given out as position n + 1, reading goes on here.
-    positions: Vec<Position>,
+    node: Node,
 }
 
 #[derive(Debug)]
 struct Open {
-    fd: OwnedFd,
-    /// The same directories as `O_PATH`, to ask for names in.
+    fd: Arc<OwnedFd>,
+    at: Mutex<Cursor>,
+    /// The same directory as `O_PATH`, to ask for names in.
     source: Source,
     identity: Identity,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Position {
+/// Where reading a directory goes on.
+#[derive(Debug, Default)]
+struct Cursor {
+    /// The disk's position, if it is known.
+    offset: Option<u64>,
+    /// Whether there was nothing left at that position.
+    end: bool,
+}
+
+/// Where a union's listing stands after an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
     source: usize,
     offset: u64,
 }
@@ -46,11 +61,9 @@ struct Position {
 /// What the listing is of.
 #[derive(Debug)]
 enum Kind {
-    Plain {
-        top: bool,
-    },
+    Plain,
     Jobs,
-    Task(std::sync::Arc<OsStr>),
+    Task,
     /// A directory of a job that a folder serves, with the internal files that the primary has
     /// for it.
     Holder,
@@ -64,6 +77,8 @@ pub(super) struct Item<'a> {
     pub(super) inode: u64,
     /// Where the listing goes on after this entry.
     pub(super) next: u64,
+    /// What stands under the name, if that is known already.
+    found: Option<Found>,
 }
 
 const OPEN: OFlags = OFlags::RDONLY
@@ -73,91 +88,124 @@ const OPEN: OFlags = OFlags::RDONLY
 
 const BUFFER: usize = 32 * 1024;
 
+/// What takes entries, until it says that it has enough (`false`).
+type Taker<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
+
 impl Mount {
-    pub(super) fn opendir(&self, id: u64) -> Result<u64> {
+    /// Sees whether a directory can be listed; returns whether the kernel may keep the listing.
+    pub(super) fn opendir(&self, id: u64) -> Result<bool> {
+        let listing = Arc::new(self.new_listing(id)?);
+        let plain = matches!(listing.kind, Kind::Plain);
+        self.listings.keep(id, listing);
+        Ok(plain)
+    }
+
+    fn new_listing(&self, id: u64) -> Result<Listing> {
         let node = self.node(id)?;
         let (sources, kind) = self.listing_of(id, &node)?;
-        let sources: Result<Vec<Open>> = sources.into_iter().map(open).collect();
-        let listing = Listing {
-            sources: sources?,
-            kind,
-            positions: Vec::new(),
+        let sources = match kind {
+            Kind::Plain => vec![Open::plain(self.open_listed(id)?, &node)],
+            _ => sources
+                .into_iter()
+                .map(Open::source)
+                .collect::<Result<_>>()?,
         };
-        Ok(self.handles.add_directory(handles::Directory {
-            node: id,
-            listing: listing.into(),
-        }))
+        Ok(Listing {
+            sources,
+            kind,
+            node,
+        })
+    }
+
+    /// A directory, open to be listed, and from then on to look for names in as well.
+    fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
+        if let Some(removed) = self.directories.removed(id) {
+            return Ok(removed);
+        }
+        let listed = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = Arc::new(match id {
+            ROOT => rustix::fs::openat(self.primary_dir()?, ".", OPEN, Mode::empty())?,
+            _ => self.open_verified(id, listed)?,
+        });
+        if id != ROOT {
+            self.directories.insert(id, fd.clone());
+        }
+        Ok(fd)
     }
 
     fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, Kind)> {
         match node.role {
             Role::Jobs => Ok((self.view.jobs_sources()?, Kind::Jobs)),
-            Role::Task => {
-                let sources = self.view.task_sources(&node.name)?;
-                Ok((sources, Kind::Task(node.name.clone())))
-            }
-            _ => {
-                let dir = self.open_verified(id, OFlags::PATH | OFlags::DIRECTORY)?;
-                let mut sources = vec![Source {
-                    location: node.place,
-                    dir,
-                }];
-                if let Some(holder) = self.holder(node)?
-                    && let Some(dir) = self.view.internal_dir(&holder)?
-                {
-                    sources.push(Source {
-                        location: INTERNAL,
-                        dir,
-                    });
-                    return Ok((sources, Kind::Holder));
-                }
-                let top = node.role == Role::Root;
-                Ok((sources, Kind::Plain { top }))
-            }
+            Role::Task => Ok((self.view.task_sources(&node.name)?, Kind::Task)),
+            _ => match self.holder(node)? {
+                Some(holder) => match self.view.internal_dir(&holder)? {
+                    Some(internal) => Ok((self.with_internal(id, node, internal)?, Kind::Holder)),
+                    None => Ok((Vec::new(), Kind::Plain)),
+                },
+                None => Ok((Vec::new(), Kind::Plain)),
+            },
         }
+    }
+
+    fn with_internal(&self, id: u64, node: &Node, internal: OwnedFd) -> Result<Vec<Source>> {
+        let archived = Source {
+            location: node.place,
+            dir: self.directory_fd(id)?,
+        };
+        let internal = Source {
+            location: INTERNAL,
+            dir: internal.into(),
+        };
+        Ok(vec![archived, internal])
     }
 
     /// Gives the entries from a position on to `give`, until it says that it has enough.
     pub(super) fn list(
         &self,
-        handle: u64,
+        id: u64,
         from: u64,
         mut give: impl FnMut(&Item<'_>) -> bool,
     ) -> Result<()> {
-        let directory = self.handles.directory(handle)?;
-        let mut listing = directory.listing.lock();
-        let listing = &mut *listing;
-        match listing.kind {
-            Kind::Plain { top } => self.list_plain(&listing.sources, top, from, &mut give),
-            _ => self.list_union(listing, from, &mut give),
-        }
+        self.read_listing(id, from, false, &mut |item| give(&item))
     }
 
     /// Like [`Mount::list`], with what a lookup of each entry would tell. What the kernel has no
     /// more room for is not counted as looked up.
     pub(super) fn list_plus(
         &self,
-        handle: u64,
-        parent: u64,
+        id: u64,
         from: u64,
         mut give: impl FnMut(&OsStr, u64, &Entry) -> bool,
     ) -> Result<()> {
-        self.list(handle, from, |item| {
+        self.read_listing(id, from, true, &mut |item| {
             if item.name == "." || item.name == ".." {
                 // The kernel makes no node of these.
                 return give(item.name, item.next, &Entry::unknown(item.inode, item.kind));
             }
-            let entry = match self.lookup(parent, item.name) {
-                Ok(entry) => entry,
-                Err(Errno::NOENT) => return true,
-                Err(_) => self.enter_unknown(parent, item),
+            let (name, next) = (item.name, item.next);
+            let entry = match self.entry_of(id, item) {
+                Some(entry) => entry,
+                None => return true,
             };
-            let taken = give(item.name, item.next, &entry);
+            let taken = give(name, next, &entry);
             if !taken {
                 self.forget(entry.id, 1);
             }
             taken
         })
+    }
+
+    /// What the kernel is told of an entry; `None` if it has gone since.
+    fn entry_of(&self, parent: u64, mut item: Item<'_>) -> Option<Entry> {
+        let entry = match item.found.take() {
+            Some(found) => self.enter(parent, item.name, found),
+            None => self.lookup(parent, item.name),
+        };
+        match entry {
+            Ok(entry) => Some(entry),
+            Err(Errno::NOENT) => None,
+            Err(_) => Some(self.enter_unknown(parent, &item)),
+        }
     }
 
     /// An entry of which only the name may be known, as in a directory that may be listed but not
@@ -175,105 +223,146 @@ impl Mount {
         Entry::unknown(item.inode, item.kind)
     }
 
-    fn list_plain(
-        &self,
-        sources: &[Open],
-        top: bool,
-        from: u64,
-        give: &mut impl FnMut(&Item<'_>) -> bool,
-    ) -> Result<()> {
-        let open = sources.first().ok_or(Errno::STALE)?;
-        read(open, from, |entry| {
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if top && name == layout::XPMFS {
-                return Ok(true);
-            }
-            Ok(give(&Item {
-                name,
-                kind: entry.file_type(),
-                inode: self.devices.entry(&open.identity, entry.ino()),
-                next: entry.next_entry_cookie(),
-            }))
-        })
-        .map(|_| ())
-    }
-
-    fn list_union(
-        &self,
-        listing: &mut Listing,
-        from: u64,
-        give: &mut impl FnMut(&Item<'_>) -> bool,
-    ) -> Result<()> {
-        let mut given = usize::try_from(from).map_err(|_| Errno::INVAL)?;
-        let start = match given.checked_sub(1) {
-            None => Position {
-                source: 0,
-                offset: 0,
-            },
-            Some(last) => *listing.positions.get(last).ok_or(Errno::INVAL)?,
+    fn read_listing(&self, id: u64, from: u64, plus: bool, give: &mut Taker<'_>) -> Result<()> {
+        let kept = match from {
+            0 => None,
+            _ => self.listings.get(id),
         };
-        let mut offset = start.offset;
-        for at in start.source..listing.sources.len() {
-            let open = listing.sources.get(at).ok_or(Errno::STALE)?;
-            let (positions, sources, kind) =
-                (&mut listing.positions, &listing.sources, &listing.kind);
-            let more = read(open, offset, |entry| {
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                let Some(shown) = self.shows(kind, sources, at, name, entry.file_type()) else {
-                    return Ok(true);
-                };
-                let item = Item {
-                    name,
-                    kind: shown.kind,
-                    inode: match shown.stat {
-                        Some(stat) => self.devices.inode(&Identity::of(&stat)),
-                        None => self.devices.entry(&open.identity, entry.ino()),
-                    },
-                    next: given as u64 + 1,
-                };
-                if !give(&item) {
-                    return Ok(false);
-                }
-                let position = Position {
-                    source: at,
-                    offset: entry.next_entry_cookie(),
-                };
-                match positions.get_mut(given) {
-                    Some(known) => *known = position,
-                    None => positions.push(position),
-                }
-                given += 1;
-                Ok(true)
-            })?;
-            if !more {
-                return Ok(());
+        let listing = match kept {
+            Some(listing) => listing,
+            None => {
+                let listing = Arc::new(self.new_listing(id)?);
+                self.listings.keep(id, listing.clone());
+                listing
             }
-            offset = 0;
+        };
+        let at_end = match listing.kind {
+            Kind::Plain => self.read_plain(&listing, from, plus, give)?,
+            _ => self.read_union(id, &listing, from, plus, give)?,
+        };
+        if at_end && !matches!(listing.kind, Kind::Plain) {
+            self.notices.forget_pages(id);
         }
         Ok(())
     }
 
-    /// What an entry of source number `at` shows as, if it does.
-    fn shows(
+    /// Returns whether there was nothing left.
+    fn read_plain(
         &self,
-        kind: &Kind,
-        sources: &[Open],
-        at: usize,
-        name: &OsStr,
-        entry: FileType,
-    ) -> Option<Shown> {
+        listing: &Listing,
+        from: u64,
+        plus: bool,
+        give: &mut Taker<'_>,
+    ) -> Result<bool> {
+        let open = listing.sources.first().ok_or(Errno::STALE)?;
+        let node = &listing.node;
+        let role = match node.role {
+            Role::Job | Role::Inside => Role::Inside,
+            _ => Role::Outside,
+        };
+        // At the top, and where internal files may be made meanwhile, names mean more.
+        let simple = node.role != Role::Root && self.holder(node)?.is_none();
+        let mut given = false;
+        let end = read(open, from, |entry| {
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if node.role == Role::Root && name == layout::XPMFS {
+                return true;
+            }
+            given = true;
+            let found = match plus && simple && name != "." && name != ".." {
+                true => beneath::stat_at(&open.fd, name).ok(),
+                false => None,
+            };
+            give(Item {
+                name,
+                kind: entry.file_type(),
+                inode: self.devices.entry(&open.identity, entry.ino()),
+                next: entry.next_entry_cookie(),
+                found: found.map(|stat| Found {
+                    place: node.place,
+                    role,
+                    stat,
+                }),
+            })
+        })?;
+        Ok(end && !given)
+    }
+
+    /// Returns whether there was nothing left.
+    fn read_union(
+        &self,
+        id: u64,
+        listing: &Listing,
+        from: u64,
+        plus: bool,
+        give: &mut Taker<'_>,
+    ) -> Result<bool> {
+        let positions = self.listings.positions(id);
+        let mut position = usize::try_from(from).map_err(|_| Errno::INVAL)?;
+        let start = match position.checked_sub(1) {
+            None => Position {
+                source: 0,
+                offset: 0,
+            },
+            Some(last) => *positions.lock().get(last).ok_or(Errno::INVAL)?,
+        };
+        let mut offset = start.offset;
+        let mut given = false;
+        for at in start.source..listing.sources.len() {
+            let open = listing.sources.get(at).ok_or(Errno::STALE)?;
+            let more = read(open, offset, |entry| {
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                let Some(shown) = self.shows(listing, at, name, entry.file_type()) else {
+                    return true;
+                };
+                let here = Position {
+                    source: at,
+                    offset: entry.next_entry_cookie(),
+                };
+                given = true;
+                let next = number(&mut positions.lock(), position, here);
+                let taken = give(Item {
+                    name,
+                    kind: shown.kind,
+                    inode: match &shown.stat {
+                        Some(stat) => self.devices.inode(&Identity::of(stat)),
+                        None => self.devices.entry(&open.identity, entry.ino()),
+                    },
+                    next: next as u64,
+                    found: match plus {
+                        true => found_in(listing, open, name, shown),
+                        false => None,
+                    },
+                });
+                position = next;
+                taken
+            })?;
+            if !more {
+                return Ok(false);
+            }
+            offset = 0;
+        }
+        Ok(!given)
+    }
+
+    /// What an entry of source number `at` shows as, if it does.
+    fn shows(&self, listing: &Listing, at: usize, name: &OsStr, entry: FileType) -> Option<Shown> {
         if name == "." || name == ".." {
             return (at == 0).then_some(FileType::Directory.into());
         }
+        let sources = &listing.sources;
         let source = &sources.get(at)?.source;
-        match kind {
-            Kind::Plain { .. } => Some(entry.into()),
+        match listing.kind {
+            Kind::Plain => Some(entry.into()),
             Kind::Jobs => {
                 let earlier = sources.iter().take(at).map(|open| &open.source);
                 let shown = self.view.shows_in_jobs(source, earlier, name, entry);
                 shown.map(Shown::from)
             }
-            Kind::Task(task) => self.view.shows_in_task(source.location, task, name, entry),
+            Kind::Task => {
+                let task = &listing.node.name;
+                self.view.shows_in_task(source.location, task, name, entry)
+            }
             Kind::Holder => {
                 let first = &sources.first()?.source.dir;
                 let twice = at > 0 && beneath::stat(first, name).is_ok();
@@ -282,13 +371,8 @@ impl Mount {
         }
     }
 
-    pub(super) fn releasedir(&self, handle: u64) {
-        drop(self.handles.remove_directory(handle));
-    }
-
-    pub(super) fn fsyncdir(&self, handle: u64, data_only: bool) -> Result<()> {
-        let directory = self.handles.directory(handle)?;
-        let listing = directory.listing.lock();
+    pub(super) fn fsyncdir(&self, id: u64, data_only: bool) -> Result<()> {
+        let listing = self.new_listing(id)?;
         // What a folder has, we have not changed.
         let ours = |open: &&Open| matches!(open.source.location, PRIMARY | INTERNAL);
         for open in listing.sources.iter().filter(ours) {
@@ -302,21 +386,58 @@ impl Mount {
     }
 }
 
-impl Listing {
-    /// The attributes of the directory itself.
-    pub(super) fn stat(&self) -> Result<Statx> {
-        let first = self.sources.first().ok_or(Errno::STALE)?;
-        beneath::stat_fd(&first.fd)
+/// What a task's entry stands for, where showing it has told that.
+fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Option<Found> {
+    if !matches!(listing.kind, Kind::Task) || name == "." || name == ".." {
+        return None;
     }
+    let (place, stat) = match (shown.stat, shown.location) {
+        (Some(stat), Some(location)) => (location, *stat),
+        // A directory of the primary: nothing comes before it.
+        _ => (
+            open.source.location,
+            beneath::stat(&open.source.dir, name).ok()?,
+        ),
+    };
+    let job = shown.kind == FileType::Directory && beneath::is_dir(&stat);
+    let role = if job { Role::Job } else { Role::Outside };
+    Some(Found { place, role, stat })
 }
 
-fn open(source: Source) -> Result<Open> {
-    let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
-    Ok(Open {
-        identity: Identity::of(&beneath::stat_fd(&fd)?),
-        fd,
-        source,
-    })
+/// The number of a position that comes after position number `last`: the same as before if the
+/// directories are as they were, a new one otherwise. Numbers that were given out stay good.
+fn number(positions: &mut Vec<Position>, last: usize, position: Position) -> usize {
+    if positions.get(last) == Some(&position) {
+        return last + 1;
+    }
+    positions.push(position);
+    positions.len()
+}
+
+impl Open {
+    /// One source of a union.
+    fn source(source: Source) -> Result<Open> {
+        let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
+        Ok(Open {
+            identity: Identity::of(&beneath::stat_fd(&fd)?),
+            fd: fd.into(),
+            at: Mutex::default(),
+            source,
+        })
+    }
+
+    /// The one source of a plain directory.
+    fn plain(fd: Arc<OwnedFd>, node: &Node) -> Open {
+        Open {
+            identity: node.identity,
+            at: Mutex::default(),
+            source: Source {
+                location: node.place,
+                dir: fd.clone(),
+            },
+            fd,
+        }
+    }
 }
 
 /// Reads the entries of a directory from a position on until `each` has enough (`false`); returns
@@ -324,15 +445,50 @@ fn open(source: Source) -> Result<Open> {
 fn read(
     open: &Open,
     from: u64,
-    mut each: impl FnMut(&rustix::fs::RawDirEntry<'_>) -> Result<bool>,
+    mut each: impl FnMut(&rustix::fs::RawDirEntry<'_>) -> bool,
 ) -> Result<bool> {
-    rustix::fs::seek(&open.fd, SeekFrom::Start(from))?;
+    // Others may list the same directory at the same time.
+    let mut at = open.at.lock();
+    if at.offset != Some(from) {
+        rustix::fs::seek(&open.fd, SeekFrom::Start(from))?;
+    } else if at.end {
+        return Ok(true);
+    }
+    // Unknown until this has come to its end.
+    *at = Cursor::default();
+    let mut last = from;
     let mut buffer = [MaybeUninit::uninit(); BUFFER];
     let mut entries = RawDir::new(&open.fd, &mut buffer);
     while let Some(entry) = entries.next() {
-        if !each(&entry?)? {
+        let entry = entry?;
+        last = entry.next_entry_cookie();
+        if !each(&entry) {
             return Ok(false);
         }
     }
+    *at = Cursor {
+        offset: Some(last),
+        end: true,
+    };
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_keep_their_numbers_and_new_ones_get_new_numbers() {
+        let position = |offset| Position { source: 0, offset };
+        let mut positions = Vec::new();
+        assert_eq!(number(&mut positions, 0, position(10)), 1);
+        assert_eq!(number(&mut positions, 1, position(20)), 2);
+        // The same listing once more.
+        assert_eq!(number(&mut positions, 0, position(10)), 1);
+        assert_eq!(number(&mut positions, 1, position(20)), 2);
+        // A name has come between.
+        assert_eq!(number(&mut positions, 1, position(15)), 3);
+        assert_eq!(number(&mut positions, 3, position(20)), 4);
+        assert_eq!(positions[1], position(20));
+    }
 }

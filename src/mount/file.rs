@@ -1,15 +1,25 @@
 //! What is done with open files.
 
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
-use super::{Mount, handles, sys};
+use super::handles::File;
+use super::nodes::Version;
+use super::{Mount, sys};
+use crate::view::beneath;
 
 /// An open file, as the kernel is told of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Opened {
     pub(super) handle: u64,
+    pub(super) file: Arc<File>,
+    /// Whether the kernel may read and write the disk's file by itself.
+    pub(super) direct: bool,
+    /// Whether what the kernel keeps of its contents is still right.
+    pub(super) unchanged: bool,
 }
 
 /// The flags of an `open` that are for the disk to honour.
@@ -33,18 +43,43 @@ impl Mount {
         if writable || flags.contains(OFlags::TRUNC) {
             self.alterable(caller, id)?;
         }
-        let fd = match self.open_verified(id, flags) {
+        let kept = flags.difference(OFlags::TRUNC);
+        let fd = match self.open_verified(id, kept) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
-            Err(Errno::STALE) => self.reopen(id, flags)?,
+            Err(Errno::STALE) => self.reopen(id, kept)?,
             result => result?,
         };
-        let handle = self.handles.add_file(handles::File {
+        if flags.contains(OFlags::TRUNC) {
+            // Not before it is sure that this is the file which was asked for: another could have
+            // been put under its name, that the caller may not write.
+            let empty = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+            let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
+            rustix::fs::open(sys::proc_path(&fd), empty, rustix::fs::Mode::empty())?;
+        }
+        let stat = beneath::stat_fd(&fd)?;
+        let file = File {
             fd,
             node: id,
             writable,
             only_lock: writable && self.is_only_lock(id)?,
-        });
-        Ok(Opened { handle })
+        };
+        Ok(self.opened(file, &stat))
+    }
+
+    /// Keeps a file that was opened.
+    pub(super) fn opened(&self, file: File, stat: &Statx) -> Opened {
+        let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        // The kernel writes with the rights of the daemon, which would leave set-id bits alone.
+        let set_id = stat.stx_mode & 0o6000 != 0;
+        let direct = regular && !set_id && !file.only_lock;
+        let unchanged = self.nodes.opened(file.node, Version::of(stat));
+        let (handle, file) = self.handles.add_file(file);
+        Opened {
+            handle,
+            file,
+            direct,
+            unchanged,
+        }
     }
 
     fn reopen(&self, id: u64, flags: OFlags) -> Result<std::os::fd::OwnedFd> {
@@ -71,9 +106,18 @@ impl Mount {
     }
 
     /// Writes all of the data, or what could be written before an error.
-    pub(super) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
+    /// `clear_set_id`: as for a caller who may not keep set-id bits.
+    pub(super) fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        clear_set_id: bool,
+    ) -> Result<usize> {
         let file = self.handles.file(handle)?;
         self.fillable(&file)?;
+        let clear = clear_set_id && beneath::stat_fd(&file.fd)?.stx_mode & 0o6000 != 0;
+        let _unprivileged = self.clearing_set_id(clear)?;
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pwrite(&file.fd, rest, offset + written as u64) {
@@ -97,7 +141,9 @@ impl Mount {
     }
 
     pub(super) fn release(&self, handle: u64) {
-        drop(self.handles.remove_file(handle));
+        if let Some(file) = self.handles.remove_file(handle) {
+            self.backings.close(file.node);
+        }
     }
 
     pub(super) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
@@ -109,9 +155,17 @@ impl Mount {
         }
     }
 
-    pub(super) fn fallocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<()> {
+    pub(super) fn fallocate(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
         let file = self.handles.file(handle)?;
         self.fillable(&file)?;
+        let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         rustix::fs::fallocate(&file.fd, mode, offset, length)
     }
@@ -131,10 +185,12 @@ impl Mount {
 
     pub(super) fn copy_file_range(
         &self,
+        caller: &Caller,
         from: (u64, u64),
         to: (u64, u64),
         length: u64,
     ) -> Result<usize> {
+        let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
         let (source, destination) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
         self.fillable(&destination)?;
         let (mut at, mut into) = (from.1, to.1);

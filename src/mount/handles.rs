@@ -1,14 +1,12 @@
-//! Open files and directories, by the number that the kernel gives back.
+//! Open files, by the number that the kernel gives back.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
-
-use super::directory::Listing;
 
 /// An open file.
 #[derive(Debug)]
@@ -21,21 +19,13 @@ pub(super) struct File {
     pub(super) only_lock: bool,
 }
 
-/// An open directory.
-#[derive(Debug)]
-pub(super) struct Directory {
-    pub(super) node: u64,
-    pub(super) listing: Mutex<Listing>,
-}
-
 const SHARDS: usize = 64;
 
-/// All open files and directories.
+/// All open files.
 #[derive(Debug)]
 pub(super) struct Handles {
     next: AtomicU64,
     files: Vec<RwLock<HashMap<u64, Arc<File>>>>,
-    directories: RwLock<HashMap<u64, Arc<Directory>>>,
     /// The open files of a node: what is open stays reachable when its name is gone.
     by_node: Vec<RwLock<HashMap<u64, Vec<u64>>>>,
 }
@@ -45,7 +35,6 @@ impl Default for Handles {
         Handles {
             next: AtomicU64::new(1),
             files: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            directories: RwLock::default(),
             by_node: (0..SHARDS).map(|_| RwLock::default()).collect(),
         }
     }
@@ -56,18 +45,19 @@ fn shard<T>(shards: &[T], key: u64) -> &T {
 }
 
 impl Handles {
-    pub(super) fn add_file(&self, file: File) -> u64 {
+    pub(super) fn add_file(&self, file: File) -> (u64, Arc<File>) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         let node = file.node;
+        let file = Arc::new(file);
         shard(&self.files, handle)
             .write()
-            .insert(handle, Arc::new(file));
+            .insert(handle, file.clone());
         shard(&self.by_node, node)
             .write()
             .entry(node)
             .or_default()
             .push(handle);
-        handle
+        (handle, file)
     }
 
     pub(super) fn file(&self, handle: u64) -> Result<Arc<File>> {
@@ -92,26 +82,5 @@ impl Handles {
         }
         drop(by_node);
         Some(file)
-    }
-
-    pub(super) fn add_directory(&self, directory: Directory) -> u64 {
-        let handle = self.next.fetch_add(1, Ordering::Relaxed);
-        self.directories.write().insert(handle, Arc::new(directory));
-        handle
-    }
-
-    pub(super) fn directory(&self, handle: u64) -> Result<Arc<Directory>> {
-        let directories = self.directories.read();
-        directories.get(&handle).cloned().ok_or(Errno::BADF)
-    }
-
-    pub(super) fn remove_directory(&self, handle: u64) -> Option<Arc<Directory>> {
-        self.directories.write().remove(&handle)
-    }
-
-    /// An open directory of a node, if there is one.
-    pub(super) fn directory_of(&self, node: u64) -> Option<Arc<Directory>> {
-        let directories = self.directories.read();
-        directories.values().find(|one| one.node == node).cloned()
     }
 }

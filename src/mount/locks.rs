@@ -4,9 +4,14 @@
 //! A blocking request must neither hold up the loop that serves the others nor outlive its caller:
 //! the kernel cannot take a request back that we have read. A thread tries the locks that are
 //! waited for, and gives up when a signal is pending for the one who waits.
+//!
+//! On a disk, a lock has gone when the `close` has returned that gives it up, or the process has
+//! ended that held it. The kernel tells us of that afterwards (`FUSE_RELEASE` is not waited for), so
+//! that whoever asks next may be served before. A request that does not wait is therefore refused
+//! only after a moment, in which what was on its way has arrived.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::ReplyEmpty;
 use parking_lot::Mutex;
@@ -18,6 +23,9 @@ use super::{Mount, adaptor};
 
 /// How often locks that are waited for are tried.
 const INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long it may take until we are told that a lock has been given up by closing.
+const RELEASE: Duration = Duration::from_millis(20);
 
 /// The requests that wait for a lock, and the thread that tries for them while there are any.
 #[derive(Debug, Default)]
@@ -37,6 +45,8 @@ struct Waiting {
     operation: FlockOperation,
     /// The thread that waits.
     tid: u32,
+    /// When it is refused; never, if it is to be waited for.
+    refused: Option<Instant>,
     reply: ReplyEmpty,
 }
 
@@ -58,13 +68,13 @@ impl Mount {
             Err(error) => return reply.error(adaptor::errno(error)),
         };
         match attempt(&file, operation) {
-            Attempt::Held if wait => self.locks.wait(Waiting {
+            Attempt::Held => self.locks.wait(Waiting {
                 file,
                 operation,
                 tid,
+                refused: (!wait).then(|| Instant::now() + RELEASE),
                 reply,
             }),
-            Attempt::Held => reply.error(adaptor::errno(Errno::WOULDBLOCK)),
             Attempt::Done(result) => adaptor::empty(result, reply),
         }
     }
@@ -111,10 +121,15 @@ fn try_until_none_waits(state: &Mutex<State>) {
 fn try_once(waiting: Waiting) -> Option<Waiting> {
     match attempt(&waiting.file, waiting.operation) {
         Attempt::Done(result) => adaptor::empty(result, waiting.reply),
-        Attempt::Held if is_interrupted(waiting.tid) => {
-            waiting.reply.error(adaptor::errno(Errno::INTR));
-        }
-        Attempt::Held => return Some(waiting),
+        Attempt::Held => match waiting.refused {
+            Some(at) if Instant::now() >= at => {
+                waiting.reply.error(adaptor::errno(Errno::WOULDBLOCK));
+            }
+            None if is_interrupted(waiting.tid) => {
+                waiting.reply.error(adaptor::errno(Errno::INTR));
+            }
+            _ => return Some(waiting),
+        },
     }
     None
 }

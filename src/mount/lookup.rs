@@ -11,7 +11,7 @@ use rustix::io::{Errno, Result};
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::owned;
-use super::{Mount, TTL, attributes};
+use super::{Mount, attributes};
 use crate::view::internal::Holder;
 use crate::view::{PRIMARY, Served, beneath, links};
 use crate::workspace::{jobs, layout};
@@ -51,6 +51,13 @@ impl Mount {
         self.enter(parent, name, found)
     }
 
+    /// How long the kernel may believe that a name is not below `parent`.
+    pub(super) fn absent_for(&self, parent: u64) -> Duration {
+        self.node(parent).map_or(Duration::ZERO, |node| {
+            self.absence_validity(node.place, node.role)
+        })
+    }
+
     /// Notes that the kernel is told of something, and what it is told.
     pub(super) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
         let identity = Identity::of(&found.stat);
@@ -67,12 +74,13 @@ impl Mount {
         // The number by which the kernel asks for it later on.
         attributes.ino = fuser::INodeNo(id);
         let generation = identity.generation();
+        let ttl = self.validity(node.place, node.role, &found.stat);
         self.nodes.remember(id, node);
         Ok(Entry {
             id,
             attributes,
             generation,
-            ttl: TTL,
+            ttl,
         })
     }
 
@@ -221,19 +229,24 @@ impl Mount {
 
     pub(super) fn forget(&self, id: u64, count: u64) {
         if self.nodes.forget(id, count) {
-            self.directories.remove(id);
+            self.directories.forget(id);
+            self.listings.forget(id);
         }
     }
 
-    pub(super) fn getattr(&self, id: u64, handle: Option<u64>) -> Result<FileAttr> {
+    /// The attributes of a node, and how long the kernel may believe them.
+    pub(super) fn getattr(&self, id: u64, handle: Option<u64>) -> Result<(FileAttr, Duration)> {
         if let Some(handle) = handle
             && let Ok(file) = self.handles.file(handle)
         {
+            let node = self.node(id)?;
             let stat = beneath::stat_fd(&file.fd)?;
-            return Ok(attributes::attributes(&stat, self.inode(id, &stat)));
+            let ttl = self.validity(node.place, node.role, &stat);
+            return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
         }
         let (node, stat) = self.stat(id)?;
-        Ok(self.attributes(&node, &stat))
+        let ttl = self.validity(node.place, node.role, &stat);
+        Ok((self.attributes(&node, &stat), ttl))
     }
 
     /// The inode number to show of a node.

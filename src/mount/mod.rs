@@ -3,10 +3,13 @@
 //! - [`adaptor`]: fuser's trait, and nothing but the translation from and to it
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
-//! - [`descriptors`], [`handles`]: directory descriptors, open files and directories
+//! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
+//! - [`backing`]: whether the kernel reads and writes a file by itself
+//! - [`notices`]: what the kernel is told without having asked
 //! - [`attributes`]: from `statx` to what the kernel wants to know
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
 //!   [`directory`], [`xattr`], [`locks`], [`alter`]
+//! - [`validity`]: how long the kernel may believe what it is told
 //! - [`caller`]: who asks: umask and ownership of what is made
 //!
 //! `daemon` calls this room; it calls `view`, and what lies below.
@@ -25,6 +28,7 @@
 pub mod adaptor;
 mod alter;
 mod attributes;
+mod backing;
 mod caller;
 mod create;
 mod descriptors;
@@ -32,19 +36,23 @@ mod directory;
 mod file;
 mod handles;
 mod identity;
+mod listings;
 mod locks;
 mod lookup;
 mod nodes;
+mod notices;
 mod place;
 mod remove;
 mod setattr;
 mod sys;
+mod validity;
 mod xattr;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+
+pub use validity::Exclusive;
 
 use crate::view::{View, beneath};
 
@@ -54,11 +62,11 @@ pub struct Options {
     /// Other users may use the mount: the kernel checks rights against the attributes, and what is
     /// made belongs to who made it.
     pub allow_other: bool,
+    /// The kernel checks rights (`default_permissions`): opening a directory need not be asked for.
+    pub default_permissions: bool,
+    /// Whether only this mount changes the primary.
+    pub exclusive: Arc<Exclusive>,
 }
-
-/// How long the kernel may believe what it was told of names and attributes, where others can
-/// change things behind the mount's back.
-const TTL: Duration = Duration::from_secs(1);
 
 /// How many requests are worked on at the same time.
 const THREADS: usize = 8;
@@ -68,11 +76,14 @@ const THREADS: usize = 8;
 pub struct Mount {
     view: Arc<View>,
     options: Options,
-    nodes: nodes::Nodes,
+    nodes: Arc<nodes::Nodes>,
     devices: identity::Devices,
     directories: descriptors::Directories,
     handles: handles::Handles,
+    backings: backing::Backings,
+    listings: listings::Listings,
     locks: locks::Waiter,
+    notices: Arc<notices::Notices>,
 }
 
 impl Mount {
@@ -83,11 +94,14 @@ impl Mount {
         Ok(Mount {
             view,
             options,
-            nodes: nodes::Nodes::new(identity),
+            nodes: Arc::new(nodes::Nodes::new(identity)),
             devices: identity::Devices::new(identity),
             directories: descriptors::Directories::default(),
             handles: handles::Handles::default(),
+            backings: backing::Backings::default(),
+            listings: listings::Listings::default(),
             locks: locks::Waiter::default(),
+            notices: Arc::default(),
         })
     }
 }
@@ -101,14 +115,21 @@ impl Mount {
 pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);
+    config.clone_fd = true;
     // The kernel itself keeps other users out unless `allow_other` is given.
     let mount = Mount::new(view, options)?;
+    let notices = mount.notices.clone();
+    mount.options.exclusive.on_loss({
+        let (nodes, notices) = (mount.nodes.clone(), notices.clone());
+        move || nodes.each(|id, node| notices.forget(id, node))
+    });
     let session = fuser::Session::from_fd(
         adaptor::Adaptor::new(mount),
         fuse,
         fuser::SessionACL::All,
         config,
     )?;
+    notices.start(session.notifier())?;
     ready();
     session.run()
 }

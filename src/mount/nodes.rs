@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustix::fs::Statx;
 
 use super::identity::{Identity, ROOT};
 
@@ -41,9 +43,26 @@ pub(super) struct Node {
     pub(super) directory: bool,
 }
 
+/// Tells apart what a file contained at different times, as far as its attributes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Version(u64);
+
+impl Version {
+    pub(super) fn of(stat: &Statx) -> Version {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for time in [stat.stx_mtime, stat.stx_ctime] {
+            (time.tv_sec, time.tv_nsec).hash(&mut hasher);
+        }
+        stat.stx_size.hash(&mut hasher);
+        Version(hasher.finish())
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     node: Node,
+    /// Of a file, when it was last opened.
+    version: Version,
     /// How often the kernel has been told of it and has not forgotten it.
     lookups: u64,
     /// Other names of a file with several links.
@@ -129,12 +148,7 @@ impl Nodes {
         let mut shard = self.shard(id).write();
         match shard.get_mut(&id) {
             None => {
-                let entry = Entry {
-                    node,
-                    lookups: 1,
-                    aliases: None,
-                };
-                shard.insert(id, entry);
+                shard.insert(id, Entry::new(node, 1));
             }
             Some(entry) => {
                 entry.lookups += 1;
@@ -146,11 +160,7 @@ impl Nodes {
     /// Like [`Nodes::remember`], but leaves a node as it is that is known already.
     pub(super) fn remember_unless_known(&self, id: u64, node: Node) {
         let mut shard = self.shard(id).write();
-        let entry = shard.entry(id).or_insert(Entry {
-            node,
-            lookups: 0,
-            aliases: None,
-        });
+        let entry = shard.entry(id).or_insert_with(|| Entry::new(node, 0));
         entry.lookups += 1;
     }
 
@@ -169,6 +179,15 @@ impl Nodes {
         }
         shard.remove(&id);
         true
+    }
+
+    /// Notes what a file contains that is opened; returns whether that is what it contained when it
+    /// was opened before.
+    pub(super) fn opened(&self, id: u64, version: Version) -> bool {
+        match self.shard(id).write().get_mut(&id) {
+            Some(entry) => std::mem::replace(&mut entry.version, version) == version,
+            None => false,
+        }
     }
 
     /// The same node under each other name that it is known by.
@@ -203,6 +222,17 @@ impl Nodes {
         Some(was)
     }
 
+    /// Calls with every node but the root.
+    pub(super) fn each(&self, mut call: impl FnMut(u64, &Node)) {
+        for shard in &self.shards {
+            for (id, entry) in shard.read().iter() {
+                if *id != ROOT {
+                    call(*id, &entry.node);
+                }
+            }
+        }
+    }
+
     /// Gives every node below `top` the role that its place in the tree has now. Needed only when a
     /// directory is moved into or out of `jobs/`.
     pub(super) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
@@ -231,6 +261,15 @@ impl Nodes {
 }
 
 impl Entry {
+    fn new(node: Node, lookups: u64) -> Entry {
+        Entry {
+            node,
+            version: Version::default(),
+            lookups,
+            aliases: None,
+        }
+    }
+
     fn rename(&mut self, node: Node) {
         let old = self.node.alias();
         let new = node.alias();

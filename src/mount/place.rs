@@ -11,7 +11,7 @@ use super::Mount;
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use crate::view::internal::Holder;
-use crate::view::{Root, beneath};
+use crate::view::{PRIMARY, Root, beneath};
 use crate::workspace::layout;
 
 /// A directory to work in.
@@ -24,6 +24,12 @@ pub(super) enum Dir {
 impl From<OwnedFd> for Dir {
     fn from(fd: OwnedFd) -> Dir {
         Dir::Cached(Arc::new(fd))
+    }
+}
+
+impl From<Arc<OwnedFd>> for Dir {
+    fn from(fd: Arc<OwnedFd>) -> Dir {
+        Dir::Cached(fd)
     }
 }
 
@@ -72,6 +78,8 @@ impl Mount {
         match node.role {
             Role::Root => self.primary_dir(),
             Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
+            // The kernel has judged the caller's rights by this very directory.
+            Role::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
             Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
             _ if place == INTERNAL && node.place != INTERNAL => {
                 let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
@@ -85,7 +93,7 @@ impl Mount {
     /// A node as a directory, of a job that a folder serves, whose internal files live in the
     /// primary; `None` if it is no such directory.
     pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
-        if node.place == crate::view::PRIMARY || node.place == INTERNAL {
+        if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(None);
         }
         if node.role == Role::Job {
@@ -107,6 +115,14 @@ impl Mount {
             hash: job.name,
             nested: true,
         }))
+    }
+
+    /// A descriptor of a node that is a directory, to be kept.
+    pub(super) fn directory_fd(&self, id: u64) -> Result<Arc<OwnedFd>> {
+        match self.directory(id)? {
+            Dir::Cached(fd) => Ok(fd),
+            Dir::Location(root) => Ok(rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?.into()),
+        }
     }
 
     /// A descriptor of a node that is a directory.
@@ -179,10 +195,7 @@ impl Mount {
         if let Some(file) = self.handles.file_of(id) {
             return Ok((node, beneath::stat_fd(&file.fd)?));
         }
-        if let Some(directory) = self.handles.directory_of(id) {
-            return Ok((node, directory.listing.lock().stat()?));
-        }
-        match self.directories.get(id) {
+        match self.directories.removed(id) {
             Some(fd) => Ok((node, beneath::stat_fd(fd)?)),
             None => Err(Errno::STALE),
         }
@@ -207,7 +220,7 @@ impl Mount {
     }
 
     pub(super) fn primary_dir(&self) -> Result<Dir> {
-        Ok(Dir::Location(self.root(crate::view::PRIMARY)?))
+        Ok(Dir::Location(self.root(PRIMARY)?))
     }
 
     pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {

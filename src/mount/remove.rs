@@ -1,6 +1,8 @@
 //! Taking names away: unlink, rmdir, rename.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::{Errno, Result};
@@ -30,7 +32,39 @@ impl Mount {
 
     pub(super) fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let from = self.removable(caller, parent, name)?;
-        rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)
+        let removed = self.known_directory(parent, name, &from);
+        rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)?;
+        if let Some((id, fd)) = removed {
+            self.directories.keep_removed(id, fd);
+            // Forgotten meanwhile, nobody would ever take it away again.
+            if self.nodes.get(id).is_none() {
+                self.directories.forget(id);
+            }
+        }
+        self.forget_tasks(parent)
+    }
+
+    /// A directory that is about to be removed, if the kernel knows it: somebody may be in it.
+    fn known_directory(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        from: &Removable,
+    ) -> Option<(u64, Arc<OwnedFd>)> {
+        let fd = beneath::open_dir(&from.dir, name).ok()?;
+        let id = self
+            .devices
+            .node(&Identity::of(&beneath::stat_fd(&fd).ok()?));
+        let node = self.nodes.get(id)?;
+        (node.parent == parent).then(|| (id, Arc::new(fd)))
+    }
+
+    /// Makes the view look anew for the directories of tasks if one of them is no more what it was.
+    fn forget_tasks(&self, parent: u64) -> Result<()> {
+        if matches!(self.node(parent)?.role, Role::Root | Role::Jobs) {
+            self.root(crate::view::PRIMARY)?.forget_tasks();
+        }
+        Ok(())
     }
 
     /// Where a name lies that may be taken away.
@@ -86,14 +120,28 @@ impl Mount {
         let moved = self.find(parent, name)?;
         let directory = beneath::is_dir(&moved.stat);
         let from = self.removable(caller, parent, name)?;
-        let to = match self.replaceable_internal(new_parent, new_name, from.place, flags)? {
+        let internal = match from.place {
+            INTERNAL if flags.is_empty() => {
+                self.replaceable_internal(new_parent, new_name, directory)?
+            }
+            _ => None,
+        };
+        let to = match internal {
             Some(target) => target,
             None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
         };
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
             return Err(Errno::ROFS);
         }
+        // What may have something in it must not come to be called a lock that may not.
+        if from.place == INTERNAL
+            && self.is_lock_name(parent, name)? != self.is_lock_name(new_parent, new_name)?
+        {
+            return Err(Errno::ROFS);
+        }
         rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
+        self.forget_tasks(parent)?;
+        self.forget_tasks(new_parent)?;
         self.note_move((parent, name), (new_parent, new_name), &to);
         if flags.contains(RenameFlags::EXCHANGE) {
             let back = Target::known(from.dir, from.place, self.node(parent)?.role);
@@ -108,15 +156,11 @@ impl Mount {
         &self,
         parent: u64,
         name: &OsStr,
-        from: u8,
-        flags: RenameFlags,
+        directory: bool,
     ) -> Result<Option<Target>> {
-        if from != INTERNAL || !flags.is_empty() {
-            return Ok(None);
-        }
         match self.holder(&self.node(parent)?)? {
-            Some(holder) if holder.is_internal(name, false, None) => {
-                self.target(parent, name, false).map(Some)
+            Some(holder) if holder.is_internal(name, directory, None) => {
+                self.target(parent, name, directory).map(Some)
             }
             _ => Ok(None),
         }

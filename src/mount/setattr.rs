@@ -1,7 +1,7 @@
 //! Changing attributes: mode, owner, size, times.
 
 use std::os::fd::OwnedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, TimeOrNow};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
@@ -28,9 +28,10 @@ impl Mount {
         id: u64,
         handle: Option<u64>,
         changes: &Changes,
-    ) -> Result<FileAttr> {
+    ) -> Result<(FileAttr, Duration)> {
         self.alterable(caller, id)?;
         if let Some(size) = changes.size {
+            let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
             self.truncate(id, handle, size)?;
         }
         let others = Changes {
@@ -124,7 +125,6 @@ fn since_epoch(time: SystemTime) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_are_what_the_kernel_sent() {

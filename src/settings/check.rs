@@ -12,11 +12,11 @@ use super::coerce;
 use super::document::{Node, Position};
 use super::environment::Environment;
 use super::error::{Error, Finding};
-use super::folders;
 use super::interpolate::Unset;
 use super::load;
 use super::model::{Folder, Mode};
 use super::path;
+use super::placement;
 
 /// Checks a settings file, in an environment; gives the findings in the order of their places.
 ///
@@ -325,7 +325,7 @@ impl Checker<'_> {
             folders.push(Folder::new(mode, expanded));
             at.push(path.at);
         }
-        for problem in folders::problems(primary, &folders, self.environment) {
+        for problem in placement::problems(primary, &folders, self.environment) {
             let Some(at) = at.get(problem.folder) else {
                 continue;
             };

@@ -1,10 +1,9 @@
-//! The folders of a workspace: which they are, and whether they can be.
+//! The folders of a workspace: which they are, and how they are written on the command line.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::environment::Environment;
-use super::error::Error;
 use super::model::{Folder, Mode, Settings, Workspace};
 use super::path;
 use super::xpmfs::Tuning;
@@ -66,167 +65,17 @@ impl FromStr for Folder {
     }
 }
 
-/// What is wrong with one folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    /// Index of the folder.
-    pub(super) folder: usize,
-    /// Whether the workspace cannot be used like this.
-    pub(super) fatal: bool,
-    pub(super) message: String,
-    pub(super) advice: String,
-}
-
-/// Sees whether folders can be attached to a workspace, before it is mounted. To be called with
-/// [`Settings::folders_of`] and what the command line adds.
-///
-/// Gives warnings: a folder that is not there, that has a relative path, that stands twice.
-///
-/// # Errors
-///
-/// [`Error::Folders`]: a folder is the primary, lies inside it or around it; one directory is two folders of
-/// different modes; there is more than one `move` folder.
-pub fn validate_folders(workspace: &Workspace, folders: &[Folder]) -> Result<Vec<String>, Error> {
-    let environment = Environment::of_process();
-    let mut warnings = Vec::new();
-    for problem in problems(&workspace.path, folders, &environment) {
-        let text = format!("{}; {}", problem.message, problem.advice);
-        if problem.fatal {
-            return Err(Error::Folders(text));
-        }
-        warnings.push(text);
-    }
-    Ok(warnings)
-}
-
-/// Everything that is wrong with the folders of a local workspace, folder by folder.
-pub(super) fn problems(
-    primary: &Path,
-    folders: &[Folder],
-    environment: &Environment,
-) -> Vec<Problem> {
-    let mut out = Vec::new();
-    let real: Vec<PathBuf> = folders
-        .iter()
-        .map(|folder| real(&folder.path, environment))
-        .collect();
-    let primary = self::real(primary, environment);
-    let mut mover: Option<&Folder> = None;
-    for (index, (folder, place)) in folders.iter().zip(&real).enumerate() {
-        let mut add = |fatal, message: String, advice: &str| {
-            out.push(Problem {
-                folder: index,
-                fatal,
-                message,
-                advice: advice.to_owned(),
-            });
-        };
-        let (shown, mode) = (folder.path.display(), folder.mode);
-        if *place == primary {
-            add(
-                true,
-                format!("the folder {shown} is the workspace itself"),
-                "remove it, or give it another path",
-            );
-        } else if place.starts_with(&primary) {
-            let message = format!(
-                "the folder {shown} is inside the workspace {}",
-                primary.display()
-            );
-            add(true, message, "move it out of the workspace");
-        } else if primary.starts_with(place) {
-            let message = format!(
-                "the workspace {} is inside the folder {shown}",
-                primary.display()
-            );
-            add(true, message, "give the folder a directory of its own");
-        }
-        let twin = folders
-            .iter()
-            .zip(&real)
-            .take(index)
-            .find(|(_, other)| *other == place);
-        match twin {
-            Some((twin, _)) if twin.mode == mode => {
-                add(
-                    false,
-                    format!("the folder {shown} is there twice"),
-                    "remove one of the two",
-                );
-            }
-            Some((twin, _)) => {
-                let message = format!(
-                    "the folder {shown} is there as `{}` and as `{mode}`",
-                    twin.mode
-                );
-                add(true, message, "keep one of the two");
-            }
-            None => {}
-        }
-        match mover {
-            Some(first) if mode == Mode::Move && twin.is_none_or(|(twin, _)| twin.mode != mode) => {
-                let message = format!(
-                    "there is more than one `move` folder: {} and {shown}",
-                    first.path.display()
-                );
-                add(
-                    true,
-                    message,
-                    "a job can move to one place only: make the others `backup` or `use`",
-                );
-            }
-            None if mode == Mode::Move => mover = Some(folder),
-            _ => {}
-        }
-        if folder.path.is_relative() {
-            let message = format!("the folder {shown} depends on the current directory");
-            add(false, message, "write the path in full, or from `~/`");
-        }
-        existence(folder, environment, &mut add);
-    }
-    out
-}
-
-/// Whether a folder is there, and is laid out as a workspace.
-fn existence(folder: &Folder, environment: &Environment, add: &mut impl FnMut(bool, String, &str)) {
-    let path = environment.current_dir().join(&folder.path);
-    let shown = folder.path.display();
-    match std::fs::metadata(&path) {
-        Ok(metadata) if !metadata.is_dir() => {
-            add(
-                false,
-                format!("the folder {shown} is not a directory"),
-                "give the path of a directory",
-            );
-        }
-        Ok(_) if folder.is_jobs_directory(environment) => {
-            let message = format!(
-                "the folder {shown} has no `jobs` inside: it is taken as the jobs directory itself"
-            );
-            add(
-                false,
-                message,
-                "write the path of the directory that holds `jobs`",
-            );
-        }
-        Ok(_) => {}
-        Err(error) => {
-            let advice = match folder.mode {
-                Mode::Use => "see whether its disk is mounted, or correct the path",
-                Mode::Backup | Mode::Move => {
-                    "see whether its disk is mounted, or create it with mkdir -p"
-                }
-            };
-            let reason = match error.kind() {
-                std::io::ErrorKind::NotFound => "does not exist".to_owned(),
-                _ => format!("cannot be looked at ({error})"),
-            };
-            add(false, format!("the folder {shown} {reason}"), advice);
-        }
-    }
-}
-
 impl Folder {
+    /// Where its jobs are, `<task_id>/<hash>` below: `jobs` in the folder, or the folder itself if it is a `jobs`
+    /// directory. Looks at the disk; a folder that is not there is taken to hold `jobs`.
+    #[must_use]
+    pub fn jobs(&self) -> PathBuf {
+        if self.is_jobs_directory(&Environment::of_process()) {
+            return self.path.clone();
+        }
+        self.path.join("jobs")
+    }
+
     /// Whether the path is that of a `jobs` directory, as in experimaestro's documentation, and not of the directory
     /// around it: it ends in `jobs`, is there, and has no `jobs` inside.
     #[must_use]
@@ -236,9 +85,4 @@ impl Folder {
             && path.is_dir()
             && !path.join("jobs").is_dir()
     }
-}
-
-/// Where a path leads; as it is written, if that cannot be told.
-fn real(path: &Path, environment: &Environment) -> PathBuf {
-    path::resolve(path, environment).unwrap_or_else(|_| path.to_path_buf())
 }

@@ -12,7 +12,7 @@
 //! - `decode` and `decode_xpmfs` (with `expect`, `coerce`, `units`): the tree to [`Settings`] (`model`, `xpmfs`), as
 //!   pydantic does it;
 //! - `check`: what is legal and still a mistake;
-//! - `path`: paths as Python's `pathlib`; `folders`: what a workspace's folders are, and whether they can be;
+//! - `path`: paths as Python's `pathlib`; `folders`: what a workspace's folders are; `placement`: whether they can be;
 //!   `select` and `trigger`: which workspace a command is about.
 //!
 //! Any room above may call it; it calls none.
@@ -32,6 +32,7 @@ mod interpolate;
 mod load;
 mod model;
 mod path;
+mod placement;
 mod scalar;
 mod select;
 mod strict;
@@ -43,9 +44,9 @@ mod xpmfs;
 pub use check::check;
 pub use environment::Environment;
 pub use error::{Error, Finding, Severity};
-pub use folders::validate_folders;
 pub use load::default_path;
 pub use model::{Carbon, Folder, History, Mode, Server, Settings, Ssh, Workspace};
+pub use placement::validate_folders;
 pub use select::Selection;
 pub use trigger::Trigger;
 pub use xpmfs::{DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, Release, Tuning};

@@ -1,50 +1,13 @@
 //! Symlinks: the ones that stand for a moved job, and absolute ones that must lead into the mount.
 
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Result;
 
 use super::View;
-
-/// Threads of this process that walk a path which may lead back into its own mount.
-///
-/// Whether a symlink resolves that points out of the workspace can only be found out by following
-/// it. Where it leads through our own mount, the kernel asks us in turn; such a request is known
-/// by the thread that it comes from and is refused, or a symlink could make the daemon wait for
-/// itself until no thread is left.
-#[derive(Debug, Default)]
-pub struct Walks {
-    count: AtomicUsize,
-    threads: Mutex<HashSet<u32>>,
-}
-
-impl Walks {
-    /// Whether a request from thread `tid` is made by a walk of our own.
-    pub fn is_own(&self, tid: u32) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.threads.lock().contains(&tid)
-    }
-
-    /// Whether `path`, seen from `dir`, resolves to anything, following symlinks.
-    pub(super) fn resolves(&self, dir: impl AsFd, path: &OsStr) -> bool {
-        let tid = rustix::thread::gettid()
-            .as_raw_nonzero()
-            .get()
-            .unsigned_abs();
-        self.threads.lock().insert(tid);
-        self.count.fetch_add(1, Ordering::AcqRel);
-        let found = rustix::fs::statx(dir, path, AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE).is_ok();
-        self.count.fetch_sub(1, Ordering::AcqRel);
-        self.threads.lock().remove(&tid);
-        found
-    }
-}
 
 /// The target of the symlink `name` in `dir`, as it is written.
 ///

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Statx};
 use rustix::io::{Errno, Result};
@@ -19,7 +20,7 @@ pub struct Source {
     /// The location's number.
     pub location: u8,
     /// The directory, not open for reading (`O_PATH`).
-    pub dir: OwnedFd,
+    pub dir: Arc<OwnedFd>,
 }
 
 /// What an entry shows as.
@@ -30,20 +31,27 @@ pub struct Shown {
     /// The attributes of what it leads to, if that is not the entry itself: a symlink to a moved job
     /// shows as the job's directory.
     pub stat: Option<Box<Statx>>,
+    /// The location that serves it, if `stat` is given.
+    pub location: Option<u8>,
 }
 
 impl From<FileType> for Shown {
     fn from(kind: FileType) -> Shown {
-        Shown { kind, stat: None }
+        Shown {
+            kind,
+            stat: None,
+            location: None,
+        }
     }
 }
 
 impl From<Served> for Shown {
     fn from(served: Served) -> Shown {
-        let (Served::Job { stat, .. } | Served::AsItIs { stat, .. }) = served;
+        let (Served::Job { stat, location } | Served::AsItIs { stat, location }) = served;
         Shown {
             kind: FileType::from_raw_mode(stat.stx_mode.into()),
             stat: Some(stat),
+            location: Some(location),
         }
     }
 }
@@ -80,7 +88,7 @@ impl View {
                 .any(|root| root.task(task).is_ok())
     }
 
-    fn sources(&self, open: impl Fn(&Root) -> Result<OwnedFd>) -> Result<Vec<Source>> {
+    fn sources(&self, open: impl Fn(&Root) -> Result<Arc<OwnedFd>>) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(self.locations().len());
         for location in self.locations() {
             match location.root().and_then(|root| open(&root)) {

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::{FolderSpec, PRIMARY, beneath};
+use super::{FolderSpec, PRIMARY, beneath, links, tasks};
 use crate::settings::Mode;
 
 /// What a location is to its workspace.
@@ -64,6 +64,7 @@ pub struct Root {
     jobs: Jobs,
     /// The absolute paths under which symlinks may name its jobs directory.
     jobs_paths: Vec<PathBuf>,
+    kept: tasks::Kept,
 }
 
 /// Where a location's jobs directory is.
@@ -287,11 +288,7 @@ impl Root {
         let jobs = if itself {
             Jobs::Itself
         } else if inside.as_ref().is_some_and(beneath::is_symlink) {
-            // Followed once, while our own mount cannot be in the way yet.
-            match rustix::fs::openat(&fd, "jobs", OPEN_PATH, FileMode::empty()) {
-                Ok(jobs) => Jobs::Linked(jobs),
-                Err(_) => Jobs::Inside,
-            }
+            follow_jobs(&fd, path).map_or(Jobs::Inside, Jobs::Linked)
         } else {
             Jobs::Inside
         };
@@ -313,6 +310,7 @@ impl Root {
             fd,
             jobs,
             jobs_paths,
+            kept: tasks::Kept::default(),
         })
     }
 
@@ -326,12 +324,12 @@ impl Root {
     /// # Errors
     ///
     /// `ENOENT` if it has none; what `openat` gives.
-    pub fn jobs(&self) -> Result<OwnedFd> {
-        match &self.jobs {
+    pub fn jobs(&self) -> Result<Arc<OwnedFd>> {
+        self.kept.jobs(|| match &self.jobs {
             Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
             Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
             Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
-        }
+        })
     }
 
     /// A descriptor of the directory of a task's jobs.
@@ -339,12 +337,13 @@ impl Root {
     /// # Errors
     ///
     /// `ENOENT` or `ENOTDIR` if it has none; what `openat` gives.
-    pub fn task(&self, task: &OsStr) -> Result<OwnedFd> {
-        match &self.jobs {
-            Jobs::Inside => beneath::open_dir(self.jobs()?, task),
-            Jobs::Itself => beneath::open_dir(&self.fd, task),
-            Jobs::Linked(fd) => beneath::open_dir(fd, task),
-        }
+    pub fn task(&self, task: &OsStr) -> Result<Arc<OwnedFd>> {
+        self.kept.task(&*self.jobs()?, task)
+    }
+
+    /// Forgets descriptors of directories of tasks that were kept, when one is removed or renamed.
+    pub fn forget_tasks(&self) {
+        self.kept.forget();
     }
 
     /// The absolute paths under which a symlink may name its jobs directory.
@@ -354,6 +353,25 @@ impl Root {
 }
 
 const OPEN_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Follows the symlink that a location has in place of its jobs directory, once. The location's
+/// owner must not be able to lead a daemon with more rights anywhere by it, so that a symlink of
+/// somebody who is neither root nor the daemon's user must lead to a directory of that person's.
+fn follow_jobs(fd: &OwnedFd, location: &Path) -> Option<OwnedFd> {
+    // Held open, so that what is judged is what is followed.
+    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::openat(fd, "jobs", itself, FileMode::empty()).ok()?;
+    let target = links::read(&link, OsStr::new("")).ok()?;
+    let jobs = rustix::fs::openat(fd, target, OPEN_PATH, FileMode::empty()).ok()?;
+    let (link, owner) = (beneath::stat_fd(&link).ok()?, beneath::stat_fd(&jobs).ok()?);
+    let trusted = [0, rustix::process::geteuid().as_raw(), owner.stx_uid];
+    if trusted.contains(&link.stx_uid) {
+        return Some(jobs);
+    }
+    tracing::warn!(location = %location.display(),
+        "jobs is a symlink to a directory that belongs to somebody else: it is not followed");
+    None
+}
 
 /// Opens a location by its path, following symlinks: the settings are to be trusted.
 fn open_path(path: &Path) -> Result<OwnedFd> {

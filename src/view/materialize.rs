@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::io::{Errno, Result};
@@ -15,7 +16,7 @@ impl View {
     /// # Errors
     ///
     /// What the primary's file system gave.
-    pub fn make_jobs(&self) -> Result<OwnedFd> {
+    pub fn make_jobs(&self) -> Result<Arc<OwnedFd>> {
         let root = self.primary().root()?;
         match root.jobs() {
             Err(Errno::NOENT) => {
@@ -32,6 +33,7 @@ impl View {
     ///
     /// What the primary's file system gave.
     pub fn make_task(&self, task: &OsStr) -> Result<OwnedFd> {
+        // Not a kept one: what is made in a directory that was removed meanwhile is lost.
         let jobs = self.make_jobs()?;
         match beneath::open_dir(&jobs, task) {
             Err(Errno::NOENT) => {

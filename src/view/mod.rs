@@ -11,6 +11,8 @@
 //! - [`change`]: what may happen to something, given where it is served from
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
 //! - [`internal`]: where the internal files of a job live that a folder serves
+//! - `walk`: whether a symlink that points out of the workspace leads to anything
+//! - `tasks`: descriptors of the directories that every lookup of a job goes through
 //! - [`beneath`]: opening names below a descriptor without ever leaving it
 //!
 //! `mount` calls this room, and so do the commands; it calls `workspace` and `settings` only.
@@ -27,6 +29,8 @@ pub mod listing;
 pub mod location;
 pub mod materialize;
 pub mod resolve;
+mod tasks;
+mod walk;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -99,7 +103,6 @@ pub struct View {
     mountpoint: Option<PathBuf>,
     /// The primary first, then the folders in the order of the settings.
     locations: Vec<Arc<Location>>,
-    walks: links::Walks,
 }
 
 impl View {
@@ -135,7 +138,6 @@ impl View {
             workspace: spec.workspace,
             mountpoint: spec.mountpoint,
             locations,
-            walks: links::Walks::default(),
         })
     }
 
@@ -183,10 +185,5 @@ impl View {
         self.mountpoint
             .as_deref()
             .filter(|mountpoint| *mountpoint != self.primary_path())
-    }
-
-    /// The walks that this view makes along paths that might lead back into its own mount.
-    pub fn walks(&self) -> &links::Walks {
-        &self.walks
     }
 }

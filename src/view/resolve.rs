@@ -1,14 +1,14 @@
 //! Which location serves a job.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::location::Role;
-use super::{Location, PRIMARY, View, beneath, links};
+use super::{Location, PRIMARY, View, beneath, links, walk};
 use crate::settings::Mode;
 use crate::workspace::{jobs, markers};
 
@@ -170,12 +170,12 @@ impl View {
     fn follow(
         &self,
         holder: u8,
-        dir: &OwnedFd,
+        dir: impl AsFd,
         task: &OsStr,
         hash: &OsStr,
         link: Box<Statx>,
     ) -> Result<Candidate> {
-        let target = match links::read(dir, hash) {
+        let target = match links::read(&dir, hash) {
             Ok(target) => target,
             // Replaced since it was looked at: the next lookup will see what is there then.
             Err(Errno::INVAL | Errno::NOENT) => return Ok(Candidate::Nothing),
@@ -187,7 +187,7 @@ impl View {
                 None => Candidate::Dangling(link),
             });
         }
-        if !self.walks().resolves(dir, &self.proof(holder, task, hash)) {
+        if !walk::resolves(dir, &self.proof(holder, task, hash)) {
             return Ok(Candidate::Dangling(link));
         }
         Ok(Candidate::Serves(Served::AsItIs {

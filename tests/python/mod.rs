@@ -21,16 +21,20 @@ pub(crate) fn interpreter() -> Option<PathBuf> {
     if python.exists() {
         return Some(python);
     }
-    let required = std::env::var_os("CI").is_some()
-        || std::env::var_os("XPMFS_TEST_REQUIRE").is_some_and(|value| value == "1");
-    let message = format!(
+    skip(&format!(
         "{} does not exist; run scripts/test, or set XPMFS_TEST_PYTHON to a Python that has experimaestro",
         python.display()
-    );
+    ));
+    None
+}
+
+/// Says loudly that a test is skipped, and why; fails it if it must not be.
+pub(crate) fn skip(message: &str) {
+    let required = std::env::var_os("CI").is_some()
+        || std::env::var_os("XPMFS_TEST_REQUIRE").is_some_and(|value| value == "1");
     assert!(!required, "{message}");
     // Not `eprintln!`, which the harness keeps to itself when a test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {message}");
-    None
 }
 
 /// A command that runs `tests/python/<script>`, with `home` as the home directory, so that neither the

@@ -8,7 +8,9 @@ order of submission, and with --json a report of the run in one line after it. E
 done (but for the one that fails with --failing).
 
 To tell a job that ran from one that was found done, every execution appends "task_id/hash" as a line to FILE
-(or to the file that XPMFS_TEST_EXECUTIONS names), which should lie outside the workspace.
+(or to the file that XPMFS_TEST_EXECUTIONS names), which should lie outside the workspace. It also prints a
+"witness" of what it sees of itself as a line of JSON, which is the first of the job's output. If
+XPMFS_TEST_GATE names a file, each job waits after that until there is such a file.
 """
 
 import argparse
@@ -16,15 +18,47 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from experimaestro import Meta, Param, PathGenerator, Task, experiment, field
 
 EXECUTIONS = "XPMFS_TEST_EXECUTIONS"
+GATE = "XPMFS_TEST_GATE"
+
+
+def begin_execution():
+    """What each job does first, in its own process and directory."""
+    print(json.dumps({"witness": witness()}), flush=True)
+    count_execution()
+    wait_at_gate()
+
+
+def witness():
+    """From where this job runs, and what its event files are."""
+    job, script = Path.cwd(), Path(sys.argv[0])
+    workspace = job.parent.parent.parent
+    events = [*workspace.glob(f".events/jobs/*{job.name}*"), *job.glob(".experimaestro/events/*")]
+    return {
+        "directory": str(job),
+        "script": str(script),
+        "device": script.stat().st_dev,
+        "events": {str(e.relative_to(workspace)): [e.stat().st_ino, e.stat().st_nlink] for e in events},
+    }
+
+
+def wait_at_gate():
+    """Waits until the gate is there; gives up after a minute, or when even its directory is gone."""
+    gate = os.environ.get(GATE)
+    deadline = time.monotonic() + 60
+    while gate and not os.path.exists(gate):
+        if time.monotonic() > deadline or not os.path.isdir(os.path.dirname(gate)):
+            raise TimeoutError(f"{gate} does not open")
+        time.sleep(0.01)
 
 
 def count_execution():
-    """Appends this job to the file of executions; called in the job's own process and directory."""
+    """Appends this job to the file of executions."""
     if path := os.environ.get(EXECUTIONS):
         job = Path.cwd()
         line = f"{job.parent.name}/{job.name}\n".encode()
@@ -43,7 +77,7 @@ class Prepare(Task):
     out: Meta[Path] = field(default_factory=PathGenerator("data.txt"))
 
     def execute(self):
-        count_execution()
+        begin_execution()
         self.out.write_text("\n".join(str(i) for i in range(self.n)))
 
 
@@ -55,7 +89,7 @@ class Train(Task):
     model: Meta[Path] = field(default_factory=PathGenerator("model.bin"))
 
     def execute(self):
-        count_execution()
+        begin_execution()
         lines = len(self.prepare.out.read_text().splitlines())
         self.model.write_bytes(bytes(1000) * lines)
         print(f"trained on {lines} lines")
@@ -68,7 +102,7 @@ class Fail(Task):
     out: Meta[Path] = field(default_factory=PathGenerator("half.txt"))
 
     def execute(self):
-        count_execution()
+        begin_execution()
         self.out.write_text("half")
         raise RuntimeError("this task always fails")
 
@@ -109,6 +143,8 @@ def main():
             xp.setenv("PYTHONDONTWRITEBYTECODE", "1")
             if executions:
                 xp.setenv(EXECUTIONS, str(Path(executions).resolve()))
+            if gate := os.environ.get(GATE):
+                xp.setenv(GATE, gate)
             submitted = submit(args.count, args.failing)
             xp.wait()
     except Exception as error:

@@ -634,6 +634,22 @@ fn folders_are_validated_before_mounting() {
 }
 
 #[test]
+fn a_folder_may_be_a_jobs_directory_itself() {
+    let home = Home::new();
+    for name in ["old/jobs/my.task", "both/jobs/jobs", "plain/jobs"] {
+        fs::create_dir_all(home.path().join(name)).unwrap();
+    }
+    let jobs = |name: &str| {
+        let jobs = Folder::new(Mode::Use, home.path().join(name)).jobs();
+        jobs.strip_prefix(home.path()).unwrap().to_owned()
+    };
+    assert_eq!(jobs("old/jobs"), PathBuf::from("old/jobs"));
+    assert_eq!(jobs("both/jobs"), PathBuf::from("both/jobs/jobs"));
+    assert_eq!(jobs("plain"), PathBuf::from("plain/jobs"));
+    assert_eq!(jobs("gone/jobs"), PathBuf::from("gone/jobs/jobs"));
+}
+
+#[test]
 fn a_folder_is_read_from_the_command_line() {
     let folder: Folder = "backup:/a//b:c/".parse().unwrap();
     assert_eq!(

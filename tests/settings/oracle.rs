@@ -33,7 +33,9 @@ impl Oracle {
                 "no Python with experimaestro at {}: set XPMFS_TEST_PYTHON",
                 python.display()
             );
-            eprintln!(
+            // Not eprintln!, which the test harness keeps to itself when a test passes.
+            let _ = writeln!(
+                std::io::stderr(),
                 "SKIPPED: no Python with experimaestro at {}",
                 python.display()
             );

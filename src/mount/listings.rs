@@ -1,0 +1,65 @@
+//! The directories that are being listed, by node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::directory::{Listing, Position};
+
+/// Listings that are kept open at most, each with a descriptor or two for each location.
+const KEPT_MAX: usize = 64;
+
+/// Listings that were begun and may be gone on with, and the positions that unions have given out.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    kept: Mutex<Kept>,
+    positions: Mutex<HashMap<u64, Arc<Mutex<Vec<Position>>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    clock: u64,
+    listings: HashMap<u64, (Arc<Listing>, u64)>,
+}
+
+impl Listings {
+    pub(super) fn get(&self, node: u64) -> Option<Arc<Listing>> {
+        let mut kept = self.kept.lock();
+        kept.clock += 1;
+        let now = kept.clock;
+        let (listing, used) = kept.listings.get_mut(&node)?;
+        *used = now;
+        Some(listing.clone())
+    }
+
+    /// Keeps a listing to be gone on with; one that was not used for long goes in its place.
+    pub(super) fn keep(&self, node: u64, listing: Arc<Listing>) {
+        let mut evicted = None;
+        let mut kept = self.kept.lock();
+        if kept.listings.len() >= KEPT_MAX {
+            let oldest = kept.listings.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(node, _)| *node) {
+                evicted = kept.listings.remove(&oldest);
+            }
+        }
+        kept.clock += 1;
+        let now = kept.clock;
+        let replaced = kept.listings.insert(node, (listing, now));
+        drop(kept);
+        // Closing can block on a network file system: not under the lock.
+        drop((evicted, replaced));
+    }
+
+    /// The positions that the listing of a union has given out.
+    pub(super) fn positions(&self, node: u64) -> Arc<Mutex<Vec<Position>>> {
+        self.positions.lock().entry(node).or_default().clone()
+    }
+
+    /// The kernel has forgotten a directory.
+    pub(super) fn forget(&self, node: u64) {
+        let listing = self.kept.lock().listings.remove(&node);
+        let positions = self.positions.lock().remove(&node);
+        drop((listing, positions));
+    }
+}

@@ -1,0 +1,159 @@
+//! How long the kernel may believe what it is told of a name or of attributes.
+//!
+//! | what | how long |
+//! | --- | --- |
+//! | inside a job of a `backup` or `move` folder | 10 minutes: archives do not change |
+//! | inside a job of a `use` folder; and, where only this mount changes things, in the primary | half the time for which it has not changed, between 1 second and 1 minute |
+//! | anything else | 1 second |
+//!
+//! Only this mount changes the primary if it is mounted in place, on a local file system, and nobody
+//! else has been handed the directory beneath. Programs that were in it before may still change
+//! what they have open; hence the second line, which is how NFS clients go about it (`acregmin`,
+//! `acregmax` in nfs(5)).
+
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::Statx;
+
+use super::Mount;
+use super::nodes::{INTERNAL, Role};
+use crate::settings::Mode;
+use crate::view::PRIMARY;
+use crate::view::location;
+
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(600);
+const UNCHANGED_MAX: Duration = Duration::from_secs(60);
+
+/// Whether only this mount changes the primary.
+#[derive(Default)]
+pub struct Exclusive {
+    held: AtomicBool,
+    on_loss: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Exclusive {
+    /// To be claimed for a mount in place whose primary nobody else serves.
+    pub fn claim(primary: impl AsFd) -> Exclusive {
+        Exclusive {
+            held: AtomicBool::new(is_local(primary)),
+            on_loss: OnceLock::new(),
+        }
+    }
+
+    /// Somebody else may change the primary from now on.
+    pub fn give_up(&self) {
+        if self.held.swap(false, Ordering::Relaxed)
+            && let Some(on_loss) = self.on_loss.get()
+        {
+            on_loss();
+        }
+    }
+
+    /// What to do when somebody else may change the primary; only the first one counts.
+    pub(super) fn on_loss(&self, on_loss: impl Fn() + Send + Sync + 'static) {
+        // A mount is served once.
+        let _ = self.on_loss.set(Box::new(on_loss));
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Exclusive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Exclusive").field(&self.is_held()).finish()
+    }
+}
+
+impl Mount {
+    /// How long something may be believed that lies in `place`.
+    pub(super) fn validity(&self, place: u8, role: Role, stat: &Statx) -> Duration {
+        if place == INTERNAL {
+            return SHORT;
+        }
+        if place != PRIMARY && role == Role::Inside {
+            return match self.view.location(place).map(|location| location.role()) {
+                Some(location::Role::Folder(Mode::Use)) => unchanged_for(stat),
+                _ => LONG,
+            };
+        }
+        if place == PRIMARY && self.options.exclusive.is_held() {
+            return unchanged_for(stat);
+        }
+        SHORT
+    }
+
+    /// How long the kernel may believe that a name is not there.
+    pub(super) fn absence_validity(&self, place: u8, role: Role) -> Duration {
+        let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
+        if archived || (place == PRIMARY && self.options.exclusive.is_held()) {
+            SHORT
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// Half the time since the last change, within bounds.
+fn unchanged_for(stat: &Statx) -> Duration {
+    let changed = stat.stx_mtime.tv_sec.max(stat.stx_ctime.tv_sec);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs().cast_signed());
+    let age = u64::try_from(now.saturating_sub(changed)).unwrap_or(0);
+    Duration::from_secs(age / 2).clamp(SHORT, UNCHANGED_MAX)
+}
+
+/// Whether a file system is one that no other machine changes: one of those that are known to be
+/// local, by their magic numbers (statfs(2)).
+fn is_local(fd: impl AsFd) -> bool {
+    const LOCAL: [u32; 8] = [
+        0x0000_ef53, // ext2, ext3, ext4
+        0x5846_5342, // xfs
+        0x9123_683e, // btrfs
+        0x0102_1994, // tmpfs
+        0x2fc1_2fc1, // zfs
+        0xf2f5_2010, // f2fs
+        0xca45_1a4e, // bcachefs
+        0x794c_7630, // overlayfs
+    ];
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| {
+        let magic = stat.f_type as u32;
+        LOCAL.contains(&magic)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat_of_age(seconds: u64) -> Statx {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut stat = crate::view::beneath::stat_fd(file.as_file()).unwrap();
+        stat.stx_mtime.tv_sec -= seconds.cast_signed();
+        stat.stx_ctime.tv_sec -= seconds.cast_signed();
+        stat
+    }
+
+    #[test]
+    fn what_has_not_changed_for_long_is_believed_for_longer() {
+        assert_eq!(unchanged_for(&stat_of_age(0)), SHORT);
+        let some = unchanged_for(&stat_of_age(20));
+        assert!((9..=11).contains(&some.as_secs()), "{some:?}");
+        assert_eq!(unchanged_for(&stat_of_age(100_000)), UNCHANGED_MAX);
+        let mut future = stat_of_age(0);
+        future.stx_mtime.tv_sec += 1000;
+        assert_eq!(unchanged_for(&future), SHORT);
+    }
+
+    #[test]
+    fn the_disk_of_a_temporary_directory_is_local_and_proc_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(is_local(std::fs::File::open(directory.path()).unwrap()));
+        assert!(!is_local(std::fs::File::open("/proc").unwrap()));
+    }
+}

@@ -1,0 +1,235 @@
+//! Whether folders can be attached to a workspace: how they lie to it and to each other.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::environment::Environment;
+use super::error::Error;
+use super::model::{Folder, Mode, Workspace};
+use super::path;
+
+/// How long folders have, all together, to say what they are; one on a dead file server never does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is wrong with one folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Index of the folder.
+    pub(super) folder: usize,
+    /// Whether the workspace cannot be used like this.
+    pub(super) fatal: bool,
+    pub(super) message: String,
+    pub(super) advice: String,
+}
+
+/// Sees whether folders can be attached to a workspace, before it is mounted. To be called with
+/// [`super::Settings::folders_of`] and what the command line adds. Takes 5 seconds at most, whatever disks do.
+///
+/// Gives warnings: a folder that is not there or does not answer, has a relative path, stands twice, or is a `jobs`
+/// directory itself.
+///
+/// # Errors
+///
+/// [`Error::Folders`]: a folder is the primary, lies inside it or around it; one directory is two folders of
+/// different modes; there is more than one `move` folder.
+pub fn validate_folders(workspace: &Workspace, folders: &[Folder]) -> Result<Vec<String>, Error> {
+    let environment = Environment::of_process();
+    let mut warnings = Vec::new();
+    for problem in problems(&workspace.path, folders, &environment) {
+        let text = format!("{}; {}", problem.message, problem.advice);
+        if problem.fatal {
+            return Err(Error::Folders(text));
+        }
+        warnings.push(text);
+    }
+    Ok(warnings)
+}
+
+/// Everything that is wrong with the folders of a local workspace, folder by folder.
+pub(super) fn problems(
+    primary: &Path,
+    folders: &[Folder],
+    environment: &Environment,
+) -> Vec<Problem> {
+    let looks = look_at_all(primary, folders, environment);
+    let Some((primary, looks)) = looks.split_first() else {
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for (index, (folder, look)) in folders.iter().zip(looks).enumerate() {
+        let earlier: Vec<(&Folder, &Look)> = folders.iter().zip(looks).take(index).collect();
+        let found = [
+            beside_primary(folder, &look.real, &primary.real),
+            twin(folder, look, &earlier),
+            second_mover(folder, look, &earlier),
+            relative(folder),
+            existence(folder, &look.state),
+        ];
+        out.extend(
+            found
+                .into_iter()
+                .flatten()
+                .map(|(fatal, message, advice)| Problem {
+                    folder: index,
+                    fatal,
+                    message,
+                    advice: advice.to_owned(),
+                }),
+        );
+    }
+    out
+}
+
+/// Whether it is fatal, the message, the advice.
+type Verdict = Option<(bool, String, &'static str)>;
+
+fn beside_primary(folder: &Folder, real: &Path, primary: &Path) -> Verdict {
+    let (shown, workspace) = (folder.path.display(), primary.display());
+    if real == primary {
+        let message = format!("the folder {shown} is the workspace itself");
+        Some((true, message, "remove it, or give it another path"))
+    } else if real.starts_with(primary) {
+        let message = format!("the folder {shown} is inside the workspace {workspace}");
+        Some((true, message, "move it out of the workspace"))
+    } else if primary.starts_with(real) {
+        let message = format!("the workspace {workspace} is inside the folder {shown}");
+        Some((true, message, "give the folder a directory of its own"))
+    } else {
+        None
+    }
+}
+
+fn twin(folder: &Folder, look: &Look, earlier: &[(&Folder, &Look)]) -> Verdict {
+    let (twin, _) = earlier.iter().find(|(_, other)| other.real == look.real)?;
+    let shown = folder.path.display();
+    if twin.mode == folder.mode {
+        let message = format!("the folder {shown} is there twice");
+        return Some((false, message, "remove one of the two"));
+    }
+    let message = format!(
+        "the folder {shown} is there as `{}` and as `{}`",
+        twin.mode, folder.mode
+    );
+    Some((true, message, "keep one of the two"))
+}
+
+fn second_mover(folder: &Folder, look: &Look, earlier: &[(&Folder, &Look)]) -> Verdict {
+    let mut movers = earlier.iter().filter(|(other, _)| other.mode == Mode::Move);
+    let (first, place) = movers.next().filter(|_| folder.mode == Mode::Move)?;
+    if place.real == look.real {
+        return None;
+    }
+    let (first, shown) = (first.path.display(), folder.path.display());
+    let message = format!("there is more than one `move` folder: {first} and {shown}");
+    Some((
+        true,
+        message,
+        "a job can move to one place only: make the others `backup` or `use`",
+    ))
+}
+
+fn relative(folder: &Folder) -> Verdict {
+    let message = || {
+        format!(
+            "the folder {} depends on the current directory",
+            folder.path.display()
+        )
+    };
+    folder
+        .path
+        .is_relative()
+        .then(|| (false, message(), "write the path in full, or from `~/`"))
+}
+
+fn existence(folder: &Folder, state: &State) -> Verdict {
+    let shown = folder.path.display();
+    let unmounted = match folder.mode {
+        Mode::Use => "see whether its disk is mounted, or correct the path",
+        Mode::Backup | Mode::Move => "see whether its disk is mounted, or create it with mkdir -p",
+    };
+    let (message, advice) = match state {
+        State::Directory => return None,
+        State::Jobs => (
+            format!(
+                "the folder {shown} has no `jobs` inside: it is taken as the jobs directory itself"
+            ),
+            "write the path of the directory that holds `jobs`",
+        ),
+        State::NotDirectory => (
+            format!("the folder {shown} is not a directory"),
+            "give the path of a directory",
+        ),
+        State::Missing => (format!("the folder {shown} does not exist"), unmounted),
+        State::Failed(reason) => (
+            format!("the folder {shown} cannot be looked at: {reason}"),
+            unmounted,
+        ),
+        State::Silent => (format!("the folder {shown} does not answer"), unmounted),
+    };
+    Some((false, message, advice))
+}
+
+/// What the disk says about a folder.
+struct Look {
+    /// Where its path leads; as it is written, if that cannot be told.
+    real: PathBuf,
+    state: State,
+}
+
+enum State {
+    Directory,
+    /// A `jobs` directory itself.
+    Jobs,
+    NotDirectory,
+    Missing,
+    Failed(String),
+    Silent,
+}
+
+/// Looks at the primary and at every folder at once, each from a thread of its own: one that hangs holds up no other,
+/// and is left behind.
+fn look_at_all(primary: &Path, folders: &[Folder], environment: &Environment) -> Vec<Look> {
+    let (sender, receiver) = mpsc::channel();
+    let primary = Folder::new(Mode::Use, primary);
+    let all: Vec<&Folder> = std::iter::once(&primary).chain(folders).collect();
+    let mut looks: Vec<Look> = Vec::new();
+    let mut waiting = 0;
+    for (index, folder) in all.into_iter().enumerate() {
+        looks.push(Look {
+            real: folder.path.clone(),
+            state: State::Silent,
+        });
+        let (sender, folder, environment) = (sender.clone(), folder.clone(), environment.clone());
+        let asked = thread::Builder::new().spawn(move || {
+            // Nobody listens any more if this took too long.
+            let _ = sender.send((index, look(&folder, &environment)));
+        });
+        waiting += usize::from(asked.is_ok());
+    }
+    let deadline = Instant::now() + PATIENCE;
+    for _ in 0..waiting {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok((index, look)) = receiver.recv_timeout(left) else {
+            break;
+        };
+        if let Some(place) = looks.get_mut(index) {
+            *place = look;
+        }
+    }
+    looks
+}
+
+fn look(folder: &Folder, environment: &Environment) -> Look {
+    let real = path::resolve(&folder.path, environment).unwrap_or_else(|_| folder.path.clone());
+    let state = match std::fs::metadata(environment.current_dir().join(&folder.path)) {
+        Ok(metadata) if !metadata.is_dir() => State::NotDirectory,
+        Ok(_) if folder.is_jobs_directory(environment) => State::Jobs,
+        Ok(_) => State::Directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
+        Err(error) => State::Failed(error.to_string()),
+    };
+    Look { real, state }
+}

@@ -1,0 +1,105 @@
+//! A plan run again, when folders serve its jobs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::fixture::{Folders, Workspace, assert_unchanged, snapshot};
+use crate::plan::{Job, Plan};
+
+/// Moves a job of the primary by hand into a folder, which has its symlink in the primary if its mode
+/// is `move`.
+fn move_by_hand(workspace: &Workspace, job: &Job, folder: &str) {
+    let (from, to) = (
+        workspace.primary().join(job.path()),
+        workspace.folder(folder).join(job.path()),
+    );
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::rename(&from, &to).unwrap();
+    if folder == "move" {
+        symlink(&to, &from).unwrap();
+    }
+}
+
+/// Runs a plan in a plain workspace, moves most of its jobs into folders, and runs it again through a
+/// mount at `mountpoint`.
+fn nothing_runs_again(workspace: &Workspace, mountpoint: &Path) {
+    let Some(plan) = Plan::of(workspace) else {
+        return;
+    };
+    let first = plan.run(&workspace.primary(), &["6"]);
+    assert_eq!(first.executed.len(), 7);
+    let places = [
+        "backup", "use", "move", "primary", "use", "primary", "backup",
+    ];
+    let placed = || first.jobs.iter().zip(places);
+    for (job, folder) in placed().filter(|(_, folder)| *folder != "primary") {
+        move_by_hand(workspace, job, folder);
+    }
+    let folders = Folders::of(workspace);
+
+    let mounted = workspace.mount_at(mountpoint);
+    for _ in 0..2 {
+        let again = plan.run(mountpoint, &["6"]);
+        assert_eq!(again.jobs, first.jobs);
+        assert_eq!(again.executed, []);
+        for (job, place) in placed() {
+            assert_eq!(mounted.location(job.path()), place, "{job:?}");
+        }
+    }
+    mounted.unmount();
+
+    folders.assert_unchanged();
+    for (job, place) in placed() {
+        let kind = fs::symlink_metadata(workspace.primary().join(job.path()))
+            .ok()
+            .map(|meta| meta.is_dir());
+        let expected = match place {
+            "primary" => Some(true),
+            "move" => Some(false),
+            _ => None,
+        };
+        assert_eq!(kind, expected, "{job:?}");
+    }
+}
+
+#[test]
+fn in_place_no_job_runs_again_and_no_folder_changes() {
+    let workspace = Workspace::new();
+    nothing_runs_again(&workspace, &workspace.primary());
+}
+
+#[test]
+fn elsewhere_no_job_runs_again_and_no_folder_changes() {
+    let workspace = Workspace::new();
+    let mountpoint = workspace.mountpoint("mnt");
+    nothing_runs_again(&workspace, &mountpoint);
+}
+
+#[test]
+fn jobs_of_a_colleague_do_not_run_again() {
+    let colleague = Workspace::called("their workspace");
+    let Some(theirs) = Plan::of(&colleague) else {
+        return;
+    };
+    let first = theirs.run(&colleague.primary(), &["2"]);
+    let before = snapshot(&colleague.primary());
+
+    let workspace = Workspace::new();
+    workspace.attach("use", &colleague.primary());
+    let ours = Plan::of(&workspace).unwrap();
+    let mountpoint = workspace.mountpoint("mnt");
+    for at in [&workspace.primary(), &mountpoint] {
+        let mounted = workspace.mount_at(at);
+        // One training is new; it needs a file of a job of theirs.
+        let count = if at == &mountpoint { "2" } else { "3" };
+        let again = ours.run(at, &[count]);
+        assert!(again.jobs.starts_with(&first.jobs));
+        assert_eq!(again.executed, again.jobs[first.jobs.len()..]);
+        for job in &first.jobs {
+            assert_eq!(mounted.location(job.path()), "use");
+        }
+        mounted.unmount();
+    }
+    assert_unchanged(&colleague.primary(), &before);
+}

@@ -1,0 +1,54 @@
+//! A plan through a mount, while another runs in the bare primary.
+
+use std::path::Path;
+
+use crate::fixture::{Workspace, eventually};
+use crate::plan::{Plan, Ran};
+
+/// Runs two plans at once, one after whose jobs the other waits, and which has one job more. Neither
+/// starts a job that the other is about to start: even on a plain disk such a job may run twice, since
+/// experimaestro gives its lock back before it says that it is done.
+fn run_two(plan: &Plan<'_>, one: &Path, other: &Path, done: usize) -> (Ran, Ran) {
+    let (fewer, more) = ((done + 1).to_string(), (done + 2).to_string());
+    let first = plan.start(one, &[&fewer, "--experiment", "first"]);
+    eventually("the jobs of the first plan run", || {
+        first.executed().len() == 2
+    });
+    let second = plan.start(other, &[&more, "--experiment", "second"]);
+    eventually("the second plan waits for the jobs of the first", || {
+        second.executed().len() == 1 && second.says("waiting to complete") == 2
+    });
+    first.open_gate();
+    second.open_gate();
+    (first.finish(), second.finish())
+}
+
+#[test]
+fn plans_through_a_mount_and_beside_it_share_their_jobs() {
+    let workspace = Workspace::new();
+    let Some(plan) = Plan::of(&workspace) else {
+        return;
+    };
+    let (primary, mountpoint) = (workspace.primary(), workspace.mountpoint("mnt"));
+    let _mounted = workspace.mount_at(&mountpoint);
+    // All depend on this one.
+    assert_eq!(plan.run(&primary, &["0"]).executed.len(), 1);
+
+    let mut done = 1;
+    for (one, other) in [(&mountpoint, &primary), (&primary, &mountpoint)] {
+        let (first, second) = run_two(&plan, one, other, done);
+        assert_eq!(first.jobs, second.jobs[..done + 2]);
+        let mut executed = first.executed;
+        executed.sort();
+        let mut new = first.jobs[done..].to_vec();
+        new.sort();
+        assert_eq!(executed, new);
+        assert_eq!(second.executed, second.jobs[done + 2..]);
+        done = second.jobs.len();
+    }
+
+    for at in [&mountpoint, &primary] {
+        let all = (done - 1).to_string();
+        assert_eq!(plan.run(at, &[&all]).executed, []);
+    }
+}

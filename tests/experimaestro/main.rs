@@ -1,0 +1,23 @@
+//! The real experimaestro, at work in mounts of its workspace.
+//!
+//! - [`again`]: a plan run again over jobs that folders serve: nothing runs, no folder changes
+//! - [`new`]: a new plan, run wholly through a mount
+//! - [`beside`]: a plan through a mount, while another runs in the bare primary
+//! - [`locks`]: locks, taken through a mount and beside it
+//! - [`files`]: hard links and the inotify watch that it relies on
+
+// clippy.toml allows these in test functions only, not in what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../fixture/mod.rs"]
+mod fixture;
+#[path = "../plan/mod.rs"]
+mod plan;
+#[path = "../python/mod.rs"]
+mod python;
+
+mod again;
+mod beside;
+mod files;
+mod locks;
+mod new;

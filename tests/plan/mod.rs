@@ -1,0 +1,235 @@
+//! The plan of `tests/python/plan.py`, run by the real experimaestro in a workspace or through a mount
+//! of it, with a deadline, and with whatever experimaestro says of errors.
+#![allow(dead_code)]
+
+pub(crate) mod reach;
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::fixture::{Workspace, eventually};
+use crate::python;
+use reach::Interpreter;
+
+/// How long a plan may take. It takes some seconds, on a machine that has nothing else to do.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// What experimaestro warns of whenever a job of a plan is new.
+const USUAL_WARNING: &str = "In a future version, directory will be cleaned up";
+
+/// The plan, run by the user who does things in a workspace.
+pub(crate) struct Plan<'a> {
+    workspace: &'a Workspace,
+    python: Interpreter,
+    /// A copy of the plan: beside it in the project's directory, experimaestro would look into git.
+    script: PathBuf,
+}
+
+/// A job of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Job {
+    pub(crate) task: String,
+    pub(crate) hash: String,
+}
+
+/// A run of the plan that goes on. It is killed when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    /// A file name for each of what it prints, complains, executes, and waits for.
+    files: PathBuf,
+}
+
+/// What a run of the plan did.
+pub(crate) struct Ran {
+    /// Its number, as experimaestro counts them.
+    pub(crate) run: String,
+    /// All jobs of the plan, in the order of submission; all are done.
+    pub(crate) jobs: Vec<Job>,
+    /// Those that have been executed, in order.
+    pub(crate) executed: Vec<Job>,
+}
+
+impl Job {
+    /// Its name in experimaestro's file names.
+    pub(crate) fn name(&self) -> &str {
+        self.task.rsplit('.').next().unwrap()
+    }
+
+    /// Its directory, from the top of a workspace or folder.
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("jobs").join(&self.task).join(&self.hash)
+    }
+
+    /// One of its files, from the top of a workspace or folder, by the ending that follows its name.
+    pub(crate) fn file(&self, ending: &str) -> PathBuf {
+        self.path().join(format!("{}.{ending}", self.name()))
+    }
+
+    fn parse(line: &str) -> Job {
+        let (task, hash) = line.split_once('/').expect("task/hash");
+        Job {
+            task: task.to_owned(),
+            hash: hash.to_owned(),
+        }
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// The plan in a workspace; `None` if there is no experimaestro and the test may be skipped.
+    pub(crate) fn of(workspace: &'a Workspace) -> Option<Plan<'a>> {
+        let python = Interpreter::for_user_of(workspace, python::interpreter()?)?;
+        let script = workspace.top().join("plan/plan.py");
+        let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/plan.py");
+        fs::create_dir(script.parent().unwrap()).unwrap();
+        fs::copy(original, &script).unwrap();
+        workspace.give(script.parent().unwrap());
+        Some(Plan {
+            workspace,
+            python,
+            script,
+        })
+    }
+
+    /// Runs the plan to its end in the workspace that is seen at `at`. It must succeed.
+    pub(crate) fn run(&self, at: &Path, arguments: &[&str]) -> Ran {
+        let running = self.start(at, arguments);
+        running.open_gate();
+        running.finish()
+    }
+
+    /// Starts the plan in the workspace that is seen at `at`. Its jobs wait for the gate.
+    pub(crate) fn start(&self, at: &Path, arguments: &[&str]) -> Running {
+        let prefix = |n: u32| self.workspace.top().join(format!("run-{n}"));
+        let files = (0..).map(prefix).find(|files| !files.exists()).unwrap();
+        fs::create_dir(&files).unwrap();
+        self.workspace.give(&files);
+        let output = |name| File::create(files.join(name)).unwrap();
+        let mut command = self.python.command(self.workspace);
+        command
+            .arg(&self.script)
+            .arg(at)
+            .arg("--json")
+            .args(arguments)
+            .env("XPMFS_TEST_EXECUTIONS", files.join("executions"))
+            .env("XPMFS_TEST_GATE", files.join("gate"))
+            .stdin(std::process::Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
+            .process_group(0);
+        let child = command.spawn().unwrap();
+        Running { child, files }
+    }
+}
+
+impl Running {
+    /// Lets the jobs go on, those to come too.
+    pub(crate) fn open_gate(&self) {
+        File::create(self.files.join("gate")).unwrap();
+    }
+
+    /// The jobs that have begun to run.
+    pub(crate) fn executed(&self) -> Vec<Job> {
+        self.read("executions").lines().map(Job::parse).collect()
+    }
+
+    /// Waits until a job runs, and gives the first that does.
+    pub(crate) fn wait_for_a_job(&mut self) -> Job {
+        eventually("a job of the plan runs", || {
+            assert!(self.child.try_wait().unwrap().is_none(), "{}", self.said());
+            self.read("executions").ends_with('\n')
+        });
+        self.executed().remove(0)
+    }
+
+    /// How often experimaestro has said something.
+    pub(crate) fn says(&self, what: &str) -> usize {
+        self.read("stderr").matches(what).count()
+    }
+
+    /// Waits until the plan is done, which must be without any error.
+    pub(crate) fn finish(mut self) -> Ran {
+        let status = self.wait();
+        assert!(status.success(), "the plan: {status}\n{}", self.said());
+        assert_no_complaint(&self.read("stderr"));
+        let printed = self.read("stdout");
+        let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+        let jobs = report["jobs"].as_array().unwrap().iter().map(|job| {
+            assert_eq!(job["state"], "done", "{job}");
+            Job {
+                task: job["task_id"].as_str().unwrap().to_owned(),
+                hash: job["hash"].as_str().unwrap().to_owned(),
+            }
+        });
+        Ran {
+            run: report["run"].as_str().unwrap().to_owned(),
+            jobs: jobs.collect(),
+            executed: self.executed(),
+        }
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "no end:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn said(&self) -> String {
+        self.read("stdout") + &self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.files.join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
+        // Its jobs are in sessions of their own: they go on to their end.
+        let _ = File::create(self.files.join("gate"));
+        if let Some(group) = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Asserts that experimaestro has said nothing but what it always says.
+pub(crate) fn assert_no_complaint(stderr: &str) {
+    let complaints: Vec<&str> = stderr
+        .lines()
+        .filter(|line| !line.starts_with("INFO:") && !line.contains(USUAL_WARNING))
+        .collect();
+    assert!(complaints.is_empty(), "experimaestro complains:\n{stderr}");
+}
+
+/// Asserts that a job says of itself, in its output, that it ran in the workspace that is seen at `at`,
+/// on this device, and that its event files were one file with two names.
+pub(crate) fn assert_ran_at(at: &Path, device: u64, job: &Job, output: &Path) {
+    let printed = fs::read_to_string(output).unwrap();
+    let witness: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    let witness = &witness["witness"];
+    let path = |path: PathBuf| Value::from(at.join(path).to_str().unwrap());
+    assert_eq!(witness["directory"], path(job.path()));
+    assert_eq!(witness["script"], path(job.file("py")));
+    assert_eq!(witness["device"], device, "the script is not the mount's");
+    let events: Vec<&Value> = witness["events"].as_object().unwrap().values().collect();
+    assert_eq!(events.len(), 2, "{witness}");
+    assert_eq!(events[0], events[1], "two files, not one: {witness}");
+    assert_eq!(events[0][1], 2, "the number of links: {witness}");
+}
