@@ -50,6 +50,7 @@ def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, resul
                 result.of(system.name).values.append(_resident(at.pid) / MEGABYTE)
         except (Failure, OSError) as failure:
             result.of(system.name).error = str(failure)
+    say("removing it")
     bench.stage.remove(tree.root)
 
 
@@ -78,6 +79,7 @@ def first_listing(bench: Bench, xpmfs: Xpmfs, sizes: Sizes, rounds: int, results
                 _mount_and_list(bench, xpmfs, tree, first, whole)
             except Failure as failure:
                 first.of("xpmfs").error = whole.of("xpmfs").error = str(failure)
+    say("removing them, which can take minutes")
     for tree, _, _ in trees:
         bench.stage.remove(tree.root)
 
