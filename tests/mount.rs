@@ -460,7 +460,9 @@ fn somebody_who_waits_for_a_lock_can_be_killed() {
     let held = File::open(&path).unwrap();
     rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
     for signal in ["-INT", "-KILL"] {
-        let mut waiter = Command::new("flock")
+        // What runs in a shell's background has been told to ignore SIGINT; the waiter is not to.
+        let mut waiter = Command::new("env")
+            .args(["--default-signal", "flock"])
             .arg(&path)
             .arg("true")
             .spawn()
@@ -662,4 +664,44 @@ fn with_allow_other_who_may_write_in_the_workspace_may_lock_archived_jobs() {
     fails(&mut somebody(member, "touch $J/train.done"));
     run(&mut somebody(member, "rm $J/new.pid; ls $J"));
     assert_eq!(snapshot(&workspace.folder("use")), before);
+}
+
+#[test]
+fn a_job_that_is_moved_beneath_somebody_in_it_is_an_archive_at_once() {
+    let workspace = Workspace::new();
+    let beneath = workspace.finished("primary", TASK, "abc");
+    fs::create_dir(beneath.join("deep")).unwrap();
+    fs::write(beneath.join("deep/file"), "contents").unwrap();
+    fs::create_dir_all(workspace.folder("backup").join("jobs").join(TASK)).unwrap();
+    let elsewhere = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_at(&elsewhere);
+    let job = mounted.job(TASK, "abc");
+    let inside = File::open(job.join("deep")).unwrap();
+    fs::write(job.join("deep/new"), "new").unwrap();
+    // A rename on one disk: every file stays the inode that it is.
+    let archived = workspace
+        .folder("backup")
+        .join("jobs")
+        .join(TASK)
+        .join("abc");
+    fs::rename(&beneath, &archived).unwrap();
+    let before = snapshot(&archived);
+    let mode = Mode::from_raw_mode(0o644);
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::TRUNC;
+    let made = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE;
+    rustix::fs::openat(&inside, "file", flags, mode).unwrap_err();
+    rustix::fs::openat(&inside, "another", made, mode).unwrap_err();
+    rustix::fs::unlinkat(&inside, "file", AtFlags::empty()).unwrap_err();
+    rustix::fs::renameat(&inside, "file", &inside, "moved").unwrap_err();
+    rustix::fs::mkdirat(&inside, "dir", mode).unwrap_err();
+    rustix::fs::chmodat(&inside, "file", mode, AtFlags::empty()).unwrap_err();
+    for script in [
+        "echo x >> $J/deep/file",
+        "rm $J/deep/new",
+        "chmod 600 $J/deep",
+    ] {
+        fails(Command::new("sh").args(["-ec", script]).env("J", &job));
+    }
+    assert_eq!(snapshot(&archived), before);
+    assert_eq!(fs::read(job.join("deep/file")).unwrap(), b"contents");
 }

@@ -228,6 +228,7 @@ impl Plan {
         view.watch(WATCH);
         let options = mount::Options {
             allow_other: self.attachment.allow_other,
+            census: Arc::default(),
             default_permissions: self.attachment.default_permissions,
             exclusive: exclusive.into(),
         };

@@ -83,7 +83,7 @@ impl Service for Workspace {
                     .unwrap_or_else(|| silent(location))
             })
             .collect();
-        serde_json::json!({ "locations": answers })
+        serde_json::json!({ "locations": answers, "counts": self.options.census.take() })
     }
 
     fn primary(&self) -> std::os::fd::BorrowedFd<'_> {

@@ -101,8 +101,9 @@ impl Filesystem for Adaptor {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_DONT_MASK,
+            // Always, and not when the kernel guesses that it helps: who walks a tree reads a
+            // directory to the end before looking at what is in it, and the guess is wrong then.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             // The disk clears set-id bits, given the caller's rights: see `clearing_set_id`.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
@@ -302,7 +303,7 @@ impl Filesystem for Adaptor {
         let backing = self.mount.backings.open(node.0, opened.direct, register);
         let (handle, how) = (FileHandle(opened.handle), fopen_flags(flags.0, &opened));
         match backing {
-            Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), &backing),
+            Some(backing) => reply.opened_passthrough(handle, closing_flags(&opened), &backing),
             None => reply.opened(handle, how),
         }
     }
@@ -326,7 +327,7 @@ impl Filesystem for Adaptor {
                 let (ttl, made, generation) = (&entry.ttl, &entry.attributes, entry.generation);
                 match backing {
                     Some(backing) => {
-                        let how = FopenFlags::empty();
+                        let how = closing_flags(&opened);
                         reply.created_passthrough(ttl, made, generation, handle, how, &backing);
                     }
                     None => {
@@ -520,8 +521,9 @@ impl Filesystem for Adaptor {
         xattr(self.mount.getxattr(node.0, name), size, reply);
     }
 
-    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(self.mount.listxattr(node.0), size, reply);
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.mount.listxattr(&caller(request, 0), node.0);
+        xattr(names, size, reply);
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -624,16 +626,21 @@ impl Filesystem for Adaptor {
 
 /// How the kernel is to treat a file that it does not read and write by itself.
 fn fopen_flags(flags: i32, opened: &Opened) -> FopenFlags {
-    let mut how = FopenFlags::empty();
+    let mut how = closing_flags(opened);
     if flags & libc::O_DIRECT != 0 {
         how |= FopenFlags::FOPEN_DIRECT_IO;
     }
     if opened.unchanged {
         how |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    if !opened.file.writable {
-        // Nothing can have been written that closing would bring an error of.
-        how |= FopenFlags::FOPEN_NOFLUSH;
-    }
     how
+}
+
+/// Whether the kernel is to tell of closing a file: not if nothing can have been written that closing
+/// would bring an error of.
+fn closing_flags(opened: &Opened) -> FopenFlags {
+    match opened.file.writable {
+        true => FopenFlags::empty(),
+        false => FopenFlags::FOPEN_NOFLUSH,
+    }
 }

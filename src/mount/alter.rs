@@ -91,6 +91,7 @@ impl Mount {
         directory: bool,
     ) -> Result<Target> {
         if node.place == PRIMARY || node.place == INTERNAL {
+            self.still_in_primary(node)?;
             return Ok(Target {
                 dir: self.directory(parent)?,
                 place: node.place,
@@ -116,10 +117,32 @@ impl Mount {
         }
     }
 
+    /// Makes sure that the job which a node of the primary belongs to is still there: moved to a
+    /// folder of the same disk behind our back, its files are the same nodes, and an archive.
+    pub(super) fn still_in_primary(&self, node: &Node) -> Result<()> {
+        if node.place != PRIMARY {
+            return Ok(());
+        }
+        let mut job = node.clone();
+        while job.role == Role::Inside {
+            job = self.node(job.parent)?;
+        }
+        if job.role != Role::Job {
+            return Ok(());
+        }
+        let dir = self.holding(job.parent, PRIMARY)?;
+        match beneath::absent(beneath::stat(dir, &job.name))? {
+            Some(stat) if Identity::of(&stat) == job.identity => Ok(()),
+            // The kernel looks the path up again, and finds where it is now.
+            _ => Err(Errno::STALE),
+        }
+    }
+
     /// Makes sure that a node may be changed where it lies, and returns it as it is then.
     pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.node(id)?;
         if node.place == PRIMARY || node.place == INTERNAL {
+            self.still_in_primary(&node)?;
             return Ok(node);
         }
         let parent = self.node(node.parent)?;

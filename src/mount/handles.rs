@@ -71,6 +71,11 @@ impl Handles {
         self.file(handle).ok()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.files.iter().map(|shard| shard.read().len()).sum()
+    }
+
     pub(super) fn remove_file(&self, handle: u64) -> Option<Arc<File>> {
         let file = shard(&self.files, handle).write().remove(&handle)?;
         let mut by_node = shard(&self.by_node, file.node).write();

@@ -10,6 +10,7 @@
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
 //!   [`directory`], [`xattr`], [`locks`], [`alter`]
 //! - [`validity`]: how long the kernel may believe what it is told
+//! - [`census`]: how much of all that there is
 //! - [`caller`]: who asks: umask and ownership of what is made
 //!
 //! `daemon` calls this room; it calls `view`, and what lies below.
@@ -30,6 +31,7 @@ mod alter;
 mod attributes;
 mod backing;
 mod caller;
+mod census;
 mod create;
 mod descriptors;
 mod directory;
@@ -52,6 +54,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub use census::{Census, Counts};
 pub use validity::Exclusive;
 
 use crate::view::{View, beneath};
@@ -66,6 +69,8 @@ pub struct Options {
     pub default_permissions: bool,
     /// Whether only this mount changes the primary.
     pub exclusive: Arc<Exclusive>,
+    /// How much the mount remembers, for whoever wants to know.
+    pub census: Arc<Census>,
 }
 
 /// How many requests are worked on at the same time.
@@ -79,7 +84,7 @@ pub struct Mount {
     nodes: Arc<nodes::Nodes>,
     devices: identity::Devices,
     directories: descriptors::Directories,
-    handles: handles::Handles,
+    handles: Arc<handles::Handles>,
     backings: backing::Backings,
     listings: listings::Listings,
     locks: locks::Waiter,
@@ -97,7 +102,7 @@ impl Mount {
             nodes: Arc::new(nodes::Nodes::new(identity)),
             devices: identity::Devices::new(identity),
             directories: descriptors::Directories::default(),
-            handles: handles::Handles::default(),
+            handles: Arc::default(),
             backings: backing::Backings::default(),
             listings: listings::Listings::default(),
             locks: locks::Waiter::default(),
@@ -122,6 +127,13 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     mount.options.exclusive.on_loss({
         let (nodes, notices) = (mount.nodes.clone(), notices.clone());
         move || nodes.each(|id, node| notices.forget(id, node))
+    });
+    mount.options.census.answer_by({
+        let (nodes, handles) = (mount.nodes.clone(), mount.handles.clone());
+        move || Counts {
+            nodes: nodes.count(),
+            files: handles.count(),
+        }
     });
     let session = fuser::Session::from_fd(
         adaptor::Adaptor::new(mount),

@@ -210,6 +210,11 @@ impl Nodes {
         }
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
     /// Notes that a node was moved: its old name is gone. Returns what it was.
     pub(super) fn moved(&self, id: u64, old: (u64, &OsStr), node: Node) -> Option<Node> {
         let mut shard = self.shard(id).write();

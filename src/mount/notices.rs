@@ -17,14 +17,15 @@ pub(super) struct Notices {
     sender: OnceLock<Sender<Notice>>,
 }
 
+/// What the kernel is to forget, since it may be wrong.
 #[derive(Debug)]
 enum Notice {
-    /// What the kernel keeps of the contents of a file or directory may be wrong.
-    ForgetPages(u64),
-    /// What it keeps of attributes may be wrong.
-    ForgetAttributes(u64),
-    /// What it keeps of a name may be wrong.
-    ForgetName(u64, Arc<OsStr>),
+    /// The contents of a file or directory.
+    Pages(u64),
+    /// The attributes of a node.
+    Attributes(u64),
+    /// What a name leads to.
+    Name(u64, Arc<OsStr>),
 }
 
 impl Notices {
@@ -47,8 +48,8 @@ impl Notices {
     /// Makes the kernel ask anew for a name and the attributes of what it leads to.
     pub(super) fn forget(&self, id: u64, node: &Node) {
         if let Some(sender) = self.sender.get() {
-            let _ = sender.send(Notice::ForgetAttributes(id));
-            let _ = sender.send(Notice::ForgetName(node.parent, node.name.clone()));
+            let _ = sender.send(Notice::Attributes(id));
+            let _ = sender.send(Notice::Name(node.parent, node.name.clone()));
         }
     }
 
@@ -56,16 +57,16 @@ impl Notices {
     pub(super) fn forget_pages(&self, node: u64) {
         if let Some(sender) = self.sender.get() {
             // The thread is gone only when the mount is.
-            let _ = sender.send(Notice::ForgetPages(node));
+            let _ = sender.send(Notice::Pages(node));
         }
     }
 }
 
 fn send(notifier: &Notifier, notice: &Notice) {
     let sent = match notice {
-        Notice::ForgetPages(node) => notifier.inval_inode(INodeNo(*node), 0, 0),
-        Notice::ForgetAttributes(node) => notifier.inval_inode(INodeNo(*node), -1, 0),
-        Notice::ForgetName(parent, name) => notifier.inval_entry(INodeNo(*parent), name),
+        Notice::Pages(node) => notifier.inval_inode(INodeNo(*node), 0, 0),
+        Notice::Attributes(node) => notifier.inval_inode(INodeNo(*node), -1, 0),
+        Notice::Name(parent, name) => notifier.inval_entry(INodeNo(*parent), name),
     };
     if let Err(error) = sent {
         tracing::debug!(?notice, %error, "the kernel does not take a notice");

@@ -84,10 +84,13 @@ impl Mount {
                     self.may_work(caller)?;
                 }
                 match judge(found.place, internal, Change::Remove) {
-                    Verdict::Go | Verdict::Internal => Ok(Removable {
-                        dir: self.holding(parent, found.place)?,
-                        place: found.place,
-                    }),
+                    Verdict::Go | Verdict::Internal => {
+                        self.still_in_primary(&node)?;
+                        Ok(Removable {
+                            dir: self.holding(parent, found.place)?,
+                            place: found.place,
+                        })
+                    }
                     Verdict::Refuse(error) => Err(error),
                     Verdict::Recover => Err(Errno::ROFS),
                 }

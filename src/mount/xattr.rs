@@ -14,6 +14,9 @@ use crate::view::PRIMARY;
 /// The names that xpmfs answers itself. They are not listed, so that nothing copies them along.
 const OURS: &[u8] = b"user.xpmfs.";
 
+/// The names that only who has `CAP_SYS_ADMIN` may read.
+const TRUSTED: &[u8] = b"trusted.";
+
 /// Linux's own limit for a value or a list of names.
 const SIZE_MAX: usize = 64 * 1024;
 
@@ -43,12 +46,21 @@ impl Mount {
         }
     }
 
-    /// The names, each with a NUL after it.
-    pub(super) fn listxattr(&self, id: u64) -> Result<Vec<u8>> {
+    /// The names, each with a NUL after it. As on a disk, only the privileged are told of those that
+    /// only they may read.
+    pub(super) fn listxattr(&self, caller: &Caller, id: u64) -> Result<Vec<u8>> {
         let mut names = Vec::with_capacity(SIZE_MAX);
         self.on_object(id, |path| {
             rustix::fs::listxattr(path, rustix::buffer::spare_capacity(&mut names))
         })?;
+        let hidden = |name: &[u8]| name.starts_with(TRUSTED);
+        if caller.uid != 0 && names.split(|byte| *byte == 0).any(hidden) {
+            let shown = names.split_inclusive(|byte| *byte == 0);
+            names = shown
+                .filter(|name| !hidden(name))
+                .collect::<Vec<_>>()
+                .concat();
+        }
         Ok(names)
     }
 

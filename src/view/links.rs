@@ -63,12 +63,31 @@ impl View {
 /// Replaces the directory `from` at the beginning of an absolute `path` by `to`, byte for byte.
 fn replace_prefix(path: &OsStr, from: &Path, to: &Path) -> Option<OsString> {
     let rest = path.as_bytes().strip_prefix(from.as_os_str().as_bytes())?;
-    if !rest.is_empty() && !rest.starts_with(b"/") {
+    if !rest.is_empty() && !rest.starts_with(b"/") || climbs_out(rest) {
         return None;
     }
     let mut replaced = to.as_os_str().as_bytes().to_vec();
     replaced.extend_from_slice(rest);
     Some(OsString::from_vec(replaced))
+}
+
+/// Whether the `..` in a path lead above where it begins.
+fn climbs_out(path: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    path.split(|byte| *byte == b'/').any(|name| match name {
+        b"" | b"." => false,
+        b".." => match depth.checked_sub(1) {
+            Some(above) => {
+                depth = above;
+                false
+            }
+            None => true,
+        },
+        _ => {
+            depth += 1;
+            false
+        }
+    })
 }
 
 /// Resolves `.` and `..` by the words alone, without asking any file system: what the words name
@@ -102,6 +121,12 @@ mod tests {
         assert_eq!(replaced("/ws", "/ws", "/m").unwrap(), "/m");
         assert_eq!(replaced("/ws//x/", "/ws", "/m").unwrap(), "/m//x/");
         assert_eq!(replaced("/ws2/jobs", "/ws", "/m"), None);
+        assert_eq!(
+            replaced("/ws/a/./../b", "/ws", "/m").unwrap(),
+            "/m/a/./../b"
+        );
+        assert_eq!(replaced("/ws/../other", "/ws", "/m"), None);
+        assert_eq!(replaced("/ws/a/../../other/..", "/ws", "/m"), None);
         assert_eq!(replaced("ws/jobs", "/ws", "/m"), None);
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fixture::{Workspace, eventually};
+use crate::fixture::Workspace;
 use crate::plan::{Plan, Ran};
 
 /// Runs two plans at once, one after whose jobs the other waits, and which has one job more. Neither
@@ -10,12 +10,10 @@ use crate::plan::{Plan, Ran};
 /// experimaestro gives its lock back before it says that it is done.
 fn run_two(plan: &Plan<'_>, one: &Path, other: &Path, done: usize) -> (Ran, Ran) {
     let (fewer, more) = ((done + 1).to_string(), (done + 2).to_string());
-    let first = plan.start(one, &[&fewer, "--experiment", "first"]);
-    eventually("the jobs of the first plan run", || {
-        first.executed().len() == 2
-    });
-    let second = plan.start(other, &[&more, "--experiment", "second"]);
-    eventually("the second plan waits for the jobs of the first", || {
+    let mut first = plan.start(one, &[&fewer, "--experiment", "first"]);
+    first.wait_until("its jobs run", |first| first.executed().len() == 2);
+    let mut second = plan.start(other, &[&more, "--experiment", "second"]);
+    second.wait_until("it waits for the jobs of the first", |second| {
         second.executed().len() == 1 && second.says("waiting to complete") == 2
     });
     first.open_gate();

@@ -60,8 +60,12 @@ impl Wanting {
     }
 
     fn start(command: &[&str]) -> Wanting {
-        let mut process = Command::new(command[0]);
-        process.args(&command[1..]).stdin(Stdio::null());
+        // Tests that run in a shell's background have been told to ignore SIGINT, and so would it.
+        let mut process = Command::new("env");
+        process
+            .arg("--default-signal")
+            .args(command)
+            .stdin(Stdio::null());
         Wanting(process.spawn().unwrap())
     }
 

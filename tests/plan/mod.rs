@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::{Workspace, eventually};
+use crate::fixture::Workspace;
 use crate::python;
 use reach::Interpreter;
 
 /// How long a plan may take. It takes some seconds, on a machine that has nothing else to do.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What experimaestro warns of whenever a job of a plan is new.
 const USUAL_WARNING: &str = "In a future version, directory will be cleaned up";
@@ -139,11 +139,19 @@ impl Running {
 
     /// Waits until a job runs, and gives the first that does.
     pub(crate) fn wait_for_a_job(&mut self) -> Job {
-        eventually("a job of the plan runs", || {
-            assert!(self.child.try_wait().unwrap().is_none(), "{}", self.said());
-            self.read("executions").ends_with('\n')
-        });
+        self.wait_until("a job runs", |plan| plan.read("executions").ends_with('\n'));
         self.executed().remove(0)
+    }
+
+    /// Waits for something that comes to be while the plan runs.
+    pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn(&Running) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !condition(self) {
+            let ended = self.child.try_wait().unwrap();
+            let fails = ended.is_some() || Instant::now() > deadline;
+            assert!(!fails, "not so, that {what}: {ended:?}\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// How often experimaestro has said something.
@@ -179,7 +187,7 @@ impl Running {
                 return status;
             }
             assert!(Instant::now() < deadline, "no end:\n{}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -48,9 +48,9 @@ def witness():
 
 
 def wait_at_gate():
-    """Waits until the gate is there; gives up after a minute, or when even its directory is gone."""
+    """Waits until the gate is there; gives up after two minutes, or when even its directory is gone."""
     gate = os.environ.get(GATE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while gate and not os.path.exists(gate):
         if time.monotonic() > deadline or not os.path.isdir(os.path.dirname(gate)):
             raise TimeoutError(f"{gate} does not open")

@@ -1,0 +1,154 @@
+//! Long random sequences of operations, made on a mount and on a plain directory of the same disk: every
+//! result, every error and the trees at the end must be the same.
+//!
+//! - [`operation`]: what can be done, and how sequences of it are drawn
+//! - [`world`], [`files`], [`names`]: doing it in one of the two places
+//! - [`tree`]: all that can be seen of a tree
+//! - [`stage`]: the two places, with jobs in all kinds of location; whatever lies in an archived job can be
+//!   read only, which a read-only bind mount does for the plain directory
+//! - [`compare`]: when two results are the same
+//! - [`thread`]: what needs `unsafe`
+//!
+//! A failure prints the seed of its sequence, and the shortest sequence found that fails too. The seed
+//! then goes to [`SEEDS`], so that what failed once is tried for ever. `XPMFS_REFERENCE_SEED=N` runs the
+//! sequence of one seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod compare;
+mod files;
+#[path = "../fixture/mod.rs"]
+mod fixture;
+#[path = "../installed/mod.rs"]
+mod installed;
+mod names;
+mod operation;
+mod stage;
+mod thread;
+mod tree;
+mod world;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use operation::Operation::{self, *};
+use operation::p;
+use stage::Who;
+
+/// Seeds that are always run: some to begin with, and those of past failures.
+const SEEDS: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+
+/// How many operations a sequence has.
+const LENGTH: usize = 1000;
+
+/// How long a shorter sequence is looked for.
+const SHRINKING: Duration = Duration::from_secs(90);
+
+/// How long random seeds are tried.
+fn patience() -> Duration {
+    match installed::soak() {
+        true => Duration::from_secs(20 * 60),
+        false => Duration::from_secs(25),
+    }
+}
+
+#[test]
+fn root_cannot_tell_a_mount_from_a_disk() {
+    run(Who::Root);
+}
+
+#[test]
+fn an_ordinary_user_cannot_tell_a_mount_from_a_disk() {
+    run(Who::Ordinary);
+}
+
+/// Runs the seeds that are always run, and then random ones for a while.
+fn run(who: Who) {
+    if !installed::is_root() {
+        return;
+    }
+    if let Ok(seed) = std::env::var("XPMFS_REFERENCE_SEED") {
+        return check(seed.parse().unwrap(), who);
+    }
+    let deadline = Instant::now() + patience();
+    for seed in SEEDS {
+        check(seed, who);
+    }
+    let mut count = SEEDS.len();
+    while Instant::now() < deadline {
+        check(random_seed(), who);
+        count += 1;
+    }
+    installed::say(&format!("{who:?}: {count} sequences compared"));
+}
+
+/// The standard library's hashes are keyed at random.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(Instant::now()) >> 16
+}
+
+/// Runs the sequence of a seed; if it fails, looks for a shorter one.
+fn check(seed: u64, who: Who) {
+    let mut sequence = sequence(seed);
+    let Err(mut failure) = compare::run(&sequence, who) else {
+        return;
+    };
+    sequence.truncate(failure.at.saturating_add(1));
+    let deadline = Instant::now() + SHRINKING;
+    let mut chunk = sequence.len() / 2;
+    while chunk > 0 && Instant::now() < deadline {
+        // From the end, since what comes last before a failure has most to do with it.
+        let mut end = sequence.len().saturating_sub(1);
+        while end > 0 && Instant::now() < deadline {
+            let start = end.saturating_sub(chunk);
+            let mut shorter = sequence.clone();
+            shorter.drain(start..end);
+            if let Err(another) = compare::run(&shorter, who) {
+                shorter.truncate(another.at.saturating_add(1));
+                (sequence, failure) = (shorter, another);
+            }
+            end = start.min(sequence.len().saturating_sub(1));
+        }
+        chunk /= 2;
+    }
+    let lines = sequence.iter().map(|one| format!("{one:?},\n"));
+    let lines: String = lines.collect();
+    panic!("seed {seed}, {who:?}: {}\nafter {lines}", failure.what);
+}
+
+/// The sequence of a seed.
+fn sequence(seed: u64) -> Vec<Operation> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let sequences = proptest::collection::vec(operation::any(), LENGTH..=LENGTH);
+    sequences.new_tree(&mut runner).unwrap().current()
+}
+
+/// Runs a sequence that was found to fail.
+fn replay(sequence: &[Operation]) {
+    if !installed::is_root() {
+        return;
+    }
+    for who in [Who::Root, Who::Ordinary] {
+        compare::run(sequence, who).unwrap_or_else(|error| panic!("{who:?}: {}", error.what));
+    }
+}
+
+#[test]
+fn attributes_for_the_privileged_are_not_listed_for_others() {
+    replay(&[
+        SetAttribute(p("jobs/t.n/p/a"), "trusted.a", 9, 0),
+        Attributes(p("jobs/t.n/p/a")),
+        Become(1),
+        Attributes(p("jobs/t.n/p/a")),
+    ]);
+}
+
+#[test]
+fn the_two_places_are_the_same_at_first() {
+    replay(&[]);
+}
