@@ -101,8 +101,9 @@ impl Filesystem for Adaptor {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_DONT_MASK,
+            // Always, and not when the kernel guesses that it helps: who walks a tree reads a
+            // directory to the end before looking at what is in it, and the guess is wrong then.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             // The disk clears set-id bits, given the caller's rights: see `clearing_set_id`.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,

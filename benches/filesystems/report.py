@@ -1,0 +1,146 @@
+"""The results as a table for a terminal, as a page, and as JSON."""
+
+import json
+from typing import Optional
+
+from results import Result, Results
+from systems import System
+from targets import Verdict
+
+NOISE = 0.2
+"""From which spread of the disk's own rounds on a row is not to be trusted."""
+
+
+class Report:
+    """All that was found out in a run."""
+
+    def __init__(self, machine: dict[str, str], settings: dict[str, object], systems: list[System]):
+        self.machine = machine
+        self.settings = settings
+        self.systems = systems
+        self.versions = {system.name: system.installed_version() for system in systems}
+        self.results = Results()
+        self.verdicts: list[Verdict] = []
+        self.stopped = False
+        """Whether it ended before everything was measured."""
+
+    def text(self) -> str:
+        """Both tables."""
+        parts = [_aligned(self._table()), "", _aligned(self._targets())]
+        parts += ["", *(f"not measured: {error}" for error in self.results.errors)] if self.results.errors else []
+        parts += ["", *self._warnings()] if self._warnings() else []
+        return "\n".join(parts)
+
+    def markdown(self) -> str:
+        """A page."""
+        lines = ["# Results of the benchmark", ""]
+        lines += ["Made by `scripts/bench`; [how it is run and read](benchmark.md).", ""]
+        for warning in self._warnings():
+            lines += [f"**{warning}**", ""]
+        lines += ["## The machine", "", "| | |", "| --- | --- |"]
+        lines += [f"| {name} | {value} |" for name, value in {**self.machine, **self.settings}.items()]
+        lines += ["", "## Targets", "", *_markdown(self._targets())]
+        lines += ["", "## Medians, and ratios to the disk", "", *_markdown(self._table())]
+        if self.results.errors:
+            lines += ["", "Not measured:", "", *(f"- {error}" for error in self.results.errors)]
+        lines += ["", "## How each is set up", ""]
+        lines += [f"- **{system.title}** {self.versions[system.name]}: {system.about}" for system in self.systems]
+        return "\n".join(lines) + "\n"
+
+    def json(self) -> str:
+        """Everything, with each round's sample."""
+        everything = {
+            "machine": self.machine,
+            "settings": self.settings,
+            "stopped": self.stopped,
+            "systems": {s.name: {"version": self.versions[s.name], "about": s.about} for s in self.systems},
+            "results": {name: _result(result) for name, result in self.results.items()},
+            "targets": [
+                {
+                    "result": verdict.target.result,
+                    "title": verdict.title,
+                    "demand": verdict.target.demand,
+                    "limit": verdict.target.limit,
+                    "measured": verdict.measured,
+                    "reached": verdict.reached,
+                }
+                for verdict in self.verdicts
+            ],
+        }
+        return json.dumps(everything, indent=2) + "\n"
+
+    def _warnings(self) -> list[str]:
+        warnings = []
+        if self.settings["quick"]:
+            warnings.append("A quick run shows that the benchmark works. Its figures mean nothing.")
+        if self.stopped:
+            warnings.append("It was stopped before everything was measured.")
+        return warnings
+
+    def _table(self) -> list[list[str]]:
+        header = ["workload", *(system.title for system in self.systems), "disk's spread"]
+        rows = [header]
+        for result in self.results.values():
+            cells = [_cell(result, system.name) for system in self.systems]
+            rows.append([result.title, *cells, _spread(result)])
+        return rows
+
+    def _targets(self) -> list[list[str]]:
+        rows = [["target for xpmfs", "demand", "measured", ""]]
+        for verdict in self.verdicts:
+            measured = "" if verdict.measured is None else f"{verdict.measured:.2f}"
+            rows.append([verdict.title, verdict.target.demand, measured, verdict.word])
+        return rows
+
+
+def _cell(result: Result, system: str) -> str:
+    if system not in result.systems:
+        return ""
+    median = result.median(system)
+    if median is None:
+        return "failed"
+    ratio = result.ratio(system, "disk") if system != "disk" else None
+    return _figure(median, result.unit) + (f" ({ratio:.2f})" if ratio is not None else "")
+
+
+def _figure(value: float, unit: str) -> str:
+    """Three digits, at least."""
+    if unit != "s":
+        return f"{value:.0f} {unit}"
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"
+
+
+def _spread(result: Result) -> str:
+    spread: Optional[float] = result.systems["disk"].spread if "disk" in result.systems else None
+    if spread is None:
+        return ""
+    return f"{spread:.0%}" + (" noisy" if spread > NOISE else "")
+
+
+def _result(result: Result) -> dict:
+    systems = {
+        name: {
+            "median": samples.median,
+            "ratio": result.ratio(name, "disk"),
+            "samples": samples.values,
+            "count": result.counts.get(name),
+            "error": samples.error,
+        }
+        for name, samples in result.systems.items()
+    }
+    return {"title": result.title, "unit": result.unit, "systems": systems}
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    first, *others = widths
+    return "\n".join(
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others))]).rstrip()
+        for row in rows
+    )
+
+
+def _markdown(rows: list[list[str]]) -> list[str]:
+    header, *others = rows
+    rule = ["---", *("---:" for _ in header[1:])]
+    return [f"| {' | '.join(row)} |" for row in [header, rule, *others]]
