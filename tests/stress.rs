@@ -8,6 +8,7 @@ mod installed;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use fixture::{Mounted, Workspace, eventually};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
-use xpmfs::daemon::control::Client;
+use xpmfs::daemon::control::{self, Client};
 use xpmfs::daemon::mounts;
 
 const TASK: &str = "my.module.train";
@@ -45,8 +46,6 @@ fn stress(in_place: bool) {
     let root = rustix::process::geteuid().is_root();
     let workspace = Workspace::new();
     furnish(&workspace);
-    // In place the primary's own path leads into the mount; this leads beneath.
-    let beneath = beneath(&workspace);
     let mountpoint = match in_place {
         true => workspace.primary(),
         false => workspace.mountpoint("elsewhere"),
@@ -56,6 +55,12 @@ fn stress(in_place: bool) {
         false => &[],
     };
     let mounted = workspace.mount_with(&mountpoint, arguments);
+    // In place the primary's own path leads into the mount; the daemon leads beneath.
+    let beneath = match in_place {
+        true => control::beneath(&mountpoint).unwrap().unwrap(),
+        false => File::open(workspace.primary()).unwrap().into(),
+    };
+    let beneath_path = PathBuf::from(format!("/proc/self/fd/{}", beneath.as_raw_fd()));
     let before = Daemon::of(&mounted);
     let workers: Vec<Child> = (0..PROCESSES)
         .map(|number| start_worker(&workspace, mounted.path(), number))
@@ -63,7 +68,7 @@ fn stress(in_place: bool) {
     let stop = AtomicBool::new(false);
     let moves = std::thread::scope(|scope| {
         let movers = MOVING.map(|hash| {
-            let mover = Mover::new(&workspace, &beneath, hash);
+            let mover = Mover::new(&workspace, &beneath_path, hash);
             let stop = &stop;
             scope.spawn(move || mover.run(stop))
         });
@@ -95,19 +100,6 @@ fn furnish(workspace: &Workspace) {
     fs::write(shared.join("counter"), "0").unwrap();
     fs::write(shared.join("log"), "").unwrap();
     fs::write(shared.join("current"), vec![b'0'; 10_000]).unwrap();
-}
-
-/// The primary, by a path that the mount does not cover.
-fn beneath(workspace: &Workspace) -> PathBuf {
-    let fd = File::open(workspace.primary()).unwrap();
-    let path = PathBuf::from(format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        std::os::fd::AsRawFd::as_raw_fd(&fd)
-    ));
-    // Open for as long as this process runs.
-    std::mem::forget(fd);
-    path
 }
 
 /// Moves a job to a folder and back as experimaestro does, and counts in its `version`.

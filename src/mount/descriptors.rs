@@ -64,13 +64,13 @@ impl Directories {
         drop((kept, removed));
     }
 
-    /// Keeps the descriptor of a directory that was removed while somebody may still be in it,
+    /// Keeps the descriptor of what was removed while somebody may still be in it or have it open,
     /// until the kernel forgets it.
     pub(super) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
         self.removed.lock().insert(id, fd);
     }
 
-    /// A directory that was removed.
+    /// What was removed and is not forgotten.
     pub(super) fn removed(&self, id: u64) -> Option<Arc<OwnedFd>> {
         self.removed.lock().get(&id).cloned()
     }

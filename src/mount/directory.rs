@@ -396,10 +396,14 @@ fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Optio
     let (place, stat) = match (shown.stat, shown.location) {
         (Some(stat), Some(location)) => (location, *stat),
         // A directory of the primary: nothing comes before it.
-        _ => (
-            open.source.location,
-            beneath::stat(&open.source.dir, name).ok()?,
-        ),
+        _ => {
+            let stat = beneath::stat(&open.source.dir, name).ok()?;
+            if beneath::is_symlink(&stat) {
+                // Moved to a folder since its name was read: what it leads to counts.
+                return None;
+            }
+            (open.source.location, stat)
+        }
     };
     let job = shown.kind == FileType::Directory && beneath::is_dir(&stat);
     let role = if job { Role::Job } else { Role::Outside };

@@ -83,9 +83,10 @@ impl Mount {
     }
 
     fn reopen(&self, id: u64, flags: OFlags) -> Result<std::os::fd::OwnedFd> {
-        let file = self.handles.file_of(id).ok_or(Errno::STALE)?;
-        let flags = flags | OFlags::CLOEXEC;
-        rustix::fs::open(sys::proc_path(&file.fd), flags, rustix::fs::Mode::empty())
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        self.on_open(id, |fd| {
+            rustix::fs::open(sys::proc_path(fd), flags, rustix::fs::Mode::empty())
+        })
     }
 
     /// Reads up to the buffer's length; less only at the end of the file.

@@ -1,20 +1,24 @@
 //! Finding things by name, and telling what they are.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use fuser::{FileAttr, Generation};
-use rustix::fs::{Access, AtFlags, Statx};
+use rustix::fs::{Access, AtFlags, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::owned;
-use super::{Mount, attributes};
+use super::{Mount, attributes, sys};
 use crate::view::internal::Holder;
 use crate::view::{PRIMARY, Served, beneath, links};
 use crate::workspace::{jobs, layout};
+
+/// How often a contended name is looked up for one lookup of the kernel's.
+const LOOKUPS_MAX: usize = 100;
 
 /// Something that was found under a name.
 #[derive(Debug)]
@@ -48,7 +52,30 @@ impl Entry {
 impl Mount {
     pub(super) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
         let found = self.find(parent, name)?;
-        self.enter(parent, name, found)
+        let entry = self.enter(parent, name, found)?;
+        match self.contended.contains(parent, name) {
+            true => self.lookup_held(parent, name, entry),
+            false => Ok(entry),
+        }
+    }
+
+    /// Makes sure that what was looked up under a contended name stays there for the kernel.
+    fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: Entry) -> Result<Entry> {
+        for _ in 0..LOOKUPS_MAX {
+            match self.open_verified(entry.id, OFlags::PATH) {
+                Ok(fd) => {
+                    self.directories.keep_removed(entry.id, fd.into());
+                    break;
+                }
+                // Replaced again already.
+                Err(Errno::STALE) => {}
+                Err(_) => break,
+            }
+            let found = self.find(parent, name);
+            self.forget(entry.id, 1);
+            entry = self.enter(parent, name, found?)?;
+        }
+        Ok(entry)
     }
 
     /// How long the kernel may believe that a name is not below `parent`.
@@ -61,7 +88,6 @@ impl Mount {
     /// Notes that the kernel is told of something, and what it is told.
     pub(super) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
         let identity = Identity::of(&found.stat);
-        let id = self.devices.node(&identity);
         let node = Node {
             identity,
             parent,
@@ -71,17 +97,32 @@ impl Mount {
             directory: beneath::is_dir(&found.stat),
         };
         let mut attributes = self.attributes(&node, &found.stat);
-        // The number by which the kernel asks for it later on.
-        attributes.ino = fuser::INodeNo(id);
         let generation = identity.generation();
         let ttl = self.validity(node.place, node.role, &found.stat);
-        self.nodes.remember(id, node);
+        let place = node.place;
+        let (id, was) = self.nodes.remember(self.devices.node(&identity), node);
+        if found.role == Role::Job && was.is_some_and(|was| was != place) {
+            self.job_changed_place(id, place);
+        }
+        // The number by which the kernel asks for it later on.
+        attributes.ino = fuser::INodeNo(id);
         Ok(Entry {
             id,
             attributes,
             generation,
             ttl,
         })
+    }
+
+    /// A job that the kernel knows is served from another place than before, by the same directory:
+    /// what is in it may change from now on, or must not any more.
+    pub(super) fn job_changed_place(&self, id: u64, place: u8) {
+        self.nodes.below(id, |id, node| {
+            if node.place != INTERNAL {
+                node.place = place;
+            }
+            self.notices.forget(id, node);
+        });
     }
 
     /// What stands under a name.
@@ -290,56 +331,72 @@ impl Mount {
     }
 
     pub(super) fn readlink(&self, id: u64) -> Result<OsString> {
+        // Not by its name alone, which may be another's by now.
+        let link = self.open_verified(id, OFlags::PATH)?;
+        let written = links::read(&link, OsStr::new(""))?;
         let node = self.node(id)?;
-        match self.changed_target(&node)? {
-            Some(target) => Ok(target),
-            None => self.written_target(&node),
+        match self.may_change_target(&node)? {
+            true => Ok(self.target_shown(&node, &written)?.unwrap_or(written)),
+            false => Ok(written),
         }
-    }
-
-    fn written_target(&self, node: &Node) -> Result<OsString> {
-        let place = self.place_of(node)?;
-        links::read(&place.dir, &place.name)
     }
 
     /// The target of a symlink, if it is shown otherwise than it is written.
     fn changed_target(&self, node: &Node) -> Result<Option<OsString>> {
-        let of_folder = node.place != PRIMARY && node.place != INTERNAL;
-        let in_place_of_job =
-            of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task;
-        if self.view.elsewhere().is_none() && !in_place_of_job {
+        if !self.may_change_target(node)? {
             return Ok(None);
         }
-        let written = self.written_target(node)?;
-        if in_place_of_job && Path::new(&written).is_relative() {
+        let place = self.place_of(node)?;
+        self.target_shown(node, &links::read(&place.dir, &place.name)?)
+    }
+
+    /// Whether a symlink's target could be shown otherwise than it is written.
+    fn may_change_target(&self, node: &Node) -> Result<bool> {
+        Ok(self.view.elsewhere().is_some() || self.is_in_place_of_job(node)?)
+    }
+
+    /// Whether a symlink of a folder stands where a job could be.
+    fn is_in_place_of_job(&self, node: &Node) -> Result<bool> {
+        let of_folder = node.place != PRIMARY && node.place != INTERNAL;
+        Ok(of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task)
+    }
+
+    fn target_shown(&self, node: &Node, written: &OsStr) -> Result<Option<OsString>> {
+        if self.is_in_place_of_job(node)? && Path::new(written).is_relative() {
             // It leads on from the folder, not from where the mount shows it.
             let task = self.node(node.parent)?.name;
             let root = self.root(node.place)?;
             let jobs = root.jobs_paths().first().ok_or(Errno::STALE)?;
             return Ok(Some(jobs.join(&*task).join(written).into_os_string()));
         }
-        Ok(self.view.shown_target(&written))
+        Ok(self.view.shown_target(written))
     }
 
     /// Whether the daemon's own user may do something. Not asked where the kernel checks rights.
     pub(super) fn access(&self, id: u64, wanted: Access) -> Result<()> {
+        // Not by a name alone, which may be another's by now.
+        let object = match self.open_verified(id, OFlags::PATH) {
+            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
+            result => result,
+        }?;
         let node = self.node(id)?;
-        let place = self.place_of(&node)?;
-        let check = |dir: &super::place::Dir, name: &OsStr, access| {
-            rustix::fs::accessat(dir, name, access, AtFlags::EACCESS)
+        let check = |object: &OwnedFd, access| {
+            let path = sys::proc_path(object);
+            rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
         };
         let archived = node.place != PRIMARY && node.place != INTERNAL;
         if !archived || !wanted.contains(Access::WRITE_OK) {
-            if !node.directory && beneath::is_symlink(&self.stat(id)?.1) {
+            if !node.directory && beneath::is_symlink(&beneath::stat_fd(&object)?) {
                 return Ok(());
             }
-            return check(&place.dir, &place.name, wanted);
+            return check(&object, wanted);
         }
-        check(&place.dir, &place.name, wanted - Access::WRITE_OK)?;
+        check(&object, wanted - Access::WRITE_OK)?;
         match node.role {
             // What is made in them is made in the primary.
             Role::Root | Role::Jobs | Role::Task | Role::Job => {
-                check(&self.primary_dir()?, OsStr::new("."), Access::WRITE_OK)
+                let primary = self.primary_dir()?;
+                rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
             }
             Role::Inside | Role::Outside => Err(Errno::ROFS),
         }

@@ -10,6 +10,7 @@
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
 //!   [`directory`], [`xattr`], [`locks`], [`alter`]
 //! - [`validity`]: how long the kernel may believe what it is told
+//! - [`contended`]: names that lead elsewhere all the time
 //! - [`census`]: how much of all that there is
 //! - [`caller`]: who asks: umask and ownership of what is made
 //!
@@ -32,6 +33,7 @@ mod attributes;
 mod backing;
 mod caller;
 mod census;
+mod contended;
 mod create;
 mod descriptors;
 mod directory;
@@ -86,6 +88,7 @@ pub struct Mount {
     directories: descriptors::Directories,
     handles: Arc<handles::Handles>,
     backings: backing::Backings,
+    contended: contended::Contended,
     listings: listings::Listings,
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
@@ -104,6 +107,7 @@ impl Mount {
             directories: descriptors::Directories::default(),
             handles: Arc::default(),
             backings: backing::Backings::default(),
+            contended: contended::Contended::default(),
             listings: listings::Listings::default(),
             locks: locks::Waiter::default(),
             notices: Arc::default(),

@@ -1,11 +1,12 @@
 //! The nodes that the kernel knows, by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::Statx;
 
 use super::identity::{Identity, ROOT};
@@ -109,6 +110,50 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Nodes {
     shards: Vec<RwLock<HashMap<u64, Entry>>>,
+    displaced: Displaced,
+}
+
+/// Nodes that do not have the number of their inode, since one that the kernel still knows has it: the
+/// disk uses the numbers of what is gone again at once, and to the kernel, a number that comes with
+/// another generation means that all of the old is broken (`EIO`).
+#[derive(Debug, Default)]
+struct Displaced {
+    /// How many there are: as a rule there is none.
+    count: AtomicUsize,
+    /// How many there have been.
+    total: AtomicU64,
+    numbers: Mutex<HashMap<Identity, u64>>,
+}
+
+/// Marks the numbers of displaced nodes; see `identity` for what others have.
+const DISPLACED: u64 = 3 << 62;
+
+impl Displaced {
+    /// The number of a displaced node.
+    fn get(&self, identity: &Identity) -> Option<u64> {
+        match self.count.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.numbers.lock().get(identity).copied(),
+        }
+    }
+
+    /// A number for a node whose own, `id`, is taken; of the same shard.
+    fn add(&self, id: u64, identity: Identity) -> u64 {
+        let mut numbers = self.numbers.lock();
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
+        numbers.insert(identity, number);
+        self.count.store(numbers.len(), Ordering::Release);
+        number
+    }
+
+    fn forget(&self, identity: &Identity) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let mut numbers = self.numbers.lock();
+            numbers.remove(identity);
+            self.count.store(numbers.len(), Ordering::Release);
+        }
+    }
 }
 
 impl Nodes {
@@ -116,6 +161,7 @@ impl Nodes {
     pub(super) fn new(root: Identity) -> Nodes {
         let nodes = Nodes {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            displaced: Displaced::default(),
         };
         let root = Node {
             identity: root,
@@ -142,19 +188,37 @@ impl Nodes {
             .map(|entry| entry.node.clone())
     }
 
-    /// Notes that the kernel is told of a node once more, under this name. A name that a file had
-    /// before stays as another of its names.
-    pub(super) fn remember(&self, id: u64, node: Node) {
+    /// Notes that the kernel is told of a node once more, under this name, and returns the number of
+    /// the node: `id`, or another if that is taken. A name that a file had before stays as another of
+    /// its names.
+    ///
+    /// Also returns the place in which it was when the kernel was last told of it, if it was.
+    pub(super) fn remember(&self, id: u64, node: Node) -> (u64, Option<u8>) {
         let mut shard = self.shard(id).write();
-        match shard.get_mut(&id) {
+        let mut number = self.displaced.get(&node.identity).unwrap_or(id);
+        if let Some(entry) = shard.get(&number)
+            && entry.node.identity != node.identity
+        {
+            number = self.displaced.add(id, node.identity);
+        }
+        let was = match shard.get_mut(&number) {
             None => {
-                shard.insert(id, Entry::new(node, 1));
+                shard.insert(number, Entry::new(node, 1));
+                None
             }
             Some(entry) => {
                 entry.lookups += 1;
+                let was = entry.node.place;
                 entry.rename(node);
+                Some(was)
             }
-        }
+        };
+        (number, was)
+    }
+
+    /// The number by which something is known, if it is, whose own would be `id`.
+    pub(super) fn number(&self, id: u64, identity: &Identity) -> u64 {
+        self.displaced.get(identity).unwrap_or(id)
     }
 
     /// Like [`Nodes::remember`], but leaves a node as it is that is known already.
@@ -176,6 +240,9 @@ impl Nodes {
         entry.lookups = entry.lookups.saturating_sub(count);
         if entry.lookups > 0 {
             return false;
+        }
+        if id & DISPLACED == DISPLACED {
+            self.displaced.forget(&entry.node.identity);
         }
         shard.remove(&id);
         true
@@ -235,6 +302,25 @@ impl Nodes {
                     call(*id, &entry.node);
                 }
             }
+        }
+    }
+
+    /// Calls with every node below `top`. Takes as long as there are nodes.
+    pub(super) fn below(&self, top: u64, mut call: impl FnMut(u64, &mut Node)) {
+        let mut level = HashSet::from([top]);
+        while !level.is_empty() {
+            let mut next = HashSet::new();
+            for shard in &self.shards {
+                for (id, entry) in shard.write().iter_mut() {
+                    if level.contains(&entry.node.parent) && *id != ROOT {
+                        call(*id, &mut entry.node);
+                        if entry.node.directory {
+                            next.insert(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
         }
     }
 

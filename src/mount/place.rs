@@ -192,13 +192,25 @@ impl Mount {
     /// The attributes of a node whose names are gone but which is open.
     fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
         let node = self.node(id)?;
+        let stat = self.on_open(id, |fd| beneath::stat_fd(fd))?;
+        Ok((node, stat))
+    }
+
+    /// Calls with a descriptor of a node that is open, or was kept when its name was taken away.
+    pub(super) fn on_open<T>(
+        &self,
+        id: u64,
+        call: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
+    ) -> Result<T> {
         if let Some(file) = self.handles.file_of(id) {
-            return Ok((node, beneath::stat_fd(&file.fd)?));
+            return call(file.fd.as_fd());
         }
-        match self.directories.removed(id) {
-            Some(fd) => Ok((node, beneath::stat_fd(fd)?)),
-            None => Err(Errno::STALE),
+        if let Some(fd) = self.directories.removed(id) {
+            return call(fd.as_fd());
         }
+        let node = self.node(id)?;
+        self.contended.note(node.parent, node.name);
+        Err(Errno::STALE)
     }
 
     /// Tries something with a node under its name, and then under its other names, until it works.
@@ -209,6 +221,12 @@ impl Mount {
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
             result => return result,
         };
+        if node.role == Role::Job
+            && let Some(there) = self.job_elsewhere(id, &node)
+            && let Ok(value) = attempt(&there)
+        {
+            return Ok(value);
+        }
         for other in self.nodes.other_names(id) {
             if let Ok(value) = attempt(&other) {
                 self.nodes.update(id, other);
@@ -217,6 +235,21 @@ impl Mount {
         }
         tracing::trace!(id, name = ?node.name, %first, "node is not where it was");
         Err(Errno::STALE)
+    }
+
+    /// A job that has changed place since it was looked up, by renaming: the same directory.
+    fn job_elsewhere(&self, id: u64, node: &Node) -> Option<Node> {
+        let found = self.find(node.parent, &node.name).ok()?;
+        if Identity::of(&found.stat) != node.identity || found.place == node.place {
+            return None;
+        }
+        let there = Node {
+            place: found.place,
+            ..node.clone()
+        };
+        self.nodes.update(id, there.clone());
+        self.job_changed_place(id, found.place);
+        Some(there)
     }
 
     pub(super) fn primary_dir(&self) -> Result<Dir> {

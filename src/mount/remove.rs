@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 use super::Mount;
@@ -27,13 +27,33 @@ struct Removable {
 impl Mount {
     pub(super) fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let from = self.removable(caller, parent, name)?;
-        rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())
+        let removed = self.known(name, &from.dir);
+        rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())?;
+        self.keep(removed);
+        Ok(())
     }
 
     pub(super) fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let from = self.removable(caller, parent, name)?;
-        let removed = self.known_directory(parent, name, &from);
+        let removed = self.known(name, &from.dir);
         rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)?;
+        self.keep(removed);
+        self.forget_tasks(parent)
+    }
+
+    /// What is about to lose its name, if the kernel knows it: somebody may be in it, have it open
+    /// without our knowing (`O_PATH`, a pipe), or have looked it up to open it next.
+    fn known(&self, name: &OsStr, dir: &Dir) -> Option<(u64, Arc<OwnedFd>)> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?;
+        let identity = Identity::of(&beneath::stat_fd(&fd).ok()?);
+        let id = self.nodes.number(self.devices.node(&identity), &identity);
+        let node = self.nodes.get(id)?;
+        (node.identity == identity).then(|| (id, Arc::new(fd)))
+    }
+
+    /// Keeps what has lost its name until the kernel forgets it.
+    fn keep(&self, removed: Option<(u64, Arc<OwnedFd>)>) {
         if let Some((id, fd)) = removed {
             self.directories.keep_removed(id, fd);
             // Forgotten meanwhile, nobody would ever take it away again.
@@ -41,22 +61,6 @@ impl Mount {
                 self.directories.forget(id);
             }
         }
-        self.forget_tasks(parent)
-    }
-
-    /// A directory that is about to be removed, if the kernel knows it: somebody may be in it.
-    fn known_directory(
-        &self,
-        parent: u64,
-        name: &OsStr,
-        from: &Removable,
-    ) -> Option<(u64, Arc<OwnedFd>)> {
-        let fd = beneath::open_dir(&from.dir, name).ok()?;
-        let id = self
-            .devices
-            .node(&Identity::of(&beneath::stat_fd(&fd).ok()?));
-        let node = self.nodes.get(id)?;
-        (node.parent == parent).then(|| (id, Arc::new(fd)))
     }
 
     /// Makes the view look anew for the directories of tasks if one of them is no more what it was.
@@ -142,7 +146,12 @@ impl Mount {
         {
             return Err(Errno::ROFS);
         }
+        let replaced = match flags.is_empty() {
+            true => self.known(new_name, &to.dir),
+            false => None,
+        };
         rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
+        self.keep(replaced);
         self.forget_tasks(parent)?;
         self.forget_tasks(new_parent)?;
         self.note_move((parent, name), (new_parent, new_name), &to);
@@ -214,7 +223,7 @@ impl Mount {
         let identity = Identity::of(&stat);
         let directory = beneath::is_dir(&stat);
         let role = target.role(to.1, directory);
-        let id = self.devices.node(&identity);
+        let id = self.nodes.number(self.devices.node(&identity), &identity);
         let node = Node {
             identity,
             parent: to.0,

@@ -47,10 +47,7 @@ impl Mount {
     /// A descriptor of a node to change the attributes by, also if only an open file is left of it.
     fn object(&self, id: u64) -> Result<OwnedFd> {
         match self.open_verified(id, OFlags::PATH) {
-            Err(Errno::STALE) => {
-                let file = self.handles.file_of(id).ok_or(Errno::STALE)?;
-                rustix::io::fcntl_dupfd_cloexec(&file.fd, 0)
-            }
+            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
             result => result,
         }
     }

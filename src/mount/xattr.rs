@@ -92,10 +92,7 @@ impl Mount {
     /// descriptors do not take one that is open for nothing (`O_PATH`).
     fn on_object<T>(&self, id: u64, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         match self.open_verified(id, OFlags::PATH) {
-            Err(Errno::STALE) => {
-                let file = self.handles.file_of(id).ok_or(Errno::STALE)?;
-                call(&sys::proc_path(&file.fd))
-            }
+            Err(Errno::STALE) => self.on_open(id, |fd| call(&sys::proc_path(fd))),
             Err(error) => Err(error),
             Ok(object) => call(&sys::proc_path(&object)),
         }

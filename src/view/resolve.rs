@@ -74,10 +74,19 @@ impl View {
         if let Some(served) = self.resolve_in_folders(task, hash, u8::MAX) {
             return Ok(Some(served));
         }
-        Ok(dangling.map(|stat| Served::AsItIs {
-            location: PRIMARY,
-            stat,
-        }))
+        let Some(stat) = dangling else {
+            return Ok(None);
+        };
+        // A job that was moved to a folder may have come back since: then it is there, and the symlink
+        // is not any more.
+        match self.ask_primary(task, hash)? {
+            Candidate::Serves(served) => Ok(Some(served)),
+            Candidate::Nothing => Ok(None),
+            Candidate::Dangling(_) => Ok(Some(Served::AsItIs {
+                location: PRIMARY,
+                stat,
+            })),
+        }
     }
 
     /// The first folder that serves a job, among those up to number `last`.

@@ -149,6 +149,19 @@ fn attributes_for_the_privileged_are_not_listed_for_others() {
 }
 
 #[test]
+fn a_symlink_is_told_from_what_has_its_other_name_now() {
+    replay(&[
+        Symlink(p("jobs/t.n/p/e/nowhere"), p("b")),
+        Link(p("b"), p("jobs/t.n/x"), false),
+        Symlink(p("jobs/t.n/b/b/b"), p("b")),
+        Unlink(p("b")),
+        Mkdir(p("b"), 0o755),
+        Readlink(p("jobs/t.n/x")),
+        Mode(p("jobs/t.n/x"), 0o777),
+    ]);
+}
+
+#[test]
 fn the_two_places_are_the_same_at_first() {
     replay(&[]);
 }

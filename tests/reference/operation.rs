@@ -103,15 +103,22 @@ impl Operation {
     /// The same, but for what is known not to be as on a disk (see the page of deviations):
     ///
     /// - Without `allow_other` the kernel leaves all rights to the daemon, and does not ask it about names
-    ///   that it knows: a directory that its owner may not search stays searchable by those.
+    ///   that it knows, nor about pipes: what its owner may not use can still be used by those.
     /// - As root, a file that gets set-id bits while it is open loses them when root writes, too.
     pub(crate) fn comparable(mut self, who: Who) -> Operation {
         use Operation as O;
         match (&mut self, who) {
-            (O::Mkdir(_, mode) | O::Mode(_, mode) | O::ModeOpen(_, mode), Who::Ordinary) => {
-                *mode |= 0o100;
-            }
+            (
+                O::Mkdir(_, mode)
+                | O::Mknod(_, _, mode)
+                | O::Open(_, _, _, mode)
+                | O::Mode(_, mode)
+                | O::ModeOpen(_, mode),
+                Who::Ordinary,
+            ) => *mode |= 0o700,
             (O::Mode(_, mode) | O::ModeOpen(_, mode), Who::Root) => *mode &= 0o1777,
+            // The daemon's groups, not the caller's, decide about this bit where the group may not execute.
+            (O::Open(_, _, _, mode) | O::Mknod(_, _, mode), Who::Root) => *mode &= 0o5777,
             _ => {}
         }
         self

@@ -1,0 +1,65 @@
+//! Names that others, beneath the mount, keep giving to something else.
+//!
+//! A node holds no descriptor, so a file that is replaced beneath between being looked up and being
+//! opened cannot be opened any more: that is `ESTALE`, upon which the kernel looks the name up again,
+//! once. Where names change all the time, that can happen twice in a row. So whatever is looked up
+//! under a name for which it has happened is held open until the kernel forgets it: then it can be
+//! opened, as on a disk, whatever becomes of its name.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+/// Names that are known as contended at most; the oldest go first.
+const NAMES_MAX: usize = 64;
+
+/// The names.
+#[derive(Debug, Default)]
+pub(super) struct Contended {
+    /// Whether there has been any: as a rule there is none.
+    any: AtomicBool,
+    /// A directory's node and a name in it.
+    names: Mutex<VecDeque<(u64, Arc<OsStr>)>>,
+}
+
+impl Contended {
+    /// Notes that what a name led to could not be found any more.
+    pub(super) fn note(&self, parent: u64, name: Arc<OsStr>) {
+        let mut names = self.names.lock();
+        if names.contains(&(parent, name.clone())) {
+            return;
+        }
+        if names.len() >= NAMES_MAX {
+            names.pop_front();
+        }
+        names.push_back((parent, name));
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is looked up under a name is to be held open.
+    pub(super) fn contains(&self, parent: u64, name: &OsStr) -> bool {
+        let is_it = |known: &(u64, Arc<OsStr>)| known.0 == parent && *known.1 == *name;
+        self.any.load(Ordering::Relaxed) && self.names.lock().iter().any(is_it)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_names_are_known() {
+        let contended = Contended::default();
+        assert!(!contended.contains(1, OsStr::new("0")));
+        for number in 0..1000 {
+            contended.note(1, Arc::from(OsStr::new(&number.to_string())));
+        }
+        assert!(contended.contains(1, OsStr::new("999")));
+        assert!(!contended.contains(1, OsStr::new("0")));
+        assert!(!contended.contains(2, OsStr::new("999")));
+        assert_eq!(contended.names.lock().len(), NAMES_MAX);
+    }
+}
