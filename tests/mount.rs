@@ -705,3 +705,44 @@ fn a_job_that_is_moved_beneath_somebody_in_it_is_an_archive_at_once() {
     assert_eq!(snapshot(&archived), before);
     assert_eq!(fs::read(job.join("deep/file")).unwrap(), b"contents");
 }
+
+#[test]
+fn many_may_list_one_directory_at_the_same_time() {
+    let workspace = Workspace::new();
+    for (location, letter) in [("primary", "p"), ("use", "u"), ("backup", "b")] {
+        for number in 0..400 {
+            let root = match location {
+                "primary" => workspace.primary(),
+                folder => workspace.folder(folder),
+            };
+            let name = format!("{letter}{number:0>63}");
+            let job = root.join("jobs").join(TASK).join(name);
+            fs::create_dir_all(&job).unwrap();
+            fs::write(job.join("train.done"), "").unwrap();
+        }
+    }
+    let plain = workspace.primary().join("plain");
+    fs::create_dir(&plain).unwrap();
+    for number in 0..1200 {
+        fs::write(plain.join(format!("{number:0>64}")), "").unwrap();
+    }
+    let mounted = workspace.mount_in_place();
+    let task = mounted.path().join("jobs").join(TASK);
+    let listers: Vec<_> = (0..8)
+        .map(|_| {
+            let (task, plain) = (task.clone(), mounted.path().join("plain"));
+            std::thread::spawn(move || {
+                for _ in 0..12 {
+                    for directory in [&task, &plain] {
+                        let mut found = names(directory);
+                        found.dedup();
+                        assert_eq!(found.len(), 1200, "{}", directory.display());
+                    }
+                }
+            })
+        })
+        .collect();
+    for lister in listers {
+        lister.join().unwrap();
+    }
+}

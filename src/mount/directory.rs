@@ -49,6 +49,8 @@ struct Cursor {
     offset: Option<u64>,
     /// Whether there was nothing left at that position.
     end: bool,
+    /// Whether anything has been read from the descriptor.
+    begun: bool,
 }
 
 /// Where a union's listing stands after an entry.
@@ -453,15 +455,25 @@ fn read(
 ) -> Result<bool> {
     // Others may list the same directory at the same time.
     let mut at = open.at.lock();
+    let mut buffer = [MaybeUninit::uninit(); BUFFER];
+    if !at.begun && from != 0 {
+        // On ext4, a descriptor that is read from the middle first finds nothing at the beginning
+        // any more.
+        if let Some(Err(error)) = RawDir::new(&open.fd, &mut buffer).next() {
+            return Err(error);
+        }
+    }
     if at.offset != Some(from) {
         rustix::fs::seek(&open.fd, SeekFrom::Start(from))?;
     } else if at.end {
         return Ok(true);
     }
     // Unknown until this has come to its end.
-    *at = Cursor::default();
+    *at = Cursor {
+        begun: true,
+        ..Cursor::default()
+    };
     let mut last = from;
-    let mut buffer = [MaybeUninit::uninit(); BUFFER];
     let mut entries = RawDir::new(&open.fd, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -473,6 +485,7 @@ fn read(
     *at = Cursor {
         offset: Some(last),
         end: true,
+        begun: true,
     };
     Ok(true)
 }
