@@ -162,6 +162,28 @@ fn a_symlink_is_told_from_what_has_its_other_name_now() {
 }
 
 #[test]
+fn a_pipe_that_is_open_has_attributes_when_its_name_is_gone() {
+    replay(&[
+        Mknod(p("e"), libc::S_IFIFO, 0o755),
+        Rename(p("e"), p("c"), 0),
+        Open(2, p("c"), 0, 0),
+        Unlink(p("c")),
+        StatOpen(2),
+    ]);
+}
+
+#[test]
+fn access_is_asked_of_a_file_that_has_lost_one_of_its_names() {
+    replay(&[
+        Stat(p("jobs/t.n/p/a"), true),
+        Stat(p("jobs/t.n/p/e"), true),
+        Unlink(p("jobs/t.n/p/e")),
+        Access(p("jobs/t.n/p/c"), 1),
+        Access(p("jobs/t.n/p/a"), 4),
+    ]);
+}
+
+#[test]
 fn the_two_places_are_the_same_at_first() {
     replay(&[]);
 }
