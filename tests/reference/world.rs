@@ -97,11 +97,11 @@ pub(crate) fn shown(stat: &Stat, access: bool) -> String {
         match kind {
             // The kernel itself reads and writes pipes and devices, and does not tell of it.
             libc::S_IFIFO | libc::S_IFCHR => "of its own".to_owned(),
-            _ => time(stat.st_mtime, stat.st_mtime_nsec as u64),
+            _ => time(stat.st_mtime, stat.st_mtime_nsec),
         }
     );
     if access && kind != libc::S_IFIFO && kind != libc::S_IFCHR {
-        shown += &format!(" atime {}", time(stat.st_atime, stat.st_atime_nsec as u64));
+        shown += &format!(" atime {}", time(stat.st_atime, stat.st_atime_nsec));
     }
     shown
 }
