@@ -163,7 +163,16 @@ impl Mount {
             let place = self.place_of(node)?;
             // Not blocking: what was a file may have become a pipe meanwhile.
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let fd = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty())?;
+            let opened = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty());
+            let fd = match opened {
+                Ok(fd) => fd,
+                // The error is only the node's if the name still is.
+                Err(error) => {
+                    let stat = beneath::stat_at(&place.dir, &place.name)?;
+                    let is_it = Identity::of(&stat) == node.identity;
+                    return Err(if is_it { error } else { Errno::STALE });
+                }
+            };
             if Identity::of(&beneath::stat_fd(&fd)?) == node.identity {
                 Ok(fd)
             } else {

@@ -184,6 +184,18 @@ fn access_is_asked_of_a_file_that_has_lost_one_of_its_names() {
 }
 
 #[test]
+fn a_pipe_under_its_other_name_does_not_stand_for_a_file() {
+    replay(&[
+        Open(3, p("d"), libc::O_CREAT | libc::O_RDWR, 0o755),
+        Link(p("d"), p("c"), true),
+        Rename(p("c"), p("a"), 0),
+        Unlink(p("a")),
+        Mknod(p("a"), libc::S_IFIFO, 0o755),
+        Truncate(p("d"), 18497),
+    ]);
+}
+
+#[test]
 fn the_two_places_are_the_same_at_first() {
     replay(&[]);
 }

@@ -117,6 +117,14 @@ impl Operation {
                 Who::Ordinary,
             ) => *mode |= 0o700,
             (O::Mode(_, mode) | O::ModeOpen(_, mode), Who::Root) => *mode &= 0o1777,
+            // The kernel says nothing of a change of owner that changes none; on a disk it takes set-id bits away.
+            (
+                O::Own(_, u32::MAX, group @ u32::MAX, _)
+                | O::OwnOpen(_, u32::MAX, group @ u32::MAX),
+                _,
+            ) => {
+                *group = 65534;
+            }
             // The daemon's groups, not the caller's, decide about this bit where the group may not execute.
             (O::Open(_, _, _, mode) | O::Mknod(_, _, mode), Who::Root) => *mode &= 0o5777,
             _ => {}
