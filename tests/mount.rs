@@ -113,6 +113,7 @@ fn new_jobs_are_made_in_the_primary_whatever_directories_it_has() {
     fs::remove_dir(workspace.primary().join("jobs")).unwrap();
     let elsewhere = workspace.mountpoint("elsewhere");
     let mounted = workspace.mount_at(&elsewhere);
+    assert_eq!(names(&elsewhere), [".__experimaestro__", "jobs"]);
     assert_eq!(names(&elsewhere.join("jobs")), [TASK]);
     let job = mounted.job(TASK, "new");
     fs::create_dir(&job).unwrap();
@@ -745,4 +746,20 @@ fn many_may_list_one_directory_at_the_same_time() {
     for lister in listers {
         lister.join().unwrap();
     }
+}
+
+#[test]
+fn a_lock_is_free_when_its_holder_is_gone_though_others_have_the_file_open() {
+    let workspace = Workspace::new();
+    let mounted = workspace.mount_in_place();
+    let path = mounted.path().join("lock");
+    let holder = File::create(&path).unwrap();
+    let reader = File::open(&path).unwrap();
+    rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
+    drop(holder);
+    let next = File::open(&path).unwrap();
+    eventually("the lock is free", || {
+        rustix::fs::flock(&next, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    drop(reader);
 }

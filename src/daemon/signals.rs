@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::attach::{DetachError, How, detach};
 use super::control::Server;
+use super::health::{self, Health};
 use super::mounts::{self, Device};
 use super::service_manager;
 
@@ -128,6 +129,12 @@ impl Stopper {
     /// where the connection broke but the mount still stands.
     pub fn leave(&self) {
         drop(self.control.lock().take());
+        // Numbers of devices and mounts are used again: what answers is somebody else's by now.
+        let answers = mounts::top_at(&self.mountpoint)
+            .is_ok_and(|top| top.is_some_and(|top| health::of(&top) != Health::Dead));
+        if answers && !self.is_stopping() {
+            return;
+        }
         match self.detach(How::Lazy) {
             Ok(()) | Err(DetachError::NotMounted(_)) => {}
             Err(error) => tracing::error!("{error}"),

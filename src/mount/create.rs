@@ -132,6 +132,7 @@ impl Mount {
             node: entry.id,
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
             only_lock: self.is_only_lock(entry.id)?,
+            lock: handles::Lock::default(),
         };
         let opened = self.opened(file, &stat);
         Ok((entry, opened))

@@ -7,12 +7,25 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 const SHARDS: usize = 16;
-/// Descriptors a shard keeps at most; 1,024 in all.
+/// Descriptors a shard keeps at most; 1,024 in all, where that is no large part of what the process
+/// may have open.
 const SHARD_MAX: usize = 64;
 
+/// What part of the descriptors that the process may have is for directories: a quarter.
+const PART: u64 = 4;
+
+fn shard_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let fair = limit.map_or(u64::MAX, |limit| limit / PART / SHARDS as u64);
+    usize::try_from(fair)
+        .unwrap_or(SHARD_MAX)
+        .clamp(4, SHARD_MAX)
+}
+
 /// Descriptors of directories that were used lately (`O_PATH`, checked to be their node's).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Directories {
+    shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
     removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
 }
@@ -21,6 +34,16 @@ pub(super) struct Directories {
 struct Shard {
     clock: u64,
     entries: HashMap<u64, (Arc<OwnedFd>, u64)>,
+}
+
+impl Default for Directories {
+    fn default() -> Directories {
+        Directories {
+            shard_max: shard_max(),
+            shards: Default::default(),
+            removed: Mutex::default(),
+        }
+    }
 }
 
 impl Directories {
@@ -40,7 +63,7 @@ impl Directories {
     pub(super) fn insert(&self, id: u64, fd: Arc<OwnedFd>) {
         let mut evicted = None;
         let mut shard = self.shard(id).lock();
-        if shard.entries.len() >= SHARD_MAX {
+        if shard.entries.len() >= self.shard_max {
             let oldest = shard.entries.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
                 evicted = shard.entries.remove(&oldest);

@@ -90,6 +90,9 @@ const OPEN: OFlags = OFlags::RDONLY
 
 const BUFFER: usize = 32 * 1024;
 
+/// The position after `jobs` at the top, where only folders have it; no disk gives it out.
+const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
+
 /// What takes entries, until it says that it has enough (`false`).
 type Taker<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
 
@@ -256,6 +259,9 @@ impl Mount {
         plus: bool,
         give: &mut Taker<'_>,
     ) -> Result<bool> {
+        if from == AFTER_JOBS {
+            return Ok(true);
+        }
         let open = listing.sources.first().ok_or(Errno::STALE)?;
         let node = &listing.node;
         let role = match node.role {
@@ -287,7 +293,32 @@ impl Mount {
                 }),
             })
         })?;
+        if end && node.role == Role::Root {
+            return Ok(!self.give_jobs_of_folders(give)? && !given);
+        }
         Ok(end && !given)
+    }
+
+    /// Gives `jobs` at the end of the top, if it is there because a folder has jobs and not because
+    /// the primary has the directory. Returns whether there was anything to give.
+    fn give_jobs_of_folders(&self, give: &mut Taker<'_>) -> Result<bool> {
+        let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
+            return Ok(false);
+        };
+        if beneath::absent(beneath::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some()
+        {
+            return Ok(false);
+        }
+        // The top itself does not change when it goes.
+        self.notices.forget_pages(ROOT);
+        give(Item {
+            name: OsStr::new(layout::JOBS),
+            kind: FileType::Directory,
+            inode: self.devices.inode(&Identity::of(&jobs.stat)),
+            next: AFTER_JOBS,
+            found: Some(jobs),
+        });
+        Ok(true)
     }
 
     /// Returns whether there was nothing left.

@@ -6,7 +6,7 @@ use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
-use super::handles::File;
+use super::handles::{File, Lock};
 use super::nodes::Version;
 use super::{Mount, sys};
 use crate::view::beneath;
@@ -62,6 +62,7 @@ impl Mount {
             node: id,
             writable,
             only_lock: writable && self.is_only_lock(id)?,
+            lock: Lock::default(),
         };
         Ok(self.opened(file, &stat))
     }
@@ -135,6 +136,7 @@ impl Mount {
     /// A descriptor of the file is closed: the disk's word on what was written through it.
     pub(super) fn flush(&self, handle: u64) -> Result<()> {
         let file = self.handles.file(handle)?;
+        file.lock.set_closing();
         if file.writable {
             sys::close_duplicate(&file.fd)?;
         }
@@ -142,6 +144,7 @@ impl Mount {
     }
 
     pub(super) fn release(&self, handle: u64) {
+        self.give_lock_up(handle);
         if let Some(file) = self.handles.remove_file(handle) {
             self.backings.close(file.node);
         }

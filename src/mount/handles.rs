@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
@@ -17,6 +17,35 @@ pub(super) struct File {
     pub(super) writable: bool,
     /// Whether it must stay empty, being an internal file only as long as it is.
     pub(super) only_lock: bool,
+    pub(super) lock: Lock,
+}
+
+/// What is known of the lock that is taken on an open file.
+#[derive(Debug, Default)]
+pub(super) struct Lock {
+    held: AtomicBool,
+    /// A descriptor of the file has been closed since; perhaps it was the last one.
+    closing: AtomicBool,
+}
+
+impl Lock {
+    pub(super) fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+        self.closing.store(false, Ordering::Release);
+    }
+
+    pub(super) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether the lock may be about to be given up.
+    fn may_go(&self) -> bool {
+        self.is_held() && self.closing.load(Ordering::Acquire)
+    }
 }
 
 const SHARDS: usize = 64;
@@ -74,6 +103,13 @@ impl Handles {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.files.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Whether a lock on a node may be about to be given up by closing the file.
+    pub(super) fn lock_may_go(&self, node: u64) -> bool {
+        let handles = shard(&self.by_node, node).read().get(&node).cloned();
+        let mut files = handles.into_iter().flatten();
+        files.any(|handle| self.file(handle).is_ok_and(|file| file.lock.may_go()))
     }
 
     pub(super) fn remove_file(&self, handle: u64) -> Option<Arc<File>> {

@@ -7,8 +7,9 @@
 //!
 //! On a disk, a lock has gone when the `close` has returned that gives it up, or the process has
 //! ended that held it. The kernel tells us of that afterwards (`FUSE_RELEASE` is not waited for), so
-//! that whoever asks next may be served before. A request that does not wait is therefore refused
-//! only after a moment, in which what was on its way has arrived.
+//! that whoever asks next may be served before. But of each `close` it tells us before it returns
+//! (`FUSE_FLUSH`): a request that does not wait, for a lock whose holder has closed the file, is
+//! refused only after a while, in which it is told that this was the last descriptor of it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +25,10 @@ use super::{Mount, adaptor};
 /// How often locks that are waited for are tried.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long it may take until we are told that a lock has been given up by closing.
-const RELEASE: Duration = Duration::from_millis(20);
+/// How long it may take until we are told that a lock has been given up by closing. So long must
+/// wait who asks for the lock of a process that has closed another descriptor of the file, as one
+/// does that starts another with the lock taken.
+const RELEASE: Duration = Duration::from_millis(100);
 
 /// The requests that wait for a lock, and the thread that tries for them while there are any.
 #[derive(Debug, Default)]
@@ -67,15 +70,30 @@ impl Mount {
             Ok(found) => found,
             Err(error) => return reply.error(adaptor::errno(error)),
         };
-        match attempt(&file, operation) {
-            Attempt::Held => self.locks.wait(Waiting {
-                file,
-                operation,
-                tid,
-                refused: (!wait).then(|| Instant::now() + RELEASE),
-                reply,
-            }),
-            Attempt::Done(result) => adaptor::empty(result, reply),
+        if let Attempt::Done(result) = attempt(&file, operation) {
+            return adaptor::empty(result, reply);
+        }
+        let patience = match self.handles.lock_may_go(file.node) {
+            true => RELEASE,
+            // It is tried once more: perhaps it has just been given up.
+            false => Duration::ZERO,
+        };
+        self.locks.wait(Waiting {
+            file,
+            operation,
+            tid,
+            refused: (!wait).then(|| Instant::now() + patience),
+            reply,
+        });
+    }
+
+    /// Gives the lock of a file up that nobody has open any more. It is seen to be gone no later than
+    /// the file ([`super::handles::Handles::lock_may_go`]).
+    pub(super) fn give_lock_up(&self, handle: u64) {
+        if let Ok(file) = self.handles.file(handle)
+            && file.lock.is_held()
+        {
+            let _ = attempt(&file, FlockOperation::NonBlockingUnlock);
         }
     }
 }
@@ -137,7 +155,12 @@ fn try_once(waiting: Waiting) -> Option<Waiting> {
 fn attempt(file: &File, operation: FlockOperation) -> Attempt {
     match rustix::fs::flock(&file.fd, operation) {
         Err(Errno::WOULDBLOCK) => Attempt::Held,
-        result => Attempt::Done(result),
+        Ok(()) => {
+            file.lock
+                .set_held(operation != FlockOperation::NonBlockingUnlock);
+            Attempt::Done(Ok(()))
+        }
+        Err(error) => Attempt::Done(Err(error)),
     }
 }
 

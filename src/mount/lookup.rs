@@ -166,7 +166,7 @@ impl Mount {
     }
 
     /// `jobs/`: the primary's, or the first folder's if the primary has none.
-    fn find_jobs(&self) -> Result<Option<Found>> {
+    pub(super) fn find_jobs(&self) -> Result<Option<Found>> {
         for location in self.view.locations() {
             let jobs = location.root().and_then(|root| root.jobs());
             match jobs.and_then(beneath::stat_fd) {

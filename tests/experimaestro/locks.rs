@@ -106,13 +106,17 @@ fn assert_exclusive(one: &Path, other: &Path) {
     eventually("who waits gets the lock", || !waiting.is_there());
     assert!(waiting.0.wait().unwrap().success());
 
-    lock(&held);
+    // It ended without giving the lock back: that is told through the mount a moment later.
+    eventually("the lock is free", || {
+        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
     for signal in ["-INT", "-TERM", "-KILL"] {
         Wanting::waits(other).end_by(signal);
     }
     rustix::fs::flock(&held, FlockOperation::Unlock).unwrap();
     // The killed ones have left nothing behind.
     assert!(!is_held(one) && !is_held(other));
+    drop(held);
 
     let holding = Wanting::holds(one);
     let mut waiting = Wanting::waits(other);
@@ -172,16 +176,24 @@ fn a_lock_given_up_by_closing_can_be_taken_at_once() {
     let workspace = Workspace::new();
     let mounted = workspace.mount_in_place();
     let path = mounted.path().join("lock");
-    for _ in 0..500 {
-        lock(&open(&path));
-    }
-    // But one that is held is refused, and soon.
+    let refused = (0..2000).filter(|_| {
+        let file = open(&path);
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+    });
+    // The kernel promises nothing: on a machine that is very busy, it may tell us too late.
+    let refused = refused.count();
+    assert!(refused <= 20, "{refused} of 2000 are refused");
+    // But one that is held is refused, and soon: also when its holder has closed another descriptor.
     let held = open(&path);
     lock(&held);
-    let asked = Instant::now();
-    assert!(is_held(&path));
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    drop(held.try_clone().unwrap());
+    for _ in 0..2 {
+        let asked = Instant::now();
+        assert!(is_held(&path));
+        assert!(asked.elapsed() < Duration::from_secs(2));
+    }
     drop(held);
+    assert!(!is_held(&path));
 }
 
 #[test]
