@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::attach::{DetachError, How, detach};
@@ -16,17 +16,17 @@ use super::health::{self, Health};
 use super::mounts::{self, Device};
 use super::service_manager;
 
-/// Takes SIGTERM, SIGINT and SIGHUP from now on, to be obeyed once [`obey`] is called. Before attaching, so that
+/// Takes the signals that would end the process from now on, to be obeyed once [`obey`] is called. Before attaching, so that
 /// no signal can leave a dead mount behind.
 ///
 /// # Errors
 ///
 /// The handlers cannot be set.
 pub fn take() -> io::Result<Signals> {
-    Signals::new([SIGTERM, SIGINT, SIGHUP])
+    Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM])
 }
 
-/// Ends the mount on SIGTERM, SIGINT and, unless `in_background`, on SIGHUP (the terminal has gone), from a thread of
+/// Ends the mount on SIGTERM, SIGINT, SIGQUIT and, unless `in_background`, on SIGHUP (the terminal has gone), from a thread of
 /// its own: it answers no requests, so it may wait for the unmounting.
 ///
 /// # Errors
@@ -37,7 +37,13 @@ pub fn obey(mut signals: Signals, stopper: Arc<Stopper>, in_background: bool) ->
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                if signal == SIGHUP && in_background {
+                let means_nothing = match signal {
+                    SIGHUP => in_background,
+                    // Ending on them would leave a dead mount.
+                    SIGUSR1 | SIGUSR2 | SIGALRM => true,
+                    _ => false,
+                };
+                if means_nothing {
                     continue;
                 }
                 stopper.stop(signal);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,16 @@ const MOST_CLIENTS: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    /// Tells the file from another that has its name by now.
+    file: Option<SocketFile>,
+}
+
+/// A file's inode number and the time of its last change: numbers are used again.
+type SocketFile = (u64, i64, i64);
+
+fn socket_file(path: &Path) -> Option<SocketFile> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some((meta.ino(), meta.ctime(), meta.ctime_nsec()))
 }
 
 impl Server {
@@ -37,7 +48,10 @@ impl Server {
     pub fn start(device: Device, answers: Answers) -> io::Result<Self> {
         let (path, listener) = listen(device)?;
         // From here on the file goes with us, also when no thread can be had.
-        let server = Self { path };
+        let server = Self {
+            file: socket_file(&path),
+            path,
+        };
         let answers = Arc::new(answers);
         thread::Builder::new()
             .name("control".into())
@@ -53,8 +67,11 @@ impl Server {
 
     /// Removes the socket's file, for a process that is about to end at once.
     pub fn remove(&self) {
-        // Nothing can be done about it, and a stale socket is recognised by who finds it.
-        let _ = fs::remove_file(&self.path);
+        // Device numbers are given out anew: the name may be that of another daemon's by now.
+        if self.file.is_some() && socket_file(&self.path) == self.file {
+            // Nothing can be done about it, and a stale socket is recognised by who finds it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
