@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, SeekFrom, Timespec,
     Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags,
@@ -72,17 +71,17 @@ impl World {
                 ))
             }),
             O::Read(slot, length) => self.file(*slot, |fd| {
-                let mut bytes = Vec::with_capacity(*length);
-                rustix::io::read(fd, spare_capacity(&mut bytes))?;
-                Ok(digest(&bytes))
+                let mut bytes = vec![0; *length];
+                let count = rustix::io::read(fd, &mut *bytes)?;
+                Ok(digest(&bytes[..count]))
             }),
             O::Write(slot, length, byte) => self.file(*slot, |fd| {
                 Ok(rustix::io::write(fd, &pattern(*length, *byte))?.to_string())
             }),
             O::ReadAt(slot, at, length) => self.file(*slot, |fd| {
-                let mut bytes = Vec::with_capacity(*length);
-                rustix::io::pread(fd, spare_capacity(&mut bytes), *at)?;
-                Ok(digest(&bytes))
+                let mut bytes = vec![0; *length];
+                let count = rustix::io::pread(fd, &mut *bytes, *at)?;
+                Ok(digest(&bytes[..count]))
             }),
             O::WriteAt(slot, at, length, byte) => self.file(*slot, |fd| {
                 Ok(rustix::io::pwrite(fd, &pattern(*length, *byte), *at)?.to_string())

@@ -104,18 +104,17 @@ impl Operation {
     ///
     /// - Without `allow_other` the kernel leaves all rights to the daemon, and does not ask it about names
     ///   that it knows, nor about pipes: what its owner may not use can still be used by those.
-    /// - As root, a file that gets set-id bits while it is open loses them when root writes, too.
+    /// - A file that gets set-id bits while it is open loses them when root writes; and when what is mapped
+    ///   is written back.
     pub(crate) fn comparable(mut self, who: Who) -> Operation {
         use Operation as O;
         match (&mut self, who) {
-            (
-                O::Mkdir(_, mode)
-                | O::Mknod(_, _, mode)
-                | O::Open(_, _, _, mode)
-                | O::Mode(_, mode)
-                | O::ModeOpen(_, mode),
-                Who::Ordinary,
-            ) => *mode |= 0o700,
+            (O::Mkdir(_, mode) | O::Mknod(_, _, mode) | O::Open(_, _, _, mode), Who::Ordinary) => {
+                *mode |= 0o700;
+            }
+            (O::Mode(_, mode) | O::ModeOpen(_, mode), Who::Ordinary) => {
+                *mode = *mode & 0o1777 | 0o700;
+            }
             (O::Mode(_, mode) | O::ModeOpen(_, mode), Who::Root) => *mode &= 0o1777,
             // The kernel says nothing of a change of owner that changes none; on a disk it takes set-id bits away.
             (
