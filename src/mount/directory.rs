@@ -17,10 +17,10 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::{Errno, Result};
 
-use super::Mount;
 use super::identity::{Identity, ROOT};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
+use super::{Mount, sys};
 use crate::view::listing::{Shown, Source};
 use crate::view::{PRIMARY, beneath};
 use crate::workspace::layout;
@@ -125,7 +125,10 @@ impl Mount {
     /// A directory, open to be listed, and from then on to look for names in as well.
     fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
         if let Some(removed) = self.directories.removed(id) {
-            return Ok(removed);
+            // That is not open for reading (`O_PATH`).
+            let path = sys::proc_path(&removed);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            return Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?));
         }
         let listed = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = Arc::new(match id {

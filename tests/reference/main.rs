@@ -196,6 +196,20 @@ fn a_pipe_under_its_other_name_does_not_stand_for_a_file() {
 }
 
 #[test]
+fn a_directory_that_is_open_is_synced_and_listed_when_it_was_removed() {
+    replay(&[
+        Mkdir(p("jobs/t.n/p/d"), 0o777),
+        Open(2, p("jobs/t.n/p/d"), 0, 0),
+        OpenDirectory(1, p("jobs/t.n/p/d")),
+        Rmdir(p("jobs/t.n/p/d")),
+        Sync(2, true),
+        Sync(2, false),
+        List(1),
+        StatOpen(2),
+    ]);
+}
+
+#[test]
 fn the_two_places_are_the_same_at_first() {
     replay(&[]);
 }
