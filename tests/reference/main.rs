@@ -50,7 +50,7 @@ const SHRINKING: Duration = Duration::from_secs(90);
 fn patience() -> Duration {
     match installed::soak() {
         true => Duration::from_secs(20 * 60),
-        false => Duration::from_secs(25),
+        false => Duration::from_secs(40),
     }
 }
 
