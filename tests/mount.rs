@@ -763,3 +763,27 @@ fn a_lock_is_free_when_its_holder_is_gone_though_others_have_the_file_open() {
     });
     drop(reader);
 }
+
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    let workspace = Workspace::new();
+    let mounted = workspace.mount_in_place();
+    let program = mounted.path().join("program");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let length = fs::metadata(&program).unwrap().len();
+    let mut running = Command::new(&program).arg("60").spawn().unwrap();
+    for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
+        let flags = rustix::fs::OFlags::from_bits_retain((flags | libc::O_TRUNC).cast_unsigned());
+        let opened = rustix::fs::open(&program, flags, Mode::empty());
+        assert_eq!(opened.unwrap_err(), Errno::TXTBSY, "{flags:?}");
+        assert_eq!(fs::metadata(&program).unwrap().len(), length);
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    File::options()
+        .write(true)
+        .truncate(true)
+        .open(&program)
+        .unwrap();
+    assert_eq!(fs::metadata(&program).unwrap().len(), 0);
+}

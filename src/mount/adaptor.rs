@@ -96,9 +96,10 @@ fn caller(request: &Request, umask: u32) -> Caller {
 
 impl Filesystem for Adaptor {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Without FUSE_ATOMIC_O_TRUNC: we would empty a program that runs before the kernel says that it is
+        // busy (ETXTBSY).
         let mut wanted = vec![
             InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_DONT_MASK,
             // Always, and not when the kernel guesses that it helps: who walks a tree reads a

@@ -38,24 +38,17 @@ pub(super) fn open_flags(flags: i32) -> OFlags {
 
 impl Mount {
     pub(super) fn open(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
-        let flags = open_flags(flags);
+        // To empty it is a request of its own.
+        let flags = open_flags(flags).difference(OFlags::TRUNC);
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        if writable || flags.contains(OFlags::TRUNC) {
+        if writable {
             self.alterable(caller, id)?;
         }
-        let kept = flags.difference(OFlags::TRUNC);
-        let fd = match self.open_verified(id, kept) {
+        let fd = match self.open_verified(id, flags) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
-            Err(Errno::STALE) => self.reopen(id, kept)?,
+            Err(Errno::STALE) => self.reopen(id, flags)?,
             result => result?,
         };
-        if flags.contains(OFlags::TRUNC) {
-            // Not before it is sure that this is the file which was asked for: another could have
-            // been put under its name, that the caller may not write.
-            let empty = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
-            let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
-            rustix::fs::open(sys::proc_path(&fd), empty, rustix::fs::Mode::empty())?;
-        }
         let stat = beneath::stat_fd(&fd)?;
         let file = File {
             fd,
