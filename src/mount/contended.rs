@@ -8,10 +8,11 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+
+use crate::view::name::Name;
 
 /// Names that are known as contended at most; the oldest go first.
 const NAMES_MAX: usize = 64;
@@ -22,12 +23,12 @@ pub(super) struct Contended {
     /// Whether there has been any: as a rule there is none.
     any: AtomicBool,
     /// A directory's node and a name in it.
-    names: Mutex<VecDeque<(u64, Arc<OsStr>)>>,
+    names: Mutex<VecDeque<(u64, Name)>>,
 }
 
 impl Contended {
     /// Notes that what a name led to could not be found any more.
-    pub(super) fn note(&self, parent: u64, name: Arc<OsStr>) {
+    pub(super) fn note(&self, parent: u64, name: Name) {
         let mut names = self.names.lock();
         if names.contains(&(parent, name.clone())) {
             return;
@@ -41,7 +42,7 @@ impl Contended {
 
     /// Whether what is looked up under a name is to be held open.
     pub(super) fn contains(&self, parent: u64, name: &OsStr) -> bool {
-        let is_it = |known: &(u64, Arc<OsStr>)| known.0 == parent && *known.1 == *name;
+        let is_it = |known: &(u64, Name)| known.0 == parent && *known.1 == *name;
         self.any.load(Ordering::Relaxed) && self.names.lock().iter().any(is_it)
     }
 }
@@ -55,7 +56,7 @@ mod tests {
         let contended = Contended::default();
         assert!(!contended.contains(1, OsStr::new("0")));
         for number in 0..1000 {
-            contended.note(1, Arc::from(OsStr::new(&number.to_string())));
+            contended.note(1, Name::from(OsStr::new(&number.to_string())));
         }
         assert!(contended.contains(1, OsStr::new("999")));
         assert!(!contended.contains(1, OsStr::new("0")));

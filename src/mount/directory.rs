@@ -22,6 +22,7 @@ use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
 use super::{Mount, sys};
 use crate::view::listing::{Shown, Source};
+use crate::view::name::Name;
 use crate::view::{PRIMARY, beneath};
 use crate::workspace::layout;
 
@@ -222,7 +223,7 @@ impl Mount {
         let node = Node {
             identity: Identity::UNKNOWN,
             parent,
-            name: super::place::owned(item.name),
+            name: Name::from(item.name),
             place: PRIMARY,
             role: Role::Outside,
             directory: item.kind == FileType::Directory,

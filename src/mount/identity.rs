@@ -9,23 +9,30 @@ pub(super) const ROOT: u64 = 1;
 /// An object of a file system: device, inode, and when it was made, since inode numbers are used
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+// There are as many as there are nodes: not a byte is wasted on alignment.
+#[repr(Rust, packed(4))]
 pub(super) struct Identity {
-    device: u64,
     inode: u64,
     birth: u64,
+    device: u32,
+}
+
+/// A device's number as the kernel has it: 12 bits and 20 bits (`MINORBITS` in its `kdev_t.h`).
+fn device(stat: &Statx) -> u32 {
+    stat.stx_dev_major << 20 | stat.stx_dev_minor
 }
 
 impl Identity {
     /// Of something that could not be looked at; equals nothing that can.
     pub(super) const UNKNOWN: Identity = Identity {
-        device: u64::MAX,
+        device: u32::MAX,
         inode: u64::MAX,
         birth: u64::MAX,
     };
 
     pub(super) fn of(stat: &Statx) -> Identity {
         Identity {
-            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            device: device(stat),
             inode: stat.stx_ino,
             birth: birth(stat),
         }
@@ -53,7 +60,7 @@ fn birth(stat: &Statx) -> u64 {
 #[derive(Debug)]
 pub(super) struct Devices {
     root: Identity,
-    known: RwLock<Vec<u64>>,
+    known: RwLock<Vec<u32>>,
 }
 
 /// Above the inode numbers of any disk in practice; a larger one is hashed.
@@ -87,7 +94,7 @@ impl Devices {
         self.number(like.device, inode)
     }
 
-    fn number(&self, device: u64, inode: u64) -> u64 {
+    fn number(&self, device: u32, inode: u64) -> u64 {
         let index = self.index(device);
         if index == 0 && inode <= ROOT {
             return SPECIAL | inode;
@@ -102,8 +109,8 @@ impl Devices {
         (mixed ^ (mixed >> 31)) | SPECIAL
     }
 
-    fn index(&self, device: u64) -> u64 {
-        let position = |known: &[u64]| known.iter().position(|one| *one == device);
+    fn index(&self, device: u32) -> u64 {
+        let position = |known: &[u32]| known.iter().position(|one| *one == device);
         if let Some(index) = position(&self.known.read()) {
             return index as u64;
         }
@@ -120,7 +127,7 @@ impl Devices {
 mod tests {
     use super::*;
 
-    fn identity(device: u64, inode: u64) -> Identity {
+    fn identity(device: u32, inode: u64) -> Identity {
         Identity {
             device,
             inode,

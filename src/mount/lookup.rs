@@ -11,9 +11,9 @@ use rustix::io::{Errno, Result};
 
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
-use super::place::owned;
 use super::{Mount, attributes, sys};
 use crate::view::internal::Holder;
+use crate::view::name::Name;
 use crate::view::{PRIMARY, Served, beneath, links};
 use crate::workspace::{jobs, layout};
 
@@ -91,7 +91,7 @@ impl Mount {
         let node = Node {
             identity,
             parent,
-            name: owned(name),
+            name: Name::from(name),
             place: found.place,
             role: found.role,
             directory: beneath::is_dir(&found.stat),

@@ -3,13 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use indexmap::IndexMap;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
 use super::identity::{Identity, ROOT};
+use crate::view::name::Name;
 
 /// The place of internal files: not a location, but a directory in the primary.
 pub(super) const INTERNAL: u8 = u8::MAX;
@@ -36,7 +38,7 @@ pub(super) enum Role {
 pub(super) struct Node {
     pub(super) identity: Identity,
     pub(super) parent: u64,
-    pub(super) name: Arc<OsStr>,
+    pub(super) name: Name,
     /// The number of the location that it lies in, or [`INTERNAL`].
     pub(super) place: u8,
     pub(super) role: Role,
@@ -66,16 +68,21 @@ struct Entry {
     version: Version,
     /// How often the kernel has been told of it and has not forgotten it.
     lookups: u64,
-    /// Other names of a file with several links.
-    #[allow(clippy::box_collection)]
-    aliases: Option<Box<Vec<Alias>>>,
+}
+
+/// The nodes of one shard: in a vector, so that there is no more memory than there are nodes.
+#[derive(Debug, Default)]
+struct Shard {
+    entries: IndexMap<u64, Entry, FxBuildHasher>,
+    /// Other names of files with several links.
+    aliases: HashMap<u64, Vec<Alias>, FxBuildHasher>,
 }
 
 /// Another name of a node, with where it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Alias {
     parent: u64,
-    name: Arc<OsStr>,
+    name: Name,
     place: u8,
     role: Role,
 }
@@ -109,7 +116,7 @@ const SHARDS: usize = 64;
 /// All nodes, in shards, so that threads rarely meet.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    shards: Vec<RwLock<HashMap<u64, Entry>>>,
+    shards: Vec<RwLock<Shard>>,
     displaced: Displaced,
 }
 
@@ -166,7 +173,7 @@ impl Nodes {
         let root = Node {
             identity: root,
             parent: ROOT,
-            name: Arc::from(OsStr::new(".")),
+            name: Name::from(OsStr::new(".")),
             place: crate::view::PRIMARY,
             role: Role::Root,
             directory: true,
@@ -175,17 +182,23 @@ impl Nodes {
         nodes
     }
 
-    fn shard(&self, id: u64) -> &RwLock<HashMap<u64, Entry>> {
+    fn read(&self, id: u64) -> RwLockReadGuard<'_, Shard> {
+        self.shard(id).read()
+    }
+
+    fn write(&self, id: u64) -> RwLockWriteGuard<'_, Shard> {
+        self.shard(id).write()
+    }
+
+    fn shard(&self, id: u64) -> &RwLock<Shard> {
         // Inode numbers of neighbours differ in their low bits.
         &self.shards[(id % SHARDS as u64) as usize]
     }
 
     /// The node of a number.
     pub(super) fn get(&self, id: u64) -> Option<Node> {
-        self.shard(id)
-            .read()
-            .get(&id)
-            .map(|entry| entry.node.clone())
+        let shard = self.read(id);
+        shard.entries.get(&id).map(|entry| entry.node.clone())
     }
 
     /// Notes that the kernel is told of a node once more, under this name, and returns the number of
@@ -194,22 +207,22 @@ impl Nodes {
     ///
     /// Also returns the place in which it was when the kernel was last told of it, if it was.
     pub(super) fn remember(&self, id: u64, node: Node) -> (u64, Option<u8>) {
-        let mut shard = self.shard(id).write();
+        let mut shard = self.write(id);
         let mut number = self.displaced.get(&node.identity).unwrap_or(id);
-        if let Some(entry) = shard.get(&number)
+        if let Some(entry) = shard.entries.get(&number)
             && entry.node.identity != node.identity
         {
             number = self.displaced.add(id, node.identity);
         }
-        let was = match shard.get_mut(&number) {
+        let was = match shard.entries.get_mut(&number) {
             None => {
-                shard.insert(number, Entry::new(node, 1));
+                shard.entries.insert(number, Entry::new(node, 1));
                 None
             }
             Some(entry) => {
                 entry.lookups += 1;
                 let was = entry.node.place;
-                entry.rename(node);
+                shard.rename(number, node);
                 Some(was)
             }
         };
@@ -223,9 +236,9 @@ impl Nodes {
 
     /// Like [`Nodes::remember`], but leaves a node as it is that is known already.
     pub(super) fn remember_unless_known(&self, id: u64, node: Node) {
-        let mut shard = self.shard(id).write();
-        let entry = shard.entry(id).or_insert_with(|| Entry::new(node, 0));
-        entry.lookups += 1;
+        let mut shard = self.write(id);
+        let entry = shard.entries.entry(id);
+        entry.or_insert_with(|| Entry::new(node, 0)).lookups += 1;
     }
 
     /// Takes back `count` of what [`Nodes::remember`] noted; returns whether the node is gone.
@@ -233,8 +246,8 @@ impl Nodes {
         if id == ROOT {
             return false;
         }
-        let mut shard = self.shard(id).write();
-        let Some(entry) = shard.get_mut(&id) else {
+        let mut shard = self.write(id);
+        let Some(entry) = shard.entries.get_mut(&id) else {
             return false;
         };
         entry.lookups = entry.lookups.saturating_sub(count);
@@ -244,14 +257,14 @@ impl Nodes {
         if id & DISPLACED == DISPLACED {
             self.displaced.forget(&entry.node.identity);
         }
-        shard.remove(&id);
+        shard.remove(id);
         true
     }
 
     /// Notes what a file contains that is opened; returns whether that is what it contained when it
     /// was opened before.
     pub(super) fn opened(&self, id: u64, version: Version) -> bool {
-        match self.shard(id).write().get_mut(&id) {
+        match self.write(id).entries.get_mut(&id) {
             Some(entry) => std::mem::replace(&mut entry.version, version) == version,
             None => false,
         }
@@ -259,11 +272,11 @@ impl Nodes {
 
     /// The same node under each other name that it is known by.
     pub(super) fn other_names(&self, id: u64) -> Vec<Node> {
-        let shard = self.shard(id).read();
-        let Some(entry) = shard.get(&id) else {
+        let shard = self.read(id);
+        let Some(entry) = shard.entries.get(&id) else {
             return Vec::new();
         };
-        let aliases = entry.aliases.iter().flat_map(|aliases| aliases.iter());
+        let aliases = shard.aliases.get(&id).into_iter().flatten();
         aliases
             .map(|alias| entry.node.called(alias.clone()))
             .collect()
@@ -272,23 +285,21 @@ impl Nodes {
     /// Makes `node` what is known of `id`, if the kernel still knows that number. The names that
     /// it had before stay its other names.
     pub(super) fn update(&self, id: u64, node: Node) {
-        if let Some(entry) = self.shard(id).write().get_mut(&id) {
-            entry.rename(node);
-        }
+        self.write(id).rename(id, node);
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
+        let lengths = self.shards.iter().map(|shard| shard.read().entries.len());
+        lengths.sum()
     }
 
     /// Notes that a node was moved: its old name is gone. Returns what it was.
     pub(super) fn moved(&self, id: u64, old: (u64, &OsStr), node: Node) -> Option<Node> {
-        let mut shard = self.shard(id).write();
-        let entry = shard.get_mut(&id)?;
-        let was = entry.node.clone();
-        entry.rename(node);
-        if let Some(aliases) = &mut entry.aliases {
+        let mut shard = self.write(id);
+        let was = shard.entries.get(&id)?.node.clone();
+        shard.rename(id, node);
+        if let Some(aliases) = shard.aliases.get_mut(&id) {
             aliases.retain(|alias| (alias.parent, &*alias.name) != old);
         }
         Some(was)
@@ -297,7 +308,7 @@ impl Nodes {
     /// Calls with every node but the root.
     pub(super) fn each(&self, mut call: impl FnMut(u64, &Node)) {
         for shard in &self.shards {
-            for (id, entry) in shard.read().iter() {
+            for (id, entry) in &shard.read().entries {
                 if *id != ROOT {
                     call(*id, &entry.node);
                 }
@@ -311,7 +322,7 @@ impl Nodes {
         while !level.is_empty() {
             let mut next = HashSet::new();
             for shard in &self.shards {
-                for (id, entry) in shard.write().iter_mut() {
+                for (id, entry) in &mut shard.write().entries {
                     if level.contains(&entry.node.parent) && *id != ROOT {
                         call(*id, &mut entry.node);
                         if entry.node.directory {
@@ -335,7 +346,7 @@ impl Nodes {
                 .filter_map(|id| Some((*id, self.get(*id)?.role)))
                 .collect();
             for shard in &self.shards {
-                for (id, entry) in shard.write().iter_mut() {
+                for (id, entry) in &mut shard.write().entries {
                     if let Some(role) = roles.get(&entry.node.parent)
                         && *id != ROOT
                     {
@@ -357,26 +368,55 @@ impl Entry {
             node,
             version: Version::default(),
             lookups,
-            aliases: None,
         }
     }
+}
 
-    fn rename(&mut self, node: Node) {
-        let old = self.node.alias();
+/// Fewer nodes than this in a shard are not worth giving memory back for.
+const SHRINK_MIN: usize = 1024;
+
+impl Shard {
+    /// Makes `node` what is known of `id`, if that is known.
+    fn rename(&mut self, id: u64, node: Node) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let old = entry.node.alias();
         let new = node.alias();
-        let same_file = self.node.identity == node.identity && !node.directory;
-        self.node = node;
+        let same_file = entry.node.identity == node.identity && !node.directory;
+        entry.node = node;
         if !same_file {
-            self.aliases = None;
+            self.aliases.remove(&id);
             return;
         }
         if old == new {
             return;
         }
-        let aliases = self.aliases.get_or_insert_default();
+        let aliases = self.aliases.entry(id).or_default();
         aliases.retain(|alias| *alias != new && *alias != old);
         if aliases.len() < ALIASES_MAX {
             aliases.push(old);
         }
+    }
+
+    fn remove(&mut self, id: u64) {
+        self.entries.swap_remove(&id);
+        self.aliases.remove(&id);
+        // A walk over everything must not be paid for ever after.
+        let (length, capacity) = (self.entries.len(), self.entries.capacity());
+        if capacity > SHRINK_MIN && length < capacity / 4 {
+            self.entries.shrink_to(capacity / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_takes_little_memory() {
+        // With its part of the index, the number twice, and a name of a few dozen letters: 160 at most.
+        assert!(size_of::<Entry>() <= 72, "{}", size_of::<Entry>());
     }
 }

@@ -3,13 +3,13 @@
 //! A notice may wait for a lock in the kernel that a request holds which we have not answered yet.
 //! So notices are sent by a thread that answers no requests and holds no lock of ours.
 
-use std::ffi::OsStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crossbeam_channel::Sender;
 use fuser::{INodeNo, Notifier};
 
 use super::nodes::Node;
+use crate::view::name::Name;
 
 /// The way to the thread that sends notices; nothing is sent before there is one.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ enum Notice {
     /// The attributes of a node.
     Attributes(u64),
     /// What a name leads to.
-    Name(u64, Arc<OsStr>),
+    Name(u64, Name),
 }
 
 impl Notices {

@@ -1,6 +1,6 @@
 //! From a node to the directory and the name where it lies.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::Mount;
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
 use crate::view::internal::Holder;
+use crate::view::name::Name;
 use crate::view::{PRIMARY, Root, beneath};
 use crate::workspace::layout;
 
@@ -46,7 +47,7 @@ impl AsFd for Dir {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) dir: Dir,
-    pub(super) name: Arc<OsStr>,
+    pub(super) name: Name,
 }
 
 impl Mount {
@@ -59,7 +60,7 @@ impl Mount {
     pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
         let itself = |dir| Place {
             dir,
-            name: Arc::from(OsStr::new(".")),
+            name: Name::from(OsStr::new(".")),
         };
         match node.role {
             Role::Root => Ok(itself(self.primary_dir()?)),
@@ -268,9 +269,4 @@ impl Mount {
     pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
         self.view.location(place).ok_or(Errno::STALE)?.root()
     }
-}
-
-/// An owned name, for places where the kernel's is borrowed.
-pub(super) fn owned(name: &OsStr) -> Arc<OsStr> {
-    Arc::from(OsString::from(name))
 }

@@ -12,9 +12,10 @@ use super::alter::Target;
 use super::caller::Caller;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
-use super::place::{Dir, owned};
+use super::place::Dir;
 use crate::view::beneath;
 use crate::view::change::{Change, Verdict, judge};
+use crate::view::name::Name;
 use crate::workspace::layout;
 
 /// A name that may be taken away.
@@ -227,7 +228,7 @@ impl Mount {
         let node = Node {
             identity,
             parent: to.0,
-            name: owned(to.1),
+            name: Name::from(to.1),
             place: target.place,
             role,
             directory,

@@ -7,11 +7,11 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use super::name::Name;
 use super::{View, beneath};
 use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::{jobs, layout};
@@ -22,9 +22,9 @@ const INTERNAL_DIR: &str = "internal";
 #[derive(Debug, Clone)]
 pub struct Holder {
     /// The job's task.
-    pub task: Arc<OsStr>,
+    pub task: Name,
     /// The job's hash.
-    pub hash: Arc<OsStr>,
+    pub hash: Name,
     /// Whether it is `.experimaestro/` in the job, where older layouts have the lock, and not the
     /// job's own directory.
     pub nested: bool,

@@ -11,6 +11,7 @@
 //! - [`change`]: what may happen to something, given where it is served from
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
 //! - [`internal`]: where the internal files of a job live that a folder serves
+//! - [`name`]: a name, kept in as little memory as it needs
 //! - `walk`: whether a symlink that points out of the workspace leads to anything
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
 //! - [`beneath`]: opening names below a descriptor without ever leaving it
@@ -28,6 +29,7 @@ pub mod links;
 pub mod listing;
 pub mod location;
 pub mod materialize;
+pub mod name;
 pub mod resolve;
 mod tasks;
 mod walk;
