@@ -1,5 +1,6 @@
 //! What is done with open files.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
@@ -10,6 +11,10 @@ use super::handles::{File, Lock};
 use super::nodes::Version;
 use super::{Mount, sys};
 use crate::view::beneath;
+
+/// Files up to this size, in bytes, are read through the kernel's cache of this mount, which keeps what
+/// has not changed from one opening to the next.
+const LITTLE_MAX: u64 = 64 * 1024;
 
 /// An open file, as the kernel is told of it.
 #[derive(Debug)]
@@ -44,12 +49,11 @@ impl Mount {
         if writable {
             self.alterable(caller, id)?;
         }
-        let fd = match self.open_verified(id, flags) {
+        let (fd, stat) = match self.open_with_stat(id, flags) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
             Err(Errno::STALE) => self.reopen(id, flags)?,
             result => result?,
         };
-        let stat = beneath::stat_fd(&fd)?;
         let file = File {
             fd,
             node: id,
@@ -65,7 +69,9 @@ impl Mount {
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // The kernel writes with the rights of the daemon, which would leave set-id bits alone.
         let set_id = stat.stx_mode & 0o6000 != 0;
-        let direct = regular && !set_id && !file.only_lock;
+        // To let the kernel read a little file by itself takes longer than to read it.
+        let little = !file.writable && stat.stx_size <= LITTLE_MAX;
+        let direct = regular && !set_id && !file.only_lock && !little;
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         let (handle, file) = self.handles.add_file(file);
         Opened {
@@ -76,11 +82,13 @@ impl Mount {
         }
     }
 
-    fn reopen(&self, id: u64, flags: OFlags) -> Result<std::os::fd::OwnedFd> {
+    fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        self.on_open(id, |fd| {
+        let fd = self.on_open(id, |fd| {
             rustix::fs::open(sys::proc_path(fd), flags, rustix::fs::Mode::empty())
-        })
+        })?;
+        let stat = beneath::stat_fd(&fd)?;
+        Ok((fd, stat))
     }
 
     /// Reads up to the buffer's length; less only at the end of the file.

@@ -160,6 +160,11 @@ impl Mount {
     /// Opens a node, and makes sure that it is what was opened. `O_PATH` opens anything without
     /// touching it. A file with several names is found under any that is known.
     pub(super) fn open_verified(&self, id: u64, flags: OFlags) -> Result<OwnedFd> {
+        self.open_with_stat(id, flags).map(|(fd, _)| fd)
+    }
+
+    /// Like [`Mount::open_verified`], with the attributes that it had when it was opened.
+    pub(super) fn open_with_stat(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         self.under_any_name(id, |node| {
             let place = self.place_of(node)?;
             // Not blocking: what was a file may have become a pipe meanwhile.
@@ -174,8 +179,9 @@ impl Mount {
                     return Err(if is_it { error } else { Errno::STALE });
                 }
             };
-            if Identity::of(&beneath::stat_fd(&fd)?) == node.identity {
-                Ok(fd)
+            let stat = beneath::stat_fd(&fd)?;
+            if Identity::of(&stat) == node.identity {
+                Ok((fd, stat))
             } else {
                 Err(Errno::STALE)
             }

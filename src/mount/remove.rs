@@ -4,13 +4,14 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::Mount;
 use super::alter::Target;
 use super::caller::Caller;
 use super::identity::Identity;
+use super::lookup::Found;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::Dir;
 use crate::view::beneath;
@@ -23,6 +24,8 @@ use crate::workspace::layout;
 struct Removable {
     dir: Dir,
     place: u8,
+    /// What it is.
+    stat: Statx,
 }
 
 impl Mount {
@@ -74,8 +77,19 @@ impl Mount {
 
     /// Where a name lies that may be taken away.
     fn removable(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Removable> {
-        let node = self.node(parent)?;
         let found = self.find(parent, name)?;
+        self.removal(caller, parent, name, &found)
+    }
+
+    /// Where something lies that was found under a name which may be taken away.
+    fn removal(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        found: &Found,
+    ) -> Result<Removable> {
+        let node = self.node(parent)?;
         match node.role {
             Role::Root if name == layout::XPMFS => Err(Errno::NOENT),
             // What the view is the union of stays, as a mount point does.
@@ -94,6 +108,7 @@ impl Mount {
                         Ok(Removable {
                             dir: self.holding(parent, found.place)?,
                             place: found.place,
+                            stat: found.stat,
                         })
                     }
                     Verdict::Refuse(error) => Err(error),
@@ -125,17 +140,19 @@ impl Mount {
         if flags.contains(RenameFlags::WHITEOUT) {
             return Err(Errno::INVAL);
         }
-        let moved = self.find(parent, name)?;
-        let directory = beneath::is_dir(&moved.stat);
         let from = self.removable(caller, parent, name)?;
+        let directory = beneath::is_dir(&from.stat);
         let internal = match from.place {
             INTERNAL if flags.is_empty() => {
                 self.replaceable_internal(new_parent, new_name, directory)?
             }
             _ => None,
         };
-        let to = match internal {
-            Some(target) => target,
+        let (to, existing) = match internal {
+            Some(target) => {
+                let existing = beneath::stat(&target.dir, new_name).is_ok();
+                (target, existing)
+            }
             None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
         };
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
@@ -147,18 +164,19 @@ impl Mount {
         {
             return Err(Errno::ROFS);
         }
-        let replaced = match flags.is_empty() {
-            true => self.known(new_name, &to.dir),
-            false => None,
+        let replaced = match existing {
+            true if flags.is_empty() => self.known(new_name, &to.dir),
+            _ => None,
         };
         rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
         self.keep(replaced);
         self.forget_tasks(parent)?;
         self.forget_tasks(new_parent)?;
-        self.note_move((parent, name), (new_parent, new_name), &to);
+        let (old, new) = ((parent, name), (new_parent, new_name));
+        self.note_move(old, new, &to);
         if flags.contains(RenameFlags::EXCHANGE) {
             let back = Target::known(from.dir, from.place, self.node(parent)?.role);
-            self.note_move((new_parent, new_name), (parent, name), &back);
+            self.note_move(new, old, &back);
         }
         Ok(())
     }
@@ -179,7 +197,7 @@ impl Mount {
         }
     }
 
-    /// Where something may be renamed to; what stands there under that name may be replaced.
+    /// Where something may be renamed to, and whether something stands there, which may be replaced.
     fn replaceable(
         &self,
         caller: &Caller,
@@ -187,22 +205,22 @@ impl Mount {
         name: &OsStr,
         directory: bool,
         flags: RenameFlags,
-    ) -> Result<Target> {
+    ) -> Result<(Target, bool)> {
         let existing = match self.find(parent, name) {
             Ok(found) => found,
-            Err(Errno::NOENT) => return self.target(parent, name, directory),
+            Err(Errno::NOENT) => return Ok((self.target(parent, name, directory)?, false)),
             Err(error) => return Err(error),
         };
         if flags.contains(RenameFlags::NOREPLACE) {
             return Err(Errno::EXIST);
         }
         let occupied = beneath::is_dir(&existing.stat);
-        match self.removable(caller, parent, name) {
-            Ok(removable) => Ok(Target::known(
-                removable.dir,
-                removable.place,
-                self.node(parent)?.role,
-            )),
+        match self.removal(caller, parent, name, &existing) {
+            Ok(removable) => {
+                let role = self.node(parent)?.role;
+                let target = Target::known(removable.dir, removable.place, role);
+                Ok((target, true))
+            }
             // As the disk would say of a directory that is not empty.
             Err(Errno::ROFS) if occupied && !flags.contains(RenameFlags::EXCHANGE) => {
                 Err(if directory {

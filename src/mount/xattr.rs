@@ -26,6 +26,14 @@ impl Mount {
             return self.own_xattr(id, ours);
         }
         let mut value = Vec::with_capacity(SIZE_MAX);
+        // Of each file that is written to for the first time the kernel wants to know whether it has
+        // capabilities: that one is open.
+        if self.node(id)?.place == PRIMARY
+            && let Some(file) = self.handles.file_of(id)
+        {
+            rustix::fs::fgetxattr(&file.fd, name, rustix::buffer::spare_capacity(&mut value))?;
+            return Ok(value);
+        }
         self.on_object(id, |path| {
             rustix::fs::getxattr(path, name, rustix::buffer::spare_capacity(&mut value))
         })?;
