@@ -15,7 +15,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::{FOLDERS, Folders, ORDINARY, Workspace, assert_unchanged, is_mounted, run, snapshot};
+use fixture::{
+    FOLDERS, Folders, ORDINARY, Workspace, assert_unchanged, eventually, is_mounted, run, snapshot,
+};
 use plan::{Plan, assert_ran_at};
 use serde_json::Value;
 
@@ -189,6 +191,52 @@ fn archived_jobs_are_locked_also_those_that_may_only_be_read() {
     }
     ours.assert_unchanged();
     assert_unchanged(&theirs.0, &before);
+}
+
+#[test]
+fn what_may_not_be_read_of_a_folder_is_told_of_and_hides_nothing_else() {
+    const LOCKED: &str = "my.module.locked";
+    let workspace = Workspace::of_ordinary_user();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let hidden = workspace.finished("use", TASK, "hidden");
+    workspace.finished("use", TASK, "shown");
+    workspace.finished("primary", TASK, "own");
+    workspace.finished("use", LOCKED, "theirs");
+    workspace.finished("primary", LOCKED, "own");
+    let task = workspace.folder("use").join("jobs").join(LOCKED);
+    mode(&hidden, 0);
+    mode(&task, 0);
+    let at = workspace.mountpoint("mnt");
+    let mounted = workspace.mount_at(&at);
+    let listed = printed(&workspace, &at, "ls jobs/my.module.train jobs/*locked", &[]);
+    assert_eq!(
+        listed,
+        "jobs/my.module.locked:\nown\n\njobs/my.module.train:\nown\nshown\n"
+    );
+    let status = || run(workspace.xpmfs().args(["status", "-w", "test"]));
+    let said = status();
+    assert!(
+        said.contains("2 entries of it cannot be looked at") && said.contains("Permission denied"),
+        "{said}"
+    );
+    assert!(workspace.log().contains("cannot be looked at"));
+    mode(&hidden, 0o755);
+    mode(&task, 0o755);
+    let script = "ls jobs/my.module.train/hidden/model.bin jobs/my.module.locked/theirs/model.bin";
+    // The folder is asked again within a second.
+    eventually("they show", || {
+        shell(&workspace, &at, script, &[])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    });
+    printed(&workspace, &at, "ls -R jobs", &[]);
+    let said = status();
+    assert!(!said.contains("cannot be looked at"), "{said}");
+    mounted.unmount();
 }
 
 #[test]

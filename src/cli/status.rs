@@ -248,6 +248,21 @@ fn locations(text: &mut String, title: &str, places: &[Place]) {
         ]);
     }
     let _ = write!(text, "\n{title}\n{}", table::text(&table));
+    for place in places {
+        if let Some(hidden) = &place.hidden {
+            let _ = writeln!(
+                text,
+                "{}: {} of it cannot be looked at, so not shown: {} ({}). Ask its owner for the right to read it.",
+                place.path,
+                match hidden.count {
+                    1 => "one entry".to_owned(),
+                    count => format!("{count} entries"),
+                },
+                hidden.example.display(),
+                hidden.reason,
+            );
+        }
+    }
 }
 
 /// Bytes for a person, in powers of 1024.

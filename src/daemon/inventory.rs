@@ -13,6 +13,7 @@ use super::control::{Client, Identity};
 use super::deadline::within;
 use super::health::{self, Health};
 use super::mounts::{self, Mount};
+use crate::view::Hidden;
 
 /// One of our mounts.
 #[derive(Debug, Clone)]
@@ -104,6 +105,9 @@ pub struct Place {
     pub free: Option<u64>,
     /// Bytes in all, if known.
     pub total: Option<u64>,
+    /// What of it does not show since it cannot be looked at, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Hidden>,
 }
 
 /// Looks at directories, each given with its mode, all at once and no longer than [`health::PATIENCE`]. For workspaces that are not
@@ -134,6 +138,7 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
                 state,
                 free: space.map(|(free, _)| free),
                 total: space.map(|(_, total)| total),
+                hidden: None,
             }
         })
         .collect()

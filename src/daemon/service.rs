@@ -4,19 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use super::Service;
 use super::control::{self, ClientError};
 use super::inventory;
 use crate::mount;
-use crate::view::{Location, LocationStatus, Root, View};
-
-/// How long the disks have, all together, to tell their free space.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::view::{LocationStatus, Root, View};
 
 /// The primary's directory beneath an in-place mount of it, if there is one: its path then leads into that mount.
 ///
@@ -38,8 +31,6 @@ pub struct Workspace {
     view: Arc<View>,
     options: mount::Options,
     primary: Arc<Root>,
-    /// For each location, whether a question is still out that it has not answered.
-    asked: Vec<Arc<AtomicBool>>,
 }
 
 impl Workspace {
@@ -50,9 +41,7 @@ impl Workspace {
     /// The primary is not open.
     pub fn new(view: Arc<View>, options: mount::Options) -> io::Result<Workspace> {
         let primary = view.primary().root()?;
-        let asked = view.locations().iter().map(|_| Arc::default()).collect();
         Ok(Workspace {
-            asked,
             view,
             options,
             primary,
@@ -66,23 +55,8 @@ impl Service for Workspace {
     }
 
     fn status(&self) -> serde_json::Value {
-        let end = Instant::now() + PATIENCE;
-        let locations = self.view.locations();
-        let questions: Vec<_> = locations
-            .iter()
-            .zip(&self.asked)
-            .map(|(location, asked)| ask(location, asked))
-            .collect();
-        let answers: Vec<LocationStatus> = locations
-            .iter()
-            .zip(questions)
-            .map(|(location, question)| {
-                let left = end.saturating_duration_since(Instant::now());
-                question
-                    .and_then(|question| question.recv_timeout(left).ok())
-                    .unwrap_or_else(|| silent(location))
-            })
-            .collect();
+        let locations = self.view.locations().iter();
+        let answers: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
         serde_json::json!({ "locations": answers, "counts": self.options.census.take() })
     }
 
@@ -90,35 +64,5 @@ impl Service for Workspace {
         // Whoever asks for it is going to change it, or to look at what others change.
         self.options.exclusive.give_up();
         self.primary.fd()
-    }
-}
-
-/// Asks a location how it does, from a thread of its own; not again while it has not answered, so that no number of
-/// questions about a disk that hangs piles threads up.
-fn ask(location: &Arc<Location>, asked: &Arc<AtomicBool>) -> Option<Receiver<LocationStatus>> {
-    if asked.swap(true, Ordering::AcqRel) {
-        return None;
-    }
-    let (answer, question) = mpsc::sync_channel(1);
-    let (location, pending) = (location.clone(), asked.clone());
-    let spawned = thread::Builder::new().name("status".into()).spawn(move || {
-        let status = location.status();
-        pending.store(false, Ordering::Release);
-        // Nobody waits for it any more, if it took long.
-        let _ = answer.send(status);
-    });
-    if spawned.is_err() {
-        asked.store(false, Ordering::Release);
-    }
-    spawned.ok().map(|_| question)
-}
-
-fn silent(location: &Location) -> LocationStatus {
-    LocationStatus {
-        mode: location.role().to_string(),
-        path: location.path().to_owned(),
-        state: "does not answer".to_owned(),
-        free: None,
-        total: None,
     }
 }

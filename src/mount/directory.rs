@@ -111,16 +111,37 @@ impl Mount {
         let (sources, kind) = self.listing_of(id, &node)?;
         let sources = match kind {
             Kind::Plain => vec![Open::plain(self.open_listed(id)?, &node)],
-            _ => sources
-                .into_iter()
-                .map(Open::source)
-                .collect::<Result<_>>()?,
+            _ => self.open_sources(&node, sources)?,
         };
         Ok(Listing {
             sources,
             kind,
             node,
         })
+    }
+
+    /// Opens the directories of a union. A folder's that may not be listed is passed over: it must not
+    /// take the others' jobs with it.
+    fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<Open>> {
+        let mut opened = Vec::with_capacity(sources.len());
+        let union = matches!(node.role, Role::Jobs | Role::Task);
+        let task = (node.role == Role::Task).then_some(&*node.name);
+        for source in sources {
+            let location = source.location;
+            match Open::source(source) {
+                Ok(open) => {
+                    opened.push(open);
+                    if union {
+                        self.view.is_listed(location, task);
+                    }
+                }
+                Err(error) if union && location != PRIMARY => {
+                    self.view.cannot_be_listed(location, task, error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(opened)
     }
 
     /// A directory, open to be listed, and from then on to look for names in as well.

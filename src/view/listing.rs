@@ -63,7 +63,7 @@ impl View {
     ///
     /// What the primary gave, other than that it has none.
     pub fn jobs_sources(&self) -> Result<Vec<Source>> {
-        self.sources(Root::jobs)
+        self.sources(None, Root::jobs)
     }
 
     /// The directories that `jobs/<task>/` is the union of; none if no location has it.
@@ -73,7 +73,7 @@ impl View {
     /// What the primary gave, other than that it has none.
     pub fn task_sources(&self, task: &OsStr) -> Result<Vec<Source>> {
         let folders = jobs::is_job_entry(task);
-        let mut sources = self.sources(|root| root.task(task))?;
+        let mut sources = self.sources(Some(task), |root| root.task(task))?;
         sources.retain(|source| source.location == PRIMARY || folders);
         Ok(sources)
     }
@@ -88,7 +88,11 @@ impl View {
                 .any(|root| root.task(task).is_ok())
     }
 
-    fn sources(&self, open: impl Fn(&Root) -> Result<Arc<OwnedFd>>) -> Result<Vec<Source>> {
+    fn sources(
+        &self,
+        task: Option<&OsStr>,
+        open: impl Fn(&Root) -> Result<Arc<OwnedFd>>,
+    ) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(self.locations().len());
         for location in self.locations() {
             match location.root().and_then(|root| open(&root)) {
@@ -99,12 +103,29 @@ impl View {
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) if location.index() == PRIMARY => return Err(error),
                 Err(error) => {
-                    tracing::debug!(folder = %location.path().display(), %error,
-                        "passing over a folder that cannot be listed");
+                    self.cannot_be_listed(location.index(), task, error);
                 }
             }
         }
         Ok(sources)
+    }
+
+    /// Notes that a folder's part of `jobs/`, or of `jobs/<task>/`, is being listed.
+    pub fn is_listed(&self, location: u8, task: Option<&OsStr>) {
+        if let Some(folder) = self.location(location) {
+            let task = task.unwrap_or(OsStr::new(""));
+            folder.unreadable().clear(task, None);
+        }
+    }
+
+    /// Notes that a folder's part of `jobs/`, or of `jobs/<task>/`, cannot be listed, so that it does not show.
+    pub fn cannot_be_listed(&self, location: u8, task: Option<&OsStr>, error: Errno) {
+        if let Some(folder) = self.location(location)
+            && folder.root().is_ok()
+        {
+            let task = task.unwrap_or(OsStr::new(""));
+            folder.unreadable().note(folder.path(), task, None, error);
+        }
     }
 
     /// What the entry `name` of a source shows as in `jobs/`, if it does there; `earlier` are the

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::{Errno, Result};
 
+use super::unreadable::{Hidden, Unreadable};
 use super::{FolderSpec, PRIMARY, beneath, links, tasks};
 use crate::settings::Mode;
 
@@ -39,6 +40,7 @@ pub struct Location {
     path: PathBuf,
     state: RwLock<State>,
     space: RwLock<Option<Space>>,
+    unreadable: Unreadable,
 }
 
 /// How full the disk of a location was when it was last looked at, in bytes.
@@ -91,6 +93,8 @@ pub struct LocationStatus {
     pub free: Option<u64>,
     /// Bytes in all, if known.
     pub total: Option<u64>,
+    /// What of it does not show since it cannot be looked at, if anything.
+    pub hidden: Option<Hidden>,
 }
 
 impl Location {
@@ -108,6 +112,7 @@ impl Location {
             path: path.to_owned(),
             space: RwLock::new(space(&root)),
             state: RwLock::new(State::Open(Arc::new(root))),
+            unreadable: Unreadable::default(),
         })
     }
 
@@ -119,6 +124,7 @@ impl Location {
             path: spec.path.clone(),
             state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
             space: RwLock::default(),
+            unreadable: Unreadable::default(),
         }
     }
 
@@ -164,6 +170,18 @@ impl Location {
         }
     }
 
+    /// What of it cannot be looked at.
+    pub(super) fn unreadable(&self) -> &Unreadable {
+        &self.unreadable
+    }
+
+    /// Where its jobs are, for a person.
+    fn jobs_path(&self) -> PathBuf {
+        let known = self.root().ok();
+        let path = known.and_then(|root| root.jobs_paths().first().cloned());
+        path.unwrap_or_else(|| self.path.join("jobs"))
+    }
+
     /// Looks at the folder's path again, and opens what is there now if that is something else.
     /// Never called for the primary, whose path may lead into the mount. Waits for the folder's
     /// file system, however long that takes.
@@ -201,6 +219,7 @@ impl Location {
             State::Open(root) => space(root),
             State::Closed(_) => None,
         };
+        self.unreadable.forget();
         *self.state.write() = now;
     }
 
@@ -218,6 +237,7 @@ impl Location {
             },
             free: space.map(|space| space.free),
             total: space.map(|space| space.total),
+            hidden: self.unreadable.hidden(&self.jobs_path()),
         }
     }
 }

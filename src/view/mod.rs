@@ -14,6 +14,7 @@
 //! - [`name`]: a name, kept in as little memory as it needs
 //! - `walk`: whether a symlink that points out of the workspace leads to anything
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
+//! - `unreadable`: what of a folder cannot be looked at, so that it does not show
 //! - [`beneath`]: opening names below a descriptor without ever leaving it
 //!
 //! `mount` calls this room, and so do the commands; it calls `workspace` and `settings` only.
@@ -32,6 +33,7 @@ pub mod materialize;
 pub mod name;
 pub mod resolve;
 mod tasks;
+mod unreadable;
 mod walk;
 
 use std::os::fd::OwnedFd;
@@ -42,6 +44,7 @@ use std::time::Duration;
 pub use change::{Change, Verdict};
 pub use location::{Location, LocationStatus, Root};
 pub use resolve::Served;
+pub use unreadable::Hidden;
 
 use crate::settings::Mode;
 

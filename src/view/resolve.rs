@@ -103,11 +103,16 @@ impl View {
             .iter()
             .take_while(|folder| folder.index() <= last)
             .find_map(|folder| match self.ask_folder(folder, task, hash) {
-                Ok(Candidate::Serves(served)) => Some(served),
-                Ok(Candidate::Nothing | Candidate::Dangling(_)) => None,
+                Ok(candidate) => {
+                    folder.unreadable().clear(task, Some(hash));
+                    match candidate {
+                        Candidate::Serves(served) => Some(served),
+                        Candidate::Nothing | Candidate::Dangling(_) => None,
+                    }
+                }
                 Err(error) => {
-                    tracing::debug!(folder = %folder.path().display(), ?task, ?hash, %error,
-                        "passing over a folder that cannot be asked for a job");
+                    let unreadable = folder.unreadable();
+                    unreadable.note(folder.path(), task, Some(hash), error);
                     None
                 }
             })
