@@ -77,6 +77,12 @@ impl Directories {
         drop(evicted);
     }
 
+    /// Closes what is kept of a directory; it is opened again when it is needed.
+    pub(super) fn let_go(&self, id: u64) {
+        let kept = self.shard(id).lock().entries.remove(&id);
+        drop(kept);
+    }
+
     /// The kernel has forgotten a directory.
     pub(super) fn forget(&self, id: u64) {
         let kept = self.shard(id).lock().entries.remove(&id);

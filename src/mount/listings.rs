@@ -56,6 +56,12 @@ impl Listings {
         self.positions.lock().entry(node).or_default().clone()
     }
 
+    /// Closes a listing that is kept; it is opened again when it is gone on with.
+    pub(super) fn let_go(&self, node: u64) {
+        let listing = self.kept.lock().listings.remove(&node);
+        drop(listing);
+    }
+
     /// The kernel has forgotten a directory.
     pub(super) fn forget(&self, node: u64) {
         let listing = self.kept.lock().listings.remove(&node);

@@ -85,11 +85,11 @@ pub struct Mount {
     options: Options,
     nodes: Arc<nodes::Nodes>,
     devices: identity::Devices,
-    directories: descriptors::Directories,
+    directories: Arc<descriptors::Directories>,
     handles: Arc<handles::Handles>,
     backings: backing::Backings,
     contended: contended::Contended,
-    listings: listings::Listings,
+    listings: Arc<listings::Listings>,
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
 }
@@ -104,14 +104,41 @@ impl Mount {
             options,
             nodes: Arc::new(nodes::Nodes::new(identity)),
             devices: identity::Devices::new(identity),
-            directories: descriptors::Directories::default(),
+            directories: Arc::default(),
             handles: Arc::default(),
             backings: backing::Backings::default(),
             contended: contended::Contended::default(),
-            listings: listings::Listings::default(),
+            listings: Arc::default(),
             locks: locks::Waiter::default(),
             notices: Arc::default(),
         })
+    }
+}
+
+impl Mount {
+    /// Closes what is kept open of a folder, whose file system could not be unmounted otherwise, and makes the kernel
+    /// look its jobs up anew.
+    fn letting_go(&self) -> impl Fn(u8) + Send + Sync + 'static {
+        let (nodes, directories) = (self.nodes.clone(), self.directories.clone());
+        let (listings, notices) = (self.listings.clone(), self.notices.clone());
+        move |folder| {
+            let mut kept = Vec::new();
+            nodes.each(|id, node| {
+                if node.role == nodes::Role::Job && node.place == folder {
+                    // With it, the kernel forgets what is below.
+                    notices.forget(id, node);
+                }
+                // Unions are kept open in every location, whichever their own is.
+                let union = matches!(node.role, nodes::Role::Jobs | nodes::Role::Task);
+                if node.directory && (node.place == folder || union) {
+                    kept.push(id);
+                }
+            });
+            for id in kept {
+                directories.let_go(id);
+                listings.let_go(id);
+            }
+        }
     }
 }
 
@@ -128,6 +155,7 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     // The kernel itself keeps other users out unless `allow_other` is given.
     let mount = Mount::new(view, options)?;
     let notices = mount.notices.clone();
+    mount.view.on_change(mount.letting_go());
     mount.options.exclusive.on_loss({
         let (nodes, notices) = (mount.nodes.clone(), notices.clone());
         move || nodes.each(|id, node| notices.forget(id, node))

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -33,7 +33,6 @@ impl std::fmt::Display for Role {
 }
 
 /// One directory that jobs are served from.
-#[derive(Debug)]
 pub struct Location {
     index: u8,
     role: Role,
@@ -41,7 +40,11 @@ pub struct Location {
     state: RwLock<State>,
     space: RwLock<Option<Space>>,
     unreadable: Unreadable,
+    on_change: OnceLock<OnChange>,
 }
+
+/// What to do when a folder has gone or is another directory than before; given its number.
+pub type OnChange = Arc<dyn Fn(u8) + Send + Sync>;
 
 /// How full the disk of a location was when it was last looked at, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +100,16 @@ pub struct LocationStatus {
     pub hidden: Option<Hidden>,
 }
 
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Location")
+            .field("role", &self.role)
+            .field("path", &self.path)
+            .field("state", &*self.state.read())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Location {
     /// Opens the primary by its path.
     pub(super) fn primary(path: &Path) -> Result<Location> {
@@ -113,6 +126,7 @@ impl Location {
             space: RwLock::new(space(&root)),
             state: RwLock::new(State::Open(Arc::new(root))),
             unreadable: Unreadable::default(),
+            on_change: OnceLock::new(),
         })
     }
 
@@ -125,7 +139,14 @@ impl Location {
             state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
             space: RwLock::default(),
             unreadable: Unreadable::default(),
+            on_change: OnceLock::new(),
         }
+    }
+
+    /// What to do when the directory that is open now has gone; only the first one counts.
+    pub(super) fn on_change(&self, on_change: OnChange) {
+        // A view is mounted once.
+        let _ = self.on_change.set(on_change);
     }
 
     /// Its number in the view: 0 is the primary.
@@ -221,6 +242,11 @@ impl Location {
         };
         self.unreadable.forget();
         *self.state.write() = now;
+        if let State::Open(_) = was
+            && let Some(on_change) = self.on_change.get()
+        {
+            on_change(self.index);
+        }
     }
 
     /// How it does, as far as is known: this waits for no file system.

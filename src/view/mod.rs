@@ -155,6 +155,15 @@ impl View {
         }
     }
 
+    /// What to do when a folder's directory has gone or been replaced, given the folder's number: nothing that
+    /// was found in it is there any more.
+    pub fn on_change(&self, on_change: impl Fn(u8) + Send + Sync + 'static) {
+        let on_change: location::OnChange = Arc::new(on_change);
+        for folder in self.folders() {
+            folder.on_change(on_change.clone());
+        }
+    }
+
     /// The workspace's id; empty for a bare directory.
     pub fn workspace(&self) -> &str {
         &self.workspace

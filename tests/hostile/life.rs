@@ -179,3 +179,67 @@ fn a_primary_that_is_removed_gives_errors_and_no_more() {
     assert!(!workspace.log().contains("panic"), "{}", workspace.log());
     assert_eq!(snapshot(&workspace.folder("backup")), before);
 }
+
+/// A disk of its own, in a file, mounted on a folder.
+struct Disk<'a> {
+    image: std::path::PathBuf,
+    folder: &'a Path,
+}
+
+impl Disk<'_> {
+    fn new(image: std::path::PathBuf, folder: &Path) -> Disk<'_> {
+        fixture::run(Command::new("truncate").args(["-s", "32M"]).arg(&image));
+        fixture::run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        let disk = Disk { image, folder };
+        disk.mount();
+        disk
+    }
+
+    fn mount(&self) {
+        let mut mount = Command::new("mount");
+        fixture::run(mount.args(["-o", "loop"]).arg(&self.image).arg(self.folder));
+    }
+
+    /// Whether the file is still a disk.
+    fn is_in_use(&self) -> bool {
+        let mut losetup = Command::new("losetup");
+        !fixture::run(losetup.arg("-j").arg(&self.image)).is_empty()
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.folder).status();
+    }
+}
+
+#[test]
+fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs as root");
+        eprintln!("SKIPPED: needs root, to mount a disk");
+        return;
+    }
+    let workspace = Workspace::new();
+    let folder = workspace.folder("backup");
+    let disk = Disk::new(workspace.top().join("disk"), &folder);
+    workspace.finished("backup", TASK, "archived");
+    workspace.finished("primary", TASK, "own");
+    let mounted = workspace.mount_in_place();
+    let tasks = mounted.path().join("jobs").join(TASK);
+    let model = tasks.join("archived/model.bin");
+    for round in 0..2 {
+        eventually("the job shows", || model.exists());
+        assert_eq!(names(&tasks), ["archived", "own"]);
+        names(&tasks.join("archived"));
+        fs::read(&model).unwrap();
+        fs::write(tasks.join("archived/train.lock"), "").unwrap();
+        fixture::run(Command::new("umount").arg("-l").arg(&folder));
+        eventually("the disk is let go", || !disk.is_in_use());
+        eventually("the job is gone", || names(&tasks) == ["own"]);
+        if round == 0 {
+            disk.mount();
+        }
+    }
+    mounted.unmount();
+}
