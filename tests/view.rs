@@ -72,6 +72,10 @@ impl Disk {
     }
 
     fn view_with(&self, folders: &[(Mode, &str)]) -> View {
+        self.open(folders).unwrap()
+    }
+
+    fn open(&self, folders: &[(Mode, &str)]) -> Result<View, xpmfs::view::Error> {
         let folder = |(mode, location): &(Mode, &str)| FolderSpec {
             mode: *mode,
             path: self.path(location),
@@ -82,7 +86,7 @@ impl Disk {
             folders: folders.iter().map(folder).collect(),
             mountpoint: None,
         };
-        View::open(spec, None).unwrap()
+        View::open(spec, None)
     }
 }
 
@@ -356,4 +360,28 @@ fn symlinks_below_the_primary_lead_into_a_mount_that_is_elsewhere() {
     assert_eq!(elsewhere.shown_target(OsStr::new("/etc/passwd")), None);
     let in_place = view(&disk.path("primary"));
     assert_eq!(in_place.shown_target(below.as_os_str()), None);
+}
+
+#[test]
+fn what_is_in_the_way_of_xpmfs_own_files_is_named() {
+    let disk = Disk::new();
+    let refused = |way: &str| {
+        let said = disk.open(&[]).unwrap_err().to_string();
+        assert!(
+            said.contains(&disk.path("primary").join(way).display().to_string()),
+            "{said}"
+        );
+        assert!(said.contains("out of the way"), "{said}");
+    };
+    let own = disk.path("primary").join(".xpmfs");
+    fs::write(&own, "").unwrap();
+    refused(".xpmfs");
+    fs::remove_file(&own).unwrap();
+    symlink(disk.path("use"), &own).unwrap();
+    refused(".xpmfs");
+    fs::remove_file(&own).unwrap();
+    fs::create_dir(&own).unwrap();
+    disk.open(&[]).unwrap();
+    fs::write(own.join("internal"), "").unwrap();
+    refused(".xpmfs/internal");
 }

@@ -7,16 +7,18 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::name::Name;
-use super::{View, beneath};
+use super::{Location, View, beneath};
 use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::{jobs, layout};
 
 const INTERNAL_DIR: &str = "internal";
+const INTERNAL_PATH: &str = ".xpmfs/internal";
 
 /// A directory of a job that can have internal files in it.
 #[derive(Debug, Clone)]
@@ -72,6 +74,24 @@ impl Holder {
         .into_iter()
         .chain(nested)
     }
+}
+
+/// What there is in the primary in place of one of our own directories, by its name there; a symlink counts, too, since
+/// it is never followed.
+pub(super) fn in_the_way(primary: &Location) -> Option<&'static Path> {
+    let root = primary.root().ok()?;
+    let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0).ok()?;
+    for (name, path) in [
+        (layout::XPMFS, layout::XPMFS),
+        (INTERNAL_DIR, INTERNAL_PATH),
+    ] {
+        match beneath::open_dir(&dir, OsStr::new(name)) {
+            Ok(next) => dir = next,
+            Err(Errno::NOTDIR) => return Some(Path::new(path)),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 impl View {

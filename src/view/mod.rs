@@ -84,6 +84,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Something else is where xpmfs keeps its own files.
+    #[error(
+        "{} is not a directory: xpmfs keeps its own files there; move it out of the way", path.display()
+    )]
+    InTheWay {
+        /// What is in the way.
+        path: PathBuf,
+    },
     /// More folders than a location number can tell apart.
     #[error(
         "{count} folders are too many: at most {} can be attached",
@@ -134,6 +142,11 @@ impl View {
             path: spec.primary.clone(),
             source: source.into(),
         })?;
+        if let Some(name) = internal::in_the_way(&first) {
+            return Err(Error::InTheWay {
+                path: spec.primary.join(name),
+            });
+        }
         let mut locations = vec![Arc::new(first)];
         for (index, folder) in (1..).zip(&spec.folders) {
             locations.push(Arc::new(Location::folder(index, folder)));
