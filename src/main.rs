@@ -13,14 +13,14 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::FAILURE;
+            return ExitCode::from(cli::WRONG_USAGE);
         }
     };
     match cli::run(&cli) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("xpmfs: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("xpmfs: {}", cli::sentence(&error));
+            cli::status_of(&error)
         }
     }
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::daemon::options::OptionError;
 use crate::daemon::{health, log};
 use crate::settings::Selection;
 
@@ -89,6 +90,39 @@ impl Select {
     }
 }
 
+/// The exit status of a command line that is not understood.
+pub const WRONG_USAGE: u8 = 2;
+
+/// An error and its causes in one line. Many of our errors say their cause themselves; that is not said again.
+#[must_use]
+pub fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
+
+/// The exit status of a command that failed.
+#[must_use]
+pub fn status_of(error: &anyhow::Error) -> ExitCode {
+    if error.is::<OptionError>() || error.is::<Usage>() {
+        ExitCode::from(WRONG_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A command line that is not understood, where the parser has not seen it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -140,5 +174,25 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }),
         Command::Settings(command) => settings::run(command, &cli.global),
         Command::Workspaces(command) => workspaces::run(command, &cli.global),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::from_raw_os_error(13);
+        let said = crate::settings::Error::Read {
+            path: "/s".into(),
+            source: cause(),
+        };
+        let text = sentence(&said.into());
+        assert_eq!(text.matches("Permission denied").count(), 1, "{text}");
+        let error = Err::<(), _>(cause()).context("cannot write /x");
+        let text = sentence(&error.unwrap_err());
+        assert_eq!(text, "cannot write /x: Permission denied (os error 13)");
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::{Global, Select, mount_helper};
+use super::{Global, Select, mount_helper, sentence};
 use crate::daemon::attach::{Attachment, prepare};
 use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::log::{self, Destination};
@@ -102,8 +102,9 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
         Err(error) => {
             // It goes to the log; the person hears it from who waits.
             log::leave_stderr();
-            tracing::error!(target: "xpmfs::daemon", "{error:#}");
-            other.failed(&format!("{error:#}"));
+            let sentence = sentence(&error);
+            tracing::error!(target: "xpmfs::daemon", "{sentence}");
+            other.failed(&sentence);
             ExitCode::FAILURE
         }
     })

@@ -318,10 +318,12 @@ impl Checker<'_> {
             let Some(Ok(expanded)) = written else {
                 continue;
             };
-            let mode = folder
-                .get("mode")
-                .and_then(|mode| coerce::string(&mode.value));
-            let mode = mode.and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Use);
+            let mode = match folder.get("mode") {
+                None => Some(Mode::Use),
+                Some(mode) => coerce::string(&mode.value).and_then(|text| Mode::meant(&text)),
+            };
+            // What is wrong with it has been said; what follows from it need not be.
+            let Some(mode) = mode else { continue };
             folders.push(Folder::new(mode, expanded));
             at.push(path.at);
         }

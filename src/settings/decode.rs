@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use super::coerce;
 use super::decode_xpmfs;
 use super::document::{Node, Position, Value};
-use super::error::nearest;
 use super::expect::{Decoder, Expected, Schema, THE_FILE};
 use super::model::{Carbon, Folder, History, Mode, Server, Settings, Ssh, Workspace};
 use super::path;
@@ -233,7 +232,7 @@ impl Decoder<'_> {
             Some(Ok(mode)) => return mode,
             Some(Err(_)) => {
                 let text = text.unwrap_or_default();
-                let meant = nearest(&text, Mode::ALL.map(Mode::name));
+                let meant = Mode::meant(&text);
                 self.error(
                     node.at,
                     format!("`{text}` is not a mode"),

@@ -12,7 +12,7 @@ use super::document::Position;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read the settings {}: {source}", path.display())]
+    #[error("cannot read the settings {}: {source}; {}", path.display(), advice(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -41,6 +41,20 @@ pub enum Error {
     /// The folders of a workspace contradict each other or the primary.
     #[error("{0}")]
     Folders(String),
+}
+
+/// What to do about a file that cannot be read.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            "create it with `workspaces:`, and for each an `id` and a `path`, or give another file"
+        }
+        io::ErrorKind::InvalidData => "save it as UTF-8",
+        io::ErrorKind::PermissionDenied => {
+            "make it readable for this user, or give another one with --settings"
+        }
+        _ => "see whether its disk is mounted, or give another one with --settings",
+    }
 }
 
 /// The first mistake, and how to see the others.

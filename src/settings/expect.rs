@@ -9,6 +9,8 @@ use super::error::{Finding, nearest};
 
 /// Reads a tree, and says everything that is wrong with it.
 pub(super) struct Decoder<'e> {
+    /// The file, in which values are looked up as they are written.
+    text: &'e str,
     pub(super) environment: &'e Environment,
     pub(super) findings: Vec<Finding>,
 }
@@ -34,8 +36,9 @@ pub(super) struct Expected {
 }
 
 impl<'e> Decoder<'e> {
-    pub(super) fn new(environment: &'e Environment) -> Decoder<'e> {
+    pub(super) fn new(text: &'e str, environment: &'e Environment) -> Decoder<'e> {
         Decoder {
+            text,
             environment,
             findings: Vec::new(),
         }
@@ -119,9 +122,15 @@ impl<'e> Decoder<'e> {
         read: fn(&Value) -> Option<T>,
         expected: Expected,
     ) -> Option<T> {
-        if node.get(key).is_none() {
+        let Some(value) = node.get(key) else {
             let message = format!("{} needs the key `{key}`", schema.what);
             self.error(node.at, message, format!("add `{key}: …`"));
+            return None;
+        };
+        if matches!(value.value, Value::Null) {
+            let message = format!("`{key}` must be {}, and this is nothing", expected.kind);
+            let advice = format!("write for example `{key}: {}`", expected.example);
+            self.error(value.at, message, advice);
             return None;
         }
         self.value(node, key, read, expected)
@@ -166,20 +175,40 @@ impl<'e> Decoder<'e> {
             written(&node.value)
         );
         let advice = match &node.value {
-            // 0664 is octal, and so 436.
             Value::Int(digits) if key == "lock_mode" => {
-                format!(
-                    "put it in quotes: `lock_mode: \"{:04o}\"`",
-                    digits.parse::<u64>().unwrap_or(0o664)
-                )
+                let mode = self.octal(node.at, digits);
+                format!("put it in quotes: `lock_mode: \"{mode}\"`")
             }
             Value::Null => "write a value, or remove the line to have the default".to_owned(),
             Value::Int(_) | Value::Float(_) | Value::Bool(_) | Value::Date if expected.text => {
-                format!("put it in quotes: `{key}: \"…\"`")
+                let written = self.word_at(node.at).unwrap_or("…");
+                format!("put it in quotes: `{key}: \"{written}\"`")
             }
             _ => format!("write for example `{key}: {}`", expected.example),
         };
         self.error(node.at, message, advice);
+    }
+
+    /// The mode of which `digits` is the value: 664 and 0664 (which YAML takes for 436) are both meant to be 0664.
+    fn octal(&self, at: Position, digits: &str) -> String {
+        let written = self.word_at(at).unwrap_or_default();
+        if written.bytes().all(|b| matches!(b, b'0'..=b'7')) && !written.is_empty() {
+            return format!("{written:0>4}");
+        }
+        let value = digits.parse().ok().filter(|mode| *mode <= 0o7777_u64);
+        format!("{:04o}", value.unwrap_or(0o664))
+    }
+
+    /// The number or word that stands somewhere, as it is written.
+    fn word_at(&self, at: Position) -> Option<&'e str> {
+        let line = self.text.lines().nth(at.line.checked_sub(1)?)?;
+        let start = line.char_indices().nth(at.column.checked_sub(1)?)?.0;
+        let word = line
+            .get(start..)?
+            .split([' ', '\t', ',', ']', '}', '#'])
+            .next()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-' | ':');
+        (!word.is_empty() && word.chars().all(plain)).then_some(word)
     }
 
     /// A list (or a set, as pydantic lets pass); says so if it is none, and leaves out what cannot be read.

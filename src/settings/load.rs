@@ -85,7 +85,14 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Error> {
         Err(error) if absent(&error) => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
-    fs::read_to_string(path).map(Some).map_err(failed)
+    let bytes = fs::read(path).map_err(failed)?;
+    String::from_utf8(bytes).map(Some).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(valid);
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        let message = format!("line {line} is not UTF-8 text");
+        failed(io::Error::new(io::ErrorKind::InvalidData, message))
+    })
 }
 
 fn absent(error: &io::Error) -> bool {
@@ -130,7 +137,7 @@ pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Readi
         }
     };
     let unset = interpolate(&mut document.root, environment);
-    let mut decoder = Decoder::new(environment);
+    let mut decoder = Decoder::new(text, environment);
     let settings = decoder.settings(&document.root, file);
     let mut findings = decoder.findings;
     findings.sort();

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use super::error::nearest;
 use super::xpmfs::{self, Patterns};
 
 /// Everything that a settings file says.
@@ -214,6 +215,12 @@ impl Mode {
             Mode::Backup => "backup",
             Mode::Move => "move",
         }
+    }
+
+    /// The mode that a text is, or is probably meant to be.
+    pub(super) fn meant(text: &str) -> Option<Mode> {
+        let name = nearest(text, Mode::ALL.map(Mode::name))?;
+        name.parse().ok()
     }
 }
 

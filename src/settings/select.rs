@@ -111,10 +111,7 @@ impl Settings {
                     format!("there is no workspace `{id}`: {}", self.no_workspaces())
                 }
                 Some(near) => {
-                    format!(
-                        "there is no workspace `{id}` in {file}; did you mean `{near}`? It has {}",
-                        ids.join(", ")
-                    )
+                    format!("there is no workspace `{id}` in {file}; did you mean `{near}`?")
                 }
                 None => format!(
                     "there is no workspace `{id}` in {file}; it has {}",

@@ -197,9 +197,35 @@ fn wrong_types_are_found_with_what_to_write() {
             19,
             Error,
             "`id` must be a string, and this is the integer `1`",
-            "quotes",
+            "`id: \"1\"`",
         )],
     );
+    // As it is written, and not as YAML reads it.
+    expect(
+        "workspaces: [{id: 007, path: /tmp}]",
+        &[(1, 19, Error, "the integer `7`", "`id: \"007\"`")],
+    );
+    expect(
+        "workspaces: [{id: a, path: null}]",
+        &[(
+            1,
+            28,
+            Error,
+            "`path` must be a path, and this is nothing",
+            "`path: /path/to/directory`",
+        )],
+    );
+    for (written, advice) in [
+        ("664 # shared", "lock_mode: \"0664\""),
+        ("0600", "lock_mode: \"0600\""),
+        ("0x1b4", "lock_mode: \"0664\""),
+        ("89", "lock_mode: \"0131\""),
+    ] {
+        expect(
+            &workspace(&format!("lock_mode: {written}")),
+            &[(4, 16, Error, "`lock_mode` must be a string", advice)],
+        );
+    }
     expect(
         &workspace("lock_mode: 0664"),
         &[(
@@ -259,6 +285,27 @@ fn wrong_types_are_found_with_what_to_write() {
     expect(
         &workspace("folders:\n  - {path: ~/a, mode: }"),
         &[(5, 25, Error, "`mode` is nothing", "the mode is `use`")],
+    );
+    // The folders are not compared by a mode that nobody meant.
+    for wrong in ["bakup", "whatever", "null"] {
+        let lines = format!(
+            "folders:\n  - {{path: ~/a, mode: {wrong}}}\n  - {{path: ~/b, mode: backup}}\n  - {{path: ~/b, mode: backup}}"
+        );
+        expect(
+            &workspace(&lines),
+            &[
+                (5, 27, Error, "", "mode"),
+                (7, 16, Warning, "is there twice", ""),
+            ],
+        );
+    }
+    let twice = "folders:\n  - {path: ~/a, mode: bakup}\n  - {path: ~/a, mode: backup}";
+    expect(
+        &workspace(twice),
+        &[
+            (5, 27, Error, "`bakup` is not a mode", "`mode: backup`"),
+            (6, 16, Warning, "is there twice", ""),
+        ],
     );
     expect(
         "xpmfs: {settle: soon, bandwidth: -1, release: {keep_free: 200%}, exclude: ['[']}",

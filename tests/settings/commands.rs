@@ -79,9 +79,22 @@ fn check_of_no_file_is_an_error_that_names_it() {
     let (status, out, err) = run(&home, &["settings", "check"]);
     assert_eq!((status, out.as_str()), (1, ""));
     assert!(
-        err.contains("~/.config/experimaestro/settings.yaml: there is no such file"),
+        err.contains("~/.config/experimaestro/settings.yaml: there is no such file; create it"),
         "{err}"
     );
+    assert_eq!(err.matches("no such file").count(), 1, "{err}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_with_its_line_once() {
+    let home = Home::new();
+    fs::write(home.file(), b"env: {}\nserver: {}\n\xff\n").unwrap();
+    for command in [&["settings", "check"][..], &["workspaces", "list"]] {
+        let (status, out, err) = run(&home, command);
+        assert_eq!((status, out.as_str()), (1, ""));
+        assert!(err.contains("line 3 is not UTF-8"), "{err}");
+        assert_eq!(err.matches("UTF-8 text").count(), 1, "{err}");
+    }
 }
 
 #[test]
