@@ -4,13 +4,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use xpmfs::cli::{self, Cli, mount_helper};
+use xpmfs::cli::mount_helper::{self, Asked};
+use xpmfs::cli::{self, Cli};
 
 fn main() -> ExitCode {
     let cli = match mount_helper::arguments(std::env::args_os()) {
-        Ok(Some(arguments)) => Cli::parse_from(arguments),
-        // mount(8) asks for a rehearsal (`-f`), and there is nothing to rehearse.
-        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Asked::Run(arguments)) => Cli::parse_from(arguments),
+        // There is nothing to rehearse.
+        Ok(Asked::Rehearse) => return ExitCode::SUCCESS,
+        Ok(Asked::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(cli::WRONG_USAGE);

@@ -34,34 +34,47 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// What the options are called that every command takes.
+const GENERAL: &str = "General options";
+/// What the options are called that choose a workspace.
+const WHICH: &str = "Which workspace";
+
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Settings file [default: ~/.config/experimaestro/settings.yaml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL, display_order = 101)]
     pub settings: Option<PathBuf>,
     /// Print listings as JSON
-    #[arg(long, global = true)]
+    #[arg(long, display_order = 102)]
     pub json: bool,
     /// Say more on standard error (twice: still more)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GENERAL, display_order = 103)]
     pub verbose: u8,
     /// Say only what went wrong
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GENERAL, display_order = 104)]
     pub quiet: bool,
+}
+
+/// The options of a listing.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Listing {
+    /// Print JSON
+    #[arg(long, display_order = 41)]
+    json: bool,
 }
 
 /// Which workspace a command is about.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Select {
-    /// Workspace, by its id in the settings
-    #[arg(short, long, value_name = "ID")]
+    /// The one with this id in the settings
+    #[arg(short, long, value_name = "ID", help_heading = WHICH, display_order = 51)]
     pub workspace: Option<String>,
-    /// Workspace, by its directory (or another directory for the one of --workspace)
-    #[arg(long, value_name = "PATH")]
+    /// The one in this directory, with or without settings; with --workspace, that one at another path
+    #[arg(long, value_name = "PATH", help_heading = WHICH, display_order = 52)]
     pub workdir: Option<PathBuf>,
-    /// Workspace, by the experiment id that its triggers match
-    #[arg(short = 'x', long, value_name = "ID")]
+    /// The one with a trigger that matches this experiment's id [default: the first of the settings]
+    #[arg(short = 'x', long, value_name = "ID", help_heading = WHICH, display_order = 53)]
     pub experiment: Option<String>,
 }
 
@@ -134,9 +147,15 @@ pub enum Command {
     Umount(umount::Arguments),
     /// Shows what is mounted, and how mounts and folders do
     Status(status::Arguments),
+    /// Shows the workspaces of the settings file
+    #[command(subcommand)]
+    Workspaces(workspaces::Command),
+    /// Finds mistakes in the settings file, or says where it is
+    #[command(subcommand)]
+    Settings(settings::Command),
     /// Prints a shell's completions, to be sourced or put where the shell looks for them
     Completions(completions::Arguments),
-    /// Prints the manual page
+    /// Prints the manual page, or writes all of them
     Man(man::Arguments),
     /// Asks a mount whether it answers (for `mount`, which must not wait for it itself)
     #[command(hide = true)]
@@ -144,12 +163,18 @@ pub enum Command {
         /// The mount point
         path: PathBuf,
     },
-    /// Finds mistakes in the settings file, or says where it is
-    #[command(subcommand)]
-    Settings(settings::Command),
-    /// Shows the workspaces of the settings file
-    #[command(subcommand)]
-    Workspaces(workspaces::Command),
+}
+
+impl Command {
+    /// The listing that it prints, if it does.
+    fn listing(&self) -> Option<&Listing> {
+        match self {
+            Self::Status(arguments) => Some(&arguments.listing),
+            Self::Settings(command) => Some(command.listing()),
+            Self::Workspaces(workspaces::Command::List { listing }) => Some(listing),
+            _ => None,
+        }
+    }
 }
 
 /// Runs one command.
@@ -158,22 +183,32 @@ pub enum Command {
 ///
 /// What the command could not do, with the path and the operation.
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let listing = cli.command.listing();
+    if cli.global.json && listing.is_none() {
+        let message =
+            "--json is for listings: status, settings check, settings path, workspaces list";
+        return Err(Usage(message.to_owned()).into());
+    }
+    let global = &Global {
+        json: cli.global.json || listing.is_some_and(|listing| listing.json),
+        ..cli.global.clone()
+    };
     if !matches!(cli.command, Command::Mount(_)) {
-        log::init(&log::Destination::Terminal, cli.global.verbosity())?;
+        log::init(&log::Destination::Terminal, global.verbosity())?;
     }
     match &cli.command {
-        Command::Mount(arguments) => mount::run(arguments, &cli.global),
-        Command::Umount(arguments) => umount::run(arguments, &cli.global),
-        Command::Status(arguments) => status::run(arguments, &cli.global),
+        Command::Mount(arguments) => mount::run(arguments, global),
+        Command::Umount(arguments) => umount::run(arguments, global),
+        Command::Status(arguments) => status::run(arguments, global),
         Command::Completions(arguments) => completions::run(arguments),
-        Command::Man(arguments) => man::run(arguments),
+        Command::Man(arguments) => man::run(arguments, global),
         Command::Probe { path } => Ok(if health::answers(path) {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         }),
-        Command::Settings(command) => settings::run(command, &cli.global),
-        Command::Workspaces(command) => workspaces::run(command, &cli.global),
+        Command::Settings(command) => settings::run(command, global),
+        Command::Workspaces(command) => workspaces::run(command, global),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `xpmfs mount`.
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, ExitCode};
@@ -21,6 +22,7 @@ use crate::daemon::service::{self, Workspace as Service};
 use crate::mount;
 use crate::settings::{Folder, Settings, Workspace, validate_folders};
 use crate::view::{FolderSpec, View, ViewSpec};
+use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
 
 /// How often folders are looked at, whether they have appeared or gone.
 const WATCH: Duration = Duration::from_secs(1);
@@ -33,21 +35,21 @@ pub struct Arguments {
     /// Which workspace.
     #[command(flatten)]
     select: Select,
-    /// Stay in the foreground
-    #[arg(short, long)]
-    foreground: bool,
     /// Attach one more folder: use:PATH, backup:PATH or move:PATH
     #[arg(long = "folder", value_name = "MODE:PATH", value_parser = OsStringValueParser::new().try_map(|text| options::folder(&text)))]
     folders: Vec<Folder>,
+    /// Let nothing be written through the mount
+    #[arg(long)]
+    read_only: bool,
     /// Mount options, with commas between them: ro, noexec, noatime, allow_other, … and workspace=ID, settings=FILE, folder=MODE:PATH, log=FILE, no_archive
-    #[arg(short, value_name = "OPTIONS")]
+    #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<OsString>,
     /// Archive nothing
     #[arg(long)]
     no_archive: bool,
-    /// Let nothing be written through the mount
-    #[arg(long)]
-    read_only: bool,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    foreground: bool,
     /// Append the log to this file [default: the journal, or ~/.local/state/xpmfs/]
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -83,7 +85,8 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         plan.serve(Caller::Foreground)?;
     } else {
         log::init(&Destination::Terminal, global.verbosity())?;
-        plan.launch()?;
+        let plan = plan.launch()?;
+        tell(&plan, global);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -153,9 +156,12 @@ impl Plan {
         };
         let log = arguments.log.as_ref().or(options.log.as_ref());
         let log = match log {
-            Some(file) => Destination::File(
-                absolute(file).with_context(|| format!("cannot use {}", file.display()))?,
-            ),
+            Some(file) => {
+                let file =
+                    absolute(file).with_context(|| format!("cannot use {}", file.display()))?;
+                check_log(&file)?;
+                Destination::File(file)
+            }
             None if arguments.foreground => Destination::Stderr,
             None => Destination::of_background(&name_of(&workspace).to_string_lossy()),
         };
@@ -171,19 +177,14 @@ impl Plan {
     /// Checks the mount point, and clears a dead mount away. Before anything else looks at the workspace's directory:
     /// in place, a dead mount is in the way of everything.
     fn prepare(&mut self) -> anyhow::Result<()> {
+        check_workspace(&self.workspace)?;
         let primary = &self.workspace.path;
-        if self.attachment.mountpoint == *primary && !is_mount_or_directory(primary) {
-            bail!(
-                "the workspace's directory {} does not exist: create it, or correct the path in the settings",
-                primary.display()
-            );
-        }
         self.attachment.mountpoint = prepare(&self.attachment.mountpoint, Some(primary))?;
         Ok(())
     }
 
     /// Starts the daemon, which is this program with the same arguments, and waits until the mount answers.
-    fn launch(mut self) -> anyhow::Result<()> {
+    fn launch(mut self) -> anyhow::Result<Self> {
         self.prepare()?;
         let own = |arguments: Vec<OsString>| {
             let mut command = Command::new("/proc/self/exe");
@@ -197,7 +198,7 @@ impl Plan {
             probe: own(vec!["probe".into(), "--".into(), mountpoint.into()]),
         };
         launch(launched, mountpoint, &self.log.to_string())?;
-        Ok(())
+        Ok(self)
     }
 
     /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
@@ -222,6 +223,7 @@ impl Plan {
         };
         let alone = self.attachment.mountpoint == primary && service::is_alone(&primary);
         let view = Arc::new(View::open(spec, beneath)?);
+        hint(&view, &primary);
         let exclusive = match view.primary().root() {
             Ok(root) if alone => mount::Exclusive::claim(root.fd()),
             _ => mount::Exclusive::default(),
@@ -276,10 +278,75 @@ fn name_of(workspace: &Workspace) -> OsString {
     }
 }
 
-/// Also when a dead mount is there, which can be told nothing of.
-fn is_mount_or_directory(path: &Path) -> bool {
-    match std::fs::metadata(path) {
-        Ok(_) => true,
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+/// Whether the workspace is a directory. A dead mount may be there too, which can be told nothing of.
+fn check_workspace(workspace: &Workspace) -> anyhow::Result<()> {
+    let path = workspace.path.display();
+    let written = Path::new(&workspace.raw_path);
+    let home = if written.starts_with("~") {
+        " (`~` is the home of the user who mounts)"
+    } else {
+        ""
+    };
+    match std::fs::metadata(&workspace.path) {
+        Ok(metadata) if !metadata.is_dir() => {
+            bail!("the workspace {path} is not a directory: correct the path")
+        }
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            bail!("the workspace {path} lies below a file, not below a directory: correct the path")
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!(
+                "the workspace's directory {path} does not exist: create it, or correct the path{home}"
+            )
+        }
+        _ => Ok(()),
     }
+}
+
+/// A directory that nothing of a workspace is in may be a new workspace, or the wrong directory.
+fn hint(view: &View, primary: &Path) {
+    let Ok(root) = view.primary().root() else {
+        return;
+    };
+    if let Ok(Recognition::Neither) = recognise(root.fd()) {
+        tracing::warn!(
+            "{} is no experimaestro workspace yet (no {MARKER}, `{JOBS}` or `{EXPERIMENTS}` is in it): if it is not to become one, see whether the path is right",
+            primary.display()
+        );
+    }
+}
+
+/// The file's directory has to be there: one that is mistyped should not come to be.
+fn check_log(file: &Path) -> anyhow::Result<()> {
+    match file.parent() {
+        Some(directory) if !directory.is_dir() => bail!(
+            "the log file {} cannot be written, as there is no directory {}: create it with `mkdir -p`, or give another --log",
+            file.display(),
+            directory.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Tells a person at a terminal what is mounted now; mount(8) says nothing, either.
+fn tell(plan: &Plan, global: &Global) {
+    if global.quiet || mount_helper::has_called() || !std::io::stderr().is_terminal() {
+        return;
+    }
+    let mountpoint = plan.attachment.mountpoint.display();
+    let place = if plan.attachment.mountpoint == plan.workspace.path {
+        format!("in place at {mountpoint}")
+    } else {
+        format!("at {mountpoint}")
+    };
+    let folders = match plan.folders.len() {
+        0 => String::new(),
+        1 => ", with 1 folder,".to_owned(),
+        count => format!(", with {count} folders,"),
+    };
+    let name = match plan.workspace.id.as_str() {
+        "" => "the workspace",
+        id => id,
+    };
+    eprintln!("xpmfs: {name}{folders} is mounted {place}; `xpmfs umount {mountpoint}` unmounts it");
 }

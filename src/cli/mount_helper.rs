@@ -11,31 +11,70 @@ const NAMES: [&str; 2] = ["mount.fuse.xpmfs", "mount.xpmfs"];
 /// Sources that name no workspace: it is in the options then.
 const NO_SOURCE: [&str; 3] = ["none", "xpmfs", "-"];
 
-/// The program's arguments as `xpmfs` takes them: mount(8)'s are translated to those of `xpmfs mount`, others stay.
+/// How it is used.
+const USAGE: &str = "Usage: mount.fuse.xpmfs SOURCE MOUNTPOINT [-sfnvhV] [-o OPTIONS] [-t TYPE]";
+
+/// What the arguments mean.
+const HELP: &str = "
+Mounts an experimaestro workspace for mount(8): mount -t fuse.xpmfs SOURCE MOUNTPOINT -o OPTIONS
+
+SOURCE is a workspace's id in the settings, or its absolute path.
+
+  -o OPTIONS  mount options, with commas between them; also workspace=ID, settings=FILE, folder=MODE:PATH, log=FILE
+  -s          leave out options that are not known, and warn of them
+  -f          do nothing, as a rehearsal
+  -n          write no /etc/mtab; there is none anyway
+  -v          say more
+  -t TYPE     the type, which is always fuse.xpmfs
+  -h, -V      this help; the version
+
+See xpmfs-mount(1), or `xpmfs mount --help`.
+";
+
+/// What the program was asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To run with these arguments, which `xpmfs` takes.
+    Run(Vec<OsString>),
+    /// To do nothing: mount(8)'s rehearsal (`-f`).
+    Rehearse,
+    /// To print this.
+    Print(String),
+}
+
+/// What the program is asked to do: mount(8)'s arguments are translated to those of `xpmfs mount`, others stay.
 ///
-/// The source is a workspace's id, or the absolute path of one. `None` for a rehearsal (`-f`).
+/// The source is a workspace's id, or the absolute path of one.
 ///
 /// # Errors
 ///
 /// What is not understood, with the usage.
-pub fn arguments(
-    given: impl IntoIterator<Item = OsString>,
-) -> Result<Option<Vec<OsString>>, String> {
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
     let mut given = given.into_iter();
     let program = given.next().unwrap_or_else(|| "xpmfs".into());
-    let name = Path::new(&program).file_name().unwrap_or_default();
-    if !NAMES.iter().any(|known| name == *known) {
-        return Ok(Some(std::iter::once(program).chain(given).collect()));
+    if !is_ours(&program) {
+        return Ok(Asked::Run(std::iter::once(program).chain(given).collect()));
     }
     translate(given).map_err(|why| {
-        format!(
-            "{}: {why}\nUsage: {0} SOURCE MOUNTPOINT [-sfnv] [-o OPTIONS] [-t TYPE]; SOURCE is a workspace's id or its absolute path",
-            name.to_string_lossy()
-        )
+        let name = Path::new(&program).file_name().unwrap_or_default();
+        format!("{}: {why}\n{USAGE}", name.to_string_lossy())
     })
 }
 
-fn translate(given: impl Iterator<Item = OsString>) -> Result<Option<Vec<OsString>>, String> {
+/// Whether mount(8) has called this process.
+#[must_use]
+pub(super) fn has_called() -> bool {
+    std::env::args_os()
+        .next()
+        .is_some_and(|program| is_ours(&program))
+}
+
+fn is_ours(program: &OsStr) -> bool {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    NAMES.iter().any(|known| name == *known)
+}
+
+fn translate(given: impl Iterator<Item = OsString>) -> Result<Asked, String> {
     let mut given = given;
     let mut places = Vec::new();
     let mut translated: Vec<OsString> = vec!["xpmfs".into(), "mount".into()];
@@ -49,10 +88,14 @@ fn translate(given: impl Iterator<Item = OsString>) -> Result<Option<Vec<OsStrin
                 return Err("mount namespaces (-N) are not supported: use nsenter(1)".into());
             }
             Some("--in-background") => translated.push(argument),
+            Some("--help") => return Ok(Asked::Print(format!("{USAGE}\n{HELP}"))),
+            Some("--version") => return Ok(Asked::Print(version())),
             Some(flags) if flags.starts_with('-') && flags.len() > 1 => {
                 for flag in flags.chars().skip(1) {
                     match flag {
-                        'f' => return Ok(None),
+                        'f' => return Ok(Asked::Rehearse),
+                        'h' => return Ok(Asked::Print(format!("{USAGE}\n{HELP}"))),
+                        'V' => return Ok(Asked::Print(version())),
                         's' => translated.push("--sloppy".into()),
                         'v' => translated.push("--verbose".into()),
                         // No /etc/mtab is written anyway.
@@ -78,15 +121,21 @@ fn translate(given: impl Iterator<Item = OsString>) -> Result<Option<Vec<OsStrin
         translated.extend(["-o".into(), option]);
     }
     translated.extend(["--".into(), mountpoint]);
-    Ok(Some(translated))
+    Ok(Asked::Run(translated))
+}
+
+fn version() -> String {
+    format!("mount.fuse.xpmfs {}\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// How this process starts itself again: the arguments after the program's name, as `xpmfs` takes them.
 #[must_use]
 pub(super) fn own_arguments() -> Vec<OsString> {
     // They were understood once already.
-    let given = arguments(std::env::args_os()).ok().flatten();
-    given.unwrap_or_default().into_iter().skip(1).collect()
+    match arguments(std::env::args_os()) {
+        Ok(Asked::Run(arguments)) => arguments.into_iter().skip(1).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Puts `flag` among arguments, where it is not taken for a path.
@@ -103,13 +152,13 @@ pub(super) fn with_flag(mut arguments: Vec<OsString>, flag: &str) -> Vec<OsStrin
 mod tests {
     use super::*;
 
-    fn read(given: &[&str]) -> Result<Option<Vec<OsString>>, String> {
+    fn read(given: &[&str]) -> Result<Asked, String> {
         arguments(given.iter().map(OsString::from))
     }
 
     fn expect(given: &[&str], translated: &[&str]) {
         let translated: Vec<OsString> = translated.iter().map(OsString::from).collect();
-        assert_eq!(read(given), Ok(Some(translated)));
+        assert_eq!(read(given), Ok(Asked::Run(translated)));
     }
 
     #[test]
@@ -170,7 +219,10 @@ mod tests {
 
     #[test]
     fn a_rehearsal_does_nothing_and_nonsense_is_refused() {
-        assert_eq!(read(&["mount.xpmfs", "nlp", "/m", "-f"]), Ok(None));
+        assert_eq!(
+            read(&["mount.xpmfs", "nlp", "/m", "-f"]),
+            Ok(Asked::Rehearse)
+        );
         for wrong in [
             &["nlp"][..],
             &["nlp", "/m", "/n"],
@@ -181,6 +233,20 @@ mod tests {
                 .chain(wrong.iter().copied())
                 .collect();
             assert!(read(&given).unwrap_err().contains("Usage"));
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_printed_without_anything_else() {
+        for (option, words) in [
+            ("-h", "SOURCE is a workspace's id"),
+            ("--help", "-o OPTIONS"),
+            ("-V", env!("CARGO_PKG_VERSION")),
+        ] {
+            match read(&["mount.fuse.xpmfs", option]) {
+                Ok(Asked::Print(text)) => assert!(text.contains(words), "{text}"),
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde_json::json;
 
-use super::Global;
+use super::{Global, Listing};
 use crate::settings::{self, Environment, Finding, Severity};
 
 /// What to do with the settings file.
@@ -18,9 +19,26 @@ pub enum Command {
     Check {
         /// File to check, in place of the settings file
         file: Option<PathBuf>,
+        /// How it is printed.
+        #[command(flatten)]
+        listing: Listing,
     },
     /// Prints the path of the settings file
-    Path,
+    ///
+    /// Exit status: 1 if there is no such file.
+    Path {
+        /// How it is printed.
+        #[command(flatten)]
+        listing: Listing,
+    },
+}
+
+impl Command {
+    pub(super) fn listing(&self) -> &Listing {
+        match self {
+            Self::Check { listing, .. } | Self::Path { listing } => listing,
+        }
+    }
 }
 
 /// Runs the command.
@@ -35,14 +53,22 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
         None => settings::default_path(&environment),
     };
     match command {
-        Command::Check { file } => check(&path(file.as_ref())?, global, &environment),
-        Command::Path => show(&path(None)?),
+        Command::Check { file, .. } => check(&path(file.as_ref())?, global, &environment),
+        Command::Path { .. } => show(&path(None)?, global),
     }
 }
 
-fn show(path: &Path) -> anyhow::Result<ExitCode> {
-    writeln!(std::io::stdout(), "{}", path.display())?;
-    if path.is_file() {
+fn show(path: &Path, global: &Global) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let exists = path.is_file();
+    if global.json {
+        let told = json!({"path": path.to_string_lossy(), "exists": exists});
+        serde_json::to_writer_pretty(&mut out, &told)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{}", path.display())?;
+    }
+    if exists {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!(

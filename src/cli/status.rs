@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Global, Select, table};
+use super::{Global, Listing, Select, table};
 use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Only the mount here
     #[arg(conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
+    /// How it is printed.
+    #[command(flatten)]
+    pub(super) listing: Listing,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
@@ -42,6 +45,8 @@ struct MountStatus {
     primary: Option<String>,
     /// `ok`, `dead`, `does not answer`, `of another user`
     state: &'static str,
+    /// Who mounted it, if that is somebody else.
+    user: Option<String>,
     advice: Option<String>,
     pid: Option<i32>,
     /// RFC 3339.
@@ -119,6 +124,7 @@ impl MountStatus {
             service,
         } = mounted;
         let place = mount.mountpoint.display();
+        let user = mount.other_owner();
         let (state, pid, advice) = match health {
             Health::Serving { pid } => ("ok", *pid, None),
             Health::Dead => (
@@ -135,8 +141,20 @@ impl MountStatus {
                     "see its log; `xpmfs umount --lazy {place}` detaches it"
                 )),
             ),
-            Health::Foreign => ("of another user", None, None),
+            Health::Foreign => (
+                "of another user",
+                None,
+                user.as_ref().map(|user| format!(
+                    "{user} mounted it for nobody else: {user} can mount it with `-o allow_other`; {user} and root see more with `xpmfs status`"
+                )),
+            ),
         };
+        // It was asked, and has not told: it tells its own user and root alone.
+        let advice = advice.or_else(|| {
+            user.as_ref().filter(|_| identity.is_none()).map(|user| {
+                format!("{user} mounted it: {user} and root see its folders with `xpmfs status`")
+            })
+        });
         let identity = identity.as_ref();
         let since = identity.and_then(|identity| jiff::Timestamp::from_second(identity.since).ok());
         let locations = service
@@ -153,6 +171,7 @@ impl MountStatus {
                 }),
             primary: identity.map(|identity| identity.primary.to_string_lossy().into_owned()),
             state,
+            user,
             advice,
             pid,
             since: since.map(|since| since.to_string()),
@@ -262,7 +281,22 @@ fn locations(text: &mut String, title: &str, places: &[Place]) {
                 hidden.reason,
             );
         }
+        if let Some(advice) = advice(place) {
+            let _ = writeln!(text, "{}: {advice}", place.path);
+        }
     }
+}
+
+/// What to do about a directory that is not as it should be.
+fn advice(place: &Place) -> Option<&'static str> {
+    Some(match place.state.as_str() {
+        "ok" => return None,
+        "missing" if place.mode == "primary" => "create it, or correct the path",
+        "missing" => "see whether its disk is mounted, or correct the path",
+        "not a directory" => "correct the path",
+        "not permitted" => "see to its permissions, and to those of the directories above",
+        _ => "see whether its disk and its file server are there",
+    })
 }
 
 /// Bytes for a person, in powers of 1024.

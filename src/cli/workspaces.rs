@@ -7,14 +7,18 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Global, Select, table};
+use super::{Global, Listing, Select, table};
 use crate::settings::{Folder, Mode, Selection, Settings, Workspace};
 
 /// What to do with workspaces.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Lists them in the order of the settings; -v tells of folders and triggers, and what exists
-    List,
+    List {
+        /// How they are printed.
+        #[command(flatten)]
+        listing: Listing,
+    },
 }
 
 /// Runs the command.
@@ -26,7 +30,7 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(global.settings.as_deref())?;
     let mut out = std::io::stdout().lock();
     match command {
-        Command::List if global.json => {
+        Command::List { .. } if global.json => {
             let listed: Vec<Value> = settings
                 .workspaces
                 .iter()
@@ -35,7 +39,7 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
             serde_json::to_writer_pretty(&mut out, &listed)?;
             writeln!(out)?;
         }
-        Command::List if settings.workspaces.is_empty() => {
+        Command::List { .. } if settings.workspaces.is_empty() => {
             let file = settings.file.display();
             let why = if settings.file.is_file() {
                 "has no workspaces"
@@ -44,8 +48,8 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
             };
             eprintln!("xpmfs: {file} {why}; add one: `workspaces:` with an `id` and a `path`");
         }
-        Command::List if global.verbose > 0 => write!(out, "{}", in_full(&settings))?,
-        Command::List => write!(out, "{}", in_short(&settings))?,
+        Command::List { .. } if global.verbose > 0 => write!(out, "{}", in_full(&settings))?,
+        Command::List { .. } => write!(out, "{}", in_short(&settings))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,7 +81,7 @@ fn in_short(settings: &Settings) -> String {
 
 /// A line for each workspace, folder and trigger.
 fn in_full(settings: &Settings) -> String {
-    let mut table = table::plain(&["ID", "", "", ""]);
+    let mut table = table::plain(&["ID", "KEY", "VALUE", "STATE"]);
     let missing = |path: &Path| if path.is_dir() { "" } else { "missing" };
     for workspace in &settings.workspaces {
         let state = if workspace.is_remote() {

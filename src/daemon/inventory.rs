@@ -14,6 +14,7 @@ use super::deadline::within;
 use super::health::{self, Health};
 use super::mounts::{self, Mount};
 use crate::view::Hidden;
+use crate::view::location::why_not;
 
 /// One of our mounts.
 #[derive(Debug, Clone)]
@@ -128,9 +129,8 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
             let answer = asked.join().ok().flatten();
             let (state, space) = match answer {
                 Some(Ok(space)) => ("ok".to_owned(), Some(space)),
-                Some(Err(Errno::NOENT)) => ("missing".to_owned(), None),
-                Some(Err(errno)) => (io::Error::from(errno).to_string(), None),
-                None => ("does not answer".to_owned(), None),
+                Some(Err(errno)) => (why_not(errno), None),
+                None => (why_not(Errno::TIMEDOUT), None),
             };
             Place {
                 mode,

@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
+
 /// The file system type that our mounts have.
 pub const FS_TYPE: &str = "fuse.xpmfs";
 
@@ -82,6 +84,17 @@ impl Mount {
             .split(',')
             .find_map(|option| option.strip_prefix("user_id="))
             .and_then(|uid| uid.parse().ok())
+    }
+
+    /// The name of that user, or the number if it has none, if it is neither this process's nor unknown.
+    #[must_use]
+    pub fn other_owner(&self) -> Option<String> {
+        let owner = self.owner()?;
+        if owner == rustix::process::geteuid().as_raw() {
+            return None;
+        }
+        let user = User::from_uid(Uid::from_raw(owner)).ok().flatten();
+        Some(user.map_or_else(|| owner.to_string(), |user| user.name))
     }
 }
 

@@ -46,6 +46,7 @@ pub use environment::Environment;
 pub use error::{Error, Finding, Severity};
 pub use load::default_path;
 pub use model::{Carbon, Folder, History, Mode, Server, Settings, Ssh, Workspace};
+pub(crate) use path::expand_user;
 pub use placement::validate_folders;
 pub use select::Selection;
 pub use trigger::Trigger;

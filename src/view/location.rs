@@ -231,6 +231,10 @@ impl Location {
             (_, State::Open(_)) => {
                 tracing::info!(folder = %self.path.display(), "folder is there");
             }
+            // Before it was looked at: whoever mounts has warned of it.
+            (State::Closed(Errno::TIMEDOUT), State::Closed(error)) => {
+                tracing::debug!(folder = %self.path.display(), %error, "folder is not there");
+            }
             (_, State::Closed(error)) if changed => {
                 tracing::warn!(folder = %self.path.display(), %error, "folder is not there");
             }
@@ -257,14 +261,24 @@ impl Location {
             path: self.path.clone(),
             state: match self.root() {
                 Ok(_) => "ok".to_owned(),
-                Err(Errno::NOENT) => "missing".to_owned(),
-                Err(Errno::TIMEDOUT) => "does not answer".to_owned(),
-                Err(error) => std::io::Error::from(error).to_string(),
+                Err(error) => why_not(error),
             },
             free: space.map(|space| space.free),
             total: space.map(|space| space.total),
             hidden: self.unreadable.hidden(&self.jobs_path()),
         }
+    }
+}
+
+/// What is the matter with a directory that cannot be opened, in a word or two where there are some.
+#[must_use]
+pub fn why_not(error: Errno) -> String {
+    match error {
+        Errno::NOENT => "missing".to_owned(),
+        Errno::NOTDIR => "not a directory".to_owned(),
+        Errno::ACCESS | Errno::PERM => "not permitted".to_owned(),
+        Errno::TIMEDOUT => "does not answer".to_owned(),
+        error => std::io::Error::from(error).to_string(),
     }
 }
 
@@ -302,7 +316,8 @@ pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
     }
     for folder in folders {
         if let Err(Errno::TIMEDOUT) = folder.root() {
-            tracing::warn!(folder = %folder.path.display(), "folder does not answer");
+            // Whoever mounts has warned of it.
+            tracing::info!(folder = %folder.path.display(), "folder does not answer");
         }
     }
 }

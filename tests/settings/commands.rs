@@ -113,6 +113,15 @@ fn path_prints_where_the_file_is_or_would_be() {
         run(&home, &["--settings", "a-file", "settings", "path"]).1,
         "a-file\n"
     );
+    for arguments in [
+        &["settings", "path", "--json"][..],
+        &["--json", "settings", "path"],
+    ] {
+        let (status, out, _) = run(&home, arguments);
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(status, 0);
+        assert_eq!(told, json!({"path": file.trim_end(), "exists": true}));
+    }
 }
 
 #[test]
@@ -147,7 +156,7 @@ fn workspaces_are_listed_in_short_in_full_and_as_json() {
     assert_eq!(
         lines,
         [
-            vec!["ID"],
+            vec!["ID", "KEY", "VALUE", "STATE"],
             vec!["nlp", "path", "~/real"],
             vec!["use", "~/gone-too", "missing"],
             vec!["backup", "~/work"],

@@ -83,6 +83,14 @@ pub enum AttachError {
         /// Who serves it, if known.
         pid: Option<i32>,
     },
+    /// Mounted already, by somebody else.
+    #[error("{} already has an xpmfs mount of the user {user}, which only {user} and root may take away: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours)", .mountpoint.display())]
+    AnotherUsers {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Whose it is.
+        user: String,
+    },
     /// Mounted already, but without an answer.
     #[error("{} has an xpmfs mount that does not answer{}: detach it with `xpmfs umount --lazy {}`, and look at its log", .mountpoint.display(), process(.pid), .mountpoint.display())]
     Silent {

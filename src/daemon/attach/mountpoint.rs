@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{AttachError, How, detach};
 use crate::daemon::health::{self, Health};
-use crate::daemon::mounts;
+use crate::daemon::mounts::{self, Mount};
 
 /// How many symlinks one after the other are followed, as the kernel's `MAXSYMLINKS`.
 const MOST_SYMLINKS: usize = 40;
@@ -60,6 +60,15 @@ pub fn prepare(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, Att
                     fs_type: mount.fs_type,
                 });
             }
+            Health::Serving { .. } | Health::Foreign | Health::Silent { .. }
+                if mount.is_xpmfs()
+                    && let Some(user) = another(&mount) =>
+            {
+                return Err(AttachError::AnotherUsers {
+                    mountpoint: path,
+                    user,
+                });
+            }
             Health::Serving { pid } if mount.is_xpmfs() => {
                 return Err(AttachError::AlreadyMounted {
                     mountpoint: path,
@@ -83,6 +92,13 @@ pub fn prepare(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, Att
     }
     check_directory(&path, primary)?;
     Ok(path)
+}
+
+/// Whose the mount is, if this user cannot take it away.
+fn another(mount: &Mount) -> Option<String> {
+    mount
+        .other_owner()
+        .filter(|_| !rustix::process::geteuid().is_root())
 }
 
 fn clear(path: &Path) -> Result<(), AttachError> {

@@ -1,10 +1,12 @@
-//! The options of `-o`, as mount(8) has them.
+//! The options of `-o`, as mount(8) has them: reading them; [`known`] says which there are.
+
+pub mod known;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::settings::Folder;
+use crate::settings::{Environment, Folder, expand_user};
 
 /// What `-o` asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,13 +43,13 @@ pub struct MountOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// No such option.
-    #[error("unknown mount option `{option}`{}", nearest(.option))]
+    #[error("unknown mount option `{option}`: {}", known::meant(.option))]
     Unknown {
         /// What was given.
         option: String,
     },
-    /// Known, but not to be had.
-    #[error("the mount option `{option}` is not supported: {advice}")]
+    /// Known elsewhere, but not to be had here.
+    #[error("there is no mount option `{option}` here: {advice}")]
     Unsupported {
         /// What was given.
         option: String,
@@ -64,48 +66,6 @@ pub enum OptionError {
     },
 }
 
-/// All options, for the nearest one to what was mistyped.
-const KNOWN: [&str; 32] = [
-    "ro",
-    "rw",
-    "dev",
-    "nodev",
-    "suid",
-    "nosuid",
-    "exec",
-    "noexec",
-    "atime",
-    "noatime",
-    "relatime",
-    "allow_other",
-    "default_permissions",
-    "fsname",
-    "subtype",
-    "workspace",
-    "settings",
-    "folder",
-    "log",
-    "no_archive",
-    "auto",
-    "noauto",
-    "user",
-    "users",
-    "nouser",
-    "owner",
-    "group",
-    "_netdev",
-    "nofail",
-    "defaults",
-    "comment",
-    "nousers",
-];
-
-/// What is for mount(8), fstab and systemd, and nothing to us.
-const IGNORED: [&str; 13] = [
-    "auto", "noauto", "user", "users", "nouser", "nousers", "owner", "group", "_netdev", "nofail",
-    "defaults", "relatime", "comment",
-];
-
 impl MountOptions {
     /// Reads one `-o`: options with commas between them; a backslash takes the next byte as it is. Later options
     /// override earlier ones.
@@ -120,16 +80,18 @@ impl MountOptions {
             .try_for_each(|option| self.set(option))
     }
 
-    /// Reads one `-o` and leaves out what is unknown (mount(8)'s `-s`). Gives what was left out.
+    /// Reads one `-o` and leaves out what we do not have (mount(8)'s `-s`). Gives what was left out.
     ///
     /// # Errors
     ///
-    /// A known option with a wrong value, or one that is not supported.
+    /// An option of ours with a wrong value.
     pub fn add_sloppily(&mut self, text: &OsStr) -> Result<Vec<String>, OptionError> {
         let mut left_out = Vec::new();
         for option in split(text).iter().filter(|option| !option.is_empty()) {
             match self.set(option) {
-                Err(OptionError::Unknown { option }) => left_out.push(option),
+                Err(OptionError::Unknown { option } | OptionError::Unsupported { option, .. }) => {
+                    left_out.push(option);
+                }
                 set => set?,
             }
         }
@@ -159,12 +121,6 @@ impl MountOptions {
             "allow_other" => self.allow_other = true,
             "default_permissions" => self.default_permissions = true,
             "no_archive" => self.no_archive = true,
-            "allow_root" => {
-                return Err(OptionError::Unsupported {
-                    option: shown,
-                    advice: "use `allow_other`, which lets root in among the others, or leave it out",
-                });
-            }
             "subtype" if value.is_some_and(|value| value != b"xpmfs") => {
                 return Err(OptionError::Value {
                     option: shown,
@@ -175,8 +131,16 @@ impl MountOptions {
             "fsname" | "workspace" | "settings" | "folder" | "log" => {
                 self.set_value(&shown, value)?;
             }
-            ignored if IGNORED.contains(&ignored) || ignored.starts_with("x-") => {}
-            _ => return Err(OptionError::Unknown { option: shown }),
+            name if known::is_ignored(name) => {}
+            name => {
+                return Err(match known::advice(name) {
+                    Some(advice) => OptionError::Unsupported {
+                        option: shown,
+                        advice,
+                    },
+                    None => OptionError::Unknown { option: shown },
+                });
+            }
         }
         Ok(())
     }
@@ -192,12 +156,17 @@ impl MountOptions {
         match name {
             "fsname" => self.source = Some(value),
             "workspace" => self.workspace = Some(text),
-            "settings" => self.settings = Some(value.into()),
-            "log" => self.log = Some(value.into()),
+            "settings" => self.settings = Some(expanded(value).map_err(wrong)?),
+            "log" => self.log = Some(expanded(value).map_err(wrong)?),
             _ => self.folders.push(folder(&value).map_err(wrong)?),
         }
         Ok(())
     }
+}
+
+/// A path with its `~` replaced: no shell does that behind `-o`.
+fn expanded(path: OsString) -> Result<PathBuf, String> {
+    expand_user(Path::new(&path), &Environment::of_process()).map_err(|error| error.to_string())
 }
 
 /// Reads `MODE:PATH`; the path may be any bytes.
@@ -253,17 +222,6 @@ pub fn escape(value: &OsStr) -> OsString {
     OsString::from_vec(escaped)
 }
 
-fn nearest(option: &str) -> String {
-    KNOWN
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(option, known), known))
-        .min()
-        .filter(|(distance, _)| *distance <= 1 + option.len() / 4)
-        .map_or_else(String::new, |(_, known)| {
-            format!("; did you mean `{known}`?")
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +272,14 @@ mod tests {
             ("alow_other", "did you mean `allow_other`?"),
             ("noexce", "did you mean `noexec`?"),
             ("allow_root", "use `allow_other`"),
+            ("foo", "the options are ro, rw, allow_other"),
+            ("nonempty", "an empty directory"),
+            ("auto_unmount", "xpmfs umount"),
+            ("uid=5", "there is no mount option `uid` here: leave it out"),
+            ("umask=022", "`allow_other`"),
+            ("sync", "fsync"),
+            ("remount", "mount again"),
+            ("max_read=4096", "for itself"),
             ("subtype=other", "fuse.xpmfs"),
             ("workspace", "workspace=VALUE"),
             ("folder=keep:/x", "use"),
@@ -323,8 +289,31 @@ mod tests {
             assert!(error.contains(advice), "{text}: {error}");
         }
         assert_eq!(
-            MountOptions::default().add_sloppily(OsStr::new("zorp,ro")),
-            Ok(vec!["zorp".into()])
+            MountOptions::default().add_sloppily(OsStr::new("zorp,ro,nonempty")),
+            Ok(vec!["zorp".into(), "nonempty".into()])
+        );
+    }
+
+    #[test]
+    fn what_fstab_carries_along_means_nothing() {
+        let carried = "defaults,_netdev,noauto,nofail,user,user=me,users,owner,group,relatime,nodiratime,strictatime,lazytime,async,\
+                       x-systemd.automount,x-systemd.requires=a.mount,X-mount.mkdir,x-gvfs-hide,comment=hi,subtype=xpmfs";
+        assert_eq!(read(carried), Ok(MountOptions::default()));
+        for option in known::OURS {
+            let written = option.replace("MODE:PATH", "use:/x");
+            assert!(read(&written).is_ok(), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory() {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let options = read("settings=~/s,log=~/l,folder=use:~/f").unwrap();
+        assert_eq!(options.settings, home.as_ref().map(|home| home.join("s")));
+        assert_eq!(options.log, home.as_ref().map(|home| home.join("l")));
+        assert_eq!(
+            Some(&options.folders[0].path),
+            home.map(|home| home.join("f")).as_ref()
         );
     }
 
