@@ -16,7 +16,7 @@ pub mod workspaces;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::daemon::options::OptionError;
 use crate::daemon::{health, log};
@@ -43,7 +43,7 @@ const WHICH: &str = "Which workspace";
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Settings file [default: ~/.config/experimaestro/settings.yaml]
-    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL, display_order = 101)]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GENERAL, display_order = 101)]
     pub settings: Option<PathBuf>,
     /// Print listings as JSON
     #[arg(long, display_order = 102)]
@@ -68,13 +68,13 @@ pub struct Listing {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Select {
     /// The one with this id in the settings
-    #[arg(short, long, value_name = "ID", help_heading = WHICH, display_order = 51)]
+    #[arg(short, long, value_name = "ID", value_hint = ValueHint::Other, help_heading = WHICH, display_order = 51)]
     pub workspace: Option<String>,
     /// The one in this directory, with or without settings; with --workspace, that one at another path
-    #[arg(long, value_name = "PATH", help_heading = WHICH, display_order = 52)]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, help_heading = WHICH, display_order = 52)]
     pub workdir: Option<PathBuf>,
     /// The one with a trigger that matches this experiment's id [default: the first of the settings]
-    #[arg(short = 'x', long, value_name = "ID", help_heading = WHICH, display_order = 53)]
+    #[arg(short = 'x', long, value_name = "ID", value_hint = ValueHint::Other, help_heading = WHICH, display_order = 53)]
     pub experiment: Option<String>,
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueHint};
 
 use super::{Global, Select, mount_helper, sentence};
 use crate::daemon::attach::{Attachment, prepare};
@@ -31,18 +31,19 @@ const WATCH: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Where to mount: an empty directory [default: the workspace's own directory, in place]
+    #[arg(value_hint = ValueHint::DirPath)]
     mountpoint: Option<PathBuf>,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
     /// Attach one more folder: use:PATH, backup:PATH or move:PATH
-    #[arg(long = "folder", value_name = "MODE:PATH", value_parser = OsStringValueParser::new().try_map(|text| options::folder(&text)))]
+    #[arg(long = "folder", value_name = "MODE:PATH", value_hint = ValueHint::Other, value_parser = OsStringValueParser::new().try_map(|text| options::folder(&text)))]
     folders: Vec<Folder>,
     /// Let nothing be written through the mount
     #[arg(long)]
     read_only: bool,
     /// Mount options, with commas between them: ro, noexec, noatime, allow_other, … and workspace=ID, settings=FILE, folder=MODE:PATH, log=FILE, no_archive
-    #[arg(short, long, value_name = "OPTIONS")]
+    #[arg(short, long, value_name = "OPTIONS", value_hint = ValueHint::Other)]
     options: Vec<OsString>,
     /// Archive nothing
     #[arg(long)]
@@ -51,7 +52,7 @@ pub struct Arguments {
     #[arg(short, long)]
     foreground: bool,
     /// Append the log to this file [default: the journal, or ~/.local/state/xpmfs/]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     log: Option<PathBuf>,
     /// Leave unknown mount options out, as mount(8) asks for with -s
     #[arg(long, hide = true)]

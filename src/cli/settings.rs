@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueHint};
 use serde_json::json;
 
 use super::{Global, Listing};
@@ -18,6 +18,7 @@ pub enum Command {
     /// Exit status: 1 if there are errors, 0 if there are none or warnings alone.
     Check {
         /// File to check, in place of the settings file
+        #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
         /// How it is printed.
         #[command(flatten)]

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use crate::settings::{Settings, Workspace};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only the mount here
-    #[arg(conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
     /// How it is printed.
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::{Global, Select};
 use crate::daemon::attach::How;
@@ -17,7 +17,7 @@ use crate::settings::Settings;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The mount point [default: the workspace's own directory, or the only place where it is mounted]
-    #[arg(conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
     /// Which workspace.
     #[command(flatten)]

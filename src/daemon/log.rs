@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -116,27 +117,27 @@ impl Write for Startup {
 /// The file cannot be opened or the journal not reached.
 pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
     let log: Box<dyn Layer<Registry> + Send + Sync> = match destination {
-        Destination::Terminal => terminal(io::stderr, warnings(verbosity)),
-        Destination::Stderr => tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .without_time()
-            .with_writer(io::stderr)
-            .with_filter(everything(verbosity))
-            .boxed(),
-        Destination::Journal => tracing_journald::layer()?
-            .with_syslog_identifier("xpmfs".into())
-            .with_filter(everything(verbosity))
-            .boxed(),
-        Destination::File(path) => tracing_subscriber::fmt::layer()
-            .with_ansi(false)
-            .with_writer(Arc::new(open(path)?))
-            .with_filter(everything(verbosity))
-            .boxed(),
+        Destination::Terminal => terminal(io::stderr, verbosity),
+        Destination::Stderr => {
+            let layer = tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .without_time()
+                .with_writer(io::stderr);
+            filtered(layer, everything(verbosity))
+        }
+        Destination::Journal => {
+            let layer = tracing_journald::layer()?.with_syslog_identifier("xpmfs".into());
+            filtered(layer, everything(verbosity))
+        }
+        Destination::File(path) => {
+            let layer = tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(Arc::new(open(path)?));
+            filtered(layer, everything(verbosity))
+        }
     };
     let startup = match destination {
-        Destination::Journal | Destination::File(_) => {
-            Some(terminal(|| Startup, warnings(verbosity)))
-        }
+        Destination::Journal | Destination::File(_) => Some(terminal(|| Startup, verbosity)),
         _ => None,
     };
     // A second call finds the first one's in place; that is enough.
@@ -146,16 +147,22 @@ pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
     Ok(())
 }
 
-fn terminal<W>(writer: W, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
+fn terminal<W>(writer: W, verbosity: Verbosity) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt::layer()
+    let layer = tracing_subscriber::fmt::layer()
         .event_format(Short)
         .with_ansi(false)
-        .with_writer(writer)
-        .with_filter(filter)
-        .boxed()
+        .with_writer(writer);
+    filtered(layer, warnings(verbosity))
+}
+
+fn filtered<L>(layer: L, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    L: Layer<Registry> + Send + Sync,
+{
+    WithoutLateReplies(layer).with_filter(filter).boxed()
 }
 
 /// Lines for a person: `xpmfs: warning: …`.
@@ -204,6 +211,39 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .open(path)
         .map_err(context)
+}
+
+/// A layer without what fuser calls an error and is none: that a reply came too late, as the process that asked was killed
+/// meanwhile. The kernel has forgotten the request then, and answers the reply with `ENOENT`.
+///
+/// Spans are not passed on, as there are none. Not a filter: one that looks at an event's message (`event_enabled`) leaves the other layers' filters in disorder.
+struct WithoutLateReplies<L>(L);
+
+impl<S: Subscriber, L: Layer<S>> Layer<S> for WithoutLateReplies<L> {
+    fn on_layer(&mut self, subscriber: &mut S) {
+        self.0.on_layer(subscriber);
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut late = LateReply(false);
+        event.record(&mut late);
+        if !late.0 {
+            self.0.on_event(event, context);
+        }
+    }
+}
+
+/// Whether a message is that of a reply that came too late.
+struct LateReply(bool);
+
+impl Visit for LateReply {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let message = format!("{value:?}");
+            self.0 = message.starts_with("Failed to send FUSE reply")
+                && message.ends_with("(os error 2)");
+        }
+    }
 }
 
 /// What goes into a log.
@@ -258,6 +298,24 @@ mod tests {
             assert_eq!(path.file_name().unwrap(), file);
             assert_eq!(path.parent().unwrap().file_name().unwrap(), "xpmfs");
         }
+    }
+
+    #[test]
+    fn a_reply_that_came_too_late_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("log")).unwrap();
+        let log = tracing_subscriber::fmt::layer().with_writer(Arc::new(file));
+        let log = WithoutLateReplies(log).with_filter(EnvFilter::new("warn"));
+        tracing::subscriber::with_default(Registry::default().with(log), || {
+            for errno in [2, 5] {
+                let error = io::Error::from_raw_os_error(errno);
+                tracing::error!("Failed to send FUSE reply: {error}");
+            }
+            tracing::info!("below the level");
+        });
+        let text = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("(os error 5)"), "{text}");
     }
 
     #[test]

@@ -5,8 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what a test is for
 
 mod home;
+#[path = "../installed/mod.rs"]
+mod installed;
 mod machine;
 mod messages;
+mod shells;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::{Args, CommandFactory, ValueHint};
 use clap_mangen::Man;
 
 use super::{Cli, Global};
@@ -15,7 +15,7 @@ use super::{Cli, Global};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Write a page for each command into this directory, which is made if need be, instead of the first one to standard output
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     dir: Option<PathBuf>,
 }
 
