@@ -222,6 +222,8 @@ impl Parent {
         rustix::net::sockopt::socket_peercred(stdin)?;
         let stream = UnixStream::from(stdin.try_clone_to_owned()?);
         rustix::stdio::dup2_stdin(null()?)?;
+        // Started as /proc/self/exe, it would be `exe` to ps(1) and to the journal; a name is no reason to fail.
+        let _ = rustix::thread::set_name(c"xpmfs");
         // Fails only if it leads one already.
         let _ = rustix::process::setsid();
         Ok(Self { stream })

@@ -229,14 +229,14 @@ impl Location {
         };
         match (&was, &now) {
             (_, State::Open(_)) => {
-                tracing::info!(folder = %self.path.display(), "folder is there");
+                tracing::info!("the folder {} is there", self.path.display());
             }
             // Before it was looked at: whoever mounts has warned of it.
             (State::Closed(Errno::TIMEDOUT), State::Closed(error)) => {
-                tracing::debug!(folder = %self.path.display(), %error, "folder is not there");
+                tracing::debug!("the folder {} is not there: {error}", self.path.display());
             }
             (_, State::Closed(error)) if changed => {
-                tracing::warn!(folder = %self.path.display(), %error, "folder is not there");
+                tracing::warn!("the folder {} is not there: {error}", self.path.display());
             }
             _ => {}
         }
@@ -304,7 +304,7 @@ pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
                 let _ = done.send(());
             });
         if let Err(error) = spawned {
-            tracing::error!(%error, "cannot open a folder: starting a thread failed");
+            tracing::error!("cannot open a folder: starting a thread failed: {error}");
         }
     }
     drop(done);
@@ -317,7 +317,7 @@ pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
     for folder in folders {
         if let Err(Errno::TIMEDOUT) = folder.root() {
             // Whoever mounts has warned of it.
-            tracing::info!(folder = %folder.path.display(), "folder does not answer");
+            tracing::info!("the folder {} does not answer", folder.path.display());
         }
     }
 }
@@ -336,7 +336,7 @@ pub(super) fn watch(folder: Weak<Location>, interval: Duration) {
             }
         });
     if let Err(error) = spawned {
-        tracing::error!(%error, "cannot watch a folder: starting a thread failed");
+        tracing::error!("cannot watch a folder: starting a thread failed: {error}");
     }
 }
 
@@ -429,8 +429,10 @@ fn follow_jobs(fd: &OwnedFd, location: &Path) -> Option<OwnedFd> {
     if trusted.contains(&link.stx_uid) {
         return Some(jobs);
     }
-    tracing::warn!(location = %location.display(),
-        "jobs is a symlink to a directory that belongs to somebody else: it is not followed");
+    tracing::warn!(
+        "jobs in {} is a symlink to a directory that belongs to somebody else: it is not followed",
+        location.display()
+    );
     None
 }
 

@@ -95,6 +95,17 @@ fn a_directory_that_is_no_workspace_is_mounted_with_a_hint() {
 }
 
 #[test]
+fn a_daemon_has_the_program_s_name() {
+    at_everybodys_home(|home| {
+        home.mount(&[]);
+        let pid = home.daemon(&home.path("ws"));
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        assert_eq!(name, "xpmfs\n");
+        home.does(&["umount"]);
+    });
+}
+
+#[test]
 fn a_folder_that_is_missing_is_warned_of_once() {
     at_everybodys_home(|home| {
         let log = home.log();
