@@ -259,7 +259,7 @@ impl Arguments {
                 warnings.extend(
                     left_out
                         .iter()
-                        .map(|o| format!("unknown mount option `{o}` is left out")),
+                        .map(|o| format!("there is no mount option `{o}` here: it is left out")),
                 );
             } else {
                 options.add(text)?;
