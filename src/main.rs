@@ -1,5 +1,6 @@
 //! Parse, log, run one command, turn an error into an exit status.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
         // There is nothing to rehearse.
         Ok(Asked::Rehearse) => return ExitCode::SUCCESS,
         Ok(Asked::Print(text)) => {
-            print!("{text}");
+            // Nobody may be there to read it.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
         Err(error) => {
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     };
     match cli::run(&cli) {
         Ok(status) => status,
+        // As with `head`: whoever reads has had enough.
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xpmfs: {}", cli::sentence(&error));
             cli::status_of(&error)

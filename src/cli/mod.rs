@@ -13,6 +13,7 @@ mod table;
 pub mod umount;
 pub mod workspaces;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -119,6 +120,15 @@ pub fn sentence(error: &anyhow::Error) -> String {
             format!("{text}: {cause}")
         }
     })
+}
+
+/// Whether a command failed because nobody reads what it prints any more.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    let json = error.downcast_ref::<serde_json::Error>();
+    let kind = io.or_else(|| json.and_then(serde_json::Error::io_error_kind));
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// The exit status of a command that failed.

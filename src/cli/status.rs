@@ -144,15 +144,17 @@ impl MountStatus {
             Health::Foreign => (
                 "of another user",
                 None,
-                user.as_ref().map(|user| format!(
-                    "{user} mounted it for nobody else: {user} can mount it with `-o allow_other`; {user} and root see more with `xpmfs status`"
-                )),
+                user.as_ref().map(|user| {
+                    format!(
+                        "{user} mounted it for nobody else: ask for a mount with `-o allow_other`"
+                    )
+                }),
             ),
         };
         // It was asked, and has not told: it tells its own user and root alone.
         let advice = advice.or_else(|| {
             user.as_ref().filter(|_| identity.is_none()).map(|user| {
-                format!("{user} mounted it: {user} and root see its folders with `xpmfs status`")
+                format!("{user} mounted it: `xpmfs status` tells {user} alone of its folders")
             })
         });
         let identity = identity.as_ref();

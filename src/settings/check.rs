@@ -273,11 +273,10 @@ impl Checker<'_> {
         let shown = primary.display();
         match std::fs::metadata(primary) {
             Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => self.error(
-                at,
-                format!("{shown} is not a directory"),
-                "give the path of a directory",
-            ),
+            Ok(_) => self.not_a_directory(at, primary),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                self.not_a_directory(at, primary);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.warning(
                     at,
@@ -293,6 +292,11 @@ impl Checker<'_> {
                 );
             }
         }
+    }
+
+    fn not_a_directory(&mut self, at: Position, path: &Path) {
+        let message = format!("{} is not a directory", path.display());
+        self.error(at, message, "give the path of a directory");
     }
 
     fn folders(&mut self, place: &Place<'_>, primary: &Path, places: &[Place<'_>]) {

@@ -229,6 +229,7 @@ fn look(folder: &Folder, environment: &Environment) -> Look {
         Ok(_) if folder.is_jobs_directory(environment) => State::Jobs,
         Ok(_) => State::Directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => State::NotDirectory,
         Err(error) => State::Failed(error.to_string()),
     };
     Look { real, state }

@@ -177,6 +177,22 @@ fn a_person_at_a_terminal_is_told_what_is_mounted_and_nobody_else() {
 }
 
 #[test]
+fn nothing_is_said_when_nobody_reads_on() {
+    let home = Home::new(true);
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["man"],
+        &["completions", "zsh"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = home.xpmfs(arguments).stdout(writer).output().unwrap();
+        assert_eq!(said(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
 fn mount_8_s_helper_helps() {
     let home = Home::new(true);
     let helper = home.path("mount.fuse.xpmfs");
@@ -221,7 +237,7 @@ fn mounts_of_others_say_whose_they_are_and_whom_to_ask() {
     assert_eq!(status["mounts"][0]["user"], "root");
     let table = other.does(&["status", ws.to_str().unwrap()]);
     assert!(
-        table.contains("root mounted it") && table.contains("allow_other"),
+        table.contains("root mounted it for nobody else") && table.contains("allow_other"),
         "{table}"
     );
     let refused = other.xpmfs(&["mount", "--workdir"]).arg(&ws).output();

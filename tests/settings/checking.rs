@@ -439,6 +439,14 @@ fn folders_and_workspaces_that_are_not_there_are_warnings() {
         &[(1, 28, Error, "is not a directory", "")],
     );
     expect(
+        "workspaces: [{id: a, path: ~/a-file/below}]",
+        &[(1, 28, Error, "is not a directory", "")],
+    );
+    expect(
+        &workspace("folders:\n  - path: ~/a-file/below"),
+        &[(5, 15, Warning, "is not a directory", "")],
+    );
+    expect(
         "workspaces: [{id: a, path: ws}]",
         &[(1, 28, Warning, "depends on the current directory", "")],
     );
