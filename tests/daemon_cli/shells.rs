@@ -66,12 +66,13 @@ fn zsh_completes_commands_options_and_values() {
         return;
     }
     let home = Home::new(true);
-    // An interactive shell at a terminal of its own: what is typed after the tab is echoed after what is offered.
+    // An interactive shell at a terminal of its own, from its prompt on: before, it is the terminal that echoes. What is typed
+    // after the tab is shown after what is offered.
     let script = r#"
         zmodload zsh/zpty
         mkdir -p $HOME/state/functions && cp $SCRIPT $HOME/state/functions/_xpmfs
         zpty shell 'TERM=dumb zsh -f -i'
-        zpty -w shell 'PS1=; fpath=($HOME/state/functions $fpath); autoload -U compinit; compinit -u -D; print rea""dy'
+        zpty -w shell 'fpath=($HOME/state/functions $fpath); autoload -U compinit; compinit -u -D; PS1="re""ady"'
         zpty -r shell shown '*ready*'
         for line in 'umo' 'status --j' 'mount --folder ' 'mount -w ' 'completions f'; do
             zpty -n -w shell "xpmfs $line"$'\t'"typed"
