@@ -46,12 +46,14 @@ impl Unreadable {
         entries.insert(key, error);
         self.any.store(true, Ordering::Release);
         drop(entries);
+        let (folder, entry) = (folder.display(), path.display());
         if first {
-            tracing::warn!(folder = %folder.display(), entry = %path.display(), %error,
-                "cannot be looked at, so it does not show; `xpmfs status` tells of more");
+            tracing::warn!(
+                "{entry} of the folder {folder} cannot be looked at, so it does not show: {error}; \
+                 `xpmfs status` tells of more"
+            );
         } else {
-            tracing::debug!(folder = %folder.display(), entry = %path.display(), %error,
-                "cannot be looked at, so it does not show");
+            tracing::debug!("{entry} of the folder {folder} cannot be looked at: {error}");
         }
     }
 
