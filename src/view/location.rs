@@ -1,17 +1,16 @@
 //! The primary and the folders: opened, watched, reopened.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::{Errno, Result};
 
+use super::root::{Root, open_path};
 use super::unreadable::{Hidden, Unreadable};
-use super::{FolderSpec, PRIMARY, beneath, links, tasks};
+use super::{FolderSpec, PRIMARY};
 use crate::settings::Mode;
 
 /// What a location is to its workspace.
@@ -61,28 +60,6 @@ enum State {
     Closed(Errno),
 }
 
-/// A location's directory, open.
-#[derive(Debug)]
-pub struct Root {
-    fd: OwnedFd,
-    identity: (u64, u64),
-    jobs: Jobs,
-    /// The absolute paths under which symlinks may name its jobs directory.
-    jobs_paths: Vec<PathBuf>,
-    kept: tasks::Kept,
-}
-
-/// Where a location's jobs directory is.
-#[derive(Debug)]
-enum Jobs {
-    /// `jobs` in it, opened anew each time: it may be made and removed while we run.
-    Inside,
-    /// The location's path names the jobs directory itself.
-    Itself,
-    /// `jobs` in it was a symlink to a directory when it was opened.
-    Linked(OwnedFd),
-}
-
 /// How a location does, for `status`.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct LocationStatus {
@@ -118,7 +95,7 @@ impl Location {
 
     /// The primary, from a descriptor that the caller has opened.
     pub(super) fn primary_from(path: &Path, fd: OwnedFd) -> Result<Location> {
-        let root = Root::new(fd, path, None)?;
+        let root = Root::new(fd, path, false)?;
         Ok(Location {
             index: PRIMARY,
             role: Role::Primary,
@@ -211,13 +188,11 @@ impl Location {
         let now = match rustix::fs::stat(&self.path) {
             Err(error) => State::Closed(error),
             Ok(stat) => match &was {
-                // Held open: an inode number that is in use cannot be another directory's.
-                State::Open(root) if root.identity == (stat.st_dev, stat.st_ino) => {
+                State::Open(root) if root.is(&stat) => {
                     *self.space.write() = space(root);
                     return;
                 }
-                _ => match open_path(&self.path).and_then(|fd| Root::new(fd, &self.path, Some(())))
-                {
+                _ => match open_path(&self.path).and_then(|fd| Root::new(fd, &self.path, true)) {
                     Ok(root) => State::Open(Arc::new(root)),
                     Err(error) => State::Closed(error),
                 },
@@ -283,7 +258,7 @@ pub fn why_not(error: Errno) -> String {
 }
 
 fn space(root: &Root) -> Option<Space> {
-    let stat = rustix::fs::fstatvfs(&root.fd).ok()?;
+    let stat = rustix::fs::fstatvfs(root.fd()).ok()?;
     Some(Space {
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
@@ -338,105 +313,4 @@ pub(super) fn watch(folder: Weak<Location>, interval: Duration) {
     if let Err(error) = spawned {
         tracing::error!("cannot watch a folder: starting a thread failed: {error}");
     }
-}
-
-impl Root {
-    /// Takes a location's open directory. A folder may name its jobs directory itself.
-    fn new(fd: OwnedFd, path: &Path, folder: Option<()>) -> Result<Root> {
-        let stat = rustix::fs::fstat(&fd)?;
-        let inside = beneath::absent(beneath::stat(&fd, OsStr::new("jobs")))?;
-        let itself = folder.is_some() && inside.is_none() && path.ends_with("jobs");
-        let jobs = if itself {
-            Jobs::Itself
-        } else if inside.as_ref().is_some_and(beneath::is_symlink) {
-            follow_jobs(&fd, path).map_or(Jobs::Inside, Jobs::Linked)
-        } else {
-            Jobs::Inside
-        };
-        let mut jobs_paths = Vec::new();
-        // A folder is opened again while the mount runs; its path leads around the mount, since
-        // the settings refuse a folder inside the primary. The primary's is canonical already.
-        let canonical = match folder {
-            Some(()) => path.canonicalize().ok(),
-            None => None,
-        };
-        for base in [Some(path.to_owned()), canonical].into_iter().flatten() {
-            let jobs_path = if itself { base } else { base.join("jobs") };
-            if !jobs_paths.contains(&jobs_path) {
-                jobs_paths.push(jobs_path);
-            }
-        }
-        Ok(Root {
-            identity: (stat.st_dev, stat.st_ino),
-            fd,
-            jobs,
-            jobs_paths,
-            kept: tasks::Kept::default(),
-        })
-    }
-
-    /// The directory's descriptor (`O_PATH`).
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    /// A descriptor of its jobs directory.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if it has none; what `openat` gives.
-    pub fn jobs(&self) -> Result<Arc<OwnedFd>> {
-        self.kept.jobs(|| match &self.jobs {
-            Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
-            Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
-            Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
-        })
-    }
-
-    /// A descriptor of the directory of a task's jobs.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` or `ENOTDIR` if it has none; what `openat` gives.
-    pub fn task(&self, task: &OsStr) -> Result<Arc<OwnedFd>> {
-        self.kept.task(&*self.jobs()?, task)
-    }
-
-    /// Forgets descriptors of directories of tasks that were kept, when one is removed or renamed.
-    pub fn forget_tasks(&self) {
-        self.kept.forget();
-    }
-
-    /// The absolute paths under which a symlink may name its jobs directory.
-    pub fn jobs_paths(&self) -> &[PathBuf] {
-        &self.jobs_paths
-    }
-}
-
-const OPEN_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// Follows the symlink that a location has in place of its jobs directory, once. The location's
-/// owner must not be able to lead a daemon with more rights anywhere by it, so that a symlink of
-/// somebody who is neither root nor the daemon's user must lead to a directory of that person's.
-fn follow_jobs(fd: &OwnedFd, location: &Path) -> Option<OwnedFd> {
-    // Held open, so that what is judged is what is followed.
-    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let link = rustix::fs::openat(fd, "jobs", itself, FileMode::empty()).ok()?;
-    let target = links::read(&link, OsStr::new("")).ok()?;
-    let jobs = rustix::fs::openat(fd, target, OPEN_PATH, FileMode::empty()).ok()?;
-    let (link, owner) = (beneath::stat_fd(&link).ok()?, beneath::stat_fd(&jobs).ok()?);
-    let trusted = [0, rustix::process::geteuid().as_raw(), owner.stx_uid];
-    if trusted.contains(&link.stx_uid) {
-        return Some(jobs);
-    }
-    tracing::warn!(
-        "jobs in {} is a symlink to a directory that belongs to somebody else: it is not followed",
-        location.display()
-    );
-    None
-}
-
-/// Opens a location by its path, following symlinks: the settings are to be trusted.
-fn open_path(path: &Path) -> Result<OwnedFd> {
-    rustix::fs::open(path, OPEN_PATH, FileMode::empty())
 }

@@ -5,6 +5,7 @@
 //! folder below `jobs/`. A job is served whole by one location and never merged file by file.
 //!
 //! - [`location`]: the primary and the folders: opened, watched, reopened
+//! - `root`: a location's directory, open, with the jobs in it
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain
@@ -32,6 +33,7 @@ pub mod location;
 pub mod materialize;
 pub mod name;
 pub mod resolve;
+mod root;
 mod tasks;
 mod unreadable;
 mod walk;
@@ -42,8 +44,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, Verdict};
-pub use location::{Location, LocationStatus, Root};
+pub use location::{Location, LocationStatus};
 pub use resolve::Served;
+pub use root::Root;
 pub use unreadable::Hidden;
 
 use crate::settings::Mode;

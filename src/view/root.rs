@@ -1,0 +1,137 @@
+//! A location's directory, open, with the jobs in it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode as FileMode, OFlags, Stat};
+use rustix::io::Result;
+
+use super::{beneath, links, tasks};
+
+/// A location's directory, open.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    identity: (u64, u64),
+    jobs: Jobs,
+    /// The absolute paths under which symlinks may name its jobs directory.
+    jobs_paths: Vec<PathBuf>,
+    kept: tasks::Kept,
+}
+
+/// Where a location's jobs directory is.
+#[derive(Debug)]
+enum Jobs {
+    /// `jobs` in it, opened anew each time: it may be made and removed while we run.
+    Inside,
+    /// The location's path names the jobs directory itself.
+    Itself,
+    /// `jobs` in it was a symlink to a directory when it was opened.
+    Linked(OwnedFd),
+}
+
+impl Root {
+    /// Takes a location's open directory. A folder may name its jobs directory itself.
+    pub(super) fn new(fd: OwnedFd, path: &Path, folder: bool) -> Result<Root> {
+        let stat = rustix::fs::fstat(&fd)?;
+        let inside = beneath::absent(beneath::stat(&fd, OsStr::new("jobs")))?;
+        let itself = folder && inside.is_none() && path.ends_with("jobs");
+        let jobs = if itself {
+            Jobs::Itself
+        } else if inside.as_ref().is_some_and(beneath::is_symlink) {
+            follow_jobs(&fd, path).map_or(Jobs::Inside, Jobs::Linked)
+        } else {
+            Jobs::Inside
+        };
+        let mut jobs_paths = Vec::new();
+        // A folder is opened again while the mount runs; its path leads around the mount, since
+        // the settings refuse a folder inside the primary. The primary's is canonical already.
+        let canonical = folder.then(|| path.canonicalize().ok()).flatten();
+        for base in [Some(path.to_owned()), canonical].into_iter().flatten() {
+            let jobs_path = if itself { base } else { base.join("jobs") };
+            if !jobs_paths.contains(&jobs_path) {
+                jobs_paths.push(jobs_path);
+            }
+        }
+        Ok(Root {
+            identity: (stat.st_dev, stat.st_ino),
+            fd,
+            jobs,
+            jobs_paths,
+            kept: tasks::Kept::default(),
+        })
+    }
+
+    /// Whether it is what a path leads to: held open, an inode number that is in use cannot be another
+    /// directory's.
+    pub(super) fn is(&self, stat: &Stat) -> bool {
+        self.identity == (stat.st_dev, stat.st_ino)
+    }
+
+    /// The directory's descriptor (`O_PATH`).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// A descriptor of its jobs directory.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if it has none; what `openat` gives.
+    pub fn jobs(&self) -> Result<Arc<OwnedFd>> {
+        self.kept.jobs(|| match &self.jobs {
+            Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
+            Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
+            Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
+        })
+    }
+
+    /// A descriptor of the directory of a task's jobs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` if it has none; what `openat` gives.
+    pub fn task(&self, task: &OsStr) -> Result<Arc<OwnedFd>> {
+        self.kept.task(&*self.jobs()?, task)
+    }
+
+    /// Forgets descriptors of directories of tasks that were kept, when one is removed or renamed.
+    pub fn forget_tasks(&self) {
+        self.kept.forget();
+    }
+
+    /// The absolute paths under which a symlink may name its jobs directory.
+    pub fn jobs_paths(&self) -> &[PathBuf] {
+        &self.jobs_paths
+    }
+}
+
+const OPEN_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Follows the symlink that a location has in place of its jobs directory, once. The location's
+/// owner must not be able to lead a daemon with more rights anywhere by it, so that a symlink of
+/// somebody who is neither root nor the daemon's user must lead to a directory of that person's.
+fn follow_jobs(fd: &OwnedFd, location: &Path) -> Option<OwnedFd> {
+    // Held open, so that what is judged is what is followed.
+    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::openat(fd, "jobs", itself, FileMode::empty()).ok()?;
+    let target = links::read(&link, OsStr::new("")).ok()?;
+    let jobs = rustix::fs::openat(fd, target, OPEN_PATH, FileMode::empty()).ok()?;
+    let (link, owner) = (beneath::stat_fd(&link).ok()?, beneath::stat_fd(&jobs).ok()?);
+    let trusted = [0, rustix::process::geteuid().as_raw(), owner.stx_uid];
+    if trusted.contains(&link.stx_uid) {
+        return Some(jobs);
+    }
+    tracing::warn!(
+        "jobs in {} is a symlink to a directory that belongs to somebody else: it is not followed",
+        location.display()
+    );
+    None
+}
+
+/// Opens a location by its path, following symlinks: the settings are to be trusted.
+pub(super) fn open_path(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, OPEN_PATH, FileMode::empty())
+}
