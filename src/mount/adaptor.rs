@@ -373,12 +373,17 @@ impl Filesystem for Adaptor {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let count = self.mount.write(handle.0, offset, data, clear_set_id);
+        // What is written back from the cache has a place, whatever descriptor it comes through.
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let append = flags.0 & libc::O_APPEND != 0 && !cached;
+        let count = self
+            .mount
+            .write(handle.0, offset, data, append, clear_set_id);
         written(count, reply);
     }
 

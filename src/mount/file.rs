@@ -1,20 +1,29 @@
 //! What is done with open files.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
-use rustix::io::{Errno, Result};
+use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use super::caller::Caller;
 use super::handles::{File, Lock};
 use super::nodes::Version;
+use super::validity::age;
 use super::{Mount, sys};
 use crate::view::beneath;
 
-/// Files up to this size, in bytes, are read through the kernel's cache of this mount, which keeps what
-/// has not changed from one opening to the next.
+/// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's
+/// cache of this mount, which keeps it from one opening to the next: to let the kernel read it by itself
+/// takes longer than to read it. What is being written is left to the kernel, whose times are exact.
 const LITTLE_MAX: u64 = 64 * 1024;
+const UNCHANGED_FOR: Duration = Duration::from_secs(60);
+
+fn is_little(stat: &Statx) -> bool {
+    stat.stx_size <= LITTLE_MAX && age(stat) >= UNCHANGED_FOR
+}
 
 /// An open file, as the kernel is told of it.
 #[derive(Debug)]
@@ -29,10 +38,11 @@ pub(super) struct Opened {
 
 /// The flags of an `open` that are for the disk to honour.
 ///
-/// `O_DIRECT` is not: it is the caller's memory that would have to be aligned, not ours.
+/// `O_DIRECT` is not: it is the caller's memory that would have to be aligned, not ours. Nor is
+/// `O_APPEND`: the kernel says of each write whether it is to append, since what it writes back of a file
+/// that is mapped belongs where it says, through whatever descriptor.
 pub(super) fn open_flags(flags: i32) -> OFlags {
     let honoured = libc::O_ACCMODE
-        | libc::O_APPEND
         | libc::O_TRUNC
         | libc::O_EXCL
         | libc::O_SYNC
@@ -43,6 +53,7 @@ pub(super) fn open_flags(flags: i32) -> OFlags {
 
 impl Mount {
     pub(super) fn open(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
+        let append = flags & libc::O_APPEND != 0;
         // To empty it is a request of its own.
         let flags = open_flags(flags).difference(OFlags::TRUNC);
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
@@ -52,6 +63,8 @@ impl Mount {
         let (fd, stat) = match self.open_with_stat(id, flags) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
             Err(Errno::STALE) => self.reopen(id, flags)?,
+            // The file itself may be appended to only (`chattr +a`).
+            Err(Errno::PERM) if append => self.open_with_stat(id, flags | OFlags::APPEND)?,
             result => result?,
         };
         let file = File {
@@ -69,9 +82,7 @@ impl Mount {
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // The kernel writes with the rights of the daemon, which would leave set-id bits alone.
         let set_id = stat.stx_mode & 0o6000 != 0;
-        // To let the kernel read a little file by itself takes longer than to read it.
-        let little = !file.writable && stat.stx_size <= LITTLE_MAX;
-        let direct = regular && !set_id && !file.only_lock && !little;
+        let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         let (handle, file) = self.handles.add_file(file);
         Opened {
@@ -108,13 +119,15 @@ impl Mount {
         Ok(filled)
     }
 
-    /// Writes all of the data, or what could be written before an error.
+    /// Writes all of the data, or what could be written before an error; at the end of the file, wherever
+    /// that is by then, if it is to `append`.
     /// `clear_set_id`: as for a caller who may not keep set-id bits.
     pub(super) fn write(
         &self,
         handle: u64,
         offset: u64,
         data: &[u8],
+        append: bool,
         clear_set_id: bool,
     ) -> Result<usize> {
         let file = self.handles.file(handle)?;
@@ -123,7 +136,15 @@ impl Mount {
         let _unprivileged = self.clearing_set_id(clear)?;
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pwrite(&file.fd, rest, offset + written as u64) {
+            let at = offset + written as u64;
+            let done = match append {
+                true => {
+                    let rest = [IoSlice::new(rest)];
+                    rustix::io::pwritev2(&file.fd, &rest, at, ReadWriteFlags::APPEND)
+                }
+                false => rustix::io::pwrite(&file.fd, rest, at),
+            };
+            match done {
                 Ok(0) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}

@@ -101,11 +101,15 @@ impl Mount {
 
 /// Half the time since the last change, within bounds.
 fn unchanged_for(stat: &Statx) -> Duration {
+    (age(stat) / 2).clamp(SHORT, UNCHANGED_MAX)
+}
+
+/// The time since the last change, in whole seconds.
+pub(super) fn age(stat: &Statx) -> Duration {
     let changed = stat.stx_mtime.tv_sec.max(stat.stx_ctime.tv_sec);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs().cast_signed());
-    let age = u64::try_from(now.saturating_sub(changed)).unwrap_or(0);
-    Duration::from_secs(age / 2).clamp(SHORT, UNCHANGED_MAX)
+    Duration::from_secs(u64::try_from(now.saturating_sub(changed)).unwrap_or(0))
 }
 
 /// Whether a file system is one that no other machine changes: one of those that are known to be

@@ -210,6 +210,17 @@ fn a_directory_that_is_open_is_synced_and_listed_when_it_was_removed() {
 }
 
 #[test]
+fn what_is_written_to_a_mapped_file_stays_where_it_is_though_the_file_is_open_to_append() {
+    replay(&[
+        Open(1, p("jobs/t.n/p/a"), libc::O_RDWR | libc::O_APPEND, 0),
+        Map(1, 0, true, true),
+        MapWrite(0, 406, 97),
+        Read(1, 3716),
+        Write(1, 100, 5),
+    ]);
+}
+
+#[test]
 fn the_two_places_are_the_same_at_first() {
     replay(&[]);
 }
