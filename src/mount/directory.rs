@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, Statx};
 use rustix::io::{Errno, Result};
 
 use super::identity::{Identity, ROOT};
@@ -293,8 +293,13 @@ impl Mount {
             Role::Job | Role::Inside => Role::Inside,
             _ => Role::Outside,
         };
-        // At the top, and where internal files may be made meanwhile, names mean more.
-        let simple = node.role != Role::Root && self.holder(node)?.is_none();
+        // At the top, and where internal files may have been made meanwhile, names mean more.
+        let holder = self.holder(node)?;
+        let internal = |name: &OsStr, stat: &Statx| {
+            holder.as_ref().is_some_and(|holder| {
+                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
+            })
+        };
         let mut given = false;
         let end = read(open, from, |entry| {
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -302,10 +307,12 @@ impl Mount {
                 return true;
             }
             given = true;
-            let found = match plus && simple && name != "." && name != ".." {
+            let asked = plus && node.role != Role::Root && name != "." && name != "..";
+            let found = match asked {
                 true => beneath::stat_at(&open.fd, name).ok(),
                 false => None,
             };
+            let found = found.filter(|stat| !internal(name, stat));
             give(Item {
                 name,
                 kind: entry.file_type(),
@@ -519,7 +526,8 @@ fn read(
             return Err(error);
         }
     }
-    if at.offset != Some(from) {
+    let fresh = !at.begun && from == 0;
+    if !fresh && at.offset != Some(from) {
         rustix::fs::seek(&open.fd, SeekFrom::Start(from))?;
     } else if at.end {
         return Ok(true);

@@ -1,14 +1,15 @@
 //! Opening names below a descriptor without ever leaving it.
 //!
-//! Every name is opened one component at a time, relative to the descriptor of its directory, and
-//! a symlink is never followed. What a hostile process does to the names meanwhile can therefore
+//! Every name is opened relative to the descriptor of its directory, one component at a time or
+//! in a walk of the kernel's that does not leave the directory, and a symlink is never followed. What a hostile process does to the names meanwhile can therefore
 //! make an operation fail, but cannot lead it out of the directory.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::{Errno, Result};
 
 /// What every opening here asks for.
@@ -32,6 +33,35 @@ pub fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     component(name)?;
     // With O_PATH and O_NOFOLLOW, O_DIRECTORY makes a symlink fail with ENOTDIR.
     rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+/// A descriptor of the directory that several names lead to, one below the other, as [`open_dir`]
+/// would open them one by one: in one step where the kernel can (`openat2`).
+///
+/// # Errors
+///
+/// See [`open_dir`].
+pub fn open_dirs<'a>(
+    dir: impl AsFd,
+    names: impl Iterator<Item = &'a OsStr> + Clone,
+) -> Result<OwnedFd> {
+    let mut path = PathBuf::new();
+    for name in names.clone() {
+        component(name)?;
+        path.push(name);
+    }
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(&dir, &path, DIRECTORY, Mode::empty(), beneath) {
+        Ok(fd) => return Ok(fd),
+        Err(Errno::NOENT) => return Err(Errno::NOENT),
+        // A kernel or a sandbox that lacks the call; or the error is another's name here.
+        Err(_) => {}
+    }
+    let mut dir = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
+    for name in names {
+        dir = open_dir(&dir, name)?;
+    }
+    Ok(dir)
 }
 
 /// The attributes of `name` in `dir`, never of what a symlink points to.
@@ -124,5 +154,27 @@ mod tests {
             open_dir(&dir, OsStr::new("../real")).unwrap_err(),
             Errno::INVAL
         );
+    }
+
+    #[test]
+    fn several_names_are_opened_as_one_by_one() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("a/b/c")).unwrap();
+        std::fs::write(top.path().join("a/file"), "").unwrap();
+        std::os::unix::fs::symlink("b", top.path().join("a/link")).unwrap();
+        let dir = std::fs::File::open(top.path()).unwrap();
+        let open = |path: &str| open_dirs(&dir, path.split('/').map(OsStr::new));
+        let opened = stat_fd(open("a/b/c").unwrap()).unwrap();
+        let there = rustix::fs::stat(top.path().join("a/b/c")).unwrap();
+        assert_eq!(opened.stx_ino, there.st_ino);
+        for (path, error) in [
+            ("a/gone/c", Errno::NOENT),
+            ("a/file/c", Errno::NOTDIR),
+            ("a/link/c", Errno::NOTDIR),
+            ("a/b/link", Errno::NOENT),
+            ("a/../a", Errno::INVAL),
+        ] {
+            assert_eq!(open(path).unwrap_err(), error, "{path}");
+        }
     }
 }

@@ -63,7 +63,7 @@ impl Holder {
     }
 
     /// Where its internal files live, from the top of the primary.
-    fn path(&self) -> impl Iterator<Item = &OsStr> {
+    fn path(&self) -> impl Iterator<Item = &OsStr> + Clone {
         let nested = self.nested.then_some(OsStr::new(layout::JOB_STATE));
         [
             layout::XPMFS.as_ref(),
@@ -102,14 +102,7 @@ impl View {
     /// What the primary's file system gave, other than that there is none.
     pub fn internal_dir(&self, holder: &Holder) -> Result<Option<OwnedFd>> {
         let root = self.primary().root()?;
-        let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
-        for name in holder.path() {
-            dir = match beneath::absent(beneath::open_dir(&dir, name))? {
-                Some(next) => next,
-                None => return Ok(None),
-            };
-        }
-        Ok(Some(dir))
+        beneath::absent(beneath::open_dirs(root.fd(), holder.path()))
     }
 
     /// The directory of a job's internal files, made if need be, with the rights of the primary's
