@@ -8,22 +8,21 @@
 //! to forget it when it has been listed to the end.
 
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, Statx};
+use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
+use super::cursor::{self, Cursor};
 use super::identity::{Identity, ROOT};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
 use super::{Mount, sys};
+use crate::settings;
 use crate::view::listing::{Shown, Source};
 use crate::view::name::Name;
-use crate::view::{PRIMARY, beneath};
+use crate::view::{PRIMARY, beneath, location};
 use crate::workspace::layout;
 
 /// A directory being listed.
@@ -36,22 +35,10 @@ pub(super) struct Listing {
 
 #[derive(Debug)]
 struct Open {
-    fd: Arc<OwnedFd>,
-    at: Mutex<Cursor>,
+    cursor: Cursor,
     /// The same directory as `O_PATH`, to ask for names in.
     source: Source,
     identity: Identity,
-}
-
-/// Where reading a directory goes on.
-#[derive(Debug, Default)]
-struct Cursor {
-    /// The disk's position, if it is known.
-    offset: Option<u64>,
-    /// Whether there was nothing left at that position.
-    end: bool,
-    /// Whether anything has been read from the descriptor.
-    begun: bool,
 }
 
 /// Where a union's listing stands after an entry.
@@ -88,8 +75,6 @@ const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-
-const BUFFER: usize = 32 * 1024;
 
 /// The position after `jobs` at the top, where only folders have it; no disk gives it out.
 const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
@@ -266,6 +251,9 @@ impl Mount {
                 listing
             }
         };
+        if from == 0 {
+            self.read_ahead(id, &listing.node);
+        }
         let at_end = match listing.kind {
             Kind::Plain => self.read_plain(&listing, from, plus, give)?,
             _ => self.read_union(id, &listing, from, plus, give)?,
@@ -274,6 +262,19 @@ impl Mount {
             self.notices.forget_pages(id);
         }
         Ok(())
+    }
+
+    /// Has read what comes next, if this is one step of a walk through the jobs of a task.
+    fn read_ahead(&self, id: u64, node: &Node) {
+        match node.role {
+            Role::Task => self.ahead.begun(id),
+            Role::Job => {
+                if let Ok(task) = self.node(node.parent) {
+                    self.ahead.listed(node.parent, &task.name, &node.name);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Returns whether there was nothing left.
@@ -301,30 +302,35 @@ impl Mount {
             })
         };
         let mut given = false;
-        let end = read(open, from, |entry| {
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if node.role == Role::Root && name == layout::XPMFS {
-                return true;
-            }
-            given = true;
-            let asked = plus && node.role != Role::Root && name != "." && name != "..";
-            let found = match asked {
-                true => beneath::stat_at(&open.fd, name).ok(),
-                false => None,
-            };
-            let found = found.filter(|stat| !internal(name, stat));
-            give(Item {
-                name,
-                kind: entry.file_type(),
-                inode: self.devices.entry(&open.identity, entry.ino()),
-                next: entry.next_entry_cookie(),
-                found: found.map(|stat| Found {
-                    place: node.place,
-                    role,
-                    stat,
-                }),
-            })
-        })?;
+        let fd = open.cursor.fd();
+        let end = open.cursor.read(
+            from,
+            |_| (),
+            |entry| {
+                let name = entry.name();
+                if node.role == Role::Root && name == layout::XPMFS {
+                    return true;
+                }
+                given = true;
+                let asked = plus && node.role != Role::Root && name != "." && name != "..";
+                let found = match asked {
+                    true => beneath::stat_at(fd, name).ok(),
+                    false => None,
+                };
+                let found = found.filter(|stat| !internal(name, stat));
+                give(Item {
+                    name,
+                    kind: entry.kind,
+                    inode: self.devices.entry(&open.identity, entry.inode),
+                    next: entry.next,
+                    found: found.map(|stat| Found {
+                        place: node.place,
+                        role,
+                        stat,
+                    }),
+                })
+            },
+        )?;
         if end && node.role == Role::Root {
             return Ok(!self.give_jobs_of_folders(give)? && !given);
         }
@@ -375,14 +381,15 @@ impl Mount {
         let mut given = false;
         for at in start.source..listing.sources.len() {
             let open = listing.sources.get(at).ok_or(Errno::STALE)?;
-            let more = read(open, offset, |entry| {
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                let Some(shown) = self.shows(listing, at, name, entry.file_type()) else {
+            let fetched = |entries: &[cursor::Entry]| self.check_ahead(listing, open, entries);
+            let more = open.cursor.read(offset, fetched, |entry| {
+                let name = entry.name();
+                let Some(shown) = self.shows(listing, at, name, entry.kind) else {
                     return true;
                 };
                 let here = Position {
                     source: at,
-                    offset: entry.next_entry_cookie(),
+                    offset: entry.next,
                 };
                 given = true;
                 let next = number(&mut positions.lock(), position, here);
@@ -391,7 +398,7 @@ impl Mount {
                     kind: shown.kind,
                     inode: match &shown.stat {
                         Some(stat) => self.devices.inode(&Identity::of(stat)),
-                        None => self.devices.entry(&open.identity, entry.ino()),
+                        None => self.devices.entry(&open.identity, entry.inode),
                     },
                     next: next as u64,
                     found: match plus {
@@ -408,6 +415,23 @@ impl Mount {
             offset = 0;
         }
         Ok(!given)
+    }
+
+    /// In a `use` folder, each job is looked into when it is listed: has that done for several at the
+    /// same time.
+    fn check_ahead(&self, listing: &Listing, open: &Open, entries: &[cursor::Entry]) {
+        let location = self.view.location(open.source.location);
+        let checked = location
+            .is_some_and(|location| location.role() == location::Role::Folder(settings::Mode::Use));
+        if !matches!(listing.kind, Kind::Task) || !checked {
+            return;
+        }
+        let directories = entries
+            .iter()
+            .filter(|entry| entry.kind == FileType::Directory);
+        let names = directories.map(|entry| Name::from(entry.name()));
+        let (dir, task) = (&open.source.dir, &listing.node.name);
+        self.ahead.check(dir, task, names.collect());
     }
 
     /// What an entry of source number `at` shows as, if it does.
@@ -442,9 +466,9 @@ impl Mount {
         let ours = |open: &&Open| matches!(open.source.location, PRIMARY | INTERNAL);
         for open in listing.sources.iter().filter(ours) {
             if data_only {
-                rustix::fs::fdatasync(&open.fd)?;
+                rustix::fs::fdatasync(open.cursor.fd())?;
             } else {
-                rustix::fs::fsync(&open.fd)?;
+                rustix::fs::fsync(open.cursor.fd())?;
             }
         }
         Ok(())
@@ -489,8 +513,7 @@ impl Open {
         let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
         Ok(Open {
             identity: Identity::of(&beneath::stat_fd(&fd)?),
-            fd: fd.into(),
-            at: Mutex::default(),
+            cursor: Cursor::new(fd.into()),
             source,
         })
     }
@@ -499,59 +522,13 @@ impl Open {
     fn plain(fd: Arc<OwnedFd>, node: &Node) -> Open {
         Open {
             identity: node.identity,
-            at: Mutex::default(),
             source: Source {
                 location: node.place,
                 dir: fd.clone(),
             },
-            fd,
+            cursor: Cursor::new(fd),
         }
     }
-}
-
-/// Reads the entries of a directory from a position on until `each` has enough (`false`); returns
-/// whether the end was reached.
-fn read(
-    open: &Open,
-    from: u64,
-    mut each: impl FnMut(&rustix::fs::RawDirEntry<'_>) -> bool,
-) -> Result<bool> {
-    // Others may list the same directory at the same time.
-    let mut at = open.at.lock();
-    let mut buffer = [MaybeUninit::uninit(); BUFFER];
-    if !at.begun && from != 0 {
-        // On ext4, a descriptor that is read from the middle first finds nothing at the beginning
-        // any more.
-        if let Some(Err(error)) = RawDir::new(&open.fd, &mut buffer).next() {
-            return Err(error);
-        }
-    }
-    let fresh = !at.begun && from == 0;
-    if !fresh && at.offset != Some(from) {
-        rustix::fs::seek(&open.fd, SeekFrom::Start(from))?;
-    } else if at.end {
-        return Ok(true);
-    }
-    // Unknown until this has come to its end.
-    *at = Cursor {
-        begun: true,
-        ..Cursor::default()
-    };
-    let mut last = from;
-    let mut entries = RawDir::new(&open.fd, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        last = entry.next_entry_cookie();
-        if !each(&entry) {
-            return Ok(false);
-        }
-    }
-    *at = Cursor {
-        offset: Some(last),
-        end: true,
-        begun: true,
-    };
-    Ok(true)
 }
 
 #[cfg(test)]

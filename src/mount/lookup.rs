@@ -272,6 +272,7 @@ impl Mount {
         if self.nodes.forget(id, count) {
             self.directories.forget(id);
             self.listings.forget(id);
+            self.ahead.forget(id);
         }
     }
 

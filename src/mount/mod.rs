@@ -4,6 +4,8 @@
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
+//! - [`ahead`]: what is read of jobs before it is asked for
+//! - [`cursor`]: reading a directory of the disk from any position on
 //! - [`backing`]: whether the kernel reads and writes a file by itself
 //! - [`notices`]: what the kernel is told without having asked
 //! - [`attributes`]: from `statx` to what the kernel wants to know
@@ -28,6 +30,7 @@
 //! - No lock is held over a system call that can block on a disk.
 
 pub mod adaptor;
+mod ahead;
 mod alter;
 mod attributes;
 mod backing;
@@ -35,6 +38,7 @@ mod caller;
 mod census;
 mod contended;
 mod create;
+mod cursor;
 mod descriptors;
 mod directory;
 mod file;
@@ -90,6 +94,7 @@ pub struct Mount {
     backings: backing::Backings,
     contended: contended::Contended,
     listings: Arc<listings::Listings>,
+    ahead: ahead::Ahead,
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
 }
@@ -109,6 +114,7 @@ impl Mount {
             backings: backing::Backings::default(),
             contended: contended::Contended::default(),
             listings: Arc::default(),
+            ahead: ahead::Ahead::default(),
             locks: locks::Waiter::default(),
             notices: Arc::default(),
         })
@@ -121,7 +127,9 @@ impl Mount {
     fn letting_go(&self) -> impl Fn(u8) + Send + Sync + 'static {
         let (nodes, directories) = (self.nodes.clone(), self.directories.clone());
         let (listings, notices) = (self.listings.clone(), self.notices.clone());
+        let let_go_ahead = self.ahead.letting_go();
         move |folder| {
+            let_go_ahead();
             let mut kept = Vec::new();
             nodes.each(|id, node| {
                 if node.role == nodes::Role::Job && node.place == folder {
@@ -154,6 +162,7 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     config.clone_fd = true;
     // The kernel itself keeps other users out unless `allow_other` is given.
     let mount = Mount::new(view, options)?;
+    mount.ahead.start(&mount.view)?;
     let notices = mount.notices.clone();
     mount.view.on_change(mount.letting_go());
     mount.options.exclusive.on_loss({

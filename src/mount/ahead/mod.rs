@@ -1,0 +1,291 @@
+//! What is read of jobs before it is asked for.
+//!
+//! Who walks a tree lists one job after the other, in the order in which the listing of the task has
+//! them, and waits for the disk at each. Where that is seen to happen, a few threads read the
+//! directories of the jobs that come next, so that the disk works on several at a time. What they read
+//! is not kept: it is in the page cache when the walk comes to it, and everything is asked for and
+//! judged then, as ever.
+//!
+//! The same threads look ahead into jobs of `use` folders when their task is listed: such a job shows
+//! only if it is finished.
+
+mod job;
+mod names;
+mod walk;
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Result;
+
+use job::{Check, Job};
+use names::{Names, Next};
+use walk::{Followed, State, WINDOW_MAX, Walk};
+
+use crate::view::View;
+use crate::view::name::Name;
+
+/// Threads that read ahead. They wait for the disk and do little else.
+const THREADS: usize = 4;
+/// How many jobs wait to be read at most.
+const WAITING_MAX: usize = 4 * WINDOW_MAX;
+/// Walks that are followed at the same time.
+const WALKS_MAX: usize = 16;
+/// What takes no longer has not waited for a disk.
+const CACHED: Duration = Duration::from_micros(100);
+/// After so many jobs in a row that were cached already, only one in [`PROBE`] is read.
+const CACHED_MAX: usize = 64;
+const PROBE: usize = 16;
+/// How many jobs a thread looks at before another may.
+const CHECKED_AT_ONCE: usize = 8;
+
+/// The walks that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    walks: Mutex<VecDeque<Walk>>,
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+    /// How many of the jobs that were read last were cached already.
+    cached: AtomicUsize,
+}
+
+/// What the threads are to do.
+#[derive(Debug, Default)]
+struct Waiting {
+    work: VecDeque<Work>,
+    /// Whether the mount is gone.
+    over: bool,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Sees whether a job is listed next after another.
+    Find {
+        walk: (u64, Name),
+        first: Name,
+        second: Name,
+    },
+    /// Finds out what comes next, and has it read.
+    GoOn { walk: (u64, Name), names: Names },
+    /// Reads a job.
+    Read(Job),
+    /// Looks whether jobs are finished.
+    Check(Check),
+}
+
+impl Ahead {
+    /// Starts the threads; they end with the mount.
+    pub(super) fn start(&self, view: &Arc<View>) -> std::io::Result<()> {
+        for _ in 0..THREADS {
+            let (view, shared) = (view.clone(), self.shared.clone());
+            std::thread::Builder::new()
+                .name("xpmfs-ahead".to_owned())
+                .spawn(move || shared.serve(&view))?;
+        }
+        Ok(())
+    }
+
+    /// A task begins to be listed.
+    pub(super) fn begun(&self, task: u64) {
+        let mut walks = self.shared.walks.lock();
+        match walks.iter_mut().find(|walk| walk.task == task) {
+            Some(walk) => walk.state.begin(),
+            None => {
+                if walks.len() >= WALKS_MAX {
+                    walks.pop_front();
+                }
+                let state = State::Begun;
+                walks.push_back(Walk { task, state });
+            }
+        }
+    }
+
+    /// The kernel has forgotten a task.
+    pub(super) fn forget(&self, task: u64) {
+        let mut walks = self.shared.walks.lock();
+        let known = walks.iter().position(|walk| walk.task == task);
+        let walk = known.and_then(|at| walks.remove(at));
+        drop(walks);
+        // Closing can block on a network file system: not under the lock.
+        drop(walk);
+    }
+
+    /// What is to be called when a folder goes, so that no directory of it is kept open. A walk is
+    /// followed again when its task is listed anew.
+    pub(super) fn letting_go(&self) -> impl Fn() + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || {
+            let walks = std::mem::take(&mut *shared.walks.lock());
+            let work = std::mem::take(&mut shared.waiting.lock().work);
+            drop((walks, work));
+        }
+    }
+
+    /// Jobs are about to be listed that show only if they are finished: looks ahead at them. Waits
+    /// for no disk.
+    pub(super) fn check(&self, source: &Arc<OwnedFd>, task: &Name, jobs: Vec<Name>) {
+        let checks = jobs.chunks(CHECKED_AT_ONCE).map(|names| {
+            Work::Check(Check {
+                source: source.clone(),
+                task: task.clone(),
+                names: names.to_vec(),
+            })
+        });
+        let each = self.shared.each();
+        self.shared.add(checks.step_by(each).collect());
+    }
+
+    /// A job begins to be listed. Waits for no disk.
+    pub(super) fn listed(&self, task: u64, task_name: &Name, job: &Name) {
+        let mut walks = self.shared.walks.lock();
+        let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) else {
+            return;
+        };
+        let work = walk.state.go_on(job, (task, task_name));
+        drop(walks);
+        self.shared.add(work.into_iter().collect());
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.waiting.lock();
+        waiting.over = true;
+        waiting.work.clear();
+        self.shared.more.notify_all();
+    }
+}
+
+impl Shared {
+    /// Has something done. If those who do it cannot keep up, the oldest is left out: the walk has come
+    /// to it by then.
+    fn add(&self, work: Vec<Work>) {
+        let count = work.len();
+        if count == 0 {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        waiting.work.extend(work);
+        let over = waiting.work.len().saturating_sub(WAITING_MAX);
+        let left_out: Vec<Work> = waiting.work.drain(..over).collect();
+        drop(waiting);
+        drop(left_out);
+        match count {
+            1 => drop(self.more.notify_one()),
+            _ => drop(self.more.notify_all()),
+        }
+    }
+
+    fn next(&self) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        while !waiting.over {
+            if let Some(work) = waiting.work.pop_front() {
+                return Some(work);
+            }
+            self.more.wait(&mut waiting);
+        }
+        None
+    }
+
+    /// Does what there is to do, until the mount is gone.
+    fn serve(&self, view: &View) {
+        while let Some(work) = self.next() {
+            match work {
+                Work::Find {
+                    walk,
+                    first,
+                    second,
+                } => match Names::after(view, &walk.1, &first, &second) {
+                    Ok(Some(names)) => self.follow(walk, Followed::new(names)),
+                    _ => self.change(walk.0, |state| *state = State::Unordered),
+                },
+                Work::GoOn { walk, names } => self.go_on(walk, names),
+                Work::Read(job) => self.read(|| job.read(view)),
+                Work::Check(check) => self.read(|| check.read()),
+            }
+        }
+    }
+
+    /// Changes the state of a walk that is still known.
+    fn change(&self, task: u64, change: impl FnOnce(&mut State)) {
+        let mut walks = self.walks.lock();
+        if let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) {
+            change(&mut walk.state);
+        }
+    }
+
+    fn follow(&self, walk: (u64, Name), mut followed: Followed) {
+        let names = followed.names.take();
+        self.change(walk.0, |state| *state = State::Followed(followed));
+        if let Some(names) = names {
+            self.go_on(walk, names);
+        }
+    }
+
+    /// Has the jobs read that come next in a walk.
+    fn go_on(&self, (id, task): (u64, Name), mut names: Names) {
+        let mut wanted = 0;
+        self.change(id, |state| {
+            if let State::Followed(followed) = state {
+                followed.window = (followed.window * 2).min(WINDOW_MAX);
+                wanted = followed.window.saturating_sub(followed.coming.len());
+            }
+        });
+        let next: Vec<Next> = std::iter::from_fn(|| names.next().ok().flatten())
+            .take(wanted)
+            .collect();
+        let more = next.len() == wanted;
+        self.change(id, |state| {
+            if let State::Followed(followed) = state {
+                let coming = next.iter().map(|(_, name, _)| name.clone());
+                followed.coming.extend(coming);
+                followed.names = more.then_some(names);
+            }
+        });
+        let jobs = next
+            .into_iter()
+            .step_by(self.each())
+            .map(|(source, name, kind)| {
+                Work::Read(Job {
+                    source,
+                    task: task.clone(),
+                    name,
+                    kind,
+                })
+            });
+        self.add(jobs.collect());
+    }
+
+    /// Of how many things one is to be read.
+    fn each(&self) -> usize {
+        match self.cached.load(Ordering::Relaxed) >= CACHED_MAX {
+            true => PROBE,
+            false => 1,
+        }
+    }
+
+    /// Reads something, and notes whether it was cached already.
+    fn read(&self, read: impl FnOnce() -> Result<()>) {
+        let start = Instant::now();
+        if let Err(error) = read() {
+            tracing::trace!(%error, "cannot read ahead");
+        }
+        if start.elapsed() < CACHED {
+            self.cached.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.cached.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Walks through the jobs of a primary and a folder.
+
+use super::*;
+use crate::settings;
+use crate::view::{FolderSpec, ViewSpec};
+use std::ffi::{OsStr, OsString};
+
+const JOBS: usize = 50;
+
+/// A view of a primary and a folder that have jobs of the task `t`.
+fn view(top: &std::path::Path) -> Arc<View> {
+    for place in ["primary", "backup"] {
+        for number in 0..JOBS {
+            let job = format!("{place}/jobs/t/{place}-{number}/.experimaestro");
+            std::fs::create_dir_all(top.join(job)).unwrap();
+        }
+    }
+    std::fs::write(top.join("primary/jobs/t/file"), "").unwrap();
+    // In the folder, these are not shown.
+    std::fs::create_dir(top.join("backup/jobs/t/.tmp.x")).unwrap();
+    for number in 0..JOBS {
+        let copy = format!("backup/jobs/t/primary-{number}");
+        std::fs::create_dir(top.join(copy)).unwrap();
+    }
+    let folder = FolderSpec {
+        mode: settings::Mode::Backup,
+        path: top.join("backup"),
+    };
+    let spec = ViewSpec {
+        workspace: String::new(),
+        primary: top.join("primary"),
+        folders: vec![folder],
+        mountpoint: None,
+    };
+    Arc::new(View::open(spec, None).unwrap())
+}
+
+/// The jobs as they are listed.
+fn in_order(top: &std::path::Path) -> Vec<Name> {
+    let names = |place: &str| {
+        let entries = std::fs::read_dir(top.join(place).join("jobs/t")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let jobs = names.filter(|name| name.starts_with(place));
+        jobs.map(OsString::from).collect::<Vec<_>>()
+    };
+    let all = [names("primary"), names("backup")].concat();
+    all.iter()
+        .map(|name| Name::from(name.as_os_str()))
+        .collect()
+}
+
+/// Waits until what is known of the only walk is what was waited for.
+fn wait(ahead: &Ahead, mut until: impl FnMut(&mut State) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut walks = ahead.shared.walks.lock();
+        let state = &mut walks.front_mut().unwrap().state;
+        if until(state) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{state:?}");
+        drop(walks);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_walk_in_order_is_read_ahead_of_to_its_end() {
+    let top = tempfile::tempdir().unwrap();
+    let view = view(top.path());
+    let jobs = in_order(top.path());
+    assert_eq!(jobs.len(), 2 * JOBS);
+    let ahead = Ahead::default();
+    ahead.start(&view).unwrap();
+    let task: Name = Name::from(OsStr::new("t"));
+    ahead.begun(1);
+    ahead.listed(1, &task, &jobs[0]);
+    for at in 1..jobs.len() {
+        ahead.listed(1, &task, &jobs[at]);
+        let next = &jobs[at + 1..];
+        wait(&ahead, |state| match state {
+            State::Followed(followed) if next.is_empty() => followed.coming.is_empty(),
+            State::Followed(followed) => followed.coming.front() == next.first(),
+            _ => false,
+        });
+    }
+    ahead.begun(1);
+    wait(&ahead, |state| matches!(state, State::Begun));
+}
+
+#[test]
+fn jobs_that_are_listed_in_another_order_are_not_read_ahead_of() {
+    let top = tempfile::tempdir().unwrap();
+    let view = view(top.path());
+    let jobs = in_order(top.path());
+    let ahead = Ahead::default();
+    ahead.start(&view).unwrap();
+    let task: Name = Name::from(OsStr::new("t"));
+    ahead.begun(1);
+    ahead.listed(1, &task, &jobs[7]);
+    ahead.listed(1, &task, &jobs[3]);
+    wait(&ahead, |state| matches!(state, State::Unordered));
+    ahead.listed(1, &task, &jobs[4]);
+    wait(&ahead, |state| matches!(state, State::Unordered));
+    ahead.begun(1);
+    wait(&ahead, |state| matches!(state, State::Begun));
+}
+
+#[test]
+fn a_moved_job_is_read_where_it_is() {
+    let top = tempfile::tempdir().unwrap();
+    let view = view(top.path());
+    let moved = top.path().join("backup/jobs/t/backup-0");
+    let link = top.path().join("primary/jobs/t/backup-0");
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    let source = view.task_sources(OsStr::new("t")).unwrap().remove(0);
+    let job = |name: &str| Job {
+        source: source.dir.clone(),
+        task: Name::from(OsStr::new("t")),
+        name: Name::from(OsStr::new(name)),
+        kind: rustix::fs::FileType::Symlink,
+    };
+    job("backup-0").read(&view).unwrap();
+    std::fs::remove_dir_all(&moved).unwrap();
+    // Led nowhere, and nowhere else.
+    let _ = job("backup-0").read(&view);
+    std::os::unix::fs::symlink("/", &moved).unwrap();
+    assert!(job("backup-0").read(&view).is_err());
+}
