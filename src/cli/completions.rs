@@ -74,7 +74,7 @@ mod tests {
             for shown in ["umount", "read-only", "completions"] {
                 assert!(script.contains(shown), "{shell}: {shown}");
             }
-            for hidden in ["probe", "sloppy", "in-background"] {
+            for hidden in ["__probe", "sloppy", "in-background"] {
                 assert!(!script.contains(hidden), "{shell}: {hidden}");
             }
         }

@@ -111,7 +111,7 @@ pub const WRONG_USAGE: u8 = 2;
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
-        let cause = cause.to_string();
+        let cause = without_numbers(&cause.to_string());
         if text.is_empty() {
             cause
         } else if text.contains(&cause) {
@@ -120,6 +120,17 @@ pub fn sentence(error: &anyhow::Error) -> String {
             format!("{text}: {cause}")
         }
     })
+}
+
+/// A text without the numbers of errors, which are nothing to a person.
+fn without_numbers(text: &str) -> String {
+    let mut words = text.to_owned();
+    while let Some(start) = words.find(" (os error ")
+        && let Some(length) = words.get(start..).and_then(|rest| rest.find(')'))
+    {
+        words.replace_range(start..=start + length, "");
+    }
+    words
 }
 
 /// Whether a command failed because nobody reads what it prints any more.
@@ -168,7 +179,8 @@ pub enum Command {
     /// Prints the manual page, or writes all of them
     Man(man::Arguments),
     /// Asks a mount whether it answers (for `mount`, which must not wait for it itself)
-    #[command(hide = true)]
+    // Its name is like no other, so that it is not proposed for one that is mistyped.
+    #[command(hide = true, name = "__probe")]
     Probe {
         /// The mount point
         path: PathBuf,

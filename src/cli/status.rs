@@ -15,6 +15,7 @@ use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
 use crate::settings::{Settings, Workspace};
+use crate::view::location::NO_JOBS;
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -273,7 +274,7 @@ fn locations(text: &mut String, title: &str, places: &[Place]) {
         if let Some(hidden) = &place.hidden {
             let _ = writeln!(
                 text,
-                "{}: {} of it cannot be looked at, so not shown: {} ({}). Ask its owner for the right to read it.",
+                "{}: {} of it cannot be looked at, so not shown: {} ({}). They show when you may read them.",
                 place.path,
                 match hidden.count {
                     1 => "one entry".to_owned(),
@@ -293,6 +294,9 @@ fn locations(text: &mut String, title: &str, places: &[Place]) {
 fn advice(place: &Place) -> Option<&'static str> {
     Some(match place.state.as_str() {
         "ok" => return None,
+        // A new workspace has none.
+        NO_JOBS if place.mode == "primary" => return None,
+        NO_JOBS => "there is no `jobs` in it: if a disk belongs there, see whether it is mounted",
         "missing" if place.mode == "primary" => "create it, or correct the path",
         "missing" => "see whether its disk is mounted, or correct the path",
         "not a directory" => "correct the path",

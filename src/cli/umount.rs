@@ -43,7 +43,10 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         How::Clean
     };
     let mountpoint = mount.mountpoint.display();
-    match unmount(&mount, how)? {
+    let waiting = |pid: i32| {
+        tracing::warn!("{mountpoint} is unmounted; waiting for its daemon, process {pid}, to end");
+    };
+    match unmount(&mount, how, waiting)? {
         Unmounted::Ended => {}
         Unmounted::WasDead => {
             tracing::warn!(
@@ -53,8 +56,11 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         Unmounted::StillServing { pid } => {
             let process =
                 pid.map_or_else(|| "its daemon".to_owned(), |pid| format!("process {pid}"));
+            let end = pid.map_or_else(String::new, |pid| {
+                format!(": if it does not answer any more, `kill -9 {pid}` ends it")
+            });
             tracing::warn!(
-                "{mountpoint} is unmounted here, but {process} may go on serving what is still open, or another mount namespace"
+                "{mountpoint} is unmounted here, but {process} may go on serving what is still open, or another mount namespace{end}"
             );
         }
     }

@@ -14,6 +14,8 @@ use super::mounts::{self, Mount};
 
 /// How long a daemon may take to end after its mount has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// After so long, whoever waits is told what for.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How many processes a message names.
 const MOST_NAMED: usize = 8;
 
@@ -82,11 +84,12 @@ fn top(path: &Path) -> Result<Option<Mount>, UnmountError> {
 /// Unmounts `mount` and waits until its daemon has ended.
 ///
 /// Changes this process's directory to `/`. A dead mount is always taken away. With [`How::Lazy`] nothing is waited for.
+/// Calls `waiting` with the daemon's process if that takes long to end.
 ///
 /// # Errors
 ///
 /// [`UnmountError::Busy`] with who is in the way; otherwise why it stays.
-pub fn unmount(mount: &Mount, how: How) -> Result<Unmounted, UnmountError> {
+pub fn unmount(mount: &Mount, how: How, waiting: impl FnOnce(i32)) -> Result<Unmounted, UnmountError> {
     let health = health::of(mount);
     let client = Client::connect(mount.device, mount.owner()).ok();
     let pid = client.as_ref().and_then(Client::pid);
@@ -114,7 +117,14 @@ pub fn unmount(mount: &Mount, how: How) -> Result<Unmounted, UnmountError> {
         return Ok(Unmounted::StillServing { pid: None });
     };
     let process = PathBuf::from(format!("/proc/{pid}"));
-    if wait_until(limit, || has_ended(&process)) {
+    let soon = limit.min(SILENCE);
+    if wait_until(soon, || has_ended(&process)) {
+        return Ok(Unmounted::Ended);
+    }
+    if soon < limit {
+        waiting(pid);
+    }
+    if wait_until(limit - soon, || has_ended(&process)) {
         Ok(Unmounted::Ended)
     } else {
         Ok(Unmounted::StillServing { pid: Some(pid) })

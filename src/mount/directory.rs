@@ -7,6 +7,7 @@
 //! them. What a union shows can change without its own directories changing, so the kernel is made
 //! to forget it when it has been listed to the end.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ struct Open {
 /// Where a union's listing stands after an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
-    source: usize,
+    location: u8,
     offset: u64,
 }
 
@@ -372,23 +373,28 @@ impl Mount {
         let mut position = usize::try_from(from).map_err(|_| Errno::INVAL)?;
         let start = match position.checked_sub(1) {
             None => Position {
-                source: 0,
+                location: PRIMARY,
                 offset: 0,
             },
             Some(last) => *positions.lock().get(last).ok_or(Errno::INVAL)?,
         };
-        let mut offset = start.offset;
         let mut given = false;
-        for at in start.source..listing.sources.len() {
-            let open = listing.sources.get(at).ok_or(Errno::STALE)?;
+        for (at, open) in listing.sources.iter().enumerate() {
+            let location = open.source.location;
+            // One that can be listed no more is passed over.
+            let offset = match location.cmp(&start.location) {
+                Ordering::Less => continue,
+                Ordering::Equal => start.offset,
+                Ordering::Greater => 0,
+            };
             let fetched = |entries: &[cursor::Entry]| self.check_ahead(listing, open, entries);
-            let more = open.cursor.read(offset, fetched, |entry| {
+            let read = open.cursor.read(offset, fetched, |entry| {
                 let name = entry.name();
                 let Some(shown) = self.shows(listing, at, name, entry.kind) else {
                     return true;
                 };
                 let here = Position {
-                    source: at,
+                    location,
                     offset: entry.next,
                 };
                 given = true;
@@ -408,11 +414,15 @@ impl Mount {
                 });
                 position = next;
                 taken
-            })?;
-            if !more {
+            });
+            let end = match read {
+                // Removed meanwhile: what the others have shows all the same.
+                Err(Errno::NOENT) if !matches!(listing.kind, Kind::Holder) => true,
+                read => read?,
+            };
+            if !end {
                 return Ok(false);
             }
-            offset = 0;
         }
         Ok(!given)
     }
@@ -537,7 +547,7 @@ mod tests {
 
     #[test]
     fn positions_keep_their_numbers_and_new_ones_get_new_numbers() {
-        let position = |offset| Position { source: 0, offset };
+        let position = |offset| Position { location: 0, offset };
         let mut positions = Vec::new();
         assert_eq!(number(&mut positions, 0, position(10)), 1);
         assert_eq!(number(&mut positions, 1, position(20)), 2);

@@ -26,7 +26,10 @@ use super::placement;
 pub fn check(path: &Path, environment: &Environment) -> Result<Vec<Finding>, Error> {
     let text = load::read(path)?.ok_or_else(|| Error::Read {
         path: path.to_path_buf(),
-        source: io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
+        source: match path.exists() {
+            true => io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"),
+            false => io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
+        },
     })?;
     Ok(check_text(&text, path, environment))
 }
@@ -267,7 +270,10 @@ impl Checker<'_> {
             return;
         }
         if !written.starts_with(['/', '~']) {
-            let message = format!("the path `{written}` depends on the current directory");
+            let message = match written {
+                "" => "the path is empty, which means the current directory".to_owned(),
+                _ => format!("the path `{written}` depends on the current directory"),
+            };
             self.warning(at, message, "write it in full, or from `~/`");
         }
         let shown = primary.display();

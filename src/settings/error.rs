@@ -53,6 +53,7 @@ fn advice(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "make it readable for this user, or give another one with --settings"
         }
+        io::ErrorKind::InvalidInput => "give the path of a YAML file",
         _ => "see whether its disk is mounted, or give another one with --settings",
     }
 }

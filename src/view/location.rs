@@ -37,7 +37,7 @@ pub struct Location {
     role: Role,
     path: PathBuf,
     state: RwLock<State>,
-    space: RwLock<Option<Space>>,
+    seen: RwLock<Option<Seen>>,
     unreadable: Unreadable,
     on_change: OnceLock<OnChange>,
 }
@@ -45,12 +45,15 @@ pub struct Location {
 /// What to do when a folder has gone or is another directory than before; given its number.
 pub type OnChange = Arc<dyn Fn(u8) + Send + Sync>;
 
-/// How full the disk of a location was when it was last looked at, in bytes.
+/// What was seen of a location when it was last looked at.
 #[derive(Debug, Clone, Copy)]
-struct Space {
-    /// What an ordinary user may still write.
+struct Seen {
+    /// Bytes that an ordinary user may still write to its disk.
     free: u64,
+    /// Bytes that its disk has.
     total: u64,
+    /// Whether it has a jobs directory.
+    jobs: bool,
 }
 
 /// What is known of a location's directory.
@@ -100,7 +103,7 @@ impl Location {
             index: PRIMARY,
             role: Role::Primary,
             path: path.to_owned(),
-            space: RwLock::new(space(&root)),
+            seen: RwLock::new(look(&root)),
             state: RwLock::new(State::Open(Arc::new(root))),
             unreadable: Unreadable::default(),
             on_change: OnceLock::new(),
@@ -114,7 +117,7 @@ impl Location {
             role: Role::Folder(spec.mode),
             path: spec.path.clone(),
             state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
-            space: RwLock::default(),
+            seen: RwLock::default(),
             unreadable: Unreadable::default(),
             on_change: OnceLock::new(),
         }
@@ -188,10 +191,7 @@ impl Location {
         let now = match rustix::fs::stat(&self.path) {
             Err(error) => State::Closed(error),
             Ok(stat) => match &was {
-                State::Open(root) if root.is(&stat) => {
-                    *self.space.write() = space(root);
-                    return;
-                }
+                State::Open(root) if root.is(&stat) => return self.look(root),
                 _ => match open_path(&self.path).and_then(|fd| Root::new(fd, &self.path, true)) {
                     Ok(root) => State::Open(Arc::new(root)),
                     Err(error) => State::Closed(error),
@@ -203,8 +203,14 @@ impl Location {
             _ => true,
         };
         match (&was, &now) {
-            (_, State::Open(_)) => {
+            (State::Closed(_), State::Open(_)) => {
                 tracing::info!("the folder {} is there", self.path.display());
+            }
+            (State::Open(_), State::Open(_)) => {
+                tracing::warn!(
+                    "the folder {} is another directory than before: a disk was mounted there or taken away",
+                    self.path.display()
+                );
             }
             // Before it was looked at: whoever mounts has warned of it.
             (State::Closed(Errno::TIMEDOUT), State::Closed(error)) => {
@@ -215,10 +221,10 @@ impl Location {
             }
             _ => {}
         }
-        *self.space.write() = match &now {
-            State::Open(root) => space(root),
-            State::Closed(_) => None,
-        };
+        match &now {
+            State::Open(root) => self.look(root),
+            State::Closed(_) => *self.seen.write() = None,
+        }
         self.unreadable.forget();
         *self.state.write() = now;
         if let State::Open(_) = was
@@ -228,18 +234,29 @@ impl Location {
         }
     }
 
+    /// Looks at what `status` tells of. Waits for the file system.
+    fn look(&self, root: &Root) {
+        let now = look(root);
+        let was = std::mem::replace(&mut *self.seen.write(), now);
+        let had = |seen: Option<Seen>| seen.is_some_and(|seen| seen.jobs);
+        if had(was) && !had(now) {
+            tracing::warn!("{} has no jobs any more: is its disk still mounted?", self.path.display());
+        }
+    }
+
     /// How it does, as far as is known: this waits for no file system.
     pub fn status(&self) -> LocationStatus {
-        let space = *self.space.read();
+        let seen = *self.seen.read();
         LocationStatus {
             mode: self.role.to_string(),
             path: self.path.clone(),
             state: match self.root() {
+                Ok(_) if seen.is_some_and(|seen| !seen.jobs) => NO_JOBS.to_owned(),
                 Ok(_) => "ok".to_owned(),
                 Err(error) => why_not(error),
             },
-            free: space.map(|space| space.free),
-            total: space.map(|space| space.total),
+            free: seen.map(|seen| seen.free),
+            total: seen.map(|seen| seen.total),
             hidden: self.unreadable.hidden(&self.jobs_path()),
         }
     }
@@ -253,15 +270,29 @@ pub fn why_not(error: Errno) -> String {
         Errno::NOTDIR => "not a directory".to_owned(),
         Errno::ACCESS | Errno::PERM => "not permitted".to_owned(),
         Errno::TIMEDOUT => "does not answer".to_owned(),
-        error => std::io::Error::from(error).to_string(),
+        error => in_words(error),
     }
 }
 
-fn space(root: &Root) -> Option<Space> {
+/// The state of a directory that is there and has no jobs directory, as the mount point has of a disk that is not
+/// mounted.
+pub const NO_JOBS: &str = "no jobs";
+
+/// An error as a person would say it, without its number.
+pub(super) fn in_words(error: Errno) -> String {
+    let text = std::io::Error::from(error).to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+fn look(root: &Root) -> Option<Seen> {
     let stat = rustix::fs::fstatvfs(root.fd()).ok()?;
-    Some(Space {
+    Some(Seen {
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        jobs: !matches!(root.jobs(), Err(Errno::NOENT)),
     })
 }
 
@@ -297,20 +328,24 @@ pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
     }
 }
 
-/// Watches a folder from a thread of its own until its view is gone.
-pub(super) fn watch(folder: Weak<Location>, interval: Duration) {
+/// Watches a location from a thread of its own until its view is gone.
+pub(super) fn watch(location: Weak<Location>, interval: Duration) {
     let spawned = std::thread::Builder::new()
         .name("xpmfs-folder".to_owned())
         .spawn(move || {
             loop {
                 std::thread::sleep(interval);
-                match folder.upgrade() {
-                    Some(folder) => folder.refresh(),
-                    None => return,
+                let Some(location) = location.upgrade() else {
+                    return;
                 };
+                match (location.role, location.root()) {
+                    (Role::Primary, Ok(root)) => location.look(&root),
+                    (Role::Primary, Err(_)) => {}
+                    (Role::Folder(_), _) => location.refresh(),
+                }
             }
         });
     if let Err(error) = spawned {
-        tracing::error!("cannot watch a folder: starting a thread failed: {error}");
+        tracing::error!("cannot watch a directory: starting a thread failed: {error}");
     }
 }

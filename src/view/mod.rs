@@ -162,12 +162,12 @@ impl View {
         })
     }
 
-    /// Starts a thread for each folder that notices, every `interval`, that it has appeared, gone
-    /// or been replaced. A folder that hangs holds up its own thread only. The threads end when
-    /// the view is dropped.
+    /// Starts a thread for each location that looks, every `interval`, how full it is; and of a folder,
+    /// whether it has appeared, gone or been replaced. A folder that hangs holds up its own thread only. The
+    /// threads end when the view is dropped.
     pub fn watch(&self, interval: Duration) {
-        for folder in &self.locations[1..] {
-            location::watch(Arc::downgrade(folder), interval);
+        for location in &self.locations {
+            location::watch(Arc::downgrade(location), interval);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use super::location::in_words;
 use super::name::Name;
 
 /// More than these are not counted.
@@ -49,8 +50,9 @@ impl Unreadable {
         let (folder, entry) = (folder.display(), path.display());
         if first {
             tracing::warn!(
-                "{entry} of the folder {folder} cannot be looked at, so it does not show: {error}; \
-                 `xpmfs status` tells of more"
+                "{entry} of the folder {folder} cannot be looked at, so it does not show: {}; \
+                 `xpmfs status` tells of more",
+                in_words(error)
             );
         } else {
             tracing::debug!("{entry} of the folder {folder} cannot be looked at: {error}");
@@ -80,7 +82,7 @@ impl Unreadable {
         Some(Hidden {
             count: entries.len(),
             example: jobs.join(path(task, hash.as_deref())),
-            reason: std::io::Error::from(*error).to_string(),
+            reason: in_words(*error),
         })
     }
 }

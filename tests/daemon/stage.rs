@@ -300,7 +300,7 @@ pub(crate) fn player() {
                 How::Lazy
             };
             unmount::find(&mountpoint)
-                .and_then(|mount| unmount::unmount(&mount, how))
+                .and_then(|mount| unmount::unmount(&mount, how, |_| ()))
                 .map(|became| eprintln!("{became:?}"))
                 .map_err(|error| error.to_string())
         }

@@ -237,9 +237,42 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
         fixture::run(Command::new("umount").arg("-l").arg(&folder));
         eventually("the disk is let go", || !disk.is_in_use());
         eventually("the job is gone", || names(&tasks) == ["own"]);
+        // All that is left is the directory that the disk was mounted on.
+        let status = fixture::run(workspace.xpmfs().args(["status", "-w", "test"]));
+        let said = status.lines().find(|line| line.starts_with("backup"));
+        assert!(said.is_some_and(|said| said.contains("no jobs")), "{status}");
+        assert!(status.contains("see whether it is mounted"), "{status}");
+        assert!(workspace.log().contains("a disk was mounted there or taken away"));
         if round == 0 {
             disk.mount();
         }
     }
+    mounted.unmount();
+}
+
+#[test]
+fn status_tells_how_full_the_disk_is_now() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs as root");
+        eprintln!("SKIPPED: needs root, to mount a disk");
+        return;
+    }
+    let workspace = Workspace::new();
+    let primary = workspace.primary();
+    let _disk = Disk::new(workspace.top().join("disk"), &primary);
+    let mounted = workspace.mount_in_place();
+    let free = || {
+        let status = fixture::run(workspace.xpmfs().args(["--json", "status", "-w", "test"]));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let primary = &status["mounts"][0]["locations"][0];
+        assert_eq!(primary["mode"], "primary");
+        primary["free"].as_u64().unwrap()
+    };
+    let before = free();
+    let file = mounted.path().join("large");
+    fs::write(&file, vec![1; 8 << 20]).unwrap();
+    eventually("the file counts", || free() + (7 << 20) < before);
+    fs::remove_file(&file).unwrap();
+    eventually("the file counts no more", || free() + (1 << 20) > before);
     mounted.unmount();
 }
