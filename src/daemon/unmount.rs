@@ -89,7 +89,11 @@ fn top(path: &Path) -> Result<Option<Mount>, UnmountError> {
 /// # Errors
 ///
 /// [`UnmountError::Busy`] with who is in the way; otherwise why it stays.
-pub fn unmount(mount: &Mount, how: How, waiting: impl FnOnce(i32)) -> Result<Unmounted, UnmountError> {
+pub fn unmount(
+    mount: &Mount,
+    how: How,
+    waiting: impl FnOnce(i32),
+) -> Result<Unmounted, UnmountError> {
     let health = health::of(mount);
     let client = Client::connect(mount.device, mount.owner()).ok();
     let pid = client.as_ref().and_then(Client::pid);

@@ -547,7 +547,10 @@ mod tests {
 
     #[test]
     fn positions_keep_their_numbers_and_new_ones_get_new_numbers() {
-        let position = |offset| Position { location: 0, offset };
+        let position = |offset| Position {
+            location: 0,
+            offset,
+        };
         let mut positions = Vec::new();
         assert_eq!(number(&mut positions, 0, position(10)), 1);
         assert_eq!(number(&mut positions, 1, position(20)), 2);

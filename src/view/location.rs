@@ -240,7 +240,10 @@ impl Location {
         let was = std::mem::replace(&mut *self.seen.write(), now);
         let had = |seen: Option<Seen>| seen.is_some_and(|seen| seen.jobs);
         if had(was) && !had(now) {
-            tracing::warn!("{} has no jobs any more: is its disk still mounted?", self.path.display());
+            tracing::warn!(
+                "{} has no jobs any more: is its disk still mounted?",
+                self.path.display()
+            );
         }
     }
 

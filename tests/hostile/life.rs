@@ -240,9 +240,16 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
         // All that is left is the directory that the disk was mounted on.
         let status = fixture::run(workspace.xpmfs().args(["status", "-w", "test"]));
         let said = status.lines().find(|line| line.starts_with("backup"));
-        assert!(said.is_some_and(|said| said.contains("no jobs")), "{status}");
+        assert!(
+            said.is_some_and(|said| said.contains("no jobs")),
+            "{status}"
+        );
         assert!(status.contains("see whether it is mounted"), "{status}");
-        assert!(workspace.log().contains("a disk was mounted there or taken away"));
+        assert!(
+            workspace
+                .log()
+                .contains("a disk was mounted there or taken away")
+        );
         if round == 0 {
             disk.mount();
         }
