@@ -21,6 +21,7 @@ use crate::daemon::run::{About, Caller, run as serve};
 use crate::daemon::service::{self, Workspace as Service};
 use crate::mount;
 use crate::settings::{Folder, Settings, Workspace, validate_folders};
+use crate::view::location::NO_JOBS;
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
 
@@ -304,8 +305,18 @@ fn check_workspace(workspace: &Workspace) -> anyhow::Result<()> {
     }
 }
 
-/// A directory that nothing of a workspace is in may be a new workspace, or the wrong directory.
+/// A directory that nothing of a workspace is in may be a new workspace, or the wrong directory; and a folder without
+/// jobs may be new, or only where its disk belongs.
 fn hint(view: &View, primary: &Path) {
+    for folder in view.folders() {
+        let status = folder.status();
+        if status.state == NO_JOBS {
+            tracing::warn!(
+                "the folder {} has no `jobs` in it: unless it is new, see whether its disk is mounted",
+                status.path.display()
+            );
+        }
+    }
     let Ok(root) = view.primary().root() else {
         return;
     };

@@ -152,10 +152,6 @@ fn existence(folder: &Folder, state: &State) -> Verdict {
     };
     let (message, advice) = match state {
         State::Directory => return None,
-        State::Empty => (
-            format!("the folder {shown} has no `jobs` inside"),
-            "see whether its disk is mounted; if it is a new folder, all is well",
-        ),
         State::Jobs => (
             format!(
                 "the folder {shown} has no `jobs` inside: it is taken as the jobs directory itself"
@@ -187,8 +183,6 @@ enum State {
     Directory,
     /// A `jobs` directory itself.
     Jobs,
-    /// A directory without `jobs`, as the mount point is of a disk that is not mounted.
-    Empty,
     NotDirectory,
     Missing,
     Failed(String),
@@ -233,7 +227,6 @@ fn look(folder: &Folder, environment: &Environment) -> Look {
     let state = match std::fs::metadata(environment.current_dir().join(&folder.path)) {
         Ok(metadata) if !metadata.is_dir() => State::NotDirectory,
         Ok(_) if folder.is_jobs_directory(environment) => State::Jobs,
-        Ok(_) if !folder.jobs().exists() => State::Empty,
         Ok(_) => State::Directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => State::NotDirectory,

@@ -247,7 +247,7 @@ fn relative_paths_are_meant_from_where_the_command_is_run() {
         let status = home.status(&[home.path("mnt").to_str().unwrap()]);
         let folder = &status["mounts"][0]["locations"][2];
         assert_eq!(folder["path"].as_str(), extra.to_str());
-        assert_eq!(folder["state"], "ok");
+        assert_eq!(folder["state"], "no jobs");
     });
 }
 

@@ -222,6 +222,7 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
     }
     let workspace = Workspace::new();
     let folder = workspace.folder("backup");
+    fs::remove_dir(folder.join("jobs")).unwrap();
     let disk = Disk::new(workspace.top().join("disk"), &folder);
     workspace.finished("backup", TASK, "archived");
     workspace.finished("primary", TASK, "own");
@@ -267,7 +268,7 @@ fn status_tells_how_full_the_disk_is_now() {
     let workspace = Workspace::new();
     let primary = workspace.primary();
     let _disk = Disk::new(workspace.top().join("disk"), &primary);
-    let mounted = workspace.mount_in_place();
+    let mounted = workspace.mount_at(&workspace.mountpoint("elsewhere"));
     let free = || {
         let status = fixture::run(workspace.xpmfs().args(["--json", "status", "-w", "test"]));
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
