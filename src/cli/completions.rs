@@ -1,12 +1,11 @@
 //! `xpmfs completions SHELL`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, print};
 
 /// What to print.
 #[derive(Debug, Args)]
@@ -21,7 +20,7 @@ pub struct Arguments {
 ///
 /// Standard output is gone.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    io::stdout().write_all(script(arguments.shell).as_bytes())?;
+    print::text(&script(arguments.shell))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,7 +73,7 @@ mod tests {
             for shown in ["umount", "read-only", "completions"] {
                 assert!(script.contains(shown), "{shell}: {shown}");
             }
-            for hidden in ["__probe", "sloppy", "in-background"] {
+            for hidden in ["__answers", "sloppy", "in-background"] {
                 assert!(!script.contains(hidden), "{shell}: {hidden}");
             }
         }

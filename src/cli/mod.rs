@@ -7,6 +7,7 @@ pub mod completions;
 pub mod man;
 pub mod mount;
 pub mod mount_helper;
+mod print;
 pub mod settings;
 pub mod status;
 mod table;
@@ -136,10 +137,10 @@ fn without_numbers(text: &str) -> String {
 /// Whether a command failed because nobody reads what it prints any more.
 #[must_use]
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    let json = error.downcast_ref::<serde_json::Error>();
-    let kind = io.or_else(|| json.and_then(serde_json::Error::io_error_kind));
-    kind == Some(io::ErrorKind::BrokenPipe)
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// The exit status of a command that failed.
@@ -180,7 +181,7 @@ pub enum Command {
     Man(man::Arguments),
     /// Asks a mount whether it answers (for `mount`, which must not wait for it itself)
     // Its name is like no other, so that it is not proposed for one that is mistyped.
-    #[command(hide = true, name = "__probe")]
+    #[command(hide = true, name = "__answers")]
     Probe {
         /// The mount point
         path: PathBuf,

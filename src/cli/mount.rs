@@ -197,7 +197,7 @@ impl Plan {
         let mountpoint = &self.attachment.mountpoint;
         let launched = Launch {
             daemon: own(mount_helper::with_flag(arguments, "--in-background")),
-            probe: own(vec!["__probe".into(), "--".into(), mountpoint.into()]),
+            probe: own(vec!["__answers".into(), "--".into(), mountpoint.into()]),
         };
         launch(launched, mountpoint, &self.log.to_string())?;
         Ok(self)

@@ -1,13 +1,12 @@
 //! `xpmfs settings`: mistakes in the settings file, and where it is.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueHint};
 use serde_json::json;
 
-use super::{Global, Listing};
+use super::{Global, Listing, print};
 use crate::settings::{self, Environment, Finding, Severity};
 
 /// What to do with the settings file.
@@ -60,14 +59,12 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 fn show(path: &Path, global: &Global) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
     let exists = path.is_file();
     if global.json {
         let told = json!({"path": path.to_string_lossy(), "exists": exists});
-        serde_json::to_writer_pretty(&mut out, &told)?;
-        writeln!(out)?;
+        print::json(&told)?;
     } else {
-        writeln!(out, "{}", path.display())?;
+        print::text(&format!("{}\n", path.display()))?;
     }
     if exists {
         return Ok(ExitCode::SUCCESS);
@@ -84,14 +81,11 @@ fn check(path: &Path, global: &Global, environment: &Environment) -> anyhow::Res
         .iter()
         .filter(|finding| finding.severity == Severity::Error)
         .count();
-    let mut out = std::io::stdout().lock();
     if global.json {
-        serde_json::to_writer_pretty(&mut out, &findings)?;
-        writeln!(out)?;
+        print::json(&findings)?;
     } else {
-        for finding in &findings {
-            write!(out, "{}", described(path, finding))?;
-        }
+        let described = findings.iter().map(|finding| described(path, finding));
+        print::text(&described.collect::<String>())?;
     }
     if !global.quiet {
         eprintln!("{}", summary(path, errors, findings.len() - errors));

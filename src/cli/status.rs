@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use clap::{Args, ValueHint};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Global, Listing, Select, table};
+use super::{Global, Listing, Select, print, table};
 use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
@@ -71,12 +70,10 @@ struct WorkspaceStatus {
 /// The settings or the table of mounts cannot be read, or what was asked for is not there.
 pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let status = gather(arguments, global)?;
-    let mut out = std::io::stdout().lock();
     if global.json {
-        serde_json::to_writer_pretty(&mut out, &status)?;
-        writeln!(out)?;
+        print::json(&status)?;
     } else {
-        write!(out, "{}", status.text())?;
+        print::text(&status.text())?;
     }
     Ok(ExitCode::SUCCESS)
 }

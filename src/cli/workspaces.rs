@@ -1,13 +1,12 @@
 //! `xpmfs workspaces`: the workspaces of the settings file.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Global, Listing, Select, table};
+use super::{Global, Listing, Select, print, table};
 use crate::settings::{Folder, Mode, Selection, Settings, Workspace};
 
 /// What to do with workspaces.
@@ -28,7 +27,6 @@ pub enum Command {
 /// If the settings cannot be read.
 pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(global.settings.as_deref())?;
-    let mut out = std::io::stdout().lock();
     match command {
         Command::List { .. } if global.json => {
             let listed: Vec<Value> = settings
@@ -36,8 +34,7 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
                 .iter()
                 .map(|workspace| as_json(&settings, workspace))
                 .collect();
-            serde_json::to_writer_pretty(&mut out, &listed)?;
-            writeln!(out)?;
+            print::json(&listed)?;
         }
         Command::List { .. } if settings.workspaces.is_empty() => {
             let file = settings.file.display();
@@ -48,8 +45,8 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
             };
             eprintln!("xpmfs: {file} {why}; add one: `workspaces:` with an `id` and a `path`");
         }
-        Command::List { .. } if global.verbose > 0 => write!(out, "{}", in_full(&settings))?,
-        Command::List { .. } => write!(out, "{}", in_short(&settings))?,
+        Command::List { .. } if global.verbose > 0 => print::text(&in_full(&settings))?,
+        Command::List { .. } => print::text(&in_short(&settings))?,
     }
     Ok(ExitCode::SUCCESS)
 }

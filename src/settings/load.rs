@@ -158,7 +158,10 @@ fn syntax_advice(text: &str, at: Position, message: &str) -> String {
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
     if line.contains('\t') {
         "replace tabs by spaces".to_owned()
-    } else if message.contains("alias") {
+    } else if ["alias", "anchor"]
+        .iter()
+        .any(|word| message.contains(word))
+    {
         "write the value out, or put `*` in quotes if it is meant as a letter".to_owned()
     } else if line.matches(": ").count() > 1 || line.contains(['*', '@', '`', '%']) {
         "put values that hold `: ` or begin with a special character in quotes".to_owned()

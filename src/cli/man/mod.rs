@@ -1,7 +1,7 @@
 //! `xpmfs man`: manual pages, of what the parser knows and of the sections beside this file.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, ValueHint};
 use clap_mangen::Man;
 
-use super::{Cli, Global};
+use super::{Cli, Global, print};
 
 /// Where the pages go.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let Some(dir) = &arguments.dir else {
         // The first one is that of the whole program.
         let page = pages.first().map_or("", |(_, page)| page);
-        io::stdout().write_all(page.as_bytes())?;
+        print::text(page)?;
         return Ok(ExitCode::SUCCESS);
     };
     let made = !dir.exists();

@@ -1,0 +1,28 @@
+//! What commands give: text, or JSON, on standard output.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Prints a text as it is.
+///
+/// # Errors
+///
+/// Standard output takes no more.
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("cannot write to standard output")
+}
+
+/// Prints something as JSON, on lines of its own.
+///
+/// # Errors
+///
+/// As [`text`].
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut json = serde_json::to_string_pretty(value)?;
+    json.push('\n');
+    text(&json)
+}
