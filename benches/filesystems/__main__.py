@@ -74,7 +74,8 @@ def conduct(stage: Stage, options: Options) -> Report:
     """Does everything on the stage. If it is stopped, what has been measured until then is reported."""
     xpmfs = Xpmfs(stage.install(options.binary), stage.root / "settings.yaml")
     xpmfs.settings.write_text("workspaces: []\n")
-    systems = select(every(xpmfs, stage.directory("empty")), options.systems.split(","))
+    systems = every(xpmfs, stage.install(options.bound), stage.directory("empty"))
+    systems = select(systems, options.systems.split(","))
     settings = {"rounds": options.rounds, "quick": options.quick, **vars(options.scale)}
     report = Report(machine.describe(stage.root), settings, systems)
     say(f"on {report.machine['disk']}, in {stage.root}")

@@ -9,7 +9,7 @@ import million
 import workloads
 from workloads import Scale, Workload
 
-SYSTEMS = "disk,xpmfs,mergerfs,fuse-overlayfs,bindfs,overlayfs"
+SYSTEMS = "disk,xpmfs,mergerfs,fuse-overlayfs,bindfs,overlayfs,bound"
 ROUNDS = 3
 BLOCK = 4096
 
@@ -28,6 +28,7 @@ class Options(argparse.Namespace):
     only_list: bool
     binary: Path
     workload: Path
+    bound: Path
 
     @property
     def scale(self) -> Scale:
@@ -86,6 +87,7 @@ def parse() -> Options:
     add("--list", action="store_true", dest="only_list", help="show the workloads, and do nothing")
     add("--binary", type=Path, metavar="PATH", help="measure this xpmfs [default: build it]")
     add("--workload", type=Path, help=argparse.SUPPRESS)
+    add("--bound", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(namespace=Options())
     options.rounds = options.rounds or (1 if options.quick else ROUNDS)
     _check(parser, options)
@@ -112,9 +114,10 @@ def _check(parser: argparse.ArgumentParser, options: Options) -> None:
         return
     if not options.chosen() and not options.parts_of_million():
         parser.error("nothing is left to measure: add --million, or other workloads to --only")
-    if not options.binary or not options.workload:
+    programs = (options.binary, options.workload, options.bound)
+    if not all(programs):
         parser.error("run scripts/bench, which builds what this needs")
-    for program in (options.binary, options.workload):
+    for program in programs:
         if not program.is_file():
             parser.error(f"there is no {program}")
     for file in (options.json, options.markdown):

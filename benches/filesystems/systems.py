@@ -46,6 +46,8 @@ class System:
     """Whether it shows all locations as one tree."""
     in_place: bool = False
     """Whether it is mounted over the primary."""
+    real: bool = True
+    """Whether it is of any use but to be compared with."""
 
     def mountpoint(self, tree: Tree, directory: Path) -> Path:
         """Where it is mounted, if `directory` is free for it."""
@@ -97,8 +99,9 @@ class Xpmfs:
         return System(name, name, about, command, version=[str(self.program), "--version"], in_place=in_place)
 
 
-def every(xpmfs: Xpmfs, empty: Path) -> dict[str, System]:
-    """All file systems by name, in the order of the report. `empty` is an empty directory."""
+def every(xpmfs: Xpmfs, bound: Path, empty: Path) -> dict[str, System]:
+    """All file systems by name, in the order of the report. `bound` is the program that answers at once; `empty` an empty
+    directory."""
     systems = [
         System("disk", "disk", "the file system beneath, with nothing mounted over it"),
         xpmfs.system("xpmfs"),
@@ -107,6 +110,7 @@ def every(xpmfs: Xpmfs, empty: Path) -> dict[str, System]:
         _fuse_overlayfs(empty),
         _bindfs(),
         _overlayfs(empty),
+        _bound(bound),
     ]
     return {system.name: system for system in systems}
 
@@ -169,3 +173,11 @@ def _overlayfs(empty: Path) -> System:
 
     about = "the kernel's: `mount -t overlay -o lowerdir=FOLDERS,upperdir=PRIMARY`"
     return System("overlayfs", "overlayfs", about, command, daemon=False)
+
+
+def _bound(program: Path) -> System:
+    def command(tree: Tree, mountpoint: Path) -> list[str]:
+        return [str(program), str(mountpoint), *map(str, tree.locations)]
+
+    about = "a file system that answers every request at once, from memory, with zeros for contents: what FUSE itself takes"
+    return System("bound", "bound", about, command, real=False)
