@@ -6,6 +6,7 @@
 //! - [`daemon`]: the life of the process that serves a mount: background, signals, control socket
 //! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations
 //! - [`view`]: which location serves a job: resolving, union listing, folder health
+//! - [`transfer`]: how bytes move: copying a tree, hashes, manifests; it knows no other room
 //! - [`workspace`]: what lies on disk: job ids, layout, markers, runs, `jobs.jsonl`
 //! - [`settings`]: `settings.yaml`: read, interpolate, check, select a workspace
 
@@ -13,5 +14,6 @@ pub mod cli;
 pub mod daemon;
 pub mod mount;
 pub mod settings;
+pub mod transfer;
 pub mod view;
 pub mod workspace;

@@ -1,0 +1,236 @@
+//! What a file has beside its content: owner, mode, times, extended attributes, access control lists.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::error::{Context, Failure};
+use super::loss::Lost;
+use super::stamp;
+use super::trail;
+use super::work::Target;
+
+const ACCESS_LIST: &str = "system.posix_acl_access";
+const DEFAULT_LIST: &str = "system.posix_acl_default";
+
+const SET_ID: u32 = 0o6000;
+
+/// The longest list of names, and the longest value, that Linux lets through.
+const LONGEST: usize = 64 << 10;
+
+/// The attributes of a file, as they are to be set on its copy.
+pub(super) struct Attributes {
+    mode: u32,
+    /// The bits of the mode that lend the owner's rights to whoever runs it.
+    set_id: u32,
+    owner: (u32, u32),
+    times: Timestamps,
+    extended: Vec<(CString, Vec<u8>)>,
+    /// Names of attributes that belong to the disk or cannot be carried over, and matter.
+    left: Vec<CString>,
+}
+
+impl Attributes {
+    /// Of something that has no extended attributes that could be read.
+    pub(super) fn plain(stat: &Statx) -> Attributes {
+        let timespec = |stamp: rustix::fs::StatxTimestamp| Timespec {
+            tv_sec: stamp.tv_sec,
+            tv_nsec: stamp.tv_nsec.into(),
+        };
+        Attributes {
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            set_id: match stamp::kind(stat) {
+                FileType::Directory => 0,
+                _ => SET_ID,
+            },
+            owner: (stat.stx_uid, stat.stx_gid),
+            times: Timestamps {
+                last_access: timespec(stat.stx_atime),
+                last_modification: timespec(stat.stx_mtime),
+            },
+            extended: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+
+    /// Of an open file or directory of the source.
+    pub(super) fn read(fd: impl AsFd, stat: &Statx) -> Result<Attributes, Failure> {
+        let mut attributes = Attributes::plain(stat);
+        let mut short = [0; 512];
+        let long;
+        let names = match rustix::fs::flistxattr(&fd, &mut short) {
+            Ok(length) => short.get(..length).unwrap_or_default(),
+            Err(Errno::RANGE) => {
+                let mut all = vec![0; LONGEST];
+                let length = rustix::fs::flistxattr(&fd, &mut *all).source(LIST)?;
+                all.truncate(length);
+                long = all;
+                &long
+            }
+            Err(Errno::OPNOTSUPP) => return Ok(attributes),
+            Err(errno) => return Err(errno).source(LIST),
+        };
+        for name in names.split(|byte| *byte == 0) {
+            let Ok(name) = CString::new(name) else {
+                continue;
+            };
+            match treatment(name.as_bytes()) {
+                Treatment::Ignore => {}
+                Treatment::Lose => attributes.left.push(name),
+                Treatment::Copy => match value(&fd, &name) {
+                    Ok(value) => attributes.extended.push((name, value)),
+                    // Removed since it was listed: the time of change tells.
+                    Err(Errno::NODATA) => {}
+                    Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
+                        attributes.left.push(name);
+                    }
+                    Err(errno) => return Err(errno).source("read an extended attribute of"),
+                },
+            }
+        }
+        Ok(attributes)
+    }
+
+    /// Sets them all on an open file or directory of the copy, the times last. Gives the mode that it got, and
+    /// tells what could not be kept. The order matters: changing the owner drops set-id bits and capabilities, and an access control list
+    /// changes the mode.
+    pub(super) fn apply(
+        &self,
+        target: &Target<'_>,
+        fd: impl AsFd,
+        mut lose: impl FnMut(Lost),
+    ) -> Result<u32, Failure> {
+        let mut mode = self.mode;
+        let kept = self.apply_owner(
+            target,
+            || trail::stat(&fd),
+            |user, group| rustix::fs::fchown(&fd, user, group),
+        )?;
+        if !kept {
+            lose(Lost::Owner);
+            mode &= !self.set_id;
+        }
+        for (attribute, value) in &self.extended {
+            match rustix::fs::fsetxattr(&fd, &**attribute, value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
+                    lose(lost(attribute));
+                }
+                Err(errno) => return Err(errno).copy("set an extended attribute of"),
+            }
+        }
+        for attribute in &self.left {
+            lose(lost(attribute));
+        }
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).copy("set the mode of")?;
+        rustix::fs::futimens(&fd, &self.times).copy("set the times of")?;
+        Ok(mode)
+    }
+
+    /// Sets owner and times on a symlink of the copy, which has no others of its own.
+    pub(super) fn apply_to_link(
+        &self,
+        target: &Target<'_>,
+        dir: impl AsFd,
+        name: &OsStr,
+        lose: impl FnOnce(Lost),
+    ) -> Result<(), Failure> {
+        let itself = AtFlags::SYMLINK_NOFOLLOW;
+        let kept = self.apply_owner(
+            target,
+            || trail::stat_at(&dir, name),
+            |user, group| rustix::fs::chownat(&dir, name, user, group, itself),
+        )?;
+        if !kept {
+            lose(Lost::Owner);
+        }
+        rustix::fs::utimensat(&dir, name, &self.times, itself).copy("set the times of")
+    }
+
+    /// Gives what has just been made to its owner, unless it is the owner's. Whom it belongs to is asked for
+    /// the first thing that is made, and is the same for all: every directory comes from one parent.
+    fn apply_owner(
+        &self,
+        target: &Target<'_>,
+        stat: impl FnOnce() -> rustix::io::Result<Statx>,
+        chown: impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+    ) -> Result<bool, Failure> {
+        let created = match target.created.get() {
+            Some(created) => *created,
+            None => {
+                let stat = stat().copy("look at")?;
+                *target.created.get_or_init(|| (stat.stx_uid, stat.stx_gid))
+            }
+        };
+        if created == self.owner {
+            return Ok(true);
+        }
+        let (user, group) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
+        match chown(Some(user), Some(group)) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
+                // A group that the caller is in may be set all the same.
+                let group = chown(None, Some(group)).is_ok();
+                Ok(group && created.0 == self.owner.0)
+            }
+            Err(errno) => Err(errno).copy("set the owner of"),
+        }
+    }
+}
+
+const LIST: &str = "list the extended attributes of";
+
+/// Takes from the top of a copy the access control lists that it has inherited, so that nothing that is
+/// made in it inherits them.
+pub(super) fn shed_inherited(fd: impl AsFd) -> Result<(), Failure> {
+    for list in [DEFAULT_LIST, ACCESS_LIST] {
+        match rustix::fs::fremovexattr(&fd, list) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL) => {}
+            Err(errno) => return Err(errno).copy("remove the inherited access control list of"),
+        }
+    }
+    Ok(())
+}
+
+enum Treatment {
+    Copy,
+    /// It says how the disk keeps the file, and means nothing elsewhere.
+    Ignore,
+    /// It matters, and cannot be carried over.
+    Lose,
+}
+
+fn treatment(name: &[u8]) -> Treatment {
+    let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
+    if name == ACCESS_LIST.as_bytes() || name == DEFAULT_LIST.as_bytes() {
+        Treatment::Copy
+    } else if starts("trusted.overlay.") || starts("security.evm") || starts("security.ima") {
+        Treatment::Ignore
+    } else if starts("user.") || starts("trusted.") || starts("security.") {
+        Treatment::Copy
+    } else if starts("system.") {
+        Treatment::Lose
+    } else {
+        Treatment::Ignore
+    }
+}
+
+fn value(fd: impl AsFd, name: &CString) -> rustix::io::Result<Vec<u8>> {
+    let mut short = [0; 256];
+    match rustix::fs::fgetxattr(&fd, &**name, &mut short) {
+        Ok(length) => Ok(short.get(..length).unwrap_or_default().to_vec()),
+        Err(Errno::RANGE) => {
+            let mut long = vec![0; LONGEST];
+            let length = rustix::fs::fgetxattr(&fd, &**name, &mut *long)?;
+            long.truncate(length);
+            Ok(long)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+fn lost(attribute: &CString) -> Lost {
+    Lost::Attribute(attribute.to_string_lossy().into_owned())
+}

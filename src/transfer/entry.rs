@@ -1,0 +1,186 @@
+//! One entry that is not a directory: read, put down, and written.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FileType, Mode, OFlags, Statx};
+use rustix::io::Errno;
+
+use super::attributes::Attributes;
+use super::cache::{self, WINDOW};
+use super::crew::Task;
+use super::data::{Buffer, Stream};
+use super::error::{Context, Failure, OTHER};
+use super::loss::Lost;
+use super::manifest::Kind;
+use super::stamp;
+use super::trail::{self, open_quietly};
+use super::work::{FEW, Target, Work};
+
+/// From how many bytes on a clone costs less than writing.
+const CLONE: u64 = 64 << 10;
+
+const ITSELF: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+/// A fifo or a device that somebody puts in place of a file is not waited for.
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(ITSELF);
+
+/// Copies an entry; what goes wrong is put down.
+pub(super) fn copy(work: &Work<'_>, task: &Task, buffer: &mut Buffer) {
+    if work.stopped() {
+        return;
+    }
+    let done = work.go_on().and_then(|()| match task.kind {
+        FileType::RegularFile => file(work, task, buffer),
+        FileType::Symlink => symlink(work, task),
+        FileType::Fifo => fifo(work, task),
+        _ => {
+            work.lose(Lost::Special, task.parent, &task.name);
+            Ok(())
+        }
+    });
+    match done {
+        Ok(()) => work.count_file(),
+        Err(failure) => work.fail(failure, task.parent, &task.name),
+    }
+}
+
+fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure> {
+    let source = open_quietly(&*task.source, &task.name, READ).listed("open")?;
+    let stat = trail::stat(&source).source("look at")?;
+    if stamp::kind(&stat) != FileType::RegularFile {
+        return Err(Failure::Changed(OTHER));
+    }
+    let (index, first) = work.add_file(task.parent, &task.name, &stat);
+    if first.is_some() {
+        // Linked to the first when that is there.
+        return Ok(());
+    }
+    if work.afresh {
+        cache::drop(&source, 0, 0);
+    }
+    let stream = Stream {
+        from: source.as_fd(),
+        to: None,
+        size: stat.stx_size,
+        sparse: stat.stx_blocks.saturating_mul(512) < stat.stx_size,
+    };
+    let (Some(target), Some(copy)) = (&work.target, &task.copy) else {
+        let hash = stream.run(work, buffer)?;
+        work.finish_file(index, hash, None);
+        return Ok(());
+    };
+    let attributes = Attributes::read(&source, &stat)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | ITSELF;
+    // Nobody else may read it before it has its owner and its mode.
+    let to =
+        rustix::fs::openat(&**copy, &*task.name, flags, Mode::RUSR | Mode::WUSR).copy("create")?;
+    let clone = stat.stx_size >= CLONE && cloned(target, &to, &source)?;
+    let stream = match clone {
+        true => Stream {
+            from: to.as_fd(),
+            ..stream
+        },
+        false => Stream {
+            to: Some(to.as_fd()),
+            ..stream
+        },
+    };
+    let hash = stream.run(work, buffer)?;
+    let mode = attributes.apply(target, &to, |lost| work.lose(lost, task.parent, &task.name))?;
+    work.finish_file(index, hash, Some(mode));
+    make_durable(target, to, &stat)
+}
+
+/// Makes the copy share the source's blocks, where the file system can.
+fn cloned(target: &Target<'_>, to: &OwnedFd, source: &OwnedFd) -> Result<bool, Failure> {
+    if !target.clones.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    match rustix::fs::ioctl_ficlone(to, source) {
+        Ok(()) => Ok(true),
+        // What is refused for one file may do for the next: other attributes, another block size.
+        Err(Errno::INVAL | Errno::PERM | Errno::TXTBSY) => Ok(false),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY | Errno::NOSYS) => {
+            target.clones.store(false, Ordering::Relaxed);
+            Ok(false)
+        }
+        Err(errno) => Err(errno).copy("clone"),
+    }
+}
+
+/// Sees to it that what is written stands on the disk, now or with all the rest.
+fn make_durable(target: &Target<'_>, file: OwnedFd, stat: &Statx) -> Result<(), Failure> {
+    let large = stat.stx_size > WINDOW;
+    if large || !target.writeback.is_whole() {
+        rustix::fs::fsync(&file).copy("write")?;
+        if large {
+            cache::drop(&file, 0, 0);
+        }
+    } else if target.now {
+        // Closed later, after the lock is let go.
+        let _many = {
+            let mut held = target.held.lock();
+            match &mut *held {
+                Some(files) if files.len() < FEW => {
+                    files.push(file);
+                    None
+                }
+                held => held.take(),
+            }
+        };
+    }
+    Ok(())
+}
+
+fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
+    let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
+    if stamp::kind(&stat) != FileType::Symlink {
+        return Err(Failure::Changed(OTHER));
+    }
+    let target = match rustix::fs::readlinkat(&*task.source, &*task.name, Vec::new()) {
+        Err(Errno::INVAL) => return Err(Failure::Changed(OTHER)),
+        target => target.listed("read the symlink")?,
+    };
+    let target = OsString::from_vec(target.into_bytes()).into_boxed_os_str();
+    if let (Some(to), Some(copy)) = (&work.target, &task.copy) {
+        rustix::fs::symlinkat(&*target, &**copy, &*task.name).copy("create")?;
+        let attributes = Attributes::plain(&stat);
+        let lose = |lost| work.lose(lost, task.parent, &task.name);
+        attributes.apply_to_link(to, &**copy, &task.name, lose)?;
+    }
+    work.add(task.parent, &task.name, &stat, Kind::Symlink { target });
+    Ok(())
+}
+
+fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
+    // Opening it in earnest would wake whoever waits at its other end.
+    let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
+    if stamp::kind(&stat) != FileType::Fifo {
+        return Err(Failure::Changed(OTHER));
+    }
+    if let (Some(to), Some(copy)) = (&work.target, &task.copy) {
+        let name: &OsStr = &task.name;
+        let mode = Mode::RUSR | Mode::WUSR;
+        match rustix::fs::mknodat(&**copy, name, FileType::Fifo, mode, 0) {
+            Err(Errno::PERM | Errno::OPNOTSUPP) => {
+                work.lose(Lost::Special, task.parent, name);
+                return Ok(());
+            }
+            made => made.copy("create")?,
+        }
+        let fifo = rustix::fs::openat(&**copy, name, READ, Mode::empty()).copy("open")?;
+        if stamp::kind(&trail::stat(&fifo).copy("look at")?) != FileType::Fifo {
+            return Err(Errno::STALE).copy("open");
+        }
+        let lose = |lost| work.lose(lost, task.parent, name);
+        Attributes::plain(&stat).apply(to, &fifo, lose)?;
+    }
+    work.add(task.parent, &task.name, &stat, Kind::Fifo);
+    Ok(())
+}

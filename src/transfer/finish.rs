@@ -1,0 +1,133 @@
+//! What is done when all files are there: hard links, and the attributes of directories, from the
+//! bottom up, since making anything in a directory changes its times.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::AtFlags;
+
+use super::attributes::Attributes;
+use super::error::{Context, Error, Failure};
+use super::loss::Losses;
+use super::manifest::{Kind, Manifest};
+use super::trail::{Steps, open_below, open_directory};
+use super::work::{Target, Work};
+
+/// A copy whose files are there.
+pub(super) struct Finish<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) target: &'a Target<'a>,
+    pub(super) manifest: &'a Manifest,
+    /// What directories get, by their position in the manifest.
+    pub(super) directories: HashMap<usize, Attributes>,
+    /// Whether each directory is to be synced.
+    pub(super) each: bool,
+    /// What could not be kept of directories.
+    pub(super) losses: RefCell<Losses>,
+}
+
+impl Finish<'_> {
+    /// Makes the further names of files.
+    pub(super) fn links(&self, top: impl AsFd) -> Result<(), Error> {
+        let mut opened: Option<(usize, OwnedFd)> = None;
+        for (index, entry) in self.manifest.entries().iter().enumerate() {
+            let Kind::File {
+                link: Some(first), ..
+            } = entry.kind
+            else {
+                continue;
+            };
+            let linked = self.link(&top, first, index, &mut opened);
+            linked.map_err(|failure| failure.at(self.manifest.path(index)))?;
+        }
+        Ok(())
+    }
+
+    fn link(
+        &self,
+        top: impl AsFd,
+        first: usize,
+        index: usize,
+        opened: &mut Option<(usize, OwnedFd)>,
+    ) -> Result<(), Failure> {
+        self.work.go_on()?;
+        let entries = self.manifest.entries();
+        let (Some(from), Some(to)) = (entries.get(first), entries.get(index)) else {
+            return Ok(());
+        };
+        let from_dir = match opened.take() {
+            Some((position, fd)) if position == from.parent => fd,
+            _ => self.open(&top, from.parent)?,
+        };
+        let to_dir = self.open(&top, to.parent)?;
+        rustix::fs::linkat(&from_dir, &*from.name, to_dir, &*to.name, AtFlags::empty())
+            .copy("link")?;
+        *opened = Some((from.parent, from_dir));
+        Ok(())
+    }
+
+    /// A directory of the copy, by its position.
+    fn open(&self, top: impl AsFd, index: usize) -> Result<OwnedFd, Failure> {
+        let mut names: Vec<&OsStr> = Vec::new();
+        let mut at = index;
+        while at != 0
+            && let Some(entry) = self.manifest.entries().get(at)
+        {
+            names.push(&entry.name);
+            at = entry.parent;
+        }
+        open_below(top, names.into_iter().rev()).copy("open")
+    }
+
+    /// Gives every directory its attributes, the top last.
+    pub(super) fn directories(&self, top: OwnedFd) -> Result<(), Error> {
+        let mut steps = Steps::new(top);
+        for (index, entry) in self.manifest.entries().iter().enumerate().skip(1) {
+            if !matches!(entry.kind, Kind::Directory) {
+                continue;
+            }
+            while steps.position() != entry.parent {
+                if !self.leave(&mut steps)? {
+                    break;
+                }
+            }
+            let entered = open_directory(&**steps.current(), &entry.name)
+                .copy("open")
+                .and_then(|fd| steps.down(index, fd).copy("look at"));
+            entered.map_err(|failure| failure.at(self.manifest.path(index)))?;
+        }
+        while self.leave(&mut steps)? {}
+        self.directory(0, steps.current())
+    }
+
+    /// Goes up, and finishes the directory that was left; whether there was one to leave.
+    fn leave(&self, steps: &mut Steps) -> Result<bool, Error> {
+        let index = steps.position();
+        // Up first: a directory may end without the right to look for `..` in it.
+        let left = steps.up().copy("leave");
+        match left.map_err(|failure| failure.at(self.manifest.path(index)))? {
+            Some(left) => self.directory(index, &left).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn directory(&self, index: usize, fd: &Arc<OwnedFd>) -> Result<(), Error> {
+        let finish = || {
+            self.work.go_on()?;
+            if let Some(attributes) = self.directories.get(&index) {
+                attributes.apply(self.target, &**fd, |lost| {
+                    let path = || self.manifest.path(index);
+                    self.losses.borrow_mut().add(lost, path);
+                })?;
+            }
+            if self.each {
+                rustix::fs::fsync(&**fd).copy("write")?;
+            }
+            Ok(())
+        };
+        finish().map_err(|failure: Failure| failure.at(self.manifest.path(index)))
+    }
+}

@@ -1,0 +1,63 @@
+//! What a copy could not keep, and went on without.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// One kind of thing that a copy could not keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// What was not kept.
+    pub what: Lost,
+    /// Of how many entries.
+    pub count: u64,
+    /// One of them, relative to the top.
+    pub example: PathBuf,
+}
+
+/// What was not kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lost {
+    /// The owner or the group: only root may give files away. Set-id bits of such a file are dropped too, since they
+    /// would lend the rights of somebody else.
+    Owner,
+    /// An extended attribute, or an access control list, by its name: the file system has none, or the caller may not
+    /// set it.
+    Attribute(String),
+    /// A socket, a device or another special file, which has no content and is left out.
+    Special,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.example.display();
+        match &self.what {
+            Lost::Owner => write!(f, "the owner was not kept: {path}")?,
+            Lost::Attribute(name) => write!(f, "the attribute {name} was not kept: {path}")?,
+            Lost::Special => write!(f, "a special file was left out: {path}")?,
+        }
+        match self.count {
+            0 | 1 => Ok(()),
+            count => write!(f, " and {} more", count - 1),
+        }
+    }
+}
+
+/// Losses as they are met; of each kind, the number and one example are kept.
+#[derive(Debug, Default)]
+pub(super) struct Losses(BTreeMap<Lost, (u64, PathBuf)>);
+
+impl Losses {
+    pub(super) fn add(&mut self, what: Lost, example: impl FnOnce() -> PathBuf) {
+        self.0.entry(what).or_insert_with(|| (0, example())).0 += 1;
+    }
+
+    pub(super) fn into_list(self) -> Vec<Loss> {
+        let loss = |(what, (count, example))| Loss {
+            what,
+            count,
+            example,
+        };
+        self.0.into_iter().map(loss).collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! In what two trees differ.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Entry, Kind, Manifest};
+
+/// One way in which one entry is not as it should be.
+#[derive(Debug)]
+pub struct Difference {
+    /// The entry, relative to the top, which is the empty path.
+    pub path: PathBuf,
+    /// What is different.
+    pub what: What,
+}
+
+/// What is different.
+#[derive(Debug)]
+pub enum What {
+    /// It is not there.
+    Missing,
+    /// It is there, and should not be.
+    Extra,
+    /// It is something else: a directory in place of a file, and the like.
+    Kind,
+    /// It has another size, in bytes.
+    Size {
+        /// As it should be.
+        expected: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// It has the right size, and another content.
+    Content,
+    /// The symlink holds another target.
+    Target,
+    /// It is not the same file as the names that it should be hard linked to, or is linked to others.
+    Links,
+    /// Permission bits, set-id or sticky bits are different.
+    Mode,
+    /// The time of its last change is different.
+    Mtime,
+    /// It could not be read, and nothing can be said about it.
+    Unreadable(crate::transfer::Error),
+}
+
+impl What {
+    /// Whether it is about what files hold, and not about attributes.
+    #[must_use]
+    pub fn is_content(&self) -> bool {
+        !matches!(self, What::Links | What::Mode | What::Mtime)
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Missing => f.write_str("is missing"),
+            What::Extra => f.write_str("should not be there"),
+            What::Kind => f.write_str("is something else than it should be"),
+            What::Size { expected, found } => {
+                write!(f, "has {found} bytes in place of {expected}")
+            }
+            What::Content => f.write_str("has another content"),
+            What::Target => f.write_str("points elsewhere"),
+            What::Links => f.write_str("has other hard links"),
+            What::Mode => f.write_str("has another mode"),
+            What::Mtime => f.write_str("has another time of last change"),
+            What::Unreadable(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl Manifest {
+    /// In what `found` differs from what this manifest says.
+    #[must_use]
+    pub fn differences(&self, found: &Manifest) -> Vec<Difference> {
+        let mut by_name: HashMap<(usize, &OsStr), usize> = HashMap::new();
+        for (index, entry) in found.entries.iter().enumerate().skip(1) {
+            by_name.insert((entry.parent, &entry.name), index);
+        }
+        let mut differences = Vec::new();
+        // Where each entry is in the other manifest; a directory stands before what it holds.
+        let mut there: Vec<Option<usize>> = Vec::with_capacity(self.entries.len());
+        for (index, entry) in self.entries.iter().enumerate() {
+            let other = match index {
+                0 => Some(0),
+                _ => there
+                    .get(entry.parent)
+                    .copied()
+                    .flatten()
+                    .and_then(|parent| by_name.remove(&(parent, &*entry.name))),
+            };
+            let mut report = |what| {
+                differences.push(Difference {
+                    path: self.path(index),
+                    what,
+                });
+            };
+            match other.and_then(|other| found.entries.get(other)) {
+                None => report(What::Missing),
+                Some(other) => compare(entry, other, &there, report),
+            }
+            there.push(other);
+        }
+        let mut extra: Vec<usize> = by_name.into_values().collect();
+        extra.sort_unstable();
+        differences.extend(extra.into_iter().map(|index| Difference {
+            path: found.path(index),
+            what: What::Extra,
+        }));
+        differences
+    }
+}
+
+fn compare(entry: &Entry, other: &Entry, there: &[Option<usize>], mut report: impl FnMut(What)) {
+    match (&entry.kind, &other.kind) {
+        (Kind::Directory, Kind::Directory) | (Kind::Fifo, Kind::Fifo) => {}
+        (Kind::Symlink { target }, Kind::Symlink { target: found }) => {
+            if target != found {
+                report(What::Target);
+            }
+        }
+        (
+            Kind::File { size, hash, link },
+            Kind::File {
+                size: found,
+                hash: found_hash,
+                link: found_link,
+            },
+        ) => {
+            if size != found {
+                report(What::Size {
+                    expected: *size,
+                    found: *found,
+                });
+            } else if hash != found_hash {
+                report(What::Content);
+            }
+            let link = link.map(|first| there.get(first).copied().flatten());
+            if link != found_link.map(Some) {
+                report(What::Links);
+            }
+        }
+        _ => return report(What::Kind),
+    }
+    // A symlink's mode says nothing, and not every file system lets it be set.
+    if entry.mode != other.mode && !matches!(entry.kind, Kind::Symlink { .. }) {
+        report(What::Mode);
+    }
+    if entry.mtime != other.mtime {
+        report(What::Mtime);
+    }
+}

@@ -1,0 +1,256 @@
+//! What a tree holds: the record of a copy, by which it can be verified later.
+//!
+//! - here: the entries, and how they are ordered
+//! - [`json`]: how it is written to a file and read from one
+//! - [`difference`]: in what two trees differ
+
+mod difference;
+mod json;
+
+use std::cmp::Reverse;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+pub use blake3::Hash;
+pub use difference::{Difference, What};
+pub use json::{FORMAT, ReadError};
+
+/// A moment, to the nanosecond, as a file system has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time {
+    /// Seconds since 1970.
+    pub seconds: i64,
+    /// Nanoseconds after that, less than a thousand million.
+    pub nanoseconds: u32,
+}
+
+/// What a tree holds. The first entry is the tree's top; a directory comes before what it holds,
+/// and names are in the order of their bytes.
+///
+/// Entries know their parent and not their path, so that a tree that is very deep takes no more memory
+/// than any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    entries: Vec<Entry>,
+}
+
+/// One entry of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The position of its directory among the entries; the top is its own.
+    pub parent: usize,
+    /// Its name; the top has none.
+    pub name: Box<OsStr>,
+    /// Permission bits, set-id and sticky bits (`0o7777`).
+    pub mode: u32,
+    /// When its content was last changed.
+    pub mtime: Time,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Bytes, holes included.
+        size: u64,
+        /// BLAKE3 of its content, holes as zeros.
+        hash: Hash,
+        /// If it is a further name of a file: the position of the first entry that is the same file.
+        link: Option<usize>,
+    },
+    /// A symlink.
+    Symlink {
+        /// What it holds, whether that leads anywhere or not.
+        target: Box<OsStr>,
+    },
+    /// A fifo.
+    Fifo,
+}
+
+impl Manifest {
+    /// The entries, the top first.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The path of an entry, relative to the top.
+    #[must_use]
+    pub fn path(&self, index: usize) -> PathBuf {
+        path(index, |index| {
+            self.entries
+                .get(index)
+                .map(|entry| (entry.parent, &*entry.name))
+        })
+    }
+
+    /// How many files there are, symlinks and fifos and further names of a file counted.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        let directory = |entry: &&Entry| matches!(entry.kind, Kind::Directory);
+        let directories = self.entries.iter().filter(directory).count();
+        (self.entries.len() - directories) as u64
+    }
+
+    /// How many bytes files hold, holes included, and a file of several names once.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.entries.iter().map(|entry| match entry.kind {
+            Kind::File {
+                size, link: None, ..
+            } => size,
+            _ => 0,
+        });
+        sizes.sum()
+    }
+
+    /// Brings entries that were found in any order, each after its directory, into the order of a
+    /// manifest. Gives it back with the position that each of its entries had.
+    pub(super) fn arrange(mut found: Vec<Entry>) -> (Manifest, Vec<usize>) {
+        let order = order(&found);
+        let mut places = vec![0; found.len()];
+        for (new, old) in order.iter().enumerate() {
+            if let Some(place) = places.get_mut(*old) {
+                *place = new;
+            }
+        }
+        let moved = |old: usize| places.get(old).copied().unwrap_or(0);
+        // A group of hard links is told by its first name in the new order.
+        let mut first: Vec<usize> = (0..found.len()).collect();
+        for old in &order {
+            if let Some(group) = link_of(&found, *old)
+                && let Some(group_first) = first.get_mut(group)
+                && moved(*old) < moved(*group_first)
+            {
+                *group_first = *old;
+            }
+        }
+        let mut entries = Vec::with_capacity(found.len());
+        for old in &order {
+            let group = link_of(&found, *old).unwrap_or(*old);
+            let group_first = first.get(group).copied().unwrap_or(group);
+            let Some(entry) = found.get_mut(*old) else {
+                continue;
+            };
+            entries.push(Entry {
+                parent: moved(entry.parent),
+                name: std::mem::replace(&mut entry.name, OsString::new().into_boxed_os_str()),
+                mode: entry.mode,
+                mtime: entry.mtime,
+                kind: match &mut entry.kind {
+                    Kind::File { size, hash, .. } => Kind::File {
+                        size: *size,
+                        hash: *hash,
+                        link: (group_first != *old).then(|| moved(group_first)),
+                    },
+                    Kind::Symlink { target } => Kind::Symlink {
+                        target: target.clone(),
+                    },
+                    Kind::Directory => Kind::Directory,
+                    Kind::Fifo => Kind::Fifo,
+                },
+            });
+        }
+        (Manifest { entries }, order)
+    }
+}
+
+/// The positions of entries, each directory followed by what it holds, by the bytes of the names.
+fn order(found: &[Entry]) -> Vec<usize> {
+    let name = |index: &usize| found.get(*index).map(|entry| entry.name.as_bytes());
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); found.len()];
+    for (index, entry) in found.iter().enumerate().skip(1) {
+        if let Some(siblings) = children.get_mut(entry.parent) {
+            siblings.push(index);
+        }
+    }
+    let mut order = Vec::with_capacity(found.len());
+    let mut next = vec![0];
+    next.truncate(found.len());
+    while let Some(index) = next.pop() {
+        order.push(index);
+        if let Some(below) = children.get_mut(index) {
+            below.sort_unstable_by_key(|child| Reverse(name(child)));
+            next.append(below);
+        }
+    }
+    order
+}
+
+fn link_of(found: &[Entry], index: usize) -> Option<usize> {
+    match found.get(index)?.kind {
+        Kind::File { link, .. } => link,
+        _ => None,
+    }
+}
+
+/// The path of an entry, from what knows each entry's parent and name.
+pub(super) fn path<'a>(
+    mut index: usize,
+    entry: impl Fn(usize) -> Option<(usize, &'a OsStr)>,
+) -> PathBuf {
+    let mut names = Vec::new();
+    while index != 0
+        && let Some((parent, name)) = entry(index)
+    {
+        names.push(name);
+        index = parent;
+    }
+    // Not by pushing on a PathBuf: that would take a name with a leading slash for a whole path.
+    let bytes: Vec<&[u8]> = names.iter().rev().map(|name| name.as_bytes()).collect();
+    PathBuf::from(OsStr::from_bytes(&bytes.join(&b'/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(parent: usize, name: &str, kind: Kind) -> Entry {
+        Entry {
+            parent,
+            name: OsStr::new(name).into(),
+            mode: 0o644,
+            mtime: Time {
+                seconds: 1,
+                nanoseconds: 2,
+            },
+            kind,
+        }
+    }
+
+    fn file(link: Option<usize>) -> Kind {
+        Kind::File {
+            size: 3,
+            hash: blake3::hash(b"abc"),
+            link,
+        }
+    }
+
+    #[test]
+    fn entries_are_ordered_by_name_below_their_directory() {
+        let found = vec![
+            entry(0, "", Kind::Directory),
+            entry(0, "z", file(None)),
+            entry(0, "b", Kind::Directory),
+            entry(2, "y", file(Some(1))),
+            entry(0, "a", file(Some(1))),
+            entry(2, "x", Kind::Fifo),
+        ];
+        let (manifest, order) = Manifest::arrange(found);
+        let paths: Vec<_> = (0..6).map(|index| manifest.path(index)).collect();
+        let expected = ["", "a", "b", "b/x", "b/y", "z"].map(PathBuf::from);
+        assert_eq!(paths, expected);
+        assert_eq!(order, [0, 4, 2, 5, 3, 1]);
+        let links: Vec<_> = (0..6)
+            .map(|index| link_of(manifest.entries(), index))
+            .collect();
+        assert_eq!(links, [None, None, None, None, Some(1), Some(1)]);
+        assert_eq!((manifest.files(), manifest.bytes()), (4, 3));
+    }
+}

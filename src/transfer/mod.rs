@@ -1,0 +1,93 @@
+//! How bytes move: a directory tree is copied, hashed on the way, and made durable.
+//!
+//! - [`copy`]: one copy from its beginning to its end, and what it gives back
+//! - [`verify`]: reading a tree again, and comparing it
+//! - [`manifest`]: what a tree holds, in memory and in a file
+//! - [`select`], [`bandwidth`], [`progress`], [`durable`]: what the caller decides, and asks
+//! - [`error`], [`loss`]: what ends a copy, and what it goes on without
+//!
+//! How it is done:
+//!
+//! - [`walk`]: through the source; [`trail`]: up and down with few descriptors; [`crew`]: the threads
+//! - [`work`]: what these share
+//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`attributes`]: all else about it
+//! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
+//! - [`cache`]: the page cache; [`sys`]: a system call
+//!
+//! `archive` calls this room, and whatever else copies a tree; it calls nothing but the system. Names, locks, staging
+//! and the rename that makes a copy visible are the caller's.
+//!
+//! # Invariants
+//!
+//! - Everything is relative to two descriptors, one name at a time, and no symlink is followed.
+//! - Neither the depth of a tree nor the length of its paths is bounded by the stack, by descriptors, or by `PATH_MAX`.
+//! - No lock is held over a system call.
+
+pub mod bandwidth;
+pub mod durable;
+pub mod manifest;
+pub mod progress;
+
+mod attributes;
+mod cache;
+mod copy;
+mod crew;
+mod data;
+mod entry;
+mod error;
+mod finish;
+mod loss;
+mod recheck;
+mod select;
+mod stamp;
+mod sys;
+mod trail;
+mod verify;
+mod walk;
+mod work;
+
+use std::ffi::OsStr;
+
+pub use bandwidth::Bandwidth;
+pub use copy::{Copied, copy};
+pub use durable::{Durability, Writeback};
+pub use error::{Error, Result, Side};
+pub use loss::{Loss, Lost};
+pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};
+pub use progress::Progress;
+pub use select::{Candidate, Select};
+pub use verify::{scan, verify};
+
+/// How many threads a copy has unless it is told.
+const THREADS: usize = 4;
+
+/// How a tree is copied or read.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Which entries are copied; all of them if there is nothing here.
+    pub select: Option<&'a Select<'a>>,
+    /// The name of an entry at the top, no directory, that is written when all other files are: the marker that says
+    /// that all is there.
+    pub last: Option<&'a OsStr>,
+    /// Where the copy counts how far it is, and looks whether it is to end.
+    pub progress: Option<&'a Progress>,
+    /// How many bytes a second it may read, together with all others that share the limit.
+    pub bandwidth: Option<&'a Bandwidth>,
+    /// When the copy is durable.
+    pub durability: Durability<'a>,
+    /// How many threads read and write at most. A tree of few files is copied by the caller's alone.
+    pub threads: usize,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options {
+            select: None,
+            last: None,
+            progress: None,
+            bandwidth: None,
+            durability: Durability::Now,
+            threads: THREADS,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Looking at a source again: whether it is still what was copied.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, StatxFlags};
+
+use super::error::{Context, Error, Failure};
+use super::manifest::{Kind, Manifest};
+use super::select::{Candidate, Select};
+use super::stamp::Stamp;
+use super::trail::{Steps, open_below, open_directory};
+use super::work::Excluded;
+
+/// What is remembered of a source.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    /// In the order of the manifest.
+    pub(super) stamps: Vec<Stamp>,
+    pub(super) excluded: Vec<Excluded>,
+}
+
+impl Remembered {
+    /// Whether the source is as it was when it was read.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that is not, or that could not be looked at.
+    pub(super) fn unchanged(
+        &self,
+        source: impl AsFd,
+        manifest: &Manifest,
+        select: Option<&Select<'_>>,
+    ) -> Result<(), Error> {
+        let top = open_directory(&source, OsStr::new("."))
+            .source("open")
+            .map_err(|failure| failure.at("".into()))?;
+        let mut steps = Steps::new(top);
+        for (index, (entry, stamp)) in manifest.entries().iter().zip(&self.stamps).enumerate() {
+            let mut look = || {
+                if index == 0 {
+                    return compare(&**steps.current(), OsStr::new(""), stamp);
+                }
+                while steps.position() != entry.parent {
+                    if steps.up().listed("leave")?.is_none() {
+                        break;
+                    }
+                }
+                compare(&**steps.current(), &entry.name, stamp)?;
+                if matches!(entry.kind, Kind::Directory) {
+                    let fd = open_directory(&**steps.current(), &entry.name).listed("open")?;
+                    steps.down(index, fd).source("look at")?;
+                }
+                Ok(())
+            };
+            look().map_err(|failure: Failure| failure.at(manifest.path(index)))?;
+        }
+        self.still_excluded(source, manifest, select)
+    }
+
+    /// An entry that was left out, and now is data: a lock that somebody has written into.
+    fn still_excluded(
+        &self,
+        source: impl AsFd,
+        manifest: &Manifest,
+        select: Option<&Select<'_>>,
+    ) -> Result<(), Error> {
+        let Some(select) = select else {
+            return Ok(());
+        };
+        for excluded in &self.excluded {
+            let mut names: Vec<&OsStr> = Vec::new();
+            let mut at = excluded.parent;
+            while at != 0
+                && let Some(entry) = manifest.entries().get(at)
+            {
+                names.push(&entry.name);
+                at = entry.parent;
+            }
+            let parent = names.first().copied().unwrap_or_default();
+            let wanted = open_below(&source, names.iter().rev().copied())
+                .listed("open")
+                .map(|directory| {
+                    let place = (names.len(), parent);
+                    select(&Candidate::new(
+                        directory.as_fd(),
+                        place,
+                        &excluded.name,
+                        excluded.kind,
+                    ))
+                });
+            let path = || manifest.path(excluded.parent).join(&*excluded.name);
+            if wanted.map_err(|failure| failure.at(path()))? {
+                return Err(Failure::Changed("it is no longer to be left out").at(path()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn compare(dir: impl AsFd, name: &OsStr, before: &Stamp) -> Result<(), Failure> {
+    // A network file system is to ask its server, and not to remember.
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    if name.is_empty() {
+        flags |= AtFlags::EMPTY_PATH;
+    }
+    let stat = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).listed("look at")?;
+    match before.change(&Stamp::of(&stat)) {
+        None => Ok(()),
+        Some(how) => Err(Failure::Changed(how)),
+    }
+}

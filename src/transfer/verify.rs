@@ -1,0 +1,67 @@
+//! Reading a tree again, and comparing it with what it should be.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use super::Options;
+use super::error::{Context, Result};
+use super::manifest::{Difference, Manifest, What};
+use super::trail::open_directory;
+use super::walk::walk;
+use super::work::Work;
+
+/// Reads and hashes a tree as it is, without copying it.
+///
+/// # Errors
+///
+/// The first entry that could not be read; [`Error::Cancelled`](super::Error::Cancelled). It is not looked at
+/// again, so that a tree that changes meanwhile may be put down in a state that it never had.
+pub fn scan(tree: impl AsFd, options: &Options<'_>) -> Result<Manifest> {
+    run(tree, options, false).map(|(manifest, _)| manifest)
+}
+
+/// Reads a tree again, from the disk and not from the cache, and tells each way in which each entry differs from a manifest:
+/// the manifest of the copy itself, or one that [`scan`] has made of another tree. Entries that `options.select`
+/// leaves out are not looked for.
+///
+/// # Errors
+///
+/// If the top cannot be opened, or it is cancelled. An entry that cannot be read is a difference.
+pub fn verify(
+    tree: impl AsFd,
+    manifest: &Manifest,
+    options: &Options<'_>,
+) -> Result<Vec<Difference>> {
+    let (found, unreadable) = run(tree, options, true)?;
+    let mut differences = manifest.differences(&found);
+    // Nothing can be said about what could not be read, nor about what is in it.
+    differences.retain(|difference| {
+        !unreadable
+            .iter()
+            .any(|entry| difference.path.starts_with(&entry.path))
+    });
+    differences.extend(unreadable);
+    differences.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(differences)
+}
+
+fn run(
+    tree: impl AsFd,
+    options: &Options<'_>,
+    verify: bool,
+) -> Result<(Manifest, Vec<Difference>)> {
+    let top = open_directory(tree, OsStr::new("."))
+        .source("open")
+        .map_err(|failure| failure.at("".into()))?;
+    let mut work = Work::new(options, None);
+    work.lenient = verify;
+    work.afresh = verify;
+    walk(&work, top, None);
+    let found = work.found()?;
+    let unreadable = found.errors.into_iter().map(|error| Difference {
+        path: error.path().map(ToOwned::to_owned).unwrap_or_default(),
+        what: What::Unreadable(error),
+    });
+    let (manifest, _) = Manifest::arrange(found.entries);
+    Ok((manifest, unreadable.collect()))
+}

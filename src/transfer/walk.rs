@@ -1,0 +1,210 @@
+//! Through the source, from the top down: directories are made in the copy, and what is in them is handed out.
+
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, Mode, RawDir};
+
+use super::attributes::Attributes;
+use super::crew::{Crew, Task};
+use super::data::Buffer;
+use super::entry;
+use super::error::{Context, Failure};
+use super::manifest::Kind;
+use super::select::Candidate;
+use super::stamp;
+use super::trail::{self, Trail, open_directory};
+use super::work::{Excluded, Work};
+
+/// Bytes of a directory that are read at once.
+const LISTING: usize = 32 << 10;
+
+/// Copies all below the top, or scans it if there is no copy. What goes wrong is put down.
+pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
+    let last = std::thread::scope(|scope| {
+        let mut walk = Walk {
+            work,
+            crew: Crew::new(scope, work),
+            source: Trail::new(source),
+            copy: copy.map(Trail::new),
+            listing: vec![MaybeUninit::uninit(); LISTING],
+            above: Vec::new(),
+            last: None,
+        };
+        walk.all();
+        walk.crew.finish();
+        walk.last
+    });
+    if let Some(task) = last {
+        entry::copy(work, &task, &mut Buffer::new());
+    }
+}
+
+struct Walk<'scope, 'env> {
+    work: &'env Work<'env>,
+    crew: Crew<'scope, 'env>,
+    source: Trail,
+    copy: Option<Trail>,
+    listing: Vec<MaybeUninit<u8>>,
+    /// The directories that are not done yet, the current one last.
+    above: Vec<Directory>,
+    /// What the caller wants to come after all else.
+    last: Option<Task>,
+}
+
+/// A directory whose entries have been handed out, but for the directories in it.
+struct Directory {
+    index: usize,
+    name: Box<OsStr>,
+    waiting: Vec<Box<OsStr>>,
+}
+
+impl Walk<'_, '_> {
+    fn all(&mut self) {
+        if let Err(failure) = self.enter(0, OsStr::new("")) {
+            return self.work.fail(failure, 0, OsStr::new(""));
+        }
+        while let Some(directory) = self.above.last_mut() {
+            let index = directory.index;
+            let result = match directory.waiting.pop() {
+                Some(name) => self.down(index, &name).map_err(|failure| (failure, name)),
+                None => self
+                    .up()
+                    .map_err(|failure| (failure, OsStr::new("").into())),
+            };
+            if let Err((failure, name)) = result {
+                let lost = name.is_empty();
+                self.work.fail(failure, index, &name);
+                if lost {
+                    // Where the walk is cannot be told any more.
+                    return;
+                }
+            }
+            if self.work.stopped() {
+                return;
+            }
+        }
+    }
+
+    fn down(&mut self, parent: usize, name: &OsStr) -> Result<(), Failure> {
+        self.work.go_on()?;
+        let source = open_directory(&**self.source.current(), name).listed("open")?;
+        let copy = match &self.copy {
+            Some(copy) => {
+                let dir = &**copy.current();
+                rustix::fs::mkdirat(dir, name, Mode::RWXU).copy("create")?;
+                Some(open_directory(dir, name).copy("open")?)
+            }
+            None => None,
+        };
+        self.source.down(source).source("look at")?;
+        if let (Some(trail), Some(copy)) = (&mut self.copy, copy) {
+            trail.down(copy).copy("look at")?;
+        }
+        self.enter(parent, name).inspect_err(|_| {
+            // Back to where the failure is put down; should that fail too, the next step up does.
+            let _ = self.source.up();
+        })
+    }
+
+    fn up(&mut self) -> Result<(), Failure> {
+        self.above.pop();
+        if self.above.is_empty() {
+            return Ok(());
+        }
+        self.source.up().listed("leave")?;
+        if let Some(copy) = &mut self.copy {
+            copy.up().copy("leave")?;
+        }
+        Ok(())
+    }
+
+    /// Puts down the directory where the walk has just come, and hands out what is in it.
+    fn enter(&mut self, parent: usize, name: &OsStr) -> Result<(), Failure> {
+        let fd = self.source.current().clone();
+        let stat = trail::stat(&*fd).source("look at")?;
+        let index = self.work.add(parent, name, &stat, Kind::Directory);
+        if self.copy.is_some() {
+            let attributes = Attributes::read(&*fd, &stat)?;
+            self.work.add_directory(index, attributes);
+        }
+        // From here on it is left again whatever happens.
+        self.above.push(Directory {
+            index,
+            name: name.into(),
+            waiting: Vec::new(),
+        });
+        if let Err(failure) = self.list(index, &fd) {
+            self.work.fail(failure, index, OsStr::new(""));
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, index: usize, fd: &OwnedFd) -> Result<(), Failure> {
+        let mut listing = std::mem::take(&mut self.listing);
+        let mut entries = RawDir::new(fd, &mut listing);
+        let result = loop {
+            let entry = match entries.next() {
+                None => break Ok(()),
+                Some(entry) => entry.source("list"),
+            };
+            let handed_out = entry.and_then(|entry| {
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                match name == "." || name == ".." {
+                    true => Ok(()),
+                    false => self.hand_out(index, name, entry.file_type()),
+                }
+            });
+            if handed_out.is_err() {
+                break handed_out;
+            }
+        };
+        self.listing = listing;
+        result
+    }
+
+    fn hand_out(&mut self, parent: usize, name: &OsStr, kind: FileType) -> Result<(), Failure> {
+        let source = self.source.current();
+        let kind = match kind {
+            FileType::Unknown => stamp::kind(&trail::stat_at(&**source, name).listed("look at")?),
+            kind => kind,
+        };
+        let depth = self.above.len().saturating_sub(1);
+        let parent_name = self
+            .above
+            .last()
+            .map_or(OsStr::new(""), |above| &above.name);
+        if let Some(select) = self.work.options.select {
+            let candidate = Candidate::new(source.as_fd(), (depth, parent_name), name, kind);
+            if !select(&candidate) {
+                self.work.add_excluded(Excluded {
+                    parent,
+                    name: name.into(),
+                    kind,
+                });
+                return Ok(());
+            }
+        }
+        if kind == FileType::Directory {
+            if let Some(above) = self.above.last_mut() {
+                above.waiting.push(name.into());
+            }
+            return Ok(());
+        }
+        let task = Task {
+            source: source.clone(),
+            copy: self.copy.as_ref().map(|copy| copy.current().clone()),
+            parent,
+            name: name.into(),
+            kind,
+        };
+        if depth == 0 && self.work.options.last == Some(name) {
+            self.last = Some(task);
+        } else {
+            self.crew.give(task);
+        }
+        Ok(())
+    }
+}

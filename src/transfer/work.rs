@@ -1,0 +1,270 @@
+//! What the threads of one copy share: what they have found, and whether they are to go on.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use blake3::Hash;
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Statx};
+
+use super::attributes::Attributes;
+use super::error::{Error, Failure};
+use super::loss::{Losses, Lost};
+use super::manifest::{Entry, Kind, path};
+use super::stamp::{Stamp, time};
+use super::trail::Identity;
+use super::{Options, Writeback};
+
+/// How many files are made durable one by one; more of them, by one call for all.
+pub(super) const FEW: usize = 8;
+
+/// One copy, or one scan, that is under way.
+pub(super) struct Work<'a> {
+    pub(super) options: &'a Options<'a>,
+    /// What is written; a scan writes nothing.
+    pub(super) target: Option<Target<'a>>,
+    /// Whether an entry that cannot be read ends the work, or is put down.
+    pub(super) lenient: bool,
+    /// Whether files are read from the disk, also if they are cached.
+    pub(super) afresh: bool,
+    found: Mutex<Found>,
+    stop: AtomicBool,
+}
+
+/// What is known of the tree that is written.
+pub(super) struct Target<'a> {
+    pub(super) writeback: &'a Writeback,
+    /// Whether the copy is durable when it returns, and not later together with others.
+    pub(super) now: bool,
+    /// Whether cloning has not been refused yet.
+    pub(super) clones: AtomicBool,
+    /// Whom it belongs to what is made in it.
+    pub(super) created: OnceLock<(u32, u32)>,
+    /// The files written so far, open, as long as they are few.
+    pub(super) held: Mutex<Option<Vec<OwnedFd>>>,
+}
+
+/// What has been found, in the order of finding.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) entries: Vec<Entry>,
+    pub(super) stamps: Vec<Stamp>,
+    /// Of directories, by position: what they get when all is in them.
+    pub(super) directories: HashMap<usize, Attributes>,
+    /// Files of more than one name: where each was met first.
+    links: HashMap<Identity, usize>,
+    /// Entries that were left out as the caller wished.
+    pub(super) excluded: Vec<Excluded>,
+    pub(super) losses: Losses,
+    /// What went wrong; but for a lenient scan, the first ends the work.
+    pub(super) errors: Vec<Error>,
+}
+
+/// An entry that was left out.
+#[derive(Debug)]
+pub(super) struct Excluded {
+    pub(super) parent: usize,
+    pub(super) name: Box<OsStr>,
+    pub(super) kind: FileType,
+}
+
+impl Found {
+    fn path(&self, index: usize) -> PathBuf {
+        path(index, |index| {
+            let entry = self.entries.get(index)?;
+            Some((entry.parent, &*entry.name))
+        })
+    }
+
+    fn path_in(&self, parent: usize, name: &OsStr) -> PathBuf {
+        match name.is_empty() {
+            true => self.path(parent),
+            false => self.path(parent).join(name),
+        }
+    }
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(options: &'a Options<'a>, target: Option<Target<'a>>) -> Work<'a> {
+        Work {
+            options,
+            target,
+            lenient: false,
+            afresh: false,
+            found: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Puts down an entry, and gives its position.
+    pub(super) fn add(&self, parent: usize, name: &OsStr, stat: &Statx, kind: Kind) -> usize {
+        let entry = Entry {
+            parent,
+            name: name.into(),
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            mtime: time(stat.stx_mtime),
+            kind,
+        };
+        let mut found = self.found.lock();
+        found.entries.push(entry);
+        found.stamps.push(Stamp::of(stat));
+        found.entries.len() - 1
+    }
+
+    /// Puts down a file whose hash is not known yet. Gives its position, and that of the first name of
+    /// the same file, if this is a further one.
+    pub(super) fn add_file(
+        &self,
+        parent: usize,
+        name: &OsStr,
+        stat: &Statx,
+    ) -> (usize, Option<usize>) {
+        let index = self.add(
+            parent,
+            name,
+            stat,
+            Kind::File {
+                size: stat.stx_size,
+                hash: Hash::from_bytes([0; blake3::OUT_LEN]),
+                link: None,
+            },
+        );
+        if stat.stx_nlink < 2 {
+            return (index, None);
+        }
+        let mut found = self.found.lock();
+        let first = *found.links.entry(Identity::of(stat)).or_insert(index);
+        if first == index {
+            return (index, None);
+        }
+        if let Some(Entry {
+            kind: Kind::File { link, .. },
+            ..
+        }) = found.entries.get_mut(index)
+        {
+            *link = Some(first);
+        }
+        (index, Some(first))
+    }
+
+    /// Puts down what a file holds, and the mode that its copy got.
+    pub(super) fn finish_file(&self, index: usize, content: Hash, mode: Option<u32>) {
+        if let Some(entry) = self.found.lock().entries.get_mut(index) {
+            if let Kind::File { hash, .. } = &mut entry.kind {
+                *hash = content;
+            }
+            entry.mode = mode.unwrap_or(entry.mode);
+        }
+    }
+
+    pub(super) fn add_directory(&self, index: usize, attributes: Attributes) {
+        self.found.lock().directories.insert(index, attributes);
+    }
+
+    pub(super) fn add_excluded(&self, excluded: Excluded) {
+        self.found.lock().excluded.push(excluded);
+    }
+
+    /// Puts down that something could not be kept of the entry `name` in `parent`.
+    pub(super) fn lose(&self, what: Lost, parent: usize, name: &OsStr) {
+        let mut found = self.found.lock();
+        let example = found.path_in(parent, name);
+        found.losses.add(what, || example);
+    }
+
+    /// Puts down that something failed with the entry `name` in `parent`, or with the directory `parent` if there
+    /// is no name.
+    pub(super) fn fail(&self, failure: Failure, parent: usize, name: &OsStr) {
+        let cancelled = matches!(failure, Failure::Cancelled);
+        if cancelled || !self.lenient {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        let mut found = self.found.lock();
+        let error = failure.at(found.path_in(parent, name));
+        found.errors.push(error);
+    }
+
+    /// Whether to go on.
+    pub(super) fn go_on(&self) -> Result<(), Failure> {
+        let cancelled = |progress: &super::Progress| progress.is_cancelled();
+        if self.options.progress.is_some_and(cancelled) || self.stopped() {
+            return Err(Failure::Cancelled);
+        }
+        Ok(())
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn wait_for_bandwidth(&self, bytes: u64) -> Result<(), Failure> {
+        if let Some(bandwidth) = self.options.bandwidth {
+            bandwidth.take(bytes, || self.go_on().is_err());
+            return self.go_on();
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_bytes(&self, bytes: u64) {
+        if let Some(progress) = self.options.progress {
+            progress.add_bytes(bytes);
+        }
+    }
+
+    pub(super) fn count_file(&self) {
+        if let Some(progress) = self.options.progress {
+            progress.add_file();
+        }
+    }
+
+    /// What was found, once all threads are done.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that went wrong, unless the scan is lenient.
+    pub(super) fn found(&self) -> Result<Found, Error> {
+        let mut found = std::mem::take(&mut *self.found.lock());
+        if self.stopped() && !found.errors.is_empty() {
+            // What stopped the others comes first; they then say that they were cancelled.
+            let first = found
+                .errors
+                .iter()
+                .position(|error| !matches!(error, Error::Cancelled));
+            return Err(found.errors.swap_remove(first.unwrap_or(0)));
+        }
+        found.share_hashes();
+        Ok(found)
+    }
+}
+
+impl Found {
+    /// Gives further names of a file what was found of its first.
+    fn share_hashes(&mut self) {
+        for index in 0..self.entries.len() {
+            let Some(Entry {
+                kind: Kind::File {
+                    link: Some(first), ..
+                },
+                ..
+            }) = self.entries.get(index)
+            else {
+                continue;
+            };
+            let shared = self
+                .entries
+                .get(*first)
+                .map(|first| (first.kind.clone(), first.mode));
+            if let Some((Kind::File { hash, .. }, mode)) = shared
+                && let Some(entry) = self.entries.get_mut(index)
+                && let Kind::File { hash: own, .. } = &mut entry.kind
+            {
+                *own = hash;
+                entry.mode = mode;
+            }
+        }
+    }
+}
