@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::error::{Context, Failure};
 use super::loss::Lost;
@@ -79,7 +80,7 @@ impl Attributes {
             match treatment(name.as_bytes()) {
                 Treatment::Ignore => {}
                 Treatment::Lose => attributes.left.push(name),
-                Treatment::Copy => match value(&fd, &name) {
+                Treatment::Copy => match value(&fd, &*name) {
                     Ok(value) => attributes.extended.push((name, value)),
                     // Removed since it was listed: the time of change tells.
                     Err(Errno::NODATA) => {}
@@ -186,10 +187,10 @@ const LIST: &str = "list the extended attributes of";
 /// made in it inherits them.
 pub(super) fn shed_inherited(fd: impl AsFd) -> Result<(), Failure> {
     for list in [DEFAULT_LIST, ACCESS_LIST] {
-        match rustix::fs::fremovexattr(&fd, list) {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::INVAL) => {}
-            Err(errno) => return Err(errno).copy("remove the inherited access control list of"),
+        if let Err(Errno::NODATA | Errno::OPNOTSUPP) = value(&fd, list) {
+            continue;
         }
+        rustix::fs::fremovexattr(&fd, list).copy("remove the inherited access control list of")?;
     }
     Ok(())
 }
@@ -217,13 +218,13 @@ fn treatment(name: &[u8]) -> Treatment {
     }
 }
 
-fn value(fd: impl AsFd, name: &CString) -> rustix::io::Result<Vec<u8>> {
+fn value(fd: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<Vec<u8>> {
     let mut short = [0; 256];
-    match rustix::fs::fgetxattr(&fd, &**name, &mut short) {
+    match rustix::fs::fgetxattr(&fd, name, &mut short) {
         Ok(length) => Ok(short.get(..length).unwrap_or_default().to_vec()),
         Err(Errno::RANGE) => {
             let mut long = vec![0; LONGEST];
-            let length = rustix::fs::fgetxattr(&fd, &**name, &mut *long)?;
+            let length = rustix::fs::fgetxattr(&fd, name, &mut *long)?;
             long.truncate(length);
             Ok(long)
         }

@@ -14,30 +14,47 @@ use std::os::fd::AsFd;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
-use super::sys::{Writeout, write_out};
+use super::sys::{Writeout, cached, write_out};
 
 /// Bytes of a window.
 pub(super) const WINDOW: u64 = 8 << 20;
 
-/// How far the kernel reads ahead, at least: a probe must be farther from what has been read.
-const AHEAD: u64 = 256 << 10;
+/// Which windows of a file were cached before it was read.
+pub(super) struct Before(Vec<bool>);
 
-/// Whether a window of a file that is about to be read is in the cache: its middle, since its beginning may have been read
-/// ahead; of a short one its beginning, where reading starts anyway. Where it cannot be told, it counts as
-/// cached.
-pub(super) fn is_cached(fd: impl AsFd, offset: u64, length: u64) -> bool {
-    let probe = if length > 2 * AHEAD {
-        offset + length / 2
-    } else {
-        offset
-    };
+impl Before {
+    /// Asks for the whole file before any of it is read: the kernel reads ahead, and how far is the disk's affair.
+    pub(super) fn of(fd: impl AsFd, size: u64) -> Before {
+        let mut windows = Vec::new();
+        let mut offset = 0;
+        while offset < size {
+            let length = WINDOW.min(size - offset);
+            match cached(&fd, offset, length) {
+                Ok(bytes) => windows.push(bytes > length / 2),
+                // A kernel that cannot tell, or does not tell everybody: the beginning speaks for all.
+                Err(_) => {
+                    windows = vec![begins_cached(&fd); 1];
+                    break;
+                }
+            }
+            offset += length;
+        }
+        Before(windows)
+    }
+
+    /// Whether the window at an offset was cached, or at least half of it.
+    pub(super) fn was_cached(&self, offset: u64) -> bool {
+        let window = usize::try_from(offset / WINDOW).unwrap_or(usize::MAX);
+        let known = self.0.get(window).or(self.0.first());
+        known.copied().unwrap_or(true)
+    }
+}
+
+/// Whether the first byte of a file can be read without waiting. Where it cannot be told, it counts as cached.
+fn begins_cached(fd: impl AsFd) -> bool {
     let mut byte = [0];
-    let read = rustix::io::preadv2(
-        fd,
-        &mut [IoSliceMut::new(&mut byte)],
-        probe,
-        ReadWriteFlags::NOWAIT,
-    );
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    let read = rustix::io::preadv2(fd, &mut buffers, 0, ReadWriteFlags::NOWAIT);
     read != Err(Errno::AGAIN)
 }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::attributes::{Attributes, shed_inherited};
 use super::error::{Context, Error, Failure, Result};
-use super::finish::Finish;
+use super::finish::{Finish, links};
 use super::loss::{Loss, Losses};
 use super::manifest::Manifest;
 use super::recheck::Remembered;
@@ -101,6 +101,9 @@ fn finish(work: &Work<'_>, found: Found, to: OwnedFd) -> Result<Copied> {
         losses,
         ..
     } = found;
+    if work.target.is_some() {
+        links(work, &entries, &to)?;
+    }
     let (manifest, order) = Manifest::arrange(entries);
     let mut places = HashMap::new();
     let mut arranged = HashMap::new();
@@ -148,7 +151,6 @@ fn complete(
         each: few.is_some() || !target.writeback.is_whole(),
         losses: RefCell::new(losses),
     };
-    finish.links(&to)?;
     for file in few.iter().flatten() {
         let synced = rustix::fs::fsync(file).copy("write");
         synced.map_err(|failure| failure.at("".into()))?;

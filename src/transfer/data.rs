@@ -10,7 +10,7 @@ use blake3::{Hash, Hasher};
 use rustix::fs::SeekFrom::{Data, Hole};
 use rustix::io::Errno;
 
-use super::cache::{self, WINDOW};
+use super::cache::{self, Before, WINDOW};
 use super::error::{Context, Failure};
 use super::work::Work;
 
@@ -45,16 +45,27 @@ pub(super) struct Stream<'a> {
     pub(super) sparse: bool,
 }
 
+/// What is at hand while a file is moved.
+struct Moving<'a> {
+    hasher: Hasher,
+    before: Before,
+    buffer: &'a mut Buffer,
+}
+
 impl Stream<'_> {
     /// Moves all bytes, and gives their hash. The file that is written must be empty.
     pub(super) fn run(&self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
-        let mut hasher = Hasher::new();
+        let mut moving = Moving {
+            hasher: Hasher::new(),
+            before: Before::of(self.from, self.size),
+            buffer,
+        };
         let mut offset = 0;
         let mut written = 0;
         while offset < self.size {
             let (data, end) = self.next_data(offset)?;
-            self.hole(work, data - offset, &mut hasher)?;
-            self.data(work, data, end, &mut hasher, buffer)?;
+            self.hole(work, data - offset, &mut moving.hasher)?;
+            self.data(work, data, end, &mut moving)?;
             if data < end {
                 written = end;
             }
@@ -65,7 +76,7 @@ impl Stream<'_> {
         {
             rustix::fs::ftruncate(to, self.size).copy("set the size of")?;
         }
-        Ok(hasher.finalize())
+        Ok(moving.hasher.finalize())
     }
 
     /// The next part that has data, from an offset on; an empty one at the end if there is none.
@@ -109,18 +120,16 @@ impl Stream<'_> {
         work: &Work<'_>,
         mut offset: u64,
         end: u64,
-        hasher: &mut Hasher,
-        buffer: &mut Buffer,
+        moving: &mut Moving<'_>,
     ) -> Result<(), Failure> {
         while offset < end {
             // Windows begin at multiples of their size, whatever the holes.
             let start = offset;
             let stop = (start - start % WINDOW + WINDOW).min(end);
-            let cached = cache::is_cached(self.from, start, stop - start);
             while offset < stop {
-                offset += self.block(work, offset, stop, hasher, buffer)?;
+                offset += self.block(work, offset, stop, moving)?;
             }
-            if !cached {
+            if !moving.before.was_cached(start) {
                 cache::drop(self.from, start, stop - start);
             }
             if let Some(to) = self.to
@@ -138,17 +147,16 @@ impl Stream<'_> {
         work: &Work<'_>,
         offset: u64,
         stop: u64,
-        hasher: &mut Hasher,
-        buffer: &mut Buffer,
+        moving: &mut Moving<'_>,
     ) -> Result<u64, Failure> {
         work.go_on()?;
-        let block = buffer.upto(stop - offset);
+        let block = moving.buffer.upto(stop - offset);
         work.wait_for_bandwidth(block.len() as u64)?;
         let length = retry(|| rustix::io::pread(self.from, &mut *block, offset)).source("read")?;
         let Some(block) = block.get(..length).filter(|block| !block.is_empty()) else {
             return Err(Failure::Changed("it became shorter"));
         };
-        hasher.update(block);
+        moving.hasher.update(block);
         if let Some(to) = self.to {
             write_all(to, block, offset).copy("write")?;
         }

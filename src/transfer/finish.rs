@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use rustix::fs::AtFlags;
 use super::attributes::Attributes;
 use super::error::{Context, Error, Failure};
 use super::loss::Losses;
-use super::manifest::{Kind, Manifest};
+use super::manifest::{self, Entry, Kind, Manifest};
 use super::trail::{Steps, open_below, open_directory};
 use super::work::{Target, Work};
 
@@ -30,58 +29,6 @@ pub(super) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Makes the further names of files.
-    pub(super) fn links(&self, top: impl AsFd) -> Result<(), Error> {
-        let mut opened: Option<(usize, OwnedFd)> = None;
-        for (index, entry) in self.manifest.entries().iter().enumerate() {
-            let Kind::File {
-                link: Some(first), ..
-            } = entry.kind
-            else {
-                continue;
-            };
-            let linked = self.link(&top, first, index, &mut opened);
-            linked.map_err(|failure| failure.at(self.manifest.path(index)))?;
-        }
-        Ok(())
-    }
-
-    fn link(
-        &self,
-        top: impl AsFd,
-        first: usize,
-        index: usize,
-        opened: &mut Option<(usize, OwnedFd)>,
-    ) -> Result<(), Failure> {
-        self.work.go_on()?;
-        let entries = self.manifest.entries();
-        let (Some(from), Some(to)) = (entries.get(first), entries.get(index)) else {
-            return Ok(());
-        };
-        let from_dir = match opened.take() {
-            Some((position, fd)) if position == from.parent => fd,
-            _ => self.open(&top, from.parent)?,
-        };
-        let to_dir = self.open(&top, to.parent)?;
-        rustix::fs::linkat(&from_dir, &*from.name, to_dir, &*to.name, AtFlags::empty())
-            .copy("link")?;
-        *opened = Some((from.parent, from_dir));
-        Ok(())
-    }
-
-    /// A directory of the copy, by its position.
-    fn open(&self, top: impl AsFd, index: usize) -> Result<OwnedFd, Failure> {
-        let mut names: Vec<&OsStr> = Vec::new();
-        let mut at = index;
-        while at != 0
-            && let Some(entry) = self.manifest.entries().get(at)
-        {
-            names.push(&entry.name);
-            at = entry.parent;
-        }
-        open_below(top, names.into_iter().rev()).copy("open")
-    }
-
     /// Gives every directory its attributes, the top last.
     pub(super) fn directories(&self, top: OwnedFd) -> Result<(), Error> {
         let mut steps = Steps::new(top);
@@ -130,4 +77,49 @@ impl Finish<'_> {
         };
         finish().map_err(|failure: Failure| failure.at(self.manifest.path(index)))
     }
+}
+
+/// Makes the further names of files, once the first are there. The entries are in the order of finding, in
+/// which the first name of a file is the one that was written.
+pub(super) fn links(work: &Work<'_>, entries: &[Entry], top: impl AsFd) -> Result<(), Error> {
+    let mut opened: Option<(usize, OwnedFd)> = None;
+    for (index, entry) in entries.iter().enumerate() {
+        let Kind::File {
+            link: Some(first), ..
+        } = entry.kind
+        else {
+            continue;
+        };
+        let linked = work
+            .go_on()
+            .and_then(|()| link(entries, &top, first, index, &mut opened));
+        linked.map_err(|failure| failure.at(manifest::path(entries, index)))?;
+    }
+    Ok(())
+}
+
+fn link(
+    entries: &[Entry],
+    top: impl AsFd,
+    first: usize,
+    index: usize,
+    opened: &mut Option<(usize, OwnedFd)>,
+) -> Result<(), Failure> {
+    let (Some(from), Some(to)) = (entries.get(first), entries.get(index)) else {
+        return Ok(());
+    };
+    // Links to one file come in a row, often.
+    let from_dir = match opened.take() {
+        Some((position, fd)) if position == from.parent => fd,
+        _ => open(entries, &top, from.parent)?,
+    };
+    let to_dir = open(entries, &top, to.parent)?;
+    rustix::fs::linkat(&from_dir, &*from.name, to_dir, &*to.name, AtFlags::empty()).copy("link")?;
+    *opened = Some((from.parent, from_dir));
+    Ok(())
+}
+
+/// A directory of the copy, by its position.
+fn open(entries: &[Entry], top: impl AsFd, index: usize) -> Result<OwnedFd, Failure> {
+    open_below(top, manifest::names(entries, index).into_iter()).copy("open")
 }

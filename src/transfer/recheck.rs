@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::error::{Context, Error, Failure};
-use super::manifest::{Kind, Manifest};
+use super::manifest::{self, Kind, Manifest};
 use super::select::{Candidate, Select};
 use super::stamp::Stamp;
 use super::trail::{Steps, open_below, open_directory};
@@ -69,16 +69,9 @@ impl Remembered {
             return Ok(());
         };
         for excluded in &self.excluded {
-            let mut names: Vec<&OsStr> = Vec::new();
-            let mut at = excluded.parent;
-            while at != 0
-                && let Some(entry) = manifest.entries().get(at)
-            {
-                names.push(&entry.name);
-                at = entry.parent;
-            }
-            let parent = names.first().copied().unwrap_or_default();
-            let wanted = open_below(&source, names.iter().rev().copied())
+            let names = manifest::names(manifest.entries(), excluded.parent);
+            let parent = names.last().copied().unwrap_or_default();
+            let wanted = open_below(&source, names.iter().copied())
                 .listed("open")
                 .map(|directory| {
                     let place = (names.len(), parent);

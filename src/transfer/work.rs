@@ -74,10 +74,7 @@ pub(super) struct Excluded {
 
 impl Found {
     fn path(&self, index: usize) -> PathBuf {
-        path(index, |index| {
-            let entry = self.entries.get(index)?;
-            Some((entry.parent, &*entry.name))
-        })
+        path(&self.entries, index)
     }
 
     fn path_in(&self, parent: usize, name: &OsStr) -> PathBuf {

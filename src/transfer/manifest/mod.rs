@@ -83,11 +83,7 @@ impl Manifest {
     /// The path of an entry, relative to the top.
     #[must_use]
     pub fn path(&self, index: usize) -> PathBuf {
-        path(index, |index| {
-            self.entries
-                .get(index)
-                .map(|entry| (entry.parent, &*entry.name))
-        })
+        path(&self.entries, index)
     }
 
     /// How many files there are, symlinks and fifos and further names of a file counted.
@@ -190,21 +186,26 @@ fn link_of(found: &[Entry], index: usize) -> Option<usize> {
     }
 }
 
-/// The path of an entry, from what knows each entry's parent and name.
-pub(super) fn path<'a>(
-    mut index: usize,
-    entry: impl Fn(usize) -> Option<(usize, &'a OsStr)>,
-) -> PathBuf {
+/// The names that lead from the top to an entry.
+pub(super) fn names(entries: &[Entry], mut index: usize) -> Vec<&OsStr> {
     let mut names = Vec::new();
     while index != 0
-        && let Some((parent, name)) = entry(index)
+        && let Some(entry) = entries.get(index)
     {
-        names.push(name);
-        index = parent;
+        names.push(&*entry.name);
+        index = entry.parent;
     }
-    // Not by pushing on a PathBuf: that would take a name with a leading slash for a whole path.
-    let bytes: Vec<&[u8]> = names.iter().rev().map(|name| name.as_bytes()).collect();
-    PathBuf::from(OsStr::from_bytes(&bytes.join(&b'/')))
+    names.reverse();
+    names
+}
+
+/// The path of an entry, relative to the top.
+pub(super) fn path(entries: &[Entry], index: usize) -> PathBuf {
+    let names: Vec<&[u8]> = names(entries, index)
+        .into_iter()
+        .map(OsStrExt::as_bytes)
+        .collect();
+    PathBuf::from(OsStr::from_bytes(&names.join(&b'/')))
 }
 
 #[cfg(test)]

@@ -1,0 +1,186 @@
+//! Modes, owners, times, extended attributes, access control lists.
+
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use xpmfs::transfer::{Lost, Options};
+
+use super::tree::assert_same;
+use super::{Stage, command, is_root};
+
+fn set_times(path: &Path, seconds: i64, nanoseconds: i64) {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+#[test]
+fn modes_and_times_are_kept_of_files_symlinks_and_directories() {
+    let stage = Stage::new();
+    for (index, mode) in [0o644, 0o600, 0o444, 0o755, 0o4755, 0o2755, 0o1644, 0o000]
+        .into_iter()
+        .enumerate()
+    {
+        let path = stage.file(&format!("dir{index}/deeper/file"), "x");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        set_times(&path, 1_000_000_000 + index as i64, 123_456_789);
+        let link = path.with_file_name("link");
+        symlink("nowhere", &link).unwrap();
+        set_times(&link, -5, 1);
+        set_times(path.parent().unwrap(), 2_000_000_000, 999_999_999);
+    }
+    if rustix::process::geteuid().is_root() {
+        for (dir, mode) in [("dir0", 0o000), ("dir1", 0o3777), ("dir2", 0o555)] {
+            let dir = stage.source().join(dir);
+            fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
+        }
+    } else {
+        // Nobody but root could read it.
+        let unreadable = stage.source().join("dir7/deeper/file");
+        fs::set_permissions(unreadable, Permissions::from_mode(0o400)).unwrap();
+    }
+    set_times(&stage.source().join("dir0"), 1, 2);
+    set_times(&stage.source(), 3, 4);
+    stage.run(&Options::default()).unwrap();
+    assert_same(&stage.source(), &stage.copy());
+}
+
+#[test]
+fn times_of_access_are_kept_and_the_sources_are_left_alone() {
+    let stage = Stage::new();
+    let file = stage.file("dir/file", "x");
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
+    let now = SystemTime::now();
+    let times = FileTimes::new().set_accessed(long_ago).set_modified(now);
+    File::open(&file).unwrap().set_times(times).unwrap();
+    File::open(file.parent().unwrap())
+        .unwrap()
+        .set_times(times)
+        .unwrap();
+    stage.run(&Options::default()).unwrap();
+    for top in [stage.copy(), stage.source()] {
+        for path in ["dir/file", "dir"] {
+            let accessed = fs::metadata(top.join(path)).unwrap().accessed().unwrap();
+            assert_eq!(accessed, long_ago, "{top:?} {path}");
+        }
+    }
+}
+
+#[test]
+fn extended_attributes_and_access_control_lists_are_kept() {
+    let stage = Stage::new();
+    let file = stage.file("dir/file", "x");
+    let dir = file.parent().unwrap();
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        rustix::fs::setxattr(path, name, value, XattrFlags::empty()).unwrap();
+    };
+    set(&file, "user.empty", b"");
+    set(&file, "user.binary", b"\x00\xff\x00");
+    set(&file, "user.long", &[7; 2000]);
+    for index in 0..20 {
+        set(
+            dir,
+            &format!("user.a-rather-long-name-of-an-attribute-{index}"),
+            b"v",
+        );
+    }
+    set(&stage.source(), "user.top", b"too");
+    if rustix::process::geteuid().is_root() {
+        set(&file, "trusted.mine", b"root's");
+        set(
+            &file,
+            "security.capability",
+            &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
+    }
+    let listed = stage.file("dir/listed", "x");
+    fs::set_permissions(&listed, Permissions::from_mode(0o4750)).unwrap();
+    command("setfacl", &[&"-m", &"u:1234:rwx,g:4321:r,m::rx", &listed]);
+    command("setfacl", &[&"-m", &"d:u:1234:rw", &dir]);
+    // Made before its directory had a list, it inherited none.
+    let stat = fs::metadata(&listed).unwrap();
+    assert_eq!(stat.mode() & 0o7777, 0o4750);
+    let copied = stage.run(&Options::default()).unwrap();
+    assert_eq!(copied.losses, []);
+    assert_same(&stage.source(), &stage.copy());
+}
+
+#[test]
+fn a_copy_inherits_no_access_control_list_from_where_it_is_made() {
+    let stage = Stage::new();
+    stage.file("dir/file", "x");
+    command(
+        "setfacl",
+        &[&"-m", &"d:u:1234:rwx,u:1234:rwx", &stage.copy()],
+    );
+    stage.run(&Options::default()).unwrap();
+    assert_same(&stage.source(), &stage.copy());
+}
+
+#[test]
+fn owners_are_kept_where_that_is_permitted() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let file = stage.file("dir/file", "x");
+    let set_id = stage.file("dir/set-id", "x");
+    symlink("nowhere", stage.source().join("link")).unwrap();
+    for path in [&file, &set_id, &stage.source().join("link")] {
+        lchown(path, Some(1234), Some(4321)).unwrap();
+    }
+    fs::set_permissions(&set_id, Permissions::from_mode(0o6755)).unwrap();
+    lchown(stage.source().join("dir"), Some(65534), Some(65534)).unwrap();
+    let copied = stage.run(&Options::default()).unwrap();
+    assert_eq!(copied.losses, []);
+    assert_same(&stage.source(), &stage.copy());
+}
+
+#[test]
+fn an_ordinary_user_copies_what_others_own_and_is_told() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    for name in ["one", "two"] {
+        let file = stage.file(name, "x");
+        fs::set_permissions(&file, Permissions::from_mode(0o6755)).unwrap();
+    }
+    fs::set_permissions(stage.top(), Permissions::from_mode(0o755)).unwrap();
+    for path in [stage.copy(), stage.source()] {
+        lchown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let copied = super::as_nobody(|| stage.run(&Options::default())).unwrap();
+    let [loss] = copied.losses.as_slice() else {
+        panic!("{:?}", copied.losses);
+    };
+    assert_eq!((&loss.what, loss.count), (&Lost::Owner, 2));
+    for (index, entry) in copied.manifest.entries().iter().enumerate().skip(1) {
+        let meta = fs::metadata(stage.copy().join(copied.manifest.path(index))).unwrap();
+        // What was root's and lent root's rights does not lend another's.
+        assert_eq!((meta.uid(), meta.mode() & 0o7777), (65534, 0o755));
+        assert_eq!(entry.mode, 0o755);
+    }
+}
+
+#[test]
+fn sockets_are_left_out_and_told_of() {
+    let stage = Stage::new();
+    stage.file("file", "x");
+    let _socket = UnixListener::bind(stage.source().join("socket")).unwrap();
+    let copied = stage.run(&Options::default()).unwrap();
+    assert!(!stage.copy().join("socket").exists() && stage.copy().join("file").exists());
+    assert_eq!(copied.losses.len(), 1);
+    assert_eq!(copied.losses[0].what, Lost::Special);
+    assert_eq!(copied.losses[0].example, Path::new("socket"));
+}
