@@ -16,21 +16,22 @@ use super::work::Work;
 
 /// How much is read and written at once: little enough to stay in the processor's cache between
 /// reading, hashing and writing.
-pub(super) const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 256 << 10;
 
 /// Zeros for the hash of holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// What a thread reads into.
+/// What a thread reads into. It grows to what the largest file needs: to clear a large one for each small job would
+/// take longer than the job.
+#[derive(Default)]
 pub(super) struct Buffer(Vec<u8>);
 
 impl Buffer {
-    pub(super) fn new() -> Buffer {
-        Buffer(vec![0; BLOCK])
-    }
-
     fn upto(&mut self, length: u64) -> &mut [u8] {
         let length = usize::try_from(length).unwrap_or(BLOCK).min(BLOCK);
+        if self.0.len() < length {
+            self.0.resize(length.next_power_of_two(), 0);
+        }
         self.0.get_mut(..length).unwrap_or_default()
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
         walk.last
     });
     if let Some(task) = last {
-        entry::copy(work, &task, &mut Buffer::new());
+        entry::copy(work, &task, &mut Buffer::default());
     }
 }
 

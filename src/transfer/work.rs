@@ -226,11 +226,12 @@ impl<'a> Work<'a> {
     pub(super) fn found(&self) -> Result<Found, Error> {
         let mut found = std::mem::take(&mut *self.found.lock());
         if self.stopped() && !found.errors.is_empty() {
-            // What stopped the others comes first; they then say that they were cancelled.
+            // What stopped the others; they then say that they were cancelled. Only that stops a
+            // lenient scan.
             let first = found
                 .errors
                 .iter()
-                .position(|error| !matches!(error, Error::Cancelled));
+                .position(|error| matches!(error, Error::Cancelled) == self.lenient);
             return Err(found.errors.swap_remove(first.unwrap_or(0)));
         }
         found.share_hashes();
