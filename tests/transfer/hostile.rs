@@ -30,6 +30,15 @@ fn holds_secret(top: &Path) -> bool {
     false
 }
 
+/// Ends whoever swaps names, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn names_that_are_swapped_for_symlinks_lead_nowhere() {
     let stage = Stage::new();
@@ -54,6 +63,7 @@ fn names_that_are_swapped_for_symlinks_lead_nowhere() {
     ];
     let ended = AtomicBool::new(false);
     let outcomes = std::thread::scope(|scope| {
+        let _ends = Ends(&ended);
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
                 for (a, b) in pairs {
@@ -64,16 +74,14 @@ fn names_that_are_swapped_for_symlinks_lead_nowhere() {
                 }
             }
         });
-        let outcomes: Vec<_> = (0..300)
+        (0..300)
             .map(|_| {
                 stage.again();
                 let result = stage.run(&Options::default());
                 assert!(!holds_secret(&stage.copy()), "{result:?}");
                 result.map(drop)
             })
-            .collect();
-        ended.store(true, Ordering::Relaxed);
-        outcomes
+            .collect::<Vec<_>>()
     });
     let changed = outcomes.iter().flat_map(|outcome| outcome.as_ref().err());
     let mut count = 0;
@@ -98,12 +106,20 @@ fn directories_that_are_moved_away_lead_nowhere() {
     stage.file(&format!("{deep}/file"), "mine");
     fs::create_dir(stage.top().join("outside")).unwrap();
     fs::write(stage.top().join("outside/file"), SECRET).unwrap();
+    // What the directory that it is moved to holds has the names of what it was moved from.
+    for index in 0..10 {
+        stage.file(&format!("a/b/c/d/sibling{index}/file"), "mine");
+        let sibling = stage.top().join(format!("outside/sibling{index}"));
+        fs::create_dir(&sibling).unwrap();
+        fs::write(sibling.join("file"), SECRET).unwrap();
+    }
     let (inside, outside) = (
         stage.source().join("a/b/c/d/e"),
         stage.top().join("outside/e"),
     );
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = Ends(&ended);
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
                 fs::rename(&inside, &outside).unwrap();
@@ -118,6 +134,5 @@ fn directories_that_are_moved_away_lead_nowhere() {
                 assert!(error.is_changed(), "{error}");
             }
         }
-        ended.store(true, Ordering::Relaxed);
     });
 }
