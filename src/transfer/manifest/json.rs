@@ -204,6 +204,9 @@ impl Known {
         let (parent, name) = match path.as_bytes().iter().rposition(|byte| *byte == b'/') {
             Some(slash) => {
                 let (parent, name) = path.as_bytes().split_at(slash);
+                if parent == b"." {
+                    return Err("has a path that does not begin with a name");
+                }
                 (parent, name.get(1..).unwrap_or_default())
             }
             None => (&b"."[..], path.as_bytes()),
