@@ -180,6 +180,16 @@ fn a_primary_that_is_removed_gives_errors_and_no_more() {
     assert_eq!(snapshot(&workspace.folder("backup")), before);
 }
 
+/// Whether this is root, who may mount a disk.
+fn may_mount_disks() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        assert!(std::env::var_os("CI").is_none(), "CI runs as root");
+        eprintln!("SKIPPED: needs root, to mount a disk");
+    }
+    root
+}
+
 /// A disk of its own, in a file, mounted on a folder.
 struct Disk<'a> {
     image: std::path::PathBuf,
@@ -215,9 +225,7 @@ impl Drop for Disk<'_> {
 
 #[test]
 fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI runs as root");
-        eprintln!("SKIPPED: needs root, to mount a disk");
+    if !may_mount_disks() {
         return;
     }
     let workspace = Workspace::new();
@@ -260,9 +268,7 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
 
 #[test]
 fn status_tells_how_full_the_disk_is_now() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI runs as root");
-        eprintln!("SKIPPED: needs root, to mount a disk");
+    if !may_mount_disks() {
         return;
     }
     let workspace = Workspace::new();
