@@ -42,8 +42,6 @@ pub(super) struct Stream<'a> {
     /// `None` if they are only hashed.
     pub(super) to: Option<BorrowedFd<'a>>,
     pub(super) size: u64,
-    /// Whether there may be holes.
-    pub(super) sparse: bool,
 }
 
 /// What is at hand while a file is moved.
@@ -82,9 +80,7 @@ impl Stream<'_> {
 
     /// The next part that has data, from an offset on; an empty one at the end if there is none.
     fn next_data(&self, offset: u64) -> Result<(u64, u64), Failure> {
-        if !self.sparse {
-            return Ok((offset, self.size));
-        }
+        // Always asked: a file's blocks hold its attributes, too, so that their number tells nothing of holes.
         let data = match rustix::fs::seek(self.from, Data(offset)) {
             Ok(data) => data.clamp(offset, self.size),
             Err(Errno::NXIO) => self.size,

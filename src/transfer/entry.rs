@@ -68,7 +68,6 @@ fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure
         from: source.as_fd(),
         to: None,
         size: stat.stx_size,
-        sparse: stat.stx_blocks.saturating_mul(512) < stat.stx_size,
     };
     let (Some(target), Some(copy)) = (&work.target, &task.copy) else {
         let hash = stream.run(work, buffer)?;

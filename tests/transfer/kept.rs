@@ -77,6 +77,16 @@ fn a_manifest_has_the_hash_of_each_file() {
 }
 
 #[test]
+fn a_hole_stays_one_in_a_file_whose_attributes_take_as_many_blocks() {
+    let stage = Stage::new();
+    let file = File::create(stage.source().join("file")).unwrap();
+    file.write_all_at(&[7; 3000], 4096).unwrap();
+    rustix::fs::fsetxattr(&file, "user.a", &[1; 3000], rustix::fs::XattrFlags::empty()).unwrap();
+    stage.run(&Options::default()).unwrap();
+    assert_same(&stage.source(), &stage.copy());
+}
+
+#[test]
 fn holes_stay_holes() {
     let stage = Stage::new();
     let file = |name: &str, size: u64, data: &[u64]| {

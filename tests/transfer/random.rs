@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rustix::fs::XattrFlags;
 use xpmfs::transfer::{Manifest, Options, scan, verify};
 
@@ -112,8 +113,22 @@ fn build(stage: &Stage, entries: &[(usize, Vec<u8>, Make, u64)]) {
     }
 }
 
+/// The same trees each time; others, and more of them, when there is time.
+fn trees() -> ProptestConfig {
+    let (cases, rng_seed) = match std::env::var_os("XPMFS_SOAK") {
+        None => (48, RngSeed::Fixed(1)),
+        Some(_) => (2000, RngSeed::Random),
+    };
+    ProptestConfig {
+        cases,
+        rng_seed,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(trees())]
 
     #[test]
     fn any_tree_is_copied(
