@@ -276,7 +276,8 @@ fn status_tells_how_full_the_disk_is_now() {
     let _disk = Disk::new(workspace.top().join("disk"), &primary);
     let mounted = workspace.mount_at(&workspace.mountpoint("elsewhere"));
     let free = || {
-        let status = fixture::run(workspace.xpmfs().args(["--json", "status", "-w", "test"]));
+        let mut command = workspace.xpmfs();
+        let status = fixture::run(command.args(["--json", "status"]).arg(mounted.path()));
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         let primary = &status["mounts"][0]["locations"][0];
         assert_eq!(primary["mode"], "primary");
