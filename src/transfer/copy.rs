@@ -41,7 +41,22 @@ impl Copied {
     ///
     /// [`Error::Changed`] names the first entry that is different; what looking at it gives.
     pub fn unchanged(&self, source: impl AsFd, select: Option<&Select<'_>>) -> Result<()> {
-        self.remembered.unchanged(source, &self.manifest, select)
+        self.remembered
+            .unchanged(source, &self.manifest, select, false)
+    }
+
+    /// [`Copied::unchanged`], after the source has got another name.
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    pub fn unchanged_but_renamed(
+        &self,
+        source: impl AsFd,
+        select: Option<&Select<'_>>,
+    ) -> Result<()> {
+        self.remembered
+            .unchanged(source, &self.manifest, select, true)
     }
 }
 

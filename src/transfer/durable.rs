@@ -84,7 +84,8 @@ impl Writeback {
     }
 
     /// Whether one call makes everything durable; if not, each file and directory is to be synced.
-    pub(super) fn is_whole(&self) -> bool {
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
         self.whole
     }
 }

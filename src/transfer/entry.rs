@@ -51,6 +51,14 @@ pub(super) fn copy(work: &Work<'_>, task: &Task, buffer: &mut Buffer) {
 }
 
 fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure> {
+    if work.look_only {
+        let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
+        if stamp::kind(&stat) != FileType::RegularFile {
+            return Err(Failure::Changed(OTHER));
+        }
+        work.add_file(task.parent, &task.name, &stat);
+        return Ok(());
+    }
     let source = open_quietly(&*task.source, &task.name, READ).listed("open")?;
     let stat = trail::stat(&source).source("look at")?;
     if stamp::kind(&stat) != FileType::RegularFile {

@@ -56,7 +56,7 @@ pub use loss::{Loss, Lost};
 pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};
 pub use progress::Progress;
 pub use select::{Candidate, Select};
-pub use verify::{scan, verify};
+pub use verify::{Survey, scan, survey, verify};
 
 /// How many threads a copy has unless it is told.
 const THREADS: usize = 4;

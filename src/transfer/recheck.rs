@@ -21,7 +21,7 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// Whether the source is as it was when it was read.
+    /// Whether the source is as it was when it was read; it may have been `renamed` since.
     ///
     /// # Errors
     ///
@@ -31,6 +31,7 @@ impl Remembered {
         source: impl AsFd,
         manifest: &Manifest,
         select: Option<&Select<'_>>,
+        renamed: bool,
     ) -> Result<(), Error> {
         let top = open_directory(&source, OsStr::new("."))
             .source("open")
@@ -39,14 +40,14 @@ impl Remembered {
         for (index, (entry, stamp)) in manifest.entries().iter().zip(&self.stamps).enumerate() {
             let mut look = || {
                 if index == 0 {
-                    return compare(&**steps.current(), OsStr::new(""), stamp);
+                    return compare(&**steps.current(), OsStr::new(""), stamp, renamed);
                 }
                 while steps.position() != entry.parent {
                     if steps.up().listed("leave")?.is_none() {
                         break;
                     }
                 }
-                compare(&**steps.current(), &entry.name, stamp)?;
+                compare(&**steps.current(), &entry.name, stamp, false)?;
                 if matches!(entry.kind, Kind::Directory) {
                     let fd = open_directory(&**steps.current(), &entry.name).listed("open")?;
                     steps.down(index, fd).source("look at")?;
@@ -91,14 +92,20 @@ impl Remembered {
     }
 }
 
-fn compare(dir: impl AsFd, name: &OsStr, before: &Stamp) -> Result<(), Failure> {
+fn compare(dir: impl AsFd, name: &OsStr, before: &Stamp, renamed: bool) -> Result<(), Failure> {
     // A network file system is to ask its server, and not to remember.
     let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
     if name.is_empty() {
         flags |= AtFlags::EMPTY_PATH;
     }
     let stat = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).listed("look at")?;
-    match before.change(&Stamp::of(&stat)) {
+    let now = Stamp::of(&stat);
+    let before = if renamed {
+        before.renamed(&now)
+    } else {
+        *before
+    };
+    match before.change(&now) {
         None => Ok(()),
         Some(how) => Err(Failure::Changed(how)),
     }

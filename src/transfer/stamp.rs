@@ -32,6 +32,19 @@ impl Stamp {
         }
     }
 
+    /// When anything about it was last changed, content or attributes.
+    pub(super) fn newest(&self) -> Time {
+        self.mtime.max(self.ctime)
+    }
+
+    /// Whether it is the same after its name was changed, which counts as a change of attributes.
+    pub(super) fn renamed(self, later: &Stamp) -> Stamp {
+        Stamp {
+            ctime: later.ctime,
+            ..self
+        }
+    }
+
     /// What is different later.
     pub(super) fn change(&self, later: &Stamp) -> Option<&'static str> {
         if (self.identity, self.kind) != (later.identity, later.kind) {

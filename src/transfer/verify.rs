@@ -5,10 +5,41 @@ use std::os::fd::AsFd;
 
 use super::Options;
 use super::error::{Context, Result};
-use super::manifest::{Difference, Manifest, What};
+use super::manifest::{Difference, Manifest, Time, What};
 use super::trail::open_directory;
 use super::walk::walk;
-use super::work::Work;
+use super::work::{Found, Work};
+
+/// What a tree is like from outside: no file of it has been read.
+#[derive(Debug)]
+pub struct Survey {
+    /// What it holds; the hashes of files are zeros.
+    pub manifest: Manifest,
+    /// When anything in it, or of itself, was last changed: content or attributes.
+    pub newest: Time,
+}
+
+/// Looks at every entry of a tree, and reads none.
+///
+/// # Errors
+///
+/// As [`scan`].
+pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
+    let top = open_directory(tree, OsStr::new("."))
+        .source("open")
+        .map_err(|failure| failure.at("".into()))?;
+    let mut work = Work::new(options, None);
+    work.look_only = true;
+    walk(&work, top, None);
+    let Found {
+        entries, stamps, ..
+    } = work.found()?;
+    let newest = stamps.iter().map(super::stamp::Stamp::newest).max();
+    Ok(Survey {
+        manifest: Manifest::arrange(entries).0,
+        newest: newest.unwrap_or_default(),
+    })
+}
 
 /// Reads and hashes a tree as it is, without copying it.
 ///

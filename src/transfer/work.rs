@@ -31,6 +31,8 @@ pub(super) struct Work<'a> {
     pub(super) lenient: bool,
     /// Whether files are read from the disk, also if they are cached.
     pub(super) afresh: bool,
+    /// Whether files are only looked at, and none is read: their hashes are zeros then.
+    pub(super) look_only: bool,
     found: Mutex<Found>,
     stop: AtomicBool,
 }
@@ -92,6 +94,7 @@ impl<'a> Work<'a> {
             target,
             lenient: false,
             afresh: false,
+            look_only: false,
             found: Mutex::default(),
             stop: AtomicBool::new(false),
         }

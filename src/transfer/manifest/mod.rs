@@ -17,7 +17,7 @@ pub use difference::{Difference, What};
 pub use json::{FORMAT, ReadError};
 
 /// A moment, to the nanosecond, as a file system has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time {
     /// Seconds since 1970.
     pub seconds: i64,
