@@ -10,6 +10,7 @@
 //! - [`workspace`]: what lies on disk: job ids, layout, markers, runs, `jobs.jsonl`
 //! - [`settings`]: `settings.yaml`: read, interpolate, check, select a workspace
 
+pub mod archive;
 pub mod cli;
 pub mod daemon;
 pub mod mount;

@@ -101,13 +101,31 @@ pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result
     let walked = open_directory(&to, here).copy("open").map_err(top)?;
     walk(&work, from, Some(walked));
     let found = work.found()?;
-    let copied = finish(&work, found, to)?;
+    let copied = finish(&work, found, Some(to))?;
     copied.unchanged(source, options.select)?;
     Ok(copied)
 }
 
+/// Reads what is in the directory `source` as [`copy`] does, and writes nothing.
+///
+/// # Errors
+///
+/// As [`copy`].
+pub fn read(source: impl AsFd, options: &Options<'_>) -> Result<Copied> {
+    let top = |failure: Failure| failure.at("".into());
+    let from = open_directory(&source, OsStr::new("."))
+        .source("open")
+        .map_err(top)?;
+    let work = Work::new(options, None);
+    walk(&work, from, None);
+    let found = work.found()?;
+    let read = finish(&work, found, None)?;
+    read.unchanged(source, options.select)?;
+    Ok(read)
+}
+
 /// Links, the attributes of directories, and durability.
-fn finish(work: &Work<'_>, found: Found, to: OwnedFd) -> Result<Copied> {
+fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> {
     let Found {
         entries,
         stamps,
@@ -116,8 +134,8 @@ fn finish(work: &Work<'_>, found: Found, to: OwnedFd) -> Result<Copied> {
         losses,
         ..
     } = found;
-    if work.target.is_some() {
-        links(work, &entries, &to)?;
+    if let Some(to) = &to {
+        links(work, &entries, to)?;
     }
     let (manifest, order) = Manifest::arrange(entries);
     let mut places = HashMap::new();
@@ -138,9 +156,9 @@ fn finish(work: &Work<'_>, found: Found, to: OwnedFd) -> Result<Copied> {
         stamps: ordered,
         excluded: excluded.collect(),
     };
-    let losses = match &work.target {
-        Some(target) => complete(work, target, &manifest, (arranged, losses), to)?,
-        None => losses,
+    let losses = match (&work.target, to) {
+        (Some(target), Some(to)) => complete(work, target, &manifest, (arranged, losses), to)?,
+        _ => losses,
     };
     Ok(Copied {
         losses: losses.into_list(),

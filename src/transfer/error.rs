@@ -9,16 +9,19 @@ use rustix::io::Errno;
 /// A result of copying or verifying.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Which of the two trees an error is about.
+/// Which tree an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The tree that is read.
     Source,
     /// The tree that is written.
     Copy,
+    /// The tree that is removed.
+    Removed,
 }
 
-/// What stopped a copy. Paths are relative to the top of the tree, which is the empty path.
+/// What stopped a copy. Paths are relative to the top of the tree, which is the empty path; those of what is removed begin
+/// with its name.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system refused: a full disk, missing rights, a medium that fails.
@@ -43,7 +46,7 @@ pub enum Error {
         how: &'static str,
     },
     /// Somebody called [`Progress::cancel`](super::Progress::cancel).
-    #[error("the copy was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
 }
 
@@ -137,9 +140,9 @@ struct Shown<'a>(&'a Path, Side);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.as_os_str().is_empty(), self.1) {
-            (true, Side::Source) => write!(f, "the directory"),
+            (true, Side::Source | Side::Removed) => write!(f, "the directory"),
             (true, Side::Copy) => write!(f, "the copy"),
-            (false, Side::Source) => write!(f, "{}", self.0.display()),
+            (false, Side::Source | Side::Removed) => write!(f, "{}", self.0.display()),
             (false, Side::Copy) => write!(f, "{} in the copy", self.0.display()),
         }
     }

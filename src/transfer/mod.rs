@@ -1,7 +1,9 @@
-//! How bytes move: a directory tree is copied, hashed on the way, and made durable.
+//! How bytes move: a directory tree is copied, hashed on the way, made durable, put in its place, and removed.
 //!
 //! - [`copy`]: one copy from its beginning to its end, and what it gives back
 //! - [`verify`]: reading a tree again, and comparing it
+//! - [`staging`]: where a copy grows, who may make one, and how it gets to its place
+//! - [`remove_tree`]: taking a tree away
 //! - [`manifest`]: what a tree holds, in memory and in a file
 //! - [`select`], [`bandwidth`], [`progress`], [`durable`]: what the caller decides, and asks
 //! - [`error`], [`loss`]: what ends a copy, and what it goes on without
@@ -14,12 +16,12 @@
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
 //! - [`cache`]: the page cache; [`sys`]: a system call
 //!
-//! `archive` calls this room, and whatever else copies a tree; it calls nothing but the system. Names, locks, staging
-//! and the rename that makes a copy visible are the caller's.
+//! `archive` calls this room, and whatever else copies a tree; it calls the system, and `workspace` for the names of jobs. A
+//! copy knows nothing of stagings: which directory it is made in is the caller's affair.
 //!
 //! # Invariants
 //!
-//! - Everything is relative to two descriptors, one name at a time, and no symlink is followed.
+//! - Everything is relative to descriptors that the caller gives, one name at a time, and no symlink is followed.
 //! - Neither the depth of a tree nor the length of its paths is bounded by the stack, by descriptors, or by `PATH_MAX`.
 //! - No lock is held over a system call.
 
@@ -27,6 +29,7 @@ pub mod bandwidth;
 pub mod durable;
 pub mod manifest;
 pub mod progress;
+pub mod staging;
 
 mod attributes;
 mod cache;
@@ -38,6 +41,7 @@ mod error;
 mod finish;
 mod loss;
 mod recheck;
+mod remove;
 mod select;
 mod stamp;
 mod sys;
@@ -49,12 +53,13 @@ mod work;
 use std::ffi::OsStr;
 
 pub use bandwidth::Bandwidth;
-pub use copy::{Copied, copy};
+pub use copy::{Copied, copy, read};
 pub use durable::{Durability, Writeback};
 pub use error::{Error, Result, Side};
 pub use loss::{Loss, Lost};
 pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};
 pub use progress::Progress;
+pub use remove::remove_tree;
 pub use select::{Candidate, Select};
 pub use verify::{Survey, scan, survey, verify};
 

@@ -30,6 +30,11 @@ impl Identity {
             inode: stat.stx_ino,
         }
     }
+
+    /// The inode number, which is unique in one file system at a time.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
 }
 
 /// The directory where a walk is, and how it gets back. Directories far above are closed, and opened

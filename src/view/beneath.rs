@@ -64,6 +64,29 @@ pub fn open_dirs<'a>(
     Ok(dir)
 }
 
+/// Opens a directory, and makes it with exactly these rights if there is none.
+///
+/// # Errors
+///
+/// `ENOTDIR` if something else is in the way; what making it gives.
+pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
+    if let Some(found) = absent(open_dir(&dir, name))? {
+        return Ok(found);
+    }
+    match rustix::fs::mkdirat(&dir, name, rights) {
+        Ok(()) => {
+            // The umask is not the workspace's business here. Through a descriptor, so that nobody
+            // can put a symlink in the way.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+            rustix::fs::fchmod(&made, rights)?;
+        }
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    open_dir(&dir, name)
+}
+
 /// The attributes of `name` in `dir`, never of what a symlink points to.
 ///
 /// # Errors

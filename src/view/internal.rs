@@ -5,11 +5,11 @@
 //! like this, such a run over archived jobs neither touches an archive nor copies one back.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::{Errno, Result};
 
 use super::name::Name;
@@ -116,27 +116,8 @@ impl View {
         let rights = Mode::from_raw_mode(rustix::fs::fstat(root.fd())?.st_mode & 0o7777);
         let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
         for name in holder.path() {
-            dir = make_dir(&dir, name, rights)?;
+            dir = beneath::make_dir(&dir, name, rights)?;
         }
         Ok(dir)
     }
-}
-
-/// Opens a directory, and makes it with exactly these rights if there is none.
-fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
-    if let Some(found) = beneath::absent(beneath::open_dir(&dir, name))? {
-        return Ok(found);
-    }
-    match rustix::fs::mkdirat(&dir, name, rights) {
-        Ok(()) => {
-            // The umask is not the workspace's business here. Through a descriptor, so that nobody
-            // can put a symlink in the way.
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let made = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
-            rustix::fs::fchmod(&made, rights)?;
-        }
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(error),
-    }
-    beneath::open_dir(&dir, name)
 }

@@ -8,6 +8,7 @@
 //! - `root`: a location's directory, open, with the jobs in it
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
+//! - [`find`]: jobs by what a person writes
 //! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain
 //! - [`change`]: what may happen to something, given where it is served from
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
@@ -26,6 +27,7 @@
 
 pub mod beneath;
 pub mod change;
+pub mod find;
 pub mod internal;
 pub mod links;
 pub mod listing;
@@ -45,7 +47,7 @@ use std::time::Duration;
 
 pub use change::{Change, Verdict};
 pub use location::{Location, LocationStatus};
-pub use resolve::Served;
+pub use resolve::{InPrimary, Served};
 pub use root::Root;
 pub use unreadable::Hidden;
 

@@ -48,6 +48,17 @@ impl Served {
     }
 }
 
+/// What the primary itself has under a job's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InPrimary {
+    /// Nothing.
+    Nothing,
+    /// A symlink to a folder's copy of it, as a move leaves it, or to nothing.
+    Link,
+    /// The job, or something else that it serves as it is.
+    Job,
+}
+
 /// What a location has under a job's name.
 enum Candidate {
     Nothing,
@@ -130,6 +141,22 @@ impl View {
     /// Whether a folder serves a job.
     pub fn served_by_folder(&self, task: &OsStr, hash: &OsStr) -> bool {
         self.resolve_in_folders(task, hash, u8::MAX).is_some()
+    }
+
+    /// What the primary itself has under the name of a job.
+    ///
+    /// # Errors
+    ///
+    /// What its file system gave, other than that there is nothing.
+    pub fn in_primary(&self, task: &OsStr, hash: &OsStr) -> Result<InPrimary> {
+        Ok(match self.ask_primary(task, hash)? {
+            Candidate::Nothing => InPrimary::Nothing,
+            Candidate::Dangling(_) => InPrimary::Link,
+            Candidate::Serves(Served::Job { location, .. }) if location != PRIMARY => {
+                InPrimary::Link
+            }
+            Candidate::Serves(_) => InPrimary::Job,
+        })
     }
 
     fn ask_primary(&self, task: &OsStr, hash: &OsStr) -> Result<Candidate> {

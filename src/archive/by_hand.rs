@@ -1,0 +1,159 @@
+//! Jobs are archived because somebody says so, and waits for it.
+
+use std::time::{Duration, Instant};
+
+use super::error::{Cause, Error, Result, Scope};
+use super::ready::Judge;
+use super::store::store;
+use super::{Env, Readiness, Stored};
+use crate::settings::Mode;
+use crate::view::location::Role;
+use crate::workspace::jobs::JobId;
+
+/// How many jobs go together: one wait for the disk makes all of them durable.
+const BATCH: usize = 64;
+
+/// How long a job that somebody else is at, or that changes, is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Outcome {
+    /// In one folder, by its number.
+    Folder(u8, Result<Stored>),
+    /// It was not ready.
+    NotReady(Readiness),
+    /// It could not be looked at.
+    Unknown(Error),
+}
+
+/// Archives jobs in every `backup` folder of the workspace and then in its `move` folder, and tells of each. Waits a moment for
+/// jobs that are settling, or that others are at. `opted_out`: also those that are opted out.
+pub fn archive(
+    env: &Env<'_>,
+    judge: &Judge,
+    jobs: &[JobId],
+    opted_out: bool,
+    tell: &mut dyn FnMut(&JobId, Outcome),
+) {
+    for batch in jobs.chunks(BATCH) {
+        let ready = ready(env, judge, batch, opted_out, tell);
+        let mut left = ready;
+        for folder in folders(env) {
+            left = to_folder(env, judge, folder, left, tell);
+        }
+        if env.progress.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// The folders that are archived to, by their numbers: `backup` before `move`.
+#[must_use]
+pub fn folders(env: &Env<'_>) -> Vec<u8> {
+    let of = |mode| {
+        let folders = env.view.folders().iter();
+        folders
+            .filter(move |folder| folder.role() == Role::Folder(mode))
+            .map(|folder| folder.index())
+    };
+    of(Mode::Backup).chain(of(Mode::Move)).collect()
+}
+
+/// The jobs that are ready; of the others it is told why not.
+fn ready(
+    env: &Env<'_>,
+    judge: &Judge,
+    jobs: &[JobId],
+    opted_out: bool,
+    tell: &mut dyn FnMut(&JobId, Outcome),
+) -> Vec<JobId> {
+    let deadline = Instant::now() + PATIENCE.max(env.settle * 2);
+    let mut ready = Vec::new();
+    let mut waiting: Vec<JobId> = jobs.to_vec();
+    loop {
+        let mut again = Vec::new();
+        let mut pause = LOOK;
+        for job in waiting {
+            match judge.readiness(env, &job) {
+                Ok(Readiness::Ready) => ready.push(job),
+                Ok(Readiness::OptedOut(_)) if opted_out => ready.push(job),
+                Ok(Readiness::Settling(rest)) if Instant::now() < deadline => {
+                    pause = pause.max(rest.min(Duration::from_secs(1)));
+                    again.push(job);
+                }
+                Ok(other) => tell(&job, Outcome::NotReady(other)),
+                Err(error) => tell(&job, Outcome::Unknown(error)),
+            }
+        }
+        if again.is_empty() || env.progress.is_cancelled() {
+            return ready;
+        }
+        std::thread::sleep(pause);
+        waiting = again;
+    }
+}
+
+/// Archives jobs in one folder; gives those that are there now.
+fn to_folder(
+    env: &Env<'_>,
+    judge: &Judge,
+    folder: u8,
+    jobs: Vec<JobId>,
+    tell: &mut dyn FnMut(&JobId, Outcome),
+) -> Vec<JobId> {
+    let deadline = Instant::now() + PATIENCE;
+    let (excluded, mut waiting): (Vec<JobId>, Vec<JobId>) = jobs
+        .into_iter()
+        .partition(|job| judge.out.is_excluded_from(folder, job));
+    let mut there = excluded;
+    while !waiting.is_empty() {
+        let stored = store(env, folder, &waiting);
+        let mut again = Vec::new();
+        for (job, stored) in waiting.into_iter().zip(stored) {
+            match stored {
+                Err(error) if error.scope() == Scope::Soon && Instant::now() < deadline => {
+                    tracing::debug!("{error}; tried again");
+                    again.push(job);
+                }
+                Err(error) => tell(&job, Outcome::Folder(folder, Err(error))),
+                Ok(stored) => {
+                    tell(&job, Outcome::Folder(folder, Ok(stored)));
+                    there.push(job);
+                }
+            }
+        }
+        if !again.is_empty() {
+            std::thread::sleep(LOOK);
+        }
+        waiting = again;
+    }
+    there
+}
+
+/// Recovers a job on somebody's word: it stays in the primary until it changes, also where there is a `move` folder.
+///
+/// # Errors
+///
+/// See [`super::recover::recover`].
+pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<super::Recovered> {
+    let recovered = super::recover::recover(env, job, from)?;
+    let primary = env.view.primary();
+    let moves =
+        |folder: &std::sync::Arc<crate::view::Location>| folder.role() == Role::Folder(Mode::Move);
+    if recovered == super::Recovered::Present || !env.view.folders().iter().any(moves) {
+        return Ok(recovered);
+    }
+    super::places::set_kept(primary, job, true).map_err(|errno| {
+        let cause = Cause::Io {
+            operation: "remember, in its .xpmfs, that the job stays in",
+            path: primary.path().to_owned(),
+            cause: errno.into(),
+        };
+        Error::new(job, cause)
+    })?;
+    Ok(recovered)
+}

@@ -1,0 +1,158 @@
+//! Which of two copies of a job is to be kept: the primary's, or the archived one.
+//!
+//! An archived copy must never give way to less than it holds: what a purge of the primary's disk left of a job, or the
+//! older state of it that another workspace has, which archives to the same folder.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use crate::transfer::{Entry, Kind, Manifest, Time};
+
+/// How the primary's copy of a job is to the archived one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// They hold the same.
+    Same,
+    /// It is newer, and holds all that the archived copy does; or the job has been run again since.
+    Newer,
+    /// It holds nothing that is new, and lacks something, or has it in an older state.
+    Older,
+    /// Something in it is new, and something is missing or older.
+    Mixed {
+        /// An entry that it lacks, or has in an older state.
+        example: PathBuf,
+    },
+}
+
+/// Compares the primary's copy of a job with the archived one by kinds, sizes and times of change; `done` is the
+/// name of the marker, which tells of two runs which is the later.
+#[must_use]
+pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Comparison {
+    match (marked(primary, done), marked(archived, done)) {
+        (Some(ours), Some(theirs)) if ours > theirs => return Comparison::Newer,
+        (Some(ours), Some(theirs)) if ours < theirs => return Comparison::Older,
+        // What was archived without its marker was archived too early.
+        (Some(_), None) => return Comparison::Newer,
+        _ => {}
+    }
+    let mut by_name: HashMap<(usize, &OsStr), usize> = HashMap::new();
+    for (index, entry) in archived.entries().iter().enumerate().skip(1) {
+        by_name.insert((entry.parent, &entry.name), index);
+    }
+    let (mut newer, mut older) = (false, None);
+    // Where each entry is in the archived copy.
+    let mut there: Vec<Option<usize>> = vec![Some(0)];
+    for (index, entry) in primary.entries().iter().enumerate().skip(1) {
+        let parent = there.get(entry.parent).copied().flatten();
+        let other = parent.and_then(|parent| by_name.remove(&(parent, &*entry.name)));
+        there.push(other);
+        match other.and_then(|other| archived.entries().get(other)) {
+            None => newer = true,
+            Some(other) if is_same(entry, other) => {}
+            Some(other) if entry.mtime > other.mtime => newer = true,
+            Some(_) => older = older.or(Some(primary.path(index))),
+        }
+    }
+    // A purge leaves directories, so that only their absence says nothing.
+    let is_file = |index: &usize| {
+        let entry = archived.entries().get(*index);
+        entry.is_some_and(|entry| !matches!(entry.kind, Kind::Directory))
+    };
+    let missing = by_name.into_values().filter(is_file).min();
+    let older = older.or_else(|| missing.map(|index| archived.path(index)));
+    match (newer, older) {
+        (false, None) => Comparison::Same,
+        (true, None) => Comparison::Newer,
+        (false, Some(_)) => Comparison::Older,
+        (true, Some(example)) => Comparison::Mixed { example },
+    }
+}
+
+/// When the job ended, by its marker.
+fn marked(manifest: &Manifest, done: &OsStr) -> Option<Time> {
+    let entries = manifest.entries().iter().skip(1);
+    let mut found = entries.filter(|entry| entry.parent == 0 && *entry.name == *done);
+    found.next().map(|entry| entry.mtime)
+}
+
+/// Whether two entries hold the same, as far as can be told without reading. Neither modes nor the times of directories count: no
+/// new copy is worth their while, and not every disk keeps them.
+fn is_same(entry: &Entry, other: &Entry) -> bool {
+    match (&entry.kind, &other.kind) {
+        (Kind::Directory, Kind::Directory) | (Kind::Fifo, Kind::Fifo) => true,
+        (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
+        (
+            Kind::File { size, .. },
+            Kind::File {
+                size: other_size, ..
+            },
+        ) => size == other_size && entry.mtime == other.mtime,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::transfer::{Options, survey};
+
+    /// Files with their age in seconds.
+    fn tree(files: &[(&str, u64)]) -> Manifest {
+        let top = tempfile::tempdir().unwrap();
+        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (name, age) in files {
+            let path = top.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let file = File::create(path).unwrap();
+            file.set_modified(base - Duration::from_secs(*age)).unwrap();
+        }
+        let dir = File::open(top.path()).unwrap();
+        survey(&dir, &Options::default()).unwrap().manifest
+    }
+
+    fn compared(ours: &[(&str, u64)], archived: &[(&str, u64)]) -> Comparison {
+        compare(&tree(ours), &tree(archived), OsStr::new("a.done"))
+    }
+
+    #[test]
+    fn what_a_purge_left_is_older_whatever_is_gone() {
+        let whole = [("a.done", 5), ("d/model", 9), ("out", 9)];
+        assert_eq!(compared(&whole, &whole), Comparison::Same);
+        assert_eq!(compared(&whole[..2], &whole), Comparison::Older);
+        assert_eq!(compared(&[("a.done", 5)], &whole), Comparison::Older);
+    }
+
+    #[test]
+    fn what_is_new_or_newer_is_archived_again_and_older_states_are_not() {
+        let archived = [("a.done", 5), ("out", 9)];
+        for ours in [
+            &[("a.done", 5), ("out", 1)][..],
+            &[("a.done", 5), ("out", 9), ("d/more", 20)],
+            // Run again, with other results.
+            &[("a.done", 4), ("other", 4)],
+        ] {
+            assert_eq!(compared(ours, &archived), Comparison::Newer, "{ours:?}");
+            assert_ne!(compared(&archived, ours), Comparison::Newer, "{ours:?}");
+        }
+        assert_eq!(
+            compared(&[("a.done", 6), ("out", 1)], &archived),
+            Comparison::Older
+        );
+    }
+
+    #[test]
+    fn new_and_missing_at_once_is_for_a_person_to_decide() {
+        let example = PathBuf::from("out");
+        let mixed = compared(&[("a.done", 5), ("note", 1)], &[("a.done", 5), ("out", 9)]);
+        assert_eq!(mixed, Comparison::Mixed { example });
+    }
+
+    #[test]
+    fn a_copy_without_its_marker_gives_way() {
+        assert_eq!(compared(&[("a.done", 5)], &[("out", 9)]), Comparison::Newer);
+    }
+}

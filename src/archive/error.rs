@@ -1,0 +1,212 @@
+//! What went wrong with one job, and whom it concerns.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::transfer::{self, staging};
+use crate::workspace::jobs::JobId;
+
+/// A result about one job.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong with one job.
+#[derive(Debug, thiserror::Error)]
+#[error("{job}: {cause}")]
+pub struct Error {
+    /// The job.
+    pub job: JobId,
+    // Told in the message, and so no `source`: whoever prints a chain would print it twice.
+    /// What went wrong.
+    pub cause: Cause,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The system refused something in a location.
+    #[error("cannot {operation} {}: {cause}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// Copying failed.
+    #[error("{}: {error}", place.display())]
+    Transfer {
+        /// The directory that was written to, or read if nothing was written.
+        place: PathBuf,
+        /// What failed.
+        error: transfer::Error,
+    },
+    /// What guards a job's name could not be had, or was lost.
+    #[error("{}: {error}", place.display())]
+    Staging {
+        /// The job's directory.
+        place: PathBuf,
+        /// What failed.
+        error: staging::Error,
+    },
+    /// Somebody else is at it, and it may be tried again soon.
+    #[error("{0}")]
+    Busy(&'static str),
+    /// The source did not hold still.
+    #[error("{0}")]
+    Changed(String),
+    /// Nothing of the kind is there.
+    #[error("{0}")]
+    Absent(String),
+    /// It was refused, lest something be lost.
+    #[error("{0}")]
+    Unsafe(String),
+    /// A folder cannot be used.
+    #[error("{}: {why}", folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// It was to end.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Whom an error concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The folder: it is full, read-only, gone, and no other job will do better.
+    Folder,
+    /// This job.
+    Job,
+    /// This job, which somebody else is at, or which changes.
+    Soon,
+    /// Nobody: it was cancelled.
+    Cancelled,
+}
+
+impl Error {
+    pub(super) fn new(job: &JobId, cause: Cause) -> Error {
+        Error {
+            job: job.clone(),
+            cause,
+        }
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.scope() == Scope::Cancelled
+    }
+
+    /// Whom it concerns.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match &self.cause {
+            Cause::Io { cause, .. } => of_folder(cause),
+            Cause::Transfer { error, .. } => match error {
+                transfer::Error::Changed { .. } => Scope::Soon,
+                transfer::Error::Cancelled => Scope::Cancelled,
+                transfer::Error::Io {
+                    side: transfer::Side::Copy,
+                    cause,
+                    ..
+                } => of_folder(cause),
+                _ => Scope::Job,
+            },
+            Cause::Staging { error, .. } => of_staging(error),
+            Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
+            Cause::Folder { .. } => Scope::Folder,
+            Cause::Absent(_) | Cause::Unsafe(_) => Scope::Job,
+            Cause::Cancelled => Scope::Cancelled,
+        }
+    }
+}
+
+/// Whether an error of a write is the file system's, and not the one file's.
+fn of_folder(error: &io::Error) -> Scope {
+    match Errno::from_io_error(error) {
+        Some(
+            Errno::NOSPC
+            | Errno::DQUOT
+            | Errno::ROFS
+            | Errno::IO
+            | Errno::STALE
+            | Errno::NODEV
+            | Errno::NXIO
+            | Errno::NOTCONN
+            | Errno::TIMEDOUT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NOMEM
+            | Errno::MFILE
+            | Errno::NFILE,
+        ) => Scope::Folder,
+        _ => Scope::Job,
+    }
+}
+
+fn of_staging(error: &staging::Error) -> Scope {
+    match error {
+        staging::Error::Lost { .. }
+        | staging::Error::Exists { .. }
+        | staging::Error::Replaced { .. } => Scope::Soon,
+        error => error.io().map_or(Scope::Job, of_folder),
+    }
+}
+
+/// Says what was tried, and with what.
+pub(super) trait Context<T> {
+    fn tried(self, job: &JobId, operation: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn tried(self, job: &JobId, operation: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|error| {
+            let cause = Cause::Io {
+                operation,
+                path: path.to_owned(),
+                cause: error.into(),
+            };
+            Error::new(job, cause)
+        })
+    }
+}
+
+/// Says where something was copied to, or read.
+pub(super) trait InPlace<T> {
+    fn copying(self, job: &JobId, place: &Path) -> Result<T>;
+}
+
+impl<T> InPlace<T> for transfer::Result<T> {
+    fn copying(self, job: &JobId, place: &Path) -> Result<T> {
+        self.map_err(|error| {
+            let cause = match error {
+                transfer::Error::Cancelled => Cause::Cancelled,
+                error => Cause::Transfer {
+                    place: place.to_owned(),
+                    error,
+                },
+            };
+            Error::new(job, cause)
+        })
+    }
+}
+
+/// Says beside which job's directory something was staged.
+pub(super) trait Beside<T> {
+    fn beside(self, job: &JobId, place: &Path) -> Result<T>;
+}
+
+impl<T> Beside<T> for staging::Result<T> {
+    fn beside(self, job: &JobId, place: &Path) -> Result<T> {
+        self.map_err(|error| {
+            let place = place.to_owned();
+            Error::new(job, Cause::Staging { place, error })
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! What a crash left in the primary: copies that were never completed, directories of moved jobs that were not removed.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::compare::{Comparison, compare};
+use super::error::{Beside, Context, InPlace, Result};
+use super::{Env, places, select};
+use crate::transfer::staging::{Staging, sweep};
+use crate::transfer::{self, Candidate};
+use crate::view::{Location, beneath};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::STAGING_PREFIX;
+use crate::workspace::markers;
+
+/// Clears a task's directory in the primary of what is left there under names of staging. A job's directory that
+/// was put aside when the job was moved, and that somebody has written into since, takes its place again.
+///
+/// # Errors
+///
+/// What the primary's file system gave.
+pub fn clear(env: &Env<'_>, task: &OsStr) -> rustix::io::Result<()> {
+    let primary = env.view.primary();
+    let Some(directory) = beneath::absent(primary.root()?.task(task))? else {
+        return Ok(());
+    };
+    let Some(listed) = places::open(&*directory, OsStr::new("."))? else {
+        return Ok(());
+    };
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(listed)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if let Some(hash) = name.strip_prefix(STAGING_PREFIX.as_bytes())
+            && let Ok(job) = JobId::new(task, OsStr::from_bytes(hash))
+        {
+            names.push(job);
+        }
+    }
+    for job in names {
+        if let Err(error) = put_back(env, &job) {
+            tracing::warn!("{error}");
+        }
+    }
+    match sweep(&*directory) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(
+            "removed {count} leftovers of {} in {}",
+            task.display(),
+            primary.path().display()
+        ),
+        Err(error) => tracing::warn!(
+            "cannot clear {} in {}: {error}",
+            task.display(),
+            primary.path().display()
+        ),
+    }
+    Ok(())
+}
+
+/// Puts a moved job's directory back if it is newer than the folder's copy.
+fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
+    let primary = env.view.primary();
+    let path = places::path(primary, job);
+    let Some(task) = places::task(primary, job).tried(job, "open", &path)? else {
+        return Ok(());
+    };
+    let mut name = std::ffi::OsString::from(STAGING_PREFIX);
+    name.push(job.hash());
+    let Some(aside) = places::open(&*task, &name).tried(job, "open", &path)? else {
+        return Ok(());
+    };
+    // Where nothing has its name, a copy was on its way to it; only a symlink in its place says that it was moved.
+    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::openat(&*task, job.hash(), itself, Mode::empty());
+    let Some(link) = beneath::absent(link).tried(job, "open", &path)? else {
+        return Ok(());
+    };
+    if !beneath::is_symlink(&beneath::stat_fd(&link).tried(job, "look at", &path)?) {
+        return Ok(());
+    }
+    let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &path)? else {
+        return Ok(());
+    };
+    let archived = env
+        .view
+        .folders()
+        .iter()
+        .find_map(|folder| copy_in(folder, job));
+    let newer = match &archived {
+        // Nothing else has it.
+        None => markers::is_done(&aside, job.name()).unwrap_or(true),
+        Some(archived) => {
+            let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+            let options = transfer::Options {
+                select: Some(&select),
+                ..transfer::Options::default()
+            };
+            let ours = transfer::survey(&aside, &options).copying(job, &path)?;
+            let theirs = transfer::survey(archived, &options).copying(job, &path)?;
+            let done = markers::done(job.name());
+            matches!(
+                compare(&ours.manifest, &theirs.manifest, &done),
+                Comparison::Newer | Comparison::Mixed { .. }
+            )
+        }
+    };
+    if newer {
+        tracing::warn!("{job} was written to while it was moved, and is put back");
+        staging.adopt(&aside).beside(job, &path)?;
+        staging.exchange(&link).beside(job, &path)?;
+        staging.sync().beside(job, &path)?;
+        env.hooks.moved(job);
+    }
+    staging.finish(None).beside(job, &path)
+}
+
+fn copy_in(folder: &Location, job: &JobId) -> Option<std::os::fd::OwnedFd> {
+    let directory = places::job(folder, job).ok().flatten()?;
+    markers::is_done(&directory, job.name())
+        .unwrap_or(false)
+        .then_some(directory)
+}

@@ -1,0 +1,87 @@
+//! The record of each archived copy: `<folder>/.xpmfs/manifests/<task_id>/<hash>.json`.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::places;
+use crate::transfer::{Manifest, ReadError};
+use crate::view::{Location, beneath};
+use crate::workspace::jobs::JobId;
+
+/// The directory of manifests in a folder's `.xpmfs`.
+const DIRECTORY: &str = "manifests";
+
+/// Why there is no manifest to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its file cannot be opened.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What it holds is of no use.
+    #[error("{0}")]
+    Content(#[from] ReadError),
+}
+
+fn file_name(job: &JobId) -> OsString {
+    let mut name = job.hash().to_owned();
+    name.push(".json");
+    name
+}
+
+/// The manifest of a job's copy in a folder, if there is one.
+///
+/// # Errors
+///
+/// It is there and cannot be read, or says what no manifest does.
+pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
+    let names = [OsStr::new(DIRECTORY), job.task_id()];
+    let io = |errno: Errno| Error::Io(errno.into());
+    let Some(dir) = places::own(folder, names).map_err(io)? else {
+        return Ok(None);
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(&dir, file_name(job), flags, Mode::empty());
+    match beneath::absent(opened).map_err(io)? {
+        Some(file) => Ok(Some(Manifest::read(BufReader::new(File::from(file)))?)),
+        None => Ok(None),
+    }
+}
+
+/// Writes the manifest of a job's copy in a folder: whole, or not at all. With `sync`, it is durable on return. The caller
+/// holds the lock of the job's staging in the folder.
+///
+/// # Errors
+///
+/// What the folder's file system gave.
+pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) -> io::Result<()> {
+    let dir = places::make_own(folder, [OsStr::new(DIRECTORY), job.task_id()])?;
+    let mut staged = OsString::from(".");
+    staged.push(job.hash());
+    staged.push(".new");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    // Left by somebody who had the lock of the job's staging before, and died.
+    let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
+    let file = rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o666))?;
+    let written = (|| {
+        let mut buffered = BufWriter::with_capacity(64 << 10, File::from(file));
+        manifest.write(&mut buffered)?;
+        buffered.flush()?;
+        if sync {
+            buffered.get_ref().sync_all()?;
+        }
+        rustix::fs::renameat(&dir, &staged, &dir, file_name(job))?;
+        if sync {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::fsync(rustix::fs::openat(&dir, ".", flags, Mode::empty())?)?;
+        }
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
+    }
+    written
+}

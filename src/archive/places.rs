@@ -1,0 +1,204 @@
+//! The directories of jobs and tasks in locations, and what we keep in `.xpmfs` there.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::view::{Location, PRIMARY, View, beneath};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::{JOBS, XPMFS};
+
+/// The directory of a task in a location, if there is one.
+///
+/// # Errors
+///
+/// What opening it gave, but for its absence.
+pub fn task(location: &Location, job: &JobId) -> Result<Option<Arc<OwnedFd>>> {
+    beneath::absent(location.root()?.task(job.task_id()))
+}
+
+/// The directory of a task in a location, made if need be, with the rights of the directory that it is in.
+///
+/// # Errors
+///
+/// What the location's file system gave.
+pub fn make_task(location: &Location, task: &OsStr) -> Result<Arc<OwnedFd>> {
+    let root = location.root()?;
+    match root.task(task) {
+        Err(Errno::NOENT) => {}
+        found => return found,
+    }
+    // Kept descriptors may be of a directory that was removed since.
+    root.forget_tasks();
+    let jobs = match root.jobs() {
+        Err(Errno::NOENT) => {
+            make_dir(root.fd(), OsStr::new(JOBS))?;
+            root.jobs()?
+        }
+        found => found?,
+    };
+    make_dir(&*jobs, task)?;
+    root.task(task)
+}
+
+/// The directory of a job in a location, opened to be read; `None` if there is nothing of the name, or
+/// something else than a directory: a symlink, where the job has been moved.
+///
+/// # Errors
+///
+/// What opening it gave.
+pub fn job(location: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
+    match task(location, job)? {
+        Some(task) => open(&*task, job.hash()),
+        None => Ok(None),
+    }
+}
+
+/// A directory in a task's, opened to be read; `None` if there is none.
+///
+/// # Errors
+///
+/// What opening it gave.
+pub fn open(task: impl AsFd, name: &OsStr) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    beneath::absent(rustix::fs::openat(task, name, flags, Mode::empty()))
+}
+
+/// Where a job is in a location, for people and for symlinks.
+#[must_use]
+pub fn path(location: &Location, job: &JobId) -> PathBuf {
+    let jobs = match location.root() {
+        Ok(root) => root.jobs_paths().first().cloned(),
+        Err(_) => None,
+    };
+    let jobs = jobs.unwrap_or_else(|| location.path().join(JOBS));
+    jobs.join(job.path())
+}
+
+/// A directory below a location's `.xpmfs`, made if need be, with the rights of the location's own.
+///
+/// # Errors
+///
+/// What the location's file system gave; `ENOTDIR` if something else is in the way.
+pub fn make_own<'a>(
+    location: &Location,
+    names: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<OwnedFd> {
+    let root = location.root()?;
+    let mut dir = make_dir(root.fd(), OsStr::new(XPMFS))?;
+    for name in names {
+        dir = make_dir(&dir, name)?;
+    }
+    Ok(dir)
+}
+
+/// A directory below a location's `.xpmfs`, if there is one.
+///
+/// # Errors
+///
+/// What opening it gave, but for its absence.
+pub fn own<'a>(
+    location: &Location,
+    names: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<Option<OwnedFd>> {
+    let root = location.root()?;
+    let names: Vec<&OsStr> = names.into_iter().collect();
+    let path = [OsStr::new(XPMFS)].into_iter().chain(names);
+    beneath::absent(beneath::open_dirs(
+        root.fd(),
+        path.collect::<Vec<_>>().into_iter(),
+    ))
+}
+
+/// Opens a directory, and makes it with the rights of the one that it is in if there is none: whoever may
+/// work there may work in it.
+fn make_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    let rights = Mode::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode & 0o7777);
+    beneath::make_dir(dir, name, rights)
+}
+
+/// The folder of a number: any location but the primary.
+pub(super) fn folder(view: &View, index: u8) -> Option<&Location> {
+    view.location(index).filter(|_| index != PRIMARY)
+}
+
+/// Whether jobs of a primary were archived in a folder before.
+///
+/// # Errors
+///
+/// What looking gave.
+pub fn is_known(primary: &Location, folder: &Location) -> Result<bool> {
+    let Some(dir) = own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])? else {
+        return Ok(false);
+    };
+    Ok(beneath::absent(beneath::stat(dir, &folder_name(folder)))?.is_some())
+}
+
+/// Remembers that jobs of a primary have been archived in a folder.
+///
+/// # Errors
+///
+/// What the primary's file system gave.
+pub fn make_known(primary: &Location, folder: &Location) -> Result<()> {
+    if is_known(primary, folder)? {
+        return Ok(());
+    }
+    let dir = make_own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])?;
+    touch(&dir, &folder_name(folder))
+}
+
+/// Whether a job has been recovered by hand, and is to stay in the primary.
+///
+/// # Errors
+///
+/// What looking gave.
+pub fn is_kept(primary: &Location, job: &JobId) -> Result<bool> {
+    let Some(dir) = own(
+        primary,
+        [OsStr::new(ARCHIVE), OsStr::new(KEPT), job.task_id()],
+    )?
+    else {
+        return Ok(false);
+    };
+    Ok(beneath::absent(beneath::stat(dir, job.hash()))?.is_some())
+}
+
+/// Remembers, or forgets, that a job is to stay in the primary.
+///
+/// # Errors
+///
+/// What the primary's file system gave.
+pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
+    let names = [OsStr::new(ARCHIVE), OsStr::new(KEPT), job.task_id()];
+    if kept {
+        return touch(&make_own(primary, names)?, job.hash());
+    }
+    match own(primary, names)? {
+        Some(dir) => {
+            beneath::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(|_| ())
+        }
+        None => Ok(()),
+    }
+}
+
+/// What archiving keeps in the primary's `.xpmfs`.
+pub const ARCHIVE: &str = "archive";
+const FOLDERS: &str = "folders";
+const KEPT: &str = "kept";
+
+fn folder_name(folder: &Location) -> OsString {
+    blake3::hash(folder.path().as_os_str().as_bytes())
+        .to_hex()
+        .to_string()
+        .into()
+}
+
+fn touch(dir: &OwnedFd, name: &OsStr) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666)).map(|_| ())
+}

@@ -1,0 +1,180 @@
+//! Whether a job is finished and settled, so that it may be archived.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+
+use super::error::{Context, InPlace, Result};
+use super::opt_out::{OptOut, OptOuts};
+use super::{Env, places, select};
+use crate::transfer::{self, Candidate, Time};
+use crate::view::beneath;
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::JOB_STATE;
+use crate::workspace::markers::{self, State};
+
+/// How a job stands to being archived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It may be archived now.
+    Ready,
+    /// It has changed a moment ago: to be looked at again after so long.
+    Settling(Duration),
+    /// Somebody is at it; says how that is seen.
+    Busy(&'static str),
+    /// It has no marker: it never ran, runs, or was cut short.
+    Unfinished,
+    /// It has failed.
+    Failed,
+    /// The primary has a symlink in its place: it has been moved.
+    Elsewhere,
+    /// The primary does not have it.
+    Absent,
+    /// It is not to be archived.
+    OptedOut(OptOut),
+}
+
+/// Said of a job whose lock is held.
+pub(super) const LOCKED: &str = "its lock is held: it is being run, or looked at by a plan";
+/// Said of a job that is being written.
+pub(super) const WRITTEN: &str = "a file of it is open for writing";
+
+/// Tells how jobs stand, and remembers what it needs for that.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// Which jobs are opted out.
+    pub out: OptOuts,
+    /// Jobs whose last change is in the future, by the clock: what it was, and since when it has been that.
+    ahead: Mutex<HashMap<JobId, (Time, Instant)>>,
+}
+
+impl Judge {
+    /// With these opted out.
+    #[must_use]
+    pub fn new(out: OptOuts) -> Judge {
+        Judge {
+            out,
+            ahead: Mutex::default(),
+        }
+    }
+
+    /// How a job of the primary stands.
+    ///
+    /// # Errors
+    ///
+    /// What looking at it gave.
+    pub fn readiness(&self, env: &Env<'_>, job: &JobId) -> Result<Readiness> {
+        let primary = env.view.primary();
+        let path = primary.path().join("jobs").join(job.path());
+        let looked = |what| what;
+        let Some(task) = places::task(primary, job).tried(job, "open", &path)? else {
+            return Ok(Readiness::Absent);
+        };
+        let stat = beneath::absent(beneath::stat(&*task, job.hash()));
+        match stat.tried(job, "look at", &path)? {
+            None => return Ok(Readiness::Absent),
+            Some(stat) if beneath::is_symlink(&stat) => return Ok(Readiness::Elsewhere),
+            Some(stat) if !beneath::is_dir(&stat) => return Ok(Readiness::Absent),
+            Some(_) => {}
+        }
+        let opened = places::open(&*task, job.hash()).tried(job, "open", &path)?;
+        let Some(directory) = looked(opened) else {
+            return Ok(Readiness::Absent);
+        };
+        match markers::read(&directory, job.name())
+            .tried(job, "look into", &path)?
+            .state()
+        {
+            State::Done => {}
+            State::Failed => return Ok(Readiness::Failed),
+            State::Unfinished => return Ok(Readiness::Unfinished),
+        }
+        let out = self.out.of(env.view, job, &directory);
+        if let Some(out) = out.tried(job, "look into", &path)? {
+            return Ok(Readiness::OptedOut(out));
+        }
+        if env.hooks.is_written(job) {
+            return Ok(Readiness::Busy(WRITTEN));
+        }
+        if is_locked(&directory, job).tried(job, "look at the lock of", &path)? {
+            return Ok(Readiness::Busy(LOCKED));
+        }
+        let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+        let options = transfer::Options {
+            select: Some(&select),
+            threads: 1,
+            ..transfer::Options::default()
+        };
+        let survey = match transfer::survey(&directory, &options) {
+            Err(transfer::Error::Changed { .. }) => return Ok(Readiness::Settling(env.settle)),
+            survey => survey.copying(job, &path)?,
+        };
+        Ok(self.settled(job, survey.newest, env.settle))
+    }
+
+    /// Whether a job whose last change was at this time has been left alone for long enough.
+    fn settled(&self, job: &JobId, newest: Time, settle: Duration) -> Readiness {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let newest_at = u64::try_from(newest.seconds).map_or(Duration::ZERO, |seconds| {
+            Duration::new(seconds, newest.nanoseconds)
+        });
+        if let Some(age) = now.checked_sub(newest_at) {
+            self.ahead.lock().remove(job);
+            return match settle.checked_sub(age).filter(|rest| !rest.is_zero()) {
+                None => Readiness::Ready,
+                Some(rest) => Readiness::Settling(rest),
+            };
+        }
+        // The clock has jumped back, or another machine's is ahead: what counts is for how long the job has
+        // been seen like this.
+        let mut ahead = self.ahead.lock();
+        let (seen, since) = ahead.entry(job.clone()).or_insert((newest, Instant::now()));
+        if *seen != newest {
+            (*seen, *since) = (newest, Instant::now());
+        }
+        match settle
+            .checked_sub(since.elapsed())
+            .filter(|rest| !rest.is_zero())
+        {
+            None => Readiness::Ready,
+            Some(rest) => Readiness::Settling(rest),
+        }
+    }
+}
+
+/// Whether somebody holds a job's lock: `<name>.lock`, or `.experimaestro/<name>.lock` in older layouts.
+pub(super) fn is_locked(job: impl AsFd, id: &JobId) -> rustix::io::Result<bool> {
+    Ok(hold_locks(job, id)?.is_none())
+}
+
+/// Takes a job's locks, shared with others that only look, for as long as the descriptors are kept; `None` if somebody
+/// holds one. A lock that does not exist, or that we may not open, is not taken.
+pub(super) fn hold_locks(job: impl AsFd, id: &JobId) -> rustix::io::Result<Option<Vec<OwnedFd>>> {
+    let mut name = id.name().to_owned();
+    name.push(".lock");
+    let mut held = Vec::new();
+    let state = beneath::absent(beneath::open_dir(&job, OsStr::new(JOB_STATE)))?;
+    let directories = [Some(job.as_fd()), state.as_ref().map(AsFd::as_fd)];
+    for directory in directories.into_iter().flatten() {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let lock = match rustix::fs::openat(directory, &name, flags, Mode::empty()) {
+            Ok(lock) => lock,
+            Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::NXIO) => continue,
+            Err(error) => return Err(error),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => held.push(lock),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            // A file system without locks: nobody can hold one.
+            Err(Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(held))
+}

@@ -1,0 +1,131 @@
+//! Directories of jobs that have been moved: they are kept for a moment, and then removed.
+//!
+//! Whoever was on the way into such a directory when a symlink took its place still finds all that it holds. And should
+//! somebody write into it in that moment, it is put back.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Env, places, select};
+use crate::transfer::staging::Staging;
+use crate::transfer::{Candidate, Copied};
+use crate::workspace::jobs::JobId;
+
+/// How long a directory is kept after a symlink has taken its place. Kernels believe names for a second.
+const GRACE: Duration = Duration::from_millis(2500);
+
+/// How many are kept at the same time at most, and of how many files that may be open one of them takes its share: each keeps
+/// some open.
+const MOST: usize = 2048;
+const SHARE: u64 = 32;
+
+fn most() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit / SHARE).unwrap_or(usize::MAX)
+    });
+    share.clamp(8, MOST)
+}
+
+/// A directory that is to be removed. It has the name of its staging in the primary.
+#[derive(Debug)]
+pub(super) struct Retiring {
+    job: JobId,
+    staging: Staging,
+    copied: Copied,
+    directory: OwnedFd,
+    since: Instant,
+}
+
+impl Retiring {
+    /// From now on; `copied` is what was read of the directory.
+    pub(super) fn new(
+        job: JobId,
+        staging: Staging,
+        copied: Copied,
+        directory: OwnedFd,
+    ) -> Retiring {
+        Retiring {
+            job,
+            staging,
+            copied,
+            directory,
+            since: Instant::now(),
+        }
+    }
+}
+
+/// The directories that are to be removed.
+#[derive(Debug, Default)]
+pub struct Retired {
+    waiting: Mutex<VecDeque<Retiring>>,
+}
+
+impl Retired {
+    pub(super) fn add(&self, retiring: Retiring) {
+        self.waiting.lock().push_back(retiring);
+    }
+
+    /// When the next one is due, if any waits.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.waiting.lock().front().map(|first| first.since + GRACE)
+    }
+
+    /// Removes those that are due; with `wait`, all, when they are. Waits, too, while there are too many.
+    pub fn clear(&self, env: &Env<'_>, wait: bool) {
+        loop {
+            let first = {
+                let mut waiting = self.waiting.lock();
+                let Some(first) = waiting.front() else { return };
+                let rest = GRACE.saturating_sub(first.since.elapsed());
+                if rest.is_zero() {
+                    waiting.pop_front()
+                } else if wait || waiting.len() > most() {
+                    drop(waiting);
+                    std::thread::sleep(rest);
+                    continue;
+                } else {
+                    return;
+                }
+            };
+            if let Some(first) = first {
+                remove(env, first);
+            }
+        }
+    }
+}
+
+fn remove(env: &Env<'_>, retiring: Retiring) {
+    let Retiring {
+        job,
+        mut staging,
+        copied,
+        directory,
+        ..
+    } = retiring;
+    let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
+    let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
+    let path = places::path(env.view.primary(), &job);
+    let done = match unchanged {
+        Ok(()) if !env.hooks.is_written(&job) => staging.finish(None),
+        changed => {
+            let how = changed.err().map_or_else(
+                || "it is being written".to_owned(),
+                |error| error.to_string(),
+            );
+            tracing::warn!("{job} was written to while it was moved, and is put back: {how}");
+            staging.undo().and_then(|_| {
+                env.hooks.moved(&job);
+                staging.sync()?;
+                staging.finish(None)
+            })
+        }
+    };
+    if let Err(error) = done {
+        tracing::warn!("cannot clear up beside {}: {error}", path.display());
+    }
+}

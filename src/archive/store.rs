@@ -1,0 +1,540 @@
+//! Jobs are copied to a folder: each appears there whole or not at all, and is durable before it does.
+//!
+//! The steps are those of experimaestro's `folders.py`, with its names and its locks; but several jobs go together, so that one
+//! `syncfs` makes all of them durable.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::compare::{Comparison, compare};
+use super::error::{Beside, Cause, Context, Error, InPlace, Result};
+use super::ready::{LOCKED, WRITTEN, is_locked};
+use super::{Env, manifests, places, select, swap};
+use crate::settings;
+use crate::transfer::staging::{Staging, sweep};
+use crate::transfer::{self, Candidate, Copied, Durability, Manifest, Options, Writeback};
+use crate::view::Location;
+use crate::view::location::Role;
+use crate::workspace::jobs::JobId;
+use crate::workspace::markers;
+
+/// What became of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It was copied.
+    Copied {
+        /// Files, symlinks among them.
+        files: u64,
+        /// Bytes of files.
+        bytes: u64,
+    },
+    /// It was copied, in place of an older copy.
+    Replaced {
+        /// Files, symlinks among them.
+        files: u64,
+        /// Bytes of files.
+        bytes: u64,
+    },
+    /// The folder has it already, the same.
+    Already,
+    /// It was left as it is.
+    Left(Left),
+}
+
+/// Why a job was left as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It is no directory of the primary any more: it has been moved, or removed.
+    Gone,
+    /// It has no marker of success any more.
+    Unfinished,
+    /// The folder's copy holds more, or is newer: the primary's was purged, or is an older state.
+    Older,
+    /// It has been recovered by hand, and stays in the primary until it changes.
+    Kept,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Left::Gone => "it is not in the primary any more",
+            Left::Unfinished => "it is not finished any more",
+            Left::Older => "the folder's copy holds more, or is newer",
+            Left::Kept => "it was recovered, and stays until it changes",
+        })
+    }
+}
+
+/// A job that has been read, and the right to its name in the folder.
+pub(super) struct Staged {
+    pub(super) staging: Staging,
+    /// What was read of the primary's job.
+    pub(super) copied: Copied,
+    /// The primary's job.
+    pub(super) source: OwnedFd,
+    found: Found,
+}
+
+/// What the folder had of a job.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    /// An older copy: its directory.
+    Older(OwnedFd),
+    Same,
+}
+
+impl Staged {
+    /// Whether the folder had the same before.
+    fn is_there(&self) -> bool {
+        matches!(self.found, Found::Same)
+    }
+}
+
+enum Step {
+    Done(Stored),
+    Staged(Box<Staged>),
+}
+
+/// A folder that jobs are copied to.
+struct Store<'a> {
+    env: &'a Env<'a>,
+    folder: &'a Location,
+    moves: bool,
+    writeback: Writeback,
+    swept: Mutex<std::collections::HashSet<std::ffi::OsString>>,
+}
+
+/// Copies jobs of the primary to one folder, those that it does not have yet, or in an older state; from a `move` folder's
+/// on, the primary has a symlink to each. Gives what became of each, in their order. That they are ready is for the caller
+/// to see to.
+///
+/// # Errors
+///
+/// For each job its own; none leaves anything half done.
+pub fn store(env: &Env<'_>, folder: u8, jobs: &[JobId]) -> Vec<Result<Stored>> {
+    let unusable = |why: String, path: &Path| {
+        let error = |job| {
+            let folder = path.to_owned();
+            Err(Error::new(
+                job,
+                Cause::Folder {
+                    folder,
+                    why: why.clone(),
+                },
+            ))
+        };
+        jobs.iter().map(error).collect()
+    };
+    let Some(location) = places::folder(env.view, folder) else {
+        return unusable("there is no such folder".to_owned(), Path::new(""));
+    };
+    let moves = match location.role() {
+        Role::Folder(settings::Mode::Backup) => false,
+        Role::Folder(settings::Mode::Move) => true,
+        _ => return unusable("nothing is archived there".to_owned(), location.path()),
+    };
+    let store = location
+        .root()
+        .map_err(std::io::Error::from)
+        .and_then(|root| Writeback::watch(root.fd()))
+        .map(|writeback| Store {
+            env,
+            folder: location,
+            moves,
+            writeback,
+            swept: Mutex::default(),
+        });
+    match store {
+        Ok(store) => store.all(jobs),
+        Err(error) => unusable(error.to_string(), location.path()),
+    }
+}
+
+impl Store<'_> {
+    fn all(&self, jobs: &[JobId]) -> Vec<Result<Stored>> {
+        let threads = self.env.threads.min(jobs.len());
+        let staged = in_parallel(threads, jobs, |job| self.stage(job));
+        let synced = self.sync(&staged);
+        let staged: Vec<_> = jobs
+            .iter()
+            .zip(staged.into_iter().map(|step| Mutex::new(Some(step))))
+            .collect();
+        let placed = in_parallel(threads, &staged, |(job, step)| {
+            let step = step.lock().take();
+            let step = step.unwrap_or_else(|| Err(Error::new(job, Cause::Cancelled)))?;
+            match step {
+                Step::Done(stored) => Ok(Step::Done(stored)),
+                Step::Staged(staged) => {
+                    if let Some(why) = &synced {
+                        return Err(self.unusable(job, why));
+                    }
+                    self.place(job, *staged)
+                }
+            }
+        });
+        // The names, and the manifests; nothing of the primary's goes before these stand.
+        let synced = self.sync(&placed);
+        let placed = jobs.iter().zip(placed);
+        placed
+            .map(|(job, step)| match (step?, &synced) {
+                (Step::Done(stored), _) => Ok(stored),
+                (Step::Staged(_), Some(why)) => Err(self.unusable(job, why)),
+                (Step::Staged(staged), None) => self.finish(job, *staged),
+            })
+            .collect()
+    }
+
+    /// Makes all that was written durable, if anything was; gives why that failed.
+    fn sync(&self, steps: &[Result<Step>]) -> Option<String> {
+        let written = steps
+            .iter()
+            .any(|step| matches!(step, Ok(Step::Staged(staged)) if !staged.is_there()));
+        let error = written.then(|| self.writeback.sync().err()).flatten()?;
+        Some(format!("cannot make what was copied durable: {error}"))
+    }
+
+    fn unusable(&self, job: &JobId, why: &str) -> Error {
+        let folder = self.folder.path().to_owned();
+        Error::new(
+            job,
+            Cause::Folder {
+                folder,
+                why: why.to_owned(),
+            },
+        )
+    }
+
+    /// Copies a job to staging, unless the folder has it.
+    fn stage(&self, job: &JobId) -> Result<Step> {
+        let Env { view, progress, .. } = self.env;
+        if progress.is_cancelled() {
+            return Err(Error::new(job, Cause::Cancelled));
+        }
+        let primary = view.primary();
+        let from = primary.path().join("jobs").join(job.path());
+        let Some(source) = places::job(primary, job).tried(job, "open", &from)? else {
+            return Ok(Step::Done(Stored::Left(Left::Gone)));
+        };
+        if !markers::is_done(&source, job.name()).tried(job, "look into", &from)? {
+            return Ok(Step::Done(Stored::Left(Left::Unfinished)));
+        }
+        let at = places::path(self.folder, job);
+        self.expect_disk(job)?;
+        let task = places::make_task(self.folder, job.task_id()).tried(
+            job,
+            "make the directory of",
+            &at,
+        )?;
+        self.sweep(job, &task);
+        let taken = Staging::take(&*task, job.hash()).beside(job, &at)?;
+        let Some(mut staging) = taken else {
+            return Err(Error::new(
+                job,
+                Cause::Busy("another process copies it to the same folder"),
+            ));
+        };
+        let found = match places::open(&*task, job.hash()).tried(job, "open", &at)? {
+            None => Found::Nothing,
+            Some(archived) => match self.compare(job, &source, &archived)? {
+                Comparison::Same => Found::Same,
+                Comparison::Newer => Found::Older(archived),
+                _ if self.env.force => Found::Older(archived),
+                Comparison::Older => return Ok(Step::Done(Stored::Left(Left::Older))),
+                Comparison::Mixed { example } => {
+                    return Err(Error::new(
+                        job,
+                        Cause::Unsafe(format!(
+                            "something in it is newer than its copy in {}, which has {} that the primary lacks or has in an older state: \
+                         `xpmfs jobs archive --force` puts the primary's in place of it",
+                            self.folder.path().display(),
+                            example.display(),
+                        )),
+                    ));
+                }
+            },
+        };
+        let copied = match found {
+            Found::Same if !self.moves => return Ok(Step::Done(Stored::Already)),
+            Found::Same if self.is_kept(job)? => return Ok(Step::Done(Stored::Left(Left::Kept))),
+            // Read, so that it is known what is given up.
+            Found::Same => self
+                .with_options(job, |options| transfer::read(&source, options))
+                .copying(job, &from)?,
+            Found::Nothing | Found::Older(_) => {
+                self.expect_space(job, &source, &from)?;
+                let to = staging.make().beside(job, &at)?;
+                self.with_options(job, |options| transfer::copy(&source, &to, options))
+                    .copying(job, &at)?
+            }
+        };
+        for loss in &copied.losses {
+            tracing::warn!("{job} in {}: {loss}", self.folder.path().display());
+        }
+        Ok(Step::Staged(Box::new(Staged {
+            staging,
+            copied,
+            source,
+            found,
+        })))
+    }
+
+    fn with_options<T>(&self, job: &JobId, call: impl FnOnce(&Options<'_>) -> T) -> T {
+        let done = markers::done(job.name());
+        let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+        call(&Options {
+            select: Some(&select),
+            last: Some(&done),
+            progress: Some(self.env.progress),
+            bandwidth: self.env.bandwidth,
+            durability: Durability::Together(&self.writeback),
+            threads: self.env.threads,
+        })
+    }
+
+    /// Removes what the dead have left, once for each task.
+    fn sweep(&self, job: &JobId, task: &Arc<OwnedFd>) {
+        if !self.swept.lock().insert(job.task_id().to_owned()) {
+            return;
+        }
+        match sweep(&**task) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(
+                "removed {count} copies of {} in {} that were never completed",
+                job.task_id().display(),
+                self.folder.path().display()
+            ),
+            Err(error) => tracing::warn!(
+                "cannot clear {} in {}: {error}",
+                job.task_id().display(),
+                self.folder.path().display()
+            ),
+        }
+    }
+
+    /// A folder that was archived to before has its jobs: without them, its disk is not mounted, and another one would be
+    /// filled in its place.
+    fn expect_disk(&self, job: &JobId) -> Result<()> {
+        let at = self.folder.path();
+        let root = self.folder.root().tried(job, "open", at)?;
+        if root.jobs().is_ok() {
+            return Ok(());
+        }
+        let known = places::is_known(self.env.view.primary(), self.folder);
+        if known.tried(job, "look up", at)? {
+            return Err(self.unusable(job, "jobs were archived there before, and it has none now: see whether its disk is mounted"));
+        }
+        Ok(())
+    }
+
+    /// Whether there is space for the copy: a disk that is not filled to the last byte is of use to others.
+    fn expect_space(&self, job: &JobId, source: &OwnedFd, from: &Path) -> Result<()> {
+        let at = self.folder.path();
+        let root = self.folder.root().tried(job, "open", at)?;
+        let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        // To look at each file costs something, and is of no use where there is plenty.
+        const PLENTY: u64 = 64 << 30;
+        if free >= PLENTY {
+            return Ok(());
+        }
+        let survey = self
+            .with_options(job, |options| transfer::survey(source, options))
+            .copying(job, from)?;
+        let needed = survey.manifest.bytes();
+        if needed > free {
+            return Err(self.unusable(
+                job,
+                &format!("no space: {needed} bytes are needed, and {free} are free"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// How the primary's job is to the copy that the folder has.
+    fn compare(&self, job: &JobId, source: &OwnedFd, archived: &OwnedFd) -> Result<Comparison> {
+        let from = places::path(self.env.view.primary(), job);
+        let at = places::path(self.folder, job);
+        let done = markers::done(job.name());
+        let ours = self
+            .with_options(job, |options| transfer::survey(source, options))
+            .copying(job, &from)?;
+        let known = manifests::read(self.folder, job).unwrap_or_else(|error| {
+            tracing::warn!(
+                "the manifest of {job} in {} is of no use, and is made anew: {error}",
+                self.folder.path().display()
+            );
+            None
+        });
+        let theirs = self
+            .with_options(job, |options| transfer::survey(archived, options))
+            .copying(job, &at)?;
+        match known {
+            // The manifest is believed only of the copy that it was written for.
+            Some(manifest) if holds_as_much(&manifest, &theirs.manifest) => {
+                Ok(compare(&ours.manifest, &manifest, &done))
+            }
+            _ => self.compare_contents(
+                job,
+                (source, &from),
+                (archived, &at),
+                &ours.manifest,
+                &theirs.manifest,
+            ),
+        }
+    }
+
+    /// The same, where there is no manifest: somebody else has archived it. Writes one if they hold the same.
+    fn compare_contents(
+        &self,
+        job: &JobId,
+        (source, from): (&OwnedFd, &Path),
+        (archived, at): (&OwnedFd, &Path),
+        ours: &Manifest,
+        theirs: &Manifest,
+    ) -> Result<Comparison> {
+        let done = markers::done(job.name());
+        match compare(ours, theirs, &done) {
+            Comparison::Same => {}
+            other => return Ok(other),
+        }
+        let read = self
+            .with_options(job, |options| transfer::read(source, options))
+            .copying(job, from)?;
+        let differences = self
+            .with_options(job, |options| {
+                transfer::verify(archived, &read.manifest, options)
+            })
+            .copying(job, at)?;
+        if differences
+            .iter()
+            .any(|difference| difference.what.is_content())
+        {
+            return Ok(Comparison::Newer);
+        }
+        manifests::write(self.folder, job, &read.manifest, true).tried(
+            job,
+            "write the manifest of",
+            at,
+        )?;
+        Ok(Comparison::Same)
+    }
+
+    fn is_kept(&self, job: &JobId) -> Result<bool> {
+        let primary = self.env.view.primary();
+        let kept = places::is_kept(primary, job).tried(job, "look up", primary.path())?;
+        Ok(kept && !self.env.force)
+    }
+
+    /// Gives a staged copy its name, if the source is still what was copied, and writes its manifest.
+    fn place(&self, job: &JobId, mut staged: Staged) -> Result<Step> {
+        let at = places::path(self.folder, job);
+        self.still(job, &staged)?;
+        if !staged.is_there() {
+            let placed = match &staged.found {
+                Found::Nothing | Found::Same => staged.staging.publish(),
+                Found::Older(archived) => staged.staging.exchange(archived).map(|_| ()),
+            };
+            placed.beside(job, &at)?;
+            let each = !self.writeback.is_whole();
+            if each {
+                staged.staging.sync().beside(job, &at)?;
+            }
+            let manifest = &staged.copied.manifest;
+            let written = manifests::write(self.folder, job, manifest, each);
+            written.tried(job, "write the manifest of", &at)?;
+            // From now on, that it has no jobs tells that its disk is missing.
+            let _ = places::make_known(self.env.view.primary(), self.folder);
+            let _ = places::set_kept(self.env.view.primary(), job, false);
+        }
+        Ok(Step::Staged(Box::new(staged)))
+    }
+
+    /// Makes sure that the source is what was read of it, and that nobody is at it.
+    fn still(&self, job: &JobId, staged: &Staged) -> Result<()> {
+        let from = places::path(self.env.view.primary(), job);
+        if self.env.hooks.is_written(job) {
+            return Err(Error::new(job, Cause::Busy(WRITTEN)));
+        }
+        if is_locked(&staged.source, job).tried(job, "look at the lock of", &from)? {
+            return Err(Error::new(job, Cause::Busy(LOCKED)));
+        }
+        let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+        staged
+            .copied
+            .unchanged(&staged.source, Some(&select))
+            .copying(job, &from)
+    }
+
+    /// The copy stands: the primary's gives way, in a `move` folder's favour.
+    fn finish(&self, job: &JobId, staged: Staged) -> Result<Stored> {
+        let (files, bytes) = (
+            staged.copied.manifest.files(),
+            staged.copied.manifest.bytes(),
+        );
+        let stored = match staged.found {
+            Found::Nothing => Stored::Copied { files, bytes },
+            Found::Older(_) => Stored::Replaced { files, bytes },
+            Found::Same => Stored::Already,
+        };
+        let at = places::path(self.folder, job);
+        let Staged {
+            staging,
+            copied,
+            source,
+            ..
+        } = staged;
+        staging.finish(None).beside(job, &at)?;
+        if self.moves {
+            swap::swap(self.env, self.folder, job, copied, source)?;
+        }
+        Ok(stored)
+    }
+}
+
+/// Whether a tree has what a manifest says, as far as can be told from names and sizes.
+fn holds_as_much(manifest: &Manifest, tree: &Manifest) -> bool {
+    use crate::transfer::What;
+    let differences = manifest.differences(tree);
+    // The tree has not been read: its hashes are none.
+    !differences
+        .iter()
+        .any(|difference| difference.what.is_content() && !matches!(difference.what, What::Content))
+}
+
+/// Calls with each item, on several threads, and gives the results in order.
+pub(super) fn in_parallel<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    call: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    if threads < 2 {
+        return items.iter().map(call).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { break };
+            let result = call(item);
+            results.lock().push((index, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            let thread = std::thread::Builder::new().name("xpmfs-jobs".to_owned());
+            // Where no thread may be had, it takes longer.
+            let _ = thread.spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut results = results.into_inner();
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}

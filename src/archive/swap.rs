@@ -1,0 +1,107 @@
+//! A job that has been moved gives way to a symlink.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::error::{Beside, Cause, Context, Error, InPlace, Result};
+use super::ready::{LOCKED, WRITTEN, hold_locks};
+use super::retire::Retiring;
+use super::{Env, places, select};
+use crate::transfer::staging::Staging;
+use crate::transfer::{self, Candidate, Copied};
+use crate::view::{Location, beneath};
+use crate::workspace::jobs::JobId;
+
+/// Puts a symlink to a folder's copy in place of the primary's directory of a job, in one step, if that is still what was
+/// read of it; the directory is removed later ([`super::retire`]).
+///
+/// # Errors
+///
+/// The copy does not hold what the job does; somebody is at it; what the primary's file system gave. The job is then as it was.
+pub(super) fn swap(
+    env: &Env<'_>,
+    folder: &Location,
+    job: &JobId,
+    copied: Copied,
+    source: OwnedFd,
+) -> Result<()> {
+    let primary = env.view.primary();
+    let from = places::path(primary, job);
+    verify(env, folder, job, &copied)?;
+    let Some(task) = places::task(primary, job).tried(job, "open", &from)? else {
+        return Err(Error::new(
+            job,
+            Cause::Changed("its directory is gone".to_owned()),
+        ));
+    };
+    let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &from)? else {
+        return Err(Error::new(
+            job,
+            Cause::Busy("another process brings it back, or moves it"),
+        ));
+    };
+    // Nobody shall begin to run it now.
+    let Some(locks) = hold_locks(&source, job).tried(job, "lock", &from)? else {
+        return Err(Error::new(job, Cause::Busy(LOCKED)));
+    };
+    if env.hooks.is_written(job) {
+        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+    }
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    copied
+        .unchanged(&source, Some(&select))
+        .copying(job, &from)?;
+    let there = beneath::stat(&*task, job.hash()).tried(job, "look at", &from)?;
+    let read = beneath::stat_fd(&source).tried(job, "look at", &from)?;
+    if (there.stx_ino, there.stx_dev_major, there.stx_dev_minor)
+        != (read.stx_ino, read.stx_dev_major, read.stx_dev_minor)
+    {
+        return Err(Error::new(
+            job,
+            Cause::Changed("another directory is in its place".to_owned()),
+        ));
+    }
+    let target = places::path(folder, job);
+    staging.link(&target).beside(job, &from)?;
+    staging.exchange(&source).beside(job, &from)?;
+    drop(locks);
+    env.hooks.moved(job);
+    staging.sync().beside(job, &from)?;
+    env.retired
+        .add(Retiring::new(job.clone(), staging, copied, source));
+    env.retired.clear(env, false);
+    Ok(())
+}
+
+/// Reads the folder's copy again from its disk: what is given up must be there.
+fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Result<()> {
+    let at = places::path(folder, job);
+    let Some(archived) = places::job(folder, job).tried(job, "open", &at)? else {
+        return Err(Error::new(
+            job,
+            Cause::Changed(format!("{} is gone", at.display())),
+        ));
+    };
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    let options = transfer::Options {
+        select: Some(&select),
+        bandwidth: env.bandwidth,
+        threads: env.threads,
+        ..transfer::Options::default()
+    };
+    let differences =
+        transfer::verify(archived.as_fd(), &copied.manifest, &options).copying(job, &at)?;
+    let mut content = differences
+        .iter()
+        .filter(|difference| difference.what.is_content());
+    match content.next() {
+        None => Ok(()),
+        Some(difference) => Err(Error::new(
+            job,
+            Cause::Unsafe(format!(
+                "the copy is not what was copied: {} {}",
+                at.join(&difference.path).display(),
+                difference.what
+            )),
+        )),
+    }
+}

@@ -1,0 +1,91 @@
+//! An archived copy is read again, and compared with its manifest and with the primary.
+
+use std::os::fd::OwnedFd;
+
+use super::error::{Cause, Context, Error, InPlace, Result};
+use super::{Env, manifests, places, select};
+use crate::transfer::{self, Candidate, Difference, Manifest, Options};
+use crate::view::Location;
+use crate::workspace::jobs::JobId;
+
+/// What was found out about one copy.
+#[derive(Debug)]
+pub struct Verified {
+    /// The number of the folder that has it.
+    pub folder: u8,
+    /// How many files it should have, symlinks among them.
+    pub files: u64,
+    /// How many bytes they should have.
+    pub bytes: u64,
+    /// Whether it has a manifest; without one, it can only be compared with the primary.
+    pub manifest: bool,
+    /// In what the copy differs from its manifest: damage.
+    pub differences: Vec<Difference>,
+    /// In what the primary differs from it, if the primary has the job: it has changed since.
+    pub primary: Option<Vec<Difference>>,
+}
+
+impl Verified {
+    /// Whether the copy is what it should be: attributes do not count.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self
+            .differences
+            .iter()
+            .any(|difference| difference.what.is_content())
+    }
+}
+
+/// Reads a folder's copy of a job from its disk. `None` if the folder has none.
+///
+/// # Errors
+///
+/// It, its manifest or the primary's job cannot be read.
+pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>> {
+    let Some(location) = places::folder(env.view, folder) else {
+        return Ok(None);
+    };
+    let at = places::path(location, job);
+    let Some(archived) = places::job(location, job).tried(job, "open", &at)? else {
+        return Ok(None);
+    };
+    let primary = env.view.primary();
+    let from = places::path(primary, job);
+    let source = places::job(primary, job).tried(job, "open", &from)?;
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    let options = Options {
+        select: Some(&select),
+        progress: Some(env.progress),
+        bandwidth: env.bandwidth,
+        threads: env.threads,
+        ..Options::default()
+    };
+    let known = manifest(location, job, &at)?;
+    let (manifest, differences) = match &known {
+        Some(manifest) => {
+            let differences = transfer::verify(&archived, manifest, &options).copying(job, &at)?;
+            (manifest.clone(), differences)
+        }
+        None => (
+            transfer::scan(&archived, &options).copying(job, &at)?,
+            Vec::new(),
+        ),
+    };
+    let against =
+        |source: &OwnedFd| transfer::verify(source, &manifest, &options).copying(job, &from);
+    Ok(Some(Verified {
+        folder,
+        files: manifest.files(),
+        bytes: manifest.bytes(),
+        manifest: known.is_some(),
+        differences,
+        primary: source.as_ref().map(against).transpose()?,
+    }))
+}
+
+fn manifest(folder: &Location, job: &JobId, at: &std::path::Path) -> Result<Option<Manifest>> {
+    manifests::read(folder, job).map_err(|error| {
+        let why = format!("the manifest of {} cannot be read: {error}", at.display());
+        Error::new(job, Cause::Unsafe(why))
+    })
+}

@@ -1,0 +1,313 @@
+//! A tree is taken away, whoever else takes it away or writes to it meanwhile.
+//!
+//! - Names are removed relative to open directories, and only directories that are opened without following a symlink
+//!   are gone through: a name that is swapped leads nowhere.
+//! - What is mounted below the tree is not part of it, and is left alone.
+//! - A directory that its owner may not list or change is given those rights first.
+//! - What cannot be removed does not keep the rest.
+
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::io::{Errno, Result};
+
+use super::error::{Error, Failure, Side};
+use super::progress::Progress;
+use super::trail::{Trail, open_directory};
+
+/// Bytes of a directory that are read at once.
+const LISTING: usize = 32 << 10;
+
+/// How often a directory is emptied that is not empty when it is to go: somebody writes to it.
+const TRIES: u32 = 16;
+
+/// How often it begins at the top again, when directories were moved or removed around it.
+const STARTS: u32 = 64;
+
+/// Removes the tree, file or symlink `name` in the directory `dir` (`O_PATH` will do), and all below it. That it is not
+/// there, or that somebody else removes it at the same time, is no error. `progress` counts what is removed,
+/// directories not counted, and may cancel it.
+///
+/// # Errors
+///
+/// The first entry that could not be removed, its path beginning with `name`; all else that can be is removed nevertheless.
+/// `EXDEV` says that something is mounted there, `ENOTEMPTY` that somebody keeps writing.
+/// [`Error::Cancelled`], with what was not removed by then left.
+pub fn remove_tree(
+    dir: impl AsFd,
+    name: &OsStr,
+    progress: Option<&Progress>,
+) -> std::result::Result<(), Error> {
+    let failed = |errno| failure("remove", errno).at(name.into());
+    if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
+        return Err(failed(Errno::INVAL));
+    }
+    let mut starts = 0;
+    loop {
+        let top = rustix::io::fcntl_dupfd_cloexec(dir.as_fd(), 0).map_err(failed)?;
+        let mut removal = Removal {
+            mount: mount(&stat(&top).map_err(failed)?),
+            trail: Trail::new(top),
+            above: Vec::new(),
+            listing: vec![MaybeUninit::uninit(); LISTING],
+            progress,
+            first: None,
+        };
+        starts += 1;
+        match removal.all(name) {
+            Ok(()) => return removal.first.map_or(Ok(()), Err),
+            Err(Stop::Astray(Errno::NOENT | Errno::STALE)) if starts < STARTS => {}
+            Err(Stop::Astray(errno)) => return Err(failed(errno)),
+            Err(Stop::Cancelled) => return Err(Error::Cancelled),
+        }
+    }
+}
+
+struct Removal<'a> {
+    trail: Trail,
+    /// The directories that are not done yet, the current one last. The first is the caller's, of which one name goes.
+    above: Vec<Directory>,
+    listing: Vec<MaybeUninit<u8>>,
+    /// What the tree is mounted as.
+    mount: (u64, u32, u32),
+    progress: Option<&'a Progress>,
+    /// The first thing that could not be removed.
+    first: Option<Error>,
+}
+
+/// A directory from which all is gone but the directories in it.
+struct Directory {
+    name: Box<OsStr>,
+    waiting: Vec<Box<OsStr>>,
+    /// How often it has been emptied before.
+    tries: u32,
+    /// Something in it could not be removed.
+    stays: bool,
+}
+
+/// Why it does not go on.
+enum Stop {
+    Cancelled,
+    /// The way back up is lost.
+    Astray(Errno),
+}
+
+impl Removal<'_> {
+    fn all(&mut self, name: &OsStr) -> std::result::Result<(), Stop> {
+        self.above.push(Directory {
+            name: OsStr::new("").into(),
+            waiting: Vec::new(),
+            tries: 0,
+            stays: false,
+        });
+        self.unlink(name);
+        while let Some(here) = self.above.last_mut() {
+            let name = here.waiting.pop();
+            self.go_on()?;
+            match name {
+                Some(name) => self.down(name, 0)?,
+                None => self.up()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> std::result::Result<(), Stop> {
+        match self.progress.is_some_and(Progress::is_cancelled) {
+            true => Err(Stop::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    /// Removes a name in the current directory; a directory waits until what is in it is gone.
+    fn unlink(&mut self, name: &OsStr) {
+        match rustix::fs::unlinkat(&**self.trail.current(), name, AtFlags::empty()) {
+            Ok(()) => {
+                if let Some(progress) = self.progress {
+                    progress.add_file();
+                }
+            }
+            Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) => self.wait(name),
+            // What POSIX says of a directory.
+            Err(Errno::PERM) if self.is_directory(name) => self.wait(name),
+            Err(errno) => self.fail("remove", errno, name),
+        }
+    }
+
+    fn is_directory(&self, name: &OsStr) -> bool {
+        super::trail::stat_at(&**self.trail.current(), name)
+            .is_ok_and(|stat| super::stamp::kind(&stat) == FileType::Directory)
+    }
+
+    fn wait(&mut self, name: &OsStr) {
+        if let Some(here) = self.above.last_mut() {
+            here.waiting.push(name.into());
+        }
+    }
+
+    /// Goes down to a directory in the current one, and removes what is in it but for directories.
+    fn down(&mut self, name: Box<OsStr>, tries: u32) -> std::result::Result<(), Stop> {
+        let fd = match self.open(&name) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(()),
+            // Something else is in its place.
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                self.unlink(&name);
+                return Ok(());
+            }
+            Err(errno) => {
+                // An empty one goes without being opened.
+                let dir = &**self.trail.current();
+                if rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR).is_err() {
+                    self.fail("open", errno, &name);
+                }
+                return Ok(());
+            }
+        };
+        if let Err(errno) = self.trail.down(fd) {
+            self.fail("look at", errno, &name);
+            return Ok(());
+        }
+        self.above.push(Directory {
+            name,
+            waiting: Vec::new(),
+            tries,
+            stays: false,
+        });
+        self.empty()
+    }
+
+    /// Opens a directory of the tree, with the right to list and change it where the caller can have that.
+    fn open(&self, name: &OsStr) -> Result<OwnedFd> {
+        let dir = &**self.trail.current();
+        let fd = match open_directory(dir, name) {
+            Err(Errno::ACCESS) => {
+                let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(dir, name, path, Mode::empty())?;
+                let stat = self.within(&fd)?;
+                // Refused for what is open as a path only; this leads to what is open, whatever its name is now.
+                let itself = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                rustix::fs::chmod(itself, opened_up(&stat)).map_err(|_| Errno::ACCESS)?;
+                return open_directory(&fd, OsStr::new("."));
+            }
+            result => result?,
+        };
+        let stat = self.within(&fd)?;
+        if u32::from(stat.stx_mode) & Mode::RWXU.bits() != Mode::RWXU.bits() {
+            // Whose it is not may have the right by other means; if not, removing says so.
+            let _ = rustix::fs::fchmod(&fd, opened_up(&stat));
+        }
+        Ok(fd)
+    }
+
+    /// The attributes of a directory, if it is no place where something is mounted.
+    fn within(&self, fd: &OwnedFd) -> Result<Statx> {
+        let stat = stat(fd)?;
+        match mount(&stat) == self.mount {
+            true => Ok(stat),
+            false => Err(Errno::XDEV),
+        }
+    }
+
+    fn empty(&mut self) -> std::result::Result<(), Stop> {
+        let fd = self.trail.current().clone();
+        let mut listing = std::mem::take(&mut self.listing);
+        let mut entries = RawDir::new(&*fd, &mut listing);
+        let mut stop = Ok(());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Somebody else has removed the directory.
+                Err(Errno::NOENT) => break,
+                Err(errno) => {
+                    self.fail("list", errno, OsStr::new(""));
+                    break;
+                }
+            };
+            stop = self.go_on();
+            if stop.is_err() {
+                break;
+            }
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match entry.file_type() {
+                FileType::Directory => self.wait(name),
+                _ => self.unlink(name),
+            }
+        }
+        self.listing = listing;
+        stop
+    }
+
+    /// Goes back up, and removes the directory that was left.
+    fn up(&mut self) -> std::result::Result<(), Stop> {
+        let Some(left) = self.above.pop() else {
+            return Ok(());
+        };
+        if self.above.is_empty() {
+            return Ok(());
+        }
+        self.trail.up().map_err(Stop::Astray)?;
+        if left.stays {
+            self.stay();
+            return Ok(());
+        }
+        let dir = &**self.trail.current();
+        match rustix::fs::unlinkat(dir, &*left.name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR) => self.unlink(&left.name),
+            Err(Errno::NOTEMPTY | Errno::EXIST) if left.tries < TRIES => {
+                self.down(left.name, left.tries + 1)?;
+            }
+            Err(errno) => self.fail("remove", errno, &left.name),
+        }
+        Ok(())
+    }
+
+    /// Puts down that the current directory cannot go.
+    fn stay(&mut self) {
+        if let Some(here) = self.above.last_mut() {
+            here.stays = true;
+        }
+    }
+
+    /// Puts down what failed with an entry of the current directory, or with itself if there is no name.
+    fn fail(&mut self, operation: &'static str, errno: Errno, name: &OsStr) {
+        self.stay();
+        let above = &self.above;
+        self.first.get_or_insert_with(|| {
+            let names = above.iter().map(|above| &*above.name).chain([name]);
+            let path: PathBuf = names.filter(|name| !name.is_empty()).collect();
+            failure(operation, errno).at(path)
+        });
+    }
+}
+
+fn failure(operation: &'static str, errno: Errno) -> Failure {
+    Failure::Io(Side::Removed, operation, errno)
+}
+
+/// A directory's mode, with all rights for its owner.
+fn opened_up(stat: &Statx) -> Mode {
+    Mode::from_raw_mode(stat.stx_mode.into()) | Mode::RWXU
+}
+
+fn stat(fd: impl AsFd) -> Result<Statx> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, wanted)
+}
+
+/// Which mount something is in. Before Linux 5.8 it is only known which file system.
+fn mount(stat: &Statx) -> (u64, u32, u32) {
+    match StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) {
+        true => (stat.stx_mnt_id, 0, 0),
+        false => (0, stat.stx_dev_major, stat.stx_dev_minor),
+    }
+}

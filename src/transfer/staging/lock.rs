@@ -1,0 +1,174 @@
+//! The lock file, as `filelock` 3 treats it: opened without following a symlink, `flock`ed without waiting, and of no use
+//! once its inode has no name any more.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Statx};
+use rustix::io::{Errno, Result as SysResult};
+
+use super::error::{Context, Error, Result};
+use super::names::{Names, TOO_LONG};
+use crate::transfer::stamp;
+use crate::transfer::trail::{self, Identity};
+
+/// How often the file may vanish between opening and locking it, before that counts as somebody's having it.
+const TRIES: usize = 100;
+
+/// What a lock file may be to whom: experimaestro's `LOCK_FILE_BASE_MODE`.
+const RIGHTS: Mode = Mode::from_raw_mode(0o666);
+
+/// A fifo or a device that somebody puts in its place is not waited for.
+const OPEN: OFlags = OFlags::RDWR
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// A lock file, locked.
+#[derive(Debug)]
+pub(super) struct Lock {
+    fd: OwnedFd,
+    identity: Identity,
+    name: OsString,
+}
+
+impl Lock {
+    /// Takes a lock without waiting; `None` if somebody has it.
+    pub(super) fn take(task: impl AsFd, names: &Names) -> Result<Option<Lock>> {
+        let name = &names.lock;
+        let rights = trail::stat(&task).told("look at the directory of", &names.hash)?;
+        let rights = Mode::from_raw_mode(rights.stx_mode.into()) & RIGHTS;
+        for _ in 0..TRIES {
+            let fd = match open(&task, name, rights) {
+                Ok(fd) => fd,
+                // Removed while it was opened. If the directory is gone, looking at its link count says so.
+                Err(Errno::NOENT) if trail::stat(&task).is_ok_and(|stat| stat.stx_nlink > 0) => {
+                    continue;
+                }
+                Err(errno) => return Err(refused(&task, names, errno)),
+            };
+            let stat = trail::stat(&fd).told("look at", name)?;
+            if stamp::kind(&stat) != FileType::RegularFile {
+                return Err(not_a_lock(name, &stat));
+            }
+            match flock(&fd) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(errno) => return Err(errno).told("lock", name),
+            }
+            let lock = Lock {
+                identity: Identity::of(&stat),
+                name: name.clone(),
+                fd,
+            };
+            if lock.is_there(&task).told("look at", name)? {
+                // Who shares the directory shares the lock, whatever our umask. It may be another user's.
+                if Mode::from_raw_mode(stat.stx_mode.into()) & RIGHTS != rights {
+                    let _ = rustix::fs::fchmod(&lock.fd, rights);
+                }
+                return Ok(Some(lock));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the file is still where it was, so that nobody else can have the lock.
+    pub(super) fn is_there(&self, task: impl AsFd) -> SysResult<bool> {
+        match trail::stat_at(task, &self.name) {
+            Ok(stat) => Ok(Identity::of(&stat) == self.identity),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes the file, if it is still there, and lets go. In this order: who takes the lock of a file that is about to be
+    /// removed sees that it has no name.
+    pub(super) fn remove(&self, task: impl AsFd) -> SysResult<()> {
+        let removed = match self.is_there(&task) {
+            Ok(true) => rustix::fs::unlinkat(&task, &self.name, AtFlags::empty()),
+            Ok(false) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        // A process that was started meanwhile may have a duplicate of the descriptor for a moment.
+        let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+        removed
+    }
+
+    /// Leaves a note in the file. experimaestro wipes it when it takes the lock.
+    pub(super) fn write(&self, note: &[u8]) -> SysResult<()> {
+        rustix::fs::ftruncate(&self.fd, 0)?;
+        match rustix::io::pwrite(&self.fd, note, 0)? == note.len() {
+            true => Ok(()),
+            false => Err(Errno::IO),
+        }
+    }
+
+    /// The note that was left in the file; as much of it as a note can be long.
+    pub(super) fn read(&self) -> SysResult<Vec<u8>> {
+        let mut note = Vec::with_capacity(128);
+        rustix::io::pread(&self.fd, rustix::buffer::spare_capacity(&mut note), 0)?;
+        Ok(note)
+    }
+}
+
+fn open(task: impl AsFd, name: &OsStr, rights: Mode) -> SysResult<OwnedFd> {
+    match rustix::fs::openat(&task, name, OPEN | OFlags::CREATE, rights) {
+        // In a directory such as /tmp, another user's file may be opened, but not with O_CREAT.
+        Err(Errno::ACCESS) => {
+            rustix::fs::openat(&task, name, OPEN, Mode::empty()).map_err(|errno| {
+                if errno == Errno::NOENT {
+                    Errno::ACCESS
+                } else {
+                    errno
+                }
+            })
+        }
+        result => result,
+    }
+}
+
+/// Takes the lock of an open file; false if somebody has it.
+fn flock(fd: &OwnedFd) -> SysResult<bool> {
+    loop {
+        match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            // Some file systems say EACCES.
+            Err(Errno::WOULDBLOCK | Errno::ACCESS) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Why a lock file could not be opened.
+fn refused(task: impl AsFd, names: &Names, errno: Errno) -> Error {
+    if errno == Errno::NAMETOOLONG {
+        return Error::Name {
+            name: names.hash.clone(),
+            why: TOO_LONG,
+        };
+    }
+    match trail::stat_at(task, &names.lock) {
+        Ok(stat) if stamp::kind(&stat) != FileType::RegularFile => not_a_lock(&names.lock, &stat),
+        _ => Error::Io {
+            operation: "open the lock file",
+            name: names.lock.clone(),
+            cause: errno.into(),
+        },
+    }
+}
+
+fn not_a_lock(name: &OsStr, stat: &Statx) -> Error {
+    let what = match stamp::kind(stat) {
+        FileType::Symlink => "a symlink",
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a fifo",
+        FileType::Socket => "a socket",
+        _ => "a device",
+    };
+    Error::NotALock {
+        name: name.to_owned(),
+        what,
+    }
+}

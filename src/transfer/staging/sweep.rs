@@ -1,0 +1,72 @@
+//! What dead owners have left in a task's directory.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, RawDir};
+
+use super::Staging;
+use super::error::{Context, Result};
+use super::names::{LOCK_SUFFIX, OLD_PREFIX, after, before};
+use crate::transfer::{stamp, trail};
+use crate::workspace::layout::STAGING_PREFIX;
+
+/// Bytes of a directory that are read at once.
+const LISTING: usize = 32 << 10;
+
+/// Removes what is left of stagings in a task's directory whose lock nobody holds: directories and symlinks `.tmp.<hash>`,
+/// lock files; and puts in order what exchanges have left that were broken off. Gives of how many jobs there was something.
+/// One that cannot be removed does not keep the others, nor is it an error.
+///
+/// # Errors
+///
+/// [`Error::Io`](super::Error::Io) if the directory cannot be listed, for which it must be readable.
+pub fn sweep(task: impl AsFd) -> Result<usize> {
+    let mut swept = 0;
+    for hash in leftovers(&task)? {
+        let done = match Staging::take(&task, &hash) {
+            // Not to be put in order, and told of already.
+            Ok(Some(staging)) if staging.has_leftover() => continue,
+            Ok(Some(staging)) => staging.finish(None),
+            Ok(None) => continue,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => swept += 1,
+            Err(error) => tracing::debug!("what is left of {} stays: {error}", hash.display()),
+        }
+    }
+    Ok(swept)
+}
+
+/// The jobs of which there may be something.
+fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
+    let here = OsStr::new(".");
+    let fd = trail::open_directory(&task, here).told("open", here)?;
+    let mut listing = vec![MaybeUninit::uninit(); LISTING];
+    let mut entries = RawDir::new(&fd, &mut listing);
+    let mut found = BTreeSet::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.told("list", here)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if let Some(hash) = after(OLD_PREFIX, name) {
+            found.insert(hash.to_owned());
+        } else if let Some(staged) = after(STAGING_PREFIX, name) {
+            let kind = match entry.file_type() {
+                FileType::Unknown => trail::stat_at(&fd, name).map(|stat| stamp::kind(&stat)),
+                kind => Ok(kind),
+            };
+            let hash = match kind {
+                Ok(FileType::Directory | FileType::Symlink) => Some(staged),
+                Ok(FileType::RegularFile) => before(LOCK_SUFFIX, staged),
+                // Nobody's that is known.
+                _ => None,
+            };
+            found.extend(hash.map(OsStr::to_owned));
+        }
+    }
+    Ok(found)
+}
