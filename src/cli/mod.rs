@@ -4,9 +4,11 @@
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 pub mod completions;
+pub mod jobs;
 pub mod man;
 pub mod mount;
 pub mod mount_helper;
+mod open;
 mod print;
 pub mod settings;
 pub mod status;
@@ -169,6 +171,9 @@ pub enum Command {
     Umount(umount::Arguments),
     /// Shows what is mounted, and how mounts and folders do
     Status(status::Arguments),
+    /// Archives, recovers and verifies jobs
+    #[command(subcommand)]
+    Jobs(Box<jobs::Command>),
     /// Shows the workspaces of the settings file
     #[command(subcommand)]
     Workspaces(workspaces::Command),
@@ -194,6 +199,7 @@ impl Command {
         match self {
             Self::Status(arguments) => Some(&arguments.listing),
             Self::Settings(command) => Some(command.listing()),
+            Self::Jobs(command) => command.listing(),
             Self::Workspaces(workspaces::Command::List { listing }) => Some(listing),
             _ => None,
         }
@@ -208,8 +214,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message =
-            "--json is for listings: status, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, jobs archive, jobs recover, jobs verify, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {
@@ -230,6 +235,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         } else {
             ExitCode::FAILURE
         }),
+        Command::Jobs(command) => jobs::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),
     }

@@ -13,6 +13,7 @@
 //! - [`attach`]: putting `/dev/fuse` on a mount point, and taking it away
 //! - [`control`]: the socket over which commands talk to a daemon
 //! - [`options`]: the options of `-o`
+//! - [`peers`]: the daemons of a workspace that a command works on itself
 //! - [`deadline`]: asking what may never answer
 
 pub mod attach;
@@ -25,6 +26,7 @@ pub mod inventory;
 pub mod log;
 pub mod mounts;
 pub mod options;
+pub mod peers;
 pub mod run;
 pub mod service;
 pub mod service_manager;
@@ -33,6 +35,8 @@ pub mod unmount;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::workspace::jobs::JobId;
 
 /// A file system that the daemon can serve.
 pub trait Service: Send + Sync + 'static {
@@ -46,6 +50,14 @@ pub trait Service: Send + Sync + 'static {
 
     /// What it tells of itself, for `status`. Must not wait for a disk that does not answer.
     fn status(&self) -> serde_json::Value;
+
+    /// Whether a file of a job of the primary is open for writing.
+    fn is_written(&self, _job: &JobId) -> bool {
+        false
+    }
+
+    /// What leads to a job in the primary is another directory, or a symlink, from now on.
+    fn moved(&self, _job: &JobId) {}
 
     /// The primary's root directory, opened before mounting.
     fn primary(&self) -> BorrowedFd<'_>;

@@ -119,7 +119,7 @@ pub fn run(
 }
 
 /// Raises the soft limit of open files to the hard one: every file that is open in the mount is open here.
-fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {

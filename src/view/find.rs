@@ -146,6 +146,33 @@ impl View {
         Ok(jobs)
     }
 
+    /// The jobs that a `backup` or `move` folder has, in order; folders that cannot be listed are passed over.
+    #[must_use]
+    pub fn jobs_of_archives(&self) -> BTreeSet<JobId> {
+        let mut jobs = BTreeSet::new();
+        let archives = self.folders().iter().filter(|folder| {
+            folder.role() != super::location::Role::Folder(crate::settings::Mode::Use)
+        });
+        for folder in archives {
+            let listed = folder.root().and_then(|root| Ok((root.jobs()?, root)));
+            let Ok((directory, root)) = listed else {
+                continue;
+            };
+            for task in names(&*directory, &mut |_| true).unwrap_or_default() {
+                let Ok(directory) = root.task(&task) else {
+                    continue;
+                };
+                let hashes = names(&*directory, &mut |_| true).unwrap_or_default();
+                jobs.extend(
+                    hashes
+                        .into_iter()
+                        .filter_map(|hash| JobId::new(&task, hash).ok()),
+                );
+            }
+        }
+        jobs
+    }
+
     /// The names below `jobs/` in all locations; folders that cannot be listed are passed over.
     fn task_names(&self) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();

@@ -117,6 +117,40 @@ impl std::str::FromStr for JobId {
     }
 }
 
+/// In JSON: `"task_id/hash"`, or the bytes of that, if they are not UTF-8, as `{"hex": "…"}`.
+impl serde::Serialize for JobId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let path = self.path();
+        if let Some(text) = path.to_str() {
+            return to.serialize_str(text);
+        }
+        let bytes = path.as_os_str().as_bytes().iter();
+        let hex = bytes.map(|byte| format!("{byte:02x}")).collect();
+        Written::Bytes { hex }.serialize(to)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for JobId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<JobId, D::Error> {
+        let bytes = match Written::deserialize(from)? {
+            Written::Text(text) => Some(text.into_bytes()),
+            Written::Bytes { hex } => (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok())
+                .collect(),
+        };
+        let bytes = bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))?;
+        JobId::parse(OsStr::from_bytes(&bytes)).map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Bytes { hex: String },
+}
+
 /// The name of the jobs of a task: what follows the last dot of its id.
 ///
 /// As experimaestro's `BaseJob.get_scriptname`: `task_id.rsplit(".", 1)[-1]`. The id is in lower case on
@@ -218,6 +252,24 @@ mod tests {
         assert_eq!(job.name().as_bytes(), b"\xff");
         assert_eq!(job.path().as_os_str(), bytes);
         assert_eq!(job.to_string(), "m.\u{fffd}/\u{fffd}");
+    }
+
+    #[test]
+    fn an_id_is_the_same_after_it_was_json() {
+        for bytes in [&b"m.t/0"[..], b"m.\xff/\xfe"] {
+            let job = JobId::parse(OsStr::from_bytes(bytes)).unwrap();
+            let json = serde_json::to_string(&job).unwrap();
+            assert_eq!(serde_json::from_str::<JobId>(&json).unwrap(), job, "{json}");
+        }
+        for bad in [
+            r#""a""#,
+            r#"{"hex": "2f"}"#,
+            r#"{"hex": "6"}"#,
+            r#"{"hex": "é/a"}"#,
+            "1",
+        ] {
+            assert!(serde_json::from_str::<JobId>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

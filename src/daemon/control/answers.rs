@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::VERSION;
 use crate::daemon::Service;
+use crate::workspace::jobs::JobId;
 
 /// What a mount is, as its daemon tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,8 +87,16 @@ impl Answers {
             "identity" => Ok((self.identity()?, None)),
             "status" => Ok((self.status()?, None)),
             "primary" => Ok((json!({}), Some(self.primary().map_err(|e| e.to_string())?))),
+            "written" => {
+                let written = self.service.is_written(&request.job()?);
+                Ok((json!({ "written": written }), None))
+            }
+            "moved" => {
+                self.service.moved(&request.job()?);
+                Ok((json!({}), None))
+            }
             unknown => Err(format!(
-                "unknown request {unknown:?}; known are identity, status, primary"
+                "unknown request {unknown:?}; known are identity, status, primary, written, moved"
             )),
         }
     }
@@ -114,6 +123,13 @@ struct Request {
     #[serde(default = "current")]
     version: u64,
     request: String,
+    job: Option<JobId>,
+}
+
+impl Request {
+    fn job(self) -> Result<JobId, String> {
+        self.job.ok_or_else(|| "the request lacks a job".to_owned())
+    }
 }
 
 fn current() -> u64 {

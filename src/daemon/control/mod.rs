@@ -23,8 +23,10 @@
 //! | `identity` | pid, mount point, workspace, primary, since (seconds since 1970), read-only, log, version; asks no disk |
 //! | `status` | the same, and under `service` what the file system tells of itself: its folders and their state |
 //! | `primary` | `{}`, and with it (`SCM_RIGHTS`) a descriptor of the primary's root directory, which reaches the directory beneath an in-place mount |
+//! | `written`, with a `job` | `{"written": true}` if a file of that job of the primary is open for writing |
+//! | `moved`, with a `job` | `{}`: from now on another directory, or a symlink, leads to the job in the primary |
 //!
-//! Paths that are not UTF-8 are shown with replacement characters. Unknown members of a request are ignored, and
+//! A job is `"task_id/hash"`, or, if that is not UTF-8, an object with its bytes: `{"hex": "…"}`. Paths that are not UTF-8 are shown with replacement characters. Unknown members of a request are ignored, and
 //! a client ignores unknown members of a reply, so both can grow. A client that says nothing for
 //! [`server::PATIENCE`] is hung up on; a daemon that says nothing for [`health::PATIENCE`](super::health::PATIENCE)
 //! counts as silent.

@@ -1,0 +1,253 @@
+//! `xpmfs jobs archive`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueHint};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::meter::Meter;
+use super::{bandwidth, env, label, named, threads};
+use crate::archive::by_hand::{self, Outcome};
+use crate::archive::ready::Judge;
+use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
+use crate::cli::open::{Opened, open};
+use crate::cli::{Global, Listing, Select, print};
+use crate::transfer::Progress;
+use crate::workspace::jobs::JobId;
+
+/// Which jobs.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The jobs: task_id/hash, or the beginning of a hash
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required_unless_present = "all", conflicts_with = "all")]
+    jobs: Vec<OsString>,
+    /// Every finished job of the workspace
+    #[arg(long)]
+    all: bool,
+    /// Also jobs that are opted out, and also where a folder's copy holds more or is newer
+    #[arg(long)]
+    force: bool,
+    /// Threads that copy [default: one per processor, at most 8]
+    #[arg(long, value_name = "N", hide = true)]
+    threads: Option<usize>,
+    /// Nothing asks: archiving loses nothing.
+    #[arg(short, long, hide = true)]
+    yes: bool,
+    /// How the outcome is printed.
+    #[command(flatten)]
+    listing: Listing,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+}
+
+impl Arguments {
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
+    }
+}
+
+/// What became of all.
+#[derive(Default)]
+struct Tally {
+    copied: u64,
+    files: u64,
+    bytes: u64,
+    already: u64,
+    failed: u64,
+    lines: Vec<Value>,
+}
+
+pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let opened = open(&arguments.select, &[], global)?;
+    let progress = Arc::new(Progress::new());
+    let (retired, limit) = (Retired::default(), bandwidth(&opened));
+    let threads = arguments.threads.unwrap_or_else(threads);
+    let env = Env {
+        force: arguments.force,
+        ..env(&opened, &progress, &retired, limit.as_ref(), threads)
+    };
+    if by_hand::folders(&env).is_empty() {
+        bail!(
+            "the workspace has no `backup` or `move` folder to archive to: add one in {}",
+            opened.settings.display()
+        );
+    }
+    let out = OptOuts::new(opened.tuning.exclude.clone(), opened.excluded.clone());
+    let judge = Judge::new(out);
+    let jobs = if arguments.all {
+        opened.view.jobs_of_primary().with_context(|| {
+            format!(
+                "cannot list the jobs of {}",
+                opened.workspace.path.display()
+            )
+        })?
+    } else {
+        let jobs = named(&opened, &arguments.jobs)?;
+        for job in &jobs {
+            // Whoever names it wants it moved.
+            places::set_kept(opened.view.primary(), job, false)
+                .with_context(|| format!("cannot write to {}", opened.workspace.path.display()))?;
+        }
+        jobs
+    };
+    let meter = Meter::new(jobs.len(), &progress, global);
+    let mut tally = Tally::default();
+    by_hand::archive(&env, &judge, &jobs, arguments.force, &mut |job, outcome| {
+        tally.add(&opened, job, outcome, arguments.all, &meter, global);
+    });
+    retired.clear(&env, true);
+    meter.end();
+    if global.json {
+        print::json(&tally.lines)?;
+    } else if !global.quiet {
+        eprintln!("xpmfs: {}", tally.summary());
+    }
+    Ok(match tally.failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+impl Tally {
+    fn add(
+        &mut self,
+        opened: &Opened,
+        job: &JobId,
+        outcome: Outcome,
+        all: bool,
+        meter: &Meter,
+        global: &Global,
+    ) {
+        let (folder, result, why, wrong) = match outcome {
+            Outcome::Folder(folder, Ok(stored)) => {
+                let place = label(opened, folder);
+                let (result, why) = self.stored(stored);
+                if global.verbose > 0 || why.is_some() {
+                    let why = why
+                        .as_ref()
+                        .map_or_else(String::new, |why| format!(": {why}"));
+                    meter.say(&format!("{job}: {result} {place}{why}"));
+                }
+                (Some(place), result, why, false)
+            }
+            Outcome::Folder(folder, Err(error)) => (
+                Some(label(opened, folder)),
+                "failed",
+                Some(error.cause.to_string()),
+                true,
+            ),
+            Outcome::Unknown(error) => (None, "failed", Some(error.cause.to_string()), true),
+            // Of all jobs, those are meant that may be archived.
+            Outcome::NotReady(readiness) if all && is_usual(&readiness) => return meter.job(),
+            Outcome::NotReady(readiness) => {
+                // Moved already is what was asked for.
+                let wrong = readiness != Readiness::Elsewhere;
+                let why = not_ready(&readiness);
+                if !wrong {
+                    self.already += 1;
+                    meter.say(&format!("{job}: {why}"));
+                }
+                (None, "not archived", Some(why), wrong)
+            }
+        };
+        if wrong {
+            self.failed += 1;
+            let place = folder
+                .as_ref()
+                .map_or_else(String::new, |folder| format!(" in {folder}"));
+            meter.say(&format!(
+                "{job}: {result}{place}: {}",
+                why.as_deref().unwrap_or_default()
+            ));
+        }
+        meter.job();
+        self.lines.push(json!({
+            "job": job.to_string(), "folder": folder, "result": result, "why": why,
+        }));
+    }
+
+    fn stored(&mut self, stored: Stored) -> (&'static str, Option<String>) {
+        match stored {
+            Stored::Copied { files, bytes } => {
+                self.count(files, bytes);
+                ("copied to", None)
+            }
+            Stored::Replaced { files, bytes } => {
+                self.count(files, bytes);
+                ("replaced in", None)
+            }
+            Stored::Already => {
+                self.already += 1;
+                ("is already in", None)
+            }
+            Stored::Left(left) => {
+                self.already += 1;
+                (
+                    "left as it is in",
+                    (left != Left::Gone).then(|| left.to_string()),
+                )
+            }
+        }
+    }
+
+    fn count(&mut self, files: u64, bytes: u64) {
+        self.copied += 1;
+        self.files += files;
+        self.bytes += bytes;
+    }
+
+    fn summary(&self) -> String {
+        let mut text = match self.copied {
+            0 => "nothing was to be copied".to_owned(),
+            1 => format!(
+                "1 copy of a job was made ({} files, {})",
+                self.files,
+                HumanBytes(self.bytes)
+            ),
+            copied => format!(
+                "{copied} copies of jobs were made ({} files, {})",
+                self.files,
+                HumanBytes(self.bytes)
+            ),
+        };
+        if self.already > 0 {
+            text.push_str(&format!("; {} were there already", self.already));
+        }
+        if self.failed > 0 {
+            text.push_str(&format!("; {} failed", self.failed));
+        }
+        text
+    }
+}
+
+/// Whether most workspaces have such jobs.
+fn is_usual(readiness: &Readiness) -> bool {
+    matches!(
+        readiness,
+        Readiness::Unfinished
+            | Readiness::Failed
+            | Readiness::Elsewhere
+            | Readiness::OptedOut(_)
+            | Readiness::Absent
+    )
+}
+
+fn not_ready(readiness: &Readiness) -> String {
+    match readiness {
+        Readiness::Ready => "it is ready".to_owned(),
+        Readiness::Settling(_) => "it still changes: try again later".to_owned(),
+        Readiness::Busy(why) => format!("{why}: try again later"),
+        Readiness::Unfinished => "it has not finished: it has no `.done`".to_owned(),
+        Readiness::Failed => "it has failed, and only jobs that succeeded are archived".to_owned(),
+        Readiness::Elsewhere => "it has been moved to a folder already".to_owned(),
+        Readiness::Absent => "the workspace's own directory does not have it".to_owned(),
+        Readiness::OptedOut(how) => {
+            format!("it is opted out, as {how}: --force archives it nevertheless")
+        }
+    }
+}

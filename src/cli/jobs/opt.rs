@@ -1,0 +1,51 @@
+//! `xpmfs jobs opt-out` and `opt-in`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueHint};
+
+use super::named;
+use crate::archive::{opt_out, places};
+use crate::cli::open::open;
+use crate::cli::{Global, Select};
+
+/// Which jobs.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The jobs: task_id/hash, or the beginning of a hash
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required = true)]
+    jobs: Vec<OsString>,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+}
+
+pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::Result<ExitCode> {
+    let opened = open(&arguments.select, &[], global)?;
+    for job in named(&opened, &arguments.jobs)? {
+        let primary = opened.view.primary();
+        let path = places::path(primary, &job);
+        let directory = places::job(primary, &job)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let Some(directory) = directory else {
+            bail!(
+                "{job}: the workspace's own directory does not have it, so that there is nothing to opt {}",
+                if out { "out" } else { "in" }
+            );
+        };
+        let changed = opt_out::set_file(&directory, out)
+            .with_context(|| format!("cannot write in {}", path.display()))?;
+        if !global.quiet {
+            let said = match (out, changed) {
+                (true, true) => "is not archived from now on; copies that there are stay",
+                (true, false) => "was opted out already",
+                (false, true) => "is archived again",
+                (false, false) => "was not opted out by hand",
+            };
+            eprintln!("xpmfs: {job} {said}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

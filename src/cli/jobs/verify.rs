@@ -1,0 +1,162 @@
+//! `xpmfs jobs verify`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueHint};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::meter::Meter;
+use super::{bandwidth, env, label, named, threads};
+use crate::archive::verify::{Verified, verify};
+use crate::archive::{Retired, by_hand};
+use crate::cli::open::{Opened, open};
+use crate::cli::{Global, Listing, Select, print};
+use crate::transfer::{Difference, Progress};
+use crate::workspace::jobs::JobId;
+
+/// Which jobs.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The jobs: task_id/hash, or the beginning of a hash
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required_unless_present = "all", conflicts_with = "all")]
+    jobs: Vec<OsString>,
+    /// Every job that a `backup` or `move` folder has
+    #[arg(long)]
+    all: bool,
+    /// How it is printed.
+    #[command(flatten)]
+    listing: Listing,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+}
+
+impl Arguments {
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let opened = open(&arguments.select, &[], global)?;
+    let jobs = if arguments.all {
+        opened.view.jobs_of_archives().into_iter().collect()
+    } else {
+        named(&opened, &arguments.jobs)?
+    };
+    let progress = Arc::new(Progress::new());
+    let (retired, limit) = (Retired::default(), bandwidth(&opened));
+    let env = env(&opened, &progress, &retired, limit.as_ref(), threads());
+    let folders = by_hand::folders(&env);
+    let meter = Meter::new(jobs.len(), &progress, global);
+    let (mut text, mut lines) = (String::new(), Vec::new());
+    let (mut damaged, mut whole) = (0_u64, 0_u64);
+    for job in &jobs {
+        let mut found = false;
+        for folder in &folders {
+            match verify(&env, *folder, job) {
+                Ok(None) => {}
+                Ok(Some(verified)) => {
+                    found = true;
+                    match verified.is_whole() {
+                        true => whole += 1,
+                        false => damaged += 1,
+                    }
+                    text.push_str(&shown(&opened, job, &verified));
+                    lines.push(as_json(&opened, job, &verified));
+                }
+                Err(error) => {
+                    found = true;
+                    damaged += 1;
+                    text.push_str(&format!(
+                        "{job} in {}: FAILED: {}\n",
+                        label(&opened, *folder),
+                        error.cause
+                    ));
+                    lines.push(json!({
+                        "job": job.to_string(), "folder": label(&opened, *folder), "whole": false, "error": error.cause.to_string(),
+                    }));
+                }
+            }
+        }
+        if !found {
+            damaged += 1;
+            text.push_str(&format!("{job}: no `backup` or `move` folder has it\n"));
+            lines.push(json!({ "job": job.to_string(), "folder": null, "whole": false }));
+        }
+        meter.job();
+    }
+    meter.end();
+    if global.json {
+        print::json(&lines)?;
+    } else {
+        print::text(&text)?;
+        if !global.quiet {
+            eprintln!(
+                "xpmfs: {whole} copies are whole, {damaged} are not; {} were read",
+                HumanBytes(progress.bytes())
+            );
+        }
+    }
+    Ok(if damaged > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
+    let place = label(opened, verified.folder);
+    let state = match (verified.is_whole(), verified.manifest) {
+        (false, _) => "DAMAGED",
+        (true, false) => "no manifest",
+        (true, true) => "ok",
+    };
+    let mut text = format!(
+        "{job} in {place}: {state} ({} files, {})\n",
+        verified.files,
+        HumanBytes(verified.bytes)
+    );
+    for difference in &verified.differences {
+        text.push_str(&format!(
+            "  {} {}\n",
+            difference.path.display(),
+            difference.what
+        ));
+    }
+    for difference in contents(verified.primary.as_deref().unwrap_or_default()) {
+        text.push_str(&format!(
+            "  in the workspace: {} {}\n",
+            difference.path.display(),
+            difference.what
+        ));
+    }
+    text
+}
+
+fn contents(differences: &[Difference]) -> impl Iterator<Item = &Difference> {
+    differences
+        .iter()
+        .filter(|difference| difference.what.is_content())
+}
+
+fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
+    let list = |differences: &mut dyn Iterator<Item = &Difference>| -> Vec<Value> {
+        differences
+            .map(|difference| json!({ "path": difference.path.to_string_lossy(), "what": difference.what.to_string() }))
+            .collect()
+    };
+    json!({
+        "job": job.to_string(),
+        "folder": label(opened, verified.folder),
+        "whole": verified.is_whole(),
+        "manifest": verified.manifest,
+        "files": verified.files,
+        "bytes": verified.bytes,
+        "differences": list(&mut verified.differences.iter()),
+        "in_workspace": verified.primary.as_ref().map(|found| list(&mut contents(found))),
+    })
+}

@@ -1,0 +1,81 @@
+//! A workspace, opened by a command that works on its jobs itself, mounted or not.
+
+use std::collections::HashMap;
+use std::path::{PathBuf, absolute};
+
+use anyhow::{Context, bail};
+
+use super::{Global, Select};
+use crate::daemon::peers::Peers;
+use crate::daemon::service;
+use crate::settings::{Folder, Patterns, Settings, Tuning, Workspace, validate_folders};
+use crate::view::{FolderSpec, View, ViewSpec};
+
+/// A workspace and its folders.
+pub(super) struct Opened {
+    pub(super) workspace: Workspace,
+    /// The settings file.
+    pub(super) settings: PathBuf,
+    pub(super) view: View,
+    /// The keys under `xpmfs:`.
+    pub(super) tuning: Tuning,
+    /// What is excluded from single folders, by their numbers.
+    pub(super) excluded: HashMap<u8, Patterns>,
+    /// The daemons that serve it.
+    pub(super) peers: Peers,
+}
+
+/// Opens the workspace that is selected, with more folders after its own. Mounted in place, what is beneath is asked of the mount's
+/// daemon.
+///
+/// # Errors
+///
+/// The settings are wrong, or the workspace cannot be opened.
+pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow::Result<Opened> {
+    let settings = Settings::load(global.settings.as_deref())?;
+    let workspace = settings.select(&select.selection())?;
+    if workspace.is_remote() {
+        bail!(
+            "the workspace {} is on another machine: choose another one with --workspace",
+            workspace.id
+        );
+    }
+    let mut folders = settings.folders_of(&workspace);
+    folders.extend(more.iter().cloned());
+    for folder in &mut folders {
+        folder.path = absolute(&folder.path)
+            .with_context(|| format!("cannot use the folder {}", folder.path.display()))?;
+    }
+    for warning in validate_folders(&workspace, &folders)? {
+        tracing::warn!("{warning}");
+    }
+    let primary = &workspace.path;
+    let beneath = service::beneath(primary).with_context(|| {
+        format!(
+            "{} is mounted in place, and that mount's daemon does not hand out the directory beneath",
+            primary.display()
+        )
+    })?;
+    let peers = Peers::of(primary)?;
+    let excluded = (1..)
+        .zip(&folders)
+        .map(|(index, folder)| (index, folder.exclude.clone()))
+        .collect();
+    let spec = ViewSpec {
+        workspace: workspace.id.clone(),
+        primary: primary.clone(),
+        folders: folders
+            .into_iter()
+            .map(|Folder { mode, path, .. }| FolderSpec { mode, path })
+            .collect(),
+        mountpoint: None,
+    };
+    Ok(Opened {
+        tuning: settings.tuning_of(&workspace),
+        settings: settings.file,
+        view: View::open(spec, beneath)?,
+        workspace,
+        excluded,
+        peers,
+    })
+}
