@@ -233,9 +233,9 @@ impl Plan {
         view.watch(WATCH);
         let options = mount::Options {
             allow_other: self.attachment.allow_other,
-            census: Arc::default(),
             default_permissions: self.attachment.default_permissions,
             exclusive: exclusive.into(),
+            ..mount::Options::default()
         };
         let service = Service::new(view, options)
             .with_context(|| format!("cannot open {}", primary.display()))?;

@@ -91,6 +91,7 @@ impl Mount {
     }
 
     fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
+        self.entry_touched(parent, name, target.place);
         let stat = beneath::stat(&target.dir, name)?;
         let found = Found {
             place: target.place,
@@ -117,6 +118,7 @@ impl Mount {
             let mode = Mode::from_raw_mode(mode & 0o7777);
             (self.create_in(&target, name, flags, mode)?, target)
         };
+        self.entry_touched(parent, name, target.place);
         let found = Found {
             place: target.place,
             role: target.role(name, false),
@@ -185,6 +187,7 @@ impl Mount {
             name,
             AtFlags::SYMLINK_FOLLOW,
         )?;
+        self.touched(id);
         self.made(parent, name, &target)
     }
 }

@@ -83,6 +83,12 @@ impl Directories {
         drop(kept);
     }
 
+    /// The directories that something is kept of.
+    pub(super) fn kept(&self) -> Vec<u64> {
+        let ids = |shard: &Mutex<Shard>| shard.lock().entries.keys().copied().collect::<Vec<_>>();
+        self.shards.iter().flat_map(ids).collect()
+    }
+
     /// The kernel has forgotten a directory.
     pub(super) fn forget(&self, id: u64) {
         let kept = self.shard(id).lock().entries.remove(&id);

@@ -85,6 +85,9 @@ impl Mount {
         let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         let (handle, file) = self.handles.add_file(file);
+        if file.writable {
+            self.touched(file.node);
+        }
         Opened {
             handle,
             file,
@@ -166,9 +169,12 @@ impl Mount {
     }
 
     pub(super) fn release(&self, handle: u64) {
-        self.give_lock_up(handle);
+        let unlocked = self.give_lock_up(handle);
         if let Some(file) = self.handles.remove_file(handle) {
             self.backings.close(file.node);
+            if file.writable || unlocked {
+                self.at_rest(file.node);
+            }
         }
     }
 

@@ -100,6 +100,16 @@ impl Handles {
         self.file(handle).ok()
     }
 
+    /// The files that are open for writing.
+    pub(super) fn writable(&self) -> Vec<Arc<File>> {
+        let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
+            let shard = shard.read();
+            let writable = shard.values().filter(|file| file.writable);
+            writable.cloned().collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of_shard).collect()
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.files.iter().map(|shard| shard.read().len()).sum()

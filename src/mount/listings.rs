@@ -62,6 +62,11 @@ impl Listings {
         drop(listing);
     }
 
+    /// The directories whose listings are kept.
+    pub(super) fn kept(&self) -> Vec<u64> {
+        self.kept.lock().listings.keys().copied().collect()
+    }
+
     /// The kernel has forgotten a directory.
     pub(super) fn forget(&self, node: u64) {
         let listing = self.kept.lock().listings.remove(&node);

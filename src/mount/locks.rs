@@ -71,6 +71,9 @@ impl Mount {
             Err(error) => return reply.error(adaptor::errno(error)),
         };
         if let Attempt::Done(result) = attempt(&file, operation) {
+            if operation == FlockOperation::NonBlockingUnlock {
+                self.at_rest(file.node);
+            }
             return adaptor::empty(result, reply);
         }
         let patience = match self.handles.lock_may_go(file.node) {
@@ -89,11 +92,14 @@ impl Mount {
 
     /// Gives the lock of a file up that nobody has open any more. It is seen to be gone no later than
     /// the file ([`super::handles::Handles::lock_may_go`]).
-    pub(super) fn give_lock_up(&self, handle: u64) {
-        if let Ok(file) = self.handles.file(handle)
-            && file.lock.is_held()
-        {
-            let _ = attempt(&file, FlockOperation::NonBlockingUnlock);
+    /// Returns whether there was one.
+    pub(super) fn give_lock_up(&self, handle: u64) -> bool {
+        match self.handles.file(handle) {
+            Ok(file) if file.lock.is_held() => {
+                let _ = attempt(&file, FlockOperation::NonBlockingUnlock);
+                true
+            }
+            _ => false,
         }
     }
 }

@@ -13,6 +13,9 @@
 //!   [`directory`], [`xattr`], [`locks`], [`alter`]
 //! - [`validity`]: how long the kernel may believe what it is told
 //! - [`contended`]: names that lead elsewhere all the time
+//! - [`activity`], [`ancestry`]: who is told that a job is altered, and which job that is
+//! - [`writers`]: which jobs are being written
+//! - [`places`]: jobs that change place without the mount's doing
 //! - [`census`]: how much of all that there is
 //! - [`caller`]: who asks: umask and ownership of what is made
 //!
@@ -29,9 +32,11 @@
 //!   up again. Nothing that others do to the names meanwhile can lead out of a location.
 //! - No lock is held over a system call that can block on a disk.
 
+mod activity;
 pub mod adaptor;
 mod ahead;
 mod alter;
+mod ancestry;
 mod attributes;
 mod backing;
 mod caller;
@@ -50,18 +55,23 @@ mod lookup;
 mod nodes;
 mod notices;
 mod place;
+mod places;
 mod remove;
 mod setattr;
 mod sys;
 mod validity;
+mod writers;
 mod xattr;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub use activity::Activity;
 pub use census::{Census, Counts};
+pub use places::Places;
 pub use validity::Exclusive;
+pub use writers::Writers;
 
 use crate::view::{View, beneath};
 
@@ -77,6 +87,12 @@ pub struct Options {
     pub exclusive: Arc<Exclusive>,
     /// How much the mount remembers, for whoever wants to know.
     pub census: Arc<Census>,
+    /// Who is told that jobs of the primary are altered.
+    pub activity: Option<Arc<dyn Activity>>,
+    /// Whether jobs are being written, for whoever wants to know.
+    pub writers: Arc<Writers>,
+    /// For whoever moves jobs.
+    pub places: Arc<Places>,
 }
 
 /// How many requests are worked on at the same time.
@@ -88,7 +104,7 @@ pub struct Mount {
     view: Arc<View>,
     options: Options,
     nodes: Arc<nodes::Nodes>,
-    devices: identity::Devices,
+    devices: Arc<identity::Devices>,
     directories: Arc<descriptors::Directories>,
     handles: Arc<handles::Handles>,
     backings: backing::Backings,
@@ -97,6 +113,7 @@ pub struct Mount {
     ahead: ahead::Ahead,
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
+    touched: activity::Touched,
 }
 
 impl Mount {
@@ -105,10 +122,11 @@ impl Mount {
         let stat = beneath::stat_fd(root.fd())?;
         let identity = identity::Identity::of(&stat);
         Ok(Mount {
+            touched: activity::Touched::new(options.activity.clone()),
             view,
             options,
             nodes: Arc::new(nodes::Nodes::new(identity)),
-            devices: identity::Devices::new(identity),
+            devices: Arc::new(identity::Devices::new(identity)),
             directories: Arc::default(),
             handles: Arc::default(),
             backings: backing::Backings::default(),
@@ -122,6 +140,18 @@ impl Mount {
 }
 
 impl Mount {
+    /// What is known of jobs that change place.
+    fn known_jobs(&self) -> places::Known {
+        places::Known {
+            view: self.view.clone(),
+            devices: self.devices.clone(),
+            nodes: self.nodes.clone(),
+            directories: self.directories.clone(),
+            listings: self.listings.clone(),
+            notices: self.notices.clone(),
+        }
+    }
+
     /// Closes what is kept open of a folder, whose file system could not be unmounted otherwise, and makes the kernel
     /// look its jobs up anew.
     fn letting_go(&self) -> impl Fn(u8) + Send + Sync + 'static {
@@ -176,6 +206,15 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
             files: handles.count(),
         }
     });
+    mount.options.writers.answer_by({
+        let (nodes, handles) = (mount.nodes.clone(), mount.handles.clone());
+        move |job| writers::is_written(&handles, &nodes, job)
+    });
+    mount.options.places.answer_by({
+        let known = mount.known_jobs();
+        move |job| known.moved(job)
+    });
+    mount.touched.start(&mount.nodes)?;
     let session = fuser::Session::from_fd(
         adaptor::Adaptor::new(mount),
         fuse,

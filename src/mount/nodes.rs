@@ -108,6 +108,36 @@ impl Node {
     }
 }
 
+/// Where a node lies in the tree by one of its names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) parent: u64,
+    pub(super) place: u8,
+    pub(super) role: Role,
+}
+
+impl From<&Node> for Way {
+    fn from(node: &Node) -> Way {
+        let (parent, place, role) = (node.parent, node.place, node.role);
+        Way {
+            parent,
+            place,
+            role,
+        }
+    }
+}
+
+impl From<&Alias> for Way {
+    fn from(alias: &Alias) -> Way {
+        let (parent, place, role) = (alias.parent, alias.place, alias.role);
+        Way {
+            parent,
+            place,
+            role,
+        }
+    }
+}
+
 /// More names of one file than this are not remembered; the kernel looks them up again.
 const ALIASES_MAX: usize = 16;
 
@@ -199,6 +229,20 @@ impl Nodes {
     pub(super) fn get(&self, id: u64) -> Option<Node> {
         let shard = self.read(id);
         shard.entries.get(&id).map(|entry| entry.node.clone())
+    }
+
+    /// Where a node lies by the name that it was last looked up by.
+    pub(super) fn way(&self, id: u64) -> Option<Way> {
+        let shard = self.read(id);
+        shard.entries.get(&id).map(|entry| Way::from(&entry.node))
+    }
+
+    /// Where a node lies, first by the name that it was last looked up by, then by its other names.
+    pub(super) fn ways(&self, id: u64) -> Option<(Way, Vec<Way>)> {
+        let shard = self.read(id);
+        let entry = shard.entries.get(&id)?;
+        let aliases = shard.aliases.get(&id).into_iter().flatten();
+        Some((Way::from(&entry.node), aliases.map(Way::from).collect()))
     }
 
     /// Notes that the kernel is told of a node once more, under this name, and returns the number of

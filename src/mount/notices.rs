@@ -47,17 +47,29 @@ impl Notices {
 
     /// Makes the kernel ask anew for a name and the attributes of what it leads to.
     pub(super) fn forget(&self, id: u64, node: &Node) {
-        if let Some(sender) = self.sender.get() {
-            let _ = sender.send(Notice::Attributes(id));
-            let _ = sender.send(Notice::Name(node.parent, node.name.clone()));
-        }
+        self.forget_attributes(id);
+        self.forget_name(node.parent, &node.name);
+    }
+
+    /// Makes the kernel ask anew for the attributes of a node.
+    pub(super) fn forget_attributes(&self, id: u64) {
+        self.send(Notice::Attributes(id));
+    }
+
+    /// Makes the kernel ask anew for what a name in a directory leads to.
+    pub(super) fn forget_name(&self, parent: u64, name: &Name) {
+        self.send(Notice::Name(parent, name.clone()));
     }
 
     /// Makes the kernel forget the contents that it keeps of a node.
     pub(super) fn forget_pages(&self, node: u64) {
+        self.send(Notice::Pages(node));
+    }
+
+    fn send(&self, notice: Notice) {
         if let Some(sender) = self.sender.get() {
             // The thread is gone only when the mount is.
-            let _ = sender.send(Notice::Pages(node));
+            let _ = sender.send(notice);
         }
     }
 }

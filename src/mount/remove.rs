@@ -33,6 +33,7 @@ impl Mount {
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
         rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())?;
+        self.entry_touched(parent, name, from.place);
         self.keep(removed);
         Ok(())
     }
@@ -41,6 +42,7 @@ impl Mount {
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
         rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)?;
+        self.entry_touched(parent, name, from.place);
         self.keep(removed);
         self.forget_tasks(parent)
     }
@@ -141,7 +143,7 @@ impl Mount {
             return Err(Errno::INVAL);
         }
         let from = self.removable(caller, parent, name)?;
-        let directory = beneath::is_dir(&from.stat);
+        let (directory, from_place) = (beneath::is_dir(&from.stat), from.place);
         let internal = match from.place {
             INTERNAL if flags.is_empty() => {
                 self.replaceable_internal(new_parent, new_name, directory)?
@@ -178,6 +180,8 @@ impl Mount {
             let back = Target::known(from.dir, from.place, self.node(parent)?.role);
             self.note_move(new, old, &back);
         }
+        self.entry_touched(parent, name, from_place);
+        self.entry_touched(new_parent, new_name, to.place);
         Ok(())
     }
 

@@ -30,6 +30,20 @@ impl Mount {
         changes: &Changes,
     ) -> Result<(FileAttr, Duration)> {
         self.alterable(caller, id)?;
+        let changed = self.change_all(caller, id, handle, changes);
+        // Also if only a part of it could be done.
+        self.touched(id);
+        changed?;
+        self.getattr(id, handle)
+    }
+
+    fn change_all(
+        &self,
+        caller: &Caller,
+        id: u64,
+        handle: Option<u64>,
+        changes: &Changes,
+    ) -> Result<()> {
         if let Some(size) = changes.size {
             let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
             self.truncate(id, handle, size)?;
@@ -41,7 +55,7 @@ impl Mount {
         if others.is_any() {
             self.change(&self.object(id)?, &others)?;
         }
-        self.getattr(id, handle)
+        Ok(())
     }
 
     /// A descriptor of a node to change the attributes by, also if only an open file is left of it.

@@ -85,7 +85,9 @@ impl Mount {
         }
         self.alterable(caller, id)?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        self.on_object(id, |path| rustix::fs::setxattr(path, name, value, flags))
+        self.on_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
+        self.touched(id);
+        Ok(())
     }
 
     pub(super) fn removexattr(&self, caller: &Caller, id: u64, name: &OsStr) -> Result<()> {
@@ -93,7 +95,9 @@ impl Mount {
             return Err(Errno::PERM);
         }
         self.alterable(caller, id)?;
-        self.on_object(id, |path| rustix::fs::removexattr(path, name))
+        self.on_object(id, |path| rustix::fs::removexattr(path, name))?;
+        self.touched(id);
+        Ok(())
     }
 
     /// Calls with a path that leads to the node itself, even if it is a symlink: the calls for

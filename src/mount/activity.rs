@@ -1,0 +1,206 @@
+//! What whoever archives is told: that something of a job in the primary has been altered, or that it may now
+//! be at rest.
+//!
+//! A job is reported when it is first altered, and from then on once in an [`INTERVAL`] for as long as it is:
+//! an alteration that is not reported at once is reported at the end of the interval, so that a report comes
+//! after the last one, always. What a program does last when it is done with a job is reported at once, too: it
+//! closes a file that it has written to, gives a lock up, makes a marker.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
+
+use super::Mount;
+use super::nodes::{Nodes, Role};
+use crate::view::PRIMARY;
+use crate::workspace::jobs::JobId;
+
+/// Who is told that jobs of the primary are altered through the mount.
+pub trait Activity: Send + Sync {
+    /// Something of a job in the primary has been altered, or may now be settled: an entry was made, renamed,
+    /// linked or removed, attributes were changed, a file was opened for writing or closed after that, a lock
+    /// was given up. The job may be gone by now. After the last alteration comes a report, within half a
+    /// second.
+    ///
+    /// Called by threads that answer requests: it must neither block nor use the mount.
+    fn touched(&self, job: JobId);
+}
+
+impl fmt::Debug for dyn Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Activity")
+    }
+}
+
+/// How often a job is reported that is altered all the time.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+const SHARDS: usize = 16;
+
+/// The jobs that have been reported lately.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    receiver: Option<Arc<dyn Activity>>,
+    recent: Arc<[Mutex<HashMap<u64, Recent>>; SHARDS]>,
+    /// Wakes the thread that reports what was not reported at once.
+    wake: OnceLock<Sender<()>>,
+}
+
+/// A job that was reported in this interval, by its node.
+#[derive(Debug)]
+struct Recent {
+    job: JobId,
+    /// Whether it has been altered since.
+    again: bool,
+}
+
+impl Touched {
+    pub(super) fn new(receiver: Option<Arc<dyn Activity>>) -> Touched {
+        Touched {
+            receiver,
+            ..Touched::default()
+        }
+    }
+
+    /// Starts the thread that reports what was not reported at once; it ends with the mount. Without it, all
+    /// is reported at once.
+    pub(super) fn start(&self, nodes: &Arc<Nodes>) -> std::io::Result<()> {
+        let Some(receiver) = self.receiver.clone() else {
+            return Ok(());
+        };
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let (recent, nodes) = (self.recent.clone(), nodes.clone());
+        std::thread::Builder::new()
+            .name("xpmfs-activity".to_owned())
+            .spawn(move || report_all(&woken, &recent, &nodes, &*receiver))?;
+        // A mount is served once.
+        let _ = self.wake.set(wake);
+        Ok(())
+    }
+
+    /// Reports a job, by its node, if it has not been reported in this interval; at the end of it otherwise.
+    fn report(&self, receiver: &dyn Activity, nodes: &Nodes, id: u64) {
+        let mut recent = self.shard(id).lock();
+        if let Some(known) = recent.get_mut(&id) {
+            known.again = true;
+            return;
+        }
+        drop(recent);
+        self.report_now(receiver, nodes, id);
+    }
+
+    /// Reports a job, by its node.
+    fn report_now(&self, receiver: &dyn Activity, nodes: &Nodes, id: u64) {
+        let Some(job) = nodes.job_id(id) else {
+            return;
+        };
+        if let Some(wake) = self.wake.get() {
+            let again = false;
+            let known = Recent {
+                job: job.clone(),
+                again,
+            };
+            self.shard(id).lock().insert(id, known);
+            // Full, it is about to be woken.
+            let _ = wake.try_send(());
+        }
+        receiver.touched(job);
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Recent>> {
+        &self.recent[(id % SHARDS as u64) as usize]
+    }
+}
+
+fn report_all(
+    woken: &Receiver<()>,
+    recent: &[Mutex<HashMap<u64, Recent>>; SHARDS],
+    nodes: &Nodes,
+    receiver: &dyn Activity,
+) {
+    for () in woken {
+        let mut left = true;
+        while left {
+            std::thread::sleep(INTERVAL);
+            left = false;
+            for shard in recent {
+                let again = next_interval(&mut shard.lock());
+                left |= !again.is_empty();
+                for (id, job) in again {
+                    // By another name, if it has been renamed since; under both, somebody may look at it.
+                    let now = nodes.job_id(id).filter(|now| *now != job);
+                    receiver.touched(job);
+                    if let Some(now) = now {
+                        receiver.touched(now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes the jobs that have been altered since they were reported, and forgets the others.
+fn next_interval(recent: &mut HashMap<u64, Recent>) -> Vec<(u64, JobId)> {
+    recent.retain(|_, known| known.again);
+    let again = recent.iter_mut().map(|(id, known)| {
+        known.again = false;
+        (*id, known.job.clone())
+    });
+    again.collect()
+}
+
+impl Mount {
+    /// Something that is known has been altered.
+    pub(super) fn touched(&self, id: u64) {
+        if let Some(receiver) = &self.touched.receiver {
+            self.nodes.each_job_of(id, |job| {
+                self.touched.report(&**receiver, &self.nodes, job);
+            });
+        }
+    }
+
+    /// Something that is known may have been altered for the last time.
+    pub(super) fn at_rest(&self, id: u64) {
+        if let Some(receiver) = &self.touched.receiver {
+            self.nodes.each_job_of(id, |job| {
+                self.touched.report_now(&**receiver, &self.nodes, job);
+            });
+        }
+    }
+
+    /// The entry `name` of a directory has been made, replaced or removed in `place`.
+    pub(super) fn entry_touched(&self, parent: u64, name: &OsStr, place: u8) {
+        let Some(receiver) = &self.touched.receiver else {
+            return;
+        };
+        if place != PRIMARY {
+            return;
+        }
+        let Some(node) = self.nodes.get(parent) else {
+            return;
+        };
+        match node.role {
+            // The job itself.
+            Role::Task => {
+                if let Ok(job) = JobId::new(&*node.name, name) {
+                    receiver.touched(job);
+                }
+            }
+            Role::Job if is_marker(name) => self.at_rest(parent),
+            Role::Job | Role::Inside => self.touched(parent),
+            Role::Root | Role::Jobs | Role::Outside => {}
+        }
+    }
+}
+
+/// Whether a name may be that of a marker.
+fn is_marker(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.ends_with(b".done") || name.ends_with(b".failed")
+}

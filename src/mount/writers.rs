@@ -1,0 +1,100 @@
+//! Which jobs are being written through the mount.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
+
+use super::handles::{File, Handles};
+use super::nodes::{Node, Nodes, Role};
+use crate::view::{PRIMARY, beneath};
+use crate::workspace::internal::{Class, classify, classify_nested};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout;
+
+/// Answers whether a job of the primary is being written through the mount, once there is one.
+#[derive(Default)]
+pub struct Writers {
+    is_written: OnceLock<Box<dyn Fn(&JobId) -> bool + Send + Sync>>,
+}
+
+impl Writers {
+    /// Whether a file of a job in the primary is open for writing now, or mapped. Not if nothing is mounted.
+    ///
+    /// A file of several names counts for the jobs of all names by which the mount knows it. One whose names
+    /// are all gone does not count, nor do files that are not archived, as the job's lock: whether that is
+    /// held is to be asked on the disk. For a job that has been moved, the files count that were opened
+    /// before. Takes as long as there are files open.
+    pub fn is_written(&self, job: &JobId) -> bool {
+        self.is_written
+            .get()
+            .is_some_and(|is_written| is_written(job))
+    }
+
+    pub(super) fn answer_by(&self, is_written: impl Fn(&JobId) -> bool + Send + Sync + 'static) {
+        // The first mount that is served with these options is the only one.
+        let _ = self.is_written.set(Box::new(is_written));
+    }
+}
+
+impl fmt::Debug for Writers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writers")
+    }
+}
+
+/// Whether one of the open files is being written that belong to a job.
+pub(super) fn is_written(handles: &Handles, nodes: &Nodes, job: &JobId) -> bool {
+    let mut files = handles.writable().into_iter();
+    files.any(|file| belongs(nodes, &file, job) && has_a_name(&file))
+}
+
+fn belongs(nodes: &Nodes, file: &File, job: &JobId) -> bool {
+    let first = nodes.get(file.node).into_iter();
+    let mut names = first.chain(nodes.other_names(file.node));
+    names.any(|node| is_data_of(nodes, &node, job))
+}
+
+/// Whether a file is one of a job in the primary that is archived with it.
+fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
+    if file.place != PRIMARY || file.role != Role::Inside {
+        return false;
+    }
+    // What lies right below the job, on the way to the file, and below that.
+    let (mut top, mut second) = (file.clone(), None);
+    loop {
+        let Some(parent) = nodes.get(top.parent) else {
+            return false;
+        };
+        match parent.role {
+            Role::Inside => second = Some(std::mem::replace(&mut top, parent)),
+            Role::Job => {
+                let is_it = parent.place == PRIMARY
+                    && *parent.name == *job.hash()
+                    && nodes
+                        .get(parent.parent)
+                        .is_some_and(|task| *task.name == *job.task_id());
+                return is_it && !is_internal(&top, second.as_ref(), job.name());
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Whether something is never archived. A lock that is one only as long as it is empty may be about to be
+/// filled.
+fn is_internal(top: &Node, second: Option<&Node>, job_name: &OsStr) -> bool {
+    let (name, job_name) = (top.name.as_bytes(), job_name.as_bytes());
+    let nested = match second {
+        Some(second) if *top.name == *layout::JOB_STATE => {
+            classify_nested(second.name.as_bytes(), job_name, second.directory, None)
+        }
+        _ => Class::Data,
+    };
+    classify(name, job_name, top.directory, None) == Class::Internal || nested == Class::Internal
+}
+
+/// Whether a file can be reached by any name still.
+fn has_a_name(file: &File) -> bool {
+    beneath::stat_fd(&file.fd).is_ok_and(|stat| stat.stx_nlink > 0)
+}

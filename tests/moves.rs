@@ -1,0 +1,383 @@
+//! Jobs are moved to a folder by somebody whom the mount knows nothing of, another node's daemon say, while
+//! others use them: whoever looks at a job all the time sees no error and nothing but what is in it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fixture;
+mod installed;
+#[path = "reference/thread.rs"]
+#[allow(dead_code)]
+mod thread;
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use fixture::{Mounted, Workspace, names, write_job};
+use rustix::fs::{CWD, RenameFlags};
+use xpmfs::daemon::control;
+
+const TASK: &str = "my.module.train";
+/// How many jobs are moved, and the time between two.
+const JOBS: usize = 250;
+const PACE: Duration = Duration::from_millis(16);
+/// How long the old directory of a moved job stays.
+const GRACE: Duration = Duration::from_millis(2500);
+
+#[test]
+fn jobs_are_moved_in_place_while_root_reads_them() {
+    if installed::is_root() {
+        moves(&Workspace::new(), true, &[]);
+    }
+}
+
+#[test]
+fn jobs_are_moved_while_everybody_may_read_them_elsewhere() {
+    if installed::is_root() {
+        moves(&Workspace::new(), false, &["-o", "allow_other"]);
+    }
+}
+
+#[test]
+fn jobs_are_moved_in_place_while_an_ordinary_user_reads_them() {
+    moves(&Workspace::of_ordinary_user(), true, &[]);
+}
+
+#[test]
+fn jobs_are_moved_while_an_ordinary_user_reads_them_elsewhere() {
+    moves(&Workspace::of_ordinary_user(), false, &[]);
+}
+
+fn hash(number: usize) -> String {
+    format!("{number:064x}")
+}
+
+/// What a job's model contains.
+fn model(number: usize) -> Vec<u8> {
+    format!("model {number}\n").into_bytes().repeat(500)
+}
+
+/// Moves all jobs of a workspace while others read them.
+fn moves(workspace: &Workspace, in_place: bool, arguments: &[&str]) {
+    for number in 0..JOBS {
+        furnish(workspace, number);
+    }
+    workspace.give_away();
+    let mountpoint = match in_place {
+        true => workspace.primary(),
+        false => workspace.mountpoint("elsewhere"),
+    };
+    let mut mover = Mover::new(workspace);
+    let mounted = workspace.mount_with(&mountpoint, arguments);
+    if in_place && !workspace.is_of_another_user() {
+        // Who asks for it is going to change what the mount would take for its own otherwise.
+        mover.beneath = control::beneath(&mountpoint).unwrap().unwrap();
+    }
+    let (current, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let reader = |top: &Path, near: bool| {
+        let (top, current, over) = (top.to_owned(), &current, &over);
+        move || workspace.as_user(|| read_all_the_time(&top, near, current, over))
+    };
+    let primary = workspace.primary();
+    std::thread::scope(|scope| {
+        let readers = [
+            scope.spawn(reader(&mountpoint, false)),
+            scope.spawn(reader(&mountpoint, true)),
+            scope.spawn(reader(&mountpoint, true)),
+            scope.spawn(reader(&primary, true)),
+        ];
+        {
+            // Also if it fails: the readers are waited for.
+            let _over = Over(&over);
+            mover.run(&current);
+        }
+        let seen = readers.map(|reader| reader.join().unwrap());
+        let failures: Vec<String> = seen.iter().flat_map(|seen| seen.failures.clone()).collect();
+        let looks = seen.map(|seen| seen.looks);
+        installed::say(&format!("jobs were looked at {looks:?} times"));
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    });
+    for number in 0..JOBS {
+        let job = Path::new("jobs").join(TASK).join(hash(number));
+        let location = workspace.as_user(|| mounted.location(job));
+        assert_eq!(location, "move");
+    }
+}
+
+/// Tells the readers, when it is dropped, that all is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn furnish(workspace: &Workspace, number: usize) -> PathBuf {
+    let job = workspace
+        .primary()
+        .join("jobs")
+        .join(TASK)
+        .join(hash(number));
+    write_job(&job, TASK);
+    fs::write(job.join("model.bin"), model(number)).unwrap();
+    job
+}
+
+/// Moves jobs to the folder as the archiver does.
+struct Mover<'a> {
+    workspace: &'a Workspace,
+    /// The primary's own directory: in place, its path leads into the mount.
+    beneath: OwnedFd,
+}
+
+impl Mover<'_> {
+    /// To be called before the workspace is mounted.
+    fn new(workspace: &Workspace) -> Mover<'_> {
+        let beneath = File::open(workspace.primary()).unwrap().into();
+        Mover { workspace, beneath }
+    }
+
+    fn task(&self) -> PathBuf {
+        PathBuf::from(format!(
+            "/proc/{}/fd/{}/jobs/{TASK}",
+            std::process::id(),
+            self.beneath.as_raw_fd()
+        ))
+    }
+
+    fn run(&self, current: &AtomicUsize) {
+        let mut old = VecDeque::new();
+        for number in 0..JOBS {
+            current.store(number, Ordering::Relaxed);
+            std::thread::sleep(PACE / 2);
+            self.exchange(number);
+            old.push_back((Instant::now() + GRACE, number));
+            std::thread::sleep(PACE / 2);
+            while let Some((_, number)) = old.pop_front_if(|(due, _)| *due <= Instant::now()) {
+                self.remove_old(number);
+            }
+        }
+        for (due, number) in old {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.remove_old(number);
+        }
+    }
+
+    /// Copies a job and puts a symlink in its place.
+    fn exchange(&self, number: usize) {
+        let hash = hash(number);
+        let staging = format!(".tmp.{hash}");
+        let folder = self.workspace.folder("move").join("jobs").join(TASK);
+        fs::create_dir_all(&folder).unwrap();
+        let job = self.task().join(&hash);
+        let copy = folder.join(&staging);
+        copy_tree(&job, &copy);
+        self.workspace.give(&copy);
+        fs::rename(&copy, folder.join(&hash)).unwrap();
+        let link = self.task().join(&staging);
+        symlink(folder.join(&hash), &link).unwrap();
+        rustix::fs::renameat_with(CWD, &link, CWD, &job, RenameFlags::EXCHANGE).unwrap();
+    }
+
+    fn remove_old(&self, number: usize) {
+        let old = self.task().join(format!(".tmp.{}", hash(number)));
+        fs::remove_dir_all(old).unwrap();
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for name in names(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        match from.is_dir() {
+            true => copy_tree(&from, &to),
+            false => drop(fs::copy(&from, &to).unwrap()),
+        }
+    }
+}
+
+/// What somebody has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    looks: usize,
+    failures: Vec<String>,
+}
+
+/// Looks at the jobs, all of them or those that are `near` the one being moved, until it is over.
+fn read_all_the_time(top: &Path, near: bool, current: &AtomicUsize, over: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    let task = top.join("jobs").join(TASK);
+    let mut next = 0;
+    while !over.load(Ordering::Acquire) && seen.failures.len() < 10 {
+        let number = match near {
+            true => current.load(Ordering::Relaxed).saturating_sub(next % 3),
+            false => next % JOBS,
+        };
+        next += 1;
+        seen.looks += 1;
+        let looked = look_at(&task.join(hash(number)), number);
+        let listed = match next % 50 {
+            0 => all_are_listed(&task),
+            _ => Ok(()),
+        };
+        for failure in [looked, listed].into_iter().filter_map(Result::err) {
+            seen.failures.push(failure);
+        }
+    }
+    seen
+}
+
+/// Looks at everything that is in a job.
+fn look_at(job: &Path, number: usize) -> Result<(), String> {
+    let failed = |what: &str, error: std::io::Error| format!("{}: {what}: {error}", job.display());
+    let meta = fs::metadata(job).map_err(|e| failed("stat", e))?;
+    if !meta.is_dir() {
+        return Err(format!("{} is no directory", job.display()));
+    }
+    let expected = model(number);
+    let file = job.join("model.bin");
+    let meta = fs::metadata(&file).map_err(|e| failed("stat of a file", e))?;
+    if meta.len() != expected.len() as u64 {
+        return Err(format!("{}: {} bytes", file.display(), meta.len()));
+    }
+    let content = fs::read(&file).map_err(|e| failed("read", e))?;
+    if content != expected {
+        return Err(format!("{}: something else", file.display()));
+    }
+    let nested = job.join(".experimaestro/status.json");
+    let nested = fs::read(nested).map_err(|e| failed("read in a directory", e))?;
+    if nested != b"{\"state\": \"done\"}" {
+        return Err(format!("{}: another status", job.display()));
+    }
+    let absent = fs::metadata(job.join("train.failed"));
+    if absent.is_ok() {
+        return Err(format!("{}: it has not failed", job.display()));
+    }
+    let listed = entries(job).map_err(|e| failed("list", e))?;
+    let expected = [
+        ".experimaestro",
+        "model.bin",
+        "params.json",
+        "train.done",
+        "train.err",
+        "train.out",
+    ];
+    if listed != expected {
+        return Err(format!("{}: {listed:?} are in it", job.display()));
+    }
+    Ok(())
+}
+
+/// Sees whether a task's listing has each job once.
+fn all_are_listed(task: &Path) -> Result<(), String> {
+    let listed = entries(task).map_err(|e| format!("{}: list: {e}", task.display()))?;
+    let jobs = listed.into_iter().filter(|name| !is_staging(name));
+    if !jobs.eq((0..JOBS).map(|number| OsString::from(hash(number)))) {
+        return Err(format!("{}: jobs are missing, or twice", task.display()));
+    }
+    Ok(())
+}
+
+fn is_staging(name: &OsString) -> bool {
+    name.as_encoded_bytes().starts_with(b".tmp.")
+}
+
+fn entries(path: &Path) -> std::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.push(entry?.file_name());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The bytes at the start of each page of a large file.
+fn page(number: usize) -> [u8; 8] {
+    (number as u64 + 1).to_le_bytes()
+}
+
+const PAGES: usize = 1000;
+
+fn large() -> Vec<u8> {
+    let mut large = Vec::with_capacity(PAGES * thread::PAGE);
+    for number in 0..PAGES {
+        large.extend_from_slice(&page(number));
+        large.resize((number + 1) * thread::PAGE, 0);
+    }
+    large
+}
+
+#[test]
+fn a_file_that_was_opened_before_its_job_is_moved_is_read_to_its_end() {
+    for in_place in [true, false] {
+        let workspace = Workspace::of_ordinary_user();
+        let job = furnish(&workspace, 0);
+        fs::write(job.join("large"), large()).unwrap();
+        workspace.give_away();
+        let mountpoint = match in_place {
+            true => workspace.primary(),
+            false => workspace.mountpoint("elsewhere"),
+        };
+        let mover = Mover::new(&workspace);
+        let mounted = workspace.mount_at(&mountpoint);
+        read_over_a_move(&mounted, &mover);
+    }
+}
+
+fn read_over_a_move(mounted: &Mounted<'_>, mover: &Mover<'_>) {
+    let job = mounted.job(TASK, &hash(0));
+    let open = || File::open(job.join("large")).unwrap();
+    let (mut file, mapped) = mover.workspace.as_user(|| (open(), open()));
+    let mapping = thread::Mapping::new(&mapped, true, false).unwrap();
+    drop(mapped);
+    let expected = large();
+    let mut read = vec![0; expected.len() / 3];
+    file.read_exact(&mut read).unwrap();
+    mover.exchange(0);
+    let mut part = vec![0; expected.len() / 3];
+    file.read_exact(&mut part).unwrap();
+    read.extend(part);
+    mover.remove_old(0);
+    file.read_to_end(&mut read).unwrap();
+    assert!(read == expected, "something else was read");
+    assert_eq!(file.metadata().unwrap().len(), expected.len() as u64);
+    assert_eq!(mapping.read(0), page(0)[0]);
+    // Who comes now finds it in the folder, at once.
+    mover.workspace.as_user(|| {
+        assert!(fs::read(job.join("large")).unwrap() == expected);
+        assert_eq!(names(&job).len(), 7);
+    });
+}
+
+#[test]
+fn who_works_in_a_job_that_is_moved_goes_on_as_on_a_disk() {
+    for arguments in [&[][..], &["-o", "default_permissions"]] {
+        let workspace = Workspace::of_ordinary_user();
+        furnish(&workspace, 0);
+        workspace.give_away();
+        let mover = Mover::new(&workspace);
+        let mounted = workspace.mount_with(&workspace.primary(), arguments);
+        let script = "read line; cat model.bin && ls && cat .experimaestro/status.json";
+        let mut shell = workspace
+            .command("sh")
+            .args(["-c", script])
+            .current_dir(mounted.job(TASK, &hash(0)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        mover.exchange(0);
+        shell.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+        let output = shell.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+        assert!(output.stdout.starts_with(&model(0)), "{arguments:?}");
+        assert!(output.stdout.ends_with(b"train.out\n{\"state\": \"done\"}"));
+    }
+}
