@@ -10,6 +10,7 @@ use super::control::{self, ClientError};
 use super::inventory;
 use crate::mount;
 use crate::view::{LocationStatus, Root, View};
+use crate::workspace::jobs::JobId;
 
 /// The primary's directory beneath an in-place mount of it, if there is one: its path then leads into that mount.
 ///
@@ -58,6 +59,14 @@ impl Service for Workspace {
         let locations = self.view.locations().iter();
         let answers: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
         serde_json::json!({ "locations": answers, "counts": self.options.census.take() })
+    }
+
+    fn is_written(&self, job: &JobId) -> bool {
+        self.options.writers.is_written(job)
+    }
+
+    fn moved(&self, job: &JobId) {
+        self.options.places.moved(job);
     }
 
     fn primary(&self) -> std::os::fd::BorrowedFd<'_> {
