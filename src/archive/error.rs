@@ -19,7 +19,7 @@ pub struct Error {
     pub job: JobId,
     // Told in the message, and so no `source`: whoever prints a chain would print it twice.
     /// What went wrong.
-    pub cause: Cause,
+    pub cause: Box<Cause>,
 }
 
 /// What went wrong.
@@ -93,7 +93,7 @@ impl Error {
     pub(super) fn new(job: &JobId, cause: Cause) -> Error {
         Error {
             job: job.clone(),
-            cause,
+            cause: Box::new(cause),
         }
     }
 
@@ -106,7 +106,7 @@ impl Error {
     /// Whom it concerns.
     #[must_use]
     pub fn scope(&self) -> Scope {
-        match &self.cause {
+        match &*self.cause {
             Cause::Io { cause, .. } => of_folder(cause),
             Cause::Transfer { error, .. } => match error {
                 transfer::Error::Changed { .. } => Scope::Soon,
