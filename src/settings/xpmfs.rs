@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
 
 /// How long between two scans for what was written behind the mount's back.
-pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(300);
+pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An `xpmfs:` mapping; what is not said is `None`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
