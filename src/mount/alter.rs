@@ -138,6 +138,31 @@ impl Mount {
         }
     }
 
+    /// Whether something else stands in the place of the job that a directory of the primary belongs to: the
+    /// job has been moved behind our back. Not if it was taken away through the mount: then there is nothing in
+    /// it, as on a disk.
+    pub(super) fn stands_elsewhere(&self, id: u64, node: &Node) -> bool {
+        if node.place != PRIMARY {
+            return false;
+        }
+        let (mut id, mut job) = (id, node.clone());
+        while job.role == Role::Inside {
+            id = job.parent;
+            match self.nodes.get(id) {
+                Some(parent) => job = parent,
+                None => return false,
+            }
+        }
+        if job.role != Role::Job {
+            return false;
+        }
+        let there = self
+            .holding(job.parent, PRIMARY)
+            .and_then(|dir| beneath::stat(dir, &job.name));
+        there.is_ok_and(|stat| Identity::of(&stat) != job.identity)
+            && self.directories.removed(id).is_none()
+    }
+
     /// Makes sure that a node may be changed where it lies, and returns it as it is then.
     pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.node(id)?;

@@ -142,10 +142,15 @@ impl Mount {
 
     fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: Role) -> Result<Found> {
         let dir = self.directory(parent)?;
+        let stat = match beneath::stat(dir, name) {
+            // What is left of a job that has been moved is taken away name by name.
+            Err(Errno::NOENT) if self.stands_elsewhere(parent, node) => Err(Errno::STALE),
+            result => result,
+        }?;
         Ok(Found {
             place: node.place,
             role,
-            stat: beneath::stat(dir, name)?,
+            stat,
         })
     }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use super::Mount;
 use super::identity::{Identity, ROOT};
 use super::nodes::{INTERNAL, Node, Role};
+use super::{Mount, places};
 use crate::view::internal::Holder;
 use crate::view::name::Name;
 use crate::view::{PRIMARY, Root, beneath};
@@ -243,6 +243,11 @@ impl Mount {
         {
             return Ok(value);
         }
+        if let Some(aside) = put_aside(&node)
+            && let Ok(value) = attempt(&aside)
+        {
+            return Ok(value);
+        }
         for other in self.nodes.other_names(id) {
             if let Ok(value) = attempt(&other) {
                 self.nodes.update(id, other);
@@ -275,4 +280,13 @@ impl Mount {
     pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
         self.view.location(place).ok_or(Errno::STALE)?.root()
     }
+}
+
+/// Where the directory of a job stands for a while that has been moved from the primary to a folder: who has it
+/// open, or is in it, goes on with it as on a disk.
+fn put_aside(node: &Node) -> Option<Node> {
+    (node.role == Role::Job && node.place == PRIMARY).then(|| Node {
+        name: Name::from(&*places::staging(&node.name)),
+        ..node.clone()
+    })
 }
