@@ -182,7 +182,23 @@ impl Mount {
         from: u64,
         mut give: impl FnMut(&Item<'_>) -> bool,
     ) -> Result<()> {
-        self.read_listing(id, from, false, &mut |item| give(&item))
+        self.list_there(id, |id| {
+            self.read_listing(id, from, false, &mut |item| give(&item))
+        })
+    }
+
+    /// Lists a directory; one of a job that has been moved since the kernel opened it, where it is now: the
+    /// kernel does not look it up again for that.
+    fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        match list(id) {
+            Err(Errno::STALE) => {
+                let there = self.enter_moved(id)?;
+                let listed = list(there);
+                self.forget(there, 1);
+                listed
+            }
+            listed => listed,
+        }
     }
 
     /// Like [`Mount::list`], with what a lookup of each entry would tell. What the kernel has no
@@ -192,6 +208,15 @@ impl Mount {
         id: u64,
         from: u64,
         mut give: impl FnMut(&OsStr, u64, &Entry) -> bool,
+    ) -> Result<()> {
+        self.list_there(id, |id| self.list_plus_of(id, from, &mut give))
+    }
+
+    fn list_plus_of(
+        &self,
+        id: u64,
+        from: u64,
+        give: &mut dyn FnMut(&OsStr, u64, &Entry) -> bool,
     ) -> Result<()> {
         self.read_listing(id, from, true, &mut |item| {
             if item.name == "." || item.name == ".." {

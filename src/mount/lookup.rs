@@ -114,6 +114,32 @@ impl Mount {
         })
     }
 
+    /// The directory that has come in the place of one of a job that has been moved from the primary behind our
+    /// back. To be forgotten once, as what the kernel is told of.
+    pub(super) fn enter_moved(&self, id: u64) -> Result<u64> {
+        let mut job = self.node(id)?;
+        if !self.stands_elsewhere(id, &job) {
+            return Err(Errno::STALE);
+        }
+        let mut names = Vec::new();
+        while job.role == Role::Inside {
+            names.push(job.name);
+            job = self.node(job.parent)?;
+        }
+        let found = self.find(job.parent, &job.name)?;
+        if found.role != Role::Job {
+            return Err(Errno::STALE);
+        }
+        let mut there = self.enter(job.parent, &job.name, found)?.id;
+        for name in names.into_iter().rev() {
+            let found = self.find(there, &name);
+            let next = found.and_then(|found| self.enter(there, &name, found));
+            self.forget(there, 1);
+            there = next?.id;
+        }
+        Ok(there)
+    }
+
     /// A job that the kernel knows is served from another place than before, by the same directory:
     /// what is in it may change from now on, or must not any more.
     pub(super) fn job_changed_place(&self, id: u64, place: u8) {
