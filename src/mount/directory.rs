@@ -192,9 +192,11 @@ impl Mount {
     fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
         match list(id) {
             Err(Errno::STALE) => {
-                let there = self.enter_moved(id)?;
-                let listed = list(there);
-                self.forget(there, 1);
+                let entered = self.enter_moved(id)?;
+                let listed = entered
+                    .last()
+                    .map_or(Err(Errno::STALE), |there| list(*there));
+                self.forget_each(&entered);
                 listed
             }
             listed => listed,

@@ -115,8 +115,8 @@ impl Mount {
     }
 
     /// The directory that has come in the place of one of a job that has been moved from the primary behind our
-    /// back. To be forgotten once, as what the kernel is told of.
-    pub(super) fn enter_moved(&self, id: u64) -> Result<u64> {
+    /// back, after those that lead there from the job on. Each is to be forgotten once.
+    pub(super) fn enter_moved(&self, id: u64) -> Result<Vec<u64>> {
         let mut job = self.node(id)?;
         if !self.stands_elsewhere(id, &job) {
             return Err(Errno::STALE);
@@ -127,17 +127,30 @@ impl Mount {
             job = self.node(job.parent)?;
         }
         let found = self.find(job.parent, &job.name)?;
-        if found.role != Role::Job {
+        // Another directory of the primary need not be the same job.
+        if found.role != Role::Job || found.place == PRIMARY {
             return Err(Errno::STALE);
         }
         let mut there = self.enter(job.parent, &job.name, found)?.id;
+        let mut entered = vec![there];
         for name in names.into_iter().rev() {
-            let found = self.find(there, &name);
-            let next = found.and_then(|found| self.enter(there, &name, found));
-            self.forget(there, 1);
-            there = next?.id;
+            match self.lookup(there, &name) {
+                Ok(next) => there = next.id,
+                Err(error) => {
+                    self.forget_each(&entered);
+                    return Err(error);
+                }
+            }
+            entered.push(there);
         }
-        Ok(there)
+        Ok(entered)
+    }
+
+    /// Takes back that each of some nodes was entered once.
+    pub(super) fn forget_each(&self, entered: &[u64]) {
+        for id in entered {
+            self.forget(*id, 1);
+        }
     }
 
     /// A job that the kernel knows is served from another place than before, by the same directory:

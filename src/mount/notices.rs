@@ -18,8 +18,8 @@ pub(super) struct Notices {
 }
 
 /// What the kernel is to forget, since it may be wrong.
-#[derive(Debug)]
-enum Notice {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Notice {
     /// The contents of a file or directory.
     Pages(u64),
     /// The attributes of a node.
@@ -43,6 +43,14 @@ impl Notices {
             tracing::warn!("notices were started twice");
         }
         Ok(())
+    }
+
+    /// What would be sent, in place of a thread that sends it.
+    #[cfg(test)]
+    pub(super) fn intercept(&self) -> crossbeam_channel::Receiver<Notice> {
+        let (sender, notices) = crossbeam_channel::unbounded();
+        self.sender.set(sender).unwrap();
+        notices
     }
 
     /// Makes the kernel ask anew for a name and the attributes of what it leads to.

@@ -122,3 +122,147 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use rustix::fs::{CWD, RenameFlags};
+
+    use super::super::identity::ROOT;
+    use super::super::notices::Notice;
+    use super::super::{Mount, Options};
+    use super::*;
+    use crate::settings::Mode as FolderMode;
+    use crate::view::{FolderSpec, PRIMARY, ViewSpec};
+
+    /// A mount of `primary` and `folder` below a directory, that nobody uses but this test.
+    fn mount(top: &Path) -> Mount {
+        let spec = ViewSpec {
+            workspace: String::new(),
+            primary: top.join("primary"),
+            folders: vec![FolderSpec {
+                mode: FolderMode::Move,
+                path: top.join("folder"),
+            }],
+            mountpoint: None,
+        };
+        let view = View::open(spec, None).unwrap();
+        Mount::new(Arc::new(view), Options::default()).unwrap()
+    }
+
+    /// Looks something up as the kernel does, name by name.
+    fn look_up(mount: &Mount, path: &str) -> Vec<u64> {
+        let mut ids = vec![ROOT];
+        for name in path.split('/') {
+            let parent = ids[ids.len() - 1];
+            ids.push(mount.lookup(parent, OsStr::new(name)).unwrap().id);
+        }
+        ids
+    }
+
+    fn exchange(top: &Path) {
+        let task = top.join("primary/jobs/t");
+        let (job, aside) = (task.join("h"), task.join(".tmp.h"));
+        rustix::fs::renameat_with(CWD, aside, CWD, job, RenameFlags::EXCHANGE).unwrap();
+    }
+
+    #[test]
+    fn of_a_job_that_has_moved_the_kernel_is_told_and_nothing_is_kept_open() {
+        let top = tempfile::tempdir().unwrap();
+        for job in [
+            "primary/jobs/t/h",
+            "primary/jobs/t/other",
+            "folder/jobs/t/h",
+        ] {
+            fs::create_dir_all(top.path().join(job).join("deep/er")).unwrap();
+            fs::write(top.path().join(job).join("deep/er/file"), "").unwrap();
+        }
+        let mount = mount(top.path());
+        let notices = mount.notices.intercept();
+        let known = mount.known_jobs();
+        let ids = look_up(&mount, "jobs/t/h/deep/er/file");
+        let others = look_up(&mount, "jobs/t/other/deep/er/file");
+        let (task, job) = (ids[2], ids[3]);
+        mount.list(ids[4], 0, |_| true).unwrap();
+        let archived = top.path().join("folder/jobs/t/h");
+        symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
+        exchange(top.path());
+
+        known.moved(&JobId::new("t", "h").unwrap());
+        let name = Notice::Name(task, Name::from(OsStr::new("h")));
+        let told: Vec<Notice> = notices.try_iter().collect();
+        assert!(told.contains(&name), "{told:?}");
+        let kept = mount.directories.kept();
+        assert!(ids[3..].iter().all(|id| !kept.contains(id)), "{kept:?}");
+        assert!(mount.listings.get(ids[4]).is_none());
+        assert!(kept.contains(&others[4]), "what has not moved stays");
+        // Who is in it can still look at it, until the kernel forgets it.
+        mount.getattr(job, None).unwrap();
+        let now = look_up(&mount, "jobs/t/h");
+        assert_ne!(now[3], job);
+        assert_ne!(mount.node(now[3]).unwrap().place, PRIMARY);
+        mount.forget(job, u64::MAX);
+        assert!(mount.directories.removed(job).is_none());
+
+        exchange(top.path());
+        known.moved(&JobId::new("t", "h").unwrap());
+        assert!(notices.try_iter().any(|notice| notice == name));
+        assert_eq!(look_up(&mount, "jobs/t/h")[3], job);
+    }
+
+    #[test]
+    fn what_is_left_of_a_job_that_has_moved_is_not_taken_for_all_of_it() {
+        let top = tempfile::tempdir().unwrap();
+        for job in ["primary/jobs/t/h", "folder/jobs/t/h"] {
+            fs::create_dir_all(top.path().join(job).join("deep")).unwrap();
+            fs::write(top.path().join(job).join("deep/file"), "").unwrap();
+        }
+        let mount = mount(top.path());
+        let ids = look_up(&mount, "jobs/t/h/deep/file");
+        let archived = top.path().join("folder/jobs/t/h");
+        symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
+        exchange(top.path());
+        // Nobody has told; the old directory is removed name by name.
+        let aside = top.path().join("primary/jobs/t/.tmp.h");
+        fs::remove_file(aside.join("deep/file")).unwrap();
+        let found = mount.lookup(ids[4], OsStr::new("file"));
+        assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
+        fs::remove_dir_all(aside).unwrap();
+        let found = mount.lookup(ids[3], OsStr::new("deep"));
+        assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
+        // Who has the directory open lists what is in its place.
+        for id in [ids[3], ids[4]] {
+            let mut names = Vec::new();
+            mount
+                .list(id, 0, |item| {
+                    names.push(item.name.to_owned());
+                    true
+                })
+                .unwrap();
+            assert_eq!(names.len(), 3, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_there() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("primary/jobs/t/h")).unwrap();
+        fs::create_dir(top.path().join("folder")).unwrap();
+        let mount = mount(top.path());
+        let ids = look_up(&mount, "jobs/t/h");
+        let absent = || mount.lookup(ids[3], OsStr::new("file")).unwrap_err();
+        assert_eq!(absent(), rustix::io::Errno::NOENT);
+        known_is_harmless(&mount);
+        assert_eq!(absent(), rustix::io::Errno::NOENT);
+    }
+
+    /// Being told of jobs that are nowhere, or have not moved, does nothing.
+    fn known_is_harmless(mount: &Mount) {
+        for (task, hash) in [("t", "h"), ("t", "none"), ("none", "none")] {
+            mount.known_jobs().moved(&JobId::new(task, hash).unwrap());
+        }
+    }
+}
