@@ -10,6 +10,7 @@ mod hostile;
 mod kept;
 mod limits;
 mod random;
+mod removing;
 mod tree;
 mod verifying;
 
