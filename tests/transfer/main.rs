@@ -9,8 +9,11 @@ mod fixture;
 mod hostile;
 mod kept;
 mod limits;
+#[path = "../python/mod.rs"]
+mod python;
 mod random;
 mod removing;
+mod staging;
 mod tree;
 mod verifying;
 
