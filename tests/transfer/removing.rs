@@ -202,7 +202,7 @@ fn a_removal_that_is_cancelled_ends() {
 
 #[test]
 fn several_may_remove_the_same_tree() {
-    for _ in 0..20 {
+    for _ in 0..8 {
         let stage = Stage::new();
         for index in 0..200 {
             stage.file(&format!("{}/{}/{index}", index % 5, index % 7), "");
@@ -247,6 +247,33 @@ fn somebody_who_goes_on_writing_ends_it_at_most() {
 }
 
 #[test]
+fn what_is_written_meanwhile_is_removed_too() {
+    let mut written = 0;
+    for _ in 0..100 {
+        let stage = Stage::new();
+        let file = stage.file("dir/sub/file", "");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _ends = Ends(&ended);
+            let writer = scope.spawn(|| {
+                // Each of these is one more try at most.
+                let mut count = 0;
+                while count < 5 && !ended.load(Ordering::Relaxed) {
+                    if !exists(&file) && File::create(&file).is_ok() {
+                        count += 1;
+                    }
+                }
+                count
+            });
+            remove(stage.top(), "source").unwrap();
+            ended.store(true, Ordering::Relaxed);
+            written += writer.join().unwrap();
+        });
+    }
+    assert!(written > 0, "nothing was written while it was removed");
+}
+
+#[test]
 fn names_that_are_swapped_for_symlinks_lead_nowhere() {
     let stage = Stage::new();
     let outside = stage.copy();
@@ -268,7 +295,7 @@ fn names_that_are_swapped_for_symlinks_lead_nowhere() {
                 let _ = fs::remove_dir_all(&link).or_else(|_| fs::remove_file(&link));
             }
         });
-        for _ in 0..500 {
+        for _ in 0..150 {
             for dir in ["dir/sub/deeper", "dir/other", "other/sub"] {
                 // Beside the one who swaps, this may fail, or be made outside.
                 let _ = fs::create_dir_all(at(dir));

@@ -152,7 +152,7 @@ fn of_many_who_take_and_let_go_one_at_a_time_has_it() {
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                for _ in 0..2_000 {
+                for _ in 0..500 {
                     let Some(mut staging) = task.try_take("hash").unwrap() else {
                         continue;
                     };

@@ -57,11 +57,7 @@ impl Staging {
         };
         let how = if swapped {
             if self.expect(staging, &old).is_err() {
-                // Replaced in between. What is staged goes back, and what it is goes where it was.
-                if rename::swap(&self.task, staging, hash).is_ok_and(|swapped| swapped) {
-                    return Err(self.replaced());
-                }
-                return Err(self.lost(true));
+                return Err(self.swap_back());
             }
             Exchanged::AtOnce
         } else {
@@ -71,6 +67,16 @@ impl Staging {
         self.placed = self.staged.replace(old);
         self.check_placed()?;
         Ok(how)
+    }
+
+    /// After something else than what was known has been exchanged: that goes back to where it was.
+    fn swap_back(&self) -> Error {
+        let (staging, hash) = (&self.names.staging, &self.names.hash);
+        let swapped = rename::swap(&self.task, staging, hash).is_ok_and(|swapped| swapped);
+        match swapped && self.holds().is_ok_and(|holds| holds) {
+            true => self.replaced(),
+            false => self.lost(true),
+        }
     }
 
     /// Exchanges in three renames. At every moment each of the two has a name that nobody else removes; how it goes on

@@ -204,6 +204,14 @@ impl Staging {
     /// Removes what is under `.tmp.<hash>`.
     fn clear(&mut self, progress: Option<&Progress>) -> Result<()> {
         self.check_lock()?;
+        let name = &self.names.staging;
+        if let Some(staged) = &self.staged
+            && let Some(there) = self.identity(name).told("look at", name)?
+            && there != staged.identity
+        {
+            // No leftover: somebody has put it there while the lock was held.
+            return Err(self.lost(false));
+        }
         self.staged = None;
         remove_tree(&self.task, &self.names.staging, progress)?;
         Ok(())

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::RenameFlags;
 use xpmfs::transfer::staging::{Error, Exchanged};
 
 use super::{Task, open};
@@ -102,4 +104,47 @@ fn a_symlink_that_was_staged_is_held_as_well() {
     assert!(!staging.holds().unwrap());
     staging.exchange(open(&task.at("hash"))).unwrap_err();
     assert_eq!(task.which("hash"), "old");
+}
+
+#[test]
+fn what_takes_its_place_at_the_last_moment_is_not_removed() {
+    let (mut done, mut undone) = (0, 0);
+    for round in 0..600 {
+        let task = Task::new();
+        task.dir("hash", "known");
+        task.dir("away", "unknown");
+        let mut staging = task.staged("hash", "new");
+        let old = open(&task.at("hash"));
+        let begun = AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let dir = task.fd();
+                while !begun.load(Ordering::Relaxed) {}
+                for _ in 0..round % 100 * 10 {
+                    std::hint::spin_loop();
+                }
+                let exchange = RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&dir, "hash", &dir, "away", exchange).unwrap();
+            });
+            begun.store(true, Ordering::Relaxed);
+            staging.exchange(&old)
+        });
+        drop(staging);
+        let mut left: Vec<_> = task.names().iter().map(|name| task.which(name)).collect();
+        left.sort();
+        match result {
+            Ok(_) => {
+                done += 1;
+                assert_eq!(left, ["new", "unknown"]);
+            }
+            Err(Error::Replaced { .. }) => {
+                undone += 1;
+                assert_eq!(left, ["known", "unknown"]);
+            }
+            // What was placed was moved on.
+            Err(Error::Lost { placed: true, .. }) => assert!(left.contains(&"unknown".into())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(done > 0 && undone > 0, "{done} {undone}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use xpmfs::transfer::staging::Error;
 
@@ -33,10 +34,13 @@ fn a_symlink_or_a_file_in_the_place_of_the_staging_leads_nowhere() {
     }
 }
 
+/// Puts something at a path.
+type Plant = fn(&Path);
+
 #[test]
 fn what_is_no_lock_file_is_named_and_not_waited_for() {
     let task = Task::new();
-    let plant: [(&str, fn(&std::path::Path)); 4] = [
+    let plant: [(&str, Plant); 4] = [
         ("a symlink", |path| {
             symlink("../outside/file", path).unwrap()
         }),
