@@ -270,6 +270,8 @@ fn whose_staging_is_replaced_has_lost_it() {
         "{error}"
     );
     assert!(!task.at("hash").exists());
+    drop(staging);
+    assert_eq!(task.which(".tmp.hash"), "theirs");
 }
 
 #[test]
@@ -284,7 +286,7 @@ fn nothing_staged_is_nothing_to_publish() {
     assert!(!task.at("hash").exists());
 }
 
-/// Keeps `File` from being closed before the end of a scope.
+/// Takes the lock of a file, until what it gives is dropped.
 fn lock(path: &Path) -> File {
     let file = File::create(path).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();

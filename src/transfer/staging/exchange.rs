@@ -1,5 +1,6 @@
 //! One thing is put in the place of another.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
@@ -19,7 +20,8 @@ pub enum Exchanged {
 impl Staging {
     /// Puts what is staged in the place of `old`, which stands under `<hash>` as the caller knows it (`O_PATH` will do; of a
     /// symlink, with `O_NOFOLLOW`), and `old` under `.tmp.<hash>`, where [`Staging::finish`] removes it. In one step, or where the
-    /// file system cannot do that, by renames. Nothing is synced: [`Staging::sync`].
+    /// file system cannot do that, by renames. What is staged must be durable before; the exchange itself is not synced:
+    /// [`Staging::sync`].
     ///
     /// # Errors
     ///
@@ -27,7 +29,8 @@ impl Staging {
     /// - [`Error::Lost`]: somebody else may have what was staged; if it was placed nevertheless, what stands under `<hash>` is
     ///   to be looked at.
     /// - [`Error::Occupied`]: renames are needed, and the name for `old` meanwhile has data under it. Nothing was changed.
-    /// - [`Error::Io`]: what the renames give. `old` has its name again if that is possible at all.
+    /// - [`Error::Io`]: what the renames give. `old` has its name again, or else, should the last of three renames fail, is
+    ///   `.replaced.<hash>`, which letting go removes.
     pub fn exchange(&mut self, old: impl AsFd) -> Result<Exchanged> {
         let old = Held::new(old).told("look at", &self.names.hash)?;
         self.check()?;
@@ -106,7 +109,7 @@ impl Staging {
     }
 
     /// Makes sure that something stands under a name.
-    fn expect(&self, name: &std::ffi::OsStr, held: &Held) -> Result<()> {
+    fn expect(&self, name: &OsStr, held: &Held) -> Result<()> {
         match self.identity(name).told("look at", name)? == Some(held.identity) {
             true => Ok(()),
             false => Err(self.replaced()),

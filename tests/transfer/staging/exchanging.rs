@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::RenameFlags;
 use xpmfs::transfer::staging::{Error, Exchanged};
@@ -108,24 +109,35 @@ fn a_symlink_that_was_staged_is_held_as_well() {
 
 #[test]
 fn what_takes_its_place_at_the_last_moment_is_not_removed() {
-    let (mut done, mut undone) = (0, 0);
-    for round in 0..600 {
+    let (mut round, mut done, mut undone) = (0, 0, 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Until the one and the other has come to be.
+    while round < 600 || done == 0 || undone == 0 {
+        assert!(Instant::now() < deadline, "{done} {undone} of {round}");
+        round += 1;
         let task = Task::new();
         task.dir("hash", "known");
         task.dir("away", "unknown");
         let mut staging = task.staged("hash", "new");
         let old = open(&task.at("hash"));
-        let begun = AtomicBool::new(false);
+        let (ready, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+        let wait = |flag: &AtomicBool| {
+            while !flag.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        };
         let result = std::thread::scope(|scope| {
             scope.spawn(|| {
                 let dir = task.fd();
-                while !begun.load(Ordering::Relaxed) {}
+                ready.store(true, Ordering::Relaxed);
+                wait(&begun);
                 for _ in 0..round % 100 * 10 {
                     std::hint::spin_loop();
                 }
                 let exchange = RenameFlags::EXCHANGE;
                 rustix::fs::renameat_with(&dir, "hash", &dir, "away", exchange).unwrap();
             });
+            wait(&ready);
             begun.store(true, Ordering::Relaxed);
             staging.exchange(&old)
         });
@@ -146,5 +158,4 @@ fn what_takes_its_place_at_the_last_moment_is_not_removed() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(done > 0 && undone > 0, "{done} {undone}");
 }
