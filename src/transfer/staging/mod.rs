@@ -132,6 +132,17 @@ impl Staging {
         Ok(())
     }
 
+    /// Takes what a dead owner has left under `.tmp.<hash>`, given open, as what is staged: to put it in its place, where it was
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn adopt(&mut self, left: impl AsFd) -> Result<()> {
+        self.staged = Some(Held::new(left).told("look at", &self.names.staging)?);
+        Ok(())
+    }
+
     /// Whether the lock is still ours, and `.tmp.<hash>` what [`Staging::make`] or [`Staging::link`] has put there.
     ///
     /// # Errors
