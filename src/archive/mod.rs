@@ -5,6 +5,7 @@
 //! - [`swap`]: a job that has been moved gives way to a symlink; [`retire`]: what becomes of its old directory
 //! - [`recover`]: a job is brought back from a folder
 //! - [`verify`]: an archived copy is read again, and compared
+//! - [`engine`]: all that by itself, in the background: what finishes is found, queued and tried again
 //! - [`leftovers`]: what a crash left in the primary
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
@@ -22,6 +23,7 @@
 
 pub mod by_hand;
 pub mod compare;
+pub mod engine;
 pub mod error;
 pub mod leftovers;
 pub mod manifests;

@@ -3,6 +3,7 @@
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+pub mod archive;
 pub mod completions;
 pub mod jobs;
 pub mod man;
@@ -171,6 +172,10 @@ pub enum Command {
     Umount(umount::Arguments),
     /// Shows what is mounted, and how mounts and folders do
     Status(status::Arguments),
+    /// Archives a workspace that is not mounted: once, or for as long as it runs
+    ///
+    /// A mount archives by itself; this is for machines without one. Both may run at the same time, on any number of machines.
+    Archive(archive::Arguments),
     /// Archives, recovers and verifies jobs
     #[command(subcommand)]
     Jobs(Box<jobs::Command>),
@@ -200,6 +205,7 @@ impl Command {
             Self::Status(arguments) => Some(&arguments.listing),
             Self::Settings(command) => Some(command.listing()),
             Self::Jobs(command) => command.listing(),
+            Self::Archive(arguments) => Some(&arguments.listing),
             Self::Workspaces(workspaces::Command::List { listing }) => Some(listing),
             _ => None,
         }
@@ -214,7 +220,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, jobs archive, jobs recover, jobs verify, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs verify, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {
@@ -235,6 +241,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         } else {
             ExitCode::FAILURE
         }),
+        Command::Archive(arguments) => archive::run(arguments, global),
         Command::Jobs(command) => jobs::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),

@@ -13,6 +13,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
 use super::{Global, Select, mount_helper, sentence};
+use crate::archive::engine::Config;
+use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, prepare};
 use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::log::{self, Destination};
@@ -69,6 +71,8 @@ struct Plan {
     folders: Vec<Folder>,
     attachment: Attachment,
     log: Destination,
+    /// How it is archived, if it is.
+    archive: Option<Config>,
     warnings: Vec<String>,
 }
 
@@ -167,8 +171,12 @@ impl Plan {
             None if arguments.foreground => Destination::Stderr,
             None => Destination::of_background(&name_of(&workspace).to_string_lossy()),
         };
+        let archives = !options.no_archive && !attachment.read_only;
+        let archive = (archives && archiving::is_wanted(&folders))
+            .then(|| archiving::config(&settings.tuning_of(&workspace), &folders));
         Ok(Self {
             workspace,
+            archive,
             folders,
             attachment,
             log,
@@ -231,13 +239,17 @@ impl Plan {
             _ => mount::Exclusive::default(),
         };
         view.watch(WATCH);
-        let options = mount::Options {
+        let mut options = mount::Options {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,
             exclusive: exclusive.into(),
             ..mount::Options::default()
         };
-        let service = Service::new(view, options)
+        let archiver = match self.archive {
+            Some(config) => Some(archiving::beside(&view, config, &mut options)?),
+            None => None,
+        };
+        let service = Service::new(view, options, archiver)
             .with_context(|| format!("cannot open {}", primary.display()))?;
         let about = About {
             workspace: Some(self.workspace.id).filter(|id| !id.is_empty()),

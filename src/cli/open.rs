@@ -1,6 +1,5 @@
 //! A workspace, opened by a command that works on its jobs itself, mounted or not.
 
-use std::collections::HashMap;
 use std::path::{PathBuf, absolute};
 
 use anyhow::{Context, bail};
@@ -8,7 +7,7 @@ use anyhow::{Context, bail};
 use super::{Global, Select};
 use crate::daemon::peers::Peers;
 use crate::daemon::service;
-use crate::settings::{Folder, Patterns, Settings, Tuning, Workspace, validate_folders};
+use crate::settings::{Folder, Settings, Tuning, Workspace, validate_folders};
 use crate::view::{FolderSpec, View, ViewSpec};
 
 /// A workspace and its folders.
@@ -19,8 +18,8 @@ pub(super) struct Opened {
     pub(super) view: View,
     /// The keys under `xpmfs:`.
     pub(super) tuning: Tuning,
-    /// What is excluded from single folders, by their numbers.
-    pub(super) excluded: HashMap<u8, Patterns>,
+    /// Its folders, in the order of the view's.
+    pub(super) folders: Vec<Folder>,
     /// The daemons that serve it.
     pub(super) peers: Peers,
 }
@@ -57,16 +56,15 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
         )
     })?;
     let peers = Peers::of(primary)?;
-    let excluded = (1..)
-        .zip(&folders)
-        .map(|(index, folder)| (index, folder.exclude.clone()))
-        .collect();
     let spec = ViewSpec {
         workspace: workspace.id.clone(),
         primary: primary.clone(),
         folders: folders
-            .into_iter()
-            .map(|Folder { mode, path, .. }| FolderSpec { mode, path })
+            .iter()
+            .map(|Folder { mode, path, .. }| FolderSpec {
+                mode: *mode,
+                path: path.clone(),
+            })
             .collect(),
         mountpoint: None,
     };
@@ -75,7 +73,7 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
         settings: settings.file,
         view: View::open(spec, beneath)?,
         workspace,
-        excluded,
+        folders,
         peers,
     })
 }

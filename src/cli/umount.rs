@@ -1,13 +1,16 @@
 //! `xpmfs umount`.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
+use indicatif::ProgressBar;
 
 use super::{Global, Select};
 use crate::daemon::attach::How;
+use crate::daemon::drain::{Drained, drain};
 use crate::daemon::inventory;
 use crate::daemon::mounts::Mount;
 use crate::daemon::unmount::{Unmounted, find, unmount};
@@ -43,6 +46,9 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         How::Clean
     };
     let mountpoint = mount.mountpoint.display();
+    if arguments.drain {
+        arguments.drain(&mount, global)?;
+    }
     let waiting = |pid: i32| {
         tracing::warn!("{mountpoint} is unmounted; waiting for its daemon, process {pid}, to end");
     };
@@ -68,6 +74,44 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 impl Arguments {
+    /// Waits until all that is finished is archived.
+    fn drain(&self, mount: &Mount, global: &Global) -> anyhow::Result<()> {
+        let bar = match global.quiet || !std::io::stderr().is_terminal() {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new_spinner(),
+        };
+        let drained = drain(mount, |left| {
+            bar.set_message(match left {
+                0 => "looking for finished jobs".to_owned(),
+                1 => "1 job is still to be archived".to_owned(),
+                left => format!("{left} jobs are still to be archived"),
+            });
+            bar.tick();
+        });
+        bar.finish_and_clear();
+        let place = mount.mountpoint.display();
+        let drained = drained.with_context(|| format!("cannot wait for what {place} archives (`xpmfs umount {place}` does not wait)"))?;
+        let Drained::Stuck(report) = drained else {
+            return Ok(());
+        };
+        let why = report
+            .failed
+            .first()
+            .map(|failed| format!("{}: {}", failed.job, failed.why))
+            .or_else(|| {
+                let mut refusals = report.folders.iter();
+                refusals.find_map(|folder| {
+                    let refuses = folder.refuses.as_ref()?;
+                    Some(format!("{}: {}", folder.path.display(), refuses.why))
+                })
+            });
+        bail!(
+            "{} of the finished jobs cannot be archived now, and {place} stays mounted: {}; `xpmfs status` tells more, and `xpmfs umount {place}` unmounts it without",
+            report.queued,
+            why.unwrap_or_default()
+        )
+    }
+
     fn find(&self, global: &Global) -> anyhow::Result<Mount> {
         if let Some(mountpoint) = &self.mountpoint {
             return Ok(find(mountpoint)?);

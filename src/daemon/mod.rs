@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: serving one mount, from attaching to the end
 //! - [`service`]: a workspace's view, as it is served
+//! - [`archiving`]: archiving beside a mount, or without one
 //! - [`background`]: a process that starts its daemon and waits until the mount answers
 //! - [`signals`]: ending on SIGTERM and SIGINT
 //! - [`service_manager`]: telling systemd
@@ -14,12 +15,15 @@
 //! - [`control`]: the socket over which commands talk to a daemon
 //! - [`options`]: the options of `-o`
 //! - [`peers`]: the daemons of a workspace that a command works on itself
+//! - [`drain`]: waiting until all is archived
 //! - [`deadline`]: asking what may never answer
 
+pub mod archiving;
 pub mod attach;
 pub mod background;
 pub mod control;
 pub mod deadline;
+pub mod drain;
 pub mod health;
 pub mod holders;
 pub mod inventory;
@@ -35,7 +39,9 @@ pub mod unmount;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use crate::archive::engine::Archiver;
 use crate::workspace::jobs::JobId;
 
 /// A file system that the daemon can serve.
@@ -58,6 +64,11 @@ pub trait Service: Send + Sync + 'static {
 
     /// What leads to a job in the primary is another directory, or a symlink, from now on.
     fn moved(&self, _job: &JobId) {}
+
+    /// How archiving does, if anything is archived.
+    fn archive(&self) -> Option<Arc<Archiver>> {
+        None
+    }
 
     /// The primary's root directory, opened before mounting.
     fn primary(&self) -> BorrowedFd<'_>;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Service;
 use super::control::{self, ClientError};
 use super::inventory;
+use crate::archive::engine::Archiver;
 use crate::mount;
 use crate::view::{LocationStatus, Root, View};
 use crate::workspace::jobs::JobId;
@@ -27,38 +28,53 @@ pub fn is_alone(primary: &Path) -> bool {
 }
 
 /// A workspace's view, with how it is mounted.
-#[derive(Debug)]
 pub struct Workspace {
     view: Arc<View>,
     options: mount::Options,
     primary: Arc<Root>,
+    archiver: Option<Arc<Archiver>>,
 }
 
 impl Workspace {
-    /// Takes a view that is open.
+    /// Takes a view that is open, and who archives beside it.
     ///
     /// # Errors
     ///
     /// The primary is not open.
-    pub fn new(view: Arc<View>, options: mount::Options) -> io::Result<Workspace> {
+    pub fn new(
+        view: Arc<View>,
+        options: mount::Options,
+        archiver: Option<Arc<Archiver>>,
+    ) -> io::Result<Workspace> {
         let primary = view.primary().root()?;
         Ok(Workspace {
             view,
             options,
             primary,
+            archiver,
         })
     }
 }
 
 impl Service for Workspace {
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
-        mount::serve(self.view.clone(), self.options.clone(), fuse, ready)
+        let served = mount::serve(self.view.clone(), self.options.clone(), fuse, ready);
+        // What is under way is found by the next start.
+        if let Some(archiver) = &self.archiver {
+            archiver.stop();
+        }
+        served
     }
 
     fn status(&self) -> serde_json::Value {
         let locations = self.view.locations().iter();
         let answers: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
-        serde_json::json!({ "locations": answers, "counts": self.options.census.take() })
+        let archive = self.archiver.as_ref().map(|archiver| archiver.report());
+        serde_json::json!({ "locations": answers, "counts": self.options.census.take(), "archive": archive })
+    }
+
+    fn archive(&self) -> Option<Arc<Archiver>> {
+        self.archiver.clone()
     }
 
     fn is_written(&self, job: &JobId) -> bool {

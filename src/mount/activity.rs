@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::Mount;
 use super::nodes::{Nodes, Role};
+use crate::archive::engine::Archiver;
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
@@ -30,6 +31,12 @@ pub trait Activity: Send + Sync {
     ///
     /// Called by threads that answer requests: it must neither block nor use the mount.
     fn touched(&self, job: JobId);
+}
+
+impl Activity for Archiver {
+    fn touched(&self, job: JobId) {
+        Archiver::touched(self, job);
+    }
 }
 
 impl fmt::Debug for dyn Activity {

@@ -45,6 +45,7 @@ pub(super) fn copy(work: &Work<'_>, task: &Task, buffer: &mut Buffer) {
         }
     });
     match done {
+        Ok(()) if work.look_only => {}
         Ok(()) => work.count_file(),
         Err(failure) => work.fail(failure, task.parent, &task.name),
     }

@@ -1,6 +1,7 @@
 //! The real experimaestro, at work in mounts of its workspace.
 //!
 //! - [`again`]: a plan run again over jobs that folders serve: nothing runs, no folder changes
+//! - [`archive`]: jobs that end are archived, and recovered
 //! - [`new`]: a new plan, run wholly through a mount
 //! - [`beside`]: a plan through a mount, while another runs in the bare primary
 //! - [`locks`]: locks, taken through a mount and beside it
@@ -17,6 +18,7 @@ mod plan;
 mod python;
 
 mod again;
+mod archive;
 mod beside;
 mod files;
 mod locks;

@@ -164,10 +164,24 @@ impl Running {
         let status = self.wait();
         assert!(status.success(), "the plan: {status}\n{}", self.said());
         assert_no_complaint(&self.read("stderr"));
+        self.report("done")
+    }
+
+    /// Waits until a plan is done whose last job fails.
+    pub(crate) fn finish_failing(mut self) -> Ran {
+        let status = self.wait();
+        assert!(status.success(), "the plan: {status}\n{}", self.said());
+        self.report("error")
+    }
+
+    /// What the plan did, whose last job ended in this state.
+    fn report(&self, last: &str) -> Ran {
         let printed = self.read("stdout");
         let report: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
-        let jobs = report["jobs"].as_array().unwrap().iter().map(|job| {
-            assert_eq!(job["state"], "done", "{job}");
+        let reported = report["jobs"].as_array().unwrap();
+        let jobs = reported.iter().enumerate().map(|(index, job)| {
+            let is_last = index + 1 == reported.len();
+            assert_eq!(job["state"], if is_last { last } else { "done" }, "{job}");
             Job {
                 task: job["task_id"].as_str().unwrap().to_owned(),
                 hash: job["hash"].as_str().unwrap().to_owned(),

@@ -10,7 +10,8 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named, threads};
+use super::{bandwidth, env, label, named};
+use crate::daemon::archiving::{self, threads};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
@@ -51,6 +52,20 @@ impl Arguments {
     }
 }
 
+/// Every finished job of a workspace.
+pub(super) fn all(listing: &Listing, select: &Select, global: &Global) -> anyhow::Result<ExitCode> {
+    let arguments = Arguments {
+        jobs: Vec::new(),
+        all: true,
+        force: false,
+        threads: None,
+        yes: false,
+        listing: listing.clone(),
+        select: select.clone(),
+    };
+    run(&arguments, global)
+}
+
 /// What became of all.
 #[derive(Default)]
 struct Tally {
@@ -77,8 +92,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             opened.settings.display()
         );
     }
-    let out = OptOuts::new(opened.tuning.exclude.clone(), opened.excluded.clone());
-    let judge = Judge::new(out);
+    let config = archiving::config(&opened.tuning, &opened.folders);
+    let judge = Judge::new(OptOuts::new(config.exclude, config.folder_exclude));
     let jobs = if arguments.all {
         opened.view.jobs_of_primary().with_context(|| {
             format!(

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::open::Opened;
-use super::{Global, Listing};
+use super::{Global, Listing, Select};
 use crate::archive::{Env, Hooks, Retired};
 use crate::settings::DEFAULT_SETTLE;
 use crate::transfer::{Bandwidth, Progress};
@@ -69,10 +69,14 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How many threads read and write.
-pub(super) fn threads() -> usize {
-    let processors = std::thread::available_parallelism().map_or(2, usize::from);
-    processors.clamp(2, 8)
+/// Archives every finished job of a workspace.
+///
+/// # Errors
+///
+/// See [`run`].
+pub(super) fn archive_all(listing: &Listing, select: &Select, global: &Global) -> anyhow::Result<ExitCode> {
+    raise_descriptor_limit();
+    archive::all(listing, select, global)
 }
 
 /// The limit of the settings.

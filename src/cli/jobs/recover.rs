@@ -11,7 +11,8 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named, threads};
+use super::{bandwidth, env, label, named};
+use crate::daemon::archiving::threads;
 use crate::archive::{Env, Recovered, Retired, by_hand, places};
 use crate::cli::open::open;
 use crate::cli::{Global, Listing, Select, print};

@@ -9,7 +9,8 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named, threads};
+use super::{bandwidth, env, label, named};
+use crate::daemon::archiving::threads;
 use crate::archive::verify::{Verified, verify};
 use crate::archive::{Retired, by_hand};
 use crate::cli::open::{Opened, open};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::VERSION;
+use crate::archive::engine::Idle;
 use crate::daemon::Service;
 use crate::workspace::jobs::JobId;
 
@@ -95,8 +96,19 @@ impl Answers {
                 self.service.moved(&request.job()?);
                 Ok((json!({}), None))
             }
+            "drain" => {
+                if let Some(archiver) = self.service.archive() {
+                    archiver.retry_now();
+                }
+                Ok((json!({}), None))
+            }
+            "idle" => {
+                let archiver = self.service.archive();
+                let idle = archiver.map_or(Idle::Yes, |archiver| archiver.is_idle());
+                Ok((serde_json::to_value(idle).map_err(|error| error.to_string())?, None))
+            }
             unknown => Err(format!(
-                "unknown request {unknown:?}; known are identity, status, primary, written, moved"
+                "unknown request {unknown:?}; known are identity, status, primary, written, moved, drain, idle"
             )),
         }
     }

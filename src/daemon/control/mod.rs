@@ -25,6 +25,8 @@
 //! | `primary` | `{}`, and with it (`SCM_RIGHTS`) a descriptor of the primary's root directory, which reaches the directory beneath an in-place mount |
 //! | `written`, with a `job` | `{"written": true}` if a file of that job of the primary is open for writing |
 //! | `moved`, with a `job` | `{}`: from now on another directory, or a symlink, leads to the job in the primary |
+//! | `drain` | `{}`: all that waits to be archived is tried at once, and what finished unnoticed is looked for |
+//! | `idle` | `{"state": "yes"}` if nothing is left to archive, `{"state": "busy", "left": 3}`, or `{"state": "stuck", "failed": 3}` if all that is left has failed |
 //!
 //! A job is `"task_id/hash"`, or, if that is not UTF-8, an object with its bytes: `{"hex": "…"}`. Paths that are not UTF-8 are shown with replacement characters. Unknown members of a request are ignored, and
 //! a client ignores unknown members of a reply, so both can grow. A client that says nothing for

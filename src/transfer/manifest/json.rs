@@ -252,7 +252,8 @@ impl Known {
     }
 }
 
-fn text_or_hex(value: &OsStr) -> (Option<String>, Option<String>) {
+/// A value as text, or in hexadecimal if it is not UTF-8.
+pub(crate) fn text_or_hex(value: &OsStr) -> (Option<String>, Option<String>) {
     match value.to_str() {
         Some(text) => (Some(text.to_owned()), None),
         None => {
@@ -269,7 +270,8 @@ fn text_or_hex(value: &OsStr) -> (Option<String>, Option<String>) {
     }
 }
 
-fn bytes(text: Option<&str>, hex: Option<&str>) -> Option<OsString> {
+/// The value that is given as text or in hexadecimal; `None` if it is given in neither or both.
+pub(crate) fn bytes(text: Option<&str>, hex: Option<&str>) -> Option<OsString> {
     match (text, hex) {
         (Some(text), None) => Some(Path::new(text).as_os_str().to_owned()),
         (None, Some(hex)) if hex.len() % 2 == 0 => {

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 pub use blake3::Hash;
 pub use difference::{Difference, What};
 pub use json::{FORMAT, ReadError};
+pub(crate) use json::{bytes, text_or_hex};
 
 /// A moment, to the nanosecond, as a file system has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

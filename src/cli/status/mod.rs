@@ -1,4 +1,7 @@
-//! `xpmfs status`.
+//! `xpmfs status`: here what is mounted; [`archive`]: how archiving does; [`watch`]: again and again.
+
+mod archive;
+mod watch;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -10,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Global, Listing, Select, print, table};
+use crate::archive::engine::Report;
 use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
@@ -22,6 +26,9 @@ pub struct Arguments {
     /// Only the mount here
     #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
+    /// Show it anew every second, until it is interrupted
+    #[arg(long)]
+    watch: bool,
     /// How it is printed.
     #[command(flatten)]
     pub(super) listing: Listing,
@@ -54,6 +61,8 @@ struct MountStatus {
     read_only: bool,
     log: Option<String>,
     locations: Vec<Place>,
+    /// How archiving does, if anything is archived.
+    archive: Option<Report>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +78,9 @@ struct WorkspaceStatus {
 ///
 /// The settings or the table of mounts cannot be read, or what was asked for is not there.
 pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if arguments.watch {
+        watch::watch(arguments, global)?;
+    }
     let status = gather(arguments, global)?;
     if global.json {
         print::json(&status)?;
@@ -178,6 +190,9 @@ impl MountStatus {
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),
             locations: locations.map(places).unwrap_or_default(),
+            archive: service
+                .as_ref()
+                .and_then(|service| serde_json::from_value(service.get("archive")?.clone()).ok()),
         }
     }
 }
@@ -235,6 +250,9 @@ impl Status {
                 let _ = writeln!(text, "\n{}: {advice}", mount.mountpoint);
             }
             locations(&mut text, &mount.mountpoint, &mount.locations);
+            if let Some(report) = &mount.archive {
+                archive::describe(&mut text, report);
+            }
         }
         for workspace in &self.workspaces {
             let title = format!("{} (not mounted)", workspace.workspace);

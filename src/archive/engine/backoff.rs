@@ -1,0 +1,74 @@
+//! How long to wait before something is tried again.
+
+use std::time::Duration;
+
+/// Waits that double from a first to a longest one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backoff {
+    /// The wait after the first failure.
+    pub(super) first: Duration,
+    /// No wait is longer.
+    pub(super) most: Duration,
+}
+
+impl Backoff {
+    /// From so many seconds to so many.
+    pub(super) const fn seconds(first: u64, most: u64) -> Backoff {
+        Backoff {
+            first: Duration::from_secs(first),
+            most: Duration::from_secs(most),
+        }
+    }
+
+    /// The wait after so many failures in a row.
+    pub(super) fn after(&self, tries: u32) -> Duration {
+        let doublings = tries.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.most)
+    }
+}
+
+/// The engine's waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// A job that is finished, but somebody is at it still.
+    pub(super) look: Backoff,
+    /// A job that somebody else archives, or that changed while it was copied.
+    pub(super) busy: Backoff,
+    /// A job that cannot be archived as it is.
+    pub(super) job: Backoff,
+    /// A folder that takes no job.
+    pub(super) folder: Backoff,
+    /// How often a folder that is not there is asked for, while jobs wait for it.
+    pub(super) tick: Duration,
+    /// How often all that is archived is looked at again.
+    pub(super) recheck: Duration,
+    /// How long a pause is made after each few jobs that are looked at again.
+    pub(super) breath: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            look: Backoff::seconds(1, 60),
+            busy: Backoff::seconds(2, 60),
+            job: Backoff::seconds(10, 60 * 60),
+            folder: Backoff::seconds(5, 10 * 60),
+            tick: Duration::from_secs(1),
+            recheck: Duration::from_secs(24 * 60 * 60),
+            breath: Duration::from_secs(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let waits: Vec<u64> = [0, 1, 2, 3, 4, 5, 100, u32::MAX]
+            .map(|tries| Backoff::seconds(10, 100).after(tries).as_secs())
+            .to_vec();
+        assert_eq!(waits, [10, 10, 20, 40, 80, 100, 100, 100]);
+    }
+}

@@ -1,0 +1,257 @@
+//! The thread that decides what is done when. It waits for no folder.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::core::Core;
+use super::events::Event;
+use super::keeper::Keeper;
+use super::lane::Flight;
+use super::route::Route;
+use super::scan::{Found, Request};
+use super::shared::{Scan, Shared, State};
+use super::worker::Batch;
+use crate::transfer::Progress;
+use crate::workspace::JobId;
+
+/// How many jobs a folder is given at a time, and how many are looked at.
+const BATCH: usize = 64;
+
+/// Scans find no more jobs while so many are on their way: memory is bounded, also where a million jobs are to be
+/// archived.
+const ROOM: usize = 10_000;
+
+/// Longer than this, nothing is waited for: a monotonic clock that misbehaves is looked at again.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// The coordinator.
+pub(super) struct Coordinator {
+    pub(super) shared: Arc<Shared>,
+    pub(super) core: Arc<dyn Core>,
+    pub(super) route: Arc<Route>,
+    pub(super) interval: Duration,
+    pub(super) events: Receiver<Event>,
+    pub(super) looks: Sender<Vec<Arc<JobId>>>,
+    pub(super) lines: Vec<Line>,
+    pub(super) keeper: Keeper,
+    /// When other processes' journals are looked for next.
+    pub(super) adoption: Instant,
+}
+
+/// How to speak to a folder's threads.
+pub(super) struct Line {
+    pub(super) folder: u8,
+    pub(super) batches: Sender<Batch>,
+    pub(super) scans: Sender<Request>,
+}
+
+impl Coordinator {
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self) {
+        loop {
+            self.adopt();
+            self.look_for_folders();
+            let next = self.dispatch();
+            self.keep();
+            let first = match self.events.recv_deadline(next) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            self.look_for_folders();
+            // All that is there, so that the journal is written to once for them.
+            let events: Vec<Event> = first.into_iter().chain(self.events.try_iter()).collect();
+            for event in events {
+                self.handle(event);
+            }
+            if self.shared.is_stopping() {
+                break;
+            }
+        }
+        self.keep();
+        let idle = self.shared.state.lock().queue.jobs.is_empty();
+        self.keeper.close(idle);
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = Instant::now();
+        let mut state = self.shared.state.lock();
+        match event {
+            Event::Touched(job) => {
+                state.queue.touch(job, now);
+                self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
+            }
+            Event::Looked(job, result) => {
+                let route = self.route.of(&job);
+                state.queue.looked(&job, result, &route, now);
+            }
+            Event::Stored { folder, results } => {
+                for (job, result) in &results {
+                    super::report::log(folder, job, result);
+                }
+                state.queue.stored(folder, results, now);
+            }
+            Event::Scanned { folder, found } => self.scanned(&mut state, folder, found, now),
+            Event::Routine(jobs) => {
+                for job in jobs {
+                    state.queue.found(job, true, now);
+                }
+            }
+            Event::Retry => {
+                state.queue.retry(now);
+                self.adoption = now;
+                self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn scanned(&self, state: &mut State, folder: u8, found: Found, now: Instant) {
+        for job in found.jobs {
+            state.queue.found(job, false, now);
+        }
+        let Some(scan) = state.scan(folder) else {
+            return;
+        };
+        if let Some(trouble) = &found.trouble
+            && scan.trouble.as_ref() != Some(trouble)
+        {
+            tracing::warn!("jobs that finished elsewhere may not be found: {trouble}");
+        }
+        scan.since = None;
+        scan.more = found.more;
+        scan.candidates = found.candidates;
+        scan.trouble = found.trouble;
+        if !scan.more {
+            scan.answered = scan.asked;
+            scan.next = now + self.interval;
+            scan.last = Some(SystemTime::now());
+        }
+    }
+
+    /// Notes which folders are there.
+    fn look_for_folders(&self) {
+        let now = Instant::now();
+        let state = &mut *self.shared.state.lock();
+        for lane in &mut state.queue.lanes {
+            let back = lane.is_there(self.core.is_there(lane.folder));
+            if back && let Some(scan) = find(&mut state.scans, lane.folder) {
+                scan.next = now;
+            }
+        }
+    }
+
+    /// Gives out what is due, and gives when there is more to do.
+    fn dispatch(&self) -> Instant {
+        let now = Instant::now();
+        let mut state = self.shared.state.lock();
+        if self.shared.is_stopping() {
+            return now;
+        }
+        let looks = state.queue.take_looks(BATCH, now);
+        if !looks.is_empty() {
+            // The thread ends after this one.
+            let _ = self.looks.send(looks);
+        }
+        let mut next = now + LONGEST;
+        for line in &self.lines {
+            let jobs = state.queue.take_batch(line.folder, BATCH, now);
+            if !jobs.is_empty() {
+                line.give(&mut state, jobs, now);
+            }
+            if let Some(due) = self.scan(line, &mut state, now) {
+                next = next.min(due);
+            }
+        }
+        next = next.min(self.adoption);
+        state.queue.next(now).map_or(next, |due| next.min(due))
+    }
+
+    /// Has a folder scanned if that is due; gives when it is otherwise.
+    fn scan(&self, line: &Line, state: &mut State, now: Instant) -> Option<Instant> {
+        let length = state.queue.jobs.len();
+        let wanted = self.shared.wanted.load(Ordering::SeqCst);
+        let scan = state.scan(line.folder)?;
+        if scan.since.is_some() {
+            return None;
+        }
+        if scan.more && length > ROOM / 2 {
+            // Whatever takes a job off the queue comes by here again.
+            return None;
+        }
+        if !scan.more && scan.answered >= wanted && scan.next > now {
+            return Some(scan.next);
+        }
+        let request = Request {
+            room: ROOM.saturating_sub(length),
+            forgive: scan.asked < wanted,
+        };
+        scan.asked = wanted;
+        scan.since = Some(now);
+        let _ = line.scans.send(request);
+        None
+    }
+
+    /// Takes over what processes have left that are gone.
+    fn adopt(&mut self) {
+        let now = Instant::now();
+        if self.adoption > now {
+            return;
+        }
+        self.adoption = now + self.interval;
+        self.keep();
+        let orphans = self.keeper.orphans(&self.shared);
+        for orphan in &orphans {
+            for (job, refused) in orphan.jobs() {
+                let refused = self.keeper.refused(&refused);
+                let queue = &mut self.shared.state.lock().queue;
+                queue.restore(job, &refused, now);
+            }
+        }
+        if self.keep() {
+            orphans.into_iter().for_each(|orphan| orphan.remove());
+        }
+    }
+
+    /// Writes down what has changed; gives whether that is written.
+    fn keep(&mut self) -> bool {
+        let mut state = self.shared.state.lock();
+        let changes = state.queue.changes();
+        drop(state);
+        self.keeper.record(changes);
+        if self.keeper.is_long(&self.shared) {
+            self.keeper.rewrite(&self.shared);
+        }
+        self.shared.state.lock().journal = self.keeper.trouble();
+        self.keeper.trouble().is_none()
+    }
+}
+
+impl Line {
+    /// Gives a folder's thread jobs, which it waits for.
+    fn give(&self, state: &mut State, jobs: Vec<Arc<JobId>>, now: Instant) {
+        let progress = Arc::new(Progress::new());
+        if let Some(lane) = state.queue.lane(self.folder) {
+            lane.flight = Some(Flight {
+                jobs: jobs.clone(),
+                progress: progress.clone(),
+                since: now,
+            });
+        }
+        // The thread ends after this one.
+        let _ = self.batches.send(Batch { jobs, progress });
+    }
+}
+
+impl State {
+    fn scan(&mut self, folder: u8) -> Option<&mut Scan> {
+        find(&mut self.scans, folder)
+    }
+}
+
+fn find(scans: &mut [Scan], folder: u8) -> Option<&mut Scan> {
+    scans.iter_mut().find(|scan| scan.folder == folder)
+}

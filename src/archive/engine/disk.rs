@@ -1,0 +1,107 @@
+//! Jobs looked at and archived by the rest of the room.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::core::{Core, Done, Failure, Look, Outcome, Whom};
+use crate::archive::ready::Judge;
+use crate::archive::store::store;
+use crate::archive::{Env, Error, Hooks, Readiness, Retired, Scope, Stored, leftovers};
+use crate::transfer::{Bandwidth, Progress};
+use crate::view::View;
+use crate::workspace::JobId;
+
+/// What jobs are archived with.
+pub(super) struct Disk {
+    pub(super) view: Arc<View>,
+    pub(super) hooks: Arc<dyn Hooks>,
+    pub(super) judge: Arc<Judge>,
+    pub(super) bandwidth: Bandwidth,
+    pub(super) retired: Retired,
+    pub(super) settle: Duration,
+    pub(super) threads: usize,
+}
+
+impl Disk {
+    fn env<'a>(&'a self, progress: &'a Progress) -> Env<'a> {
+        Env {
+            view: &self.view,
+            hooks: &*self.hooks,
+            progress,
+            bandwidth: Some(&self.bandwidth),
+            retired: &self.retired,
+            settle: self.settle,
+            threads: self.threads,
+            force: false,
+        }
+    }
+}
+
+impl Core for Disk {
+    fn is_there(&self, folder: u8) -> bool {
+        let location = self.view.location(folder);
+        location.is_some_and(|location| location.root().is_ok())
+    }
+
+    fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure> {
+        let readiness = self.judge.readiness(&self.env(progress), job)?;
+        Ok(match readiness {
+            Readiness::Ready => Look::Ready,
+            Readiness::Settling(wait) => Look::Settling(wait),
+            Readiness::Busy(why) => Look::Busy(why.to_owned()),
+            Readiness::Unfinished
+            | Readiness::Failed
+            | Readiness::Elsewhere
+            | Readiness::Absent
+            | Readiness::OptedOut(_) => Look::Nothing,
+        })
+    }
+
+    fn store(&self, folder: u8, jobs: &[JobId], progress: &Progress) -> Vec<Outcome> {
+        let stored = store(&self.env(progress), folder, jobs);
+        stored
+            .into_iter()
+            .map(|stored| {
+                Ok(match stored? {
+                    Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
+                        Done::Stored { files, bytes }
+                    }
+                    Stored::Already => Done::Already,
+                    Stored::Left(_) => Done::Left,
+                })
+            })
+            .collect()
+    }
+
+    fn clear(&self, task: &OsStr) {
+        if let Err(error) = leftovers::clear(&self.env(&Progress::new()), task) {
+            let cause = std::io::Error::from(error);
+            tracing::warn!("cannot clear what was left of {}: {cause}", task.display());
+        }
+    }
+
+    fn tidy(&self, last: bool) -> Option<Instant> {
+        self.retired.clear(&self.env(&Progress::new()), last);
+        self.retired.due()
+    }
+
+    fn is_tidy(&self) -> bool {
+        self.retired.due().is_none()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure {
+            whom: match error.scope() {
+                Scope::Folder => Whom::Folder,
+                Scope::Job => Whom::Job,
+                Scope::Soon => Whom::Passing,
+                Scope::Cancelled => Whom::Cancelled,
+            },
+            // The job is told of beside it.
+            why: error.cause.to_string(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What is on its way, kept on the primary for whoever comes after us.
+//!
+//! `<primary>/.xpmfs/archive/<host>-<pid>-<start>.jsonl`, one per process, locked with `flock` by its owner as long as
+//! that lives; on whatever node. One whose lock is free has lost its owner: another process takes what it says upon
+//! itself, and removes it.
+//!
+//! A line is a JSON object: `{"queued": "task/hash"}`, `{"done": "task/hash"}`, or
+//! `{"failed": "task/hash", "folder": "/slow/backup", "tries": 3, "next": 1795000000, "why": "…"}`; `next` is in seconds
+//! since 1970, and what is not UTF-8 is in hexadecimal, under a name that ends in `_hex`. Lines are only added, and the
+//! last may be torn. Nothing is lost with a journal but time: a scan finds every job again.
+//!
+//! - here: our own journal
+//! - `line`: one line
+//! - `orphan`: a journal whose owner is gone
+
+mod line;
+mod orphan;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+pub(super) use self::line::{Line, Refused};
+pub(super) use self::orphan::{Orphan, orphans};
+use crate::archive::places;
+use crate::view::View;
+
+/// Where journals are, in `.xpmfs`.
+const DIRECTORY: &str = "archive";
+
+/// How the name of a journal ends.
+const SUFFIX: &str = ".jsonl";
+
+/// How the name of a journal ends that is being written anew.
+const STAGED: &str = ".jsonl.new";
+
+/// A journal of fewer lines is not written anew.
+const LINES_MIN: usize = 1_000;
+
+/// The directory of a workspace's journals, made if need be.
+///
+/// # Errors
+///
+/// What the primary's file system gave.
+pub(super) fn directory(view: &View) -> io::Result<OwnedFd> {
+    Ok(places::make_own(view.primary(), [OsStr::new(DIRECTORY)])?)
+}
+
+/// Our own journal.
+#[derive(Debug)]
+pub(super) struct Journal {
+    directory: OwnedFd,
+    name: String,
+    file: File,
+    lines: usize,
+}
+
+impl Journal {
+    /// Makes a journal that says nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave.
+    pub(super) fn make(view: &View) -> io::Result<Journal> {
+        let directory = directory(view)?;
+        let host = rustix::system::uname();
+        let host: String = host
+            .nodename()
+            .to_string_lossy()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .take(100)
+            .collect();
+        let start = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let process = std::process::id();
+        let name = format!("{host}-{process}-{}", start.as_nanos());
+        let file = replace(&directory, &name, &[])?;
+        Ok(Journal {
+            directory,
+            name,
+            file,
+            lines: 0,
+        })
+    }
+
+    /// Adds lines.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave.
+    pub(super) fn append(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.file.write_all(&text(lines.iter()))?;
+        self.lines += lines.len();
+        Ok(())
+    }
+
+    /// Whether it has become long for so many jobs on their way.
+    pub(super) fn is_long(&self, live: usize) -> bool {
+        self.lines > LINES_MIN.max(live.saturating_mul(2))
+    }
+
+    /// Writes it anew.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave; then it is as it was.
+    pub(super) fn rewrite(&mut self, live: &[Line]) -> io::Result<()> {
+        self.file = replace(&self.directory, &self.name, &text(live.iter()))?;
+        self.lines = live.len();
+        Ok(())
+    }
+
+    /// The file's name.
+    pub(super) fn file_name(&self) -> String {
+        format!("{}{SUFFIX}", self.name)
+    }
+
+    /// The directory that it is in.
+    pub(super) fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// Removes it: nothing is on its way any more.
+    pub(super) fn remove(self) {
+        // One that stays says nothing, and is removed by whoever comes next.
+        let _ = rustix::fs::unlinkat(&self.directory, self.file_name(), AtFlags::empty());
+    }
+}
+
+fn text<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for line in lines {
+        line.write(&mut text);
+    }
+    text
+}
+
+/// Makes a journal with this text in place of any of the name. It is locked before it can be seen by its name.
+fn replace(directory: &OwnedFd, name: &str, text: &[u8]) -> io::Result<File> {
+    let staged = format!("{name}{STAGED}");
+    match rustix::fs::unlinkat(directory, &staged, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Whoever may work in the workspace may take it over.
+    let rights = rustix::fs::fstat(directory)?.st_mode & 0o666;
+    let flags = OFlags::RDWR
+        | OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::APPEND
+        | OFlags::NOFOLLOW
+        | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, &staged, flags, Mode::from_raw_mode(0o600))?;
+    let mut file = File::from(fd);
+    let written = lock(&file)
+        .and_then(|()| Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(rights))?))
+        .and_then(|()| file.write_all(text))
+        .and_then(|()| {
+            let name = format!("{name}{SUFFIX}");
+            Ok(rustix::fs::renameat(directory, &staged, directory, name)?)
+        });
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(directory, &staged, AtFlags::empty());
+    }
+    written.map(|()| file)
+}
+
+fn lock(file: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::flock(
+        file,
+        FlockOperation::NonBlockingLockExclusive,
+    )?)
+}
+
+#[cfg(test)]
+mod tests;

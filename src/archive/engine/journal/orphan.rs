@@ -1,0 +1,115 @@
+//! A journal whose owner is gone.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use indexmap::IndexMap;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+use super::{Line, Refused, STAGED, SUFFIX, lock};
+use crate::view::beneath;
+use crate::workspace::JobId;
+
+/// No more of a journal is read, in bytes.
+const SIZE_MAX: u64 = 64 << 20;
+
+/// A journal whose owner is gone. It is locked as long as this lives.
+#[derive(Debug)]
+pub(in crate::archive::engine) struct Orphan {
+    directory: OwnedFd,
+    name: OsString,
+    file: File,
+}
+
+/// The journals in a directory whose owners are gone; `own` is left out.
+///
+/// # Errors
+///
+/// That the directory cannot be read.
+pub(in crate::archive::engine) fn orphans(
+    directory: &OwnedFd,
+    own: &str,
+) -> io::Result<Vec<Orphan>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+    let mut orphans = Vec::new();
+    for entry in rustix::fs::Dir::new(fd)? {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        let bytes = name.as_bytes();
+        let journal = bytes.ends_with(SUFFIX.as_bytes()) || bytes.ends_with(STAGED.as_bytes());
+        if journal
+            && name != own
+            && let Some(orphan) = Orphan::take(directory, name)
+        {
+            orphans.push(orphan);
+        }
+    }
+    Ok(orphans)
+}
+
+impl Orphan {
+    /// Takes a journal if its owner is gone. What cannot be opened or locked is somebody else's.
+    fn take(directory: &OwnedFd, name: OsString) -> Option<Orphan> {
+        // Without waiting: a fifo would have us wait for whoever writes into it.
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, &name, flags, Mode::empty()).ok()?;
+        let file = File::from(file);
+        lock(&file).ok()?;
+        let stat = beneath::stat_fd(&file).ok()?;
+        let there = beneath::stat(directory, &name).ok()?;
+        let identity =
+            |stat: &rustix::fs::Statx| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+        let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        // Its owner may have put another in its place before it let go.
+        if !regular || identity(&stat) != identity(&there) {
+            return None;
+        }
+        Some(Orphan {
+            directory: rustix::io::fcntl_dupfd_cloexec(directory, 0).ok()?,
+            name,
+            file,
+        })
+    }
+
+    /// The jobs that were on their way, with the refusals of folders. What is torn is
+    /// passed over.
+    pub(in crate::archive::engine) fn jobs(&self) -> Vec<(JobId, Vec<Refused>)> {
+        let mut jobs: IndexMap<JobId, Vec<Refused>> = IndexMap::new();
+        // A journal that was being written anew stands beside the old one still.
+        if self.name.as_bytes().ends_with(STAGED.as_bytes()) {
+            return Vec::new();
+        }
+        let mut reader = BufReader::new((&self.file).take(SIZE_MAX));
+        let mut line = Vec::new();
+        while reader
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
+            match Line::read(&line) {
+                Some(Line::Queued(job)) => {
+                    jobs.entry(job).or_default();
+                }
+                Some(Line::Done(job)) => {
+                    jobs.swap_remove(&job);
+                }
+                Some(Line::Failed(job, refused)) => {
+                    let before = jobs.entry(job).or_default();
+                    before.retain(|one| one.folder != refused.folder);
+                    before.push(refused);
+                }
+                None => {}
+            }
+            line.clear();
+        }
+        jobs.into_iter().collect()
+    }
+
+    /// Removes it, when what it says is in another journal.
+    pub(in crate::archive::engine) fn remove(self) {
+        // One that stays is taken over again, which does no harm.
+        let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+    }
+}

@@ -1,0 +1,148 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::view::ViewSpec;
+use crate::workspace::JobId;
+
+struct Disk {
+    top: tempfile::TempDir,
+    view: View,
+}
+
+impl Disk {
+    fn new() -> Disk {
+        let top = tempfile::tempdir().unwrap();
+        let spec = ViewSpec {
+            workspace: String::new(),
+            primary: top.path().canonicalize().unwrap(),
+            folders: Vec::new(),
+            mountpoint: None,
+        };
+        let view = View::open(spec, None).unwrap();
+        Disk { top, view }
+    }
+
+    fn journals(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.top.path().join(".xpmfs/archive")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    fn orphaned(&self) -> Vec<(JobId, Vec<Refused>)> {
+        let directory = directory(&self.view).unwrap();
+        let orphans = orphans(&directory, "").unwrap();
+        let jobs = orphans.iter().flat_map(Orphan::jobs).collect();
+        orphans.into_iter().for_each(Orphan::remove);
+        jobs
+    }
+}
+
+fn job(hash: &str) -> JobId {
+    JobId::new("my.task", hash).unwrap()
+}
+
+fn queued(hash: &str) -> Line {
+    Line::Queued(job(hash))
+}
+
+fn hashes(jobs: &[(JobId, Vec<Refused>)]) -> Vec<&str> {
+    jobs.iter()
+        .map(|(job, _)| job.hash().to_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_journal_is_its_owners_as_long_as_that_lives() {
+    let disk = Disk::new();
+    let mut journal = Journal::make(&disk.view).unwrap();
+    let mut other = Journal::make(&disk.view).unwrap();
+    other.append(&[queued("z")]).unwrap();
+    journal
+        .append(&[queued("a"), queued("b"), queued("c"), Line::Done(job("b"))])
+        .unwrap();
+    assert!(disk.orphaned().is_empty());
+    drop(journal);
+    assert_eq!(hashes(&disk.orphaned()), ["a", "c"]);
+    assert_eq!(disk.journals().len(), 1);
+    other.remove();
+    assert!(disk.journals().is_empty());
+}
+
+#[test]
+fn one_that_is_written_anew_stays_locked_and_says_the_same() {
+    let disk = Disk::new();
+    let mut journal = Journal::make(&disk.view).unwrap();
+    let lines: Vec<Line> = (0..LINES_MIN).map(|_| queued("a")).collect();
+    journal.append(&lines).unwrap();
+    assert!(!journal.is_long(1));
+    journal.append(&[queued("a")]).unwrap();
+    assert!(journal.is_long(1) && !journal.is_long(LINES_MIN));
+    journal.rewrite(&[queued("a")]).unwrap();
+    assert!(!journal.is_long(1));
+    assert!(disk.orphaned().is_empty());
+    journal.append(&[queued("b")]).unwrap();
+    drop(journal);
+    assert_eq!(hashes(&disk.orphaned()), ["a", "b"]);
+}
+
+#[test]
+fn what_is_torn_or_staged_or_no_journal_does_no_harm() {
+    let disk = Disk::new();
+    drop(Journal::make(&disk.view).unwrap());
+    let path = disk.journals().pop().unwrap();
+    std::fs::write(
+        &path,
+        b"{\"queued\":\"my.task/a\"}\n\xff\xfe\n{\"queued\":\"my.task/b\"}\n{\"done\":\"my.ta",
+    )
+    .unwrap();
+    let dir = path.parent().unwrap();
+    std::fs::write(dir.join("x.jsonl.new"), "{\"queued\":\"my.task/z\"}\n").unwrap();
+    std::fs::write(dir.join("rechecked"), "").unwrap();
+    std::os::unix::fs::symlink(&path, dir.join("link.jsonl")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.join("fifo.jsonl"), Mode::RWXU).unwrap();
+    assert_eq!(hashes(&disk.orphaned()), ["a", "b"]);
+    let mut left: Vec<String> = disk
+        .journals()
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["fifo.jsonl", "link.jsonl", "rechecked"]);
+}
+
+#[test]
+fn the_last_refusal_of_each_folder_is_kept() {
+    let disk = Disk::new();
+    let mut journal = Journal::make(&disk.view).unwrap();
+    let failed = |folder: &str, tries| {
+        let refused = Refused {
+            folder: folder.into(),
+            tries,
+            next: UNIX_EPOCH,
+            why: "full".to_owned(),
+        };
+        Line::Failed(job("a"), refused)
+    };
+    journal
+        .append(&[failed("/x", 1), failed("/y", 1), failed("/x", 2)])
+        .unwrap();
+    drop(journal);
+    let jobs = disk.orphaned();
+    let refused: Vec<_> = jobs[0]
+        .1
+        .iter()
+        .map(|one| (one.folder.to_str().unwrap(), one.tries))
+        .collect();
+    assert_eq!(refused, [("/y", 1), ("/x", 2)]);
+}
+
+#[test]
+fn its_rights_are_the_workspaces() {
+    use std::os::unix::fs::PermissionsExt;
+    let disk = Disk::new();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+    std::fs::set_permissions(disk.top.path(), std::fs::Permissions::from_mode(0o2775)).unwrap();
+    let _journal = Journal::make(&disk.view).unwrap();
+    let path = disk.journals().pop().unwrap();
+    assert_eq!(mode(&path) & 0o7777, 0o664);
+    assert_eq!(mode(path.parent().unwrap()) & 0o7777, 0o2775);
+}

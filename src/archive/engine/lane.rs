@@ -1,0 +1,141 @@
+//! One folder's queue, and how the folder does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backoff::Pace;
+use super::core::{Done, Outcome, Whom};
+use super::queue::Waiting;
+use crate::transfer::Progress;
+use crate::workspace::JobId;
+
+/// The jobs that wait for a folder.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// The folder's number.
+    pub(super) folder: u8,
+    pub(super) waiting: Waiting,
+    /// What is being stored.
+    pub(super) flight: Option<Flight>,
+    /// That the folder takes no job.
+    pub(super) hold: Option<Hold>,
+    /// Whether the folder's directory is there.
+    pub(super) there: bool,
+    pub(super) counts: Counts,
+}
+
+/// Jobs that are being stored together.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) jobs: Vec<Arc<JobId>>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) since: Instant,
+}
+
+/// A folder that refused.
+#[derive(Debug)]
+pub(super) struct Hold {
+    /// It is asked again then.
+    pub(super) until: Instant,
+    /// How often in a row it refused.
+    pub(super) tries: u32,
+    pub(super) why: String,
+}
+
+/// What has been stored in a folder since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) jobs: u64,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    /// Jobs that it had already.
+    pub(super) already: u64,
+}
+
+impl Lane {
+    pub(super) fn new(folder: u8) -> Lane {
+        Lane {
+            folder,
+            waiting: Waiting::default(),
+            flight: None,
+            hold: None,
+            there: true,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether it can be given jobs.
+    pub(super) fn is_free(&self, now: Instant) -> bool {
+        self.there && self.flight.is_none() && !self.is_held(now)
+    }
+
+    /// Whether it is to be left alone for now, since it refused.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.until > now)
+    }
+
+    /// Whether it refused when it was asked last.
+    pub(super) fn has_failed(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Notes whether its directory is there; gives whether it has come back.
+    pub(super) fn is_there(&mut self, there: bool) -> bool {
+        let back = there && !self.there;
+        self.there = there;
+        if back {
+            self.forgive();
+        }
+        back
+    }
+
+    /// Asks it at once, whatever happened before.
+    pub(super) fn forgive(&mut self) {
+        self.hold = None;
+    }
+
+    /// Takes note of what came of the jobs that it was given.
+    pub(super) fn landed<'a>(
+        &mut self,
+        results: impl Iterator<Item = &'a Outcome>,
+        pace: &Pace,
+        now: Instant,
+    ) {
+        self.flight = None;
+        let before = self.hold.take();
+        for result in results {
+            match result {
+                Ok(Done::Stored { files, bytes }) => {
+                    self.counts.jobs += 1;
+                    self.counts.files += files;
+                    self.counts.bytes += bytes;
+                }
+                Ok(Done::Already) => self.counts.already += 1,
+                Ok(Done::Left) => {}
+                // One that is not there is asked as soon as it is.
+                Err(failure) if failure.whom == Whom::Folder && self.there => {
+                    let tries = before.as_ref().map_or(0, |hold| hold.tries);
+                    let tries = tries.saturating_add(1);
+                    self.hold.get_or_insert_with(|| Hold {
+                        until: now + pace.folder.after(tries),
+                        tries,
+                        why: failure.why.clone(),
+                    });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// When it can be given jobs, or asked for.
+    pub(super) fn next(&self, tick: Duration, now: Instant) -> Option<Instant> {
+        let due = self.waiting.first()?;
+        if self.flight.is_some() {
+            return None;
+        }
+        if !self.there {
+            return Some(now + tick);
+        }
+        Some(self.hold.as_ref().map_or(due, |hold| hold.until.max(due)))
+    }
+}

@@ -1,0 +1,323 @@
+//! The archiver at work in the background: what finishes in the primary is brought to the folders.
+//!
+//! - here: starting and ending it
+//! - `coordinator`: the thread that decides; `worker`: those that wait for disks; `events`, `shared`: between them
+//! - `queue`: which job waits for what; `lane`: for which folder; `route`: which folders want it; `backoff`: how long
+//! - `scan`: finds what nobody has told of; `recheck`: looks once a day at what is archived
+//! - `journal`, `keeper`: what is on its way is written down for whoever comes after
+//! - `report`: how it does
+//! - `core`: what it has others do, with the disks; `disk`: how these do it
+//!
+//! # Invariants
+//!
+//! - The coordinator waits for no folder: each folder has a thread that stores, and one that compares, so that one that
+//!   hangs keeps nobody else waiting.
+//! - Memory grows with the jobs that are not archived yet, and not with those that are.
+//! - Waits go by monotonic time; a clock that jumps delays nothing. No lock is held over a system call that can wait.
+
+mod backoff;
+mod coordinator;
+mod core;
+mod disk;
+mod events;
+mod journal;
+mod keeper;
+mod lane;
+mod queue;
+mod recheck;
+mod report;
+mod route;
+mod scan;
+mod shared;
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use self::backoff::Pace;
+use self::coordinator::{Coordinator, Line};
+use self::core::Core;
+use self::disk::Disk;
+use self::events::Event;
+use self::keeper::Keeper;
+use self::lane::Lane;
+use self::queue::Queue;
+use self::recheck::Recheck;
+use self::route::Route;
+use self::scan::Scanner;
+use self::shared::Shared;
+use super::ready::Judge;
+use super::{Hooks, OptOuts, Retired};
+use crate::settings::Patterns;
+use crate::transfer::Bandwidth;
+use crate::view::View;
+use crate::workspace::JobId;
+
+pub use report::{Failed, Folder, Idle, Refuses, Report, UnderWay, Waiting};
+
+/// How long the end of a thread is waited for. One that waits for a disk that hangs ends when that answers.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long where old directories of moved jobs are to be removed first, for which there is a time.
+const TIDY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Scans do not follow each other faster.
+const INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// What is archived, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How long nothing in a job may have changed before it is archived.
+    pub settle: Duration,
+    /// How long between two scans for jobs that nobody has told of.
+    pub scan_interval: Duration,
+    /// Jobs that are not archived.
+    pub exclude: Option<Patterns>,
+    /// Jobs that are not archived in a folder, by its number.
+    pub folder_exclude: HashMap<u8, Patterns>,
+    /// Bytes a second that all copies may read together.
+    pub bandwidth: Option<u64>,
+    /// How many jobs are copied to a folder at the same time.
+    pub threads: usize,
+}
+
+/// The archiver of one view, at work. It ends when this is dropped.
+pub struct Archiver {
+    view: Arc<View>,
+    shared: Arc<Shared>,
+    core: Arc<dyn Core>,
+    events: Sender<Event>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    running: Vec<JoinHandle<()>>,
+    /// Nothing is sent: it says by its end that all is to end.
+    end: Option<Sender<()>>,
+    /// Nothing is sent: it says by its end that all threads have ended.
+    alive: Option<Receiver<()>>,
+}
+
+impl Archiver {
+    /// Starts to archive a view's primary: what is there, what is told of, and what is found later. Threads are a few, and
+    /// two per `backup` or `move` folder. `hooks` are called from them.
+    ///
+    /// # Errors
+    ///
+    /// That a thread cannot be started. All else is tried again, and told of in the report.
+    pub fn start(
+        view: Arc<View>,
+        config: Config,
+        hooks: Arc<dyn Hooks>,
+    ) -> io::Result<Arc<Archiver>> {
+        let out = OptOuts::new(config.exclude, config.folder_exclude);
+        let judge = Arc::new(Judge::new(out));
+        let route = Route::new(&view, judge.clone());
+        let timing = Timing {
+            settle: config.settle,
+            interval: config.scan_interval,
+            pace: Pace::default(),
+        };
+        let core = Disk {
+            view: view.clone(),
+            hooks,
+            judge,
+            bandwidth: Bandwidth::new(config.bandwidth),
+            retired: Retired::default(),
+            settle: config.settle,
+            threads: config.threads.max(1),
+        };
+        Archiver::begin(view, route, timing, Arc::new(core))
+    }
+
+    fn begin(
+        view: Arc<View>,
+        route: Route,
+        timing: Timing,
+        core: Arc<dyn Core>,
+    ) -> io::Result<Arc<Archiver>> {
+        let now = Instant::now();
+        let lanes = route.stops().iter().map(|stop| Lane::new(stop.folder));
+        let queue = Queue::new(timing.pace, timing.settle, lanes.collect());
+        let (events, heard) = unbounded();
+        let archiver = Archiver {
+            view,
+            shared: Arc::new(Shared::new(queue, now)),
+            core,
+            events,
+            threads: Mutex::default(),
+        };
+        // Without a folder to archive to, there is nothing to do, and nothing to take over from others who may have one.
+        if !route.stops().is_empty() {
+            archiver.spawn(heard, Arc::new(route), timing)?;
+        }
+        Ok(Arc::new(archiver))
+    }
+
+    fn spawn(&self, heard: Receiver<Event>, route: Arc<Route>, timing: Timing) -> io::Result<()> {
+        let core = &self.core;
+        let (end, ended) = bounded(0);
+        let (living, alive) = bounded(0);
+        let mut threads = self.threads.lock();
+        (threads.end, threads.alive) = (Some(end), Some(alive));
+        let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| -> io::Result<()> {
+            let living = living.clone();
+            let thread = std::thread::Builder::new().name(format!("xpmfs-{name}"));
+            threads.running.push(thread.spawn(move || {
+                work();
+                drop(living);
+            })?);
+            Ok(())
+        };
+        let interval = timing.interval.max(INTERVAL_MIN);
+        let (looks, to_look) = unbounded();
+        let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
+        spawn(
+            "look",
+            Box::new(move || worker::look(&*this, &shared, &to_look, &events)),
+        )?;
+        let mut lines = Vec::new();
+        for stop in route.stops() {
+            let folder = stop.folder;
+            let (batches, to_store) = unbounded();
+            let (this, events) = (core.clone(), self.events.clone());
+            spawn(
+                &format!("store-{folder}"),
+                Box::new(move || worker::store(&*this, folder, &to_store, &events)),
+            )?;
+            let (scans, to_scan) = unbounded();
+            let scanner = Scanner::new(self.view.clone(), folder, route.clone(), interval);
+            let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
+            spawn(
+                &format!("scan-{folder}"),
+                Box::new(move || {
+                    scan::run(scanner, &*this, &to_scan, &events, &|| shared.is_stopping());
+                }),
+            )?;
+            lines.push(Line {
+                folder,
+                batches,
+                scans,
+            });
+        }
+        let recheck = Recheck {
+            view: self.view.clone(),
+            route: route.clone(),
+            shared: self.shared.clone(),
+            events: self.events.clone(),
+            end: ended,
+            pace: timing.pace,
+            last: Instant::now(),
+        };
+        spawn("recheck", Box::new(move || recheck.run()))?;
+        let coordinator = Coordinator {
+            shared: self.shared.clone(),
+            core: core.clone(),
+            route,
+            interval,
+            events: heard,
+            looks,
+            lines,
+            keeper: Keeper::new(self.view.clone()),
+            adoption: Instant::now(),
+        };
+        spawn("archive", Box::new(move || coordinator.run()))
+    }
+
+    /// Says that something happened in a job of the primary: it may have finished, or changed. It is looked at when it has
+    /// been left alone for the settle time. Never waits.
+    pub fn touched(&self, job: JobId) {
+        self.send(Event::Touched(job));
+    }
+
+    /// Tries at once all that waits, whatever it waits for, and looks for jobs that nobody has told of.
+    pub fn retry_now(&self) {
+        self.shared.wanted.fetch_add(1, Ordering::SeqCst);
+        self.send(Event::Retry);
+    }
+
+    /// Sends what is counted as unheard until the state shows it.
+    fn send(&self, event: Event) {
+        if self.threads.lock().end.is_none() {
+            return;
+        }
+        self.shared.unheard.fetch_add(1, Ordering::SeqCst);
+        if self.events.send(event).is_err() {
+            self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        report::report(&self.shared, &self.view, Instant::now())
+    }
+
+    /// Whether there is anything left to do, as far as is known. Call [`Archiver::retry_now`] once before, and then this
+    /// until it is not busy, to have all archived that can be.
+    #[must_use]
+    pub fn is_idle(&self) -> Idle {
+        if self.threads.lock().end.is_none() {
+            return Idle::Yes;
+        }
+        match report::idle(&self.shared, Instant::now()) {
+            Idle::Yes if !self.core.is_tidy() => Idle::Busy { left: 0 },
+            idle => idle,
+        }
+    }
+
+    /// Ends what is under way, and all threads. What is on its way is found by the next start. A thread that waits for a
+    /// folder that hangs is left to itself after 2 s.
+    pub fn stop(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let Some(alive) = threads.alive else {
+            return;
+        };
+        self.shared.stop();
+        drop(threads.end);
+        // Nobody listens any more if it has ended by itself.
+        let _ = self.events.send(Event::Stop);
+        let patience = match self.core.is_tidy() {
+            true => STOP_PATIENCE,
+            false => TIDY_PATIENCE,
+        };
+        let _ = alive.recv_timeout(patience);
+        for thread in threads.running {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if !thread.is_finished()
+                && alive.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected)
+            {
+                tracing::warn!(
+                    "{name} waits for a disk that does not answer: it is left to itself"
+                );
+            } else if thread.join().is_err() {
+                tracing::error!("{name} has ended by a mistake in xpmfs");
+            }
+        }
+    }
+}
+
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// When things are done.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    settle: Duration,
+    interval: Duration,
+    pace: Pace,
+}
+
+#[cfg(test)]
+mod tests;

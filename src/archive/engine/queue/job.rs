@@ -1,0 +1,170 @@
+//! One job on its way, and what it waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::backoff::Backoff;
+use super::super::core::{Failure, Whom};
+use super::super::route::Stop;
+use crate::workspace::JobId;
+
+/// Jobs in the order in which they are due.
+#[derive(Debug, Default)]
+pub(in crate::archive::engine) struct Waiting(BTreeSet<(Instant, Arc<JobId>)>);
+
+impl Waiting {
+    /// When the first is due.
+    pub(in crate::archive::engine) fn first(&self) -> Option<Instant> {
+        self.0.first().map(|(due, _)| *due)
+    }
+
+    pub(in crate::archive::engine) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn insert(&mut self, due: Instant, job: &Arc<JobId>) {
+        self.0.insert((due, job.clone()));
+    }
+
+    pub(super) fn remove(&mut self, due: Instant, job: &Arc<JobId>) {
+        self.0.remove(&(due, job.clone()));
+    }
+
+    pub(super) fn take(&mut self, now: Instant) -> Option<Arc<JobId>> {
+        if self.first()? > now {
+            return None;
+        }
+        self.0.pop_first().map(|(_, job)| job)
+    }
+}
+
+/// A job on its way.
+#[derive(Debug)]
+pub(in crate::archive::engine) struct Job {
+    /// It is here only since everything is looked at now and then; nothing says that it has changed.
+    pub(in crate::archive::engine) routine: bool,
+    /// What follows when nobody works on it any more.
+    pub(super) then: Then,
+    pub(in crate::archive::engine) step: Step,
+    /// How often which folder has refused it, for when it is queued for that folder again.
+    pub(super) refused: BTreeMap<u8, (u32, Instant)>,
+}
+
+/// What follows when nobody works on a job any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    GoOn,
+    LookAgain,
+    Leave,
+}
+
+/// What a job waits for.
+#[derive(Debug)]
+pub(in crate::archive::engine) enum Step {
+    /// To be looked at.
+    Look(Turn),
+    /// To be stored in these folders.
+    Store(Vec<Want>),
+}
+
+/// A folder that a job waits for.
+#[derive(Debug)]
+pub(in crate::archive::engine) struct Want {
+    pub(in crate::archive::engine) stop: Stop,
+    pub(in crate::archive::engine) turn: Turn,
+}
+
+/// When it is a job's turn.
+#[derive(Debug)]
+pub(in crate::archive::engine) struct Turn {
+    pub(in crate::archive::engine) at: At,
+    /// What came of it last time.
+    pub(in crate::archive::engine) refusal: Option<Refusal>,
+}
+
+/// When something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::archive::engine) enum At {
+    /// From this moment on.
+    Due(Instant),
+    /// It is being done.
+    Now,
+    /// When something else has been done.
+    Later,
+}
+
+/// That a job was refused.
+#[derive(Debug, Clone)]
+pub(in crate::archive::engine) struct Refusal {
+    pub(in crate::archive::engine) failure: Failure,
+    /// How often in a row.
+    pub(in crate::archive::engine) tries: u32,
+}
+
+impl Turn {
+    pub(super) fn due(at: Instant) -> Turn {
+        Turn {
+            at: At::Due(at),
+            refusal: None,
+        }
+    }
+
+    /// Whether it failed, and is not due yet.
+    pub(in crate::archive::engine) fn has_failed(&self, now: Instant) -> bool {
+        let failed = self.refusal.as_ref();
+        failed.is_some_and(|refusal| refusal.failure.whom == Whom::Job)
+            && matches!(self.at, At::Due(due) if due > now)
+    }
+
+    /// Counts a refusal; gives how long to wait, and how often it was in a row.
+    pub(super) fn refuse(&mut self, failure: Failure, backoff: Backoff) -> (Duration, u32) {
+        let before = self.refusal.as_ref();
+        let same = before.filter(|before| before.failure.whom == failure.whom);
+        let tries = same.map_or(1, |before| before.tries.saturating_add(1));
+        self.refusal = Some(Refusal { failure, tries });
+        (backoff.after(tries), tries)
+    }
+}
+
+/// What is to be remembered beyond the life of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::archive::engine) enum Change {
+    /// A job is on its way.
+    Queued(Arc<JobId>),
+    /// It is no more.
+    Done(Arc<JobId>),
+    /// A folder has refused it so often in a row, and is not asked before the moment.
+    Refused(Arc<JobId>, u8, u32, Instant, String),
+}
+
+impl Turn {
+    /// Ends the wait after a refusal.
+    pub(super) fn hasten(&mut self, id: &Arc<JobId>, waiting: &mut Waiting, now: Instant) {
+        if let At::Due(due) = self.at
+            && self.refusal.take().is_some()
+            && due > now
+        {
+            waiting.remove(due, id);
+            waiting.insert(now, id);
+            self.at = At::Due(now);
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn want(&mut self, folder: u8) -> Option<&mut Want> {
+        match &mut self.step {
+            Step::Store(wants) => wants.iter_mut().find(|want| want.stop.folder == folder),
+            Step::Look(_) => None,
+        }
+    }
+
+    /// Whether somebody looks at it or stores it now.
+    pub(in crate::archive::engine) fn is_worked_on(&self) -> bool {
+        match &self.step {
+            Step::Look(turn) => turn.at == At::Now,
+            Step::Store(wants) => wants.iter().any(|want| want.turn.at == At::Now),
+        }
+    }
+}

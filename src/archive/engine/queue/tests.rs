@@ -1,0 +1,267 @@
+use super::*;
+
+const BACKUP: Stop = Stop {
+    folder: 1,
+    backup: true,
+};
+const OTHER: Stop = Stop {
+    folder: 2,
+    backup: true,
+};
+const MOVE: Stop = Stop {
+    folder: 3,
+    backup: false,
+};
+const ALL: [Stop; 3] = [BACKUP, OTHER, MOVE];
+const SETTLE: Duration = Duration::from_secs(2);
+const STORED: Outcome = Ok(Done::Stored {
+    files: 1,
+    bytes: 10,
+});
+
+struct Stage {
+    queue: Queue,
+    now: Instant,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let lanes = ALL.iter().map(|stop| Lane::new(stop.folder)).collect();
+        Stage {
+            queue: Queue::new(Pace::default(), SETTLE, lanes),
+            now: Instant::now(),
+        }
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn looks(&mut self) -> Vec<Arc<JobId>> {
+        self.queue.take_looks(64, self.now)
+    }
+
+    /// Has all that is due looked at, with this result.
+    fn look(&mut self, result: &Look) -> usize {
+        let jobs = self.looks();
+        for job in &jobs {
+            self.queue.looked(job, Ok(result.clone()), &ALL, self.now);
+        }
+        jobs.len()
+    }
+
+    fn take(&mut self, stop: Stop) -> Vec<Arc<JobId>> {
+        self.queue.take_batch(stop.folder, 64, self.now)
+    }
+
+    fn land(&mut self, stop: Stop, jobs: Vec<Arc<JobId>>, outcome: &Outcome) {
+        let results = jobs.into_iter().map(|job| (job, outcome.clone()));
+        self.queue.stored(stop.folder, results.collect(), self.now);
+    }
+
+    /// Has a folder take all that is due, with this outcome.
+    fn store(&mut self, stop: Stop, outcome: &Outcome) -> usize {
+        let jobs = self.take(stop);
+        let count = jobs.len();
+        if count > 0 {
+            self.land(stop, jobs, outcome);
+        }
+        count
+    }
+
+    fn ready(&mut self, hash: &str) {
+        self.queue.found(job(hash), false, self.now);
+        assert_eq!(self.look(&Look::Ready), 1);
+    }
+}
+
+fn job(hash: &str) -> JobId {
+    JobId::new("my.task", hash).unwrap()
+}
+
+fn failed(whom: Whom) -> Outcome {
+    Err(Failure {
+        whom,
+        why: "no".to_owned(),
+    })
+}
+
+#[test]
+fn a_job_goes_to_the_move_folder_when_all_backup_folders_have_it() {
+    let mut stage = Stage::new();
+    stage.ready("a");
+    assert_eq!(stage.store(MOVE, &STORED), 0);
+    assert_eq!(stage.store(BACKUP, &STORED), 1);
+    assert_eq!(stage.store(MOVE, &STORED), 0);
+    assert_eq!(stage.store(OTHER, &Ok(Done::Already)), 1);
+    assert_eq!(stage.store(MOVE, &STORED), 1);
+    assert!(stage.queue.jobs.is_empty());
+    assert_eq!(stage.queue.next(stage.now), None);
+    let counts = stage.queue.lane(BACKUP.folder).unwrap().counts;
+    assert_eq!((counts.jobs, counts.files, counts.bytes), (1, 1, 10));
+}
+
+#[test]
+fn a_touched_job_is_looked_at_when_it_has_been_left_alone() {
+    let mut stage = Stage::new();
+    stage.queue.touch(job("a"), stage.now);
+    stage.pass(1);
+    assert!(stage.looks().is_empty());
+    stage.queue.touch(job("a"), stage.now);
+    stage.pass(1);
+    assert!(stage.looks().is_empty());
+    stage.pass(1);
+    assert_eq!(stage.look(&Look::Settling(Duration::from_secs(1))), 1);
+    assert_eq!(stage.look(&Look::Nothing), 0);
+    stage.pass(1);
+    assert_eq!(stage.look(&Look::Nothing), 1);
+    assert!(stage.queue.jobs.is_empty());
+}
+
+#[test]
+fn a_job_that_is_touched_on_its_way_begins_anew() {
+    let mut stage = Stage::new();
+    stage.ready("a");
+    let under_way = stage.take(BACKUP);
+    stage.queue.touch(job("a"), stage.now);
+    // Whoever has not begun does not begin; who has is let be.
+    assert_eq!(stage.store(OTHER, &STORED), 0);
+    assert!(stage.looks().is_empty());
+    stage.land(BACKUP, under_way, &STORED);
+    stage.pass(2);
+    assert_eq!(stage.look(&Look::Ready), 1);
+    for stop in ALL {
+        assert_eq!(stage.store(stop, &STORED), 1);
+    }
+    assert!(stage.queue.jobs.is_empty());
+    // While it is looked at, too; and when it waits for a folder.
+    stage.queue.found(job("b"), false, stage.now);
+    let looks = stage.looks();
+    stage.queue.touch(job("b"), stage.now);
+    stage
+        .queue
+        .looked(&looks[0], Ok(Look::Nothing), &ALL, stage.now);
+    stage.pass(2);
+    assert_eq!(stage.look(&Look::Ready), 1);
+    stage.queue.touch(job("b"), stage.now);
+    assert_eq!(stage.store(BACKUP, &STORED), 0);
+    stage.pass(2);
+    assert_eq!(stage.look(&Look::Ready), 1);
+}
+
+#[test]
+fn a_job_that_fails_waits_longer_each_time_and_keeps_no_other_waiting() {
+    let mut stage = Stage::new();
+    stage.ready("a");
+    for wait in [10, 20, 40] {
+        assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);
+        stage.pass(wait - 1);
+        assert_eq!(stage.store(BACKUP, &STORED), 0);
+        stage.pass(1);
+    }
+    assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);
+    stage.ready("b");
+    assert_eq!(stage.store(BACKUP, &STORED), 1);
+    stage.queue.retry(stage.now);
+    assert_eq!(stage.store(BACKUP, &failed(Whom::Passing)), 1);
+    stage.pass(2);
+    assert_eq!(stage.store(BACKUP, &STORED), 1);
+}
+
+#[test]
+fn a_folder_that_fails_waits_as_a_whole_and_is_tried_with_one_job() {
+    let mut stage = Stage::new();
+    for hash in ["a", "b", "c"] {
+        stage.ready(hash);
+    }
+    assert_eq!(stage.store(BACKUP, &failed(Whom::Folder)), 3);
+    stage.ready("d");
+    assert_eq!(stage.store(OTHER, &STORED), 4);
+    for wait in [5, 10, 20] {
+        stage.pass(wait - 1);
+        assert_eq!(stage.store(BACKUP, &STORED), 0);
+        assert!(stage.queue.next(stage.now).unwrap() > stage.now);
+        stage.pass(1);
+        assert_eq!(stage.store(BACKUP, &failed(Whom::Folder)), 1);
+    }
+    stage.pass(40);
+    assert_eq!(stage.store(BACKUP, &STORED), 1);
+    assert_eq!(stage.store(BACKUP, &STORED), 3);
+    assert_eq!(stage.store(MOVE, &STORED), 4);
+    assert!(stage.queue.jobs.is_empty());
+}
+
+#[test]
+fn a_folder_that_was_gone_is_tried_as_soon_as_it_is_there() {
+    let mut stage = Stage::new();
+    stage.ready("a");
+    let lane = |stage: &mut Stage, there| stage.queue.lane(BACKUP.folder).unwrap().is_there(there);
+    let under_way = stage.take(BACKUP);
+    assert!(!lane(&mut stage, false));
+    stage.land(BACKUP, under_way, &failed(Whom::Folder));
+    assert!(stage.take(BACKUP).is_empty());
+    assert!(stage.queue.next(stage.now).unwrap() <= stage.now + Duration::from_secs(1));
+    assert!(lane(&mut stage, true));
+    assert_eq!(stage.take(BACKUP).len(), 1);
+}
+
+#[test]
+fn what_lies_in_the_future_is_not_waited_for() {
+    let mut stage = Stage::new();
+    stage.queue.found(job("a"), false, stage.now);
+    let year = Duration::from_secs(365 * 86_400);
+    assert_eq!(stage.look(&Look::Settling(year)), 1);
+    stage.pass(60);
+    assert_eq!(stage.look(&Look::Nothing), 1);
+    // A clock that has jumped since a refusal was written down.
+    let refused = [(BACKUP.folder, 7, year, "no".to_owned())];
+    stage.queue.restore(job("b"), &refused, stage.now);
+    assert_eq!(stage.look(&Look::Ready), 1);
+    assert!(stage.take(BACKUP).is_empty());
+    stage.pass(3600);
+    assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);
+    let refused = stage.queue.changes().pop();
+    assert!(
+        matches!(refused, Some(Change::Refused(_, 1, 8, _, _))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_job_that_is_left_goes_nowhere_else() {
+    let mut stage = Stage::new();
+    stage.ready("a");
+    let under_way = stage.take(OTHER);
+    assert_eq!(stage.store(BACKUP, &Ok(Done::Left)), 1);
+    assert_eq!(stage.queue.jobs.len(), 1);
+    stage.land(OTHER, under_way, &failed(Whom::Job));
+    assert!(stage.queue.jobs.is_empty());
+    assert_eq!(stage.queue.next(stage.now), None);
+}
+
+#[test]
+fn what_is_looked_at_as_a_matter_of_routine_is_not_written_down() {
+    let mut stage = Stage::new();
+    stage.queue.found(job("a"), true, stage.now);
+    stage.queue.found(job("b"), true, stage.now);
+    stage.queue.found(job("b"), false, stage.now);
+    assert_eq!(stage.look(&Look::Nothing), 2);
+    let b = Arc::new(job("b"));
+    assert_eq!(
+        stage.queue.changes(),
+        [Change::Queued(b.clone()), Change::Done(b)]
+    );
+}
+
+#[test]
+fn a_busy_job_is_looked_at_less_and_less_often() {
+    let mut stage = Stage::new();
+    stage.queue.found(job("a"), false, stage.now);
+    for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+        assert_eq!(stage.look(&Look::Busy("its lock is held".to_owned())), 1);
+        stage.pass(wait - 1);
+        assert!(stage.queue.take_looks(64, stage.now).is_empty());
+        stage.pass(1);
+    }
+    assert_eq!(stage.look(&Look::Nothing), 1);
+}

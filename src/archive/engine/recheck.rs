@@ -1,0 +1,211 @@
+//! Looking at all that is archived again, once a day, slowly: whether it has changed since.
+//!
+//! A change inside a job does not show in its task's directory, so that no scan sees it, and no mount is told of what is
+//! written beside it. When this was done last is the time of `<primary>/.xpmfs/archive/rechecked`; whoever does it holds a
+//! `flock` on that file, so that of several machines only one does.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock};
+
+use super::backoff::Pace;
+use super::events::Event;
+use super::journal;
+use super::route::Route;
+use super::scan;
+use super::scan::directory::{self, Entry};
+use super::shared::Shared;
+use crate::view::View;
+use crate::workspace::JobId;
+
+const NAME: &str = "rechecked";
+
+/// How many jobs are looked at before a pause.
+const FEW: usize = 20;
+
+/// No more are handed over while so many are on their way.
+const MANY: usize = 200;
+
+/// How often it is seen whether it is due: clocks jump, and others do it, too.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// Looks at everything again, now and then.
+pub(super) struct Recheck {
+    pub(super) view: Arc<View>,
+    pub(super) route: Arc<Route>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: Sender<Event>,
+    /// Says nothing, and ends when all does.
+    pub(super) end: Receiver<()>,
+    pub(super) pace: Pace,
+    /// When it was done last, for a primary that cannot be written to.
+    pub(super) last: Instant,
+}
+
+/// That all is to end.
+struct Ended;
+
+impl Recheck {
+    /// Does it whenever it is due, until all ends.
+    pub(super) fn run(mut self) {
+        loop {
+            if self.pause(LOOK.min(self.pace.recheck)).is_err() {
+                return;
+            }
+            let file = match self.file() {
+                Ok(file) => Some(file),
+                Err(error) => {
+                    tracing::debug!("cannot note when archived jobs were last looked at: {error}");
+                    None
+                }
+            };
+            if self.is_due(file.as_ref()) && self.everything().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The file by which it is known when this was done last; made now if there is none.
+    fn file(&self) -> io::Result<File> {
+        let directory = journal::directory(&self.view)?;
+        let rights = rustix::fs::fstat(&directory)?.st_mode & 0o666;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::openat(&directory, NAME, flags, Mode::empty()) {
+            return Ok(File::from(fd));
+        }
+        let made = rustix::fs::openat(
+            &directory,
+            NAME,
+            flags | OFlags::CREATE,
+            Mode::from_raw_mode(0o600),
+        )?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(rights))?;
+        Ok(File::from(made))
+    }
+
+    /// Whether it is to be done now. The file is locked then.
+    fn is_due(&self, file: Option<&File>) -> bool {
+        let Some(file) = file else {
+            return self.last.elapsed() >= self.pace.recheck;
+        };
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return false;
+        }
+        let last = file.metadata().and_then(|metadata| metadata.modified());
+        last.is_ok_and(|last| is_past(last, SystemTime::now(), self.pace.recheck))
+    }
+
+    /// Hands over every finished job that the primary has. Begins at any task, so that not always the same are left out
+    /// where nobody lives to the end of it.
+    fn everything(&mut self) -> Result<(), Ended> {
+        let mut tasks = self.tasks().unwrap_or_default();
+        let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let any = nanos.subsec_nanos() as usize;
+        if let Some(start) = any.checked_rem(tasks.len()) {
+            tasks.rotate_left(start);
+        }
+        for task in tasks {
+            self.task(&task)?;
+        }
+        self.last = Instant::now();
+        if let Ok(file) = self.file() {
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            };
+            let times = Timestamps {
+                last_access: now,
+                last_modification: now,
+            };
+            // Then it is done again sooner.
+            let _ = rustix::fs::futimens(&file, &times);
+        }
+        Ok(())
+    }
+
+    fn tasks(&self) -> rustix::io::Result<Vec<OsString>> {
+        let jobs = self.view.primary().root()?.jobs()?;
+        let mut tasks = Vec::new();
+        directory::read(directory::open(&*jobs, OsStr::new("."))?, |entry| {
+            if let Entry::Directory(name) = entry {
+                tasks.push(name.to_owned());
+            }
+        })?;
+        Ok(tasks)
+    }
+
+    fn task(&self, task: &OsStr) -> Result<(), Ended> {
+        let jobs = self.view.primary().root().and_then(|root| root.jobs());
+        let Ok(fd) = jobs.and_then(|jobs| directory::open(&*jobs, task)) else {
+            return Ok(());
+        };
+        // In pieces: a task may have a million jobs.
+        loop {
+            let mut names = Vec::new();
+            let more = directory::read_on(&fd, |entry| {
+                if let Entry::Directory(name) = entry {
+                    names.push(name.to_owned());
+                }
+            });
+            for few in names.chunks(FEW) {
+                self.hand_over(&fd, task, few)?;
+            }
+            if !more.unwrap_or(false) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        fd: impl std::os::fd::AsFd,
+        task: &OsStr,
+        names: &[OsString],
+    ) -> Result<(), Ended> {
+        while self.shared.state.lock().queue.jobs.len() > MANY {
+            self.pause(self.pace.breath)?;
+        }
+        let finished = names.iter().filter_map(|hash| {
+            let job = JobId::new(task, hash).ok()?;
+            let wanted = !self.route.of(&job).is_empty();
+            (wanted && scan::is_done(&fd, task, hash)).then_some(job)
+        });
+        let jobs = finished.collect();
+        self.events.send(Event::Routine(jobs)).map_err(|_| Ended)?;
+        self.pause(self.pace.breath)
+    }
+
+    fn pause(&self, time: Duration) -> Result<(), Ended> {
+        match self.end.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            _ => Err(Ended),
+        }
+    }
+}
+
+/// Whether so much time has passed; or the clocks say what cannot be, as when one has jumped.
+fn is_past(last: SystemTime, now: SystemTime, period: Duration) -> bool {
+    match now.duration_since(last) {
+        Ok(age) => age >= period,
+        Err(ahead) => ahead.duration() >= period,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_done_once_a_period_whatever_clocks_say() {
+        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        assert!(is_past(now - day, now, day));
+        assert!(!is_past(now - day / 2, now, day));
+        assert!(!is_past(now + day / 2, now, day));
+        assert!(is_past(now + 20 * day, now, day));
+    }
+}

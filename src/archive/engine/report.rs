@@ -1,0 +1,320 @@
+//! How archiving does, for `status` and for whoever waits for its end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::core::{Done, Outcome, Whom};
+use super::lane::Lane;
+use super::queue::{At, Job, Step, Turn};
+use super::shared::{Scan, Shared, State};
+use crate::settings::Mode;
+use crate::view::View;
+use crate::view::location::Role;
+use crate::workspace::JobId;
+
+/// No more jobs are told of by name, of each kind.
+const NAMES_MAX: usize = 100;
+
+/// A scan that takes longer is not waited for: its folder hangs.
+const SCAN_MAX: Duration = Duration::from_secs(60);
+
+/// How archiving does.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// How many jobs are on their way, those under way and failed ones among them.
+    pub queued: usize,
+    /// Jobs that wait, and have not failed: the first few.
+    pub waiting: Vec<Waiting>,
+    /// Jobs that failed: the first few.
+    pub failed: Vec<Failed>,
+    /// How many have failed in all.
+    pub failures: usize,
+    /// How each `backup` and `move` folder does.
+    pub folders: Vec<Folder>,
+    /// Why what is on its way is not written down, if so: it is found again after a restart nonetheless.
+    pub journal: Option<String>,
+}
+
+/// A job that waits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Waiting {
+    /// `task_id/hash`.
+    pub job: String,
+    /// What for, in a few words.
+    pub why: String,
+}
+
+/// A job that could not be archived.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failed {
+    /// `task_id/hash`.
+    pub job: String,
+    /// The folder, unless the job itself could not be looked at.
+    pub folder: Option<PathBuf>,
+    /// Why.
+    pub why: String,
+    /// How often in a row.
+    pub tries: u32,
+    /// When it is tried again, in seconds from now.
+    pub next_try: f64,
+}
+
+/// How a folder does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Folder {
+    /// `backup` or `move`.
+    pub mode: String,
+    /// Its directory.
+    pub path: PathBuf,
+    /// How many jobs wait for it.
+    pub waiting: usize,
+    /// What is being copied to it.
+    pub under_way: Option<UnderWay>,
+    /// Why it takes no job, if it does not.
+    pub refuses: Option<Refuses>,
+    /// Jobs that were copied to it since the start.
+    pub jobs: u64,
+    /// Files of these.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Jobs that the primary has and it has not, finished or not, as of the last scan.
+    pub missing: usize,
+    /// When the primary was compared with it last, in seconds since 1970.
+    pub last_scan: Option<f64>,
+    /// What could not be read then.
+    pub trouble: Option<String>,
+}
+
+/// What is being copied.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// The jobs, which go together: `task_id/hash`.
+    pub jobs: Vec<String>,
+    /// Files that are done.
+    pub files: u64,
+    /// Bytes that are done.
+    pub bytes: u64,
+    /// For how long, in seconds.
+    pub seconds: f64,
+}
+
+/// A folder that takes no job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refuses {
+    /// Why.
+    pub why: String,
+    /// How often in a row it was tried.
+    pub tries: u32,
+    /// When it is tried again, in seconds from now; as soon as it is there, if this is not known.
+    pub next_try: Option<f64>,
+}
+
+/// Whether there is anything left to archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Idle {
+    /// Nothing.
+    Yes,
+    /// There is work, or it is looked for.
+    Busy {
+        /// Jobs that are on their way.
+        left: usize,
+    },
+    /// All that is left has failed, or its folder takes no job.
+    Stuck {
+        /// Jobs that are on their way.
+        failed: usize,
+    },
+}
+
+/// Says in the log what became of a job in a folder.
+pub(super) fn log(folder: u8, job: &JobId, outcome: &Outcome) {
+    match outcome {
+        Ok(Done::Stored { files, bytes }) => {
+            tracing::debug!("archived {job} in folder {folder}: {files} files, {bytes} bytes");
+        }
+        Ok(Done::Already | Done::Left) => {}
+        Err(failure) if matches!(failure.whom, Whom::Job | Whom::Folder) => {
+            tracing::warn!("cannot archive {job}: {}", failure.why);
+        }
+        Err(failure) => tracing::debug!("{job} is archived later: {}", failure.why),
+    }
+}
+
+/// Tells how archiving does.
+pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
+    let state = &*shared.state.lock();
+    let mut report = Report {
+        queued: state.queue.jobs.len(),
+        journal: state.journal.clone(),
+        ..Report::default()
+    };
+    let lanes: BTreeMap<u8, &Lane> = state
+        .queue
+        .lanes
+        .iter()
+        .map(|lane| (lane.folder, lane))
+        .collect();
+    for (id, job) in &state.queue.jobs {
+        report.add(id, job, &lanes, view, now);
+    }
+    let scans = state.scans.iter();
+    report.folders = scans
+        .filter_map(|scan| Some(folder(lanes.get(&scan.folder)?, scan, view, now)))
+        .collect();
+    report
+}
+
+impl Report {
+    fn add(
+        &mut self,
+        id: &Arc<JobId>,
+        job: &Job,
+        lanes: &BTreeMap<u8, &Lane>,
+        view: &View,
+        now: Instant,
+    ) {
+        let turns: Vec<(Option<u8>, &Turn)> = match &job.step {
+            Step::Look(turn) => vec![(None, turn)],
+            Step::Store(wants) => wants
+                .iter()
+                .map(|want| (Some(want.stop.folder), &want.turn))
+                .collect(),
+        };
+        let mut failed = false;
+        for (folder, turn) in &turns {
+            if let (true, Some(refusal), At::Due(due)) =
+                (turn.has_failed(now), &turn.refusal, turn.at)
+            {
+                failed = true;
+                if self.failed.len() < NAMES_MAX {
+                    let path = folder.and_then(|folder| Some(view.location(folder)?.path()));
+                    self.failed.push(Failed {
+                        job: id.to_string(),
+                        folder: path.map(ToOwned::to_owned),
+                        why: refusal.failure.why.clone(),
+                        tries: refusal.tries,
+                        next_try: due.saturating_duration_since(now).as_secs_f64(),
+                    });
+                }
+            }
+        }
+        self.failures += usize::from(failed);
+        if !failed && !job.is_worked_on() && self.waiting.len() < NAMES_MAX {
+            let refusal = turns.iter().find_map(|(_, turn)| turn.refusal.as_ref());
+            let held = turns.iter().any(|(folder, turn)| {
+                let lane = folder.and_then(|folder| lanes.get(&folder));
+                lane.is_some_and(|lane| turn.at != At::Later && lane.refuses(now))
+            });
+            let why = match (refusal, &job.step) {
+                (_, Step::Store(_)) if held => "its folder takes no job now".to_owned(),
+                (Some(refusal), _) => refusal.failure.why.clone(),
+                (None, Step::Look(_)) => "to be left alone for a while".to_owned(),
+                (None, Step::Store(_)) => "its turn".to_owned(),
+            };
+            self.waiting.push(Waiting {
+                job: id.to_string(),
+                why,
+            });
+        }
+    }
+}
+
+fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
+    let location = view.location(lane.folder);
+    let mode = location.map(|location| location.role());
+    let under_way = lane.flight.as_ref().map(|flight| UnderWay {
+        jobs: flight.jobs.iter().map(ToString::to_string).collect(),
+        files: flight.progress.files(),
+        bytes: flight.progress.bytes(),
+        seconds: now.saturating_duration_since(flight.since).as_secs_f64(),
+    });
+    let held = lane.hold.as_ref().filter(|_| lane.is_held(now));
+    let refuses = match (lane.there, held) {
+        (false, _) => Some(Refuses {
+            why: "it is not there".to_owned(),
+            tries: 0,
+            next_try: None,
+        }),
+        (true, Some(hold)) => Some(Refuses {
+            why: hold.why.clone(),
+            tries: hold.tries,
+            next_try: Some(hold.until.saturating_duration_since(now).as_secs_f64()),
+        }),
+        (true, None) => None,
+    };
+    Folder {
+        mode: match mode {
+            Some(Role::Folder(Mode::Move)) => "move".to_owned(),
+            _ => "backup".to_owned(),
+        },
+        path: location
+            .map(|location| location.path().to_owned())
+            .unwrap_or_default(),
+        waiting: lane.waiting.len(),
+        under_way,
+        refuses,
+        jobs: lane.counts.jobs,
+        files: lane.counts.files,
+        bytes: lane.counts.bytes,
+        missing: scan.candidates,
+        last_scan: scan.last.and_then(|last: SystemTime| {
+            let since = last.duration_since(UNIX_EPOCH).ok()?;
+            Some(since.as_secs_f64())
+        }),
+        trouble: scan.trouble.clone(),
+    }
+}
+
+impl Lane {
+    /// Whether it takes no job now.
+    fn refuses(&self, now: Instant) -> bool {
+        !self.there || self.is_held(now)
+    }
+}
+
+/// Tells whether there is anything left to do. What is looked at again as a matter of routine does not count.
+pub(super) fn idle(shared: &Shared, now: Instant) -> Idle {
+    let state = &*shared.state.lock();
+    let jobs = state.queue.jobs.values().filter(|job| !job.routine);
+    let left = jobs.clone().count();
+    let wanted = shared.wanted.load(Ordering::SeqCst);
+    let scanning = state.scans.iter().any(|scan| {
+        let hangs = scan
+            .since
+            .is_some_and(|since| now.saturating_duration_since(since) > SCAN_MAX);
+        scan.answered < wanted && !hangs
+    });
+    if scanning || shared.unheard.load(Ordering::SeqCst) > 0 {
+        return Idle::Busy { left };
+    }
+    let mut stuck = jobs.map(|job| is_stuck(job, state, now));
+    match (left, stuck.all(|stuck| stuck)) {
+        (0, _) => Idle::Yes,
+        (failed, true) => Idle::Stuck { failed },
+        (left, false) => Idle::Busy { left },
+    }
+}
+
+/// Whether nothing can be done for a job now.
+fn is_stuck(job: &Job, state: &State, now: Instant) -> bool {
+    let wants = match &job.step {
+        Step::Look(turn) => return turn.has_failed(now),
+        Step::Store(wants) => wants,
+    };
+    wants.iter().all(|want| {
+        let lanes = &state.queue.lanes;
+        let lane = lanes.iter().find(|lane| lane.folder == want.stop.folder);
+        match want.turn.at {
+            At::Now => false,
+            At::Later => true,
+            At::Due(_) => want.turn.has_failed(now) || lane.is_none_or(|lane| lane.refuses(now)),
+        }
+    })
+}

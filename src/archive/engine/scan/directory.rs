@@ -1,0 +1,236 @@
+//! Whether a directory has changed, and reading it.
+
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx};
+use rustix::io::Result;
+
+use crate::view::beneath;
+use crate::workspace::jobs;
+use crate::workspace::layout::STAGING_PREFIX;
+
+/// How many bytes of entries the kernel is asked for at a time.
+const BUFFER: usize = 32 * 1024;
+
+/// A disk's timestamps move on at least this often.
+const GRANULARITY: Duration = Duration::from_secs(2);
+
+/// Clocks of machines that share a disk differ less than this.
+const SKEW: Duration = Duration::from_secs(10 * 60);
+
+/// What tells a directory's state from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::archive::engine) struct Stamp {
+    identity: (u32, u32, u64),
+    mtime: (i64, u32),
+    ctime: (i64, u32),
+}
+
+impl From<&Statx> for Stamp {
+    fn from(stat: &Statx) -> Stamp {
+        let (mtime, ctime) = (&stat.stx_mtime, &stat.stx_ctime);
+        Stamp {
+            identity: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
+            mtime: (mtime.tv_sec, mtime.tv_nsec),
+            ctime: (ctime.tv_sec, ctime.tv_nsec),
+        }
+    }
+}
+
+impl Stamp {
+    /// Whether it is so old, by this machine's clock, that a change now would make another stamp.
+    fn is_old(&self, wall: SystemTime) -> bool {
+        let now = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let latest = self.mtime.max(self.ctime).0;
+        let quiet = now.saturating_sub(SKEW).as_secs();
+        u64::try_from(latest).is_ok_and(|latest| latest < quiet) || latest < 0
+    }
+}
+
+/// A directory that is listed only when it changed.
+///
+/// Timestamps are coarse, and a directory may change again within one tick of its disk's clock. So a listing is
+/// believed only if the directory had been seen with the same stamp long enough before. This goes by the time that
+/// passes here, and not by the disk's clock, which may be another machine's and wrong.
+#[derive(Debug, Default)]
+pub(in crate::archive::engine) struct Watched {
+    stamp: Option<Stamp>,
+    since: Option<Instant>,
+    believed: bool,
+}
+
+impl Watched {
+    /// Takes note of the directory's state (`None`: it is not there), and gives whether it must be listed.
+    pub(super) fn see(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
+        if self.since.is_none() || self.stamp != stamp {
+            *self = Watched {
+                stamp,
+                since: Some(now),
+                // What is not there holds nothing, and makes a stamp when it appears.
+                believed: false,
+            };
+        }
+        !self.believed
+    }
+
+    /// It has been listed, whole, after it was seen at `now`.
+    pub(super) fn listed(&mut self, now: Instant, wall: SystemTime) {
+        let known = self
+            .since
+            .is_some_and(|since| now.saturating_duration_since(since) > GRANULARITY);
+        self.believed = known || self.stamp.is_none_or(|stamp| stamp.is_old(wall));
+    }
+
+    /// Has it listed again.
+    pub(super) fn doubt(&mut self) {
+        self.believed = false;
+    }
+}
+
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The state of the directory `name` in `dir`; `None` if it is no directory.
+///
+/// # Errors
+///
+/// What `statx` gives, other than that it is not there.
+pub(in crate::archive::engine) fn stamp(dir: impl AsFd, name: &OsStr) -> Result<Option<Stamp>> {
+    let stat = beneath::absent(beneath::stat(dir, name))?;
+    Ok(stat.filter(beneath::is_dir).map(|stat| Stamp::from(&stat)))
+}
+
+/// Opens the directory `name` in `dir`, or `dir` itself (`.`), for reading.
+///
+/// # Errors
+///
+/// What `openat` gives.
+pub(in crate::archive::engine) fn open(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    rustix::fs::openat(dir, name, READ, Mode::empty())
+}
+
+/// An entry that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::archive::engine) enum Entry<'a> {
+    /// A directory that may be a task's or a job's.
+    Directory(&'a OsStr),
+    /// What guards or holds a copy that grows, or what was one.
+    Staging,
+}
+
+/// Reads on in an open directory, as much as the kernel gives at a time. Gives whether it was not at the end.
+///
+/// # Errors
+///
+/// What `getdents` gives.
+pub(in crate::archive::engine) fn read_on(
+    fd: impl AsFd,
+    mut each: impl FnMut(Entry<'_>),
+) -> Result<bool> {
+    let fd = fd.as_fd();
+    let mut buffer = [MaybeUninit::uninit(); BUFFER];
+    let mut entries = RawDir::new(fd, &mut buffer);
+    let mut any = false;
+    while !(any && entries.is_buffer_empty()) {
+        let Some(entry) = entries.next() else {
+            break;
+        };
+        let entry = entry?;
+        any = true;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name.as_bytes().starts_with(STAGING_PREFIX.as_bytes()) {
+            each(Entry::Staging);
+            continue;
+        }
+        let directory = match entry.file_type() {
+            FileType::Directory => true,
+            // A file system that does not tell.
+            FileType::Unknown => beneath::stat(fd, name).is_ok_and(|stat| beneath::is_dir(&stat)),
+            _ => false,
+        };
+        if directory && jobs::is_job_entry(name) {
+            each(Entry::Directory(name));
+        }
+    }
+    Ok(any)
+}
+
+/// Reads a directory from where it is to its end; see [`read_on`].
+///
+/// # Errors
+///
+/// What `getdents` gives.
+pub(in crate::archive::engine) fn read(
+    fd: impl AsFd,
+    mut each: impl FnMut(Entry<'_>),
+) -> Result<()> {
+    while read_on(&fd, &mut each)? {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp_at(seconds: i64) -> Option<Stamp> {
+        Some(Stamp {
+            identity: (0, 1, 2),
+            mtime: (seconds, 5),
+            ctime: (seconds, 5),
+        })
+    }
+
+    #[test]
+    fn a_listing_is_believed_when_nothing_could_have_changed_within_one_tick() {
+        let (start, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(100_000));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        // Just changed; long ago; on a disk whose clock is ahead, and behind by less than clocks may be.
+        for (stamp, believed) in [
+            (stamp_at(100_000), false),
+            (stamp_at(1), true),
+            (stamp_at(-1), true),
+            (stamp_at(9_000_000), false),
+            (stamp_at(100_000 - 500), false),
+            (None, true),
+        ] {
+            let mut watched = Watched::default();
+            assert!(watched.see(stamp, at(0)));
+            watched.listed(at(0), wall);
+            assert_eq!(!watched.see(stamp, at(1)), believed, "{stamp:?}");
+            watched.listed(at(1), wall);
+            assert_eq!(!watched.see(stamp, at(3)), believed, "{stamp:?}");
+            watched.listed(at(3), wall);
+            assert!(!watched.see(stamp, at(4)), "{stamp:?}");
+            assert!(watched.see(stamp_at(100_001), at(4)));
+        }
+    }
+
+    #[test]
+    fn only_directories_that_can_be_jobs_are_read() {
+        let top = tempfile::tempdir().unwrap();
+        for name in ["a", "b", ".tmp.c"] {
+            std::fs::create_dir(top.path().join(name)).unwrap();
+        }
+        std::fs::write(top.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("a", top.path().join("moved")).unwrap();
+        let odd = OsStr::from_bytes(b"\xff");
+        std::fs::create_dir(top.path().join(odd)).unwrap();
+        let dir = std::fs::File::open(top.path()).unwrap();
+        let mut names = Vec::new();
+        let mut staging = 0;
+        read(&dir, |entry| match entry {
+            Entry::Directory(name) => names.push(name.to_owned()),
+            Entry::Staging => staging += 1,
+        })
+        .unwrap();
+        names.sort();
+        assert_eq!(names, [OsStr::new("a"), OsStr::new("b"), odd]);
+        assert_eq!(staging, 1);
+    }
+}

@@ -1,0 +1,314 @@
+//! Finding finished jobs that nobody has told of: what the primary has and a folder has not.
+//!
+//! - `directory`: whether a directory has changed, and reading it
+//! - `candidates`: the jobs of one task that a folder has not
+//! - `thread`: a scanner at work
+//!
+//! A scan makes no system call per job that the folder has: each task's directory is looked at, on both sides, and listed
+//! only if it changed. Only jobs that the folder has not are kept in memory. Each folder has a scanner, and each scanner a
+//! thread, so that a folder that hangs keeps no other from being compared.
+
+mod candidates;
+pub(super) mod directory;
+mod thread;
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::io::Errno;
+
+use self::candidates::{Names, State, Task};
+use self::directory::{Entry, Stamp, Watched};
+use super::route::Route;
+use crate::view::name::Name;
+use crate::view::{Root, View, beneath};
+use crate::workspace::JobId;
+
+pub(super) use self::thread::{Request, run};
+
+/// The longest that a job, found finished, but not archived since, is not looked at again.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// What a scan found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Jobs that seem to be finished, and that the folder has not.
+    pub(super) jobs: Vec<JobId>,
+    /// Whether it ended before it had seen all, since it had found as many as it was to.
+    pub(super) more: bool,
+    /// How many jobs the folder has not, finished or not.
+    pub(super) candidates: usize,
+    /// Directories that were listed.
+    pub(super) listed: u64,
+    /// Jobs that were looked at.
+    pub(super) looked: u64,
+    /// Tasks in whose directories in the primary copies grow, or were left behind.
+    pub(super) staging: Vec<OsString>,
+    /// What could not be read.
+    pub(super) trouble: Option<String>,
+}
+
+/// Compares the primary with one folder, again and again.
+pub(super) struct Scanner {
+    view: Arc<View>,
+    folder: u8,
+    route: Arc<Route>,
+    interval: Duration,
+    began: Instant,
+    jobs: Watched,
+    tasks: HashMap<Name, Task>,
+}
+
+/// One scan.
+struct Pass<'a> {
+    /// How many jobs may be found.
+    room: usize,
+    stopping: &'a dyn Fn() -> bool,
+    found: Found,
+}
+
+impl Pass<'_> {
+    fn trouble(&mut self, place: String, error: Errno) {
+        let cause = std::io::Error::from(error);
+        self.found
+            .trouble
+            .get_or_insert_with(|| format!("cannot read {place}: {cause}"));
+    }
+
+    fn is_over(&self) -> bool {
+        self.found.more || (self.stopping)()
+    }
+}
+
+impl Scanner {
+    pub(super) fn new(
+        view: Arc<View>,
+        folder: u8,
+        route: Arc<Route>,
+        interval: Duration,
+    ) -> Scanner {
+        Scanner {
+            view,
+            folder,
+            route,
+            interval,
+            began: Instant::now(),
+            jobs: Watched::default(),
+            tasks: HashMap::new(),
+        }
+    }
+
+    /// Looks at what has been looked at in vain, too, the next time.
+    pub(super) fn forgive(&mut self) {
+        let candidates = self
+            .tasks
+            .values_mut()
+            .flat_map(|task| &mut task.candidates);
+        for candidate in candidates {
+            (candidate.again, candidate.tries) = (0, 0);
+        }
+    }
+
+    /// Compares once, and gives at most `room` jobs. Waits for both disks.
+    pub(super) fn scan(&mut self, room: usize, stopping: &dyn Fn() -> bool) -> Found {
+        let mut pass = Pass {
+            room,
+            stopping,
+            found: Found::default(),
+        };
+        let root = self
+            .view
+            .location(self.folder)
+            .and_then(|folder| folder.root().ok());
+        // Without the folder there is nothing to compare with.
+        if let (Some(folder), Ok(primary)) = (root, self.view.primary().root()) {
+            self.compare(&primary, &folder, &mut pass);
+        }
+        let counts = self.tasks.values().map(|task| task.candidates.len());
+        pass.found.candidates = counts.sum();
+        pass.found
+    }
+
+    fn compare(&mut self, primary: &Root, folder: &Root, pass: &mut Pass<'_>) {
+        let jobs = match primary.jobs() {
+            Ok(jobs) => jobs,
+            Err(Errno::NOENT | Errno::NOTDIR) => return self.tasks.clear(),
+            Err(error) => return pass.trouble(self.place(0, None), error),
+        };
+        if let Err(error) = self.list_tasks(&jobs, pass) {
+            return pass.trouble(self.place(0, None), error);
+        }
+        let there = match beneath::absent(folder.jobs()) {
+            Ok(there) => there,
+            Err(error) => return pass.trouble(self.place(self.folder, None), error),
+        };
+        let mut tasks = std::mem::take(&mut self.tasks);
+        tasks.retain(|name, task| pass.is_over() || self.visit(&jobs, &there, name, task, pass));
+        self.tasks = tasks;
+    }
+
+    /// Lists the primary's tasks, if they have changed.
+    fn list_tasks(&mut self, jobs: &OwnedFd, pass: &mut Pass<'_>) -> Result<(), Errno> {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let stamp = Stamp::from(&beneath::stat_fd(jobs)?);
+        if !self.jobs.see(Some(stamp), now) {
+            return Ok(());
+        }
+        pass.found.listed += 1;
+        let mut tasks = HashMap::new();
+        directory::read(directory::open(jobs, OsStr::new("."))?, |entry| {
+            if let Entry::Directory(name) = entry {
+                let name = Name::from(name);
+                let known = self.tasks.remove(&name).unwrap_or_default();
+                tasks.insert(name, known);
+            }
+        })?;
+        self.tasks = tasks;
+        self.jobs.listed(now, wall);
+        Ok(())
+    }
+
+    /// Visits one task; gives whether it is still there.
+    fn visit(
+        &self,
+        jobs: &OwnedFd,
+        folder: &Option<Arc<OwnedFd>>,
+        name: &Name,
+        task: &mut Task,
+        pass: &mut Pass<'_>,
+    ) -> bool {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let here = match directory::stamp(jobs, name) {
+            Ok(Some(stamp)) => stamp,
+            Ok(None) => return false,
+            Err(error) => {
+                pass.trouble(self.place(0, Some(name)), error);
+                return true;
+            }
+        };
+        let there = folder.as_ref().map(|jobs| directory::stamp(jobs, name));
+        let there = match there.transpose() {
+            Ok(stamp) => stamp.flatten(),
+            Err(error) => {
+                pass.trouble(self.place(self.folder, Some(name)), error);
+                return true;
+            }
+        };
+        // Both are asked: each takes note.
+        let changed = [
+            task.primary.see(Some(here), now),
+            task.folder.see(there, now),
+        ];
+        if changed.contains(&true) {
+            let there = folder.as_deref().filter(|_| there.is_some());
+            match self.list(jobs, there, name, task, pass) {
+                Ok(staging) => {
+                    task.primary.listed(now, wall);
+                    task.folder.listed(now, wall);
+                    if staging {
+                        // Whoever is at it may die without a trace in the directory.
+                        task.primary.doubt();
+                        pass.found.staging.push((**name).to_owned());
+                    }
+                }
+                Err((location, error)) => {
+                    task.primary.doubt();
+                    pass.trouble(self.place(location, Some(name)), error);
+                }
+            }
+        }
+        self.look(jobs, name, task, pass);
+        true
+    }
+
+    /// Lists a task on both sides; gives whether the primary has copies that grow, or were left behind.
+    fn list(
+        &self,
+        jobs: &OwnedFd,
+        folder: Option<&OwnedFd>,
+        name: &Name,
+        task: &mut Task,
+        pass: &mut Pass<'_>,
+    ) -> Result<bool, (u8, Errno)> {
+        // The folder first: what is archived meanwhile is looked at in vain, and not missed.
+        let opened = folder.map(|jobs| directory::open(jobs, name));
+        let opened = match opened {
+            None | Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => None,
+            Some(opened) => Some(opened.map_err(|error| (self.folder, error))?),
+        };
+        let names = match opened {
+            None => Names::default(),
+            Some(fd) => {
+                pass.found.listed += 1;
+                Names::read(fd).map_err(|error| (self.folder, error))?
+            }
+        };
+        pass.found.listed += 1;
+        let fd = directory::open(jobs, name).map_err(|error| (0, error))?;
+        candidates::compare(fd, &names, &mut task.candidates, |hash| {
+            JobId::new(&**name, hash).is_ok_and(|job| self.route.leads_to(self.folder, &job))
+        })
+        .map_err(|error| (0, error))
+    }
+
+    /// Looks which candidates are finished.
+    fn look(&self, jobs: &OwnedFd, name: &Name, task: &mut Task, pass: &mut Pass<'_>) {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let now = millis(self.began.elapsed());
+        let mut directory = None;
+        task.candidates.retain_mut(|candidate| {
+            if candidate.again > now || pass.is_over() {
+                return true;
+            }
+            if pass.found.jobs.len() >= pass.room {
+                pass.found.more = true;
+                return true;
+            }
+            if directory.is_none() {
+                directory = beneath::open_dir(jobs, name).ok();
+            }
+            let Some(directory) = &directory else {
+                return true;
+            };
+            pass.found.looked += 1;
+            let wait = match candidates::state(directory, name, &candidate.hash) {
+                State::Gone => return false,
+                // So that a scan that goes on where the last one ended does not look again.
+                State::Unfinished => self.interval / 2,
+                State::Done => {
+                    if let Ok(job) = JobId::new(&**name, &*candidate.hash) {
+                        pass.found.jobs.push(job);
+                    }
+                    let doublings = u32::from(candidate.tries).min(16);
+                    candidate.tries = candidate.tries.saturating_add(1);
+                    let wait = self.interval.saturating_mul(1 << doublings);
+                    wait.min(PATIENCE.max(self.interval)).mul_f32(0.9)
+                }
+            };
+            candidate.again = now.saturating_add(millis(wait));
+            true
+        });
+        task.candidates.shrink_to_fit();
+    }
+
+    /// A directory, for a person.
+    fn place(&self, location: u8, task: Option<&Name>) -> String {
+        let path = self.view.location(location).map(|place| place.path());
+        let mut path = path.unwrap_or("".as_ref()).to_owned();
+        if !path.ends_with("jobs") || location == 0 {
+            path.push("jobs");
+        }
+        if let Some(task) = task {
+            path.push(&**task);
+        }
+        path.display().to_string()
+    }
+}
+
+/// Whether a job, in its task's directory, is finished; or cannot be looked at.
+pub(super) fn is_done(directory: impl std::os::fd::AsFd, task: &OsStr, hash: &OsStr) -> bool {
+    candidates::state(directory, task, hash) == State::Done
+}

@@ -1,0 +1,41 @@
+//! A scanner at work.
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Scanner;
+use crate::archive::engine::core::Core;
+use crate::archive::engine::events::Event;
+
+/// To scan once.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::archive::engine) struct Request {
+    /// How many jobs may be found.
+    pub(in crate::archive::engine) room: usize,
+    /// Whether also jobs are looked at that were looked at in vain.
+    pub(in crate::archive::engine) forgive: bool,
+}
+
+/// Scans whenever it is asked to, and clears up where somebody died, until nobody can ask any more.
+pub(in crate::archive::engine) fn run(
+    mut scanner: Scanner,
+    core: &dyn Core,
+    requests: &Receiver<Request>,
+    events: &Sender<Event>,
+    stopping: &dyn Fn() -> bool,
+) {
+    for request in requests {
+        if request.forgive {
+            scanner.forgive();
+        }
+        let found = scanner.scan(request.room, stopping);
+        for task in &found.staging {
+            if !stopping() {
+                core.clear(task);
+            }
+        }
+        let folder = scanner.folder;
+        if stopping() || events.send(Event::Scanned { folder, found }).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the coordinator knows, for whoever asks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::queue::Queue;
+use crate::transfer::Progress;
+
+/// What all threads of the engine share. No lock is held over a system call that can wait.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    /// Events that were sent and that the state does not show yet.
+    pub(super) unheard: AtomicUsize,
+    /// How many full scans have been asked for; the first one by the start.
+    pub(super) wanted: AtomicU64,
+    stopping: AtomicBool,
+    /// By which looks at jobs are ended.
+    pub(super) looks: Progress,
+}
+
+/// The engine's state.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) queue: Queue,
+    pub(super) scans: Vec<Scan>,
+    /// Why there is no journal.
+    pub(super) journal: Option<String>,
+}
+
+/// How a folder's scans do.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) folder: u8,
+    /// Since when it is being scanned.
+    pub(super) since: Option<Instant>,
+    /// Which of the scans that were asked for is the one that runs, or ran last.
+    pub(super) asked: u64,
+    /// Which of the scans that were asked for has ended.
+    pub(super) answered: u64,
+    /// When it is scanned next.
+    pub(super) next: Instant,
+    /// Whether the last one left something, for there was no room.
+    pub(super) more: bool,
+    /// When the last one ended.
+    pub(super) last: Option<SystemTime>,
+    /// How many jobs the folder has not.
+    pub(super) candidates: usize,
+    /// What could not be read.
+    pub(super) trouble: Option<String>,
+}
+
+impl Shared {
+    pub(super) fn new(queue: Queue, now: Instant) -> Shared {
+        let scans = queue.lanes.iter().map(|lane| Scan {
+            folder: lane.folder,
+            since: None,
+            asked: 0,
+            answered: 0,
+            next: now,
+            more: false,
+            last: None,
+            candidates: 0,
+            trouble: None,
+        });
+        let scans = scans.collect();
+        Shared {
+            state: Mutex::new(State {
+                queue,
+                scans,
+                journal: None,
+            }),
+            unheard: AtomicUsize::new(0),
+            wanted: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            looks: Progress::new(),
+        }
+    }
+
+    /// Whether all is to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Has everything end.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.looks.cancel();
+        // What is given out from now on is given by somebody who has seen that it is to end.
+        for lane in &self.state.lock().queue.lanes {
+            if let Some(flight) = &lane.flight {
+                flight.progress.cancel();
+            }
+        }
+    }
+}

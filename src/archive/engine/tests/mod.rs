@@ -1,0 +1,313 @@
+mod scanning;
+mod stage;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use self::stage::{BACKUP, MOVE, Stage, TASK, job, settled, until};
+use super::core::Whom;
+use super::journal::{Journal, Line};
+use super::{Archiver, Config, Idle};
+use crate::settings::Patterns;
+
+#[test]
+fn what_finished_behind_our_back_is_backed_up_and_then_moved() {
+    let stage = Stage::new(true);
+    let names = [OsStr::new("a"), OsStr::from_bytes(b"\xff\n\"")];
+    for name in names {
+        stage.finished(name);
+    }
+    stage.unfinished("c");
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    for name in names {
+        assert!(stage.path("backup", name).join("train.done").exists());
+        assert!(stage.path("primary", name).is_symlink());
+    }
+    assert!(stage.path("primary", "c").is_dir() && !stage.path("backup", "c").exists());
+    let stored = stage.stored();
+    let place = |folder, name: &str| {
+        let one = (folder, name.to_owned());
+        stored.iter().position(|stored| *stored == one).unwrap()
+    };
+    for name in names {
+        let name = name.to_string_lossy();
+        assert!(place(BACKUP, &name) < place(MOVE, &name));
+    }
+    let report = archiver.report();
+    let jobs: Vec<u64> = report.folders.iter().map(|folder| folder.jobs).collect();
+    assert_eq!((report.queued, report.failures, jobs), (0, 0, vec![2, 2]));
+    archiver.stop();
+    assert!(stage.journals().is_empty());
+}
+
+#[test]
+fn what_is_touched_is_archived_without_a_scan() {
+    let stage = Stage::new(false);
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    stage.finished("a");
+    stage.unfinished("b");
+    archiver.touched(job("a"));
+    archiver.touched(job("b"));
+    archiver.touched(job("gone"));
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(stage.stored(), [(BACKUP, "a".to_owned())]);
+    // Also when the folder has it.
+    archiver.touched(job("a"));
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(stage.stored().len(), 2);
+}
+
+#[test]
+fn what_the_settings_leave_out_stays() {
+    let mut stage = Stage::new(false);
+    let globs = vec![format!("{TASK}/a*"), "other".to_owned()];
+    stage.exclude = Some(Patterns::new(globs).unwrap());
+    stage.finished("ab");
+    stage.finished("b");
+    let archiver = stage.start();
+    archiver.touched(job("ab"));
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(stage.stored(), [(BACKUP, "b".to_owned())]);
+    assert_eq!(archiver.report().folders[0].missing, 1);
+}
+
+#[test]
+fn a_folder_that_is_gone_is_waited_for() {
+    let stage = Stage::new(false);
+    let (folder, away) = (stage.top.join("backup"), stage.top.join("away"));
+    fs::rename(&folder, &away).unwrap();
+    until("that the folder is missed", || {
+        stage.view.folders()[0].root().is_err()
+    });
+    let archiver = stage.start();
+    stage.finished("a");
+    archiver.touched(job("a"));
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
+    let report = archiver.report();
+    let refuses = report.folders[0].refuses.as_ref().unwrap();
+    assert_eq!(refuses.why, "it is not there");
+    assert_eq!(report.waiting[0].job, format!("{TASK}/a"));
+    // What nobody has told of is found when it is back.
+    stage.finished("b");
+    fs::rename(&away, &folder).unwrap();
+    until("that both are stored", || {
+        archiver.report().folders[0].jobs == 2
+    });
+    assert_eq!(settled(&archiver), Idle::Yes);
+}
+
+#[test]
+fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
+    let stage = Stage::new(true);
+    stage.finished("a");
+    stage.refuse(BACKUP, Whom::Job);
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
+    let report = archiver.report();
+    let failed = &report.failed[0];
+    assert_eq!(failed.folder.as_deref(), Some(&*stage.top.join("backup")));
+    assert_eq!((failed.tries, &*failed.why), (1, "as it was told"));
+    assert!(failed.next_try > 3000.0);
+    assert!(
+        serde_json::to_string(&report)
+            .unwrap()
+            .contains("as it was told")
+    );
+    archiver.retry_now();
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
+    stage.refuse(BACKUP, Whom::Folder);
+    archiver.retry_now();
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
+    assert!(archiver.report().folders[0].refuses.is_some());
+    stage.order(|orders| orders.refuses.clear());
+    archiver.retry_now();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert!(stage.path("primary", "a").is_symlink());
+}
+
+#[test]
+fn a_folder_that_hangs_keeps_no_other_waiting_and_no_end_either() {
+    let stage = Stage::new(true);
+    stage.order(|orders| orders.hangs.push(MOVE));
+    stage.finished("a");
+    let archiver = stage.start();
+    until("that the move is under way", || {
+        archiver.report().folders[1].under_way.is_some()
+    });
+    stage.finished("b");
+    archiver.touched(job("b"));
+    until("that the other is backed up", || stage.stored().len() == 2);
+    assert!(matches!(archiver.is_idle(), Idle::Busy { left: 2 }));
+    let begun = Instant::now();
+    archiver.stop();
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(archiver.is_idle(), Idle::Yes);
+    stage.order(|orders| orders.hangs.clear());
+}
+
+#[test]
+fn what_another_process_left_behind_is_taken_over() {
+    let stage = Stage::new(false);
+    // Archived, and changed since: no scan finds these.
+    for hash in ["a", "b", "done"] {
+        stage.archived(hash);
+    }
+    let mut dead = Journal::make(&stage.view).unwrap();
+    let queued = |hash: &str| Line::Queued(job(hash));
+    dead.append(&[queued("a"), queued("done"), Line::Done(job("done"))])
+        .unwrap();
+    drop(dead);
+    let mut living = Journal::make(&stage.view).unwrap();
+    living.append(&[queued("b")]).unwrap();
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(stage.stored(), [(BACKUP, "a".to_owned())]);
+    assert_eq!(stage.journals().len(), 2);
+    drop(living);
+    archiver.retry_now();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    until("that the second is taken over, too", || {
+        stage.stored().len() == 2
+    });
+    assert_eq!(stage.stored()[1], (BACKUP, "b".to_owned()));
+}
+
+#[test]
+fn what_could_not_be_done_is_taken_up_by_the_next_start() {
+    let stage = Stage::new(false);
+    stage.archived("a");
+    stage.refuse(BACKUP, Whom::Job);
+    let archiver = stage.start();
+    archiver.touched(job("a"));
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
+    drop(archiver);
+    assert_eq!(stage.journals().len(), 1);
+    stage.order(|orders| orders.refuses.clear());
+    let archiver = stage.start();
+    // As long as it was to wait before, it waits now.
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
+    archiver.retry_now();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(stage.stored(), [(BACKUP, "a".to_owned())]);
+    archiver.stop();
+    assert!(stage.journals().is_empty());
+}
+
+#[test]
+fn without_a_journal_jobs_are_archived_nonetheless() {
+    let stage = Stage::new(false);
+    let state = stage.top.join("primary/.xpmfs");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("archive"), "in the way").unwrap();
+    stage.finished("a");
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(stage.stored().len(), 1);
+    assert!(
+        archiver
+            .report()
+            .journal
+            .unwrap()
+            .contains(".xpmfs/archive")
+    );
+}
+
+#[test]
+fn all_that_is_archived_is_looked_at_again_now_and_then() {
+    let mut stage = Stage::new(false);
+    for number in 0..50 {
+        stage.archived(&format!("{number}"));
+    }
+    stage.unfinished("unfinished");
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert!(stage.stored().is_empty());
+    drop(archiver);
+    stage.timing.pace.recheck = Duration::from_millis(50);
+    let archiver = stage.start();
+    until("that all are looked at", || stage.stored().len() >= 50);
+    drop(archiver);
+    let mut stored = stage.stored();
+    stored.sort();
+    stored.dedup();
+    assert_eq!(stored.len(), 50);
+    assert!(stage.top.join("primary/.xpmfs/archive/rechecked").exists());
+}
+
+#[test]
+fn without_a_folder_to_archive_to_nothing_is_done() {
+    let stage = Stage::new(false);
+    stage.finished("a");
+    let spec = crate::view::ViewSpec {
+        workspace: String::new(),
+        primary: stage.top.join("primary"),
+        folders: Vec::new(),
+        mountpoint: None,
+    };
+    let view = std::sync::Arc::new(crate::view::View::open(spec, None).unwrap());
+    let route = super::Route::new(&view, std::sync::Arc::default());
+    let archiver = super::Archiver::begin(view, route, stage.timing, stage.fake.clone()).unwrap();
+    archiver.touched(job("a"));
+    archiver.retry_now();
+    assert_eq!(archiver.is_idle(), Idle::Yes);
+    archiver.stop();
+    assert!(!stage.top.join("primary/.xpmfs").exists());
+}
+
+#[test]
+fn what_the_dead_left_beside_a_job_is_cleared() {
+    let stage = Stage::new(false);
+    stage.archived("a");
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    assert!(stage.fake.orders.lock().cleared.is_empty());
+    fs::write(stage.path("primary", ".tmp.a.lock"), "").unwrap();
+    // Again and again, since its owner may be alive now, and die later.
+    for count in [1, 2] {
+        archiver.retry_now();
+        assert_eq!(settled(&archiver), Idle::Yes);
+        assert_eq!(stage.fake.orders.lock().cleared, vec![TASK; count]);
+    }
+}
+
+#[test]
+fn a_job_is_archived_on_real_disks() {
+    let stage = Stage::new(true);
+    let job = stage.finished("a");
+    fs::write(job.join("result"), "42").unwrap();
+    stage.unfinished("b");
+    let config = Config {
+        settle: Duration::from_millis(50),
+        scan_interval: Duration::from_millis(100),
+        exclude: None,
+        folder_exclude: std::collections::HashMap::new(),
+        bandwidth: None,
+        threads: 2,
+    };
+    let archiver = Archiver::start(stage.view.clone(), config, std::sync::Arc::new(())).unwrap();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    let moved = stage.path("primary", "a");
+    assert!(moved.is_symlink());
+    assert_eq!(fs::read_to_string(moved.join("result")).unwrap(), "42");
+    assert_eq!(
+        fs::read_to_string(stage.path("backup", "a").join("result")).unwrap(),
+        "42"
+    );
+    fs::write(stage.path("primary", "b").join("train.done"), "").unwrap();
+    until("that the other is found", || {
+        stage.path("primary", "b").is_symlink()
+    });
+    until("that it is tidy", || archiver.is_idle() == Idle::Yes);
+    archiver.stop();
+    for location in ["primary", "backup", "move"] {
+        let names = fs::read_dir(stage.top.join(location).join("jobs").join(TASK)).unwrap();
+        let mut names: Vec<_> = names.map(|name| name.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a", "b"], "{location}");
+    }
+    assert!(stage.journals().is_empty());
+}

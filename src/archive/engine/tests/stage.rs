@@ -1,0 +1,268 @@
+//! A workspace on a real disk, and a core that archives with little ado.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::super::backoff::{Backoff, Pace};
+use super::super::core::{Core, Done, Failure, Look, Outcome, Whom};
+use super::super::route::Route;
+use super::super::{Archiver, Idle, Timing};
+use crate::archive::OptOuts;
+use crate::archive::ready::Judge;
+use crate::settings::{Mode, Patterns};
+use crate::transfer::Progress;
+use crate::view::{FolderSpec, View, ViewSpec};
+use crate::workspace::JobId;
+
+pub(super) const TASK: &str = "my.module.train";
+pub(super) const BACKUP: u8 = 1;
+pub(super) const MOVE: u8 = 2;
+
+/// What a test tells the core to do.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// What each folder says instead of taking a job.
+    pub(super) refuses: HashMap<u8, Whom>,
+    /// Folders that hang.
+    pub(super) hangs: Vec<u8>,
+    pub(super) cleared: Vec<OsString>,
+    pub(super) looked: Vec<JobId>,
+    pub(super) stored: Vec<(u8, JobId)>,
+}
+
+pub(super) struct Fake {
+    view: Arc<View>,
+    pub(super) orders: Mutex<Orders>,
+    pub(super) changed: Condvar,
+}
+
+impl Core for Fake {
+    fn is_there(&self, folder: u8) -> bool {
+        self.view
+            .location(folder)
+            .is_some_and(|one| one.root().is_ok())
+    }
+
+    fn look(&self, job: &JobId, _: &Progress) -> Result<Look, Failure> {
+        self.orders.lock().looked.push(job.clone());
+        let path = self.view.primary_path().join("jobs").join(job.path());
+        Ok(
+            match path.join("train.done").exists() && !path.is_symlink() {
+                true => Look::Ready,
+                false => Look::Nothing,
+            },
+        )
+    }
+
+    fn store(&self, folder: u8, jobs: &[JobId], _: &Progress) -> Vec<Outcome> {
+        let mut orders = self.orders.lock();
+        while orders.hangs.contains(&folder) {
+            self.changed.wait(&mut orders);
+        }
+        let why = "as it was told".to_owned();
+        if let Some(whom) = orders.refuses.get(&folder) {
+            let failure = Failure { whom: *whom, why };
+            return jobs.iter().map(|_| Err(failure.clone())).collect();
+        }
+        if !self.is_there(folder) {
+            let whom = Whom::Folder;
+            return jobs
+                .iter()
+                .map(|_| {
+                    Err(Failure {
+                        whom,
+                        why: why.clone(),
+                    })
+                })
+                .collect();
+        }
+        orders
+            .stored
+            .extend(jobs.iter().map(|job| (folder, job.clone())));
+        drop(orders);
+        jobs.iter().map(|job| Ok(self.bring(folder, job))).collect()
+    }
+
+    fn clear(&self, task: &OsStr) {
+        self.orders.lock().cleared.push(task.to_owned());
+    }
+
+    fn tidy(&self, _: bool) -> Option<Instant> {
+        None
+    }
+
+    fn is_tidy(&self) -> bool {
+        true
+    }
+}
+
+impl Fake {
+    fn bring(&self, folder: u8, job: &JobId) -> Done {
+        let location = self.view.location(folder).unwrap();
+        let path = location.path().join("jobs").join(job.path());
+        let new = !path.exists();
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("train.done"), "").unwrap();
+        if location.label().starts_with(b"move") {
+            let primary = self.view.primary_path().join("jobs").join(job.path());
+            fs::remove_dir_all(&primary).unwrap();
+            symlink(path, primary).unwrap();
+        }
+        match new {
+            true => Done::Stored { files: 1, bytes: 1 },
+            false => Done::Already,
+        }
+    }
+}
+
+pub(super) struct Stage {
+    pub(super) top: PathBuf,
+    pub(super) view: Arc<View>,
+    pub(super) fake: Arc<Fake>,
+    pub(super) timing: Timing,
+    pub(super) exclude: Option<Patterns>,
+    _top: tempfile::TempDir,
+}
+
+impl Stage {
+    /// A workspace with a `backup` and a `move` folder; the second only if it is asked for.
+    pub(super) fn new(moves: bool) -> Stage {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let mut folders = Vec::new();
+        for (mode, name) in [(Mode::Backup, "backup"), (Mode::Move, "move")] {
+            if mode == Mode::Backup || moves {
+                let path = top.join(name);
+                fs::create_dir(&path).unwrap();
+                folders.push(FolderSpec { mode, path });
+            }
+        }
+        let primary = top.join("primary");
+        fs::create_dir_all(primary.join("jobs")).unwrap();
+        let spec = ViewSpec {
+            workspace: "test".to_owned(),
+            primary,
+            folders,
+            mountpoint: None,
+        };
+        let view = Arc::new(View::open(spec, None).unwrap());
+        view.watch(Duration::from_millis(20));
+        let fake = Arc::new(Fake {
+            view: view.clone(),
+            orders: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let long = Backoff::seconds(3600, 3600);
+        Stage {
+            top,
+            view,
+            fake,
+            timing: Timing {
+                settle: Duration::ZERO,
+                interval: Duration::from_secs(3600),
+                pace: Pace {
+                    look: long,
+                    busy: long,
+                    job: long,
+                    folder: long,
+                    tick: Duration::from_millis(20),
+                    recheck: Duration::from_secs(86_400),
+                    breath: Duration::from_millis(1),
+                },
+            },
+            exclude: None,
+            _top: dir,
+        }
+    }
+
+    pub(super) fn route(&self) -> Route {
+        let out = OptOuts::new(self.exclude.clone(), HashMap::new());
+        Route::new(&self.view, Arc::new(Judge::new(out)))
+    }
+
+    pub(super) fn start(&self) -> Arc<Archiver> {
+        let core = self.fake.clone();
+        Archiver::begin(self.view.clone(), self.route(), self.timing, core).unwrap()
+    }
+
+    pub(super) fn path(&self, location: &str, hash: impl AsRef<OsStr>) -> PathBuf {
+        self.top
+            .join(location)
+            .join("jobs")
+            .join(TASK)
+            .join(Path::new(hash.as_ref()))
+    }
+
+    pub(super) fn unfinished(&self, hash: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.path("primary", hash);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub(super) fn finished(&self, hash: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.unfinished(hash);
+        fs::write(path.join("train.done"), "").unwrap();
+        path
+    }
+
+    /// A job that is in the primary and in the backup folder.
+    pub(super) fn archived(&self, hash: &str) {
+        self.finished(hash);
+        fs::create_dir_all(self.path("backup", hash)).unwrap();
+    }
+
+    pub(super) fn stored(&self) -> Vec<(u8, String)> {
+        let orders = self.fake.orders.lock();
+        let stored = orders.stored.iter();
+        stored
+            .map(|(folder, job)| (*folder, job.hash().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    pub(super) fn order(&self, order: impl FnOnce(&mut Orders)) {
+        order(&mut self.fake.orders.lock());
+        self.fake.changed.notify_all();
+    }
+
+    pub(super) fn refuse(&self, folder: u8, whom: Whom) {
+        self.order(|orders| {
+            orders.refuses.insert(folder, whom);
+        });
+    }
+
+    pub(super) fn journals(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.top.join("primary/.xpmfs/archive")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".jsonl")).collect()
+    }
+}
+
+pub(super) fn job(hash: impl AsRef<OsStr>) -> JobId {
+    JobId::new(TASK, hash.as_ref()).unwrap()
+}
+
+/// Waits for something that has to happen.
+pub(super) fn until(what: &str, mut happens: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !happens() {
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until there is nothing left to do, or nothing that can be done.
+pub(super) fn settled(archiver: &Archiver) -> Idle {
+    let mut idle = Idle::Yes;
+    until("that it comes to rest", || {
+        idle = archiver.is_idle();
+        !matches!(idle, Idle::Busy { .. })
+    });
+    idle
+}

@@ -1,0 +1,101 @@
+//! The threads that wait for disks: one that looks at jobs, and one per folder that stores them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::core::{Core, Failure, Outcome, Whom};
+use super::events::Event;
+use super::shared::Shared;
+use crate::transfer::Progress;
+use crate::workspace::JobId;
+
+/// Jobs for a folder.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Arc<JobId>>,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// Looks at jobs until nobody can ask any more.
+pub(super) fn look(
+    core: &dyn Core,
+    shared: &Shared,
+    requests: &Receiver<Vec<Arc<JobId>>>,
+    events: &Sender<Event>,
+) {
+    for jobs in requests {
+        for job in jobs {
+            let result = match shared.is_stopping() {
+                true => Err(cancelled()),
+                false => caught(|| core.look(&job, &shared.looks)).unwrap_or_else(Err),
+            };
+            // Whoever listened is gone, and this thread is next.
+            let _ = events.send(Event::Looked(job, result));
+        }
+    }
+}
+
+/// Stores jobs in a folder until nobody can ask any more.
+pub(super) fn store(
+    core: &dyn Core,
+    folder: u8,
+    requests: &Receiver<Batch>,
+    events: &Sender<Event>,
+) {
+    let mut untidy = None;
+    loop {
+        let request = match untidy {
+            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => requests.recv_deadline(due),
+        };
+        match request {
+            Ok(Batch { jobs, progress }) => {
+                let ids: Vec<JobId> = jobs.iter().map(|job| JobId::clone(job)).collect();
+                let outcomes = caught(|| core.store(folder, &ids, &progress));
+                let results = pair(jobs, outcomes);
+                let _ = events.send(Event::Stored { folder, results });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        untidy = core.tidy(false);
+    }
+    core.tidy(true);
+}
+
+/// Gives each job its outcome.
+fn pair(
+    jobs: Vec<Arc<JobId>>,
+    outcomes: Result<Vec<Outcome>, Failure>,
+) -> Vec<(Arc<JobId>, Outcome)> {
+    let (mut outcomes, missing) = match outcomes {
+        Ok(outcomes) => (outcomes.into_iter(), failed("nothing is known of it")),
+        Err(failure) => (Vec::new().into_iter(), failure),
+    };
+    jobs.into_iter()
+        .map(|job| (job, outcomes.next().unwrap_or(Err(missing.clone()))))
+        .collect()
+}
+
+/// Calls something whose mistakes must not end all archiving.
+fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
+    // What it shares with others is behind locks that a panic does not poison.
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|_| failed("this is a mistake in xpmfs: the log has more of it"))
+}
+
+fn failed(why: &str) -> Failure {
+    Failure {
+        whom: Whom::Job,
+        why: why.to_owned(),
+    }
+}
+
+fn cancelled() -> Failure {
+    Failure {
+        whom: Whom::Cancelled,
+        why: "cancelled".to_owned(),
+    }
+}

@@ -1,0 +1,71 @@
+//! `xpmfs archive`: a workspace is archived without a mount.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::open::{Opened, open};
+use super::{Global, Listing, Select, jobs};
+use crate::archive::engine::{Archiver, Config};
+use crate::daemon::{archiving, run, service_manager};
+
+/// How often a workspace that no mount tells of is scanned, unless the settings say.
+const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// For how long.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Go on until it is interrupted, with what finishes meanwhile
+    #[arg(long)]
+    watch: bool,
+    /// How the outcome is printed.
+    #[command(flatten)]
+    pub(super) listing: Listing,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+}
+
+/// Archives a workspace: once, or until it is interrupted.
+///
+/// # Errors
+///
+/// The workspace cannot be opened, or has nowhere to archive to.
+pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if !arguments.watch {
+        return jobs::archive_all(&arguments.listing, &arguments.select, global);
+    }
+    run::raise_descriptor_limit();
+    let opened = open(&arguments.select, &[], global)?;
+    if !archiving::is_wanted(&opened.folders) {
+        bail!(
+            "the workspace has no `backup` or `move` folder to archive to: add one in {}",
+            opened.settings.display()
+        );
+    }
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot take signals")?;
+    let config = Config {
+        scan_interval: opened.tuning.scan_interval.unwrap_or(SCAN_INTERVAL),
+        ..archiving::config(&opened.tuning, &opened.folders)
+    };
+    let Opened { view, peers, workspace, .. } = opened;
+    let view = Arc::new(view);
+    view.watch(Duration::from_secs(1));
+    let archiver = Archiver::start(view, config, Arc::new(peers)).context("cannot start archiving")?;
+    let path = workspace.path.display();
+    tracing::info!("archiving {path}");
+    service_manager::ready(&format!("archiving {path}"));
+    if !global.quiet {
+        eprintln!("xpmfs: archiving {path}, until it is interrupted");
+    }
+    // The first signal is enough.
+    let _ = signals.forever().next();
+    service_manager::stopping("interrupted");
+    archiver.stop();
+    Ok(ExitCode::SUCCESS)
+}

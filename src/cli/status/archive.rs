@@ -1,0 +1,99 @@
+//! How archiving does, for a person.
+
+use std::fmt::Write as _;
+
+use indicatif::HumanBytes;
+
+use crate::archive::engine::{Folder, Report};
+
+/// No more failed jobs are told of.
+const FAILED: usize = 10;
+
+/// Adds how a mount's archiving does.
+pub(super) fn describe(text: &mut String, report: &Report) {
+    let under_way: usize = report.folders.iter().filter_map(|folder| folder.under_way.as_ref()).map(|under_way| under_way.jobs.len()).sum();
+    let waiting = report.queued.saturating_sub(report.failures).saturating_sub(under_way);
+    let mut parts = Vec::new();
+    for (count, what) in [(under_way, "under way"), (waiting, "waiting"), (report.failures, "failed")] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    let state = match parts.is_empty() {
+        true => "all that is finished is archived".to_owned(),
+        false => parts.join(", "),
+    };
+    let _ = writeln!(text, "\narchive: {state}");
+    for folder in &report.folders {
+        describe_folder(text, folder);
+    }
+    for failed in report.failed.iter().take(FAILED) {
+        let place = failed.folder.as_ref().map_or_else(String::new, |folder| format!(" to {}", folder.display()));
+        let _ = writeln!(
+            text,
+            "  {}{place} failed: {} (tried {}, again in {})",
+            failed.job,
+            failed.why,
+            times(failed.tries),
+            seconds(failed.next_try),
+        );
+    }
+    if report.failures > FAILED {
+        let _ = writeln!(text, "  and {} more, which --json tells of", report.failures - FAILED);
+    }
+    if let Some(journal) = &report.journal {
+        let _ = writeln!(text, "  {journal}; what waits is found again after a restart");
+    }
+}
+
+fn describe_folder(text: &mut String, folder: &Folder) {
+    let place = format!("{}:{}", folder.mode, folder.path.display());
+    if let Some(under_way) = &folder.under_way {
+        let first = under_way.jobs.first().map(String::as_str).unwrap_or_default();
+        let more = match under_way.jobs.len() {
+            0 | 1 => String::new(),
+            jobs => format!(" and {} more", jobs - 1),
+        };
+        let speed = under_way.bytes as f64 / under_way.seconds.max(0.1);
+        let _ = writeln!(
+            text,
+            "  {place}: copying {first}{more} ({} files, {}, {}/s)",
+            under_way.files,
+            HumanBytes(under_way.bytes),
+            HumanBytes(speed as u64),
+        );
+    }
+    if let Some(refuses) = &folder.refuses {
+        let again = refuses.next_try.map_or_else(|| "as soon as it is there".to_owned(), |next| format!("in {}", seconds(next)));
+        let _ = writeln!(text, "  {place}: {} jobs wait: {}; tried again {again}", folder.waiting, refuses.why);
+    }
+    if let Some(trouble) = &folder.trouble {
+        let _ = writeln!(text, "  {place}: jobs that finished unnoticed may not be found: {trouble}");
+    }
+    if folder.jobs > 0 {
+        let jobs = match folder.jobs {
+            1 => "1 job".to_owned(),
+            jobs => format!("{jobs} jobs"),
+        };
+        let _ = writeln!(
+            text,
+            "  {place}: {jobs} archived since it was mounted ({} files, {})",
+            folder.files,
+            HumanBytes(folder.bytes),
+        );
+    }
+}
+
+fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
+}
+
+fn seconds(seconds: f64) -> String {
+    match seconds.max(0.0).ceil() as u64 {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
+}

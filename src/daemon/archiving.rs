@@ -1,0 +1,73 @@
+//! Archiving, beside a mount or without one.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::archive::engine::{Archiver, Config};
+use crate::archive::Hooks;
+use crate::mount::{self, Places, Writers};
+use crate::settings::{Folder, Mode, Tuning};
+use crate::view::View;
+use crate::workspace::jobs::JobId;
+
+/// How jobs of a workspace are archived, as the settings say; `folders` in the order of the view's.
+#[must_use]
+pub fn config(tuning: &Tuning, folders: &[Folder]) -> Config {
+    let excluded: HashMap<_, _> = (1..)
+        .zip(folders)
+        .map(|(index, folder)| (index, folder.exclude.clone()))
+        .collect();
+    Config {
+        settle: tuning.settle(),
+        scan_interval: tuning.scan_interval(),
+        exclude: tuning.exclude.clone(),
+        folder_exclude: excluded,
+        bandwidth: tuning.bandwidth,
+        threads: threads(),
+    }
+}
+
+/// How many threads copy.
+#[must_use]
+pub fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    processors.clamp(2, 8)
+}
+
+/// Whether anything is archived to one of these folders.
+#[must_use]
+pub fn is_wanted(folders: &[Folder]) -> bool {
+    folders.iter().any(|folder| folder.mode != Mode::Use)
+}
+
+/// Starts archiving for a mount that is about to be served with these options.
+///
+/// # Errors
+///
+/// No thread can be started.
+pub fn beside(view: &Arc<View>, config: Config, options: &mut mount::Options) -> io::Result<Arc<Archiver>> {
+    let hooks = Arc::new(Served {
+        writers: options.writers.clone(),
+        places: options.places.clone(),
+    });
+    let archiver = Archiver::start(view.clone(), config, hooks)?;
+    options.activity = Some(archiver.clone());
+    Ok(archiver)
+}
+
+/// What a mount knows, and is told.
+struct Served {
+    writers: Arc<Writers>,
+    places: Arc<Places>,
+}
+
+impl Hooks for Served {
+    fn is_written(&self, job: &JobId) -> bool {
+        self.writers.is_written(job)
+    }
+
+    fn moved(&self, job: &JobId) {
+        self.places.moved(job);
+    }
+}
