@@ -159,8 +159,10 @@ impl Mover<'_> {
             self.exchange(number);
             old.push_back((Instant::now() + GRACE, number));
             std::thread::sleep(PACE / 2);
-            while let Some((_, number)) = old.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            let now = Instant::now();
+            while let Some(number) = old.front().filter(|(due, _)| *due <= now).map(|old| old.1) {
                 self.remove_old(number);
+                old.pop_front();
             }
         }
         for (due, number) in old {

@@ -17,10 +17,12 @@ use crate::view::{View, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
+type Moved = Box<dyn Fn(&JobId) + Send + Sync>;
+
 /// Takes notice of jobs that change place, once there is a mount.
 #[derive(Default)]
 pub struct Places {
-    moved: OnceLock<Box<dyn Fn(&JobId) + Send + Sync>>,
+    moved: OnceLock<Moved>,
 }
 
 impl Places {

@@ -12,10 +12,12 @@ use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
+type IsWritten = Box<dyn Fn(&JobId) -> bool + Send + Sync>;
+
 /// Answers whether a job of the primary is being written through the mount, once there is one.
 #[derive(Default)]
 pub struct Writers {
-    is_written: OnceLock<Box<dyn Fn(&JobId) -> bool + Send + Sync>>,
+    is_written: OnceLock<IsWritten>,
 }
 
 impl Writers {
