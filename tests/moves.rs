@@ -25,7 +25,7 @@ use xpmfs::daemon::control;
 
 const TASK: &str = "my.module.train";
 /// How many jobs are moved, and the time between two.
-const JOBS: usize = 200;
+const JOBS: usize = 120;
 const PACE: Duration = Duration::from_millis(12);
 /// How long the old directory of a moved job stays.
 const GRACE: Duration = Duration::from_millis(2500);

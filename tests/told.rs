@@ -282,6 +282,7 @@ fn a_job_is_being_written_while_a_file_of_it_is_open_for_that() {
         OpenOptions::new()
             .write(true)
             .create(true)
+            .truncate(false)
             .open(path)
             .unwrap()
     };

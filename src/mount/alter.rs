@@ -165,9 +165,15 @@ impl Mount {
 
     /// Makes sure that a node may be changed where it lies, and returns it as it is then.
     pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
+        let node = self.brought_back(caller, id)?;
+        self.still_in_primary(&node)?;
+        Ok(node)
+    }
+
+    /// A node as it is when it may be changed where it lies, unless its job has been moved behind our back.
+    pub(super) fn brought_back(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.node(id)?;
         if node.place == PRIMARY || node.place == INTERNAL {
-            self.still_in_primary(&node)?;
             return Ok(node);
         }
         let parent = self.node(node.parent)?;

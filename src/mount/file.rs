@@ -57,9 +57,23 @@ impl Mount {
         // To empty it is a request of its own.
         let flags = open_flags(flags).difference(OFlags::TRUNC);
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        if writable {
-            self.alterable(caller, id)?;
+        if !writable {
+            return self.open_file(id, flags, append);
         }
+        let node = self.brought_back(caller, id)?;
+        let opened = self.open_file(id, flags, append);
+        // Not before it is known to be open: who moves the job asks for that when the job has been moved.
+        if let Err(error) = self.still_in_primary(&node) {
+            if let Ok(opened) = opened {
+                self.handles.remove_file(opened.handle);
+            }
+            return Err(error);
+        }
+        opened
+    }
+
+    fn open_file(&self, id: u64, flags: OFlags, append: bool) -> Result<Opened> {
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let (fd, stat) = match self.open_with_stat(id, flags) {
             // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
             Err(Errno::STALE) => self.reopen(id, flags)?,
