@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -248,16 +249,23 @@ fn somebody_who_goes_on_writing_ends_it_at_most() {
 
 #[test]
 fn what_is_written_meanwhile_is_removed_too() {
-    let mut written = 0;
-    for _ in 0..100 {
+    let (mut rounds, mut written) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while rounds < 50 || written == 0 {
+        assert!(
+            Instant::now() < deadline,
+            "nothing was written while it was removed"
+        );
+        rounds += 1;
         let stage = Stage::new();
         let file = stage.file("dir/sub/file", "");
-        let ended = AtomicBool::new(false);
+        let (ready, ended) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let _ends = Ends(&ended);
             let writer = scope.spawn(|| {
                 // Each of these is one more try at most.
                 let mut count = 0;
+                ready.store(true, Ordering::Relaxed);
                 while count < 5 && !ended.load(Ordering::Relaxed) {
                     if !exists(&file) && File::create(&file).is_ok() {
                         count += 1;
@@ -265,12 +273,14 @@ fn what_is_written_meanwhile_is_removed_too() {
                 }
                 count
             });
+            while !ready.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             remove(stage.top(), "source").unwrap();
             ended.store(true, Ordering::Relaxed);
             written += writer.join().unwrap();
         });
     }
-    assert!(written > 0, "nothing was written while it was removed");
 }
 
 #[test]
