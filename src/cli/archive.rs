@@ -53,10 +53,16 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         scan_interval: opened.tuning.scan_interval.unwrap_or(SCAN_INTERVAL),
         ..archiving::config(&opened.tuning, &opened.folders)
     };
-    let Opened { view, peers, workspace, .. } = opened;
+    let Opened {
+        view,
+        peers,
+        workspace,
+        ..
+    } = opened;
     let view = Arc::new(view);
     view.watch(Duration::from_secs(1));
-    let archiver = Archiver::start(view, config, Arc::new(peers)).context("cannot start archiving")?;
+    let archiver =
+        Archiver::start(view, config, Arc::new(peers)).context("cannot start archiving")?;
     let path = workspace.path.display();
     tracing::info!("archiving {path}");
     service_manager::ready(&format!("archiving {path}"));

@@ -90,7 +90,9 @@ impl Arguments {
         });
         bar.finish_and_clear();
         let place = mount.mountpoint.display();
-        let drained = drained.with_context(|| format!("cannot wait for what {place} archives (`xpmfs umount {place}` does not wait)"))?;
+        let drained = drained.with_context(|| {
+            format!("cannot wait for what {place} archives (`xpmfs umount {place}` does not wait)")
+        })?;
         let Drained::Stuck(report) = drained else {
             return Ok(());
         };

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::archive::engine::{Archiver, Config};
 use crate::archive::Hooks;
+use crate::archive::engine::{Archiver, Config};
 use crate::mount::{self, Places, Writers};
 use crate::settings::{Folder, Mode, Tuning};
 use crate::view::View;
@@ -46,7 +46,11 @@ pub fn is_wanted(folders: &[Folder]) -> bool {
 /// # Errors
 ///
 /// No thread can be started.
-pub fn beside(view: &Arc<View>, config: Config, options: &mut mount::Options) -> io::Result<Arc<Archiver>> {
+pub fn beside(
+    view: &Arc<View>,
+    config: Config,
+    options: &mut mount::Options,
+) -> io::Result<Arc<Archiver>> {
     let hooks = Arc::new(Served {
         writers: options.writers.clone(),
         places: options.places.clone(),

@@ -42,12 +42,18 @@ fn assert_archived(folder: &Path, job: &Job) {
         assert!(names.contains(&&*name), "{job:?} lacks {name}: {names:?}");
     }
     assert!(
-        names.iter().any(|name| name.starts_with(".experimaestro/events/")),
+        names
+            .iter()
+            .any(|name| name.starts_with(".experimaestro/events/")),
         "{job:?} has no events: {names:?}"
     );
-    let status: Value = serde_json::from_slice(&found[Path::new(".experimaestro/status.json")]).unwrap();
+    let status: Value =
+        serde_json::from_slice(&found[Path::new(".experimaestro/status.json")]).unwrap();
     assert_eq!(status["state"], "done", "{job:?}");
-    assert!(status["ended_time"].is_string() || status["ended_time"].is_number(), "{status}");
+    assert!(
+        status["ended_time"].is_string() || status["ended_time"].is_number(),
+        "{status}"
+    );
 }
 
 /// Whether all is archived that is finished: asked of the mount's daemon.
@@ -58,7 +64,9 @@ fn drained(workspace: &Workspace, mountpoint: &Path) -> bool {
 }
 
 fn verify_all(workspace: &Workspace) -> Value {
-    let printed = run(workspace.xpmfs().args(["--json", "jobs", "verify", "-w", "test", "--all"]));
+    let printed = run(workspace
+        .xpmfs()
+        .args(["--json", "jobs", "verify", "-w", "test", "--all"]));
     serde_json::from_str(&printed).unwrap()
 }
 
@@ -78,9 +86,12 @@ fn plans_are_archived(workspace: &Workspace, mountpoint: &Path) {
     let both = ["backup", "move"].map(|mode| workspace.folder(mode));
     let stands = |jobs: &[Job]| {
         let present = |job: &Job, folder: &PathBuf| folder.join(job.path()).is_dir();
-        jobs.iter().all(|job| both.iter().all(|folder| present(job, folder)))
+        jobs.iter()
+            .all(|job| both.iter().all(|folder| present(job, folder)))
     };
-    eventually("the plan's jobs are archived", || stands(done) && drained(workspace, mountpoint));
+    eventually("the plan's jobs are archived", || {
+        stands(done) && drained(workspace, mountpoint)
+    });
     // While one runs, it is not archived; and when it has ended, it is, also beside the mount.
     let beside = match mountpoint == workspace.primary() {
         // What is beneath is not to be seen; a plan in the mount again.
@@ -93,7 +104,9 @@ fn plans_are_archived(workspace: &Workspace, mountpoint: &Path) {
     running.open_gate();
     let second = running.finish();
     assert_eq!(second.executed.len(), 1, "what was archived ran again");
-    eventually("the new job is archived", || stands(&second.jobs) && drained(workspace, mountpoint));
+    eventually("the new job is archived", || {
+        stands(&second.jobs) && drained(workspace, mountpoint)
+    });
     for job in &second.jobs {
         for folder in &both {
             assert_archived(folder, job);
@@ -102,11 +115,20 @@ fn plans_are_archived(workspace: &Workspace, mountpoint: &Path) {
     }
     let archived = |job: &Job| both.iter().any(|folder| folder.join(job.path()).exists());
     assert!(!archived(failed), "a failed job was archived");
-    run(workspace.xpmfs().arg("umount").arg("--drain").arg(mountpoint));
+    run(workspace
+        .xpmfs()
+        .arg("umount")
+        .arg("--drain")
+        .arg(mountpoint));
     let report = verify_all(workspace);
     let report = report.as_array().unwrap();
     assert_eq!(report.len(), 2 * second.jobs.len());
-    assert!(report.iter().all(|copy| copy["whole"] == true && copy["manifest"] == true), "{report:?}");
+    assert!(
+        report
+            .iter()
+            .all(|copy| copy["whole"] == true && copy["manifest"] == true),
+        "{report:?}"
+    );
     for folder in &both {
         let listed = run(Command::new("find").arg(folder).args(["-name", ".tmp.*"]));
         assert_eq!(listed, "", "staging is left");
@@ -142,7 +164,11 @@ fn experimaestro_recovers_archived_jobs_and_runs_nothing() {
     };
     workspace.with_folders(&["backup"]);
     let first = plan.run(&workspace.primary(), &["2"]);
-    let before: Vec<_> = first.jobs.iter().map(|job| contents(&workspace.primary().join(job.path()))).collect();
+    let before: Vec<_> = first
+        .jobs
+        .iter()
+        .map(|job| contents(&workspace.primary().join(job.path())))
+        .collect();
     run(workspace.xpmfs().args(["archive", "-w", "test"]));
     for job in &first.jobs {
         assert_archived(&workspace.folder("backup"), job);
@@ -159,7 +185,12 @@ fn experimaestro_recovers_archived_jobs_and_runs_nothing() {
         for (path, bytes) in before {
             // experimaestro may write its own status anew.
             if !path.ends_with("status.json") {
-                assert_eq!(recovered.get(&path), Some(&bytes), "{job:?}: {}", path.display());
+                assert_eq!(
+                    recovered.get(&path),
+                    Some(&bytes),
+                    "{job:?}: {}",
+                    path.display()
+                );
             }
         }
     }
@@ -186,7 +217,9 @@ fn jobs_are_recovered_byte_for_byte_from_either_folder() {
             assert!(!at(job).is_symlink());
             assert_eq!(&contents(&at(job)), before, "{job:?} from {from}");
             // Named, it is moved again.
-            run(workspace.xpmfs().args(["jobs", "archive", "-w", "test", &job.hash[..12]]));
+            run(workspace
+                .xpmfs()
+                .args(["jobs", "archive", "-w", "test", &job.hash[..12]]));
         }
     }
 }

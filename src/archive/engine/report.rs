@@ -137,7 +137,7 @@ pub enum Idle {
 pub(super) fn log(folder: u8, job: &JobId, outcome: &Outcome) {
     match outcome {
         Ok(Done::Stored { files, bytes }) => {
-            tracing::debug!("archived {job} in folder {folder}: {files} files, {bytes} bytes");
+            tracing::info!("archived {job} in folder {folder}: {files} files, {bytes} bytes");
         }
         Ok(Done::Already | Done::Left) => {}
         Err(failure) if matches!(failure.whom, Whom::Job | Whom::Folder) => {

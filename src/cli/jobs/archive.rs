@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::meter::Meter;
 use super::{bandwidth, env, label, named};
-use crate::daemon::archiving::{self, threads};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
 use crate::cli::open::{Opened, open};
 use crate::cli::{Global, Listing, Select, print};
+use crate::daemon::archiving::{self, threads};
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 

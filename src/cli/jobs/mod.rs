@@ -74,7 +74,11 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
 /// # Errors
 ///
 /// See [`run`].
-pub(super) fn archive_all(listing: &Listing, select: &Select, global: &Global) -> anyhow::Result<ExitCode> {
+pub(super) fn archive_all(
+    listing: &Listing,
+    select: &Select,
+    global: &Global,
+) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
     archive::all(listing, select, global)
 }

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::meter::Meter;
 use super::{bandwidth, env, label, named};
-use crate::daemon::archiving::threads;
 use crate::archive::{Env, Recovered, Retired, by_hand, places};
 use crate::cli::open::open;
 use crate::cli::{Global, Listing, Select, print};
+use crate::daemon::archiving::threads;
 use crate::settings::{Folder, Mode};
 use crate::transfer::Progress;
 

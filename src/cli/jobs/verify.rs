@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::meter::Meter;
 use super::{bandwidth, env, label, named};
-use crate::daemon::archiving::threads;
 use crate::archive::verify::{Verified, verify};
 use crate::archive::{Retired, by_hand};
 use crate::cli::open::{Opened, open};
 use crate::cli::{Global, Listing, Select, print};
+use crate::daemon::archiving::threads;
 use crate::transfer::{Difference, Progress};
 use crate::workspace::jobs::JobId;
 

@@ -11,10 +11,22 @@ const FAILED: usize = 10;
 
 /// Adds how a mount's archiving does.
 pub(super) fn describe(text: &mut String, report: &Report) {
-    let under_way: usize = report.folders.iter().filter_map(|folder| folder.under_way.as_ref()).map(|under_way| under_way.jobs.len()).sum();
-    let waiting = report.queued.saturating_sub(report.failures).saturating_sub(under_way);
+    let under_way: usize = report
+        .folders
+        .iter()
+        .filter_map(|folder| folder.under_way.as_ref())
+        .map(|under_way| under_way.jobs.len())
+        .sum();
+    let waiting = report
+        .queued
+        .saturating_sub(report.failures)
+        .saturating_sub(under_way);
     let mut parts = Vec::new();
-    for (count, what) in [(under_way, "under way"), (waiting, "waiting"), (report.failures, "failed")] {
+    for (count, what) in [
+        (under_way, "under way"),
+        (waiting, "waiting"),
+        (report.failures, "failed"),
+    ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
         }
@@ -28,7 +40,10 @@ pub(super) fn describe(text: &mut String, report: &Report) {
         describe_folder(text, folder);
     }
     for failed in report.failed.iter().take(FAILED) {
-        let place = failed.folder.as_ref().map_or_else(String::new, |folder| format!(" to {}", folder.display()));
+        let place = failed
+            .folder
+            .as_ref()
+            .map_or_else(String::new, |folder| format!(" to {}", folder.display()));
         let _ = writeln!(
             text,
             "  {}{place} failed: {} (tried {}, again in {})",
@@ -39,17 +54,28 @@ pub(super) fn describe(text: &mut String, report: &Report) {
         );
     }
     if report.failures > FAILED {
-        let _ = writeln!(text, "  and {} more, which --json tells of", report.failures - FAILED);
+        let _ = writeln!(
+            text,
+            "  and {} more, which --json tells of",
+            report.failures - FAILED
+        );
     }
     if let Some(journal) = &report.journal {
-        let _ = writeln!(text, "  {journal}; what waits is found again after a restart");
+        let _ = writeln!(
+            text,
+            "  {journal}; what waits is found again after a restart"
+        );
     }
 }
 
 fn describe_folder(text: &mut String, folder: &Folder) {
     let place = format!("{}:{}", folder.mode, folder.path.display());
     if let Some(under_way) = &folder.under_way {
-        let first = under_way.jobs.first().map(String::as_str).unwrap_or_default();
+        let first = under_way
+            .jobs
+            .first()
+            .map(String::as_str)
+            .unwrap_or_default();
         let more = match under_way.jobs.len() {
             0 | 1 => String::new(),
             jobs => format!(" and {} more", jobs - 1),
@@ -64,11 +90,21 @@ fn describe_folder(text: &mut String, folder: &Folder) {
         );
     }
     if let Some(refuses) = &folder.refuses {
-        let again = refuses.next_try.map_or_else(|| "as soon as it is there".to_owned(), |next| format!("in {}", seconds(next)));
-        let _ = writeln!(text, "  {place}: {} jobs wait: {}; tried again {again}", folder.waiting, refuses.why);
+        let again = refuses.next_try.map_or_else(
+            || "as soon as it is there".to_owned(),
+            |next| format!("in {}", seconds(next)),
+        );
+        let _ = writeln!(
+            text,
+            "  {place}: {} jobs wait: {}; tried again {again}",
+            folder.waiting, refuses.why
+        );
     }
     if let Some(trouble) = &folder.trouble {
-        let _ = writeln!(text, "  {place}: jobs that finished unnoticed may not be found: {trouble}");
+        let _ = writeln!(
+            text,
+            "  {place}: jobs that finished unnoticed may not be found: {trouble}"
+        );
     }
     if folder.jobs > 0 {
         let jobs = match folder.jobs {

@@ -105,7 +105,10 @@ impl Answers {
             "idle" => {
                 let archiver = self.service.archive();
                 let idle = archiver.map_or(Idle::Yes, |archiver| archiver.is_idle());
-                Ok((serde_json::to_value(idle).map_err(|error| error.to_string())?, None))
+                Ok((
+                    serde_json::to_value(idle).map_err(|error| error.to_string())?,
+                    None,
+                ))
             }
             unknown => Err(format!(
                 "unknown request {unknown:?}; known are identity, status, primary, written, moved, drain, idle"
