@@ -223,9 +223,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
 /// Compares what was copied with the manifest.
 fn check(job: &JobId, at: &Path, manifest: &transfer::Manifest, copied: &Copied) -> Result<()> {
     let differences = manifest.differences(&copied.manifest);
-    let mut content = differences
-        .into_iter()
-        .filter(|difference| difference.what.is_content());
+    let mut content = differences.into_iter().filter(select::is_of_content);
     let Some(first) = content.next() else {
         return Ok(());
     };

@@ -1,9 +1,10 @@
 //! What of a job is copied: all but what experimaestro keeps for itself.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use crate::transfer::Candidate;
-use crate::workspace::internal::{classify, classify_nested};
+use crate::transfer::{Candidate, Difference};
+use crate::workspace::internal::{classify, classify_nested, is_bookkeeping};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 
@@ -22,4 +23,16 @@ pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
         _ => return true,
     };
     !class.is_internal()
+}
+
+/// Whether a difference is about what files of a job hold, and not about attributes, nor about what experimaestro writes anew
+/// in a finished job, also in an archived one, whenever a plan is run again at another path.
+#[must_use]
+pub fn is_of_content(difference: &Difference) -> bool {
+    let bookkeeping = difference.path.parent() == Some(Path::new(JOB_STATE))
+        && difference
+            .path
+            .file_name()
+            .is_some_and(|name| is_bookkeeping(name.as_bytes()));
+    difference.what.is_content() && !bookkeeping
 }

@@ -502,9 +502,9 @@ fn holds_as_much(manifest: &Manifest, tree: &Manifest) -> bool {
     use crate::transfer::What;
     let differences = manifest.differences(tree);
     // The tree has not been read: its hashes are none.
-    !differences
-        .iter()
-        .any(|difference| difference.what.is_content() && !matches!(difference.what, What::Content))
+    !differences.iter().any(|difference| {
+        select::is_of_content(difference) && !matches!(difference.what, What::Content)
+    })
 }
 
 /// Calls with each item, on several threads, and gives the results in order.

@@ -29,10 +29,7 @@ impl Verified {
     /// Whether the copy is what it should be: attributes do not count.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        !self
-            .differences
-            .iter()
-            .any(|difference| difference.what.is_content())
+        !self.differences.iter().any(select::is_of_content)
     }
 }
 

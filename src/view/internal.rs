@@ -14,7 +14,7 @@ use rustix::io::{Errno, Result};
 
 use super::name::Name;
 use super::{Location, View, beneath};
-use crate::workspace::internal::{Class, classify, classify_nested};
+use crate::workspace::internal::{Class, classify, classify_nested, is_bookkeeping};
 use crate::workspace::{jobs, layout};
 
 const INTERNAL_DIR: &str = "internal";
@@ -32,13 +32,6 @@ pub struct Holder {
     pub nested: bool,
 }
 
-/// What experimaestro writes anew in `.experimaestro/` when a plan is run again and the job's path is
-/// not the one it was run at: the path is in `status.json` (`finalize_status` in its
-/// `interfaces.py`). So it is in every job of a colleague's workspace, and in every job of a mount
-/// that is not in place. It is archived like any other file; but to write it changes the job no more
-/// than to lock it does.
-const BOOKKEEPING: [&str; 3] = ["status.json", "status.json.tmp", ".status.json.lock"];
-
 impl Holder {
     /// Whether an entry is an internal file's, given what is there: whether it is a directory, and
     /// its size in bytes.
@@ -47,7 +40,7 @@ impl Holder {
         if !self.nested {
             return classify(name.as_bytes(), job, directory, size).is_internal();
         }
-        let bookkeeping = !directory && BOOKKEEPING.iter().any(|one| name == *one);
+        let bookkeeping = !directory && is_bookkeeping(name.as_bytes());
         bookkeeping || classify_nested(name.as_bytes(), job, directory, size).is_internal()
     }
 

@@ -61,6 +61,21 @@ pub fn classify_nested(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<
     classify_lock(name, job_name, size)
 }
 
+/// Whether `name` in `.experimaestro/` is what experimaestro writes anew when a plan is run again and the job's path is
+/// not the one it was run at: the path is in `status.json` (`finalize_status` in its
+/// `interfaces.py`). So it is in every job of a colleague's workspace, in every job of a mount
+/// that is not in place, and, through the primary's symlink, in every job that has been moved. It is archived like any
+/// other file; but to write it changes the job no more than to lock it does.
+#[must_use]
+pub fn is_bookkeeping(name: &[u8]) -> bool {
+    [
+        &b"status.json"[..],
+        b"status.json.tmp",
+        b".status.json.lock",
+    ]
+    .contains(&name)
+}
+
 fn classify_lock(name: &[u8], job_name: &[u8], size: Option<u64>) -> Class {
     match name.strip_suffix(b".lock") {
         Some(stem) if stem.is_empty() || stem == job_name => Class::Internal,

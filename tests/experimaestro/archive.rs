@@ -111,7 +111,9 @@ fn plans_are_archived(workspace: &Workspace, mountpoint: &Path) {
         for folder in &both {
             assert_archived(folder, job);
         }
-        assert_eq!(mounted.location(job.path()), "move");
+        if !workspace.is_of_another_user() {
+            assert_eq!(mounted.location(job.path()), "move");
+        }
     }
     let archived = |job: &Job| both.iter().any(|folder| folder.join(job.path()).exists());
     assert!(!archived(failed), "a failed job was archived");
@@ -178,7 +180,9 @@ fn experimaestro_recovers_archived_jobs_and_runs_nothing() {
     let settings = workspace.top().join(".config/experimaestro");
     fs::create_dir_all(&settings).unwrap();
     fs::copy(workspace.settings(), settings.join("settings.yaml")).unwrap();
-    let again = plan.run(&workspace.primary(), &["2"]);
+    let again = plan.start(&workspace.primary(), &["2", "--id", "test"]);
+    again.open_gate();
+    let again = again.finish_complaining();
     assert_eq!(again.executed, [], "archived jobs ran again");
     for (job, before) in first.jobs.iter().zip(before) {
         let recovered = contents(&workspace.primary().join(job.path()));

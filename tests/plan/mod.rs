@@ -167,6 +167,13 @@ impl Running {
         self.report("done")
     }
 
+    /// Waits until the plan is done, whatever experimaestro says of it.
+    pub(crate) fn finish_complaining(mut self) -> Ran {
+        let status = self.wait();
+        assert!(status.success(), "the plan: {status}\n{}", self.said());
+        self.report("done")
+    }
+
     /// Waits until a plan is done whose last job fails.
     pub(crate) fn finish_failing(mut self) -> Ran {
         let status = self.wait();

@@ -1,6 +1,6 @@
 """A small real plan for experimaestro: one preparation, and N trainings that depend on it.
 
-Usage: plan.py WORKSPACE [N] [--experiment ID] [--failing] [--executions FILE] [--json]
+Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--executions FILE] [--json]
 Needs: pip install experimaestro==2.7.0
 
 The same arguments always make the same jobs, with the same contents. Prints "states: done done …" in the
@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from experimaestro import Meta, Param, PathGenerator, Task, experiment, field
+from experimaestro.settings import find_workspace
 
 EXECUTIONS = "XPMFS_TEST_EXECUTIONS"
 GATE = "XPMFS_TEST_GATE"
@@ -111,6 +112,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("workspace", type=Path)
     parser.add_argument("count", type=int, nargs="?", default=3)
+    parser.add_argument("--id", help="take the workspace with this id in the settings, with its folders")
     parser.add_argument("--experiment", default="demo")
     parser.add_argument("--failing", action="store_true", help="one more job, which fails")
     parser.add_argument("--executions", type=Path, help="file to which each execution appends a line")
@@ -137,7 +139,8 @@ def main():
     logging.basicConfig(level=logging.INFO)
     executions = args.executions or os.environ.get(EXECUTIONS)
     try:
-        with experiment(args.workspace, args.experiment, port=None, no_environmental_impact=True) as xp:
+        workspace = find_workspace(workspace=args.id) if args.id else args.workspace
+        with experiment(workspace, args.experiment, port=None, no_environmental_impact=True) as xp:
             xp.setenv("PYTHONPATH", str(Path(__file__).resolve().parent))
             # Jobs import this file: nothing is to be left beside it.
             xp.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::meter::Meter;
 use super::{bandwidth, env, label, named};
+use crate::archive::select::is_of_content;
 use crate::archive::verify::{Verified, verify};
 use crate::archive::{Retired, by_hand};
 use crate::cli::open::{Opened, open};
@@ -141,7 +142,7 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
 fn contents(differences: &[Difference]) -> impl Iterator<Item = &Difference> {
     differences
         .iter()
-        .filter(|difference| difference.what.is_content())
+        .filter(|difference| is_of_content(difference))
 }
 
 fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
