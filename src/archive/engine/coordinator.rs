@@ -24,6 +24,9 @@ const BATCH: usize = 64;
 /// archived.
 const ROOM: usize = 10_000;
 
+/// No more events are heard before work is given out again.
+const EVENTS_MAX: usize = 10_000;
+
 /// Longer than this, nothing is waited for: a monotonic clock that misbehaves is looked at again.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -62,8 +65,9 @@ impl Coordinator {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             self.look_for_folders();
-            // All that is there, so that the journal is written to once for them.
-            let events: Vec<Event> = first.into_iter().chain(self.events.try_iter()).collect();
+            // What is there, so that the journal is written to once for them.
+            let more = self.events.try_iter().take(EVENTS_MAX);
+            let events: Vec<Event> = first.into_iter().chain(more).collect();
             for event in events {
                 self.handle(event);
             }

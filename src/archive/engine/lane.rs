@@ -116,10 +116,15 @@ impl Lane {
                 Err(failure) if failure.whom == Whom::Folder && self.there => {
                     let tries = before.as_ref().map_or(0, |hold| hold.tries);
                     let tries = tries.saturating_add(1);
-                    self.hold.get_or_insert_with(|| Hold {
-                        until: now + pace.folder.after(tries),
-                        tries,
-                        why: failure.why.clone(),
+                    self.hold.get_or_insert_with(|| {
+                        if tries == 1 {
+                            tracing::warn!("archiving waits: {}", failure.why);
+                        }
+                        Hold {
+                            until: now + pace.folder.after(tries),
+                            tries,
+                            why: failure.why.clone(),
+                        }
                     });
                 }
                 Err(_) => {}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{Done, Outcome, Whom};
+use super::core::{Done, Outcome};
 use super::lane::Lane;
 use super::queue::{At, Job, Step, Turn};
 use super::shared::{Scan, Shared, State};
@@ -140,10 +140,9 @@ pub(super) fn log(folder: u8, job: &JobId, outcome: &Outcome) {
             tracing::info!("archived {job} in folder {folder}: {files} files, {bytes} bytes");
         }
         Ok(Done::Already | Done::Left) => {}
-        Err(failure) if matches!(failure.whom, Whom::Job | Whom::Folder) => {
-            tracing::warn!("cannot archive {job}: {}", failure.why);
+        Err(failure) => {
+            tracing::debug!("{job} is not in folder {folder} yet: {}", failure.why);
         }
-        Err(failure) => tracing::debug!("{job} is archived later: {}", failure.why),
     }
 }
 
@@ -289,7 +288,9 @@ pub(super) fn idle(shared: &Shared, now: Instant) -> Idle {
         let hangs = scan
             .since
             .is_some_and(|since| now.saturating_duration_since(since) > SCAN_MAX);
-        scan.answered < wanted && !hangs
+        // What is left for want of room is looked for when jobs have been archived, if any can be.
+        let full = scan.more && scan.since.is_none() && scan.asked == wanted;
+        scan.answered < wanted && !hangs && !full
     });
     if scanning || shared.unheard.load(Ordering::SeqCst) > 0 {
         return Idle::Busy { left };

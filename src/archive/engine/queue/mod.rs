@@ -383,6 +383,9 @@ impl Queue {
             }
         }
         if whom == Whom::Job {
+            if tries == 1 {
+                tracing::warn!("cannot archive {id}, and tries again later: {why}");
+            }
             self.rouse(id, job);
             let change = Change::Refused(id.clone(), folder, tries, due, why);
             self.changes.push(change);
