@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let folders = by_hand::folders(&env);
     let meter = Meter::new(jobs.len(), &progress, global);
     let (mut text, mut lines) = (String::new(), Vec::new());
-    let (mut damaged, mut whole) = (0_u64, 0_u64);
+    let (mut damaged, mut whole, mut unknown) = (0_u64, 0_u64, 0_u64);
     for job in &jobs {
         let mut found = false;
         for folder in &folders {
@@ -63,9 +63,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 Ok(None) => {}
                 Ok(Some(verified)) => {
                     found = true;
-                    match verified.is_whole() {
-                        true => whole += 1,
-                        false => damaged += 1,
+                    match is_whole(&verified) {
+                        Some(true) => whole += 1,
+                        Some(false) => damaged += 1,
+                        None => unknown += 1,
                     }
                     text.push_str(&shown(&opened, job, &verified));
                     lines.push(as_json(&opened, job, &verified));
@@ -97,8 +98,14 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     } else {
         print::text(&text)?;
         if !global.quiet {
+            let unknown = match unknown {
+                0 => String::new(),
+                unknown => format!(
+                    ", {unknown} have no manifest, so that nothing says what they should be"
+                ),
+            };
             eprintln!(
-                "xpmfs: {whole} copies are whole, {damaged} are not; {} were read",
+                "xpmfs: {whole} copies are whole, {damaged} are not{unknown}; {} were read",
                 HumanBytes(progress.bytes())
             );
         }
@@ -108,6 +115,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Whether a copy is what its manifest says, if it has one.
+fn is_whole(verified: &Verified) -> Option<bool> {
+    verified.manifest.then(|| verified.is_whole())
 }
 
 fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
@@ -154,7 +166,7 @@ fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
     json!({
         "job": job.to_string(),
         "folder": label(opened, verified.folder),
-        "whole": verified.is_whole(),
+        "whole": is_whole(verified),
         "manifest": verified.manifest,
         "files": verified.files,
         "bytes": verified.bytes,
