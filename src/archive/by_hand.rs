@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::{Cause, Error, Result, Scope};
+use super::error::{Context, Error, Result, Scope};
 use super::ready::Judge;
 use super::store::store;
-use super::{Env, Readiness, Stored};
+use super::{Env, Readiness, Stored, leftovers, places};
 use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
@@ -18,6 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Every job of the primary, after what a crash has left there was put in order: it may have kept one from its name.
+///
+/// # Errors
+///
+/// What listing them gave.
+pub fn all_jobs(env: &Env<'_>) -> rustix::io::Result<Vec<JobId>> {
+    leftovers::clear_all(env)?;
+    env.view.jobs_of_primary()
+}
 
 /// What became of a job.
 #[derive(Debug)]
@@ -39,6 +49,7 @@ pub fn archive(
     opted_out: bool,
     tell: &mut dyn FnMut(&JobId, Outcome),
 ) {
+    leftovers::clear_of(env, jobs);
     for batch in jobs.chunks(BATCH) {
         let ready = ready(env, judge, batch, opted_out, tell);
         let mut left = ready;
@@ -135,25 +146,25 @@ fn to_folder(
 }
 
 /// Recovers a job on somebody's word: it stays in the primary until it changes, also where there is a `move` folder.
+/// What a crash has left beside it is for [`leftovers`] to clear.
 ///
 /// # Errors
 ///
 /// See [`super::recover::recover`].
 pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<super::Recovered> {
-    let recovered = super::recover::recover(env, job, from)?;
     let primary = env.view.primary();
     let moves =
         |folder: &std::sync::Arc<crate::view::Location>| folder.role() == Role::Folder(Mode::Move);
-    if recovered == super::Recovered::Present || !env.view.folders().iter().any(moves) {
-        return Ok(recovered);
+    if !env.view.folders().iter().any(moves) {
+        return super::recover::recover(env, job, from);
     }
-    super::places::set_kept(primary, job, true).map_err(|errno| {
-        let cause = Cause::Io {
-            operation: "remember, in its .xpmfs, that the job stays in",
-            path: primary.path().to_owned(),
-            cause: errno.into(),
-        };
-        Error::new(job, cause)
-    })?;
-    Ok(recovered)
+    // First, lest somebody who archives move it away again before it is known, or this end here.
+    let kept = places::is_kept(primary, job).tried(job, "look up", primary.path())?;
+    let remember = "remember, in its .xpmfs, that the job stays in";
+    places::set_kept(primary, job, true).tried(job, remember, primary.path())?;
+    let recovered = super::recover::recover(env, job, from);
+    if recovered.is_err() && !kept {
+        let _ = places::set_kept(primary, job, false);
+    }
+    recovered
 }

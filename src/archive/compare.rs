@@ -70,7 +70,7 @@ pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Compari
 }
 
 /// When the job ended, by its marker.
-fn marked(manifest: &Manifest, done: &OsStr) -> Option<Time> {
+pub(super) fn marked(manifest: &Manifest, done: &OsStr) -> Option<Time> {
     let entries = manifest.entries().iter().skip(1);
     let mut found = entries.filter(|entry| entry.parent == 0 && *entry.name == *done);
     found.next().map(|entry| entry.mtime)

@@ -1,19 +1,60 @@
 //! What a crash left in the primary: copies that were never completed, directories of moved jobs that were not removed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::compare::{Comparison, compare};
+use super::compare::{Comparison, compare, marked};
 use super::error::{Beside, Context, InPlace, Result};
 use super::{Env, places, select};
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate};
 use crate::view::{Location, beneath};
-use crate::workspace::jobs::JobId;
+use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
+
+/// Clears every task's directory in the primary, see [`clear`].
+///
+/// # Errors
+///
+/// What listing the tasks gave.
+pub fn clear_all(env: &Env<'_>) -> rustix::io::Result<()> {
+    let Some(jobs) = beneath::absent(env.view.primary().root()?.jobs())? else {
+        return Ok(());
+    };
+    let Some(listed) = places::open(&*jobs, OsStr::new("."))? else {
+        return Ok(());
+    };
+    for entry in rustix::fs::Dir::read_from(listed)? {
+        let entry = entry?;
+        let task = OsStr::from_bytes(entry.file_name().to_bytes());
+        if is_job_entry(task) {
+            clear_or_warn(env, task);
+        }
+    }
+    Ok(())
+}
+
+/// Clears the directories of the tasks of some jobs, see [`clear`].
+pub fn clear_of(env: &Env<'_>, jobs: &[JobId]) {
+    let tasks: BTreeSet<&OsStr> = jobs.iter().map(JobId::task_id).collect();
+    for task in tasks {
+        clear_or_warn(env, task);
+    }
+}
+
+fn clear_or_warn(env: &Env<'_>, task: &OsStr) {
+    if let Err(errno) = clear(env, task) {
+        tracing::warn!(
+            "cannot clear {} in {}: {errno}",
+            task.display(),
+            env.view.primary().path().display()
+        );
+    }
+}
 
 /// Clears a task's directory in the primary of what is left there under names of staging. A job's directory that
 /// was put aside when the job was moved, and that somebody has written into since, takes its place again.
@@ -101,10 +142,19 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
             let ours = transfer::survey(&aside, &options).copying(job, &path)?;
             let theirs = transfer::survey(archived, &options).copying(job, &path)?;
             let done = markers::done(job.name());
-            matches!(
-                compare(&ours.manifest, &theirs.manifest, &done),
-                Comparison::Newer | Comparison::Mixed { .. }
-            )
+            let comparison = compare(&ours.manifest, &theirs.manifest, &done);
+            match staging.exchanged().beside(job, &path)? {
+                Some(true) => {
+                    matches!(comparison, Comparison::Newer | Comparison::Mixed { .. })
+                }
+                // The copy of a recovery that was broken off. Files that it has not finished are newer than all others.
+                Some(false) => false,
+                // A copy gets its marker last: with the folder's, all of its files are finished.
+                None => {
+                    comparison == Comparison::Newer
+                        && marked(&ours.manifest, &done) == marked(&theirs.manifest, &done)
+                }
+            }
         }
     };
     if newer {

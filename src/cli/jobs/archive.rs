@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let config = archiving::config(&opened.tuning, &opened.folders);
     let judge = Judge::new(OptOuts::new(config.exclude, config.folder_exclude));
     let jobs = if arguments.all {
-        opened.view.jobs_of_primary().with_context(|| {
+        by_hand::all_jobs(&env).with_context(|| {
             format!(
                 "cannot list the jobs of {}",
                 opened.workspace.path.display()

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::meter::Meter;
 use super::{bandwidth, env, label, named};
-use crate::archive::{Env, Recovered, Retired, by_hand, places};
+use crate::archive::{Env, Recovered, Retired, by_hand, leftovers, places};
 use crate::cli::open::open;
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving::threads;
@@ -99,6 +99,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let meter = Meter::new(jobs.len(), &progress, global);
     let mut lines = Vec::new();
     let mut failed = false;
+    leftovers::clear_of(&env, &jobs);
     for job in &jobs {
         let recovered = by_hand::recover(&env, job, from);
         let path = places::path(opened.view.primary(), job);

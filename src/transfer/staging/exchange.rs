@@ -54,6 +54,8 @@ impl Staging {
     fn swap(&mut self, old: Held) -> Result<Exchanged> {
         let (staging, hash) = (&self.names.staging, &self.names.hash);
         self.expect(hash, &old)?;
+        // Where the disk is full, a move is what makes it less so: only renames cannot do without the note.
+        let announced = self.announce();
         let swapped = match rename::swap(&self.task, staging, hash) {
             Err(Errno::NOENT) => return Err(self.replaced()),
             swapped => swapped.told("exchange", hash)?,
@@ -64,6 +66,7 @@ impl Staging {
             }
             Exchanged::AtOnce
         } else {
+            announced?;
             self.by_renames(&old)?;
             Exchanged::ByRenames
         };
@@ -86,7 +89,6 @@ impl Staging {
     /// after a crash is in [`leftover`](super::leftover).
     fn by_renames(&self, old: &Held) -> Result<()> {
         let (staging, hash, aside) = (&self.names.staging, &self.names.hash, &self.names.old);
-        self.announce()?;
         match rename::to_free(&self.task, hash, aside) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(self.occupied()),

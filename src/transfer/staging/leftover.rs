@@ -8,6 +8,9 @@
 //!
 //! What was staged is known by its inode number, which is written to the lock file before the first rename. If it is not
 //! there (a power cut; experimaestro, which wipes the file when it takes the lock), nothing is removed either.
+//!
+//! The note is written also where the exchange is one step: what is left under `.tmp.<hash>` is either what was to be
+//! put in its place or what stood there before, and it is all that tells the one from the other ([`Staging::exchanged`]).
 
 use super::error::{Context, Result};
 use super::{Staging, rename};
@@ -20,6 +23,33 @@ impl Staging {
         let note = self.staged.as_ref().map(|staged| note(&staged.identity));
         let written = self.lock.write(note.unwrap_or_default().as_bytes());
         written.told("write to", &self.names.lock)
+    }
+
+    /// Whether who had the lock before us, and did not end properly, had exchanged what is under `.tmp.<hash>` now for what
+    /// stands under `<hash>`; `None` if that is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](super::Error::Io).
+    pub fn exchanged(&self) -> Result<Option<bool>> {
+        let found = self.lock.read().told("read", &self.names.lock)?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let hash = &self.names.hash;
+        let there = self.identity(hash).told("look at", hash)?;
+        Ok(Some(
+            there.is_some_and(|there| found == note(&there).as_bytes()),
+        ))
+    }
+
+    /// Makes sure that no note of somebody before us is taken for ours.
+    pub(super) fn forget(&self) -> Result<()> {
+        let name = &self.names.lock;
+        match self.lock.read().told("read", name)?.is_empty() {
+            true => Ok(()),
+            false => self.lock.write(b"").told("write to", name),
+        }
     }
 
     /// Whether there is something that an exchange has left.

@@ -110,6 +110,7 @@ impl Staging {
     /// [`Error::Lost`]; [`Error::Remove`] if what is there cannot be removed; [`Error::Io`].
     pub fn make(&mut self) -> Result<OwnedFd> {
         self.clear(None)?;
+        self.forget()?;
         let name = &self.names.staging;
         rustix::fs::mkdirat(&self.task, name, Mode::RWXU).told("create", name)?;
         let fd = trail::open_directory(&self.task, name).told("open", name)?;
@@ -124,6 +125,7 @@ impl Staging {
     /// As [`Staging::make`]; `ENAMETOOLONG` for the target.
     pub fn link(&mut self, target: &Path) -> Result<()> {
         self.clear(None)?;
+        self.forget()?;
         let name = &self.names.staging;
         rustix::fs::symlinkat(target, &self.task, name).told("create the symlink", name)?;
         let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,0 +1,303 @@
+//! A workspace with some folders and one job with something of everything in it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use tempfile::TempDir;
+
+use super::fixture::{names, run};
+use super::tree::{Entry, tree};
+
+pub(crate) const TASK: &str = "my.module.train";
+pub(crate) const HASH: &str = "8f3c2a7be0d94fb1ac4f0dd7a13c55a0c1e55d7e4b1b0e2f9f6a7d8c9b0a1f2e";
+
+/// A job as it is on a disk, without what experimaestro keeps for itself.
+pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
+
+/// A workspace called `test`. Its folders are called after their modes.
+pub(crate) struct Stage {
+    top: TempDir,
+    modes: Vec<&'static str>,
+}
+
+impl Stage {
+    /// With folders of these modes, on the disk of temporary files.
+    pub(crate) fn new(modes: &[&'static str]) -> Stage {
+        Stage::within(&std::env::temp_dir(), modes)
+    }
+
+    /// With folders of these modes, below a directory.
+    pub(crate) fn within(parent: &Path, modes: &[&'static str]) -> Stage {
+        let top = tempfile::Builder::new()
+            .prefix("xpmfs-archive-")
+            .tempdir_in(parent)
+            .unwrap();
+        let stage = Stage {
+            top,
+            modes: modes.to_vec(),
+        };
+        fs::create_dir_all(stage.primary().join("jobs").join(TASK)).unwrap();
+        fs::write(stage.primary().join(".__experimaestro__"), "").unwrap();
+        for mode in modes {
+            fs::create_dir(stage.folder(mode)).unwrap();
+        }
+        stage.settle("0s");
+        stage
+    }
+
+    /// Writes the settings, with how long a job must have been left alone.
+    pub(crate) fn settle(&self, settle: &str) {
+        let at = |path: PathBuf| serde_json::to_string(&path.to_string_lossy()).unwrap();
+        let mut settings = format!(
+            "workspaces:\n  - id: test\n    path: {}\n    xpmfs: {{settle: {settle}}}\n    folders:\n",
+            at(self.primary())
+        );
+        for mode in &self.modes {
+            settings += &format!(
+                "      - {{path: {}, mode: {mode}}}\n",
+                at(self.folder(mode))
+            );
+        }
+        fs::write(self.settings(), settings).unwrap();
+    }
+
+    pub(crate) fn top(&self) -> &Path {
+        self.top.path()
+    }
+
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.top().join("settings.yaml")
+    }
+
+    pub(crate) fn primary(&self) -> PathBuf {
+        self.top().join("primary")
+    }
+
+    pub(crate) fn folder(&self, mode: &str) -> PathBuf {
+        self.top().join(mode)
+    }
+
+    pub(crate) fn modes(&self) -> &[&'static str] {
+        &self.modes
+    }
+
+    /// The job in the primary.
+    pub(crate) fn job(&self) -> PathBuf {
+        job(&self.primary())
+    }
+
+    /// The job's copy in a folder.
+    pub(crate) fn archived(&self, mode: &str) -> PathBuf {
+        job(&self.folder(mode))
+    }
+
+    pub(crate) fn manifest(&self, mode: &str) -> PathBuf {
+        let manifests = self.folder(mode).join(".xpmfs/manifests");
+        manifests.join(TASK).join(format!("{HASH}.json"))
+    }
+
+    /// The command with our settings.
+    pub(crate) fn xpmfs(&self) -> Command {
+        self.traced(&[])
+    }
+
+    /// The command, under `strace` with these arguments if there are any.
+    pub(crate) fn traced(&self, strace: &[String]) -> Command {
+        let mut command = match strace {
+            [] => Command::new(env!("CARGO_BIN_EXE_xpmfs")),
+            arguments => {
+                let mut command = Command::new("strace");
+                command.args(["-f", "-qq"]).args(arguments).arg("--");
+                command.arg(env!("CARGO_BIN_EXE_xpmfs"));
+                command
+            }
+        };
+        command
+            .current_dir(self.top())
+            .env("HOME", self.top())
+            .env("XDG_RUNTIME_DIR", self.top())
+            .arg("--settings")
+            .arg(self.settings());
+        command
+    }
+
+    /// `jobs archive` or `jobs recover` of the job, by one thread.
+    pub(crate) fn by_one_thread(&self, what: &str, strace: &[String]) -> Command {
+        let mut command = self.traced(strace);
+        command.args(["jobs", what, "-w", "test", "--threads", "1"]);
+        command.arg(format!("{TASK}/{HASH}"));
+        command
+    }
+
+    /// `jobs …` with these arguments; gives what it did.
+    pub(crate) fn jobs(&self, arguments: &[&str]) -> Output {
+        let mut command = self.xpmfs();
+        let (what, rest) = arguments.split_first().unwrap();
+        command.args(["jobs", what, "-w", "test"]).args(rest);
+        command.output().unwrap()
+    }
+
+    /// `jobs archive --all`, which must succeed.
+    pub(crate) fn archive(&self) {
+        let output = self.jobs(&["archive", "--all"]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    /// Reads every archived copy again: all must be whole, with a manifest.
+    pub(crate) fn verify(&self) {
+        let output = self.jobs(&["verify", "--all"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", said(&output));
+        let copies = text.lines().filter(|line| line.contains(": ok (")).count();
+        let archives = self.modes.iter().filter(|mode| **mode != "use");
+        let there = archives.filter(|mode| self.archived(mode).exists());
+        assert_eq!(copies, there.count(), "{text}");
+        assert!(!text.contains("in the workspace:"), "{text}");
+    }
+
+    /// Asserts that nothing stands beside jobs, in the primary or a folder, and no half of a manifest anywhere.
+    pub(crate) fn assert_clean(&self) {
+        let roots = self.modes.iter().map(|mode| self.folder(mode));
+        for root in roots.chain([self.primary()]) {
+            assert_eq!(leftovers(&root), [] as [PathBuf; 0]);
+        }
+    }
+}
+
+/// What stands beside jobs in a location, and what was to become a manifest.
+pub(crate) fn leftovers(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for below in ["jobs", ".xpmfs/manifests"] {
+        let Ok(tasks) = fs::read_dir(root.join(below)) else {
+            continue;
+        };
+        for task in tasks.map(|task| task.unwrap().path()) {
+            let hidden = names(&task).into_iter();
+            let hidden = hidden.filter(|name| name.as_encoded_bytes().starts_with(b"."));
+            found.extend(hidden.map(|name| task.join(name)));
+        }
+    }
+    found
+}
+
+fn job(root: &Path) -> PathBuf {
+    root.join("jobs").join(TASK).join(HASH)
+}
+
+/// What a command said to whoever called it.
+pub(crate) fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A job's tree, also where a symlink leads to it; `None` if there is nothing.
+pub(crate) fn whole(job: &Path) -> Option<Tree> {
+    let job = job.canonicalize().ok()?;
+    let mut tree = tree(&job);
+    for internal in ["train.lock", "train.pid"] {
+        tree.remove(Path::new(internal));
+    }
+    Some(tree)
+}
+
+/// Says briefly in what a tree is not another one.
+pub(crate) fn assert_tree(what: &str, expected: &Tree, found: Option<&Tree>) {
+    let Some(found) = found else {
+        panic!("{what} is not there")
+    };
+    if expected == found {
+        return;
+    }
+    let paths = expected.keys().chain(found.keys());
+    for path in paths {
+        let (expected, found) = (expected.get(path), found.get(path));
+        if expected != found {
+            let brief = |entry: Option<&Entry>| {
+                let text = entry.map(|entry| format!("{entry:?}"));
+                text.map_or_else(String::new, |text| text.chars().take(600).collect())
+            };
+            panic!(
+                "{what}: {} should be\n{}\nand is\n{}",
+                path.display(),
+                brief(expected),
+                brief(found)
+            );
+        }
+    }
+}
+
+/// A moment a while ago, with nanoseconds.
+pub(crate) fn moment(number: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::new(1_700_000_000 + number * 1000, 123_456_789)
+}
+
+/// Sets the times of a file or directory, not of what a symlink leads to.
+pub(crate) fn set_time(path: &Path, time: SystemTime) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap();
+    let time = Timespec {
+        tv_sec: since.as_secs().try_into().unwrap(),
+        tv_nsec: since.subsec_nanos().into(),
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// Writes a small finished job with something of everything, ended a while ago.
+pub(crate) fn write_job(job: &Path) {
+    fs::create_dir_all(job.join(".experimaestro")).unwrap();
+    fs::create_dir_all(job.join("data/empty")).unwrap();
+    let file = |name: &str, content: &[u8]| fs::write(job.join(name), content).unwrap();
+    file("params.json", b"{\"version\": 3, \"objects\": []}");
+    file("train.out", b"step 1\nstep 2\n");
+    file("uv.lock", b"version = 1\n");
+    file("train.lock", b"");
+    file("train.pid", b"{}");
+    file(".experimaestro/status.json", b"{\"state\": \"done\"}");
+    file("data/model.bin", &[7; 20_000]);
+    file("train.done", b"");
+    fs::hard_link(job.join("data/model.bin"), job.join("best.bin")).unwrap();
+    symlink("data/model.bin", job.join("latest")).unwrap();
+    symlink("/nowhere/at/all", job.join("data/dangling")).unwrap();
+    let sparse = File::create(job.join("data/sparse")).unwrap();
+    sparse.set_len(4 << 20).unwrap();
+    sparse.write_all_at(&[1; 4096], 2 << 20).unwrap();
+    let name = "user.note";
+    rustix::fs::setxattr(job.join("train.out"), name, b"kept", XattrFlags::empty()).unwrap();
+    fs::set_permissions(job.join("params.json"), Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(job.join("data"), Permissions::from_mode(0o2755)).unwrap();
+    age(job);
+}
+
+/// Sets the times of all in a tree, each its own, those of directories last.
+fn age(job: &Path) {
+    let mut paths: Vec<PathBuf> = tree(job).into_keys().collect();
+    paths.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for (number, path) in paths.iter().enumerate() {
+        set_time(&job.join(path), moment(number as u64));
+    }
+}
+
+/// Runs the job again, a while later: other results, one file more and one less.
+pub(crate) fn run_again(job: &Path) {
+    fs::write(job.join("train.out"), "step 1\nstep 2\nstep 3\n").unwrap();
+    fs::write(job.join("data/more"), "more").unwrap();
+    fs::remove_file(job.join("latest")).unwrap();
+    let later = moment(1000);
+    for name in ["train.out", "data/more", "train.done"] {
+        let file = File::options().write(true).open(job.join(name)).unwrap();
+        file.set_times(FileTimes::new().set_modified(later))
+            .unwrap();
+    }
+}
+
+/// Copies a tree with everything, but for the times of change.
+pub(crate) fn duplicate(from: &Path, to: &Path) {
+    run(Command::new("cp").args(["-a", "-T"]).arg(from).arg(to));
+}
