@@ -103,6 +103,28 @@ impl Error {
         self.scope() == Scope::Cancelled
     }
 
+    /// What can be done about it, where that is not said with it: a clause.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let error = match &*self.cause {
+            Cause::Io { cause, .. } => Some(cause),
+            Cause::Transfer { error, .. } => error.io(),
+            Cause::Staging { error, .. } => error.io(),
+            _ => None,
+        };
+        Some(match Errno::from_io_error(error?)? {
+            Errno::NOSPC => "make room there and try again",
+            Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
+            Errno::ROFS => "mount it to be written, and try again",
+            Errno::ACCESS | Errno::PERM => "ask its owner for the right to do so",
+            Errno::IO => "the kernel's log (dmesg) tells more: the disk may be failing",
+            Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
+                "see whether its disk is mounted, and try again"
+            }
+            _ => return None,
+        })
+    }
+
     /// Whom it concerns.
     #[must_use]
     pub fn scope(&self) -> Scope {

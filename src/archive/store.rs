@@ -346,11 +346,11 @@ impl Store<'_> {
         let survey = self
             .with_options(job, |options| transfer::survey(source, options))
             .copying(job, from)?;
-        let needed = survey.manifest.bytes();
+        let needed = survey.taken;
         if needed > free {
             return Err(self.unusable(
                 job,
-                &format!("no space: {needed} bytes are needed, and {free} are free"),
+                &format!("no space: {needed} bytes are needed, and {free} are free: make room there and try again"),
             ));
         }
         Ok(())

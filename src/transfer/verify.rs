@@ -17,6 +17,9 @@ pub struct Survey {
     pub manifest: Manifest,
     /// When anything in it, or of itself, was last changed: content or attributes.
     pub newest: Time,
+    /// Bytes that its files take on their disk, each once and without holes; some disks say less as long as a file is not
+    /// written out.
+    pub taken: u64,
 }
 
 /// Looks at every entry of a tree, and reads none.
@@ -32,12 +35,16 @@ pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
     work.look_only = true;
     walk(&work, top, None);
     let Found {
-        entries, stamps, ..
+        entries,
+        stamps,
+        taken,
+        ..
     } = work.found()?;
     let newest = stamps.iter().map(super::stamp::Stamp::newest).max();
     Ok(Survey {
         manifest: Manifest::arrange(entries).0,
         newest: newest.unwrap_or_default(),
+        taken,
     })
 }
 

@@ -37,6 +37,9 @@ pub(super) struct Work<'a> {
     stop: AtomicBool,
 }
 
+/// The unit of `stx_blocks`, on every disk.
+const BLOCK: u64 = 512;
+
 /// What is known of the tree that is written.
 pub(super) struct Target<'a> {
     pub(super) writeback: &'a Writeback,
@@ -59,6 +62,8 @@ pub(super) struct Found {
     pub(super) directories: HashMap<usize, Attributes>,
     /// Files of more than one name: where each was met first.
     links: HashMap<Identity, usize>,
+    /// Bytes that the files take on their disk, without holes.
+    pub(super) taken: u64,
     /// Entries that were left out as the caller wished.
     pub(super) excluded: Vec<Excluded>,
     pub(super) losses: Losses,
@@ -133,12 +138,14 @@ impl<'a> Work<'a> {
                 link: None,
             },
         );
-        if stat.stx_nlink < 2 {
-            return (index, None);
-        }
+        let taken = stat.stx_size.min(stat.stx_blocks.saturating_mul(BLOCK));
         let mut found = self.found.lock();
-        let first = *found.links.entry(Identity::of(stat)).or_insert(index);
+        let first = match stat.stx_nlink {
+            0 | 1 => index,
+            _ => *found.links.entry(Identity::of(stat)).or_insert(index),
+        };
         if first == index {
+            found.taken = found.taken.saturating_add(taken);
             return (index, None);
         }
         if let Some(Entry {

@@ -1,11 +1,13 @@
 //! Archiving, moving and recovering jobs by hand: what is kept, whatever happens meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 #[path = "../installed/mod.rs"]
 mod installed;
+mod scene;
 mod stage;
 #[path = "../transfer/tree.rs"]
 mod tree;

@@ -10,7 +10,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named};
+use super::{bandwidth, env, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
@@ -153,10 +153,10 @@ impl Tally {
             Outcome::Folder(folder, Err(error)) => (
                 Some(label(opened, folder)),
                 "failed",
-                Some(error.cause.to_string()),
+                Some(why(&error)),
                 true,
             ),
-            Outcome::Unknown(error) => (None, "failed", Some(error.cause.to_string()), true),
+            Outcome::Unknown(error) => (None, "failed", Some(why(&error)), true),
             // Of all jobs, those are meant that may be archived.
             Outcome::NotReady(readiness) if all && is_usual(&readiness) => return meter.job(),
             Outcome::NotReady(readiness) => {

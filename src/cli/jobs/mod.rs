@@ -13,7 +13,7 @@ use clap::Subcommand;
 
 use super::open::Opened;
 use super::{Global, Listing, Select};
-use crate::archive::{Env, Hooks, Retired};
+use crate::archive::{Env, Error, Hooks, Retired};
 use crate::settings::DEFAULT_SETTLE;
 use crate::transfer::{Bandwidth, Progress};
 use crate::workspace::jobs::JobId;
@@ -122,6 +122,14 @@ fn named(opened: &Opened, texts: &[OsString]) -> anyhow::Result<Vec<JobId>> {
         }
     }
     Ok(jobs)
+}
+
+/// What went wrong with a job, and what can be done about it.
+fn why(error: &Error) -> String {
+    match error.advice() {
+        Some(advice) => format!("{}: {advice}", error.cause),
+        None => error.cause.to_string(),
+    }
 }
 
 /// What a folder is called: its mode and its path.

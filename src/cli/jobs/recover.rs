@@ -11,7 +11,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named};
+use super::{bandwidth, env, label, named, why};
 use crate::archive::{Env, Recovered, Retired, by_hand, leftovers, places};
 use crate::cli::open::open;
 use crate::cli::{Global, Listing, Select, print};
@@ -138,8 +138,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             Err(error) => {
                 failed = true;
                 line["result"] = "failed".into();
-                line["why"] = error.cause.to_string().into();
-                meter.say(&error.to_string());
+                line["why"] = why(&error).into();
+                meter.say(&format!("{job}: {}", why(&error)));
             }
         }
         lines.push(line);

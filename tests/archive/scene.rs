@@ -1,0 +1,267 @@
+//! What is done to a job, from where on, and the system calls by which it is done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Output;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::installed::soak;
+use super::stage::{
+    HASH, Stage, TASK, Tree, assert_tree, duplicate, run_again, said, whole, write_job,
+};
+
+/// The calls that change something. `openat` does with `O_CREAT`.
+const CHANGING: &str = "openat,mkdir,mkdirat,write,pwrite64,writev,pwritev,rename,renameat,renameat2,unlink,unlinkat,rmdir,symlink,\
+    symlinkat,link,linkat,fsync,fdatasync,syncfs,sync_file_range,ftruncate,fallocate,chmod,fchmod,fchmodat,chown,fchown,fchownat,lchown,\
+    utimensat,setxattr,lsetxattr,fsetxattr,removexattr,fremovexattr,flock,copy_file_range,sendfile,ioctl,mknodat";
+
+/// How many of the calls are tried in the ordinary run, of each scene.
+const SAMPLE: usize = 24;
+
+/// How many are tried at the same time. Most of what a move takes is waiting.
+const AT_ONCE: usize = 8;
+
+/// What is done, and from where on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene {
+    pub(crate) what: &'static str,
+    pub(crate) modes: &'static [&'static str],
+    /// Archiving: the folders have the job in an older state. Recovering: the primary has a symlink to it.
+    pub(crate) more: bool,
+    /// Whether two names can be exchanged in one step.
+    pub(crate) exchange: bool,
+}
+
+/// A scene as it is before, to be copied for each try, and what is expected of it.
+pub(crate) struct Prepared {
+    pub(crate) scene: Scene,
+    before: Stage,
+    /// The job as it is to be at the end, and as the folders had it.
+    job: Tree,
+    older: Option<Tree>,
+}
+
+/// A call to be killed at: its name, and the how manieth of its name it is.
+pub(crate) type Point = (String, usize);
+
+fn place() -> std::path::PathBuf {
+    let memory = Path::new("/dev/shm");
+    // In memory nobody waits for a disk. For the long run, there is time for a real one.
+    match memory.is_dir() && !soak() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
+    }
+}
+
+impl Prepared {
+    pub(crate) fn new(scene: Scene) -> Prepared {
+        let before = Stage::within(&place(), scene.modes);
+        write_job(&before.job());
+        let mut older = None;
+        if scene.what == "recover" || scene.more {
+            for mode in scene.modes {
+                // As `backup`, so that the primary keeps it.
+                let other = Stage::within(&place(), &["backup"]);
+                duplicate(&before.primary(), &other.primary());
+                other.archive();
+                duplicate(&other.folder("backup"), &before.folder(mode));
+            }
+        }
+        let mut job = whole(&before.job()).unwrap();
+        if scene.what == "recover" {
+            fs::remove_dir_all(before.job()).unwrap();
+        } else if scene.more {
+            older = Some(job);
+            run_again(&before.job());
+            job = whole(&before.job()).unwrap();
+        }
+        Prepared {
+            scene,
+            before,
+            job,
+            older,
+        }
+    }
+
+    /// The same at another place.
+    fn stage(&self) -> Stage {
+        let stage = Stage::within(&place(), self.scene.modes);
+        duplicate(&self.before.primary(), &stage.primary());
+        for mode in self.scene.modes {
+            duplicate(&self.before.folder(mode), &stage.folder(mode));
+        }
+        if self.scene.what == "recover" && self.scene.more {
+            symlink(stage.archived(self.scene.modes[0]), stage.job()).unwrap();
+        }
+        stage
+    }
+
+    fn lacking(&self) -> Vec<String> {
+        match self.scene.exchange {
+            true => Vec::new(),
+            false => vec!["--inject=renameat2:error=EINVAL".to_owned()],
+        }
+    }
+
+    /// The calls that change something, by one run to the end. All are made by one thread.
+    pub(crate) fn points(&self) -> Vec<Point> {
+        let stage = self.stage();
+        let log = stage.top().join("log");
+        let mut strace = vec![format!("--trace={CHANGING}")];
+        strace.extend(["-o".to_owned(), log.to_str().unwrap().to_owned()]);
+        strace.extend(self.lacking());
+        let output = stage
+            .by_one_thread(self.scene.what, &strace)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let log = fs::read_to_string(log).unwrap();
+        let mut points = Vec::new();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let main = log.split_whitespace().next().unwrap();
+        for line in log.lines() {
+            let (thread, call) = line.split_once(' ').unwrap();
+            let call = call.trim_start();
+            let Some((name, arguments)) = call.split_once('(') else {
+                continue;
+            };
+            // One that this strace does not know, and so cannot be told to leave out.
+            if name.starts_with("syscall_") || name.starts_with("<...") {
+                continue;
+            }
+            let reads = name == "openat" && !arguments.contains("O_CREAT")
+                || name == "ioctl" && !arguments.contains("FICLONE")
+                || name == "renameat2" && !self.scene.exchange
+                // To those who read what it says.
+                || name == "write" && (arguments.starts_with("1,") || arguments.starts_with("2,"));
+            if thread != main {
+                assert!(reads, "another thread changes something: {line}");
+                continue;
+            }
+            let count = counts.entry(name.to_owned()).or_default();
+            *count += 1;
+            if !reads {
+                points.push((name.to_owned(), *count));
+            }
+        }
+        self.assert_done(&stage);
+        points
+    }
+
+    /// Does it in a new stage with a fault (`signal=KILL`, `error=EIO`) at a call. Nothing must be lost by that.
+    pub(crate) fn with_fault(&self, (call, count): &Point, fault: &str) -> (Stage, Output) {
+        let stage = self.stage();
+        let mut strace = self.lacking();
+        strace.extend(["-o", "/dev/null"].map(str::to_owned));
+        // What is not traced is not injected into either.
+        strace.push(format!("--trace={call},renameat2"));
+        strace.push(format!("--inject={call}:{fault}:when={count}"));
+        let mut command = stage.by_one_thread(self.scene.what, &strace);
+        let output = command.output().unwrap();
+        self.assert_nothing_lost(&stage);
+        (stage, output)
+    }
+
+    /// Does it once more, without a fault: all must be as if there had never been one.
+    pub(crate) fn again(&self, stage: &Stage) {
+        let mut strace = self.lacking();
+        if !strace.is_empty() {
+            strace.extend(["-o", "/dev/null", "--trace=renameat2"].map(str::to_owned));
+        }
+        let mut command = stage.by_one_thread(self.scene.what, &strace);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "again: {}", said(&output));
+        self.assert_done(stage);
+    }
+
+    /// Whatever has happened: the job can be had whole, and no folder has half of it.
+    fn assert_nothing_lost(&self, stage: &Stage) {
+        let found = whole(&stage.job());
+        let absent = self.scene.what == "recover" && !self.scene.more;
+        if self.scene.exchange && !absent || found.is_some() {
+            assert_tree("the primary's job", &self.job, found.as_ref());
+        }
+        let mut there = found.is_some();
+        for mode in stage.modes() {
+            let archived = whole(&stage.archived(mode));
+            there |= archived.as_ref() == Some(&self.job);
+            let wanted = archived.is_none() && self.older.is_none();
+            // Where names cannot be exchanged, it is missing for a moment.
+            let missing = archived.is_none() && !self.scene.exchange;
+            if !wanted && !missing && (archived.is_none() || archived != self.older) {
+                assert_tree("a folder's copy", &self.job, archived.as_ref());
+            }
+        }
+        assert!(there, "the job is nowhere");
+    }
+
+    /// All is as if it had never been killed.
+    pub(crate) fn assert_done(&self, stage: &Stage) {
+        assert_tree(
+            "the primary's job at the end",
+            &self.job,
+            whole(&stage.job()).as_ref(),
+        );
+        for mode in stage.modes() {
+            let archived = whole(&stage.archived(mode));
+            assert_tree("a folder's copy at the end", &self.job, archived.as_ref());
+        }
+        stage.verify();
+        stage.assert_clean();
+        let moves = self.scene.modes.contains(&"move");
+        let link = self.scene.what == "archive" && moves;
+        assert_eq!(stage.job().is_symlink(), link);
+        if self.scene.what == "recover" && moves {
+            let kept = stage.primary().join(".xpmfs/archive/kept");
+            assert!(
+                kept.join(TASK).join(HASH).exists(),
+                "it would be moved again"
+            );
+        }
+    }
+}
+
+/// Those of the points that are tried in an ordinary run: some, and of the calls that begin like this, all.
+pub(crate) fn sample<'a>(all: &'a [Point], always: &[&str]) -> Vec<&'a Point> {
+    let step = match soak() {
+        true => 1,
+        false => all.len().div_ceil(SAMPLE).max(1),
+    };
+    let chosen = (0..).zip(all).filter(|(index, (call, _))| {
+        index % step == 0 || always.iter().any(|name| call.starts_with(name))
+    });
+    chosen.map(|(_, point)| point).collect()
+}
+
+/// Tries points, several at the same time; gives how many of the tries gave true. Tells which have panicked.
+pub(crate) fn try_each(
+    scene: Scene,
+    points: &[&Point],
+    call: impl Fn(&Point) -> bool + Sync,
+) -> usize {
+    let (next, counted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed: Mutex<Vec<String>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let tried = std::panic::AssertUnwindSafe(|| call(point));
+                    match std::panic::catch_unwind(tried) {
+                        Ok(true) => drop(counted.fetch_add(1, Ordering::Relaxed)),
+                        Ok(false) => {}
+                        Err(_) => failed
+                            .lock()
+                            .unwrap()
+                            .push(format!("{} {}", point.0, point.1)),
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{scene:?}: at {failed:?}");
+    counted.into_inner()
+}
