@@ -7,6 +7,7 @@ mod faults;
 mod fixture;
 #[path = "../installed/mod.rs"]
 mod installed;
+mod meanwhile;
 mod scene;
 mod stage;
 #[path = "../transfer/tree.rs"]

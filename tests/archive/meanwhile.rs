@@ -1,0 +1,164 @@
+//! The job changes, vanishes or is replaced while it is copied.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::fixture::eventually;
+use super::stage::{HASH, Stage, assert_tree, leftovers, run_again, said, whole, write_job};
+
+/// How long a copy takes at the bandwidth of these tests, about.
+const SLOW: &str = "0s, bandwidth: 1M";
+
+/// A job that takes some seconds to copy, and the command that copies it.
+fn begin(stage: &Stage) -> Child {
+    stage.settle(SLOW);
+    write_job(&stage.job());
+    fs::write(stage.job().join("data/large"), vec![5; 4 << 20]).unwrap();
+    let mut command = stage.by_one_thread("archive", &[]);
+    command.stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let mode = stage.modes()[0];
+    let staged = stage.archived(mode).with_file_name(format!(".tmp.{HASH}"));
+    eventually("something is copied", || {
+        staged.join("data/large").exists()
+    });
+    child
+}
+
+#[test]
+fn what_changes_while_it_is_copied_is_copied_again() {
+    for modes in [&["backup"][..], &["move"]] {
+        let stage = Stage::new(modes);
+        let child = begin(&stage);
+        run_again(&stage.job());
+        let job = whole(&stage.job()).unwrap();
+        // Fast from now on; it has read its settings.
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let archived = whole(&stage.archived(modes[0]));
+        assert_tree("the copy", &job, archived.as_ref());
+        assert_tree("the job", &job, whole(&stage.job()).as_ref());
+        stage.verify();
+        stage.assert_clean();
+    }
+}
+
+#[test]
+fn what_is_deleted_while_it_is_copied_is_not_archived() {
+    for modes in [&["backup"][..], &["move"]] {
+        let stage = Stage::new(modes);
+        let child = begin(&stage);
+        fs::remove_dir_all(stage.job()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        // It was named, and is not there any more.
+        assert!(!said(&output).contains("panicked"), "{}", said(&output));
+        assert!(!stage.job().is_symlink());
+        assert!(!stage.archived(modes[0]).exists(), "{}", said(&output));
+        stage.assert_clean();
+        // Whoever makes it again has it archived.
+        stage.settle("0s");
+        write_job(&stage.job());
+        let job = whole(&stage.job()).unwrap();
+        stage.archive();
+        assert_tree("the copy", &job, whole(&stage.archived(modes[0])).as_ref());
+        stage.verify();
+    }
+}
+
+#[test]
+fn what_is_replaced_while_it_is_copied_is_archived_as_it_is_then() {
+    for modes in [&["backup"][..], &["move"]] {
+        let stage = Stage::new(modes);
+        let child = begin(&stage);
+        let aside = stage.primary().join("aside");
+        fs::rename(stage.job(), &aside).unwrap();
+        write_job(&stage.job());
+        fs::write(stage.job().join("train.out"), "of another run").unwrap();
+        let (job, old) = (whole(&stage.job()).unwrap(), whole(&aside).unwrap());
+        let output = child.wait_with_output().unwrap();
+        assert!(!said(&output).contains("panicked"), "{}", said(&output));
+        assert_tree("what was put aside", &old, whole(&aside).as_ref());
+        stage.settle("0s");
+        stage.archive();
+        assert_tree("the job", &job, whole(&stage.job()).as_ref());
+        assert_tree("the copy", &job, whole(&stage.archived(modes[0])).as_ref());
+        stage.verify();
+        stage.assert_clean();
+    }
+}
+
+/// The two numbers that a state of the job has; they are written one after the other.
+fn numbers(job: &Path) -> Option<(u64, u64)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Of one copy, even if another takes its place now.
+    let directory = rustix::fs::openat(CWD, job, flags, Mode::empty()).ok()?;
+    let number = |name: &str| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&directory, name, flags, Mode::empty()).ok()?;
+        let text = std::io::read_to_string(fs::File::from(file)).ok()?;
+        text.trim().parse().ok()
+    };
+    Some((number("first")?, number("second")?))
+}
+
+#[test]
+fn a_copy_is_of_one_moment() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    let write = |name: &str, number: u64| {
+        let staged = stage.primary().join("staged");
+        fs::write(&staged, format!("{number}\n")).unwrap();
+        // At once: whether half a file may be copied is not the question here.
+        fs::rename(staged, stage.job().join(name)).unwrap();
+    };
+    write("first", 0);
+    write("second", 0);
+    let over = AtomicBool::new(false);
+    let mut seen = 0;
+    let until = Instant::now() + Duration::from_secs(6);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                write("first", number);
+                write("second", number);
+                // Between two states there is time for one to be copied now and then.
+                std::thread::sleep(Duration::from_millis(number % 40));
+            }
+        });
+        let archive = scope.spawn(|| {
+            while Instant::now() < until {
+                let output = stage.jobs(&["archive", "--all"]);
+                assert!(!said(&output).contains("panicked"), "{}", said(&output));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut last = None;
+        while !archive.is_finished() {
+            let Some((first, second)) = numbers(&stage.archived("backup")) else {
+                continue;
+            };
+            assert!(first == second || first == second + 1, "{first}, {second}");
+            if last != Some((first, second)) {
+                (seen, last) = (seen + 1, Some((first, second)));
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(seen > 0, "nothing was archived");
+    stage.archive();
+    assert_tree(
+        "the copy",
+        &whole(&stage.job()).unwrap(),
+        whole(&stage.archived("backup")).as_ref(),
+    );
+    stage.verify();
+    stage.assert_clean();
+    assert_eq!(leftovers(&stage.folder("backup")).len(), 0);
+}
