@@ -7,7 +7,9 @@ mod faults;
 mod fixture;
 #[path = "../installed/mod.rs"]
 mod installed;
+mod kept;
 mod meanwhile;
+mod purged;
 mod scene;
 mod stage;
 #[path = "../transfer/tree.rs"]

@@ -24,9 +24,7 @@ fn begin(stage: &Stage) -> Child {
     let child = command.spawn().unwrap();
     let mode = stage.modes()[0];
     let staged = stage.archived(mode).with_file_name(format!(".tmp.{HASH}"));
-    eventually("something is copied", || {
-        staged.join("data/large").exists()
-    });
+    eventually("something is copied", || staged.join("data/large").exists());
     child
 }
 
