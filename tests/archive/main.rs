@@ -9,6 +9,7 @@ mod fixture;
 mod installed;
 mod kept;
 mod meanwhile;
+mod others;
 mod purged;
 mod scene;
 mod stage;

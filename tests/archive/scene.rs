@@ -47,7 +47,7 @@ pub(crate) struct Prepared {
 /// A call to be killed at: its name, and the how manieth of its name it is.
 pub(crate) type Point = (String, usize);
 
-fn place() -> std::path::PathBuf {
+pub(crate) fn place() -> std::path::PathBuf {
     let memory = Path::new("/dev/shm");
     // In memory nobody waits for a disk. For the long run, there is time for a real one.
     match memory.is_dir() && !soak() {

@@ -160,6 +160,13 @@ impl Stage {
         assert!(!text.contains("in the workspace:"), "{text}");
     }
 
+    /// Reads every archived copy of every job again: all must be what their manifests say.
+    pub(crate) fn verify_all(&self) {
+        let output = self.jobs(&["verify", "--all"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", said(&output));
+    }
+
     /// Asserts that nothing stands beside jobs, in the primary or a folder, and no half of a manifest anywhere.
     pub(crate) fn assert_clean(&self) {
         let roots = self.modes.iter().map(|mode| self.folder(mode));

@@ -25,6 +25,21 @@ pub(crate) struct Entry {
     same: PathBuf,
 }
 
+impl Entry {
+    /// The size of a file, in bytes.
+    #[allow(dead_code)]
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What it holds, in short: no attributes.
+    #[allow(dead_code)]
+    pub(crate) fn hold(&self) -> String {
+        let content = self.content.as_deref().map(blake3::hash);
+        format!("{content:?} {:?}", self.target)
+    }
+}
+
 /// All below a directory, and itself, by relative path.
 pub(crate) fn tree(top: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut entries = BTreeMap::new();
