@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[path = "../python/mod.rs"]
 mod python;
 
-use super::installed::soak;
+use super::fixture::eventually;
+use super::installed::{say, soak};
 use super::scene::place;
 use super::stage::{Stage, TASK, Tree, assert_tree, duplicate, said, whole, write_job};
 
@@ -73,14 +74,7 @@ fn xpmfs(stage: &Stage) -> Command {
 
 /// Runs all at once, to the end. They may find that another is at a job, and say so.
 fn at_once(commands: Vec<Command>) {
-    let children = commands.into_iter().map(|mut command| {
-        command.stderr(std::process::Stdio::piped());
-        command.stdout(std::process::Stdio::null());
-        command.spawn().unwrap()
-    });
-    let children: Vec<_> = children.collect();
-    for child in children {
-        let output = child.wait_with_output().unwrap();
+    for output in outputs(commands, || ()) {
         assert!(
             matches!(output.status.code(), Some(0 | 1)),
             "{}",
@@ -88,6 +82,20 @@ fn at_once(commands: Vec<Command>) {
         );
         assert!(!said(&output).contains("panicked"), "{}", said(&output));
     }
+}
+
+/// Runs the first, and the others as soon as something is so; gives what they did.
+fn outputs(commands: Vec<Command>, begun: impl Fn()) -> Vec<Output> {
+    let children = commands.into_iter().map(|mut command| {
+        command.stderr(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        begun();
+        child
+    });
+    let children: Vec<_> = children.collect();
+    let ended = children.into_iter().map(|child| child.wait_with_output());
+    ended.map(Result::unwrap).collect()
 }
 
 /// Whether a copy holds nothing but what the source does, whole. experimaestro's lacks `uv.lock`.
@@ -142,9 +150,31 @@ fn all_archive_at_once(mode: &'static str, count: usize) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| watch(&stage, mode, &expected, &hashes, &over));
-        at_once(vec![xpmfs(&stage), python, xpmfs(&stage), xpmfs(&stage)]);
+        // experimaestro takes a while to start; from its first jobs on all work on the same.
+        let tasks = stage.folder(mode).join("jobs").join(TASK);
+        let some = || fs::read_dir(&tasks).is_ok_and(|entries| entries.count() > 5);
+        let commands = vec![python, xpmfs(&stage), xpmfs(&stage), xpmfs(&stage)];
+        let outputs = outputs(commands, || eventually("there are some copies", some));
         over.store(true, Ordering::Relaxed);
         watcher.join().unwrap();
+        for output in &outputs {
+            assert!(
+                matches!(output.status.code(), Some(0 | 1)),
+                "{}",
+                said(output)
+            );
+            assert!(!said(output).contains("panicked"), "{}", said(output));
+        }
+        let text = String::from_utf8_lossy(&outputs[0].stdout);
+        let made: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let made = made["count"].as_u64().unwrap();
+        say(&format!(
+            "{mode}: {made} of {count} were archived by experimaestro"
+        ));
+        for output in &outputs[1..] {
+            say(said(output).lines().last().unwrap_or_default());
+        }
+        assert!(made > 0);
     });
     // Of those that another was at.
     stage.archive();

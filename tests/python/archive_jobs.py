@@ -1,4 +1,4 @@
-"""Archives or recovers every job of a workspace by experimaestro's own code, once, and says how many.
+"""Archives or recovers every job of a workspace by experimaestro's own code, once, and says how many (of those archived, without those that the folder had).
 
 Usage: archive_jobs.py archive|recover PRIMARY FOLDER backup|move
 """
@@ -29,9 +29,10 @@ def main(what, primary, folder, mode):
             src = primary / "jobs" / rel
             if src.is_symlink() or not src.exists():
                 continue
+            existed = (folder / "jobs" / rel).exists()
             name = rel.parts[0].rsplit(".", 1)[-1]
             if folders._archive_job(folders._Job(src=src, rel=rel, name=name), settings) is not None:
-                count += 1
+                count += not existed
     print(json.dumps({"count": count}))
 
 
