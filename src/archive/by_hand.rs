@@ -133,7 +133,10 @@ fn to_folder(
                 Err(error) => tell(&job, Outcome::Folder(folder, Err(error))),
                 Ok(stored) => {
                     tell(&job, Outcome::Folder(folder, Ok(stored)));
-                    there.push(job);
+                    // What is left of a job, or an older state of it, goes to no other folder either.
+                    if !matches!(stored, Stored::Left(_)) {
+                        there.push(job);
+                    }
                 }
             }
         }
