@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use crate::view::beneath;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 use crate::workspace::markers::{self, State};
+use crate::workspace::status::{JobState, JobStatus};
 
 /// How a job stands to being archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub enum Readiness {
 pub(super) const LOCKED: &str = "its lock is held: it is being run, or looked at by a plan";
 /// Said of a job that is being written.
 pub(super) const WRITTEN: &str = "a file of it is open for writing";
+
+/// For how long a job must have been left alone whose `status.json` does not say yet that it is done. experimaestro writes that after
+/// the marker, and on a busy machine long after; if it was killed before, it never does.
+const FINAL_STATUS: Duration = Duration::from_secs(20);
 
 /// Tells how jobs stand, and remembers what it needs for that.
 #[derive(Debug, Default)]
@@ -71,7 +77,6 @@ impl Judge {
     pub fn readiness(&self, env: &Env<'_>, job: &JobId) -> Result<Readiness> {
         let primary = env.view.primary();
         let path = primary.path().join("jobs").join(job.path());
-        let looked = |what| what;
         let Some(task) = places::task(primary, job).tried(job, "open", &path)? else {
             return Ok(Readiness::Absent);
         };
@@ -82,8 +87,8 @@ impl Judge {
             Some(stat) if !beneath::is_dir(&stat) => return Ok(Readiness::Absent),
             Some(_) => {}
         }
-        let opened = places::open(&*task, job.hash()).tried(job, "open", &path)?;
-        let Some(directory) = looked(opened) else {
+        let opened = places::open(&*task, job.hash());
+        let Some(directory) = opened.tried(job, "open", &path)? else {
             return Ok(Readiness::Absent);
         };
         match markers::read(&directory, job.name())
@@ -114,7 +119,11 @@ impl Judge {
             Err(transfer::Error::Changed { .. }) => return Ok(Readiness::Settling(env.settle)),
             survey => survey.copying(job, &path)?,
         };
-        Ok(self.settled(job, survey.newest, env.settle))
+        let settle = match has_final_status(&directory, &path) {
+            true => env.settle,
+            false => env.settle.max(FINAL_STATUS),
+        };
+        Ok(self.settled(job, survey.newest, settle))
     }
 
     /// Whether a job whose last change was at this time has been left alone for long enough.
@@ -145,6 +154,15 @@ impl Judge {
             None => Readiness::Ready,
             Some(rest) => Readiness::Settling(rest),
         }
+    }
+}
+
+/// Whether a finished job's `status.json` says that it is done, or there is none. One that cannot be read may be half written.
+fn has_final_status(job: &OwnedFd, shown: &Path) -> bool {
+    match JobStatus::read_at(job, Path::new("."), shown) {
+        Ok(Some(status)) => matches!(status.state, None | Some(JobState::Done)),
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 
