@@ -148,7 +148,8 @@ impl Walk<'_, '_> {
         let result = loop {
             let entry = match entries.next() {
                 None => break Ok(()),
-                Some(entry) => entry.source("list"),
+                // `ENOENT`: it was removed after it was opened.
+                Some(entry) => entry.listed("list"),
             };
             let handed_out = entry.and_then(|entry| {
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());

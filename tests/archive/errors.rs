@@ -9,7 +9,7 @@ use super::fixture::{ORDINARY, run};
 use super::installed::{is_root, program, say};
 use super::scene::{Prepared, Scene, sample, try_each};
 use super::stage::{
-    HASH, Stage, TASK, assert_tree, leftovers, moment, run_again, said, set_time, whole, write_job,
+    HASH, Stage, assert_tree, leftovers, moment, run_again, said, set_time, whole, write_job,
 };
 
 /// Calls of which an error may be of no importance, and why.

@@ -100,14 +100,14 @@ fn attributes(job: &Path) {
     let modes = [
         ("poetry.lock", 0o6755),
         ("none/in", 0o1777),
-        ("no-rights", 0),
+        ("no-rights", 0o0),
         ("odd", 0o2700),
     ];
     for (name, mode) in modes {
         fs::set_permissions(job.join(name), Permissions::from_mode(mode)).unwrap();
     }
     if rustix::process::geteuid().is_root() {
-        fs::set_permissions(job.join("none/in/it"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(job.join("none/in/it"), Permissions::from_mode(0o0)).unwrap();
     }
 }
 

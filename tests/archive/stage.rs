@@ -96,11 +96,6 @@ impl Stage {
         job(&self.folder(mode))
     }
 
-    pub(crate) fn manifest(&self, mode: &str) -> PathBuf {
-        let manifests = self.folder(mode).join(".xpmfs/manifests");
-        manifests.join(TASK).join(format!("{HASH}.json"))
-    }
-
     /// The command with our settings.
     pub(crate) fn xpmfs(&self) -> Command {
         self.traced(&[])
