@@ -163,6 +163,7 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
         staging.exchange(&link).beside(job, &path)?;
         staging.sync().beside(job, &path)?;
         env.hooks.moved(job);
+        env.retired.put_back(job.clone());
     }
     staging.finish(None).beside(job, &path)
 }

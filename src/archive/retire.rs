@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -58,10 +59,13 @@ impl Retiring {
     }
 }
 
-/// The directories that are to be removed.
+/// The directories that are to be removed, and the jobs that have come back instead.
 #[derive(Debug, Default)]
 pub struct Retired {
     waiting: Mutex<VecDeque<Retiring>>,
+    /// How many are being removed now.
+    going: AtomicUsize,
+    back: Mutex<Vec<JobId>>,
 }
 
 impl Retired {
@@ -75,6 +79,25 @@ impl Retired {
         self.waiting.lock().front().map(|first| first.since + GRACE)
     }
 
+    /// Whether nothing is left to be done: no directory waits or is being removed, and nobody is to be told of a job that
+    /// came back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        // In the order in which they follow each other.
+        let waiting = self.waiting.lock();
+        waiting.is_empty() && self.going.load(Ordering::SeqCst) == 0 && self.back.lock().is_empty()
+    }
+
+    /// Tells of each job that has been put back since this was called last: it is to be archived again. Until all are told,
+    /// [`Retired::is_empty`] waits.
+    pub fn tell_back(&self, tell: &mut dyn FnMut(JobId)) {
+        self.back.lock().drain(..).for_each(tell);
+    }
+
+    pub(super) fn put_back(&self, job: JobId) {
+        self.back.lock().push(job);
+    }
+
     /// Removes those that are due; with `wait`, all, when they are. Waits, too, while there are too many.
     pub fn clear(&self, env: &Env<'_>, wait: bool) {
         loop {
@@ -83,6 +106,7 @@ impl Retired {
                 let Some(first) = waiting.front() else { return };
                 let rest = GRACE.saturating_sub(first.since.elapsed());
                 if rest.is_zero() {
+                    self.going.fetch_add(1, Ordering::SeqCst);
                     waiting.pop_front()
                 } else if wait || waiting.len() > most() {
                     drop(waiting);
@@ -93,39 +117,50 @@ impl Retired {
                 }
             };
             if let Some(first) = first {
-                remove(env, first);
+                let _going = Going(&self.going);
+                self.remove(env, first);
             }
+        }
+    }
+
+    fn remove(&self, env: &Env<'_>, retiring: Retiring) {
+        let Retiring {
+            job,
+            mut staging,
+            copied,
+            directory,
+            ..
+        } = retiring;
+        let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
+        let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
+        let path = places::path(env.view.primary(), &job);
+        let done = match unchanged {
+            Ok(()) if !env.hooks.is_written(&job) => staging.finish(None),
+            changed => {
+                let how = changed.err().map_or_else(
+                    || "it is being written".to_owned(),
+                    |error| error.to_string(),
+                );
+                tracing::warn!("{job} was written to while it was moved, and is put back: {how}");
+                staging.undo().and_then(|_| {
+                    env.hooks.moved(&job);
+                    staging.sync()?;
+                    self.put_back(job.clone());
+                    staging.finish(None)
+                })
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!("cannot clear up beside {}: {error}", path.display());
         }
     }
 }
 
-fn remove(env: &Env<'_>, retiring: Retiring) {
-    let Retiring {
-        job,
-        mut staging,
-        copied,
-        directory,
-        ..
-    } = retiring;
-    let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
-    let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
-    let path = places::path(env.view.primary(), &job);
-    let done = match unchanged {
-        Ok(()) if !env.hooks.is_written(&job) => staging.finish(None),
-        changed => {
-            let how = changed.err().map_or_else(
-                || "it is being written".to_owned(),
-                |error| error.to_string(),
-            );
-            tracing::warn!("{job} was written to while it was moved, and is put back: {how}");
-            staging.undo().and_then(|_| {
-                env.hooks.moved(&job);
-                staging.sync()?;
-                staging.finish(None)
-            })
-        }
-    };
-    if let Err(error) = done {
-        tracing::warn!("cannot clear up beside {}: {error}", path.display());
+/// Counts one that is being removed.
+struct Going<'a>(&'a AtomicUsize);
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

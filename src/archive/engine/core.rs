@@ -18,8 +18,11 @@ pub(super) trait Core: Send + Sync + 'static {
     fn clear(&self, task: &OsStr);
     /// Removes old directories of moved jobs that are due, and gives when the next is; with `last`, waits for all.
     fn tidy(&self, last: bool) -> Option<Instant>;
-    /// Whether there are no such directories.
+    /// Whether there are no such directories, and nobody is to be told of a job that came back from one.
     fn is_tidy(&self) -> bool;
+    /// Tells of the jobs that came back since this was called last: what was written into their old directories is not
+    /// archived yet.
+    fn tell_back(&self, tell: &mut dyn FnMut(JobId));
 }
 
 /// What became of one job in one folder.

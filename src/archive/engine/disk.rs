@@ -87,7 +87,11 @@ impl Core for Disk {
     }
 
     fn is_tidy(&self) -> bool {
-        self.retired.due().is_none()
+        self.retired.is_empty()
+    }
+
+    fn tell_back(&self, tell: &mut dyn FnMut(JobId)) {
+        self.retired.tell_back(tell);
     }
 }
 

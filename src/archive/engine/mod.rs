@@ -188,19 +188,17 @@ impl Archiver {
         for stop in route.stops() {
             let folder = stop.folder;
             let (batches, to_store) = unbounded();
-            let (this, events) = (core.clone(), self.events.clone());
+            let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
             spawn(
                 &format!("store-{folder}"),
-                Box::new(move || worker::store(&*this, folder, &to_store, &events)),
+                Box::new(move || worker::store(&*this, folder, &shared, &to_store, &events)),
             )?;
             let (scans, to_scan) = unbounded();
             let scanner = Scanner::new(self.view.clone(), folder, route.clone(), interval);
             let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
             spawn(
                 &format!("scan-{folder}"),
-                Box::new(move || {
-                    scan::run(scanner, &*this, &to_scan, &events, &|| shared.is_stopping());
-                }),
+                Box::new(move || scan::run(scanner, &*this, &to_scan, &events, &shared)),
             )?;
             lines.push(Line {
                 folder,
@@ -268,8 +266,10 @@ impl Archiver {
         if self.threads.lock().end.is_none() {
             return Idle::Yes;
         }
+        // First: a job that comes back from where it was moved to is on its way from then on.
+        let tidy = self.core.is_tidy();
         match report::idle(&self.shared, Instant::now()) {
-            Idle::Yes if !self.core.is_tidy() => Idle::Busy { left: 0 },
+            Idle::Yes if !tidy => Idle::Busy { left: 0 },
             idle => idle,
         }
     }
@@ -301,6 +301,23 @@ impl Archiver {
             } else if thread.join().is_err() {
                 tracing::error!("{name} has ended by a mistake in xpmfs");
             }
+        }
+        self.leave_back();
+    }
+}
+
+impl Archiver {
+    /// Leaves jobs that came back at the very end to whoever comes next: no scan finds them, since the folder has them.
+    fn leave_back(&self) {
+        let mut back = Vec::new();
+        self.core.tell_back(&mut |job| back.push(job));
+        if back.is_empty() {
+            return;
+        }
+        if let Err(error) = journal::leave(&self.view, back) {
+            tracing::warn!(
+                "what was written to jobs while they were moved is archived within a day: {error}"
+            );
         }
     }
 }

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+use super::core::Core;
+use super::events::Event;
 use super::queue::Queue;
 use crate::transfer::Progress;
 
@@ -82,6 +85,16 @@ impl Shared {
     /// Whether all is to end.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Has the jobs looked at that came back from where they were moved to.
+    pub(super) fn tell_back(&self, core: &dyn Core, events: &Sender<Event>) {
+        core.tell_back(&mut |job| {
+            self.unheard.fetch_add(1, Ordering::SeqCst);
+            if events.send(Event::Touched(job)).is_err() {
+                self.unheard.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
     }
 
     /// Has everything end.

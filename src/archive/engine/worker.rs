@@ -41,6 +41,7 @@ pub(super) fn look(
 pub(super) fn store(
     core: &dyn Core,
     folder: u8,
+    shared: &Shared,
     requests: &Receiver<Batch>,
     events: &Sender<Event>,
 ) {
@@ -61,6 +62,7 @@ pub(super) fn store(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         untidy = core.tidy(false);
+        shared.tell_back(core, events);
     }
     core.tidy(true);
 }

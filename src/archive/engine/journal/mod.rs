@@ -29,6 +29,7 @@ pub(super) use self::line::{Line, Refused};
 pub(super) use self::orphan::{Orphan, orphans};
 use crate::archive::places;
 use crate::view::View;
+use crate::workspace::JobId;
 
 /// Where journals are, in `.xpmfs`.
 const DIRECTORY: &str = "archive";
@@ -132,6 +133,16 @@ impl Journal {
         // One that stays says nothing, and is removed by whoever comes next.
         let _ = rustix::fs::unlinkat(&self.directory, self.file_name(), AtFlags::empty());
     }
+}
+
+/// Leaves jobs for whoever comes next, as if their owner were gone.
+///
+/// # Errors
+///
+/// What the primary's file system gave.
+pub(super) fn leave(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
+    let lines: Vec<Line> = jobs.into_iter().map(Line::Queued).collect();
+    Journal::make(view)?.append(&lines)
 }
 
 fn text<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<u8> {

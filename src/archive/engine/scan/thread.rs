@@ -5,6 +5,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Scanner;
 use crate::archive::engine::core::Core;
 use crate::archive::engine::events::Event;
+use crate::archive::engine::shared::Shared;
 
 /// To scan once.
 #[derive(Debug, Clone, Copy)]
@@ -21,18 +22,20 @@ pub(in crate::archive::engine) fn run(
     core: &dyn Core,
     requests: &Receiver<Request>,
     events: &Sender<Event>,
-    stopping: &dyn Fn() -> bool,
+    shared: &Shared,
 ) {
+    let stopping = || shared.is_stopping();
     for request in requests {
         if request.forgive {
             scanner.forgive();
         }
-        let found = scanner.scan(request.room, stopping);
+        let found = scanner.scan(request.room, &stopping);
         for task in &found.staging {
             if !stopping() {
                 core.clear(task);
             }
         }
+        shared.tell_back(core, events);
         let folder = scanner.folder;
         if stopping() || events.send(Event::Scanned { folder, found }).is_err() {
             return;

@@ -101,6 +101,8 @@ impl Core for Fake {
     fn is_tidy(&self) -> bool {
         true
     }
+
+    fn tell_back(&self, _: &mut dyn FnMut(JobId)) {}
 }
 
 impl Fake {
