@@ -1,8 +1,10 @@
 //! What a crash left in the primary: copies that were never completed, directories of moved jobs that were not removed.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -108,22 +110,15 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
     let Some(task) = places::task(primary, job).tried(job, "open", &path)? else {
         return Ok(());
     };
-    let mut name = std::ffi::OsString::from(STAGING_PREFIX);
-    name.push(job.hash());
-    let Some(aside) = places::open(&*task, &name).tried(job, "open", &path)? else {
-        return Ok(());
-    };
-    // Where nothing has its name, a copy was on its way to it; only a symlink in its place says that it was moved.
-    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let link = rustix::fs::openat(&*task, job.hash(), itself, Mode::empty());
-    let Some(link) = beneath::absent(link).tried(job, "open", &path)? else {
-        return Ok(());
-    };
-    if !beneath::is_symlink(&beneath::stat_fd(&link).tried(job, "look at", &path)?) {
+    if aside(&task, job, &path)?.is_none() {
         return Ok(());
     }
     let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &path)? else {
         return Ok(());
+    };
+    // Until now somebody else may have been at it, and have removed it, or put it back.
+    let Some((aside, link)) = aside(&task, job, &path)? else {
+        return staging.finish(None).beside(job, &path);
     };
     let archived = env
         .view
@@ -168,7 +163,24 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
     staging.finish(None).beside(job, &path)
 }
 
-fn copy_in(folder: &Location, job: &JobId) -> Option<std::os::fd::OwnedFd> {
+/// The directory of a moved job that was put aside, and the symlink in its place.
+fn aside(task: &OwnedFd, job: &JobId, path: &Path) -> Result<Option<(OwnedFd, OwnedFd)>> {
+    let mut name = OsString::from(STAGING_PREFIX);
+    name.push(job.hash());
+    let Some(aside) = places::open(task, &name).tried(job, "open", path)? else {
+        return Ok(None);
+    };
+    // Where nothing has its name, a copy was on its way to it; only a symlink in its place says that it was moved.
+    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::openat(task, job.hash(), itself, Mode::empty());
+    let Some(link) = beneath::absent(link).tried(job, "open", path)? else {
+        return Ok(None);
+    };
+    let moved = beneath::is_symlink(&beneath::stat_fd(&link).tried(job, "look at", path)?);
+    Ok(moved.then_some((aside, link)))
+}
+
+fn copy_in(folder: &Location, job: &JobId) -> Option<OwnedFd> {
     let directory = places::job(folder, job).ok().flatten()?;
     markers::is_done(&directory, job.name())
         .unwrap_or(false)

@@ -53,13 +53,20 @@ pub(crate) fn write(job: &Path, number: usize) {
 
 /// Writes a finished job in a workspace under another name, and gives it its own in one step.
 pub(crate) fn make(workspace: &Path, number: usize) {
+    make_and_tell(workspace, number, |_| ());
+}
+
+/// As [`make`]; gives what is told of it before it has its name.
+pub(crate) fn make_and_tell<T>(workspace: &Path, number: usize, tell: fn(&Path) -> T) -> T {
     let partials = workspace.join("partials");
     fs::create_dir_all(&partials).unwrap();
     let temporary = partials.join(hash(number));
     write(&temporary, number);
+    let told = tell(&temporary);
     let job = workspace.join(path(number));
     fs::create_dir_all(job.parent().unwrap()).unwrap();
     fs::rename(temporary, job).unwrap();
+    told
 }
 
 /// Looks at everything that is in a job, which must be there, whole.

@@ -88,7 +88,7 @@ pub(crate) fn watch(workspace: &Workspace) -> Process {
         .unwrap();
     let mut command = workspace.xpmfs();
     command
-        .args(["archive", "--watch", "-w", "test"])
+        .args(["-v", "archive", "--watch", "-w", "test"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

@@ -1,1 +1,227 @@
+//! `archive --watch` and `status --watch`.
 
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::fixture::{Workspace, eventually};
+use crate::installed;
+use crate::job::{self, TASK, hash};
+use crate::stage::{Process, assert_whole, has_all, is_drained, staging, status, until, watch};
+
+const QUICK: &str = "{settle: 100ms, scan_interval: 100ms}";
+
+#[test]
+fn a_workspace_is_archived_without_a_mount_until_it_is_interrupted() {
+    for signal in ["-INT", "-TERM"] {
+        let workspace = Workspace::new();
+        workspace.with_folders(&["backup", "move"]);
+        workspace.tune(QUICK);
+        let primary = workspace.primary();
+        let both = ["backup", "move"].map(|mode| workspace.folder(mode));
+        let mut expected = vec![job::make_and_tell(&primary, 0, job::tree)];
+        let mut watching = watch(&workspace);
+        let moved = |number| primary.join(job::path(number)).is_symlink();
+        until("what was there is archived", || moved(0));
+        expected.push(job::make_and_tell(&primary, 1, job::tree));
+        let unfinished = primary.join(job::path(2));
+        job::write_unfinished(&unfinished, 2);
+        until("what has come is archived", || moved(1));
+        fs::write(unfinished.join("train.done"), "").unwrap();
+        expected.push(job::tree(&unfinished));
+        until("what has finished is archived", || moved(2));
+        watching.signal(signal);
+        assert!(watching.end(Duration::from_secs(10)).success());
+        for folder in &both {
+            assert_whole(folder, 0..3, |number| expected[number].clone());
+        }
+        assert_eq!(staging(&primary), [""; 0], "after {signal}");
+    }
+}
+
+#[test]
+fn a_workspace_is_archived_beside_a_mount_of_it() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["move"]);
+    workspace.tune(QUICK);
+    // The mount archives nothing; but it is told of what has moved, and asked for what is being written.
+    let mounted = workspace.mount_in_place();
+    let mut watching = watch(&workspace);
+    let job = mounted.job(TASK, &hash(0));
+    job::write(&job, 0);
+    let open = File::options()
+        .append(true)
+        .open(job.join("train.out"))
+        .unwrap();
+    let other = mounted.job(TASK, &hash(1));
+    job::write(&other, 1);
+    let folder = workspace.folder("move");
+    until("the one is archived", || has_all(&folder, 1..2));
+    until("it is seen", || mounted.location(job::path(1)) == "move");
+    assert!(!has_all(&folder, 0..1), "it was open for writing");
+    assert_eq!(mounted.location(job::path(0)), "primary");
+    drop(open);
+    until("the other is archived", || {
+        mounted.location(job::path(0)) == "move"
+    });
+    for number in 0..2 {
+        job::look_at(&mounted.path().join(job::path(number)), number).unwrap();
+    }
+    watching.signal("-INT");
+    assert!(watching.end(Duration::from_secs(10)).success());
+    mounted.unmount();
+    assert_eq!(staging(&workspace.primary()), [""; 0]);
+}
+
+#[test]
+fn watching_a_workspace_that_has_no_folder_to_archive_to_is_refused() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["use"]);
+    let mut watching = watch(&workspace);
+    assert!(!watching.end(Duration::from_secs(10)).success());
+    let said = fs::read_to_string(workspace.top().join("watch.log")).unwrap();
+    assert!(said.contains("no `backup` or `move` folder"), "{said}");
+}
+
+#[test]
+fn the_status_is_shown_again_and_again_until_it_is_interrupted() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    workspace.tune(QUICK);
+    let mounted = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
+    let printed = workspace.top().join("printed");
+    let mut command = interruptible(&workspace);
+    command
+        .arg(env!("CARGO_BIN_EXE_xpmfs"))
+        .arg("--settings")
+        .arg(workspace.settings())
+        .args(["--json", "status", "--watch"])
+        .arg(mounted.path())
+        .stdin(Stdio::null())
+        .stdout(File::create(&printed).unwrap());
+    let mut watching = Process::start(&mut command);
+    let lines = || -> Vec<Value> {
+        let printed = fs::read_to_string(&printed).unwrap();
+        let whole = printed
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        whole
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    until("it is shown", || !lines().is_empty());
+    job::make(&workspace.primary(), 0);
+    let folder = |status: &Value| status["mounts"][0]["archive"]["folders"][0].clone();
+    until("what is archived is shown", || {
+        lines()
+            .last()
+            .is_some_and(|status| folder(status)["jobs"] == 1)
+    });
+    let shown = lines();
+    assert_eq!(folder(&shown[0])["jobs"], 0, "{shown:?}");
+    watching.signal("-INT");
+    assert!(!watching.end(Duration::from_secs(5)).success());
+}
+
+/// On a terminal nothing is set that would have to be put back.
+#[test]
+fn after_the_status_was_watched_the_terminal_is_in_order() {
+    if installed::program("script").is_none() {
+        return;
+    }
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    let mounted = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
+    let top = workspace.top();
+    let script = format!(
+        "trap : INT; stty -g > before; {} --settings {} status --watch {}; echo THE END; stty -g > after",
+        env!("CARGO_BIN_EXE_xpmfs"),
+        workspace.settings().display(),
+        mounted.path().display()
+    );
+    let mut command = interruptible(&workspace);
+    command
+        .args(["script", "-qfec", &script, "typescript"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut terminal = Process::start(&mut command);
+    let shown = || fs::read_to_string(top.join("typescript")).unwrap_or_default();
+    eventually("it is shown twice", || {
+        shown().matches("\x1b[H").count() >= 2
+    });
+    // As a person does it.
+    let keyboard = terminal.0.stdin.as_mut().unwrap();
+    keyboard.write_all(b"\x03").unwrap();
+    terminal.end(Duration::from_secs(10));
+    let shown = shown();
+    assert!(
+        shown.contains("archive: all that is finished is archived"),
+        "{shown}"
+    );
+    for (begin, end) in [("\x1b[?25l", "\x1b[?25h"), ("\x1b[?1049h", "\x1b[?1049l")] {
+        assert_eq!(shown.matches(begin).count(), shown.matches(end).count());
+    }
+    // What comes next begins a line of its own, but for the echo of the key.
+    let (before, _) = shown.rsplit_once("THE END").unwrap();
+    let before = before.trim_end_matches("^C");
+    assert!(before.ends_with("\n\x1b[J"), "{before:?}");
+    let settings = ["before", "after"].map(|name| fs::read_to_string(top.join(name)).unwrap());
+    assert_eq!(settings[0], settings[1]);
+}
+
+/// What is to be started so that it can be interrupted: tests that run in a shell's background have been told to
+/// ignore that, and so would it.
+fn interruptible(workspace: &Workspace) -> Command {
+    let mut command = workspace.command("env");
+    command.arg("--default-signal");
+    command
+}
+
+#[test]
+fn the_status_tells_how_archiving_does() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup", "move"]);
+    workspace.tune(QUICK);
+    for number in 0..3 {
+        job::make(&workspace.primary(), number);
+    }
+    let mounted = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
+    until("all is archived", || {
+        let status = status(&workspace, mounted.path());
+        let folders = status["archive"]["folders"].as_array().unwrap();
+        folders.iter().all(|folder| folder["jobs"] == 3)
+    });
+    until("nothing is on its way", || {
+        is_drained(&workspace, mounted.path())
+    });
+    let status = status(&workspace, mounted.path());
+    let archive = &status["archive"];
+    assert_eq!(archive["failures"], 0, "{archive}");
+    for key in ["waiting", "failed"] {
+        assert_eq!(archive[key], Value::Array(Vec::new()), "{archive}");
+    }
+    let folders = archive["folders"].as_array().unwrap();
+    let modes: Vec<&str> = folders
+        .iter()
+        .map(|folder| folder["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(modes, ["backup", "move"]);
+    for folder in folders {
+        assert_eq!(folder["files"], 27, "{folder}");
+        assert!(
+            folder["bytes"].as_u64().is_some_and(|bytes| bytes > 0),
+            "{folder}"
+        );
+        assert!(
+            folder["refuses"].is_null() && folder["trouble"].is_null(),
+            "{folder}"
+        );
+        assert!(
+            folder["last_scan"].as_f64().is_some_and(|scan| scan > 1e9),
+            "{folder}"
+        );
+    }
+}
