@@ -1,0 +1,200 @@
+//! Folders that go away, are full or read-only, and then are not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::fixture::{Workspace, fails, is_mounted, names, run};
+use crate::installed;
+use crate::job::{self, TASK, hash};
+use crate::stage::{assert_whole, folder_status, has_all, is_drained, told, until};
+
+/// A workspace with a `backup` folder, and nothing to wait for.
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    workspace.tune("{settle: 100ms, scan_interval: 200ms}");
+    workspace
+}
+
+/// A file system in memory, or a directory seen at another place.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn in_memory(at: &Path, options: &str) -> Disk {
+        let mut command = Command::new("mount");
+        run(command
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(at));
+        Disk(at.to_owned())
+    }
+
+    fn bound(directory: &Path, at: &Path) -> Disk {
+        run(Command::new("mount").arg("--bind").arg(directory).arg(at));
+        Disk(at.to_owned())
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        run(Command::new("mount").args(["-o", &options]).arg(&self.0));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// Waits until the folder is said to take no job, for a reason, to programs and to people.
+fn refuses(workspace: &Workspace, mountpoint: &Path, why: &str) {
+    until("the folder is said to take no job", || {
+        let folder = folder_status(workspace, mountpoint, "backup");
+        let refuses = folder["refuses"]["why"].as_str();
+        refuses.is_some_and(|refuses| refuses.contains(why))
+    });
+    until("a person is told", || {
+        let told = told(workspace, mountpoint);
+        told.contains("jobs wait: ") && told.contains(why)
+    });
+}
+
+/// Jobs are made and read through a mount, whatever its folder does.
+fn assert_not_blocked(mountpoint: &Path, number: usize) {
+    let job = mountpoint.join(job::path(number));
+    job::write(&job, number);
+    job::look_at(&job, number).unwrap();
+    let listed = names(&mountpoint.join("jobs").join(TASK));
+    assert!(listed.contains(&hash(number).into()), "{listed:?}");
+}
+
+#[test]
+fn jobs_wait_for_a_folder_that_is_renamed_and_comes_back() {
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (folder, away) = (workspace.folder("backup"), workspace.top().join("away"));
+    let mut expected = vec![job::make_and_tell(&workspace.primary(), 0, job::tree)];
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("the first is archived", || has_all(&folder, 0..1));
+    until("all is said to be archived", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    fs::rename(&folder, &away).unwrap();
+    until("the folder is missed", || {
+        let folder = folder_status(&workspace, &mountpoint, "backup");
+        folder["refuses"]["why"] == "it is not there"
+    });
+    for number in 1..10 {
+        assert_not_blocked(&mountpoint, number);
+        expected.push(job::tree(&workspace.primary().join(job::path(number))));
+    }
+    refuses(&workspace, &mountpoint, "it is not there");
+    assert!(!folder.exists(), "another folder was made in its place");
+    fs::rename(&away, &folder).unwrap();
+    until("all jobs are archived", || has_all(&folder, 0..10));
+    mounted.unmount();
+    assert_whole(&folder, 0..10, |number| expected[number].clone());
+}
+
+#[test]
+fn nothing_is_written_where_a_folder_s_disk_is_not_mounted() {
+    if !installed::is_root() {
+        return;
+    }
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let folder = workspace.folder("backup");
+    fs::remove_dir(folder.join("jobs")).unwrap();
+    let directory = workspace.top().join("disk");
+    fs::create_dir(&directory).unwrap();
+    let disk = Disk::in_memory(&directory, "size=16m");
+    fs::create_dir(directory.join("jobs")).unwrap();
+    let seen = Disk::bound(&disk.0, &folder);
+    job::make(&workspace.primary(), 0);
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("the first is archived", || has_all(&folder, 0..1));
+    until("all is said to be archived", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    drop(seen);
+    assert_eq!(names(&folder), [""; 0]);
+    until("the disk is missed", || {
+        run(workspace.xpmfs().arg("status").arg(&mountpoint)).contains("no jobs")
+    });
+    assert_not_blocked(&mountpoint, 1);
+    refuses(&workspace, &mountpoint, "see whether its disk is mounted");
+    assert_eq!(names(&folder), [""; 0], "the mount point was written to");
+    let seen = Disk::bound(&disk.0, &folder);
+    until("both are archived", || has_all(&folder, 0..2));
+    mounted.unmount();
+    job::look_at(&folder.join(job::path(0)), 0).unwrap();
+    job::look_at(&folder.join(job::path(1)), 1).unwrap();
+    drop(seen);
+}
+
+#[test]
+fn jobs_wait_for_a_folder_that_is_full() {
+    if !installed::is_root() {
+        return;
+    }
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let folder = workspace.folder("backup");
+    let disk = Disk::in_memory(&folder, "size=900k");
+    fs::create_dir(folder.join("jobs")).unwrap();
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    // One has room there, or the other.
+    for number in 0..2 {
+        let job = mountpoint.join(job::path(number));
+        job::write_unfinished(&job, number);
+        fs::write(job.join("large"), vec![7; 500_000]).unwrap();
+    }
+    for number in 0..2 {
+        fs::write(mountpoint.join(job::path(number)).join("train.done"), "").unwrap();
+    }
+    refuses(&workspace, &mountpoint, "pace");
+    assert_not_blocked(&mountpoint, 2);
+    let mut drain = workspace.xpmfs();
+    let refused = fails(drain.args(["umount", "--drain"]).arg(&mountpoint));
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    for told in ["cannot be archived now", "stays mounted", "pace"] {
+        assert!(refused.contains(told), "{refused}");
+    }
+    assert!(is_mounted(&mountpoint));
+    assert_not_blocked(&mountpoint, 3);
+    disk.remount("size=16m");
+    until("all are archived", || has_all(&folder, 0..4));
+    let mut drain = workspace.xpmfs();
+    run(drain.args(["umount", "--drain"]).arg(&mountpoint));
+    assert!(!is_mounted(&mountpoint));
+    drop(mounted);
+    let primary = workspace.primary();
+    assert_whole(&folder, 0..4, |number| {
+        job::tree(&primary.join(job::path(number)))
+    });
+}
+
+#[test]
+fn jobs_wait_for_a_folder_that_is_read_only() {
+    if !installed::is_root() {
+        return;
+    }
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let folder = workspace.folder("backup");
+    let disk = Disk::in_memory(&folder, "size=16m");
+    fs::create_dir(folder.join("jobs")).unwrap();
+    disk.remount("ro");
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    for number in 0..3 {
+        assert_not_blocked(&mountpoint, number);
+    }
+    refuses(&workspace, &mountpoint, "Read-only file system");
+    disk.remount("rw");
+    until("all are archived", || has_all(&folder, 0..3));
+    mounted.unmount();
+    let primary = workspace.primary();
+    assert_whole(&folder, 0..3, |number| {
+        job::tree(&primary.join(job::path(number)))
+    });
+}

@@ -1,0 +1,149 @@
+//! The daemon is killed at any moment, and another goes on where it was.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::fixture::{Workspace, run};
+use crate::installed;
+use crate::job;
+use crate::stage::{
+    assert_whole, has_all, is_drained, journals, random, staging, status, until, verify_all,
+};
+
+const JOBS: usize = 100;
+const ROUNDS: usize = 12;
+
+#[test]
+fn jobs_are_backed_up_though_the_daemon_is_killed_at_any_moment() {
+    killed(&["backup"]);
+}
+
+#[test]
+fn jobs_are_moved_though_the_daemon_is_killed_at_any_moment() {
+    killed(&["backup", "move"]);
+}
+
+fn killed(modes: &[&str]) {
+    let workspace = Workspace::new();
+    workspace.with_folders(modes);
+    workspace.tune("{settle: 20ms, scan_interval: 100ms}");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (made, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let expected = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read_all_the_time(&workspace, &made, &over));
+        let expected = {
+            let _over = Over(&over);
+            let expected = rounds(&workspace, &mountpoint, &made);
+            finish(&workspace, &mountpoint, modes);
+            expected
+        };
+        let failures = reader.join().unwrap();
+        assert!(failures.is_empty(), "{failures:#?}");
+        expected
+    });
+    for mode in modes {
+        assert_whole(&workspace.folder(mode), 0..JOBS, |number| {
+            expected[number].clone()
+        });
+    }
+    verify_all(&workspace, JOBS * modes.len());
+}
+
+/// Makes jobs, mounts, and kills the daemon, again and again; gives what the jobs hold.
+fn rounds(
+    workspace: &Workspace,
+    mountpoint: &std::path::Path,
+    made: &AtomicUsize,
+) -> Vec<BTreeMap<PathBuf, String>> {
+    let primary = workspace.primary();
+    let mut expected = Vec::new();
+    let (mut left, mut halfway) = (0, 0);
+    for round in 1..=ROUNDS {
+        while expected.len() < JOBS * round / ROUNDS {
+            expected.push(job::make_and_tell(&primary, expected.len(), job::tree));
+            made.store(expected.len(), Ordering::Release);
+        }
+        let mounted = workspace.mount_archiving(mountpoint, &[]);
+        let pid = status(workspace, mountpoint)["pid"].as_i64().unwrap();
+        // A different moment each time, which is what this is about.
+        std::thread::sleep(Duration::from_millis(random(400)));
+        run(Command::new("kill").args(["-KILL", &pid.to_string()]));
+        until("the daemon is dead", || {
+            status(workspace, mountpoint)["state"] == "dead"
+        });
+        left += journals(&primary).len();
+        let folders = ["backup", "move"].map(|mode| workspace.folder(mode));
+        let tops = folders.iter().chain([&primary]);
+        halfway += tops.map(|top| staging(top).len()).sum::<usize>();
+        mounted.unmount();
+    }
+    installed::say(&format!(
+        "{ROUNDS} daemons were killed: {left} journals and {halfway} stagings were left"
+    ));
+    assert!(left > 0, "no daemon left anything to take over");
+    expected
+}
+
+/// The last daemon does the rest.
+fn finish(workspace: &Workspace, mountpoint: &std::path::Path, modes: &[&str]) {
+    let primary = workspace.primary();
+    let mounted = workspace.mount_archiving(mountpoint, &[]);
+    until("all is archived", || {
+        let folders = modes.iter().map(|mode| workspace.folder(mode));
+        folders.into_iter().all(|folder| has_all(&folder, 0..JOBS))
+    });
+    if modes.contains(&"move") {
+        let moved = |number: usize| primary.join(job::path(number)).is_symlink();
+        until("all is moved", || (0..JOBS).all(moved));
+    }
+    until("the journals are taken over", || {
+        journals(&primary).len() == 1
+    });
+    until("nothing is left of the dead", || {
+        let folders = modes.iter().map(|mode| workspace.folder(mode));
+        let mut tops = folders.chain([primary.clone()]);
+        tops.all(|top| staging(&top).is_empty())
+    });
+    until("nothing is on its way", || {
+        is_drained(workspace, mountpoint)
+    });
+    for number in 0..JOBS {
+        job::look_at(&mounted.path().join(job::path(number)), number).unwrap();
+    }
+    run(workspace
+        .xpmfs()
+        .args(["umount", "--drain"])
+        .arg(mountpoint));
+    assert_eq!(journals(&primary), [""; 0]);
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Reads all jobs at the primary's path until it is over; gives what was wrong.
+fn read_all_the_time(workspace: &Workspace, made: &AtomicUsize, over: &AtomicBool) -> Vec<String> {
+    let primary = workspace.primary();
+    let mut failures = Vec::new();
+    let mut looks = 0;
+    while !over.load(Ordering::Acquire) && failures.len() < 10 {
+        let made = made.load(Ordering::Acquire);
+        if made == 0 {
+            std::thread::yield_now();
+            continue;
+        }
+        let number = looks % made;
+        failures.extend(job::look_at(&primary.join(job::path(number)), number).err());
+        looks += 1;
+        // The others have something to do, too.
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    failures
+}
