@@ -1,0 +1,119 @@
+"""What reading and writing through a mount lose while the same workspace is archived."""
+
+import json
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+
+import mounts
+from measure import ENDING, MOUNTING, WORKING, Failure, drop_caches
+from results import Results
+from stage import Stage
+from tree import digest
+
+from copiers import archive
+from jobs import Workspace
+
+READ = 256 << 20
+"""Bytes of the file that is read, cached."""
+CREATED = 1000
+"""How many files are created."""
+TIMES = 5
+"""How often each is done with nothing else going on."""
+STEPS = {"read": "reading a cached file of 256 MiB", "create": "creating 1,000 files of 1 KiB"}
+WAYS = {"alone": "alone", "beside": "while archiving", "modest": "while `nice -n 19` archives"}
+"""Columns of the table."""
+
+
+class Beside:
+    """All that is needed for it."""
+
+    def __init__(self, program: Path, workload: Path, stage: Stage):
+        self._program = program
+        self._workload = stage.install(workload)
+        self._stage = stage
+
+    def round(self, workspace: Workspace, results: Results) -> Iterator[str]:
+        """Takes a sample of each step, alone and while archiving. Tells how it goes."""
+        # A job in the making, which is not archived.
+        scratch = workspace.primary / "jobs" / "my.module.scratch" / digest(0)
+        scratch.mkdir(parents=True)
+        with open(scratch / "file.bin", "wb") as file:
+            for _ in range(READ >> 20):
+                file.write(bytes(1 << 20))
+        try:
+            for way, prefix in {"alone": None, "beside": [], "modest": ["nice", "-n", "19"]}.items():
+                workspace.clear()
+                drop_caches()
+                with self._mounted(workspace):
+                    self._step("read", scratch)
+                    samples = self._samples(workspace, scratch, prefix)
+                for step, seconds in samples.items():
+                    title = f"{STEPS[step]} ({workspace.title})"
+                    row = results.row(f"{step}-beside-{workspace.name}", title)
+                    if seconds:
+                        row.add(way, statistics.median(seconds), 0, 0)
+                        yield f"{title}, {WAYS[way]}: {statistics.median(seconds):.3f} s ({len(seconds)} times)"
+                    else:
+                        row.of(way).error = "archiving was over too soon"
+        finally:
+            shutil.rmtree(scratch.parent)
+
+    def _samples(self, workspace: Workspace, scratch: Path, prefix: Optional[list[str]]) -> dict[str, list[float]]:
+        """Seconds of each step, again and again until archiving is over; a few times if nothing is to be archived."""
+        samples: dict[str, list[float]] = {step: [] for step in STEPS}
+        if prefix is None:
+            for _ in range(TIMES):
+                for step, seconds in samples.items():
+                    seconds.append(self._step(step, scratch))
+            return samples
+        command = [*prefix, *archive(self._program, workspace)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
+                for step, seconds in samples.items():
+                    took = self._step(step, scratch)
+                    if process.poll() is None:
+                        seconds.append(took)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.returncode != 0:
+            raise Failure(f"archiving ended with {process.returncode}")
+        return samples
+
+    def _step(self, step: str, scratch: Path) -> float:
+        work = {
+            "read": ["read", str(scratch / "file.bin")],
+            "create": ["files", str(scratch), "--count", str(CREATED)],
+        }[step]
+        # What an earlier run of the program has left.
+        shutil.rmtree(scratch / "files-0", ignore_errors=True)
+        done = subprocess.run([str(self._workload), *work], capture_output=True, text=True, timeout=WORKING, check=False)
+        if done.returncode != 0:
+            raise Failure(" ".join(done.stderr.split()))
+        return json.loads(done.stdout)[step]["seconds"]
+
+    @contextmanager
+    def _mounted(self, workspace: Workspace) -> Iterator[None]:
+        """The workspace, mounted in place, by a daemon that archives nothing itself."""
+        command = [str(self._program), "--quiet", "--settings", str(workspace.settings), "mount", "--no-archive"]
+        command += ["--foreground", str(workspace.primary)]
+        with open(self._stage.logs / "xpmfs.log", "wb") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            if not mounts.wait(lambda: mounts.count(workspace.primary) > 0, MOUNTING):
+                raise Failure("cannot mount")
+            yield
+        finally:
+            mounts.unmount(workspace.primary)
+            try:
+                process.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
