@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::{Context, Error, Result, Scope};
+use super::error::{Cause, Context, Error, Result, Scope};
+use super::groups::in_parallel;
 use super::ready::Judge;
 use super::store::store;
 use super::{Env, Readiness, Stored, leftovers, places};
@@ -10,8 +11,11 @@ use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 
-/// How many jobs go together: one wait for the disk makes all of them durable.
-const BATCH: usize = 64;
+/// How many jobs are looked at before the first of them is stored.
+const BATCH: usize = 1024;
+
+/// How many are looked at at the same time: that is waiting for the disk, most of it.
+const LOOKS: usize = 8;
 
 /// How long a job that somebody else is at, or that changes, is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,8 +92,14 @@ fn ready(
     loop {
         let mut again = Vec::new();
         let mut pause = LOOK;
-        for job in waiting {
-            match judge.readiness(env, &job) {
+        let looked = in_parallel(LOOKS.min(waiting.len()), &waiting, |job| {
+            match env.progress.is_cancelled() {
+                true => Err(Error::new(job, Cause::Cancelled)),
+                false => judge.readiness(env, job),
+            }
+        });
+        for (job, readiness) in waiting.into_iter().zip(looked) {
+            match readiness {
                 Ok(Readiness::Ready) => ready.push(job),
                 Ok(Readiness::OptedOut(_)) if opted_out => ready.push(job),
                 Ok(Readiness::Settling(rest)) if Instant::now() < deadline => {

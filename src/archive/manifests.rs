@@ -63,9 +63,15 @@ pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) ->
     staged.push(job.hash());
     staged.push(".new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    // Left by somebody who had the lock of the job's staging before, and died.
-    let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
-    let file = rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o666))?;
+    let create = || rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o666));
+    let file = match create() {
+        // Left by somebody who had the lock of the job's staging before, and died.
+        Err(Errno::EXIST) => {
+            let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
+            create()?
+        }
+        created => created?,
+    };
     let written = (|| {
         let mut buffered = BufWriter::with_capacity(64 << 10, File::from(file));
         manifest.write(&mut buffered)?;

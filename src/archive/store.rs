@@ -1,18 +1,19 @@
 //! Jobs are copied to a folder: each appears there whole or not at all, and is durable before it does.
 //!
-//! The steps are those of experimaestro's `folders.py`, with its names and its locks; but several jobs go together, so that one
-//! `syncfs` makes all of them durable.
+//! The steps are those of experimaestro's `folders.py`, with its names and its locks; but several jobs go together (see
+//! [`groups`](super::groups)), so that one `syncfs` makes all of them durable.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::compare::{Comparison, compare};
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
+use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
 use super::{Env, manifests, places, select, swap};
 use crate::settings;
@@ -96,18 +97,28 @@ impl Staged {
     }
 }
 
-enum Step {
+pub(super) enum Step {
     Done(Stored),
     Staged(Box<Staged>),
 }
 
 /// A folder that jobs are copied to.
-struct Store<'a> {
+pub(super) struct Store<'a> {
     env: &'a Env<'a>,
     folder: &'a Location,
     moves: bool,
-    writeback: Writeback,
+    /// The tasks whose leftovers have been removed.
     swept: Mutex<std::collections::HashSet<std::ffi::OsString>>,
+    /// Whether the primary remembers that jobs were archived there.
+    known: AtomicBool,
+}
+
+/// Jobs that go together.
+pub(super) struct Group<'a> {
+    store: &'a Store<'a>,
+    /// Its own: an error is told once to each who watches, and whoever is told gives up what it has written, and no more.
+    writeback: Writeback,
+    staged: AtomicU64,
 }
 
 /// Copies jobs of the primary to one folder, those that it does not have yet, or in an older state; from a `move` folder's
@@ -139,27 +150,71 @@ pub fn store(env: &Env<'_>, folder: u8, jobs: &[JobId]) -> Vec<Result<Stored>> {
         Role::Folder(settings::Mode::Move) => true,
         _ => return unusable("nothing is archived there".to_owned(), location.path()),
     };
-    let store = location
-        .root()
-        .map_err(std::io::Error::from)
-        .and_then(|root| Writeback::watch(root.fd()))
-        .map(|writeback| Store {
-            env,
-            folder: location,
-            moves,
-            writeback,
-            swept: Mutex::default(),
-        });
-    match store {
-        Ok(store) => store.all(jobs),
-        Err(error) => unusable(error.to_string(), location.path()),
-    }
+    let store = Store {
+        env,
+        folder: location,
+        moves,
+        swept: Mutex::default(),
+        known: AtomicBool::new(false),
+    };
+    groups::store(
+        jobs,
+        || store.group(),
+        |error, jobs| {
+            let error = error.to_string();
+            let each = jobs.iter();
+            each.map(|job| Err(store.unusable(job, &error))).collect()
+        },
+    )
 }
 
 impl Store<'_> {
-    fn all(&self, jobs: &[JobId]) -> Vec<Result<Stored>> {
+    /// Begins a group: what is written from now on is its affair.
+    fn group(&self) -> std::io::Result<Group<'_>> {
+        let root = self.folder.root()?;
+        Ok(Group {
+            store: self,
+            writeback: Writeback::watch(root.fd())?,
+            staged: AtomicU64::new(0),
+        })
+    }
+
+    fn unusable(&self, job: &JobId, why: &str) -> Error {
+        let folder = self.folder.path().to_owned();
+        Error::new(
+            job,
+            Cause::Folder {
+                folder,
+                why: why.to_owned(),
+            },
+        )
+    }
+}
+
+impl<'a> std::ops::Deref for Group<'a> {
+    type Target = Store<'a>;
+
+    fn deref(&self) -> &Store<'a> {
+        self.store
+    }
+}
+
+impl Group<'_> {
+    /// Copies jobs to staging, those at the beginning of `jobs`: no more than `limit` bytes, and what the last of them
+    /// has beyond that. One at least.
+    pub(super) fn stage_all(&self, jobs: &[JobId], limit: u64) -> Vec<Result<Step>> {
         let threads = self.env.threads.min(jobs.len());
-        let staged = in_parallel(threads, jobs, |job| self.stage(job));
+        let room = || self.staged.load(Ordering::Relaxed) < limit;
+        in_parallel_while(threads, jobs, room, |job| self.stage(job))
+    }
+
+    /// Makes what was staged durable, and gives it its place; what became of each job, in their order.
+    pub(super) fn complete(
+        &self,
+        jobs: &[JobId],
+        staged: Vec<Result<Step>>,
+    ) -> Vec<Result<Stored>> {
+        let threads = self.env.threads.min(jobs.len());
         let synced = self.sync(&staged);
         let staged: Vec<_> = jobs
             .iter()
@@ -197,17 +252,6 @@ impl Store<'_> {
             .any(|step| matches!(step, Ok(Step::Staged(staged)) if !staged.is_there()));
         let error = written.then(|| self.writeback.sync().err()).flatten()?;
         Some(format!("cannot make what was copied durable: {error}"))
-    }
-
-    fn unusable(&self, job: &JobId, why: &str) -> Error {
-        let folder = self.folder.path().to_owned();
-        Error::new(
-            job,
-            Cause::Folder {
-                folder,
-                why: why.to_owned(),
-            },
-        )
     }
 
     /// Copies a job to staging, unless the folder has it.
@@ -276,6 +320,8 @@ impl Store<'_> {
         for loss in &copied.losses {
             tracing::warn!("{job} in {}: {loss}", self.folder.path().display());
         }
+        let bytes = copied.manifest.bytes();
+        self.staged.fetch_add(bytes, Ordering::Relaxed);
         Ok(Step::Staged(Box::new(Staged {
             staging,
             copied,
@@ -449,7 +495,11 @@ impl Store<'_> {
             let written = manifests::write(self.folder, job, manifest, each);
             written.tried(job, "write the manifest of", &at)?;
             // From now on, that it has no jobs tells that its disk is missing.
-            let _ = places::make_known(self.env.view.primary(), self.folder);
+            if !self.known.load(Ordering::Relaxed)
+                && places::make_known(self.env.view.primary(), self.folder).is_ok()
+            {
+                self.known.store(true, Ordering::Relaxed);
+            }
             let _ = places::set_kept(self.env.view.primary(), job, false);
         }
         Ok(Step::Staged(Box::new(staged)))
@@ -505,36 +555,4 @@ fn holds_as_much(manifest: &Manifest, tree: &Manifest) -> bool {
     !differences.iter().any(|difference| {
         select::is_of_content(difference) && !matches!(difference.what, What::Content)
     })
-}
-
-/// Calls with each item, on several threads, and gives the results in order.
-pub(super) fn in_parallel<T: Sync, R: Send>(
-    threads: usize,
-    items: &[T],
-    call: impl Fn(&T) -> R + Sync,
-) -> Vec<R> {
-    if threads < 2 {
-        return items.iter().map(call).collect();
-    }
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    let work = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { break };
-            let result = call(item);
-            results.lock().push((index, result));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            let thread = std::thread::Builder::new().name("xpmfs-jobs".to_owned());
-            // Where no thread may be had, it takes longer.
-            let _ = thread.spawn_scoped(scope, work);
-        }
-        work();
-    });
-    let mut results = results.into_inner();
-    results.sort_unstable_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
 }

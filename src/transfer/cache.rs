@@ -58,6 +58,11 @@ fn begins_cached(fd: impl AsFd) -> bool {
     read != Err(Errno::AGAIN)
 }
 
+/// Has the disk begin to bring a file that is not cached, and does not wait.
+pub(super) fn ask(fd: impl AsFd, size: u64) {
+    let _ = rustix::fs::fadvise(fd, 0, NonZeroU64::new(size), Advice::WillNeed);
+}
+
 /// Drops a part of a file from the cache, as far as it is on the disk. A length of 0 is all that follows.
 pub(super) fn drop(fd: impl AsFd, offset: u64, length: u64) {
     // It is advice: that it cannot be taken changes nothing.

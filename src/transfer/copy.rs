@@ -34,8 +34,8 @@ pub struct Copied {
 
 impl Copied {
     /// Looks at the source again, and tells whether it is still what was copied: nothing added, removed, or changed,
-    /// and what was left out still to be left out. It reads no file. A copy does this itself at its
-    /// end; do it again before the source is given up.
+    /// and what was left out still to be left out. It reads no file. A copy that is durable when it returns does this
+    /// itself at its end; do it again before the source is given up.
     ///
     /// # Errors
     ///
@@ -69,7 +69,8 @@ impl Copied {
 /// extended attributes and access control lists, and owners where that is permitted; what could not be kept is told. A hard
 /// link to a file outside of the tree becomes a file of its own.
 ///
-/// When it returns, the copy is durable as `options` say, but for the name of `copy` itself: that is the caller's.
+/// When it returns, the copy is durable as `options` say, but for the name of `copy` itself: that is the caller's. With
+/// [`Durability::Together`], whether the source has held still is for the caller to see ([`Copied::unchanged`]) when the copy is durable.
 /// If it fails, what has been written so far is left, for the caller to remove.
 ///
 /// # Errors
@@ -102,7 +103,9 @@ pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result
     walk(&work, from, Some(walked));
     let found = work.found()?;
     let copied = finish(&work, found, Some(to))?;
-    copied.unchanged(source, options.select)?;
+    if now {
+        copied.unchanged(source, options.select)?;
+    }
     Ok(copied)
 }
 

@@ -8,11 +8,11 @@ use std::thread::{Builder, Scope};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::data::Buffer;
-use super::entry;
+use super::entry::{self, Opened};
 use super::work::Work;
 use rustix::fs::FileType;
 
-/// How many entries wait at most. Each keeps its directories open, so that this bounds the descriptors.
+/// How many entries wait at most. Each is open, and keeps its directories open, so that this bounds the descriptors.
 const WAITING: usize = 32;
 
 /// How many wait before another thread starts: a small job is copied sooner than a thread is started.
@@ -28,6 +28,8 @@ pub(super) struct Task {
     pub(super) parent: usize,
     pub(super) name: Box<OsStr>,
     pub(super) kind: FileType,
+    /// The file, if the disk has been asked for it.
+    pub(super) opened: Option<Opened>,
 }
 
 /// Hands tasks to threads.
@@ -57,7 +59,9 @@ impl<'scope, 'env> Crew<'scope, 'env> {
     }
 
     /// Has a task done, by another thread or by this one. Never waits for another.
-    pub(super) fn give(&mut self, task: Task) {
+    pub(super) fn give(&mut self, mut task: Task) {
+        // The disk brings it while it waits, as it does others.
+        task.opened = Opened::ahead(self.work, &task);
         match self.sender.try_send(task) {
             Ok(()) => {
                 if self.receiver.len() >= PILE && self.threads + 1 < self.work.options.threads {
@@ -65,7 +69,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
                 }
             }
             Err(TrySendError::Full(task) | TrySendError::Disconnected(task)) => {
-                entry::copy(self.work, &task, &mut self.buffer);
+                entry::copy(self.work, task, &mut self.buffer);
             }
         }
     }
@@ -73,7 +77,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
     /// Works along until no task waits. Others may still be at their last.
     pub(super) fn finish(mut self) {
         while let Ok(task) = self.receiver.try_recv() {
-            entry::copy(self.work, &task, &mut self.buffer);
+            entry::copy(self.work, task, &mut self.buffer);
         }
     }
 
@@ -83,7 +87,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             let mut buffer = Buffer::default();
             // Ends when no task waits and the walk is over.
             for task in receiver {
-                entry::copy(work, &task, &mut buffer);
+                entry::copy(work, task, &mut buffer);
             }
         };
         let builder = Builder::new().name("xpmfs-copy".to_owned());

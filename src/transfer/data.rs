@@ -16,7 +16,7 @@ use super::work::Work;
 
 /// How much is read and written at once: little enough to stay in the processor's cache between
 /// reading, hashing and writing.
-const BLOCK: usize = 256 << 10;
+pub(super) const BLOCK: usize = 256 << 10;
 
 /// Zeros for the hash of holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -42,6 +42,8 @@ pub(super) struct Stream<'a> {
     /// `None` if they are only hashed.
     pub(super) to: Option<BorrowedFd<'a>>,
     pub(super) size: u64,
+    /// What of `from` was cached, if it is known.
+    pub(super) before: Option<Before>,
 }
 
 /// What is at hand while a file is moved.
@@ -53,10 +55,13 @@ struct Moving<'a> {
 
 impl Stream<'_> {
     /// Moves all bytes, and gives their hash. The file that is written must be empty.
-    pub(super) fn run(&self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
+    pub(super) fn run(mut self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
         let mut moving = Moving {
             hasher: Hasher::new(),
-            before: Before::of(self.from, self.size),
+            before: self
+                .before
+                .take()
+                .unwrap_or_else(|| Before::of(self.from, self.size)),
             buffer,
         };
         let mut offset = 0;

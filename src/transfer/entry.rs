@@ -9,9 +9,9 @@ use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::attributes::Attributes;
-use super::cache::{self, WINDOW};
+use super::cache::{self, Before, WINDOW};
 use super::crew::Task;
-use super::data::{Buffer, Stream};
+use super::data::{BLOCK, Buffer, Stream};
 use super::error::{Context, Failure, OTHER};
 use super::loss::Lost;
 use super::manifest::Kind;
@@ -31,12 +31,14 @@ const READ: OFlags = OFlags::RDONLY
     .union(ITSELF);
 
 /// Copies an entry; what goes wrong is put down.
-pub(super) fn copy(work: &Work<'_>, task: &Task, buffer: &mut Buffer) {
+pub(super) fn copy(work: &Work<'_>, mut task: Task, buffer: &mut Buffer) {
     if work.stopped() {
         return;
     }
+    let opened = task.opened.take();
+    let task = &task;
     let done = work.go_on().and_then(|()| match task.kind {
-        FileType::RegularFile => file(work, task, buffer),
+        FileType::RegularFile => file(work, task, opened, buffer),
         FileType::Symlink => symlink(work, task),
         FileType::Fifo => fifo(work, task),
         _ => {
@@ -51,7 +53,43 @@ pub(super) fn copy(work: &Work<'_>, task: &Task, buffer: &mut Buffer) {
     }
 }
 
-fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure> {
+/// A small file of the source, which the disk has been asked for.
+pub(super) struct Opened {
+    file: OwnedFd,
+    stat: Statx,
+    before: Before,
+}
+
+impl Opened {
+    /// Asks the disk for a file, if that is of use: large files are read ahead by the kernel, and what is cloned is not read. What goes
+    /// wrong is met again when the file is copied.
+    pub(super) fn ahead(work: &Work<'_>, task: &Task) -> Option<Opened> {
+        let Work { options, .. } = work;
+        let useless = work.look_only || work.afresh || options.bandwidth.is_some();
+        if useless || task.kind != FileType::RegularFile {
+            return None;
+        }
+        let file = open_quietly(&*task.source, &task.name, READ).ok()?;
+        let stat = trail::stat(&file).ok()?;
+        let clones = |target: &Target<'_>| target.clones.load(Ordering::Relaxed);
+        let cloned = stat.stx_size >= CLONE && work.target.as_ref().is_some_and(clones);
+        if cloned || stat.stx_size > BLOCK as u64 || stamp::kind(&stat) != FileType::RegularFile {
+            return None;
+        }
+        let before = Before::of(&file, stat.stx_size);
+        if !before.was_cached(0) {
+            cache::ask(&file, stat.stx_size);
+        }
+        Some(Opened { file, stat, before })
+    }
+}
+
+fn file(
+    work: &Work<'_>,
+    task: &Task,
+    opened: Option<Opened>,
+    buffer: &mut Buffer,
+) -> Result<(), Failure> {
     if work.look_only {
         let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
         if stamp::kind(&stat) != FileType::RegularFile {
@@ -60,8 +98,14 @@ fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure
         work.add_file(task.parent, &task.name, &stat);
         return Ok(());
     }
-    let source = open_quietly(&*task.source, &task.name, READ).listed("open")?;
-    let stat = trail::stat(&source).source("look at")?;
+    let (source, stat, before) = match opened {
+        Some(Opened { file, stat, before }) => (file, stat, Some(before)),
+        None => {
+            let file = open_quietly(&*task.source, &task.name, READ).listed("open")?;
+            let stat = trail::stat(&file).source("look at")?;
+            (file, stat, None)
+        }
+    };
     if stamp::kind(&stat) != FileType::RegularFile {
         return Err(Failure::Changed(OTHER));
     }
@@ -77,6 +121,7 @@ fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure
         from: source.as_fd(),
         to: None,
         size: stat.stx_size,
+        before,
     };
     let (Some(target), Some(copy)) = (&work.target, &task.copy) else {
         let hash = stream.run(work, buffer)?;
@@ -92,6 +137,7 @@ fn file(work: &Work<'_>, task: &Task, buffer: &mut Buffer) -> Result<(), Failure
     let stream = match clone {
         true => Stream {
             from: to.as_fd(),
+            before: None,
             ..stream
         },
         false => Stream {

@@ -38,7 +38,7 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
         walk.last
     });
     if let Some(task) = last {
-        entry::copy(work, &task, &mut Buffer::default());
+        entry::copy(work, task, &mut Buffer::default());
     }
 }
 
@@ -200,6 +200,7 @@ impl Walk<'_, '_> {
             parent,
             name: name.into(),
             kind,
+            opened: None,
         };
         if depth == 0 && self.work.options.last == Some(name) {
             self.last = Some(task);

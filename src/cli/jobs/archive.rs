@@ -17,6 +17,7 @@ use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
 use crate::cli::open::{Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving::{self, threads};
+use crate::daemon::run::raise_descriptor_limit;
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 
@@ -78,6 +79,8 @@ struct Tally {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    // The more may be open, the more jobs go together.
+    raise_descriptor_limit();
     let opened = open(&arguments.select, &[], global)?;
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
