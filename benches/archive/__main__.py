@@ -89,8 +89,13 @@ def conduct(stage: Stage, choices: Choices) -> Outcome:
             beside = Beside(program, choices.workload, stage)
             for number in range(choices.rounds):
                 for workspace in workspaces:
-                    for line in beside.round(workspace, outcome.results):
-                        say(f"round {number + 1} of {choices.rounds}: {line}")
+                    try:
+                        for line in beside.round(workspace, outcome.results):
+                            say(f"round {number + 1} of {choices.rounds}: {line}")
+                    except (Failure, OSError) as failure:
+                        title = f"beside archiving ({workspace.title})"
+                        outcome.results.row(f"failed-beside-{workspace.name}", title).of("xpmfs").error = str(failure)
+                        say(f"{title}: {failure}")
     except KeyboardInterrupt:
         say("stopped")
         outcome.stopped = True
