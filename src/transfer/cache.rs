@@ -1,8 +1,8 @@
 //! The page cache is left as it was found: a copy of old results must not push out what is in use.
 //!
 //! Files are read and written in windows. A window of the source that was not cached before is
-//! dropped once it is read. Written windows are sent to the disk while the next is filled, and dropped
-//! when they are there, so that a large file never has more than two of them in memory.
+//! dropped once it is read, and the next one is asked for while it is. Written windows are sent to the disk while the next are
+//! filled, and dropped when they are there, so that a large file never has more than a few of them in memory.
 //!
 //! Small files stay in the cache after they are written: to drop them, they would have to be on the disk first, each
 //! by itself.
@@ -18,6 +18,9 @@ use super::sys::{Writeout, cached, write_out};
 
 /// Bytes of a window.
 pub(super) const WINDOW: u64 = 8 << 20;
+
+/// How many windows are on their way to the disk while another is filled: a disk that has nothing to do waits for us.
+const UNDER_WAY: u64 = 3;
 
 /// Which windows of a file were cached before it was read.
 pub(super) struct Before(Vec<bool>);
@@ -58,9 +61,10 @@ fn begins_cached(fd: impl AsFd) -> bool {
     read != Err(Errno::AGAIN)
 }
 
-/// Has the disk begin to bring a file that is not cached, and does not wait.
-pub(super) fn ask(fd: impl AsFd, size: u64) {
-    let _ = rustix::fs::fadvise(fd, 0, NonZeroU64::new(size), Advice::WillNeed);
+/// Has the disk begin to bring a part of a file that is not cached, and does not wait.
+pub(super) fn ask(fd: impl AsFd, offset: u64, length: u64) {
+    // Advice, as below.
+    let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::WillNeed);
 }
 
 /// Drops a part of a file from the cache, as far as it is on the disk. A length of 0 is all that follows.
@@ -69,10 +73,10 @@ pub(super) fn drop(fd: impl AsFd, offset: u64, length: u64) {
     let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
-/// A window has been written: it starts to go to the disk, and the one before leaves the cache.
+/// A window has been written: it starts to go to the disk, and one that was written before leaves the cache.
 pub(super) fn written(fd: impl AsFd, offset: u64, length: u64) -> Result<()> {
     write_out(&fd, offset, length, Writeout::Start)?;
-    if let Some(before) = offset.checked_sub(WINDOW) {
+    if let Some(before) = offset.checked_sub(UNDER_WAY * WINDOW) {
         write_out(&fd, before, WINDOW, Writeout::Wait)?;
         drop(&fd, before, WINDOW);
     }

@@ -128,6 +128,9 @@ impl Stream<'_> {
             // Windows begin at multiples of their size, whatever the holes.
             let start = offset;
             let stop = (start - start % WINDOW + WINDOW).min(end);
+            if stop < end && !moving.before.was_cached(stop) {
+                cache::ask(self.from, stop, WINDOW.min(end - stop));
+            }
             while offset < stop {
                 offset += self.block(work, offset, stop, moving)?;
             }

@@ -78,7 +78,7 @@ impl Opened {
         }
         let before = Before::of(&file, stat.stx_size);
         if !before.was_cached(0) {
-            cache::ask(&file, stat.stx_size);
+            cache::ask(&file, 0, stat.stx_size);
         }
         Some(Opened { file, stat, before })
     }

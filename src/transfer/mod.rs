@@ -5,6 +5,7 @@
 //! - [`staging`]: where a copy grows, who may make one, and how it gets to its place
 //! - [`remove_tree`]: taking a tree away
 //! - [`manifest`]: what a tree holds, in memory and in a file
+//! - [`background`]: giving way to others
 //! - [`select`], [`bandwidth`], [`progress`], [`durable`]: what the caller decides, and asks
 //! - [`error`], [`loss`]: what ends a copy, and what it goes on without
 //!
@@ -25,6 +26,7 @@
 //! - Neither the depth of a tree nor the length of its paths is bounded by the stack, by descriptors, or by `PATH_MAX`.
 //! - No lock is held over a system call.
 
+pub mod background;
 pub mod bandwidth;
 pub mod durable;
 pub mod manifest;

@@ -43,6 +43,25 @@ pub(super) fn write_out(fd: impl AsFd, offset: u64, length: u64, how: Writeout) 
     }
 }
 
+/// `IOPRIO_WHO_PROCESS`, and the lowest priority of the class best-effort (`ioprio_set(2)`).
+const WHO_PROCESS: libc::c_int = 1;
+const LOWEST: libc::c_int = (2 << 13) | 7;
+
+/// Gives the calling thread the lowest priority at disks among those that get on at all.
+///
+/// # Errors
+///
+/// `ENOSYS` where the kernel has no priorities.
+pub(super) fn lowest_io_priority() -> Result<()> {
+    // SAFETY: the call takes three numbers, and changes nothing but the scheduling of the calling thread.
+    let done = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, LOWEST) };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
 /// `cachestat` (Linux 6.5) has this number on every architecture that Rust knows.
 const CACHESTAT: libc::c_long = 451;
 

@@ -122,7 +122,7 @@ fn what_lacks_something_and_has_something_new_is_for_a_person_to_decide() {
 
 #[test]
 fn what_was_run_again_or_has_changed_is_archived_again() {
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change<'_>); 4] = [
         ("run again", &|stage| run_again(&stage.job())),
         ("a file has more", &|stage| {
             fs::write(stage.job().join("train.out"), "more than before\nstep 4\n").unwrap();

@@ -18,7 +18,7 @@ use crate::transfer::Progress;
 use crate::workspace::JobId;
 
 /// How many jobs a folder is given at a time, and how many are looked at.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 
 /// Scans find no more jobs while so many are on their way: memory is bounded, also where a million jobs are to be
 /// archived.

@@ -57,6 +57,7 @@ use super::ready::Judge;
 use super::{Hooks, OptOuts, Retired};
 use crate::settings::Patterns;
 use crate::transfer::Bandwidth;
+use crate::transfer::background::give_way;
 use crate::view::View;
 use crate::workspace::JobId;
 
@@ -172,6 +173,7 @@ impl Archiver {
             let living = living.clone();
             let thread = std::thread::Builder::new().name(format!("xpmfs-{name}"));
             threads.running.push(thread.spawn(move || {
+                give_way();
                 work();
                 drop(living);
             })?);
