@@ -119,7 +119,7 @@ fn recover(stage: &Stage, arguments: &[&str]) {
 
 #[test]
 fn all_of_a_job_comes_back_from_a_backup() {
-    let stage = Stage::new(&["backup"]);
+    let stage = Stage::on_disk(&["backup"]);
     let job = everything(&stage.job());
     stage.archive();
     assert_tree("the copy", &job, whole(&stage.archived("backup")).as_ref());
@@ -136,7 +136,7 @@ fn all_of_a_job_comes_back_from_a_backup() {
 
 #[test]
 fn all_of_a_job_is_there_when_it_has_moved_and_comes_back() {
-    let stage = Stage::new(&["backup", "move"]);
+    let stage = Stage::on_disk(&["backup", "move"]);
     let job = everything(&stage.job());
     stage.archive();
     assert!(stage.job().is_symlink());
@@ -165,7 +165,7 @@ fn all_of_a_job_is_there_when_it_has_moved_and_comes_back() {
 #[test]
 fn holes_take_no_space_in_a_folder() {
     use std::os::unix::fs::MetadataExt;
-    let stage = Stage::new(&["backup"]);
+    let stage = Stage::on_disk(&["backup"]);
     everything(&stage.job());
     stage.archive();
     for name in ["holes", "only-hole", "data/sparse"] {

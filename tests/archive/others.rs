@@ -11,7 +11,6 @@ mod python;
 
 use super::fixture::eventually;
 use super::installed::{say, soak};
-use super::scene::place;
 use super::stage::{Stage, TASK, Tree, assert_tree, duplicate, said, whole, write_job};
 
 /// Small finished jobs in the primary; gives their hashes.
@@ -134,14 +133,11 @@ fn watch(stage: &Stage, mode: &str, expected: &[Tree], hashes: &[String], over: 
 }
 
 fn all_archive_at_once(mode: &'static str, count: usize) {
-    let stage = Stage::within(
-        &place(),
-        if mode == "move" {
-            &["move"]
-        } else {
-            &["backup"]
-        },
-    );
+    let stage = Stage::new(if mode == "move" {
+        &["move"]
+    } else {
+        &["backup"]
+    });
     let hashes = small_jobs(&stage, count);
     let expected = trees(&stage.primary(), &hashes);
     let Some(python) = experimaestro(&stage, "archive", mode) else {
@@ -209,14 +205,11 @@ fn several_move_the_same_jobs_at_once() {
 #[test]
 fn several_recover_the_same_jobs_while_another_archives_them() {
     for mode in ["backup", "move"] {
-        let stage = Stage::within(
-            &place(),
-            if mode == "move" {
-                &["move"]
-            } else {
-                &["backup"]
-            },
-        );
+        let stage = Stage::new(if mode == "move" {
+            &["move"]
+        } else {
+            &["backup"]
+        });
         let hashes = small_jobs(&stage, 100);
         let expected = trees(&stage.primary(), &hashes);
         stage.archive();

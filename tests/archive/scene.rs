@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Output;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ const CHANGING: &str = "openat,mkdir,mkdirat,write,pwrite64,writev,pwritev,renam
     utimensat,setxattr,lsetxattr,fsetxattr,removexattr,fremovexattr,flock,copy_file_range,sendfile,ioctl,mknodat";
 
 /// How many of the calls are tried in the ordinary run, of each scene.
-const SAMPLE: usize = 24;
+const SAMPLE: usize = 10;
 
 /// How many are tried at the same time. Most of what a move takes is waiting.
 const AT_ONCE: usize = 8;
@@ -47,24 +46,15 @@ pub(crate) struct Prepared {
 /// A call to be killed at: its name, and the how manieth of its name it is.
 pub(crate) type Point = (String, usize);
 
-pub(crate) fn place() -> std::path::PathBuf {
-    let memory = Path::new("/dev/shm");
-    // In memory nobody waits for a disk. For the long run, there is time for a real one.
-    match memory.is_dir() && !soak() {
-        true => memory.to_owned(),
-        false => std::env::temp_dir(),
-    }
-}
-
 impl Prepared {
     pub(crate) fn new(scene: Scene) -> Prepared {
-        let before = Stage::within(&place(), scene.modes);
+        let before = Stage::new(scene.modes);
         write_job(&before.job());
         let mut older = None;
         if scene.what == "recover" || scene.more {
             for mode in scene.modes {
                 // As `backup`, so that the primary keeps it.
-                let other = Stage::within(&place(), &["backup"]);
+                let other = Stage::new(&["backup"]);
                 duplicate(&before.primary(), &other.primary());
                 other.archive();
                 duplicate(&other.folder("backup"), &before.folder(mode));
@@ -88,7 +78,7 @@ impl Prepared {
 
     /// The same at another place.
     fn stage(&self) -> Stage {
-        let stage = Stage::within(&place(), self.scene.modes);
+        let stage = Stage::new(self.scene.modes);
         duplicate(&self.before.primary(), &stage.primary());
         for mode in self.scene.modes {
             duplicate(&self.before.folder(mode), &stage.folder(mode));

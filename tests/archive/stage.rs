@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 use tempfile::TempDir;
 
 use super::fixture::{names, run};
+use super::installed::soak;
 use super::tree::{Entry, tree};
 
 pub(crate) const TASK: &str = "my.module.train";
@@ -26,8 +27,13 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// With folders of these modes, on the disk of temporary files.
+    /// With folders of these modes, in memory if possible.
     pub(crate) fn new(modes: &[&'static str]) -> Stage {
+        Stage::within(&memory(), modes)
+    }
+
+    /// The same, on the disk of temporary files.
+    pub(crate) fn on_disk(modes: &[&'static str]) -> Stage {
         Stage::within(&std::env::temp_dir(), modes)
     }
 
@@ -168,6 +174,22 @@ impl Stage {
         for root in roots.chain([self.primary()]) {
             assert_eq!(leftovers(&root), [] as [PathBuf; 0]);
         }
+    }
+}
+
+/// A directory in memory, where nobody waits for a disk that others are at; or in the long run, and where memory keeps no
+/// attributes, the one for temporary files.
+pub(crate) fn memory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let keeps = || {
+        let file = tempfile::NamedTempFile::new_in(memory)?;
+        let flags = XattrFlags::empty();
+        rustix::fs::setxattr(file.path(), "user.xpmfs-test", b"x", flags)?;
+        std::io::Result::Ok(())
+    };
+    match !soak() && keeps().is_ok() {
+        true => memory.to_owned(),
+        false => std::env::temp_dir(),
     }
 }
 
