@@ -9,22 +9,35 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::fixture::eventually;
-use super::stage::{HASH, Stage, assert_tree, leftovers, run_again, said, whole, write_job};
+use super::stage::{HASH, Stage, assert_tree, leftovers, said, whole, write_job};
 
 /// How long a copy takes at the bandwidth of these tests, about.
 const SLOW: &str = "0s, bandwidth: 1M";
+
+/// Files that are copied one after the other.
+const LARGE: [&str; 3] = ["large", "data/large", "data/empty/large"];
+
+/// Those that are in staging.
+fn staged(stage: &Stage) -> Vec<&'static str> {
+    let copy = stage.archived(stage.modes()[0]);
+    let staged = copy.with_file_name(format!(".tmp.{HASH}"));
+    LARGE
+        .into_iter()
+        .filter(|name| staged.join(name).exists())
+        .collect()
+}
 
 /// A job that takes some seconds to copy, and the command that copies it.
 fn begin(stage: &Stage) -> Child {
     stage.settle(SLOW);
     write_job(&stage.job());
-    fs::write(stage.job().join("data/large"), vec![5; 4 << 20]).unwrap();
+    for name in LARGE {
+        fs::write(stage.job().join(name), vec![5; 2 << 20]).unwrap();
+    }
     let mut command = stage.by_one_thread("archive", &[]);
     command.stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
-    let mode = stage.modes()[0];
-    let staged = stage.archived(mode).with_file_name(format!(".tmp.{HASH}"));
-    eventually("something is copied", || staged.join("data/large").exists());
+    eventually("something is copied", || !staged(stage).is_empty());
     child
 }
 
@@ -33,9 +46,11 @@ fn what_changes_while_it_is_copied_is_copied_again() {
     for modes in [&["backup"][..], &["move"]] {
         let stage = Stage::new(modes);
         let child = begin(&stage);
-        run_again(&stage.job());
+        let first = staged(&stage);
+        eventually("the next is copied", || staged(&stage).len() > first.len());
+        // Of the same size, after it has been read.
+        fs::write(stage.job().join(first[0]), vec![6; 2 << 20]).unwrap();
         let job = whole(&stage.job()).unwrap();
-        // Fast from now on; it has read its settings.
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         let archived = whole(&stage.archived(modes[0]));
@@ -114,6 +129,10 @@ fn a_copy_is_of_one_moment() {
         // At once: whether half a file may be copied is not the question here.
         fs::rename(staged, stage.job().join(name)).unwrap();
     };
+    // That it takes a while.
+    for number in 0..50 {
+        fs::write(stage.job().join(format!("data/{number}")), [1; 5000]).unwrap();
+    }
     write("first", 0);
     write("second", 0);
     let over = AtomicBool::new(false);
@@ -127,7 +146,7 @@ fn a_copy_is_of_one_moment() {
                 write("first", number);
                 write("second", number);
                 // Between two states there is time for one to be copied now and then.
-                std::thread::sleep(Duration::from_millis(number % 40));
+                std::thread::sleep(Duration::from_millis(number * 7 % 500));
             }
         });
         let archive = scope.spawn(|| {
