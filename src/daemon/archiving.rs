@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::peers::Peers;
 use crate::archive::Hooks;
 use crate::archive::engine::{Archiver, Config};
 use crate::mount::{self, Places, Writers};
@@ -45,7 +46,7 @@ pub fn is_wanted(folders: &[Folder]) -> bool {
 ///
 /// # Errors
 ///
-/// No thread can be started.
+/// No thread can be started, or the table of mounts cannot be read.
 pub fn beside(
     view: &Arc<View>,
     config: Config,
@@ -54,24 +55,27 @@ pub fn beside(
     let hooks = Arc::new(Served {
         writers: options.writers.clone(),
         places: options.places.clone(),
+        peers: Peers::of(view.primary_path())?,
     });
     let archiver = Archiver::start(view.clone(), config, hooks)?;
     options.activity = Some(archiver.clone());
     Ok(archiver)
 }
 
-/// What a mount knows, and is told.
+/// What a mount knows, and is told; and other mounts of the workspace.
 struct Served {
     writers: Arc<Writers>,
     places: Arc<Places>,
+    peers: Peers,
 }
 
 impl Hooks for Served {
     fn is_written(&self, job: &JobId) -> bool {
-        self.writers.is_written(job)
+        self.writers.is_written(job) || self.peers.is_written(job)
     }
 
     fn moved(&self, job: &JobId) {
         self.places.moved(job);
+        self.peers.moved(job);
     }
 }

@@ -14,7 +14,7 @@
 //! - [`attach`]: putting `/dev/fuse` on a mount point, and taking it away
 //! - [`control`]: the socket over which commands talk to a daemon
 //! - [`options`]: the options of `-o`
-//! - [`peers`]: the daemons of a workspace that a command works on itself
+//! - [`peers`]: the other daemons of a workspace that a daemon or a command archives
 //! - [`drain`]: waiting until all is archived
 //! - [`deadline`]: asking what may never answer
 

@@ -102,6 +102,19 @@ pub(crate) fn status(workspace: &Workspace, mountpoint: &Path) -> Value {
     status["mounts"][0].take()
 }
 
+/// The names of a process's threads.
+pub(crate) fn threads(pid: i64) -> Vec<String> {
+    let tasks = job::entries(Path::new(&format!("/proc/{pid}/task"))).unwrap();
+    let name = |task: &OsString| {
+        let path = format!("/proc/{pid}/task/{}/comm", task.to_string_lossy());
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    tasks.iter().map(name).collect()
+}
+
 /// What `status` prints of a mount.
 pub(crate) fn told(workspace: &Workspace, mountpoint: &Path) -> String {
     run(workspace.xpmfs().arg("status").arg(mountpoint))

@@ -10,7 +10,9 @@ use serde_json::Value;
 use crate::fixture::{Workspace, eventually};
 use crate::installed;
 use crate::job::{self, TASK, hash};
-use crate::stage::{Process, assert_whole, has_all, is_drained, staging, status, until, watch};
+use crate::stage::{
+    Process, assert_whole, has_all, is_drained, staging, status, threads, until, watch,
+};
 
 const QUICK: &str = "{settle: 100ms, scan_interval: 100ms}";
 
@@ -74,6 +76,38 @@ fn a_workspace_is_archived_beside_a_mount_of_it() {
     assert!(watching.end(Duration::from_secs(10)).success());
     mounted.unmount();
     assert_eq!(staging(&workspace.primary()), [""; 0]);
+}
+
+/// It is told nothing by the mount, and has to ask, however long it had nothing to ask.
+#[test]
+fn what_is_open_in_a_mount_that_came_later_is_not_archived() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["move"]);
+    workspace.tune("{settle: 1500ms, scan_interval: 100ms}");
+    let primary = workspace.primary();
+    let _watching = watch(&workspace);
+    let moved = |number| primary.join(job::path(number)).is_symlink();
+    job::make(&primary, 0);
+    until("what is there is archived", || moved(0));
+    let mounted = workspace.mount_at(&workspace.mountpoint("elsewhere"));
+    let pid = status(&workspace, mounted.path())["pid"].as_i64().unwrap();
+    for number in [1, 4] {
+        let job = mounted.job(TASK, &hash(number));
+        job::write(&job, number);
+        let output = &mut File::options();
+        let open = output.append(true).open(job.join("train.out")).unwrap();
+        // The second one has finished when the time of the open one had come.
+        for other in [number + 1, number + 2] {
+            job::make(&primary, other);
+            until("another job is archived", || moved(other));
+        }
+        assert!(!moved(number), "job {number} was open for writing");
+        drop(open);
+        until("it is archived", || moved(number));
+        until("the mount hangs up on who asks nothing", || {
+            !threads(pid).iter().any(|name| name == "control-client")
+        });
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::fixture::{Workspace, is_mounted, run};
 use crate::job::{self, TASK, hash};
-use crate::stage::{assert_whole, has_all, is_drained, journals, status, until};
+use crate::stage::{assert_whole, has_all, is_drained, journals, status, threads, until};
 
 const QUICK: &str = "settle: 100ms, scan_interval: 100ms";
 
@@ -158,6 +158,32 @@ fn a_job_that_is_open_for_writing_or_locked_is_archived_when_it_is_let_go() {
     }
 }
 
+/// Each daemon knows only what is open in its own mount, and asks the other.
+#[test]
+fn a_job_that_is_open_for_writing_in_one_mount_is_not_moved_by_another() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["move"]);
+    workspace.tune("{settle: 1500ms, scan_interval: 100ms}");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let in_place = workspace.mount_with(&workspace.primary(), &[]);
+    let elsewhere = workspace.mount_archiving(&mountpoint, &[]);
+    let job = in_place.job(TASK, &hash(0));
+    job::write_unfinished(&job, 0);
+    let output = &mut File::options();
+    let mut output = output.append(true).open(job.join("train.out")).unwrap();
+    fs::write(job.join("train.done"), "").unwrap();
+    let why = "open for writing";
+    until(why, || waits_for(&workspace, &mountpoint).contains(why));
+    assert_eq!(elsewhere.location(job::path(0)), "primary");
+    output.write_all(b"step 3\n").unwrap();
+    drop(output);
+    until("it is moved", || elsewhere.location(job::path(0)) == "move");
+    until("that is seen", || in_place.location(job::path(0)) == "move");
+    let copy = workspace.folder("move").join(job::path(0));
+    let output = fs::read_to_string(copy.join("train.out")).unwrap();
+    assert_eq!(output, "step 1\nstep 2\nstep 3\n");
+}
+
 #[test]
 fn draining_waits_until_all_is_archived() {
     let workspace = Workspace::new();
@@ -191,19 +217,6 @@ fn draining_waits_until_all_is_archived() {
         job::look_at(&primary.join(job::path(number)), number).unwrap();
     }
     assert_eq!(journals(&primary), [""; 0]);
-}
-
-/// The names of a process's threads.
-fn threads(pid: i64) -> Vec<String> {
-    let tasks = job::entries(Path::new(&format!("/proc/{pid}/task"))).unwrap();
-    let name = |task: &std::ffi::OsString| {
-        let path = format!("/proc/{pid}/task/{}/comm", task.to_string_lossy());
-        fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    tasks.iter().map(name).collect()
 }
 
 #[test]
