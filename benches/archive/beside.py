@@ -4,10 +4,10 @@ import json
 import shutil
 import statistics
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
 
 import mounts
 from measure import ENDING, MOUNTING, WORKING, Failure, drop_caches
@@ -25,7 +25,7 @@ CREATED = 1000
 TIMES = 5
 """How often each is done with nothing else going on."""
 STEPS = {"read": "reading a cached file of 256 MiB", "create": "creating 1,000 files of 1 KiB"}
-WAYS = {"alone": "alone", "beside": "while archiving", "modest": "while `nice -n 19` archives"}
+WAYS = {"alone": "alone", "daemon": "while its daemon archives", "command": "while `jobs archive --all` runs"}
 """Columns of the table."""
 
 
@@ -46,12 +46,12 @@ class Beside:
             for _ in range(READ >> 20):
                 file.write(bytes(1 << 20))
         try:
-            for way, prefix in {"alone": None, "beside": [], "modest": ["nice", "-n", "19"]}.items():
+            for way in WAYS:
                 workspace.clear()
                 drop_caches()
-                with self._mounted(workspace):
+                with self._mounted(workspace, way == "daemon"):
                     self._step("read", scratch)
-                    samples = self._samples(workspace, scratch, prefix)
+                    samples = self._samples(workspace, scratch, way)
                 for step, seconds in samples.items():
                     title = f"{STEPS[step]} ({workspace.title})"
                     row = results.row(f"{step}-beside-{workspace.name}", title)
@@ -63,15 +63,25 @@ class Beside:
         finally:
             shutil.rmtree(scratch.parent)
 
-    def _samples(self, workspace: Workspace, scratch: Path, prefix: Optional[list[str]]) -> dict[str, list[float]]:
+    def _samples(self, workspace: Workspace, scratch: Path, way: str) -> dict[str, list[float]]:
         """Seconds of each step, again and again until archiving is over; a few times if nothing is to be archived."""
         samples: dict[str, list[float]] = {step: [] for step in STEPS}
-        if prefix is None:
+        if way == "alone":
             for _ in range(TIMES):
                 for step, seconds in samples.items():
                     seconds.append(self._step(step, scratch))
             return samples
-        command = [*prefix, *archive(self._program, workspace)]
+        if way == "daemon":
+            end = time.monotonic() + WORKING
+            while (archived := workspace.named()) < workspace.count:
+                if time.monotonic() > end:
+                    raise Failure(f"the daemon has archived {archived} jobs of {workspace.count}")
+                for step, seconds in samples.items():
+                    took = self._step(step, scratch)
+                    if (workspace.folder / "jobs").exists() and workspace.named() < workspace.count:
+                        seconds.append(took)
+            return samples
+        command = archive(self._program, workspace)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while process.poll() is None:
@@ -100,9 +110,10 @@ class Beside:
         return json.loads(done.stdout)[step]["seconds"]
 
     @contextmanager
-    def _mounted(self, workspace: Workspace) -> Iterator[None]:
-        """The workspace, mounted in place, by a daemon that archives nothing itself."""
-        command = [str(self._program), "--quiet", "--settings", str(workspace.settings), "mount", "--no-archive"]
+    def _mounted(self, workspace: Workspace, archives: bool) -> Iterator[None]:
+        """The workspace, mounted in place, by a daemon that archives by itself, or nothing."""
+        command = [str(self._program), "--quiet", "--settings", str(workspace.settings), "mount"]
+        command += [] if archives else ["--no-archive"]
         command += ["--foreground", str(workspace.primary)]
         with open(self._stage.logs / "xpmfs.log", "wb") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -38,7 +38,7 @@ TARGETS = (
     *(Target(name, "ahead of rsync -a and sync", 1, other="rsync") for name in ("jobs", "large")),
     *(Target(f"{name}-memory", f"less than {MEMORY} MB", MEMORY) for name in ("jobs", "large")),
     *(
-        Target(f"{step}-beside-{name}", "at most 1.25 of alone", 1.25, one="beside", other="alone")
+        Target(f"{step}-beside-{name}", "at most 1.25 of alone", 1.25, one="daemon", other="alone")
         for name in ("jobs", "large")
         for step in ("read", "create")
     ),
