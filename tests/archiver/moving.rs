@@ -180,6 +180,8 @@ fn read_all_the_time(top: &Path, near: bool, progress: &Progress) -> Seen {
             _ => Ok(()),
         };
         seen.looks += 1;
+        // The others have something to do, too.
+        std::thread::sleep(Duration::from_micros(300));
         seen.failures
             .extend([looked, listed].into_iter().filter_map(Result::err));
     }
@@ -271,34 +273,40 @@ fn read_over_a_move(workspace: &Workspace, mountpoint: &Path) {
 /// Who was on the way into the old directory may still write into it: the job comes back, and is archived with that.
 #[test]
 fn what_is_written_into_the_old_directory_of_a_moved_job_is_archived_too() {
-    for in_place in [true, false] {
-        let workspace = workspace();
-        let mountpoint = match in_place {
-            true => workspace.primary(),
-            false => workspace.mountpoint("elsewhere"),
-        };
-        let beneath = Beneath::of(&workspace.primary());
-        job::make(&beneath.path(), 0);
-        let own = beneath.path().join(job::path(0));
-        let old = File::open(&own).unwrap();
-        let mounted = workspace.mount_archiving(&mountpoint, &[]);
-        until("the job is moved", || own.is_symlink());
-        write_at(&old, "late", b"written late");
-        let late = workspace.folder("move").join(job::path(0)).join("late");
-        // The next routine look at it would be tomorrow's.
-        within(
-            Duration::from_secs(20),
-            "what was written late is archived",
-            || fs::read(&late).is_ok_and(|read| read == b"written late") && own.is_symlink(),
-        );
-        assert_eq!(
-            fs::read(mounted.path().join(job::path(0)).join("late")).unwrap(),
-            b"written late"
-        );
-        until("nothing is left of it", || {
-            staging(&beneath.path()).is_empty()
-        });
-    }
+    std::thread::scope(|scope| {
+        for in_place in [true, false] {
+            scope.spawn(move || write_into_the_old_directory(in_place));
+        }
+    });
+}
+
+fn write_into_the_old_directory(in_place: bool) {
+    let workspace = workspace();
+    let mountpoint = match in_place {
+        true => workspace.primary(),
+        false => workspace.mountpoint("elsewhere"),
+    };
+    let beneath = Beneath::of(&workspace.primary());
+    job::make(&beneath.path(), 0);
+    let own = beneath.path().join(job::path(0));
+    let old = File::open(&own).unwrap();
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("the job is moved", || own.is_symlink());
+    write_at(&old, "late", b"written late");
+    let late = workspace.folder("move").join(job::path(0)).join("late");
+    // The next routine look at it would be tomorrow's.
+    within(
+        Duration::from_secs(20),
+        "what was written late is archived",
+        || fs::read(&late).is_ok_and(|read| read == b"written late") && own.is_symlink(),
+    );
+    assert_eq!(
+        fs::read(mounted.path().join(job::path(0)).join("late")).unwrap(),
+        b"written late"
+    );
+    until("nothing is left of it", || {
+        staging(&beneath.path()).is_empty()
+    });
 }
 
 fn write_at(directory: impl AsFd, name: &str, contents: &[u8]) {

@@ -29,7 +29,8 @@ fn jobs_are_moved_though_the_daemon_is_killed_at_any_moment() {
 fn killed(modes: &[&str]) {
     let workspace = Workspace::new();
     workspace.with_folders(modes);
-    workspace.tune("{settle: 20ms, scan_interval: 100ms}");
+    // So slowly that it is in the middle of something at most moments.
+    workspace.tune("{settle: 20ms, scan_interval: 100ms, bandwidth: 200KB}");
     let mountpoint = workspace.mountpoint("elsewhere");
     let (made, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let expected = std::thread::scope(|scope| {
@@ -62,14 +63,18 @@ fn rounds(
     let mut expected = Vec::new();
     let (mut left, mut halfway) = (0, 0);
     for round in 1..=ROUNDS {
-        while expected.len() < JOBS * round / ROUNDS {
-            expected.push(job::make_and_tell(&primary, expected.len(), job::tree));
-            made.store(expected.len(), Ordering::Release);
-        }
+        let mut make = |count: usize| {
+            while expected.len() < count {
+                expected.push(job::make_and_tell(&primary, expected.len(), job::tree));
+                made.store(expected.len(), Ordering::Release);
+            }
+        };
+        let (before, after) = (JOBS * (round - 1) / ROUNDS, JOBS * round / ROUNDS);
         let mounted = workspace.mount_archiving(mountpoint, &[]);
         let pid = status(workspace, mountpoint)["pid"].as_i64().unwrap();
         // A different moment each time, which is what this is about.
-        std::thread::sleep(Duration::from_millis(random(400)));
+        make(before + random((after - before) as u64) as usize);
+        std::thread::sleep(Duration::from_millis(random(120)));
         run(Command::new("kill").args(["-KILL", &pid.to_string()]));
         until("the daemon is dead", || {
             status(workspace, mountpoint)["state"] == "dead"
@@ -78,6 +83,7 @@ fn rounds(
         let folders = ["backup", "move"].map(|mode| workspace.folder(mode));
         let tops = folders.iter().chain([&primary]);
         halfway += tops.map(|top| staging(top).len()).sum::<usize>();
+        make(after);
         mounted.unmount();
     }
     installed::say(&format!(
