@@ -1,6 +1,7 @@
 //! A job that has been moved gives way to a symlink.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::ready::{LOCKED, WRITTEN, hold_locks};
@@ -26,7 +27,7 @@ pub(super) fn swap(
 ) -> Result<()> {
     let primary = env.view.primary();
     let from = places::path(primary, job);
-    verify(env, folder, job, &copied)?;
+    let archived = verify(env, folder, job, &copied)?;
     let Some(task) = places::task(primary, job).tried(job, "open", &from)? else {
         return Err(Error::new(
             job,
@@ -61,6 +62,7 @@ pub(super) fn swap(
         ));
     }
     let target = places::path(folder, job);
+    leads_to(&target, &archived, folder, job)?;
     staging.link(&target).beside(job, &from)?;
     staging.exchange(&source).beside(job, &from)?;
     drop(locks);
@@ -72,8 +74,26 @@ pub(super) fn swap(
     Ok(())
 }
 
-/// Reads the folder's copy again from its disk: what is given up must be there.
-fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Result<()> {
+/// Makes sure that the symlink will lead to the copy. The folder may have gone from its path a moment ago, its disk
+/// unmounted or renamed: what is open of it still takes copies.
+fn leads_to(target: &Path, archived: &OwnedFd, folder: &Location, job: &JobId) -> Result<()> {
+    let at = folder.path();
+    let copy = rustix::fs::fstat(archived).tried(job, "look at the copy in", at)?;
+    match rustix::fs::stat(target) {
+        Ok(there) if (there.st_dev, there.st_ino) == (copy.st_dev, copy.st_ino) => Ok(()),
+        _ => Err(Error::new(
+            job,
+            Cause::Folder {
+                folder: at.to_owned(),
+                why: "its path does not lead to it any more: see whether its disk is mounted"
+                    .to_owned(),
+            },
+        )),
+    }
+}
+
+/// Reads the folder's copy again from its disk, and gives its directory: what is given up must be there.
+fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Result<OwnedFd> {
     let at = places::path(folder, job);
     let Some(archived) = places::job(folder, job).tried(job, "open", &at)? else {
         return Err(Error::new(
@@ -94,7 +114,7 @@ fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Res
         .iter()
         .filter(|difference| difference.what.is_content());
     match content.next() {
-        None => Ok(()),
+        None => Ok(archived),
         Some(difference) => Err(Error::new(
             job,
             Cause::Unsafe(format!(

@@ -309,6 +309,26 @@ fn write_into_the_old_directory(in_place: bool) {
     });
 }
 
+/// The same, when the daemon ends before it could archive the job again.
+#[test]
+fn what_is_written_into_the_old_directory_last_is_archived_by_the_next_daemon() {
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let own = workspace.primary().join(job::path(0));
+    job::make(&workspace.primary(), 0);
+    let old = File::open(&own).unwrap();
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("the job is moved", || own.is_symlink());
+    write_at(&old, "late", b"written late");
+    mounted.unmount();
+    assert_eq!(fs::read(own.join("late")).unwrap(), b"written late");
+    let _mounted = workspace.mount_archiving(&mountpoint, &[]);
+    let late = workspace.folder("move").join(job::path(0)).join("late");
+    until("what was written late is archived", || {
+        fs::read(&late).is_ok_and(|read| read == b"written late") && own.is_symlink()
+    });
+}
+
 fn write_at(directory: impl AsFd, name: &str, contents: &[u8]) {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).unwrap();

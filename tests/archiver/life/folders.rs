@@ -96,6 +96,30 @@ fn jobs_wait_for_a_folder_that_is_renamed_and_comes_back() {
     assert_whole(&folder, 0..10, |number| expected[number].clone());
 }
 
+/// The folder is open still, and takes copies, when its path leads nowhere.
+#[test]
+fn no_job_is_moved_to_a_folder_that_has_gone_a_moment_ago() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["move"]);
+    workspace.tune("{settle: 0s, scan_interval: 50ms}");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (folder, away) = (workspace.folder("move"), workspace.top().join("away"));
+    let primary = workspace.primary();
+    let _mounted = workspace.mount_archiving(&mountpoint, &[]);
+    fs::rename(&folder, &away).unwrap();
+    job::make(&primary, 0);
+    until("the folder is missed", || {
+        job::look_at(&primary.join(job::path(0)), 0).unwrap();
+        let folder = folder_status(&workspace, &mountpoint, "move");
+        folder["refuses"]["why"] == "it is not there"
+    });
+    assert!(!primary.join(job::path(0)).is_symlink());
+    fs::rename(&away, &folder).unwrap();
+    let moved = || primary.join(job::path(0)).is_symlink();
+    until("it is moved", moved);
+    job::look_at(&primary.join(job::path(0)), 0).unwrap();
+}
+
 #[test]
 fn nothing_is_written_where_a_folder_s_disk_is_not_mounted() {
     if !installed::is_root() {
