@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fixture::{Mounted, Workspace, names};
 use crate::job::{self, TASK, hash};
-use crate::stage::{Beneath, staging, until, within};
+use crate::stage::{Beneath, at_once, staging, until, within};
 use crate::{installed, thread};
 
 /// How many jobs are moved.
@@ -226,15 +226,15 @@ fn large() -> Vec<u8> {
 }
 
 #[test]
-fn files_that_are_open_while_their_job_moves_are_read_to_their_end_in_place() {
-    let workspace = workspace();
-    read_over_a_move(&workspace, &workspace.primary());
-}
-
-#[test]
-fn files_that_are_open_while_their_job_moves_are_read_to_their_end_elsewhere() {
-    let workspace = workspace();
-    read_over_a_move(&workspace, &workspace.mountpoint("elsewhere"));
+fn files_that_are_open_while_their_job_moves_are_read_to_their_end() {
+    at_once([true, false], |in_place| {
+        let workspace = workspace();
+        let mountpoint = match in_place {
+            true => workspace.primary(),
+            false => workspace.mountpoint("elsewhere"),
+        };
+        read_over_a_move(&workspace, &mountpoint);
+    });
 }
 
 fn read_over_a_move(workspace: &Workspace, mountpoint: &Path) {
@@ -273,11 +273,7 @@ fn read_over_a_move(workspace: &Workspace, mountpoint: &Path) {
 /// Who was on the way into the old directory may still write into it: the job comes back, and is archived with that.
 #[test]
 fn what_is_written_into_the_old_directory_of_a_moved_job_is_archived_too() {
-    std::thread::scope(|scope| {
-        for in_place in [true, false] {
-            scope.spawn(move || write_into_the_old_directory(in_place));
-        }
-    });
+    at_once([true, false], write_into_the_old_directory);
 }
 
 fn write_into_the_old_directory(in_place: bool) {

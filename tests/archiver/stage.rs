@@ -26,6 +26,15 @@ pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() ->
     }
 }
 
+/// Tests several cases at the same time: most of it is waiting.
+pub(crate) fn at_once<T: Send, const N: usize>(cases: [T; N], test: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
 /// A directory that is held open, and its path by that, whatever is mounted on it.
 pub(crate) struct Beneath(OwnedFd);
 

@@ -11,14 +11,14 @@ use crate::fixture::{Workspace, eventually};
 use crate::installed;
 use crate::job::{self, TASK, hash};
 use crate::stage::{
-    Process, assert_whole, has_all, is_drained, staging, status, threads, until, watch,
+    Process, assert_whole, at_once, has_all, is_drained, staging, status, threads, until, watch,
 };
 
 const QUICK: &str = "{settle: 100ms, scan_interval: 100ms}";
 
 #[test]
 fn a_workspace_is_archived_without_a_mount_until_it_is_interrupted() {
-    for signal in ["-INT", "-TERM"] {
+    at_once(["-INT", "-TERM"], |signal| {
         let workspace = Workspace::new();
         workspace.with_folders(&["backup", "move"]);
         workspace.tune(QUICK);
@@ -41,7 +41,7 @@ fn a_workspace_is_archived_without_a_mount_until_it_is_interrupted() {
             assert_whole(folder, 0..3, |number| expected[number].clone());
         }
         assert_eq!(staging(&primary), [""; 0], "after {signal}");
-    }
+    });
 }
 
 #[test]

@@ -10,20 +10,16 @@ use crate::fixture::{Workspace, run};
 use crate::installed;
 use crate::job;
 use crate::stage::{
-    assert_whole, has_all, is_drained, journals, random, staging, status, until, verify_all,
+    assert_whole, at_once, has_all, is_drained, journals, random, staging, status, until,
+    verify_all,
 };
 
 const JOBS: usize = 100;
 const ROUNDS: usize = 12;
 
 #[test]
-fn jobs_are_backed_up_though_the_daemon_is_killed_at_any_moment() {
-    killed(&["backup"]);
-}
-
-#[test]
-fn jobs_are_moved_though_the_daemon_is_killed_at_any_moment() {
-    killed(&["backup", "move"]);
+fn jobs_are_archived_though_the_daemon_is_killed_at_any_moment() {
+    at_once([&["backup"][..], &["backup", "move"]], killed);
 }
 
 fn killed(modes: &[&str]) {

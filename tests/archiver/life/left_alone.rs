@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::fixture::{Workspace, is_mounted, run};
 use crate::job::{self, TASK, hash};
-use crate::stage::{assert_whole, has_all, is_drained, journals, status, threads, until};
+use crate::stage::{assert_whole, at_once, has_all, is_drained, journals, status, threads, until};
 
 const QUICK: &str = "settle: 100ms, scan_interval: 100ms";
 
@@ -73,7 +73,7 @@ fn jobs_that_are_opted_out_in_either_way_are_not_archived() {
 
 #[test]
 fn what_is_changed_through_the_mount_is_archived_again() {
-    for in_place in [true, false] {
+    at_once([true, false], |in_place| {
         let workspace = workspace();
         let mountpoint = match in_place {
             true => workspace.primary(),
@@ -102,7 +102,7 @@ fn what_is_changed_through_the_mount_is_archived_again() {
         assert_whole(&folder, 0..1, |number| {
             job::tree(&primary.join(job::path(number)))
         });
-    }
+    });
 }
 
 /// What a job that waits is said to wait for.
@@ -222,7 +222,7 @@ fn draining_waits_until_all_is_archived() {
 #[test]
 fn a_mount_that_is_not_to_archive_or_is_read_only_archives_nothing() {
     let works = |threads: &[String]| threads.iter().any(|name| name.starts_with("xpmfs-store"));
-    for argument in ["--no-archive", "--read-only", ""] {
+    at_once(["--no-archive", "--read-only", ""], |argument| {
         let workspace = workspace();
         let mountpoint = workspace.mountpoint("elsewhere");
         job::make(&workspace.primary(), 0);
@@ -249,5 +249,5 @@ fn a_mount_that_is_not_to_archive_or_is_read_only_archives_nothing() {
             archives,
             "{argument}"
         );
-    }
+    });
 }

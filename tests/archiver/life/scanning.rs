@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::fixture::Workspace;
 use crate::installed;
 use crate::job::{self, hash};
-use crate::stage::{Process, folder_status, has_all, is_drained, status, until};
+use crate::stage::{Process, at_once, folder_status, has_all, is_drained, status, until};
 
 /// No system call names a job, none lists a directory, and there are as many over a thousand jobs as over a hundred.
 #[test]
@@ -15,8 +16,11 @@ fn a_scan_costs_nothing_per_archived_job() {
     let Some(strace) = installed::program("strace") else {
         return;
     };
-    let few = calls_of_a_scan(&strace, 100);
-    let many = calls_of_a_scan(&strace, 1000);
+    let calls = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    at_once([(100, &calls[0]), (1000, &calls[1])], |(jobs, calls)| {
+        calls.store(calls_of_a_scan(&strace, jobs), Ordering::Relaxed);
+    });
+    let [few, many] = calls.map(AtomicUsize::into_inner);
     installed::say(&format!(
         "a scan of 100 jobs: {few} system calls; of 1,000: {many}"
     ));
