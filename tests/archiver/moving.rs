@@ -19,7 +19,7 @@ use crate::{installed, thread};
 fn jobs() -> usize {
     match installed::soak() {
         true => 10_000,
-        false => 200,
+        false => 150,
     }
 }
 
