@@ -1,8 +1,8 @@
 //! The page cache is left as it was found: a copy of old results must not push out what is in use.
 //!
 //! Files are read and written in windows. A window of the source that was not cached before is
-//! dropped once it is read, and the next one is asked for while it is. Written windows are sent to the disk while the next are
-//! filled, and dropped when they are there, so that a large file never has more than a few of them in memory.
+//! dropped once it is read, and the next ones are asked for while it is. Written windows are sent to the disk while the next are
+//! filled, and dropped when they are there, so that a large file never has more than some of them in memory.
 //!
 //! Small files stay in the cache after they are written: to drop them, they would have to be on the disk first, each
 //! by itself.
@@ -20,7 +20,10 @@ use super::sys::{Writeout, cached, write_out};
 pub(super) const WINDOW: u64 = 8 << 20;
 
 /// How many windows are on their way to the disk while another is filled: a disk that has nothing to do waits for us.
-const UNDER_WAY: u64 = 3;
+const UNDER_WAY: u64 = 16;
+
+/// How many windows are asked for while one is read.
+pub(super) const AHEAD: u64 = 4;
 
 /// Which windows of a file were cached before it was read.
 pub(super) struct Before(Vec<bool>);

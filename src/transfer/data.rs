@@ -6,20 +6,22 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use blake3::{Hash, Hasher};
+use blake3::Hash;
 use rustix::fs::SeekFrom::{Data, Hole};
 use rustix::io::Errno;
 
-use super::cache::{self, Before, WINDOW};
+use super::cache::{self, AHEAD, Before, WINDOW};
+use super::digest::Digest;
 use super::error::{Context, Failure};
+use super::windows::{Window, Windows};
 use super::work::Work;
 
 /// How much is read and written at once: little enough to stay in the processor's cache between
 /// reading, hashing and writing.
 pub(super) const BLOCK: usize = 256 << 10;
 
-/// Zeros for the hash of holes.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// How much of a hole is hashed at once.
+const HOLE: u64 = 1 << 20;
 
 /// What a thread reads into. It grows to what the largest file needs: to clear a large one for each small job would
 /// take longer than the job.
@@ -27,12 +29,22 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) struct Buffer(Vec<u8>);
 
 impl Buffer {
-    fn upto(&mut self, length: u64) -> &mut [u8] {
+    pub(super) fn upto(&mut self, length: u64) -> &mut [u8] {
         let length = usize::try_from(length).unwrap_or(BLOCK).min(BLOCK);
         if self.0.len() < length {
             self.0.resize(length.next_power_of_two(), 0);
         }
         self.0.get_mut(..length).unwrap_or_default()
+    }
+
+    /// What it was filled with, so many bytes.
+    pub(super) fn filled(&self, length: usize) -> &[u8] {
+        self.0.get(..length).unwrap_or_default()
+    }
+
+    /// Gives what it holds away for other memory.
+    pub(super) fn replace(&mut self, other: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.0, other)
     }
 }
 
@@ -48,16 +60,35 @@ pub(super) struct Stream<'a> {
 
 /// What is at hand while a file is moved.
 struct Moving<'a> {
-    hasher: Hasher,
+    digest: Digest,
+    windows: Windows<'a>,
+    /// Up to where the disk has been asked for what comes next.
+    asked: u64,
     before: Before,
     buffer: &'a mut Buffer,
+}
+
+impl Moving<'_> {
+    /// Has the disk bring the windows that come next.
+    fn ask(&mut self, from: BorrowedFd<'_>, stop: u64, end: u64) {
+        self.asked = self.asked.max(stop);
+        while self.asked < end.min(stop + AHEAD * WINDOW) {
+            let length = WINDOW.min(end - self.asked);
+            if !self.before.was_cached(self.asked) {
+                cache::ask(from, self.asked, length);
+            }
+            self.asked += length;
+        }
+    }
 }
 
 impl Stream<'_> {
     /// Moves all bytes, and gives their hash. The file that is written must be empty.
     pub(super) fn run(mut self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
         let mut moving = Moving {
-            hasher: Hasher::new(),
+            digest: Digest::new(self.size, work.options.threads),
+            asked: 0,
+            windows: Windows::new(self.from, self.to, self.size, work.options.threads),
             before: self
                 .before
                 .take()
@@ -68,7 +99,7 @@ impl Stream<'_> {
         let mut written = 0;
         while offset < self.size {
             let (data, end) = self.next_data(offset)?;
-            self.hole(work, data - offset, &mut moving.hasher)?;
+            self.hole(work, data - offset, &mut moving.digest)?;
             self.data(work, data, end, &mut moving)?;
             if data < end {
                 written = end;
@@ -80,7 +111,9 @@ impl Stream<'_> {
         {
             rustix::fs::ftruncate(to, self.size).copy("set the size of")?;
         }
-        Ok(moving.hasher.finalize())
+        moving.windows.finish().copy("write")?;
+        // That thread calls nothing that fails.
+        moving.digest.finish().ok_or(Errno::IO).source("hash")
     }
 
     /// The next part that has data, from an offset on; an empty one at the end if there is none.
@@ -103,14 +136,11 @@ impl Stream<'_> {
         }
     }
 
-    fn hole(&self, work: &Work<'_>, mut length: u64, hasher: &mut Hasher) -> Result<(), Failure> {
+    fn hole(&self, work: &Work<'_>, mut length: u64, digest: &mut Digest) -> Result<(), Failure> {
         while length > 0 {
             work.go_on()?;
-            let step = length.min(ZEROS.len() as u64);
-            let zeros = usize::try_from(step)
-                .ok()
-                .and_then(|step| ZEROS.get(..step));
-            hasher.update(zeros.unwrap_or(&ZEROS));
+            let step = length.min(HOLE);
+            digest.add_zeros(step);
             work.count_bytes(step);
             length -= step;
         }
@@ -128,20 +158,16 @@ impl Stream<'_> {
             // Windows begin at multiples of their size, whatever the holes.
             let start = offset;
             let stop = (start - start % WINDOW + WINDOW).min(end);
-            if stop < end && !moving.before.was_cached(stop) {
-                cache::ask(self.from, stop, WINDOW.min(end - stop));
-            }
+            moving.ask(self.from, stop, end);
             while offset < stop {
                 offset += self.block(work, offset, stop, moving)?;
             }
-            if !moving.before.was_cached(start) {
-                cache::drop(self.from, start, stop - start);
-            }
-            if let Some(to) = self.to
-                && self.size > WINDOW
-            {
-                cache::written(to, start, stop - start).copy("write")?;
-            }
+            let window = Window {
+                start,
+                length: stop - start,
+                was_cached: moving.before.was_cached(start),
+            };
+            moving.windows.done(window).copy("write")?;
         }
         Ok(())
     }
@@ -161,10 +187,10 @@ impl Stream<'_> {
         let Some(block) = block.get(..length).filter(|block| !block.is_empty()) else {
             return Err(Failure::Changed("it became shorter"));
         };
-        moving.hasher.update(block);
         if let Some(to) = self.to {
             write_all(to, block, offset).copy("write")?;
         }
+        moving.digest.add(moving.buffer, length);
         work.count_bytes(length as u64);
         Ok(length as u64)
     }

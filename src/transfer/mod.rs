@@ -13,9 +13,9 @@
 //!
 //! - [`walk`]: through the source; [`trail`]: up and down with few descriptors; [`crew`]: the threads
 //! - [`work`]: what these share
-//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`attributes`]: all else about it
+//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`digest`]: their hash; [`attributes`]: all else about it
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
-//! - [`cache`]: the page cache; [`sys`]: a system call
+//! - [`cache`]: the page cache; [`windows`]: what is done for it with each part of a large file; [`sys`]: a system call
 //!
 //! `archive` calls this room, and whatever else copies a tree; it calls the system, and `workspace` for the names of jobs. A
 //! copy knows nothing of stagings: which directory it is made in is the caller's affair.
@@ -38,6 +38,7 @@ mod cache;
 mod copy;
 mod crew;
 mod data;
+mod digest;
 mod entry;
 mod error;
 mod finish;
@@ -50,6 +51,7 @@ mod sys;
 mod trail;
 mod verify;
 mod walk;
+mod windows;
 mod work;
 
 use std::ffi::OsStr;

@@ -1,0 +1,147 @@
+//! The hash of what is read, for large files on a thread of its own: meanwhile, the next bytes are read and written.
+
+use std::thread::{Builder, JoinHandle};
+
+use blake3::{Hash, Hasher};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::data::{BLOCK, Buffer};
+
+/// From how many bytes on a file is hashed on a thread of its own: to start one takes as long as to hash some of these.
+const LARGE: u64 = 4 << 20;
+
+/// How many blocks wait to be hashed. It bounds memory, and what a slow hash holds up.
+const WAITING: usize = 4;
+
+/// Zeros for holes.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A hash in the making.
+pub(super) enum Digest {
+    /// By the thread that reads.
+    Here(Box<Hasher>),
+    /// By another.
+    Beside(Beside),
+}
+
+pub(super) struct Beside {
+    parts: Sender<Part>,
+    used: Receiver<Vec<u8>>,
+    thread: JoinHandle<Hash>,
+}
+
+enum Part {
+    /// So many bytes at the beginning of a buffer.
+    Bytes(Vec<u8>, usize),
+    Zeros(u64),
+}
+
+impl Digest {
+    /// Of a file of this size; on a thread of its own only if there may be several, and one can be had.
+    pub(super) fn new(size: u64, threads: usize) -> Digest {
+        let here = || Digest::Here(Box::default());
+        if size < LARGE || threads < 2 {
+            return here();
+        }
+        let (parts, to_hash) = bounded(WAITING);
+        let (give_back, used) = bounded(WAITING);
+        let hash = move || {
+            let mut hasher = Hasher::new();
+            for part in to_hash {
+                match part {
+                    Part::Zeros(length) => zeros(&mut hasher, length),
+                    Part::Bytes(buffer, length) => {
+                        hasher.update(buffer.get(..length).unwrap_or_default());
+                        // More than are wanted are let go.
+                        let _ = give_back.try_send(buffer);
+                    }
+                }
+            }
+            hasher.finalize()
+        };
+        match Builder::new().name("xpmfs-hash".to_owned()).spawn(hash) {
+            Ok(thread) => Digest::Beside(Beside {
+                parts,
+                used,
+                thread,
+            }),
+            Err(_) => here(),
+        }
+    }
+
+    /// Adds so many bytes at the beginning of a buffer, which may hold anything afterwards.
+    pub(super) fn add(&mut self, buffer: &mut Buffer, length: usize) {
+        match self {
+            Digest::Here(hasher) => {
+                hasher.update(buffer.filled(length));
+            }
+            Digest::Beside(beside) => {
+                let next = beside.used.try_recv().unwrap_or_else(|_| vec![0; BLOCK]);
+                let full = buffer.replace(next);
+                // The other thread ends when this one does.
+                let _ = beside.parts.send(Part::Bytes(full, length));
+            }
+        }
+    }
+
+    /// Adds zeros.
+    pub(super) fn add_zeros(&mut self, length: u64) {
+        match self {
+            Digest::Here(hasher) => zeros(hasher, length),
+            Digest::Beside(beside) => {
+                let _ = beside.parts.send(Part::Zeros(length));
+            }
+        }
+    }
+
+    /// The hash of all that was added; `None` if the other thread has failed.
+    pub(super) fn finish(self) -> Option<Hash> {
+        match self {
+            Digest::Here(hasher) => Some(hasher.finalize()),
+            Digest::Beside(beside) => {
+                drop(beside.parts);
+                beside.thread.join().ok()
+            }
+        }
+    }
+}
+
+fn zeros(hasher: &mut Hasher, mut length: u64) {
+    while length > 0 {
+        let step = length.min(ZEROS.len() as u64);
+        let some = usize::try_from(step)
+            .ok()
+            .and_then(|step| ZEROS.get(..step));
+        hasher.update(some.unwrap_or(&ZEROS));
+        length -= step;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_same_whoever_makes_it() {
+        let bytes: Vec<u8> = (0..3 * BLOCK + 1234).map(|n| (n * n % 251) as u8).collect();
+        let mut whole = Hasher::new();
+        whole.update(&bytes);
+        whole.update(&vec![0; 200_000]);
+        whole.update(&bytes);
+        for threads in [1, 2] {
+            let mut digest = Digest::new(LARGE, threads);
+            assert_eq!(matches!(digest, Digest::Beside(_)), threads > 1);
+            let mut buffer = Buffer::default();
+            for round in 0..2 {
+                for block in bytes.chunks(BLOCK) {
+                    buffer.upto(BLOCK as u64)[..block.len()].copy_from_slice(block);
+                    digest.add(&mut buffer, block.len());
+                }
+                if round == 0 {
+                    digest.add_zeros(200_000);
+                }
+            }
+            assert_eq!(digest.finish(), Some(whole.finalize()), "{threads}");
+        }
+    }
+}

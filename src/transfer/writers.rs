@@ -1,0 +1,103 @@
+//! Whether anybody has a file of a tree open for writing, by whatever path.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{Context, Failure, Result};
+use super::manifest::{Kind, Manifest};
+use super::sys;
+use super::trail::{Steps, open_directory, open_quietly};
+
+/// The first file of a tree that somebody has open for writing, or has mapped to write to, on this machine; by its path in the tree.
+///
+/// The kernel gives a lease for reading only on a file that nobody has open for writing (fcntl(2)); it is asked for one of each, which is given
+/// back at once. Of files of other users, and on file systems without leases, nothing can be told, and they
+/// count as closed. Files that are gone count as closed, too.
+///
+/// # Errors
+///
+/// What opening a directory or a file of it gave.
+pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
+    let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
+    let top = open_directory(tree, OsStr::new(".")).source("open");
+    let mut steps = Steps::new(top.map_err(at(0))?);
+    for (index, entry) in manifest.entries().iter().enumerate().skip(1) {
+        while steps.position() != entry.parent {
+            if steps.up().source("leave").map_err(at(index))?.is_none() {
+                break;
+            }
+        }
+        let directory = &**steps.current();
+        match entry.kind {
+            Kind::Directory => {
+                let opened = open_directory(directory, &entry.name).listed("open");
+                let entered = opened.and_then(|fd| steps.down(index, fd).source("look at"));
+                entered.map_err(at(index))?;
+            }
+            Kind::File { .. } => {
+                if is_written(directory, &entry.name).source("open").map_err(at(index))? {
+                    return Ok(Some(manifest.path(index)));
+                }
+            }
+            Kind::Symlink { .. } | Kind::Fifo => {}
+        }
+    }
+    Ok(None)
+}
+
+fn is_written(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match open_quietly(directory, name, flags) {
+        Ok(file) => Ok(sys::has_writers(&file)),
+        Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::NXIO) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether the caller may remove all that is in a tree: every directory of it may be written to. Gives the first that may not.
+///
+/// # Errors
+///
+/// What opening a directory gave.
+pub fn unremovable(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
+    use rustix::fs::{Access, AtFlags, accessat};
+    let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
+    let top = open_directory(tree, OsStr::new(".")).source("open");
+    let mut steps = Steps::new(top.map_err(at(0))?);
+    let may = |directory: &OwnedFd| {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        // The owner may give himself the right.
+        let own = rustix::fs::fstat(directory).is_ok_and(|stat| {
+            stat.st_uid == rustix::process::geteuid().as_raw()
+        });
+        own || accessat(directory, ".", access, AtFlags::EACCESS) != Err(Errno::ACCESS)
+    };
+    if !may(steps.current()) {
+        return Ok(Some(manifest.path(0)));
+    }
+    for (index, entry) in manifest.entries().iter().enumerate().skip(1) {
+        if !matches!(entry.kind, Kind::Directory) {
+            continue;
+        }
+        while steps.position() != entry.parent {
+            if steps.up().source("leave").map_err(at(index))?.is_none() {
+                break;
+            }
+        }
+        let opened = rustix::fs::openat(
+            &**steps.current(),
+            &*entry.name,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        let opened = opened.listed("open").map_err(at(index))?;
+        if !may(&opened) {
+            return Ok(Some(manifest.path(index)));
+        }
+        steps.down(index, opened).source("look at").map_err(at(index))?;
+    }
+    Ok(None)
+}
