@@ -50,7 +50,8 @@ pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Compari
         match other.and_then(|other| archived.entries().get(other)) {
             None => newer = true,
             Some(other) if is_same(entry, other) => {}
-            Some(other) if entry.mtime > other.mtime => newer = true,
+            // What a full disk or a crash leaves of a file is newer, and nothing.
+            Some(other) if entry.mtime > other.mtime && !is_emptied(entry, other) => newer = true,
             Some(_) => older = older.or(Some(primary.path(index))),
         }
     }
@@ -74,6 +75,14 @@ pub(super) fn marked(manifest: &Manifest, done: &OsStr) -> Option<Time> {
     let entries = manifest.entries().iter().skip(1);
     let mut found = entries.filter(|entry| entry.parent == 0 && *entry.name == *done);
     found.next().map(|entry| entry.mtime)
+}
+
+/// Whether a file that held something is empty now.
+fn is_emptied(entry: &Entry, other: &Entry) -> bool {
+    matches!(
+        (&entry.kind, &other.kind),
+        (Kind::File { size: 0, .. }, Kind::File { size: 1.., .. })
+    )
 }
 
 /// Whether two entries hold the same, as far as can be told without reading. Neither modes nor the times of directories count: no

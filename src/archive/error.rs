@@ -202,9 +202,23 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
 /// Says where something was copied to, or read.
 pub(super) trait InPlace<T> {
     fn copying(self, job: &JobId, place: &Path) -> Result<T>;
+
+    /// Of a copy from one directory to another: the error is about one of them.
+    fn copying_between(self, job: &JobId, from: &Path, to: &Path) -> Result<T>;
 }
 
 impl<T> InPlace<T> for transfer::Result<T> {
+    fn copying_between(self, job: &JobId, from: &Path, to: &Path) -> Result<T> {
+        let of_copy = matches!(
+            &self,
+            Err(transfer::Error::Io {
+                side: transfer::Side::Copy,
+                ..
+            })
+        );
+        self.copying(job, if of_copy { to } else { from })
+    }
+
     fn copying(self, job: &JobId, place: &Path) -> Result<T> {
         self.map_err(|error| {
             let cause = match error {

@@ -148,7 +148,9 @@ fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<&'
         match places::job(folder, job) {
             Ok(Some(directory)) => {
                 let done = markers::is_done(&directory, job.name()).unwrap_or(false);
-                found.push((!done, folder));
+                // A copy that says what it should be comes before one that does not.
+                let manifest = matches!(manifests::read(folder, job), Ok(Some(_)));
+                found.push(((!done, !manifest), folder));
             }
             Ok(None) => asked.push(format!("not in {}", at.display())),
             Err(errno) => asked.push(format!("{} cannot be looked at ({errno})", at.display())),
@@ -162,7 +164,7 @@ fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<&'
         return Err(Error::new(job, Cause::Absent(why)));
     }
     // Stable: of equals, the order of the settings holds.
-    found.sort_by_key(|(unfinished, _)| *unfinished);
+    found.sort_by_key(|(rank, _)| *rank);
     Ok(found.into_iter().map(|(_, folder)| folder).collect())
 }
 
@@ -205,7 +207,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         threads: env.threads,
         ..Options::default()
     };
-    let copied = transfer::copy(&source, &staged, &options).copying(job, &to)?;
+    let copied = transfer::copy(&source, &staged, &options).copying_between(job, &at, &to)?;
     for loss in &copied.losses {
         tracing::warn!("{job}: {loss}");
     }

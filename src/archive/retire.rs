@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{Env, places, select};
 use crate::transfer::staging::Staging;
+use crate::transfer::writers;
 use crate::transfer::{Candidate, Copied};
 use crate::workspace::jobs::JobId;
 
@@ -134,8 +135,9 @@ impl Retired {
         let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
         let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
         let path = places::path(env.view.primary(), &job);
+        let written = !matches!(writers::written(&directory, &copied.manifest), Ok(None));
         let done = match unchanged {
-            Ok(()) if !env.hooks.is_written(&job) => staging.finish(None),
+            Ok(()) if !written && !env.hooks.is_written(&job) => staging.finish(None),
             changed => {
                 let how = changed.err().map_or_else(
                     || "it is being written".to_owned(),

@@ -286,6 +286,8 @@ impl Group<'_> {
         let found = match places::open(&*task, job.hash()).tried(job, "open", &at)? {
             None => Found::Nothing,
             Some(archived) => match self.compare(job, &source, &archived)? {
+                // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
+                Comparison::Same if self.env.force => Found::Older(archived),
                 Comparison::Same => Found::Same,
                 Comparison::Newer => Found::Older(archived),
                 _ if self.env.force => Found::Older(archived),
@@ -314,7 +316,7 @@ impl Group<'_> {
                 self.expect_space(job, &source, &from)?;
                 let to = staging.make().beside(job, &at)?;
                 self.with_options(job, |options| transfer::copy(&source, &to, options))
-                    .copying(job, &at)?
+                    .copying_between(job, &from, &at)?
             }
         };
         for loss in &copied.losses {

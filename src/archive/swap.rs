@@ -8,6 +8,7 @@ use super::ready::{LOCKED, WRITTEN, hold_locks};
 use super::retire::Retiring;
 use super::{Env, places, select};
 use crate::transfer::staging::Staging;
+use crate::transfer::writers;
 use crate::transfer::{self, Candidate, Copied};
 use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
@@ -51,6 +52,17 @@ pub(super) fn swap(
     copied
         .unchanged(&source, Some(&select))
         .copying(job, &from)?;
+    let written = |()| writers::written(&source, &copied.manifest).copying(job, &from);
+    if written(())?.is_some() {
+        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+    }
+    if let Some(path) = writers::unremovable(&source, &copied.manifest).copying(job, &from)? {
+        let why = format!(
+            "it cannot be moved, since {} is somebody else's and could not be removed: let its owner archive it",
+            from.join(path).display()
+        );
+        return Err(Error::new(job, Cause::Unsafe(why)));
+    }
     let there = beneath::stat(&*task, job.hash()).tried(job, "look at", &from)?;
     let read = beneath::stat_fd(&source).tried(job, "look at", &from)?;
     if (there.stx_ino, there.stx_dev_major, there.stx_dev_minor)
@@ -67,6 +79,13 @@ pub(super) fn swap(
     staging.exchange(&source).beside(job, &from)?;
     drop(locks);
     env.hooks.moved(job);
+    // Nobody gets there by its path any more: who has it open now is the last.
+    if !matches!(written(()), Ok(None)) {
+        staging.undo().beside(job, &from)?;
+        env.hooks.moved(job);
+        staging.sync().beside(job, &from)?;
+        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+    }
     staging.sync().beside(job, &from)?;
     env.retired
         .add(Retiring::new(job.clone(), staging, copied, source));
@@ -118,7 +137,7 @@ fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Res
         Some(difference) => Err(Error::new(
             job,
             Cause::Unsafe(format!(
-                "the copy is not what was copied: {} {}",
+                "the copy is not what was copied (`xpmfs jobs archive --force` makes a new one): {} {}",
                 at.join(&difference.path).display(),
                 difference.what
             )),

@@ -9,7 +9,7 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::open::{Opened, open};
+use super::open::{More, Opened, open};
 use super::{Global, Listing, Select, jobs};
 use crate::archive::engine::{Archiver, Config};
 use crate::daemon::{archiving, run, service_manager};
@@ -26,6 +26,9 @@ pub struct Arguments {
     /// How the outcome is printed.
     #[command(flatten)]
     pub(super) listing: Listing,
+    /// More folders.
+    #[command(flatten)]
+    more: More,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
@@ -38,10 +41,14 @@ pub struct Arguments {
 /// The workspace cannot be opened, or has nowhere to archive to.
 pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if !arguments.watch {
-        return jobs::archive_all(&arguments.listing, &arguments.select, global);
+        return jobs::archive_all(
+            &arguments.listing,
+            (&arguments.select, &arguments.more),
+            global,
+        );
     }
     run::raise_descriptor_limit();
-    let opened = open(&arguments.select, &[], global)?;
+    let opened = open(&arguments.select, &arguments.more.folders, global)?;
     if !archiving::is_wanted(&opened.folders) {
         bail!(
             "the workspace has no `backup` or `move` folder to archive to: add one in {}",

@@ -9,7 +9,7 @@ pub mod jobs;
 pub mod man;
 pub mod mount;
 pub mod mount_helper;
-mod open;
+pub mod open;
 mod print;
 pub mod settings;
 pub mod status;

@@ -3,12 +3,23 @@
 use std::path::{PathBuf, absolute};
 
 use anyhow::{Context, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueHint};
 
 use super::{Global, Select};
+use crate::daemon::options;
 use crate::daemon::peers::Peers;
 use crate::daemon::service;
 use crate::settings::{Folder, Settings, Tuning, Workspace, validate_folders};
 use crate::view::{FolderSpec, View, ViewSpec};
+
+/// Folders that are attached for one command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct More {
+    /// Attach one more folder: use:PATH, backup:PATH or move:PATH
+    #[arg(long = "folder", value_name = "MODE:PATH", value_hint = ValueHint::Other, value_parser = OsStringValueParser::new().try_map(|text| options::folder(&text)))]
+    pub(super) folders: Vec<Folder>,
+}
 
 /// A workspace and its folders.
 pub(super) struct Opened {

@@ -4,6 +4,7 @@
 //! - [`verify`]: reading a tree again, and comparing it
 //! - [`staging`]: where a copy grows, who may make one, and how it gets to its place
 //! - [`remove_tree`]: taking a tree away
+//! - [`writers`]: who has files of a tree open, and whether it can be removed
 //! - [`manifest`]: what a tree holds, in memory and in a file
 //! - [`background`]: giving way to others
 //! - [`select`], [`bandwidth`], [`progress`], [`durable`]: what the caller decides, and asks
@@ -53,6 +54,7 @@ mod verify;
 mod walk;
 mod windows;
 mod work;
+pub mod writers;
 
 use std::ffi::OsStr;
 

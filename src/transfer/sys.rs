@@ -43,6 +43,28 @@ pub(super) fn write_out(fd: impl AsFd, offset: u64, length: u64, how: Writeout) 
     }
 }
 
+/// `F_SETSIG` of Linux (fcntl(2)).
+const SETSIG: libc::c_int = 10;
+
+/// Whether anybody has a file open for writing, as far as the kernel tells: it gives a lease for reading only if nobody has.
+/// The file must be open for reading only.
+pub(super) fn has_writers(fd: impl AsFd) -> bool {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for the length of these calls, which take numbers alone.
+    let control = |what, number: libc::c_int| unsafe { libc::fcntl(fd, what, number) };
+    // A lease that is broken before it is given back sends a signal: SIGIO, which would end the process, unless it is
+    // told to be this one, which does nothing.
+    if control(SETSIG, libc::SIGURG) != 0 {
+        return false;
+    }
+    if control(libc::F_SETLEASE, libc::F_RDLCK) == 0 {
+        control(libc::F_SETLEASE, libc::F_UNLCK);
+        return false;
+    }
+    let error = std::io::Error::last_os_error();
+    error.raw_os_error() == Some(libc::EAGAIN)
+}
+
 /// `IOPRIO_WHO_PROCESS`, and the lowest priority of the class best-effort (`ioprio_set(2)`).
 const WHO_PROCESS: libc::c_int = 1;
 const LOWEST: libc::c_int = (2 << 13) | 7;

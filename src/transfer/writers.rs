@@ -38,7 +38,10 @@ pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path:
                 entered.map_err(at(index))?;
             }
             Kind::File { .. } => {
-                if is_written(directory, &entry.name).source("open").map_err(at(index))? {
+                if is_written(directory, &entry.name)
+                    .source("open")
+                    .map_err(at(index))?
+                {
                     return Ok(Some(manifest.path(index)));
                 }
             }
@@ -70,9 +73,8 @@ pub fn unremovable(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::p
     let may = |directory: &OwnedFd| {
         let access = Access::WRITE_OK | Access::EXEC_OK;
         // The owner may give himself the right.
-        let own = rustix::fs::fstat(directory).is_ok_and(|stat| {
-            stat.st_uid == rustix::process::geteuid().as_raw()
-        });
+        let own = rustix::fs::fstat(directory)
+            .is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw());
         own || accessat(directory, ".", access, AtFlags::EACCESS) != Err(Errno::ACCESS)
     };
     if !may(steps.current()) {
@@ -97,7 +99,10 @@ pub fn unremovable(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::p
         if !may(&opened) {
             return Ok(Some(manifest.path(index)));
         }
-        steps.down(index, opened).source("look at").map_err(at(index))?;
+        steps
+            .down(index, opened)
+            .source("look at")
+            .map_err(at(index))?;
     }
     Ok(None)
 }

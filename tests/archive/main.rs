@@ -13,6 +13,7 @@ mod others;
 mod purged;
 mod scene;
 mod stage;
+mod told;
 // It serves several crates, each of which uses what it needs.
 #[allow(dead_code)]
 #[path = "../transfer/tree.rs"]

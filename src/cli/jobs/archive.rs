@@ -14,7 +14,7 @@ use super::{bandwidth, env, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
-use crate::cli::open::{Opened, open};
+use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving::{self, threads};
 use crate::daemon::run::raise_descriptor_limit;
@@ -42,6 +42,9 @@ pub struct Arguments {
     /// How the outcome is printed.
     #[command(flatten)]
     listing: Listing,
+    /// More folders.
+    #[command(flatten)]
+    more: More,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
@@ -54,7 +57,11 @@ impl Arguments {
 }
 
 /// Every finished job of a workspace.
-pub(super) fn all(listing: &Listing, select: &Select, global: &Global) -> anyhow::Result<ExitCode> {
+pub(super) fn all(
+    listing: &Listing,
+    (select, more): (&Select, &More),
+    global: &Global,
+) -> anyhow::Result<ExitCode> {
     let arguments = Arguments {
         jobs: Vec::new(),
         all: true,
@@ -62,6 +69,7 @@ pub(super) fn all(listing: &Listing, select: &Select, global: &Global) -> anyhow
         threads: None,
         yes: false,
         listing: listing.clone(),
+        more: more.clone(),
         select: select.clone(),
     };
     run(&arguments, global)
@@ -81,7 +89,7 @@ struct Tally {
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     // The more may be open, the more jobs go together.
     raise_descriptor_limit();
-    let opened = open(&arguments.select, &[], global)?;
+    let opened = open(&arguments.select, &arguments.more.folders, global)?;
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
     let threads = arguments.threads.unwrap_or_else(threads);
@@ -144,7 +152,7 @@ impl Tally {
         let (folder, result, why, wrong) = match outcome {
             Outcome::Folder(folder, Ok(stored)) => {
                 let place = label(opened, folder);
-                let (result, why) = self.stored(stored);
+                let (result, why) = self.stored(stored, place.starts_with("move:"));
                 if global.verbose > 0 || why.is_some() {
                     let why = why
                         .as_ref()
@@ -189,11 +197,11 @@ impl Tally {
         }));
     }
 
-    fn stored(&mut self, stored: Stored) -> (&'static str, Option<String>) {
+    fn stored(&mut self, stored: Stored, moves: bool) -> (&'static str, Option<String>) {
         match stored {
             Stored::Copied { files, bytes } => {
                 self.count(files, bytes);
-                ("copied to", None)
+                (if moves { "moved to" } else { "copied to" }, None)
             }
             Stored::Replaced { files, bytes } => {
                 self.count(files, bytes);
@@ -201,7 +209,11 @@ impl Tally {
             }
             Stored::Already => {
                 self.already += 1;
-                ("is already in", None)
+                let result = match moves {
+                    true => "moved to its copy in",
+                    false => "is already in",
+                };
+                (result, None)
             }
             Stored::Left(left) => {
                 self.already += 1;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::open::Opened;
+use super::open::{More, Opened};
 use super::{Global, Listing, Select};
 use crate::archive::{Env, Error, Hooks, Retired};
 use crate::settings::DEFAULT_SETTLE;
@@ -76,11 +76,11 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
 /// See [`run`].
 pub(super) fn archive_all(
     listing: &Listing,
-    select: &Select,
+    which: (&Select, &More),
     global: &Global,
 ) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
-    archive::all(listing, select, global)
+    archive::all(listing, which, global)
 }
 
 /// The limit of the settings.

@@ -7,9 +7,10 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 
 use super::named;
-use crate::archive::{opt_out, places};
-use crate::cli::open::open;
+use crate::archive::{OptOuts, opt_out, places};
+use crate::cli::open::{More, open};
 use crate::cli::{Global, Select};
+use crate::daemon::archiving;
 
 /// Which jobs.
 #[derive(Debug, Args)]
@@ -17,13 +18,16 @@ pub struct Arguments {
     /// The jobs: task_id/hash, or the beginning of a hash
     #[arg(value_name = "JOB", value_hint = ValueHint::Other, required = true)]
     jobs: Vec<OsString>,
+    /// More folders.
+    #[command(flatten)]
+    more: More,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
 }
 
 pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::Result<ExitCode> {
-    let opened = open(&arguments.select, &[], global)?;
+    let opened = open(&arguments.select, &arguments.more.folders, global)?;
     for job in named(&opened, &arguments.jobs)? {
         let primary = opened.view.primary();
         let path = places::path(primary, &job);
@@ -37,7 +41,14 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
         };
         let changed = opt_out::set_file(&directory, out)
             .with_context(|| format!("cannot write in {}", path.display()))?;
+        let config = archiving::config(&opened.tuning, &opened.folders);
+        let outs = OptOuts::new(config.exclude, config.folder_exclude);
+        let still = outs.of(&opened.view, &job, &directory).ok().flatten();
         if !global.quiet {
+            if let Some(how) = still.filter(|_| !out) {
+                eprintln!("xpmfs: {job} is still opted out, as {how}");
+                continue;
+            }
             let said = match (out, changed) {
                 (true, true) => "is not archived from now on; copies that there are stay",
                 (true, false) => "was opted out already",

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::meter::Meter;
 use super::{bandwidth, env, label, named, why};
 use crate::archive::{Env, Recovered, Retired, by_hand, leftovers, places};
-use crate::cli::open::open;
+use crate::cli::open::{More, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving::threads;
 use crate::settings::{Folder, Mode};
@@ -40,6 +40,9 @@ pub struct Arguments {
     /// How the outcome is printed.
     #[command(flatten)]
     listing: Listing,
+    /// More folders.
+    #[command(flatten)]
+    more: More,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
@@ -58,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
         None => None,
     };
-    let plain = open(&arguments.select, &[], global)?;
+    let plain = open(&arguments.select, &arguments.more.folders, global)?;
     let known = |path: &PathBuf| {
         plain
             .view
@@ -76,7 +79,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                     path.display()
                 );
             }
-            open(&arguments.select, &[Folder::new(Mode::Use, path)], global)?
+            {
+                let mut more = arguments.more.folders.clone();
+                more.push(Folder::new(Mode::Use, path));
+                open(&arguments.select, &more, global)?
+            }
         }
         _ => plain,
     };

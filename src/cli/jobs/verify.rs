@@ -12,8 +12,8 @@ use super::meter::Meter;
 use super::{bandwidth, env, label, named};
 use crate::archive::select::is_of_content;
 use crate::archive::verify::{Verified, verify};
-use crate::archive::{Retired, by_hand};
-use crate::cli::open::{Opened, open};
+use crate::archive::{Retired, by_hand, places};
+use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving::threads;
 use crate::transfer::{Difference, Progress};
@@ -31,6 +31,9 @@ pub struct Arguments {
     /// How it is printed.
     #[command(flatten)]
     listing: Listing,
+    /// More folders.
+    #[command(flatten)]
+    more: More,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
@@ -43,7 +46,7 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    let opened = open(&arguments.select, &[], global)?;
+    let opened = open(&arguments.select, &arguments.more.folders, global)?;
     let jobs = if arguments.all {
         opened.view.jobs_of_archives().into_iter().collect()
     } else {
@@ -53,6 +56,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
     let env = env(&opened, &progress, &retired, limit.as_ref(), threads());
     let folders = by_hand::folders(&env);
+    let missing = missing(&opened, &folders);
+    for why in &missing {
+        eprintln!("xpmfs: {why}");
+    }
     let meter = Meter::new(jobs.len(), &progress, global);
     let (mut text, mut lines) = (String::new(), Vec::new());
     let (mut damaged, mut whole, mut unknown) = (0_u64, 0_u64, 0_u64);
@@ -110,11 +117,30 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             );
         }
     }
-    Ok(if damaged > 0 {
+    Ok(if damaged > 0 || !missing.is_empty() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Of folders that cannot be verified since they are not there: why.
+fn missing(opened: &Opened, folders: &[u8]) -> Vec<String> {
+    let primary = opened.view.primary();
+    let folders = folders
+        .iter()
+        .filter_map(|folder| opened.view.location(*folder));
+    let missing = folders.filter_map(|folder| {
+        let place = folder.path().display();
+        match folder.root() {
+            Err(errno) => Some(format!("{place} cannot be verified: {errno}")),
+            Ok(root) if root.jobs().is_err() && places::is_known(primary, folder).unwrap_or(true) => {
+                Some(format!("{place} cannot be verified: jobs were archived there, and it has none now: see whether its disk is mounted"))
+            }
+            Ok(_) => None,
+        }
+    });
+    missing.collect()
 }
 
 /// Whether a copy is what its manifest says, if it has one.

@@ -1,0 +1,106 @@
+//! What a new user met: what the commands do and say beside the usual.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::fixture::eventually;
+use super::stage::{HASH, Stage, TASK, said, write_job};
+
+fn job() -> String {
+    format!("{TASK}/{HASH}")
+}
+
+/// Another program has it open, which no mount knows of.
+#[test]
+fn a_job_is_not_moved_while_a_file_of_it_is_open_for_writing() {
+    let stage = Stage::on_disk(&["move"]);
+    write_job(&stage.job());
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(stage.job().join("log"))
+        .unwrap();
+    let mut child = stage.by_one_thread("archive", &[]).spawn().unwrap();
+    eventually("it is copied", || stage.archived("move").exists());
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        assert!(!stage.job().is_symlink(), "moved while it is open");
+    }
+    file.write_all(b"late").unwrap();
+    drop(file);
+    assert!(child.wait().unwrap().success());
+    assert!(stage.job().is_symlink(), "not moved when it is closed");
+    assert_eq!(fs::read(stage.job().join("log")).unwrap(), b"late");
+    stage.verify();
+    stage.assert_clean();
+}
+
+#[test]
+fn a_copy_with_a_manifest_is_recovered_before_one_without() {
+    let stage = Stage::new(&["backup", "move"]);
+    write_job(&stage.job());
+    stage.archive();
+    let manifests = stage.folder("backup").join(".xpmfs/manifests");
+    fs::remove_dir_all(manifests).unwrap();
+    let done = stage.jobs(&["recover", "--json", &job()]);
+    assert!(done.status.success(), "{}", said(&done));
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(
+        report[0]["folder"].as_str().unwrap().starts_with("move:"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_file_that_is_empty_now_does_not_replace_what_it_held() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    fs::write(stage.job().join("weights"), "precious").unwrap();
+    stage.archive();
+    fs::write(stage.job().join("weights"), "").unwrap();
+    let refused = stage.jobs(&["archive", "--all"]);
+    let held = || fs::read(stage.archived("backup").join("weights")).unwrap();
+    assert_eq!(held(), b"precious", "{}", said(&refused));
+    assert!(stage.jobs(&["archive", "--force", &job()]).status.success());
+    assert_eq!(held(), b"");
+}
+
+#[test]
+fn a_damaged_copy_is_replaced_by_force() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    let file = stage.archived("backup").join("params.json");
+    let (mut bytes, time) = (
+        fs::read(&file).unwrap(),
+        fs::metadata(&file).unwrap().modified().unwrap(),
+    );
+    bytes[0] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    OpenOptions::new()
+        .append(true)
+        .open(&file)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let verified = stage.jobs(&["verify", "--all"]);
+    assert_eq!(verified.status.code(), Some(1), "{}", said(&verified));
+    let forced = stage.jobs(&["archive", "--force", &job()]);
+    assert!(forced.status.success(), "{}", said(&forced));
+    stage.verify();
+}
+
+#[test]
+fn to_verify_a_folder_that_is_not_there_fails() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    stage.verify();
+    // As an empty mount point is.
+    fs::rename(stage.folder("backup"), stage.top().join("elsewhere")).unwrap();
+    fs::create_dir(stage.folder("backup")).unwrap();
+    let verified = stage.jobs(&["verify", "--all"]);
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(said(&verified).contains("mounted"), "{}", said(&verified));
+}
