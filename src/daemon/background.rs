@@ -211,6 +211,22 @@ pub struct Parent {
     stream: UnixStream,
 }
 
+/// Closes what whoever types has left open for all that he starts (`exec 9>file`): a daemon would keep it from being closed
+/// for as long as it serves. This process has opened nothing yet.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let names = open.flatten().map(|entry| entry.file_name());
+    let numbers: Vec<i32> = names
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // Among them the one that the directory was read by, which is closed already.
+        let _ = nix::unistd::close(number);
+    }
+}
+
 impl Parent {
     /// Takes the socket on standard input, and makes this process the leader of a session of its own.
     ///
@@ -220,6 +236,7 @@ impl Parent {
     pub fn from_stdin() -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         rustix::net::sockopt::socket_peercred(stdin)?;
+        close_inherited();
         let stream = UnixStream::from(stdin.try_clone_to_owned()?);
         rustix::stdio::dup2_stdin(null()?)?;
         // Started as /proc/self/exe, it would be `exe` to ps(1) and to the journal; a name is no reason to fail.

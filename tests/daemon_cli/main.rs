@@ -252,6 +252,32 @@ fn relative_paths_are_meant_from_where_the_command_is_run() {
 }
 
 #[test]
+fn a_daemon_keeps_nothing_open_of_who_starts_it() {
+    at_everybodys_home(|home| {
+        let file = home.directory("open").join("file");
+        let log = home.log();
+        let script = "exec 9>\"$1\"; shift; exec \"$@\"";
+        let mut command = home.program(Path::new("/bin/sh"));
+        command.args(["-c", script, "sh"]).arg(&file);
+        command
+            .arg(&home.binary)
+            .arg("--settings")
+            .arg(home.path("settings.yaml"));
+        let output = command.arg("mount").arg("--log").arg(log).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(file.exists());
+        let daemon = home.daemon(&home.path("ws"));
+        let open = fs::read_dir(format!("/proc/{daemon}/fd")).unwrap();
+        let open: Vec<_> = open
+            .flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .collect();
+        assert!(!open.is_empty() && !open.contains(&file), "{open:?}");
+        home.does(&["umount"]);
+    });
+}
+
+#[test]
 fn strange_workspaces_are_mounted_in_place() {
     at_everybodys_home(|home| {
         for name in [
