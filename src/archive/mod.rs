@@ -2,7 +2,7 @@
 //!
 //! - [`ready`]: whether a job is finished and settled; [`opt_out`]: whether it is to be archived at all
 //! - [`store`]: jobs are copied to a folder, durably, and appear there whole or not at all
-//!   [`groups`]: many of them, a group at a time
+//!   (`groups`: many of them, a group at a time)
 //! - [`swap`]: a job that has been moved gives way to a symlink; [`retire`]: what becomes of its old directory
 //! - [`recover`]: a job is brought back from a folder
 //! - [`verify`]: an archived copy is read again, and compared

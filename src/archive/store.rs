@@ -3,6 +3,8 @@
 //! The steps are those of experimaestro's `folders.py`, with its names and its locks; but several jobs go together (see
 //! [`groups`](super::groups)), so that one `syncfs` makes all of them durable.
 
+mod standing;
+
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,14 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::compare::{Comparison, compare};
+use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
 use super::{Env, manifests, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
-use crate::transfer::{self, Candidate, Copied, Durability, Manifest, Options, Writeback};
+use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
 use crate::view::Location;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
@@ -404,75 +406,6 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// How the primary's job is to the copy that the folder has.
-    fn compare(&self, job: &JobId, source: &OwnedFd, archived: &OwnedFd) -> Result<Comparison> {
-        let from = places::path(self.env.view.primary(), job);
-        let at = places::path(self.folder, job);
-        let done = markers::done(job.name());
-        let ours = self
-            .with_options(job, |options| transfer::survey(source, options))
-            .copying(job, &from)?;
-        let known = manifests::read(self.folder, job).unwrap_or_else(|error| {
-            tracing::warn!(
-                "the manifest of {job} in {} is of no use, and is made anew: {error}",
-                self.folder.path().display()
-            );
-            None
-        });
-        let theirs = self
-            .with_options(job, |options| transfer::survey(archived, options))
-            .copying(job, &at)?;
-        match known {
-            // The manifest is believed only of the copy that it was written for.
-            Some(manifest) if holds_as_much(&manifest, &theirs.manifest) => {
-                Ok(compare(&ours.manifest, &manifest, &done))
-            }
-            _ => self.compare_contents(
-                job,
-                (source, &from),
-                (archived, &at),
-                &ours.manifest,
-                &theirs.manifest,
-            ),
-        }
-    }
-
-    /// The same, where there is no manifest: somebody else has archived it. Writes one if they hold the same.
-    fn compare_contents(
-        &self,
-        job: &JobId,
-        (source, from): (&OwnedFd, &Path),
-        (archived, at): (&OwnedFd, &Path),
-        ours: &Manifest,
-        theirs: &Manifest,
-    ) -> Result<Comparison> {
-        let done = markers::done(job.name());
-        match compare(ours, theirs, &done) {
-            Comparison::Same => {}
-            other => return Ok(other),
-        }
-        let read = self
-            .with_options(job, |options| transfer::read(source, options))
-            .copying(job, from)?;
-        let differences = self
-            .with_options(job, |options| {
-                transfer::verify(archived, &read.manifest, options)
-            })
-            .copying(job, at)?;
-        if differences
-            .iter()
-            .any(|difference| difference.what.is_content())
-        {
-            return Ok(Comparison::Newer);
-        }
-        manifests::write(self.folder, job, &read.manifest, true).tried(
-            job,
-            "write the manifest of",
-            at,
-        )?;
-        Ok(Comparison::Same)
-    }
-
     fn is_kept(&self, job: &JobId) -> Result<bool> {
         let primary = self.env.view.primary();
         let kept = places::is_kept(primary, job).tried(job, "look up", primary.path())?;
@@ -547,14 +480,4 @@ impl Group<'_> {
         }
         Ok(stored)
     }
-}
-
-/// Whether a tree has what a manifest says, as far as can be told from names and sizes.
-fn holds_as_much(manifest: &Manifest, tree: &Manifest) -> bool {
-    use crate::transfer::What;
-    let differences = manifest.differences(tree);
-    // The tree has not been read: its hashes are none.
-    !differences.iter().any(|difference| {
-        select::is_of_content(difference) && !matches!(difference.what, What::Content)
-    })
 }
