@@ -12,6 +12,7 @@ use super::compare::{Comparison, compare, marked};
 use super::error::{Beside, Context, InPlace, Result};
 use super::{Env, places, select};
 use crate::transfer::staging::{Staging, sweep};
+use crate::transfer::writers;
 use crate::transfer::{self, Candidate};
 use crate::view::{Location, beneath};
 use crate::workspace::jobs::{JobId, is_job_entry};
@@ -138,7 +139,12 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
             let theirs = transfer::survey(archived, &options).copying(job, &path)?;
             let done = markers::done(job.name());
             let comparison = compare(&ours.manifest, &theirs.manifest, &done);
-            match staging.exchanged().beside(job, &path)? {
+            let exchanged = staging.exchanged().beside(job, &path)?;
+            // Whoever has a file of it open goes on writing to it.
+            let written = exchanged != Some(false)
+                && !matches!(writers::written(&aside, &ours.manifest), Ok(None));
+            match exchanged {
+                _ if written => true,
                 Some(true) => {
                     matches!(comparison, Comparison::Newer | Comparison::Mixed { .. })
                 }

@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Detach at once, also when it is in use; what is open is served until it is closed
     #[arg(short, long)]
     lazy: bool,
-    /// Wait until everything that is to be archived has been
+    /// Wait until every finished job is archived; what was changed beside the mount in jobs that already were is not looked for
     #[arg(long, conflicts_with = "lazy")]
     drain: bool,
 }

@@ -36,6 +36,37 @@ fn a_job_is_not_moved_while_a_file_of_it_is_open_for_writing() {
     stage.assert_clean();
 }
 
+/// Whoever moved it was killed meanwhile; and who writes, began when it was on its way already.
+#[test]
+fn what_is_open_for_writing_when_a_move_is_broken_off_is_put_back() {
+    let stage = Stage::on_disk(&["move"]);
+    write_job(&stage.job());
+    let mut archive = stage.by_one_thread("archive", &[]).spawn().unwrap();
+    eventually("it has moved", || stage.job().is_symlink());
+    archive.kill().unwrap();
+    archive.wait().unwrap();
+    let aside = stage.job().with_file_name(format!(".tmp.{HASH}"));
+    let mut file = OpenOptions::new()
+        .append(true)
+        .open(aside.join("params.json"))
+        .unwrap();
+    let mut again = stage.by_one_thread("archive", &[]).spawn().unwrap();
+    eventually("it is put back", || !stage.job().is_symlink());
+    file.write_all(b"late").unwrap();
+    drop(file);
+    // It may have met the write between two looks, and refuses then.
+    again.wait().unwrap();
+    stage.archive();
+    assert!(
+        fs::read(stage.job().join("params.json"))
+            .unwrap()
+            .ends_with(b"late")
+    );
+    assert!(stage.job().is_symlink());
+    stage.verify();
+    stage.assert_clean();
+}
+
 #[test]
 fn a_copy_with_a_manifest_is_recovered_before_one_without() {
     let stage = Stage::new(&["backup", "move"]);
