@@ -3,15 +3,18 @@
 use std::time::{Duration, Instant};
 
 use super::error::{Cause, Context, Error, Result, Scope};
-use super::groups::in_parallel;
+use super::groups::{Aside, in_parallel};
 use super::ready::Judge;
-use super::store::store;
+use super::store::{Due, store};
 use super::{Env, Readiness, Stored, leftovers, places};
 use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 
 /// How many jobs are looked at before the first of them is stored.
+const FIRST: usize = 256;
+
+/// How many are looked at together while others are stored.
 const BATCH: usize = 1024;
 
 /// How many are looked at at the same time: that is waiting for the disk, most of it.
@@ -54,16 +57,29 @@ pub fn archive(
     tell: &mut dyn FnMut(&JobId, Outcome),
 ) {
     leftovers::clear_of(env, jobs);
-    for batch in jobs.chunks(BATCH) {
-        let ready = ready(env, judge, batch, opted_out, tell);
-        let mut left = ready;
-        for folder in folders(env) {
-            left = to_folder(env, judge, folder, left, tell);
+    let (first, others) = jobs.split_at(jobs.len().min(FIRST));
+    let mut batches = std::iter::once(first).chain(others.chunks(BATCH));
+    std::thread::scope(|scope| {
+        let look = |batch| {
+            let look = move || look_at(env, judge, batch, opted_out);
+            Aside::start(scope, "xpmfs-looks", look)
+        };
+        let mut next = batches.next().map(look);
+        while let Some(looked) = next {
+            let Looked { ready, others } = looked.wait();
+            next = batches.next().map(look);
+            for (job, outcome) in others {
+                tell(&job, outcome);
+            }
+            let mut left = ready;
+            for folder in folders(env) {
+                left = to_folder(env, judge, folder, left, tell);
+            }
+            if env.progress.is_cancelled() {
+                return;
+            }
         }
-        if env.progress.is_cancelled() {
-            return;
-        }
-    }
+    });
 }
 
 /// The folders that are archived to, by their numbers: `backup` before `move`.
@@ -78,16 +94,21 @@ pub fn folders(env: &Env<'_>) -> Vec<u8> {
     of(Mode::Backup).chain(of(Mode::Move)).collect()
 }
 
-/// The jobs that are ready; of the others it is told why not.
-fn ready(
-    env: &Env<'_>,
-    judge: &Judge,
-    jobs: &[JobId],
-    opted_out: bool,
-    tell: &mut dyn FnMut(&JobId, Outcome),
-) -> Vec<JobId> {
+/// How jobs stand.
+#[derive(Default)]
+struct Looked {
+    ready: Vec<Due>,
+    /// Those that are not, and why.
+    others: Vec<(JobId, Outcome)>,
+}
+
+/// Looks at jobs, for as long as any is settling.
+fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Looked {
     let deadline = Instant::now() + PATIENCE.max(env.settle * 2);
-    let mut ready = Vec::new();
+    let Looked {
+        mut ready,
+        mut others,
+    } = Looked::default();
     let mut waiting: Vec<JobId> = jobs.to_vec();
     loop {
         let mut again = Vec::new();
@@ -100,18 +121,21 @@ fn ready(
         });
         for (job, readiness) in waiting.into_iter().zip(looked) {
             match readiness {
-                Ok(Readiness::Ready) => ready.push(job),
-                Ok(Readiness::OptedOut(_)) if opted_out => ready.push(job),
+                Ok(Readiness::Ready(taken)) => ready.push(Due {
+                    job,
+                    taken: Some(taken),
+                }),
+                Ok(Readiness::OptedOut(_)) if opted_out => ready.push(Due::from(job)),
                 Ok(Readiness::Settling(rest)) if Instant::now() < deadline => {
                     pause = pause.max(rest.min(Duration::from_secs(1)));
                     again.push(job);
                 }
-                Ok(other) => tell(&job, Outcome::NotReady(other)),
-                Err(error) => tell(&job, Outcome::Unknown(error)),
+                Ok(other) => others.push((job, Outcome::NotReady(other))),
+                Err(error) => others.push((job, Outcome::Unknown(error))),
             }
         }
         if again.is_empty() || env.progress.is_cancelled() {
-            return ready;
+            return Looked { ready, others };
         }
         std::thread::sleep(pause);
         waiting = again;
@@ -123,29 +147,29 @@ fn to_folder(
     env: &Env<'_>,
     judge: &Judge,
     folder: u8,
-    jobs: Vec<JobId>,
+    jobs: Vec<Due>,
     tell: &mut dyn FnMut(&JobId, Outcome),
-) -> Vec<JobId> {
+) -> Vec<Due> {
     let deadline = Instant::now() + PATIENCE;
-    let (excluded, mut waiting): (Vec<JobId>, Vec<JobId>) = jobs
+    let (excluded, mut waiting): (Vec<Due>, Vec<Due>) = jobs
         .into_iter()
-        .partition(|job| judge.out.is_excluded_from(folder, job));
+        .partition(|due| judge.out.is_excluded_from(folder, &due.job));
     let mut there = excluded;
     while !waiting.is_empty() {
         let stored = store(env, folder, &waiting);
         let mut again = Vec::new();
-        for (job, stored) in waiting.into_iter().zip(stored) {
+        for (due, stored) in waiting.into_iter().zip(stored) {
             match stored {
                 Err(error) if error.scope() == Scope::Soon && Instant::now() < deadline => {
                     tracing::debug!("{error}; tried again");
-                    again.push(job);
+                    again.push(due);
                 }
-                Err(error) => tell(&job, Outcome::Folder(folder, Err(error))),
+                Err(error) => tell(&due.job, Outcome::Folder(folder, Err(error))),
                 Ok(stored) => {
-                    tell(&job, Outcome::Folder(folder, Ok(stored)));
+                    tell(&due.job, Outcome::Folder(folder, Ok(stored)));
                     // What is left of a job, or an older state of it, goes to no other folder either.
                     if !matches!(stored, Stored::Left(_)) {
-                        there.push(job);
+                        there.push(due);
                     }
                 }
             }

@@ -107,7 +107,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::transfer::{Options, survey};
+    use crate::transfer::{Options, outline};
 
     /// Files with their age in seconds.
     fn tree(files: &[(&str, u64)]) -> Manifest {
@@ -120,7 +120,7 @@ mod tests {
             file.set_modified(base - Duration::from_secs(*age)).unwrap();
         }
         let dir = File::open(top.path()).unwrap();
-        survey(&dir, &Options::default()).unwrap().manifest
+        outline(&dir, &Options::default()).unwrap()
     }
 
     fn compared(ours: &[(&str, u64)], archived: &[(&str, u64)]) -> Comparison {

@@ -13,8 +13,7 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 
 use super::error::Result;
-use super::store::{Group, Step, Stored};
-use crate::workspace::jobs::JobId;
+use super::store::{Due, Group, Stored};
 
 /// How many jobs go together at most.
 const JOBS: u64 = 256;
@@ -26,14 +25,11 @@ const BYTES: u64 = 512 << 20;
 /// groups are under way at once, and that is to be half of what there is.
 const SHARES: u64 = 16;
 
-/// A group that has been staged.
-type Staged<'a, 'b> = (Group<'a>, &'b [JobId], Vec<Result<Step>>);
-
 /// Stores jobs, group after group. Each group is given by `begin`; where there is none, by `refused` what becomes of the jobs.
 pub(super) fn store<'a>(
-    jobs: &[JobId],
+    jobs: &[Due],
     begin: impl Fn() -> io::Result<Group<'a>>,
-    refused: impl Fn(&io::Error, &[JobId]) -> Vec<Result<Stored>>,
+    refused: impl Fn(&io::Error, &[Due]) -> Vec<Result<Stored>>,
 ) -> Vec<Result<Stored>> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let count = usize::try_from((limit / SHARES).clamp(1, JOBS)).unwrap_or(1);
@@ -45,63 +41,60 @@ pub(super) fn store<'a>(
             let group = match begin() {
                 Ok(group) => group,
                 Err(error) => {
-                    results.extend(before.take().map_or_else(Vec::new, Completion::wait));
+                    results.extend(before.take().map_or_else(Vec::new, Aside::wait));
                     return results.extend(refused(&error, rest));
                 }
             };
             let staged = group.stage_all(rest.get(..count).unwrap_or(rest), BYTES);
             let (together, others) = rest.split_at(staged.len().min(rest.len()));
             rest = others;
-            results.extend(before.take().map_or_else(Vec::new, Completion::wait));
-            let staged = (group, together, staged);
+            results.extend(before.take().map_or_else(Vec::new, Aside::wait));
+            let complete = move || group.complete(together, staged);
             match rest.is_empty() {
-                true => results.extend(complete(staged)),
-                false => before = Some(Completion::start(scope, staged)),
+                true => results.extend(complete()),
+                false => before = Some(Aside::start(scope, "xpmfs-places", complete)),
             }
         }
     });
     results
 }
 
-fn complete((group, jobs, staged): Staged<'_, '_>) -> Vec<Result<Stored>> {
-    group.complete(jobs, staged)
+/// What is done meanwhile, on another thread if one may be had; if not, at once.
+pub(super) enum Aside<'scope, T> {
+    UnderWay(ScopedJoinHandle<'scope, Option<T>>),
+    Done(Option<T>),
 }
 
-/// A group that gets its place, on another thread if one may be had.
-enum Completion<'scope> {
-    UnderWay(ScopedJoinHandle<'scope, Vec<Result<Stored>>>),
-    Done(Vec<Result<Stored>>),
-}
-
-impl<'scope> Completion<'scope> {
-    fn start<'a: 'scope, 'b: 'scope>(
+impl<'scope, T: Default + Send + 'scope> Aside<'scope, T> {
+    pub(super) fn start(
         scope: &'scope Scope<'scope, '_>,
-        staged: Staged<'a, 'b>,
-    ) -> Completion<'scope> {
-        let slot = Arc::new(Mutex::new(Some(staged)));
+        name: &str,
+        call: impl FnOnce() -> T + Send + 'scope,
+    ) -> Aside<'scope, T> {
+        let slot = Arc::new(Mutex::new(Some(call)));
         let theirs = slot.clone();
-        let all = move || {
-            let staged = theirs.lock().take();
-            staged.map_or_else(Vec::new, complete)
-        };
-        let thread = Builder::new().name("xpmfs-places".to_owned());
-        match thread.spawn_scoped(scope, all) {
-            Ok(handle) => Completion::UnderWay(handle),
-            Err(_) => {
-                let staged = slot.lock().take();
-                Completion::Done(staged.map_or_else(Vec::new, complete))
-            }
+        let thread = Builder::new().name(name.to_owned());
+        match thread.spawn_scoped(scope, move || run(&theirs)) {
+            Ok(handle) => Aside::UnderWay(handle),
+            Err(_) => Aside::Done(run(&slot)),
         }
     }
 
-    fn wait(self) -> Vec<Result<Stored>> {
-        match self {
-            Completion::Done(results) => results,
-            Completion::UnderWay(handle) => handle
+    /// What came of it.
+    pub(super) fn wait(self) -> T {
+        let done = match self {
+            Aside::Done(done) => done,
+            Aside::UnderWay(handle) => handle
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        }
+        };
+        done.unwrap_or_default()
     }
+}
+
+fn run<T>(slot: &Mutex<Option<impl FnOnce() -> T>>) -> Option<T> {
+    let call = slot.lock().take()?;
+    Some(call())
 }
 
 /// Calls with each item, on several threads, and gives the results in order.

@@ -135,14 +135,14 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
                 select: Some(&select),
                 ..transfer::Options::default()
             };
-            let ours = transfer::survey(&aside, &options).copying(job, &path)?;
-            let theirs = transfer::survey(archived, &options).copying(job, &path)?;
+            let ours = transfer::outline(&aside, &options).copying(job, &path)?;
+            let theirs = transfer::outline(archived, &options).copying(job, &path)?;
             let done = markers::done(job.name());
-            let comparison = compare(&ours.manifest, &theirs.manifest, &done);
+            let comparison = compare(&ours, &theirs, &done);
             let exchanged = staging.exchanged().beside(job, &path)?;
             // Whoever has a file of it open goes on writing to it.
             let written = exchanged != Some(false)
-                && !matches!(writers::written(&aside, &ours.manifest), Ok(None));
+                && !matches!(writers::written(&aside, &ours), Ok(None));
             match exchanged {
                 _ if written => true,
                 Some(true) => {
@@ -153,7 +153,7 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
                 // A copy gets its marker last: with the folder's, all of its files are finished.
                 None => {
                     comparison == Comparison::Newer
-                        && marked(&ours.manifest, &done) == marked(&theirs.manifest, &done)
+                        && marked(&ours, &done) == marked(&theirs, &done)
                 }
             }
         }

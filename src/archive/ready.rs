@@ -23,8 +23,8 @@ use crate::workspace::status::{JobState, JobStatus};
 /// How a job stands to being archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It may be archived now.
-    Ready,
+    /// It may be archived now. Its files take so many bytes on their disk, without holes.
+    Ready(u64),
     /// It has changed a moment ago: to be looked at again after so long.
     Settling(Duration),
     /// Somebody is at it; says how that is seen.
@@ -123,11 +123,14 @@ impl Judge {
             true => env.settle,
             false => env.settle.max(FINAL_STATUS),
         };
-        Ok(self.settled(job, survey.newest, settle))
+        Ok(match self.unsettled(job, survey.newest, settle) {
+            None => Readiness::Ready(survey.taken),
+            Some(rest) => Readiness::Settling(rest),
+        })
     }
 
-    /// Whether a job whose last change was at this time has been left alone for long enough.
-    fn settled(&self, job: &JobId, newest: Time, settle: Duration) -> Readiness {
+    /// For how long a job whose last change was at this time is still to be left alone; `None` if it has been, for long enough.
+    fn unsettled(&self, job: &JobId, newest: Time, settle: Duration) -> Option<Duration> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
         let newest_at = u64::try_from(newest.seconds).map_or(Duration::ZERO, |seconds| {
@@ -135,10 +138,7 @@ impl Judge {
         });
         if let Some(age) = now.checked_sub(newest_at) {
             self.ahead.lock().remove(job);
-            return match settle.checked_sub(age).filter(|rest| !rest.is_zero()) {
-                None => Readiness::Ready,
-                Some(rest) => Readiness::Settling(rest),
-            };
+            return settle.checked_sub(age).filter(|rest| !rest.is_zero());
         }
         // The clock has jumped back, or another machine's is ahead: what counts is for how long the job has
         // been seen like this.
@@ -147,13 +147,9 @@ impl Judge {
         if *seen != newest {
             (*seen, *since) = (newest, Instant::now());
         }
-        match settle
+        settle
             .checked_sub(since.elapsed())
             .filter(|rest| !rest.is_zero())
-        {
-            None => Readiness::Ready,
-            Some(rest) => Readiness::Settling(rest),
-        }
     }
 }
 

@@ -73,6 +73,21 @@ impl fmt::Display for Left {
     }
 }
 
+/// A job that is to be stored.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// Which.
+    pub job: JobId,
+    /// How many bytes its files take on their disk, if that has been looked up.
+    pub taken: Option<u64>,
+}
+
+impl From<JobId> for Due {
+    fn from(job: JobId) -> Due {
+        Due { job, taken: None }
+    }
+}
+
 /// A job that has been read, and the right to its name in the folder.
 pub(super) struct Staged {
     pub(super) staging: Staging,
@@ -130,12 +145,12 @@ pub(super) struct Group<'a> {
 /// # Errors
 ///
 /// For each job its own; none leaves anything half done.
-pub fn store(env: &Env<'_>, folder: u8, jobs: &[JobId]) -> Vec<Result<Stored>> {
+pub fn store(env: &Env<'_>, folder: u8, jobs: &[Due]) -> Vec<Result<Stored>> {
     let unusable = |why: String, path: &Path| {
-        let error = |job| {
+        let error = |due: &Due| {
             let folder = path.to_owned();
             Err(Error::new(
-                job,
+                &due.job,
                 Cause::Folder {
                     folder,
                     why: why.clone(),
@@ -165,7 +180,8 @@ pub fn store(env: &Env<'_>, folder: u8, jobs: &[JobId]) -> Vec<Result<Stored>> {
         |error, jobs| {
             let error = error.to_string();
             let each = jobs.iter();
-            each.map(|job| Err(store.unusable(job, &error))).collect()
+            each.map(|due| Err(store.unusable(&due.job, &error)))
+                .collect()
         },
     )
 }
@@ -204,16 +220,16 @@ impl<'a> std::ops::Deref for Group<'a> {
 impl Group<'_> {
     /// Copies jobs to staging, those at the beginning of `jobs`: no more than `limit` bytes, and what the last of them
     /// has beyond that. One at least.
-    pub(super) fn stage_all(&self, jobs: &[JobId], limit: u64) -> Vec<Result<Step>> {
+    pub(super) fn stage_all(&self, jobs: &[Due], limit: u64) -> Vec<Result<Step>> {
         let threads = self.env.threads.min(jobs.len());
         let room = || self.staged.load(Ordering::Relaxed) < limit;
-        in_parallel_while(threads, jobs, room, |job| self.stage(job))
+        in_parallel_while(threads, jobs, room, |due| self.stage(due))
     }
 
     /// Makes what was staged durable, and gives it its place; what became of each job, in their order.
     pub(super) fn complete(
         &self,
-        jobs: &[JobId],
+        jobs: &[Due],
         staged: Vec<Result<Step>>,
     ) -> Vec<Result<Stored>> {
         let threads = self.env.threads.min(jobs.len());
@@ -222,7 +238,7 @@ impl Group<'_> {
             .iter()
             .zip(staged.into_iter().map(|step| Mutex::new(Some(step))))
             .collect();
-        let placed = in_parallel(threads, &staged, |(job, step)| {
+        let placed = in_parallel(threads, &staged, |(Due { job, .. }, step)| {
             let step = step.lock().take();
             let step = step.unwrap_or_else(|| Err(Error::new(job, Cause::Cancelled)))?;
             match step {
@@ -239,7 +255,7 @@ impl Group<'_> {
         let synced = self.sync(&placed);
         let placed = jobs.iter().zip(placed);
         placed
-            .map(|(job, step)| match (step?, &synced) {
+            .map(|(Due { job, .. }, step)| match (step?, &synced) {
                 (Step::Done(stored), _) => Ok(stored),
                 (Step::Staged(_), Some(why)) => Err(self.unusable(job, why)),
                 (Step::Staged(staged), None) => self.finish(job, *staged),
@@ -257,7 +273,8 @@ impl Group<'_> {
     }
 
     /// Copies a job to staging, unless the folder has it.
-    fn stage(&self, job: &JobId) -> Result<Step> {
+    fn stage(&self, due: &Due) -> Result<Step> {
+        let Due { job, taken: size } = due;
         let Env { view, progress, .. } = self.env;
         if progress.is_cancelled() {
             return Err(Error::new(job, Cause::Cancelled));
@@ -315,7 +332,7 @@ impl Group<'_> {
                 .with_options(job, |options| transfer::read(&source, options))
                 .copying(job, &from)?,
             Found::Nothing | Found::Older(_) => {
-                self.expect_space(job, &source, &from)?;
+                self.expect_space(job, *size, &source, &from)?;
                 let to = staging.make().beside(job, &at)?;
                 self.with_options(job, |options| transfer::copy(&source, &to, options))
                     .copying_between(job, &from, &at)?
@@ -383,7 +400,13 @@ impl Group<'_> {
     }
 
     /// Whether there is space for the copy: a disk that is not filled to the last byte is of use to others.
-    fn expect_space(&self, job: &JobId, source: &OwnedFd, from: &Path) -> Result<()> {
+    fn expect_space(
+        &self,
+        job: &JobId,
+        taken: Option<u64>,
+        source: &OwnedFd,
+        from: &Path,
+    ) -> Result<()> {
         let at = self.folder.path();
         let root = self.folder.root().tried(job, "open", at)?;
         let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
@@ -393,10 +416,13 @@ impl Group<'_> {
         if free >= PLENTY {
             return Ok(());
         }
-        let survey = self
-            .with_options(job, |options| transfer::survey(source, options))
-            .copying(job, from)?;
-        let needed = survey.taken;
+        let needed = match taken {
+            Some(taken) => taken,
+            None => {
+                let survey = self.with_options(job, |options| transfer::survey(source, options));
+                survey.copying(job, from)?.taken
+            }
+        };
         if needed > free {
             return Err(self.unusable(
                 job,

@@ -1,8 +1,11 @@
 //! The page cache is left as it was found: a copy of old results must not push out what is in use.
 //!
 //! Files are read and written in windows. A window of the source that was not cached before is
-//! dropped once it is read, and the next ones are asked for while it is. Written windows are sent to the disk while the next are
-//! filled, and dropped when they are there, so that a large file never has more than some of them in memory.
+//! dropped once it is read. Written windows are sent to the disk while the next are filled, and dropped when they are there, so that
+//! a large file never has more than some of them in memory.
+//!
+//! What of a large file comes next is for the kernel to read ahead, which it does in larger pieces than it does on demand
+//! (`POSIX_FADV_WILLNEED` brings single pages).
 //!
 //! Small files stay in the cache after they are written: to drop them, they would have to be on the disk first, each
 //! by itself.
@@ -19,17 +22,15 @@ use super::sys::{Writeout, cached, write_out};
 /// Bytes of a window.
 pub(super) const WINDOW: u64 = 8 << 20;
 
-/// How many windows are on their way to the disk while another is filled: a disk that has nothing to do waits for us.
-const UNDER_WAY: u64 = 16;
-
-/// How many windows are asked for while one is read.
-pub(super) const AHEAD: u64 = 4;
+/// How many windows are on their way to the disk while another is filled: enough for it to have something to do, and few enough
+/// for it to have room for what is read.
+const UNDER_WAY: u64 = 4;
 
 /// Which windows of a file were cached before it was read.
 pub(super) struct Before(Vec<bool>);
 
 impl Before {
-    /// Asks for the whole file before any of it is read: the kernel reads ahead, and how far is the disk's affair.
+    /// Asks for the whole file before any of it is read: the kernel reads ahead, and how far is its affair.
     pub(super) fn of(fd: impl AsFd, size: u64) -> Before {
         let mut windows = Vec::new();
         let mut offset = 0;
@@ -54,6 +55,20 @@ impl Before {
         let known = self.0.get(window).or(self.0.first());
         known.copied().unwrap_or(true)
     }
+
+    /// Drops what is left of a file of several windows that was not cached, now that all of it is read: what was read ahead, and pieces
+    /// that lie in two windows.
+    pub(super) fn restore(&self, fd: impl AsFd) {
+        if self.0.len() > 1 && !self.0.contains(&true) {
+            drop(fd, 0, 0);
+        }
+    }
+}
+
+/// Has the kernel read further ahead than it does for who reads here and there.
+pub(super) fn in_sequence(fd: impl AsFd) {
+    // Advice, as below.
+    let _ = rustix::fs::fadvise(fd, 0, None, Advice::Sequential);
 }
 
 /// Whether the first byte of a file can be read without waiting. Where it cannot be told, it counts as cached.

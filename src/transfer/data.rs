@@ -10,7 +10,7 @@ use blake3::Hash;
 use rustix::fs::SeekFrom::{Data, Hole};
 use rustix::io::Errno;
 
-use super::cache::{self, AHEAD, Before, WINDOW};
+use super::cache::{self, Before, WINDOW};
 use super::digest::Digest;
 use super::error::{Context, Failure};
 use super::windows::{Window, Windows};
@@ -62,32 +62,18 @@ pub(super) struct Stream<'a> {
 struct Moving<'a> {
     digest: Digest,
     windows: Windows<'a>,
-    /// Up to where the disk has been asked for what comes next.
-    asked: u64,
     before: Before,
     buffer: &'a mut Buffer,
-}
-
-impl Moving<'_> {
-    /// Has the disk bring the windows that come next.
-    fn ask(&mut self, from: BorrowedFd<'_>, stop: u64, end: u64) {
-        self.asked = self.asked.max(stop);
-        while self.asked < end.min(stop + AHEAD * WINDOW) {
-            let length = WINDOW.min(end - self.asked);
-            if !self.before.was_cached(self.asked) {
-                cache::ask(from, self.asked, length);
-            }
-            self.asked += length;
-        }
-    }
 }
 
 impl Stream<'_> {
     /// Moves all bytes, and gives their hash. The file that is written must be empty.
     pub(super) fn run(mut self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
+        if self.size > BLOCK as u64 {
+            cache::in_sequence(self.from);
+        }
         let mut moving = Moving {
             digest: Digest::new(self.size, work.options.threads),
-            asked: 0,
             windows: Windows::new(self.from, self.to, self.size, work.options.threads),
             before: self
                 .before
@@ -112,6 +98,7 @@ impl Stream<'_> {
             rustix::fs::ftruncate(to, self.size).copy("set the size of")?;
         }
         moving.windows.finish().copy("write")?;
+        moving.before.restore(self.from);
         // That thread calls nothing that fails.
         moving.digest.finish().ok_or(Errno::IO).source("hash")
     }
@@ -158,7 +145,6 @@ impl Stream<'_> {
             // Windows begin at multiples of their size, whatever the holes.
             let start = offset;
             let stop = (start - start % WINDOW + WINDOW).min(end);
-            moving.ask(self.from, stop, end);
             while offset < stop {
                 offset += self.block(work, offset, stop, moving)?;
             }

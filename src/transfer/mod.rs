@@ -67,7 +67,7 @@ pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, Wha
 pub use progress::Progress;
 pub use remove::remove_tree;
 pub use select::{Candidate, Select};
-pub use verify::{Survey, scan, survey, verify};
+pub use verify::{Survey, outline, scan, survey, verify};
 
 /// How many threads a copy has unless it is told.
 const THREADS: usize = 4;

@@ -45,9 +45,11 @@ pub(super) struct Trail {
     above: Vec<Above>,
 }
 
-struct Above {
-    identity: Identity,
-    fd: Option<Arc<OwnedFd>>,
+/// A directory above the current one.
+enum Above {
+    Open(Arc<OwnedFd>),
+    /// Far above: which one it was.
+    Closed(Identity),
 }
 
 impl Trail {
@@ -66,17 +68,14 @@ impl Trail {
 
     /// Goes down to a directory in the current one, which is open already.
     pub(super) fn down(&mut self, fd: OwnedFd) -> Result<()> {
-        let identity = Identity::of(&stat(&*self.current)?);
-        let left = std::mem::replace(&mut self.current, Arc::new(fd));
-        self.above.push(Above {
-            identity,
-            fd: Some(left),
-        });
-        if let Some(far) = self.above.len().checked_sub(KEPT + 1)
+        if let Some(far) = self.above.len().checked_sub(KEPT)
             && let Some(far) = self.above.get_mut(far)
+            && let Above::Open(fd) = far
         {
-            far.fd = None;
+            *far = Above::Closed(Identity::of(&stat(&**fd)?));
         }
+        let left = std::mem::replace(&mut self.current, Arc::new(fd));
+        self.above.push(Above::Open(left));
         Ok(())
     }
 
@@ -89,11 +88,11 @@ impl Trail {
         let Some(above) = self.above.pop() else {
             return Ok(self.current.clone());
         };
-        let fd = match above.fd {
-            Some(fd) => fd,
-            None => {
+        let fd = match above {
+            Above::Open(fd) => fd,
+            Above::Closed(identity) => {
                 let fd = rustix::fs::openat(&*self.current, "..", DIRECTORY, Mode::empty())?;
-                if Identity::of(&stat(&fd)?) != above.identity {
+                if Identity::of(&stat(&fd)?) != identity {
                     return Err(Errno::STALE);
                 }
                 Arc::new(fd)

@@ -10,11 +10,9 @@ use super::trail::open_directory;
 use super::walk::walk;
 use super::work::{Found, Work};
 
-/// What a tree is like from outside: no file of it has been read.
+/// What is known of a tree whose files have not been read.
 #[derive(Debug)]
 pub struct Survey {
-    /// What it holds; the hashes of files are zeros.
-    pub manifest: Manifest,
     /// When anything in it, or of itself, was last changed: content or attributes.
     pub newest: Time,
     /// Bytes that its files take on their disk, each once and without holes; some disks say less as long as a file is not
@@ -28,24 +26,31 @@ pub struct Survey {
 ///
 /// As [`scan`].
 pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
+    let Found { stamps, taken, .. } = look(tree, options)?;
+    let newest = stamps.iter().map(super::stamp::Stamp::newest).max();
+    Ok(Survey {
+        newest: newest.unwrap_or_default(),
+        taken,
+    })
+}
+
+/// What a tree holds, without the contents of its files: their hashes are zeros.
+///
+/// # Errors
+///
+/// As [`scan`].
+pub fn outline(tree: impl AsFd, options: &Options<'_>) -> Result<Manifest> {
+    Ok(Manifest::arrange(look(tree, options)?.entries).0)
+}
+
+fn look(tree: impl AsFd, options: &Options<'_>) -> Result<Found> {
     let top = open_directory(tree, OsStr::new("."))
         .source("open")
         .map_err(|failure| failure.at("".into()))?;
     let mut work = Work::new(options, None);
     work.look_only = true;
     walk(&work, top, None);
-    let Found {
-        entries,
-        stamps,
-        taken,
-        ..
-    } = work.found()?;
-    let newest = stamps.iter().map(super::stamp::Stamp::newest).max();
-    Ok(Survey {
-        manifest: Manifest::arrange(entries).0,
-        newest: newest.unwrap_or_default(),
-        taken,
-    })
+    work.found()
 }
 
 /// Reads and hashes a tree as it is, without copying it.

@@ -23,13 +23,14 @@ const LISTING: usize = 32 << 10;
 
 /// Copies all below the top, or scans it if there is no copy. What goes wrong is put down.
 pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
+    let mut listing = [MaybeUninit::uninit(); LISTING];
     let last = std::thread::scope(|scope| {
         let mut walk = Walk {
             work,
             crew: Crew::new(scope, work),
             source: Trail::new(source),
             copy: copy.map(Trail::new),
-            listing: vec![MaybeUninit::uninit(); LISTING],
+            listing: &mut listing,
             above: Vec::new(),
             last: None,
         };
@@ -42,12 +43,12 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
     }
 }
 
-struct Walk<'scope, 'env> {
+struct Walk<'scope, 'env, 'buf> {
     work: &'env Work<'env>,
     crew: Crew<'scope, 'env>,
     source: Trail,
     copy: Option<Trail>,
-    listing: Vec<MaybeUninit<u8>>,
+    listing: &'buf mut [MaybeUninit<u8>],
     /// The directories that are not done yet, the current one last.
     above: Vec<Directory>,
     /// What the caller wants to come after all else.
@@ -61,7 +62,7 @@ struct Directory {
     waiting: Vec<Box<OsStr>>,
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_, '_, '_> {
     fn all(&mut self) {
         if let Err(failure) = self.enter(0, OsStr::new("")) {
             return self.work.fail(failure, 0, OsStr::new(""));
@@ -143,8 +144,8 @@ impl Walk<'_, '_> {
     }
 
     fn list(&mut self, index: usize, fd: &OwnedFd) -> Result<(), Failure> {
-        let mut listing = std::mem::take(&mut self.listing);
-        let mut entries = RawDir::new(fd, &mut listing);
+        let listing = std::mem::take(&mut self.listing);
+        let mut entries = RawDir::new(fd, &mut *listing);
         let result = loop {
             let entry = match entries.next() {
                 None => break Ok(()),

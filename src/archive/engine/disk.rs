@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{Core, Done, Failure, Look, Outcome, Whom};
 use crate::archive::ready::Judge;
-use crate::archive::store::store;
+use crate::archive::store::{Due, store};
 use crate::archive::{Env, Error, Hooks, Readiness, Retired, Scope, Stored, leftovers};
 use crate::transfer::{Bandwidth, Progress};
 use crate::view::View;
@@ -47,7 +47,7 @@ impl Core for Disk {
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure> {
         let readiness = self.judge.readiness(&self.env(progress), job)?;
         Ok(match readiness {
-            Readiness::Ready => Look::Ready,
+            Readiness::Ready(_) => Look::Ready,
             Readiness::Settling(wait) => Look::Settling(wait),
             Readiness::Busy(why) => Look::Busy(why.to_owned()),
             Readiness::Unfinished
@@ -59,7 +59,8 @@ impl Core for Disk {
     }
 
     fn store(&self, folder: u8, jobs: &[JobId], progress: &Progress) -> Vec<Outcome> {
-        let stored = store(&self.env(progress), folder, jobs);
+        let due: Vec<Due> = jobs.iter().cloned().map(Due::from).collect();
+        let stored = store(&self.env(progress), folder, &due);
         stored
             .into_iter()
             .map(|stored| {

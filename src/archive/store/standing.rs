@@ -23,7 +23,7 @@ impl Group<'_> {
         let at = places::path(self.folder, job);
         let done = markers::done(job.name());
         let ours = self
-            .with_options(job, |options| transfer::survey(source, options))
+            .with_options(job, |options| transfer::outline(source, options))
             .copying(job, &from)?;
         let known = manifests::read(self.folder, job).unwrap_or_else(|error| {
             tracing::warn!(
@@ -33,19 +33,19 @@ impl Group<'_> {
             None
         });
         let theirs = self
-            .with_options(job, |options| transfer::survey(archived, options))
+            .with_options(job, |options| transfer::outline(archived, options))
             .copying(job, &at)?;
         match known {
             // The manifest is believed only of the copy that it was written for.
-            Some(manifest) if holds_as_much(&manifest, &theirs.manifest) => {
-                Ok(compare(&ours.manifest, &manifest, &done))
+            Some(manifest) if holds_as_much(&manifest, &theirs) => {
+                Ok(compare(&ours, &manifest, &done))
             }
             _ => self.compare_contents(
                 job,
                 (source, &from),
                 (archived, &at),
-                &ours.manifest,
-                &theirs.manifest,
+                &ours,
+                &theirs,
             ),
         }
     }
