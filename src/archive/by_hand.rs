@@ -15,7 +15,14 @@ use crate::workspace::jobs::JobId;
 const FIRST: usize = 256;
 
 /// How many are looked at together while others are stored.
-const BATCH: usize = 1024;
+const BATCH: usize = 4096;
+
+/// How many jobs somebody who waits has worked on at the same time: more than there are processors, since each waits for the disk.
+#[must_use]
+pub fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    (2 * processors).clamp(4, 16)
+}
 
 /// How many are looked at at the same time: that is waiting for the disk, most of it.
 const LOOKS: usize = 8;

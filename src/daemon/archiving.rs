@@ -29,9 +29,8 @@ pub fn config(tuning: &Tuning, folders: &[Folder]) -> Config {
     }
 }
 
-/// How many threads copy.
-#[must_use]
-pub fn threads() -> usize {
+/// How many threads copy: they are not to be in anybody's way.
+fn threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     processors.clamp(2, 8)
 }

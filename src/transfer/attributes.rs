@@ -94,6 +94,15 @@ impl Attributes {
         Ok(attributes)
     }
 
+    /// The mode to make a file with, so that often nothing about it is to be changed later. Nobody else may run it with rights that it
+    /// lends before it has its owner; nor read it, since the directories of the copy are the caller's alone until they are done.
+    pub(super) fn mode_at_first(&self) -> Mode {
+        match self.mode & SET_ID {
+            0 => Mode::from_raw_mode(self.mode) | Mode::RUSR | Mode::WUSR,
+            _ => Mode::RUSR | Mode::WUSR,
+        }
+    }
+
     /// Sets them all on an open file or directory of the copy, the times last. Gives the mode that it got, and
     /// tells what could not be kept. The order matters: changing the owner drops set-id bits and capabilities, and an access control list
     /// changes the mode.
@@ -125,7 +134,10 @@ impl Attributes {
         for attribute in &self.left {
             lose(lost(attribute));
         }
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).copy("set the mode of")?;
+        let now = trail::stat(&fd).copy("look at")?.stx_mode;
+        if u32::from(now) & 0o7777 != mode {
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).copy("set the mode of")?;
+        }
         rustix::fs::futimens(&fd, &self.times).copy("set the times of")?;
         Ok(mode)
     }

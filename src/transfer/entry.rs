@@ -130,9 +130,8 @@ fn file(
     };
     let attributes = Attributes::read(&source, &stat)?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | ITSELF;
-    // Nobody else may read it before it has its owner and its mode.
-    let to =
-        rustix::fs::openat(&**copy, &*task.name, flags, Mode::RUSR | Mode::WUSR).copy("create")?;
+    let mode = attributes.mode_at_first();
+    let to = rustix::fs::openat(&**copy, &*task.name, flags, mode).copy("create")?;
     let clone = stat.stx_size >= CLONE && cloned(target, &to, &source)?;
     let stream = match clone {
         true => Stream {

@@ -16,7 +16,7 @@ use crate::archive::ready::Judge;
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
-use crate::daemon::archiving::{self, threads};
+use crate::daemon::archiving;
 use crate::daemon::run::raise_descriptor_limit;
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Also jobs that are opted out, and also where a folder's copy holds more or is newer
     #[arg(long)]
     force: bool,
-    /// Threads that copy [default: one per processor, at most 8]
+    /// Threads that copy [default: two per processor, from 4 to 16]
     #[arg(long, value_name = "N", hide = true)]
     threads: Option<usize>,
     /// Nothing asks: archiving loses nothing.
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let threads = arguments.threads.unwrap_or_else(threads);
+    let threads = arguments.threads.unwrap_or_else(by_hand::threads);
     let env = Env {
         force: arguments.force,
         ..env(&opened, &progress, &retired, limit.as_ref(), threads)

@@ -15,7 +15,6 @@ use super::{bandwidth, env, label, named, why};
 use crate::archive::{Env, Recovered, Retired, by_hand, leftovers, places};
 use crate::cli::open::{More, open};
 use crate::cli::{Global, Listing, Select, print};
-use crate::daemon::archiving::threads;
 use crate::settings::{Folder, Mode};
 use crate::transfer::Progress;
 
@@ -31,7 +30,7 @@ pub struct Arguments {
     /// Also if a copy is not what its manifest says
     #[arg(long)]
     force: bool,
-    /// Threads that copy [default: one per processor, at most 8]
+    /// Threads that copy [default: two per processor, from 4 to 16]
     #[arg(long, value_name = "N", hide = true)]
     threads: Option<usize>,
     /// Nothing asks: recovering loses nothing.
@@ -98,7 +97,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let jobs = named(&opened, &arguments.jobs)?;
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let threads = arguments.threads.unwrap_or_else(threads);
+    let threads = arguments.threads.unwrap_or_else(by_hand::threads);
     let env = Env {
         force: arguments.force,
         ..env(&opened, &progress, &retired, limit.as_ref(), threads)

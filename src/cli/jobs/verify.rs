@@ -15,7 +15,6 @@ use crate::archive::verify::{Verified, verify};
 use crate::archive::{Retired, by_hand, places};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
-use crate::daemon::archiving::threads;
 use crate::transfer::{Difference, Progress};
 use crate::workspace::jobs::JobId;
 
@@ -54,7 +53,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     };
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let env = env(&opened, &progress, &retired, limit.as_ref(), threads());
+    let env = env(&opened, &progress, &retired, limit.as_ref(), by_hand::threads());
     let folders = by_hand::folders(&env);
     let missing = missing(&opened, &folders);
     for why in &missing {
