@@ -67,14 +67,14 @@ pub fn archive(
     let (first, others) = jobs.split_at(jobs.len().min(FIRST));
     let mut batches = std::iter::once(first).chain(others.chunks(BATCH));
     std::thread::scope(|scope| {
-        let look = |batch| {
-            let look = move || look_at(env, judge, batch, opted_out);
-            Aside::start(scope, "xpmfs-looks", look)
-        };
-        let mut next = batches.next().map(look);
-        while let Some(looked) = next {
-            let Looked { ready, others } = looked.wait();
-            next = batches.next().map(look);
+        let mut looked = batches
+            .next()
+            .map(|batch| look_at(env, judge, batch, opted_out));
+        while let Some(Looked { ready, others }) = looked {
+            let meanwhile = batches.next().map(|batch| {
+                let look = move || look_at(env, judge, batch, opted_out);
+                Aside::start(scope, "xpmfs-looks", look)
+            });
             for (job, outcome) in others {
                 tell(&job, outcome);
             }
@@ -85,6 +85,7 @@ pub fn archive(
             if env.progress.is_cancelled() {
                 return;
             }
+            looked = meanwhile.map(Aside::wait);
         }
     });
 }
