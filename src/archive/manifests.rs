@@ -15,6 +15,9 @@ use crate::workspace::jobs::JobId;
 /// The directory of manifests in a folder's `.xpmfs`.
 const DIRECTORY: &str = "manifests";
 
+/// Bytes of most lines of a manifest, at the most.
+const LINE: usize = 256;
+
 /// Why there is no manifest to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,7 +61,11 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
 ///
 /// What the folder's file system gave.
 pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) -> io::Result<()> {
-    let dir = places::make_own(folder, [OsStr::new(DIRECTORY), job.task_id()])?;
+    let names = [OsStr::new(DIRECTORY), job.task_id()];
+    let dir = match places::own(folder, names)? {
+        Some(dir) => dir,
+        None => places::make_own(folder, names)?,
+    };
     let mut staged = OsString::from(".");
     staged.push(job.hash());
     staged.push(".new");
@@ -73,7 +80,9 @@ pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) ->
         created => created?,
     };
     let written = (|| {
-        let mut buffered = BufWriter::with_capacity(64 << 10, File::from(file));
+        let size = manifest.entries().len().saturating_mul(LINE);
+        let buffer = size.clamp(LINE, 64 << 10);
+        let mut buffered = BufWriter::with_capacity(buffer, File::from(file));
         manifest.write(&mut buffered)?;
         buffered.flush()?;
         if sync {

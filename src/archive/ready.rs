@@ -119,11 +119,15 @@ impl Judge {
             Err(transfer::Error::Changed { .. }) => return Ok(Readiness::Settling(env.settle)),
             survey => survey.copying(job, &path)?,
         };
-        let settle = match has_final_status(&directory, &path) {
-            true => env.settle,
-            false => env.settle.max(FINAL_STATUS),
-        };
-        Ok(match self.unsettled(job, survey.newest, settle) {
+        // Of what has been left alone for that long, it does not matter what its status says.
+        let long = env.settle.max(FINAL_STATUS);
+        let unsettled = self.unsettled(job, survey.newest, long).and_then(|rest| {
+            match has_final_status(&directory, &path) {
+                true => self.unsettled(job, survey.newest, env.settle),
+                false => Some(rest),
+            }
+        });
+        Ok(match unsettled {
             None => Readiness::Ready(survey.taken),
             Some(rest) => Readiness::Settling(rest),
         })

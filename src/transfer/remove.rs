@@ -17,7 +17,7 @@ use rustix::io::{Errno, Result};
 
 use super::error::{Error, Failure, Side};
 use super::progress::Progress;
-use super::trail::{Trail, open_directory};
+use super::trail::{self, Trail, open_directory};
 
 /// Bytes of a directory that are read at once.
 const LISTING: usize = 32 << 10;
@@ -45,6 +45,9 @@ pub fn remove_tree(
     let failed = |errno| failure("remove", errno).at(name.into());
     if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
         return Err(failed(Errno::INVAL));
+    }
+    if trail::stat_at(&dir, name).err() == Some(Errno::NOENT) {
+        return Ok(());
     }
     let mut starts = 0;
     loop {
@@ -140,7 +143,7 @@ impl Removal<'_> {
     }
 
     fn is_directory(&self, name: &OsStr) -> bool {
-        super::trail::stat_at(&**self.trail.current(), name)
+        trail::stat_at(&**self.trail.current(), name)
             .is_ok_and(|stat| super::stamp::kind(&stat) == FileType::Directory)
     }
 

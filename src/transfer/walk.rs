@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, Mode, RawDir};
+use rustix::fs::{FileType, Mode, RawDir, Statx};
 
 use super::attributes::Attributes;
 use super::crew::{Crew, Task};
@@ -64,7 +64,8 @@ struct Directory {
 
 impl Walk<'_, '_, '_> {
     fn all(&mut self) {
-        if let Err(failure) = self.enter(0, OsStr::new("")) {
+        let top = trail::stat(&**self.source.current()).source("look at");
+        if let Err(failure) = top.and_then(|stat| self.enter(0, OsStr::new(""), &stat)) {
             return self.work.fail(failure, 0, OsStr::new(""));
         }
         while let Some(directory) = self.above.last_mut() {
@@ -92,10 +93,13 @@ impl Walk<'_, '_, '_> {
     fn down(&mut self, parent: usize, name: &OsStr) -> Result<(), Failure> {
         self.work.go_on()?;
         let source = open_directory(&**self.source.current(), name).listed("open")?;
+        let stat = trail::stat(&source).source("look at")?;
         let copy = match &self.copy {
             Some(copy) => {
                 let dir = &**copy.current();
-                rustix::fs::mkdirat(dir, name, Mode::RWXU).copy("create")?;
+                // Nobody else gets there before the top has its mode. Ours it is until all is in it.
+                let mode = Mode::from_raw_mode(stat.stx_mode.into()) | Mode::RWXU;
+                rustix::fs::mkdirat(dir, name, mode).copy("create")?;
                 Some(open_directory(dir, name).copy("open")?)
             }
             None => None,
@@ -104,7 +108,7 @@ impl Walk<'_, '_, '_> {
         if let (Some(trail), Some(copy)) = (&mut self.copy, copy) {
             trail.down(copy).copy("look at")?;
         }
-        self.enter(parent, name).inspect_err(|_| {
+        self.enter(parent, name, &stat).inspect_err(|_| {
             // Back to where the failure is put down; should that fail too, the next step up does.
             let _ = self.source.up();
         })
@@ -123,12 +127,11 @@ impl Walk<'_, '_, '_> {
     }
 
     /// Puts down the directory where the walk has just come, and hands out what is in it.
-    fn enter(&mut self, parent: usize, name: &OsStr) -> Result<(), Failure> {
+    fn enter(&mut self, parent: usize, name: &OsStr, stat: &Statx) -> Result<(), Failure> {
         let fd = self.source.current().clone();
-        let stat = trail::stat(&*fd).source("look at")?;
-        let index = self.work.add(parent, name, &stat, Kind::Directory);
+        let index = self.work.add(parent, name, stat, Kind::Directory);
         if self.copy.is_some() {
-            let attributes = Attributes::read(&*fd, &stat)?;
+            let attributes = Attributes::read(&*fd, stat)?;
             self.work.add_directory(index, attributes);
         }
         // From here on it is left again whatever happens.

@@ -43,7 +43,8 @@ pub(super) fn whole(dir: impl AsFd, name: &Path, shown: &Path) -> Result<Option<
     let Some(file) = open(dir, name, shown)? else {
         return Ok(None);
     };
-    let mut content = Vec::new();
+    // Most fit, and are read at once.
+    let mut content = Vec::with_capacity(4096);
     file.take(MAX_FILE + 1)
         .read_to_end(&mut content)
         .map_err(|error| Error::new("read", shown, error))?;
