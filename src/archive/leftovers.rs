@@ -141,8 +141,8 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
             let comparison = compare(&ours, &theirs, &done);
             let exchanged = staging.exchanged().beside(job, &path)?;
             // Whoever has a file of it open goes on writing to it.
-            let written = exchanged != Some(false)
-                && !matches!(writers::written(&aside, &ours), Ok(None));
+            let written =
+                exchanged != Some(false) && !matches!(writers::written(&aside, &ours), Ok(None));
             match exchanged {
                 _ if written => true,
                 Some(true) => {

@@ -227,11 +227,7 @@ impl Group<'_> {
     }
 
     /// Makes what was staged durable, and gives it its place; what became of each job, in their order.
-    pub(super) fn complete(
-        &self,
-        jobs: &[Due],
-        staged: Vec<Result<Step>>,
-    ) -> Vec<Result<Stored>> {
+    pub(super) fn complete(&self, jobs: &[Due], staged: Vec<Result<Step>>) -> Vec<Result<Stored>> {
         let threads = self.env.threads.min(jobs.len());
         let synced = self.sync(&staged);
         let staged: Vec<_> = jobs

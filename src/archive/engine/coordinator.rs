@@ -93,9 +93,6 @@ impl Coordinator {
                 state.queue.looked(&job, result, &route, now);
             }
             Event::Stored { folder, results } => {
-                for (job, result) in &results {
-                    super::report::log(folder, job, result);
-                }
                 state.queue.stored(folder, results, now);
             }
             Event::Scanned { folder, found } => self.scanned(&mut state, folder, found, now),

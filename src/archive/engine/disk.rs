@@ -38,6 +38,25 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// Says in the log what became of jobs in a folder.
+    fn log(&self, folder: u8, jobs: &[JobId], outcomes: &[Outcome]) {
+        let location = self.view.location(folder);
+        let folder = location.map_or_else(Default::default, |location| {
+            location.path().display().to_string()
+        });
+        for (job, outcome) in jobs.iter().zip(outcomes) {
+            match outcome {
+                Ok(Done::Stored { files, bytes }) => {
+                    tracing::info!("archived {job} in {folder}: {files} files, {bytes} bytes");
+                }
+                Ok(Done::Already | Done::Left) => {}
+                Err(failure) => tracing::debug!("{job} is not in {folder} yet: {}", failure.why),
+            }
+        }
+    }
+}
+
 impl Core for Disk {
     fn is_there(&self, folder: u8) -> bool {
         let location = self.view.location(folder);
@@ -61,18 +80,18 @@ impl Core for Disk {
     fn store(&self, folder: u8, jobs: &[JobId], progress: &Progress) -> Vec<Outcome> {
         let due: Vec<Due> = jobs.iter().cloned().map(Due::from).collect();
         let stored = store(&self.env(progress), folder, &due);
-        stored
-            .into_iter()
-            .map(|stored| {
-                Ok(match stored? {
-                    Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
-                        Done::Stored { files, bytes }
-                    }
-                    Stored::Already => Done::Already,
-                    Stored::Left(_) => Done::Left,
-                })
+        let outcomes = stored.into_iter().map(|stored| {
+            Ok(match stored? {
+                Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
+                    Done::Stored { files, bytes }
+                }
+                Stored::Already => Done::Already,
+                Stored::Left(_) => Done::Left,
             })
-            .collect()
+        });
+        let outcomes: Vec<Outcome> = outcomes.collect();
+        self.log(folder, jobs, &outcomes);
+        outcomes
     }
 
     fn clear(&self, task: &OsStr) {

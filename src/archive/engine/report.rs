@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{Done, Outcome};
 use super::lane::Lane;
 use super::queue::{At, Job, Step, Turn};
 use super::shared::{Scan, Shared, State};
@@ -131,19 +130,6 @@ pub enum Idle {
         /// Jobs that are on their way.
         failed: usize,
     },
-}
-
-/// Says in the log what became of a job in a folder.
-pub(super) fn log(folder: u8, job: &JobId, outcome: &Outcome) {
-    match outcome {
-        Ok(Done::Stored { files, bytes }) => {
-            tracing::info!("archived {job} in folder {folder}: {files} files, {bytes} bytes");
-        }
-        Ok(Done::Already | Done::Left) => {}
-        Err(failure) => {
-            tracing::debug!("{job} is not in folder {folder} yet: {}", failure.why);
-        }
-    }
 }
 
 /// Tells how archiving does.

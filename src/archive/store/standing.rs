@@ -40,13 +40,7 @@ impl Group<'_> {
             Some(manifest) if holds_as_much(&manifest, &theirs) => {
                 Ok(compare(&ours, &manifest, &done))
             }
-            _ => self.compare_contents(
-                job,
-                (source, &from),
-                (archived, &at),
-                &ours,
-                &theirs,
-            ),
+            _ => self.compare_contents(job, (source, &from), (archived, &at), &ours, &theirs),
         }
     }
 

@@ -53,7 +53,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     };
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let env = env(&opened, &progress, &retired, limit.as_ref(), by_hand::threads());
+    let env = env(
+        &opened,
+        &progress,
+        &retired,
+        limit.as_ref(),
+        by_hand::threads(),
+    );
     let folders = by_hand::folders(&env);
     let missing = missing(&opened, &folders);
     for why in &missing {
@@ -162,14 +168,14 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
     for difference in &verified.differences {
         text.push_str(&format!(
             "  {} {}\n",
-            difference.path.display(),
+            print::path(&difference.path),
             difference.what
         ));
     }
     for difference in contents(verified.primary.as_deref().unwrap_or_default()) {
         text.push_str(&format!(
             "  in the workspace: {} {}\n",
-            difference.path.display(),
+            print::path(&difference.path),
             difference.what
         ));
     }

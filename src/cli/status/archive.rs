@@ -96,8 +96,10 @@ fn describe_folder(text: &mut String, folder: &Folder) {
         );
         let _ = writeln!(
             text,
-            "  {place}: {} jobs wait: {}; tried again {again}",
-            folder.waiting, refuses.why
+            "  {place}: {} wait{}: {}; tried again {again}",
+            jobs(folder.waiting as u64),
+            if folder.waiting == 1 { "s" } else { "" },
+            refuses.why
         );
     }
     if let Some(trouble) = &folder.trouble {
@@ -107,16 +109,20 @@ fn describe_folder(text: &mut String, folder: &Folder) {
         );
     }
     if folder.jobs > 0 {
-        let jobs = match folder.jobs {
-            1 => "1 job".to_owned(),
-            jobs => format!("{jobs} jobs"),
-        };
         let _ = writeln!(
             text,
-            "  {place}: {jobs} archived since it was mounted ({} files, {})",
+            "  {place}: {} archived since it was mounted ({} files, {})",
+            jobs(folder.jobs),
             folder.files,
             HumanBytes(folder.bytes),
         );
+    }
+}
+
+fn jobs(count: u64) -> String {
+    match count {
+        1 => "1 job".to_owned(),
+        count => format!("{count} jobs"),
     }
 }
 
