@@ -55,7 +55,8 @@ fn refuses(workspace: &Workspace, mountpoint: &Path, why: &str) {
     });
     until("a person is told", || {
         let told = told(workspace, mountpoint);
-        told.contains("jobs wait: ") && told.contains(why)
+        let waits = [" jobs wait: ", " 1 job waits: "];
+        waits.iter().any(|waits| told.contains(waits)) && told.contains(why)
     });
 }
 
