@@ -29,13 +29,13 @@ pub enum Comparison {
 /// name of the marker, which tells of two runs which is the later.
 #[must_use]
 pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Comparison {
-    match (marked(primary, done), marked(archived, done)) {
+    // What was archived without its marker was archived too early, or by half: it gives way, but for what it alone has.
+    let early = match (marked(primary, done), marked(archived, done)) {
         (Some(ours), Some(theirs)) if ours > theirs => return Comparison::Newer,
         (Some(ours), Some(theirs)) if ours < theirs => return Comparison::Older,
-        // What was archived without its marker was archived too early.
-        (Some(_), None) => return Comparison::Newer,
-        _ => {}
-    }
+        (Some(_), None) => true,
+        _ => false,
+    };
     let mut by_name: HashMap<(usize, &OsStr), usize> = HashMap::new();
     for (index, entry) in archived.entries().iter().enumerate().skip(1) {
         by_name.insert((entry.parent, &entry.name), index);
@@ -51,7 +51,9 @@ pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Compari
             None => newer = true,
             Some(other) if is_same(entry, other) => {}
             // What a full disk or a crash leaves of a file is newer, and nothing.
-            Some(other) if entry.mtime > other.mtime && !is_emptied(entry, other) => newer = true,
+            Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
+                newer = true;
+            }
             Some(_) => older = older.or(Some(primary.path(index))),
         }
     }
@@ -161,7 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_without_its_marker_gives_way() {
-        assert_eq!(compared(&[("a.done", 5)], &[("out", 9)]), Comparison::Newer);
+    fn a_copy_without_its_marker_gives_way_but_for_what_it_alone_has() {
+        let ours = [("a.done", 5), ("out", 9)];
+        for archived in [&[][..], &[("out", 9)], &[("out", 1)], &[("out", 20)]] {
+            assert_eq!(compared(&ours, archived), Comparison::Newer, "{archived:?}");
+        }
+        let example = PathBuf::from("model");
+        let mixed = compared(&ours, &[("out", 9), ("model", 9)]);
+        assert_eq!(mixed, Comparison::Mixed { example });
     }
 }

@@ -101,6 +101,12 @@ impl Coordinator {
                     state.queue.found(job, true, now);
                 }
             }
+            Event::Again(jobs) => {
+                for job in jobs {
+                    state.queue.found(job, false, now);
+                }
+                self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
+            }
             Event::Retry => {
                 state.queue.retry(now);
                 self.adoption = now;

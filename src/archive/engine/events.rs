@@ -22,6 +22,8 @@ pub(super) enum Event {
     Scanned { folder: u8, found: Found },
     /// Jobs to look at again, though nothing says that they have changed.
     Routine(Vec<JobId>),
+    /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
+    Again(Vec<JobId>),
     /// All that waits is to be tried at once.
     Retry,
     /// The end.

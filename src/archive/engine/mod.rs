@@ -52,6 +52,7 @@ use self::queue::Queue;
 use self::recheck::Recheck;
 use self::route::Route;
 use self::scan::Scanner;
+use self::scan::directory::Watched;
 use self::shared::Shared;
 use super::ready::Judge;
 use super::{Hooks, OptOuts, Retired};
@@ -216,6 +217,9 @@ impl Archiver {
             end: ended,
             pace: timing.pace,
             last: Instant::now(),
+            interval,
+            jobs: Watched::default(),
+            compared: HashMap::new(),
         };
         spawn("recheck", Box::new(move || recheck.run()))?;
         let coordinator = Coordinator {

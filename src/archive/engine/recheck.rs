@@ -1,27 +1,39 @@
-//! Looking at all that is archived again, once a day, slowly: whether it has changed since.
+//! Looking at what is archived again: whether it has changed since.
 //!
-//! A change inside a job does not show in its task's directory, so that no scan sees it, and no mount is told of what is
-//! written beside it. When this was done last is the time of `<primary>/.xpmfs/archive/rechecked`; whoever does it holds a
+//! A scan takes what a folder has for archived. So, at the start, and whenever a task's directory has changed, the markers of all of
+//! its jobs are compared: one that is newer in the primary is of a job that has been run again, and one that the folder lacks, of a
+//! copy that somebody else has made, and not finished.
+//!
+//! A change inside a job does not show in its task's directory, and no mount is told of what is
+//! written beside it: all jobs are looked at once a day, slowly. When this was done last is the time of `<primary>/.xpmfs/archive/rechecked`; whoever does it holds a
 //! `flock` on that file, so that of several machines only one does.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, flock,
+};
+use rustix::io::Errno;
 
 use super::backoff::Pace;
 use super::events::Event;
 use super::journal;
 use super::route::Route;
 use super::scan;
-use super::scan::directory::{self, Entry};
+use super::scan::directory::{self, Entry, Stamp, Watched};
 use super::shared::Shared;
-use crate::view::View;
-use crate::workspace::JobId;
+use crate::archive::places;
+use crate::view::{View, beneath};
+use crate::workspace::{JobId, markers};
 
 const NAME: &str = "rechecked";
 
@@ -45,18 +57,47 @@ pub(super) struct Recheck {
     pub(super) pace: Pace,
     /// When it was done last, for a primary that cannot be written to.
     pub(super) last: Instant,
+    /// How often tasks are looked at.
+    pub(super) interval: Duration,
+    /// The directory of all tasks.
+    pub(super) jobs: Watched,
+    /// The tasks whose markers were compared, and how they were then.
+    pub(super) compared: HashMap<OsString, Watched>,
 }
+
+/// Markers are compared for no more than one part of the time in so many.
+const SHARE: u32 = 100;
 
 /// That all is to end.
 struct Ended;
 
+/// What is done with a few jobs of a task, whose directory is open.
+type Call<'a> = dyn FnMut(&OwnedFd, &[OsString]) -> Result<(), Ended> + 'a;
+
 impl Recheck {
     /// Does it whenever it is due, until all ends.
     pub(super) fn run(mut self) {
+        let first = self.compare_markers();
+        // It was counted at the start: until here, nobody knew whether all was archived.
+        let done = self.events.send(Event::Again(Vec::new()));
+        let (Ok(mut took), Ok(())) = (first, done) else {
+            return;
+        };
+        let period = LOOK.min(self.pace.recheck);
+        let mut looked = Instant::now();
         loop {
-            if self.pause(LOOK.min(self.pace.recheck)).is_err() {
+            let pause = self.interval.max(took.saturating_mul(SHARE));
+            if self.pause(pause.min(period)).is_err() {
                 return;
             }
+            match self.compare_markers() {
+                Ok(time) => took = time,
+                Err(Ended) => return,
+            }
+            if looked.elapsed() < period {
+                continue;
+            }
+            looked = Instant::now();
             let file = match self.file() {
                 Ok(file) => Some(file),
                 Err(error) => {
@@ -128,6 +169,79 @@ impl Recheck {
         Ok(())
     }
 
+    /// Hands over the jobs of tasks that have changed whose copies are of an earlier run, or have no marker. Gives how long it took.
+    fn compare_markers(&mut self) -> Result<Duration, Ended> {
+        let began = Instant::now();
+        let mut compared = std::mem::take(&mut self.compared);
+        let Ok(jobs) = self.view.primary().root().and_then(|root| root.jobs()) else {
+            return Ok(began.elapsed());
+        };
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let stamp = beneath::stat_fd(&*jobs).map(|stat| Stamp::from(&stat));
+        if stamp.is_ok_and(|stamp| self.jobs.see(Some(stamp), now))
+            && let Ok(tasks) = self.tasks()
+        {
+            let known = |task| (compared.remove(&task).unwrap_or_default(), task);
+            let tasks = tasks.into_iter().map(known);
+            compared = tasks.map(|(watched, task)| (task, watched)).collect();
+            self.jobs.listed(now, wall);
+        }
+        for (task, watched) in &mut compared {
+            let (now, wall) = (Instant::now(), SystemTime::now());
+            if let Ok(stamp) = directory::stamp(&*jobs, task)
+                && watched.see(stamp, now)
+            {
+                self.each_few(task, &mut |fd, names| {
+                    let again = names
+                        .iter()
+                        .filter_map(|hash| JobId::new(task, hash).ok())
+                        .filter(|job| self.is_behind(fd, job));
+                    let again: Vec<JobId> = again.collect();
+                    if again.is_empty() {
+                        return match self.shared.is_stopping() {
+                            true => Err(Ended),
+                            false => Ok(()),
+                        };
+                    }
+                    self.wait_for_room()?;
+                    self.shared.unheard.fetch_add(1, Ordering::SeqCst);
+                    self.events.send(Event::Again(again)).map_err(|_| Ended)
+                })?;
+                watched.listed(now, wall);
+            }
+        }
+        self.compared = compared;
+        Ok(began.elapsed())
+    }
+
+    /// Whether a folder that wants a job has a copy of it that is of an earlier run, or has no marker.
+    fn is_behind(&self, task: &OwnedFd, job: &JobId) -> bool {
+        let marker = PathBuf::from(job.hash()).join(markers::done(job.name()));
+        let stamp = |dir: &OwnedFd| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+            let stat = rustix::fs::statx(dir, &marker, flags, StatxFlags::BASIC_STATS)?;
+            Ok((stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec))
+        };
+        let Ok(ours) = stamp(task) else {
+            return false;
+        };
+        self.route.of(job).iter().any(|stop| {
+            let folder = self.view.location(stop.folder);
+            let theirs = folder.and_then(|folder| places::task(folder, job).ok().flatten());
+            let Some(theirs) = theirs else {
+                return false;
+            };
+            match stamp(&theirs) {
+                Ok(theirs) => theirs < ours,
+                // What is not there at all, the scan finds.
+                Err(Errno::NOENT) => {
+                    beneath::stat(&*theirs, job.hash()).is_ok_and(|stat| beneath::is_dir(&stat))
+                }
+                Err(_) => false,
+            }
+        })
+    }
+
     fn tasks(&self) -> rustix::io::Result<Vec<OsString>> {
         let jobs = self.view.primary().root()?.jobs()?;
         let mut tasks = Vec::new();
@@ -140,6 +254,11 @@ impl Recheck {
     }
 
     fn task(&self, task: &OsStr) -> Result<(), Ended> {
+        self.each_few(task, &mut |fd, few| self.hand_over(fd, task, few))
+    }
+
+    /// Calls with a few jobs of a task at a time, and with its directory.
+    fn each_few(&self, task: &OsStr, call: &mut Call<'_>) -> Result<(), Ended> {
         let jobs = self.view.primary().root().and_then(|root| root.jobs());
         let Ok(fd) = jobs.and_then(|jobs| directory::open(&*jobs, task)) else {
             return Ok(());
@@ -153,7 +272,7 @@ impl Recheck {
                 }
             });
             for few in names.chunks(FEW) {
-                self.hand_over(&fd, task, few)?;
+                call(&fd, few)?;
             }
             if !more.unwrap_or(false) {
                 return Ok(());
@@ -161,15 +280,8 @@ impl Recheck {
         }
     }
 
-    fn hand_over(
-        &self,
-        fd: impl std::os::fd::AsFd,
-        task: &OsStr,
-        names: &[OsString],
-    ) -> Result<(), Ended> {
-        while self.shared.state.lock().queue.jobs.len() > MANY {
-            self.pause(self.pace.breath)?;
-        }
+    fn hand_over(&self, fd: impl AsFd, task: &OsStr, names: &[OsString]) -> Result<(), Ended> {
+        self.wait_for_room()?;
         let finished = names.iter().filter_map(|hash| {
             let job = JobId::new(task, hash).ok()?;
             let wanted = !self.route.of(&job).is_empty();
@@ -178,6 +290,13 @@ impl Recheck {
         let jobs = finished.collect();
         self.events.send(Event::Routine(jobs)).map_err(|_| Ended)?;
         self.pause(self.pace.breath)
+    }
+
+    fn wait_for_room(&self) -> Result<(), Ended> {
+        while self.shared.state.lock().queue.jobs.len() > MANY {
+            self.pause(self.pace.breath)?;
+        }
+        Ok(())
     }
 
     fn pause(&self, time: Duration) -> Result<(), Ended> {

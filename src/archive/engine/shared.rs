@@ -75,7 +75,8 @@ impl Shared {
                 scans,
                 journal: None,
             }),
-            unheard: AtomicUsize::new(0),
+            // That markers have been compared for the first time.
+            unheard: AtomicUsize::new(1),
             wanted: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             looks: Progress::new(),

@@ -65,7 +65,7 @@ pub(in crate::archive::engine) struct Watched {
 
 impl Watched {
     /// Takes note of the directory's state (`None`: it is not there), and gives whether it must be listed.
-    pub(super) fn see(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
+    pub(in crate::archive::engine) fn see(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
         if self.since.is_none() || self.stamp != stamp {
             *self = Watched {
                 stamp,
@@ -78,7 +78,7 @@ impl Watched {
     }
 
     /// It has been listed, whole, after it was seen at `now`.
-    pub(super) fn listed(&mut self, now: Instant, wall: SystemTime) {
+    pub(in crate::archive::engine) fn listed(&mut self, now: Instant, wall: SystemTime) {
         let known = self
             .since
             .is_some_and(|since| now.saturating_duration_since(since) > GRANULARITY);

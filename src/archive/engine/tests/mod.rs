@@ -217,6 +217,25 @@ fn without_a_journal_jobs_are_archived_nonetheless() {
 }
 
 #[test]
+fn what_was_run_again_and_what_was_archived_without_its_marker_is_found_by_the_start() {
+    let stage = Stage::new(false);
+    for hash in ["archived", "again", "half"] {
+        stage.archived(hash);
+    }
+    let copy = |hash| stage.path("backup", hash).join("train.done");
+    let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
+    let marker = fs::File::options().write(true).open(copy("again")).unwrap();
+    marker.set_modified(earlier).unwrap();
+    fs::remove_file(copy("half")).unwrap();
+    let archiver = stage.start();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    let mut stored = stage.stored();
+    stored.sort();
+    let both = ["again", "half"].map(|hash| (BACKUP, hash.to_owned()));
+    assert_eq!(stored, both);
+}
+
+#[test]
 fn all_that_is_archived_is_looked_at_again_now_and_then() {
     let mut stage = Stage::new(false);
     for number in 0..50 {

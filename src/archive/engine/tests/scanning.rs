@@ -47,7 +47,7 @@ fn nothing_is_listed_and_no_job_looked_at_when_nothing_changed() {
     assert_eq!((found.listed, found.looked, found.candidates), (2, 1, 1));
     assert_eq!(found.jobs, [job("new")]);
     rest(&mut scanner);
-    fs::remove_dir(stage.path("backup", "7")).unwrap();
+    fs::remove_dir_all(stage.path("backup", "7")).unwrap();
     assert_eq!(scan(&mut scanner).candidates, 2);
 }
 

@@ -217,7 +217,9 @@ impl Stage {
     /// A job that is in the primary and in the backup folder.
     pub(super) fn archived(&self, hash: &str) {
         self.finished(hash);
-        fs::create_dir_all(self.path("backup", hash)).unwrap();
+        let copy = self.path("backup", hash);
+        fs::create_dir_all(&copy).unwrap();
+        fs::write(copy.join("train.done"), "").unwrap();
     }
 
     pub(super) fn stored(&self) -> Vec<(u8, String)> {
