@@ -163,13 +163,17 @@ fn to_folder(
         .into_iter()
         .partition(|due| judge.out.is_excluded_from(folder, &due.job));
     let mut there = excluded;
+    let mut told = false;
     while !waiting.is_empty() {
         let stored = store(env, folder, &waiting);
         let mut again = Vec::new();
         for (due, stored) in waiting.into_iter().zip(stored) {
             match stored {
                 Err(error) if error.scope() == Scope::Soon && Instant::now() < deadline => {
-                    tracing::debug!("{error}; tried again");
+                    if !std::mem::replace(&mut told, true) {
+                        let most = PATIENCE.as_secs();
+                        tracing::warn!("waiting, for {most} s at most: {error}");
+                    }
                     again.push(due);
                 }
                 Err(error) => tell(&due.job, Outcome::Folder(folder, Err(error))),

@@ -11,9 +11,11 @@ use rustix::fs::{Mode, OFlags};
 use super::compare::{Comparison, compare, marked};
 use super::error::{Beside, Context, InPlace, Result};
 use super::{Env, places, select};
+use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate};
+use crate::view::location::Role;
 use crate::view::{Location, beneath};
 use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
@@ -121,10 +123,13 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
     let Some((aside, link)) = aside(&task, job, &path)? else {
         return staging.finish(None).beside(job, &path);
     };
-    let archived = env
-        .view
-        .folders()
-        .iter()
+    let folders = env.view.folders().iter();
+    let (moves, others): (Vec<_>, Vec<_>) =
+        folders.partition(|folder| folder.role() == Role::Folder(settings::Mode::Move));
+    // The symlink leads to one of those that jobs are moved to; of the others it says nothing.
+    let archived = moves
+        .into_iter()
+        .chain(others)
         .find_map(|folder| copy_in(folder, job));
     let newer = match &archived {
         // Nothing else has it.

@@ -54,7 +54,7 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
     }
 }
 
-/// Writes the manifest of a job's copy in a folder: whole, or not at all. With `sync`, it is durable on return. The caller
+/// Writes the manifest of a job's copy in a folder: whole, or not at all, and for those to read who may list the job. With `sync`, it is durable on return. The caller
 /// holds the lock of the job's staging in the folder.
 ///
 /// # Errors
@@ -70,7 +70,7 @@ pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) ->
     staged.push(job.hash());
     staged.push(".new");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let create = || rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o666));
+    let create = || rustix::fs::openat(&dir, &staged, flags, Mode::RUSR | Mode::WUSR);
     let file = match create() {
         // Left by somebody who had the lock of the job's staging before, and died.
         Err(Errno::EXIST) => {
@@ -79,7 +79,11 @@ pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) ->
         }
         created => created?,
     };
+    // The job's own directory is the first entry. Neither more nor less than that, whatever the umask.
+    let rights = manifest.entries().first().map_or(0, |job| job.mode);
+    let rights = Mode::from_raw_mode(rights & 0o666) | Mode::RUSR | Mode::WUSR;
     let written = (|| {
+        rustix::fs::fchmod(&file, rights)?;
         let size = manifest.entries().len().saturating_mul(LINE);
         let buffer = size.clamp(LINE, 64 << 10);
         let mut buffered = BufWriter::with_capacity(buffer, File::from(file));

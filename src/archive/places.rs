@@ -22,12 +22,13 @@ pub fn task(location: &Location, job: &JobId) -> Result<Option<Arc<OwnedFd>>> {
     beneath::absent(location.root()?.task(job.task_id()))
 }
 
-/// The directory of a task in a location, made if need be, with the rights of the directory that it is in.
+/// The directory of a task in a location, made if need be, with the rights of the directory that it is in, but for those that
+/// the directory of the task does not give where its jobs come `from`.
 ///
 /// # Errors
 ///
 /// What the location's file system gave.
-pub fn make_task(location: &Location, task: &OsStr) -> Result<Arc<OwnedFd>> {
+pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<Arc<OwnedFd>> {
     let root = location.root()?;
     match root.task(task) {
         Err(Errno::NOENT) => {}
@@ -42,9 +43,17 @@ pub fn make_task(location: &Location, task: &OsStr) -> Result<Arc<OwnedFd>> {
         }
         found => found?,
     };
-    make_dir(&*jobs, task)?;
+    let given = match from.root()?.task(task) {
+        Ok(task) => rustix::fs::fstat(&*task)?.st_mode,
+        Err(_) => ALL,
+    };
+    let rights = rights(&*jobs)? & (Mode::from_raw_mode(given) | !Mode::from_raw_mode(ALL));
+    beneath::make_dir(&*jobs, task, rights | Mode::RWXU)?;
     root.task(task)
 }
+
+/// The rights of all.
+const ALL: u32 = 0o777;
 
 /// The directory of a job in a location, opened to be read; `None` if there is nothing of the name, or
 /// something else than a directory: a symlink, where the job has been moved.
@@ -118,8 +127,14 @@ pub fn own<'a>(
 /// Opens a directory, and makes it with the rights of the one that it is in if there is none: whoever may
 /// work there may work in it.
 fn make_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    let rights = Mode::from_raw_mode(rustix::fs::fstat(&dir)?.st_mode & 0o7777);
+    let rights = rights(&dir)?;
     beneath::make_dir(dir, name, rights)
+}
+
+fn rights(dir: impl AsFd) -> Result<Mode> {
+    Ok(Mode::from_raw_mode(
+        rustix::fs::fstat(dir)?.st_mode & 0o7777,
+    ))
 }
 
 /// The folder of a number: any location but the primary.

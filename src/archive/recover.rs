@@ -78,8 +78,11 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             return Ok(Recovered::Present);
         }
         let candidates = candidates(env, job, from)?;
-        let task =
-            places::make_task(primary, job.task_id()).tried(job, "make the directory of", &at)?;
+        let task = places::make_task(primary, job.task_id(), primary).tried(
+            job,
+            "make the directory of",
+            &at,
+        )?;
         let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
             if env.progress.is_cancelled() {
                 return Err(Error::new(job, Cause::Cancelled));

@@ -285,7 +285,7 @@ impl Group<'_> {
         }
         let at = places::path(self.folder, job);
         self.expect_disk(job)?;
-        let task = places::make_task(self.folder, job.task_id()).tried(
+        let task = places::make_task(self.folder, job.task_id(), primary).tried(
             job,
             "make the directory of",
             &at,

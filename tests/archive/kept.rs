@@ -162,6 +162,43 @@ fn all_of_a_job_is_there_when_it_has_moved_and_comes_back() {
     stage.assert_clean();
 }
 
+/// Neither names nor contents of a job that only its owner may read are for others to read in a folder, whatever the umask.
+#[test]
+fn what_is_private_stays_private() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    for umask in ["000", "077"] {
+        for (task_rights, job_rights, manifest_rights) in [
+            (0o700, 0o755, 0o644),
+            (0o755, 0o700, 0o600),
+            (0o755, 0o775, 0o664),
+        ] {
+            let stage = Stage::on_disk(&["backup"]);
+            let (job, folder) = (stage.job(), stage.folder("backup"));
+            write_job(&job);
+            fs::create_dir_all(folder.join("jobs")).unwrap();
+            set(&folder.join("jobs"), 0o755);
+            set(&job, job_rights);
+            set(job.parent().unwrap(), task_rights);
+            let settings = stage.settings();
+            let archive = "umask $0; exec \"$1\" --settings \"$2\" jobs archive --all";
+            let program = env!("CARGO_BIN_EXE_xpmfs");
+            run(Command::new("sh")
+                .args(["-c", archive, umask, program])
+                .arg(settings));
+            let copy = stage.archived("backup");
+            let manifests = folder.join(".xpmfs/manifests").join(TASK);
+            let found = [
+                mode(copy.parent().unwrap()),
+                mode(&copy),
+                mode(&manifests.join(format!("{HASH}.json"))),
+            ];
+            let rights = [task_rights, job_rights, manifest_rights];
+            assert_eq!(found, rights, "with umask {umask}");
+        }
+    }
+}
+
 #[test]
 fn holes_take_no_space_in_a_folder() {
     use std::os::unix::fs::MetadataExt;

@@ -72,6 +72,23 @@ fn jobs_that_are_opted_out_in_either_way_are_not_archived() {
 }
 
 #[test]
+fn what_was_run_again_between_two_mounts_is_archived_before_a_drain_ends() {
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (primary, folder) = (workspace.primary(), workspace.folder("backup"));
+    let job = primary.join(job::path(0));
+    for output in ["first", "second"] {
+        job::make(&primary, 0);
+        fs::write(job.join("train.out"), output).unwrap();
+        let mounted = workspace.mount_archiving(&mountpoint, &[]);
+        drain(&workspace, &mountpoint);
+        drop(mounted);
+        assert_whole(&folder, 0..1, |_| job::tree(&job));
+        fs::remove_dir_all(&job).unwrap();
+    }
+}
+
+#[test]
 fn what_is_changed_through_the_mount_is_archived_again() {
     at_once([true, false], |in_place| {
         let workspace = workspace();
