@@ -104,7 +104,11 @@ impl Arguments {
                 let mut refusals = report.folders.iter();
                 refusals.find_map(|folder| {
                     let refuses = folder.refuses.as_ref()?;
-                    Some(format!("{}: {}", folder.path.display(), refuses.why))
+                    let (path, why) = (folder.path.display().to_string(), &refuses.why);
+                    Some(match why.starts_with(&path) {
+                        true => why.clone(),
+                        false => format!("{path}: {why}"),
+                    })
                 })
             });
         bail!(

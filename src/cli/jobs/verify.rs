@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     }
     let meter = Meter::new(jobs.len(), &progress, global);
     let (mut text, mut lines) = (String::new(), Vec::new());
-    let (mut damaged, mut whole, mut unknown) = (0_u64, 0_u64, 0_u64);
+    let (mut damaged, mut whole, mut unknown, mut absent) = (0_u64, 0_u64, 0_u64, 0_u64);
     for job in &jobs {
         let mut found = false;
         for folder in &folders {
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             }
         }
         if !found {
-            damaged += 1;
+            absent += 1;
             text.push_str(&format!("{job}: no `backup` or `move` folder has it\n"));
             lines.push(json!({ "job": job.to_string(), "folder": null, "whole": false }));
         }
@@ -110,19 +110,24 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     } else {
         print::text(&text)?;
         if !global.quiet {
-            let unknown = match unknown {
-                0 => String::new(),
-                unknown => format!(
-                    ", {unknown} have no manifest, so that nothing says what they should be"
-                ),
-            };
-            eprintln!(
-                "xpmfs: {whole} copies are whole, {damaged} are not{unknown}; {} were read",
-                HumanBytes(progress.bytes())
-            );
+            let copies = if whole == 1 { "copy is" } else { "copies are" };
+            let are = |count| if count == 1 { "is" } else { "are" };
+            let mut said = format!("{whole} {copies} whole, {damaged} {} not", are(damaged));
+            if unknown > 0 {
+                let have = if unknown == 1 { "has" } else { "have" };
+                said.push_str(&format!(
+                    ", {unknown} {have} no manifest, so that nothing says what should be in it"
+                ));
+            }
+            if absent > 0 {
+                let jobs = if absent == 1 { "job" } else { "jobs" };
+                said.push_str(&format!(", {absent} {jobs} {} in no folder", are(absent)));
+            }
+            let read = HumanBytes(progress.bytes());
+            eprintln!("xpmfs: {said}; {read} were read");
         }
     }
-    Ok(if damaged > 0 || !missing.is_empty() {
+    Ok(if damaged + absent > 0 || !missing.is_empty() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

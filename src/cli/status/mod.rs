@@ -255,7 +255,12 @@ impl Status {
             }
         }
         for workspace in &self.workspaces {
-            let title = format!("{} (not mounted)", workspace.workspace);
+            let name = match workspace.workspace.is_empty() {
+                // Given by its path.
+                true => workspace.locations.first().map_or("", |place| &place.path),
+                false => &workspace.workspace,
+            };
+            let title = format!("{name} (not mounted)");
             locations(&mut text, &title, &workspace.locations);
         }
         text
