@@ -172,10 +172,14 @@ impl Recheck {
     /// Hands over the jobs of tasks that have changed whose copies are of an earlier run, or have no marker. Gives how long it took.
     fn compare_markers(&mut self) -> Result<Duration, Ended> {
         let began = Instant::now();
-        let mut compared = std::mem::take(&mut self.compared);
         let Ok(jobs) = self.view.primary().root().and_then(|root| root.jobs()) else {
             return Ok(began.elapsed());
         };
+        let mut compared = std::mem::take(&mut self.compared);
+        // With a folder that is not there, nothing was compared: it may come back with copies of earlier runs.
+        let stops = self.route.stops().iter();
+        let mut folders = stops.filter_map(|stop| self.view.location(stop.folder));
+        let all_there = folders.all(|folder| folder.root().is_ok());
         let (now, wall) = (Instant::now(), SystemTime::now());
         let stamp = beneath::stat_fd(&*jobs).map(|stat| Stamp::from(&stat));
         if stamp.is_ok_and(|stamp| self.jobs.see(Some(stamp), now))
@@ -207,7 +211,9 @@ impl Recheck {
                     self.shared.unheard.fetch_add(1, Ordering::SeqCst);
                     self.events.send(Event::Again(again)).map_err(|_| Ended)
                 })?;
-                watched.listed(now, wall);
+                if all_there {
+                    watched.listed(now, wall);
+                }
             }
         }
         self.compared = compared;
