@@ -6,7 +6,7 @@ use super::error::{Cause, Context, Error, Result, Scope};
 use super::groups::{Aside, in_parallel};
 use super::ready::Judge;
 use super::store::{Due, store};
-use super::{Env, Readiness, Stored, leftovers, places};
+use super::{Env, Readiness, Stored, engine, leftovers, places};
 use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
@@ -55,7 +55,8 @@ pub enum Outcome {
 }
 
 /// Archives jobs in every `backup` folder of the workspace and then in its `move` folder, and tells of each. Waits a moment for
-/// jobs that are settling, or that others are at. `opted_out`: also those that are opted out.
+/// jobs that are settling, or that others are at. `opted_out`: also those that are opted out. Those that fail are left to the
+/// next mount, which shows them and tries again.
 pub fn archive(
     env: &Env<'_>,
     judge: &Judge,
@@ -64,6 +65,15 @@ pub fn archive(
     tell: &mut dyn FnMut(&JobId, Outcome),
 ) {
     leftovers::clear_of(env, jobs);
+    let mut failed = Vec::new();
+    let tell = &mut |job: &JobId, outcome: Outcome| {
+        if let Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) = &outcome
+            && !error.is_cancelled()
+        {
+            failed.push(job.clone());
+        }
+        tell(job, outcome);
+    };
     let (first, others) = jobs.split_at(jobs.len().min(FIRST));
     let mut batches = std::iter::once(first).chain(others.chunks(BATCH));
     std::thread::scope(|scope| {
@@ -88,6 +98,11 @@ pub fn archive(
             looked = meanwhile.map(Aside::wait);
         }
     });
+    if !failed.is_empty()
+        && let Err(error) = engine::leave(env.view, failed)
+    {
+        tracing::debug!("the next mount is not told of what was not archived: {error}");
+    }
 }
 
 /// The folders that are archived to, by their numbers: `backup` before `move`.

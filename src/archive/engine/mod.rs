@@ -328,6 +328,16 @@ impl Archiver {
     }
 }
 
+/// Leaves jobs that could not be archived to the next archiver of the primary: what a scan takes for archived, since the
+/// folder has a copy of it, would be forgotten.
+///
+/// # Errors
+///
+/// What the primary's file system gave.
+pub fn leave(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
+    journal::leave(view, jobs)
+}
+
 impl Drop for Archiver {
     fn drop(&mut self) {
         self.stop();

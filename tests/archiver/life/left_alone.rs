@@ -88,6 +88,60 @@ fn what_was_run_again_between_two_mounts_is_archived_before_a_drain_ends() {
     }
 }
 
+/// Whether a job is shown that was refused, with what to do.
+fn is_refused(workspace: &Workspace, mountpoint: &Path) -> bool {
+    let status = status(workspace, mountpoint);
+    let why = &status["archive"]["failed"][0]["why"];
+    why.as_str().is_some_and(|why| why.contains("--force"))
+}
+
+#[test]
+fn what_a_person_has_to_decide_is_not_forgotten_by_the_next_mount() {
+    at_once([true, false], |by_hand| {
+        let workspace = workspace();
+        let mountpoint = workspace.mountpoint("elsewhere");
+        let (primary, folder) = (workspace.primary(), workspace.folder("backup"));
+        let job = primary.join(job::path(0));
+        job::make(&primary, 0);
+        let mounted = workspace.mount_archiving(&mountpoint, &[]);
+        until("it is archived", || has_all(&folder, 0..1));
+        until("all is archived", || is_drained(&workspace, &mountpoint));
+        if by_hand {
+            drain(&workspace, &mountpoint);
+        }
+        fs::remove_file(job.join("train.out")).unwrap();
+        fs::write(job.join("note"), "new").unwrap();
+        if by_hand {
+            // As often as somebody likes.
+            for _ in 0..3 {
+                let archive = ["jobs", "archive", "-w", "test", "--all"];
+                let output = workspace.xpmfs().args(archive).output().unwrap();
+                assert_eq!(output.status.code(), Some(1));
+                assert_eq!(journals(&primary).len(), 1);
+            }
+        } else {
+            fs::write(mounted.job(TASK, &hash(0)).join("another"), "new").unwrap();
+            until("it is refused", || is_refused(&workspace, &mountpoint));
+            run(workspace.xpmfs().arg("umount").arg(&mountpoint));
+        }
+        drop(mounted);
+        for _ in 0..2 {
+            let again = workspace.mount_archiving(&mountpoint, &[]);
+            until("it is refused again", || {
+                is_refused(&workspace, &mountpoint)
+            });
+            let drain = workspace
+                .xpmfs()
+                .args(["umount", "--drain"])
+                .arg(&mountpoint)
+                .output();
+            assert!(!drain.unwrap().status.success());
+            drop(again);
+        }
+        assert!(job.join("note").exists() && !folder.join(job::path(0)).join("note").exists());
+    });
+}
+
 #[test]
 fn what_is_changed_through_the_mount_is_archived_again() {
     at_once([true, false], |in_place| {

@@ -16,6 +16,7 @@
 mod line;
 mod orphan;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -135,14 +136,23 @@ impl Journal {
     }
 }
 
-/// Leaves jobs for whoever comes next, as if their owner were gone.
+/// Leaves jobs for whoever comes next, as if their owner were gone; but for those that somebody else has left already, so
+/// that there are no more journals the more often the same is tried.
 ///
 /// # Errors
 ///
 /// What the primary's file system gave.
 pub(super) fn leave(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
-    let lines: Vec<Line> = jobs.into_iter().map(Line::Queued).collect();
-    Journal::make(view)?.append(&lines)
+    let left: HashSet<JobId> = orphans(&directory(view)?, "")?
+        .iter()
+        .flat_map(|orphan| orphan.jobs().into_iter().map(|(job, _)| job))
+        .collect();
+    let jobs = jobs.into_iter().filter(|job| !left.contains(job));
+    let lines: Vec<Line> = jobs.map(Line::Queued).collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => Journal::make(view)?.append(&lines),
+    }
 }
 
 fn text<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<u8> {

@@ -47,8 +47,8 @@ pub(in crate::archive::engine) struct Job {
     /// What follows when nobody works on it any more.
     pub(super) then: Then,
     pub(in crate::archive::engine) step: Step,
-    /// How often which folder has refused it, for when it is queued for that folder again.
-    pub(super) refused: BTreeMap<u8, (u32, Instant)>,
+    /// Which folder has refused it, and until when, for when it is queued for that folder again.
+    pub(super) refused: BTreeMap<u8, (Refusal, Instant)>,
 }
 
 /// What follows when nobody works on a job any more.

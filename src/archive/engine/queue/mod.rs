@@ -102,8 +102,14 @@ impl Queue {
         };
         for (folder, tries, wait, why) in refused {
             let due = now + (*wait).min(longest);
-            job.refused.insert(*folder, (*tries, due));
-            let change = Change::Refused(id.clone(), *folder, *tries, due, why.clone());
+            let (whom, tries) = (Whom::Job, *tries);
+            let failure = Failure {
+                whom,
+                why: why.clone(),
+            };
+            job.refused
+                .insert(*folder, (Refusal { failure, tries }, due));
+            let change = Change::Refused(id.clone(), *folder, tries, due, why.clone());
             self.changes.push(change);
         }
     }
@@ -273,12 +279,9 @@ impl Queue {
                 continue;
             }
             let mut due = now;
-            if let Some((tries, again)) = job.refused.remove(&want.stop.folder) {
+            if let Some((refusal, again)) = job.refused.remove(&want.stop.folder) {
                 due = due.max(again);
-                let whom = Whom::Job;
-                let why = "it failed before".to_owned();
-                let failure = Failure { whom, why };
-                want.turn.refusal = Some(Refusal { failure, tries });
+                want.turn.refusal = Some(refusal);
             }
             want.turn.at = At::Due(due);
             if let Some(lane) = lane(&mut self.lanes, want.stop.folder) {
