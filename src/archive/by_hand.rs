@@ -8,6 +8,7 @@ use super::ready::Judge;
 use super::store::{Due, store};
 use super::{Env, Readiness, Stored, engine, leftovers, places};
 use crate::settings::Mode;
+use crate::view::Unlisted;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 
@@ -33,12 +34,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Every job of the primary, after what a crash has left there was put in order: it may have kept one from its name.
+/// Every job of the primary, after what a crash has left there was put in order: it may have kept one from its name. And the tasks
+/// whose jobs cannot be listed.
 ///
 /// # Errors
 ///
-/// What listing them gave.
-pub fn all_jobs(env: &Env<'_>) -> rustix::io::Result<Vec<JobId>> {
+/// What listing the tasks gave.
+pub fn all_jobs(env: &Env<'_>) -> rustix::io::Result<(Vec<JobId>, Vec<Unlisted>)> {
     leftovers::clear_all(env)?;
     env.view.jobs_of_primary()
 }

@@ -111,10 +111,14 @@ impl Arguments {
                     })
                 })
             });
+        let what = match report.queued {
+            0 => "it is not known whether all that is finished is archived".to_owned(),
+            1 => "1 finished job cannot be archived now".to_owned(),
+            jobs => format!("{jobs} finished jobs cannot be archived now"),
+        };
         bail!(
-            "{} of the finished jobs cannot be archived now, and {place} stays mounted: {}; `xpmfs status` tells more, and `xpmfs umount {place}` unmounts it without",
-            report.queued,
-            why.unwrap_or_default()
+            "{what}, and {place} stays mounted: {}; `xpmfs status` tells more, and `xpmfs umount {place}` unmounts it without",
+            why.or_else(|| report.unseen()).unwrap_or_default()
         )
     }
 

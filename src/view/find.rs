@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fmt::{Display, Formatter};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
@@ -29,7 +31,7 @@ pub enum FindError {
         /// What was given.
         text: OsString,
         /// The workspace's directory.
-        primary: std::path::PathBuf,
+        primary: PathBuf,
     },
     /// Several jobs begin with it.
     #[error("{text:?} names several jobs: {}; write more of the hash", some(jobs))]
@@ -43,7 +45,7 @@ pub enum FindError {
     #[error("cannot list the jobs of {}: {errno}", primary.display())]
     System {
         /// The workspace's directory.
-        primary: std::path::PathBuf,
+        primary: PathBuf,
         /// Why not.
         errno: Errno,
     },
@@ -54,6 +56,37 @@ fn some(jobs: &[JobId]) -> String {
     match jobs.len().checked_sub(NAMED) {
         None | Some(0) => named.join(", "),
         Some(more) => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// A task's directory in the primary whose jobs are not known.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unlisted {
+    /// Where it is.
+    path: PathBuf,
+    /// Why it cannot be listed; none if it is a symlink, which leads out of the primary.
+    errno: Option<Errno>,
+}
+
+impl Unlisted {
+    /// A symlink in the place of a task's directory. No symlink is followed on the way to a job, lest it be put where nobody
+    /// looks for it.
+    #[must_use]
+    pub fn linked(path: PathBuf) -> Unlisted {
+        Unlisted { path, errno: None }
+    }
+}
+
+impl Display for Unlisted {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match self.errno {
+            Some(errno) => write!(f, "cannot read {path}: {}", std::io::Error::from(errno)),
+            None => write!(
+                f,
+                "{path} is a symlink, and jobs behind it are not archived: put the directory itself in its place"
+            ),
+        }
     }
 }
 
@@ -91,8 +124,14 @@ impl View {
             None => self.task_names().map_err(system)?,
         };
         let mut found = BTreeSet::new();
+        let mut refused = None;
         for task in tasks {
-            for name in self.job_names(&task).map_err(system)? {
+            // In a workspace of several people, some tasks may be for others.
+            let names = self.job_names(&task).unwrap_or_else(|errno| {
+                refused = Some(errno);
+                BTreeSet::new()
+            });
+            for name in names {
                 if name.as_bytes().starts_with(hash.as_bytes())
                     && let Ok(job) = JobId::new(&task, name)
                 {
@@ -104,9 +143,12 @@ impl View {
         let whole: Vec<&JobId> = found.iter().filter(|job| job.hash() == hash).collect();
         match (whole.as_slice(), found.len()) {
             ([job], _) => Ok((*job).clone()),
-            ([], 0) => Err(FindError::Absent {
-                text: text.to_owned(),
-                primary: self.primary_path().to_owned(),
+            ([], 0) => Err(match refused {
+                Some(errno) => system(errno),
+                None => FindError::Absent {
+                    text: text.to_owned(),
+                    primary: self.primary_path().to_owned(),
+                },
             }),
             ([], 1) => found.pop_first().ok_or_else(|| FindError::Invalid {
                 text: text.to_owned(),
@@ -118,32 +160,39 @@ impl View {
         }
     }
 
-    /// The jobs that the primary has as directories, in order: neither moved ones nor those that only a folder has.
+    /// The jobs that the primary has as directories, in order: neither moved ones nor those that only a folder has. And the
+    /// directories of tasks that could not be listed.
     ///
     /// # Errors
     ///
-    /// What listing the primary gave.
-    pub fn jobs_of_primary(&self) -> SysResult<Vec<JobId>> {
+    /// What listing the tasks of the primary gave.
+    pub fn jobs_of_primary(&self) -> SysResult<(Vec<JobId>, Vec<Unlisted>)> {
         let root = self.primary().root()?;
-        let mut jobs = Vec::new();
+        let (mut jobs, mut unlisted) = (Vec::new(), Vec::new());
         let Some(directory) = beneath::absent(root.jobs())? else {
-            return Ok(jobs);
+            return Ok((jobs, unlisted));
         };
         for task in names(&*directory, &mut |_| true)? {
-            let Some(directory) = beneath::absent(root.task(&task))? else {
+            let path = self.primary().path().join("jobs").join(&task);
+            if beneath::stat(&*directory, &task).is_ok_and(|stat| beneath::is_symlink(&stat)) {
+                unlisted.push(Unlisted::linked(path));
                 continue;
-            };
+            }
             // A symlink has been left by a move.
-            let directories = names(&*directory, &mut |kind| {
-                kind != rustix::fs::FileType::Symlink
-            })?;
-            jobs.extend(
-                directories
-                    .into_iter()
-                    .filter_map(|hash| JobId::new(&task, hash).ok()),
-            );
+            let mut own = |kind| kind != rustix::fs::FileType::Symlink;
+            let listed = root.task(&task).and_then(|task| names(&*task, &mut own));
+            match beneath::absent(listed) {
+                Ok(hashes) => {
+                    let hashes = hashes.into_iter().flatten();
+                    jobs.extend(hashes.filter_map(|hash| JobId::new(&task, hash).ok()));
+                }
+                Err(errno) => unlisted.push(Unlisted {
+                    path,
+                    errno: Some(errno),
+                }),
+            }
         }
-        Ok(jobs)
+        Ok((jobs, unlisted))
     }
 
     /// The jobs that a `backup` or `move` folder has, in order; folders that cannot be listed are passed over.
@@ -188,19 +237,23 @@ impl View {
         Ok(found)
     }
 
-    /// The names below `jobs/<task>/` in all locations; folders that cannot be listed are passed over.
+    /// The names below `jobs/<task>/` in all locations; those that cannot be listed are passed over, if any can.
     fn job_names(&self, task: &OsStr) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
+        let mut refused = None;
         for location in self.locations() {
             let listed = location.root().and_then(|root| root.task(task));
             let listed = beneath::absent(listed.and_then(|task| names(&*task, &mut |_| true)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
-                Err(errno) if location.index() == super::PRIMARY => return Err(errno),
+                Err(errno) if location.index() == super::PRIMARY => refused = Some(errno),
                 Err(_) => {}
             }
         }
-        Ok(found)
+        match refused {
+            Some(errno) if found.is_empty() => Err(errno),
+            _ => Ok(found),
+        }
     }
 }
 

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, Verdict};
+pub use find::Unlisted;
 pub use location::{Location, LocationStatus};
 pub use resolve::{InPrimary, Served};
 pub use root::Root;

@@ -126,7 +126,7 @@ impl Coordinator {
         if let Some(trouble) = &found.trouble
             && scan.trouble.as_ref() != Some(trouble)
         {
-            tracing::warn!("jobs that finished elsewhere may not be found: {trouble}");
+            tracing::warn!("not every finished job may be found: {trouble}");
         }
         scan.since = None;
         scan.more = found.more;

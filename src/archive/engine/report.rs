@@ -125,7 +125,8 @@ pub enum Idle {
         /// Jobs that are on their way.
         left: usize,
     },
-    /// All that is left has failed, or its folder takes no job.
+    /// All that is left has failed, or its folder takes no job; or it is not known whether anything is left, since not
+    /// everything can be looked at.
     Stuck {
         /// Jobs that are on their way.
         failed: usize,
@@ -157,6 +158,17 @@ pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
 }
 
 impl Report {
+    /// Why it is not known whether all that is finished has been found, if so.
+    #[must_use]
+    pub fn unseen(&self) -> Option<String> {
+        self.folders.iter().find_map(|folder| {
+            let away = folder.refuses.as_ref();
+            let away = away.filter(|refuses| refuses.next_try.is_none());
+            let away = away.map(|refuses| format!("{}: {}", folder.path.display(), refuses.why));
+            away.or_else(|| folder.trouble.clone())
+        })
+    }
+
     fn add(
         &mut self,
         id: &Arc<JobId>,
@@ -253,7 +265,12 @@ fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
             let since = last.duration_since(UNIX_EPOCH).ok()?;
             Some(since.as_secs_f64())
         }),
-        trouble: scan.trouble.clone(),
+        trouble: match scan.hangs(now) {
+            true => {
+                location.map(|location| format!("{} does not answer", location.path().display()))
+            }
+            false => scan.trouble.clone(),
+        },
     }
 }
 
@@ -271,9 +288,7 @@ pub(super) fn idle(shared: &Shared, now: Instant) -> Idle {
     let left = jobs.clone().count();
     let wanted = shared.wanted.load(Ordering::SeqCst);
     let scanning = state.scans.iter().any(|scan| {
-        let hangs = scan
-            .since
-            .is_some_and(|since| now.saturating_duration_since(since) > SCAN_MAX);
+        let hangs = scan.hangs(now);
         // What is left for want of room is looked for when jobs have been archived, if any can be.
         let full = scan.more && scan.since.is_none() && scan.asked == wanted;
         scan.answered < wanted && !hangs && !full
@@ -282,10 +297,24 @@ pub(super) fn idle(shared: &Shared, now: Instant) -> Idle {
         return Idle::Busy { left };
     }
     let mut stuck = jobs.map(|job| is_stuck(job, state, now));
+    let unseen = state.scans.iter().any(|scan| {
+        let lanes = &mut state.queue.lanes.iter();
+        let away = lanes.any(|lane| lane.folder == scan.folder && !lane.there);
+        away || scan.hangs(now) || scan.trouble.is_some()
+    });
     match (left, stuck.all(|stuck| stuck)) {
+        (0, _) if unseen => Idle::Stuck { failed: 0 },
         (0, _) => Idle::Yes,
         (failed, true) => Idle::Stuck { failed },
         (left, false) => Idle::Busy { left },
+    }
+}
+
+impl Scan {
+    /// Whether it takes so long that it cannot be waited for.
+    fn hangs(&self, now: Instant) -> bool {
+        let long = |since| now.saturating_duration_since(since) > SCAN_MAX;
+        self.since.is_some_and(long)
     }
 }
 

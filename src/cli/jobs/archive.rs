@@ -105,7 +105,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     }
     let config = archiving::config(&opened.tuning, &opened.folders);
     let judge = Judge::new(OptOuts::new(config.exclude, config.folder_exclude));
-    let jobs = if arguments.all {
+    let (jobs, unlisted) = if arguments.all {
         by_hand::all_jobs(&env).with_context(|| {
             format!(
                 "cannot list the jobs of {}",
@@ -119,10 +119,17 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             places::set_kept(opened.view.primary(), job, false)
                 .with_context(|| format!("cannot write to {}", opened.workspace.path.display()))?;
         }
-        jobs
+        (jobs, Vec::new())
     };
     let meter = Meter::new(jobs.len(), &progress, global);
     let mut tally = Tally::default();
+    for task in &unlisted {
+        tally.failed += 1;
+        meter.say(&task.to_string());
+        tally.lines.push(json!({
+            "job": null, "folder": null, "result": "not archived", "why": task.to_string(),
+        }));
+    }
     by_hand::archive(&env, &judge, &jobs, arguments.force, &mut |job, outcome| {
         tally.add(&opened, job, outcome, arguments.all, &meter, global);
     });

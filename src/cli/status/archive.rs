@@ -31,9 +31,10 @@ pub(super) fn describe(text: &mut String, report: &Report) {
             parts.push(format!("{count} {what}"));
         }
     }
-    let state = match parts.is_empty() {
-        true => "all that is finished is archived".to_owned(),
-        false => parts.join(", "),
+    let state = match (parts.is_empty(), report.unseen()) {
+        (true, None) => "all that is finished is archived".to_owned(),
+        (true, Some(_)) => "all that was found is archived".to_owned(),
+        (false, _) => parts.join(", "),
     };
     let _ = writeln!(text, "\narchive: {state}");
     for folder in &report.folders {
@@ -105,7 +106,7 @@ fn describe_folder(text: &mut String, folder: &Folder) {
     if let Some(trouble) = &folder.trouble {
         let _ = writeln!(
             text,
-            "  {place}: jobs that finished unnoticed may not be found: {trouble}"
+            "  {place}: not every finished job may be found: {trouble}"
         );
     }
     if folder.jobs > 0 {

@@ -1,6 +1,7 @@
 //! Folders that go away, are full or read-only, and then are not.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -222,4 +223,98 @@ fn jobs_wait_for_a_folder_that_is_read_only() {
     assert_whole(&folder, 0..3, |number| {
         job::tree(&primary.join(job::path(number)))
     });
+}
+
+/// Asserts that nobody says that all is archived, and that a drain does not end well; it, and the status, say why.
+fn assert_unseen(workspace: &Workspace, mountpoint: &Path, why: &str) {
+    until("it is told", || told(workspace, mountpoint).contains(why));
+    let told = told(workspace, mountpoint);
+    assert!(!told.contains("all that is finished"), "{told}");
+    let mut drain = workspace.xpmfs();
+    let output = fails(drain.args(["umount", "--drain"]).arg(mountpoint));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in ["it is not known", why] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(is_mounted(mountpoint));
+}
+
+/// The same of `jobs archive`, which archives the rest.
+fn assert_left_out(workspace: &Workspace, why: &str) {
+    let archive = ["jobs", "archive", "-w", "test", "--all"];
+    let output = workspace.xpmfs().args(archive).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(why) && said.contains("1 failed"), "{said}");
+}
+
+#[test]
+fn what_is_behind_a_symlink_is_not_said_to_be_archived() {
+    let workspace = workspace();
+    let primary = workspace.primary();
+    job::make(&primary, 0);
+    let elsewhere = workspace.top().join("elsewhere-task");
+    fs::create_dir_all(elsewhere.join("0123")).unwrap();
+    fs::write(elsewhere.join("0123/task.done"), "").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, primary.join("jobs/other.task")).unwrap();
+    let why = "jobs/other.task is a symlink, and jobs behind it are not archived";
+    assert_left_out(&workspace, why);
+    assert!(has_all(&workspace.folder("backup"), 0..1));
+    let mountpoint = workspace.mountpoint("mounted");
+    let _mounted = workspace.mount_archiving(&mountpoint, &[]);
+    assert_unseen(&workspace, &mountpoint, why);
+    fs::remove_file(primary.join("jobs/other.task")).unwrap();
+    fs::rename(&elsewhere, primary.join("jobs/other.task")).unwrap();
+    let copy = workspace.folder("backup").join("jobs/other.task/0123");
+    until("it is archived", || copy.join("task.done").exists());
+    run(workspace
+        .xpmfs()
+        .args(["umount", "--drain"])
+        .arg(&mountpoint));
+}
+
+#[test]
+fn a_task_that_cannot_be_read_keeps_no_other_from_being_archived() {
+    let workspace = Workspace::of_ordinary_user();
+    workspace.with_folders(&["backup"]);
+    workspace.tune("{settle: 100ms, scan_interval: 200ms}");
+    let primary = workspace.primary();
+    job::make(&primary, 0);
+    workspace.give_away();
+    let private = primary.join("jobs/private.task");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    let why = "cannot read ";
+    assert_left_out(&workspace, why);
+    assert!(has_all(&workspace.folder("backup"), 0..1));
+    // And none from being named.
+    run(workspace
+        .xpmfs()
+        .args(["jobs", "verify", "-w", "test", &hash(0)]));
+    let mountpoint = workspace.mountpoint("mounted");
+    let _mounted = workspace.mount_archiving(&mountpoint, &[]);
+    assert_unseen(&workspace, &mountpoint, why);
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o755)).unwrap();
+    run(workspace
+        .xpmfs()
+        .args(["umount", "--drain"])
+        .arg(&mountpoint));
+}
+
+#[test]
+fn with_a_folder_that_is_away_nothing_is_said_to_be_archived() {
+    let workspace = workspace();
+    job::make(&workspace.primary(), 0);
+    let folder = workspace.folder("backup");
+    let away = workspace.top().join("away");
+    fs::rename(&folder, &away).unwrap();
+    let mountpoint = workspace.mountpoint("mounted");
+    let _mounted = workspace.mount_archiving(&mountpoint, &[]);
+    assert_unseen(&workspace, &mountpoint, "it is not there");
+    fs::rename(&away, &folder).unwrap();
+    until("it is archived", || has_all(&folder, 0..1));
+    run(workspace
+        .xpmfs()
+        .args(["umount", "--drain"])
+        .arg(&mountpoint));
 }

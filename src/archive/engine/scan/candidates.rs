@@ -73,7 +73,7 @@ pub(super) fn compare(
         Entry::Directory(name) if !folder.contains(name) && wanted(name) => {
             missing.push(Name::from(name));
         }
-        Entry::Directory(_) => {}
+        Entry::Directory(_) | Entry::Symlink(_) => {}
     })?;
     let mut known: HashMap<Name, (u64, u8)> = before
         .drain(..)

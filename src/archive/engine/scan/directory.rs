@@ -120,6 +120,8 @@ pub(in crate::archive::engine) fn open(dir: impl AsFd, name: &OsStr) -> Result<O
 pub(in crate::archive::engine) enum Entry<'a> {
     /// A directory that may be a task's or a job's.
     Directory(&'a OsStr),
+    /// A symlink in the place of one.
+    Symlink(&'a OsStr),
     /// What guards or holds a copy that grows, or what was one.
     Staging,
 }
@@ -148,14 +150,17 @@ pub(in crate::archive::engine) fn read_on(
             each(Entry::Staging);
             continue;
         }
-        let directory = match entry.file_type() {
-            FileType::Directory => true,
+        let kind = match entry.file_type() {
             // A file system that does not tell.
-            FileType::Unknown => beneath::stat(fd, name).is_ok_and(|stat| beneath::is_dir(&stat)),
-            _ => false,
+            FileType::Unknown => beneath::stat(fd, name).map_or(FileType::Unknown, |stat| {
+                FileType::from_raw_mode(stat.stx_mode.into())
+            }),
+            kind => kind,
         };
-        if directory && jobs::is_job_entry(name) {
-            each(Entry::Directory(name));
+        match kind {
+            FileType::Directory if jobs::is_job_entry(name) => each(Entry::Directory(name)),
+            FileType::Symlink if jobs::is_job_entry(name) => each(Entry::Symlink(name)),
+            _ => {}
         }
     }
     Ok(any)
@@ -223,14 +228,15 @@ mod tests {
         std::fs::create_dir(top.path().join(odd)).unwrap();
         let dir = std::fs::File::open(top.path()).unwrap();
         let mut names = Vec::new();
-        let mut staging = 0;
+        let (mut staging, mut linked) = (0, Vec::new());
         read(&dir, |entry| match entry {
             Entry::Directory(name) => names.push(name.to_owned()),
             Entry::Staging => staging += 1,
+            Entry::Symlink(name) => linked.push(name.to_owned()),
         })
         .unwrap();
         names.sort();
         assert_eq!(names, [OsStr::new("a"), OsStr::new("b"), odd]);
-        assert_eq!(staging, 1);
+        assert_eq!((staging, linked), (1, vec![OsStr::new("moved").to_owned()]));
     }
 }

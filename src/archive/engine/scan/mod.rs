@@ -24,7 +24,7 @@ use self::candidates::{Names, State, Task};
 use self::directory::{Entry, Stamp, Watched};
 use super::route::Route;
 use crate::view::name::Name;
-use crate::view::{Root, View, beneath};
+use crate::view::{Root, Unlisted, View, beneath};
 use crate::workspace::JobId;
 
 pub(super) use self::thread::{Request, run};
@@ -60,6 +60,8 @@ pub(super) struct Scanner {
     began: Instant,
     jobs: Watched,
     tasks: HashMap<Name, Task>,
+    /// The first task whose directory in the primary is a symlink.
+    linked: Option<Name>,
 }
 
 /// One scan.
@@ -98,6 +100,7 @@ impl Scanner {
             began: Instant::now(),
             jobs: Watched::default(),
             tasks: HashMap::new(),
+            linked: None,
         }
     }
 
@@ -148,6 +151,10 @@ impl Scanner {
         let mut tasks = std::mem::take(&mut self.tasks);
         tasks.retain(|name, task| pass.is_over() || self.visit(&jobs, &there, name, task, pass));
         self.tasks = tasks;
+        if let Some(task) = &self.linked {
+            let linked = || Unlisted::linked(self.place(0, Some(task)).into()).to_string();
+            pass.found.trouble.get_or_insert_with(linked);
+        }
     }
 
     /// Lists the primary's tasks, if they have changed.
@@ -159,14 +166,22 @@ impl Scanner {
         }
         pass.found.listed += 1;
         let mut tasks = HashMap::new();
-        directory::read(directory::open(jobs, OsStr::new("."))?, |entry| {
-            if let Entry::Directory(name) = entry {
-                let name = Name::from(name);
-                let known = self.tasks.remove(&name).unwrap_or_default();
-                tasks.insert(name, known);
-            }
-        })?;
-        self.tasks = tasks;
+        let mut linked = None;
+        directory::read(
+            directory::open(jobs, OsStr::new("."))?,
+            |entry| match entry {
+                Entry::Directory(name) => {
+                    let name = Name::from(name);
+                    let known = self.tasks.remove(&name).unwrap_or_default();
+                    tasks.insert(name, known);
+                }
+                Entry::Symlink(name) => {
+                    linked.get_or_insert_with(|| Name::from(name));
+                }
+                Entry::Staging => {}
+            },
+        )?;
+        (self.tasks, self.linked) = (tasks, linked);
         self.jobs.listed(now, wall);
         Ok(())
     }
