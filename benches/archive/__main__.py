@@ -68,7 +68,7 @@ def conduct(stage: Stage, choices: Choices) -> Outcome:
     say(f"making a disk of {choices.image >> 30} GiB")
     disk = Disk(stage.root / "disk.img", stage.directory("disk"), choices.image)
     program = stage.install(choices.binary)
-    copiers = every(program, choices.python, choices.systems.split(","))
+    copiers = every(program, stage.install(choices.bare), choices.python, choices.systems.split(","))
     settings = {"rounds": choices.rounds, "quick": choices.quick, **vars(choices.scale)}
     outcome = Outcome(machine.describe(disk.root), settings, copiers)
     try:

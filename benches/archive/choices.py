@@ -10,7 +10,7 @@ PARTS = {
     "large": "one job with a large file",
     "beside": "reading and writing through a mount of the same workspaces while they are archived",
 }
-SYSTEMS = "xpmfs,cp,rsync,rsync-alone,experimaestro"
+SYSTEMS = "xpmfs,cp,rsync,rsync-alone,experimaestro,bare"
 ROUNDS = 5
 GIB = 1 << 30
 
@@ -40,6 +40,7 @@ class Choices(argparse.Namespace):
     directory: Path
     binary: Path
     workload: Path
+    bare: Path
     python: Path
 
     @property
@@ -72,13 +73,14 @@ def parse() -> Choices:
     add("--binary", type=Path, metavar="PATH", help="measure this xpmfs [default: build it]")
     add("--python", type=Path, metavar="PATH", help="a Python with experimaestro [default: target/venv/bin/python]")
     add("--workload", type=Path, help=argparse.SUPPRESS)
+    add("--bare", type=Path, help=argparse.SUPPRESS)
     choices = parser.parse_args(namespace=Choices())
     choices.rounds = choices.rounds or (1 if choices.quick else ROUNDS)
     if choices.only == ["beside"]:
         parser.error("--only beside needs jobs or large as well: what is to be archived")
-    if not all((choices.binary, choices.workload, choices.python)):
+    if not all((choices.binary, choices.workload, choices.bare, choices.python)):
         parser.error("run scripts/bench archive, which builds what this needs")
-    for program in (choices.binary, choices.workload):
+    for program in (choices.binary, choices.workload, choices.bare):
         if not program.is_file():
             parser.error(f"there is no {program}")
     for file in (choices.json, choices.markdown):

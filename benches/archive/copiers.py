@@ -21,9 +21,9 @@ class Copier:
     """Whether it is followed by a wait for the disk."""
 
 
-def every(program: Path, python: Path, wanted: list[str]) -> list[Copier]:
+def every(program: Path, bare: Path, python: Path, wanted: list[str]) -> list[Copier]:
     """Those of `--systems`, always in the same order."""
-    known = {copier.name: copier for copier in _known(program, python)}
+    known = {copier.name: copier for copier in _known(program, bare, python)}
     for name in wanted:
         if name not in known:
             raise machine.Unfit(f"there is no {name}: choose from {', '.join(known)}")
@@ -37,7 +37,7 @@ def archive(program: Path, workspace: Workspace) -> list[str]:
     return [str(program), "--quiet", "--settings", str(workspace.settings), "jobs", "archive", "--all"]
 
 
-def _known(program: Path, python: Path) -> list[Copier]:
+def _known(program: Path, bare: Path, python: Path) -> list[Copier]:
     own = Path(__file__).resolve().parent / "own.py"
 
     def jobs(workspace: Workspace) -> list[str]:
@@ -65,6 +65,12 @@ def _known(program: Path, python: Path) -> list[Copier]:
             "its own archiver (`scheduler.folders._archive_job`), job after job: nothing is durable, and nothing hashed; the start"
             " of Python is not counted",
             lambda workspace: [str(python), "-B", str(own), str(workspace.primary), str(workspace.folder)],
+        ),
+        Copier(
+            "bare", "bare",
+            "`examples/bare`, the least that a durable copy takes: 16 jobs at a time, each file opened, read and written once, one"
+            " `syncfs`; nothing is hashed, locked, staged or looked at again",
+            lambda workspace: [str(bare), f"{workspace.primary}/jobs", f"{workspace.folder}/jobs"],
         ),
     ]
 
