@@ -6,25 +6,29 @@
 //! given out; each remembers where it stands on the disk, so that a listing can go on from any of
 //! them. What a union shows can change without its own directories changing, so the kernel is made
 //! to forget it when it has been listed to the end.
+//!
+//! - here: opening what is listed, and giving entries with or without what stands under them
+//! - `plain`: reading one directory; `union`: reading several
 
-use std::cmp::Ordering;
+mod plain;
+mod union;
+
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, Statx};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::cursor::{self, Cursor};
+use super::cursor::Cursor;
 use super::identity::{Identity, ROOT};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
 use super::{Mount, sys};
-use crate::settings;
-use crate::view::listing::{Shown, Source};
+use crate::view::listing::Source;
 use crate::view::name::Name;
-use crate::view::{PRIMARY, beneath, location};
-use crate::workspace::layout;
+use crate::view::{PRIMARY, beneath};
+pub(super) use union::Position;
 
 /// A directory being listed.
 #[derive(Debug)]
@@ -40,13 +44,6 @@ struct Open {
     /// The same directory as `O_PATH`, to ask for names in.
     source: Source,
     identity: Identity,
-}
-
-/// Where a union's listing stands after an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
-    location: u8,
-    offset: u64,
 }
 
 /// What the listing is of.
@@ -76,9 +73,6 @@ const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-
-/// The position after `jobs` at the top, where only folders have it; no disk gives it out.
-const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
 
 /// What takes entries, until it says that it has enough (`false`).
 type Taker<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
@@ -305,198 +299,6 @@ impl Mount {
         }
     }
 
-    /// Returns whether there was nothing left.
-    fn read_plain(
-        &self,
-        listing: &Listing,
-        from: u64,
-        plus: bool,
-        give: &mut Taker<'_>,
-    ) -> Result<bool> {
-        if from == AFTER_JOBS {
-            return Ok(true);
-        }
-        let open = listing.sources.first().ok_or(Errno::STALE)?;
-        let node = &listing.node;
-        let role = match node.role {
-            Role::Job | Role::Inside => Role::Inside,
-            _ => Role::Outside,
-        };
-        // At the top, and where internal files may have been made meanwhile, names mean more.
-        let holder = self.holder(node)?;
-        let internal = |name: &OsStr, stat: &Statx| {
-            holder.as_ref().is_some_and(|holder| {
-                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
-            })
-        };
-        let mut given = false;
-        let fd = open.cursor.fd();
-        let end = open.cursor.read(
-            from,
-            |_| (),
-            |entry| {
-                let name = entry.name();
-                if node.role == Role::Root && name == layout::XPMFS {
-                    return true;
-                }
-                given = true;
-                let asked = plus && node.role != Role::Root && name != "." && name != "..";
-                let found = match asked {
-                    true => beneath::stat_at(fd, name).ok(),
-                    false => None,
-                };
-                let found = found.filter(|stat| !internal(name, stat));
-                give(Item {
-                    name,
-                    kind: entry.kind,
-                    inode: self.devices.entry(&open.identity, entry.inode),
-                    next: entry.next,
-                    found: found.map(|stat| Found {
-                        place: node.place,
-                        role,
-                        stat,
-                    }),
-                })
-            },
-        )?;
-        if end && node.role == Role::Root {
-            return Ok(!self.give_jobs_of_folders(give)? && !given);
-        }
-        Ok(end && !given)
-    }
-
-    /// Gives `jobs` at the end of the top, if it is there because a folder has jobs and not because
-    /// the primary has the directory. Returns whether there was anything to give.
-    fn give_jobs_of_folders(&self, give: &mut Taker<'_>) -> Result<bool> {
-        let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
-            return Ok(false);
-        };
-        if beneath::absent(beneath::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some()
-        {
-            return Ok(false);
-        }
-        // The top itself does not change when it goes.
-        self.notices.forget_pages(ROOT);
-        give(Item {
-            name: OsStr::new(layout::JOBS),
-            kind: FileType::Directory,
-            inode: self.devices.inode(&Identity::of(&jobs.stat)),
-            next: AFTER_JOBS,
-            found: Some(jobs),
-        });
-        Ok(true)
-    }
-
-    /// Returns whether there was nothing left.
-    fn read_union(
-        &self,
-        id: u64,
-        listing: &Listing,
-        from: u64,
-        plus: bool,
-        give: &mut Taker<'_>,
-    ) -> Result<bool> {
-        let positions = self.listings.positions(id);
-        let mut position = usize::try_from(from).map_err(|_| Errno::INVAL)?;
-        let start = match position.checked_sub(1) {
-            None => Position {
-                location: PRIMARY,
-                offset: 0,
-            },
-            Some(last) => *positions.lock().get(last).ok_or(Errno::INVAL)?,
-        };
-        let mut given = false;
-        for (at, open) in listing.sources.iter().enumerate() {
-            let location = open.source.location;
-            // One that can be listed no more is passed over.
-            let offset = match location.cmp(&start.location) {
-                Ordering::Less => continue,
-                Ordering::Equal => start.offset,
-                Ordering::Greater => 0,
-            };
-            let fetched = |entries: &[cursor::Entry]| self.check_ahead(listing, open, entries);
-            let read = open.cursor.read(offset, fetched, |entry| {
-                let name = entry.name();
-                let Some(shown) = self.shows(listing, at, name, entry.kind) else {
-                    return true;
-                };
-                let here = Position {
-                    location,
-                    offset: entry.next,
-                };
-                given = true;
-                let next = number(&mut positions.lock(), position, here);
-                let taken = give(Item {
-                    name,
-                    kind: shown.kind,
-                    inode: match &shown.stat {
-                        Some(stat) => self.devices.inode(&Identity::of(stat)),
-                        None => self.devices.entry(&open.identity, entry.inode),
-                    },
-                    next: next as u64,
-                    found: match plus {
-                        true => found_in(listing, open, name, shown),
-                        false => None,
-                    },
-                });
-                position = next;
-                taken
-            });
-            let end = match read {
-                // Removed meanwhile: what the others have shows all the same.
-                Err(Errno::NOENT) if !matches!(listing.kind, Kind::Holder) => true,
-                read => read?,
-            };
-            if !end {
-                return Ok(false);
-            }
-        }
-        Ok(!given)
-    }
-
-    /// In a `use` folder, each job is looked into when it is listed: has that done for several at the
-    /// same time.
-    fn check_ahead(&self, listing: &Listing, open: &Open, entries: &[cursor::Entry]) {
-        let location = self.view.location(open.source.location);
-        let checked = location
-            .is_some_and(|location| location.role() == location::Role::Folder(settings::Mode::Use));
-        if !matches!(listing.kind, Kind::Task) || !checked {
-            return;
-        }
-        let directories = entries
-            .iter()
-            .filter(|entry| entry.kind == FileType::Directory);
-        let names = directories.map(|entry| Name::from(entry.name()));
-        let (dir, task) = (&open.source.dir, &listing.node.name);
-        self.ahead.check(dir, task, names.collect());
-    }
-
-    /// What an entry of source number `at` shows as, if it does.
-    fn shows(&self, listing: &Listing, at: usize, name: &OsStr, entry: FileType) -> Option<Shown> {
-        if name == "." || name == ".." {
-            return (at == 0).then_some(FileType::Directory.into());
-        }
-        let sources = &listing.sources;
-        let source = &sources.get(at)?.source;
-        match listing.kind {
-            Kind::Plain => Some(entry.into()),
-            Kind::Jobs => {
-                let earlier = sources.iter().take(at).map(|open| &open.source);
-                let shown = self.view.shows_in_jobs(source, earlier, name, entry);
-                shown.map(Shown::from)
-            }
-            Kind::Task => {
-                let task = &listing.node.name;
-                self.view.shows_in_task(source.location, task, name, entry)
-            }
-            Kind::Holder => {
-                let first = &sources.first()?.source.dir;
-                let twice = at > 0 && beneath::stat(first, name).is_ok();
-                (!twice).then_some(entry.into())
-            }
-        }
-    }
-
     pub(super) fn fsyncdir(&self, id: u64, data_only: bool) -> Result<()> {
         let listing = self.new_listing(id)?;
         // What a folder has, we have not changed.
@@ -510,38 +312,6 @@ impl Mount {
         }
         Ok(())
     }
-}
-
-/// What a task's entry stands for, where showing it has told that.
-fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Option<Found> {
-    if !matches!(listing.kind, Kind::Task) || name == "." || name == ".." {
-        return None;
-    }
-    let (place, stat) = match (shown.stat, shown.location) {
-        (Some(stat), Some(location)) => (location, *stat),
-        // A directory of the primary: nothing comes before it.
-        _ => {
-            let stat = beneath::stat(&open.source.dir, name).ok()?;
-            if beneath::is_symlink(&stat) {
-                // Moved to a folder since its name was read: what it leads to counts.
-                return None;
-            }
-            (open.source.location, stat)
-        }
-    };
-    let job = shown.kind == FileType::Directory && beneath::is_dir(&stat);
-    let role = if job { Role::Job } else { Role::Outside };
-    Some(Found { place, role, stat })
-}
-
-/// The number of a position that comes after position number `last`: the same as before if the
-/// directories are as they were, a new one otherwise. Numbers that were given out stay good.
-fn number(positions: &mut Vec<Position>, last: usize, position: Position) -> usize {
-    if positions.get(last) == Some(&position) {
-        return last + 1;
-    }
-    positions.push(position);
-    positions.len()
 }
 
 impl Open {
@@ -565,28 +335,5 @@ impl Open {
             },
             cursor: Cursor::new(fd),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_keep_their_numbers_and_new_ones_get_new_numbers() {
-        let position = |offset| Position {
-            location: 0,
-            offset,
-        };
-        let mut positions = Vec::new();
-        assert_eq!(number(&mut positions, 0, position(10)), 1);
-        assert_eq!(number(&mut positions, 1, position(20)), 2);
-        // The same listing once more.
-        assert_eq!(number(&mut positions, 0, position(10)), 1);
-        assert_eq!(number(&mut positions, 1, position(20)), 2);
-        // A name has come between.
-        assert_eq!(number(&mut positions, 1, position(15)), 3);
-        assert_eq!(number(&mut positions, 3, position(20)), 4);
-        assert_eq!(positions[1], position(20));
     }
 }

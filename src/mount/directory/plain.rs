@@ -1,0 +1,101 @@
+//! Reading a directory as the disk lists it, with the disk's own positions.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{FileType, Statx};
+use rustix::io::{Errno, Result};
+
+use super::{Item, Listing, Taker};
+use crate::mount::Mount;
+use crate::mount::identity::{Identity, ROOT};
+use crate::mount::lookup::Found;
+use crate::mount::nodes::Role;
+use crate::view::{PRIMARY, beneath};
+use crate::workspace::layout;
+
+/// The position after `jobs` at the top, where only folders have it; no disk gives it out.
+const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
+
+impl Mount {
+    /// Returns whether there was nothing left.
+    pub(super) fn read_plain(
+        &self,
+        listing: &Listing,
+        from: u64,
+        plus: bool,
+        give: &mut Taker<'_>,
+    ) -> Result<bool> {
+        if from == AFTER_JOBS {
+            return Ok(true);
+        }
+        let open = listing.sources.first().ok_or(Errno::STALE)?;
+        let node = &listing.node;
+        let role = match node.role {
+            Role::Job | Role::Inside => Role::Inside,
+            _ => Role::Outside,
+        };
+        // At the top, and where internal files may have been made meanwhile, names mean more.
+        let holder = self.holder(node)?;
+        let internal = |name: &OsStr, stat: &Statx| {
+            holder.as_ref().is_some_and(|holder| {
+                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
+            })
+        };
+        let mut given = false;
+        let fd = open.cursor.fd();
+        let end = open.cursor.read(
+            from,
+            |_| (),
+            |entry| {
+                let name = entry.name();
+                if node.role == Role::Root && name == layout::XPMFS {
+                    return true;
+                }
+                given = true;
+                let asked = plus && node.role != Role::Root && name != "." && name != "..";
+                let found = match asked {
+                    true => beneath::stat_at(fd, name).ok(),
+                    false => None,
+                };
+                let found = found.filter(|stat| !internal(name, stat));
+                give(Item {
+                    name,
+                    kind: entry.kind,
+                    inode: self.devices.entry(&open.identity, entry.inode),
+                    next: entry.next,
+                    found: found.map(|stat| Found {
+                        place: node.place,
+                        role,
+                        stat,
+                    }),
+                })
+            },
+        )?;
+        if end && node.role == Role::Root {
+            return Ok(!self.give_jobs_of_folders(give)? && !given);
+        }
+        Ok(end && !given)
+    }
+
+    /// Gives `jobs` at the end of the top, if it is there because a folder has jobs and not because
+    /// the primary has the directory. Returns whether there was anything to give.
+    fn give_jobs_of_folders(&self, give: &mut Taker<'_>) -> Result<bool> {
+        let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
+            return Ok(false);
+        };
+        if beneath::absent(beneath::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some()
+        {
+            return Ok(false);
+        }
+        // The top itself does not change when it goes.
+        self.notices.forget_pages(ROOT);
+        give(Item {
+            name: OsStr::new(layout::JOBS),
+            kind: FileType::Directory,
+            inode: self.devices.inode(&Identity::of(&jobs.stat)),
+            next: AFTER_JOBS,
+            found: Some(jobs),
+        });
+        Ok(true)
+    }
+}
