@@ -4,6 +4,9 @@
 
 mod fixture;
 mod installed;
+#[path = "archiver/job.rs"]
+#[allow(dead_code)]
+mod job;
 #[path = "reference/thread.rs"]
 #[allow(dead_code)]
 mod thread;
@@ -19,11 +22,11 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fixture::{Mounted, Workspace, names, write_job};
+use fixture::{Mounted, Workspace, names};
+use job::{TASK, entries, hash, look_at, model};
 use rustix::fs::{CWD, RenameFlags};
 use xpmfs::daemon::control;
 
-const TASK: &str = "my.module.train";
 /// How many jobs are moved, and the time between two.
 const JOBS: usize = 120;
 const PACE: Duration = Duration::from_millis(12);
@@ -52,15 +55,6 @@ fn jobs_are_moved_in_place_while_an_ordinary_user_reads_them() {
 #[test]
 fn jobs_are_moved_while_an_ordinary_user_reads_them_elsewhere() {
     moves(&Workspace::of_ordinary_user(), false, &[]);
-}
-
-fn hash(number: usize) -> String {
-    format!("{number:064x}")
-}
-
-/// What a job's model contains.
-fn model(number: usize) -> Vec<u8> {
-    format!("model {number}\n").into_bytes().repeat(500)
 }
 
 /// Moves all jobs of a workspace while others read them.
@@ -103,8 +97,7 @@ fn moves(workspace: &Workspace, in_place: bool, arguments: &[&str]) {
         assert!(failures.is_empty(), "{}", failures.join("\n"));
     });
     for number in 0..JOBS {
-        let job = Path::new("jobs").join(TASK).join(hash(number));
-        let location = workspace.as_user(|| mounted.location(job));
+        let location = workspace.as_user(|| mounted.location(job::path(number)));
         assert_eq!(location, "move");
     }
 }
@@ -119,13 +112,8 @@ impl Drop for Over<'_> {
 }
 
 fn furnish(workspace: &Workspace, number: usize) -> PathBuf {
-    let job = workspace
-        .primary()
-        .join("jobs")
-        .join(TASK)
-        .join(hash(number));
-    write_job(&job, TASK);
-    fs::write(job.join("model.bin"), model(number)).unwrap();
+    let job = workspace.primary().join(job::path(number));
+    job::write(&job, number);
     job
 }
 
@@ -197,9 +185,12 @@ fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for name in names(from) {
         let (from, to) = (from.join(&name), to.join(&name));
-        match from.is_dir() {
-            true => copy_tree(&from, &to),
-            false => drop(fs::copy(&from, &to).unwrap()),
+        if from.is_symlink() {
+            symlink(fs::read_link(&from).unwrap(), &to).unwrap();
+        } else if from.is_dir() {
+            copy_tree(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
         }
     }
 }
@@ -235,47 +226,6 @@ fn read_all_the_time(top: &Path, near: bool, current: &AtomicUsize, over: &Atomi
     seen
 }
 
-/// Looks at everything that is in a job.
-fn look_at(job: &Path, number: usize) -> Result<(), String> {
-    let failed = |what: &str, error: std::io::Error| format!("{}: {what}: {error}", job.display());
-    let meta = fs::metadata(job).map_err(|e| failed("stat", e))?;
-    if !meta.is_dir() {
-        return Err(format!("{} is no directory", job.display()));
-    }
-    let expected = model(number);
-    let file = job.join("model.bin");
-    let meta = fs::metadata(&file).map_err(|e| failed("stat of a file", e))?;
-    if meta.len() != expected.len() as u64 {
-        return Err(format!("{}: {} bytes", file.display(), meta.len()));
-    }
-    let content = fs::read(&file).map_err(|e| failed("read", e))?;
-    if content != expected {
-        return Err(format!("{}: something else", file.display()));
-    }
-    let nested = job.join(".experimaestro/status.json");
-    let nested = fs::read(nested).map_err(|e| failed("read in a directory", e))?;
-    if nested != b"{\"state\": \"done\"}" {
-        return Err(format!("{}: another status", job.display()));
-    }
-    let absent = fs::metadata(job.join("train.failed"));
-    if absent.is_ok() {
-        return Err(format!("{}: it has not failed", job.display()));
-    }
-    let listed = entries(job).map_err(|e| failed("list", e))?;
-    let expected = [
-        ".experimaestro",
-        "model.bin",
-        "params.json",
-        "train.done",
-        "train.err",
-        "train.out",
-    ];
-    if listed != expected {
-        return Err(format!("{}: {listed:?} are in it", job.display()));
-    }
-    Ok(())
-}
-
 /// Sees whether a task's listing has each job once.
 fn all_are_listed(task: &Path) -> Result<(), String> {
     let listed = entries(task).map_err(|e| format!("{}: list: {e}", task.display()))?;
@@ -288,15 +238,6 @@ fn all_are_listed(task: &Path) -> Result<(), String> {
 
 fn is_staging(name: &OsString) -> bool {
     name.as_encoded_bytes().starts_with(b".tmp.")
-}
-
-fn entries(path: &Path) -> std::io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path)? {
-        names.push(entry?.file_name());
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// The bytes at the start of each page of a large file.
@@ -351,7 +292,7 @@ fn read_over_a_move(mounted: &Mounted<'_>, mover: &Mover<'_>) {
     assert_eq!(mapping.read(0), page(0)[0]);
     // Who comes now finds it in the folder, at once.
     assert!(fs::read(job.join("large")).unwrap() == expected);
-    assert_eq!(names(&job).len(), 7);
+    assert_eq!(names(&job).len(), 10);
 }
 
 #[test]
@@ -380,7 +321,7 @@ fn who_works_in_a_job_that_is_moved_goes_on_as_on_a_disk() {
         let seen = until(&mut output, "done");
         assert!(seen.as_bytes().starts_with(&model(0)), "{seen}");
         assert!(
-            seen.ends_with("train.out\n{\"state\": \"done\"}\n"),
+            seen.ends_with("train.py\n{\"state\": \"done\"}\n"),
             "{seen}"
         );
         mover.remove_old(0);
