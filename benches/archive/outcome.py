@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Optional
 
+import tables
 from results import Result, Results
 
 from beside import WAYS
@@ -58,7 +59,7 @@ class Outcome:
 
     def text(self) -> str:
         """All tables."""
-        parts = [_aligned(table) for table in (self._copies(), self._beside(), self._targets()) if len(table) > 1]
+        parts = [tables.aligned(table) for table in (self._copies(), self._beside(), self._targets()) if len(table) > 1]
         parts += [f"not measured: {error}" for error in self.results.errors] + self._warnings()
         return "\n\n".join(parts)
 
@@ -76,7 +77,7 @@ class Outcome:
             ("Medians beside archiving, and ratios to alone", self._beside()),
         ):
             if len(table) > 1:
-                lines += ["", f"## {title}", "", *_markdown(table)]
+                lines += ["", f"## {title}", "", *tables.markdown(table)]
         if self.results.errors:
             lines += ["", "Not measured:", "", *(f"- {error}" for error in self.results.errors)]
         lines += ["", "## What was compared", ""]
@@ -154,18 +155,3 @@ def _result(result: Result) -> dict:
         for name, samples in result.systems.items()
     }
     return {"title": result.title, "unit": result.unit, "systems": systems}
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    first, *others = widths
-    return "\n".join(
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others))]).rstrip()
-        for row in rows
-    )
-
-
-def _markdown(rows: list[list[str]]) -> list[str]:
-    header, *others = rows
-    rule = ["---", *("---:" for _ in header[1:])]
-    return [f"| {' | '.join(row)} |" for row in [header, rule, *others]]

@@ -11,6 +11,7 @@ Run by `scripts/bench`; `docs/benchmark.md` tells how to read what it prints.
     workloads.py  what is measured, and how much of it
     measure.py    one workload on one file system
     million.py    memory, and mounting, of large workspaces
+    tables.py     tables for a terminal and a page
     results.py    samples, medians, ratios
     targets.py    the figures to reach
     report.py     tables, page, JSON

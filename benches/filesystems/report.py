@@ -3,6 +3,7 @@
 import json
 from typing import Optional
 
+import tables
 from results import Result, Results
 from systems import System
 from targets import Verdict
@@ -26,7 +27,7 @@ class Report:
 
     def text(self) -> str:
         """Both tables."""
-        parts = [_aligned(self._table()), "", _aligned(self._targets())]
+        parts = [tables.aligned(self._table()), "", tables.aligned(self._targets())]
         parts += ["", *(f"not measured: {error}" for error in self.results.errors)] if self.results.errors else []
         parts += ["", *self._warnings()] if self._warnings() else []
         return "\n".join(parts)
@@ -39,8 +40,8 @@ class Report:
             lines += [f"**{warning}**", ""]
         lines += ["## The machine", "", "| | |", "| --- | --- |"]
         lines += [f"| {name} | {value} |" for name, value in {**self.machine, **self.settings}.items()]
-        lines += ["", "## Targets", "", *_markdown(self._targets())]
-        lines += ["", "## Medians, and ratios to the disk", "", *_markdown(self._table())]
+        lines += ["", "## Targets", "", *tables.markdown(self._targets())]
+        lines += ["", "## Medians, and ratios to the disk", "", *tables.markdown(self._table())]
         if self.results.errors:
             lines += ["", "Not measured:", "", *(f"- {error}" for error in self.results.errors)]
         lines += ["", "## How each is set up", ""]
@@ -129,18 +130,3 @@ def _result(result: Result) -> dict:
         for name, samples in result.systems.items()
     }
     return {"title": result.title, "unit": result.unit, "systems": systems}
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    first, *others = widths
-    return "\n".join(
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others))]).rstrip()
-        for row in rows
-    )
-
-
-def _markdown(rows: list[list[str]]) -> list[str]:
-    header, *others = rows
-    rule = ["---", *("---:" for _ in header[1:])]
-    return [f"| {' | '.join(row)} |" for row in [header, rule, *others]]
