@@ -9,11 +9,13 @@
 //! - [`transfer`]: how bytes move: copying a tree, hashes, manifests; it knows no other room
 //! - [`workspace`]: what lies on disk: job ids, layout, markers, runs, `jobs.jsonl`
 //! - [`settings`]: `settings.yaml`: read, interpolate, check, select a workspace
+//! - [`printable`]: names of others in lines for people
 
 pub mod archive;
 pub mod cli;
 pub mod daemon;
 pub mod mount;
+pub mod printable;
 pub mod settings;
 pub mod transfer;
 pub mod view;

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::open::{More, Opened, open};
-use super::{Global, Listing, Select, jobs};
+use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
 use crate::daemon::{archiving, run, service_manager};
 
@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     tracing::info!("archiving {path}");
     service_manager::ready(&format!("archiving {path}"));
     if !global.quiet {
-        eprintln!("xpmfs: archiving {path}, until it is interrupted");
+        print::line(&format!("archiving {path}, until it is interrupted"));
     }
     // The first signal is enough.
     let _ = signals.forever().next();

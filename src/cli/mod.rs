@@ -24,7 +24,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::daemon::options::OptionError;
+use crate::daemon::unmount::UnmountError;
 use crate::daemon::{health, log};
+use crate::printable::printable;
 use crate::settings::Selection;
 
 /// Shows an experimaestro workspace as one directory, whatever disk each job lies on.
@@ -111,17 +113,22 @@ impl Select {
 /// The exit status of a command line that is not understood.
 pub const WRONG_USAGE: u8 = 2;
 
-/// An error and its causes in one line. Many of our errors say their cause themselves; that is not said again.
+/// An error and its causes in one line, whatever is named in them. Many of our errors say their cause themselves; that is not said
+/// again.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
-        let cause = without_numbers(&cause.to_string());
+        let mut told = without_numbers(&cause.to_string());
+        // It has a line for each who is in the way, and sees to the names itself.
+        if !matches!(cause.downcast_ref(), Some(UnmountError::Busy { .. })) {
+            told = printable(&told).into_owned();
+        }
         if text.is_empty() {
-            cause
-        } else if text.contains(&cause) {
+            told
+        } else if text.contains(&told) {
             text
         } else {
-            format!("{text}: {cause}")
+            format!("{text}: {told}")
         }
     })
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
-use super::{Global, Select, mount_helper, sentence};
+use super::{Global, Select, mount_helper, print, sentence};
 use crate::archive::engine::Config;
 use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, prepare};
@@ -372,5 +372,7 @@ fn tell(plan: &Plan, global: &Global) {
         "" => "the workspace",
         id => id,
     };
-    eprintln!("xpmfs: {name}{folders} is mounted {place}; `xpmfs umount {mountpoint}` unmounts it");
+    print::line(&format!(
+        "{name}{folders} is mounted {place}; `xpmfs umount {mountpoint}` unmounts it"
+    ));
 }

@@ -2,6 +2,8 @@
 
 use comfy_table::{Table, presets};
 
+use crate::printable::printable;
+
 /// A table with no lines in it, and these titles.
 pub(super) fn plain(titles: &[&str]) -> Table {
     let mut table = Table::new();
@@ -12,6 +14,11 @@ pub(super) fn plain(titles: &[&str]) -> Table {
         column.set_padding((0, 2));
     }
     table
+}
+
+/// Adds a row, in which whatever is named stays in its cell.
+pub(super) fn row<'a>(table: &mut Table, cells: impl IntoIterator<Item = &'a str>) {
+    table.add_row(cells.into_iter().map(printable));
 }
 
 /// A table as text, without spaces at the ends of its lines.

@@ -43,7 +43,9 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
             } else {
                 "does not exist"
             };
-            eprintln!("xpmfs: {file} {why}; add one: `workspaces:` with an `id` and a `path`");
+            print::line(&format!(
+                "{file} {why}; add one: `workspaces:` with an `id` and a `path`"
+            ));
         }
         Command::List { .. } if global.verbose > 0 => print::text(&in_full(&settings))?,
         Command::List { .. } => print::text(&in_short(&settings))?,
@@ -71,7 +73,10 @@ fn in_short(settings: &Settings) -> String {
             (count > 0).then(|| format!("{count} {mode}"))
         });
         let counts: Vec<String> = counts.collect();
-        table.add_row([workspace.id.clone(), place(workspace), counts.join(", ")]);
+        table::row(
+            &mut table,
+            [workspace.id.as_str(), &place(workspace), &counts.join(", ")],
+        );
     }
     table::text(&table)
 }
@@ -86,17 +91,23 @@ fn in_full(settings: &Settings) -> String {
         } else {
             missing(&workspace.path)
         };
-        table.add_row([workspace.id.as_str(), "path", &place(workspace), state]);
+        table::row(
+            &mut table,
+            [workspace.id.as_str(), "path", &place(workspace), state],
+        );
         for Folder { path, mode, .. } in settings.folders_of(workspace) {
             let state = if workspace.is_remote() {
                 ""
             } else {
                 missing(&path)
             };
-            table.add_row(["", mode.name(), &path.display().to_string(), state]);
+            table::row(
+                &mut table,
+                ["", mode.name(), &path.display().to_string(), state],
+            );
         }
         for trigger in &workspace.triggers {
-            table.add_row(["", "trigger", trigger, ""]);
+            table::row(&mut table, ["", "trigger", trigger, ""]);
         }
     }
     table::text(&table)

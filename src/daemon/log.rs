@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
+
+use crate::printable::printable;
 
 /// The journal's socket (systemd-journald(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -120,8 +122,8 @@ pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
         Destination::Terminal => terminal(io::stderr, verbosity),
         Destination::Stderr => {
             let layer = tracing_subscriber::fmt::layer()
+                .event_format(OneLine(format::format().with_ansi(false).without_time()))
                 .with_ansi(false)
-                .without_time()
                 .with_writer(io::stderr);
             filtered(layer, everything(verbosity))
         }
@@ -131,6 +133,7 @@ pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
         }
         Destination::File(path) => {
             let layer = tracing_subscriber::fmt::layer()
+                .event_format(OneLine(format::format().with_ansi(false)))
                 .with_ansi(false)
                 .with_writer(Arc::new(open(path)?));
             filtered(layer, everything(verbosity))
@@ -152,7 +155,7 @@ where
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(Short)
+        .event_format(OneLine(Short))
         .with_ansi(false)
         .with_writer(writer);
     filtered(layer, warnings(verbosity))
@@ -163,6 +166,28 @@ where
     L: Layer<Registry> + Send + Sync,
 {
     WithoutLateReplies(layer).with_filter(filter).boxed()
+}
+
+/// What another format makes of an event, as one line whatever is named in it. (The journal keeps messages apart by itself.)
+struct OneLine<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for OneLine<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{}", printable(line.trim_end_matches('\n')))
+    }
 }
 
 /// Lines for a person: `xpmfs: warning: …`.

@@ -11,6 +11,7 @@ use super::deadline::{wait_until, within};
 use super::health::{self, Health};
 use super::holders::{self, Holder};
 use super::mounts::{self, Mount};
+use crate::printable::printable;
 
 /// How long a daemon may take to end after its mount has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -147,7 +148,8 @@ fn has_ended(process: &Path) -> bool {
 }
 
 fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
-    let mountpoint = mountpoint.display();
+    let shown = |path: &Path| printable(&path.to_string_lossy()).into_owned();
+    let mountpoint = shown(mountpoint);
     let mut text = format!("{mountpoint} is in use");
     if holders.is_empty() && mounts.is_empty() {
         text.push_str(
@@ -155,7 +157,7 @@ fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
         );
     }
     for path in mounts {
-        let _ = write!(text, "\n  another mount is at {}", path.display());
+        let _ = write!(text, "\n  another mount is at {}", shown(path));
     }
     for holder in holders.iter().take(MOST_NAMED) {
         let Holder {
@@ -164,7 +166,8 @@ fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
             path,
             how,
         } = holder;
-        let _ = write!(text, "\n  process {pid} ({name}): {how} {}", path.display());
+        let (name, path) = (printable(name), shown(path));
+        let _ = write!(text, "\n  process {pid} ({name}): {how} {path}");
     }
     if holders.len() > MOST_NAMED {
         let _ = write!(

@@ -135,3 +135,42 @@ fn to_verify_a_folder_that_is_not_there_fails() {
     assert_eq!(verified.status.code(), Some(1));
     assert!(said(&verified).contains("mounted"), "{}", said(&verified));
 }
+
+/// Whoever may make a job may call it what they like.
+#[test]
+fn a_name_with_control_characters_is_written_out_but_in_json() {
+    const NAME: &str = "ab\nxpmfs: forged\x1b[2J\u{9b}1m";
+    const SHOWN: &str = "ab\\nxpmfs: forged\\u{1b}[2J\\u{9b}1m";
+    let stage = Stage::new(&["backup"]);
+    let job = format!("{TASK}/{NAME}");
+    let (primary, copy) = (stage.job(), stage.archived("backup"));
+    write_job(&primary.with_file_name(NAME));
+    let calls: [&[&str]; 6] = [
+        &["archive", "-v", &job],
+        &["verify", &job],
+        &["opt-out", &job],
+        &["archive", &job],
+        &["opt-in", &job],
+        &["recover", &job],
+    ];
+    let all = |arguments: &[&str]| {
+        let output = stage.jobs(arguments);
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&said(&output));
+        assert!(text.contains(SHOWN), "{arguments:?}: {text}");
+        let acts = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(acts), "{arguments:?}: {text:?}");
+        assert!(!text.contains("\nxpmfs: forged"), "{arguments:?}: {text}");
+    };
+    calls.iter().for_each(|arguments| all(arguments));
+    let report = stage.jobs(&["verify", "--json", &job]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report[0]["job"], job);
+    // A warning in the log, and an error.
+    fs::remove_file(copy.with_file_name(NAME).join("train.done")).unwrap();
+    fs::remove_dir_all(stage.folder("backup").join(".xpmfs")).unwrap();
+    fs::remove_dir_all(primary.with_file_name(NAME)).unwrap();
+    all(&["recover", &job]);
+    fs::remove_dir_all(primary.with_file_name(NAME)).unwrap();
+    all(&["opt-out", &job]);
+}

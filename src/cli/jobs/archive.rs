@@ -138,7 +138,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     if global.json {
         print::json(&tally.lines)?;
     } else if !global.quiet {
-        eprintln!("xpmfs: {}", tally.summary());
+        print::line(&tally.summary());
     }
     Ok(match tally.failed {
         0 => ExitCode::SUCCESS,

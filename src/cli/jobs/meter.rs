@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use crate::cli::Global;
+use crate::cli::{Global, print};
 use crate::transfer::Progress;
 
 /// How often it is drawn.
@@ -63,9 +63,9 @@ impl Meter {
         self.bar.inc(1);
     }
 
-    /// Prints a line above the bar.
+    /// Prints a line above the bar, whatever is named in it.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("xpmfs: {line}"));
+        self.bar.suspend(|| print::line(line));
     }
 
     /// Takes the bar away.

@@ -9,7 +9,7 @@ use clap::{Args, ValueHint};
 use super::named;
 use crate::archive::{OptOuts, opt_out, places};
 use crate::cli::open::{More, open};
-use crate::cli::{Global, Select};
+use crate::cli::{Global, Select, print};
 use crate::daemon::archiving;
 
 /// Which jobs.
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
         let still = outs.of(&opened.view, &job, &directory).ok().flatten();
         if !global.quiet {
             if let Some(how) = still.filter(|_| !out) {
-                eprintln!("xpmfs: {job} is still opted out, as {how}");
+                print::line(&format!("{job} is still opted out, as {how}"));
                 continue;
             }
             let said = match (out, changed) {
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
                 (false, true) => "is archived again",
                 (false, false) => "was not opted out by hand",
             };
-            eprintln!("xpmfs: {job} {said}");
+            print::line(&format!("{job} {said}"));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ use crate::archive::verify::{Verified, verify};
 use crate::archive::{Retired, by_hand, places};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
+use crate::printable::printable;
 use crate::transfer::{Difference, Progress};
 use crate::workspace::jobs::JobId;
 
@@ -63,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let folders = by_hand::folders(&env);
     let missing = missing(&opened, &folders);
     for why in &missing {
-        eprintln!("xpmfs: {why}");
+        print::line(why);
     }
     let meter = Meter::new(jobs.len(), &progress, global);
     let (mut text, mut lines) = (String::new(), Vec::new());
@@ -86,11 +87,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 Err(error) => {
                     found = true;
                     damaged += 1;
-                    text.push_str(&format!(
-                        "{job} in {}: FAILED: {}\n",
-                        label(&opened, *folder),
-                        error.cause
-                    ));
+                    let place = label(&opened, *folder);
+                    text.push_str(&line(&format!("{job} in {place}: FAILED: {}", error.cause)));
                     lines.push(json!({
                         "job": job.to_string(), "folder": label(&opened, *folder), "whole": false, "error": error.cause.to_string(),
                     }));
@@ -99,7 +97,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
         if !found {
             absent += 1;
-            text.push_str(&format!("{job}: no `backup` or `move` folder has it\n"));
+            text.push_str(&line(&format!(
+                "{job}: no `backup` or `move` folder has it"
+            )));
             lines.push(json!({ "job": job.to_string(), "folder": null, "whole": false }));
         }
         meter.job();
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 said.push_str(&format!(", {absent} {jobs} {} in no folder", are(absent)));
             }
             let read = HumanBytes(progress.bytes());
-            eprintln!("xpmfs: {said}; {read} were read");
+            print::line(&format!("{said}; {read} were read"));
         }
     }
     Ok(if damaged + absent > 0 || !missing.is_empty() {
@@ -165,26 +165,26 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
         (true, false) => "no manifest",
         (true, true) => "ok",
     };
-    let mut text = format!(
-        "{job} in {place}: {state} ({} files, {})\n",
+    let mut text = line(&format!(
+        "{job} in {place}: {state} ({} files, {})",
         verified.files,
         HumanBytes(verified.bytes)
-    );
-    for difference in &verified.differences {
-        text.push_str(&format!(
-            "  {} {}\n",
-            print::path(&difference.path),
-            difference.what
-        ));
+    ));
+    for Difference { path, what } in &verified.differences {
+        text.push_str(&line(&format!("  {} {what}", path.display())));
     }
-    for difference in contents(verified.primary.as_deref().unwrap_or_default()) {
-        text.push_str(&format!(
-            "  in the workspace: {} {}\n",
-            print::path(&difference.path),
-            difference.what
-        ));
+    for Difference { path, what } in contents(verified.primary.as_deref().unwrap_or_default()) {
+        text.push_str(&line(&format!(
+            "  in the workspace: {} {what}",
+            path.display()
+        )));
     }
     text
+}
+
+/// A line of what is printed, whatever is named in it.
+fn line(line: &str) -> String {
+    format!("{}\n", printable(line))
 }
 
 fn contents(differences: &[Difference]) -> impl Iterator<Item = &Difference> {

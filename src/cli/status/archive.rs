@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use indicatif::HumanBytes;
 
 use crate::archive::engine::{Folder, Report};
+use crate::printable::printable;
 
 /// No more failed jobs are told of.
 const FAILED: usize = 10;
@@ -37,39 +38,40 @@ pub(super) fn describe(text: &mut String, report: &Report) {
         (false, _) => parts.join(", "),
     };
     let _ = writeln!(text, "\narchive: {state}");
+    let mut line = |line: String| {
+        // Jobs and folders have the names that somebody gave them.
+        let _ = writeln!(text, "  {}", printable(&line));
+    };
     for folder in &report.folders {
-        describe_folder(text, folder);
+        describe_folder(&mut line, folder);
     }
     for failed in report.failed.iter().take(FAILED) {
         let place = failed
             .folder
             .as_ref()
             .map_or_else(String::new, |folder| format!(" to {}", folder.display()));
-        let _ = writeln!(
-            text,
-            "  {}{place} failed: {} (tried {}, again in {})",
+        line(format!(
+            "{}{place} failed: {} (tried {}, again in {})",
             failed.job,
             failed.why,
             times(failed.tries),
             seconds(failed.next_try),
-        );
+        ));
     }
     if report.failures > FAILED {
-        let _ = writeln!(
-            text,
-            "  and {} more, which --json tells of",
+        line(format!(
+            "and {} more, which --json tells of",
             report.failures - FAILED
-        );
+        ));
     }
     if let Some(journal) = &report.journal {
-        let _ = writeln!(
-            text,
-            "  {journal}; what waits is found again after a restart"
-        );
+        line(format!(
+            "{journal}; what waits is found again after a restart"
+        ));
     }
 }
 
-fn describe_folder(text: &mut String, folder: &Folder) {
+fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
     let place = format!("{}:{}", folder.mode, folder.path.display());
     if let Some(under_way) = &folder.under_way {
         let first = under_way
@@ -82,41 +84,37 @@ fn describe_folder(text: &mut String, folder: &Folder) {
             jobs => format!(" and {} more", jobs - 1),
         };
         let speed = under_way.bytes as f64 / under_way.seconds.max(0.1);
-        let _ = writeln!(
-            text,
-            "  {place}: copying {first}{more} ({} files, {}, {}/s)",
+        line(format!(
+            "{place}: copying {first}{more} ({} files, {}, {}/s)",
             under_way.files,
             HumanBytes(under_way.bytes),
             HumanBytes(speed as u64),
-        );
+        ));
     }
     if let Some(refuses) = &folder.refuses {
         let again = refuses.next_try.map_or_else(
             || "as soon as it is there".to_owned(),
             |next| format!("in {}", seconds(next)),
         );
-        let _ = writeln!(
-            text,
-            "  {place}: {} wait{}: {}; tried again {again}",
+        line(format!(
+            "{place}: {} wait{}: {}; tried again {again}",
             jobs(folder.waiting as u64),
             if folder.waiting == 1 { "s" } else { "" },
             refuses.why
-        );
+        ));
     }
     if let Some(trouble) = &folder.trouble {
-        let _ = writeln!(
-            text,
-            "  {place}: not every finished job may be found: {trouble}"
-        );
+        line(format!(
+            "{place}: not every finished job may be found: {trouble}"
+        ));
     }
     if folder.jobs > 0 {
-        let _ = writeln!(
-            text,
-            "  {place}: {} archived since it was mounted ({} files, {})",
+        line(format!(
+            "{place}: {} archived since it was mounted ({} files, {})",
             jobs(folder.jobs),
             folder.files,
             HumanBytes(folder.bytes),
-        );
+        ));
     }
 }
 
@@ -138,5 +136,32 @@ fn seconds(seconds: f64) -> String {
     match seconds.max(0.0).ceil() as u64 {
         seconds if seconds < 120 => format!("{seconds} s"),
         seconds => format!("{} min", seconds.div_ceil(60)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::engine::Failed;
+
+    #[test]
+    fn names_stay_on_their_lines() {
+        let report = Report {
+            failures: 1,
+            failed: vec![Failed {
+                job: "t/a\nb".to_owned(),
+                folder: Some("/f\x1b[2J".into()),
+                why: "no\r".to_owned(),
+                tries: 1,
+                next_try: 1.0,
+            }],
+            ..Report::default()
+        };
+        let mut text = String::new();
+        describe(&mut text, &report);
+        assert_eq!(
+            text,
+            "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, again in 1 s)\n"
+        );
     }
 }

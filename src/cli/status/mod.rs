@@ -5,7 +5,7 @@ mod watch;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
@@ -17,6 +17,7 @@ use crate::archive::engine::Report;
 use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
+use crate::printable::printable;
 use crate::settings::{Settings, Workspace};
 use crate::view::location::NO_JOBS;
 
@@ -230,24 +231,23 @@ impl Status {
         } else {
             let mut table = table::plain(&["WORKSPACE", "MOUNTPOINT", "STATE", "PID", "SINCE", ""]);
             for mount in &self.mounts {
-                table.add_row([
-                    mount
-                        .workspace
-                        .as_deref()
-                        .or(mount.primary.as_deref())
-                        .unwrap_or_default(),
+                let name = mount.workspace.as_deref().or(mount.primary.as_deref());
+                let cells = [
+                    name.unwrap_or_default(),
                     &in_place(mount),
                     mount.state,
                     &mount.pid.map(|pid| pid.to_string()).unwrap_or_default(),
                     mount.since.as_deref().unwrap_or_default(),
                     if mount.read_only { "read-only" } else { "" },
-                ]);
+                ];
+                table::row(&mut table, cells);
             }
             text.push_str(&table::text(&table));
         }
         for mount in &self.mounts {
             if let Some(advice) = &mount.advice {
-                let _ = writeln!(text, "\n{}: {advice}", mount.mountpoint);
+                let advice = format!("{}: {advice}", mount.mountpoint);
+                let _ = writeln!(text, "\n{}", printable(&advice));
             }
             locations(&mut text, &mount.mountpoint, &mount.locations);
             if let Some(report) = &mount.archive {
@@ -281,19 +281,19 @@ fn locations(text: &mut String, title: &str, places: &[Place]) {
     }
     let mut table = table::plain(&["MODE", "PATH", "STATE", "FREE", "SIZE"]);
     for place in places {
-        table.add_row([
+        let cells = [
             place.mode.as_str(),
-            &Path::new(&place.path).display().to_string(),
+            &place.path,
             &place.state,
             &place.free.map(size).unwrap_or_default(),
             &place.total.map(size).unwrap_or_default(),
-        ]);
+        ];
+        table::row(&mut table, cells);
     }
-    let _ = write!(text, "\n{title}\n{}", table::text(&table));
+    let _ = write!(text, "\n{}\n{}", printable(title), table::text(&table));
     for place in places {
         if let Some(hidden) = &place.hidden {
-            let _ = writeln!(
-                text,
+            let line = format!(
                 "{}: {} of it cannot be looked at, so not shown: {} ({}). They show when you may read them.",
                 place.path,
                 match hidden.count {
@@ -303,9 +303,10 @@ fn locations(text: &mut String, title: &str, places: &[Place]) {
                 hidden.example.display(),
                 hidden.reason,
             );
+            let _ = writeln!(text, "{}", printable(&line));
         }
         if let Some(advice) = advice(place) {
-            let _ = writeln!(text, "{}: {advice}", place.path);
+            let _ = writeln!(text, "{}: {advice}", printable(&place.path));
         }
     }
 }
