@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::obstacle::Obstacle;
 use crate::transfer::{self, staging};
 use crate::workspace::jobs::JobId;
 
@@ -63,6 +64,9 @@ pub enum Cause {
     /// It was refused, lest something be lost.
     #[error("{0}")]
     Unsafe(String),
+    /// Something else is where a directory should be.
+    #[error("{0}")]
+    Obstacle(Obstacle),
     /// A folder cannot be used.
     #[error("{}: {why}", folder.display())]
     Folder {
@@ -143,7 +147,8 @@ impl Error {
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
             Cause::Folder { .. } => Scope::Folder,
-            Cause::Absent(_) | Cause::Unsafe(_) => Scope::Job,
+            Cause::Obstacle(obstacle) if obstacle.of_all => Scope::Folder,
+            Cause::Absent(_) | Cause::Unsafe(_) | Cause::Obstacle(_) => Scope::Job,
             Cause::Cancelled => Scope::Cancelled,
         }
     }

@@ -11,7 +11,7 @@
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
 //! - [`places`]: the directories of jobs and tasks in locations
-//! - [`error`]: what went wrong, and whom it concerns
+//! - [`error`]: what went wrong, and whom it concerns; [`obstacle`]: what is in the way of a directory
 //!
 //! `mount` and the commands call this room; it calls `view` and `transfer`, and what lies below.
 //!
@@ -29,6 +29,7 @@ pub mod error;
 mod groups;
 pub mod leftovers;
 pub mod manifests;
+pub mod obstacle;
 pub mod opt_out;
 pub mod places;
 pub mod ready;

@@ -74,8 +74,13 @@ pub fn job(location: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
 ///
 /// What opening it gave.
 pub fn open(task: impl AsFd, name: &OsStr) -> Result<Option<OwnedFd>> {
+    beneath::absent(open_exactly(task, name))
+}
+
+/// The same, where it matters what is there in place of a directory.
+pub(super) fn open_exactly(task: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    beneath::absent(rustix::fs::openat(task, name, flags, Mode::empty()))
+    rustix::fs::openat(task, name, flags, Mode::empty())
 }
 
 /// Where a job is in a location, for people and for symlinks.

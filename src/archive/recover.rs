@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
-use super::{Env, manifests, places, select};
+use super::{Env, manifests, obstacle, places, select};
 use crate::transfer::staging::Staging;
 use crate::transfer::{self, Candidate, Copied, Difference, Options};
 use crate::view::{InPrimary, Location, beneath};
@@ -78,11 +78,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             return Ok(Recovered::Present);
         }
         let candidates = candidates(env, job, from)?;
-        let task = places::make_task(primary, job.task_id(), primary).tried(
-            job,
-            "make the directory of",
-            &at,
-        )?;
+        let task = obstacle::make_task(primary, job, primary)?;
         let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
             if env.progress.is_cancelled() {
                 return Err(Error::new(job, Cause::Cancelled));
@@ -126,7 +122,15 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
         .tried(job, "look up", &at)?
     {
         InPrimary::Nothing => return Ok(Present::Nothing),
-        InPrimary::Job => return Ok(Present::Job),
+        InPrimary::Job => {
+            // Or something that is none; but a symlink may lead to where somebody has put it.
+            return match obstacle::of(env.view.primary(), job) {
+                Some(obstacle) if !obstacle.is_link => {
+                    Err(Error::new(job, Cause::Obstacle(obstacle)))
+                }
+                _ => Ok(Present::Job),
+            };
+        }
         InPrimary::Link => {}
     }
     let Some(task) = places::task(primary, job).tried(job, "open", &at)? else {

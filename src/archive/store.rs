@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, manifests, places, select, swap};
+use super::{Env, manifests, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
@@ -285,11 +286,7 @@ impl Group<'_> {
         }
         let at = places::path(self.folder, job);
         self.expect_disk(job)?;
-        let task = places::make_task(self.folder, job.task_id(), primary).tried(
-            job,
-            "make the directory of",
-            &at,
-        )?;
+        let task = obstacle::make_task(self.folder, job, primary)?;
         self.sweep(job, &task);
         let taken = Staging::take(&*task, job.hash()).beside(job, &at)?;
         let Some(mut staging) = taken else {
@@ -298,7 +295,7 @@ impl Group<'_> {
                 Cause::Busy("another process copies it to the same folder"),
             ));
         };
-        let found = match places::open(&*task, job.hash()).tried(job, "open", &at)? {
+        let found = match obstacle::open(self.folder, &task, job)? {
             None => Found::Nothing,
             Some(archived) => match self.compare(job, &source, &archived)? {
                 // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
@@ -385,8 +382,10 @@ impl Group<'_> {
     fn expect_disk(&self, job: &JobId) -> Result<()> {
         let at = self.folder.path();
         let root = self.folder.root().tried(job, "open", at)?;
-        if root.jobs().is_ok() {
-            return Ok(());
+        match root.jobs() {
+            Ok(_) => return Ok(()),
+            Err(Errno::NOTDIR) => obstacle::expect_none(self.folder, job)?,
+            Err(_) => {}
         }
         let known = places::is_known(self.env.view.primary(), self.folder);
         if known.tried(job, "look up", at)? {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use super::fixture::eventually;
@@ -173,4 +174,60 @@ fn a_name_with_control_characters_is_written_out_but_in_json() {
     all(&["recover", &job]);
     fs::remove_dir_all(primary.with_file_name(NAME)).unwrap();
     all(&["opt-out", &job]);
+}
+
+/// Somebody has put something where a directory belongs: what and where it is is said at once, and the next try does it.
+#[test]
+fn what_is_in_the_way_in_a_folder_is_named() {
+    for modes in [&["backup"], &["move"]] {
+        for below in ["jobs", &format!("jobs/{TASK}"), &format!("jobs/{}", job())] {
+            let stage = Stage::new(modes);
+            write_job(&stage.job());
+            let path = stage.folder(modes[0]).join(below);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let refused = |what: &str| {
+                let output = stage.jobs(&["archive", &job()]);
+                assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+                let told = format!("{} is {what}, where a directory should be", path.display());
+                assert!(said(&output).contains(&told), "{}", said(&output));
+            };
+            let begun = Instant::now();
+            fs::write(&path, "mine").unwrap();
+            refused("a file");
+            assert_eq!(fs::read(&path).unwrap(), b"mine");
+            fs::remove_file(&path).unwrap();
+            symlink("/nowhere/at all", &path).unwrap();
+            refused("a symlink to /nowhere/at all");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "it was waited for"
+            );
+            fs::remove_file(&path).unwrap();
+            stage.archive();
+            stage.verify();
+            stage.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn what_is_in_the_way_in_the_workspace_is_named() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    fs::remove_dir_all(stage.job()).unwrap();
+    let task = stage.job().parent().unwrap().to_owned();
+    for path in [stage.job(), task] {
+        if path.is_dir() {
+            fs::remove_dir_all(&path).unwrap();
+        }
+        fs::write(&path, "mine").unwrap();
+        let output = stage.jobs(&["recover", &job()]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let told = format!("{} is a file, where a directory", path.display());
+        assert!(said(&output).contains(&told), "{}", said(&output));
+        fs::remove_file(&path).unwrap();
+    }
+    let output = stage.jobs(&["recover", &job()]);
+    assert!(output.status.success(), "{}", said(&output));
 }

@@ -1,0 +1,130 @@
+//! Something that stands where a directory should be, and is none: it is looked at only once something has failed of it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{Cause, Context, Error, Result};
+use super::places;
+use crate::view::{Location, beneath};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::JOBS;
+
+/// Something that is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    path: PathBuf,
+    /// `a file`, `a symlink to …`.
+    what: String,
+    /// Whether it is a symlink.
+    pub(super) is_link: bool,
+    /// Whether it is in the way of every job of the location.
+    pub(super) of_all: bool,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is {}, where a directory should be: move it away for the next try",
+            self.path.display(),
+            self.what
+        )
+    }
+}
+
+/// What is in the way of a job's directory in a location, if anything is.
+#[must_use]
+pub fn of(location: &Location, job: &JobId) -> Option<Obstacle> {
+    let root = location.root().ok()?;
+    let names = [job.task_id(), job.hash()];
+    if let Ok(jobs) = root.jobs() {
+        let path = places::path(location, job);
+        let path = path.parent()?.parent()?.to_owned();
+        return first(jobs.as_fd(), path, &names);
+    }
+    let path = location.path().to_owned();
+    let found = first(root.fd(), path, &[OsStr::new(JOBS)])?;
+    Some(Obstacle {
+        of_all: true,
+        ..found
+    })
+}
+
+/// The first of several names, one below the other, that is there and no directory.
+fn first(dir: BorrowedFd<'_>, mut path: PathBuf, names: &[&OsStr]) -> Option<Obstacle> {
+    let mut held: Option<OwnedFd> = None;
+    for name in names {
+        path.push(name);
+        let dir = held.as_ref().map_or(dir, AsFd::as_fd);
+        match beneath::open_dir(dir, name) {
+            Ok(fd) => held = Some(fd),
+            Err(Errno::NOTDIR) => {
+                let what = what(dir, name)?;
+                return Some(Obstacle {
+                    path,
+                    is_link: what.starts_with(LINK),
+                    what,
+                    of_all: false,
+                });
+            }
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+const LINK: &str = "a symlink";
+
+fn what(dir: BorrowedFd<'_>, name: &OsStr) -> Option<String> {
+    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let there = rustix::fs::openat(dir, name, itself, Mode::empty()).ok()?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&there).ok()?.st_mode);
+    Some(match kind {
+        FileType::RegularFile => "a file".to_owned(),
+        FileType::Symlink => match rustix::fs::readlinkat(&there, "", Vec::new()) {
+            Ok(target) => format!("{LINK} to {}", target.to_string_lossy()),
+            Err(_) => LINK.to_owned(),
+        },
+        FileType::Fifo => "a fifo".to_owned(),
+        FileType::Socket => "a socket".to_owned(),
+        FileType::Directory => return None,
+        _ => "a device".to_owned(),
+    })
+}
+
+/// The directory of a task, made if need be ([`places::make_task`]); what is in the way is told.
+pub(super) fn make_task(
+    location: &Location,
+    job: &JobId,
+    from: &Location,
+) -> Result<std::sync::Arc<OwnedFd>> {
+    let made = places::make_task(location, job.task_id(), from);
+    if let Err(Errno::NOTDIR) = made {
+        expect_none(location, job)?;
+    }
+    let at = places::path(location, job);
+    made.tried(job, "make the directory of", &at)
+}
+
+/// The directory of a job in a task's ([`places::open`]); what is in its place is told.
+pub(super) fn open(location: &Location, task: &OwnedFd, job: &JobId) -> Result<Option<OwnedFd>> {
+    match places::open_exactly(task, job.hash()) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR) => expect_none(location, job).map(|()| None),
+        Err(errno) => Err(errno).tried(job, "open", &places::path(location, job)),
+    }
+}
+
+/// Makes sure that nothing is in the way.
+pub(super) fn expect_none(location: &Location, job: &JobId) -> Result<()> {
+    match of(location, job) {
+        Some(obstacle) => Err(Error::new(job, Cause::Obstacle(obstacle))),
+        None => Ok(()),
+    }
+}
