@@ -11,6 +11,7 @@ use crate::settings::Mode;
 use crate::view::Unlisted;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::XPMFS;
 
 /// How many jobs are looked at before the first of them is stored.
 const FIRST: usize = 256;
@@ -226,8 +227,9 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<super::Re
     }
     // First, lest somebody who archives move it away again before it is known, or this end here.
     let kept = places::is_kept(primary, job).tried(job, "look up", primary.path())?;
-    let remember = "remember, in its .xpmfs, that the job stays in";
-    places::set_kept(primary, job, true).tried(job, remember, primary.path())?;
+    let remember = "remember that the job stays, in";
+    let own = primary.path().join(XPMFS);
+    places::set_kept(primary, job, true).tried(job, remember, &own)?;
     let recovered = super::recover::recover(env, job, from);
     if recovered.is_err() && !kept {
         let _ = places::set_kept(primary, job, false);

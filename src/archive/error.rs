@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::obstacle::Obstacle;
+use super::rights::{self, Refused};
 use crate::transfer::{self, staging};
 use crate::workspace::jobs::JobId;
 
@@ -107,24 +108,63 @@ impl Error {
         self.scope() == Scope::Cancelled
     }
 
-    /// What can be done about it, where that is not said with it: a clause.
+    /// What can be done about it, where that is not said with it: a clause. It may walk paths, also into a mount of the workspace, so
+    /// that it is not for those who serve one.
     #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<String> {
         let error = match &*self.cause {
             Cause::Io { cause, .. } => Some(cause),
             Cause::Transfer { error, .. } => error.io(),
             Cause::Staging { error, .. } => error.io(),
             _ => None,
         };
-        Some(match Errno::from_io_error(error?)? {
+        let advice = match Errno::from_io_error(error?)? {
             Errno::NOSPC => "make room there and try again",
             Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
             Errno::ROFS => "mount it to be written, and try again",
-            Errno::ACCESS | Errno::PERM => "ask its owner for the right to do so",
+            Errno::ACCESS | Errno::PERM => {
+                let (path, refused) = self.refused()?;
+                return Some(rights::advice(&path, refused));
+            }
             Errno::IO => "the kernel's log (dmesg) tells more: the disk may be failing",
             Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
                 "see whether its disk is mounted, and try again"
             }
+            _ => return None,
+        };
+        Some(advice.to_owned())
+    }
+
+    /// What was refused, where it was the system that did so.
+    fn refused(&self) -> Option<(PathBuf, Refused)> {
+        const READ: [&str; 6] = [
+            "open",
+            "look at",
+            "look into",
+            "look up",
+            "lock",
+            "look at the lock of",
+        ];
+        Some(match &*self.cause {
+            Cause::Io {
+                operation, path, ..
+            } if READ.contains(operation) => (path.clone(), Refused::Reading),
+            Cause::Io { path, .. } => (path.clone(), Refused::Writing),
+            Cause::Transfer { place, error } => {
+                let path = match error.path()? {
+                    top if top.as_os_str().is_empty() => place.clone(),
+                    path => place.join(path),
+                };
+                match error {
+                    transfer::Error::Io {
+                        side: transfer::Side::Source,
+                        ..
+                    } => (path, Refused::Reading),
+                    _ => (path, Refused::Writing),
+                }
+            }
+            // Beside the job.
+            Cause::Staging { place, .. } => (place.clone(), Refused::Writing),
             _ => return None,
         })
     }

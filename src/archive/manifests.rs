@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use super::places;
 use crate::transfer::{Manifest, ReadError};
 use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::XPMFS;
 
 /// The directory of manifests in a folder's `.xpmfs`.
 const DIRECTORY: &str = "manifests";
@@ -33,6 +35,14 @@ fn file_name(job: &JobId) -> OsString {
     let mut name = job.hash().to_owned();
     name.push(".json");
     name
+}
+
+/// Where the manifest of a job's copy in a folder is, for people.
+#[must_use]
+pub fn path(folder: &Location, job: &JobId) -> PathBuf {
+    let mut path = folder.path().join(XPMFS).join(DIRECTORY);
+    path.extend([job.task_id(), &file_name(job)]);
+    path
 }
 
 /// The manifest of a job's copy in a folder, if there is one.

@@ -11,7 +11,8 @@
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
 //! - [`places`]: the directories of jobs and tasks in locations
-//! - [`error`]: what went wrong, and whom it concerns; [`obstacle`]: what is in the way of a directory
+//! - [`error`]: what went wrong, and whom it concerns; [`obstacle`]: what is in the way of a directory;
+//!   `rights`: which are missing
 //!
 //! `mount` and the commands call this room; it calls `view` and `transfer`, and what lies below.
 //!
@@ -35,6 +36,7 @@ pub mod places;
 pub mod ready;
 pub mod recover;
 pub mod retire;
+mod rights;
 pub mod select;
 pub mod store;
 mod swap;

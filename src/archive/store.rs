@@ -449,7 +449,7 @@ impl Group<'_> {
             }
             let manifest = &staged.copied.manifest;
             let written = manifests::write(self.folder, job, manifest, each);
-            written.tried(job, "write the manifest of", &at)?;
+            written.tried(job, "write", &manifests::path(self.folder, job))?;
             // From now on, that it has no jobs tells that its disk is missing.
             if !self.known.load(Ordering::Relaxed)
                 && places::make_known(self.env.view.primary(), self.folder).is_ok()

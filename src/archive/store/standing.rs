@@ -74,8 +74,8 @@ impl Group<'_> {
         }
         manifests::write(self.folder, job, &read.manifest, true).tried(
             job,
-            "write the manifest of",
-            at,
+            "write",
+            &manifests::path(self.folder, job),
         )?;
         Ok(Comparison::Same)
     }
