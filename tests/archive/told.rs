@@ -231,3 +231,18 @@ fn what_is_in_the_way_in_the_workspace_is_named() {
     let output = stage.jobs(&["recover", &job()]);
     assert!(output.status.success(), "{}", said(&output));
 }
+
+#[test]
+fn without_jobs_it_is_said_what_can_be_given() {
+    let stage = Stage::new(&["backup"]);
+    for command in ["archive", "verify", "recover", "opt-out", "opt-in"] {
+        let output = stage.jobs(&[command]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.starts_with("xpmfs: say which jobs to "), "{said}");
+        assert!(said.contains("`task_id/hash`, or the beginning"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let all = ["archive", "verify"].contains(&command);
+        assert_eq!(said.contains("--all"), all, "{said}");
+    }
+}

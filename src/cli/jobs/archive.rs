@@ -10,7 +10,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named, why};
+use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
@@ -25,7 +25,7 @@ use crate::workspace::jobs::JobId;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other, conflicts_with = "all")]
     jobs: Vec<OsString>,
     /// Every finished job of the workspace
     #[arg(long)]
@@ -87,6 +87,9 @@ struct Tally {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if !arguments.all {
+        expect_jobs(&arguments.jobs, "archive", Some("every finished job"))?;
+    }
     // The more may be open, the more jobs go together.
     raise_descriptor_limit();
     let opened = open(&arguments.select, &arguments.more.folders, global)?;

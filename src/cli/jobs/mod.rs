@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::open::{More, Opened};
-use super::{Global, Listing, Select};
+use super::{Global, Listing, Select, Usage};
 use crate::archive::{Env, Error, Hooks, Retired};
 use crate::settings::DEFAULT_SETTLE;
 use crate::transfer::{Bandwidth, Progress};
@@ -110,6 +110,17 @@ fn env<'a>(
         threads,
         force: false,
     }
+}
+
+/// Makes sure that some jobs are named; `all` is what `--all` means to the command, if it has that.
+fn expect_jobs(texts: &[OsString], what: &str, all: Option<&str>) -> anyhow::Result<()> {
+    if !texts.is_empty() {
+        return Ok(());
+    }
+    let all = all.map_or_else(String::new, |all| format!(", or --all for {all}"));
+    let message =
+        format!("say which jobs to {what}: `task_id/hash`, or the beginning of a hash{all}");
+    Err(Usage(message).into())
 }
 
 /// The jobs that texts name, each once.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 
-use super::named;
+use super::{expect_jobs, named};
 use crate::archive::{OptOuts, opt_out, places};
 use crate::cli::open::{More, open};
 use crate::cli::{Global, Select, print};
@@ -16,7 +16,7 @@ use crate::daemon::archiving;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required = true)]
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other)]
     jobs: Vec<OsString>,
     /// More folders.
     #[command(flatten)]
@@ -27,6 +27,8 @@ pub struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::Result<ExitCode> {
+    let what = if out { "opt out" } else { "opt in" };
+    expect_jobs(&arguments.jobs, what, None)?;
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
     for job in named(&opened, &arguments.jobs)? {
         let primary = opened.view.primary();

@@ -11,7 +11,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named, why};
+use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::{Env, Recovered, Retired, by_hand, leftovers, places};
 use crate::cli::open::{More, open};
 use crate::cli::{Global, Listing, Select, print};
@@ -22,7 +22,7 @@ use crate::transfer::Progress;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required = true)]
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other)]
     jobs: Vec<OsString>,
     /// From this directory: a folder of the workspace, or another workspace [default: the first folder that has the job]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
@@ -54,6 +54,7 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    expect_jobs(&arguments.jobs, "recover", None)?;
     let from = match &arguments.from {
         Some(path) => {
             Some(absolute(path).with_context(|| format!("cannot use {}", path.display()))?)

@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::meter::Meter;
-use super::{bandwidth, env, label, named};
+use super::{bandwidth, env, expect_jobs, label, named};
 use crate::archive::select::is_of_content;
 use crate::archive::verify::{Verified, verify};
 use crate::archive::{Retired, by_hand, places};
@@ -23,7 +23,7 @@ use crate::workspace::jobs::JobId;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other, conflicts_with = "all")]
     jobs: Vec<OsString>,
     /// Every job that a `backup` or `move` folder has
     #[arg(long)]
@@ -46,6 +46,13 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if !arguments.all {
+        expect_jobs(
+            &arguments.jobs,
+            "verify",
+            Some("every job that a folder has"),
+        )?;
+    }
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
     let jobs = if arguments.all {
         opened.view.jobs_of_archives().into_iter().collect()
