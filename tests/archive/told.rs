@@ -246,3 +246,45 @@ fn without_jobs_it_is_said_what_can_be_given() {
         assert_eq!(said.contains("--all"), all, "{said}");
     }
 }
+
+#[test]
+fn what_was_left_as_it_is_is_counted_apart_from_what_was_there() {
+    let stage = Stage::new(&["backup", "move"]);
+    write_job(&stage.job());
+    stage.archive();
+    let summary = || {
+        let output = stage.jobs(&["archive", "--all"]);
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output).lines().last().unwrap().to_owned()
+    };
+    assert!(stage.jobs(&["recover", &job()]).status.success());
+    assert_eq!(
+        summary(),
+        "xpmfs: nothing was to be copied; 1 was there already; 1 was left as it is (1 recovered by hand)"
+    );
+    assert!(stage.jobs(&["opt-out", &job()]).status.success());
+    assert_eq!(
+        summary(),
+        "xpmfs: nothing was to be copied; 1 was left as it is (1 opted out)"
+    );
+}
+
+#[test]
+fn verify_says_which_of_the_two_has_what_the_other_lacks() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    fs::write(stage.job().join("new"), "").unwrap();
+    fs::write(stage.job().join("train.out"), "other").unwrap();
+    fs::remove_file(stage.job().join("latest")).unwrap();
+    let output = stage.jobs(&["verify", "--all"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    for line in [
+        "  the workspace has new, which the copy lacks\n",
+        "  the copy has latest, which the workspace lacks\n",
+        "  in the workspace, train.out has 5 bytes in place of 14\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}

@@ -237,7 +237,8 @@ fn mounts_of_others_say_whose_they_are_and_whom_to_ask() {
     assert_eq!(status["mounts"][0]["user"], "root");
     let table = other.does(&["status", ws.to_str().unwrap()]);
     assert!(
-        table.contains("root mounted it for nobody else") && table.contains("allow_other"),
+        table.contains("the user `root` mounted it, and for no other")
+            && table.contains("allow_other"),
         "{table}"
     );
     let refused = other.xpmfs(&["mount", "--workdir"]).arg(&ws).output();
@@ -245,6 +246,6 @@ fn mounts_of_others_say_whose_they_are_and_whom_to_ask() {
     roots.does(&["umount"]);
     roots.mount(&["-o", "allow_other"]);
     let table = other.does(&["status", ws.to_str().unwrap()]);
-    assert!(table.contains("root mounted it"), "{table}");
+    assert!(table.contains("the user `root` mounted it:"), "{table}");
     roots.does(&["umount"]);
 }

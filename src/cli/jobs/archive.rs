@@ -1,5 +1,6 @@
 //! `xpmfs jobs archive`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -82,6 +83,8 @@ struct Tally {
     files: u64,
     bytes: u64,
     already: u64,
+    /// Jobs that were left as they are: how many for which reason.
+    left: BTreeMap<&'static str, u64>,
     failed: u64,
     lines: Vec<Value>,
 }
@@ -179,7 +182,12 @@ impl Tally {
             ),
             Outcome::Unknown(error) => (None, "failed", Some(why(&error)), true),
             // Of all jobs, those are meant that may be archived.
-            Outcome::NotReady(readiness) if all && is_usual(&readiness) => return meter.job(),
+            Outcome::NotReady(readiness) if all && is_usual(&readiness) => {
+                if let Readiness::OptedOut(_) = readiness {
+                    self.leave("opted out");
+                }
+                return meter.job();
+            }
             Outcome::NotReady(readiness) => {
                 // Moved already is what was asked for.
                 let wrong = readiness != Readiness::Elsewhere;
@@ -226,13 +234,19 @@ impl Tally {
                 (result, None)
             }
             Stored::Left(left) => {
-                self.already += 1;
+                if let Some(why) = kept_apart(left) {
+                    self.leave(why);
+                }
                 (
                     "left as it is in",
                     (left != Left::Gone).then(|| left.to_string()),
                 )
             }
         }
+    }
+
+    fn leave(&mut self, why: &'static str) {
+        *self.left.entry(why).or_default() += 1;
     }
 
     fn count(&mut self, files: u64, bytes: u64) {
@@ -256,12 +270,43 @@ impl Tally {
             ),
         };
         if self.already > 0 {
-            text.push_str(&format!("; {} were there already", self.already));
+            let were = were(self.already);
+            text.push_str(&format!("; {} {were} there already", self.already));
+        }
+        let left: u64 = self.left.values().sum();
+        if left > 0 {
+            let reasons = self
+                .left
+                .iter()
+                .map(|(why, count)| format!("{count} {why}"));
+            let reasons = reasons.collect::<Vec<_>>().join(", ");
+            let as_they_are = if left == 1 { "as it is" } else { "as they are" };
+            text.push_str(&format!(
+                "; {left} {} left {as_they_are} ({reasons})",
+                were(left)
+            ));
         }
         if self.failed > 0 {
             text.push_str(&format!("; {} failed", self.failed));
         }
         text
+    }
+}
+
+fn were(count: u64) -> &'static str {
+    match count {
+        1 => "was",
+        _ => "were",
+    }
+}
+
+/// What is said of jobs that were left as they are; of one that has gone meanwhile, nothing.
+fn kept_apart(left: Left) -> Option<&'static str> {
+    match left {
+        Left::Gone => None,
+        Left::Unfinished => Some("not finished any more"),
+        Left::Older => Some("older or less than its copy"),
+        Left::Kept => Some("recovered by hand"),
     }
 }
 

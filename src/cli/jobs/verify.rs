@@ -16,7 +16,7 @@ use crate::archive::{Retired, by_hand, places};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::printable::printable;
-use crate::transfer::{Difference, Progress};
+use crate::transfer::{Difference, Progress, What};
 use crate::workspace::jobs::JobId;
 
 /// Which jobs.
@@ -181,10 +181,12 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
         text.push_str(&line(&format!("  {} {what}", path.display())));
     }
     for Difference { path, what } in contents(verified.primary.as_deref().unwrap_or_default()) {
-        text.push_str(&line(&format!(
-            "  in the workspace: {} {what}",
-            path.display()
-        )));
+        let path = path.display();
+        text.push_str(&line(&match what {
+            What::Extra => format!("  the workspace has {path}, which the copy lacks"),
+            What::Missing => format!("  the copy has {path}, which the workspace lacks"),
+            what => format!("  in the workspace, {path} {what}"),
+        }));
     }
     text
 }

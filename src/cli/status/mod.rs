@@ -157,7 +157,7 @@ impl MountStatus {
                 None,
                 user.as_ref().map(|user| {
                     format!(
-                        "{user} mounted it for nobody else: ask for a mount with `-o allow_other`"
+                        "the user `{user}` mounted it, and for no other: ask for a mount with `-o allow_other`"
                     )
                 }),
             ),
@@ -165,7 +165,7 @@ impl MountStatus {
         // It was asked, and has not told: it tells its own user and root alone.
         let advice = advice.or_else(|| {
             user.as_ref().filter(|_| identity.is_none()).map(|user| {
-                format!("{user} mounted it: `xpmfs status` tells {user} alone of its folders")
+                format!("the user `{user}` mounted it: `xpmfs status` tells that user alone of its folders")
             })
         });
         let identity = identity.as_ref();

@@ -84,7 +84,7 @@ pub enum AttachError {
         pid: Option<i32>,
     },
     /// Mounted already, by somebody else.
-    #[error("{} already has an xpmfs mount of the user {user}, which is not yours to take away: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours)", .mountpoint.display())]
+    #[error("{} already has an xpmfs mount of the user `{user}`, which is not yours to take away: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours)", .mountpoint.display())]
     AnotherUsers {
         /// Where.
         mountpoint: PathBuf,
