@@ -7,6 +7,7 @@ use super::{Env, manifests, places, select};
 use crate::transfer::{self, Candidate, Difference, Manifest, Options};
 use crate::view::Location;
 use crate::workspace::jobs::JobId;
+use crate::workspace::markers;
 
 /// What was found out about one copy.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Verified {
     pub bytes: u64,
     /// Whether it has a manifest; without one, it can only be compared with the primary.
     pub manifest: bool,
+    /// Whether it has the job's marker of success.
+    pub finished: bool,
     /// In what the copy differs from its manifest: damage.
     pub differences: Vec<Difference>,
     /// In what the primary differs from it, if the primary has the job: it has changed since.
@@ -26,10 +29,21 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether the copy is what it should be: attributes do not count.
+    /// Whether the copy is what it should be, where something says what that is: attributes do not count. One without a manifest and
+    /// without its marker, which is copied last, was never completed.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        !self.differences.iter().any(select::is_of_content)
+    pub fn is_whole(&self) -> Option<bool> {
+        match (self.manifest, self.finished) {
+            (true, _) => Some(!self.differences.iter().any(select::is_of_content)),
+            (false, true) => None,
+            (false, false) => Some(false),
+        }
+    }
+
+    /// Whether it was never completed.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        !self.manifest && !self.finished
     }
 }
 
@@ -72,6 +86,7 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         |source: &OwnedFd| transfer::verify(source, &manifest, &options).copying(job, &from);
     Ok(Some(Verified {
         folder,
+        finished: markers::is_done(&archived, job.name()).tried(job, "look into", &at)?,
         files: manifest.files(),
         bytes: manifest.bytes(),
         manifest: known.is_some(),

@@ -288,3 +288,30 @@ fn verify_says_which_of_the_two_has_what_the_other_lacks() {
         assert!(text.contains(line), "{text}");
     }
 }
+
+#[test]
+fn a_copy_without_manifest_and_marker_is_incomplete() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    fs::remove_dir_all(stage.folder("backup").join(".xpmfs")).unwrap();
+    let verified = stage.jobs(&["verify", "--all"]);
+    let text = String::from_utf8_lossy(&verified.stdout);
+    assert!(text.contains(": no manifest ("), "{text}");
+    assert!(verified.status.success(), "{}", said(&verified));
+    fs::remove_file(stage.archived("backup").join("train.done")).unwrap();
+    let verified = stage.jobs(&["verify", "--all"]);
+    let text = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(1), "{text}");
+    let told = "INCOMPLETE: it has neither a manifest nor its `.done`";
+    assert!(text.contains(told), "{text}");
+    let said = said(&verified);
+    assert!(
+        said.contains("0 copies are whole, 0 are not, 1 is incomplete;"),
+        "{said}"
+    );
+    let verified = stage.jobs(&["verify", "--all", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(report[0]["whole"], false);
+    assert_eq!(report[0]["finished"], false);
+}

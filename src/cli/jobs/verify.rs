@@ -76,6 +76,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let meter = Meter::new(jobs.len(), &progress, global);
     let (mut text, mut lines) = (String::new(), Vec::new());
     let (mut damaged, mut whole, mut unknown, mut absent) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let mut incomplete = 0_u64;
     for job in &jobs {
         let mut found = false;
         for folder in &folders {
@@ -83,7 +84,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 Ok(None) => {}
                 Ok(Some(verified)) => {
                     found = true;
-                    match is_whole(&verified) {
+                    match verified.is_whole() {
+                        _ if verified.is_incomplete() => incomplete += 1,
                         Some(true) => whole += 1,
                         Some(false) => damaged += 1,
                         None => unknown += 1,
@@ -120,6 +122,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             let copies = if whole == 1 { "copy is" } else { "copies are" };
             let are = |count| if count == 1 { "is" } else { "are" };
             let mut said = format!("{whole} {copies} whole, {damaged} {} not", are(damaged));
+            if incomplete > 0 {
+                let are = are(incomplete);
+                said.push_str(&format!(", {incomplete} {are} incomplete"));
+            }
             if unknown > 0 {
                 let have = if unknown == 1 { "has" } else { "have" };
                 said.push_str(&format!(
@@ -134,11 +140,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             print::line(&format!("{said}; {read} were read"));
         }
     }
-    Ok(if damaged + absent > 0 || !missing.is_empty() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(
+        if damaged + incomplete + absent > 0 || !missing.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 /// Of folders that cannot be verified since they are not there: why.
@@ -160,17 +168,13 @@ fn missing(opened: &Opened, folders: &[u8]) -> Vec<String> {
     missing.collect()
 }
 
-/// Whether a copy is what its manifest says, if it has one.
-fn is_whole(verified: &Verified) -> Option<bool> {
-    verified.manifest.then(|| verified.is_whole())
-}
-
 fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
     let place = label(opened, verified.folder);
-    let state = match (verified.is_whole(), verified.manifest) {
-        (false, _) => "DAMAGED",
-        (true, false) => "no manifest",
-        (true, true) => "ok",
+    let state = match verified.is_whole() {
+        _ if verified.is_incomplete() => "INCOMPLETE: it has neither a manifest nor its `.done`",
+        Some(false) => "DAMAGED",
+        None => "no manifest",
+        Some(true) => "ok",
     };
     let mut text = line(&format!(
         "{job} in {place}: {state} ({} files, {})",
@@ -211,8 +215,9 @@ fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
     json!({
         "job": job.to_string(),
         "folder": label(opened, verified.folder),
-        "whole": is_whole(verified),
+        "whole": verified.is_whole(),
         "manifest": verified.manifest,
+        "finished": verified.finished,
         "files": verified.files,
         "bytes": verified.bytes,
         "differences": list(&mut verified.differences.iter()),
