@@ -147,9 +147,10 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
         });
         for (job, readiness) in waiting.into_iter().zip(looked) {
             match readiness {
-                Ok(Readiness::Ready(taken)) => ready.push(Due {
+                Ok(Readiness::Ready { taken, size }) => ready.push(Due {
                     job,
                     taken: Some(taken),
+                    size: Some(size),
                 }),
                 Ok(Readiness::OptedOut(_)) if opted_out => ready.push(Due::from(job)),
                 Ok(Readiness::Settling(rest)) if Instant::now() < deadline => {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::error::{Context, InPlace, Result};
 use super::opt_out::{OptOut, OptOuts};
 use super::{Env, places, select};
-use crate::transfer::{self, Candidate, Time};
+use crate::transfer::{self, Candidate, Size, Time};
 use crate::view::beneath;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
@@ -23,8 +23,13 @@ use crate::workspace::status::{JobState, JobStatus};
 /// How a job stands to being archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It may be archived now. Its files take so many bytes on their disk, without holes.
-    Ready(u64),
+    /// It may be archived now.
+    Ready {
+        /// How many bytes its files take on their disk, without holes.
+        taken: u64,
+        /// How much there is to copy.
+        size: Size,
+    },
     /// It has changed a moment ago: to be looked at again after so long.
     Settling(Duration),
     /// Somebody is at it; says how that is seen.
@@ -128,7 +133,10 @@ impl Judge {
             }
         });
         Ok(match unsettled {
-            None => Readiness::Ready(survey.taken),
+            None => Readiness::Ready {
+                taken: survey.taken,
+                size: survey.size,
+            },
             Some(rest) => Readiness::Settling(rest),
         })
     }

@@ -21,7 +21,7 @@ use super::ready::{LOCKED, WRITTEN, is_locked};
 use super::{Env, manifests, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
-use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
+use crate::transfer::{self, Candidate, Copied, Durability, Options, Size, Writeback};
 use crate::view::Location;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
@@ -81,11 +81,17 @@ pub struct Due {
     pub job: JobId,
     /// How many bytes its files take on their disk, if that has been looked up.
     pub taken: Option<u64>,
+    /// How much there is to copy, if that is known: for whoever watches.
+    pub size: Option<Size>,
 }
 
 impl From<JobId> for Due {
     fn from(job: JobId) -> Due {
-        Due { job, taken: None }
+        Due {
+            job,
+            taken: None,
+            size: None,
+        }
     }
 }
 
@@ -269,9 +275,17 @@ impl Group<'_> {
         Some(format!("cannot make what was copied durable: {error}"))
     }
 
-    /// Copies a job to staging, unless the folder has it.
+    /// Copies a job to staging, unless the folder has it; then it is not waited for.
     fn stage(&self, due: &Due) -> Result<Step> {
-        let Due { job, taken: size } = due;
+        let step = self.stage_if_due(due);
+        if let (false, Some(size)) = (matches!(step, Ok(Step::Staged(_))), due.size) {
+            self.env.progress.forgo(size);
+        }
+        step
+    }
+
+    fn stage_if_due(&self, due: &Due) -> Result<Step> {
+        let Due { job, .. } = due;
         let Env { view, progress, .. } = self.env;
         if progress.is_cancelled() {
             return Err(Error::new(job, Cause::Cancelled));
@@ -325,7 +339,7 @@ impl Group<'_> {
                 .with_options(job, |options| transfer::read(&source, options))
                 .copying(job, &from)?,
             Found::Nothing | Found::Older(_) => {
-                self.expect_space(job, *size, &source, &from)?;
+                self.expect_space(job, due.taken, &source, &from)?;
                 let to = staging.make().beside(job, &at)?;
                 self.with_options(job, |options| transfer::copy(&source, &to, options))
                     .copying_between(job, &from, &at)?

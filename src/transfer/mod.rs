@@ -64,7 +64,7 @@ pub use durable::{Durability, Writeback};
 pub use error::{Error, Result, Side};
 pub use loss::{Loss, Lost};
 pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};
-pub use progress::Progress;
+pub use progress::{Progress, Size};
 pub use remove::remove_tree;
 pub use select::{Candidate, Select};
 pub use verify::{Survey, outline, scan, survey, verify};

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use super::Options;
 use super::error::{Context, Result};
-use super::manifest::{Difference, Manifest, Time, What};
+use super::manifest::{Difference, Entry, Kind, Manifest, Time, What};
+use super::progress::Size;
 use super::trail::open_directory;
 use super::walk::walk;
 use super::work::{Found, Work};
@@ -18,6 +19,8 @@ pub struct Survey {
     /// Bytes that its files take on their disk, each once and without holes; some disks say less as long as a file is not
     /// written out.
     pub taken: u64,
+    /// What a copy of it counts.
+    pub size: Size,
 }
 
 /// Looks at every entry of a tree, and reads none.
@@ -26,12 +29,35 @@ pub struct Survey {
 ///
 /// As [`scan`].
 pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
-    let Found { stamps, taken, .. } = look(tree, options)?;
+    let Found {
+        stamps,
+        taken,
+        entries,
+        ..
+    } = look(tree, options)?;
     let newest = stamps.iter().map(super::stamp::Stamp::newest).max();
     Ok(Survey {
         newest: newest.unwrap_or_default(),
         taken,
+        size: size(&entries),
     })
+}
+
+fn size(entries: &[Entry]) -> Size {
+    let mut size = Size::default();
+    for entry in entries {
+        match &entry.kind {
+            Kind::Directory => continue,
+            Kind::File {
+                size: bytes,
+                link: None,
+                ..
+            } => size.bytes = size.bytes.saturating_add(*bytes),
+            _ => {}
+        }
+        size.files += 1;
+    }
+    size
 }
 
 /// What a tree holds, without the contents of its files: their hashes are zeros.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::fixture::{Workspace, eventually};
+use crate::fixture::{Workspace, eventually, run};
 use crate::installed;
 use crate::job::{self, TASK, hash};
 use crate::stage::{
@@ -260,4 +260,40 @@ fn the_status_tells_how_archiving_does() {
             "{folder}"
         );
     }
+}
+
+/// The look at a job has counted what there is to copy.
+#[test]
+fn the_status_tells_how_much_there_is_to_copy_in_all() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    workspace.tune("{settle: 100ms, scan_interval: 100ms, bandwidth: 256KiB}");
+    let primary = workspace.primary();
+    let job = primary.join(job::path(0));
+    job::write_unfinished(&job, 0);
+    fs::write(job.join("large"), vec![1; 4 << 20]).unwrap();
+    fs::hard_link(job.join("large"), job.join("again")).unwrap();
+    let sparse = File::create(job.join("sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    fs::write(job.join("train.done"), "").unwrap();
+    let small: u64 = ["params.json", "train.out", "train.py", "model.bin"]
+        .iter()
+        .chain(&["data/uv.lock", ".experimaestro/status.json"])
+        .map(|name| job.join(name).metadata().unwrap().len())
+        .sum();
+    let mounted = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
+    let mut under_way = Value::Null;
+    until("it is under way", || {
+        let status = status(&workspace, mounted.path());
+        under_way = status["archive"]["folders"][0]["under_way"].clone();
+        under_way["bytes"].as_u64().is_some_and(|bytes| bytes > 0)
+    });
+    let total = &under_way["total"];
+    assert_eq!(total["bytes"], small + (5 << 20), "{under_way}");
+    assert_eq!(total["files"], 12, "{under_way}");
+    let text = run(workspace.xpmfs().arg("status").arg(mounted.path()));
+    assert!(
+        text.contains(" of 12 files, ") && text.contains(" of 5.00 MiB"),
+        "{text}"
+    );
 }

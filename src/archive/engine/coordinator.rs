@@ -14,7 +14,8 @@ use super::route::Route;
 use super::scan::{Found, Request};
 use super::shared::{Scan, Shared, State};
 use super::worker::Batch;
-use crate::transfer::Progress;
+use crate::archive::store::Due;
+use crate::transfer::{Progress, Size};
 use crate::workspace::JobId;
 
 /// How many jobs a folder is given at a time, and how many are looked at.
@@ -241,6 +242,15 @@ impl Line {
     /// Gives a folder's thread jobs, which it waits for.
     fn give(&self, state: &mut State, jobs: Vec<Arc<JobId>>, now: Instant) {
         let progress = Arc::new(Progress::new());
+        let due = jobs.iter().map(|id| Due {
+            size: state.queue.jobs.get(id).and_then(|job| job.size),
+            ..Due::from(JobId::clone(id))
+        });
+        let due: Vec<Due> = due.collect();
+        let sizes: Option<Vec<Size>> = due.iter().map(|due| due.size).collect();
+        if let Some(sizes) = sizes {
+            progress.expect(sizes.into_iter().sum());
+        }
         if let Some(lane) = state.queue.lane(self.folder) {
             lane.flight = Some(Flight {
                 jobs: jobs.clone(),
@@ -249,7 +259,11 @@ impl Line {
             });
         }
         // The thread ends after this one.
-        let _ = self.batches.send(Batch { jobs, progress });
+        let _ = self.batches.send(Batch {
+            jobs,
+            due,
+            progress,
+        });
     }
 }
 

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
-use crate::transfer::Progress;
+use crate::archive::store::Due;
+use crate::transfer::{Progress, Size};
 use crate::workspace::JobId;
 
 /// What one look at a job, or one copy of it, takes. All of it waits for disks.
@@ -13,7 +14,7 @@ pub(super) trait Core: Send + Sync + 'static {
     /// Whether a job may be archived now.
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure>;
     /// Brings jobs to a folder; one outcome per job, in order.
-    fn store(&self, folder: u8, jobs: &[JobId], progress: &Progress) -> Vec<Outcome>;
+    fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<Outcome>;
     /// Clears a task's directory in the primary of what the dead have left there.
     fn clear(&self, task: &OsStr);
     /// Removes old directories of moved jobs that are due, and gives when the next is; with `last`, waits for all.
@@ -31,8 +32,8 @@ pub(super) type Outcome = Result<Done, Failure>;
 /// What a look at a job says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Look {
-    /// It may be archived.
-    Ready,
+    /// It may be archived; there is so much to copy.
+    Ready(Size),
     /// It changed a moment ago: look again after this.
     Settling(Duration),
     /// It is finished, but somebody is at it: who.

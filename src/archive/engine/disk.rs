@@ -40,12 +40,12 @@ impl Disk {
 
 impl Disk {
     /// Says in the log what became of jobs in a folder.
-    fn log(&self, folder: u8, jobs: &[JobId], outcomes: &[Outcome]) {
+    fn log(&self, folder: u8, jobs: &[Due], outcomes: &[Outcome]) {
         let location = self.view.location(folder);
         let folder = location.map_or_else(Default::default, |location| {
             location.path().display().to_string()
         });
-        for (job, outcome) in jobs.iter().zip(outcomes) {
+        for (Due { job, .. }, outcome) in jobs.iter().zip(outcomes) {
             match outcome {
                 Ok(Done::Stored { files, bytes }) => {
                     tracing::info!("archived {job} in {folder}: {files} files, {bytes} bytes");
@@ -66,7 +66,7 @@ impl Core for Disk {
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure> {
         let readiness = self.judge.readiness(&self.env(progress), job)?;
         Ok(match readiness {
-            Readiness::Ready(_) => Look::Ready,
+            Readiness::Ready { size, .. } => Look::Ready(size),
             Readiness::Settling(wait) => Look::Settling(wait),
             Readiness::Busy(why) => Look::Busy(why.to_owned()),
             Readiness::Unfinished
@@ -77,9 +77,8 @@ impl Core for Disk {
         })
     }
 
-    fn store(&self, folder: u8, jobs: &[JobId], progress: &Progress) -> Vec<Outcome> {
-        let due: Vec<Due> = jobs.iter().cloned().map(Due::from).collect();
-        let stored = store(&self.env(progress), folder, &due);
+    fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<Outcome> {
+        let stored = store(&self.env(progress), folder, jobs);
         let outcomes = stored.into_iter().map(|stored| {
             Ok(match stored? {
                 Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::lane::Lane;
+use super::lane::{Flight, Lane};
 use super::queue::{At, Job, Step, Turn};
 use super::shared::{Scan, Shared, State};
 use crate::settings::Mode;
+use crate::transfer::Size;
 use crate::view::View;
 use crate::view::location::Role;
 use crate::workspace::JobId;
@@ -99,8 +100,20 @@ pub struct UnderWay {
     pub files: u64,
     /// Bytes that are done.
     pub bytes: u64,
+    /// How much there is in all, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<Total>,
     /// For how long, in seconds.
     pub seconds: f64,
+}
+
+/// How much there is to copy, of jobs that the folder does not have yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Total {
+    /// Files.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
 }
 
 /// A folder that takes no job.
@@ -226,12 +239,7 @@ impl Report {
 fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
     let location = view.location(lane.folder);
     let mode = location.map(|location| location.role());
-    let under_way = lane.flight.as_ref().map(|flight| UnderWay {
-        jobs: flight.jobs.iter().map(ToString::to_string).collect(),
-        files: flight.progress.files(),
-        bytes: flight.progress.bytes(),
-        seconds: now.saturating_duration_since(flight.since).as_secs_f64(),
-    });
+    let under_way = lane.flight.as_ref().map(|flight| under_way(flight, now));
     let held = lane.hold.as_ref().filter(|_| lane.is_held(now));
     let refuses = match (lane.there, held) {
         (false, _) => Some(Refuses {
@@ -271,6 +279,20 @@ fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
             }
             false => scan.trouble.clone(),
         },
+    }
+}
+
+fn under_way(flight: &Flight, now: Instant) -> UnderWay {
+    let (files, bytes) = (flight.progress.files(), flight.progress.bytes());
+    // What has grown since it was looked at, or was begun anew, is not known any more.
+    let expected = flight.progress.expected();
+    let expected = expected.filter(|size| size.files >= files && size.bytes >= bytes);
+    UnderWay {
+        jobs: flight.jobs.iter().map(ToString::to_string).collect(),
+        files,
+        bytes,
+        total: expected.map(|Size { files, bytes }| Total { files, bytes }),
+        seconds: now.saturating_duration_since(flight.since).as_secs_f64(),
     }
 }
 

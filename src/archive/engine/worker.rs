@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use super::core::{Core, Failure, Outcome, Whom};
 use super::events::Event;
 use super::shared::Shared;
+use crate::archive::store::Due;
 use crate::transfer::Progress;
 use crate::workspace::JobId;
 
@@ -15,6 +16,8 @@ use crate::workspace::JobId;
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) jobs: Vec<Arc<JobId>>,
+    /// The same, with what is known of them.
+    pub(super) due: Vec<Due>,
     pub(super) progress: Arc<Progress>,
 }
 
@@ -52,9 +55,12 @@ pub(super) fn store(
             Some(due) => requests.recv_deadline(due),
         };
         match request {
-            Ok(Batch { jobs, progress }) => {
-                let ids: Vec<JobId> = jobs.iter().map(|job| JobId::clone(job)).collect();
-                let outcomes = caught(|| core.store(folder, &ids, &progress));
+            Ok(Batch {
+                jobs,
+                due,
+                progress,
+            }) => {
+                let outcomes = caught(|| core.store(folder, &due, &progress));
                 let results = pair(jobs, outcomes);
                 let _ = events.send(Event::Stored { folder, results });
             }

@@ -324,7 +324,7 @@ fn is_usual(readiness: &Readiness) -> bool {
 
 fn not_ready(readiness: &Readiness) -> String {
     match readiness {
-        Readiness::Ready(_) => "it is ready".to_owned(),
+        Readiness::Ready { .. } => "it is ready".to_owned(),
         Readiness::Settling(_) => "it still changes: try again later".to_owned(),
         Readiness::Busy(why) => format!("{why}: try again later"),
         Readiness::Unfinished => "it has not finished: it has no `.done`".to_owned(),

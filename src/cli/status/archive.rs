@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{Folder, Report};
+use crate::archive::engine::{Folder, Report, UnderWay};
 use crate::printable::printable;
 
 /// No more failed jobs are told of.
@@ -85,9 +85,8 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
         };
         let speed = under_way.bytes as f64 / under_way.seconds.max(0.1);
         line(format!(
-            "{place}: copying {first}{more} ({} files, {}, {}/s)",
-            under_way.files,
-            HumanBytes(under_way.bytes),
+            "{place}: copying {first}{more} ({}, {}/s)",
+            done(under_way),
             HumanBytes(speed as u64),
         ));
     }
@@ -118,6 +117,21 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
     }
 }
 
+/// How much is done, and of how much if that is known.
+fn done(under_way: &UnderWay) -> String {
+    let (files, bytes) = (under_way.files, HumanBytes(under_way.bytes).to_string());
+    let Some(total) = &under_way.total else {
+        return format!("{files} files, {bytes}");
+    };
+    let in_all = HumanBytes(total.bytes).to_string();
+    // The unit is said once, if it is the same.
+    let bytes = match (bytes.split_once(' '), in_all.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => number,
+        _ => &bytes,
+    };
+    format!("{files} of {} files, {bytes} of {in_all}", total.files)
+}
+
 fn jobs(count: u64) -> String {
     match count {
         1 => "1 job".to_owned(),
@@ -142,7 +156,7 @@ fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::engine::Failed;
+    use crate::archive::engine::{Failed, Total};
 
     #[test]
     fn names_stay_on_their_lines() {
@@ -163,5 +177,25 @@ mod tests {
             text,
             "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, again in 1 s)\n"
         );
+    }
+
+    #[test]
+    fn what_is_done_is_told_with_the_total_where_that_is_known() {
+        let told = |bytes, total| {
+            done(&UnderWay {
+                jobs: Vec::new(),
+                files: 1,
+                bytes,
+                total,
+                seconds: 1.0,
+            })
+        };
+        let total = Some(Total {
+            files: 5,
+            bytes: 4 << 30,
+        });
+        assert_eq!(told(1 << 20, None), "1 files, 1.00 MiB");
+        assert_eq!(told(1 << 20, total), "1 of 5 files, 1.00 MiB of 4.00 GiB");
+        assert_eq!(told(3 << 30, total), "1 of 5 files, 3.00 of 4.00 GiB");
     }
 }

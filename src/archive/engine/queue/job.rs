@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::backoff::Backoff;
 use super::super::core::{Failure, Whom};
 use super::super::route::Stop;
+use crate::transfer::Size;
 use crate::workspace::JobId;
 
 /// Jobs in the order in which they are due.
@@ -46,6 +47,8 @@ pub(in crate::archive::engine) struct Job {
     pub(in crate::archive::engine) routine: bool,
     /// What follows when nobody works on it any more.
     pub(super) then: Then,
+    /// How much there is to copy, as of the last look at it.
+    pub(in crate::archive::engine) size: Option<Size>,
     pub(in crate::archive::engine) step: Step,
     /// Which folder has refused it, and until when, for when it is queued for that folder again.
     pub(super) refused: BTreeMap<u8, (Refusal, Instant)>,

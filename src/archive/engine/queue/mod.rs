@@ -132,6 +132,7 @@ impl Queue {
         let job = Job {
             routine,
             then: Then::GoOn,
+            size: None,
             step: Step::Look(Turn::due(due)),
             refused: BTreeMap::new(),
         };
@@ -223,7 +224,10 @@ impl Queue {
             return;
         }
         let due = match result {
-            Ok(Look::Ready) => return self.send(id, job, route, now),
+            Ok(Look::Ready(size)) => {
+                job.size = Some(size);
+                return self.send(id, job, route, now);
+            }
             Ok(Look::Nothing) => return self.finish(id, &job),
             // A disk whose clock is ahead has files from the future, which would never be old enough.
             Ok(Look::Settling(wait)) => {

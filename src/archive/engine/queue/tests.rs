@@ -1,4 +1,5 @@
 use super::*;
+use crate::transfer::Size;
 
 const BACKUP: Stop = Stop {
     folder: 1,
@@ -14,6 +15,10 @@ const MOVE: Stop = Stop {
 };
 const ALL: [Stop; 3] = [BACKUP, OTHER, MOVE];
 const SETTLE: Duration = Duration::from_secs(2);
+const READY: Look = Look::Ready(Size {
+    files: 1,
+    bytes: 10,
+});
 const STORED: Outcome = Ok(Done::Stored {
     files: 1,
     bytes: 10,
@@ -71,7 +76,7 @@ impl Stage {
 
     fn ready(&mut self, hash: &str) {
         self.queue.found(job(hash), false, self.now);
-        assert_eq!(self.look(&Look::Ready), 1);
+        assert_eq!(self.look(&READY), 1);
     }
 }
 
@@ -129,7 +134,7 @@ fn a_job_that_is_touched_on_its_way_begins_anew() {
     assert!(stage.looks().is_empty());
     stage.land(BACKUP, under_way, &STORED);
     stage.pass(2);
-    assert_eq!(stage.look(&Look::Ready), 1);
+    assert_eq!(stage.look(&READY), 1);
     for stop in ALL {
         assert_eq!(stage.store(stop, &STORED), 1);
     }
@@ -142,11 +147,11 @@ fn a_job_that_is_touched_on_its_way_begins_anew() {
         .queue
         .looked(&looks[0], Ok(Look::Nothing), &ALL, stage.now);
     stage.pass(2);
-    assert_eq!(stage.look(&Look::Ready), 1);
+    assert_eq!(stage.look(&READY), 1);
     stage.queue.touch(job("b"), stage.now);
     assert_eq!(stage.store(BACKUP, &STORED), 0);
     stage.pass(2);
-    assert_eq!(stage.look(&Look::Ready), 1);
+    assert_eq!(stage.look(&READY), 1);
 }
 
 #[test]
@@ -216,7 +221,7 @@ fn what_lies_in_the_future_is_not_waited_for() {
     // A clock that has jumped since a refusal was written down.
     let refused = [(BACKUP.folder, 7, year, "no".to_owned())];
     stage.queue.restore(job("b"), &refused, stage.now);
-    assert_eq!(stage.look(&Look::Ready), 1);
+    assert_eq!(stage.look(&READY), 1);
     assert!(stage.take(BACKUP).is_empty());
     stage.pass(3600);
     assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);

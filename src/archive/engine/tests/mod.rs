@@ -138,6 +138,13 @@ fn a_folder_that_hangs_keeps_no_other_waiting_and_no_end_either() {
     until("that the move is under way", || {
         archiver.report().folders[1].under_way.is_some()
     });
+    let total = archiver.report().folders[1]
+        .under_way
+        .clone()
+        .unwrap()
+        .total;
+    let total = total.map(|total| (total.files, total.bytes));
+    assert_eq!(total, Some((stage::SIZE.files, stage::SIZE.bytes)));
     stage.finished("b");
     archiver.touched(job("b"));
     until("that the other is backed up", || stage.stored().len() == 2);

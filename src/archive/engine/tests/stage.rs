@@ -16,8 +16,9 @@ use super::super::route::Route;
 use super::super::{Archiver, Idle, Timing};
 use crate::archive::OptOuts;
 use crate::archive::ready::Judge;
+use crate::archive::store::Due;
 use crate::settings::{Mode, Patterns};
-use crate::transfer::Progress;
+use crate::transfer::{Progress, Size};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::JobId;
 
@@ -37,6 +38,12 @@ pub(super) struct Orders {
     pub(super) stored: Vec<(u8, JobId)>,
 }
 
+/// What each job is said to hold.
+pub(super) const SIZE: Size = Size {
+    files: 3,
+    bytes: 2048,
+};
+
 pub(super) struct Fake {
     view: Arc<View>,
     pub(super) orders: Mutex<Orders>,
@@ -55,13 +62,13 @@ impl Core for Fake {
         let path = self.view.primary_path().join("jobs").join(job.path());
         Ok(
             match path.join("train.done").exists() && !path.is_symlink() {
-                true => Look::Ready,
+                true => Look::Ready(SIZE),
                 false => Look::Nothing,
             },
         )
     }
 
-    fn store(&self, folder: u8, jobs: &[JobId], _: &Progress) -> Vec<Outcome> {
+    fn store(&self, folder: u8, jobs: &[Due], _: &Progress) -> Vec<Outcome> {
         let mut orders = self.orders.lock();
         while orders.hangs.contains(&folder) {
             self.changed.wait(&mut orders);
@@ -85,9 +92,11 @@ impl Core for Fake {
         }
         orders
             .stored
-            .extend(jobs.iter().map(|job| (folder, job.clone())));
+            .extend(jobs.iter().map(|due| (folder, due.job.clone())));
         drop(orders);
-        jobs.iter().map(|job| Ok(self.bring(folder, job))).collect()
+        jobs.iter()
+            .map(|due| Ok(self.bring(folder, &due.job)))
+            .collect()
     }
 
     fn clear(&self, task: &OsStr) {
