@@ -343,11 +343,11 @@ fn whoever_lacks_a_right_is_told_whom_to_ask_or_how_to_take_it() {
     refused("may not write in PATH: `chmod u+w PATH`", &folder);
     fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
     let data = stage.job().join("data");
-    fs::set_permissions(&data, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&data, Permissions::from_mode(0o000)).unwrap();
     refused("may not list and go into PATH: `chmod u+rx PATH`", &data);
     fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
     let file = stage.job().join("params.json");
-    fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
     refused("may not read PATH: `chmod u+r PATH`", &file);
     run(Command::new("chown").arg("0:0").arg(&file));
     refused(
