@@ -2,18 +2,23 @@
 //!
 //! The steps are those of experimaestro's `folders.py`, with its names and its locks; but several jobs go together (see
 //! [`groups`](super::groups)), so that one `syncfs` makes all of them durable.
+//!
+//! - `outcome`: which jobs are to be stored, and what becomes of each
+//! - `standing`: how a job is to the copy that the folder has
+//! - `fit`: whether the folder can take it
 
+mod fit;
+mod outcome;
 mod standing;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
 
+pub use self::outcome::{Due, Left, Stored};
 use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
@@ -21,79 +26,11 @@ use super::ready::{LOCKED, WRITTEN, is_locked};
 use super::{Env, manifests, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
-use crate::transfer::{self, Candidate, Copied, Durability, Options, Size, Writeback};
+use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
 use crate::view::Location;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
-
-/// What became of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// It was copied.
-    Copied {
-        /// Files, symlinks among them.
-        files: u64,
-        /// Bytes of files.
-        bytes: u64,
-    },
-    /// It was copied, in place of an older copy.
-    Replaced {
-        /// Files, symlinks among them.
-        files: u64,
-        /// Bytes of files.
-        bytes: u64,
-    },
-    /// The folder has it already, the same.
-    Already,
-    /// It was left as it is.
-    Left(Left),
-}
-
-/// Why a job was left as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
-    /// It is no directory of the primary any more: it has been moved, or removed.
-    Gone,
-    /// It has no marker of success any more.
-    Unfinished,
-    /// The folder's copy holds more, or is newer: the primary's was purged, or is an older state.
-    Older,
-    /// It has been recovered by hand, and stays in the primary until it changes.
-    Kept,
-}
-
-impl fmt::Display for Left {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Left::Gone => "it is not in the primary any more",
-            Left::Unfinished => "it is not finished any more",
-            Left::Older => "the folder's copy holds more, or is newer",
-            Left::Kept => "it was recovered, and stays until it changes",
-        })
-    }
-}
-
-/// A job that is to be stored.
-#[derive(Debug, Clone)]
-pub struct Due {
-    /// Which.
-    pub job: JobId,
-    /// How many bytes its files take on their disk, if that has been looked up.
-    pub taken: Option<u64>,
-    /// How much there is to copy, if that is known: for whoever watches.
-    pub size: Option<Size>,
-}
-
-impl From<JobId> for Due {
-    fn from(job: JobId) -> Due {
-        Due {
-            job,
-            taken: None,
-            size: None,
-        }
-    }
-}
 
 /// A job that has been read, and the right to its name in the folder.
 pub(super) struct Staged {
@@ -389,56 +326,6 @@ impl Group<'_> {
                 self.folder.path().display()
             ),
         }
-    }
-
-    /// A folder that was archived to before has its jobs: without them, its disk is not mounted, and another one would be
-    /// filled in its place.
-    fn expect_disk(&self, job: &JobId) -> Result<()> {
-        let at = self.folder.path();
-        let root = self.folder.root().tried(job, "open", at)?;
-        match root.jobs() {
-            Ok(_) => return Ok(()),
-            Err(Errno::NOTDIR) => obstacle::expect_none(self.folder, job)?,
-            Err(_) => {}
-        }
-        let known = places::is_known(self.env.view.primary(), self.folder);
-        if known.tried(job, "look up", at)? {
-            return Err(self.unusable(job, "jobs were archived there before, and it has none now: see whether its disk is mounted"));
-        }
-        Ok(())
-    }
-
-    /// Whether there is space for the copy: a disk that is not filled to the last byte is of use to others.
-    fn expect_space(
-        &self,
-        job: &JobId,
-        taken: Option<u64>,
-        source: &OwnedFd,
-        from: &Path,
-    ) -> Result<()> {
-        let at = self.folder.path();
-        let root = self.folder.root().tried(job, "open", at)?;
-        let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        // To look at each file costs something, and is of no use where there is plenty.
-        const PLENTY: u64 = 64 << 30;
-        if free >= PLENTY {
-            return Ok(());
-        }
-        let needed = match taken {
-            Some(taken) => taken,
-            None => {
-                let survey = self.with_options(job, |options| transfer::survey(source, options));
-                survey.copying(job, from)?.taken
-            }
-        };
-        if needed > free {
-            return Err(self.unusable(
-                job,
-                &format!("no space: {needed} bytes are needed, and {free} are free: make room there and try again"),
-            ));
-        }
-        Ok(())
     }
 
     fn is_kept(&self, job: &JobId) -> Result<bool> {

@@ -1,0 +1,64 @@
+//! Whether a folder can take a job.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::Group;
+use crate::archive::error::{Context, InPlace, Result};
+use crate::archive::{obstacle, places};
+use crate::transfer;
+use crate::workspace::jobs::JobId;
+
+impl Group<'_> {
+    /// A folder that was archived to before has its jobs: without them, its disk is not mounted, and another one would be
+    /// filled in its place.
+    pub(super) fn expect_disk(&self, job: &JobId) -> Result<()> {
+        let at = self.folder.path();
+        let root = self.folder.root().tried(job, "open", at)?;
+        match root.jobs() {
+            Ok(_) => return Ok(()),
+            Err(Errno::NOTDIR) => obstacle::expect_none(self.folder, job)?,
+            Err(_) => {}
+        }
+        let known = places::is_known(self.env.view.primary(), self.folder);
+        if known.tried(job, "look up", at)? {
+            return Err(self.unusable(job, "jobs were archived there before, and it has none now: see whether its disk is mounted"));
+        }
+        Ok(())
+    }
+
+    /// Whether there is space for the copy: a disk that is not filled to the last byte is of use to others.
+    pub(super) fn expect_space(
+        &self,
+        job: &JobId,
+        taken: Option<u64>,
+        source: &OwnedFd,
+        from: &Path,
+    ) -> Result<()> {
+        let at = self.folder.path();
+        let root = self.folder.root().tried(job, "open", at)?;
+        let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        // To look at each file costs something, and is of no use where there is plenty.
+        const PLENTY: u64 = 64 << 30;
+        if free >= PLENTY {
+            return Ok(());
+        }
+        let needed = match taken {
+            Some(taken) => taken,
+            None => {
+                let survey = self.with_options(job, |options| transfer::survey(source, options));
+                survey.copying(job, from)?.taken
+            }
+        };
+        if needed > free {
+            return Err(self.unusable(
+                job,
+                &format!("no space: {needed} bytes are needed, and {free} are free: make room there and try again"),
+            ));
+        }
+        Ok(())
+    }
+}
