@@ -1,11 +1,11 @@
 //! What a file has beside its content: owner, mode, times, extended attributes, access control lists.
 
-use std::ffi::{CString, OsStr};
-use std::os::fd::AsFd;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
-use rustix::path::Arg;
 
 use super::error::{Context, Failure};
 use super::loss::Lost;
@@ -13,8 +13,8 @@ use super::stamp;
 use super::trail;
 use super::work::Target;
 
-const ACCESS_LIST: &str = "system.posix_acl_access";
-const DEFAULT_LIST: &str = "system.posix_acl_default";
+const ACCESS_LIST: &CStr = c"system.posix_acl_access";
+const DEFAULT_LIST: &CStr = c"system.posix_acl_default";
 
 const SET_ID: u32 = 0o6000;
 
@@ -34,8 +34,8 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Of something that has no extended attributes that could be read.
-    pub(super) fn plain(stat: &Statx) -> Attributes {
+    /// Without extended attributes.
+    fn plain(stat: &Statx) -> Attributes {
         let timespec = |stamp: rustix::fs::StatxTimestamp| Timespec {
             tv_sec: stamp.tv_sec,
             tv_nsec: stamp.tv_nsec.into(),
@@ -58,19 +58,34 @@ impl Attributes {
 
     /// Of an open file or directory of the source.
     pub(super) fn read(fd: impl AsFd, stat: &Statx) -> Result<Attributes, Failure> {
+        Attributes::read_of(Subject::Open(fd.as_fd()), stat)
+    }
+
+    /// Of a symlink or a fifo of the source, which is not opened.
+    pub(super) fn read_at(
+        dir: impl AsFd,
+        name: &OsStr,
+        stat: &Statx,
+    ) -> Result<Attributes, Failure> {
+        Attributes::read_of(Subject::Named(&named(&dir, name)), stat)
+    }
+
+    fn read_of(subject: Subject<'_>, stat: &Statx) -> Result<Attributes, Failure> {
         let mut attributes = Attributes::plain(stat);
         let mut short = [0; 512];
         let long;
-        let names = match rustix::fs::flistxattr(&fd, &mut short) {
+        let names = match subject.list(&mut short) {
             Ok(length) => short.get(..length).unwrap_or_default(),
             Err(Errno::RANGE) => {
                 let mut all = vec![0; LONGEST];
-                let length = rustix::fs::flistxattr(&fd, &mut *all).source(LIST)?;
+                let length = subject.list(&mut all).source(LIST)?;
                 all.truncate(length);
                 long = all;
                 &long
             }
             Err(Errno::OPNOTSUPP) => return Ok(attributes),
+            // It is gone, which is noticed in the end; or there is no `/proc`, and nobody can tell.
+            Err(Errno::NOENT) if subject.is_named() => return Ok(attributes),
             Err(errno) => return Err(errno).source(LIST),
         };
         for name in names.split(|byte| *byte == 0) {
@@ -80,7 +95,7 @@ impl Attributes {
             match treatment(name.as_bytes()) {
                 Treatment::Ignore => {}
                 Treatment::Lose => attributes.left.push(name),
-                Treatment::Copy => match value(&fd, &*name) {
+                Treatment::Copy => match subject.value(&name) {
                     Ok(value) => attributes.extended.push((name, value)),
                     // Removed since it was listed: the time of change tells.
                     Err(Errno::NODATA) => {}
@@ -122,18 +137,7 @@ impl Attributes {
             lose(Lost::Owner);
             mode &= !self.set_id;
         }
-        for (attribute, value) in &self.extended {
-            match rustix::fs::fsetxattr(&fd, &**attribute, value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
-                    lose(lost(attribute));
-                }
-                Err(errno) => return Err(errno).copy("set an extended attribute of"),
-            }
-        }
-        for attribute in &self.left {
-            lose(lost(attribute));
-        }
+        self.apply_extended(Subject::Open(fd.as_fd()), &mut lose)?;
         let now = trail::stat(&fd).copy("look at")?.stx_mode;
         if u32::from(now) & 0o7777 != mode {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).copy("set the mode of")?;
@@ -142,13 +146,31 @@ impl Attributes {
         Ok(mode)
     }
 
-    /// Sets owner and times on a symlink of the copy, which has no others of its own.
+    fn apply_extended(
+        &self,
+        subject: Subject<'_>,
+        lose: &mut impl FnMut(Lost),
+    ) -> Result<(), Failure> {
+        for (attribute, value) in &self.extended {
+            match subject.set(attribute, value) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => lose(lost(attribute)),
+                Err(errno) => return Err(errno).copy("set an extended attribute of"),
+            }
+        }
+        for attribute in &self.left {
+            lose(lost(attribute));
+        }
+        Ok(())
+    }
+
+    /// Sets all on a symlink of the copy but the mode, of which it has none of its own.
     pub(super) fn apply_to_link(
         &self,
         target: &Target<'_>,
         dir: impl AsFd,
         name: &OsStr,
-        lose: impl FnOnce(Lost),
+        mut lose: impl FnMut(Lost),
     ) -> Result<(), Failure> {
         let itself = AtFlags::SYMLINK_NOFOLLOW;
         let kept = self.apply_owner(
@@ -159,6 +181,7 @@ impl Attributes {
         if !kept {
             lose(Lost::Owner);
         }
+        self.apply_extended(Subject::Named(&named(&dir, name)), &mut lose)?;
         rustix::fs::utimensat(&dir, name, &self.times, itself).copy("set the times of")
     }
 
@@ -199,7 +222,7 @@ const LIST: &str = "list the extended attributes of";
 /// made in it inherits them.
 pub(super) fn shed_inherited(fd: impl AsFd) -> Result<(), Failure> {
     for list in [DEFAULT_LIST, ACCESS_LIST] {
-        if let Err(Errno::NODATA | Errno::OPNOTSUPP) = value(&fd, list) {
+        if let Err(Errno::NODATA | Errno::OPNOTSUPP) = Subject::Open(fd.as_fd()).value(list) {
             continue;
         }
         rustix::fs::fremovexattr(&fd, list).copy("remove the inherited access control list of")?;
@@ -217,7 +240,7 @@ enum Treatment {
 
 fn treatment(name: &[u8]) -> Treatment {
     let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
-    if name == ACCESS_LIST.as_bytes() || name == DEFAULT_LIST.as_bytes() {
+    if name == ACCESS_LIST.to_bytes() || name == DEFAULT_LIST.to_bytes() {
         Treatment::Copy
     } else if starts("trusted.overlay.") || starts("security.evm") || starts("security.ima") {
         Treatment::Ignore
@@ -230,17 +253,59 @@ fn treatment(name: &[u8]) -> Treatment {
     }
 }
 
-fn value(fd: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<Vec<u8>> {
-    let mut short = [0; 256];
-    match rustix::fs::fgetxattr(&fd, name, &mut short) {
-        Ok(length) => Ok(short.get(..length).unwrap_or_default().to_vec()),
-        Err(Errno::RANGE) => {
-            let mut long = vec![0; LONGEST];
-            let length = rustix::fs::fgetxattr(&fd, name, &mut *long)?;
-            long.truncate(length);
-            Ok(long)
+/// What has extended attributes.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    Open(BorrowedFd<'a>),
+    /// A path ([`named`]) whose last name is not followed.
+    Named(&'a Path),
+}
+
+/// The path of an entry that cannot be opened for its attributes. Nothing on the way is followed but the descriptor.
+fn named(dir: impl AsFd, name: &OsStr) -> PathBuf {
+    let fd = dir.as_fd().as_raw_fd();
+    PathBuf::from(format!("/proc/self/fd/{fd}")).join(name)
+}
+
+impl Subject<'_> {
+    fn is_named(&self) -> bool {
+        matches!(self, Subject::Named(_))
+    }
+
+    fn list(&self, names: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Subject::Open(fd) => rustix::fs::flistxattr(fd, names),
+            Subject::Named(path) => rustix::fs::llistxattr(*path, names),
         }
-        Err(errno) => Err(errno),
+    }
+
+    fn get(&self, name: &CStr, value: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Subject::Open(fd) => rustix::fs::fgetxattr(fd, name, value),
+            Subject::Named(path) => rustix::fs::lgetxattr(*path, name, value),
+        }
+    }
+
+    fn set(&self, name: &CStr, value: &[u8]) -> rustix::io::Result<()> {
+        let flags = XattrFlags::empty();
+        match self {
+            Subject::Open(fd) => rustix::fs::fsetxattr(fd, name, value, flags),
+            Subject::Named(path) => rustix::fs::lsetxattr(*path, name, value, flags),
+        }
+    }
+
+    fn value(&self, name: &CStr) -> rustix::io::Result<Vec<u8>> {
+        let mut short = [0; 256];
+        match self.get(name, &mut short) {
+            Ok(length) => Ok(short.get(..length).unwrap_or_default().to_vec()),
+            Err(Errno::RANGE) => {
+                let mut long = vec![0; LONGEST];
+                let length = self.get(name, &mut long)?;
+                long.truncate(length);
+                Ok(long)
+            }
+            Err(errno) => Err(errno),
+        }
     }
 }
 

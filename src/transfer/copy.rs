@@ -65,7 +65,7 @@ impl Copied {
 ///
 /// Both are descriptors (`O_PATH` will do), and everything is relative to them; no symlink is followed. Whoever changes names
 /// in the source meanwhile makes the copy fail, and leads it nowhere. Kept are contents, holes, hard links
-/// within the tree, symlinks, fifos, empty directories, modes, times of access and change to the nanosecond,
+/// of files within the tree, symlinks, fifos, empty directories, modes, times of access and change to the nanosecond,
 /// extended attributes and access control lists, and owners where that is permitted; what could not be kept is told. A hard
 /// link to a file outside of the tree becomes a file of its own.
 ///

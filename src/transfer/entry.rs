@@ -203,8 +203,11 @@ fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
     let target = OsString::from_vec(target.into_bytes()).into_boxed_os_str();
     if let (Some(to), Some(copy)) = (&work.target, &task.copy) {
         rustix::fs::symlinkat(&*target, &**copy, &*task.name).copy("create")?;
-        let attributes = Attributes::plain(&stat);
+        let attributes = Attributes::read_at(&*task.source, &task.name, &stat)?;
         let lose = |lost| work.lose(lost, task.parent, &task.name);
+        if work.is_further_name(&stat) {
+            lose(Lost::HardLink);
+        }
         attributes.apply_to_link(to, &**copy, &task.name, lose)?;
     }
     work.add(task.parent, &task.name, &stat, Kind::Symlink { target });
@@ -232,7 +235,10 @@ fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
             return Err(Errno::STALE).copy("open");
         }
         let lose = |lost| work.lose(lost, task.parent, name);
-        Attributes::plain(&stat).apply(to, &fifo, lose)?;
+        if work.is_further_name(&stat) {
+            lose(Lost::HardLink);
+        }
+        Attributes::read_at(&*task.source, name, &stat)?.apply(to, &fifo, lose)?;
     }
     work.add(task.parent, &task.name, &stat, Kind::Fifo);
     Ok(())

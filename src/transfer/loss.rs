@@ -24,6 +24,8 @@ pub enum Lost {
     /// An extended attribute, or an access control list, by its name: the file system has none, or the caller may not
     /// set it.
     Attribute(String),
+    /// That two names were of one symlink or fifo: each has become one of its own. Of files, it is kept.
+    HardLink,
     /// A socket, a device or another special file, which has no content and is left out.
     Special,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Loss {
         match &self.what {
             Lost::Owner => write!(f, "the owner was not kept: {path}")?,
             Lost::Attribute(name) => write!(f, "the attribute {name} was not kept: {path}")?,
+            Lost::HardLink => write!(f, "a hard link of a symlink or fifo was not kept: {path}")?,
             Lost::Special => write!(f, "a special file was left out: {path}")?,
         }
         match self.count {

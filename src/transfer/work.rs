@@ -158,6 +158,16 @@ impl<'a> Work<'a> {
         (index, Some(first))
     }
 
+    /// Whether another name of the same symlink or fifo has been met before; such links are not kept.
+    pub(super) fn is_further_name(&self, stat: &Statx) -> bool {
+        if stat.stx_nlink < 2 {
+            return false;
+        }
+        let mut found = self.found.lock();
+        // What it is said to be a link of is asked of files alone.
+        found.links.insert(Identity::of(stat), 0).is_some()
+    }
+
     /// Puts down what a file holds, and the mode that its copy got.
     pub(super) fn finish_file(&self, index: usize, content: Hash, mode: Option<u32>) {
         if let Some(entry) = self.found.lock().entries.get_mut(index) {

@@ -2,11 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
+use rustix::fs::XattrFlags;
+
 use super::fixture::eventually;
-use super::stage::{HASH, Stage, TASK, said, write_job};
+use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
 
 fn job() -> String {
     format!("{TASK}/{HASH}")
@@ -314,4 +316,20 @@ fn a_copy_without_manifest_and_marker_is_incomplete() {
     let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert_eq!(report[0]["whole"], false);
     assert_eq!(report[0]["finished"], false);
+}
+
+#[test]
+fn modes_and_attributes_alone_do_not_make_a_job_be_archived_again() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    let before = whole(&stage.archived("backup")).unwrap();
+    let file = stage.job().join("train.out");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    rustix::fs::setxattr(&file, "user.note", b"new", XattrFlags::empty()).unwrap();
+    stage.archive();
+    assert_tree("it", &before, whole(&stage.archived("backup")).as_ref());
+    assert!(stage.jobs(&["archive", "--force", &job()]).status.success());
+    let now = whole(&stage.job()).unwrap();
+    assert_tree("it", &now, whole(&stage.archived("backup")).as_ref());
 }

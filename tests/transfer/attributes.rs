@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use xpmfs::transfer::{Lost, Options};
 
 use super::tree::assert_same;
@@ -183,4 +183,47 @@ fn sockets_are_left_out_and_told_of() {
     assert_eq!(copied.losses.len(), 1);
     assert_eq!(copied.losses[0].what, Lost::Special);
     assert_eq!(copied.losses[0].example, Path::new("socket"));
+}
+
+#[test]
+fn symlinks_and_fifos_keep_what_attributes_they_have() {
+    let stage = Stage::new();
+    let (link, fifo) = (stage.source().join("link"), stage.source().join("fifo"));
+    symlink("nowhere", &link).unwrap();
+    let mode = Mode::from_raw_mode(0o640);
+    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+    command("setfacl", &[&"-m", &"u:1234:rw", &fifo]);
+    if rustix::process::geteuid().is_root() {
+        for path in [&link, &fifo] {
+            let flags = XattrFlags::empty();
+            rustix::fs::lsetxattr(path, "trusted.mine", &[7; 300], flags).unwrap();
+        }
+    }
+    let copied = stage.run(&Options::default()).unwrap();
+    assert_eq!(copied.losses, []);
+    assert_same(&stage.source(), &stage.copy());
+}
+
+/// The manifest has no word for them.
+#[test]
+fn hard_links_of_symlinks_and_fifos_are_told_of() {
+    let stage = Stage::new();
+    let at = |name: &str| stage.source().join(name);
+    symlink("nowhere", at("link")).unwrap();
+    let mode = Mode::from_raw_mode(0o640);
+    rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, mode, 0).unwrap();
+    for (name, other) in [("link", "again"), ("link", "and-again"), ("fifo", "other")] {
+        // Of the symlink itself.
+        let flags = AtFlags::empty();
+        rustix::fs::linkat(CWD, at(name), CWD, at(other), flags).unwrap();
+    }
+    let copied = stage.run(&Options::default()).unwrap();
+    let [loss] = copied.losses.as_slice() else {
+        panic!("{:?}", copied.losses);
+    };
+    assert_eq!((&loss.what, loss.count), (&Lost::HardLink, 3));
+    for name in ["link", "again", "and-again", "fifo", "other"] {
+        let stat = fs::symlink_metadata(stage.copy().join(name)).unwrap();
+        assert_eq!(stat.nlink(), 1, "{name}");
+    }
 }

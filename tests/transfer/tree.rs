@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::SeekFrom;
@@ -82,11 +82,7 @@ pub(crate) fn tree(top: &Path) -> BTreeMap<PathBuf, Entry> {
                 extents: file
                     .map(|file| extents(&file, meta.size()))
                     .unwrap_or_default(),
-                attributes: if kind.is_symlink() || kind.is_fifo() {
-                    BTreeMap::new()
-                } else {
-                    attributes(&path)
-                },
+                attributes: attributes(&path),
                 same,
             },
         );
