@@ -108,6 +108,11 @@ impl Coordinator {
                 }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
             }
+            Event::Compared { folder } => {
+                if let Some(scan) = state.scan(folder) {
+                    scan.compared = true;
+                }
+            }
             Event::Retry => {
                 state.queue.retry(now);
                 self.adoption = now;

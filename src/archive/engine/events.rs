@@ -24,6 +24,8 @@ pub(super) enum Event {
     Routine(Vec<JobId>),
     /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
     Again(Vec<JobId>),
+    /// The markers of all jobs have been compared with a folder's; what was found has been told of.
+    Compared { folder: u8 },
     /// All that waits is to be tried at once.
     Retry,
     /// The end.

@@ -3,15 +3,16 @@
 //! - here: starting and ending it
 //! - `coordinator`: the thread that decides; `worker`: those that wait for disks; `events`, `shared`: between them
 //! - `queue`: which job waits for what; `lane`: for which folder; `route`: which folders want it; `backoff`: how long
-//! - `scan`: finds what nobody has told of; `recheck`: looks once a day at what is archived
+//! - `scan`: finds what nobody has told of; `markers`: and what has been run again; `recheck`: looks once a day at what is archived;
+//!   `walk`: how these two go through all jobs
 //! - `journal`, `keeper`: what is on its way is written down for whoever comes after
 //! - `report`: how it does
 //! - `core`: what it has others do, with the disks; `disk`: how these do it
 //!
 //! # Invariants
 //!
-//! - The coordinator waits for no folder: each folder has a thread that stores, and one that compares, so that one that
-//!   hangs keeps nobody else waiting.
+//! - The coordinator waits for no folder: each folder has a thread that stores, one that scans, and one that compares markers, so
+//!   that one that hangs keeps nobody else waiting.
 //! - Memory grows with the jobs that are not archived yet, and not with those that are.
 //! - Waits go by monotonic time; a clock that jumps delays nothing. No lock is held over a system call that can wait.
 
@@ -23,12 +24,14 @@ mod events;
 mod journal;
 mod keeper;
 mod lane;
+mod markers;
 mod queue;
 mod recheck;
 mod report;
 mod route;
 mod scan;
 mod shared;
+mod walk;
 mod worker;
 
 use std::collections::HashMap;
@@ -48,12 +51,13 @@ use self::disk::Disk;
 use self::events::Event;
 use self::keeper::Keeper;
 use self::lane::Lane;
+use self::markers::{Markers, Seen};
 use self::queue::Queue;
 use self::recheck::Recheck;
 use self::route::Route;
 use self::scan::Scanner;
-use self::scan::directory::Watched;
 use self::shared::Shared;
+use self::walk::Walk;
 use super::ready::Judge;
 use super::{Hooks, OptOuts, Retired};
 use crate::settings::Patterns;
@@ -110,7 +114,7 @@ struct Threads {
 
 impl Archiver {
     /// Starts to archive a view's primary: what is there, what is told of, and what is found later. Threads are a few, and
-    /// two per `backup` or `move` folder. `hooks` are called from them.
+    /// three per `backup` or `move` folder. `hooks` are called from them.
     ///
     /// # Errors
     ///
@@ -187,6 +191,12 @@ impl Archiver {
             "look",
             Box::new(move || worker::look(&*this, &shared, &to_look, &events)),
         )?;
+        let walk = Walk {
+            view: self.view.clone(),
+            shared: self.shared.clone(),
+            end: ended,
+            breath: timing.pace.breath,
+        };
         let mut lines = Vec::new();
         for stop in route.stops() {
             let folder = stop.folder;
@@ -203,6 +213,19 @@ impl Archiver {
                 &format!("scan-{folder}"),
                 Box::new(move || scan::run(scanner, &*this, &to_scan, &events, &shared)),
             )?;
+            let markers = Markers {
+                walk: walk.clone(),
+                folder,
+                route: route.clone(),
+                events: self.events.clone(),
+                interval,
+                tick: timing.pace.tick,
+                seen: Seen::default(),
+            };
+            spawn(
+                &format!("markers-{folder}"),
+                Box::new(move || markers.run()),
+            )?;
             lines.push(Line {
                 folder,
                 batches,
@@ -210,16 +233,11 @@ impl Archiver {
             });
         }
         let recheck = Recheck {
-            view: self.view.clone(),
+            walk,
             route: route.clone(),
-            shared: self.shared.clone(),
             events: self.events.clone(),
-            end: ended,
-            pace: timing.pace,
+            period: timing.pace.recheck,
             last: Instant::now(),
-            interval,
-            jobs: Watched::default(),
-            compared: HashMap::new(),
         };
         spawn("recheck", Box::new(move || recheck.run()))?;
         let coordinator = Coordinator {
@@ -274,7 +292,7 @@ impl Archiver {
         }
         // First: a job that comes back from where it was moved to is on its way from then on.
         let tidy = self.core.is_tidy();
-        match report::idle(&self.shared, Instant::now()) {
+        match report::idle(&self.shared, &self.view, Instant::now()) {
             Idle::Yes if !tidy => Idle::Busy { left: 0 },
             idle => idle,
         }

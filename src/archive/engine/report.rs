@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::lane::{Flight, Lane};
@@ -220,7 +221,7 @@ impl Report {
             let refusal = turns.iter().find_map(|(_, turn)| turn.refusal.as_ref());
             let held = turns.iter().any(|(folder, turn)| {
                 let lane = folder.and_then(|folder| lanes.get(&folder));
-                lane.is_some_and(|lane| turn.at != At::Later && lane.refuses(now))
+                lane.is_some_and(|lane| turn.at != At::Later && lane.refuses(view, now))
             });
             let why = match (refusal, &job.step) {
                 (_, Step::Store(_)) if held => "its folder takes no job now".to_owned(),
@@ -241,18 +242,18 @@ fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
     let mode = location.map(|location| location.role());
     let under_way = lane.flight.as_ref().map(|flight| under_way(flight, now));
     let held = lane.hold.as_ref().filter(|_| lane.is_held(now));
-    let refuses = match (lane.there, held) {
-        (false, _) => Some(Refuses {
-            why: "it is not there".to_owned(),
+    let refuses = match (why_absent(view, lane.folder), held) {
+        (Some(why), _) => Some(Refuses {
+            why,
             tries: 0,
             next_try: None,
         }),
-        (true, Some(hold)) => Some(Refuses {
+        (None, Some(hold)) => Some(Refuses {
             why: hold.why.clone(),
             tries: hold.tries,
             next_try: Some(hold.until.saturating_duration_since(now).as_secs_f64()),
         }),
-        (true, None) => None,
+        (None, None) => None,
     };
     Folder {
         mode: match mode {
@@ -296,16 +297,26 @@ fn under_way(flight: &Flight, now: Instant) -> UnderWay {
     }
 }
 
+/// Why a folder cannot be asked, if so, as far as is known: this waits for no disk.
+fn why_absent(view: &View, folder: u8) -> Option<String> {
+    let error = view.location(folder)?.root().err()?;
+    Some(match error {
+        Errno::TIMEDOUT => "it does not answer".to_owned(),
+        _ => "it is not there".to_owned(),
+    })
+}
+
 impl Lane {
     /// Whether it takes no job now.
-    fn refuses(&self, now: Instant) -> bool {
-        !self.there || self.is_held(now)
+    fn refuses(&self, view: &View, now: Instant) -> bool {
+        !self.there || self.is_held(now) || why_absent(view, self.folder).is_some()
     }
 }
 
 /// Tells whether there is anything left to do. What is looked at again as a matter of routine does not count.
-pub(super) fn idle(shared: &Shared, now: Instant) -> Idle {
+pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
     let state = &*shared.state.lock();
+    let is_there = |folder| why_absent(view, folder).is_none();
     let jobs = state.queue.jobs.values().filter(|job| !job.routine);
     let left = jobs.clone().count();
     let wanted = shared.wanted.load(Ordering::SeqCst);
@@ -313,17 +324,16 @@ pub(super) fn idle(shared: &Shared, now: Instant) -> Idle {
         let hangs = scan.hangs(now);
         // What is left for want of room is looked for when jobs have been archived, if any can be.
         let full = scan.more && scan.since.is_none() && scan.asked == wanted;
-        scan.answered < wanted && !hangs && !full
+        let known = scan.compared && (scan.answered >= wanted || hangs || full);
+        !known && is_there(scan.folder)
     });
     if scanning || shared.unheard.load(Ordering::SeqCst) > 0 {
         return Idle::Busy { left };
     }
-    let mut stuck = jobs.map(|job| is_stuck(job, state, now));
-    let unseen = state.scans.iter().any(|scan| {
-        let lanes = &mut state.queue.lanes.iter();
-        let away = lanes.any(|lane| lane.folder == scan.folder && !lane.there);
-        away || scan.hangs(now) || scan.trouble.is_some()
-    });
+    let mut stuck = jobs.map(|job| is_stuck(job, state, view, now));
+    let unseen =
+        |scan: &Scan| !is_there(scan.folder) || scan.hangs(now) || scan.trouble.is_some();
+    let unseen = state.scans.iter().any(unseen);
     match (left, stuck.all(|stuck| stuck)) {
         (0, _) if unseen => Idle::Stuck { failed: 0 },
         (0, _) => Idle::Yes,
@@ -341,7 +351,7 @@ impl Scan {
 }
 
 /// Whether nothing can be done for a job now.
-fn is_stuck(job: &Job, state: &State, now: Instant) -> bool {
+fn is_stuck(job: &Job, state: &State, view: &View, now: Instant) -> bool {
     let wants = match &job.step {
         Step::Look(turn) => return turn.has_failed(now),
         Step::Store(wants) => wants,
@@ -350,9 +360,12 @@ fn is_stuck(job: &Job, state: &State, now: Instant) -> bool {
         let lanes = &state.queue.lanes;
         let lane = lanes.iter().find(|lane| lane.folder == want.stop.folder);
         match want.turn.at {
-            At::Now => false,
+            // What waits for an answer of its disk.
+            At::Now => why_absent(view, want.stop.folder).is_some(),
             At::Later => true,
-            At::Due(_) => want.turn.has_failed(now) || lane.is_none_or(|lane| lane.refuses(now)),
+            At::Due(_) => {
+                want.turn.has_failed(now) || lane.is_none_or(|lane| lane.refuses(view, now))
+            }
         }
     })
 }

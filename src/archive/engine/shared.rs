@@ -51,6 +51,9 @@ pub(super) struct Scan {
     pub(super) last: Option<SystemTime>,
     /// How many jobs the folder has not.
     pub(super) candidates: usize,
+    /// Whether the markers of all jobs have been compared with the folder's at least once: until then, nobody knows whether all is
+    /// archived.
+    pub(super) compared: bool,
     /// What could not be read.
     pub(super) trouble: Option<String>,
 }
@@ -66,6 +69,7 @@ impl Shared {
             more: false,
             last: None,
             candidates: 0,
+            compared: false,
             trouble: None,
         });
         let scans = scans.collect();
@@ -75,8 +79,7 @@ impl Shared {
                 scans,
                 journal: None,
             }),
-            // That markers have been compared for the first time.
-            unheard: AtomicUsize::new(1),
+            unheard: AtomicUsize::new(0),
             wanted: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             looks: Progress::new(),

@@ -1,3 +1,4 @@
+mod comparing;
 mod scanning;
 mod stage;
 
@@ -229,11 +230,8 @@ fn what_was_run_again_and_what_was_archived_without_its_marker_is_found_by_the_s
     for hash in ["archived", "again", "half"] {
         stage.archived(hash);
     }
-    let copy = |hash| stage.path("backup", hash).join("train.done");
-    let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
-    let marker = fs::File::options().write(true).open(copy("again")).unwrap();
-    marker.set_modified(earlier).unwrap();
-    fs::remove_file(copy("half")).unwrap();
+    stage.make_earlier("backup", "again");
+    fs::remove_file(stage.path("backup", "half").join("train.done")).unwrap();
     let archiver = stage.start();
     assert_eq!(settled(&archiver), Idle::Yes);
     let mut stored = stage.stored();

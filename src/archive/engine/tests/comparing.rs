@@ -1,0 +1,167 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::thread::Uid;
+
+use super::super::events::Event;
+use super::super::markers::{Markers, Seen};
+use super::super::queue::Queue;
+use super::super::shared::Shared;
+use super::super::walk::Walk;
+use super::stage::{BACKUP, Stage, until};
+
+/// The markers of the jobs of a stage, and what is told of them.
+struct Comparison {
+    markers: Markers,
+    told: Receiver<Event>,
+    _end: Sender<()>,
+}
+
+impl Comparison {
+    fn new(stage: &Stage) -> Comparison {
+        let queue = Queue::new(stage.timing.pace, Duration::ZERO, Vec::new());
+        let (events, told) = unbounded();
+        let (end, ended) = bounded(0);
+        let markers = Markers {
+            walk: Walk {
+                view: stage.view.clone(),
+                shared: Arc::new(Shared::new(queue, Instant::now())),
+                end: ended,
+                breath: Duration::ZERO,
+            },
+            folder: BACKUP,
+            route: Arc::new(stage.route()),
+            events,
+            interval: Duration::ZERO,
+            tick: Duration::ZERO,
+            seen: Seen::default(),
+        };
+        Comparison {
+            markers,
+            told,
+            _end: end,
+        }
+    }
+
+    /// Compares once, and gives the hashes of the jobs whose copies are behind, in order.
+    fn behind(&mut self) -> Vec<String> {
+        self.markers.compare().unwrap();
+        let again = self.told.try_iter().flat_map(|event| match event {
+            Event::Again(jobs) => jobs,
+            other => panic!("{other:?}"),
+        });
+        let mut hashes: Vec<String> = again
+            .map(|job| job.hash().to_string_lossy().into_owned())
+            .collect();
+        hashes.sort();
+        hashes
+    }
+
+    /// Compares until nothing is compared any more that has not changed; something is to be behind, which nobody archives.
+    fn rest(&mut self) {
+        assert!(!self.behind().is_empty());
+        until("that what was compared is believed", || {
+            self.behind().is_empty()
+        });
+    }
+}
+
+/// Does something as somebody who has no rights to what is forbidden to its owner.
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let nobody = || {
+        if rustix::process::geteuid().is_root() {
+            let nobody = Some(Uid::from_raw(65534));
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(nobody).join()).unwrap()
+}
+
+#[test]
+fn what_is_behind_is_told_of_until_that_is_believed_and_again_when_its_task_changes() {
+    let stage = Stage::new(false);
+    stage.archived("same");
+    stage.archived("again");
+    stage.make_earlier("backup", "again");
+    let mut comparison = Comparison::new(&stage);
+    assert_eq!(comparison.behind(), ["again"]);
+    comparison.rest();
+    stage.unfinished("another");
+    assert_eq!(comparison.behind(), ["again"]);
+}
+
+/// A directory that cannot be opened for a moment has the same times afterwards.
+#[test]
+fn a_primary_that_cannot_be_reached_for_a_moment_is_compared_afterwards() {
+    let stage = Stage::new(false);
+    stage.archived("again");
+    stage.make_earlier("backup", "again");
+    let mut comparison = Comparison::new(&stage);
+    comparison.rest();
+    let permit = |mode| {
+        let primary = stage.top.join("primary");
+        fs::set_permissions(primary, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    permit(0o000);
+    as_nobody(|| {
+        until("that it cannot be reached", || {
+            stage.view.primary().root().unwrap().jobs().is_err()
+        });
+        assert!(comparison.behind().is_empty());
+    });
+    permit(0o755);
+    assert!(comparison.behind().is_empty());
+    stage.unfinished("another");
+    assert_eq!(comparison.behind(), ["again"]);
+}
+
+#[test]
+fn a_task_that_cannot_be_read_for_a_moment_is_compared_afterwards() {
+    let stage = Stage::new(false);
+    stage.archived("again");
+    stage.make_earlier("backup", "again");
+    let mut comparison = Comparison::new(&stage);
+    let copies = stage.path("backup", "again").parent().unwrap().to_owned();
+    let permit = |mode| fs::set_permissions(&copies, fs::Permissions::from_mode(mode)).unwrap();
+    permit(0o000);
+    // Longer than it takes until what was compared is believed.
+    let begun = Instant::now();
+    as_nobody(|| {
+        until("that it would be believed", || {
+            assert!(comparison.behind().is_empty());
+            begun.elapsed() > Duration::from_secs(3)
+        });
+    });
+    permit(0o755);
+    assert_eq!(comparison.behind(), ["again"]);
+}
+
+#[test]
+fn what_is_run_again_while_its_folder_is_away_is_found_when_that_is_back() {
+    let stage = Stage::new(false);
+    for hash in ["again", "behind", "same"] {
+        stage.archived(hash);
+    }
+    for location in ["primary", "backup"] {
+        stage.make_earlier(location, "again");
+    }
+    stage.make_earlier("backup", "behind");
+    let mut comparison = Comparison::new(&stage);
+    comparison.rest();
+    let (folder, away) = (stage.top.join("backup"), stage.top.join("away"));
+    fs::rename(&folder, &away).unwrap();
+    until("that the folder is missed", || {
+        stage.view.folders()[0].root().is_err()
+    });
+    stage.finished("again");
+    assert!(comparison.behind().is_empty());
+    fs::rename(&away, &folder).unwrap();
+    until("that the folder is there", || {
+        stage.view.folders()[0].root().is_ok()
+    });
+    assert_eq!(comparison.behind(), ["again", "behind"]);
+}
