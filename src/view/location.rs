@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
@@ -12,6 +12,10 @@ use super::root::{Root, open_path};
 use super::unreadable::{Hidden, Unreadable};
 use super::{FolderSpec, PRIMARY};
 use crate::settings::Mode;
+
+/// How long a folder may take to answer whoever watches it, before it is left out until it does. A disk that is busy takes
+/// seconds, and a job that is not seen in it for a moment may be run again.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// What a location is to its workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Location {
     path: PathBuf,
     state: RwLock<State>,
     seen: RwLock<Option<Seen>>,
+    /// Since when an answer of a folder is waited for, if one is.
+    asked: RwLock<Option<Instant>>,
     unreadable: Unreadable,
     on_change: OnceLock<OnChange>,
 }
@@ -105,6 +111,7 @@ impl Location {
             path: path.to_owned(),
             seen: RwLock::new(look(&root)),
             state: RwLock::new(State::Open(Arc::new(root))),
+            asked: RwLock::default(),
             unreadable: Unreadable::default(),
             on_change: OnceLock::new(),
         })
@@ -118,6 +125,7 @@ impl Location {
             path: spec.path.clone(),
             state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
             seen: RwLock::default(),
+            asked: RwLock::default(),
             unreadable: Unreadable::default(),
             on_change: OnceLock::new(),
         }
@@ -159,16 +167,24 @@ impl Location {
         }
     }
 
-    /// Its directory, if it could be opened.
+    /// Its directory, if it could be opened. This waits for no file system.
     ///
     /// # Errors
     ///
-    /// What the last attempt to open it gave.
+    /// What the last attempt to open it gave; `ETIMEDOUT` for a folder that does not answer.
     pub fn root(&self) -> Result<Arc<Root>> {
         match &*self.state.read() {
+            State::Open(_) if self.is_silent() => Err(Errno::TIMEDOUT),
             State::Open(root) => Ok(root.clone()),
             State::Closed(error) => Err(*error),
         }
+    }
+
+    /// Whether whoever watches it has been waiting for an answer for long.
+    fn is_silent(&self) -> bool {
+        self.asked
+            .read()
+            .is_some_and(|asked| asked.elapsed() > SILENCE)
     }
 
     /// What of it cannot be looked at.
@@ -187,6 +203,21 @@ impl Location {
     /// Never called for the primary, whose path may lead into the mount. Waits for the folder's
     /// file system, however long that takes.
     fn refresh(&self) {
+        *self.asked.write() = Some(Instant::now());
+        self.ask();
+        let asked = self.asked.write().take();
+        if let Some(silence) = asked.map(|asked| asked.elapsed())
+            && silence > SILENCE
+        {
+            tracing::warn!(
+                "the folder {} did not answer for {} s, and was left out meanwhile",
+                self.path.display(),
+                silence.as_secs()
+            );
+        }
+    }
+
+    fn ask(&self) {
         let was = self.state.read().clone();
         let now = match rustix::fs::stat(&self.path) {
             Err(error) => State::Closed(error),

@@ -166,8 +166,8 @@ impl View {
     }
 
     /// Starts a thread for each location that looks, every `interval`, how full it is; and of a folder,
-    /// whether it has appeared, gone or been replaced. A folder that hangs holds up its own thread only. The
-    /// threads end when the view is dropped.
+    /// whether it has appeared, gone or been replaced. A folder that hangs holds up its own thread only, and is
+    /// left out after 10 s until it answers. The threads end when the view is dropped.
     pub fn watch(&self, interval: Duration) {
         for location in &self.locations {
             location::watch(Arc::downgrade(location), interval);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{Folder, Report, UnderWay};
+use crate::archive::engine::{Folder, Refuses, Report, UnderWay};
 use crate::printable::printable;
 
 /// No more failed jobs are told of.
@@ -73,7 +73,9 @@ pub(super) fn describe(text: &mut String, report: &Report) {
 
 fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
     let place = format!("{}:{}", folder.mode, folder.path.display());
-    if let Some(under_way) = &folder.under_way {
+    let is_away = |refuses: &Refuses| refuses.next_try.is_none();
+    let away = folder.refuses.as_ref().is_some_and(is_away);
+    if let Some(under_way) = folder.under_way.as_ref().filter(|_| !away) {
         let first = under_way
             .jobs
             .first()
@@ -95,10 +97,13 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
             || "as soon as it is there".to_owned(),
             |next| format!("in {}", seconds(next)),
         );
+        // What was being copied to a folder that is away waits for it as well.
+        let under_way = folder.under_way.as_ref().filter(|_| away);
+        let waiting = folder.waiting + under_way.map_or(0, |under_way| under_way.jobs.len());
         line(format!(
             "{place}: {} wait{}: {}; tried again {again}",
-            jobs(folder.waiting as u64),
-            if folder.waiting == 1 { "s" } else { "" },
+            jobs(waiting as u64),
+            if waiting == 1 { "s" } else { "" },
             refuses.why
         ));
     }

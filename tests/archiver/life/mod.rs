@@ -1,6 +1,7 @@
-//! What a daemon that archives goes through: it is killed, its folders go away, and jobs are left alone or change.
+//! What a daemon that archives goes through: it is killed, its folders go away or hang, and jobs are left alone or change.
 
 mod folders;
+mod hanging;
 mod killed;
 mod left_alone;
 mod scanning;

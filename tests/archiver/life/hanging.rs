@@ -1,0 +1,245 @@
+//! A folder that does not answer, as of a file server that is gone: whoever asks it for anything waits until it does.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use crate::fixture::{Mounted, Workspace, is_mounted, names, run};
+use crate::job::{self, TASK, hash};
+use crate::stage::{
+    Process, assert_whole, folder_status, has_all, is_drained, journals, staging, status, told,
+    until, verify_all, within,
+};
+
+/// Nothing that is asked for while a folder hangs may take longer, on a busy machine.
+const PROMPT: Duration = Duration::from_secs(20);
+
+/// The server of a folder may be stopped for no longer: those that wait for it cannot be killed.
+const LIFE: Duration = Duration::from_secs(150);
+
+/// A folder that another daemon serves, which can be stopped. Whatever happens, nobody waits for it in the end.
+struct Served {
+    at: PathBuf,
+    server: u32,
+    process: Option<Process>,
+    /// Ends the watch.
+    _watched: Sender<()>,
+}
+
+impl Served {
+    fn new(workspace: &Workspace) -> Served {
+        let (disk, at) = (workspace.top().join("disk"), workspace.top().join("served"));
+        fs::create_dir_all(disk.join("folder/jobs")).unwrap();
+        fs::create_dir(&at).unwrap();
+        let mut command = workspace.xpmfs();
+        command.args(["mount", "-f", "--no-archive", "--workdir"]);
+        command.arg(disk).arg(&at).stdin(Stdio::null());
+        let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        let server = process.0.id();
+        let (watched, end) = channel::<()>();
+        std::thread::spawn(move || {
+            if end.recv_timeout(LIFE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("a folder has hung for too long");
+                signal(server, "-KILL");
+            }
+        });
+        let served = Served {
+            at,
+            server,
+            process: Some(process),
+            _watched: watched,
+        };
+        until("the folder is served", || is_mounted(&served.at));
+        served
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.at.join("folder")
+    }
+
+    fn stop(&self) {
+        signal(self.server, "-STOP");
+    }
+
+    fn go_on(&self) {
+        signal(self.server, "-CONT");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.go_on();
+        // It is killed, and those who wait for it are told so.
+        self.process = None;
+        let mut command = Command::new("fusermount3");
+        let _ = command.arg("-uz").arg(&self.at).output();
+    }
+}
+
+fn signal(process: u32, signal: &str) {
+    let mut command = Command::new("kill");
+    let _ = command.args([signal, &process.to_string()]).output();
+}
+
+/// Runs a command, which must end soon, and gives what it did.
+fn promptly(workspace: &Workspace, arguments: &[&str]) -> Output {
+    let printed = workspace.top().join("printed");
+    let file = File::create(&printed).unwrap();
+    let mut command = workspace.xpmfs();
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(file.try_clone().unwrap()).stderr(file);
+    let status = Process::start(&mut command).end(PROMPT);
+    Output {
+        status,
+        stdout: fs::read(printed).unwrap(),
+        stderr: Vec::new(),
+    }
+}
+
+/// A workspace with two `backup` folders, of which the first can be stopped.
+fn workspace() -> (Workspace, Served) {
+    let workspace = Workspace::new();
+    let served = Served::new(&workspace);
+    workspace.with_folders(&[]);
+    workspace.attach("backup", &served.folder());
+    workspace.attach("backup", &workspace.folder("backup"));
+    workspace.tune("{settle: 100ms, scan_interval: 200ms}");
+    (workspace, served)
+}
+
+/// Stops a folder, and waits until it is said not to answer.
+fn stop(workspace: &Workspace, mountpoint: &Path, served: &Served) {
+    served.stop();
+    within(PROMPT * 2, "the folder is said not to answer", || {
+        let mount = mountpoint.to_str().unwrap();
+        let printed = promptly(workspace, &["--json", "status", mount]);
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let told = serde_json::from_str::<serde_json::Value>(&printed).unwrap();
+        let mounted = &told["mounts"][0];
+        mounted["locations"][1]["state"] == "does not answer"
+            && mounted["archive"]["folders"][0]["refuses"]["why"] == "it does not answer"
+    });
+}
+
+fn assert_all_archived(workspace: &Workspace, served: &Served, jobs: usize) {
+    let primary = workspace.primary();
+    for folder in [served.folder(), workspace.folder("backup")] {
+        assert_whole(&folder, 0..jobs, |number| {
+            job::tree(&primary.join(job::path(number)))
+        });
+        assert_eq!(staging(&folder), [""; 0]);
+    }
+    assert_eq!(staging(&primary), [""; 0]);
+    assert_eq!(journals(&primary), [""; 0]);
+    verify_all(workspace, 2 * jobs);
+}
+
+#[test]
+fn a_folder_that_hangs_holds_up_nothing_but_itself() {
+    let (workspace, served) = workspace();
+    let (primary, backup) = (workspace.primary(), workspace.folder("backup"));
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mount = mountpoint.to_str().unwrap();
+    for number in 0..2 {
+        job::make(&primary, number);
+    }
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    for folder in [&served.folder(), &backup] {
+        until("all is archived", || has_all(folder, 0..2));
+    }
+    until("all is said to be archived", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    let running = mountpoint.join(job::path(2));
+    job::write_unfinished(&running, 2);
+    let mut output = File::options()
+        .append(true)
+        .open(running.join("train.out"))
+        .unwrap();
+    stop(&workspace, &mountpoint, &served);
+
+    // What the primary has is read and written, and what finishes is archived elsewhere.
+    job::look_at(&mountpoint.join(job::path(0)), 0).unwrap();
+    output.write_all(b"step 3\n").unwrap();
+    drop(output);
+    fs::write(running.join("train.done"), "").unwrap();
+    job::write(&mountpoint.join(job::path(3)), 3);
+    let listed = names(&mountpoint.join("jobs").join(TASK));
+    assert_eq!(
+        listed,
+        [0, 1, 2, 3].map(|number| OsString::from(hash(number)))
+    );
+    // One is run again, and another made, beside the mount.
+    fs::write(primary.join(job::path(1)).join("params.json"), "{}").unwrap();
+    fs::write(primary.join(job::path(1)).join("train.done"), "").unwrap();
+    job::make(&primary, 4);
+    until("the other folder has all jobs", || has_all(&backup, 0..5));
+    until("the other folder has the job that was run again", || {
+        fs::read(backup.join(job::path(1)).join("params.json")).unwrap() == b"{}"
+    });
+
+    // It is said why not all is archived, to whoever asks and to whoever would wait.
+    until("a person is told", || {
+        told(&workspace, &mountpoint).contains("jobs wait: it does not answer")
+    });
+    let drained = promptly(&workspace, &["umount", "--drain", mount]);
+    let printed = String::from_utf8(drained.stdout).unwrap();
+    assert!(!drained.status.success() && is_mounted(&mountpoint));
+    for said in [
+        "cannot be archived now",
+        "served/folder: it does not answer",
+    ] {
+        assert!(printed.contains(said), "{printed}");
+    }
+    let archived = promptly(&workspace, &["jobs", "archive", "-w", "test", "--all"]);
+    let printed = String::from_utf8(archived.stdout).unwrap();
+    assert!(!archived.status.success() && printed.contains("does not answer"));
+
+    served.go_on();
+    until("the folder has all jobs", || {
+        has_all(&served.folder(), 0..5)
+    });
+    until("all is said to be archived", || {
+        let folder = &status(&workspace, &mountpoint)["archive"]["folders"][0];
+        folder["refuses"].is_null() && is_drained(&workspace, &mountpoint)
+    });
+    run(workspace.xpmfs().args(["umount", "--drain", mount]));
+    drop(mounted);
+    assert_all_archived(&workspace, &served, 5);
+}
+
+#[test]
+fn a_mount_ends_while_a_folder_hangs_and_the_next_one_archives_what_was_left() {
+    let (workspace, served) = workspace();
+    let primary = workspace.primary();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mount = mountpoint.to_str().unwrap();
+    let mounted: Mounted<'_> = workspace.mount_archiving(&mountpoint, &[]);
+    job::make(&primary, 0);
+    until("the first is archived", || has_all(&served.folder(), 0..1));
+    stop(&workspace, &mountpoint, &served);
+    job::make(&primary, 1);
+    until("the other folder has it", || {
+        has_all(&workspace.folder("backup"), 0..2)
+    });
+    let ended = promptly(&workspace, &["umount", mount]);
+    let printed = String::from_utf8(ended.stdout).unwrap();
+    assert!(
+        ended.status.success() && !is_mounted(&mountpoint),
+        "{printed}"
+    );
+    drop(mounted);
+    served.go_on();
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("the folder has both", || has_all(&served.folder(), 0..2));
+    until("all is said to be archived", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    assert!(folder_status(&workspace, &mountpoint, "backup")["refuses"].is_null());
+    mounted.unmount();
+    assert_all_archived(&workspace, &served, 2);
+}
