@@ -130,6 +130,9 @@ impl Error {
             Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
                 "see whether its disk is mounted, and try again"
             }
+            Errno::NOLCK | Errno::NOSYS => {
+                "its file system cannot lock files, without which nothing is archived there: mount it with locks, or use another"
+            }
             _ => return None,
         };
         Some(advice.to_owned())
@@ -211,7 +214,10 @@ fn of_folder(error: &io::Error) -> Scope {
             | Errno::HOSTUNREACH
             | Errno::NOMEM
             | Errno::MFILE
-            | Errno::NFILE,
+            | Errno::NFILE
+            // Its file system has no locks.
+            | Errno::NOLCK
+            | Errno::NOSYS,
         ) => Scope::Folder,
         _ => Scope::Job,
     }
@@ -289,5 +295,26 @@ impl<T> Beside<T> for staging::Result<T> {
             let place = place.to_owned();
             Error::new(job, Cause::Staging { place, error })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_no_matter_of_one_job() {
+        let job = JobId::new("my.module.train", "a").unwrap();
+        for errno in [Errno::NOLCK, Errno::NOSYS] {
+            let error = staging::Error::Io {
+                operation: "lock",
+                name: ".tmp.a.lock".into(),
+                cause: errno.into(),
+            };
+            let place = PathBuf::from("/folder/jobs/my.module.train/a");
+            let error = Error::new(&job, Cause::Staging { place, error });
+            assert_eq!(error.scope(), Scope::Folder);
+            assert!(error.advice().unwrap().contains("cannot lock files"));
+        }
     }
 }
