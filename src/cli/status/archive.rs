@@ -100,10 +100,13 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
         // What was being copied to a folder that is away waits for it as well.
         let under_way = folder.under_way.as_ref().filter(|_| away);
         let waiting = folder.waiting + under_way.map_or(0, |under_way| under_way.jobs.len());
+        let wait = match waiting {
+            0 => String::new(),
+            1 => "1 job waits: ".to_owned(),
+            waiting => format!("{waiting} jobs wait: "),
+        };
         line(format!(
-            "{place}: {} wait{}: {}; tried again {again}",
-            jobs(waiting as u64),
-            if waiting == 1 { "s" } else { "" },
+            "{place}: {wait}{}; tried again {again}",
             refuses.why
         ));
     }
