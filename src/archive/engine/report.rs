@@ -331,8 +331,7 @@ pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
         return Idle::Busy { left };
     }
     let mut stuck = jobs.map(|job| is_stuck(job, state, view, now));
-    let unseen =
-        |scan: &Scan| !is_there(scan.folder) || scan.hangs(now) || scan.trouble.is_some();
+    let unseen = |scan: &Scan| !is_there(scan.folder) || scan.hangs(now) || scan.trouble.is_some();
     let unseen = state.scans.iter().any(unseen);
     match (left, stuck.all(|stuck| stuck)) {
         (0, _) if unseen => Idle::Stuck { failed: 0 },
