@@ -18,6 +18,7 @@ use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
 use super::file::Opened;
+use super::load::Working;
 use super::lookup::Entry;
 use super::setattr::Changes;
 use super::{Mount, attributes};
@@ -39,6 +40,11 @@ const TRANSFER_MAX: u32 = 1024 * 1024;
 impl Adaptor {
     pub(super) fn new(mount: Mount) -> Adaptor {
         Adaptor { mount }
+    }
+
+    /// The mount, for what may wait for a disk.
+    fn mount(&self) -> Working<'_> {
+        self.mount.work()
     }
 
     /// Makes a file known to the kernel that it is to read and write by itself. It does that with
@@ -130,9 +136,9 @@ impl Filesystem for Adaptor {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.mount.lookup(parent.0, name) {
+        match self.mount().lookup(parent.0, name) {
             // Number 0 says that there is nothing, and for how long that may be believed.
-            Err(Errno::NOENT) => match self.mount.absent_for(parent.0) {
+            Err(Errno::NOENT) => match self.mount().absent_for(parent.0) {
                 Duration::ZERO => reply.error(fuser::Errno::ENOENT),
                 ttl => {
                     let nothing = attributes::unknown(0, FileType::Unknown);
@@ -144,7 +150,7 @@ impl Filesystem for Adaptor {
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
-        self.mount.forget(node.0, count);
+        self.mount().forget(node.0, count);
     }
 
     fn getattr(
@@ -154,7 +160,7 @@ impl Filesystem for Adaptor {
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        match self.mount.getattr(node.0, handle.map(|handle| handle.0)) {
+        match self.mount().getattr(node.0, handle.map(|handle| handle.0)) {
             Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
             Err(error) => reply.error(errno(error)),
         }
@@ -197,7 +203,7 @@ impl Filesystem for Adaptor {
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        match self.mount.readlink(node.0) {
+        match self.mount().readlink(node.0) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(errno(error)),
         }
@@ -215,7 +221,7 @@ impl Filesystem for Adaptor {
     ) {
         let caller = caller(request, umask);
         entry(
-            self.mount.mknod(&caller, parent.0, name, mode, device),
+            self.mount().mknod(&caller, parent.0, name, mode, device),
             reply,
         );
     }
@@ -230,18 +236,21 @@ impl Filesystem for Adaptor {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        entry(self.mount.mkdir(&caller, parent.0, name, mode), reply);
+        entry(self.mount().mkdir(&caller, parent.0, name, mode), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
-            self.mount.unlink(&caller(request, 0), parent.0, name),
+            self.mount().unlink(&caller(request, 0), parent.0, name),
             reply,
         );
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(self.mount.rmdir(&caller(request, 0), parent.0, name), reply);
+        empty(
+            self.mount().rmdir(&caller(request, 0), parent.0, name),
+            reply,
+        );
     }
 
     fn symlink(
@@ -270,7 +279,7 @@ impl Filesystem for Adaptor {
         reply: ReplyEmpty,
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let renamed = self.mount.rename(
+        let renamed = self.mount().rename(
             &caller(request, 0),
             parent.0,
             name,
@@ -290,13 +299,14 @@ impl Filesystem for Adaptor {
         reply: ReplyEntry,
     ) {
         entry(
-            self.mount.link(&caller(request, 0), node.0, parent.0, name),
+            self.mount()
+                .link(&caller(request, 0), node.0, parent.0, name),
             reply,
         );
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = match self.mount.open(&caller(request, 0), node.0, flags.0) {
+        let opened = match self.mount().open(&caller(request, 0), node.0, flags.0) {
             Ok(opened) => opened,
             Err(error) => return reply.error(errno(error)),
         };
@@ -320,7 +330,7 @@ impl Filesystem for Adaptor {
         reply: ReplyCreate,
     ) {
         let caller = caller(request, umask);
-        match self.mount.create(&caller, parent.0, name, mode, flags) {
+        match self.mount().create(&caller, parent.0, name, mode, flags) {
             Ok((entry, opened)) => {
                 let register = || self.register(|| reply.open_backing(&opened.file.fd));
                 let backing = self.mount.backings.open(entry.id, opened.direct, register);
@@ -358,7 +368,7 @@ impl Filesystem for Adaptor {
                 buffer.resize(size, 0);
             }
             let buffer = buffer.get_mut(..size).unwrap_or_default();
-            match self.mount.read(handle.0, offset, buffer) {
+            match self.mount().read(handle.0, offset, buffer) {
                 Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
                 Err(error) => reply.error(errno(error)),
             }
@@ -395,7 +405,7 @@ impl Filesystem for Adaptor {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.flush(handle.0), reply);
+        empty(self.mount().flush(handle.0), reply);
     }
 
     fn release(
@@ -408,7 +418,7 @@ impl Filesystem for Adaptor {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.mount.release(handle.0);
+        self.mount().release(handle.0);
         reply.ok();
     }
 
@@ -420,7 +430,7 @@ impl Filesystem for Adaptor {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.fsync(handle.0, data_only), reply);
+        empty(self.mount().fsync(handle.0, data_only), reply);
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -429,7 +439,7 @@ impl Filesystem for Adaptor {
             return reply.error(fuser::Errno::ENOSYS);
         }
         let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-        match self.mount.opendir(node.0) {
+        match self.mount().opendir(node.0) {
             Ok(true) => reply.opened(FileHandle(0), keep),
             Ok(false) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
@@ -444,7 +454,7 @@ impl Filesystem for Adaptor {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = self.mount.list(node.0, offset, |item| {
+        let listed = self.mount().list(node.0, offset, |item| {
             let kind = attributes::kind(item.kind.as_raw_mode());
             !reply.add(INodeNo(item.inode), item.next, kind, item.name)
         });
@@ -462,7 +472,7 @@ impl Filesystem for Adaptor {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.mount.list_plus(node.0, offset, |name, next, entry| {
+        let listed = self.mount().list_plus(node.0, offset, |name, next, entry| {
             let attributes = &entry.attributes;
             let number = attributes.ino;
             !reply.add(number, next, name, &entry.ttl, attributes, entry.generation)
@@ -481,7 +491,7 @@ impl Filesystem for Adaptor {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.fsyncdir(node.0, data_only), reply);
+        empty(self.mount().fsyncdir(node.0, data_only), reply);
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
@@ -512,7 +522,7 @@ impl Filesystem for Adaptor {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request, 0);
-        let set = self.mount.setxattr(&caller, node.0, name, value, flags);
+        let set = self.mount().setxattr(&caller, node.0, name, value, flags);
         empty(set, reply);
     }
 
@@ -524,24 +534,24 @@ impl Filesystem for Adaptor {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(self.mount.getxattr(node.0, name), size, reply);
+        xattr(self.mount().getxattr(node.0, name), size, reply);
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.mount.listxattr(&caller(request, 0), node.0);
+        let names = self.mount().listxattr(&caller(request, 0), node.0);
         xattr(names, size, reply);
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         empty(
-            self.mount.removexattr(&caller(request, 0), node.0, name),
+            self.mount().removexattr(&caller(request, 0), node.0, name),
             reply,
         );
     }
 
     fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
-        empty(self.mount.access(node.0, wanted), reply);
+        empty(self.mount().access(node.0, wanted), reply);
     }
 
     fn setlk(
@@ -557,7 +567,8 @@ impl Filesystem for Adaptor {
         wait: bool,
         reply: ReplyEmpty,
     ) {
-        self.mount.flock(handle.0, kind, wait, request.pid(), reply);
+        self.mount()
+            .flock(handle.0, kind, wait, request.pid(), reply);
     }
 
     fn ioctl(
@@ -601,7 +612,7 @@ impl Filesystem for Adaptor {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.mount.lseek(handle.0, offset, whence) {
+        match self.mount().lseek(handle.0, offset, whence) {
             Ok(position) => reply.offset(position),
             Err(error) => reply.error(errno(error)),
         }
@@ -620,7 +631,7 @@ impl Filesystem for Adaptor {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copied = self.mount.copy_file_range(
+        let copied = self.mount().copy_file_range(
             &caller(request, 0),
             (from.0, from_offset),
             (to.0, to_offset),

@@ -122,6 +122,9 @@ impl Mount {
     /// Reads up to the buffer's length; less only at the end of the file.
     pub(super) fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let file = self.handles.file(handle)?;
+        if self.load.is_high() {
+            self.node(file.node)?;
+        }
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pread(&file.fd, rest, offset + filled as u64) {

@@ -4,6 +4,7 @@
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
+//! - [`load`]: how many requests take long
 //! - [`ahead`]: what is read of jobs before it is asked for
 //! - [`cursor`]: reading a directory of the disk from any position on
 //! - [`backing`]: whether the kernel reads and writes a file by itself
@@ -50,6 +51,7 @@ mod file;
 mod handles;
 mod identity;
 mod listings;
+mod load;
 mod locks;
 mod lookup;
 mod nodes;
@@ -114,6 +116,7 @@ pub struct Mount {
     locks: locks::Waiter,
     notices: Arc<notices::Notices>,
     touched: activity::Touched,
+    load: Arc<load::Load>,
 }
 
 impl Mount {
@@ -135,6 +138,7 @@ impl Mount {
             ahead: ahead::Ahead::default(),
             locks: locks::Waiter::default(),
             notices: Arc::default(),
+            load: Arc::new(load::Load::new()),
         })
     }
 }
@@ -195,6 +199,10 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     mount.ahead.start(&mount.view)?;
     let notices = mount.notices.clone();
     mount.view.on_change(mount.letting_go());
+    mount.view.is_crowded_by({
+        let load = mount.load.clone();
+        move || load.is_high()
+    });
     mount.options.exclusive.on_loss({
         let (nodes, notices) = (mount.nodes.clone(), notices.clone());
         move || nodes.each(|id, node| notices.forget(id, node))

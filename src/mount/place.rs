@@ -51,9 +51,22 @@ pub(super) struct Place {
 }
 
 impl Mount {
-    /// What is known of a node.
+    /// What is known of a node. Fails if it lies in a folder that must not be asked now.
     pub(super) fn node(&self, id: u64) -> Result<Node> {
-        self.nodes.get(id).ok_or(Errno::STALE)
+        let node = self.nodes.get(id).ok_or(Errno::STALE)?;
+        self.may_be_asked(node.place)?;
+        Ok(node)
+    }
+
+    /// Makes sure that what lies there may be asked for.
+    pub(super) fn may_be_asked(&self, place: u8) -> Result<()> {
+        match place {
+            PRIMARY | INTERNAL => Ok(()),
+            place => self
+                .view
+                .location(place)
+                .map_or(Ok(()), |place| place.may_be_asked()),
+        }
     }
 
     /// Where a node lies. Nothing is said of what is there now.

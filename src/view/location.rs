@@ -17,6 +17,9 @@ use crate::settings::Mode;
 /// seconds, and a job that is not seen in it for a moment may be run again.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// The same, while those who wait for an answer from somewhere are many.
+const SHORT_SILENCE: Duration = Duration::from_secs(5);
+
 /// What a location is to its workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -46,10 +49,14 @@ pub struct Location {
     asked: RwLock<Option<Instant>>,
     unreadable: Unreadable,
     on_change: OnceLock<OnChange>,
+    crowd: OnceLock<Crowd>,
 }
 
 /// What to do when a folder has gone or is another directory than before; given its number.
 pub type OnChange = Arc<dyn Fn(u8) + Send + Sync>;
+
+/// Tells whether many wait for an answer, so that nobody else should.
+pub type Crowd = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What was seen of a location when it was last looked at.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +121,7 @@ impl Location {
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
             on_change: OnceLock::new(),
+            crowd: OnceLock::new(),
         })
     }
 
@@ -128,7 +136,14 @@ impl Location {
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
             on_change: OnceLock::new(),
+            crowd: OnceLock::new(),
         }
+    }
+
+    /// Who tells whether many wait; only the first one counts.
+    pub(super) fn is_crowded_by(&self, crowd: Crowd) {
+        // A view is mounted once.
+        let _ = self.crowd.set(crowd);
     }
 
     /// What to do when the directory that is open now has gone; only the first one counts.
@@ -182,9 +197,30 @@ impl Location {
 
     /// Whether whoever watches it has been waiting for an answer for long.
     fn is_silent(&self) -> bool {
-        self.asked
-            .read()
-            .is_some_and(|asked| asked.elapsed() > SILENCE)
+        self.silence()
+            .is_some_and(|silence| silence > SILENCE || self.is_refused(silence))
+    }
+
+    /// Makes sure that it may be asked for something: so many may wait already, for it or for another, that nobody else would be
+    /// answered by anybody if one more did.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` if it has not answered for a while, and many wait.
+    pub fn may_be_asked(&self) -> Result<()> {
+        match self.silence() {
+            Some(silence) if self.is_refused(silence) => Err(Errno::TIMEDOUT),
+            _ => Ok(()),
+        }
+    }
+
+    /// For how long whoever watches it has been waiting for an answer, if so.
+    fn silence(&self) -> Option<Duration> {
+        self.asked.read().map(|asked| asked.elapsed())
+    }
+
+    fn is_refused(&self, silence: Duration) -> bool {
+        silence > SHORT_SILENCE && self.crowd.get().is_some_and(|crowd| crowd())
     }
 
     /// What of it cannot be looked at.

@@ -183,6 +183,14 @@ impl View {
         }
     }
 
+    /// Who tells whether many wait for an answer, so that nobody else should wait for a folder that does not give any.
+    pub fn is_crowded_by(&self, crowd: impl Fn() -> bool + Send + Sync + 'static) {
+        let crowd: location::Crowd = Arc::new(crowd);
+        for folder in self.folders() {
+            folder.is_crowded_by(crowd.clone());
+        }
+    }
+
     /// The workspace's id; empty for a bare directory.
     pub fn workspace(&self) -> &str {
         &self.workspace

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fixture::{Mounted, Workspace, is_mounted, names, run};
 use crate::job::{self, TASK, hash};
@@ -242,4 +242,50 @@ fn a_mount_ends_while_a_folder_hangs_and_the_next_one_archives_what_was_left() {
     assert!(folder_status(&workspace, &mountpoint, "backup")["refuses"].is_null());
     mounted.unmount();
     assert_all_archived(&workspace, &served, 2);
+}
+
+/// Processes that wait for a folder that hangs, until they are dropped.
+struct Waiting(Vec<Process>);
+
+impl Waiting {
+    fn add(&mut self, workspace: &Workspace, path: &Path) {
+        let mut command = workspace.command("stat");
+        command.arg(path).stdin(Stdio::null());
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.0.push(Process::start(command));
+    }
+}
+
+#[test]
+fn those_who_wait_for_a_folder_that_hangs_keep_nobody_else_waiting() {
+    // Whatever happens, the folder goes on before their end is waited for.
+    let mut waiting = Waiting(Vec::new());
+    let (workspace, served) = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    job::make(&workspace.primary(), 0);
+    for number in 1..40 {
+        job::make(&served.folder(), number);
+    }
+    let _mounted = workspace.mount_with(&mountpoint, &[]);
+    let model = |number| mountpoint.join(job::path(number)).join("model.bin");
+    fs::metadata(model(1)).unwrap();
+    served.stop();
+    let began = Instant::now();
+    // As many as may wait; the others come when these have waited for a while, and the folder is not given up yet.
+    for number in 2..6 {
+        waiting.add(&workspace, &model(number));
+    }
+    std::thread::sleep(Duration::from_secs(8).saturating_sub(began.elapsed()));
+    for number in 6..40 {
+        waiting.add(&workspace, &model(number));
+    }
+    let read = workspace.top().join("read");
+    let mut reader = workspace.command("cp");
+    reader.arg(model(0)).arg(&read).stdin(Stdio::null());
+    let read = Process::start(&mut reader).end(PROMPT).success() && read.exists();
+    served.go_on();
+    assert!(read, "the primary's file was not read");
+    within(PROMPT, "the folder is asked again", || {
+        fs::metadata(model(39)).is_ok()
+    });
 }

@@ -1,0 +1,118 @@
+//! How many requests are being worked on, and for how long: a folder that does not answer must not hold every thread.
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Mount, THREADS};
+
+/// A request that takes longer waits for a disk that is very busy, or does not answer.
+const LONG: Duration = Duration::from_secs(5);
+
+/// Half of the threads are kept for those who can be answered.
+const MANY: usize = THREADS / 2;
+
+/// Since when each thread has been at its request.
+#[derive(Debug)]
+pub(super) struct Load {
+    began: Instant,
+    /// In milliseconds since `began`, and 0 for a thread that waits for a request.
+    threads: [AtomicU64; THREADS],
+    next: AtomicUsize,
+}
+
+thread_local! {
+    /// The place of this thread among those that work on requests.
+    static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+impl Load {
+    pub(super) fn new() -> Load {
+        Load {
+            began: Instant::now(),
+            threads: [const { AtomicU64::new(0) }; THREADS],
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether so many requests have taken so long that few threads are left.
+    pub(super) fn is_high(&self) -> bool {
+        let now = self.now();
+        let long = u64::try_from(LONG.as_millis()).unwrap_or(u64::MAX);
+        let since = self
+            .threads
+            .iter()
+            .map(|since| since.load(Ordering::Relaxed));
+        let stuck = since.filter(|since| *since > 0 && now.saturating_sub(*since) > long);
+        stuck.count() >= MANY
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    fn thread(&self) -> Option<&AtomicU64> {
+        let place = PLACE.get().unwrap_or_else(|| {
+            let place = self.next.fetch_add(1, Ordering::Relaxed);
+            PLACE.set(Some(place));
+            place
+        });
+        self.threads.get(place)
+    }
+}
+
+/// A mount, as long as this thread works on a request.
+pub(super) struct Working<'a> {
+    mount: &'a Mount,
+    /// None within another.
+    since: Option<&'a AtomicU64>,
+}
+
+impl Deref for Working<'_> {
+    type Target = Mount;
+
+    fn deref(&self) -> &Mount {
+        self.mount
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if let Some(since) = self.since {
+            since.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Mount {
+    /// Takes note that this thread works on a request from now on.
+    pub(super) fn work(&self) -> Working<'_> {
+        let since = self.load.thread();
+        let since = since.filter(|since| since.load(Ordering::Relaxed) == 0);
+        if let Some(since) = since {
+            since.store(self.load.now(), Ordering::Relaxed);
+        }
+        Working { mount: self, since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_high_when_half_of_the_threads_have_been_at_it_for_long() {
+        let mut load = Load::new();
+        assert!(!load.is_high());
+        let now = load.now();
+        for thread in load.threads.iter().take(MANY) {
+            thread.store(now, Ordering::Relaxed);
+        }
+        assert!(!load.is_high());
+        load.began = load.began.checked_sub(LONG * 2).unwrap();
+        assert!(load.is_high());
+        load.threads[0].store(0, Ordering::Relaxed);
+        assert!(!load.is_high());
+    }
+}
