@@ -10,7 +10,7 @@
 //! - [`leftovers`]: what a crash left in the primary
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
-//! - [`places`]: the directories of jobs and tasks in locations
+//! - [`places`]: the directories of jobs and tasks in locations; [`apart`]: whether they are a folder's own
 //! - [`error`]: what went wrong, and whom it concerns; [`obstacle`]: what is in the way of a directory;
 //!   `rights`: which are missing
 //!
@@ -23,6 +23,7 @@
 //!   in a task's directory is guarded by the lock of its staging, as in experimaestro's `folders.py`.
 //! - An archived copy is never edited in place, and never gives way to less than it holds.
 
+pub mod apart;
 pub mod by_hand;
 pub mod compare;
 pub mod engine;

@@ -79,12 +79,16 @@ pub(super) fn swap(
     staging.exchange(&source).beside(job, &from)?;
     drop(locks);
     env.hooks.moved(job);
-    // Nobody gets there by its path any more: who has it open now is the last.
-    if !matches!(written(()), Ok(None)) {
+    // Nobody gets there by its path any more: who has it open now is the last. And if the copy was the job itself, on another way
+    // that nothing tells of, it is seen now.
+    let led = leads_to(&target, &archived, folder, job);
+    if led.is_err() || !matches!(written(()), Ok(None)) {
         staging.undo().beside(job, &from)?;
         env.hooks.moved(job);
         staging.sync().beside(job, &from)?;
-        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+        return Err(led
+            .err()
+            .unwrap_or_else(|| Error::new(job, Cause::Busy(WRITTEN))));
     }
     staging.sync().beside(job, &from)?;
     env.retired

@@ -1,6 +1,7 @@
 //! Archiving, moving and recovering jobs by hand: what is kept, whatever happens meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod apart;
 mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]

@@ -23,7 +23,7 @@ use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, manifests, obstacle, places, select, swap};
+use super::{Env, apart, manifests, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
@@ -238,6 +238,7 @@ impl Group<'_> {
         let at = places::path(self.folder, job);
         self.expect_disk(job)?;
         let task = obstacle::make_task(self.folder, job, primary)?;
+        self.expect_apart(job, &task)?;
         self.sweep(job, &task);
         let taken = Staging::take(&*task, job.hash()).beside(job, &at)?;
         let Some(mut staging) = taken else {
@@ -248,6 +249,11 @@ impl Group<'_> {
         };
         let found = match obstacle::open(self.folder, &task, job)? {
             None => Found::Nothing,
+            Some(archived) if apart::is_one(&source, &archived).tried(job, "look at", &at)? => {
+                return Err(
+                    self.unusable(job, "the workspace's own job is there under another name")
+                );
+            }
             Some(archived) => match self.compare(job, &source, &archived)? {
                 // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
                 Comparison::Same if self.env.force => Found::Older(archived),

@@ -12,7 +12,7 @@ use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named};
 use crate::archive::select::is_of_content;
 use crate::archive::verify::{Verified, verify};
-use crate::archive::{Retired, by_hand, places};
+use crate::archive::{Retired, apart, by_hand, places};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::printable::printable;
@@ -162,7 +162,7 @@ fn missing(opened: &Opened, folders: &[u8]) -> Vec<String> {
             Ok(root) if root.jobs().is_err() && places::is_known(primary, folder).unwrap_or(true) => {
                 Some(format!("{place} cannot be verified: jobs were archived there, and it has none now: see whether its disk is mounted"))
             }
-            Ok(_) => None,
+            Ok(_) => apart::shared(&opened.view, folder).map(|why| format!("{place} cannot be verified: {why}")),
         }
     });
     missing.collect()

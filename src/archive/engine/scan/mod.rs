@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use self::candidates::{Names, State, Task};
 use self::directory::{Entry, Stamp, Watched};
 use super::route::Route;
+use crate::archive::apart;
 use crate::view::name::Name;
 use crate::view::{Root, Unlisted, View, beneath};
 use crate::workspace::JobId;
@@ -143,6 +144,14 @@ impl Scanner {
         };
         if let Err(error) = self.list_tasks(&jobs, pass) {
             return pass.trouble(self.place(0, None), error);
+        }
+        let own = self.view.location(self.folder);
+        if let Some((folder, why)) =
+            own.and_then(|own| Some((own, apart::shared(&self.view, own)?)))
+        {
+            let trouble = format!("{}: {why}", folder.path().display());
+            pass.found.trouble.get_or_insert(trouble);
+            return;
         }
         let there = match beneath::absent(folder.jobs()) {
             Ok(there) => there,
