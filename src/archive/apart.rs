@@ -1,6 +1,7 @@
 //! Whether a folder has directories of its own: what it shares with the primary, or with another folder, is no second copy.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::io::Result;
 
@@ -18,7 +19,7 @@ pub fn shared(view: &View, folder: &Location) -> Option<String> {
         let theirs = other.root().and_then(|root| root.jobs());
         theirs.is_ok_and(|theirs| is_one(&own, &theirs).unwrap_or(false))
     })?;
-    Some(shares("`jobs`", other))
+    Some(shares("`jobs`", other.path()))
 }
 
 /// The primary, and the other folders that keep copies.
@@ -33,10 +34,10 @@ pub(super) fn others<'a>(
 }
 
 /// Says that something of a folder is another location's.
-pub(super) fn shares(what: &str, other: &Location) -> String {
+pub(super) fn shares(what: &str, other: &Path) -> String {
     format!(
         "its {what} is that of {} under another name, so that there is no second copy: give it one of its own",
-        other.path().display()
+        other.display()
     )
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::transfer::staging::Staging;
 use crate::transfer::writers;
 use crate::transfer::{Candidate, Copied};
 use crate::workspace::jobs::JobId;
+use crate::workspace::markers;
 
 /// How long a directory is kept after a symlink has taken its place. Kernels believe names for a second.
 const GRACE: Duration = Duration::from_millis(2500);
@@ -39,24 +41,34 @@ pub(super) struct Retiring {
     staging: Staging,
     copied: Copied,
     directory: OwnedFd,
+    /// Where the symlink leads.
+    target: PathBuf,
     since: Instant,
 }
 
 impl Retiring {
-    /// From now on; `copied` is what was read of the directory.
+    /// From now on; `copied` is what was read of the directory, and `target` where the symlink leads.
     pub(super) fn new(
         job: JobId,
         staging: Staging,
-        copied: Copied,
-        directory: OwnedFd,
+        (copied, directory): (Copied, OwnedFd),
+        target: PathBuf,
     ) -> Retiring {
         Retiring {
             job,
             staging,
             copied,
             directory,
+            target,
             since: Instant::now(),
         }
+    }
+
+    /// Whether a copy is there, finished. Whoever remembers names, as file systems of the network do, might have taken this directory
+    /// for its own copy when it was exchanged.
+    fn has_copy(&self) -> bool {
+        let marker = self.target.join(markers::done(self.job.name()));
+        rustix::fs::stat(&marker).is_ok()
     }
 }
 
@@ -125,11 +137,13 @@ impl Retired {
     }
 
     fn remove(&self, env: &Env<'_>, retiring: Retiring) {
+        let has_copy = retiring.has_copy();
         let Retiring {
             job,
             mut staging,
             copied,
             directory,
+            target,
             ..
         } = retiring;
         let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
@@ -137,13 +151,16 @@ impl Retired {
         let path = places::path(env.view.primary(), &job);
         let written = !matches!(writers::written(&directory, &copied.manifest), Ok(None));
         let done = match unchanged {
-            Ok(()) if !written && !env.hooks.is_written(&job) => staging.finish(None),
+            Ok(()) if has_copy && !written && !env.hooks.is_written(&job) => staging.finish(None),
             changed => {
-                let how = changed.err().map_or_else(
-                    || "it is being written".to_owned(),
-                    |error| error.to_string(),
-                );
-                tracing::warn!("{job} was written to while it was moved, and is put back: {how}");
+                let how = match changed {
+                    Ok(()) if !has_copy => {
+                        format!("its copy is not at {} any more", target.display())
+                    }
+                    Ok(()) => "it is being written".to_owned(),
+                    Err(error) => format!("it was written to: {error}"),
+                };
+                tracing::warn!("{job} is put back where it was moved from: {how}");
                 staging.undo().and_then(|_| {
                     env.hooks.moved(&job);
                     staging.sync()?;

@@ -1,17 +1,20 @@
 //! A job that has been moved gives way to a symlink.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::ready::{LOCKED, WRITTEN, hold_locks};
 use super::retire::Retiring;
-use super::{Env, places, select};
+use super::{Env, apart, places, select};
 use crate::transfer::staging::Staging;
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate, Copied};
 use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::STAGING_PREFIX;
 
 /// Puts a symlink to a folder's copy in place of the primary's directory of a job, in one step, if that is still what was
 /// read of it; the directory is removed later ([`super::retire`]).
@@ -76,6 +79,7 @@ pub(super) fn swap(
     let target = places::path(folder, job);
     leads_to(&target, &archived, folder, job)?;
     staging.link(&target).beside(job, &from)?;
+    expect_apart(env, folder, job, &target)?;
     staging.exchange(&source).beside(job, &from)?;
     drop(locks);
     env.hooks.moved(job);
@@ -91,10 +95,35 @@ pub(super) fn swap(
             .unwrap_or_else(|| Error::new(job, Cause::Busy(WRITTEN))));
     }
     staging.sync().beside(job, &from)?;
-    env.retired
-        .add(Retiring::new(job.clone(), staging, copied, source));
+    env.retired.add(Retiring::new(
+        job.clone(),
+        staging,
+        (copied, source),
+        target,
+    ));
     env.retired.clear(env, false);
     Ok(())
+}
+
+/// Makes sure that the symlink that stands beside the job now does not stand beside its copy as well: then they are one, though their
+/// file systems do not tell, as when the folder is the workspace through another mount of it.
+fn expect_apart(env: &Env<'_>, folder: &Location, job: &JobId, target: &Path) -> Result<()> {
+    let mut staging = OsString::from(STAGING_PREFIX);
+    staging.push(job.hash());
+    let at = target.with_file_name(&staging);
+    let Some(task) = places::task(folder, job).tried(job, "open", &at)? else {
+        return Ok(());
+    };
+    match beneath::absent(rustix::fs::readlinkat(&*task, &*staging, Vec::new())) {
+        Ok(Some(there)) if there.as_bytes() == target.as_os_str().as_bytes() => Err(Error::new(
+            job,
+            Cause::Folder {
+                folder: folder.path().to_owned(),
+                why: apart::shares("`jobs`", env.view.primary().path()),
+            },
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Makes sure that the symlink will lead to the copy. The folder may have gone from its path a moment ago, its disk

@@ -26,7 +26,7 @@ impl Group<'_> {
                 Err(_) => continue,
             };
             if apart::is_one(&theirs, task).tried(job, "look at", at)? {
-                let why = apart::shares("directory of the task", other);
+                let why = apart::shares("directory of the task", at);
                 return Err(self.unusable(job, &why));
             }
         }
