@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use crate::settings::Patterns;
 use crate::view::{View, beneath};
 use crate::workspace::experiments;
 use crate::workspace::jobs::JobId;
+use crate::workspace::jobs_jsonl::JobsJsonl;
 use crate::workspace::layout::JOB_STATE;
 
 /// The tag by which a plan opts a job out: `.tag("backup", False)`.
@@ -57,19 +58,20 @@ pub struct OptOuts {
     tags: Mutex<Tags>,
 }
 
+/// What the runs' `jobs.jsonl` say. Of most workspaces, nothing is kept, since no plan of theirs opts a job out.
 #[derive(Debug, Default)]
 struct Tags {
     read: Option<Instant>,
-    runs: HashMap<PathBuf, Run>,
+    /// The files, as they were when they were read.
+    files: HashMap<PathBuf, Version>,
+    /// Whether any of them opts a job out.
+    used: bool,
+    /// If so, the last line of each job, with the tag or without it: when it was submitted, and whether its tag is false.
+    last: HashMap<JobId, (Option<Timestamp>, bool)>,
 }
 
-/// What is known of a run's `jobs.jsonl`.
-#[derive(Debug)]
-struct Run {
-    version: (u64, Option<SystemTime>),
-    /// The jobs that have the tag: when they were submitted, and whether it is false.
-    jobs: HashMap<JobId, (Option<Timestamp>, bool)>,
-}
+/// The length of a file, and when it was written to.
+type Version = (u64, Option<SystemTime>);
 
 impl OptOuts {
     /// With what the settings exclude: everywhere, and from single folders, by their number.
@@ -119,9 +121,7 @@ impl OptOuts {
             tags.refresh(view);
             tags.read = Some(Instant::now());
         }
-        let said = tags.runs.values().filter_map(|run| run.jobs.get(job));
-        said.max_by_key(|(submitted, _)| *submitted)
-            .is_some_and(|(_, out)| *out)
+        tags.last.get(job).is_some_and(|(_, out)| *out)
     }
 }
 
@@ -133,35 +133,67 @@ impl Tags {
         };
         // By the descriptor: the primary's own path may lead into our mount.
         let top = PathBuf::from(format!("/proc/self/fd/{}", root.fd().as_raw_fd()));
-        let mut before = std::mem::take(&mut self.runs);
-        for experiment in experiments::list(&top).found {
-            for run in experiment.runs().found {
+        let experiments = experiments::list(&top).found;
+        let runs = experiments.iter().flat_map(|each| each.runs().found);
+        let runs: Vec<(PathBuf, Version)> = runs
+            .filter_map(|run| {
                 let file = run.path.join("jobs.jsonl");
-                let Ok(meta) = std::fs::metadata(&file) else {
-                    continue;
-                };
-                let version = (meta.len(), meta.modified().ok());
-                let known = before.remove(&file).filter(|run| run.version == version);
-                let read = known.unwrap_or_else(|| Run {
-                    version,
-                    jobs: tagged(&run),
-                });
-                self.runs.insert(file, read);
+                let meta = std::fs::metadata(&file).ok()?;
+                Some((file, (meta.len(), meta.modified().ok())))
+            })
+            .collect();
+        self.forget_if_less(&runs);
+        if !self.used {
+            let mut changed = self.changed(&runs).into_iter();
+            self.used = changed.any(|file| lines(file).any(|(_, _, out)| out));
+            if self.used {
+                // Others may have submitted the same job later, without the tag.
+                self.files.clear();
             }
         }
+        if self.used {
+            let changed = self.changed(&runs).into_iter();
+            for (job, submitted, out) in changed.flat_map(|file| lines(file)) {
+                let last = self.last.entry(job).or_insert((submitted, out));
+                // Of two at the same time, the one further down in its file.
+                if last.0 <= submitted {
+                    *last = (submitted, out);
+                }
+            }
+        }
+        self.files = runs.into_iter().collect();
+    }
+
+    /// Begins anew if a file is gone, or has less than it had: runs only ever add lines to theirs.
+    fn forget_if_less(&mut self, runs: &[(PathBuf, Version)]) {
+        let mut kept = 0;
+        let less = runs.iter().any(|(file, (length, _))| {
+            let before = self.files.get(file);
+            kept += usize::from(before.is_some());
+            before.is_some_and(|(before, _)| length < before)
+        });
+        if less || kept < self.files.len() {
+            *self = Tags::default();
+        }
+    }
+
+    /// The files that are not as they were when they were read.
+    fn changed<'a>(&self, runs: &'a [(PathBuf, Version)]) -> Vec<&'a PathBuf> {
+        let changed = runs
+            .iter()
+            .filter(|(file, now)| self.files.get(file) != Some(now));
+        changed.map(|(file, _)| file).collect()
     }
 }
 
-/// The jobs of a run that have the tag. Lines that cannot be read are passed over: they may still be written.
-fn tagged(run: &crate::workspace::runs::Run) -> HashMap<JobId, (Option<Timestamp>, bool)> {
-    let lines = run.jobs().ok().flatten().into_iter().flatten();
-    lines
-        .filter_map(std::result::Result::ok)
-        .filter_map(|job| {
-            let out = job.tags.get(TAG)? == &Value::Bool(false);
-            Some((job.id, (job.submitted, out)))
-        })
-        .collect()
+/// The jobs of a `jobs.jsonl`, when they were submitted, and whether their tag is false. Lines that cannot be read are passed
+/// over: they may still be written.
+fn lines(file: &Path) -> impl Iterator<Item = (JobId, Option<Timestamp>, bool)> + use<> {
+    let lines = JobsJsonl::open(file).ok().flatten().into_iter().flatten();
+    lines.filter_map(std::result::Result::ok).map(|job| {
+        let out = job.tags.get(TAG) == Some(&Value::Bool(false));
+        (job.id, job.submitted, out)
+    })
 }
 
 fn matches(patterns: &Patterns, job: &JobId) -> bool {
@@ -207,5 +239,62 @@ pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
         Ok(_) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write;
+
+    use super::*;
+    use crate::view::ViewSpec;
+
+    fn submit(workspace: &Path, run: &str, hash: &str, tags: &str, timestamp: u32) {
+        let run = workspace.join("experiments/test").join(run);
+        fs::create_dir_all(&run).unwrap();
+        let file = run.join("jobs.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(file);
+        writeln!(
+            file.unwrap(),
+            r#"{{"job_id": "{hash}", "task_id": "my.task", "tags": {tags}, "timestamp": {timestamp}}}"#
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn the_last_line_of_a_job_decides_whether_it_has_the_tag_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("jobs")).unwrap();
+        let spec = ViewSpec {
+            workspace: String::new(),
+            primary: dir.path().canonicalize().unwrap(),
+            folders: Vec::new(),
+            mountpoint: None,
+        };
+        let view = View::open(spec, None).unwrap();
+        let job = JobId::new("my.task", "1").unwrap();
+        let (outs, out) = (OptOuts::default(), r#"{"backup": false}"#);
+        let expect = |tagged: bool, what: &str| {
+            for outs in [&outs, &OptOuts::default()] {
+                outs.tags.lock().read = None;
+                assert_eq!(outs.is_tagged(&view, &job), tagged, "{what}");
+            }
+        };
+        let (first, second) = ("20261122_020605", "20261122_020606");
+        expect(false, "no run");
+        submit(dir.path(), second, "1", "{}", 20);
+        submit(dir.path(), second, "2", out, 20);
+        submit(dir.path(), first, "1", out, 10);
+        expect(false, "submitted later without the tag");
+        submit(dir.path(), first, "1", out, 30);
+        expect(true, "the first run goes on");
+        submit(dir.path(), second, "1", r#"{"lr": 0.1}"#, 40);
+        expect(false, "so does the second");
+        submit(dir.path(), second, "1", out, 40);
+        expect(true, "at the same time, further down");
+        fs::remove_dir_all(dir.path().join("experiments/test").join(second)).unwrap();
+        submit(dir.path(), first, "1", r#"{"backup": true}"#, 35);
+        expect(false, "a run that has been removed does not count");
     }
 }
