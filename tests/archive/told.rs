@@ -333,3 +333,25 @@ fn modes_and_attributes_alone_do_not_make_a_job_be_archived_again() {
     let now = whole(&stage.job()).unwrap();
     assert_tree("it", &now, whole(&stage.archived("backup")).as_ref());
 }
+
+#[test]
+fn a_quiet_command_says_only_what_went_wrong() {
+    let stage = Stage::new(&["backup", "move"]);
+    write_job(&stage.job());
+    let quiet = |arguments: &[&str], code: i32| {
+        let output = stage.jobs(&[arguments, &["-q"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        format!("{text}{}", said(&output))
+    };
+    assert_eq!(quiet(&["archive", "--all"], 0), "");
+    assert_eq!(quiet(&["archive", &job()], 0), "", "it has been moved");
+    assert_eq!(quiet(&["verify", "--all"], 0), "");
+    assert_eq!(quiet(&["recover", &job()], 0), "");
+    assert_eq!(quiet(&["archive", "--all"], 0), "", "it was recovered");
+    fs::write(stage.archived("backup").join("train.out"), "damaged").unwrap();
+    let text = quiet(&["verify", "--all"], 1);
+    assert!(text.contains(": DAMAGED ("), "{text}");
+    assert!(text.contains("\n  train.out "), "{text}");
+    assert!(!text.contains(": ok ("), "{text}");
+}

@@ -166,7 +166,7 @@ impl Tally {
             Outcome::Folder(folder, Ok(stored)) => {
                 let place = label(opened, folder);
                 let (result, why) = self.stored(stored, place.starts_with("move:"));
-                if global.verbose > 0 || why.is_some() {
+                if global.verbose > 0 || (why.is_some() && !global.quiet) {
                     let why = why
                         .as_ref()
                         .map_or_else(String::new, |why| format!(": {why}"));
@@ -194,7 +194,9 @@ impl Tally {
                 let why = not_ready(&readiness);
                 if !wrong {
                     self.already += 1;
-                    meter.say(&format!("{job}: {why}"));
+                    if !global.quiet {
+                        meter.say(&format!("{job}: {why}"));
+                    }
                 }
                 (None, "not archived", Some(why), wrong)
             }

@@ -90,7 +90,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                         Some(false) => damaged += 1,
                         None => unknown += 1,
                     }
-                    text.push_str(&shown(&opened, job, &verified));
+                    if !global.quiet || verified.is_whole() == Some(false) {
+                        text.push_str(&shown(&opened, job, &verified));
+                    }
                     lines.push(as_json(&opened, job, &verified));
                 }
                 Err(error) => {
