@@ -240,6 +240,30 @@ fn what_may_not_be_read_of_a_folder_is_told_of_and_hides_nothing_else() {
 }
 
 #[test]
+fn a_folder_that_may_not_be_opened_is_not_said_to_be_gone() {
+    let workspace = Workspace::of_ordinary_user();
+    let folder = workspace.folder("backup");
+    let mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    let at = workspace.mountpoint("mnt");
+    mode(0);
+    let mounted = workspace.mount_archiving(&at, &[]);
+    let refuses = || {
+        let printed = run(workspace.xpmfs().args(["--json", "status", "-w", "test"]));
+        let mut status: Value = serde_json::from_str(&printed).unwrap();
+        let folders = status["mounts"][0]["archive"]["folders"].take();
+        let mut folders = folders.as_array().unwrap().iter();
+        let folder = folders.find(|folder| folder["mode"] == "backup");
+        folder.unwrap()["refuses"]["why"].clone()
+    };
+    eventually("it is told why", || {
+        refuses() == "it may not be opened: permission denied"
+    });
+    mode(0o755);
+    eventually("it is opened", || refuses().is_null());
+    mounted.unmount();
+}
+
+#[test]
 fn status_and_umount_know_the_mount() {
     let workspace = Workspace::of_ordinary_user();
     for at in places(&workspace) {

@@ -302,7 +302,10 @@ fn why_absent(view: &View, folder: u8) -> Option<String> {
     let error = view.location(folder)?.root().err()?;
     Some(match error {
         Errno::TIMEDOUT => "it does not answer".to_owned(),
-        _ => "it is not there".to_owned(),
+        Errno::NOENT => "it is not there".to_owned(),
+        Errno::NOTDIR => "it is not a directory".to_owned(),
+        Errno::ACCESS | Errno::PERM => "it may not be opened: permission denied".to_owned(),
+        error => format!("it cannot be opened: {error}"),
     })
 }
 

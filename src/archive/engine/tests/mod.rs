@@ -102,6 +102,21 @@ fn a_folder_that_is_gone_is_waited_for() {
 }
 
 #[test]
+fn a_folder_that_is_there_and_cannot_be_opened_is_not_said_to_be_gone() {
+    let stage = Stage::new(false);
+    let (folder, away) = (stage.top.join("backup"), stage.top.join("away"));
+    fs::rename(&folder, &away).unwrap();
+    fs::write(&folder, "").unwrap();
+    until("that the folder is missed", || {
+        stage.view.folders()[0].root().err() == Some(rustix::io::Errno::NOTDIR)
+    });
+    let archiver = stage.start();
+    let report = archiver.report();
+    let refuses = report.folders[0].refuses.as_ref().unwrap();
+    assert_eq!(refuses.why, "it is not a directory");
+}
+
+#[test]
 fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
     let stage = Stage::new(true);
     stage.finished("a");
