@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::places;
 use crate::transfer::{Manifest, ReadError};
-use crate::view::{Location, beneath};
+use crate::view::{Location, Root, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
@@ -64,17 +64,17 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
     }
 }
 
-/// Writes the manifest of a job's copy in a folder: whole, or not at all, and for those to read who may list the job. With `sync`, it is durable on return. The caller
+/// Writes the manifest of a job's copy in a folder, whose directory is the one that the copy was written to: whole, or not at all, and for those to read who may list the job. With `sync`, it is durable on return. The caller
 /// holds the lock of the job's staging in the folder.
 ///
 /// # Errors
 ///
 /// What the folder's file system gave.
-pub fn write(folder: &Location, job: &JobId, manifest: &Manifest, sync: bool) -> io::Result<()> {
+pub fn write(folder: &Root, job: &JobId, manifest: &Manifest, sync: bool) -> io::Result<()> {
     let names = [OsStr::new(DIRECTORY), job.task_id()];
-    let dir = match places::own(folder, names)? {
+    let dir = match places::own_in(folder, names)? {
         Some(dir) => dir,
-        None => places::make_own(folder, names)?,
+        None => places::make_own_in(folder, names)?,
     };
     let mut staged = OsString::from(".");
     staged.push(job.hash());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use crate::view::{Location, PRIMARY, View, beneath};
+use crate::view::{Location, PRIMARY, Root, View, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, XPMFS};
 
@@ -103,7 +103,14 @@ pub fn make_own<'a>(
     location: &Location,
     names: impl IntoIterator<Item = &'a OsStr>,
 ) -> Result<OwnedFd> {
-    let root = location.root()?;
+    make_own_in(&*location.root()?, names)
+}
+
+/// The same, in a location's directory as it was opened.
+pub(super) fn make_own_in<'a>(
+    root: &Root,
+    names: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<OwnedFd> {
     let mut dir = make_dir(root.fd(), OsStr::new(XPMFS))?;
     for name in names {
         dir = make_dir(&dir, name)?;
@@ -120,7 +127,14 @@ pub fn own<'a>(
     location: &Location,
     names: impl IntoIterator<Item = &'a OsStr>,
 ) -> Result<Option<OwnedFd>> {
-    let root = location.root()?;
+    own_in(&*location.root()?, names)
+}
+
+/// The same, in a location's directory as it was opened.
+pub(super) fn own_in<'a>(
+    root: &Root,
+    names: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<Option<OwnedFd>> {
     let names: Vec<&OsStr> = names.into_iter().collect();
     let path = [OsStr::new(XPMFS)].into_iter().chain(names);
     beneath::absent(beneath::open_dirs(

@@ -1,7 +1,7 @@
 //! The job changes, vanishes or is replaced while it is copied.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -99,6 +99,34 @@ fn what_is_replaced_while_it_is_copied_is_archived_as_it_is_then() {
         stage.settle("0s");
         stage.archive();
         assert_tree("the job", &job, whole(&stage.job()).as_ref());
+        assert_tree("the copy", &job, whole(&stage.archived(modes[0])).as_ref());
+        stage.verify();
+        stage.assert_clean();
+    }
+}
+
+/// Another disk is mounted at its path, say.
+#[test]
+fn what_is_copied_to_a_folder_that_is_replaced_meanwhile_leaves_nothing_in_the_other() {
+    for modes in [&["backup"][..], &["move"]] {
+        let stage = Stage::new(modes);
+        let child = begin(&stage);
+        let job = whole(&stage.job()).unwrap();
+        let (folder, aside) = (stage.folder(modes[0]), stage.top().join("aside"));
+        fs::rename(&folder, &aside).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("does not lead to the directory"), "{said}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "{said}");
+        assert_eq!(leftovers(&aside), [] as [PathBuf; 0]);
+        assert_tree("the job", &job, whole(&stage.job()).as_ref());
+        // When it is back, the copy is made.
+        fs::remove_dir(&folder).unwrap();
+        fs::rename(&aside, &folder).unwrap();
+        stage.settle("0s");
+        stage.archive();
         assert_tree("the copy", &job, whole(&stage.archived(modes[0])).as_ref());
         stage.verify();
         stage.assert_clean();

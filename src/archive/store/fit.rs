@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -48,6 +49,23 @@ impl Group<'_> {
             return Err(self.unusable(job, "jobs were archived there before, and it has none now: see whether its disk is mounted"));
         }
         Ok(())
+    }
+
+    /// The folder's path leads to the directory that it led to when the group began: a disk may have been mounted there meanwhile, or
+    /// taken away, and what was copied to the one has no business in the other.
+    pub(super) fn expect_same_folder(&self, job: &JobId) -> Result<()> {
+        let at = self.folder.path();
+        let known = match self.folder.root() {
+            Ok(root) => Arc::ptr_eq(&root, &self.root),
+            // It hangs, or did a moment ago: what is under way goes on.
+            Err(errno) => errno == Errno::TIMEDOUT,
+        };
+        let begun = rustix::fs::fstat(self.root.fd()).tried(job, "look at", at)?;
+        // It may have happened a moment ago, and nobody watches it for commands.
+        match rustix::fs::stat(at) {
+            Ok(now) if known && (now.st_dev, now.st_ino) == (begun.st_dev, begun.st_ino) => Ok(()),
+            _ => Err(self.unusable(job, "its path does not lead to the directory any more that the job was copied to: see whether its disk is mounted")),
+        }
     }
 
     /// Whether there is space for the copy: a disk that is not filled to the last byte is of use to others.

@@ -27,8 +27,8 @@ use super::{Env, apart, manifests, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
-use crate::view::Location;
 use crate::view::location::Role;
+use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -77,6 +77,8 @@ pub(super) struct Store<'a> {
 /// Jobs that go together.
 pub(super) struct Group<'a> {
     store: &'a Store<'a>,
+    /// The folder's directory, as it was when the group began.
+    root: Arc<Root>,
     /// Its own: an error is told once to each who watches, and whoever is told gives up what it has written, and no more.
     writeback: Writeback,
     staged: AtomicU64,
@@ -137,6 +139,7 @@ impl Store<'_> {
         Ok(Group {
             store: self,
             writeback: Writeback::watch(root.fd())?,
+            root,
             staged: AtomicU64::new(0),
         })
     }
@@ -345,6 +348,7 @@ impl Group<'_> {
         let at = places::path(self.folder, job);
         self.still(job, &staged)?;
         if !staged.is_there() {
+            self.expect_same_folder(job)?;
             let placed = match &staged.found {
                 Found::Nothing | Found::Same => staged.staging.publish(),
                 Found::Older(archived) => staged.staging.exchange(archived).map(|_| ()),
@@ -355,7 +359,7 @@ impl Group<'_> {
                 staged.staging.sync().beside(job, &at)?;
             }
             let manifest = &staged.copied.manifest;
-            let written = manifests::write(self.folder, job, manifest, each);
+            let written = manifests::write(&self.root, job, manifest, each);
             written.tried(job, "write", &manifests::path(self.folder, job))?;
             // From now on, that it has no jobs tells that its disk is missing.
             if !self.known.load(Ordering::Relaxed)

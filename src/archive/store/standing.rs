@@ -72,7 +72,8 @@ impl Group<'_> {
         {
             return Ok(Comparison::Newer);
         }
-        manifests::write(self.folder, job, &read.manifest, true).tried(
+        self.expect_same_folder(job)?;
+        manifests::write(&self.root, job, &read.manifest, true).tried(
             job,
             "write",
             &manifests::path(self.folder, job),
