@@ -15,7 +15,7 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
 /// The directory of manifests in a folder's `.xpmfs`.
-const DIRECTORY: &str = "manifests";
+pub(super) const DIRECTORY: &str = "manifests";
 
 /// Bytes of most lines of a manifest, at the most.
 const LINE: usize = 256;

@@ -9,10 +9,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{Cause, Context, Error, Result};
-use super::places;
-use crate::view::{Location, beneath};
+use super::{manifests, places};
+use crate::view::{Location, Root, beneath};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::JOBS;
+use crate::workspace::layout::{JOBS, XPMFS};
 
 /// Something that is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,15 @@ pub fn of(location: &Location, job: &JobId) -> Option<Obstacle> {
         of_all: true,
         ..found
     })
+}
+
+/// What is in the way of a job's manifest in a folder, whose directory is `root`, if anything is.
+pub(super) fn of_manifest(folder: &Location, root: &Root, job: &JobId) -> Option<Obstacle> {
+    let own = [OsStr::new(XPMFS), OsStr::new(manifests::DIRECTORY)];
+    let names = [own.as_slice(), &[job.task_id()]].concat();
+    let found = first(root.fd(), folder.path().to_owned(), &names)?;
+    let of_all = !found.path.ends_with(job.task_id());
+    Some(Obstacle { of_all, ..found })
 }
 
 /// The first of several names, one below the other, that is there and no directory.

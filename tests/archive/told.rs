@@ -182,7 +182,14 @@ fn a_name_with_control_characters_is_written_out_but_in_json() {
 #[test]
 fn what_is_in_the_way_in_a_folder_is_named() {
     for modes in [&["backup"], &["move"]] {
-        for below in ["jobs", &format!("jobs/{TASK}"), &format!("jobs/{}", job())] {
+        for below in [
+            "jobs",
+            &format!("jobs/{TASK}"),
+            &format!("jobs/{}", job()),
+            ".xpmfs",
+            ".xpmfs/manifests",
+            &format!(".xpmfs/manifests/{TASK}"),
+        ] {
             let stage = Stage::new(modes);
             write_job(&stage.job());
             let path = stage.folder(modes[0]).join(below);

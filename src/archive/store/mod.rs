@@ -23,7 +23,7 @@ use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, apart, manifests, obstacle, places, select, swap};
+use super::{Env, apart, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
@@ -359,8 +359,7 @@ impl Group<'_> {
                 staged.staging.sync().beside(job, &at)?;
             }
             let manifest = &staged.copied.manifest;
-            let written = manifests::write(&self.root, job, manifest, each);
-            written.tried(job, "write", &manifests::path(self.folder, job))?;
+            self.write_manifest(job, manifest, each)?;
             // From now on, that it has no jobs tells that its disk is missing.
             if !self.known.load(Ordering::Relaxed)
                 && places::make_known(self.env.view.primary(), self.folder).is_ok()

@@ -1,12 +1,13 @@
 //! How the primary's job is to the copy that a folder has.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::Group;
 use crate::archive::compare::{Comparison, compare};
-use crate::archive::error::{Context, InPlace, Result};
-use crate::archive::{manifests, places, select};
+use crate::archive::error::{Cause, Context, Error, InPlace, Result};
+use crate::archive::{manifests, obstacle, places, select};
 use crate::transfer::{self, Manifest};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
@@ -73,12 +74,26 @@ impl Group<'_> {
             return Ok(Comparison::Newer);
         }
         self.expect_same_folder(job)?;
-        manifests::write(&self.root, job, &read.manifest, true).tried(
-            job,
-            "write",
-            &manifests::path(self.folder, job),
-        )?;
+        self.write_manifest(job, &read.manifest, true)?;
         Ok(Comparison::Same)
+    }
+
+    /// Writes the manifest of a job's copy to where the copy is; what is in the way is told.
+    pub(super) fn write_manifest(
+        &self,
+        job: &JobId,
+        manifest: &Manifest,
+        sync: bool,
+    ) -> Result<()> {
+        let written = manifests::write(&self.root, job, manifest, sync);
+        let in_the_way = written.as_ref().err().and_then(|error| {
+            let not_a_directory = error.kind() == ErrorKind::NotADirectory;
+            not_a_directory.then(|| obstacle::of_manifest(self.folder, &self.root, job))?
+        });
+        if let Some(obstacle) = in_the_way {
+            return Err(Error::new(job, Cause::Obstacle(obstacle)));
+        }
+        written.tried(job, "write", &manifests::path(self.folder, job))
     }
 }
 
