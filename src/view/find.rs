@@ -160,7 +160,7 @@ impl View {
         }
     }
 
-    /// The jobs that the primary has as directories, in order: neither moved ones nor those that only a folder has. And the
+    /// The jobs that the primary has, in order, with those that have been moved, but not those that only a folder has. And the
     /// directories of tasks that could not be listed.
     ///
     /// # Errors
@@ -172,15 +172,13 @@ impl View {
         let Some(directory) = beneath::absent(root.jobs())? else {
             return Ok((jobs, unlisted));
         };
-        for task in names(&*directory, &mut |_| true)? {
+        for task in names(&*directory)? {
             let path = self.primary().path().join("jobs").join(&task);
             if beneath::stat(&*directory, &task).is_ok_and(|stat| beneath::is_symlink(&stat)) {
                 unlisted.push(Unlisted::linked(path));
                 continue;
             }
-            // A symlink has been left by a move.
-            let mut own = |kind| kind != rustix::fs::FileType::Symlink;
-            let listed = root.task(&task).and_then(|task| names(&*task, &mut own));
+            let listed = root.task(&task).and_then(|task| names(&*task));
             match beneath::absent(listed) {
                 Ok(hashes) => {
                     let hashes = hashes.into_iter().flatten();
@@ -207,11 +205,11 @@ impl View {
             let Ok((directory, root)) = listed else {
                 continue;
             };
-            for task in names(&*directory, &mut |_| true).unwrap_or_default() {
+            for task in names(&*directory).unwrap_or_default() {
                 let Ok(directory) = root.task(&task) else {
                     continue;
                 };
-                let hashes = names(&*directory, &mut |_| true).unwrap_or_default();
+                let hashes = names(&*directory).unwrap_or_default();
                 jobs.extend(
                     hashes
                         .into_iter()
@@ -227,7 +225,7 @@ impl View {
         let mut found = BTreeSet::new();
         for location in self.locations() {
             let listed = location.root().and_then(|root| root.jobs());
-            let listed = beneath::absent(listed.and_then(|jobs| names(&*jobs, &mut |_| true)));
+            let listed = beneath::absent(listed.and_then(|jobs| names(&*jobs)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
                 Err(errno) if location.index() == super::PRIMARY => return Err(errno),
@@ -243,7 +241,7 @@ impl View {
         let mut refused = None;
         for location in self.locations() {
             let listed = location.root().and_then(|root| root.task(task));
-            let listed = beneath::absent(listed.and_then(|task| names(&*task, &mut |_| true)));
+            let listed = beneath::absent(listed.and_then(|task| names(&*task)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
                 Err(errno) if location.index() == super::PRIMARY => refused = Some(errno),
@@ -258,17 +256,14 @@ impl View {
 }
 
 /// The names in a directory that may be a task's or a job's, in order.
-fn names(
-    directory: impl AsFd,
-    wanted: &mut dyn FnMut(rustix::fs::FileType) -> bool,
-) -> SysResult<Vec<OsString>> {
+fn names(directory: impl AsFd) -> SysResult<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
     let mut found = Vec::new();
     for entry in Dir::new(opened)? {
         let entry = entry?;
         let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
-        if is_job_entry(&name) && wanted(entry.file_type()) {
+        if is_job_entry(&name) {
             found.push(name);
         }
     }

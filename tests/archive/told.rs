@@ -362,3 +362,28 @@ fn a_quiet_command_says_only_what_went_wrong() {
     assert!(text.contains("\n  train.out "), "{text}");
     assert!(!text.contains(": ok ("), "{text}");
 }
+
+#[test]
+fn a_symlink_whose_job_no_folder_has_is_not_said_to_be_archived() {
+    let stage = Stage::new(&["backup", "move"]);
+    write_job(&stage.job());
+    stage.archive();
+    assert!(stage.job().is_symlink());
+    let named = job();
+    for arguments in [&["archive", "--all"][..], &["archive", &named]] {
+        assert!(stage.jobs(arguments).status.success());
+    }
+    // One copy is enough; without any, there is nothing left of it.
+    fs::remove_dir_all(stage.archived("move")).unwrap();
+    assert!(stage.jobs(&["archive", "--all"]).status.success());
+    fs::remove_dir_all(stage.archived("backup")).unwrap();
+    for arguments in [&["archive", "--all"][..], &["archive", &named]] {
+        let output = stage.jobs(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = said(&output);
+        assert!(
+            said.contains("no `backup` or `move` folder has the job"),
+            "{said}"
+        );
+    }
+}

@@ -72,6 +72,7 @@ impl Core for Disk {
             Readiness::Unfinished
             | Readiness::Failed
             | Readiness::Elsewhere
+            | Readiness::Lost
             | Readiness::Absent
             | Readiness::OptedOut(_) => Look::Nothing,
         })

@@ -332,6 +332,10 @@ fn not_ready(readiness: &Readiness) -> String {
         Readiness::Unfinished => "it has not finished: it has no `.done`".to_owned(),
         Readiness::Failed => "it has failed, and only jobs that succeeded are archived".to_owned(),
         Readiness::Elsewhere => "it has been moved to a folder already".to_owned(),
+        Readiness::Lost => {
+            "the workspace has a symlink in its place, and no `backup` or `move` folder has the job"
+                .to_owned()
+        }
         Readiness::Absent => "the workspace's own directory does not have it".to_owned(),
         Readiness::OptedOut(how) => {
             format!("it is opted out, as {how}: --force archives it nevertheless")

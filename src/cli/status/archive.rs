@@ -32,7 +32,11 @@ pub(super) fn describe(text: &mut String, report: &Report) {
             parts.push(format!("{count} {what}"));
         }
     }
+    let scanned = |folder: &Folder| folder.last_scan.is_some() || folder.refuses.is_some();
     let state = match (parts.is_empty(), report.unseen()) {
+        (true, None) if !report.folders.iter().all(scanned) => {
+            "looking for what has finished".to_owned()
+        }
         (true, None) => "all that is finished is archived".to_owned(),
         (true, Some(_)) => "all that was found is archived".to_owned(),
         (false, _) => parts.join(", "),
