@@ -12,6 +12,7 @@ use crate::view::Unlisted;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
+use crate::workspace::markers;
 
 /// How many jobs are looked at before the first of them is stored.
 const FIRST: usize = 256;
@@ -157,6 +158,9 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
                     pause = pause.max(rest.min(Duration::from_secs(1)));
                     again.push(job);
                 }
+                Ok(Readiness::Elsewhere) if !is_archived(env, &job) => {
+                    others.push((job, Outcome::NotReady(Readiness::Lost)));
+                }
                 Ok(other) => others.push((job, Outcome::NotReady(other))),
                 Err(error) => others.push((job, Outcome::Unknown(error))),
             }
@@ -167,6 +171,17 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
         std::thread::sleep(pause);
         waiting = again;
     }
+}
+
+/// Whether a folder has a finished copy of a job, or may have, not being there.
+fn is_archived(env: &Env<'_>, job: &JobId) -> bool {
+    let folders = env.view.folders().iter();
+    let mut archives = folders.filter(|folder| folder.role() != Role::Folder(Mode::Use));
+    archives.any(|folder| match places::job(folder, job) {
+        Ok(Some(copy)) => markers::is_done(&copy, job.name()).unwrap_or(true),
+        Ok(None) => false,
+        Err(_) => true,
+    })
 }
 
 /// Archives jobs in one folder; gives those that are there now.

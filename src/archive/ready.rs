@@ -13,10 +13,8 @@ use rustix::io::Errno;
 use super::error::{Context, InPlace, Result};
 use super::opt_out::{OptOut, OptOuts};
 use super::{Env, places, select};
-use crate::settings;
 use crate::transfer::{self, Candidate, Size, Time};
 use crate::view::beneath;
-use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 use crate::workspace::markers::{self, State};
@@ -42,7 +40,7 @@ pub enum Readiness {
     Failed,
     /// The primary has a symlink in its place: it has been moved.
     Elsewhere,
-    /// The primary has a symlink in its place, and no folder has the job.
+    /// The primary has a symlink in its place, and no folder has the job. Only who waits for an answer looks for that: a folder may hang.
     Lost,
     /// The primary does not have it.
     Absent,
@@ -66,17 +64,6 @@ pub struct Judge {
     pub out: OptOuts,
     /// Jobs whose last change is in the future, by the clock: what it was, and since when it has been that.
     ahead: Mutex<HashMap<JobId, (Time, Instant)>>,
-}
-
-/// Whether a folder has a finished copy of a job, or may have, not being there.
-fn is_archived(env: &Env<'_>, job: &JobId) -> bool {
-    let folders = env.view.folders().iter();
-    let mut archives = folders.filter(|folder| folder.role() != Role::Folder(settings::Mode::Use));
-    archives.any(|folder| match places::job(folder, job) {
-        Ok(Some(copy)) => markers::is_done(&copy, job.name()).unwrap_or(true),
-        Ok(None) => false,
-        Err(_) => true,
-    })
 }
 
 impl Judge {
@@ -103,12 +90,7 @@ impl Judge {
         let stat = beneath::absent(beneath::stat(&*task, job.hash()));
         match stat.tried(job, "look at", &path)? {
             None => return Ok(Readiness::Absent),
-            Some(stat) if beneath::is_symlink(&stat) => {
-                return Ok(match is_archived(env, job) {
-                    true => Readiness::Elsewhere,
-                    false => Readiness::Lost,
-                });
-            }
+            Some(stat) if beneath::is_symlink(&stat) => return Ok(Readiness::Elsewhere),
             Some(stat) if !beneath::is_dir(&stat) => return Ok(Readiness::Absent),
             Some(_) => {}
         }

@@ -131,6 +131,12 @@ pub fn is_symlink(stat: &Statx) -> bool {
     u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFLNK
 }
 
+/// What an open file or directory is: its device, and its inode number there.
+pub fn identity(fd: impl AsFd) -> Result<(u32, u32, u64)> {
+    let stat = stat_fd(fd)?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+}
+
 /// Turns "there is no such thing" into `None`.
 pub fn absent<T>(result: Result<T>) -> Result<Option<T>> {
     match result {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode as FileMode, OFlags, Stat};
 use rustix::io::Result;
 
@@ -19,7 +20,12 @@ pub struct Root {
     /// The absolute paths under which symlinks may name its jobs directory.
     jobs_paths: Vec<PathBuf>,
     kept: tasks::Kept,
+    /// What its jobs directory was when it was opened last.
+    known_jobs: Mutex<Option<Identity>>,
 }
+
+/// A device and an inode number.
+type Identity = (u32, u32, u64);
 
 /// Where a location's jobs directory is.
 #[derive(Debug)]
@@ -61,6 +67,7 @@ impl Root {
             jobs,
             jobs_paths,
             kept: tasks::Kept::default(),
+            known_jobs: Mutex::default(),
         })
     }
 
@@ -81,11 +88,21 @@ impl Root {
     ///
     /// `ENOENT` if it has none; what `openat` gives.
     pub fn jobs(&self) -> Result<Arc<OwnedFd>> {
-        self.kept.jobs(|| match &self.jobs {
-            Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
-            Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
-            Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
+        self.kept.jobs(|| {
+            let jobs = match &self.jobs {
+                Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
+                Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
+                Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
+            }?;
+            *self.known_jobs.lock() = Some(beneath::identity(&jobs)?);
+            Ok(jobs)
         })
+    }
+
+    /// Whether its jobs directory is another location's under another name, as far as is known: this asks neither.
+    pub fn shares_jobs_with(&self, other: &Root) -> bool {
+        let own = *self.known_jobs.lock();
+        own.is_some() && own == *other.known_jobs.lock()
     }
 
     /// A descriptor of the directory of a task's jobs.

@@ -10,26 +10,22 @@ use super::Group;
 use crate::archive::error::{Context, InPlace, Result};
 use crate::archive::{apart, obstacle, places};
 use crate::transfer;
-use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
 impl Group<'_> {
     /// Makes sure that the folder's directory of a task, `task`, is no other location's under another name: what is there would be
     /// taken for a copy of itself, and a job be moved away to where it lies.
     pub(super) fn expect_apart(&self, job: &JobId, task: &OwnedFd) -> Result<()> {
-        for other in apart::others(self.env.view, self.folder) {
-            let at = other.path();
-            // One that cannot be looked at now is a matter of its own.
-            let theirs = match places::task(other, job) {
-                Ok(Some(theirs)) => theirs,
-                Ok(None) => continue,
-                Err(errno) if other.index() == PRIMARY => return Err(errno).tried(job, "open", at),
-                Err(_) => continue,
-            };
-            if apart::is_one(&theirs, task).tried(job, "look at", at)? {
-                let why = apart::shares("directory of the task", at);
-                return Err(self.unusable(job, &why));
-            }
+        if let Some(why) = apart::shared(self.env.view, self.folder) {
+            return Err(self.unusable(job, &why));
+        }
+        let primary = self.env.view.primary();
+        let at = primary.path();
+        if let Some(theirs) = places::task(primary, job).tried(job, "open", at)?
+            && apart::is_one(&theirs, task).tried(job, "look at", at)?
+        {
+            let why = apart::shares("directory of the task", at);
+            return Err(self.unusable(job, &why));
         }
         Ok(())
     }
