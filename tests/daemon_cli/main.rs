@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use home::{Home, LIMIT, at_everybodys_home, is_mounted, is_root, said};
 use serde_json::Value;
@@ -274,6 +274,41 @@ fn a_daemon_keeps_nothing_open_of_who_starts_it() {
             .collect();
         assert!(!open.is_empty() && !open.contains(&file), "{open:?}");
         home.does(&["umount"]);
+    });
+}
+
+/// Held up between the two calls that make a socket and listen at it, the daemon refuses who connects.
+#[test]
+fn who_asks_before_the_daemon_listens_does_it_no_harm() {
+    // fusermount3 has its rights only if whoever traces it is root.
+    if !installed::is_root() {
+        return;
+    }
+    at_everybodys_home(|home| {
+        let mount = home.xpmfs(&["mount", "-f"]);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=listen"]);
+        strace.args(["-e", "inject=listen:delay_enter=1000000", "--"]);
+        strace.arg(mount.get_program()).args(mount.get_args());
+        for (name, value) in mount.get_envs() {
+            match value {
+                Some(value) => strace.env(name, value),
+                None => strace.env_remove(name),
+            };
+        }
+        let mut daemon = strace.stderr(Stdio::null()).spawn().unwrap();
+        let ws = home.path("ws");
+        assert!(wait_until(LIMIT, || is_mounted(&ws)));
+        let mut asked_too_early = false;
+        let is_known = wait_until(LIMIT, || {
+            let status = home.status(&[ws.to_str().unwrap()]);
+            let is_known = status["mounts"][0]["pid"].is_i64();
+            asked_too_early |= !is_known;
+            is_known
+        });
+        home.does(&["umount"]);
+        assert!(daemon.wait().unwrap().success());
+        assert!(asked_too_early && is_known, "{asked_too_early} {is_known}");
     });
 }
 

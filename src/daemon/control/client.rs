@@ -64,7 +64,8 @@ pub struct Client {
 
 impl Client {
     /// Connects to the daemon of the mount with this device number, which runs as the user `owner`.
-    /// A stale socket, to which nobody listens any more, is removed.
+    /// A stale socket, to which nobody listens any more, stays: the next daemon with this number puts its own in its place,
+    /// and whoever removed it might remove that.
     ///
     /// # Errors
     ///
@@ -78,10 +79,6 @@ impl Client {
                     Ok(client) => return Ok(client),
                     Err(error) => problem = error.into(),
                 },
-                Err(Errno::CONNREFUSED) => {
-                    // Only in a directory of our own does this succeed.
-                    let _ = std::fs::remove_file(&path);
-                }
                 Err(Errno::AGAIN) => problem = ClientError::Silent,
                 Err(_) => {}
             }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::answers::{Answers, Reply};
 use super::{LONGEST_REQUEST, directory};
+use crate::daemon::deadline::wait_until;
 use crate::daemon::mounts::Device;
 
 /// How long a client may say nothing, or take nothing, before it is hung up on.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a daemon waits for its turn in the directory of sockets.
+const TURN: Duration = Duration::from_secs(1);
 /// How many clients are served at once; the next ones are hung up on.
 const MOST_CLIENTS: usize = 32;
 
@@ -67,6 +71,7 @@ impl Server {
 
     /// Removes the socket's file, for a process that is about to end at once.
     pub fn remove(&self) {
+        let _turn = self.path.parent().and_then(turn);
         // Device numbers are given out anew: the name may be that of another daemon's by now.
         if self.file.is_some() && socket_file(&self.path) == self.file {
             // Nothing can be done about it, and a stale socket is recognised by who finds it.
@@ -86,7 +91,7 @@ fn listen(device: Device) -> io::Result<(PathBuf, UnixListener)> {
     let mut problem = io::Error::from(io::ErrorKind::NotFound);
     for directory in directory::own() {
         let path = directory.join(directory::file_name(device));
-        match directory::prepare(&directory).and_then(|()| bind(&path)) {
+        match directory::prepare(&directory).and_then(|()| bind(&directory, &path)) {
             Ok(listener) => return Ok((path, listener)),
             Err(error) => {
                 problem = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -96,16 +101,30 @@ fn listen(device: Device) -> io::Result<(PathBuf, UnixListener)> {
     Err(problem)
 }
 
-/// Binds, over the stale socket of a daemon whose device number has been given out anew.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            // The device number is ours now, so that whoever had the name serves no mount any more.
-            fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        bound => bound,
+/// Listens at `path` from the moment it is there: in the place of the stale socket of a daemon whose device number has been
+/// given out anew, if there is one.
+fn bind(directory: &Path, path: &Path) -> io::Result<UnixListener> {
+    let _turn = turn(directory);
+    // Made under another name: until it listens, it refuses clients, as one does whose daemon is gone.
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let listener = UnixListener::bind(&new)?;
+    fs::rename(&new, path)?;
+    Ok(listener)
+}
+
+/// The right to change what is in the directory of sockets, until it is dropped. `None` if it cannot be had in time: then
+/// there is a small risk, which is better than a daemon that waits for one that hangs.
+fn turn(directory: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
+    wait_until(TURN, || {
+        flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+    })
+    .then_some(directory)
 }
 
 fn accept(listener: &UnixListener, answers: &Arc<Answers>) {
