@@ -6,7 +6,7 @@ use super::error::{Cause, Context, Error, Result, Scope};
 use super::groups::{Aside, in_parallel};
 use super::ready::Judge;
 use super::store::{Due, store};
-use super::{Env, Readiness, Stored, engine, leftovers, places};
+use super::{Env, Readiness, Recovered, Stored, engine, leftovers, places};
 use crate::settings::Mode;
 use crate::view::Unlisted;
 use crate::view::location::Role;
@@ -44,7 +44,25 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What listing the tasks gave.
 pub fn all_jobs(env: &Env<'_>) -> rustix::io::Result<(Vec<JobId>, Vec<Unlisted>)> {
     leftovers::clear_all(env)?;
-    env.view.jobs_of_primary()
+    env.view.primary().jobs()
+}
+
+/// Recovers jobs on somebody's word, several at a time, and tells of each when it is done; see [`recover`].
+pub fn recover_all(
+    env: &Env<'_>,
+    jobs: &[JobId],
+    from: Option<u8>,
+    tell: &(dyn Fn(&JobId, &Result<Recovered>) + Sync),
+) -> Vec<Result<Recovered>> {
+    leftovers::clear_of(env, jobs);
+    let at_once = env.threads.min(jobs.len()).max(1);
+    let threads = (env.threads / at_once).max(1);
+    let env = Env { threads, ..*env };
+    in_parallel(at_once, jobs, |job| {
+        let recovered = recover(&env, job, from);
+        tell(job, &recovered);
+        recovered
+    })
 }
 
 /// What became of a job.
@@ -234,7 +252,7 @@ fn to_folder(
 /// # Errors
 ///
 /// See [`super::recover::recover`].
-pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<super::Recovered> {
+pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered> {
     let primary = env.view.primary();
     let moves =
         |folder: &std::sync::Arc<crate::view::Location>| folder.role() == Role::Folder(Mode::Move);

@@ -4,7 +4,7 @@
 //! - [`store`]: jobs are copied to a folder, durably, and appear there whole or not at all
 //!   (`groups`: many of them, a group at a time)
 //! - [`swap`]: a job that has been moved gives way to a symlink; [`retire`]: what becomes of its old directory
-//! - [`recover`]: a job is brought back from a folder
+//! - [`recover`]: a job is brought back from a folder; [`lost`]: which the primary has lost
 //! - [`verify`]: an archived copy is read again, and compared
 //! - [`engine`]: all that by itself, in the background: what finishes is found, queued and tried again
 //! - [`leftovers`]: what a crash left in the primary
@@ -12,7 +12,7 @@
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
 //! - [`places`]: the directories of jobs and tasks in locations; [`apart`]: whether they are a folder's own
 //! - [`error`]: what went wrong, and whom it concerns; [`obstacle`]: what is in the way of a directory;
-//!   `rights`: which are missing
+//!   `rights`: which are missing; `space`: whether there is enough
 //!
 //! `mount` and the commands call this room; it calls `view` and `transfer`, and what lies below.
 //!
@@ -30,6 +30,7 @@ pub mod engine;
 pub mod error;
 mod groups;
 pub mod leftovers;
+pub mod lost;
 pub mod manifests;
 pub mod obstacle;
 pub mod opt_out;
@@ -39,6 +40,7 @@ pub mod recover;
 pub mod retire;
 mod rights;
 pub mod select;
+mod space;
 pub mod store;
 mod swap;
 pub mod verify;

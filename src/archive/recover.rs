@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
-use super::{Env, manifests, obstacle, places, select};
+use super::{Env, manifests, obstacle, places, select, space};
 use crate::transfer::staging::Staging;
 use crate::transfer::{self, Candidate, Copied, Difference, Options};
 use crate::view::{InPrimary, Location, beneath};
@@ -203,7 +203,6 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
     let source = places::job(folder, job)
         .tried(job, "open", &at)?
         .ok_or_else(gone)?;
-    let staged = staging.make().beside(job, &to)?;
     let done = markers::done(job.name());
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
     let options = Options {
@@ -214,6 +213,11 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         threads: env.threads,
         ..Options::default()
     };
+    space::expect(primary, job, || {
+        let survey = transfer::survey(&source, &options).copying(job, &at)?;
+        Ok(survey.taken)
+    })?;
+    let staged = staging.make().beside(job, &to)?;
     let copied = transfer::copy(&source, &staged, &options).copying_between(job, &at, &to)?;
     for loss in &copied.losses {
         tracing::warn!("{job}: {loss}");

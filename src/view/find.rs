@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fmt::{Display, Formatter};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
 
+use super::jobs::names;
 use super::{View, beneath};
 use crate::workspace::jobs::{JobId, is_job_entry};
 
@@ -56,37 +54,6 @@ fn some(jobs: &[JobId]) -> String {
     match jobs.len().checked_sub(NAMED) {
         None | Some(0) => named.join(", "),
         Some(more) => format!("{} and {more} more", named.join(", ")),
-    }
-}
-
-/// A task's directory in the primary whose jobs are not known.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unlisted {
-    /// Where it is.
-    path: PathBuf,
-    /// Why it cannot be listed; none if it is a symlink, which leads out of the primary.
-    errno: Option<Errno>,
-}
-
-impl Unlisted {
-    /// A symlink in the place of a task's directory. No symlink is followed on the way to a job, lest it be put where nobody
-    /// looks for it.
-    #[must_use]
-    pub fn linked(path: PathBuf) -> Unlisted {
-        Unlisted { path, errno: None }
-    }
-}
-
-impl Display for Unlisted {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let path = self.path.display();
-        match self.errno {
-            Some(errno) => write!(f, "cannot read {path}: {}", std::io::Error::from(errno)),
-            None => write!(
-                f,
-                "{path} is a symlink, and jobs behind it are not archived: put the directory itself in its place"
-            ),
-        }
     }
 }
 
@@ -160,66 +127,6 @@ impl View {
         }
     }
 
-    /// The jobs that the primary has, in order, with those that have been moved, but not those that only a folder has. And the
-    /// directories of tasks that could not be listed.
-    ///
-    /// # Errors
-    ///
-    /// What listing the tasks of the primary gave.
-    pub fn jobs_of_primary(&self) -> SysResult<(Vec<JobId>, Vec<Unlisted>)> {
-        let root = self.primary().root()?;
-        let (mut jobs, mut unlisted) = (Vec::new(), Vec::new());
-        let Some(directory) = beneath::absent(root.jobs())? else {
-            return Ok((jobs, unlisted));
-        };
-        for task in names(&*directory)? {
-            let path = self.primary().path().join("jobs").join(&task);
-            if beneath::stat(&*directory, &task).is_ok_and(|stat| beneath::is_symlink(&stat)) {
-                unlisted.push(Unlisted::linked(path));
-                continue;
-            }
-            let listed = root.task(&task).and_then(|task| names(&*task));
-            match beneath::absent(listed) {
-                Ok(hashes) => {
-                    let hashes = hashes.into_iter().flatten();
-                    jobs.extend(hashes.filter_map(|hash| JobId::new(&task, hash).ok()));
-                }
-                Err(errno) => unlisted.push(Unlisted {
-                    path,
-                    errno: Some(errno),
-                }),
-            }
-        }
-        Ok((jobs, unlisted))
-    }
-
-    /// The jobs that a `backup` or `move` folder has, in order; folders that cannot be listed are passed over.
-    #[must_use]
-    pub fn jobs_of_archives(&self) -> BTreeSet<JobId> {
-        let mut jobs = BTreeSet::new();
-        let archives = self.folders().iter().filter(|folder| {
-            folder.role() != super::location::Role::Folder(crate::settings::Mode::Use)
-        });
-        for folder in archives {
-            let listed = folder.root().and_then(|root| Ok((root.jobs()?, root)));
-            let Ok((directory, root)) = listed else {
-                continue;
-            };
-            for task in names(&*directory).unwrap_or_default() {
-                let Ok(directory) = root.task(&task) else {
-                    continue;
-                };
-                let hashes = names(&*directory).unwrap_or_default();
-                jobs.extend(
-                    hashes
-                        .into_iter()
-                        .filter_map(|hash| JobId::new(&task, hash).ok()),
-                );
-            }
-        }
-        jobs
-    }
-
     /// The names below `jobs/` in all locations; folders that cannot be listed are passed over.
     fn task_names(&self) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
@@ -253,20 +160,4 @@ impl View {
             _ => Ok(found),
         }
     }
-}
-
-/// The names in a directory that may be a task's or a job's, in order.
-fn names(directory: impl AsFd) -> SysResult<Vec<OsString>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
-    let mut found = Vec::new();
-    for entry in Dir::new(opened)? {
-        let entry = entry?;
-        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
-        if is_job_entry(&name) {
-            found.push(name);
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
 }

@@ -9,6 +9,7 @@
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a person writes
+//! - [`jobs`]: the jobs that a location has
 //! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain
 //! - [`change`]: what may happen to something, given where it is served from
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
@@ -29,6 +30,7 @@ pub mod beneath;
 pub mod change;
 pub mod find;
 pub mod internal;
+pub mod jobs;
 pub mod links;
 pub mod listing;
 pub mod location;
@@ -46,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, Verdict};
-pub use find::Unlisted;
+pub use jobs::Unlisted;
 pub use location::{Location, LocationStatus};
 pub use resolve::{InPrimary, Served};
 pub use root::Root;

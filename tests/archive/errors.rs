@@ -91,10 +91,10 @@ fn an_error_while_recovering_loses_nothing() {
 }
 
 /// A small disk in place of a folder, with this much space, taken away when it is dropped.
-struct Disk(std::path::PathBuf);
+pub(crate) struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn memory(folder: &Path, options: &str) -> Disk {
+    pub(crate) fn memory(folder: &Path, options: &str) -> Disk {
         let mut mount = Command::new("mount");
         run(mount
             .args(["-t", "tmpfs", "-o", options, "xpmfs-test"])
@@ -114,7 +114,7 @@ impl Disk {
         Disk(folder.to_owned())
     }
 
-    fn again(&self, options: &str) {
+    pub(crate) fn again(&self, options: &str) {
         let mut mount = Command::new("mount");
         run(mount
             .arg("-o")

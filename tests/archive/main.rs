@@ -9,6 +9,7 @@ mod fixture;
 #[path = "../installed/mod.rs"]
 mod installed;
 mod kept;
+mod lost;
 mod meanwhile;
 mod others;
 mod purged;

@@ -14,7 +14,7 @@ use super::installed::{say, soak};
 use super::stage::{Stage, TASK, Tree, assert_tree, duplicate, said, whole, write_job};
 
 /// Small finished jobs in the primary; gives their hashes.
-fn small_jobs(stage: &Stage, count: usize) -> Vec<String> {
+pub(crate) fn small_jobs(stage: &Stage, count: usize) -> Vec<String> {
     let tasks = stage.primary().join("jobs").join(TASK);
     let hashes: Vec<String> = (0..count).map(|number| format!("{number:064x}")).collect();
     for (number, hash) in hashes.iter().enumerate() {
@@ -41,7 +41,7 @@ fn small_jobs(stage: &Stage, count: usize) -> Vec<String> {
     hashes
 }
 
-fn trees(root: &Path, hashes: &[String]) -> Vec<Tree> {
+pub(crate) fn trees(root: &Path, hashes: &[String]) -> Vec<Tree> {
     let tasks = root.join("jobs").join(TASK);
     let tree = |hash: &String| {
         let found = whole(&tasks.join(hash));
@@ -50,7 +50,7 @@ fn trees(root: &Path, hashes: &[String]) -> Vec<Tree> {
     hashes.iter().map(tree).collect()
 }
 
-fn assert_trees(what: &str, expected: &[Tree], root: &Path, hashes: &[String]) {
+pub(crate) fn assert_trees(what: &str, expected: &[Tree], root: &Path, hashes: &[String]) {
     for ((hash, expected), found) in hashes.iter().zip(expected).zip(trees(root, hashes)) {
         assert_tree(&format!("{what} of {hash}"), expected, Some(&found));
     }

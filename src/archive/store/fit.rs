@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Group;
 use crate::archive::error::{Context, InPlace, Result};
-use crate::archive::{apart, obstacle, places};
+use crate::archive::{apart, obstacle, places, space};
 use crate::transfer;
 use crate::workspace::jobs::JobId;
 
@@ -64,7 +64,7 @@ impl Group<'_> {
         }
     }
 
-    /// Whether there is space for the copy: a disk that is not filled to the last byte is of use to others.
+    /// Makes sure that there is space for the copy; `taken` is what the job takes where it lies, if that is known.
     pub(super) fn expect_space(
         &self,
         job: &JobId,
@@ -72,28 +72,12 @@ impl Group<'_> {
         source: &OwnedFd,
         from: &Path,
     ) -> Result<()> {
-        let at = self.folder.path();
-        let root = self.folder.root().tried(job, "open", at)?;
-        let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        // To look at each file costs something, and is of no use where there is plenty.
-        const PLENTY: u64 = 64 << 30;
-        if free >= PLENTY {
-            return Ok(());
-        }
-        let needed = match taken {
-            Some(taken) => taken,
+        space::expect(self.folder, job, || match taken {
+            Some(taken) => Ok(taken),
             None => {
                 let survey = self.with_options(job, |options| transfer::survey(source, options));
-                survey.copying(job, from)?.taken
+                Ok(survey.copying(job, from)?.taken)
             }
-        };
-        if needed > free {
-            return Err(self.unusable(
-                job,
-                &format!("no space: {needed} bytes are needed, and {free} are free: make room there and try again"),
-            ));
-        }
-        Ok(())
+        })
     }
 }

@@ -68,6 +68,15 @@ impl Meter {
         self.bar.suspend(|| print::line(line));
     }
 
+    /// Prints a text on standard output, and keeps the bar below it.
+    ///
+    /// # Errors
+    ///
+    /// Standard output takes no more.
+    pub(super) fn print(&self, text: &str) -> anyhow::Result<()> {
+        self.bar.suspend(|| print::text(text))
+    }
+
     /// Takes the bar away.
     pub(super) fn end(mut self) {
         self.over.store(true, Ordering::Relaxed);

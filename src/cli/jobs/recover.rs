@@ -8,22 +8,28 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
-use crate::archive::{Env, Recovered, Retired, by_hand, leftovers, places};
-use crate::cli::open::{More, open};
+use crate::archive::lost::{self, Listed};
+use crate::archive::{Env, Error, Recovered, Retired, by_hand, places};
+use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::settings::{Folder, Mode};
 use crate::transfer::Progress;
+use crate::workspace::jobs::JobId;
 
 /// Which jobs, and from where.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other)]
+    #[arg(value_name = "JOB", value_hint = ValueHint::Other, conflicts_with = "all")]
     jobs: Vec<OsString>,
+    /// Every job that a `backup` folder has, no `move` folder has, and the workspace's own directory lacks; with --from, every
+    /// job there that it lacks
+    #[arg(long)]
+    all: bool,
     /// From this directory: a folder of the workspace, or another workspace [default: the first folder that has the job]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
@@ -54,7 +60,10 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    expect_jobs(&arguments.jobs, "recover", None)?;
+    if !arguments.all {
+        let all = "every job that a `backup` folder has and the workspace has lost";
+        expect_jobs(&arguments.jobs, "recover", Some(all))?;
+    }
     let from = match &arguments.from {
         Some(path) => {
             Some(absolute(path).with_context(|| format!("cannot use {}", path.display()))?)
@@ -79,11 +88,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                     path.display()
                 );
             }
-            {
-                let mut more = arguments.more.folders.clone();
-                more.push(Folder::new(Mode::Use, path));
-                open(&arguments.select, &more, global)?
-            }
+            let mut more = arguments.more.folders.clone();
+            more.push(Folder::new(Mode::Use, path));
+            open(&arguments.select, &more, global)?
         }
         _ => plain,
     };
@@ -95,7 +102,6 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             .find(|folder| *folder.path() == path);
         folder.map(|folder| folder.index())
     });
-    let jobs = named(&opened, &arguments.jobs)?;
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
     let threads = arguments.threads.unwrap_or_else(by_hand::threads);
@@ -103,62 +109,139 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         force: arguments.force,
         ..env(&opened, &progress, &retired, limit.as_ref(), threads)
     };
+    let Listed { jobs, unseen } = match arguments.all {
+        true => lost::lost(&env, from).map_err(anyhow::Error::msg)?,
+        false => Listed {
+            jobs: named(&opened, &arguments.jobs)?,
+            unseen: Vec::new(),
+        },
+    };
+    for why in &unseen {
+        print::line(why);
+    }
     let meter = Meter::new(jobs.len(), &progress, global);
-    let mut lines = Vec::new();
-    let mut failed = false;
-    leftovers::clear_of(&env, &jobs);
-    for job in &jobs {
-        let recovered = by_hand::recover(&env, job, from);
-        let path = places::path(opened.view.primary(), job);
-        let mut line = json!({ "job": job.to_string(), "path": path.to_string_lossy() });
-        match recovered {
-            Ok(Recovered::Copied {
-                folder,
-                files,
-                bytes,
-                finished,
-            }) => {
-                let place = label(&opened, folder);
-                line["result"] = "recovered".into();
-                line["folder"] = place.clone().into();
-                line["finished"] = finished.into();
-                if !global.quiet {
-                    meter.say(&format!(
-                        "{job}: recovered from {place} ({files} files, {})",
-                        HumanBytes(bytes)
-                    ));
-                }
-                if !finished {
-                    tracing::warn!(
-                        "{job}: the copy has no `.done`: the job had not finished when it was made"
-                    );
-                }
-            }
-            Ok(Recovered::Present) => {
-                line["result"] = "present".into();
-                if !global.quiet {
-                    meter.say(&format!(
-                        "{job}: the workspace's own directory has it already, and it is left alone"
-                    ));
-                }
-            }
-            Err(error) => {
-                failed = true;
-                line["result"] = "failed".into();
-                line["why"] = why(&error).into();
-                meter.say(&format!("{job}: {}", why(&error)));
-            }
-        }
-        lines.push(line);
+    let recovered = by_hand::recover_all(&env, &jobs, from, &|job, recovered| {
+        tell(&opened, job, recovered, &meter, arguments.all, global);
         meter.job();
-    }
+    });
     meter.end();
+    let mut tally = Tally::default();
+    recovered.iter().for_each(|recovered| tally.add(recovered));
     if global.json {
+        let mut lines: Vec<Value> = unseen
+            .iter()
+            .map(|why| json!({ "job": null, "path": null, "result": "not looked at", "why": why }))
+            .collect();
+        let jobs = jobs.iter().zip(&recovered);
+        lines.extend(jobs.map(|(job, recovered)| as_json(&opened, job, recovered)));
         print::json(&lines)?;
+    } else if arguments.all && !global.quiet {
+        print::line(&tally.summary());
     }
-    Ok(if failed {
+    Ok(if tally.failed > 0 || !unseen.is_empty() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What became of all.
+#[derive(Default)]
+struct Tally {
+    copied: u64,
+    files: u64,
+    bytes: u64,
+    present: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, recovered: &Result<Recovered, Error>) {
+        match recovered {
+            Ok(Recovered::Copied { files, bytes, .. }) => {
+                self.copied += 1;
+                self.files += files;
+                self.bytes += bytes;
+            }
+            Ok(Recovered::Present) => self.present += 1,
+            Err(_) => self.failed += 1,
+        }
+    }
+
+    fn summary(&self) -> String {
+        let mut text = match self.copied {
+            0 => "nothing was to be recovered".to_owned(),
+            copied => format!(
+                "{copied} {} recovered ({} files, {})",
+                if copied == 1 { "job was" } else { "jobs were" },
+                self.files,
+                HumanBytes(self.bytes)
+            ),
+        };
+        if self.present > 0 {
+            text.push_str(&format!("; {} came back meanwhile", self.present));
+        }
+        if self.failed > 0 {
+            text.push_str(&format!("; {} failed", self.failed));
+        }
+        text
+    }
+}
+
+/// Tells of one job: of each that is named, and of all only what is out of the ordinary.
+fn tell(
+    opened: &Opened,
+    job: &JobId,
+    recovered: &Result<Recovered, Error>,
+    meter: &Meter,
+    all: bool,
+    global: &Global,
+) {
+    let told = !global.quiet && (!all || global.verbose > 0);
+    match recovered {
+        Ok(Recovered::Copied {
+            folder,
+            files,
+            bytes,
+            finished,
+        }) => {
+            if told {
+                meter.say(&format!(
+                    "{job}: recovered from {} ({files} files, {})",
+                    label(opened, *folder),
+                    HumanBytes(*bytes)
+                ));
+            }
+            if !finished {
+                tracing::warn!(
+                    "{job}: the copy has no `.done`: the job had not finished when it was made"
+                );
+            }
+        }
+        Ok(Recovered::Present) if told => meter.say(&format!(
+            "{job}: the workspace's own directory has it already, and it is left alone"
+        )),
+        Ok(Recovered::Present) => {}
+        Err(error) => meter.say(&format!("{job}: {}", why(error))),
+    }
+}
+
+fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, Error>) -> Value {
+    let path = places::path(opened.view.primary(), job);
+    let mut line = json!({ "job": job.to_string(), "path": path.to_string_lossy() });
+    match recovered {
+        Ok(Recovered::Copied {
+            folder, finished, ..
+        }) => {
+            line["result"] = "recovered".into();
+            line["folder"] = label(opened, *folder).into();
+            line["finished"] = (*finished).into();
+        }
+        Ok(Recovered::Present) => line["result"] = "present".into(),
+        Err(error) => {
+            line["result"] = "failed".into();
+            line["why"] = why(error).into();
+        }
+    }
+    line
 }

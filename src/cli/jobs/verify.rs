@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named};
+use crate::archive::lost::{self, Listed};
 use crate::archive::select::is_of_content;
 use crate::archive::verify::{Verified, verify};
-use crate::archive::{Retired, apart, by_hand, places};
+use crate::archive::{Env, Retired, by_hand};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::printable::printable;
@@ -54,11 +55,6 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         )?;
     }
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
-    let jobs = if arguments.all {
-        opened.view.jobs_of_archives().into_iter().collect()
-    } else {
-        named(&opened, &arguments.jobs)?
-    };
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
     let env = env(
@@ -69,12 +65,25 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         by_hand::threads(),
     );
     let folders = by_hand::folders(&env);
-    let missing = missing(&opened, &folders);
-    for why in &missing {
+    let Listed { jobs, unseen } = match arguments.all {
+        true => lost::archived(&env, &folders),
+        false => Listed {
+            jobs: named(&opened, &arguments.jobs)?,
+            unseen: missing(&opened, &env, &folders),
+        },
+    };
+    for why in &unseen {
         print::line(why);
     }
     let meter = Meter::new(jobs.len(), &progress, global);
-    let (mut text, mut lines) = (String::new(), Vec::new());
+    let mut lines = Vec::new();
+    // Told at once: reading everything takes hours where there is much.
+    let mut told = Ok(());
+    let mut tell = |text: String| {
+        if !global.json && told.is_ok() {
+            told = meter.print(&text);
+        }
+    };
     let (mut damaged, mut whole, mut unknown, mut absent) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut incomplete = 0_u64;
     for job in &jobs {
@@ -91,7 +100,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                         None => unknown += 1,
                     }
                     if !global.quiet || verified.is_whole() == Some(false) {
-                        text.push_str(&shown(&opened, job, &verified));
+                        tell(shown(&opened, job, &verified));
                     }
                     lines.push(as_json(&opened, job, &verified));
                 }
@@ -99,7 +108,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                     found = true;
                     damaged += 1;
                     let place = label(&opened, *folder);
-                    text.push_str(&line(&format!("{job} in {place}: FAILED: {}", error.cause)));
+                    tell(line(&format!("{job} in {place}: FAILED: {}", error.cause)));
                     lines.push(json!({
                         "job": job.to_string(), "folder": label(&opened, *folder), "whole": false, "error": error.cause.to_string(),
                     }));
@@ -108,18 +117,16 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
         if !found {
             absent += 1;
-            text.push_str(&line(&format!(
-                "{job}: no `backup` or `move` folder has it"
-            )));
+            tell(line(&format!("{job}: no `backup` or `move` folder has it")));
             lines.push(json!({ "job": job.to_string(), "folder": null, "whole": false }));
         }
         meter.job();
     }
     meter.end();
+    told?;
     if global.json {
         print::json(&lines)?;
     } else {
-        print::text(&text)?;
         if !global.quiet {
             let copies = if whole == 1 { "copy is" } else { "copies are" };
             let are = |count| if count == 1 { "is" } else { "are" };
@@ -142,32 +149,22 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             print::line(&format!("{said}; {read} were read"));
         }
     }
-    Ok(
-        if damaged + incomplete + absent > 0 || !missing.is_empty() {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        },
-    )
+    Ok(if damaged + incomplete + absent > 0 || !unseen.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
-/// Of folders that cannot be verified since they are not there: why.
-fn missing(opened: &Opened, folders: &[u8]) -> Vec<String> {
-    let primary = opened.view.primary();
+/// Why some of these folders cannot be looked at.
+fn missing(opened: &Opened, env: &Env<'_>, folders: &[u8]) -> Vec<String> {
     let folders = folders
         .iter()
         .filter_map(|folder| opened.view.location(*folder));
-    let missing = folders.filter_map(|folder| {
-        let place = folder.path().display();
-        match folder.root() {
-            Err(errno) => Some(format!("{place} cannot be verified: {errno}")),
-            Ok(root) if root.jobs().is_err() && places::is_known(primary, folder).unwrap_or(true) => {
-                Some(format!("{place} cannot be verified: jobs were archived there, and it has none now: see whether its disk is mounted"))
-            }
-            Ok(_) => apart::shared(&opened.view, folder).map(|why| format!("{place} cannot be verified: {why}")),
-        }
-    });
-    missing.collect()
+    let missing = folders.filter_map(|folder| Some((folder.path(), lost::why_not(env, folder)?)));
+    missing
+        .map(|(path, why)| format!("{} cannot be verified: {why}", path.display()))
+        .collect()
 }
 
 fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {

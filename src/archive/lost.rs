@@ -1,0 +1,104 @@
+//! What folders have, and which jobs of it the primary has lost.
+
+use std::collections::BTreeSet;
+
+use super::{Env, apart, places};
+use crate::settings::Mode;
+use crate::view::location::Role;
+use crate::view::{Location, Unlisted};
+use crate::workspace::jobs::JobId;
+
+/// Jobs that were looked for.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The jobs, in order.
+    pub jobs: Vec<JobId>,
+    /// What could not be looked at: sentences.
+    pub unseen: Vec<String>,
+}
+
+/// The jobs that have been archived in any of these folders, given by their numbers.
+#[must_use]
+pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
+    let (mut jobs, mut unseen) = (BTreeSet::new(), Vec::new());
+    for folder in folders {
+        let Some(location) = places::folder(env.view, *folder) else {
+            continue;
+        };
+        match jobs_of(env, location) {
+            Ok((found, tasks)) => {
+                jobs.extend(found);
+                unseen.extend(tasks.iter().map(Unlisted::to_string));
+            }
+            Err(why) => unseen.push(why),
+        }
+    }
+    Listed {
+        jobs: jobs.into_iter().collect(),
+        unseen,
+    }
+}
+
+/// The jobs that a purge has taken from the primary: those that a `backup` folder has, no `move` folder has, where they were
+/// meant to be, and the primary has no name for. Of the folder `from`, every job that the primary has no name for.
+///
+/// # Errors
+///
+/// A sentence: what the primary or the `move` folder has is not known, so that nothing tells what is lost.
+pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<Listed, String> {
+    let of = |mode| {
+        let folders = env.view.folders().iter();
+        let folders = folders.filter(move |folder| folder.role() == Role::Folder(mode));
+        folders.map(|folder| folder.index()).collect::<Vec<u8>>()
+    };
+    let primary = env.view.primary();
+    let (present, tasks) = primary
+        .jobs()
+        .map_err(|errno| sentence(primary, &errno.to_string()))?;
+    let mut left: BTreeSet<JobId> = present.into_iter().collect();
+    let mut listed = archived(
+        env,
+        &from.map_or_else(|| of(Mode::Backup), |from| vec![from]),
+    );
+    listed.unseen.extend(tasks.iter().map(Unlisted::to_string));
+    if from.is_none() {
+        let moved = archived(env, &of(Mode::Move));
+        if let Some(why) = moved.unseen.into_iter().next() {
+            return Err(why);
+        }
+        left.extend(moved.jobs);
+    }
+    listed.jobs.retain(|job| !left.contains(job));
+    Ok(listed)
+}
+
+/// Why what a folder has cannot be looked at, if it cannot.
+#[must_use]
+pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
+    let root = match folder.root() {
+        Ok(root) => root,
+        Err(errno) => return Some(errno.to_string()),
+    };
+    if root.jobs().is_ok() {
+        return apart::shared(env.view, folder);
+    }
+    let known = places::is_known(env.view.primary(), folder).unwrap_or(true);
+    known.then(|| {
+        "jobs were archived there, and it has none now: see whether its disk is mounted".to_owned()
+    })
+}
+
+fn jobs_of(env: &Env<'_>, folder: &Location) -> Result<(Vec<JobId>, Vec<Unlisted>), String> {
+    if let Some(why) = why_not(env, folder) {
+        return Err(sentence(folder, &why));
+    }
+    let jobs = folder.jobs();
+    jobs.map_err(|errno| sentence(folder, &errno.to_string()))
+}
+
+fn sentence(location: &Location, why: &str) -> String {
+    format!(
+        "cannot look for jobs in {}: {why}",
+        location.path().display()
+    )
+}

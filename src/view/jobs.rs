@@ -1,0 +1,97 @@
+//! The jobs that a location has.
+
+use std::ffi::OsString;
+use std::fmt::{Display, Formatter};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::{Errno, Result as SysResult};
+
+use super::{Location, beneath};
+use crate::workspace::jobs::{JobId, is_job_entry};
+
+/// A task's directory whose jobs are not known.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unlisted {
+    /// Where it is.
+    path: PathBuf,
+    /// Why it cannot be listed; none if it is a symlink, which leads out of its location.
+    errno: Option<Errno>,
+}
+
+impl Unlisted {
+    /// A symlink in the place of a task's directory. No symlink is followed on the way to a job, lest it be put where nobody
+    /// looks for it.
+    #[must_use]
+    pub fn linked(path: PathBuf) -> Unlisted {
+        Unlisted { path, errno: None }
+    }
+}
+
+impl Display for Unlisted {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match self.errno {
+            Some(errno) => write!(f, "cannot read {path}: {}", std::io::Error::from(errno)),
+            None => write!(
+                f,
+                "{path} is a symlink, and jobs behind it are passed over: put the directory itself in its place"
+            ),
+        }
+    }
+}
+
+impl Location {
+    /// The jobs that it has, in order, and where it is the primary, also those that have been moved away. And the directories of
+    /// tasks that could not be listed.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened, or its tasks not be listed.
+    pub fn jobs(&self) -> SysResult<(Vec<JobId>, Vec<Unlisted>)> {
+        let root = self.root()?;
+        let (mut jobs, mut unlisted) = (Vec::new(), Vec::new());
+        let Some(directory) = beneath::absent(root.jobs())? else {
+            return Ok((jobs, unlisted));
+        };
+        for task in names(&*directory)? {
+            let path = self.path().join("jobs").join(&task);
+            if beneath::stat(&*directory, &task).is_ok_and(|stat| beneath::is_symlink(&stat)) {
+                unlisted.push(Unlisted::linked(path));
+                continue;
+            }
+            let listed = root.task(&task).and_then(|task| names(&*task));
+            match beneath::absent(listed) {
+                Ok(hashes) => {
+                    let hashes = hashes.into_iter().flatten();
+                    jobs.extend(hashes.filter_map(|hash| JobId::new(&task, hash).ok()));
+                }
+                // A file is no task.
+                Err(Errno::NOTDIR) => {}
+                Err(errno) => unlisted.push(Unlisted {
+                    path,
+                    errno: Some(errno),
+                }),
+            }
+        }
+        Ok((jobs, unlisted))
+    }
+}
+
+/// The names in a directory that may be a task's or a job's, in order.
+pub(super) fn names(directory: impl AsFd) -> SysResult<Vec<OsString>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+    let mut found = Vec::new();
+    for entry in Dir::new(opened)? {
+        let entry = entry?;
+        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+        if is_job_entry(&name) {
+            found.push(name);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
