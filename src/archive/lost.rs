@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Env, apart, places};
+use super::{Env, apart, manifests, places};
 use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::view::{Location, Unlisted};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::XPMFS;
 
 /// Jobs that were looked for.
 #[derive(Debug, Default)]
@@ -31,6 +32,34 @@ pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
                 unseen.extend(tasks.iter().map(Unlisted::to_string));
             }
             Err(why) => unseen.push(why),
+        }
+    }
+    Listed {
+        jobs: jobs.into_iter().collect(),
+        unseen,
+    }
+}
+
+/// The same, and those that manifests in these folders are of: a copy that has vanished.
+#[must_use]
+pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
+    let Listed { jobs, mut unseen } = archived(env, folders);
+    let mut jobs: BTreeSet<JobId> = jobs.into_iter().collect();
+    for folder in folders {
+        // If it is not there, that has been told.
+        let Some(location) = places::folder(env.view, *folder).filter(|it| it.root().is_ok())
+        else {
+            continue;
+        };
+        match manifests::jobs(location) {
+            Ok(found) => jobs.extend(found),
+            Err(errno) => {
+                let place = location.path().join(XPMFS);
+                unseen.push(format!(
+                    "cannot look for manifests in {}: {errno}",
+                    place.display()
+                ));
+            }
         }
     }
     Listed {

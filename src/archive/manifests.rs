@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 
 use super::places;
 use crate::transfer::{Manifest, ReadError};
+use crate::view::jobs::names;
 use crate::view::{Location, Root, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
@@ -62,6 +64,30 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
         Some(file) => Ok(Some(Manifest::read(BufReader::new(File::from(file)))?)),
         None => Ok(None),
     }
+}
+
+/// The jobs that a folder has manifests of.
+///
+/// # Errors
+///
+/// What its file system gave.
+pub fn jobs(folder: &Location) -> rustix::io::Result<Vec<JobId>> {
+    let mut jobs = Vec::new();
+    let directory = OsStr::new(DIRECTORY);
+    let Some(tasks) = places::own(folder, [directory])? else {
+        return Ok(jobs);
+    };
+    for task in names(&tasks)? {
+        let Some(dir) = places::own(folder, [directory, &task])? else {
+            continue;
+        };
+        for name in names(&dir)? {
+            let hash = name.as_bytes().strip_suffix(b".json");
+            let job = hash.map(|hash| JobId::new(&task, OsStr::from_bytes(hash)));
+            jobs.extend(job.and_then(Result::ok));
+        }
+    }
+    Ok(jobs)
 }
 
 /// Writes the manifest of a job's copy in a folder, whose directory is the one that the copy was written to: whole, or not at all, and for those to read who may list the job. With `sync`, it is durable on return. The caller

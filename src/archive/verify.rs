@@ -18,6 +18,8 @@ pub struct Verified {
     pub files: u64,
     /// How many bytes they should have.
     pub bytes: u64,
+    /// Whether it is there; if not, it has a manifest, and was lost.
+    pub present: bool,
     /// Whether it has a manifest; without one, it can only be compared with the primary.
     pub manifest: bool,
     /// Whether it has the job's marker of success.
@@ -33,6 +35,9 @@ impl Verified {
     /// without its marker, which is copied last, was never completed.
     #[must_use]
     pub fn is_whole(&self) -> Option<bool> {
+        if !self.present {
+            return Some(false);
+        }
         match (self.manifest, self.finished) {
             (true, _) => Some(!self.differences.iter().any(select::is_of_content)),
             (false, true) => None,
@@ -47,7 +52,7 @@ impl Verified {
     }
 }
 
-/// Reads a folder's copy of a job from its disk. `None` if the folder has none.
+/// Reads a folder's copy of a job from its disk. `None` if the folder has neither that nor a manifest of it.
 ///
 /// # Errors
 ///
@@ -57,8 +62,18 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         return Ok(None);
     };
     let at = places::path(location, job);
+    let known = manifest(location, job, &at)?;
     let Some(archived) = places::job(location, job).tried(job, "open", &at)? else {
-        return Ok(None);
+        return Ok(known.map(|manifest| Verified {
+            folder,
+            files: manifest.files(),
+            bytes: manifest.bytes(),
+            present: false,
+            manifest: true,
+            finished: false,
+            differences: Vec::new(),
+            primary: None,
+        }));
     };
     let primary = env.view.primary();
     let from = places::path(primary, job);
@@ -71,7 +86,6 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         threads: env.threads,
         ..Options::default()
     };
-    let known = manifest(location, job, &at)?;
     let (manifest, differences) = match &known {
         Some(manifest) => {
             let differences = transfer::verify(&archived, manifest, &options).copying(job, &at)?;
@@ -89,6 +103,7 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         finished: markers::is_done(&archived, job.name()).tried(job, "look into", &at)?,
         files: manifest.files(),
         bytes: manifest.bytes(),
+        present: true,
         manifest: known.is_some(),
         differences,
         primary: source.as_ref().map(against).transpose()?,

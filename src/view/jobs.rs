@@ -64,12 +64,11 @@ impl Location {
             }
             let listed = root.task(&task).and_then(|task| names(&*task));
             match beneath::absent(listed) {
+                // A file is no task, and has none.
                 Ok(hashes) => {
                     let hashes = hashes.into_iter().flatten();
                     jobs.extend(hashes.filter_map(|hash| JobId::new(&task, hash).ok()));
                 }
-                // A file is no task.
-                Err(Errno::NOTDIR) => {}
                 Err(errno) => unlisted.push(Unlisted {
                     path,
                     errno: Some(errno),
@@ -81,7 +80,11 @@ impl Location {
 }
 
 /// The names in a directory that may be a task's or a job's, in order.
-pub(super) fn names(directory: impl AsFd) -> SysResult<Vec<OsString>> {
+///
+/// # Errors
+///
+/// It cannot be listed.
+pub fn names(directory: impl AsFd) -> SysResult<Vec<OsString>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
     let mut found = Vec::new();

@@ -156,3 +156,30 @@ fn what_there_is_no_space_for_is_told_and_the_rest_comes_back() {
     assert_tree("the large one", &large, whole(&stage.job()).as_ref());
     assert!(Path::new(&stage.archived("backup")).exists());
 }
+
+#[test]
+fn a_copy_that_has_vanished_is_told_by_verify() {
+    let stage = Stage::new(&["backup"]);
+    let hashes = small_jobs(&stage, 3);
+    stage.archive();
+    let copies = stage.folder("backup").join("jobs").join(TASK);
+    fs::remove_dir_all(copies.join(&hashes[1])).unwrap();
+    for named in [&hashes[1][..], "--all"] {
+        let output = stage.jobs(&["verify", named]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let told = format!("{TASK}/{} in backup:", hashes[1]);
+        let line = text.lines().find(|line| line.starts_with(&told));
+        assert!(line.unwrap().contains(": MISSING: "), "{text}");
+    }
+    let quiet = stage.jobs(&["verify", "--all", "-q"]);
+    let text = String::from_utf8_lossy(&quiet.stdout).into_owned();
+    assert!(text.lines().count() == 1 && text.contains("MISSING"));
+    let last = said(&stage.jobs(&["verify", "--all"]));
+    assert!(
+        last.starts_with("xpmfs: 2 copies are whole, 0 are not, 1 is missing; "),
+        "{last}"
+    );
+    stage.archive();
+    stage.verify_all();
+}

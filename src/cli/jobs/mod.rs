@@ -33,7 +33,7 @@ pub enum Command {
     /// Reads archived copies again, and names each file that is not what it was
     ///
     /// Every byte of every copy is read from its disk and compared with the copy's manifest, and the copy with what the workspace's
-    /// own directory has of the job. Exits with 1 if a copy is damaged or incomplete.
+    /// own directory has of the job. Exits with 1 if a copy is damaged, incomplete or missing.
     Verify(verify::Arguments),
     /// Lets jobs not be archived
     OptOut(opt::Arguments),

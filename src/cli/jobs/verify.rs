@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     );
     let folders = by_hand::folders(&env);
     let Listed { jobs, unseen } = match arguments.all {
-        true => lost::archived(&env, &folders),
+        true => lost::recorded(&env, &folders),
         false => Listed {
             jobs: named(&opened, &arguments.jobs)?,
             unseen: missing(&opened, &env, &folders),
@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
     };
     let (mut damaged, mut whole, mut unknown, mut absent) = (0_u64, 0_u64, 0_u64, 0_u64);
-    let mut incomplete = 0_u64;
+    let (mut incomplete, mut vanished) = (0_u64, 0_u64);
     for job in &jobs {
         let mut found = false;
         for folder in &folders {
@@ -95,6 +95,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                     found = true;
                     match verified.is_whole() {
                         _ if verified.is_incomplete() => incomplete += 1,
+                        _ if !verified.present => vanished += 1,
                         Some(true) => whole += 1,
                         Some(false) => damaged += 1,
                         None => unknown += 1,
@@ -135,6 +136,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 let are = are(incomplete);
                 said.push_str(&format!(", {incomplete} {are} incomplete"));
             }
+            if vanished > 0 {
+                let are = are(vanished);
+                said.push_str(&format!(", {vanished} {are} missing"));
+            }
             if unknown > 0 {
                 let have = if unknown == 1 { "has" } else { "have" };
                 said.push_str(&format!(
@@ -149,11 +154,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             print::line(&format!("{said}; {read} were read"));
         }
     }
-    Ok(if damaged + incomplete + absent > 0 || !unseen.is_empty() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(
+        if damaged + incomplete + vanished + absent > 0 || !unseen.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 /// Why some of these folders cannot be looked at.
@@ -171,6 +178,9 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
     let place = label(opened, verified.folder);
     let state = match verified.is_whole() {
         _ if verified.is_incomplete() => "INCOMPLETE: it has neither a manifest nor its `.done`",
+        _ if !verified.present => {
+            "MISSING: there is a manifest of it, and no copy: archive it again, or remove the manifest"
+        }
         Some(false) => "DAMAGED",
         None => "no manifest",
         Some(true) => "ok",
@@ -215,6 +225,7 @@ fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
         "job": job.to_string(),
         "folder": label(opened, verified.folder),
         "whole": verified.is_whole(),
+        "present": verified.present,
         "manifest": verified.manifest,
         "finished": verified.finished,
         "files": verified.files,
