@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use super::open::{More, Opened, open};
 use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
-use crate::daemon::{archiving, run, service_manager};
+use crate::daemon::{alone, archiving, run, service_manager};
 
 /// How often a workspace that no mount tells of is scanned, unless the settings say.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -69,7 +69,8 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let view = Arc::new(view);
     view.watch(Duration::from_secs(1));
     let archiver =
-        Archiver::start(view, config, Arc::new(peers)).context("cannot start archiving")?;
+        Archiver::start(view.clone(), config, Arc::new(peers)).context("cannot start archiving")?;
+    let control = alone::listen(&view, &archiver, &workspace.id);
     let path = workspace.path.display();
     tracing::info!("archiving {path}");
     service_manager::ready(&format!("archiving {path}"));
@@ -79,6 +80,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     // The first signal is enough.
     let _ = signals.forever().next();
     service_manager::stopping("interrupted");
+    drop(control);
     archiver.stop();
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`run`]: serving one mount, from attaching to the end
 //! - [`service`]: a workspace's view, as it is served
-//! - [`archiving`]: archiving beside a mount, or without one
+//! - [`archiving`]: archiving beside a mount, or without one; [`alone`]: a process that does nothing else
 //! - [`background`]: a process that starts its daemon and waits until the mount answers
 //! - [`signals`]: ending on SIGTERM and SIGINT
 //! - [`service_manager`]: telling systemd
@@ -18,6 +18,7 @@
 //! - [`drain`]: waiting until all is archived
 //! - [`deadline`]: asking what may never answer
 
+pub mod alone;
 pub mod archiving;
 pub mod attach;
 pub mod background;
@@ -45,7 +46,7 @@ use crate::archive::engine::Archiver;
 use crate::workspace::jobs::JobId;
 
 /// A file system that the daemon can serve.
-pub trait Service: Send + Sync + 'static {
+pub trait Service: Asked {
     /// Answers the kernel's requests from `fuse` until the file system is unmounted everywhere. Calls
     /// `ready` once, when the kernel has been greeted and requests are being answered.
     ///
@@ -53,7 +54,10 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// The greeting failed, or the loop broke.
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()>;
+}
 
+/// What commands ask over a control socket.
+pub trait Asked: Send + Sync + 'static {
     /// What it tells of itself, for `status`. Must not wait for a disk that does not answer.
     fn status(&self) -> serde_json::Value;
 
@@ -70,6 +74,6 @@ pub trait Service: Send + Sync + 'static {
         None
     }
 
-    /// The primary's root directory, opened before mounting.
+    /// The primary's root directory, opened before anything was mounted on it.
     fn primary(&self) -> BorrowedFd<'_>;
 }

@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
-use super::control::{Answers, Client, Identity, Server};
+use super::control::{Answers, Client, Identity, Name, Server};
 use super::mounts::{self, Mount};
 use super::service_manager;
 use super::signals::{self, Stopper};
@@ -180,21 +180,16 @@ fn listen(
     attachment: &Attachment,
     about: &About,
 ) -> Option<Server> {
-    let identity = Identity {
-        pid: std::process::id(),
-        mountpoint: attachment.mountpoint.clone(),
-        workspace: about.workspace.clone(),
-        primary: about.primary.clone(),
-        since: jiff::Timestamp::now().as_second(),
-        read_only: attachment.read_only,
-        log: about.log.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let workspace = about.workspace.as_deref();
     let answers = Answers {
-        service: service.clone(),
-        identity,
+        asked: service.clone(),
+        identity: Identity {
+            read_only: attachment.read_only,
+            log: about.log.clone(),
+            ..Identity::of_this_process(Some(&attachment.mountpoint), workspace, &about.primary)
+        },
     };
-    Server::start(mount.device, answers)
+    Server::start(Name::Mount(mount.device), answers)
         .inspect_err(|error| {
             tracing::warn!("no control socket, so `xpmfs status` will tell little: {error}");
         })

@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Service;
 use super::control::{self, ClientError};
 use super::inventory;
+use super::{Asked, Service};
 use crate::archive::engine::Archiver;
 use crate::mount;
 use crate::view::{LocationStatus, Root, View};
@@ -56,6 +56,14 @@ impl Workspace {
     }
 }
 
+/// How the locations of a view do, and archiving, if anything is archived.
+pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Value {
+    let locations = view.locations().iter();
+    let locations: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
+    let archive = archiver.map(Archiver::report);
+    serde_json::json!({ "locations": locations, "archive": archive })
+}
+
 impl Service for Workspace {
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
         let served = mount::serve(self.view.clone(), self.options.clone(), fuse, ready);
@@ -65,12 +73,13 @@ impl Service for Workspace {
         }
         served
     }
+}
 
+impl Asked for Workspace {
     fn status(&self) -> serde_json::Value {
-        let locations = self.view.locations().iter();
-        let answers: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
-        let archive = self.archiver.as_ref().map(|archiver| archiver.report());
-        serde_json::json!({ "locations": answers, "counts": self.options.census.take(), "archive": archive })
+        let mut status = status(&self.view, self.archiver.as_deref());
+        status["counts"] = serde_json::json!(self.options.census.take());
+        status
     }
 
     fn archive(&self) -> Option<Arc<Archiver>> {

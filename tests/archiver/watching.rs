@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -296,4 +297,67 @@ fn the_status_tells_how_much_there_is_to_copy_in_all() {
         text.contains(" of 12 files, ") && text.contains(" of 5.00 MiB"),
         "{text}"
     );
+}
+
+/// The control socket of a process that archives.
+fn socket(workspace: &Workspace, process: &Process) -> Option<PathBuf> {
+    let name = format!("archiver-{}.sock", process.0.id());
+    let own = format!("/tmp/xpmfs-{}", rustix::process::geteuid().as_raw());
+    let mut places = [
+        PathBuf::from("/run/xpmfs"),
+        workspace.top().join("xpmfs"),
+        own.into(),
+    ]
+    .map(|place| place.join(&name))
+    .into_iter();
+    places.find(|path| path.exists())
+}
+
+#[test]
+fn status_tells_of_who_archives_without_a_mount() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    workspace.tune(QUICK);
+    job::make(&workspace.primary(), 0);
+    let asked = |arguments: &[&str]| {
+        let arguments = [arguments, &["status", "-w", "test"]].concat();
+        run(workspace.xpmfs().args(arguments))
+    };
+    let archivers = || -> Value {
+        let mut status: Value = serde_json::from_str(&asked(&["--json"])).unwrap();
+        status["archivers"].take()
+    };
+    assert!(asked(&[]).contains("test (not mounted)"));
+    let mut killed = watch(&workspace);
+    until("it tells what it has done", || {
+        archivers()[0]["archive"]["folders"][0]["jobs"] == 1
+    });
+    let told = archivers();
+    assert_eq!(told[0]["pid"], killed.0.id());
+    assert_eq!(told[0]["locations"][1]["state"], "ok");
+    let told = asked(&[]);
+    let title = format!("archived by process {} since", killed.0.id());
+    assert!(told.contains(&title), "{told}");
+    assert!(told.contains(": 1 job archived since it began"), "{told}");
+    assert!(!told.contains("test (not mounted)"), "{told}");
+    // Another workspace's are not among them.
+    let other = Workspace::new();
+    other.with_folders(&["backup"]);
+    let status = run(other.xpmfs().args(["--json", "status", "-w", "test"]));
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["archivers"], serde_json::json!([]));
+    let stale = socket(&workspace, &killed).unwrap();
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    assert_eq!(archivers(), serde_json::json!([]));
+    // Whoever comes next clears what that one has left, and leaves nothing.
+    let mut ended = watch(&workspace);
+    until("another one is asked", || {
+        archivers()[0]["pid"] == ended.0.id()
+    });
+    assert!(!stale.exists());
+    let own = socket(&workspace, &ended).unwrap();
+    ended.signal("-TERM");
+    assert!(ended.end(Duration::from_secs(10)).success());
+    assert!(!own.exists());
 }

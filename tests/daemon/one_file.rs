@@ -11,7 +11,7 @@ use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request, Session, SessionACL,
 };
-use xpmfs::daemon::Service;
+use xpmfs::daemon::{Asked, Service};
 
 /// The file's name.
 pub(crate) const NAME: &str = "file";
@@ -58,7 +58,9 @@ impl Service for OneFile {
         ready();
         session.run()
     }
+}
 
+impl Asked for OneFile {
     fn status(&self) -> serde_json::Value {
         serde_json::json!({"files": 1})
     }

@@ -10,8 +10,8 @@ use crate::printable::printable;
 /// No more failed jobs are told of.
 const FAILED: usize = 10;
 
-/// Adds how a mount's archiving does.
-pub(super) fn describe(text: &mut String, report: &Report) {
+/// Adds how archiving does; `since` says from when on it counts.
+pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
     let under_way: usize = report
         .folders
         .iter()
@@ -47,7 +47,7 @@ pub(super) fn describe(text: &mut String, report: &Report) {
         let _ = writeln!(text, "  {}", printable(&line));
     };
     for folder in &report.folders {
-        describe_folder(&mut line, folder);
+        describe_folder(&mut line, folder, since);
     }
     for failed in report.failed.iter().take(FAILED) {
         let place = failed
@@ -75,7 +75,7 @@ pub(super) fn describe(text: &mut String, report: &Report) {
     }
 }
 
-fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
+fn describe_folder(line: &mut impl FnMut(String), folder: &Folder, since: &str) {
     let place = format!("{}:{}", folder.mode, folder.path.display());
     let is_away = |refuses: &Refuses| refuses.next_try.is_none();
     let away = folder.refuses.as_ref().is_some_and(is_away);
@@ -121,7 +121,7 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &Folder) {
     }
     if folder.jobs > 0 {
         line(format!(
-            "{place}: {} archived since it was mounted ({} files, {})",
+            "{place}: {} archived since {since} ({} files, {})",
             jobs(folder.jobs),
             folder.files,
             HumanBytes(folder.bytes),
@@ -184,7 +184,7 @@ mod tests {
             ..Report::default()
         };
         let mut text = String::new();
-        describe(&mut text, &report);
+        describe(&mut text, &report, "it was mounted");
         assert_eq!(
             text,
             "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, again in 1 s)\n"

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use super::{Global, Listing, Select, print, table};
 use crate::archive::engine::Report;
+use crate::daemon::alone::{self, Archiving};
+use crate::daemon::control::Identity;
 use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
@@ -42,7 +44,9 @@ pub struct Arguments {
 #[derive(Debug, Serialize)]
 struct Status {
     mounts: Vec<MountStatus>,
-    /// Workspaces of the settings that are not mounted.
+    /// Processes that archive a workspace and mount nothing.
+    archivers: Vec<ArchiverStatus>,
+    /// Workspaces of the settings that are neither mounted nor archived by one of these.
     workspaces: Vec<WorkspaceStatus>,
 }
 
@@ -63,6 +67,17 @@ struct MountStatus {
     log: Option<String>,
     locations: Vec<Place>,
     /// How archiving does, if anything is archived.
+    archive: Option<Report>,
+}
+
+#[derive(Debug, Serialize)]
+struct ArchiverStatus {
+    workspace: Option<String>,
+    primary: String,
+    pid: Option<i32>,
+    /// RFC 3339.
+    since: Option<String>,
+    locations: Vec<Place>,
     archive: Option<Report>,
 }
 
@@ -96,24 +111,32 @@ fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
         let mounted = inventory::ask(find(mountpoint)?);
         return Ok(Status {
             mounts: vec![MountStatus::of(&mounted)],
+            archivers: Vec::new(),
             workspaces: Vec::new(),
         });
     }
     let settings = Settings::load(global.settings.as_deref())?;
     let mut mounts = inventory::take()?;
+    let mut archivers = alone::take();
     let mut workspaces: Vec<Workspace> = settings.workspaces.clone();
     if arguments.select.is_given() {
         let chosen = settings.select(&arguments.select.selection())?;
         mounts.retain(|mounted| shows(mounted, &chosen));
+        archivers.retain(|archiver| archiver.is_of(&chosen.path));
         workspaces = vec![chosen];
     }
     workspaces.retain(|workspace| {
-        !workspace.is_remote() && !mounts.iter().any(|mounted| shows(mounted, workspace))
+        !workspace.is_remote()
+            && !mounts.iter().any(|mounted| shows(mounted, workspace))
+            && !archivers
+                .iter()
+                .any(|archiver| archiver.is_of(&workspace.path))
     });
     let mut seen = HashSet::new();
     workspaces.retain(|workspace| seen.insert(workspace.path.clone()));
     Ok(Status {
         mounts: mounts.iter().map(MountStatus::of).collect(),
+        archivers: archivers.iter().map(ArchiverStatus::of).collect(),
         workspaces: workspaces
             .iter()
             .map(|workspace| WorkspaceStatus::of(&settings, workspace))
@@ -169,10 +192,6 @@ impl MountStatus {
             })
         });
         let identity = identity.as_ref();
-        let since = identity.and_then(|identity| jiff::Timestamp::from_second(identity.since).ok());
-        let locations = service
-            .as_ref()
-            .and_then(|service| service.get("locations"));
         Self {
             mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
             workspace: identity
@@ -187,20 +206,57 @@ impl MountStatus {
             user,
             advice,
             pid,
-            since: since.map(|since| since.to_string()),
+            since: identity.and_then(since),
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),
-            locations: locations.map(places).unwrap_or_default(),
-            archive: service
-                .as_ref()
-                .and_then(|service| serde_json::from_value(service.get("archive")?.clone()).ok()),
+            locations: service.as_ref().map(places).unwrap_or_default(),
+            archive: service.as_ref().and_then(report),
         }
     }
 }
 
+impl ArchiverStatus {
+    fn of(archiving: &Archiving) -> Self {
+        let Archiving {
+            identity,
+            pid,
+            service,
+        } = archiving;
+        Self {
+            workspace: identity.workspace.clone(),
+            primary: identity.primary.to_string_lossy().into_owned(),
+            pid: *pid,
+            since: since(identity),
+            locations: places(service),
+            archive: report(service),
+        }
+    }
+
+    fn title(&self) -> String {
+        let name = self.workspace.as_ref().unwrap_or(&self.primary);
+        let pid = self
+            .pid
+            .map_or_else(String::new, |pid| format!(" by process {pid}"));
+        let since = self.since.as_deref().unwrap_or_default();
+        format!("{name} (not mounted here, archived{pid} since {since})")
+    }
+}
+
+/// When it began, in RFC 3339.
+fn since(identity: &Identity) -> Option<String> {
+    let since = jiff::Timestamp::from_second(identity.since).ok()?;
+    Some(since.to_string())
+}
+
+/// What a daemon tells of archiving.
+fn report(service: &Value) -> Option<Report> {
+    serde_json::from_value(service.get("archive")?.clone()).ok()
+}
+
 /// What a daemon tells of its locations; one that is not understood is left out.
-fn places(told: &Value) -> Vec<Place> {
-    let told = told.as_array().map(Vec::as_slice).unwrap_or_default();
+fn places(service: &Value) -> Vec<Place> {
+    let told = service.get("locations").and_then(Value::as_array);
+    let told = told.map(Vec::as_slice).unwrap_or_default();
     told.iter()
         .filter_map(|place| serde_json::from_value(place.clone()).ok())
         .collect()
@@ -251,7 +307,13 @@ impl Status {
             }
             locations(&mut text, &mount.mountpoint, &mount.locations);
             if let Some(report) = &mount.archive {
-                archive::describe(&mut text, report);
+                archive::describe(&mut text, report, "it was mounted");
+            }
+        }
+        for archiver in &self.archivers {
+            locations(&mut text, &archiver.title(), &archiver.locations);
+            if let Some(report) = &archiver.archive {
+                archive::describe(&mut text, report, "it began");
             }
         }
         for workspace in &self.workspaces {

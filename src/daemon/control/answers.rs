@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,23 +10,23 @@ use serde_json::{Value, json};
 
 use super::VERSION;
 use crate::archive::engine::Idle;
-use crate::daemon::Service;
+use crate::daemon::Asked;
 use crate::workspace::jobs::JobId;
 
-/// What a mount is, as its daemon tells.
+/// Who is asked, as it tells itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The daemon's process id, in its own namespace.
+    /// The process's id, in its own namespace.
     pub pid: u32,
-    /// Where it is mounted.
-    #[serde(with = "lossy")]
-    pub mountpoint: PathBuf,
+    /// Where it is mounted; none of a process that archives and mounts nothing.
+    #[serde(default, with = "lossy::optional")]
+    pub mountpoint: Option<PathBuf>,
     /// The workspace's id, if it has one.
     pub workspace: Option<String>,
     /// The workspace's own directory.
     #[serde(with = "lossy")]
     pub primary: PathBuf,
-    /// When it was mounted, in seconds since 1970.
+    /// When it was mounted, or archiving began, in seconds since 1970.
     pub since: i64,
     /// No writing through the mount.
     pub read_only: bool,
@@ -49,13 +49,55 @@ mod lossy {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         String::deserialize(from).map(PathBuf::from)
     }
+
+    pub(super) mod optional {
+        use super::{Deserialize, Deserializer, Path, PathBuf, Serializer};
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            path: &Option<PathBuf>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            match path.as_deref().map(Path::to_string_lossy) {
+                Some(path) => to.serialize_some(&path),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<PathBuf>, D::Error> {
+            let path = Option::<String>::deserialize(from)?;
+            Ok(path.map(PathBuf::from))
+        }
+    }
 }
 
-/// Answers the requests about one mount.
+impl Identity {
+    /// Of this process, which begins now, and logs to its standard error.
+    #[must_use]
+    pub fn of_this_process(
+        mountpoint: Option<&Path>,
+        workspace: Option<&str>,
+        primary: &Path,
+    ) -> Identity {
+        Identity {
+            pid: std::process::id(),
+            mountpoint: mountpoint.map(Path::to_owned),
+            workspace: workspace.filter(|id| !id.is_empty()).map(str::to_owned),
+            primary: primary.to_owned(),
+            since: jiff::Timestamp::now().as_second(),
+            read_only: false,
+            log: "standard error".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// Answers the requests to one process.
 pub struct Answers {
-    /// What is served.
-    pub service: Arc<dyn Service>,
-    /// What the mount is.
+    /// What is asked.
+    pub asked: Arc<dyn Asked>,
+    /// What it is.
     pub identity: Identity,
 }
 
@@ -89,21 +131,21 @@ impl Answers {
             "status" => Ok((self.status()?, None)),
             "primary" => Ok((json!({}), Some(self.primary().map_err(|e| e.to_string())?))),
             "written" => {
-                let written = self.service.is_written(&request.job()?);
+                let written = self.asked.is_written(&request.job()?);
                 Ok((json!({ "written": written }), None))
             }
             "moved" => {
-                self.service.moved(&request.job()?);
+                self.asked.moved(&request.job()?);
                 Ok((json!({}), None))
             }
             "drain" => {
-                if let Some(archiver) = self.service.archive() {
+                if let Some(archiver) = self.asked.archive() {
                     archiver.retry_now();
                 }
                 Ok((json!({}), None))
             }
             "idle" => {
-                let archiver = self.service.archive();
+                let archiver = self.asked.archive();
                 let idle = archiver.map_or(Idle::Yes, |archiver| archiver.is_idle());
                 Ok((
                     serde_json::to_value(idle).map_err(|error| error.to_string())?,
@@ -123,13 +165,13 @@ impl Answers {
     fn status(&self) -> Result<Value, String> {
         let mut status = self.identity()?;
         if let Some(members) = status.as_object_mut() {
-            members.insert("service".into(), self.service.status());
+            members.insert("service".into(), self.asked.status());
         }
         Ok(status)
     }
 
     fn primary(&self) -> io::Result<OwnedFd> {
-        self.service.primary().as_fd().try_clone_to_owned()
+        self.asked.primary().as_fd().try_clone_to_owned()
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use serde_json::{Value, json};
 
-use super::{LONGEST_REPLY, VERSION, directory};
+use super::{LONGEST_REPLY, Name, VERSION, directory};
 use crate::daemon::health::PATIENCE;
 use crate::daemon::mounts::Device;
 
@@ -73,7 +73,7 @@ impl Client {
     pub fn connect(device: Device, owner: Option<u32>) -> Result<Self, ClientError> {
         let mut problem = ClientError::Nobody;
         for directory in directory::of(owner) {
-            let path = directory.join(directory::file_name(device));
+            let path = directory.join(Name::Mount(device).file_name());
             match connect(&path) {
                 Ok(stream) => match Self::check(stream, owner) {
                     Ok(client) => return Ok(client),
@@ -84,6 +84,17 @@ impl Client {
             }
         }
         Err(problem)
+    }
+
+    /// Connects to all processes of this user that archive and mount nothing.
+    #[must_use]
+    pub fn archivers() -> Vec<Self> {
+        let sockets = directory::of(None);
+        let sockets = sockets.iter().flat_map(|at| directory::archivers(at));
+        let connected = sockets.filter_map(|path| connect(&path).ok());
+        connected
+            .filter_map(|stream| Self::check(stream, None).ok())
+            .collect()
     }
 
     /// Only the mount's owner, ourselves and root can be its daemon: a place such as `/tmp` is open to all.
@@ -189,6 +200,11 @@ impl Client {
         }
         Ok((line, descriptor))
     }
+}
+
+/// Whether a socket's process is gone.
+pub(super) fn is_stale(path: &Path) -> bool {
+    matches!(connect(path), Err(Errno::CONNREFUSED))
 }
 
 /// Connects with a deadline: a daemon that is stuck takes nobody in once its backlog is full.

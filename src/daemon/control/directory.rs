@@ -7,9 +7,37 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::mounts::Device;
 
-/// The socket's file name for a mount.
-pub(super) fn file_name(device: Device) -> String {
-    format!("{}-{}.sock", device.major, device.minor)
+/// Whose socket it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// That of the daemon of the mount with this device number.
+    Mount(Device),
+    /// That of the process with this id, which archives and mounts nothing.
+    Archiver(u32),
+}
+
+const ARCHIVER: &str = "archiver-";
+const END: &str = ".sock";
+
+impl Name {
+    /// The socket's file name.
+    pub(super) fn file_name(self) -> String {
+        match self {
+            Name::Mount(device) => format!("{}-{}{END}", device.major, device.minor),
+            Name::Archiver(pid) => format!("{ARCHIVER}{pid}{END}"),
+        }
+    }
+}
+
+/// The sockets in a directory that are those of processes which archive. None if it cannot be listed.
+pub(super) fn archivers(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_one = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        name.starts_with(ARCHIVER.as_bytes()) && name.ends_with(END.as_bytes())
+    };
+    entries.filter(is_one).map(|entry| entry.path()).collect()
 }
 
 /// Where a daemon of this process's user puts its socket, the best first.

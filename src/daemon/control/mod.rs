@@ -2,7 +2,8 @@
 //!
 //! # Protocol, version 1
 //!
-//! One stream socket per mount, named after the mount's device number (`0-52.sock`, see `/proc/self/mountinfo`),
+//! One stream socket per mount, named after the mount's device number (`0-52.sock`, see `/proc/self/mountinfo`), and one for each
+//! process that archives and mounts nothing, named after its id (`archiver-4711.sock`),
 //! in the first of these directories that the daemon can have for itself:
 //!
 //! - `/run/xpmfs/`, for root
@@ -42,6 +43,7 @@ pub mod server;
 
 pub use answers::{Answers, Identity};
 pub use client::{Client, ClientError};
+pub use directory::Name;
 pub use server::Server;
 
 use std::os::fd::OwnedFd;

@@ -16,9 +16,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::answers::{Answers, Reply};
-use super::{LONGEST_REQUEST, directory};
+use super::client::is_stale;
+use super::{LONGEST_REQUEST, Name, directory};
 use crate::daemon::deadline::wait_until;
-use crate::daemon::mounts::Device;
 
 /// How long a client may say nothing, or take nothing, before it is hung up on.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,13 +44,13 @@ fn socket_file(path: &Path) -> Option<SocketFile> {
 }
 
 impl Server {
-    /// Listens for requests about the mount with this device number, and answers them from threads of its own.
+    /// Listens for requests under this name, and answers them from threads of its own.
     ///
     /// # Errors
     ///
-    /// There is no place for the socket. The mount works without, but commands can then not ask its daemon.
-    pub fn start(device: Device, answers: Answers) -> io::Result<Self> {
-        let (path, listener) = listen(device)?;
+    /// There is no place for the socket. All else works without, but commands can then not ask this process.
+    pub fn start(name: Name, answers: Answers) -> io::Result<Self> {
+        let (path, listener) = listen(name)?;
         // From here on the file goes with us, also when no thread can be had.
         let server = Self {
             file: socket_file(&path),
@@ -72,7 +72,7 @@ impl Server {
     /// Removes the socket's file, for a process that is about to end at once.
     pub fn remove(&self) {
         let _turn = self.path.parent().and_then(turn);
-        // Device numbers are given out anew: the name may be that of another daemon's by now.
+        // Device numbers are given out anew, and ids of processes: the name may be that of another daemon's by now.
         if self.file.is_some() && socket_file(&self.path) == self.file {
             // Nothing can be done about it, and a stale socket is recognised by who finds it.
             let _ = fs::remove_file(&self.path);
@@ -87,10 +87,10 @@ impl Drop for Server {
 }
 
 /// Listens in the first directory that can be had.
-fn listen(device: Device) -> io::Result<(PathBuf, UnixListener)> {
+fn listen(name: Name) -> io::Result<(PathBuf, UnixListener)> {
     let mut problem = io::Error::from(io::ErrorKind::NotFound);
     for directory in directory::own() {
-        let path = directory.join(directory::file_name(device));
+        let path = directory.join(name.file_name());
         match directory::prepare(&directory).and_then(|()| bind(&directory, &path)) {
             Ok(listener) => return Ok((path, listener)),
             Err(error) => {
@@ -105,6 +105,14 @@ fn listen(device: Device) -> io::Result<(PathBuf, UnixListener)> {
 /// given out anew, if there is one.
 fn bind(directory: &Path, path: &Path) -> io::Result<UnixListener> {
     let _turn = turn(directory);
+    // Their names are not given out anew before long.
+    for stale in directory::archivers(directory)
+        .iter()
+        .filter(|path| is_stale(path))
+    {
+        // It would be in nobody's way.
+        let _ = fs::remove_file(stale);
+    }
     // Made under another name: until it listens, it refuses clients, as one does whose daemon is gone.
     let new = path.with_extension("new");
     match fs::remove_file(&new) {

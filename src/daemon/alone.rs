@@ -1,0 +1,89 @@
+//! A process that archives a workspace which it does not mount, and how it is found and asked.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Asked;
+use super::control::{Answers, Client, Identity, Name, Server};
+use super::service;
+use crate::archive::engine::Archiver;
+use crate::view::{Root, View};
+
+/// What such a process tells.
+struct Alone {
+    view: Arc<View>,
+    archiver: Arc<Archiver>,
+    primary: Arc<Root>,
+}
+
+impl Asked for Alone {
+    fn status(&self) -> Value {
+        service::status(&self.view, Some(&self.archiver))
+    }
+
+    fn archive(&self) -> Option<Arc<Archiver>> {
+        Some(self.archiver.clone())
+    }
+
+    fn primary(&self) -> BorrowedFd<'_> {
+        self.primary.fd()
+    }
+}
+
+/// Opens the control socket of this process, which archives a workspace. Without one it works, too, and is not asked.
+#[must_use]
+pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Option<Server> {
+    let identity = Identity::of_this_process(None, Some(workspace), view.primary_path());
+    let primary = view.primary().root().ok()?;
+    let asked = Alone {
+        view: view.clone(),
+        archiver: archiver.clone(),
+        primary,
+    };
+    let answers = Answers {
+        asked: Arc::new(asked),
+        identity,
+    };
+    Server::start(Name::Archiver(std::process::id()), answers)
+        .inspect_err(|error| {
+            tracing::warn!("no control socket, so `xpmfs status` tells nothing of this: {error}");
+        })
+        .ok()
+}
+
+/// A process that archives a workspace.
+#[derive(Debug)]
+pub struct Archiving {
+    /// What it works on.
+    pub identity: Identity,
+    /// Its process id here, if this pid namespace has it.
+    pub pid: Option<i32>,
+    /// How its folders and its archiving do.
+    pub service: Value,
+}
+
+impl Archiving {
+    /// Whether it archives the workspace with this directory.
+    #[must_use]
+    pub fn is_of(&self, primary: &Path) -> bool {
+        self.identity.primary.to_string_lossy() == primary.to_string_lossy()
+    }
+}
+
+/// All such processes of this user that answer.
+#[must_use]
+pub fn take() -> Vec<Archiving> {
+    let asked = Client::archivers().into_iter().filter_map(|mut client| {
+        let mut status = client.request("status").ok()?;
+        let service = status.get_mut("service").map(Value::take)?;
+        Some(Archiving {
+            pid: client.pid(),
+            service,
+            identity: serde_json::from_value(status).ok()?,
+        })
+    });
+    asked.collect()
+}
