@@ -44,6 +44,9 @@ const STAGED: &str = ".jsonl.new";
 /// A journal of fewer lines is not written anew.
 const LINES_MIN: usize = 1_000;
 
+/// How often a journal is made anew that another process has taken for one that was left behind.
+const TRIES: usize = 100;
+
 /// The directory of a workspace's journals, made if need be.
 ///
 /// # Errors
@@ -164,9 +167,33 @@ fn text<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<u8> {
 }
 
 /// Makes a journal with this text in place of any of the name. It is locked before it can be seen by its name.
+///
+/// Between making a file and locking it there is a moment in which whoever looks for journals that were left behind may find
+/// it, and remove it. Then there is another.
 fn replace(directory: &OwnedFd, name: &str, text: &[u8]) -> io::Result<File> {
-    let staged = format!("{name}{STAGED}");
-    match rustix::fs::unlinkat(directory, &staged, AtFlags::empty()) {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Each has a name of its own: whoever took one for left behind may be about to remove that still.
+        let staged = format!("{name}-{tries}{STAGED}");
+        match place(directory, &staged, name, text) {
+            Err(error) if tries < TRIES && was_taken(&error) => {}
+            placed => return placed,
+        }
+    }
+}
+
+/// Whether a journal could not be locked or given its name, as when another process has locked or removed it.
+fn was_taken(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::WOULDBLOCK | Errno::NOENT)
+    )
+}
+
+/// Makes a journal under one name, and gives it the other.
+fn place(directory: &OwnedFd, staged: &str, name: &str, text: &[u8]) -> io::Result<File> {
+    match rustix::fs::unlinkat(directory, staged, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
@@ -178,17 +205,17 @@ fn replace(directory: &OwnedFd, name: &str, text: &[u8]) -> io::Result<File> {
         | OFlags::APPEND
         | OFlags::NOFOLLOW
         | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(directory, &staged, flags, Mode::from_raw_mode(0o600))?;
+    let fd = rustix::fs::openat(directory, staged, flags, Mode::from_raw_mode(0o600))?;
     let mut file = File::from(fd);
     let written = lock(&file)
         .and_then(|()| Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(rights))?))
         .and_then(|()| file.write_all(text))
         .and_then(|()| {
             let name = format!("{name}{SUFFIX}");
-            Ok(rustix::fs::renameat(directory, &staged, directory, name)?)
+            Ok(rustix::fs::renameat(directory, staged, directory, name)?)
         });
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(directory, &staged, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(directory, staged, AtFlags::empty());
     }
     written.map(|()| file)
 }

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::view::ViewSpec;
@@ -64,6 +65,33 @@ fn a_journal_is_its_owners_as_long_as_that_lives() {
     assert_eq!(hashes(&disk.orphaned()), ["a", "c"]);
     assert_eq!(disk.journals().len(), 1);
     other.remove();
+    assert!(disk.journals().is_empty());
+}
+
+/// Others look for journals of the dead all the time, also in the moment before a new one is locked.
+#[test]
+fn one_that_is_being_made_is_not_lost_to_those_who_look_for_journals_of_the_dead() {
+    let disk = Disk::new();
+    let directory = directory(&disk.view).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let orphans = orphans(&directory, "").unwrap();
+                    orphans.into_iter().for_each(Orphan::remove);
+                }
+            });
+        }
+        let made: io::Result<()> = (0..300).try_for_each(|_| {
+            let mut journal = Journal::make(&disk.view)?;
+            journal.rewrite(&[queued("a")])?;
+            journal.remove();
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        made.unwrap();
+    });
     assert!(disk.journals().is_empty());
 }
 
