@@ -54,6 +54,10 @@ pub trait Service: Asked {
     ///
     /// The greeting failed, or the loop broke.
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()>;
+
+    /// Ends what goes on beside serving. Called once it is no longer mounted, when nobody can ask for it any more: others may
+    /// mount in its place meanwhile.
+    fn stop(&self) {}
 }
 
 /// What commands ask over a control socket.

@@ -107,7 +107,9 @@ pub fn run(
         })
     });
     service_manager::stopping("unmounted");
+    // At once: the next mount may be given the number of our device.
     stopper.leave();
+    service.stop();
     match served {
         // Unmounted before the kernel was greeted.
         Err(RunError::Serve { .. }) if stopper.is_stopping() => Ok(()),

@@ -66,12 +66,14 @@ pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Va
 
 impl Service for Workspace {
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
-        let served = mount::serve(self.view.clone(), self.options.clone(), fuse, ready);
+        mount::serve(self.view.clone(), self.options.clone(), fuse, ready)
+    }
+
+    fn stop(&self) {
         // What is under way is found by the next start.
         if let Some(archiver) = &self.archiver {
             archiver.stop();
         }
-        served
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Stopper {
     device: Device,
     control: Mutex<Option<Server>>,
     stopping: AtomicBool,
+    /// The mount is no longer there, or no longer ours. Its place and the number of its device may be another's by now.
+    gone: AtomicBool,
 }
 
 impl Stopper {
@@ -70,6 +72,7 @@ impl Stopper {
             device,
             control: Mutex::new(control),
             stopping: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -84,22 +87,27 @@ impl Stopper {
     pub fn stop(&self, signal: i32) {
         if self.stopping.swap(true, Ordering::AcqRel) {
             tracing::warn!("ending at once, with files still open");
-            self.leave();
+            drop(self.control.lock().take());
+            self.detach_what_is_left();
             std::process::exit(128 + signal);
         }
         service_manager::stopping("unmounting");
+        if self.gone.load(Ordering::Acquire) {
+            return;
+        }
         tracing::info!("unmounting {}", self.mountpoint.display());
-        match self.detach(How::Clean) {
-            Ok(()) => {}
-            Err(DetachError::Busy(_)) => match self.detach(How::Lazy) {
-                Ok(()) => tracing::warn!(
+        let detached = match self.detach(How::Clean) {
+            Err(DetachError::Busy(_)) => self.detach(How::Lazy).inspect(|()| {
+                tracing::warn!(
                     "{} was in use: it is detached, and what is open is served until it is closed; a second signal ends at once",
                     self.mountpoint.display()
-                ),
-                Err(error) => self.give_up(&error),
-            },
-            // Somebody was faster; what is open is served until it is closed.
-            Err(DetachError::NotMounted(_)) => {}
+                );
+            }),
+            detached => detached,
+        };
+        match detached {
+            // Or somebody was faster; what is open is served until it is closed.
+            Ok(()) | Err(DetachError::NotMounted(_)) => self.gone.store(true, Ordering::Release),
             Err(error) => self.give_up(&error),
         }
     }
@@ -131,14 +139,22 @@ impl Stopper {
         }
     }
 
-    /// Removes what is left of a mount whose serving has ended or is about to: the socket, and the mount itself
-    /// where the connection broke but the mount still stands.
+    /// Removes what is left of a mount whose serving has ended: the socket, and the mount itself where the connection broke
+    /// but the mount still stands.
     pub fn leave(&self) {
         drop(self.control.lock().take());
         // Numbers of devices and mounts are used again: what answers is somebody else's by now.
         let answers = mounts::top_at(&self.mountpoint)
             .is_ok_and(|top| top.is_some_and(|top| health::of(&top) != Health::Dead));
-        if answers && !self.is_stopping() {
+        if !answers {
+            self.detach_what_is_left();
+        }
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Detaches our mount if it stands still.
+    fn detach_what_is_left(&self) {
+        if self.gone.load(Ordering::Acquire) {
             return;
         }
         match self.detach(How::Lazy) {

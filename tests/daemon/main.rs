@@ -265,6 +265,40 @@ fn the_control_socket_tells_of_the_mount_and_hands_out_what_is_beneath() {
     });
 }
 
+/// It is asked for nothing any more, and takes nothing away, though its place and the number of its device are another's.
+#[test]
+fn a_daemon_that_takes_long_to_end_has_left_its_place_to_the_next() {
+    as_everybody(|stage| {
+        let mountpoint = stage.directory("mnt");
+        let go = stage.path("primary").join("go");
+        // The kernel gives the lowest number that is free: it may be another test's mount that gets it.
+        for _ in 0..10 {
+            let mut late = stage.serve_with(&mountpoint, &[("XPMFS_TEST_FAULT", "linger")]);
+            let mount = late.mount().unwrap();
+            late.signal(Signal::TERM);
+            assert!(wait_until(LIMIT, || late.mount().is_none()));
+            let answers = || {
+                let client = Client::connect(mount.device, mount.owner());
+                client.is_ok_and(|client| client.pid() == Some(late.child.id() as i32))
+            };
+            assert!(wait_until(LIMIT, || !answers()), "{:?}", stage.who);
+            let mut next = stage.serve(&mountpoint);
+            let has_its_number = next.mount().unwrap().device == mount.device;
+            assert!(late.child.try_wait().unwrap().is_none());
+            fs::write(&go, "").unwrap();
+            assert_eq!(late.ended(), Some(0), "{}", late.log());
+            assert!(next.mount().is_some(), "{}", late.log());
+            next.signal(Signal::TERM);
+            assert_eq!(next.ended(), Some(0), "{}", next.log());
+            if has_its_number {
+                return;
+            }
+            fs::remove_file(&go).unwrap();
+        }
+        eprintln!("the number of the device always went to another test's mount");
+    });
+}
+
 #[test]
 fn other_users_are_not_answered() {
     if !is_root() {

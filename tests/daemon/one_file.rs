@@ -11,7 +11,10 @@ use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request, Session, SessionACL,
 };
+use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::{Asked, Service};
+
+use crate::stage::LIMIT;
 
 /// The file's name.
 pub(crate) const NAME: &str = "file";
@@ -28,6 +31,8 @@ pub(crate) enum Fault {
     FailsToServe,
     /// The process dies before the kernel is greeted.
     DiesBeforeReady,
+    /// When it is unmounted, the process stays until there is a file `go` in the primary.
+    Lingers,
 }
 
 pub(crate) struct OneFile {
@@ -57,6 +62,14 @@ impl Service for OneFile {
         let session = Session::from_fd(files, fuse, SessionACL::All, config)?;
         ready();
         session.run()
+    }
+
+    fn stop(&self) {
+        let flags = rustix::fs::AtFlags::empty();
+        let may_go = || rustix::fs::statat(&self.primary, "go", flags).is_ok();
+        if self.fault == Fault::Lingers {
+            wait_until(4 * LIMIT, may_go);
+        }
     }
 }
 

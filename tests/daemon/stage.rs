@@ -20,7 +20,7 @@ use xpmfs::daemon::{attach, health, inventory, unmount};
 use crate::one_file::{CONTENT, Fault, NAME, OneFile};
 
 /// How long anything may take before a test fails.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The ordinary user that tests play when they run as root.
 const NOBODY: u32 = 65534;
 
@@ -234,6 +234,7 @@ fn fault() -> Fault {
         Some("hang") => Fault::HangsInGetattr,
         Some("fail") => Fault::FailsToServe,
         Some("die") => Fault::DiesBeforeReady,
+        Some("linger") => Fault::Lingers,
         _ => Fault::Nothing,
     }
 }
