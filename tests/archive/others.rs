@@ -132,6 +132,14 @@ fn watch(stage: &Stage, mode: &str, expected: &[Tree], hashes: &[String], over: 
     }
 }
 
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn all_archive_at_once(mode: &'static str, count: usize) {
     let stage = Stage::new(if mode == "move" {
         &["move"]
@@ -145,13 +153,15 @@ fn all_archive_at_once(mode: &'static str, count: usize) {
     };
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also if it fails: the watcher is waited for.
+        let ends = Ends(&over);
         let watcher = scope.spawn(|| watch(&stage, mode, &expected, &hashes, &over));
         // experimaestro takes a while to start; from its first jobs on all work on the same.
         let tasks = stage.folder(mode).join("jobs").join(TASK);
         let some = || fs::read_dir(&tasks).is_ok_and(|entries| entries.count() > 5);
         let commands = vec![python, xpmfs(&stage), xpmfs(&stage), xpmfs(&stage)];
         let outputs = outputs(commands, || eventually("there are some copies", some));
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         watcher.join().unwrap();
         for output in &outputs {
             assert!(
