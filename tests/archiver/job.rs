@@ -57,7 +57,11 @@ pub(crate) fn make(workspace: &Path, number: usize) {
 }
 
 /// As [`make`]; gives what is told of it before it has its name.
-pub(crate) fn make_and_tell<T>(workspace: &Path, number: usize, tell: fn(&Path) -> T) -> T {
+pub(crate) fn make_and_tell<T>(
+    workspace: &Path,
+    number: usize,
+    tell: impl FnOnce(&Path) -> T,
+) -> T {
     let partials = workspace.join("partials");
     fs::create_dir_all(&partials).unwrap();
     let temporary = partials.join(hash(number));
