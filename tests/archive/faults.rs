@@ -4,10 +4,9 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use super::fixture::eventually;
 use super::installed::{program, say};
 use super::scene::{Prepared, Scene, sample, try_each};
-use super::stage::{HASH, Stage, said, write_job};
+use super::stage::{HASH, Stage, killed_after_a_move, said};
 
 /// Kills at the calls of a scene.
 fn kill_at_each(scene: Scene) {
@@ -90,13 +89,7 @@ fn a_kill_comes_before_the_call() {
 #[test]
 fn what_was_written_while_it_moved_is_put_back_by_the_next_start() {
     for note in [true, false] {
-        let stage = Stage::new(&["move"]);
-        write_job(&stage.job());
-        let mut archive = stage.by_one_thread("archive", &[]).spawn().unwrap();
-        eventually("it has moved", || stage.job().is_symlink());
-        // It keeps what it has moved for a while longer.
-        archive.kill().unwrap();
-        archive.wait().unwrap();
+        let stage = killed_after_a_move(|| Stage::new(&["move"]));
         let task = stage.job().parent().unwrap().to_owned();
         let aside = task.join(format!(".tmp.{HASH}"));
         fs::write(aside.join("straggler"), "late").unwrap();

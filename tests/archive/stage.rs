@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 use tempfile::TempDir;
 
-use super::fixture::{names, run};
+use super::fixture::{eventually, names, run};
 use super::installed::soak;
 use super::tree::{Entry, tree};
 
@@ -175,6 +175,24 @@ impl Stage {
             assert_eq!(leftovers(&root), [] as [PathBuf; 0]);
         }
     }
+}
+
+/// A stage whose job was moved by somebody who was killed then, and has left what is to be kept for a while longer.
+pub(crate) fn killed_after_a_move(stage: impl Fn() -> Stage) -> Stage {
+    // Whoever is kept waiting for the processor for seconds comes too late, and tries again.
+    for _ in 0..10 {
+        let stage = stage();
+        write_job(&stage.job());
+        let mut archive = stage.by_one_thread("archive", &[]).spawn().unwrap();
+        eventually("it has moved", || stage.job().is_symlink());
+        archive.kill().unwrap();
+        archive.wait().unwrap();
+        let aside = stage.job().with_file_name(format!(".tmp.{HASH}"));
+        if aside.join("train.done").exists() {
+            return stage;
+        }
+    }
+    panic!("what was moved is not kept");
 }
 
 /// A directory in memory, where nobody waits for a disk that others are at; or in the long run, and where memory keeps no
