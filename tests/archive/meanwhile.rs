@@ -173,8 +173,9 @@ fn a_copy_is_of_one_moment() {
                 number += 1;
                 write("first", number);
                 write("second", number);
-                // Between two states there is time for one to be copied now and then.
-                std::thread::sleep(Duration::from_millis(number * 7 % 500));
+                // Between two states there is time for one to be copied now and then, on a busy machine too.
+                let long = if number % 10 == 0 { 2500 } else { 0 };
+                std::thread::sleep(Duration::from_millis(number * 7 % 500 + long));
             }
         });
         let archive = scope.spawn(|| {

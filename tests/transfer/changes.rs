@@ -14,7 +14,7 @@ fn meanwhile(stage: &Stage, change: impl FnOnce(&Path) + Send) -> transfer::Resu
     stage.file("dir/small", "small");
     stage.file("dir/sub/other", "other");
     stage.file("large", vec![1; 2 << 20]);
-    let (progress, bandwidth) = (Progress::new(), Bandwidth::new(Some(1 << 20)));
+    let (progress, bandwidth) = (Progress::new(), Bandwidth::new(Some(1 << 18)));
     let options = Options {
         last: Some("large".as_ref()),
         progress: Some(&progress),
