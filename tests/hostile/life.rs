@@ -32,8 +32,9 @@ fn two_mounts_of_one_workspace_are_one() {
         fs::write(from.job(TASK, name).join("file"), "x").unwrap();
         let asked = Instant::now();
         eventually("a file of the other mount", || seen.join("file").exists());
+        // A second, and what a busy machine takes; not the minutes for which names are believed in other places.
         assert!(
-            asked.elapsed() < Duration::from_secs(3),
+            asked.elapsed() < Duration::from_secs(20),
             "{:?}",
             asked.elapsed()
         );
@@ -81,7 +82,7 @@ fn a_mount_in_a_namespace_is_seen_there_alone() {
             echo removed nothing";
         let mut command = workspace.command("timeout");
         command
-            .args(["30", "unshare", namespaces, "sh", "-c", script])
+            .args(["120", "unshare", namespaces, "sh", "-c", script])
             .env("X", binary(&workspace))
             .env("S", workspace.settings())
             .env("W", workspace.primary());
