@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fixture::{Workspace, eventually, xattr};
 use rustix::fs::{FlockOperation, RenameFlags, flock};
@@ -243,7 +243,9 @@ fn the_end_of_writing_and_of_locking_and_a_marker_are_reported_at_once() {
         fs::create_dir(job.join("x")).unwrap();
         symlink("x", job.join("train.failed")).unwrap();
     });
-    assert_eq!(marked, ["a", "a"]);
+    // The directory, the marker; and once more if half a second has gone by.
+    assert!(marked.len() >= 2, "{marked:?}");
+    assert!(marked.iter().all(|one| one == "a"), "{marked:?}");
 }
 
 #[test]
@@ -252,12 +254,17 @@ fn a_job_that_is_altered_all_the_time_is_reported_seldom_and_after_the_last_time
     workspace.finished("primary", TASK, "a");
     let served = Served::new(&workspace);
     let job = served.job("a");
+    let mut took = Duration::ZERO;
     let reports = served.reports(|| {
+        let begun = Instant::now();
         for number in 0..1000 {
             fs::create_dir(job.join(format!("{number}"))).unwrap();
         }
+        took = begun.elapsed();
     });
-    assert!(reports.len() < 100, "{} reports", reports.len());
+    // One each half second.
+    let most = 10 + 2 * usize::try_from(took.as_secs()).unwrap();
+    assert!(reports.len() <= most, "{} in {took:?}", reports.len());
     let last = Path::new(&job).join("last");
     let there = workspace.top().join("there");
     *served.recorder.watched.lock().unwrap() = Some((there.clone(), false));
