@@ -151,7 +151,8 @@ fn somebody_else_in_a_mount_for_all_keeps_what_is_written() {
         fs::set_permissions(path, permissions).unwrap();
     }
     let copy = top.join("fsx");
-    fs::copy(program, &copy).unwrap();
+    // By another process: what this one has open for writing, a child that another test starts has as well, and it is busy.
+    fixture::run(Command::new("cp").arg(program).arg(&copy));
     let user = || {
         let mut command = Command::new("setpriv");
         command

@@ -769,7 +769,9 @@ fn a_program_that_runs_is_not_emptied() {
     let workspace = Workspace::new();
     let mounted = workspace.mount_in_place();
     let program = mounted.path().join("program");
-    fs::copy("/bin/sleep", &program).unwrap();
+    // By another process: while this one has it open for writing, a child that another test starts has it as well, and it is
+    // busy.
+    run(Command::new("cp").arg("/bin/sleep").arg(&program));
     let length = fs::metadata(&program).unwrap().len();
     let mut running = Command::new(&program).arg("60").spawn().unwrap();
     for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR] {
