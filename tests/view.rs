@@ -140,7 +140,7 @@ fn names(view: &View) -> Vec<String> {
 }
 
 fn eventually(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "it never came to be");
         std::thread::sleep(Duration::from_millis(5));

@@ -14,7 +14,7 @@ use crate::job;
 
 /// Waits for a condition, with a deadline that a busy machine keeps.
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
-    within(Duration::from_secs(60), what, condition);
+    within(Duration::from_secs(120), what, condition);
 }
 
 /// Waits for a condition, for so long.

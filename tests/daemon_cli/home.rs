@@ -12,7 +12,7 @@ use xpmfs::daemon::attach::{How, detach};
 use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::mounts;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const NOBODY: u32 = 65534;
 
 pub(crate) fn is_root() -> bool {

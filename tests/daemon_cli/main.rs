@@ -288,7 +288,7 @@ fn who_asks_before_the_daemon_listens_does_it_no_harm() {
         let mount = home.xpmfs(&["mount", "-f"]);
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=listen"]);
-        strace.args(["-e", "inject=listen:delay_enter=1000000", "--"]);
+        strace.args(["-e", "inject=listen:delay_enter=4000000", "--"]);
         strace.arg(mount.get_program()).args(mount.get_args());
         for (name, value) in mount.get_envs() {
             match value {

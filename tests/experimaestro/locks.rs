@@ -33,6 +33,9 @@ fn is_held(path: &Path) -> bool {
     .unwrap()
 }
 
+/// What is to be at once, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
 /// A process that wants a lock; it is killed when it is dropped.
 struct Wanting(Child);
 
@@ -78,7 +81,7 @@ impl Wanting {
         let sent = Instant::now();
         run(Command::new("kill").args([signal, &self.0.id().to_string()]));
         eventually("it ends", || !self.is_there());
-        assert!(sent.elapsed() < Duration::from_secs(3), "not at once");
+        assert!(sent.elapsed() < AT_ONCE, "not at once");
         assert!(!self.0.wait().unwrap().success());
     }
 }
@@ -190,7 +193,7 @@ fn a_lock_given_up_by_closing_can_be_taken_at_once() {
     for _ in 0..2 {
         let asked = Instant::now();
         assert!(is_held(&path));
-        assert!(asked.elapsed() < Duration::from_secs(2));
+        assert!(asked.elapsed() < AT_ONCE);
     }
     drop(held);
     assert!(!is_held(&path));

@@ -16,10 +16,10 @@ use crate::stage::{
 };
 
 /// Nothing that is asked for while a folder hangs may take longer, on a busy machine.
-const PROMPT: Duration = Duration::from_secs(20);
+const PROMPT: Duration = Duration::from_secs(40);
 
 /// The server of a folder may be stopped for no longer: those that wait for it cannot be killed.
-const LIFE: Duration = Duration::from_secs(150);
+const LIFE: Duration = Duration::from_secs(270);
 
 /// A folder that another daemon serves, which can be stopped. Whatever happens, nobody waits for it in the end.
 struct Served {

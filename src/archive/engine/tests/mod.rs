@@ -167,7 +167,7 @@ fn a_folder_that_hangs_keeps_no_other_waiting_and_no_end_either() {
     assert!(matches!(archiver.is_idle(), Idle::Busy { left: 2 }));
     let begun = Instant::now();
     archiver.stop();
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     assert_eq!(archiver.is_idle(), Idle::Yes);
     stage.order(|orders| orders.hangs.clear());
 }

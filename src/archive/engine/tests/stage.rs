@@ -271,7 +271,7 @@ pub(super) fn job(hash: impl AsRef<OsStr>) -> JobId {
 
 /// Waits for something that has to happen.
 pub(super) fn until(what: &str, mut happens: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !happens() {
         assert!(Instant::now() < deadline, "it never happened: {what}");
         std::thread::sleep(Duration::from_millis(2));
