@@ -106,9 +106,15 @@ pub(crate) fn watch(workspace: &Workspace) -> Process {
 
 /// What `status --json` tells of a mount.
 pub(crate) fn status(workspace: &Workspace, mountpoint: &Path) -> Value {
-    let printed = run(workspace.xpmfs().args(["--json", "status"]).arg(mountpoint));
-    let mut status: Value = serde_json::from_str(&printed).unwrap();
-    status["mounts"][0].take()
+    let mut mount = Value::Null;
+    // A daemon has two seconds to answer, for which a busy machine may stand still.
+    until("the daemon answers", || {
+        let printed = run(workspace.xpmfs().args(["--json", "status"]).arg(mountpoint));
+        let mut status: Value = serde_json::from_str(&printed).unwrap();
+        mount = status["mounts"][0].take();
+        mount["state"] != "does not answer"
+    });
+    mount
 }
 
 /// The names of a process's threads.

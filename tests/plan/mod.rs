@@ -17,7 +17,7 @@ use crate::python;
 use reach::Interpreter;
 
 /// How long a plan may take. It takes some seconds, on a machine that has nothing else to do.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// What experimaestro warns of whenever a job of a plan is new.
 const USUAL_WARNING: &str = "In a future version, directory will be cleaned up";
