@@ -71,7 +71,7 @@ pub use report::{Failed, Folder, Idle, Refuses, Report, Total, UnderWay, Waiting
 /// How long the end of a thread is waited for. One that waits for a disk that hangs ends when that answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long where old directories of moved jobs are to be removed first, for which there is a time.
+/// How long in all where old directories of moved jobs are to be removed first, for which there is a time.
 const TIDY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Scans do not follow each other faster.
@@ -309,11 +309,12 @@ impl Archiver {
         drop(threads.end);
         // Nobody listens any more if it has ended by itself.
         let _ = self.events.send(Event::Stop);
-        let patience = match self.core.is_tidy() {
-            true => STOP_PATIENCE,
-            false => TIDY_PATIENCE,
-        };
-        let _ = alive.recv_timeout(patience);
+        let begun = Instant::now();
+        let waits = alive.recv_timeout(STOP_PATIENCE);
+        // Now, not before: a move that was under way has left its old directory since.
+        if waits == Err(crossbeam_channel::RecvTimeoutError::Timeout) && !self.core.is_tidy() {
+            let _ = alive.recv_timeout(TIDY_PATIENCE.saturating_sub(begun.elapsed()));
+        }
         for thread in threads.running {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if !thread.is_finished()

@@ -173,6 +173,28 @@ fn a_folder_that_hangs_keeps_no_other_waiting_and_no_end_either() {
 }
 
 #[test]
+fn what_is_moved_when_the_end_has_begun_is_tidied_up_before_it() {
+    let stage = Stage::new(true);
+    stage.order(|orders| {
+        orders.hangs.push(MOVE);
+        orders.keeps = true;
+    });
+    stage.finished("a");
+    let archiver = stage.start();
+    until("that the move is under way", || {
+        archiver.report().folders[1].under_way.is_some()
+    });
+    std::thread::scope(|scope| {
+        let end = scope.spawn(|| archiver.stop());
+        until("that the end has begun", || archiver.is_idle() == Idle::Yes);
+        stage.order(|orders| orders.hangs.clear());
+        end.join().unwrap();
+    });
+    assert!(stage.path("primary", "a").is_symlink());
+    assert_eq!(stage.fake.orders.lock().kept, 0);
+}
+
+#[test]
 fn what_another_process_left_behind_is_taken_over() {
     let stage = Stage::new(false);
     // Archived, and changed since: no scan finds these.

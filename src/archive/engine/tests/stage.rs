@@ -33,6 +33,9 @@ pub(super) struct Orders {
     pub(super) refuses: HashMap<u8, Whom>,
     /// Folders that hang.
     pub(super) hangs: Vec<u8>,
+    /// Whether the old directories of moved jobs are kept for a while, and how many are.
+    pub(super) keeps: bool,
+    pub(super) kept: usize,
     pub(super) cleared: Vec<OsString>,
     pub(super) looked: Vec<JobId>,
     pub(super) stored: Vec<(u8, JobId)>,
@@ -43,6 +46,9 @@ pub(super) const SIZE: Size = Size {
     files: 3,
     bytes: 2048,
 };
+
+/// How long it keeps an old directory, if it does.
+const KEPT: Duration = Duration::from_millis(2500);
 
 pub(super) struct Fake {
     view: Arc<View>,
@@ -103,12 +109,16 @@ impl Core for Fake {
         self.orders.lock().cleared.push(task.to_owned());
     }
 
-    fn tidy(&self, _: bool) -> Option<Instant> {
+    fn tidy(&self, last: bool) -> Option<Instant> {
+        if last && !self.is_tidy() {
+            std::thread::sleep(KEPT);
+            self.orders.lock().kept = 0;
+        }
         None
     }
 
     fn is_tidy(&self) -> bool {
-        true
+        self.orders.lock().kept == 0
     }
 
     fn tell_back(&self, _: &mut dyn FnMut(JobId)) {}
@@ -125,6 +135,8 @@ impl Fake {
             let primary = self.view.primary_path().join("jobs").join(job.path());
             fs::remove_dir_all(&primary).unwrap();
             symlink(path, primary).unwrap();
+            let mut orders = self.orders.lock();
+            orders.kept += usize::from(orders.keeps);
         }
         match new {
             true => Done::Stored { files: 1, bytes: 1 },
