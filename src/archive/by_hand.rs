@@ -86,6 +86,10 @@ pub fn archive(
     opted_out: bool,
     tell: &mut dyn FnMut(&JobId, Outcome),
 ) {
+    let env = &Env {
+        out: Some(&judge.out),
+        ..*env
+    };
     leftovers::clear_of(env, jobs);
     let mut failed = Vec::new();
     let tell = &mut |job: &JobId, outcome: Outcome| {
@@ -110,9 +114,15 @@ pub fn archive(
             for (job, outcome) in others {
                 tell(&job, outcome);
             }
+            let deadline = Instant::now() + PATIENCE;
             let mut left = ready;
-            for folder in folders(env) {
-                left = to_folder(env, judge, folder, left, tell);
+            while !left.is_empty() {
+                let mut again = Vec::new();
+                for folder in folders(env) {
+                    let behind = (Instant::now() < deadline).then_some(&mut again);
+                    left = to_folder(env, judge, folder, left, behind, tell);
+                }
+                left = again;
             }
             if env.progress.is_cancelled() {
                 return;
@@ -202,12 +212,14 @@ fn is_archived(env: &Env<'_>, job: &JobId) -> bool {
     })
 }
 
-/// Archives jobs in one folder; gives those that are there now.
+/// Archives jobs in one folder; gives those that are there now. Those that other folders have to be given first are put to
+/// `behind`, if that is given.
 fn to_folder(
     env: &Env<'_>,
     judge: &Judge,
     folder: u8,
     jobs: Vec<Due>,
+    mut behind: Option<&mut Vec<Due>>,
     tell: &mut dyn FnMut(&JobId, Outcome),
 ) -> Vec<Due> {
     let deadline = Instant::now() + PATIENCE;
@@ -228,7 +240,12 @@ fn to_folder(
                     }
                     again.push(due);
                 }
-                Err(error) => tell(&due.job, Outcome::Folder(folder, Err(error))),
+                Err(error) => match &mut behind {
+                    Some(behind) if error.scope() == Scope::Again => {
+                        behind.push(Due::from(due.job));
+                    }
+                    _ => tell(&due.job, Outcome::Folder(folder, Err(error))),
+                },
                 Ok(stored) => {
                     tell(&due.job, Outcome::Folder(folder, Ok(stored)));
                     // What is left of a job, or an older state of it, goes to no other folder either.

@@ -59,6 +59,9 @@ pub enum Cause {
     /// The source did not hold still.
     #[error("{0}")]
     Changed(String),
+    /// A folder that had it has not what it is now.
+    #[error("{0}")]
+    Behind(String),
     /// Nothing of the kind is there.
     #[error("{0}")]
     Absent(String),
@@ -90,6 +93,8 @@ pub enum Scope {
     Job,
     /// This job, which somebody else is at, or which changes.
     Soon,
+    /// This job, in the folders that come before: it is to be archived there first.
+    Again,
     /// Nobody: it was cancelled.
     Cancelled,
 }
@@ -189,6 +194,7 @@ impl Error {
             },
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
+            Cause::Behind(_) => Scope::Again,
             Cause::Folder { .. } => Scope::Folder,
             Cause::Obstacle(obstacle) if obstacle.of_all => Scope::Folder,
             Cause::Absent(_) | Cause::Unsafe(_) | Cause::Obstacle(_) => Scope::Job,

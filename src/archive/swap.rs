@@ -8,7 +8,7 @@ use std::path::Path;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::ready::{LOCKED, WRITTEN, hold_locks};
 use super::retire::Retiring;
-use super::{Env, apart, places, select};
+use super::{Env, apart, backed, places, select};
 use crate::transfer::staging::Staging;
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate, Copied};
@@ -59,6 +59,8 @@ pub(super) fn swap(
     if written(())?.is_some() {
         return Err(Error::new(job, Cause::Busy(WRITTEN)));
     }
+    // Now that nobody writes to it any more.
+    backed::expect(env, job, &copied.manifest)?;
     if let Some(path) = writers::unremovable(&source, &copied.manifest).copying(job, &from)? {
         let why = format!(
             "it cannot be moved, since {} is somebody else's and could not be removed: let its owner archive it",
@@ -170,7 +172,7 @@ fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Res
         Some(difference) => Err(Error::new(
             job,
             Cause::Unsafe(format!(
-                "the copy is not what was copied (`xpmfs jobs archive --force` makes a new one): {} {}",
+                "the copy is not what the job is now (`xpmfs jobs archive --force` makes a new one): {} {}",
                 at.join(&difference.path).display(),
                 difference.what
             )),

@@ -27,6 +27,7 @@
 //! - Neither the depth of a tree nor the length of its paths is bounded by the stack, by descriptors, or by `PATH_MAX`.
 //! - No lock is held over a system call.
 
+mod alike;
 pub mod background;
 pub mod bandwidth;
 pub mod durable;
@@ -58,6 +59,7 @@ pub mod writers;
 
 use std::ffi::OsStr;
 
+pub use alike::unlike;
 pub use bandwidth::Bandwidth;
 pub use copy::{Copied, copy, read};
 pub use durable::{Durability, Writeback};

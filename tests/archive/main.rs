@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod apart;
+mod backed;
 mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]

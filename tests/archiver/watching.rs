@@ -363,3 +363,27 @@ fn status_tells_of_who_archives_without_a_mount() {
     assert!(ended.end(Duration::from_secs(10)).success());
     assert!(!own.exists());
 }
+
+#[test]
+fn what_changes_between_its_backup_and_its_move_is_backed_up_again() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup", "move"]);
+    workspace.tune(QUICK);
+    let primary = workspace.primary();
+    job::make(&primary, 0);
+    let job = primary.join(job::path(0));
+    let output = &mut File::options();
+    let mut open = output.append(true).open(job.join("train.out")).unwrap();
+    let _watching = watch(&workspace);
+    let copies = ["backup", "move"].map(|mode| workspace.folder(mode).join(job::path(0)));
+    until("it is backed up, and on its way", || {
+        copies.iter().all(|copy| copy.exists())
+    });
+    open.write_all(b"late").unwrap();
+    drop(open);
+    until("it is moved", || job.is_symlink());
+    for copy in &copies {
+        let held = fs::read(copy.join("train.out")).unwrap();
+        assert!(held.ends_with(b"late"), "{}", copy.display());
+    }
+}

@@ -77,6 +77,8 @@ pub(super) enum Whom {
     Job,
     /// This job, as long as somebody is at it.
     Passing,
+    /// This job, which other folders have to be given first: they have an older state of it, or lost it.
+    Again,
     /// Nobody: we are to end.
     Cancelled,
 }

@@ -33,6 +33,7 @@ impl Disk {
             retired: &self.retired,
             settle: self.settle,
             threads: self.threads,
+            out: Some(&self.judge.out),
             force: false,
         }
     }
@@ -122,6 +123,7 @@ impl From<Error> for Failure {
                 Scope::Folder => Whom::Folder,
                 Scope::Job => Whom::Job,
                 Scope::Soon => Whom::Passing,
+                Scope::Again => Whom::Again,
                 Scope::Cancelled => Whom::Cancelled,
             },
             // The job is told of beside it.

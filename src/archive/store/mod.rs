@@ -260,6 +260,12 @@ impl Group<'_> {
             Some(archived) => match self.compare(job, &source, &archived)? {
                 // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
                 Comparison::Same if self.env.force => Found::Older(archived),
+                // What is given up is not to be the only one that has them.
+                Comparison::Same
+                    if self.moves && self.lacks_attributes(job, &source, &archived)? =>
+                {
+                    Found::Older(archived)
+                }
                 Comparison::Same => Found::Same,
                 Comparison::Newer => Found::Older(archived),
                 _ if self.env.force => Found::Older(archived),

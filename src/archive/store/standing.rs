@@ -45,6 +45,25 @@ impl Group<'_> {
         }
     }
 
+    /// Whether the folder's copy of a job, which has the same files, lacks modes, access control lists or extended attributes of
+    /// the primary's. Of one that is to stay in the primary, it is of no importance.
+    pub(super) fn lacks_attributes(
+        &self,
+        job: &JobId,
+        source: &OwnedFd,
+        archived: &OwnedFd,
+    ) -> Result<bool> {
+        if self.is_kept(job)? {
+            return Ok(false);
+        }
+        let from = places::path(self.env.view.primary(), job);
+        let ours = self
+            .with_options(job, |options| transfer::outline(source, options))
+            .copying(job, &from)?;
+        let unlike = transfer::unlike(source, archived, &ours).copying(job, &from)?;
+        Ok(unlike.is_some())
+    }
+
     /// The same, where there is no manifest: somebody else has archived it. Writes one if they hold the same.
     fn compare_contents(
         &self,

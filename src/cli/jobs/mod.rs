@@ -108,6 +108,7 @@ fn env<'a>(
         retired,
         settle: opened.tuning.settle.unwrap_or(DEFAULT_SETTLE),
         threads,
+        out: None,
         force: false,
     }
 }

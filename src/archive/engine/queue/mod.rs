@@ -240,7 +240,7 @@ impl Queue {
             }
             Err(failure) => {
                 let backoff = match failure.whom {
-                    Whom::Passing | Whom::Cancelled => self.pace.look,
+                    Whom::Passing | Whom::Again | Whom::Cancelled => self.pace.look,
                     Whom::Job | Whom::Folder => self.pace.job,
                 };
                 let whom = match failure.whom {
@@ -370,6 +370,16 @@ impl Queue {
         failure: Failure,
         now: Instant,
     ) {
+        if failure.whom == Whom::Again {
+            if let Some(want) = job.want(folder) {
+                want.turn.at = At::Later;
+            }
+            if job.then == Then::GoOn {
+                job.then = Then::LookAgain;
+                self.leave_lanes(id, job);
+            }
+            return;
+        }
         let (go_on, whom, why) = (job.then == Then::GoOn, failure.whom, failure.why.clone());
         let Some(want) = job.want(folder) else {
             return;
@@ -378,7 +388,7 @@ impl Queue {
             // The folder waits as a whole.
             Whom::Folder => (Duration::ZERO, 0),
             Whom::Cancelled => (self.pace.busy.first, 0),
-            Whom::Passing => want.turn.refuse(failure, self.pace.busy),
+            Whom::Passing | Whom::Again => want.turn.refuse(failure, self.pace.busy),
             Whom::Job => want.turn.refuse(failure, self.pace.job),
         };
         let due = now + wait;

@@ -1,0 +1,78 @@
+//! Whether a copy has the attributes of what it is a copy of.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+
+use super::attributes::Attributes;
+use super::error::{Context, Failure, Result};
+use super::manifest::{Kind, Manifest};
+use super::trail::{self, Steps, open_directory, open_quietly};
+
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The first file or directory of a tree, by its path in it, of which a copy lacks the mode, an extended attribute or an
+/// access control list, or, where the caller may give files away, the owner. Times and symlinks do not count. `manifest` is
+/// the tree's; what the copy does not have counts as another.
+///
+/// # Errors
+///
+/// What reading the tree gave.
+pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<Option<PathBuf>> {
+    let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
+    let open = |top: &dyn AsFd| open_directory(top.as_fd(), OsStr::new(".")).source("open");
+    let tops = open(&tree).and_then(|tree| Ok((tree, open(&copy)?)));
+    let (top, other) = tops.map_err(at(0))?;
+    if !is_alike(&top, &other).map_err(at(0))? {
+        return Ok(Some(manifest.path(0)));
+    }
+    let (mut here, mut there) = (Steps::new(top), Steps::new(other));
+    for (index, entry) in manifest.entries().iter().enumerate().skip(1) {
+        while here.position() != entry.parent {
+            let up = here.up().and_then(|up| Ok((up, there.up()?)));
+            if up.source("leave").map_err(at(index))?.0.is_none() {
+                break;
+            }
+        }
+        let (mine, theirs) = (&**here.current(), &**there.current());
+        let other = |failed: bool| failed.then(|| manifest.path(index));
+        match entry.kind {
+            Kind::Directory => {
+                let opened = open_directory(mine, &entry.name).listed("open");
+                let opened = opened.map_err(at(index))?;
+                let Ok(copied) = open_directory(theirs, &entry.name) else {
+                    return Ok(other(true));
+                };
+                if !is_alike(&opened, &copied).map_err(at(index))? {
+                    return Ok(other(true));
+                }
+                let entered = here.down(index, opened).source("look at");
+                entered
+                    .and_then(|()| there.down(index, copied).source("look at"))
+                    .map_err(at(index))?;
+            }
+            Kind::File { .. } => {
+                let opened = open_quietly(mine, &entry.name, READ).listed("open");
+                let opened = opened.map_err(at(index))?;
+                let Ok(copied) = open_quietly(theirs, &entry.name, READ) else {
+                    return Ok(other(true));
+                };
+                if !is_alike(&opened, &copied).map_err(at(index))? {
+                    return Ok(other(true));
+                }
+            }
+            Kind::Symlink { .. } | Kind::Fifo => {}
+        }
+    }
+    Ok(None)
+}
+
+fn is_alike(one: &OwnedFd, other: &OwnedFd) -> std::result::Result<bool, Failure> {
+    let read = |fd: &OwnedFd| Attributes::read(fd, &trail::stat(fd).source("look at")?);
+    Ok(read(one)?.are_those_of(&read(other)?))
+}
