@@ -3,7 +3,7 @@
 use std::fs::{self, FileTimes};
 
 use super::stage::{
-    HASH, Stage, TASK, assert_tree, duplicate, moment, run_again, said, whole, write_job,
+    HASH, Stage, TASK, assert_tree, duplicate, moment, run_again, said, set_time, whole, write_job,
 };
 
 /// A workspace whose folder has the job, which the primary has, too.
@@ -180,5 +180,50 @@ fn a_folder_whose_disk_is_not_mounted_is_not_written_to() {
         let there = stage.archived(mode).with_file_name("other");
         assert_tree("the copy", &job, whole(&there).as_ref());
         stage.assert_clean();
+    }
+}
+
+/// As when it is appended to through the symlink of a moved job, which is put back then.
+#[test]
+fn what_was_written_into_a_copy_is_not_replaced_by_what_is_newer() {
+    for mode in ["backup", "move"] {
+        let stage = archived(mode);
+        stage.archive();
+        let held = stage.archived(mode);
+        if mode == "move" {
+            fs::remove_file(stage.job()).unwrap();
+            duplicate(&held, &stage.job());
+        }
+        for (name, text) in [("train.out", "step 1\nstep 2\nthird\n"), ("note", "mine")] {
+            let train = held.join("train.out");
+            let (before, time) = (
+                fs::read(&train).unwrap(),
+                fs::metadata(&train).unwrap().modified().unwrap(),
+            );
+            fs::write(held.join(name), text).unwrap();
+            set_time(&held.join(name), moment(500));
+            fs::write(stage.job().join("train.out"), "step 1\nstep 2\nother\n").unwrap();
+            touch(&stage, "train.out", moment(600));
+            let output = stage.jobs(&["archive", "--all"]);
+            let told = said(&output);
+            assert_eq!(output.status.code(), Some(1), "{told}");
+            assert!(told.contains(&format!("which has {name} that")), "{told}");
+            assert_eq!(fs::read_to_string(held.join(name)).unwrap(), text);
+            // Whose it is not: that is the archive as it was.
+            match name {
+                "note" => fs::remove_file(held.join(name)).unwrap(),
+                _ => {
+                    fs::write(&train, before).unwrap();
+                    set_time(&train, time);
+                }
+            }
+        }
+        // A new run counts, whatever is in the copy.
+        fs::write(held.join("note"), "mine").unwrap();
+        run_again(&stage.job());
+        let job = whole(&stage.job()).unwrap();
+        stage.archive();
+        assert_tree("the copy", &job, whole(&held).as_ref());
+        stage.verify();
     }
 }

@@ -2,13 +2,13 @@
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Group;
-use crate::archive::compare::{Comparison, compare};
+use crate::archive::compare::{Comparison, compare, marked};
 use crate::archive::error::{Cause, Context, Error, InPlace, Result};
 use crate::archive::{manifests, obstacle, places, select};
-use crate::transfer::{self, Manifest};
+use crate::transfer::{self, Manifest, What};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -41,7 +41,17 @@ impl Group<'_> {
             Some(manifest) if holds_as_much(&manifest, &theirs) => {
                 Ok(compare(&ours, &manifest, &done))
             }
-            _ => self.compare_contents(job, (source, &from), (archived, &at), &ours, &theirs),
+            known => {
+                let how =
+                    self.compare_contents(job, (source, &from), (archived, &at), &ours, &theirs)?;
+                let rerun = marked(&ours, &done) > marked(&theirs, &done);
+                let written = known.and_then(|manifest| written_since(&manifest, &theirs));
+                Ok(match (how, written) {
+                    // What somebody has written into the copy itself is nowhere else.
+                    (Comparison::Newer, Some(example)) if !rerun => Comparison::Mixed { example },
+                    (how, _) => how,
+                })
+            }
         }
     }
 
@@ -116,9 +126,20 @@ impl Group<'_> {
     }
 }
 
+/// A file that is in a copy and not in its manifest, or has become longer since that was written.
+fn written_since(manifest: &Manifest, copy: &Manifest) -> Option<PathBuf> {
+    let differences = manifest.differences(copy).into_iter();
+    let mut of_content = differences.filter(select::is_of_content);
+    let written = of_content.find(|difference| match difference.what {
+        What::Extra => true,
+        What::Size { expected, found } => found > expected,
+        _ => false,
+    });
+    written.map(|difference| difference.path)
+}
+
 /// Whether a tree has what a manifest says, as far as can be told from names and sizes.
 fn holds_as_much(manifest: &Manifest, tree: &Manifest) -> bool {
-    use crate::transfer::What;
     let differences = manifest.differences(tree);
     // The tree has not been read: its hashes are none.
     !differences.iter().any(|difference| {
