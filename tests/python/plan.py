@@ -134,6 +134,12 @@ def submit(count, failing):
     return submitted
 
 
+def ended(job):
+    """The state in which a job ended. What its events tell (`state`) comes late, or when the plan is over, of a job that
+    another plan has run; what the scheduler has read of its markers is there when it goes on."""
+    return job.state if job.state.finished() else job.scheduler_state
+
+
 def main():
     args = arguments()
     logging.basicConfig(level=logging.INFO)
@@ -159,7 +165,7 @@ def main():
         {
             "task_id": task.__xpm__.job.task_id,
             "hash": task.__xpm__.job.identifier,
-            "state": task.__xpm__.job.state.name,
+            "state": ended(task.__xpm__.job).name,
             "tags": tags,
         }
         for task, tags in submitted
