@@ -59,9 +59,6 @@ pub enum Cause {
     /// The source did not hold still.
     #[error("{0}")]
     Changed(String),
-    /// A folder that had it has not what it is now.
-    #[error("{0}")]
-    Behind(String),
     /// Nothing of the kind is there.
     #[error("{0}")]
     Absent(String),
@@ -74,6 +71,14 @@ pub enum Cause {
     /// A folder cannot be used.
     #[error("{}: {why}", folder.display())]
     Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A `backup` folder does not have it as it is now, and so it is not moved.
+    #[error("it is not moved before {} has it as it is: {why}", folder.display())]
+    NoBackup {
         /// Which.
         folder: PathBuf,
         /// Why not.
@@ -194,7 +199,7 @@ impl Error {
             },
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
-            Cause::Behind(_) => Scope::Again,
+            Cause::NoBackup { .. } => Scope::Again,
             Cause::Folder { .. } => Scope::Folder,
             Cause::Obstacle(obstacle) if obstacle.of_all => Scope::Folder,
             Cause::Absent(_) | Cause::Unsafe(_) | Cause::Obstacle(_) => Scope::Job,

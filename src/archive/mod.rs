@@ -3,7 +3,8 @@
 //! - [`ready`]: whether a job is finished and settled; [`opt_out`]: whether it is to be archived at all
 //! - [`store`]: jobs are copied to a folder, durably, and appear there whole or not at all
 //!   (`groups`: many of them, a group at a time)
-//! - [`swap`]: a job that has been moved gives way to a symlink, if every `backup` folder has it (`backed`); [`retire`]: what becomes of its old directory
+//! - `backups`: whether the `backup` folders have what is to be moved
+//! - [`swap`]: a job that has been moved gives way to a symlink; [`retire`]: what becomes of its old directory
 //! - [`recover`]: a job is brought back from a folder; [`lost`]: which the primary has lost
 //! - [`verify`]: an archived copy is read again, and compared
 //! - [`engine`]: all that by itself, in the background: what finishes is found, queued and tried again
@@ -24,7 +25,7 @@
 //! - An archived copy is never edited in place, and never gives way to less than it holds.
 
 pub mod apart;
-mod backed;
+mod backups;
 pub mod by_hand;
 pub mod compare;
 pub mod engine;
@@ -90,12 +91,12 @@ pub struct Env<'a> {
     pub bandwidth: Option<&'a Bandwidth>,
     /// Directories of moved jobs, until they are removed.
     pub retired: &'a Retired,
+    /// Which jobs are opted out, for whoever moves them: a folder that a job is excluded from need not have it.
+    pub out: Option<&'a OptOuts>,
     /// How long nothing in a job may have changed before it is archived.
     pub settle: Duration,
     /// How many jobs are worked on at the same time, and how many threads copy the files of a large one.
     pub threads: usize,
-    /// What the settings leave out of folders, for who archives.
-    pub out: Option<&'a OptOuts>,
     /// Whether a copy in a folder gives way also to one that holds less, or is older.
     pub force: bool,
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::ready::{LOCKED, WRITTEN, hold_locks};
 use super::retire::Retiring;
-use super::{Env, apart, backed, places, select};
+use super::{Env, apart, backups, places, select};
 use crate::transfer::staging::Staging;
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate, Copied};
@@ -60,7 +60,7 @@ pub(super) fn swap(
         return Err(Error::new(job, Cause::Busy(WRITTEN)));
     }
     // Now that nobody writes to it any more.
-    backed::expect(env, job, &copied.manifest)?;
+    backups::expect(env, job, &source, Some(&copied.manifest))?;
     if let Some(path) = writers::unremovable(&source, &copied.manifest).copying(job, &from)? {
         let why = format!(
             "it cannot be moved, since {} is somebody else's and could not be removed: let its owner archive it",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
+use super::question::Questions;
 use super::root::{Root, open_path};
 use super::unreadable::{Hidden, Unreadable};
 use super::{FolderSpec, PRIMARY};
@@ -48,6 +49,7 @@ pub struct Location {
     /// Since when an answer of a folder is waited for, if one is.
     asked: RwLock<Option<Instant>>,
     unreadable: Unreadable,
+    questions: Questions,
     on_change: OnceLock<OnChange>,
     crowd: OnceLock<Crowd>,
 }
@@ -120,6 +122,7 @@ impl Location {
             state: RwLock::new(State::Open(Arc::new(root))),
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
+            questions: Questions::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
         })
@@ -135,6 +138,7 @@ impl Location {
             seen: RwLock::default(),
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
+            questions: Questions::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
         }
@@ -212,6 +216,21 @@ impl Location {
             Some(silence) if self.is_refused(silence) => Err(Errno::TIMEDOUT),
             _ => Ok(()),
         }
+    }
+
+    /// Asks its file system something, for those who must not wait for it for long: from a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// That it is not there, as [`Location::root`] says; `ETIMEDOUT` if it does not answer for so long, or has not answered another
+    /// question yet.
+    pub fn answer<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.root()?;
+        self.questions.ask(patience, question)
     }
 
     /// For how long whoever watches it has been waiting for an answer, if so.

@@ -16,6 +16,7 @@
 //! - [`internal`]: where the internal files of a job live that a folder serves
 //! - [`name`]: a name, kept in as little memory as it needs
 //! - `walk`: whether a symlink that points out of the workspace leads to anything
+//! - `question`: asking a file system that may hang
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
 //! - `unreadable`: what of a folder cannot be looked at, so that it does not show
 //! - [`beneath`]: opening names below a descriptor without ever leaving it
@@ -36,6 +37,7 @@ pub mod listing;
 pub mod location;
 pub mod materialize;
 pub mod name;
+mod question;
 pub mod resolve;
 mod root;
 mod tasks;

@@ -31,9 +31,9 @@ impl Disk {
             progress,
             bandwidth: Some(&self.bandwidth),
             retired: &self.retired,
+            out: Some(&self.judge.out),
             settle: self.settle,
             threads: self.threads,
-            out: Some(&self.judge.out),
             force: false,
         }
     }

@@ -23,7 +23,7 @@ use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, apart, obstacle, places, select, swap};
+use super::{Env, apart, backups, obstacle, places, select, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
@@ -237,6 +237,9 @@ impl Group<'_> {
         };
         if !markers::is_done(&source, job.name()).tried(job, "look into", &from)? {
             return Ok(Step::Done(Stored::Left(Left::Unfinished)));
+        }
+        if self.moves {
+            backups::expect(self.env, job, &source, None)?;
         }
         let at = places::path(self.folder, job);
         self.expect_disk(job)?;

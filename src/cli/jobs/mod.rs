@@ -106,9 +106,9 @@ fn env<'a>(
         progress,
         bandwidth,
         retired,
+        out: None,
         settle: opened.tuning.settle.unwrap_or(DEFAULT_SETTLE),
         threads,
-        out: None,
         force: false,
     }
 }

@@ -1,5 +1,6 @@
 //! What a daemon that archives goes through: it is killed, its folders go away or hang, and jobs are left alone or change.
 
+mod backups;
 mod folders;
 mod hanging;
 mod killed;
