@@ -42,6 +42,8 @@ pub(super) struct Pace {
     pub(super) tick: Duration,
     /// How often all that is archived is looked at again.
     pub(super) recheck: Duration,
+    /// How often the markers of all that is archived are compared with those of the copies.
+    pub(super) markers: Duration,
     /// How long a pause is made after each few jobs that are looked at again.
     pub(super) breath: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for Pace {
             folder: Backoff::seconds(5, 10 * 60),
             tick: Duration::from_secs(1),
             recheck: Duration::from_secs(24 * 60 * 60),
+            markers: Duration::from_secs(60 * 60),
             breath: Duration::from_secs(1),
         }
     }

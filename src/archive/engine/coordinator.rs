@@ -50,6 +50,8 @@ pub(super) struct Line {
     pub(super) folder: u8,
     pub(super) batches: Sender<Batch>,
     pub(super) scans: Sender<Request>,
+    /// Has the markers of all jobs compared, as many times as that is wanted.
+    pub(super) wakes: Sender<()>,
 }
 
 impl Coordinator {
@@ -108,14 +110,18 @@ impl Coordinator {
                 }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
             }
-            Event::Compared { folder } => {
+            Event::Compared { folder, wanted } => {
                 if let Some(scan) = state.scan(folder) {
-                    scan.compared = true;
+                    scan.compared = wanted;
                 }
             }
             Event::Retry => {
                 state.queue.retry(now);
                 self.adoption = now;
+                for line in &self.lines {
+                    // One that has been woken already will see what is wanted now.
+                    let _ = line.wakes.try_send(());
+                }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
             }
             Event::Stop => {}

@@ -24,8 +24,9 @@ pub(super) enum Event {
     Routine(Vec<JobId>),
     /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
     Again(Vec<JobId>),
-    /// The markers of all jobs have been compared with a folder's; what was found has been told of.
-    Compared { folder: u8 },
+    /// The markers of all jobs have been compared with a folder's, after so many full looks had been asked for; what was found has
+    /// been told of.
+    Compared { folder: u8, wanted: u64 },
     /// All that waits is to be tried at once.
     Retry,
     /// The end.

@@ -1,8 +1,11 @@
 //! Comparing the markers of archived jobs with those of their copies, in one folder.
 //!
-//! A scan takes what a folder has for archived. So, at the start, and whenever a task's directory has changed, the markers of all of
-//! its jobs are compared: one that is newer in the primary is of a job that has been run again, and one that the folder lacks, of a
-//! copy that somebody else has made, and not finished.
+//! A scan takes what a folder has for archived. So the markers of all jobs are compared at the start, when somebody asks whether all
+//! is archived, and now and then; and those of a task whenever its directory has changed. A marker that is newer in the primary is of
+//! a job that has been run again, and one that the folder lacks, of a copy that somebody else has made, and not finished.
+//!
+//! A job that a folder has, and that is not finished in the primary, is being run again: its end does not show in its task's
+//! directory. So it is kept in mind, and looked at as often as scans are made, until its copy is level with it.
 //!
 //! Each folder has a thread that does it, so that a folder that hangs keeps no other from being compared.
 
@@ -14,22 +17,27 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::events::Event;
 use super::route::Route;
 use super::scan::directory::{self, Stamp, Watched};
+use super::scan::{self, State};
 use super::walk::{Ended, Walk};
+use crate::view::name::Name;
 use crate::view::{Root, beneath};
 use crate::workspace::{JobId, markers};
 
 /// Markers are compared for no more than one part of the time in so many.
 const SHARE: u32 = 100;
 
-/// No pause is longer, however long it took.
+/// No pause between two looks at what has changed is longer, however long one took.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// And none between two at all there is.
+const LONGEST_OF_ALL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Compares the markers of all jobs with those that a folder has, again and again.
 pub(super) struct Markers {
@@ -37,10 +45,14 @@ pub(super) struct Markers {
     pub(super) folder: u8,
     pub(super) route: Arc<Route>,
     pub(super) events: Sender<Event>,
+    /// Says that somebody asks whether all is archived.
+    pub(super) wakes: Receiver<()>,
     /// How often tasks are looked at.
     pub(super) interval: Duration,
     /// How often it is seen whether a folder that was away is back.
     pub(super) tick: Duration,
+    /// How often all is compared, whether it has changed or not.
+    pub(super) anew: Duration,
     pub(super) seen: Seen,
 }
 
@@ -51,38 +63,98 @@ pub(super) struct Seen {
     with: Weak<Root>,
     /// The directory of all tasks.
     jobs: Watched,
-    /// The tasks, and how they were then.
-    tasks: HashMap<OsString, Watched>,
+    tasks: HashMap<OsString, Task>,
+}
+
+/// What is known of one task.
+#[derive(Default)]
+struct Task {
+    /// How it was when it was compared.
+    watched: Watched,
+    behind: Vec<Behind>,
+}
+
+/// A job whose copy is not of what the primary has, or soon will not be.
+struct Behind {
+    hash: Name,
+    /// Whether it has been handed over since it was finished.
+    told: bool,
+}
+
+/// How much is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Jobs whose copies are known to be behind.
+    Behind,
+    /// Those, and the tasks that have changed.
+    Changed,
+    /// All there is.
+    All,
+}
+
+/// When what is compared.
+struct Plan {
+    /// When tasks that have changed are compared next.
+    changed: Instant,
+    /// When all is.
+    all: Instant,
+    /// Which of the full looks that were asked for has been done.
+    answered: u64,
 }
 
 impl Markers {
-    /// Does it whenever a task has changed, until all ends.
+    /// Does it, until all ends.
     pub(super) fn run(mut self) {
-        loop {
-            let began = Instant::now();
-            let Ok(there) = self.compare() else {
-                return;
-            };
+        let now = Instant::now();
+        let mut plan = Plan {
+            changed: now,
+            all: now,
+            answered: 0,
+        };
+        while let Ok(there) = self.follow(&mut plan) {
             let pause = match there {
-                true => {
-                    let took = began.elapsed();
-                    took.saturating_mul(SHARE)
-                        .clamp(self.interval, LONGEST.max(self.interval))
-                }
+                true => self.interval,
                 // This asks no disk.
                 false => self.tick,
             };
-            let folder = self.folder;
-            let told = !there || self.events.send(Event::Compared { folder }).is_ok();
-            if !told || self.walk.pause(pause).is_err() {
+            if self.walk.pause_unless(&self.wakes, pause).is_err() {
                 return;
             }
         }
     }
 
-    /// Hands over the jobs of tasks that have changed whose copies are of an earlier run, or have no marker. Gives whether the
-    /// folder was there to be compared with.
-    pub(super) fn compare(&mut self) -> Result<bool, Ended> {
+    /// Compares what is due; gives whether the folder was there.
+    fn follow(&mut self, plan: &mut Plan) -> Result<bool, Ended> {
+        let began = Instant::now();
+        let wanted = self.walk.shared.wanted.load(Ordering::SeqCst);
+        let extent = match wanted != plan.answered || plan.all <= began {
+            true => Extent::All,
+            false if plan.changed <= began => Extent::Changed,
+            false => Extent::Behind,
+        };
+        if !self.compare(extent)? {
+            plan.changed = began;
+            return Ok(false);
+        }
+        let now = Instant::now();
+        let rest = now.saturating_duration_since(began).saturating_mul(SHARE);
+        match extent {
+            Extent::Behind => {}
+            Extent::Changed => plan.changed = now + rest.min(LONGEST),
+            Extent::All => {
+                plan.all = now + rest.clamp(self.anew, LONGEST_OF_ALL.max(self.anew));
+                plan.answered = wanted;
+                let folder = self.folder;
+                let compared = Event::Compared { folder, wanted };
+                self.events.send(compared).map_err(|_| Ended)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands over the jobs whose copies are of an earlier run, or have no marker. Gives whether the folder was there to be compared
+    /// with.
+    pub(super) fn compare(&mut self, extent: Extent) -> Result<bool, Ended> {
         let folder = self.walk.view.location(self.folder);
         let Some(root) = folder.and_then(|folder| folder.root().ok()) else {
             return Ok(false);
@@ -94,27 +166,39 @@ impl Markers {
                 ..Seen::default()
             };
         }
+        if extent == Extent::All {
+            self.seen.jobs.doubt();
+            let tasks = self.seen.tasks.values_mut();
+            tasks.for_each(|task| task.watched.doubt());
+        }
         let primary = self.walk.view.primary();
         let Ok(jobs) = primary.root().and_then(|root| root.jobs()) else {
             // What has been compared is not forgotten: nothing else may tell of it again.
             return Ok(true);
         };
-        let mut tasks = self.tasks(&jobs);
-        for (task, watched) in &mut tasks {
+        let mut tasks = match extent {
+            Extent::Behind => std::mem::take(&mut self.seen.tasks),
+            Extent::Changed | Extent::All => self.tasks(&jobs),
+        };
+        for (name, task) in &mut tasks {
+            self.look(&jobs, &root, name, &mut task.behind)?;
+            if extent == Extent::Behind {
+                continue;
+            }
             let (now, wall) = (Instant::now(), SystemTime::now());
-            if let Ok(stamp) = directory::stamp(&*jobs, task)
-                && watched.see(stamp, now)
-                && self.task(&root, task)?
+            if let Ok(stamp) = directory::stamp(&*jobs, name)
+                && task.watched.see(stamp, now)
+                && self.task(&root, name, &mut task.behind)?
             {
-                watched.listed(now, wall);
+                task.watched.listed(now, wall);
             }
         }
         self.seen.tasks = tasks;
         Ok(true)
     }
 
-    /// The tasks that there are now, and how they were when they were compared.
-    fn tasks(&mut self, jobs: &OwnedFd) -> HashMap<OsString, Watched> {
+    /// The tasks that there are now, and what is known of them.
+    fn tasks(&mut self, jobs: &OwnedFd) -> HashMap<OsString, Task> {
         let mut compared = std::mem::take(&mut self.seen.tasks);
         let (now, wall) = (Instant::now(), SystemTime::now());
         let stamp = beneath::stat_fd(jobs).map(|stat| Stamp::from(&stat));
@@ -122,18 +206,52 @@ impl Markers {
             && let Ok(tasks) = self.walk.tasks()
         {
             self.seen.jobs.listed(now, wall);
-            let known = |task| (compared.remove(&task).unwrap_or_default(), task);
-            let tasks: Vec<_> = tasks.into_iter().map(known).collect();
-            return tasks
-                .into_iter()
-                .map(|(watched, task)| (task, watched))
-                .collect();
+            let known = |name| {
+                let task = compared.remove(&name).unwrap_or_default();
+                (name, task)
+            };
+            return tasks.into_iter().map(known).collect();
         }
         compared
     }
 
-    /// Compares one task; gives whether all of it could be.
-    fn task(&self, folder: &Root, task: &OsStr) -> Result<bool, Ended> {
+    /// Looks at the jobs of one task that are known to be behind: whether they are finished by now, or archived.
+    fn look(
+        &self,
+        jobs: &OwnedFd,
+        folder: &Root,
+        task: &OsStr,
+        behind: &mut Vec<Behind>,
+    ) -> Result<(), Ended> {
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let both = beneath::open_dir(jobs, task).and_then(|ours| Ok((ours, folder.task(task)?)));
+        let Ok((originals, copies)) = both else {
+            return Ok(());
+        };
+        let mut again = Vec::new();
+        behind.retain_mut(|one| {
+            let Ok(job) = JobId::new(task, &*one.hash) else {
+                return false;
+            };
+            match scan::state(&originals, task, &one.hash) {
+                // Its task has changed, and will if it comes back.
+                State::Gone => return false,
+                State::Unfinished => one.told = false,
+                State::Done if !one.told => {
+                    one.told = true;
+                    again.push(job);
+                }
+                State::Done => return standing(&originals, &copies, &job) != Ok(Standing::Level),
+            }
+            true
+        });
+        self.hand_over(again)
+    }
+
+    /// Compares one task, and notes what is behind; gives whether all of it could be compared.
+    fn task(&self, folder: &Root, task: &OsStr, behind: &mut Vec<Behind>) -> Result<bool, Ended> {
         let copies = match beneath::absent(folder.task(task)) {
             Ok(Some(copies)) => copies,
             // What is not there at all, the scan finds.
@@ -141,18 +259,42 @@ impl Markers {
             Err(_) => return Ok(false),
         };
         let mut whole = true;
+        let mut found = Vec::new();
         let read = self.walk.each_few(task, &mut |originals, names| {
-            let wanted = names.iter().filter_map(|hash| JobId::new(task, hash).ok());
-            let wanted = wanted.filter(|job| self.route.leads_to(self.folder, job));
-            let again = wanted.filter(|job| {
-                is_behind(originals, &copies, job).unwrap_or_else(|_| {
-                    whole = false;
-                    false
-                })
-            });
-            self.hand_over(again.collect())
+            let mut again = Vec::new();
+            for hash in names {
+                let Ok(job) = JobId::new(task, hash) else {
+                    continue;
+                };
+                if !self.route.leads_to(self.folder, &job) {
+                    continue;
+                }
+                let told = match standing(originals, &copies, &job) {
+                    Ok(Standing::Level) => continue,
+                    Ok(Standing::Unfinished) => false,
+                    Ok(Standing::Behind) => true,
+                    Err(_) => {
+                        whole = false;
+                        continue;
+                    }
+                };
+                let hash = Name::from(&**hash);
+                found.push(Behind { hash, told });
+                if told {
+                    again.push(job);
+                }
+            }
+            self.hand_over(again)
         })?;
-        Ok(read && whole)
+        let whole = read && whole;
+        if whole {
+            *behind = found;
+        } else {
+            // What was not seen this time is not forgotten.
+            behind.retain(|one| found.iter().all(|other| other.hash != one.hash));
+            behind.append(&mut found);
+        }
+        Ok(whole)
     }
 
     fn hand_over(&self, again: Vec<JobId>) -> Result<(), Ended> {
@@ -165,8 +307,19 @@ impl Markers {
     }
 }
 
-/// Whether a copy, in its task's directory, is of an earlier run than the job in its own, or has no marker.
-fn is_behind(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io::Result<bool> {
+/// How a job and its copy stand to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The copy is of the same run; or there is none, which the scan finds.
+    Level,
+    /// There is a copy, and the job is not finished: it is being run again.
+    Unfinished,
+    /// The copy is of an earlier run, or has no marker.
+    Behind,
+}
+
+/// Compares the marker of a job, in its task's directory, with that of its copy, in its own.
+fn standing(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io::Result<Standing> {
     let marker = PathBuf::from(job.hash()).join(markers::done(job.name()));
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let stamp = |dir: BorrowedFd<'_>| {
@@ -174,13 +327,17 @@ fn is_behind(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io
         let stat = beneath::absent(stat)?;
         Ok::<_, Errno>(stat.map(|stat| (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec)))
     };
-    let Some(ours) = stamp(originals.as_fd())? else {
-        return Ok(false);
+    let otherwise = match stamp(originals.as_fd())? {
+        None => Standing::Unfinished,
+        Some(ours) => match stamp(copies.as_fd())? {
+            Some(theirs) if theirs < ours => return Ok(Standing::Behind),
+            Some(_) => return Ok(Standing::Level),
+            None => Standing::Behind,
+        },
     };
-    if let Some(theirs) = stamp(copies.as_fd())? {
-        return Ok(theirs < ours);
-    }
-    // What is not there at all, the scan finds.
     let copy = beneath::absent(beneath::stat(copies, job.hash()))?;
-    Ok(copy.is_some_and(|stat| beneath::is_dir(&stat)))
+    Ok(match copy.is_some_and(|stat| beneath::is_dir(&stat)) {
+        true => otherwise,
+        false => Standing::Level,
+    })
 }

@@ -213,13 +213,16 @@ impl Archiver {
                 &format!("scan-{folder}"),
                 Box::new(move || scan::run(scanner, &*this, &to_scan, &events, &shared)),
             )?;
+            let (wakes, woken) = bounded(1);
             let markers = Markers {
                 walk: walk.clone(),
                 folder,
                 route: route.clone(),
                 events: self.events.clone(),
+                wakes: woken,
                 interval,
                 tick: timing.pace.tick,
+                anew: timing.pace.markers,
                 seen: Seen::default(),
             };
             spawn(
@@ -230,6 +233,7 @@ impl Archiver {
                 folder,
                 batches,
                 scans,
+                wakes,
             });
         }
         let recheck = Recheck {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::lane::{Flight, Lane};
 use super::queue::{At, Job, Step, Turn};
 use super::shared::{Scan, Shared, State};
+use super::walk::MANY;
 use crate::settings::Mode;
 use crate::transfer::Size;
 use crate::view::View;
@@ -327,11 +328,24 @@ pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
         let hangs = scan.hangs(now);
         // What is left for want of room is looked for when jobs have been archived, if any can be.
         let full = scan.more && scan.since.is_none() && scan.asked == wanted;
-        let known = scan.compared && (scan.answered >= wanted || hangs || full);
+        let known = scan.answered >= wanted || hangs || full;
         !known && is_there(scan.folder)
     });
+    let comparing = state.scans.iter();
+    let comparing = comparing
+        .filter(|scan| scan.compared < wanted)
+        .any(|scan| is_there(scan.folder));
     if scanning || shared.unheard.load(Ordering::SeqCst) > 0 {
         return Idle::Busy { left };
+    }
+    if comparing {
+        // What is found has to wait for room, and for ever if nothing that is on its way can be archived.
+        let mut all = state.queue.jobs.values();
+        let stuck = state.queue.jobs.len() > MANY && all.all(|job| is_stuck(job, state, view, now));
+        return match stuck {
+            true => Idle::Stuck { failed: left },
+            false => Idle::Busy { left },
+        };
     }
     let mut stuck = jobs.map(|job| is_stuck(job, state, view, now));
     let unseen = |scan: &Scan| !is_there(scan.folder) || scan.hangs(now) || scan.trouble.is_some();

@@ -17,7 +17,7 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Events that were sent and that the state does not show yet.
     pub(super) unheard: AtomicUsize,
-    /// How many full scans have been asked for; the first one by the start.
+    /// How many full looks, scans and comparisons of all markers, have been asked for; the first one by the start.
     pub(super) wanted: AtomicU64,
     stopping: AtomicBool,
     /// By which looks at jobs are ended.
@@ -51,9 +51,9 @@ pub(super) struct Scan {
     pub(super) last: Option<SystemTime>,
     /// How many jobs the folder has not.
     pub(super) candidates: usize,
-    /// Whether the markers of all jobs have been compared with the folder's at least once: until then, nobody knows whether all is
-    /// archived.
-    pub(super) compared: bool,
+    /// After how many full looks had been asked for the markers of all jobs were compared with the folder's: until that is done,
+    /// nobody knows whether all is archived.
+    pub(super) compared: u64,
     /// What could not be read.
     pub(super) trouble: Option<String>,
 }
@@ -69,7 +69,7 @@ impl Shared {
             more: false,
             last: None,
             candidates: 0,
-            compared: false,
+            compared: 0,
             trouble: None,
         });
         let scans = scans.collect();

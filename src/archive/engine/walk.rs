@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 
 use super::scan::directory::{self, Entry};
 use super::shared::Shared;
@@ -15,7 +15,7 @@ use crate::view::View;
 const FEW: usize = 20;
 
 /// No more are handed over while so many are on their way.
-const MANY: usize = 200;
+pub(super) const MANY: usize = 200;
 
 /// Whoever walks.
 #[derive(Debug, Clone)]
@@ -89,6 +89,15 @@ impl Walk {
         match self.end.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
             _ => Err(Ended),
+        }
+    }
+
+    /// As [`Walk::pause`]; but not any longer than until somebody wakes.
+    pub(super) fn pause_unless(&self, woken: &Receiver<()>, time: Duration) -> Result<(), Ended> {
+        select! {
+            recv(self.end) -> _ => Err(Ended),
+            recv(woken) -> wake => wake.map_err(|_| Ended),
+            default(time) => Ok(()),
         }
     }
 }

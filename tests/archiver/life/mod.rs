@@ -5,4 +5,5 @@ mod folders;
 mod hanging;
 mod killed;
 mod left_alone;
+mod run_again;
 mod scanning;

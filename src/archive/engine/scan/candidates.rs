@@ -89,7 +89,7 @@ pub(super) fn compare(
 
 /// What a candidate is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(in crate::archive::engine) enum State {
     /// It has its marker, or cannot be looked at, which whoever looks closer will say.
     Done,
     Unfinished,
@@ -98,7 +98,7 @@ pub(super) enum State {
 }
 
 /// Looks whether a job, in its task's directory, is finished. No symlink is followed: the job may be moved meanwhile.
-pub(super) fn state(directory: impl AsFd, task: &OsStr, hash: &OsStr) -> State {
+pub(in crate::archive::engine) fn state(directory: impl AsFd, task: &OsStr, hash: &OsStr) -> State {
     match beneath::absent(beneath::open_dir(directory, hash)) {
         Ok(None) => State::Gone,
         Ok(Some(job)) => match markers::is_done(job, jobs::name(task)) {

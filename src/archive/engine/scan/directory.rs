@@ -86,7 +86,7 @@ impl Watched {
     }
 
     /// Has it listed again.
-    pub(super) fn doubt(&mut self) {
+    pub(in crate::archive::engine) fn doubt(&mut self) {
         self.believed = false;
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
-use self::candidates::{Names, State, Task};
+use self::candidates::{Names, Task};
 use self::directory::{Entry, Stamp, Watched};
 use super::route::Route;
 use crate::archive::apart;
@@ -28,6 +28,7 @@ use crate::view::name::Name;
 use crate::view::{Root, Unlisted, View, beneath};
 use crate::workspace::JobId;
 
+pub(super) use self::candidates::{State, state};
 pub(super) use self::thread::{Request, run};
 
 /// The longest that a job, found finished, but not archived since, is not looked at again.
@@ -298,7 +299,7 @@ impl Scanner {
                 return true;
             };
             pass.found.looked += 1;
-            let wait = match candidates::state(directory, name, &candidate.hash) {
+            let wait = match state(directory, name, &candidate.hash) {
                 State::Gone => return false,
                 // So that a scan that goes on where the last one ended does not look again.
                 State::Unfinished => self.interval / 2,
@@ -334,5 +335,5 @@ impl Scanner {
 
 /// Whether a job, in its task's directory, is finished; or cannot be looked at.
 pub(super) fn is_done(directory: impl std::os::fd::AsFd, task: &OsStr, hash: &OsStr) -> bool {
-    candidates::state(directory, task, hash) == State::Done
+    state(directory, task, hash) == State::Done
 }

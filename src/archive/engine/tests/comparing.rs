@@ -3,11 +3,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use rustix::thread::Uid;
 
 use super::super::events::Event;
-use super::super::markers::{Markers, Seen};
+use super::super::markers::{Extent, Markers, Seen};
 use super::super::queue::Queue;
 use super::super::shared::Shared;
 use super::super::walk::Walk;
@@ -35,8 +35,10 @@ impl Comparison {
             folder: BACKUP,
             route: Arc::new(stage.route()),
             events,
+            wakes: never(),
             interval: Duration::ZERO,
             tick: Duration::ZERO,
+            anew: Duration::ZERO,
             seen: Seen::default(),
         };
         Comparison {
@@ -48,7 +50,12 @@ impl Comparison {
 
     /// Compares once, and gives the hashes of the jobs whose copies are behind, in order.
     fn behind(&mut self) -> Vec<String> {
-        self.markers.compare().unwrap();
+        self.compare(Extent::Changed)
+    }
+
+    /// Compares so much, and gives the hashes of the jobs whose copies are found behind, in order.
+    fn compare(&mut self, extent: Extent) -> Vec<String> {
+        self.markers.compare(extent).unwrap();
         let again = self.told.try_iter().flat_map(|event| match event {
             Event::Again(jobs) => jobs,
             other => panic!("{other:?}"),
@@ -164,4 +171,65 @@ fn what_is_run_again_while_its_folder_is_away_is_found_when_that_is_back() {
         stage.view.folders()[0].root().is_ok()
     });
     assert_eq!(comparison.behind(), ["again", "behind"]);
+}
+
+/// Compares for longer than it takes until what was compared is believed; nothing is to be behind.
+fn believe(comparison: &mut Comparison) {
+    let begun = Instant::now();
+    until("that what was compared is believed", || {
+        assert!(comparison.behind().is_empty());
+        begun.elapsed() > Duration::from_secs(3)
+    });
+}
+
+#[test]
+fn what_is_run_again_is_told_of_once_when_it_is_finished_until_its_copy_is_level() {
+    let stage = Stage::new(false);
+    for hash in ["again", "earlier", "same"] {
+        stage.archived(hash);
+    }
+    let again = ["again", "earlier"];
+    let marker = |hash| stage.path("primary", hash).join("train.done");
+    let stop = || {
+        for hash in again {
+            fs::remove_file(marker(hash)).unwrap();
+        }
+    };
+    let finish = || again.iter().for_each(|hash| drop(stage.finished(hash)));
+    stop();
+    stage.unfinished("never");
+    let mut comparison = Comparison::new(&stage);
+    believe(&mut comparison);
+    for _ in 0..2 {
+        assert!(comparison.compare(Extent::Behind).is_empty());
+        finish();
+        // By a machine whose clock is behind.
+        stage.make_earlier("primary", "earlier");
+        assert_eq!(comparison.compare(Extent::Behind), again);
+        // It may be begun once more, before it is archived.
+        stop();
+        assert!(comparison.compare(Extent::Behind).is_empty());
+    }
+    finish();
+    assert_eq!(comparison.compare(Extent::Behind), again);
+    assert!(comparison.behind().is_empty());
+    // What is level again costs nothing any more.
+    again.iter().for_each(|hash| stage.archived(hash));
+    assert!(comparison.compare(Extent::Behind).is_empty());
+    stop();
+    assert!(comparison.compare(Extent::Behind).is_empty());
+    finish();
+    assert!(comparison.compare(Extent::Behind).is_empty());
+}
+
+#[test]
+fn what_is_run_again_where_it_is_is_found_when_all_is_compared() {
+    let stage = Stage::new(false);
+    stage.archived("again");
+    stage.archived("same");
+    let mut comparison = Comparison::new(&stage);
+    believe(&mut comparison);
+    stage.make_earlier("backup", "again");
+    assert!(comparison.behind().is_empty());
+    assert_eq!(comparison.compare(Extent::All), ["again"]);
 }

@@ -197,6 +197,7 @@ impl Stage {
                     folder: long,
                     tick: Duration::from_millis(20),
                     recheck: Duration::from_secs(86_400),
+                    markers: Duration::from_secs(86_400),
                     breath: Duration::from_millis(1),
                 },
             },
