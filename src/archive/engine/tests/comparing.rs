@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use rustix::thread::Uid;
 
+use super::super::Idle;
+use super::super::core::Whom;
 use super::super::events::Event;
 use super::super::markers::{Extent, Markers, Seen};
 use super::super::queue::Queue;
 use super::super::shared::Shared;
 use super::super::walk::Walk;
-use super::stage::{BACKUP, Stage, until};
+use super::stage::{BACKUP, Stage, settled, until};
 
 /// The markers of the jobs of a stage, and what is told of them.
 struct Comparison {
@@ -232,4 +234,61 @@ fn what_is_run_again_where_it_is_is_found_when_all_is_compared() {
     stage.make_earlier("backup", "again");
     assert!(comparison.behind().is_empty());
     assert_eq!(comparison.compare(Extent::All), ["again"]);
+}
+
+#[test]
+fn all_markers_are_compared_now_and_then_and_when_that_is_asked_for() {
+    for asked in [false, true] {
+        let mut stage = Stage::new(false);
+        stage.archived("again");
+        stage.archived("same");
+        stage.timing.interval = Duration::from_millis(50);
+        if !asked {
+            stage.timing.pace.markers = Duration::from_millis(50);
+        }
+        let archiver = stage.start();
+        assert_eq!(settled(&archiver), Idle::Yes);
+        // Longer than it takes until what was compared is believed.
+        let begun = Instant::now();
+        until("that it is believed", || {
+            begun.elapsed() > Duration::from_secs(3)
+        });
+        stage.make_earlier("backup", "again");
+        if asked {
+            archiver.retry_now();
+            assert_eq!(settled(&archiver), Idle::Yes);
+        }
+        let again = [(BACKUP, "again".to_owned())];
+        until("that it is archived", || stage.stored() == again);
+    }
+}
+
+/// More are behind than there is room for at a time.
+#[test]
+fn nobody_waits_for_what_is_not_compared_while_nothing_can_be_archived() {
+    let stage = Stage::new(false);
+    for number in 0..500 {
+        let hash = format!("{number}");
+        stage.archived(&hash);
+        stage.make_earlier("backup", &hash);
+    }
+    stage.refuse(BACKUP, Whom::Folder);
+    let archiver = stage.start();
+    // As long as there is no room, nothing is compared.
+    for _ in 0..2 {
+        let idle = settled(&archiver);
+        let stuck = |failed| (200..=500).contains(&failed);
+        assert!(
+            matches!(idle, Idle::Stuck { failed } if stuck(failed)),
+            "{idle:?}"
+        );
+        archiver.retry_now();
+    }
+    stage.order(|orders| orders.refuses.clear());
+    archiver.retry_now();
+    assert_eq!(settled(&archiver), Idle::Yes);
+    let mut stored = stage.stored();
+    stored.sort();
+    stored.dedup();
+    assert_eq!(stored.len(), 500);
 }

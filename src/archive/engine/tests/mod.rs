@@ -278,63 +278,6 @@ fn what_was_run_again_and_what_was_archived_without_its_marker_is_found_by_the_s
 }
 
 #[test]
-fn all_markers_are_compared_now_and_then_and_when_that_is_asked_for() {
-    for asked in [false, true] {
-        let mut stage = Stage::new(false);
-        stage.archived("again");
-        stage.archived("same");
-        stage.timing.interval = Duration::from_millis(50);
-        if !asked {
-            stage.timing.pace.markers = Duration::from_millis(50);
-        }
-        let archiver = stage.start();
-        assert_eq!(settled(&archiver), Idle::Yes);
-        // Longer than it takes until what was compared is believed.
-        let begun = Instant::now();
-        until("that it is believed", || {
-            begun.elapsed() > Duration::from_secs(3)
-        });
-        stage.make_earlier("backup", "again");
-        if asked {
-            archiver.retry_now();
-            assert_eq!(settled(&archiver), Idle::Yes);
-        }
-        let again = [(BACKUP, "again".to_owned())];
-        until("that it is archived", || stage.stored() == again);
-    }
-}
-
-/// More are behind than there is room for at a time.
-#[test]
-fn nobody_waits_for_what_is_not_compared_while_nothing_can_be_archived() {
-    let stage = Stage::new(false);
-    for number in 0..500 {
-        let hash = format!("{number}");
-        stage.archived(&hash);
-        stage.make_earlier("backup", &hash);
-    }
-    stage.refuse(BACKUP, Whom::Folder);
-    let archiver = stage.start();
-    // As long as there is no room, nothing is compared.
-    for _ in 0..2 {
-        let idle = settled(&archiver);
-        let stuck = |failed| (200..=500).contains(&failed);
-        assert!(
-            matches!(idle, Idle::Stuck { failed } if stuck(failed)),
-            "{idle:?}"
-        );
-        archiver.retry_now();
-    }
-    stage.order(|orders| orders.refuses.clear());
-    archiver.retry_now();
-    assert_eq!(settled(&archiver), Idle::Yes);
-    let mut stored = stage.stored();
-    stored.sort();
-    stored.dedup();
-    assert_eq!(stored.len(), 500);
-}
-
-#[test]
 fn all_that_is_archived_is_looked_at_again_now_and_then() {
     let mut stage = Stage::new(false);
     for number in 0..50 {
