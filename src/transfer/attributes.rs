@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::access;
 use super::error::{Context, Failure};
 use super::loss::Lost;
 use super::stamp;
@@ -144,11 +145,12 @@ impl Attributes {
             || trail::stat(&fd),
             |user, group| rustix::fs::fchown(&fd, user, group),
         )?;
-        if !kept {
-            lose(Lost::Owner);
+        if kept.tell(&mut lose) {
             mode &= !self.set_id;
         }
-        self.apply_extended(Subject::Open(fd.as_fd()), &mut lose)?;
+        let original = self.access_list();
+        let listed = self.apply_extended(Subject::Open(fd.as_fd()), kept, &mut lose)?;
+        mode = access::mode(mode, original, kept.group, listed);
         let now = trail::stat(&fd).copy("look at")?.stx_mode;
         if u32::from(now) & 0o7777 != mode {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).copy("set the mode of")?;
@@ -157,14 +159,29 @@ impl Attributes {
         Ok(mode)
     }
 
+    /// The access control list of the original, if it has one.
+    fn access_list(&self) -> Option<&[u8]> {
+        let mut extended = self.extended.iter();
+        let list = extended.find(|(name, _)| &**name == ACCESS_LIST);
+        list.map(|(_, value)| &**value)
+    }
+
+    /// Gives whether an access control list is among what has been set.
     fn apply_extended(
         &self,
         subject: Subject<'_>,
+        kept: Kept,
         lose: &mut impl FnMut(Lost),
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
+        let mut listed = false;
         for (attribute, value) in &self.extended {
+            let is_list = &**attribute == ACCESS_LIST;
+            let value = match is_list && !kept.group {
+                true => &access::list(value, self.mode),
+                false => value,
+            };
             match subject.set(attribute, value) {
-                Ok(()) => {}
+                Ok(()) => listed |= is_list,
                 Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => lose(lost(attribute)),
                 Err(errno) => return Err(errno).copy("set an extended attribute of"),
             }
@@ -172,7 +189,7 @@ impl Attributes {
         for attribute in &self.left {
             lose(lost(attribute));
         }
-        Ok(())
+        Ok(listed)
     }
 
     /// Sets all on a symlink of the copy but the mode, of which it has none of its own.
@@ -189,10 +206,8 @@ impl Attributes {
             || trail::stat_at(&dir, name),
             |user, group| rustix::fs::chownat(&dir, name, user, group, itself),
         )?;
-        if !kept {
-            lose(Lost::Owner);
-        }
-        self.apply_extended(Subject::Named(&named(&dir, name)), &mut lose)?;
+        kept.tell(&mut lose);
+        self.apply_extended(Subject::Named(&named(&dir, name)), kept, &mut lose)?;
         rustix::fs::utimensat(&dir, name, &self.times, itself).copy("set the times of")
     }
 
@@ -203,7 +218,7 @@ impl Attributes {
         target: &Target<'_>,
         stat: impl FnOnce() -> rustix::io::Result<Statx>,
         chown: impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Kept, Failure> {
         let created = match target.created.get() {
             Some(created) => *created,
             None => {
@@ -212,18 +227,46 @@ impl Attributes {
             }
         };
         if created == self.owner {
-            return Ok(true);
+            return Ok(Kept::ALL);
         }
         let (user, group) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
         match chown(Some(user), Some(group)) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Kept::ALL),
             Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
                 // A group that the caller is in may be set all the same.
-                let group = chown(None, Some(group)).is_ok();
-                Ok(group && created.0 == self.owner.0)
+                let given = created.1 == self.owner.1 || chown(None, Some(group)).is_ok();
+                Ok(Kept {
+                    user: created.0 == self.owner.0,
+                    group: given,
+                })
             }
             Err(errno) => Err(errno).copy("set the owner of"),
         }
+    }
+}
+
+/// Whether a copy belongs to whom its original does.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    user: bool,
+    group: bool,
+}
+
+impl Kept {
+    const ALL: Kept = Kept {
+        user: true,
+        group: true,
+    };
+
+    /// Tells what was not kept; gives whether there was anything.
+    fn tell(self, lose: &mut impl FnMut(Lost)) -> bool {
+        if !self.user {
+            lose(Lost::Owner);
+        }
+        if !self.group {
+            lose(Lost::Group);
+        }
+        !self.user || !self.group
     }
 }
 

@@ -140,7 +140,7 @@ fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> 
     if let Some(to) = &to {
         links(work, &entries, to)?;
     }
-    let (manifest, order) = Manifest::arrange(entries);
+    let (mut manifest, order) = Manifest::arrange(entries);
     let mut places = HashMap::new();
     let mut arranged = HashMap::new();
     let mut ordered = Vec::with_capacity(order.len());
@@ -160,7 +160,12 @@ fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> 
         excluded: excluded.collect(),
     };
     let losses = match (&work.target, to) {
-        (Some(target), Some(to)) => complete(work, target, &manifest, (arranged, losses), to)?,
+        (Some(target), Some(to)) => {
+            let directories = (arranged, losses);
+            let (losses, modes) = complete(work, target, &manifest, directories, to)?;
+            manifest.set_modes(modes);
+            losses
+        }
         _ => losses,
     };
     Ok(Copied {
@@ -176,7 +181,7 @@ fn complete(
     manifest: &Manifest,
     (directories, losses): (HashMap<usize, Attributes>, Losses),
     to: OwnedFd,
-) -> Result<Losses> {
+) -> Result<(Losses, Vec<(usize, u32)>)> {
     let held = target.held.lock().take();
     let few = held.filter(|files| target.now && files.len() + directories.len() <= FEW);
     let finish = Finish {
@@ -186,6 +191,7 @@ fn complete(
         directories,
         each: few.is_some() || !target.writeback.is_whole(),
         losses: RefCell::new(losses),
+        modes: RefCell::default(),
     };
     for file in few.iter().flatten() {
         let synced = rustix::fs::fsync(file).copy("write");
@@ -198,7 +204,7 @@ fn complete(
             .sync()
             .map_err(|cause| sync_error("write", &cause))?;
     }
-    Ok(finish.losses.into_inner())
+    Ok((finish.losses.into_inner(), finish.modes.into_inner()))
 }
 
 fn sync_error(operation: &'static str, cause: &std::io::Error) -> Error {

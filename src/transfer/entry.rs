@@ -220,6 +220,7 @@ fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
     if stamp::kind(&stat) != FileType::Fifo {
         return Err(Failure::Changed(OTHER));
     }
+    let mut got = None;
     if let (Some(to), Some(copy)) = (&work.target, &task.copy) {
         let name: &OsStr = &task.name;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -238,8 +239,10 @@ fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
         if work.is_further_name(&stat) {
             lose(Lost::HardLink);
         }
-        Attributes::read_at(&*task.source, name, &stat)?.apply(to, &fifo, lose)?;
+        let attributes = Attributes::read_at(&*task.source, name, &stat)?;
+        got = Some(attributes.apply(to, &fifo, lose)?);
     }
-    work.add(task.parent, &task.name, &stat, Kind::Fifo);
+    let index = work.add(task.parent, &task.name, &stat, Kind::Fifo);
+    work.set_mode(index, got);
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) struct Finish<'a> {
     pub(super) each: bool,
     /// What could not be kept of directories.
     pub(super) losses: RefCell<Losses>,
+    /// The modes that directories got, by their positions.
+    pub(super) modes: RefCell<Vec<(usize, u32)>>,
 }
 
 impl Finish<'_> {
@@ -65,10 +67,11 @@ impl Finish<'_> {
         let finish = || {
             self.work.go_on()?;
             if let Some(attributes) = self.directories.get(&index) {
-                attributes.apply(self.target, &**fd, |lost| {
+                let mode = attributes.apply(self.target, &**fd, |lost| {
                     let path = || self.manifest.path(index);
                     self.losses.borrow_mut().add(lost, path);
                 })?;
+                self.modes.borrow_mut().push((index, mode));
             }
             if self.each {
                 rustix::fs::fsync(&**fd).copy("write")?;

@@ -18,9 +18,12 @@ pub struct Loss {
 /// What was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lost {
-    /// The owner or the group: only root may give files away. Set-id bits of such a file are dropped too, since they
-    /// would lend the rights of somebody else.
+    /// The owner: only root may give files away. Set-id bits of such a file are dropped too, since they would lend the rights of
+    /// somebody else.
     Owner,
+    /// The group: only root may give files to groups that he is not in. Set-id bits are dropped too, and what only one of the group and
+    /// the others might do, since either would be somebody else.
+    Group,
     /// An extended attribute, or an access control list, by its name: the file system has none, or the caller may not
     /// set it.
     Attribute(String),
@@ -35,6 +38,10 @@ impl fmt::Display for Loss {
         let path = self.example.display();
         match &self.what {
             Lost::Owner => write!(f, "the owner was not kept: {path}")?,
+            Lost::Group => write!(
+                f,
+                "the group was not kept, nor what only it might do: {path}"
+            )?,
             Lost::Attribute(name) => write!(f, "the attribute {name} was not kept: {path}")?,
             Lost::HardLink => write!(f, "a hard link of a symlink or fifo was not kept: {path}")?,
             Lost::Special => write!(f, "a special file was left out: {path}")?,

@@ -14,7 +14,8 @@
 //!
 //! - [`walk`]: through the source; [`trail`]: up and down with few descriptors; [`crew`]: the threads
 //! - [`work`]: what these share
-//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`digest`]: their hash; [`attributes`]: all else about it
+//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`digest`]: their hash; [`attributes`]: all else about it;
+//!   `access`: who may do what with it where not all of that can be kept
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
 //! - [`cache`]: the page cache; [`windows`]: what is done for it with each part of a large file; [`sys`]: a system call
 //!
@@ -35,6 +36,7 @@ pub mod manifest;
 pub mod progress;
 pub mod staging;
 
+mod access;
 mod attributes;
 mod cache;
 mod copy;

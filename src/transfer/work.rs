@@ -178,6 +178,13 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Puts down the mode that an entry's copy got, if it was written.
+    pub(super) fn set_mode(&self, index: usize, mode: Option<u32>) {
+        if let Some(entry) = self.found.lock().entries.get_mut(index) {
+            entry.mode = mode.unwrap_or(entry.mode);
+        }
+    }
+
     pub(super) fn add_directory(&self, index: usize, attributes: Attributes) {
         self.found.lock().directories.insert(index, attributes);
     }

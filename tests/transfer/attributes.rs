@@ -161,16 +161,97 @@ fn an_ordinary_user_copies_what_others_own_and_is_told() {
         lchown(path, Some(65534), Some(65534)).unwrap();
     }
     let copied = super::as_nobody(|| stage.run(&Options::default())).unwrap();
-    let [loss] = copied.losses.as_slice() else {
-        panic!("{:?}", copied.losses);
-    };
-    assert_eq!((&loss.what, loss.count), (&Lost::Owner, 2));
+    let losses = copied.losses.iter().map(|loss| (&loss.what, loss.count));
+    let losses: Vec<_> = losses.collect();
+    assert_eq!(losses, [(&Lost::Owner, 2), (&Lost::Group, 2)]);
     for (index, entry) in copied.manifest.entries().iter().enumerate().skip(1) {
         let meta = fs::metadata(stage.copy().join(copied.manifest.path(index))).unwrap();
         // What was root's and lent root's rights does not lend another's.
         assert_eq!((meta.uid(), meta.mode() & 0o7777), (65534, 0o755));
         assert_eq!(entry.mode, 0o755);
     }
+}
+
+/// Those of the other group have been others so far, and those of the original's are others from now on.
+#[test]
+fn what_only_a_group_might_do_nobody_may_with_a_copy_that_is_another_group_s() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    for (index, (mode, expected)) in MODES.iter().enumerate() {
+        let file = stage.file(&format!("dir{index}/file"), "x");
+        let fifo = file.with_file_name("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for path in [&file, &fifo, file.parent().unwrap()] {
+            lchown(path, Some(65534), Some(4001)).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(*mode)).unwrap();
+        }
+        fs::hard_link(&file, file.with_file_name("again")).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, *mode);
+        assert!(expected & !mode == 0);
+    }
+    fs::set_permissions(stage.top(), Permissions::from_mode(0o755)).unwrap();
+    for path in [stage.copy(), stage.source()] {
+        lchown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let copied = super::as_nobody(|| stage.run(&Options::default())).unwrap();
+    let [loss] = copied.losses.as_slice() else {
+        panic!("{:?}", copied.losses);
+    };
+    assert_eq!(
+        (&loss.what, loss.count),
+        (&Lost::Group, 3 * MODES.len() as u64)
+    );
+    for (index, (mode, expected)) in MODES.iter().enumerate() {
+        for name in [".", "file", "again", "fifo"] {
+            let path = stage.copy().join(format!("dir{index}")).join(name);
+            let found = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (65534, 65534));
+            let found = found.mode() & 0o7777;
+            assert_eq!(found, *expected, "{name} of {mode:o}: {found:o}");
+        }
+    }
+    let options = Options::default();
+    let copy = File::open(stage.copy()).unwrap();
+    let differences = xpmfs::transfer::verify(&copy, &copied.manifest, &options).unwrap();
+    assert!(differences.is_empty(), "{differences:?}");
+}
+
+/// Modes, and those of copies of another group.
+const MODES: [(u32, u32); 6] = [
+    (0o740, 0o700),
+    (0o750, 0o700),
+    (0o764, 0o744),
+    (0o775, 0o755),
+    (0o704, 0o700),
+    (0o744, 0o744),
+];
+
+/// The bits of the group are then the most that the list gives to anybody.
+#[test]
+fn an_access_control_list_gives_nothing_to_another_group_either() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let file = stage.file("file", "x");
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    command("setfacl", &[&"-m", &"u:1234:rw,g:4321:r", &file]);
+    lchown(&file, Some(65534), Some(4001)).unwrap();
+    fs::set_permissions(stage.top(), Permissions::from_mode(0o755)).unwrap();
+    for path in [stage.copy(), stage.source()] {
+        lchown(path, Some(65534), Some(65534)).unwrap();
+    }
+    super::as_nobody(|| stage.run(&Options::default())).unwrap();
+    let output = std::process::Command::new("getfacl")
+        .args(["-cnpE"])
+        .arg(stage.copy().join("file"))
+        .output()
+        .unwrap();
+    let list = String::from_utf8(output.stdout).unwrap();
+    let expected = "user::rw-\nuser:1234:rw-\ngroup::---\ngroup:4321:r--\nmask::rw-\nother::---\n";
+    assert_eq!(list.trim(), expected.trim());
 }
 
 #[test]

@@ -107,6 +107,15 @@ impl Manifest {
         sizes.sum()
     }
 
+    /// Puts down the modes that entries got, by their positions.
+    pub(super) fn set_modes(&mut self, modes: Vec<(usize, u32)>) {
+        for (index, mode) in modes {
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.mode = mode;
+            }
+        }
+    }
+
     /// Brings entries that were found in any order, each after its directory, into the order of a
     /// manifest. Gives it back with the position that each of its entries had.
     pub(super) fn arrange(mut found: Vec<Entry>) -> (Manifest, Vec<usize>) {
