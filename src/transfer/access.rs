@@ -80,3 +80,57 @@ fn entry(list: &[u8], kind: u16) -> Option<u16> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of the owner, one person, the group, the mask and others.
+    fn listed(group: u8, mask: u8, others: u8) -> Vec<u8> {
+        let entry = |kind: u8, rights: u8, id: u32| {
+            let mut entry = vec![kind, 0, rights, 0];
+            entry.extend(id.to_le_bytes());
+            entry
+        };
+        let none = u32::MAX;
+        let entries = [
+            entry(0x01, 7, none),
+            entry(0x02, 6, 1234),
+            entry(0x04, group, none),
+            entry(0x10, mask, none),
+            entry(0x20, others, none),
+        ];
+        [VERSION.to_vec(), entries.concat()].concat()
+    }
+
+    #[test]
+    fn what_a_list_gave_to_others_is_not_the_group_s_where_there_is_none() {
+        let list = listed(0, 6, 0);
+        assert_eq!(mode(0o760, Some(&list), true, false), 0o700);
+        assert_eq!(mode(0o760, Some(&list), true, true), 0o760);
+        let list = listed(7, 4, 4);
+        assert_eq!(mode(0o744, Some(&list), true, false), 0o744);
+    }
+
+    #[test]
+    fn another_group_gets_what_both_it_and_others_had() {
+        let original = listed(6, 7, 4);
+        assert_eq!(list(&original, 0o774), listed(4, 7, 4));
+        assert_eq!(mode(0o774, Some(&original), false, true), 0o774);
+        assert_eq!(mode(0o774, Some(&original), false, false), 0o744);
+        assert_eq!(mode(0o4705, None, false, false), 0o4700);
+    }
+
+    #[test]
+    fn a_list_that_is_none_is_left_alone() {
+        for broken in [
+            &b""[..],
+            b"\x02",
+            b"\x02\0\0\0\x04",
+            b"\x03\0\0\0\x04\0\x07\0",
+        ] {
+            assert_eq!(list(broken, 0o770), broken);
+            assert_eq!(mode(0o750, Some(broken), true, false), 0o750);
+        }
+    }
+}
