@@ -162,7 +162,7 @@ impl Attributes {
     /// The access control list of the original, if it has one.
     fn access_list(&self) -> Option<&[u8]> {
         let mut extended = self.extended.iter();
-        let list = extended.find(|(name, _)| &**name == ACCESS_LIST);
+        let list = extended.find(|(name, _)| **name == *ACCESS_LIST);
         list.map(|(_, value)| &**value)
     }
 
@@ -175,7 +175,7 @@ impl Attributes {
     ) -> Result<bool, Failure> {
         let mut listed = false;
         for (attribute, value) in &self.extended {
-            let is_list = &**attribute == ACCESS_LIST;
+            let is_list = **attribute == *ACCESS_LIST;
             let value = match is_list && !kept.group {
                 true => &access::list(value, self.mode),
                 false => value,
