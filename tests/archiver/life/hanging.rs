@@ -12,7 +12,7 @@ use crate::fixture::{Mounted, Workspace, is_mounted, names, run};
 use crate::job::{self, TASK, hash};
 use crate::stage::{
     Process, assert_whole, folder_status, has_all, is_drained, journals, staging, status, told,
-    until, verify_all, within,
+    until, verify_all, watch, within,
 };
 
 /// Nothing that is asked for while a folder hangs may take longer, on a busy machine.
@@ -288,4 +288,32 @@ fn those_who_wait_for_a_folder_that_hangs_keep_nobody_else_waiting() {
     within(PROMPT, "the folder is asked again", || {
         fs::metadata(model(39)).is_ok()
     });
+}
+
+/// Whether it has the job is not known, and whoever moves it does not wait to be told.
+#[test]
+fn a_job_is_not_moved_while_its_backup_folder_hangs() {
+    let workspace = Workspace::new();
+    let served = Served::new(&workspace);
+    workspace.with_folders(&[]);
+    workspace.attach("backup", &served.folder());
+    workspace.attach("move", &workspace.folder("move"));
+    workspace.tune("{settle: 100ms, scan_interval: 200ms, bandwidth: 1M}");
+    let job = workspace.primary().join(job::path(0));
+    job::write_unfinished(&job, 0);
+    fs::write(job.join("large"), vec![1; 3 << 20]).unwrap();
+    fs::write(job.join("train.done"), "").unwrap();
+    let _watching = watch(&workspace);
+    let target = workspace.folder("move").join(job::path(0));
+    let staged = target.with_file_name(format!(".tmp.{}", hash(0)));
+    until("it is being moved", || staged.join("large").exists());
+    served.stop();
+    within(PROMPT, "the move is put off", || {
+        let log = fs::read_to_string(workspace.top().join("watch.log")).unwrap();
+        assert!(!job.is_symlink(), "it may have no backup");
+        log.contains("it is not moved before") && log.contains("does not answer")
+    });
+    served.go_on();
+    until("it is moved", || job.is_symlink());
+    verify_all(&workspace, 2);
 }
