@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::fixture::{Mounted, Workspace, is_mounted, names, run};
 use crate::job::{self, TASK, hash};
@@ -254,6 +254,14 @@ impl Waiting {
         let command = command.stdout(Stdio::null()).stderr(Stdio::null());
         self.0.push(Process::start(command));
     }
+
+    /// Whether all have asked, as far as may be known.
+    fn have_asked(&self) -> bool {
+        self.0.iter().all(|process| {
+            let stack = fs::read_to_string(format!("/proc/{}/stack", process.0.id()));
+            stack.is_ok_and(|stack| stack.contains("fuse")) || !rustix::process::geteuid().is_root()
+        })
+    }
 }
 
 #[test]
@@ -270,12 +278,12 @@ fn those_who_wait_for_a_folder_that_hangs_keep_nobody_else_waiting() {
     let model = |number| mountpoint.join(job::path(number)).join("model.bin");
     fs::metadata(model(1)).unwrap();
     served.stop();
-    let began = Instant::now();
     // As many as may wait; the others come when these have waited for a while, and the folder is not given up yet.
     for number in 2..6 {
         waiting.add(&workspace, &model(number));
     }
-    std::thread::sleep(Duration::from_secs(8).saturating_sub(began.elapsed()));
+    until("they wait", || waiting.have_asked());
+    std::thread::sleep(Duration::from_secs(7));
     for number in 6..40 {
         waiting.add(&workspace, &model(number));
     }
