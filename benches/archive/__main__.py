@@ -15,6 +15,7 @@ Run by `scripts/bench archive`; `docs/benchmark-archive.md` tells how to read wh
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "filesystems"))
@@ -33,6 +34,8 @@ from jobs import Workspace, many, one  # noqa: E402
 from outcome import Outcome  # noqa: E402
 from timing import sample  # noqa: E402
 
+SETTLING = 5
+"""Seconds: xpmfs leaves alone for a moment what has just been written, and nothing of that is to be measured."""
 STOPPED = 130
 """The exit status of a program that Ctrl-C has ended."""
 
@@ -79,6 +82,7 @@ def conduct(stage: Stage, choices: Choices) -> Outcome:
         if "large" in choices.only:
             say(f"making a job of {choices.scale.large >> 20:,} MiB")
             workspaces.append(one(disk.root / "large", choices.scale.large))
+        time.sleep(SETTLING)
         for number in range(choices.rounds):
             for workspace in workspaces:
                 first = number % len(copiers)
@@ -104,16 +108,16 @@ def conduct(stage: Stage, choices: Choices) -> Outcome:
 
 def copied(workspace: Workspace, copier: Copier, results: Results) -> str:
     """Takes one sample, or notes why there is none. Gives what came out, in a few words."""
-    time = results.row(workspace.name, workspace.title)
+    row = results.row(workspace.name, workspace.title)
     memory = results.row(f"{workspace.name}-memory", f"{workspace.title}: resident memory", "MB")
-    if time.of(copier.name).error:
+    if row.of(copier.name).error:
         return "left out, as it has failed"
     try:
         seconds, resident = sample(workspace, copier)
     except (Failure, OSError) as failure:
-        time.of(copier.name).error = str(failure)
+        row.of(copier.name).error = str(failure)
         return str(failure)
-    time.add(copier.name, seconds, workspace.count, 0)
+    row.add(copier.name, seconds, workspace.count, 0)
     memory.add(copier.name, resident / 1e6, workspace.count, 0)
     return f"{seconds:.2f} s, {resident / 1e6:.1f} MB"
 

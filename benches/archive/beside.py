@@ -23,7 +23,7 @@ READ = 256 << 20
 CREATED = 1000
 """How many files are created."""
 TIMES = 5
-"""How often each is done with nothing else going on."""
+"""How often each is done with nothing else going on, before and after."""
 STEPS = {"read": "reading a cached file of 256 MiB", "create": "creating 1,000 files of 1 KiB"}
 WAYS = {"alone": "alone", "daemon": "while its daemon archives", "command": "while `jobs archive --all` runs"}
 """Columns of the table."""
@@ -45,23 +45,27 @@ class Beside:
         with open(scratch / "file.bin", "wb") as file:
             for _ in range(READ >> 20):
                 file.write(bytes(1 << 20))
+        samples: dict[str, dict[str, list[float]]] = {way: {step: [] for step in STEPS} for way in WAYS}
         try:
-            for way in WAYS:
+            # Alone before and after: a machine that slows down or speeds up meanwhile does so for all.
+            for way in (*WAYS, "alone"):
                 workspace.clear()
                 drop_caches()
                 with self._mounted(workspace, way == "daemon"):
                     self._step("read", scratch)
-                    samples = self._samples(workspace, scratch, way)
-                for step, seconds in samples.items():
-                    title = f"{STEPS[step]} ({workspace.title})"
-                    row = results.row(f"{step}-beside-{workspace.name}", title)
-                    if seconds:
-                        row.add(way, statistics.median(seconds), 0, 0)
-                        yield f"{title}, {WAYS[way]}: {statistics.median(seconds):.3f} s ({len(seconds)} times)"
-                    else:
-                        row.of(way).error = "archiving was over too soon"
+                    for step, seconds in self._samples(workspace, scratch, way).items():
+                        samples[way][step] += seconds
         finally:
             shutil.rmtree(scratch.parent)
+        for way, steps in samples.items():
+            for step, seconds in steps.items():
+                title = f"{STEPS[step]} ({workspace.title})"
+                row = results.row(f"{step}-beside-{workspace.name}", title)
+                if seconds:
+                    row.add(way, statistics.median(seconds), 0, 0)
+                    yield f"{title}, {WAYS[way]}: {statistics.median(seconds):.3f} s ({len(seconds)} times)"
+                else:
+                    row.of(way).error = "archiving was over too soon"
 
     def _samples(self, workspace: Workspace, scratch: Path, way: str) -> dict[str, list[float]]:
         """Seconds of each step, again and again until archiving is over; a few times if nothing is to be archived."""

@@ -122,6 +122,9 @@ pub fn archive(
                     let behind = (Instant::now() < deadline).then_some(&mut again);
                     left = to_folder(env, judge, folder, left, behind, tell);
                 }
+                if !again.is_empty() {
+                    std::thread::sleep(LOOK);
+                }
                 left = again;
             }
             if env.progress.is_cancelled() {
