@@ -47,7 +47,14 @@ impl Root {
         let jobs = if itself {
             Jobs::Itself
         } else if inside.as_ref().is_some_and(beneath::is_symlink) {
-            follow_jobs(&fd, path).map_or(Jobs::Inside, Jobs::Linked)
+            let followed = follow_jobs(&fd);
+            if followed.is_none() {
+                tracing::warn!(
+                    "jobs in {} is a symlink that is not followed: it leads to no directory, or to one that belongs to somebody else",
+                    path.display()
+                );
+            }
+            followed.map_or(Jobs::Inside, Jobs::Linked)
         } else {
             Jobs::Inside
         };
@@ -75,6 +82,25 @@ impl Root {
     /// directory's.
     pub(super) fn is(&self, stat: &Stat) -> bool {
         self.identity == (stat.st_dev, stat.st_ino)
+    }
+
+    /// Whether its jobs directory is still the one that it was opened with: a symlink in its place may lead elsewhere since.
+    /// One that is not followed counts as none.
+    pub fn has_same_jobs(&self) -> bool {
+        let name = OsStr::new("jobs");
+        match &self.jobs {
+            Jobs::Itself => true,
+            // Made, removed and replaced as its owner likes.
+            Jobs::Inside => {
+                let link =
+                    beneath::stat(&self.fd, name).is_ok_and(|stat| beneath::is_symlink(&stat));
+                !link || follow_jobs(&self.fd).is_none()
+            }
+            Jobs::Linked(fd) => {
+                let now = rustix::fs::openat(&self.fd, name, OPEN_PATH, FileMode::empty());
+                now.and_then(beneath::identity).ok() == beneath::identity(fd).ok()
+            }
+        }
     }
 
     /// The directory's descriptor (`O_PATH`).
@@ -130,7 +156,7 @@ const OPEN_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 /// Follows the symlink that a location has in place of its jobs directory, once. The location's
 /// owner must not be able to lead a daemon with more rights anywhere by it, so that a symlink of
 /// somebody who is neither root nor the daemon's user must lead to a directory of that person's.
-fn follow_jobs(fd: &OwnedFd, location: &Path) -> Option<OwnedFd> {
+fn follow_jobs(fd: &OwnedFd) -> Option<OwnedFd> {
     // Held open, so that what is judged is what is followed.
     let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = rustix::fs::openat(fd, "jobs", itself, FileMode::empty()).ok()?;
@@ -138,14 +164,7 @@ fn follow_jobs(fd: &OwnedFd, location: &Path) -> Option<OwnedFd> {
     let jobs = rustix::fs::openat(fd, target, OPEN_PATH, FileMode::empty()).ok()?;
     let (link, owner) = (beneath::stat_fd(&link).ok()?, beneath::stat_fd(&jobs).ok()?);
     let trusted = [0, rustix::process::geteuid().as_raw(), owner.stx_uid];
-    if trusted.contains(&link.stx_uid) {
-        return Some(jobs);
-    }
-    tracing::warn!(
-        "jobs in {} is a symlink to a directory that belongs to somebody else: it is not followed",
-        location.display()
-    );
-    None
+    trusted.contains(&link.stx_uid).then_some(jobs)
 }
 
 /// Opens a location by its path, following symlinks: the settings are to be trusted.

@@ -1,7 +1,7 @@
 //! Folders that go away, are full or read-only, and then are not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -96,6 +96,42 @@ fn jobs_wait_for_a_folder_that_is_renamed_and_comes_back() {
     until("all jobs are archived", || has_all(&folder, 0..10));
     mounted.unmount();
     assert_whole(&folder, 0..10, |number| expected[number].clone());
+}
+
+#[test]
+fn jobs_go_where_the_symlink_in_place_of_a_folder_s_jobs_leads_now() {
+    let workspace = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (folder, primary) = (workspace.folder("backup"), workspace.primary());
+    let (link, disks) = (
+        folder.join("jobs"),
+        ["one", "two"].map(|name| workspace.top().join(name)),
+    );
+    fs::remove_dir(&link).unwrap();
+    for disk in &disks {
+        fs::create_dir(disk).unwrap();
+    }
+    symlink(&disks[0], &link).unwrap();
+    let mut expected = vec![job::make_and_tell(&primary, 0, job::tree)];
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("the first is archived", || has_all(&folder, 0..1));
+    fs::remove_file(&link).unwrap();
+    symlink(&disks[1], &link).unwrap();
+    expected.push(job::make_and_tell(&primary, 1, job::tree));
+    until("the second is archived", || has_all(&folder, 1..2));
+    until("the first is archived there, too", || {
+        has_all(&folder, 0..1)
+    });
+    // Somebody takes it away, and brings it back.
+    fs::remove_file(&link).unwrap();
+    expected.push(job::make_and_tell(&primary, 2, job::tree));
+    refuses(&workspace, &mountpoint, "jobs were archived there before");
+    assert!(!link.exists(), "other jobs were made in its place");
+    symlink(&disks[1], &link).unwrap();
+    until("the third is archived", || has_all(&folder, 2..3));
+    mounted.unmount();
+    assert_whole(&folder, 0..3, |number| expected[number].clone());
+    assert_eq!(names(&disks[0].join(TASK)), [hash(0).as_str()]);
 }
 
 /// The folder is open still, and takes copies, when its path leads nowhere.
