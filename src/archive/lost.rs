@@ -112,9 +112,7 @@ pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
         return apart::shared(env.view, folder);
     }
     let known = places::is_known(env.view.primary(), folder).unwrap_or(true);
-    known.then(|| {
-        "jobs were archived there, and it has none now: see whether its disk is mounted".to_owned()
-    })
+    known.then(|| places::NO_DISK.to_owned())
 }
 
 fn jobs_of(env: &Env<'_>, folder: &Location) -> Result<(Vec<JobId>, Vec<Unlisted>), String> {

@@ -161,6 +161,10 @@ pub(super) fn folder(view: &View, index: u8) -> Option<&Location> {
     view.location(index).filter(|_| index != PRIMARY)
 }
 
+/// Said of a folder that has no jobs, though some were archived there.
+pub const NO_DISK: &str =
+    "jobs were archived there before, and it has none now: see whether its disk is mounted";
+
 /// Whether jobs of a primary were archived in a folder before.
 ///
 /// # Errors

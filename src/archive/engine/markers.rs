@@ -7,6 +7,9 @@
 //! A job that a folder has, and that is not finished in the primary, is being run again: its end does not show in its task's
 //! directory. So it is kept in mind, and looked at as often as scans are made, until its copy is level with it.
 //!
+//! A job that a `move` folder has, and that the primary still has as a directory, is one whose move was cut short: it is handed over
+//! too, but for those that were recovered by hand.
+//!
 //! Each folder has a thread that does it, so that a folder that hangs keeps no other from being compared.
 
 use std::collections::HashMap;
@@ -26,6 +29,9 @@ use super::route::Route;
 use super::scan::directory::{self, Stamp, Watched};
 use super::scan::{self, State};
 use super::walk::{Ended, Walk};
+use crate::archive::places;
+use crate::settings::Mode;
+use crate::view::location::Role;
 use crate::view::name::Name;
 use crate::view::{Root, beneath};
 use crate::workspace::{JobId, markers};
@@ -243,7 +249,10 @@ impl Markers {
                     one.told = true;
                     again.push(job);
                 }
-                State::Done => return standing(&originals, &copies, &job) != Ok(Standing::Level),
+                State::Done => {
+                    let standing = standing(&originals, &copies, &job);
+                    return !matches!(standing, Ok(Standing::Level | Standing::Alone));
+                }
             }
             true
         });
@@ -258,6 +267,8 @@ impl Markers {
             Ok(None) => return Ok(true),
             Err(_) => return Ok(false),
         };
+        let moves = self.walk.view.location(self.folder);
+        let moves = moves.is_some_and(|folder| folder.role() == Role::Folder(Mode::Move));
         let mut whole = true;
         let mut found = Vec::new();
         let read = self.walk.each_few(task, &mut |originals, names| {
@@ -270,7 +281,13 @@ impl Markers {
                     continue;
                 }
                 let told = match standing(originals, &copies, &job) {
-                    Ok(Standing::Level) => continue,
+                    Ok(Standing::Alone) => continue,
+                    Ok(Standing::Level) => {
+                        if moves && !self.is_kept(&job) {
+                            again.push(job);
+                        }
+                        continue;
+                    }
                     Ok(Standing::Unfinished) => false,
                     Ok(Standing::Behind) => true,
                     Err(_) => {
@@ -297,6 +314,11 @@ impl Markers {
         Ok(whole)
     }
 
+    /// Whether a job is to stay in the primary, as far as is known.
+    fn is_kept(&self, job: &JobId) -> bool {
+        places::is_kept(self.walk.view.primary(), job).unwrap_or(true)
+    }
+
     fn hand_over(&self, again: Vec<JobId>) -> Result<(), Ended> {
         if again.is_empty() {
             return Ok(());
@@ -310,8 +332,10 @@ impl Markers {
 /// How a job and its copy stand to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// The copy is of the same run; or there is none, which the scan finds.
+    /// The copy is of the same run.
     Level,
+    /// There is no copy, which the scan finds.
+    Alone,
     /// There is a copy, and the job is not finished: it is being run again.
     Unfinished,
     /// The copy is of an earlier run, or has no marker.
@@ -338,6 +362,6 @@ fn standing(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io:
     let copy = beneath::absent(beneath::stat(copies, job.hash()))?;
     Ok(match copy.is_some_and(|stat| beneath::is_dir(&stat)) {
         true => otherwise,
-        false => Standing::Level,
+        false => Standing::Alone,
     })
 }

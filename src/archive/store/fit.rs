@@ -42,7 +42,7 @@ impl Group<'_> {
         }
         let known = places::is_known(self.env.view.primary(), self.folder);
         if known.tried(job, "look up", at)? {
-            return Err(self.unusable(job, "jobs were archived there before, and it has none now: see whether its disk is mounted"));
+            return Err(self.unusable(job, places::NO_DISK));
         }
         Ok(())
     }

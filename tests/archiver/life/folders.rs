@@ -99,6 +99,36 @@ fn jobs_wait_for_a_folder_that_is_renamed_and_comes_back() {
 }
 
 #[test]
+fn all_is_not_said_to_be_archived_when_what_was_moved_has_gone() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["move"]);
+    workspace.tune("{settle: 100ms, scan_interval: 200ms}");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (primary, folder) = (workspace.primary(), workspace.folder("move"));
+    job::make(&primary, 0);
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("it is moved", || primary.join(job::path(0)).is_symlink());
+    until("all is said to be archived", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    let away = workspace.top().join("away");
+    fs::rename(folder.join("jobs"), &away).unwrap();
+    until("a person is told", || {
+        let told = told(&workspace, &mountpoint);
+        told.contains("it has none now") && !told.contains("is archived")
+    });
+    let drain = ["umount", "--drain"];
+    let output = fails(workspace.xpmfs().args(drain).arg(&mountpoint));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("it has none now"), "{said}");
+    fs::rename(&away, folder.join("jobs")).unwrap();
+    until("all is said to be archived again", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    mounted.unmount();
+}
+
+#[test]
 fn jobs_go_where_the_symlink_in_place_of_a_folder_s_jobs_leads_now() {
     let workspace = workspace();
     let mountpoint = workspace.mountpoint("elsewhere");

@@ -17,6 +17,52 @@ use crate::stage::{
 const JOBS: usize = 100;
 const ROUNDS: usize = 12;
 
+/// As when `xpmfs jobs archive` is killed, whose journal says nothing, and when the primary is too full for one.
+#[test]
+fn a_job_that_the_move_folder_has_already_is_moved() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["move"]);
+    workspace.tune("{settle: 100ms, scan_interval: 200ms}");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let (primary, folder) = (workspace.primary(), workspace.folder("move"));
+    let mut expected = Vec::new();
+    for number in 0..3 {
+        expected.push(job::make_and_tell(&primary, number, job::tree));
+    }
+    let copied = folder.join("jobs");
+    run(Command::new("cp")
+        .arg("-a")
+        .arg(primary.join("jobs/."))
+        .arg(&copied));
+    let is_moved = |number| primary.join(job::path(number)).is_symlink();
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("all are moved", || (0..3).all(is_moved));
+    until("all is said to be archived", || {
+        is_drained(&workspace, &mountpoint)
+    });
+    mounted.unmount();
+    assert_whole(&folder, 0..3, |number| expected[number].clone());
+    // What somebody has asked for stays.
+    let id = job::path(1);
+    let id = id.strip_prefix("jobs").unwrap();
+    run(workspace
+        .xpmfs()
+        .args(["jobs", "recover"])
+        .arg(id)
+        .arg("--workdir")
+        .arg(&primary));
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    expected.push(job::make_and_tell(&primary, 3, job::tree));
+    until("the last is moved", || is_moved(3));
+    run(workspace
+        .xpmfs()
+        .args(["umount", "--drain"])
+        .arg(&mountpoint));
+    drop(mounted);
+    assert!(!is_moved(1), "it was moved away again");
+    assert_eq!(job::tree(&primary.join(job::path(1))), expected[1]);
+}
+
 #[test]
 fn jobs_are_archived_though_the_daemon_is_killed_at_any_moment() {
     at_once([&["backup"][..], &["backup", "move"]], killed);

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use self::candidates::{Names, Task};
 use self::directory::{Entry, Stamp, Watched};
 use super::route::Route;
-use crate::archive::apart;
+use crate::archive::{apart, places};
 use crate::view::name::Name;
 use crate::view::{Root, Unlisted, View, beneath};
 use crate::workspace::JobId;
@@ -158,6 +158,13 @@ impl Scanner {
             Ok(there) => there,
             Err(error) => return pass.trouble(self.place(self.folder, None), error),
         };
+        let primary = self.view.primary();
+        let is_known = |own| places::is_known(primary, own).unwrap_or(false);
+        if let Some(own) = own.filter(|own| there.is_none() && is_known(own)) {
+            // What was moved there is lost with it.
+            let trouble = format!("{}: {}", own.path().display(), places::NO_DISK);
+            pass.found.trouble.get_or_insert(trouble);
+        }
         let mut tasks = std::mem::take(&mut self.tasks);
         tasks.retain(|name, task| pass.is_over() || self.visit(&jobs, &there, name, task, pass));
         self.tasks = tasks;
