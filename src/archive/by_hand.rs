@@ -33,6 +33,9 @@ const LOOKS: usize = 8;
 /// How long a job that somebody else is at, or that changes, is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is waited for no longer than this is not worth a word.
+const UNTOLD: Duration = Duration::from_secs(4);
+
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -168,9 +171,10 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
         mut others,
     } = Looked::default();
     let mut waiting: Vec<JobId> = jobs.to_vec();
+    let mut told = false;
     loop {
         let mut again = Vec::new();
-        let mut pause = LOOK;
+        let (mut pause, mut longest) = (LOOK, Duration::ZERO);
         let looked = in_parallel(LOOKS.min(waiting.len()), &waiting, |job| {
             match env.progress.is_cancelled() {
                 true => Err(Error::new(job, Cause::Cancelled)),
@@ -187,6 +191,7 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
                 Ok(Readiness::OptedOut(_)) if opted_out => ready.push(Due::from(job)),
                 Ok(Readiness::Settling(rest)) if Instant::now() < deadline => {
                     pause = pause.max(rest.min(Duration::from_secs(1)));
+                    longest = longest.max(rest);
                     again.push(job);
                 }
                 Ok(Readiness::Elsewhere) if !is_archived(env, &job) => {
@@ -198,6 +203,17 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
         }
         if again.is_empty() || env.progress.is_cancelled() {
             return Looked { ready, others };
+        }
+        if longest > UNTOLD && !std::mem::replace(&mut told, true) {
+            let most = deadline.saturating_duration_since(Instant::now());
+            tracing::warn!(
+                "waiting, for {} s at most: {} changed less than `xpmfs.settle` ago",
+                most.as_secs(),
+                match again.as_slice() {
+                    [job] => job.to_string(),
+                    jobs => format!("{} jobs", jobs.len()),
+                },
+            );
         }
         std::thread::sleep(pause);
         waiting = again;

@@ -69,7 +69,8 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
 }
 
 /// The jobs that a purge has taken from the primary: those that a `backup` folder has, no `move` folder has, where they were
-/// meant to be, and the primary has no name for. Of the folder `from`, every job that the primary has no name for.
+/// meant to be, and the primary has no name for. Of the folder `from`, every job that the primary has no name for. Those are
+/// among them of which a folder has nothing but the manifest.
 ///
 /// # Errors
 ///
@@ -85,7 +86,7 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<Listed, String> {
         .jobs()
         .map_err(|errno| sentence(primary, &errno.to_string()))?;
     let mut left: BTreeSet<JobId> = present.into_iter().collect();
-    let mut listed = archived(
+    let mut listed = recorded(
         env,
         &from.map_or_else(|| of(Mode::Backup), |from| vec![from]),
     );

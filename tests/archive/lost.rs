@@ -51,6 +51,28 @@ fn all_that_a_purge_took_is_given_back_at_once() {
 }
 
 #[test]
+fn a_job_that_is_lost_for_good_is_named() {
+    let stage = Stage::new(&["backup"]);
+    let hashes = small_jobs(&stage, 3);
+    stage.archive();
+    fs::remove_dir_all(stage.primary().join("jobs")).unwrap();
+    let copies = stage.folder("backup").join("jobs").join(TASK);
+    fs::remove_dir_all(copies.join(&hashes[1])).unwrap();
+    for summary in [
+        "xpmfs: 2 jobs were recovered",
+        "xpmfs: nothing was to be recovered; 1 failed",
+    ] {
+        let output = stage.jobs(&["recover", "--all"]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let named = |line: &str| line.contains(&hashes[1]) && line.contains("no folder has it");
+        assert!(said.lines().any(named), "{said}");
+        assert!(said.lines().last().unwrap().starts_with(summary), "{said}");
+    }
+    stage.assert_clean();
+}
+
+#[test]
 fn what_was_moved_or_is_a_colleagues_is_not_among_all() {
     let stage = Stage::new(&["use", "backup", "move"]);
     let hashes = small_jobs(&stage, 4);
