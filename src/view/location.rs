@@ -277,9 +277,7 @@ impl Location {
         let now = match rustix::fs::stat(&self.path) {
             Err(error) => State::Closed(error),
             Ok(stat) => match &was {
-                State::Open(root) if root.is(&stat) && root.has_same_jobs() => {
-                    return self.look(root);
-                }
+                State::Open(root) if root.is(&stat) => return self.look(root),
                 _ => match open_path(&self.path).and_then(|fd| Root::new(fd, &self.path, true)) {
                     Ok(root) => State::Open(Arc::new(root)),
                     Err(error) => State::Closed(error),
@@ -296,7 +294,7 @@ impl Location {
             }
             (State::Open(_), State::Open(_)) => {
                 tracing::warn!(
-                    "the folder {}, or its jobs, is another directory than before: a disk was mounted there or taken away",
+                    "the folder {} is another directory than before: a disk was mounted there or taken away",
                     self.path.display()
                 );
             }

@@ -85,7 +85,8 @@ impl Root {
     }
 
     /// Whether its jobs directory is still the one that it was opened with: a symlink in its place may lead elsewhere since.
-    /// One that is not followed counts as none.
+    /// One that is not followed counts as none. It goes on being served as it was opened: whoever swaps symlinks while we run leads
+    /// us nowhere.
     pub fn has_same_jobs(&self) -> bool {
         let name = OsStr::new("jobs");
         match &self.jobs {

@@ -58,7 +58,12 @@ impl Group<'_> {
         };
         let begun = rustix::fs::fstat(self.root.fd()).tried(job, "look at", at)?;
         // It may have happened a moment ago, and nobody watches it for commands.
-        let known = known && self.root.has_same_jobs();
+        if !self.root.has_same_jobs() {
+            return Err(self.unusable(
+                job,
+                "its `jobs` is a symlink that leads elsewhere than when it was opened: mount the workspace again",
+            ));
+        }
         match rustix::fs::stat(at) {
             Ok(now) if known && (now.st_dev, now.st_ino) == (begun.st_dev, begun.st_ino) => Ok(()),
             _ => Err(self.unusable(job, "its path does not lead to the directory any more that the job was copied to: see whether its disk is mounted")),
