@@ -1,5 +1,6 @@
 //! Jobs are archived because somebody says so, and waits for it.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::error::{Cause, Context, Error, Result, Scope};
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is waited for no longer than this is not worth a word.
 const UNTOLD: Duration = Duration::from_secs(4);
+
+/// How often a job is moved at most, that is written to each time just then.
+const TRIES: usize = 3;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -77,11 +81,17 @@ pub enum Outcome {
     NotReady(Readiness),
     /// It could not be looked at.
     Unknown(Error),
+    /// It had been moved, and was put back, since somebody wrote to it meanwhile.
+    PutBack {
+        /// Whether it is moved again now.
+        again: bool,
+    },
 }
 
 /// Archives jobs in every `backup` folder of the workspace and then in its `move` folder, and tells of each. Waits a moment for
-/// jobs that are settling, or that others are at. `opted_out`: also those that are opted out. Those that fail are left to the
-/// next mount, which shows them and tries again.
+/// jobs that are settling, or that others are at, and until the directories of those that were moved are removed; one that comes back
+/// is archived again. `opted_out`: also those that are opted out. Those that fail are left to the next mount, which shows them and tries
+/// again.
 pub fn archive(
     env: &Env<'_>,
     judge: &Judge,
@@ -96,13 +106,45 @@ pub fn archive(
     leftovers::clear_of(env, jobs);
     let mut failed = Vec::new();
     let tell = &mut |job: &JobId, outcome: Outcome| {
-        if let Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) = &outcome
-            && !error.is_cancelled()
-        {
+        let has_failed = match &outcome {
+            Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) => !error.is_cancelled(),
+            Outcome::PutBack { again } => !again,
+            Outcome::Folder(_, Ok(_)) | Outcome::NotReady(_) => false,
+        };
+        if has_failed {
             failed.push(job.clone());
         }
         tell(job, outcome);
     };
+    let mut jobs = Cow::Borrowed(jobs);
+    for tries in 1..=TRIES {
+        archive_once(env, judge, &jobs, opted_out, tell);
+        env.retired.clear(env, true);
+        let mut back = Vec::new();
+        env.retired.tell_back(&mut |job| back.push(job));
+        let again = tries < TRIES && !env.progress.is_cancelled();
+        for job in &back {
+            tell(job, Outcome::PutBack { again });
+        }
+        if back.is_empty() || !again {
+            break;
+        }
+        jobs = Cow::Owned(back);
+    }
+    if !failed.is_empty()
+        && let Err(error) = engine::leave(env.view, failed)
+    {
+        tracing::debug!("the next mount is not told of what was not archived: {error}");
+    }
+}
+
+fn archive_once(
+    env: &Env<'_>,
+    judge: &Judge,
+    jobs: &[JobId],
+    opted_out: bool,
+    tell: &mut dyn FnMut(&JobId, Outcome),
+) {
     let (first, others) = jobs.split_at(jobs.len().min(FIRST));
     let mut batches = std::iter::once(first).chain(others.chunks(BATCH));
     std::thread::scope(|scope| {
@@ -136,11 +178,6 @@ pub fn archive(
             looked = meanwhile.map(Aside::wait);
         }
     });
-    if !failed.is_empty()
-        && let Err(error) = engine::leave(env.view, failed)
-    {
-        tracing::debug!("the next mount is not told of what was not archived: {error}");
-    }
 }
 
 /// The folders that are archived to, by their numbers: `backup` before `move`.

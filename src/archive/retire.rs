@@ -147,11 +147,13 @@ impl Retired {
             ..
         } = retiring;
         let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
-        let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
         let path = places::path(env.view.primary(), &job);
-        let written = !matches!(writers::written(&directory, &copied.manifest), Ok(None));
+        // In this order: whoever closes a file between the two has changed what is looked at then.
+        let written = env.hooks.is_written(&job)
+            || !matches!(writers::written(&directory, &copied.manifest), Ok(None));
+        let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
         let done = match unchanged {
-            Ok(()) if has_copy && !written && !env.hooks.is_written(&job) => staging.finish(None),
+            Ok(()) if has_copy && !written => staging.finish(None),
             changed => {
                 let how = match changed {
                     Ok(()) if !has_copy => {

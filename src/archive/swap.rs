@@ -51,14 +51,15 @@ pub(super) fn swap(
     if env.hooks.is_written(job) {
         return Err(Error::new(job, Cause::Busy(WRITTEN)));
     }
-    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
-    copied
-        .unchanged(&source, Some(&select))
-        .copying(job, &from)?;
+    // In this order: whoever closes a file between the two has changed what is looked at then.
     let written = |()| writers::written(&source, &copied.manifest).copying(job, &from);
     if written(())?.is_some() {
         return Err(Error::new(job, Cause::Busy(WRITTEN)));
     }
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    copied
+        .unchanged(&source, Some(&select))
+        .copying(job, &from)?;
     // Now that nobody writes to it any more.
     backups::expect(env, job, &source, Some(&copied.manifest))?;
     if let Some(path) = writers::unremovable(&source, &copied.manifest).copying(job, &from)? {

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::fs::XattrFlags;
@@ -19,6 +20,10 @@ fn job() -> String {
 fn a_job_is_not_moved_while_a_file_of_it_is_open_for_writing() {
     let stage = Stage::on_disk(&["move"]);
     write_job(&stage.job());
+    // To look at it takes a while, so that what is written to the log falls between two looks.
+    for number in 0..2000 {
+        fs::write(stage.job().join(format!("{number}")), "part").unwrap();
+    }
     let mut file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -35,6 +40,34 @@ fn a_job_is_not_moved_while_a_file_of_it_is_open_for_writing() {
     assert!(child.wait().unwrap().success());
     assert!(stage.job().is_symlink(), "not moved when it is closed");
     assert_eq!(fs::read(stage.job().join("log")).unwrap(), b"late");
+    stage.verify();
+    stage.assert_clean();
+}
+
+/// By somebody who was in its directory before: who asked for it to be moved waits until it has.
+#[test]
+fn what_is_written_into_the_old_directory_of_a_moved_job_is_moved_as_well() {
+    let stage = Stage::on_disk(&["move"]);
+    write_job(&stage.job());
+    let params = stage.job().join("params.json");
+    let child = stage
+        .by_one_thread("archive", &[])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("it is moved", || stage.job().is_symlink());
+    let aside = stage.job().with_file_name(format!(".tmp.{HASH}"));
+    let mut file = OpenOptions::new()
+        .append(true)
+        .open(aside.join("params.json"))
+        .unwrap();
+    file.write_all(b"late").unwrap();
+    drop(file);
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(said(&done).contains("put back"), "{}", said(&done));
+    assert!(stage.job().is_symlink(), "{}", said(&done));
+    assert!(fs::read(params).unwrap().ends_with(b"late"));
     stage.verify();
     stage.assert_clean();
 }

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use self::outcome::{Due, Left, Stored};
+use self::standing::Compared;
 use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
@@ -48,13 +49,14 @@ enum Found {
     Nothing,
     /// An older copy: its directory.
     Older(OwnedFd),
-    Same,
+    /// The same.
+    Same(Compared),
 }
 
 impl Staged {
     /// Whether the folder had the same before.
     fn is_there(&self) -> bool {
-        matches!(self.found, Found::Same)
+        matches!(self.found, Found::Same(_))
     }
 }
 
@@ -260,39 +262,48 @@ impl Group<'_> {
                     self.unusable(job, "the workspace's own job is there under another name")
                 );
             }
-            Some(archived) => match self.compare(job, &source, &archived)? {
-                // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
-                Comparison::Same if self.env.force => Found::Older(archived),
-                // What is given up is not to be the only one that has them.
-                Comparison::Same
-                    if self.moves && self.lacks_attributes(job, &source, &archived)? =>
-                {
-                    Found::Older(archived)
-                }
-                Comparison::Same => Found::Same,
-                Comparison::Newer => Found::Older(archived),
-                _ if self.env.force => Found::Older(archived),
-                Comparison::Older => return Ok(Step::Done(Stored::Left(Left::Older))),
-                Comparison::Mixed { example } => {
-                    return Err(Error::new(
-                        job,
-                        Cause::Unsafe(format!(
-                            "something in it is newer than its copy in {}, which has {} that the primary lacks or has in an older state: \
+            Some(archived) => {
+                let (comparison, compared) = self.compare(job, &source, &archived)?;
+                match comparison {
+                    // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
+                    Comparison::Same if self.env.force => Found::Older(archived),
+                    // What is given up is not to be the only one that has them.
+                    Comparison::Same
+                        if self.moves && self.lacks_attributes(job, &source, &archived)? =>
+                    {
+                        Found::Older(archived)
+                    }
+                    Comparison::Same => Found::Same(compared),
+                    Comparison::Newer => Found::Older(archived),
+                    _ if self.env.force => Found::Older(archived),
+                    Comparison::Older => return Ok(Step::Done(Stored::Left(Left::Older))),
+                    Comparison::Mixed { example } => {
+                        return Err(Error::new(
+                            job,
+                            Cause::Unsafe(format!(
+                                "something in it is newer than its copy in {}, which has {} that the primary lacks or has in an older state: \
                          `xpmfs jobs archive --force` puts the primary's in place of it",
-                            self.folder.path().display(),
-                            example.display(),
-                        )),
-                    ));
+                                self.folder.path().display(),
+                                example.display(),
+                            )),
+                        ));
+                    }
                 }
-            },
+            }
         };
-        let copied = match found {
-            Found::Same if !self.moves => return Ok(Step::Done(Stored::Already)),
-            Found::Same if self.is_kept(job)? => return Ok(Step::Done(Stored::Left(Left::Kept))),
+        let copied = match &found {
+            Found::Same(_) if !self.moves => return Ok(Step::Done(Stored::Already)),
+            Found::Same(_) if self.is_kept(job)? => {
+                return Ok(Step::Done(Stored::Left(Left::Kept)));
+            }
             // Read, so that it is known what is given up.
-            Found::Same => self
-                .with_options(job, |options| transfer::read(&source, options))
-                .copying(job, &from)?,
+            Found::Same(compared) => {
+                let copied = self
+                    .with_options(job, |options| transfer::read(&source, options))
+                    .copying(job, &from)?;
+                compared.expect(job, &copied.manifest)?;
+                copied
+            }
             Found::Nothing | Found::Older(_) => {
                 self.expect_space(job, due.taken, &source, &from)?;
                 let to = staging.make().beside(job, &at)?;
@@ -359,7 +370,7 @@ impl Group<'_> {
         if !staged.is_there() {
             self.expect_same_folder(job)?;
             let placed = match &staged.found {
-                Found::Nothing | Found::Same => staged.staging.publish(),
+                Found::Nothing | Found::Same(_) => staged.staging.publish(),
                 Found::Older(archived) => staged.staging.exchange(archived).map(|_| ()),
             };
             placed.beside(job, &at)?;
@@ -405,7 +416,7 @@ impl Group<'_> {
         let stored = match staged.found {
             Found::Nothing => Stored::Copied { files, bytes },
             Found::Older(_) => Stored::Replaced { files, bytes },
-            Found::Same => Stored::Already,
+            Found::Same(_) => Stored::Already,
         };
         let at = places::path(self.folder, job);
         let Staged {

@@ -12,20 +12,38 @@ use crate::transfer::{self, Manifest, What};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
+/// The state of the primary's job that was compared with its copy.
+#[derive(Debug)]
+pub(super) struct Compared(Manifest);
+
+impl Compared {
+    /// Makes sure that what has been read of the job since is that state: if it is not, the copy is not to blame.
+    pub(super) fn expect(&self, job: &JobId, read: &Manifest) -> Result<()> {
+        match compare(read, &self.0, &markers::done(job.name())) {
+            Comparison::Same => Ok(()),
+            _ => Err(Error::new(
+                job,
+                Cause::Changed("it changed after it was compared with its copy".to_owned()),
+            )),
+        }
+    }
+}
+
 impl Group<'_> {
-    /// How the primary's job is to the copy that the folder has.
+    /// How the primary's job is to the copy that the folder has, and the state of the job that this holds for.
     pub(super) fn compare(
         &self,
         job: &JobId,
         source: &OwnedFd,
         archived: &OwnedFd,
-    ) -> Result<Comparison> {
+    ) -> Result<(Comparison, Compared)> {
         let from = places::path(self.env.view.primary(), job);
         let at = places::path(self.folder, job);
         let done = markers::done(job.name());
         let ours = self
             .with_options(job, |options| transfer::outline(source, options))
-            .copying(job, &from)?;
+            .copying(job, &from)
+            .map(Compared)?;
         let known = manifests::read(self.folder, job).unwrap_or_else(|error| {
             tracing::warn!(
                 "the manifest of {job} in {} is of no use, and is made anew: {error}",
@@ -36,23 +54,24 @@ impl Group<'_> {
         let theirs = self
             .with_options(job, |options| transfer::outline(archived, options))
             .copying(job, &at)?;
-        match known {
+        let comparison = match known {
             // The manifest is believed only of the copy that it was written for.
             Some(manifest) if holds_as_much(&manifest, &theirs) => {
-                Ok(compare(&ours, &manifest, &done))
+                compare(&ours.0, &manifest, &done)
             }
             known => {
                 let how =
                     self.compare_contents(job, (source, &from), (archived, &at), &ours, &theirs)?;
-                let rerun = marked(&ours, &done) > marked(&theirs, &done);
+                let rerun = marked(&ours.0, &done) > marked(&theirs, &done);
                 let written = known.and_then(|manifest| written_since(&manifest, &theirs));
-                Ok(match (how, written) {
+                match (how, written) {
                     // What somebody has written into the copy itself is nowhere else.
                     (Comparison::Newer, Some(example)) if !rerun => Comparison::Mixed { example },
                     (how, _) => how,
-                })
+                }
             }
-        }
+        };
+        Ok((comparison, ours))
     }
 
     /// Whether the folder's copy of a job, which has the same files, lacks modes, access control lists or extended attributes of
@@ -80,17 +99,18 @@ impl Group<'_> {
         job: &JobId,
         (source, from): (&OwnedFd, &Path),
         (archived, at): (&OwnedFd, &Path),
-        ours: &Manifest,
+        ours: &Compared,
         theirs: &Manifest,
     ) -> Result<Comparison> {
         let done = markers::done(job.name());
-        match compare(ours, theirs, &done) {
+        match compare(&ours.0, theirs, &done) {
             Comparison::Same => {}
             other => return Ok(other),
         }
         let read = self
             .with_options(job, |options| transfer::read(source, options))
             .copying(job, from)?;
+        ours.expect(job, &read.manifest)?;
         let differences = self
             .with_options(job, |options| {
                 transfer::verify(archived, &read.manifest, options)

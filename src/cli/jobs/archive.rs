@@ -139,7 +139,6 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     by_hand::archive(&env, &judge, &jobs, arguments.force, &mut |job, outcome| {
         tally.add(&opened, job, outcome, arguments.all, &meter, global);
     });
-    retired.clear(&env, true);
     meter.end();
     if global.json {
         print::json(&tally.lines)?;
@@ -180,6 +179,12 @@ impl Tally {
                 Some(why(&error)),
                 true,
             ),
+            // That it was put back has been said.
+            Outcome::PutBack { again: true } => return meter.jobs(1),
+            Outcome::PutBack { again: false } => {
+                let why = "it was written to each time it had just been moved, and was put back: try again later";
+                (None, "not archived", Some(why.to_owned()), true)
+            }
             Outcome::Unknown(error) => (None, "failed", Some(why(&error)), true),
             // Of all jobs, those are meant that may be archived.
             Outcome::NotReady(readiness) if all && is_usual(&readiness) => {

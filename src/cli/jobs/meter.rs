@@ -58,6 +58,11 @@ impl Meter {
         }
     }
 
+    /// So many jobs more are to be done.
+    pub(super) fn jobs(&self, more: u64) {
+        self.bar.inc_length(more);
+    }
+
     /// One job more is done.
     pub(super) fn job(&self) {
         self.bar.inc(1);
