@@ -31,7 +31,8 @@ pub struct Mounted {
 
 impl Mounted {
     /// Whether it shows the workspace with this directory. Ids tell nothing while a daemon answers: other settings, and
-    /// other users, have the same ones. Of a dead mount the name is all there is, so `workspace` counts there.
+    /// other users, have the same ones. Of a dead mount the name is all there is, so `workspace` counts there, if this user
+    /// mounted it.
     #[must_use]
     pub fn shows(&self, workspace: Option<&str>, primary: &Path) -> bool {
         let shown = primary.to_string_lossy();
@@ -41,7 +42,9 @@ impl Mounted {
         let source = self.mount.source.to_string_lossy();
         self.mount.mountpoint == primary
             || source == shown
-            || (self.health == Health::Dead && Some(source.as_ref()) == workspace)
+            || (self.health == Health::Dead
+                && self.mount.other_owner().is_none()
+                && Some(source.as_ref()) == workspace)
     }
 }
 
@@ -153,4 +156,39 @@ fn look(directory: &Path) -> Result<(u64, u64), Errno> {
         space.f_bavail.saturating_mul(space.f_frsize),
         space.f_blocks.saturating_mul(space.f_frsize),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dead(user: u32) -> Mounted {
+        Mounted {
+            mount: Mount {
+                id: 36,
+                parent: 22,
+                device: mounts::Device {
+                    major: 0,
+                    minor: 52,
+                },
+                mountpoint: "/mnt".into(),
+                options: "rw".to_owned(),
+                fs_type: mounts::FS_TYPE.to_owned(),
+                source: "nlp".into(),
+                super_options: format!("rw,user_id={user},group_id=0"),
+            },
+            health: Health::Dead,
+            identity: None,
+            service: None,
+        }
+    }
+
+    #[test]
+    fn a_dead_mount_of_another_user_is_not_this_workspace_for_its_name() {
+        let this = rustix::process::geteuid().as_raw();
+        let primary = Path::new("/ws");
+        assert!(dead(this).shows(Some("nlp"), primary));
+        assert!(!dead(this).shows(Some("other"), primary));
+        assert!(!dead(this + 1).shows(Some("nlp"), primary));
+    }
 }
