@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attach::{DetachError, How, detach, resolve};
 use super::control::Client;
@@ -15,8 +15,10 @@ use crate::printable::printable;
 
 /// How long a daemon may take to end after its mount has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After so long, whoever waits is told what for.
+/// After so long, whoever waits is told what for, or what is in the way.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How often is tried.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How many processes a message names.
 const MOST_NAMED: usize = 8;
 
@@ -104,16 +106,7 @@ pub fn unmount(
     }
     // This very process must not be what keeps it, when it is called from a directory in the mount.
     let _ = rustix::process::chdir("/");
-    match detach(&mount.mountpoint, how) {
-        Err(DetachError::Busy(mountpoint)) => {
-            return Err(UnmountError::Busy {
-                mountpoint,
-                holders: holders::of(mount),
-                mounts: holders::mounts_on(mount),
-            });
-        }
-        detached => detached?,
-    }
+    leave(mount, how)?;
     let limit = match how {
         How::Clean => PATIENCE,
         How::Lazy => Duration::from_millis(500),
@@ -133,6 +126,27 @@ pub fn unmount(
         Ok(Unmounted::Ended)
     } else {
         Ok(Unmounted::StillServing { pid: Some(pid) })
+    }
+}
+
+/// Takes a mount away. One that nobody is seen to use is in use for a moment only, as by somebody who looks how it does: that
+/// is waited for.
+fn leave(mount: &Mount, how: How) -> Result<(), UnmountError> {
+    let deadline = Instant::now() + SILENCE;
+    loop {
+        let mountpoint = match detach(&mount.mountpoint, how) {
+            Err(DetachError::Busy(mountpoint)) => mountpoint,
+            detached => return Ok(detached?),
+        };
+        let (holders, mounts) = (holders::of(mount), holders::mounts_on(mount));
+        if !holders.is_empty() || !mounts.is_empty() || Instant::now() >= deadline {
+            return Err(UnmountError::Busy {
+                mountpoint,
+                holders,
+                mounts,
+            });
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -12,14 +12,19 @@ mod messages;
 mod shells;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use home::{Home, LIMIT, at_everybodys_home, is_mounted, is_root, said};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::Value;
 use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::mounts;
@@ -343,6 +348,33 @@ fn strange_workspaces_are_mounted_in_place() {
             assert!(umount.status.success(), "{}", said(&umount));
         }
     });
+}
+
+#[test]
+fn a_mount_that_is_in_use_for_a_moment_by_nobody_who_is_seen_is_unmounted() {
+    let home = Home::new(!is_root());
+    home.mount(&[]);
+    // What is on its way through a socket is in no process.
+    let (sender, receiver) = UnixStream::pair().unwrap();
+    let used = File::open(home.path("ws")).unwrap();
+    let descriptors = [used.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let sent = rustix::net::sendmsg(
+        &sender,
+        &[IoSlice::new(b"x")],
+        &mut control,
+        SendFlags::empty(),
+    );
+    assert_eq!(sent, Ok(1));
+    drop(used);
+    let mut umount = home.xpmfs(&["umount"]);
+    let umount = umount.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    drop((sender, receiver));
+    let umount = umount.wait_with_output().unwrap();
+    assert!(umount.status.success(), "{}", said(&umount));
 }
 
 #[test]
