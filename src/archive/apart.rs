@@ -25,7 +25,10 @@ pub fn shared(view: &View, folder: &Location) -> Option<String> {
         let root = other.root();
         root.is_ok_and(|root| own.shares_jobs_with(&root))
     })?;
-    Some(shares("`jobs`", other.path()))
+    Some(match other.path() == folder.path() {
+        true => "it is listed twice, and there is no second copy: take one of the two out of the settings".to_owned(),
+        false => shares("`jobs`", other.path()),
+    })
 }
 
 /// Says that something of a folder is another location's.

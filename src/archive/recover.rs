@@ -50,6 +50,7 @@ impl fmt::Display for Damaged {
         write!(f, "{} {}", path.display(), self.first.what)?;
         match self.more {
             0 => Ok(()),
+            1 => f.write_str(", and one more difference from its manifest"),
             more => write!(f, ", and {more} more differences from its manifest"),
         }
     }
