@@ -79,6 +79,30 @@ need_fuse() {
     fi
 }
 
+# Sets XPMFS_TEST_PYTHON to an interpreter that has the locked packages. Called in the project's directory.
+need_python() {
+    local requirements=tests/python/requirements.txt
+    if [[ -n ${XPMFS_TEST_PYTHON:-} ]]; then
+        "$XPMFS_TEST_PYTHON" -c 'import experimaestro, numpy' ||
+            die "XPMFS_TEST_PYTHON=$XPMFS_TEST_PYTHON lacks experimaestro or numpy: install $requirements there, or" \
+                "unset it to have target/venv made and used"
+        return
+    fi
+    local venv=$PWD/target/venv
+    export XPMFS_TEST_PYTHON=$venv/bin/python
+    # The copy is made last: an environment that lacks it, or has another, is incomplete or out of date.
+    if cmp --quiet "$requirements" "$venv/requirements.txt" && "$XPMFS_TEST_PYTHON" -c 'import experimaestro, numpy'; then
+        return
+    fi
+    say "making target/venv from $requirements"
+    mkdir -p target
+    python3 -m venv --clear "$venv" || die "could not make a Python virtual environment in $venv"
+    # Wheels only: building a source package would install build tools that no lock names.
+    "$XPMFS_TEST_PYTHON" -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps \
+        --require-hashes --requirement "$requirements" >&2 || die "could not install $requirements from PyPI"
+    cp "$requirements" "$venv/requirements.txt"
+}
+
 # The directory below which cargo builds.
 target_directory() {
     printf '%s\n' "${CARGO_TARGET_DIR:-$PWD/target}"

@@ -217,10 +217,8 @@ impl Filesystem for Bound {
     }
 
     fn opendir(&self, _request: &Request, _node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(
-            FileHandle(0),
-            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
-        );
+        // The kernel never asks again, and caches every listing.
+        reply.error(Errno::ENOSYS);
     }
 
     fn create(
