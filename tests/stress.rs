@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fixture::footprint::Footprint;
 use fixture::{Mounted, Workspace, eventually};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use xpmfs::daemon::control::{self, Client};
@@ -469,14 +470,17 @@ fn check_nothing_is_left(mounted: &Mounted<'_>, before: &Daemon) {
     installed::say(&format!("before {before:?}\nafter  {after:?}"));
     // A few directories that are kept open on purpose, for each place.
     assert!(
-        after.descriptors <= before.descriptors + 100,
+        after.footprint.descriptors <= before.footprint.descriptors + 100,
         "{before:?} {after:?}"
     );
     assert!(
-        after.kibibytes <= before.kibibytes + 64 * 1024,
+        after.footprint.kibibytes <= before.footprint.kibibytes + 64 * 1024,
         "{before:?} {after:?}"
     );
-    assert!(after.threads <= before.threads + 4, "{before:?} {after:?}");
+    assert!(
+        after.footprint.threads <= before.footprint.threads + 4,
+        "{before:?} {after:?}"
+    );
 }
 
 /// What a daemon holds.
@@ -484,9 +488,7 @@ fn check_nothing_is_left(mounted: &Mounted<'_>, before: &Daemon) {
 struct Daemon {
     nodes: u64,
     files: u64,
-    descriptors: usize,
-    kibibytes: u64,
-    threads: u64,
+    footprint: Footprint,
 }
 
 impl Daemon {
@@ -495,21 +497,10 @@ impl Daemon {
         let mut client = Client::connect(mount.device, mount.owner()).unwrap();
         let status = client.request("status").unwrap();
         let count = |what: &str| status["service"]["counts"][what].as_u64().unwrap();
-        let process = PathBuf::from(format!("/proc/{}", client.pid().unwrap()));
-        let about = fs::read_to_string(process.join("status")).unwrap();
-        let field = |name: &str| -> u64 {
-            let line = about
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap();
-            line.split_whitespace().next().unwrap().parse().unwrap()
-        };
         Daemon {
             nodes: count("nodes"),
             files: count("files"),
-            descriptors: fs::read_dir(process.join("fd")).unwrap().count(),
-            kibibytes: field("VmRSS:"),
-            threads: field("Threads:"),
+            footprint: Footprint::of(client.pid().unwrap()),
         }
     }
 }

@@ -1,0 +1,237 @@
+//! A mount in use for long: its memory and descriptors stay what they were soon after its start.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use crate::fixture::Workspace;
+use crate::fixture::footprint::Footprint;
+use crate::installed;
+use crate::job::{self, TASK, hash};
+use crate::stage::{Beneath, at_once, status};
+
+/// Jobs that exist at a time: older ones are removed from the workspace and the folder.
+const LIVE: usize = 40;
+/// Jobs of the task that is listed all the time.
+const LISTED: usize = 4000;
+const LISTED_TASK: &str = "my.module.many";
+
+/// How long it runs, when the first footprint is taken, and by how much the last may exceed it, in percent.
+struct Plan {
+    length: Duration,
+    first: Duration,
+    growth: u64,
+    /// For how long a footprint is sampled; the most of all samples counts.
+    sampled: Duration,
+}
+
+fn plan() -> Plan {
+    match installed::soak() {
+        true => Plan {
+            length: Duration::from_secs(3600),
+            first: Duration::from_secs(300),
+            growth: 10,
+            sampled: Duration::from_secs(60),
+        },
+        // Long enough to notice what grows with each listing; too short for the allocator to settle.
+        false => Plan {
+            length: Duration::from_secs(14),
+            first: Duration::from_secs(5),
+            growth: 25,
+            sampled: Duration::from_secs(3),
+        },
+    }
+}
+
+#[test]
+fn memory_and_descriptors_do_not_grow_with_use() {
+    let mounts: [fn() -> Workspace; 2] = [Workspace::new, Workspace::of_ordinary_user];
+    at_once(mounts, |workspace| use_for_long(&workspace()));
+}
+
+fn use_for_long(workspace: &Workspace) {
+    workspace.with_folders(&["use", "move"]);
+    workspace.tune("{settle: 100ms, scan_interval: 1s}");
+    for number in 0..LISTED {
+        let job = workspace.folder("use").join("jobs").join(LISTED_TASK);
+        fs::create_dir_all(job.join(hash(number))).unwrap();
+        File::create(job.join(hash(number)).join("many.done")).unwrap();
+    }
+    workspace.give_away();
+    let beneath = Beneath::of(&workspace.primary());
+    let mounted = workspace.mount_archiving(&workspace.primary(), &[]);
+    let work = Work {
+        mount: mounted.path().to_owned(),
+        beneath: beneath.path(),
+        folders: ["use", "move"].map(|name| workspace.folder(name)),
+        newest: AtomicUsize::new(0),
+        over: AtomicBool::new(false),
+    };
+    let daemon = status(workspace, mounted.path())["pid"].as_i64().unwrap();
+    let plan = plan();
+    let (first, last) = std::thread::scope(|scope| {
+        let tasks = [
+            Work::make_jobs,
+            Work::list,
+            Work::open,
+            Work::lock,
+            Work::rename,
+        ];
+        for task in tasks {
+            let work = &work;
+            scope.spawn(move || workspace.as_user(|| work.repeat(task)));
+        }
+        // Ends the workers, also if a sample fails.
+        let _over = Over(&work.over);
+        let began = Instant::now();
+        let first = sample(daemon, began + plan.first, &plan);
+        let last = sample(daemon, began + plan.length, &plan);
+        (first, last)
+    });
+    let jobs = work.newest.load(Ordering::Relaxed);
+    installed::say(&format!(
+        "{jobs} jobs came and went\nfirst {first:?}\nlast  {last:?}"
+    ));
+    assert!(jobs > LIVE, "only {jobs} jobs were made");
+    for (what, first, last) in [
+        ("KiB of memory", first.kibibytes, last.kibibytes),
+        ("descriptors", first.descriptors, last.descriptors),
+    ] {
+        assert!(
+            last * 100 <= first * (100 + plan.growth),
+            "{what} grew from {first} to {last}, by more than {} %",
+            plan.growth
+        );
+    }
+}
+
+/// The most that the daemon holds in the time before `end`.
+fn sample(daemon: i64, end: Instant, plan: &Plan) -> Footprint {
+    let start = end - plan.sampled;
+    std::thread::sleep(start.saturating_duration_since(Instant::now()));
+    let mut most = Footprint::of(daemon);
+    while Instant::now() < end {
+        std::thread::sleep(plan.sampled / 20);
+        most = most.max(Footprint::of(daemon));
+    }
+    most
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What programs do with the mount, each task in a thread of its own.
+struct Work {
+    mount: PathBuf,
+    beneath: PathBuf,
+    folders: [PathBuf; 2],
+    /// The number of the job that is made next.
+    newest: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Work {
+    fn repeat(&self, task: fn(&Work, u64)) {
+        for round in 0.. {
+            if self.over.load(Ordering::Acquire) {
+                return;
+            }
+            task(self, round);
+        }
+    }
+
+    /// Makes a job through the mount or beneath it, and removes the oldest wherever it is.
+    fn make_jobs(&self, _round: u64) {
+        let number = self.newest.load(Ordering::Relaxed);
+        let root = if number % 2 == 0 {
+            &self.mount
+        } else {
+            &self.beneath
+        };
+        job::write(&root.join(job::path(number)), number);
+        self.newest.store(number + 1, Ordering::Relaxed);
+        if let Some(old) = number.checked_sub(LIVE) {
+            let [_, moved] = &self.folders;
+            let link = self.beneath.join(job::path(old));
+            match fs::symlink_metadata(&link).map(|meta| meta.is_symlink()) {
+                Ok(true) => usual(fs::remove_file(&link)),
+                Ok(false) => usual(fs::remove_dir_all(&link)),
+                Err(error) => usual(Err(error)),
+            }
+            usual(fs::remove_dir_all(moved.join(job::path(old))));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    /// Changes a task of a folder, and lists it.
+    fn list(&self, round: u64) {
+        let [read, _] = &self.folders;
+        let extra = read
+            .join("jobs")
+            .join(LISTED_TASK)
+            .join(format!("extra-{round}"));
+        fs::create_dir(&extra).unwrap();
+        File::create(extra.join("many.done")).unwrap();
+        let listed = fs::read_dir(self.mount.join("jobs").join(LISTED_TASK)).unwrap();
+        assert!(listed.count() >= LISTED);
+        fs::remove_dir_all(&extra).unwrap();
+        let live = fs::read_dir(self.mount.join("jobs").join(TASK));
+        usual(live.map(|live| live.for_each(drop)));
+    }
+
+    /// Reads files of jobs, those that are moved meanwhile among them.
+    fn open(&self, round: u64) {
+        let newest = self.newest.load(Ordering::Relaxed);
+        let number = newest.saturating_sub(round as usize % LIVE + 1);
+        let job = self.mount.join(job::path(number));
+        for name in ["model.bin", "train.out", "data/uv.lock"] {
+            let read =
+                File::open(job.join(name)).and_then(|mut file| file.read_to_end(&mut Vec::new()));
+            usual(read.map(drop));
+        }
+        let many = self.mount.join("jobs").join(LISTED_TASK);
+        usual(File::open(many.join(hash(round as usize % LISTED)).join("many.done")).map(drop));
+    }
+
+    /// Locks a job of a folder as experimaestro does, and unlinks the lock as some versions of filelock do.
+    fn lock(&self, round: u64) {
+        let many = self.mount.join("jobs").join(LISTED_TASK);
+        let path = many.join(hash(round as usize % 50)).join("many.lock");
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+
+    /// Files and directories with ever new names come and go.
+    fn rename(&self, round: u64) {
+        let directory = self.mount.join(format!("directory-{round}"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("file"), b"contents").unwrap();
+        let renamed = directory.with_extension("renamed");
+        fs::rename(&directory, &renamed).unwrap();
+        assert_eq!(fs::read(renamed.join("file")).unwrap(), b"contents");
+        fs::remove_dir_all(&renamed).unwrap();
+    }
+}
+
+/// What happens to a job that is moved or removed at that moment is tested elsewhere.
+fn usual(result: io::Result<()>) {
+    if let Err(error) = result {
+        let expected = [libc::ENOENT, libc::ESTALE, libc::EROFS, libc::ENOTEMPTY];
+        assert!(expected.contains(&error.raw_os_error().unwrap()), "{error}");
+    }
+}
