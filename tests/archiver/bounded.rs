@@ -152,7 +152,7 @@ impl Work {
     /// Makes a job through the mount or beneath it, and removes the oldest wherever it is.
     fn make_jobs(&self, _round: u64) {
         let number = self.newest.load(Ordering::Relaxed);
-        let root = if number % 2 == 0 {
+        let root = if number.is_multiple_of(2) {
             &self.mount
         } else {
             &self.beneath
