@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use super::error::{Cause, Context, Error, Result, Scope};
+use super::error::{Cause, Error, Result, Scope};
 use super::groups::{Aside, in_parallel};
 use super::ready::Judge;
 use super::store::{Due, store};
-use super::{Env, Readiness, Recovered, Stored, engine, leftovers, places};
+use super::{Env, Readiness, Recovered, Stored, engine, leftovers, places, state_dir};
 use crate::settings::Mode;
 use crate::view::Unlisted;
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::XPMFS;
 use crate::workspace::markers;
 
 /// How many jobs are looked at before the first of them is stored.
@@ -333,13 +332,12 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         return super::recover::recover(env, job, from);
     }
     // First, lest somebody who archives move it away again before it is known, or this end here.
-    let kept = places::is_kept(primary, job).tried(job, "look up", primary.path())?;
-    let remember = "remember that the job stays, in";
-    let own = primary.path().join(XPMFS);
-    places::set_kept(primary, job, true).tried(job, remember, &own)?;
+    let kept = state_dir::checked(primary, job, "look up", state_dir::is_kept(primary, job))?;
+    let set = state_dir::set_kept(primary, job, true);
+    state_dir::checked(primary, job, "record that the job stays, in", set)?;
     let recovered = super::recover::recover(env, job, from);
     if recovered.is_err() && !kept {
-        let _ = places::set_kept(primary, job, false);
+        let _ = state_dir::set_kept(primary, job, false);
     }
     recovered
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Env, apart, manifests, places};
+use super::{Env, apart, manifests, places, state_dir};
 use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::view::{Location, Unlisted};
@@ -112,8 +112,11 @@ pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
     if root.jobs().is_ok() {
         return apart::shared(env.view, folder);
     }
-    let known = places::is_known(env.view.primary(), folder).unwrap_or(true);
-    known.then(|| places::NO_DISK.to_owned())
+    let primary = env.view.primary();
+    match state_dir::is_known(primary, folder) {
+        Ok(known) => known.then(|| places::NO_DISK.to_owned()),
+        Err(error) => Some(state_dir::explain(primary, error)),
+    }
 }
 
 fn jobs_of(env: &Env<'_>, folder: &Location) -> Result<(Vec<JobId>, Vec<Unlisted>), String> {

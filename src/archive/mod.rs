@@ -12,6 +12,7 @@
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
 //! - [`places`]: the directories of jobs and tasks in locations; [`apart`]: whether they are a folder's own
+//! - [`state_dir`]: what archiving remembers in the primary
 //! - [`error`]: what went wrong, and whom it concerns; [`obstacle`]: what is in the way of a directory;
 //!   `rights`: which are missing; `space`: whether there is enough
 //!
@@ -43,6 +44,7 @@ pub mod retire;
 mod rights;
 pub mod select;
 mod space;
+pub mod state_dir;
 pub mod store;
 mod swap;
 pub mod verify;

@@ -26,6 +26,16 @@ pub struct Obstacle {
     pub(super) of_all: bool,
 }
 
+impl Obstacle {
+    /// The same obstacle, where it stops every job and not only one.
+    pub(super) fn of_every_job(self) -> Obstacle {
+        Obstacle {
+            of_all: true,
+            ..self
+        }
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -49,10 +59,7 @@ pub fn of(location: &Location, job: &JobId) -> Option<Obstacle> {
     }
     let path = location.path().to_owned();
     let found = first(root.fd(), path, &[OsStr::new(JOBS)])?;
-    Some(Obstacle {
-        of_all: true,
-        ..found
-    })
+    Some(found.of_every_job())
 }
 
 /// What is in the way of a job's manifest in a folder, whose directory is `root`, if anything is.
@@ -62,6 +69,13 @@ pub(super) fn of_manifest(folder: &Location, root: &Root, job: &JobId) -> Option
     let found = first(root.fd(), folder.path().to_owned(), &names)?;
     let of_all = !found.path.ends_with(job.task_id());
     Some(Obstacle { of_all, ..found })
+}
+
+/// What is in the way of a directory below a location's `.xpmfs`, if anything is.
+pub(super) fn of_own(location: &Location, names: &[&OsStr]) -> Option<Obstacle> {
+    let root = location.root().ok()?;
+    let names = [&[OsStr::new(XPMFS)], names].concat();
+    first(root.fd(), location.path().to_owned(), &names)
 }
 
 /// The first of several names, one below the other, that is there and no directory.

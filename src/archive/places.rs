@@ -1,12 +1,11 @@
 //! The directories of jobs and tasks in locations, and what we keep in `.xpmfs` there.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::view::{Location, PRIMARY, Root, View, beneath};
@@ -164,79 +163,3 @@ pub(super) fn folder(view: &View, index: u8) -> Option<&Location> {
 /// Said of a folder that has no jobs, though some were archived there.
 pub const NO_DISK: &str =
     "jobs were archived there before, and it has none now: see whether its disk is mounted";
-
-/// Whether jobs of a primary were archived in a folder before.
-///
-/// # Errors
-///
-/// What looking gave.
-pub fn is_known(primary: &Location, folder: &Location) -> Result<bool> {
-    let Some(dir) = own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])? else {
-        return Ok(false);
-    };
-    Ok(beneath::absent(beneath::stat(dir, &folder_name(folder)))?.is_some())
-}
-
-/// Remembers that jobs of a primary have been archived in a folder.
-///
-/// # Errors
-///
-/// What the primary's file system gave.
-pub fn make_known(primary: &Location, folder: &Location) -> Result<()> {
-    if is_known(primary, folder)? {
-        return Ok(());
-    }
-    let dir = make_own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])?;
-    touch(&dir, &folder_name(folder))
-}
-
-/// Whether a job has been recovered by hand, and is to stay in the primary.
-///
-/// # Errors
-///
-/// What looking gave.
-pub fn is_kept(primary: &Location, job: &JobId) -> Result<bool> {
-    let Some(dir) = own(
-        primary,
-        [OsStr::new(ARCHIVE), OsStr::new(KEPT), job.task_id()],
-    )?
-    else {
-        return Ok(false);
-    };
-    Ok(beneath::absent(beneath::stat(dir, job.hash()))?.is_some())
-}
-
-/// Remembers, or forgets, that a job is to stay in the primary.
-///
-/// # Errors
-///
-/// What the primary's file system gave.
-pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
-    let names = [OsStr::new(ARCHIVE), OsStr::new(KEPT), job.task_id()];
-    if kept {
-        return touch(&make_own(primary, names)?, job.hash());
-    }
-    match own(primary, names)? {
-        Some(dir) => {
-            beneath::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(|_| ())
-        }
-        None => Ok(()),
-    }
-}
-
-/// What archiving keeps in the primary's `.xpmfs`.
-pub const ARCHIVE: &str = "archive";
-const FOLDERS: &str = "folders";
-const KEPT: &str = "kept";
-
-fn folder_name(folder: &Location) -> OsString {
-    blake3::hash(folder.path().as_os_str().as_bytes())
-        .to_hex()
-        .to_string()
-        .into()
-}
-
-fn touch(dir: &OwnedFd, name: &OsStr) -> Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666)).map(|_| ())
-}

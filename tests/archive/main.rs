@@ -3,6 +3,7 @@
 
 mod apart;
 mod backed;
+mod damaged_state;
 mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]

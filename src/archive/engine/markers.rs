@@ -29,7 +29,7 @@ use super::route::Route;
 use super::scan::directory::{self, Stamp, Watched};
 use super::scan::{self, State};
 use super::walk::{Ended, Walk};
-use crate::archive::places;
+use crate::archive::state_dir;
 use crate::settings::Mode;
 use crate::view::location::Role;
 use crate::view::name::Name;
@@ -316,7 +316,7 @@ impl Markers {
 
     /// Whether a job is to stay in the primary, as far as is known.
     fn is_kept(&self, job: &JobId) -> bool {
-        places::is_kept(self.walk.view.primary(), job).unwrap_or(true)
+        state_dir::is_kept(self.walk.view.primary(), job).unwrap_or(true)
     }
 
     fn hand_over(&self, again: Vec<JobId>) -> Result<(), Ended> {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Group;
 use crate::archive::error::{Context, InPlace, Result};
-use crate::archive::{apart, obstacle, places, space};
+use crate::archive::{apart, obstacle, places, space, state_dir};
 use crate::transfer;
 use crate::workspace::jobs::JobId;
 
@@ -31,20 +31,22 @@ impl Group<'_> {
     }
 
     /// A folder that was archived to before has its jobs: without them, its disk is not mounted, and another one would be
-    /// filled in its place.
+    /// filled in its place. Where the primary can no longer remember that, nothing is archived.
     pub(super) fn expect_disk(&self, job: &JobId) -> Result<()> {
         let at = self.folder.path();
+        let primary = self.env.view.primary();
+        let known = state_dir::is_known(primary, self.folder);
+        let known = state_dir::checked(primary, job, "look up", known)?;
         let root = self.folder.root().tried(job, "open", at)?;
         match root.jobs() {
             Ok(_) => return Ok(()),
             Err(Errno::NOTDIR) => obstacle::expect_none(self.folder, job)?,
             Err(_) => {}
         }
-        let known = places::is_known(self.env.view.primary(), self.folder);
-        if known.tried(job, "look up", at)? {
-            return Err(self.unusable(job, places::NO_DISK));
+        match known {
+            true => Err(self.unusable(job, places::NO_DISK)),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The folder's path leads to the directory that it led to when the group began: a disk may have been mounted there meanwhile, or

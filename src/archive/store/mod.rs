@@ -24,7 +24,7 @@ use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, apart, backups, obstacle, places, select, swap};
+use super::{Env, apart, backups, obstacle, places, select, state_dir, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
@@ -359,7 +359,8 @@ impl Group<'_> {
 
     fn is_kept(&self, job: &JobId) -> Result<bool> {
         let primary = self.env.view.primary();
-        let kept = places::is_kept(primary, job).tried(job, "look up", primary.path())?;
+        let kept = state_dir::is_kept(primary, job);
+        let kept = state_dir::checked(primary, job, "look up", kept)?;
         Ok(kept && !self.env.force)
     }
 
@@ -382,11 +383,11 @@ impl Group<'_> {
             self.write_manifest(job, manifest, each)?;
             // From now on, that it has no jobs tells that its disk is missing.
             if !self.known.load(Ordering::Relaxed)
-                && places::make_known(self.env.view.primary(), self.folder).is_ok()
+                && state_dir::make_known(self.env.view.primary(), self.folder).is_ok()
             {
                 self.known.store(true, Ordering::Relaxed);
             }
-            let _ = places::set_kept(self.env.view.primary(), job, false);
+            let _ = state_dir::set_kept(self.env.view.primary(), job, false);
         }
         Ok(Step::Staged(Box::new(staged)))
     }

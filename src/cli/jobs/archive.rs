@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
-use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, places};
+use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving;
@@ -122,8 +122,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         let jobs = named(&opened, &arguments.jobs)?;
         for job in &jobs {
             // Whoever names it wants it moved.
-            places::set_kept(opened.view.primary(), job, false)
-                .with_context(|| format!("cannot write to {}", opened.workspace.path.display()))?;
+            let primary = opened.view.primary();
+            state_dir::set_kept(primary, job, false)
+                .map_err(|error| anyhow!(state_dir::explain(primary, error)))?;
         }
         (jobs, Vec::new())
     };

@@ -29,11 +29,9 @@ use rustix::io::Errno;
 pub(super) use self::line::{Line, Refused};
 pub(super) use self::orphan::{Orphan, orphans};
 use crate::archive::places;
+use crate::archive::state_dir::ARCHIVE;
 use crate::view::View;
 use crate::workspace::JobId;
-
-/// Where journals are, in `.xpmfs`.
-const DIRECTORY: &str = "archive";
 
 /// How the name of a journal ends.
 const SUFFIX: &str = ".jsonl";
@@ -53,7 +51,7 @@ const TRIES: usize = 100;
 ///
 /// What the primary's file system gave.
 pub(super) fn directory(view: &View) -> io::Result<OwnedFd> {
-    Ok(places::make_own(view.primary(), [OsStr::new(DIRECTORY)])?)
+    Ok(places::make_own(view.primary(), [OsStr::new(ARCHIVE)])?)
 }
 
 /// Our own journal.

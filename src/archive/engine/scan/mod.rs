@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use self::candidates::{Names, Task};
 use self::directory::{Entry, Stamp, Watched};
 use super::route::Route;
-use crate::archive::{apart, places};
+use crate::archive::{apart, places, state_dir};
 use crate::view::name::Name;
 use crate::view::{Root, Unlisted, View, beneath};
 use crate::workspace::JobId;
@@ -159,10 +159,15 @@ impl Scanner {
             Err(error) => return pass.trouble(self.place(self.folder, None), error),
         };
         let primary = self.view.primary();
-        let is_known = |own| places::is_known(primary, own).unwrap_or(false);
-        if let Some(own) = own.filter(|own| there.is_none() && is_known(own)) {
-            // What was moved there is lost with it.
-            let trouble = format!("{}: {}", own.path().display(), places::NO_DISK);
+        let missing = own.and_then(|own| match state_dir::is_known(primary, own) {
+            // What was moved there is missing with it.
+            Ok(true) if there.is_none() => {
+                Some(format!("{}: {}", own.path().display(), places::NO_DISK))
+            }
+            Ok(_) => None,
+            Err(error) => Some(state_dir::explain(primary, error)),
+        });
+        if let Some(trouble) = missing {
             pass.found.trouble.get_or_insert(trouble);
         }
         let mut tasks = std::mem::take(&mut self.tasks);

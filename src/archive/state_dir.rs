@@ -1,0 +1,159 @@
+//! What archiving remembers in the primary: `.xpmfs/archive/folders/` and `.xpmfs/archive/kept/`.
+//!
+//! | file | remembers |
+//! | --- | --- |
+//! | `folders/<BLAKE3 of the folder's path>` | jobs were archived in this folder: if it has none now, its disk is not mounted |
+//! | `kept/<task_id>/<hash>` | the job was recovered by hand, and stays in the primary until it changes |
+//!
+//! Forgetting either does harm: copies would be made below the mount point of a missing disk, and recovered jobs moved away again.
+//! So a file or a symlink in place of one of the directories is an error that names it, and not an absent record.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::error::{self, Cause, Context, Error};
+use super::obstacle::Obstacle;
+use super::{obstacle, places};
+use crate::view::{Location, beneath};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::XPMFS;
+
+/// The directory of the state, in the primary's `.xpmfs`.
+pub(super) const ARCHIVE: &str = "archive";
+const FOLDERS: &str = "folders";
+const KEPT: &str = "kept";
+
+/// Whether jobs of a primary were archived in a folder before.
+///
+/// # Errors
+///
+/// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
+pub fn is_known(primary: &Location, folder: &Location) -> Result<bool> {
+    exists(primary, &[OsStr::new(FOLDERS)], &folder_name(folder))
+}
+
+/// Remembers that jobs of a primary have been archived in a folder.
+///
+/// # Errors
+///
+/// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
+pub fn make_known(primary: &Location, folder: &Location) -> Result<()> {
+    if is_known(primary, folder)? {
+        return Ok(());
+    }
+    let dir = places::make_own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])?;
+    touch(&dir, &folder_name(folder))
+}
+
+/// Whether a job has been recovered by hand, and is to stay in the primary.
+///
+/// # Errors
+///
+/// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
+pub fn is_kept(primary: &Location, job: &JobId) -> Result<bool> {
+    exists(primary, &[OsStr::new(KEPT), job.task_id()], job.hash())
+}
+
+/// Remembers, or forgets, that a job is to stay in the primary.
+///
+/// # Errors
+///
+/// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
+pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
+    let names = [OsStr::new(KEPT), job.task_id()];
+    if kept {
+        let names = [OsStr::new(ARCHIVE)].into_iter().chain(names);
+        return touch(&places::make_own(primary, names)?, job.hash());
+    }
+    match open(primary, &names)? {
+        Some(dir) => {
+            beneath::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(|_| ())
+        }
+        None => Ok(()),
+    }
+}
+
+/// The file or symlink that is in the place of a directory of the state; for a job, of the directory of its task as well.
+/// To be asked after an `ENOTDIR`.
+#[must_use]
+pub fn damage(primary: &Location, job: Option<&JobId>) -> Option<Obstacle> {
+    let of_all = [&[ARCHIVE, FOLDERS], &[ARCHIVE, KEPT]]
+        .into_iter()
+        .find_map(|names| {
+            let names = names.map(OsStr::new);
+            obstacle::of_own(primary, &names).map(Obstacle::of_every_job)
+        });
+    let of_job = || {
+        let names = [OsStr::new(ARCHIVE), OsStr::new(KEPT), job?.task_id()];
+        obstacle::of_own(primary, &names)
+    };
+    of_all.or_else(of_job)
+}
+
+/// Turns a result of the state into one about a job, with the obstacle in place of `ENOTDIR`.
+pub(super) fn checked<T>(
+    primary: &Location,
+    job: &JobId,
+    operation: &'static str,
+    result: Result<T>,
+) -> error::Result<T> {
+    match result {
+        Err(Errno::NOTDIR) => match damage(primary, Some(job)) {
+            Some(damaged) => Err(Error::new(job, Cause::Obstacle(damaged))),
+            None => result.tried(job, operation, &path(primary)),
+        },
+        result => result.tried(job, operation, &path(primary)),
+    }
+}
+
+fn path(primary: &Location) -> PathBuf {
+    primary.path().join(XPMFS).join(ARCHIVE)
+}
+
+/// What an error of the state means, as a sentence.
+#[must_use]
+pub fn explain(primary: &Location, error: Errno) -> String {
+    let damaged = (error == Errno::NOTDIR)
+        .then(|| damage(primary, None))
+        .flatten();
+    damaged.map_or_else(
+        || format!("cannot read {}: {error}", path(primary).display()),
+        |damaged| damaged.to_string(),
+    )
+}
+
+fn exists(primary: &Location, names: &[&OsStr], name: &OsStr) -> Result<bool> {
+    match open(primary, names)? {
+        Some(dir) => Ok(beneath::absent(beneath::stat(dir, name))?.is_some()),
+        None => Ok(false),
+    }
+}
+
+/// A directory of the state; `None` only if there is nothing of the name.
+fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedFd>> {
+    let names = [OsStr::new(XPMFS), OsStr::new(ARCHIVE)]
+        .into_iter()
+        .chain(names.iter().copied());
+    match beneath::open_dirs(primary.root()?.fd(), names) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn folder_name(folder: &Location) -> OsString {
+    blake3::hash(folder.path().as_os_str().as_bytes())
+        .to_hex()
+        .to_string()
+        .into()
+}
+
+fn touch(dir: &OwnedFd, name: &OsStr) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666)).map(|_| ())
+}
