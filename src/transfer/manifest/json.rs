@@ -24,10 +24,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Hash, Kind, Manifest, Time};
+use super::{Entry, Hash, Kind, Manifest, Time, document};
 
 /// The version that is written, and the newest that is read.
 pub const FORMAT: u32 = 1;
+
+/// The only hash that is written and read.
+pub(super) const HASH: &str = "blake3";
+
+/// Bytes of the longest manifest that is read: enough for some five million files, and a bound on the memory that one takes.
+const SIZE_MAX: u64 = 1 << 30;
 
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,12 @@ pub enum ReadError {
     /// A newer program wrote it.
     #[error("it has version {0}, and this program knows versions up to {FORMAT}")]
     Version(u32),
+    /// Its hashes are of another kind.
+    #[error("it has hashes of the kind `{0}`, and this program knows `{HASH}` alone")]
+    Hash(String),
+    /// It is longer than any manifest that this program writes.
+    #[error("it is longer than {SIZE_MAX} bytes")]
+    Size,
     /// It contradicts itself.
     #[error("entry {index} (`{path}`) {what}")]
     Entry {
@@ -50,17 +62,10 @@ pub enum ReadError {
     },
 }
 
-#[derive(Deserialize)]
-struct Document {
-    version: u32,
-    #[serde(default)]
-    entries: Vec<Line>,
-}
-
 #[derive(Default, Serialize, Deserialize)]
-struct Line {
+pub(super) struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
+    pub(super) path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
     kind: String,
@@ -89,7 +94,7 @@ impl Manifest {
     pub fn write(&self, mut to: impl Write) -> io::Result<()> {
         write!(
             to,
-            "{{\"version\": {FORMAT}, \"hash\": \"blake3\", \"files\": {}, \"bytes\": {}, \"entries\": [",
+            "{{\"version\": {FORMAT}, \"hash\": \"{HASH}\", \"files\": {}, \"bytes\": {}, \"entries\": [",
             self.files(),
             self.bytes()
         )?;
@@ -107,22 +112,18 @@ impl Manifest {
     /// # Errors
     ///
     /// Anything but a manifest that is whole: every directory before what it holds, every path below
-    /// the top, every hash 64 hexadecimal digits.
+    /// the top, every hash 64 hexadecimal digits; and no longer than a gibibyte.
     pub fn read(from: impl Read) -> Result<Manifest, ReadError> {
-        let document: Document = serde_json::from_reader(from)?;
-        if document.version > FORMAT {
-            return Err(ReadError::Version(document.version));
+        Self::read_at_most(from, SIZE_MAX)
+    }
+
+    fn read_at_most(from: impl Read, limit: u64) -> Result<Manifest, ReadError> {
+        let mut limited = from.take(limit);
+        let read = document::read(&mut limited);
+        if read.is_err() && limited.limit() == 0 {
+            return Err(ReadError::Size);
         }
-        let mut known = Known::default();
-        let mut entries = Vec::with_capacity(document.entries.len());
-        for (index, line) in document.entries.iter().enumerate() {
-            let entry = known.entry(index, line).map_err(|what| ReadError::Entry {
-                index,
-                path: line.path.clone().unwrap_or_default(),
-                what,
-            })?;
-            entries.push(entry);
-        }
+        let entries = read?;
         if entries.is_empty() {
             return Err(ReadError::Entry {
                 index: 0,
@@ -170,10 +171,11 @@ impl Manifest {
 
 /// What has been read so far: the positions of paths, and whether each is a directory.
 #[derive(Default)]
-struct Known(HashMap<OsString, (usize, bool)>);
+pub(super) struct Known(HashMap<OsString, (usize, bool)>);
 
 impl Known {
-    fn entry(&mut self, index: usize, line: &Line) -> Result<Entry, &'static str> {
+    /// The entry that a line says, after those before it.
+    pub(super) fn entry(&mut self, index: usize, line: &Line) -> Result<Entry, &'static str> {
         let path = bytes(line.path.as_deref(), line.path_hex.as_deref()).ok_or("has no path")?;
         let kind = self.kind(line)?;
         let is_directory = matches!(kind, Kind::Directory);
@@ -329,7 +331,7 @@ mod tests {
     const TOP: &str = r#"{"path":".","kind":"directory","mode":"0755","mtime":"@-3.000000007"}"#;
 
     fn read(entries: &str) -> Result<Manifest, ReadError> {
-        Manifest::read(format!(r#"{{"version":1,"entries":[{TOP}{entries}]}}"#).as_bytes())
+        Manifest::read(document(entries).as_bytes())
     }
 
     #[test]
@@ -354,6 +356,42 @@ mod tests {
         assert_eq!(String::from_utf8(written).unwrap().lines().count(), 7);
     }
 
+    fn document(entries: &str) -> String {
+        format!(r#"{{"version":1,"hash":"blake3","entries":[{TOP}{entries}]}}"#)
+    }
+
+    #[test]
+    fn hashes_of_another_kind_are_refused() {
+        for other in ["md5", "", "BLAKE3"] {
+            let text = document("").replace("blake3", other);
+            let error = Manifest::read(text.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, ReadError::Hash(ref hash) if hash == other),
+                "{error}"
+            );
+        }
+        // Keys may come in any order.
+        let reversed = format!(r#"{{"entries":[{TOP}],"hash":"md5","version":1}}"#);
+        assert!(matches!(
+            Manifest::read(reversed.as_bytes()),
+            Err(ReadError::Hash(_))
+        ));
+        let unnamed = format!(r#"{{"version":1,"entries":[{TOP}]}}"#);
+        assert!(Manifest::read(unnamed.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_manifest_that_is_too_long_is_refused_and_not_read_to_its_end() {
+        let text = document("");
+        let length = text.len() as u64;
+        assert!(Manifest::read_at_most(text.as_bytes(), length).is_ok());
+        let cut = Manifest::read_at_most(text.as_bytes(), length - 1);
+        assert!(matches!(cut, Err(ReadError::Size)), "{cut:?}");
+        let endless = io::repeat(b' ');
+        let read = Manifest::read_at_most(endless, 1 << 20);
+        assert!(matches!(read, Err(ReadError::Size)), "{read:?}");
+    }
+
     #[test]
     fn what_leads_out_of_the_tree_or_contradicts_itself_is_refused() {
         let fifo =
@@ -367,9 +405,9 @@ mod tests {
         assert!(read(r#",{"path":"a","kind":"fifo","mode":"10000","mtime":"@0.0"}"#).is_err());
         assert!(read(r#",{"path":"a","kind":"file","mode":"0","mtime":"@0.0","size":1}"#).is_err());
         assert!(matches!(
-            Manifest::read(&br#"{"version":2}"#[..]),
+            Manifest::read(&br#"{"version":2,"hash":"sha3","entries":[{"kind":[]}]}"#[..]),
             Err(ReadError::Version(2))
         ));
-        assert!(Manifest::read(&br#"{"version":1,"entries":[]}"#[..]).is_err());
+        assert!(Manifest::read(&br#"{"version":1,"hash":"blake3","entries":[]}"#[..]).is_err());
     }
 }

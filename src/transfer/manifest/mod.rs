@@ -1,10 +1,11 @@
 //! What a tree holds: the record of a copy, by which it can be verified later.
 //!
 //! - here: the entries, and how they are ordered
-//! - [`json`]: how it is written to a file and read from one
+//! - [`json`]: how it is written to a file and read from one; `document`: how that is read entry by entry
 //! - [`difference`]: in what two trees differ
 
 mod difference;
+mod document;
 mod json;
 
 use std::cmp::Reverse;

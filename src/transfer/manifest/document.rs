@@ -1,0 +1,120 @@
+//! Reads the JSON document of a manifest entry by entry, so that no more than its entries is held in memory.
+
+use std::fmt;
+use std::io::Read;
+
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+
+use super::Entry;
+use super::json::{FORMAT, HASH, Known, Line, ReadError};
+
+/// The entries of a document of a known version, with hashes of the known kind.
+pub(super) fn read(from: &mut impl Read) -> Result<Vec<Entry>, ReadError> {
+    let mut document = Document::default();
+    let mut json = serde_json::Deserializer::from_reader(from);
+    let read = (&mut document)
+        .deserialize(&mut json)
+        .and_then(|()| json.end());
+    match document.refused {
+        Some(refused) => Err(refused),
+        None => Ok(read.map(|()| document.entries)?),
+    }
+}
+
+/// What has been read of a document so far.
+#[derive(Default)]
+struct Document {
+    known: Known,
+    entries: Vec<Entry>,
+    /// Why reading was broken off, where serde could not say.
+    refused: Option<ReadError>,
+}
+
+impl Document {
+    /// Breaks reading off.
+    fn refuse<E: serde::de::Error>(&mut self, why: ReadError) -> E {
+        self.refused = Some(why);
+        E::custom("refused")
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Document {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Document {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a manifest")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut version, mut hash) = (None, None);
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "version" => {
+                    let found: u32 = map.next_value()?;
+                    if found > FORMAT {
+                        return Err(self.refuse(ReadError::Version(found)));
+                    }
+                    version = Some(found);
+                }
+                "hash" => {
+                    let found: String = map.next_value()?;
+                    if found != HASH {
+                        return Err(self.refuse(ReadError::Hash(found)));
+                    }
+                    hash = Some(found);
+                }
+                "entries" => map.next_value_seed(Entries(self))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        version.ok_or_else(|| A::Error::missing_field("version"))?;
+        hash.ok_or_else(|| A::Error::missing_field("hash"))?;
+        Ok(())
+    }
+}
+
+/// The list of entries, as a part of its document.
+struct Entries<'a>(&'a mut Document);
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Entries(document) = self;
+        while let Some(line) = list.next_element::<Line>()? {
+            let index = document.entries.len();
+            match document.known.entry(index, &line) {
+                Ok(entry) => document.entries.push(entry),
+                Err(what) => {
+                    let path = line.path.unwrap_or_default();
+                    return Err(document.refuse(ReadError::Entry { index, path, what }));
+                }
+            }
+        }
+        Ok(())
+    }
+}
