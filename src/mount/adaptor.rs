@@ -47,6 +47,14 @@ impl Adaptor {
         self.mount.work()
     }
 
+    /// An error of a request that may be a step of an `open`, which the kernel then tries again.
+    fn retried(&self, request: &Request, error: Errno) -> fuser::Errno {
+        if error == Errno::STALE {
+            self.mount.retries.add(request.pid());
+        }
+        errno(error)
+    }
+
     /// Makes a file known to the kernel that it is to read and write by itself. It does that with
     /// the rights of who makes it known, who must not keep set-id bits.
     fn register(&self, register: impl FnOnce() -> io::Result<BackingId>) -> io::Result<BackingId> {
@@ -155,14 +163,14 @@ impl Filesystem for Adaptor {
 
     fn getattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
         match self.mount().getattr(node.0, handle.map(|handle| handle.0)) {
             Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
-            Err(error) => reply.error(errno(error)),
+            Err(error) => reply.error(self.retried(request, error)),
         }
     }
 

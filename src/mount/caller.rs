@@ -93,23 +93,33 @@ impl Mount {
     /// The kernel cannot be asked whether somebody may make internal files in a job that a folder
     /// serves: they are not made where it thinks.
     pub(super) fn may_work(&self, caller: &Caller) -> Result<()> {
-        if !self.options.allow_other || caller.uid == geteuid().as_raw() {
+        let Some(_rights) = self.rights_of(caller)? else {
             return Ok(());
+        };
+        let root = self.primary_dir()?;
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(&root, ".", wanted, AtFlags::EACCESS)
+    }
+
+    /// Gives this thread no more rights than the caller has. `None` if the daemon has no other.
+    ///
+    /// Fails with `EACCES` if the daemon cannot take the caller's rights on.
+    pub(super) fn rights_of(&self, caller: &Caller) -> Result<Option<Identity>> {
+        if !self.options.allow_other || caller.uid == geteuid().as_raw() {
+            return Ok(None);
         }
         if !geteuid().is_root() {
             return Err(Errno::ACCESS);
         }
-        let root = self.primary_dir()?;
-        let groups = rustix::process::getgroups()?;
         let identity = Identity {
             gid: getegid(),
-            groups: Some(groups),
+            groups: Some(rustix::process::getgroups()?),
             capabilities: rustix::thread::capabilities(None)?,
         };
         rustix::thread::set_thread_groups(&caller.groups())?;
+        // A change of the effective user drops all capabilities.
         identity.take_on(caller)?;
-        let wanted = Access::WRITE_OK | Access::EXEC_OK;
-        rustix::fs::accessat(&root, ".", wanted, AtFlags::EACCESS)
+        Ok(Some(identity))
     }
 }
 

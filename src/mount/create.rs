@@ -14,6 +14,11 @@ use super::nodes::{INTERNAL, Role};
 use super::{Mount, caller, handles, sys};
 use crate::view::beneath;
 
+/// Whatever has the name, nothing but the file itself is opened, at once.
+const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
+
 impl Mount {
     pub(super) fn mknod(
         &self,
@@ -111,21 +116,32 @@ impl Mount {
     ) -> Result<(Entry, Opened)> {
         caller::set_umask(caller.umask)?;
         let flags = open_flags(flags) | OFlags::CREATE;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
         self.permit(caller, parent, name, false)?;
         let (fd, target) = {
             let _identity = self.assume(caller)?;
             let target = self.free_target(parent, name, false)?;
-            let mode = Mode::from_raw_mode(mode & 0o7777);
-            (self.create_in(&target, name, flags, mode)?, target)
+            (self.create_in(&target, name, flags, mode), target)
         };
+        let fd = match fd {
+            // Created by another process since the kernel looked.
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                self.open_existing(caller, &target, name, flags, mode)?
+            }
+            // A symlink that the kernel has to follow.
+            Err(Errno::LOOP) => return Err(Errno::STALE),
+            result => result?,
+        };
+        self.retries.opened(caller.tid);
         self.entry_touched(parent, name, target.place);
         let found = Found {
             place: target.place,
             role: target.role(name, false),
             stat: beneath::stat_fd(&fd)?,
         };
-        if beneath::is_dir(&found.stat) {
-            return Err(Errno::ISDIR);
+        if FileType::from_raw_mode(found.stat.stx_mode.into()) != FileType::RegularFile {
+            // A pipe or a device, which the kernel opens itself.
+            return Err(Errno::STALE);
         }
         let stat = found.stat;
         let entry = self.enter(parent, name, found)?;
@@ -140,8 +156,8 @@ impl Mount {
         Ok((entry, opened))
     }
 
-    /// Creates a file. Where others than the daemon's user ask, one that has appeared since the
-    /// kernel looked is not opened: the kernel has not checked their rights to that one.
+    /// Creates a file. Where other users than the daemon's may ask, an existing file is not opened with the
+    /// daemon's rights: the kernel has checked the caller's rights only to the directory.
     fn create_in(
         &self,
         target: &Target,
@@ -149,16 +165,28 @@ impl Mount {
         flags: OFlags,
         mode: Mode,
     ) -> Result<OwnedFd> {
-        let anew = self.options.allow_other && !flags.contains(OFlags::EXCL);
-        let mut how = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        if anew {
+        let mut how = flags | CREATE_FLAGS;
+        if self.options.allow_other {
             how |= OFlags::EXCL;
         }
-        match rustix::fs::openat(&target.dir, name, how, mode) {
-            // The kernel looks the name up again, and asks to open what it finds.
-            Err(Errno::EXIST) if anew => Err(Errno::STALE),
-            result => result,
-        }
+        rustix::fs::openat(&target.dir, name, how, mode)
+    }
+
+    /// Opens a file that another process has created since the kernel looked, with no more than the caller's
+    /// rights. Where that fails, the kernel looks the name up again (`ESTALE`) and opens what it finds; but it
+    /// does so only once, and lock files come and go faster.
+    fn open_existing(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        name: &OsStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
+        let _rights = self.rights_of(caller).map_err(|_| Errno::STALE)?;
+        // Created after all if it is gone again.
+        let opened = rustix::fs::openat(&target.dir, name, flags | CREATE_FLAGS, mode);
+        opened.map_err(|_| Errno::STALE)
     }
 
     pub(super) fn link(

@@ -58,10 +58,10 @@ impl Mount {
         let flags = open_flags(flags).difference(OFlags::TRUNC);
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         if !writable {
-            return self.open_file(id, flags, append);
+            return self.open_file(caller, id, flags, append);
         }
         let node = self.brought_back(caller, id)?;
-        let opened = self.open_file(id, flags, append);
+        let opened = self.open_file(caller, id, flags, append);
         // Not before it is known to be open: who moves the job asks for that when the job has been moved.
         if let Err(error) = self.still_in_primary(&node) {
             if let Ok(opened) = opened {
@@ -72,15 +72,15 @@ impl Mount {
         opened
     }
 
-    fn open_file(&self, id: u64, flags: OFlags, append: bool) -> Result<Opened> {
+    fn open_file(&self, caller: &Caller, id: u64, flags: OFlags, append: bool) -> Result<Opened> {
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let (fd, stat) = match self.open_with_stat(id, flags) {
-            // Its name is gone, but somebody has it open: `/proc/PID/fd/N` leads here.
-            Err(Errno::STALE) => self.reopen(id, flags)?,
+            Err(Errno::STALE) => self.open_nameless(caller, id, flags)?,
             // The file itself may be appended to only (`chattr +a`).
             Err(Errno::PERM) if append => self.open_with_stat(id, flags | OFlags::APPEND)?,
             result => result?,
         };
+        self.retries.opened(caller.tid);
         let file = File {
             fd,
             node: id,
@@ -110,7 +110,24 @@ impl Mount {
         }
     }
 
-    fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
+    /// Opens a node whose name leads elsewhere, if it is open already: `/proc/PID/fd/N` leads here. A caller that
+    /// gave the name gets what has the name now, since the kernel looks it up again.
+    fn open_nameless(&self, caller: &Caller, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
+        let opened = match self.retries.contains(caller.tid) {
+            true => self.reopen(id, flags),
+            false => {
+                let node = self.node(id)?;
+                self.contended.note(node.parent, node.name);
+                Err(Errno::STALE)
+            }
+        };
+        if let Err(Errno::STALE) = opened {
+            self.retries.add(caller.tid);
+        }
+        opened
+    }
+
+    pub(super) fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = self.on_open(id, |fd| {
             rustix::fs::open(sys::proc_path(fd), flags, rustix::fs::Mode::empty())

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
 /// An open file.
@@ -29,9 +29,10 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    pub(super) fn set_held(&self, held: bool) {
-        self.held.store(held, Ordering::Release);
+    /// Returns whether the lock was held before.
+    fn set_held(&self, held: bool) -> bool {
         self.closing.store(false, Ordering::Release);
+        self.held.swap(held, Ordering::AcqRel)
     }
 
     pub(super) fn set_closing(&self) {
@@ -57,6 +58,34 @@ pub(super) struct Handles {
     files: Vec<RwLock<HashMap<u64, Arc<File>>>>,
     /// The open files of a node: what is open stays reachable when its name is gone.
     by_node: Vec<RwLock<HashMap<u64, Vec<u64>>>>,
+    locked: Locked,
+}
+
+/// How many open files of each node hold a lock.
+#[derive(Debug, Default)]
+struct Locked {
+    /// How many nodes there are: as a rule few.
+    count: AtomicUsize,
+    nodes: Mutex<HashMap<u64, usize>>,
+}
+
+impl Locked {
+    fn contains(&self, node: u64) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.nodes.lock().contains_key(&node)
+    }
+
+    fn change(&self, node: u64, held: bool) {
+        let mut nodes = self.nodes.lock();
+        let files = nodes.entry(node).or_default();
+        *files = match held {
+            true => *files + 1,
+            false => files.saturating_sub(1),
+        };
+        if *files == 0 {
+            nodes.remove(&node);
+        }
+        self.count.store(nodes.len(), Ordering::Release);
+    }
 }
 
 impl Default for Handles {
@@ -65,6 +94,7 @@ impl Default for Handles {
             next: AtomicU64::new(1),
             files: (0..SHARDS).map(|_| RwLock::default()).collect(),
             by_node: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            locked: Locked::default(),
         }
     }
 }
@@ -100,6 +130,13 @@ impl Handles {
         self.file(handle).ok()
     }
 
+    /// A file of a node that is open for writing, if there is one.
+    pub(super) fn writable_file_of(&self, node: u64) -> Option<Arc<File>> {
+        let handles = shard(&self.by_node, node).read().get(&node).cloned();
+        let mut files = handles?.into_iter().filter_map(|one| self.file(one).ok());
+        files.find(|file| file.writable)
+    }
+
     /// The files that are open for writing.
     pub(super) fn writable(&self) -> Vec<Arc<File>> {
         let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
@@ -115,6 +152,18 @@ impl Handles {
         self.files.iter().map(|shard| shard.read().len()).sum()
     }
 
+    /// Notes that an open file holds a lock, or that it holds none.
+    pub(super) fn set_locked(&self, file: &File, held: bool) {
+        if file.lock.set_held(held) != held {
+            self.locked.change(file.node, held);
+        }
+    }
+
+    /// Whether an open file of a node holds a lock.
+    pub(super) fn is_locked(&self, node: u64) -> bool {
+        self.locked.contains(node)
+    }
+
     /// Whether a lock on a node may be about to be given up by closing the file.
     pub(super) fn lock_may_go(&self, node: u64) -> bool {
         let handles = shard(&self.by_node, node).read().get(&node).cloned();
@@ -124,6 +173,7 @@ impl Handles {
 
     pub(super) fn remove_file(&self, handle: u64) -> Option<Arc<File>> {
         let file = shard(&self.files, handle).write().remove(&handle)?;
+        self.set_locked(&file, false);
         let mut by_node = shard(&self.by_node, file.node).write();
         if let Some(handles) = by_node.get_mut(&file.node) {
             handles.retain(|one| *one != handle);

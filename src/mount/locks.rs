@@ -5,25 +5,37 @@
 //! the kernel cannot take a request back that we have read. A thread tries the locks that are
 //! waited for, and gives up when a signal is pending for the one who waits.
 //!
+//! A protocol may look at the file once it has the lock (`fstat`: is it still linked?), so a lock is
+//! reported to its caller when the kernel has forgotten what it knew of the file before.
+//!
 //! On a disk, a lock has gone when the `close` has returned that gives it up, or the process has
 //! ended that held it. The kernel tells us of that afterwards (`FUSE_RELEASE` is not waited for), so
 //! that whoever asks next may be served before. But of each `close` it tells us before it returns
 //! (`FUSE_FLUSH`): a request that does not wait, for a lock whose holder has closed the file, is
 //! refused only after a while, in which it is told that this was the last descriptor of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fuser::ReplyEmpty;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, Result};
 
-use super::handles::File;
+use super::handles::{File, Handles};
+use super::lock_names::LockNames;
+use super::nodes::Nodes;
+use super::notices::Notices;
 use super::{Mount, adaptor};
 
-/// How often locks that are waited for are tried.
-const INTERVAL: Duration = Duration::from_millis(5);
+/// How often the locks that are waited for are tried: at first, and when nothing has changed for a while. They
+/// are tried at once when a lock is given up through this mount.
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_millis(100);
+
+/// At most so many callers are looked at in one poll for whether they have been interrupted.
+const INTERRUPTED_MAX: usize = 64;
 
 /// How long it may take until we are told that a lock has been given up by closing. So long must
 /// wait who asks for the lock of a process that has closed another descriptor of the file, as one
@@ -33,12 +45,22 @@ const RELEASE: Duration = Duration::from_millis(100);
 /// The requests that wait for a lock, and the thread that tries for them while there are any.
 #[derive(Debug, Default)]
 pub(super) struct Waiter {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Wakes the thread.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Waiting>,
+    /// Requests that the thread has not seen yet.
+    added: Vec<Waiting>,
+    /// A lock has been given up since the last poll.
+    given_up: bool,
     running: bool,
 }
 
@@ -70,24 +92,61 @@ impl Mount {
             Ok(found) => found,
             Err(error) => return reply.error(adaptor::errno(error)),
         };
-        if let Attempt::Done(result) = attempt(&file, operation) {
-            if operation == FlockOperation::NonBlockingUnlock {
-                self.at_rest(file.node);
-            }
-            return adaptor::empty(result, reply);
+        let mut tried = attempt(&self.handles, &file, operation);
+        let may_go = self.handles.lock_may_go(file.node);
+        if !wait && !may_go && matches!(tried, Attempt::Held) {
+            // Perhaps it has just been given up.
+            tried = attempt(&self.handles, &file, operation);
         }
-        let patience = match self.handles.lock_may_go(file.node) {
-            true => RELEASE,
-            // It is tried once more: perhaps it has just been given up.
-            false => Duration::ZERO,
-        };
-        self.locks.wait(Waiting {
-            file,
-            operation,
-            tid,
-            refused: (!wait).then(|| Instant::now() + patience),
-            reply,
-        });
+        match tried {
+            Attempt::Done(result) if operation == FlockOperation::NonBlockingUnlock => {
+                self.locks.given_up();
+                self.at_rest(file.node);
+                adaptor::empty(result, reply);
+            }
+            Attempt::Done(result) => self.fresh().answer(&file, result, reply),
+            Attempt::Held if !wait && !may_go => {
+                reply.error(adaptor::errno(Errno::WOULDBLOCK));
+            }
+            Attempt::Held => self.wait(Waiting {
+                file,
+                operation,
+                tid,
+                refused: (!wait).then(|| Instant::now() + RELEASE),
+                reply,
+            }),
+        }
+    }
+
+    fn wait(&self, waiting: Waiting) {
+        let mut state = self.locks.shared.state.lock();
+        state.added.push(waiting);
+        if state.running {
+            self.locks.shared.changed.notify_one();
+            return;
+        }
+        let shared = self.locks.shared.clone();
+        let (handles, fresh) = (self.handles.clone(), self.fresh());
+        let spawned = std::thread::Builder::new()
+            .name("xpmfs-flock".to_owned())
+            .spawn(move || try_until_none_waits(&shared, &handles, &fresh));
+        match spawned {
+            Ok(_) => state.running = true,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for a lock: starting a thread failed");
+                for waiting in state.added.drain(..) {
+                    waiting.reply.error(adaptor::errno(Errno::NOLCK));
+                }
+            }
+        }
+    }
+
+    fn fresh(&self) -> Fresh {
+        Fresh {
+            nodes: self.nodes.clone(),
+            names: self.lock_names.clone(),
+            notices: self.notices.clone(),
+        }
     }
 
     /// Gives the lock of a file up that nobody has open any more. It is seen to be gone no later than
@@ -96,7 +155,8 @@ impl Mount {
     pub(super) fn give_lock_up(&self, handle: u64) -> bool {
         match self.handles.file(handle) {
             Ok(file) if file.lock.is_held() => {
-                let _ = attempt(&file, FlockOperation::NonBlockingUnlock);
+                let _ = attempt(&self.handles, &file, FlockOperation::NonBlockingUnlock);
+                self.locks.given_up();
                 true
             }
             _ => false,
@@ -105,65 +165,147 @@ impl Mount {
 }
 
 impl Waiter {
-    fn wait(&self, waiting: Waiting) {
-        let mut state = self.state.lock();
-        state.waiting.push(waiting);
+    /// A lock has been given up: the requests that wait are tried at once.
+    fn given_up(&self) {
+        let mut state = self.shared.state.lock();
         if state.running {
-            return;
-        }
-        let shared = self.state.clone();
-        let spawned = std::thread::Builder::new()
-            .name("xpmfs-flock".to_owned())
-            .spawn(move || try_until_none_waits(&shared));
-        match spawned {
-            Ok(_) => state.running = true,
-            Err(error) => {
-                tracing::error!(%error, "cannot wait for a lock: starting a thread failed");
-                for waiting in state.waiting.drain(..) {
-                    waiting.reply.error(adaptor::errno(Errno::NOLCK));
-                }
-            }
+            state.given_up = true;
+            self.shared.changed.notify_one();
         }
     }
 }
 
-fn try_until_none_waits(state: &Mutex<State>) {
+fn try_until_none_waits(shared: &Shared, handles: &Handles, fresh: &Fresh) {
+    let mut polled = Polled::default();
+    let mut interval = POLL_MIN;
+    let mut next = Instant::now() + interval;
     loop {
-        std::thread::sleep(INTERVAL);
-        let waiting = std::mem::take(&mut state.lock().waiting);
-        let still: Vec<Waiting> = waiting.into_iter().filter_map(try_once).collect();
-        let mut state = state.lock();
-        state.waiting.extend(still);
-        if state.waiting.is_empty() {
+        let mut state = shared.state.lock();
+        if polled.waiting.is_empty() && state.added.is_empty() {
             state.running = false;
             return;
         }
+        let given_up = std::mem::take(&mut state.given_up);
+        let added = std::mem::take(&mut state.added);
+        if !given_up && added.is_empty() && Instant::now() < next {
+            shared.changed.wait_until(&mut state, next);
+            continue;
+        }
+        drop(state);
+        if !added.is_empty() {
+            polled.waiting.extend(added);
+            interval = POLL_MIN;
+            next = next.min(Instant::now() + interval);
+        }
+        if given_up || Instant::now() >= next {
+            polled.poll(handles, fresh);
+            interval = match given_up {
+                true => POLL_MIN,
+                false => (interval * 2).min(POLL_MAX),
+            };
+            next = Instant::now() + interval;
+        }
+        next = polled.refused_first(next);
     }
 }
 
-/// Answers a request that has got its lock or need not wait any longer; gives back one that must.
-fn try_once(waiting: Waiting) -> Option<Waiting> {
-    match attempt(&waiting.file, waiting.operation) {
-        Attempt::Done(result) => adaptor::empty(result, waiting.reply),
-        Attempt::Held => match waiting.refused {
-            Some(at) if Instant::now() >= at => {
-                waiting.reply.error(adaptor::errno(Errno::WOULDBLOCK));
-            }
-            None if is_interrupted(waiting.tid) => {
-                waiting.reply.error(adaptor::errno(Errno::INTR));
-            }
-            _ => return Some(waiting),
-        },
-    }
-    None
+#[derive(Debug, Default)]
+struct Polled {
+    waiting: Vec<Waiting>,
+    /// Which caller is the first to be looked at in the next poll for whether it has been interrupted.
+    interrupted_from: usize,
 }
 
-fn attempt(file: &File, operation: FlockOperation) -> Attempt {
+/// The files whose locks could not be had in a poll, by node.
+#[derive(Debug, Default)]
+struct Held {
+    /// For which not even a shared lock could be had.
+    shared: HashSet<u64>,
+    exclusive: HashSet<u64>,
+}
+
+impl Held {
+    /// Whether it is known that a lock cannot be had.
+    fn contains(&self, node: u64, operation: FlockOperation) -> bool {
+        self.shared.contains(&node)
+            || (operation != FlockOperation::NonBlockingLockShared
+                && self.exclusive.contains(&node))
+    }
+
+    fn add(&mut self, node: u64, operation: FlockOperation) {
+        match operation {
+            FlockOperation::NonBlockingLockShared => self.shared.insert(node),
+            _ => self.exclusive.insert(node),
+        };
+    }
+}
+
+impl Polled {
+    /// Answers the requests that have got their locks or need not wait any longer. A file's lock is tried for one
+    /// request: where that one must wait, those that come after it and want no less must, too.
+    fn poll(&mut self, handles: &Handles, fresh: &Fresh) {
+        let mut held = Held::default();
+        let now = Instant::now();
+        let count = self.waiting.len();
+        let from = self.interrupted_from % count.max(1);
+        self.interrupted_from = from + INTERRUPTED_MAX;
+        for (at, waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            let (node, operation) = (waiting.file.node, waiting.operation);
+            if !held.contains(node, operation) {
+                if let Attempt::Done(result) = attempt(handles, &waiting.file, operation) {
+                    fresh.answer(&waiting.file, result, waiting.reply);
+                    continue;
+                }
+                held.add(node, operation);
+            }
+            let looked_at = (at + count - from) % count < INTERRUPTED_MAX;
+            match waiting.refused {
+                Some(refused) if now >= refused => {
+                    waiting.reply.error(adaptor::errno(Errno::WOULDBLOCK));
+                }
+                None if looked_at && is_interrupted(waiting.tid) => {
+                    waiting.reply.error(adaptor::errno(Errno::INTR));
+                }
+                _ => self.waiting.push(waiting),
+            }
+        }
+    }
+
+    /// When the first request is to be refused, if that is before `next`.
+    fn refused_first(&self, next: Instant) -> Instant {
+        let refused = self.waiting.iter().filter_map(|waiting| waiting.refused);
+        refused.fold(next, Instant::min)
+    }
+}
+
+/// Answers requests for locks that could be tried. A caller that has got the lock may now look at the file, and
+/// must not see what the kernel knows of it from when another process had the lock: it may have been removed or
+/// replaced since, through another mount or beneath.
+struct Fresh {
+    nodes: Arc<Nodes>,
+    names: Arc<LockNames>,
+    notices: Arc<Notices>,
+}
+
+impl Fresh {
+    fn answer(&self, file: &File, result: Result<()>, reply: ReplyEmpty) {
+        if let Err(error) = result {
+            return reply.error(adaptor::errno(error));
+        }
+        let name = self.nodes.get(file.node).and_then(|node| {
+            let added = self.names.add(node.parent, &node.name);
+            added.then_some((node.parent, node.name))
+        });
+        self.notices
+            .forget_before(file.node, name, move || reply.ok());
+    }
+}
+
+fn attempt(handles: &Handles, file: &File, operation: FlockOperation) -> Attempt {
     match rustix::fs::flock(&file.fd, operation) {
         Err(Errno::WOULDBLOCK) => Attempt::Held,
         Ok(()) => {
-            file.lock
-                .set_held(operation != FlockOperation::NonBlockingUnlock);
+            handles.set_locked(file, operation != FlockOperation::NonBlockingUnlock);
             Attempt::Done(Ok(()))
         }
         Err(error) => Attempt::Done(Err(error)),
@@ -218,6 +360,24 @@ mod tests {
         assert!(has_pending_signal(&status(0, 0x4000, 0)));
         assert!(!has_pending_signal(&status(0, 0x4000, 0x4000)));
         assert!(!has_pending_signal("nothing of the kind"));
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_tried_once_in_a_poll() {
+        let (shared, exclusive) = (
+            FlockOperation::NonBlockingLockShared,
+            FlockOperation::NonBlockingLockExclusive,
+        );
+        let mut held = Held::default();
+        assert!(!held.contains(1, exclusive));
+        held.add(1, exclusive);
+        assert!(held.contains(1, exclusive));
+        assert!(!held.contains(1, shared), "others may hold it shared");
+        held.add(1, shared);
+        assert!(held.contains(1, shared));
+        held.add(2, shared);
+        assert!(held.contains(2, exclusive));
+        assert!(!held.contains(3, shared));
     }
 
     #[test]

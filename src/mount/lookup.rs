@@ -98,9 +98,12 @@ impl Mount {
         };
         let mut attributes = self.attributes(&node, &found.stat);
         let generation = identity.generation();
-        let ttl = self.validity(node.place, node.role, &found.stat);
+        let mut ttl = self.validity(node.place, node.role, &found.stat);
         let place = node.place;
         let (id, was) = self.nodes.remember(self.devices.node(&identity), node);
+        if self.is_lock_file(id, parent, name) {
+            ttl = Duration::ZERO;
+        }
         if found.role == Role::Job && was.is_some_and(|was| was != place) {
             self.job_changed_place(id, place);
         }
@@ -327,12 +330,25 @@ impl Mount {
         {
             let node = self.node(id)?;
             let stat = beneath::stat_fd(&file.fd)?;
-            let ttl = self.validity(node.place, node.role, &stat);
+            let ttl = self.attributes_ttl(id, &node, &stat);
             return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
         }
         let (node, stat) = self.stat(id)?;
-        let ttl = self.validity(node.place, node.role, &stat);
+        let ttl = self.attributes_ttl(id, &node, &stat);
         Ok((self.attributes(&node, &stat), ttl))
+    }
+
+    fn attributes_ttl(&self, id: u64, node: &Node, stat: &Statx) -> Duration {
+        match self.is_lock_file(id, node.parent, &node.name) {
+            true => Duration::ZERO,
+            false => self.validity(node.place, node.role, stat),
+        }
+    }
+
+    /// Whether other processes synchronize by this file, through another mount or beneath as well: the kernel
+    /// must then believe neither its link count nor what its name leads to.
+    fn is_lock_file(&self, id: u64, parent: u64, name: &OsStr) -> bool {
+        self.lock_names.contains(parent, name) || self.handles.is_locked(id)
     }
 
     /// The inode number to show of a node.

@@ -11,9 +11,9 @@
 //! - [`notices`]: what the kernel is told without having asked
 //! - [`attributes`]: from `statx` to what the kernel wants to know
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
-//!   [`directory`], [`xattr`], [`locks`], [`alter`]
+//!   [`directory`], [`xattr`], [`locks`] with [`lock_names`], [`alter`]
 //! - [`validity`]: how long the kernel may believe what it is told
-//! - [`contended`]: names that lead elsewhere all the time
+//! - [`contended`]: names that lead elsewhere all the time; [`retries`]: opens that are tried again
 //! - [`activity`], [`ancestry`]: who is told that a job is altered, and which job that is
 //! - [`writers`]: which jobs are being written
 //! - [`places`]: jobs that change place without the mount's doing
@@ -52,6 +52,7 @@ mod handles;
 mod identity;
 mod listings;
 mod load;
+mod lock_names;
 mod locks;
 mod lookup;
 mod nodes;
@@ -59,6 +60,7 @@ mod notices;
 mod place;
 mod places;
 mod remove;
+mod retries;
 mod setattr;
 mod sys;
 mod validity;
@@ -111,9 +113,11 @@ pub struct Mount {
     handles: Arc<handles::Handles>,
     backings: backing::Backings,
     contended: contended::Contended,
+    retries: retries::Retries,
     listings: Arc<listings::Listings>,
     ahead: ahead::Ahead,
     locks: locks::Waiter,
+    lock_names: Arc<lock_names::LockNames>,
     notices: Arc<notices::Notices>,
     touched: activity::Touched,
     load: Arc<load::Load>,
@@ -134,9 +138,11 @@ impl Mount {
             handles: Arc::default(),
             backings: backing::Backings::default(),
             contended: contended::Contended::default(),
+            retries: retries::Retries::default(),
             listings: Arc::default(),
             ahead: ahead::Ahead::default(),
             locks: locks::Waiter::default(),
+            lock_names: Arc::default(),
             notices: Arc::default(),
             load: Arc::new(load::Load::new()),
         })

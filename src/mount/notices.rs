@@ -4,17 +4,40 @@
 //! So notices are sent by a thread that answers no requests and holds no lock of ours.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use fuser::{INodeNo, Notifier};
 
 use super::nodes::Node;
 use crate::view::name::Name;
 
 /// The way to the thread that sends notices; nothing is sent before there is one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Notices {
     sender: OnceLock<Sender<Notice>>,
+    /// The way to the thread that makes the kernel forget something before a request is answered.
+    before_reply: OnceLock<Sender<BeforeReply>>,
+}
+
+/// What the kernel must forget before a request is answered.
+struct BeforeReply {
+    /// A node, of which it must forget the attributes.
+    node: u64,
+    /// A name in a directory.
+    name: Option<(u64, Name)>,
+    /// Answers the request.
+    reply: Box<dyn FnOnce() + Send>,
+}
+
+/// How long a request is held back for a name: the directory may be locked in the kernel for another request,
+/// which waits for a folder.
+const NAME_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl std::fmt::Debug for Notices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notices")
+    }
 }
 
 /// What the kernel is to forget, since it may be wrong.
@@ -29,8 +52,9 @@ pub(super) enum Notice {
 }
 
 impl Notices {
-    /// Starts the thread; it ends with the mount.
+    /// Starts the threads; they end with the mount.
     pub(super) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
+        self.start_before_reply(notifier.clone())?;
         let (sender, notices) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("xpmfs-notices".to_owned())
@@ -40,6 +64,31 @@ impl Notices {
                 }
             })?;
         if self.sender.set(sender).is_err() {
+            tracing::warn!("notices were started twice");
+        }
+        Ok(())
+    }
+
+    /// Threads of their own, since other notices may wait in the kernel for the requests of others.
+    fn start_before_reply(&self, notifier: Notifier) -> std::io::Result<()> {
+        let (names, forgotten) = forgetting_names(notifier.clone())?;
+        let (sender, requests) = crossbeam_channel::unbounded::<BeforeReply>();
+        std::thread::Builder::new()
+            .name("xpmfs-fresh".to_owned())
+            .spawn(move || {
+                for request in requests {
+                    send(&notifier, &Notice::Attributes(request.node));
+                    if let Some((parent, name)) = request.name {
+                        // Those that came too late before.
+                        while forgotten.try_recv().is_ok() {}
+                        if names.try_send(Notice::Name(parent, name)).is_ok() {
+                            let _ = forgotten.recv_timeout(NAME_TIMEOUT);
+                        }
+                    }
+                    (request.reply)();
+                }
+            })?;
+        if self.before_reply.set(sender).is_err() {
             tracing::warn!("notices were started twice");
         }
         Ok(())
@@ -64,6 +113,21 @@ impl Notices {
         self.send(Notice::Attributes(id));
     }
 
+    /// Makes the kernel ask anew for the attributes of a node, and for a name, and answers a request after that.
+    pub(super) fn forget_before(
+        &self,
+        node: u64,
+        name: Option<(u64, Name)>,
+        reply: impl FnOnce() + Send + 'static,
+    ) {
+        let reply = Box::new(reply);
+        match self.before_reply.get() {
+            // The thread is gone only when the mount is.
+            Some(sender) => drop(sender.send(BeforeReply { node, name, reply })),
+            None => reply(),
+        }
+    }
+
     /// Makes the kernel ask anew for what a name in a directory leads to.
     pub(super) fn forget_name(&self, parent: u64, name: &Name) {
         self.send(Notice::Name(parent, name.clone()));
@@ -80,6 +144,23 @@ impl Notices {
             let _ = sender.send(notice);
         }
     }
+}
+
+/// Starts a thread that makes the kernel forget names, one at a time, and reports each.
+fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Notice>, Receiver<()>)> {
+    // While it waits in the kernel, no more are taken.
+    let (names, wanted) = crossbeam_channel::bounded(1);
+    let (report, forgotten) = crossbeam_channel::unbounded();
+    std::thread::Builder::new()
+        .name("xpmfs-names".to_owned())
+        .spawn(move || {
+            for name in wanted {
+                send(&notifier, &name);
+                // The other thread is gone only when the mount is.
+                let _ = report.send(());
+            }
+        })?;
+    Ok((names, forgotten))
 }
 
 fn send(notifier: &Notifier, notice: &Notice) {

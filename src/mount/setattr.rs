@@ -71,9 +71,16 @@ impl Mount {
             self.recover(&self.node(id)?)?;
         }
         let open = handle.and_then(|handle| self.handles.file(handle).ok());
-        match open.filter(|file| file.writable) {
-            Some(file) => rustix::fs::ftruncate(&file.fd, size),
-            None => rustix::fs::ftruncate(self.open_verified(id, OFlags::WRONLY)?, size),
+        if let Some(file) = open.filter(|file| file.writable) {
+            return rustix::fs::ftruncate(&file.fd, size);
+        }
+        match self.open_verified(id, OFlags::WRONLY) {
+            // For `O_TRUNC`, the kernel does not name the file that it has just opened.
+            Err(Errno::STALE) => match self.handles.writable_file_of(id) {
+                Some(open) => rustix::fs::ftruncate(&open.fd, size),
+                None => rustix::fs::ftruncate(self.reopen(id, OFlags::WRONLY)?.0, size),
+            },
+            opened => rustix::fs::ftruncate(opened?, size),
         }
     }
 

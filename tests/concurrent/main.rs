@@ -1,0 +1,11 @@
+//! What several processes do at the same time through one mount, two mounts of a workspace, or beneath.
+//!
+//! - [`locks`]: protocols by which processes exclude each other
+
+// clippy.toml allows these in test functions only, not in what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../fixture/mod.rs"]
+mod fixture;
+
+mod locks;
