@@ -1,11 +1,12 @@
-//! What archiving remembers in the primary: `.xpmfs/archive/folders/` and `.xpmfs/archive/kept/`.
+//! What archiving remembers in the primary, below `.xpmfs/archive/`.
 //!
 //! | file | remembers |
 //! | --- | --- |
 //! | `folders/<BLAKE3 of the folder's path>` | jobs were archived in this folder: if it has none now, its disk is not mounted |
 //! | `kept/<task_id>/<hash>` | the job was recovered by hand, and stays in the primary until it changes |
+//! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
-//! Forgetting either does harm: copies would be made below the mount point of a missing disk, and recovered jobs moved away again.
+//! Forgetting one of the first two does harm: copies would be made below the mount point of a missing disk, and recovered jobs moved away again.
 //! So a file or a symlink in place of one of the directories is an error that names it, and not an absent record.
 
 use std::ffi::{OsStr, OsString};
@@ -19,6 +20,7 @@ use rustix::io::{Errno, Result};
 use super::error::{self, Cause, Context, Error};
 use super::obstacle::Obstacle;
 use super::{obstacle, places};
+use crate::view::jobs::names as names_in;
 use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
@@ -27,6 +29,13 @@ use crate::workspace::layout::XPMFS;
 pub(super) const ARCHIVE: &str = "archive";
 const FOLDERS: &str = "folders";
 const KEPT: &str = "kept";
+const DAMAGED: &str = "damaged";
+
+/// No more damaged copies of a folder are counted.
+const DAMAGED_MAX: usize = 10_000;
+
+/// Bytes of what is recorded of a damaged copy, at most.
+const FINDING_MAX: usize = 1024;
 
 /// Whether jobs of a primary were archived in a folder before.
 ///
@@ -78,11 +87,96 @@ pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
     }
 }
 
+/// Records what `verify` found wrong with a folder's copy of a job, or that nothing is wrong.
+///
+/// # Errors
+///
+/// Errors of the primary's file system.
+pub fn set_damaged(
+    primary: &Location,
+    folder: &Location,
+    job: &JobId,
+    finding: Option<&str>,
+) -> Result<()> {
+    let folder = folder_name(folder);
+    let names = [OsStr::new(DAMAGED), &folder, job.task_id()];
+    let Some(finding) = finding else {
+        return match open(primary, &names)? {
+            Some(dir) => {
+                beneath::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(drop)
+            }
+            None => Ok(()),
+        };
+    };
+    let names = [OsStr::new(ARCHIVE)].into_iter().chain(names);
+    let dir = places::make_own(primary, names)?;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, job.hash(), flags, Mode::from_raw_mode(0o666))?;
+    let finding = finding.as_bytes();
+    let finding = finding.get(..FINDING_MAX).unwrap_or(finding);
+    rustix::io::write(file, finding).map(drop)
+}
+
+/// Copies of a folder that `verify` found damaged or missing.
+#[derive(Debug, Default)]
+pub struct Damaged {
+    /// How many; counting ends at [`DAMAGED_MAX`].
+    pub count: usize,
+    /// The first few, with what is wrong.
+    pub first: Vec<(JobId, String)>,
+}
+
+/// The copies of a folder that `verify` found damaged or missing, the first `limit` of them with what is wrong.
+///
+/// # Errors
+///
+/// Errors of the primary's file system.
+pub fn damaged(primary: &Location, folder: &Location, limit: usize) -> Result<Damaged> {
+    let mut damaged = Damaged::default();
+    let folder = folder_name(folder);
+    let names = [OsStr::new(DAMAGED), &folder];
+    let Some(tasks) = open(primary, &names)? else {
+        return Ok(damaged);
+    };
+    for task in names_in(&tasks)? {
+        let Some(dir) = beneath::absent(beneath::open_dir(&tasks, &task))? else {
+            continue;
+        };
+        for hash in names_in(&dir)? {
+            let Ok(job) = JobId::new(&task, &hash) else {
+                continue;
+            };
+            damaged.count += 1;
+            if damaged.first.len() < limit {
+                damaged.first.push((job, finding(&dir, &hash)?));
+            }
+            if damaged.count == DAMAGED_MAX {
+                return Ok(damaged);
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+fn finding(dir: &OwnedFd, hash: &OsStr) -> Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, hash, flags, Mode::empty()) {
+        // The copy was replaced a moment ago; or no file of ours.
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(String::new()),
+        opened => opened?,
+    };
+    let mut text = vec![0; FINDING_MAX];
+    let count = rustix::io::read(file, &mut text)?;
+    text.truncate(count);
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// The file or symlink that is in the place of a directory of the state; for a job, of the directory of its task as well.
 /// To be asked after an `ENOTDIR`.
 #[must_use]
 pub fn damage(primary: &Location, job: Option<&JobId>) -> Option<Obstacle> {
-    let of_all = [&[ARCHIVE, FOLDERS], &[ARCHIVE, KEPT]]
+    let of_all = [[ARCHIVE, FOLDERS], [ARCHIVE, KEPT], [ARCHIVE, DAMAGED]]
         .into_iter()
         .find_map(|names| {
             let names = names.map(OsStr::new);

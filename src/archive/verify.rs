@@ -45,6 +45,32 @@ impl Verified {
         }
     }
 
+    /// What is wrong with the copy, in a few words; `None` if nothing is, or nothing says what should be in it.
+    #[must_use]
+    pub fn finding(&self) -> Option<String> {
+        if self.is_whole() != Some(false) {
+            return None;
+        }
+        if !self.present {
+            return Some("the copy is missing".to_owned());
+        }
+        if self.is_incomplete() {
+            return Some("the copy is incomplete".to_owned());
+        }
+        let mut damage = self
+            .differences
+            .iter()
+            .filter(|it| select::is_of_content(it));
+        let first = damage
+            .next()
+            .map(|Difference { path, what }| format!(": {} {what}", path.display()));
+        let first = first.unwrap_or_default();
+        Some(match damage.count() {
+            0 => format!("the copy is damaged{first}"),
+            more => format!("the copy is damaged{first}, and {more} more"),
+        })
+    }
+
     /// Whether it was never completed.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {

@@ -112,13 +112,19 @@ impl Arguments {
                 })
             });
         let what = match report.queued {
+            0 if report.damages > 0 && report.unseen().is_none() => match report.damages {
+                1 => "1 copy is damaged or missing".to_owned(),
+                count => format!("{count} copies are damaged or missing"),
+            },
             0 => "it is not known whether all that is finished is archived".to_owned(),
             1 => "1 finished job cannot be archived now".to_owned(),
             jobs => format!("{jobs} finished jobs cannot be archived now"),
         };
         bail!(
             "{what}, and {place} stays mounted: {}; `xpmfs status` tells more, and `xpmfs umount {place}` unmounts it without",
-            why.or_else(|| report.unseen()).unwrap_or_default()
+            why.or_else(|| report.unseen())
+                .or_else(|| report.first_damaged())
+                .unwrap_or_default()
         )
     }
 

@@ -17,4 +17,5 @@ mod stage;
 #[allow(dead_code)]
 mod thread;
 mod together;
+mod verified;
 mod watching;

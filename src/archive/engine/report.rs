@@ -13,10 +13,11 @@ use super::lane::{Flight, Lane};
 use super::queue::{At, Job, Step, Turn};
 use super::shared::{Scan, Shared, State};
 use super::walk::MANY;
+use crate::archive::state_dir;
 use crate::settings::Mode;
 use crate::transfer::Size;
-use crate::view::View;
 use crate::view::location::Role;
+use crate::view::{Location, View};
 use crate::workspace::JobId;
 
 /// No more jobs are told of by name, of each kind.
@@ -36,6 +37,12 @@ pub struct Report {
     pub failed: Vec<Failed>,
     /// How many have failed in all.
     pub failures: usize,
+    /// Copies that `verify` found damaged or missing: the first few.
+    #[serde(default)]
+    pub damaged: Vec<Damaged>,
+    /// How many there are of these in all.
+    #[serde(default)]
+    pub damages: usize,
     /// How each `backup` and `move` folder does.
     pub folders: Vec<Folder>,
     /// Why what is on its way is not written down, if so: it is found again after a restart nonetheless.
@@ -64,6 +71,17 @@ pub struct Failed {
     pub tries: u32,
     /// When it is tried again, in seconds from now.
     pub next_try: f64,
+}
+
+/// A copy that `verify` found damaged or missing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Damaged {
+    /// `task_id/hash`.
+    pub job: String,
+    /// The folder.
+    pub folder: PathBuf,
+    /// What is wrong with it.
+    pub finding: String,
 }
 
 /// How a folder does.
@@ -150,6 +168,13 @@ pub enum Idle {
 
 /// Tells how archiving does.
 pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
+    let mut report = queued(shared, view, now);
+    report.add_damaged(view);
+    report
+}
+
+/// What the queue and the scans say.
+fn queued(shared: &Shared, view: &View, now: Instant) -> Report {
     let state = &*shared.state.lock();
     let mut report = Report {
         queued: state.queue.jobs.len(),
@@ -182,6 +207,42 @@ impl Report {
             let away = away.map(|refuses| format!("{}: {}", folder.path.display(), refuses.why));
             away.or_else(|| folder.trouble.clone())
         })
+    }
+
+    /// The first copy that is not as it should be, if any, as a sentence.
+    #[must_use]
+    pub fn first_damaged(&self) -> Option<String> {
+        let Damaged {
+            job,
+            folder,
+            finding,
+        } = self.damaged.first()?;
+        Some(format!("{job} in {}: {finding}", folder.display()))
+    }
+
+    /// Reads from the primary what `verify` found.
+    fn add_damaged(&mut self, view: &View) {
+        for folder in archived_to(view) {
+            let limit = NAMES_MAX.saturating_sub(self.damaged.len());
+            let found = match state_dir::damaged(view.primary(), folder, limit) {
+                Ok(found) => found,
+                Err(error) => {
+                    let mut reports = self.folders.iter_mut();
+                    if let Some(report) = reports.find(|report| report.path == folder.path()) {
+                        let why = || state_dir::explain(view.primary(), error);
+                        report.trouble.get_or_insert_with(why);
+                    }
+                    continue;
+                }
+            };
+            self.damages += found.count;
+            self.damaged
+                .extend(found.first.into_iter().map(|(job, finding)| Damaged {
+                    job: job.to_string(),
+                    folder: folder.path().to_owned(),
+                    finding,
+                }));
+        }
     }
 
     fn add(
@@ -236,6 +297,12 @@ impl Report {
             });
         }
     }
+}
+
+/// The folders that jobs are archived to.
+fn archived_to(view: &View) -> impl Iterator<Item = &Location> {
+    let folders = view.folders().iter().map(|folder| &**folder);
+    folders.filter(|folder| folder.role() != Role::Folder(Mode::Use))
 }
 
 fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
@@ -317,8 +384,23 @@ impl Lane {
     }
 }
 
-/// Tells whether there is anything left to do. What is looked at again as a matter of routine does not count.
+/// Returns whether there is anything left to do; a copy that is damaged or missing, and is not made anew, keeps it from being
+/// [`Idle::Yes`].
 pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
+    match idle_queue(shared, view, now) {
+        Idle::Yes if is_any_damaged(view) => Idle::Stuck { failed: 0 },
+        idle => idle,
+    }
+}
+
+fn is_any_damaged(view: &View) -> bool {
+    archived_to(view).any(|folder| {
+        state_dir::damaged(view.primary(), folder, 0).is_ok_and(|damaged| damaged.count > 0)
+    })
+}
+
+/// What the queue and the scans say. Jobs that are looked at again as a matter of routine do not count.
+fn idle_queue(shared: &Shared, view: &View, now: Instant) -> Idle {
     let state = &*shared.state.lock();
     let is_there = |folder| why_absent(view, folder).is_none();
     let jobs = state.queue.jobs.values().filter(|job| !job.routine);

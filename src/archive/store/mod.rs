@@ -388,6 +388,7 @@ impl Group<'_> {
                 self.known.store(true, Ordering::Relaxed);
             }
             let _ = state_dir::set_kept(self.env.view.primary(), job, false);
+            let _ = state_dir::set_damaged(self.env.view.primary(), self.folder, job, None);
         }
         Ok(Step::Staged(Box::new(staged)))
     }

@@ -13,7 +13,7 @@ use super::{bandwidth, env, expect_jobs, label, named};
 use crate::archive::lost::{self, Listed};
 use crate::archive::select::is_of_content;
 use crate::archive::verify::{Verified, verify};
-use crate::archive::{Env, Retired, by_hand};
+use crate::archive::{self, Env, Retired, by_hand, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::printable::printable;
@@ -86,10 +86,17 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     };
     let (mut damaged, mut whole, mut unknown, mut absent) = (0_u64, 0_u64, 0_u64, 0_u64);
     let (mut incomplete, mut vanished) = (0_u64, 0_u64);
+    let mut unrecorded = None;
     for job in &jobs {
         let mut found = false;
         for folder in &folders {
-            match verify(&env, *folder, job) {
+            let verified = verify(&env, *folder, job);
+            if let Err(why) = record(&env, *folder, job, &verified)
+                && unrecorded.is_none()
+            {
+                unrecorded = Some(why);
+            }
+            match verified {
                 Ok(None) => {}
                 Ok(Some(verified)) => {
                     found = true;
@@ -125,6 +132,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     }
     meter.end();
     told?;
+    if let Some(why) = unrecorded {
+        print::line(&format!("`xpmfs status` will not show all of this: {why}"));
+    }
     if global.json {
         print::json(&lines)?;
     } else {
@@ -161,6 +171,27 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             ExitCode::SUCCESS
         },
     )
+}
+
+/// Records in the primary what is wrong with a copy, for `status` and `umount --drain`; or that nothing is any more.
+fn record(
+    env: &Env<'_>,
+    folder: u8,
+    job: &JobId,
+    verified: &archive::Result<Option<Verified>>,
+) -> Result<(), String> {
+    let primary = env.view.primary();
+    let Some(location) = env.view.location(folder) else {
+        return Ok(());
+    };
+    let finding = match verified {
+        Ok(None) => return Ok(()),
+        Ok(Some(verified)) => verified.finding(),
+        Err(error) if error.is_cancelled() => return Ok(()),
+        Err(error) => Some(error.cause.to_string()),
+    };
+    state_dir::set_damaged(primary, location, job, finding.as_deref())
+        .map_err(|error| state_dir::explain(primary, error))
 }
 
 /// Why some of these folders cannot be looked at.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{Folder, Refuses, Report, UnderWay};
+use crate::archive::engine::{Damaged, Folder, Refuses, Report, UnderWay};
 use crate::printable::printable;
 
 /// No more failed jobs are told of.
@@ -37,9 +37,15 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
         (true, None) if !report.folders.iter().all(scanned) => {
             "looking for what has finished".to_owned()
         }
+        (true, _) if report.damages > 0 => "nothing is queued".to_owned(),
         (true, None) => "all that is finished is archived".to_owned(),
         (true, Some(_)) => "all that was found is archived".to_owned(),
         (false, _) => parts.join(", "),
+    };
+    let state = match report.damages {
+        0 => state,
+        1 => format!("{state}, 1 copy is damaged or missing"),
+        count => format!("{state}, {count} copies are damaged or missing"),
     };
     let _ = writeln!(text, "\narchive: {state}");
     let mut line = |line: String| {
@@ -66,6 +72,23 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
         line(format!(
             "and {} more, which --json tells of",
             report.failures - FAILED
+        ));
+    }
+    for damaged in report.damaged.iter().take(FAILED) {
+        let Damaged {
+            job,
+            folder,
+            finding,
+        } = damaged;
+        line(format!(
+            "{job} in {}: {finding}; `xpmfs jobs archive --force {job}` copies it again from the workspace",
+            folder.display(),
+        ));
+    }
+    if report.damages > FAILED {
+        line(format!(
+            "and {} more, listed by --json",
+            report.damages - FAILED
         ));
     }
     if let Some(journal) = &report.journal {

@@ -1,0 +1,112 @@
+//! What `verify` finds is shown by `status`, and keeps `umount --drain` from succeeding, until the copy is made anew.
+
+use std::fs;
+use std::path::Path;
+
+use crate::fixture::{Workspace, fails, run};
+use crate::job::{self, hash};
+use crate::stage::{has_all, is_drained, status, told, until};
+
+/// Changes a byte, and keeps size and time.
+fn corrupt(file: &Path) {
+    let time = fs::metadata(file).unwrap().modified().unwrap();
+    let mut contents = fs::read(file).unwrap();
+    contents[0] ^= 1;
+    fs::write(file, contents).unwrap();
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+#[test]
+fn a_damaged_and_a_missing_copy_are_reported_until_they_are_made_anew() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    workspace.tune("{settle: 100ms, scan_interval: 1h}");
+    let folder = workspace.folder("backup");
+    for number in 0..3 {
+        job::make(&workspace.primary(), number);
+    }
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    until("all are archived", || {
+        has_all(&folder, 0..3) && is_drained(&workspace, &mountpoint)
+    });
+    until("status says so", || {
+        told(&workspace, &mountpoint).contains("all that is finished is archived")
+    });
+    corrupt(&folder.join(job::path(0)).join("model.bin"));
+    fs::remove_dir_all(folder.join(job::path(1))).unwrap();
+    fails(
+        workspace
+            .xpmfs()
+            .args(["jobs", "verify", "-w", "test", "--all"]),
+    );
+
+    let report = status(&workspace, &mountpoint);
+    assert_eq!(report["archive"]["damages"], 2, "{report}");
+    let text = told(&workspace, &mountpoint);
+    for expected in [
+        "2 copies are damaged or missing",
+        "the copy is damaged: model.bin",
+        "the copy is missing",
+        &hash(0),
+        &hash(1),
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(!text.contains("all that is finished is archived"), "{text}");
+
+    // The drain looks for what is missing and copies it; the damaged copy stays.
+    let output = fails(
+        workspace
+            .xpmfs()
+            .args(["umount", "--drain"])
+            .arg(&mountpoint),
+    );
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("1 copy is damaged or missing"), "{text}");
+    assert!(has_all(&folder, 0..3));
+
+    run(workspace
+        .xpmfs()
+        .args(["jobs", "archive", "--force", "-w", "test", &hash(0)]));
+    let text = told(&workspace, &mountpoint);
+    assert!(text.contains("all that is finished is archived"), "{text}");
+    job::look_at(&folder.join(job::path(0)), 0).unwrap();
+    run(workspace
+        .xpmfs()
+        .args(["umount", "--drain"])
+        .arg(&mountpoint));
+    drop(mounted);
+}
+
+#[test]
+fn what_verify_finds_whole_is_reported_no_more() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    job::make(&workspace.primary(), 0);
+    let archive = |arguments: &[&str]| {
+        let mut command = workspace.xpmfs();
+        command.args(["jobs"]).args(arguments).args(["-w", "test"]);
+        command
+    };
+    until("it has settled", || {
+        archive(&["archive", "--all"]).status().unwrap().success()
+    });
+    let model = workspace
+        .folder("backup")
+        .join(job::path(0))
+        .join("model.bin");
+    corrupt(&model);
+    fails(&mut archive(&["verify", "--all"]));
+    let records = workspace.primary().join(".xpmfs/archive/damaged");
+    let record = || {
+        let folders = job::entries(&records).unwrap();
+        let folder = records.join(&folders[0]);
+        folder.join(job::TASK).join(hash(0))
+    };
+    assert!(record().exists());
+    corrupt(&model);
+    run(&mut archive(&["verify", "--all"]));
+    assert!(!record().exists());
+}
