@@ -243,22 +243,19 @@ fn what_could_not_be_done_is_taken_up_by_the_next_start() {
 }
 
 #[test]
-fn without_a_journal_jobs_are_archived_nonetheless() {
+fn without_a_journal_jobs_are_handed_out_and_the_damaged_state_is_reported() {
     let stage = Stage::new(false);
     let state = stage.top.join("primary/.xpmfs");
     fs::create_dir(&state).unwrap();
     fs::write(state.join("archive"), "in the way").unwrap();
     stage.finished("a");
     let archiver = stage.start();
-    assert_eq!(settled(&archiver), Idle::Yes);
+    assert_eq!(settled(&archiver), Idle::Stuck { failed: 0 });
     assert_eq!(stage.stored().len(), 1);
-    assert!(
-        archiver
-            .report()
-            .journal
-            .unwrap()
-            .contains(".xpmfs/archive")
-    );
+    let report = archiver.report();
+    for trouble in [report.journal.clone(), report.unseen()] {
+        assert!(trouble.unwrap().contains(".xpmfs/archive"), "{report:?}");
+    }
 }
 
 #[test]
