@@ -7,12 +7,12 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use blake3::Hash;
-use rustix::fs::SeekFrom::{Data, Hole};
 use rustix::io::Errno;
 
 use super::cache::{self, Before, WINDOW};
 use super::digest::Digest;
 use super::error::{Context, Failure};
+use super::holes::Holes;
 use super::windows::{Window, Windows};
 use super::work::Work;
 
@@ -22,6 +22,9 @@ pub(super) const BLOCK: usize = 256 << 10;
 
 /// How much of a hole is hashed at once.
 const HOLE: u64 = 1 << 20;
+
+/// The smallest hole that is made of zeros that were read: what most disks keep as one block.
+const ZEROS: usize = 4 << 10;
 
 /// What a thread reads into. It grows to what the largest file needs: to clear a large one for each small job would
 /// take longer than the job.
@@ -54,6 +57,7 @@ pub(super) struct Stream<'a> {
     /// `None` if they are only hashed.
     pub(super) to: Option<BorrowedFd<'a>>,
     pub(super) size: u64,
+    pub(super) holes: Holes,
     /// What of `from` was cached, if it is known.
     pub(super) before: Option<Before>,
 }
@@ -64,6 +68,10 @@ struct Moving<'a> {
     windows: Windows<'a>,
     before: Before,
     buffer: &'a mut Buffer,
+    /// Bytes that were read.
+    read: u64,
+    /// Where the last bytes end that were written.
+    written: u64,
 }
 
 impl Stream<'_> {
@@ -80,20 +88,21 @@ impl Stream<'_> {
                 .take()
                 .unwrap_or_else(|| Before::of(self.from, self.size)),
             buffer,
+            read: 0,
+            written: 0,
         };
         let mut offset = 0;
-        let mut written = 0;
-        while offset < self.size {
-            let (data, end) = self.next_data(offset)?;
+        while let Some((data, end)) = self.holes.next(self.from, offset, self.size)? {
             self.hole(work, data - offset, &mut moving.digest)?;
             self.data(work, data, end, &mut moving)?;
-            if data < end {
-                written = end;
-            }
             offset = end;
         }
+        self.hole(work, self.size - offset, &mut moving.digest)?;
+        if matches!(self.holes, Holes::Known(data) if moving.read < data) {
+            return Err(Failure::Changed("it has other holes"));
+        }
         if let Some(to) = self.to
-            && written < self.size
+            && moving.written < self.size
         {
             rustix::fs::ftruncate(to, self.size).copy("set the size of")?;
         }
@@ -101,26 +110,6 @@ impl Stream<'_> {
         moving.before.restore(self.from);
         // That thread calls nothing that fails.
         moving.digest.finish().ok_or(Errno::IO).source("hash")
-    }
-
-    /// The next part that has data, from an offset on; an empty one at the end if there is none.
-    fn next_data(&self, offset: u64) -> Result<(u64, u64), Failure> {
-        // Always asked: a file's blocks hold its attributes, too, so that their number tells nothing of holes.
-        let data = match rustix::fs::seek(self.from, Data(offset)) {
-            Ok(data) => data.clamp(offset, self.size),
-            Err(Errno::NXIO) => self.size,
-            // A file system that does not tell of holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok((offset, self.size)),
-            Err(errno) => return Err(errno).source("look for holes in"),
-        };
-        if data == self.size {
-            return Ok((data, data));
-        }
-        match rustix::fs::seek(self.from, Hole(data)) {
-            Ok(hole) if hole > data => Ok((data, hole.min(self.size))),
-            Ok(_) | Err(Errno::NXIO) => Err(Failure::Changed("its size is different")),
-            Err(errno) => Err(errno).source("look for holes in"),
-        }
     }
 
     fn hole(&self, work: &Work<'_>, mut length: u64, digest: &mut Digest) -> Result<(), Failure> {
@@ -173,13 +162,50 @@ impl Stream<'_> {
         let Some(block) = block.get(..length).filter(|block| !block.is_empty()) else {
             return Err(Failure::Changed("it became shorter"));
         };
-        if let Some(to) = self.to {
-            write_all(to, block, offset).copy("write")?;
+        if let Some(to) = self.to
+            && let Some(end) = self.write(to, block, offset)?
+        {
+            moving.written = end;
         }
+        moving.read += length as u64;
         moving.digest.add(moving.buffer, length);
         work.count_bytes(length as u64);
         Ok(length as u64)
     }
+
+    /// Writes a block, and gives where the last bytes of it end that were written. Where holes are not known, zeros become some.
+    fn write(&self, to: BorrowedFd<'_>, block: &[u8], offset: u64) -> Result<Option<u64>, Failure> {
+        let zeros = |from: usize| {
+            let rest = block.get(from..).unwrap_or_default();
+            let chunks = rest.chunks(ZEROS).take_while(|chunk| is_zero(chunk));
+            chunks.map(<[u8]>::len).sum::<usize>()
+        };
+        let data = |from: usize| {
+            let rest = block.get(from..).unwrap_or_default();
+            let chunks = rest.chunks(ZEROS).take_while(|chunk| !is_zero(chunk));
+            chunks.map(<[u8]>::len).sum::<usize>()
+        };
+        if self.holes != Holes::Unknown {
+            write_all(to, block, offset).copy("write")?;
+            return Ok(Some(offset + block.len() as u64));
+        }
+        let (mut at, mut end) = (zeros(0), None);
+        while at < block.len() {
+            let length = data(at);
+            let bytes = block.get(at..at + length).unwrap_or_default();
+            write_all(to, bytes, offset + at as u64).copy("write")?;
+            at += length;
+            end = Some(offset + at as u64);
+            at += zeros(at);
+        }
+        Ok(end)
+    }
+}
+
+/// Whether there is nothing but zeros.
+fn is_zero(bytes: &[u8]) -> bool {
+    // Compared as memory, which is fast.
+    Some(bytes) == [0; ZEROS].get(..bytes.len())
 }
 
 fn write_all(to: impl AsFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {

@@ -13,6 +13,7 @@ use super::cache::{self, Before, WINDOW};
 use super::crew::Task;
 use super::data::{BLOCK, Buffer, Stream};
 use super::error::{Context, Failure, OTHER};
+use super::holes::Holes;
 use super::loss::Lost;
 use super::manifest::Kind;
 use super::stamp;
@@ -121,10 +122,12 @@ fn file(
         from: source.as_fd(),
         to: None,
         size: stat.stx_size,
+        holes: Holes::None,
         before,
     };
     let (Some(target), Some(copy)) = (&work.target, &task.copy) else {
-        let hash = stream.run(work, buffer)?;
+        let holes = Holes::of(source.as_fd(), &stat, &work.believed)?;
+        let hash = Stream { holes, ..stream }.run(work, buffer)?;
         work.finish_file(index, hash, None);
         return Ok(());
     };
@@ -136,11 +139,16 @@ fn file(
     let stream = match clone {
         true => Stream {
             from: to.as_fd(),
+            holes: {
+                let stat = trail::stat(&to).copy("look at")?;
+                Holes::of(to.as_fd(), &stat, &work.believed)?
+            },
             before: None,
             ..stream
         },
         false => Stream {
             to: Some(to.as_fd()),
+            holes: Holes::of(source.as_fd(), &stat, &work.believed)?,
             ..stream
         },
     };

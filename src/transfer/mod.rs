@@ -14,7 +14,7 @@
 //!
 //! - [`walk`]: through the source; [`trail`]: up and down with few descriptors; [`crew`]: the threads
 //! - [`work`]: what these share
-//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`digest`]: their hash; [`attributes`]: all else about it;
+//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`holes`]: where they are; [`digest`]: their hash; [`attributes`]: all else about it;
 //!   `access`: who may do what with it where not all of that can be kept
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
 //! - [`cache`]: the page cache; [`windows`]: what is done for it with each part of a large file; [`sys`]: a system call
@@ -46,6 +46,7 @@ mod digest;
 mod entry;
 mod error;
 mod finish;
+mod holes;
 mod loss;
 mod recheck;
 mod remove;

@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Statx};
 
 use super::attributes::Attributes;
 use super::error::{Error, Failure};
+use super::holes::Believed;
 use super::loss::{Losses, Lost};
 use super::manifest::{Entry, Kind, path};
 use super::stamp::{Stamp, time};
@@ -33,6 +34,8 @@ pub(super) struct Work<'a> {
     pub(super) afresh: bool,
     /// Whether files are only looked at, and none is read: their hashes are zeros then.
     pub(super) look_only: bool,
+    /// Which file systems are believed about holes.
+    pub(super) believed: Believed,
     found: Mutex<Found>,
     stop: AtomicBool,
 }
@@ -100,6 +103,7 @@ impl<'a> Work<'a> {
             lenient: false,
             afresh: false,
             look_only: false,
+            believed: Believed::default(),
             found: Mutex::default(),
             stop: AtomicBool::new(false),
         }

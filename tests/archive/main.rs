@@ -4,6 +4,7 @@
 mod apart;
 mod backed;
 mod damaged_state;
+mod disks;
 mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]
