@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
-use super::ready::{LOCKED, WRITTEN, hold_locks};
+use super::ready::{LOCKED, WRITTEN, hold_locks, is_locked};
 use super::retire::Retiring;
 use super::{Env, apart, backups, places, select};
 use crate::transfer::staging::Staging;
@@ -18,6 +18,9 @@ use crate::workspace::layout::STAGING_PREFIX;
 
 /// Puts a symlink to a folder's copy in place of the primary's directory of a job, in one step, if that is still what was
 /// read of it; the directory is removed later ([`super::retire`]).
+///
+/// What prevents a move is asked twice: before the copy is read again, which takes long for a large job, so that a job in use does not
+/// cost a reading with each try; and after it, with the job's locks held.
 ///
 /// # Errors
 ///
@@ -31,6 +34,10 @@ pub(super) fn swap(
 ) -> Result<()> {
     let primary = env.view.primary();
     let from = places::path(primary, job);
+    if is_locked(&source, job).tried(job, "look at the lock of", &from)? {
+        return Err(Error::new(job, Cause::Busy(LOCKED)));
+    }
+    expect_idle(env, job, &source, &copied, &from)?;
     let archived = verify(env, folder, job, &copied)?;
     let Some(task) = places::task(primary, job).tried(job, "open", &from)? else {
         return Err(Error::new(
@@ -48,27 +55,7 @@ pub(super) fn swap(
     let Some(locks) = hold_locks(&source, job).tried(job, "lock", &from)? else {
         return Err(Error::new(job, Cause::Busy(LOCKED)));
     };
-    if env.hooks.is_written(job) {
-        return Err(Error::new(job, Cause::Busy(WRITTEN)));
-    }
-    // In this order: whoever closes a file between the two has changed what is looked at then.
-    let written = |()| writers::written(&source, &copied.manifest).copying(job, &from);
-    if written(())?.is_some() {
-        return Err(Error::new(job, Cause::Busy(WRITTEN)));
-    }
-    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
-    copied
-        .unchanged(&source, Some(&select))
-        .copying(job, &from)?;
-    // Now that nobody writes to it any more.
-    backups::expect(env, job, &source, Some(&copied.manifest))?;
-    if let Some(path) = writers::unremovable(&source, &copied.manifest).copying(job, &from)? {
-        let why = format!(
-            "it cannot be moved, since {} is somebody else's and could not be removed: let its owner archive it",
-            from.join(path).display()
-        );
-        return Err(Error::new(job, Cause::Unsafe(why)));
-    }
+    expect_idle(env, job, &source, &copied, &from)?;
     let there = beneath::stat(&*task, job.hash()).tried(job, "look at", &from)?;
     let read = beneath::stat_fd(&source).tried(job, "look at", &from)?;
     if (there.stx_ino, there.stx_dev_major, there.stx_dev_minor)
@@ -89,7 +76,8 @@ pub(super) fn swap(
     // Nobody gets there by its path any more: who has it open now is the last. And if the copy was the job itself, on another way
     // that nothing tells of, it is seen now.
     let led = leads_to(&target, &archived, folder, job);
-    if led.is_err() || !matches!(written(()), Ok(None)) {
+    let written = writers::written(&source, &copied.manifest);
+    if led.is_err() || !matches!(written, Ok(None)) {
         staging.undo().beside(job, &from)?;
         env.hooks.moved(job);
         staging.sync().beside(job, &from)?;
@@ -106,6 +94,38 @@ pub(super) fn swap(
     ));
     env.retired.clear(env, false);
     Ok(())
+}
+
+/// Makes sure that no process writes to the job, that it is what was read of it, that every backup has it so, and that it may be removed.
+fn expect_idle(
+    env: &Env<'_>,
+    job: &JobId,
+    source: &OwnedFd,
+    copied: &Copied,
+    from: &Path,
+) -> Result<()> {
+    if env.hooks.is_written(job) {
+        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+    }
+    // In this order: a process that closes a file between the two has changed what the second looks at.
+    let written = writers::written(source, &copied.manifest).copying(job, from)?;
+    if written.is_some() {
+        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+    }
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    copied.unchanged(source, Some(&select)).copying(job, from)?;
+    // Last: a process that wrote until now has made the backups stale.
+    backups::expect(env, job, source, Some(&copied.manifest))?;
+    match writers::unremovable(source, &copied.manifest).copying(job, from)? {
+        None => Ok(()),
+        Some(path) => Err(Error::new(
+            job,
+            Cause::Unsafe(format!(
+                "it cannot be moved: {} belongs to another user and could not be removed; its owner can archive it",
+                from.join(path).display()
+            )),
+        )),
+    }
 }
 
 /// Makes sure that the symlink that stands beside the job now does not stand beside its copy as well: then they are one, though their

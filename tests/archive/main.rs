@@ -9,6 +9,7 @@ mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod in_use;
 #[path = "../installed/mod.rs"]
 mod installed;
 mod kept;

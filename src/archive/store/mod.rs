@@ -27,7 +27,7 @@ use super::ready::{LOCKED, WRITTEN, is_locked};
 use super::{Env, apart, backups, obstacle, places, select, state_dir, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep};
-use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback};
+use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback, writers};
 use crate::view::location::Role;
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
@@ -296,8 +296,12 @@ impl Group<'_> {
             Found::Same(_) if self.is_kept(job)? => {
                 return Ok(Step::Done(Stored::Left(Left::Kept)));
             }
-            // Read, so that it is known what is given up.
+            // Read, so that it is known what is given up; but not with each try while a process writes to it.
             Found::Same(compared) => {
+                let written = writers::written(&source, &compared.0).copying(job, &from)?;
+                if written.is_some() {
+                    return Err(Error::new(job, Cause::Busy(WRITTEN)));
+                }
                 let copied = self
                     .with_options(job, |options| transfer::read(&source, options))
                     .copying(job, &from)?;

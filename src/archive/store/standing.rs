@@ -14,7 +14,7 @@ use crate::workspace::markers;
 
 /// The state of the primary's job that was compared with its copy.
 #[derive(Debug)]
-pub(super) struct Compared(Manifest);
+pub(super) struct Compared(pub(super) Manifest);
 
 impl Compared {
     /// Makes sure that what has been read of the job since is that state: if it is not, the copy is not to blame.
