@@ -20,24 +20,52 @@ const TRUSTED: &[u8] = b"trusted.";
 /// Linux's own limit for a value or a list of names.
 const SIZE_MAX: usize = 64 * 1024;
 
-impl Mount {
-    pub(super) fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
-        if let Some(ours) = name.as_bytes().strip_prefix(OURS) {
-            return self.own_xattr(id, ours);
+/// What the kernel has asked for: how long a value is, or the value.
+#[derive(Debug)]
+pub(super) enum Value {
+    Length(usize),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    /// Reads what is asked for into a buffer of that size; the length if that is 0.
+    fn read(
+        size: usize,
+        length: impl FnOnce() -> Result<usize>,
+        read: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<Value> {
+        if size == 0 {
+            return length().map(Value::Length);
         }
-        let mut value = Vec::with_capacity(SIZE_MAX);
+        let mut bytes = vec![0; size.min(SIZE_MAX)];
+        let length = read(&mut bytes)?;
+        bytes.truncate(length);
+        Ok(Value::Bytes(bytes))
+    }
+}
+
+impl Mount {
+    /// The value, of which no more than `size` bytes are wanted, or its length if that is 0.
+    pub(super) fn getxattr(&self, id: u64, name: &OsStr, size: usize) -> Result<Value> {
+        if let Some(ours) = name.as_bytes().strip_prefix(OURS) {
+            return self.own_xattr(id, ours).map(Value::Bytes);
+        }
         // Of each file that is written to for the first time the kernel wants to know whether it has
         // capabilities: that one is open.
         if self.node(id)?.place == PRIMARY
             && let Some(file) = self.handles.file_of(id)
         {
-            rustix::fs::fgetxattr(&file.fd, name, rustix::buffer::spare_capacity(&mut value))?;
-            return Ok(value);
+            let length = || rustix::fs::fgetxattr_query(&file.fd, name);
+            return Value::read(size, length, |value| {
+                rustix::fs::fgetxattr(&file.fd, name, value)
+            });
         }
         self.on_object(id, |path| {
-            rustix::fs::getxattr(path, name, rustix::buffer::spare_capacity(&mut value))
-        })?;
-        Ok(value)
+            let length = || rustix::fs::getxattr_query(path, name);
+            Value::read(size, length, |value| {
+                rustix::fs::getxattr(path, name, value)
+            })
+        })
     }
 
     /// What xpmfs tells of something: `location`, where it is served from.
@@ -57,10 +85,7 @@ impl Mount {
     /// The names, each with a NUL after it. As on a disk, only the privileged are told of those that
     /// only they may read.
     pub(super) fn listxattr(&self, caller: &Caller, id: u64) -> Result<Vec<u8>> {
-        let mut names = Vec::with_capacity(SIZE_MAX);
-        self.on_object(id, |path| {
-            rustix::fs::listxattr(path, rustix::buffer::spare_capacity(&mut names))
-        })?;
+        let mut names = self.on_object(id, all_names)?;
         let hidden = |name: &[u8]| name.starts_with(TRUSTED);
         if caller.uid != 0 && names.split(|byte| *byte == 0).any(hidden) {
             let shown = names.split_inclusive(|byte| *byte == 0);
@@ -108,5 +133,61 @@ impl Mount {
             Err(error) => Err(error),
             Ok(object) => call(&sys::proc_path(&object)),
         }
+    }
+}
+
+/// The names of all attributes. There are few, as a rule.
+fn all_names(path: &str) -> Result<Vec<u8>> {
+    let length = rustix::fs::listxattr_query(path)?;
+    if length == 0 {
+        return Ok(Vec::new());
+    }
+    let read = |size: usize| {
+        let mut names = vec![0; size];
+        let length = rustix::fs::listxattr(path, &mut names)?;
+        names.truncate(length);
+        Ok(names)
+    };
+    match read(length) {
+        // More have come meanwhile.
+        Err(Errno::RANGE) => read(SIZE_MAX),
+        names => names,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_as_large_as_asked_for() {
+        let asked = |size| {
+            let mut given = None;
+            let read = |buffer: &mut [u8]| {
+                given = Some(buffer.len());
+                Ok(3)
+            };
+            let value = Value::read(size, || Ok(3), read).unwrap();
+            (given, value)
+        };
+        assert!(matches!(asked(0), (None, Value::Length(3))));
+        assert!(matches!(asked(20), (Some(20), Value::Bytes(value)) if value.len() == 3));
+        assert_eq!(asked(SIZE_MAX * 10).0, Some(SIZE_MAX));
+    }
+
+    #[test]
+    fn all_names_are_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(all_names(path).unwrap().is_empty());
+        for name in ["user.one", "user.two"] {
+            let flags = XattrFlags::empty();
+            rustix::fs::setxattr(path, name, b"", flags).unwrap();
+        }
+        let mut names = all_names(path).unwrap();
+        names.sort_unstable();
+        let mut expected = b"user.one\0user.two\0".to_vec();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
     }
 }
