@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -21,12 +22,13 @@ use super::file::Opened;
 use super::load::Working;
 use super::lookup::Entry;
 use super::setattr::Changes;
+use super::xattr::Value;
 use super::{Mount, attributes};
 
 /// A mount, as fuser wants to have it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Adaptor {
-    mount: Mount,
+    mount: Arc<Mount>,
 }
 
 thread_local! {
@@ -34,11 +36,16 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// How many requests that nobody waits for the kernel sends before it holds them back, closing files among them.
+/// Files that are closed must not wait behind those that are opened, or all descriptors are used up.
+const BACKGROUND_MAX: u16 = 8192;
+
 /// The largest request to read or write.
 const TRANSFER_MAX: u32 = 1024 * 1024;
 
 impl Adaptor {
     pub(super) fn new(mount: Mount) -> Adaptor {
+        let mount = Arc::new(mount);
         Adaptor { mount }
     }
 
@@ -53,6 +60,50 @@ impl Adaptor {
             self.mount.retries.add(request.pid());
         }
         errno(error)
+    }
+
+    fn open_now(&self, caller: &Caller, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = match self.mount().open(caller, node.0, flags.0) {
+            Ok(opened) => opened,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let register = || self.register(|| reply.open_backing(&opened.file.fd));
+        let backing = self.mount.backings.open(node.0, opened.direct, register);
+        let (handle, how) = (FileHandle(opened.handle), fopen_flags(flags.0, &opened));
+        match backing {
+            Some(backing) => reply.opened_passthrough(handle, closing_flags(&opened), &backing),
+            None => reply.opened(handle, how),
+        }
+    }
+
+    fn create_now(
+        &self,
+        caller: &Caller,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        match self.mount().create(caller, parent.0, name, mode, flags) {
+            Ok((entry, opened)) => {
+                let register = || self.register(|| reply.open_backing(&opened.file.fd));
+                let backing = self.mount.backings.open(entry.id, opened.direct, register);
+                let handle = FileHandle(opened.handle);
+                let (ttl, made, generation) = (&entry.ttl, &entry.attributes, entry.generation);
+                match backing {
+                    Some(backing) => {
+                        let how = closing_flags(&opened);
+                        reply.created_passthrough(ttl, made, generation, handle, how, &backing);
+                    }
+                    None => {
+                        let how = fopen_flags(flags, &opened);
+                        reply.created(ttl, made, generation, handle, how);
+                    }
+                }
+            }
+            Err(error) => reply.error(errno(error)),
+        }
     }
 
     /// Makes a file known to the kernel that it is to read and write by itself. It does that with
@@ -81,9 +132,13 @@ fn entry(result: Result<Entry>, reply: ReplyEntry) {
     }
 }
 
-fn xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+fn xattr(result: Result<Value>, size: u32, reply: ReplyXattr) {
     match result {
-        Ok(value) => match u32::try_from(value.len()) {
+        Ok(Value::Length(length)) => match u32::try_from(length) {
+            Ok(length) if size == 0 => reply.size(length),
+            _ => reply.error(fuser::Errno::ERANGE),
+        },
+        Ok(Value::Bytes(value)) => match u32::try_from(value.len()) {
             Ok(length) if size == 0 => reply.size(length),
             Ok(length) if length <= size => reply.data(&value),
             _ => reply.error(fuser::Errno::ERANGE),
@@ -136,6 +191,12 @@ impl Filesystem for Adaptor {
         let passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         if passthrough && config.set_max_stack_depth(1).is_ok() {
             self.mount.backings.enable();
+        }
+        if let Err(nearest) = config.set_max_background(BACKGROUND_MAX) {
+            tracing::debug!(
+                nearest,
+                "the kernel does not take so many requests at a time"
+            );
         }
         if let Err(nearest) = config.set_max_write(TRANSFER_MAX) {
             tracing::debug!(nearest, "the kernel does not take such large writes");
@@ -314,17 +375,11 @@ impl Filesystem for Adaptor {
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = match self.mount().open(&caller(request, 0), node.0, flags.0) {
-            Ok(opened) => opened,
-            Err(error) => return reply.error(errno(error)),
-        };
-        let register = || self.register(|| reply.open_backing(&opened.file.fd));
-        let backing = self.mount.backings.open(node.0, opened.direct, register);
-        let (handle, how) = (FileHandle(opened.handle), fopen_flags(flags.0, &opened));
-        match backing {
-            Some(backing) => reply.opened_passthrough(handle, closing_flags(&opened), &backing),
-            None => reply.opened(handle, how),
-        }
+        let (this, caller) = (self.clone(), caller(request, 0));
+        self.mount.room.when_free(move |free| match free {
+            true => this.open_now(&caller, node, flags, reply),
+            false => reply.error(fuser::Errno::ENFILE),
+        });
     }
 
     fn create(
@@ -337,26 +392,11 @@ impl Filesystem for Adaptor {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = caller(request, umask);
-        match self.mount().create(&caller, parent.0, name, mode, flags) {
-            Ok((entry, opened)) => {
-                let register = || self.register(|| reply.open_backing(&opened.file.fd));
-                let backing = self.mount.backings.open(entry.id, opened.direct, register);
-                let handle = FileHandle(opened.handle);
-                let (ttl, made, generation) = (&entry.ttl, &entry.attributes, entry.generation);
-                match backing {
-                    Some(backing) => {
-                        let how = closing_flags(&opened);
-                        reply.created_passthrough(ttl, made, generation, handle, how, &backing);
-                    }
-                    None => {
-                        let how = fopen_flags(flags, &opened);
-                        reply.created(ttl, made, generation, handle, how);
-                    }
-                }
-            }
-            Err(error) => reply.error(errno(error)),
-        }
+        let (this, caller, name) = (self.clone(), caller(request, umask), name.to_owned());
+        self.mount.room.when_free(move |free| match free {
+            true => this.create_now(&caller, parent, &name, mode, flags, reply),
+            false => reply.error(fuser::Errno::ENFILE),
+        });
     }
 
     fn read(
@@ -542,12 +582,16 @@ impl Filesystem for Adaptor {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(self.mount().getxattr(node.0, name), size, reply);
+        xattr(
+            self.mount().getxattr(node.0, name, size as usize),
+            size,
+            reply,
+        );
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         let names = self.mount().listxattr(&caller(request, 0), node.0);
-        xattr(names, size, reply);
+        xattr(names.map(Value::Bytes), size, reply);
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -64,8 +64,10 @@ impl Mount {
         let opened = self.open_file(caller, id, flags, append);
         // Not before it is known to be open: who moves the job asks for that when the job has been moved.
         if let Err(error) = self.still_in_primary(&node) {
-            if let Ok(opened) = opened {
-                self.handles.remove_file(opened.handle);
+            if let Ok(opened) = opened
+                && self.handles.remove_file(opened.handle).is_some()
+            {
+                self.room.closed();
             }
             return Err(error);
         }
@@ -98,6 +100,7 @@ impl Mount {
         let set_id = stat.stx_mode & 0o6000 != 0;
         let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
+        self.room.opened();
         let (handle, file) = self.handles.add_file(file);
         if file.writable {
             self.touched(file.node);
@@ -205,6 +208,7 @@ impl Mount {
     pub(super) fn release(&self, handle: u64) {
         let unlocked = self.give_lock_up(handle);
         if let Some(file) = self.handles.remove_file(handle) {
+            self.room.closed();
             self.backings.close(file.node);
             if file.writable || unlocked {
                 self.at_rest(file.node);

@@ -4,7 +4,7 @@
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
-//! - [`load`]: how many requests take long
+//! - [`load`]: how many requests take long; [`room`]: opens that wait for others to be closed
 //! - [`ahead`]: what is read of jobs before it is asked for
 //! - [`cursor`]: reading a directory of the disk from any position on
 //! - [`backing`]: whether the kernel reads and writes a file by itself
@@ -61,6 +61,7 @@ mod place;
 mod places;
 mod remove;
 mod retries;
+mod room;
 mod setattr;
 mod sys;
 mod validity;
@@ -111,6 +112,7 @@ pub struct Mount {
     devices: Arc<identity::Devices>,
     directories: Arc<descriptors::Directories>,
     handles: Arc<handles::Handles>,
+    room: Arc<room::Room>,
     backings: backing::Backings,
     contended: contended::Contended,
     retries: retries::Retries,
@@ -136,6 +138,7 @@ impl Mount {
             devices: Arc::new(identity::Devices::new(identity)),
             directories: Arc::default(),
             handles: Arc::default(),
+            room: Arc::default(),
             backings: backing::Backings::default(),
             contended: contended::Contended::default(),
             retries: retries::Retries::default(),

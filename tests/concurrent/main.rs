@@ -1,5 +1,6 @@
 //! What several processes do at the same time through one mount, two mounts of a workspace, or beneath.
 //!
+//! - [`descriptors`]: more open files than the daemon has descriptors for
 //! - [`locks`]: protocols by which processes exclude each other
 
 // clippy.toml allows these in test functions only, not in what they call.
@@ -8,4 +9,5 @@
 #[path = "../fixture/mod.rs"]
 mod fixture;
 
+mod descriptors;
 mod locks;
