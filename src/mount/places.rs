@@ -4,16 +4,18 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Statx};
 
 use super::descriptors::Directories;
 use super::identity::{Devices, Identity};
 use super::listings::Listings;
 use super::nodes::Nodes;
 use super::notices::Notices;
+use crate::view::location::Role;
 use crate::view::name::Name;
-use crate::view::{View, beneath};
+use crate::view::{Location, View, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
@@ -31,7 +33,7 @@ impl Places {
     /// mount then finds the job anew at once and keeps nothing open of it. Files that somebody has open stay
     /// readable.
     ///
-    /// Sends no request to the mount and waits for none, but looks at the primary's and the folders' disks.
+    /// Sends no request to the mount and waits for none. Asks the primary's disk, and those of folders with a deadline.
     pub fn moved(&self, job: &JobId) {
         if let Some(moved) = self.moved.get() {
             moved(job);
@@ -73,8 +75,7 @@ impl Known {
         let hash = Name::from(job.hash());
         // The task is known by the directory of the location that was first to have it.
         for location in self.view.locations() {
-            let task = location.root().and_then(|root| root.task(job.task_id()));
-            if let Ok(stat) = task.and_then(beneath::stat_fd)
+            if let Ok(stat) = task_of(location, job)
                 && let Some(task) = self.number(&Identity::of(&stat))
             {
                 self.notices.forget_name(task, &hash);
@@ -122,6 +123,20 @@ impl Known {
                 self.listings.let_go(id);
             }
         }
+    }
+}
+
+/// For how long the lock of a job that changed place is held for an answer of a folder.
+const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The attributes of a location's directory of a task. A folder is asked with a deadline: the caller holds the lock of the job,
+/// which may have moved to another folder.
+fn task_of(location: &Location, job: &JobId) -> rustix::io::Result<Statx> {
+    let (root, task) = (location.root()?, job.task_id().to_owned());
+    let look = move || root.task(&task).and_then(beneath::stat_fd);
+    match location.role() {
+        Role::Primary => look(),
+        Role::Folder(_) => location.answer(FOLDER_REPLY_TIMEOUT, look)?,
     }
 }
 

@@ -325,3 +325,26 @@ fn a_job_is_not_moved_while_its_backup_folder_hangs() {
     until("it is moved", || job.is_symlink());
     verify_all(&workspace, 2);
 }
+
+/// The mount that moves a job asks every folder for its directory of the task, with the job's lock held.
+#[test]
+fn jobs_are_moved_while_another_folder_hangs() {
+    let workspace = Workspace::new();
+    let served = Served::new(&workspace);
+    workspace.with_folders(&[]);
+    workspace.attach("use", &served.folder());
+    workspace.attach("move", &workspace.folder("move"));
+    workspace.tune("{settle: 100ms, scan_interval: 200ms}");
+    let (primary, mountpoint) = (workspace.primary(), workspace.mountpoint("elsewhere"));
+    let mounted = workspace.mount_archiving(&mountpoint, &[]);
+    served.stop();
+    for number in 0..8 {
+        job::make(&primary, number);
+    }
+    within(PROMPT, "all are moved, and nothing is left of them", || {
+        let moved = |number| primary.join(job::path(number)).is_symlink();
+        (0..8).all(moved) && staging(&primary).is_empty()
+    });
+    served.go_on();
+    mounted.unmount();
+}
