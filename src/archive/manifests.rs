@@ -119,7 +119,7 @@ pub fn write(folder: &Root, job: &JobId, manifest: &Manifest, sync: bool) -> io:
     let rights = manifest.entries().first().map_or(0, |job| job.mode);
     let rights = Mode::from_raw_mode(rights & 0o666) | Mode::RUSR | Mode::WUSR;
     let written = (|| {
-        rustix::fs::fchmod(&file, rights)?;
+        beneath::share(&file, rustix::fs::fstat(&dir)?.st_gid, rights)?;
         let size = manifest.entries().len().saturating_mul(LINE);
         let buffer = size.clamp(LINE, 64 << 10);
         let mut buffered = BufWriter::with_capacity(buffer, File::from(file));

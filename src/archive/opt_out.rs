@@ -229,11 +229,9 @@ pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
         let removed = rustix::fs::unlinkat(state, FILE, rustix::fs::AtFlags::empty());
         return Ok(beneath::absent(removed)?.is_some());
     }
-    match rustix::fs::mkdirat(job, name, Mode::from_raw_mode(0o777)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error),
-    }
-    let state = beneath::open_dir(job, name)?;
+    // With the rights of the job's own directory: the users who may work in it may also opt it in again.
+    let rights = Mode::from_raw_mode(rustix::fs::fstat(job)?.st_mode & 0o7777);
+    let state = beneath::make_dir(job, name, rights)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     match rustix::fs::openat(state, FILE, flags, Mode::from_raw_mode(0o666)) {
         Ok(_) => Ok(true),

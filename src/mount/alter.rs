@@ -1,17 +1,16 @@
 //! The one place that decides what becomes of a change to a job that a folder serves.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, Statx};
+use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 
-use super::Mount;
 use super::caller::Caller;
 use super::handles::File;
 use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::Dir;
+use super::{Mount, small_copy};
 use crate::view::change::{Change, Verdict, judge};
 use crate::view::internal::Holder;
 use crate::view::{PRIMARY, beneath};
@@ -60,7 +59,9 @@ impl Mount {
             Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
             // The directory that the kernel means, whatever it may be called by now.
             Role::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
-            Role::Task => Ok(in_primary(self.view.make_task(&node.name)?.into())),
+            Role::Task => Ok(in_primary(
+                self.view.make_task(&node.name, node.place)?.into(),
+            )),
             Role::Job | Role::Inside | Role::Outside => {
                 self.target_inside(parent, &node, name, directory)
             }
@@ -236,7 +237,7 @@ impl Mount {
         let dir = self.view.make_internal_dir(holder)?;
         let stat = match beneath::absent(beneath::stat(&dir, &node.name))? {
             Some(stat) => stat,
-            None => copy_small(&archived, &dir, &node.name)?,
+            None => small_copy::copy(&archived, &dir, &node.name, &self.view.internal_top()?)?,
         };
         let internal = Node {
             identity: Identity::of(&stat),
@@ -245,40 +246,5 @@ impl Mount {
         };
         self.nodes.update(id, internal);
         self.node(id)
-    }
-}
-
-/// Copies an internal file; it appears under its name when it is whole.
-fn copy_small(from: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<Statx> {
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let to = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(0o600))?;
-    // As experimaestro's `lock_mode: inherit`: whoever may write in the workspace, may write this.
-    let rights = rustix::fs::fstat(dir)?.st_mode & 0o666 | 0o600;
-    rustix::fs::fchmod(&to, Mode::from_raw_mode(rights))?;
-    let mut buffer = vec![0; 64 * 1024];
-    let mut offset = 0;
-    loop {
-        let count = rustix::io::pread(from, &mut *buffer, offset)?;
-        if count == 0 {
-            break;
-        }
-        let mut rest = buffer.get(..count).ok_or(Errno::IO)?;
-        while !rest.is_empty() {
-            let written = rustix::io::write(&to, rest)?;
-            rest = rest.get(written..).ok_or(Errno::IO)?;
-        }
-        offset += count as u64;
-    }
-    let flags = rustix::fs::AtFlags::SYMLINK_FOLLOW;
-    match rustix::fs::linkat(
-        rustix::fs::CWD,
-        super::sys::proc_path(&to),
-        dir,
-        name,
-        flags,
-    ) {
-        // Another was faster; its file is the job's now.
-        Ok(()) | Err(Errno::EXIST) => beneath::stat(dir, name),
-        Err(error) => Err(error),
     }
 }

@@ -63,6 +63,7 @@ mod remove;
 mod retries;
 mod room;
 mod setattr;
+mod small_copy;
 mod sys;
 mod validity;
 mod writers;

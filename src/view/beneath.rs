@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::{Errno, Result};
 
 /// What every opening here asks for.
@@ -64,12 +64,25 @@ pub fn open_dirs<'a>(
     Ok(dir)
 }
 
-/// Opens a directory, and makes it with exactly these rights if there is none.
+/// Opens a directory, and makes it with exactly these rights and the group of `dir` if there is none ([`share`]).
 ///
 /// # Errors
 ///
 /// `ENOTDIR` if something else is in the way; what making it gives.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
+    if let Some(found) = absent(open_dir(&dir, name))? {
+        return Ok(found);
+    }
+    let group = rustix::fs::fstat(&dir)?.st_gid;
+    make_shared(dir, name, group, rights)
+}
+
+/// The same, with a group of its own.
+///
+/// # Errors
+///
+/// See [`make_dir`].
+pub fn make_shared(dir: impl AsFd, name: &OsStr, group: u32, rights: Mode) -> Result<OwnedFd> {
     if let Some(found) = absent(open_dir(&dir, name))? {
         return Ok(found);
     }
@@ -79,12 +92,41 @@ pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
             // can put a symlink in the way.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let made = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
-            rustix::fs::fchmod(&made, rights)?;
+            share(&made, group, rights)?;
         }
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
     open_dir(&dir, name)
+}
+
+/// Gives a file or directory that this process has just made a group and rights, whatever the umask. Where it cannot have
+/// the group, its own group gets no more than all others. A disk that keeps no rights of its own (vfat, exfat, CIFS) decides itself.
+///
+/// # Errors
+///
+/// What `fstat` and `fchmod` give.
+pub fn share(made: impl AsFd, group: u32, rights: Mode) -> Result<()> {
+    let stat = rustix::fs::fstat(&made)?;
+    let given =
+        stat.st_gid == group || rustix::fs::fchown(&made, None, Some(Gid::from_raw(group))).is_ok();
+    let rights = match given {
+        true => rights,
+        false => like_others(rights),
+    };
+    if Mode::from_raw_mode(stat.st_mode & 0o7777) == rights && stat.st_gid == group {
+        return Ok(());
+    }
+    match rustix::fs::fchmod(&made, rights) {
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        result => result,
+    }
+}
+
+/// Rights with those of others in place of the group's, and without set-group-ID.
+fn like_others(rights: Mode) -> Mode {
+    let others = Mode::from_raw_mode((rights & Mode::RWXO).as_raw_mode() << 3);
+    (rights - Mode::RWXG - Mode::SGID) | (rights & others)
 }
 
 /// The attributes of `name` in `dir`, never of what a symlink points to.

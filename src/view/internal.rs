@@ -113,4 +113,15 @@ impl View {
         }
         Ok(dir)
     }
+
+    /// The directory that the directories of all jobs' internal files are in.
+    ///
+    /// # Errors
+    ///
+    /// What the primary's file system gave.
+    pub fn internal_top(&self) -> Result<OwnedFd> {
+        let root = self.primary().root()?;
+        let names = [layout::XPMFS, INTERNAL_DIR].map(OsStr::new);
+        beneath::open_dirs(root.fd(), names.into_iter())
+    }
 }

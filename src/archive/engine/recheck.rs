@@ -20,6 +20,7 @@ use super::journal;
 use super::route::Route;
 use super::scan;
 use super::walk::{Ended, Walk};
+use crate::view::beneath;
 use crate::workspace::JobId;
 
 const NAME: &str = "rechecked";
@@ -58,7 +59,7 @@ impl Recheck {
     /// The file by which it is known when this was done last; made now if there is none.
     fn file(&self) -> io::Result<File> {
         let directory = journal::directory(&self.walk.view)?;
-        let rights = rustix::fs::fstat(&directory)?.st_mode & 0o666;
+        let workspace = rustix::fs::fstat(&directory)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if let Ok(fd) = rustix::fs::openat(&directory, NAME, flags, Mode::empty()) {
             return Ok(File::from(fd));
@@ -69,7 +70,8 @@ impl Recheck {
             flags | OFlags::CREATE,
             Mode::from_raw_mode(0o600),
         )?;
-        rustix::fs::fchmod(&made, Mode::from_raw_mode(rights))?;
+        let rights = Mode::from_raw_mode(workspace.st_mode & 0o666);
+        beneath::share(&made, workspace.st_gid, rights)?;
         Ok(File::from(made))
     }
 

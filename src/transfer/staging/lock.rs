@@ -3,8 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Statx};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result as SysResult};
 
 use super::error::{Context, Error, Result};
@@ -14,6 +15,10 @@ use crate::transfer::trail::{self, Identity};
 
 /// How often the file may vanish between opening and locking it, before that counts as somebody's having it.
 const TRIES: usize = 100;
+
+/// How often a file may be denied that another user has just made, and how long it is waited for in between.
+const DENIALS_MAX: usize = 20;
+const DENIAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a lock file may be to whom: experimaestro's `LOCK_FILE_BASE_MODE`.
 const RIGHTS: Mode = Mode::from_raw_mode(0o666);
@@ -37,13 +42,18 @@ impl Lock {
     /// Takes a lock without waiting; `None` if somebody has it.
     pub(super) fn take(task: impl AsFd, names: &Names) -> Result<Option<Lock>> {
         let name = &names.lock;
-        let rights = trail::stat(&task).told("look at the directory of", &names.hash)?;
-        let rights = Mode::from_raw_mode(rights.stx_mode.into()) & RIGHTS;
-        for _ in 0..TRIES {
+        let directory = trail::stat(&task).told("look at the directory of", &names.hash)?;
+        let rights = Mode::from_raw_mode(directory.stx_mode.into()) & RIGHTS;
+        for attempt in 0..TRIES {
             let fd = match open(&task, name, rights) {
                 Ok(fd) => fd,
                 // Removed while it was opened. If the directory is gone, looking at its link count says so.
                 Err(Errno::NOENT) if trail::stat(&task).is_ok_and(|stat| stat.stx_nlink > 0) => {
+                    continue;
+                }
+                // Another user's umask made it private, until that user's daemon has set its rights.
+                Err(Errno::ACCESS) if attempt < DENIALS_MAX && is_file(&task, name) => {
+                    std::thread::sleep(DENIAL_PAUSE);
                     continue;
                 }
                 Err(errno) => return Err(refused(&task, names, errno)),
@@ -51,6 +61,15 @@ impl Lock {
             let stat = trail::stat(&fd).told("look at", name)?;
             if stamp::kind(&stat) != FileType::RegularFile {
                 return Err(not_a_lock(name, &stat));
+            }
+            // The users who share the directory share the lock, whatever our umask and our group. It may be another user's, who
+            // has seen to that. Before it is locked: others who are denied it do not know that it is only locked.
+            if stat.stx_gid != directory.stx_gid {
+                let group = Gid::from_raw(directory.stx_gid);
+                let _ = rustix::fs::fchown(&fd, None, Some(group));
+            }
+            if Mode::from_raw_mode(stat.stx_mode.into()) & RIGHTS != rights {
+                let _ = rustix::fs::fchmod(&fd, rights);
             }
             match flock(&fd) {
                 Ok(true) => {}
@@ -63,10 +82,6 @@ impl Lock {
                 fd,
             };
             if lock.is_there(&task).told("look at", name)? {
-                // Who shares the directory shares the lock, whatever our umask. It may be another user's.
-                if Mode::from_raw_mode(stat.stx_mode.into()) & RIGHTS != rights {
-                    let _ = rustix::fs::fchmod(&lock.fd, rights);
-                }
                 return Ok(Some(lock));
             }
         }
@@ -126,6 +141,11 @@ fn open(task: impl AsFd, name: &OsStr, rights: Mode) -> SysResult<OwnedFd> {
         }
         result => result,
     }
+}
+
+/// Whether there is a regular file of this name.
+fn is_file(task: impl AsFd, name: &OsStr) -> bool {
+    trail::stat_at(task, name).is_ok_and(|stat| stamp::kind(&stat) == FileType::RegularFile)
 }
 
 /// Takes the lock of an open file; false if somebody has it.

@@ -3,6 +3,7 @@
 //! - [`Staging`]: the right to make, replace or take away one job's directory
 //! - `lock`: the lock; `names`: what all these are called; `rename`: renames where a file system lacks some
 //! - `exchange`: one thing put in the place of another; `leftover`: what a crash in the middle of that leaves
+//! - `abandoned`: what another user has left, and this one cannot remove
 //! - [`sweep`]: what dead owners have left; [`Error`]: what stops all this
 //!
 //! # Who else is at it
@@ -16,6 +17,7 @@
 //!
 //! Of two who run this code, none removes the other's lock file: it is removed before it is let go.
 
+mod abandoned;
 mod error;
 mod exchange;
 mod leftover;
@@ -102,14 +104,14 @@ impl Staging {
         Ok(Some(staging))
     }
 
-    /// Makes the directory `.tmp.<hash>` anew (mode 0700), and opens it. What a dead owner has left there is removed; a
-    /// symlink or a file there is, too, and leads nowhere.
+    /// Makes the directory `.tmp.<hash>` anew (mode 0700), and opens it. What a dead owner has left there is removed, or
+    /// renamed if it is another user's; a symlink or a file there is, too, and leads nowhere.
     ///
     /// # Errors
     ///
     /// [`Error::Lost`]; [`Error::Remove`] if what is there cannot be removed; [`Error::Io`].
     pub fn make(&mut self) -> Result<OwnedFd> {
-        self.clear(None)?;
+        self.free_name()?;
         self.forget()?;
         let name = &self.names.staging;
         rustix::fs::mkdirat(&self.task, name, Mode::RWXU).told("create", name)?;
@@ -124,7 +126,7 @@ impl Staging {
     ///
     /// As [`Staging::make`]; `ENAMETOOLONG` for the target.
     pub fn link(&mut self, target: &Path) -> Result<()> {
-        self.clear(None)?;
+        self.free_name()?;
         self.forget()?;
         let name = &self.names.staging;
         rustix::fs::symlinkat(target, &self.task, name).told("create the symlink", name)?;

@@ -30,7 +30,7 @@ pub(super) use self::line::{Line, Refused};
 pub(super) use self::orphan::{Orphan, orphans};
 use crate::archive::places;
 use crate::archive::state_dir::ARCHIVE;
-use crate::view::View;
+use crate::view::{View, beneath};
 use crate::workspace::JobId;
 
 /// How the name of a journal ends.
@@ -196,7 +196,8 @@ fn place(directory: &OwnedFd, staged: &str, name: &str, text: &[u8]) -> io::Resu
         Err(error) => return Err(error.into()),
     }
     // Whoever may work in the workspace may take it over.
-    let rights = rustix::fs::fstat(directory)?.st_mode & 0o666;
+    let workspace = rustix::fs::fstat(directory)?;
+    let rights = Mode::from_raw_mode(workspace.st_mode & 0o666);
     let flags = OFlags::RDWR
         | OFlags::CREATE
         | OFlags::EXCL
@@ -206,7 +207,7 @@ fn place(directory: &OwnedFd, staged: &str, name: &str, text: &[u8]) -> io::Resu
     let fd = rustix::fs::openat(directory, staged, flags, Mode::from_raw_mode(0o600))?;
     let mut file = File::from(fd);
     let written = lock(&file)
-        .and_then(|()| Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(rights))?))
+        .and_then(|()| Ok(beneath::share(&file, workspace.st_gid, rights)?))
         .and_then(|()| file.write_all(text))
         .and_then(|()| {
             let name = format!("{name}{SUFFIX}");
