@@ -3,6 +3,7 @@
 //! An archived copy must never give way to less than it holds: what a purge of the primary's disk left of a job, or the
 //! older state of it that another workspace has, which archives to the same folder.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -25,16 +26,18 @@ pub enum Comparison {
     },
 }
 
-/// Compares the primary's copy of a job with the archived one by kinds, sizes and times of change; `done` is the
+/// Compares the primary's copy of a job with the archived one by kinds, sizes and times of change, as far as disks keep these; `done` is the
 /// name of the marker, which tells of two runs which is the later.
 #[must_use]
 pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Comparison {
     // What was archived without its marker was archived too early, or by half: it gives way, but for what it alone has.
     let early = match (marked(primary, done), marked(archived, done)) {
-        (Some(ours), Some(theirs)) if ours > theirs => return Comparison::Newer,
-        (Some(ours), Some(theirs)) if ours < theirs => return Comparison::Older,
-        (Some(_), None) => true,
-        _ => false,
+        (Some(ours), Some(theirs)) => match ours.order(theirs) {
+            Ordering::Greater => return Comparison::Newer,
+            Ordering::Less => return Comparison::Older,
+            Ordering::Equal => false,
+        },
+        (ours, _) => ours.is_some(),
     };
     let mut by_name: HashMap<(usize, &OsStr), usize> = HashMap::new();
     for (index, entry) in archived.entries().iter().enumerate().skip(1) {
@@ -98,7 +101,7 @@ fn is_same(entry: &Entry, other: &Entry) -> bool {
             Kind::File {
                 size: other_size, ..
             },
-        ) => size == other_size && entry.mtime == other.mtime,
+        ) => size == other_size && entry.mtime.order(other.mtime) == Ordering::Equal,
         _ => false,
     }
 }
@@ -135,6 +138,23 @@ mod tests {
         assert_eq!(compared(&whole, &whole), Comparison::Same);
         assert_eq!(compared(&whole[..2], &whole), Comparison::Older);
         assert_eq!(compared(&[("a.done", 5)], &whole), Comparison::Older);
+    }
+
+    #[test]
+    fn what_a_disk_of_whole_seconds_has_kept_is_the_same() {
+        let times = |nanoseconds| {
+            let top = tempfile::tempdir().unwrap();
+            for (name, seconds) in [("a.done", 105), ("out", 101)] {
+                let file = File::create(top.path().join(name)).unwrap();
+                let time = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+                file.set_modified(time).unwrap();
+            }
+            outline(File::open(top.path()).unwrap(), &Options::default()).unwrap()
+        };
+        let (whole, cut) = (times(987_654_321), times(0));
+        let done = OsStr::new("a.done");
+        assert_eq!(compare(&whole, &cut, done), Comparison::Same);
+        assert_eq!(compare(&cut, &whole, done), Comparison::Same);
     }
 
     #[test]

@@ -158,7 +158,10 @@ fn put_back(env: &Env<'_>, job: &JobId) -> Result<()> {
                 // A copy gets its marker last: with the folder's, all of its files are finished.
                 None => {
                     comparison == Comparison::Newer
-                        && marked(&ours, &done) == marked(&theirs, &done)
+                        && match (marked(&ours, &done), marked(&theirs, &done)) {
+                            (Some(ours), Some(theirs)) => ours.order(theirs).is_eq(),
+                            (ours, theirs) => ours == theirs,
+                        }
                 }
             }
         }

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::places;
+use super::select::is_removed;
 use crate::transfer::{Manifest, ReadError};
 use crate::view::jobs::names;
 use crate::view::{Location, Root, beneath};
@@ -61,7 +62,11 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(&dir, file_name(job), flags, Mode::empty());
     match beneath::absent(opened).map_err(io)? {
-        Some(file) => Ok(Some(Manifest::read(BufReader::new(File::from(file)))?)),
+        Some(file) => {
+            let manifest = Manifest::read(BufReader::new(File::from(file)))?;
+            // Earlier versions have copied these, too.
+            Ok(Some(manifest.without(|entry| is_removed(&entry.name))))
+        }
         None => Ok(None),
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::{Env, manifests, obstacle, places, select, space};
 use crate::transfer::staging::Staging;
-use crate::transfer::{self, Candidate, Copied, Difference, Options};
+use crate::transfer::{self, Candidate, Copied, Difference, Options, Originals};
 use crate::view::{InPrimary, Location, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
@@ -218,18 +218,27 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         let survey = transfer::survey(&source, &options).copying(job, &at)?;
         Ok(survey.taken)
     })?;
+    let manifest = manifests::read(folder, job).unwrap_or_else(|error| {
+        tracing::warn!("the manifest of {} is of no use: {error}", at.display());
+        None
+    });
+    let originals = manifest
+        .as_ref()
+        .map_or_else(Originals::default, Originals::of);
+    let options = Options {
+        originals: Some(&originals),
+        ..options
+    };
     let staged = staging.make().beside(job, &to)?;
     let copied = transfer::copy(&source, &staged, &options).copying_between(job, &at, &to)?;
     for loss in &copied.losses {
         tracing::warn!("{job}: {loss}");
     }
-    match manifests::read(folder, job) {
-        Ok(Some(manifest)) => match check(job, &at, &manifest, &copied) {
+    if let Some(manifest) = &manifest {
+        match check(job, &at, manifest, &copied) {
             Err(error) if env.force => tracing::warn!("{error}"),
             checked => checked?,
-        },
-        Ok(None) => {}
-        Err(error) => tracing::warn!("the manifest of {} is of no use: {error}", at.display()),
+        }
     }
     Ok(copied)
 }

@@ -1,5 +1,6 @@
 //! What of a job is copied: all but what experimaestro keeps for itself.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -8,10 +9,16 @@ use crate::workspace::internal::{classify, classify_nested, is_bookkeeping};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 
+/// The least digits of such a name: fewer, and it may be a person's.
+const DIGITS: usize = 4;
+
 /// Whether an entry of a job is copied. A `*.lock` that holds something is the user's data (`uv.lock`), and is.
 #[must_use]
 pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
     let (name, job) = (candidate.name().as_bytes(), job.name().as_bytes());
+    if candidate.is_file() && is_removed(candidate.name()) {
+        return false;
+    }
     let directory = candidate.is_directory();
     let size = || match name.ends_with(b".lock") {
         true => candidate.size(),
@@ -25,6 +32,17 @@ pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
     !class.is_internal()
 }
 
+/// Whether a file of this name is what NFS (`.nfs00000000004c29a300000005`) or FUSE (`.fuse_hidden0000000500000001`) has made of one
+/// that was removed while it was open. They remove it when it is closed.
+#[must_use]
+pub fn is_removed(name: &OsStr) -> bool {
+    let prefixes = [&b".nfs"[..], b".fuse_hidden"];
+    let mut rest = prefixes
+        .into_iter()
+        .filter_map(|prefix| name.as_bytes().strip_prefix(prefix));
+    rest.any(|rest| rest.len() >= DIGITS && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// Whether a difference is about what files of a job hold, and not about attributes, nor about what experimaestro writes anew
 /// in a finished job, also in an archived one, whenever a plan is run again at another path.
 #[must_use]
@@ -35,4 +53,30 @@ pub fn is_of_content(difference: &Difference) -> bool {
             .file_name()
             .is_some_and(|name| is_bookkeeping(name.as_bytes()));
     difference.what.is_content() && !bookkeeping
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_open_files_is_known_by_its_name() {
+        for name in [
+            ".nfs00000000004c29a300000005",
+            ".fuse_hidden0000000500000001",
+            ".nfs0001",
+        ] {
+            assert!(is_removed(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            ".nfs",
+            ".nfsrc",
+            ".nfs_notes",
+            ".nfsabc",
+            "x.nfs00000001",
+            ".fuse_hidden",
+        ] {
+            assert!(!is_removed(OsStr::new(name)), "{name}");
+        }
+    }
 }

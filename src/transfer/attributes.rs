@@ -4,12 +4,15 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, UTIME_NOW, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::access;
 use super::error::{Context, Failure};
 use super::loss::Lost;
+use super::manifest::Time;
 use super::stamp;
 use super::trail;
 use super::work::Target;
@@ -121,6 +124,29 @@ impl Attributes {
         owners && self.mode == other.mode && sorted(self) == sorted(other)
     }
 
+    /// When it was last changed.
+    pub(super) fn mtime(&self) -> Time {
+        let time = self.times.last_modification;
+        Time {
+            seconds: time.tv_sec,
+            nanoseconds: u32::try_from(time.tv_nsec).unwrap_or(0),
+        }
+    }
+
+    /// Sets that it is accessed now, and was last changed at this time.
+    pub(super) fn set_times(&mut self, mtime: Time) {
+        self.times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            },
+            last_modification: Timespec {
+                tv_sec: mtime.seconds,
+                tv_nsec: mtime.nanoseconds.into(),
+            },
+        };
+    }
+
     /// The mode to make a file with, so that often nothing about it is to be changed later. Nobody else may run it with rights that it
     /// lends before it has its owner; nor read it, since the directories of the copy are the caller's alone until they are done.
     pub(super) fn mode_at_first(&self) -> Mode {
@@ -152,8 +178,16 @@ impl Attributes {
         let listed = self.apply_extended(Subject::Open(fd.as_fd()), kept, &mut lose)?;
         mode = access::mode(mode, original, kept.group, listed);
         let now = trail::stat(&fd).copy("look at")?.stx_mode;
-        if u32::from(now) & 0o7777 != mode {
-            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).copy("set the mode of")?;
+        let now = u32::from(now) & 0o7777;
+        if now != mode {
+            match rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)) {
+                // vfat, and mounts of other systems' disks: all files have one mode there.
+                Err(Errno::PERM | Errno::OPNOTSUPP) => {
+                    lose(Lost::Mode);
+                    mode = now;
+                }
+                set => set.copy("set the mode of")?,
+            }
         }
         rustix::fs::futimens(&fd, &self.times).copy("set the times of")?;
         Ok(mode)

@@ -184,12 +184,13 @@ fn complete(
 ) -> Result<(Losses, Vec<(usize, u32)>)> {
     let held = target.held.lock().take();
     let few = held.filter(|files| target.now && files.len() + directories.len() <= FEW);
+    let each = few.is_some() || !target.writeback.is_whole();
     let finish = Finish {
         work,
         target,
         manifest,
-        directories,
-        each: few.is_some() || !target.writeback.is_whole(),
+        directories: RefCell::new(directories),
+        each,
         losses: RefCell::new(losses),
         modes: RefCell::default(),
     };

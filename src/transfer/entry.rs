@@ -131,7 +131,7 @@ fn file(
         work.finish_file(index, hash, None);
         return Ok(());
     };
-    let attributes = Attributes::read(&source, &stat)?;
+    let mut attributes = Attributes::read(&source, &stat)?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | ITSELF;
     let mode = attributes.mode_at_first();
     let to = rustix::fs::openat(&**copy, &*task.name, flags, mode).copy("create")?;
@@ -153,6 +153,12 @@ fn file(
         },
     };
     let hash = stream.run(work, buffer)?;
+    let kind = Kind::File {
+        size: stat.stx_size,
+        hash,
+        link: None,
+    };
+    work.restore_times(&mut attributes, task.parent, &task.name, &kind);
     let mode = attributes.apply(target, &to, |lost| work.lose(lost, task.parent, &task.name))?;
     work.finish_file(index, hash, Some(mode));
     make_durable(target, to, &stat)
@@ -209,16 +215,18 @@ fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
         target => target.listed("read the symlink")?,
     };
     let target = OsString::from_vec(target.into_bytes()).into_boxed_os_str();
-    if let (Some(to), Some(copy)) = (&work.target, &task.copy) {
-        rustix::fs::symlinkat(&*target, &**copy, &*task.name).copy("create")?;
-        let attributes = Attributes::read_at(&*task.source, &task.name, &stat)?;
+    let kind = Kind::Symlink { target };
+    if let (Some(to), Some(copy), Kind::Symlink { target }) = (&work.target, &task.copy, &kind) {
+        rustix::fs::symlinkat(&**target, &**copy, &*task.name).copy("create")?;
+        let mut attributes = Attributes::read_at(&*task.source, &task.name, &stat)?;
+        work.restore_times(&mut attributes, task.parent, &task.name, &kind);
         let lose = |lost| work.lose(lost, task.parent, &task.name);
         if work.is_further_name(&stat) {
             lose(Lost::HardLink);
         }
         attributes.apply_to_link(to, &**copy, &task.name, lose)?;
     }
-    work.add(task.parent, &task.name, &stat, Kind::Symlink { target });
+    work.add(task.parent, &task.name, &stat, kind);
     Ok(())
 }
 
@@ -247,7 +255,8 @@ fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
         if work.is_further_name(&stat) {
             lose(Lost::HardLink);
         }
-        let attributes = Attributes::read_at(&*task.source, name, &stat)?;
+        let mut attributes = Attributes::read_at(&*task.source, name, &stat)?;
+        work.restore_times(&mut attributes, task.parent, name, &Kind::Fifo);
         got = Some(attributes.apply(to, &fifo, lose)?);
     }
     let index = work.add(task.parent, &task.name, &stat, Kind::Fifo);

@@ -21,7 +21,7 @@ pub(super) struct Finish<'a> {
     pub(super) target: &'a Target<'a>,
     pub(super) manifest: &'a Manifest,
     /// What directories get, by their position in the manifest.
-    pub(super) directories: HashMap<usize, Attributes>,
+    pub(super) directories: RefCell<HashMap<usize, Attributes>>,
     /// Whether each directory is to be synced.
     pub(super) each: bool,
     /// What could not be kept of directories.
@@ -66,7 +66,14 @@ impl Finish<'_> {
     fn directory(&self, index: usize, fd: &Arc<OwnedFd>) -> Result<(), Error> {
         let finish = || {
             self.work.go_on()?;
-            if let Some(attributes) = self.directories.get(&index) {
+            // Each is finished once.
+            let attributes = self.directories.borrow_mut().remove(&index);
+            if let Some(mut attributes) = attributes {
+                if let Some(originals) = self.work.options.originals {
+                    let (path, mtime) = (self.manifest.path(index), attributes.mtime());
+                    let original = originals.mtime(&path, &Kind::Directory, mtime);
+                    attributes.set_times(original.unwrap_or(mtime));
+                }
                 let mode = attributes.apply(self.target, &**fd, |lost| {
                     let path = || self.manifest.path(index);
                     self.losses.borrow_mut().add(lost, path);

@@ -24,6 +24,8 @@ pub enum Lost {
     /// The group: only root may give files to groups that he is not in. Set-id bits are dropped too, and what only one of the group and
     /// the others might do, since either would be somebody else.
     Group,
+    /// The mode: the file system has none of its own.
+    Mode,
     /// An extended attribute, or an access control list, by its name: the file system has none, or the caller may not
     /// set it.
     Attribute(String),
@@ -42,6 +44,7 @@ impl fmt::Display for Loss {
                 f,
                 "the group was not kept, nor what only it might do: {path}"
             )?,
+            Lost::Mode => write!(f, "the mode was not kept: {path}")?,
             Lost::Attribute(name) => write!(f, "the attribute {name} was not kept: {path}")?,
             Lost::HardLink => write!(f, "a hard link of a symlink or fifo was not kept: {path}")?,
             Lost::Special => write!(f, "a special file was left out: {path}")?,

@@ -15,7 +15,7 @@
 //! - [`walk`]: through the source; [`trail`]: up and down with few descriptors; [`crew`]: the threads
 //! - [`work`]: what these share
 //! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`holes`]: where they are; [`digest`]: their hash; [`attributes`]: all else about it;
-//!   `access`: who may do what with it where not all of that can be kept
+//!   `access`: who may do what with it where not all of that can be kept; [`originals`]: times of what comes back
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
 //! - [`cache`]: the page cache; [`windows`]: what is done for it with each part of a large file; [`sys`]: a system call
 //!
@@ -48,6 +48,7 @@ mod error;
 mod finish;
 mod holes;
 mod loss;
+mod originals;
 mod recheck;
 mod remove;
 mod select;
@@ -69,6 +70,7 @@ pub use durable::{Durability, Writeback};
 pub use error::{Error, Result, Side};
 pub use loss::{Loss, Lost};
 pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};
+pub use originals::Originals;
 pub use progress::{Progress, Size};
 pub use remove::remove_tree;
 pub use select::{Candidate, Select};
@@ -91,6 +93,9 @@ pub struct Options<'a> {
     pub bandwidth: Option<&'a Bandwidth>,
     /// When the copy is durable.
     pub durability: Durability<'a>,
+    /// Of a copy that comes back from an archive: what the originals were. Entries that are the same get their times of change, and have been accessed
+    /// now; of any other copy, both times are those of what is copied.
+    pub originals: Option<&'a Originals>,
     /// How many threads read and write at most. A tree of few files is copied by the caller's alone.
     pub threads: usize,
 }
@@ -103,6 +108,7 @@ impl Default for Options<'_> {
             progress: None,
             bandwidth: None,
             durability: Durability::Now,
+            originals: None,
             threads: THREADS,
         }
     }

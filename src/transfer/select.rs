@@ -63,6 +63,12 @@ impl<'a> Candidate<'a> {
         self.kind == FileType::Directory
     }
 
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
     /// Its size in bytes (of a symlink itself), looked up when it is first asked for; `None` if it cannot be told.
     #[must_use]
     pub fn size(&self) -> Option<u64> {

@@ -172,6 +172,21 @@ impl<'a> Work<'a> {
         found.links.insert(Identity::of(stat), 0).is_some()
     }
 
+    /// Sets the times of an entry that comes back from an archive.
+    pub(super) fn restore_times(
+        &self,
+        attributes: &mut Attributes,
+        parent: usize,
+        name: &OsStr,
+        kind: &Kind,
+    ) {
+        if let Some(originals) = self.options.originals {
+            let path = self.found.lock().path_in(parent, name);
+            let mtime = attributes.mtime();
+            attributes.set_times(originals.mtime(&path, kind, mtime).unwrap_or(mtime));
+        }
+    }
+
     /// Puts down what a file holds, and the mode that its copy got.
     pub(super) fn finish_file(&self, index: usize, content: Hash, mode: Option<u32>) {
         if let Some(entry) = self.found.lock().entries.get_mut(index) {

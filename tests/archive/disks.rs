@@ -2,9 +2,135 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
 
-use super::installed::program;
-use super::stage::{Stage, said, whole, write_job};
+use super::fixture::run;
+use super::installed::{is_root, program};
+use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
+
+/// A disk that keeps whole seconds: ext4 with small inodes.
+struct Coarse(PathBuf);
+
+impl Coarse {
+    fn mount(stage: &Stage, at: PathBuf) -> Coarse {
+        let image = stage.top().join("image");
+        File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-I", "128"])
+            .arg(&image));
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(&at));
+        Coarse(at)
+    }
+}
+
+impl Drop for Coarse {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// What is added to a job is archived, and nothing is found wrong with its copy.
+fn add_and_archive(stage: &Stage) {
+    fs::write(stage.job().join("notes.txt"), "new").unwrap();
+    stage.archive();
+    assert!(stage.archived("backup").join("notes.txt").exists());
+    stage.verify();
+}
+
+#[test]
+fn a_job_comes_back_from_a_disk_of_whole_seconds_as_it_was() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    let _disk = Coarse::mount(&stage, stage.folder("backup"));
+    write_job(&stage.job());
+    let tree = whole(&stage.job()).unwrap();
+    stage.archive();
+    let archived = stage.archived("backup").join("train.out");
+    assert_eq!(fs::metadata(archived).unwrap().mtime_nsec(), 0);
+    // Neither the copy nor the primary is said to have other times.
+    let output = stage.jobs(&["verify", "--all"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!text.contains("time of last change"), "{text}");
+    stage.verify();
+    fs::remove_dir_all(stage.job()).unwrap();
+    let before = SystemTime::now();
+    let output = stage.jobs(&["recover", "--all"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_tree("the recovered job", &tree, whole(&stage.job()).as_ref());
+    assert_accessed_since(&stage.job(), before);
+    add_and_archive(&stage);
+}
+
+/// Where a site's purge goes by the time of access, it must not take at once what came back.
+fn assert_accessed_since(job: &Path, before: SystemTime) {
+    let seconds = before
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    for path in ["train.out", "data/model.bin", "latest", "data", ""] {
+        let accessed = fs::symlink_metadata(job.join(path)).unwrap().atime();
+        assert!(
+            accessed >= i64::try_from(seconds).unwrap(),
+            "{path}: {accessed}"
+        );
+    }
+}
+
+#[test]
+fn a_job_on_a_disk_of_whole_seconds_is_what_it_was_recovered_from() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    fs::remove_dir_all(stage.primary()).unwrap();
+    fs::create_dir(stage.primary()).unwrap();
+    let _disk = Coarse::mount(&stage, stage.primary());
+    let output = stage.jobs(&["recover", "--all"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let recovered = fs::metadata(stage.job().join("train.out")).unwrap();
+    assert_eq!(recovered.mtime_nsec(), 0);
+    stage.verify();
+    let output = stage.jobs(&["archive", "--all"]);
+    assert!(
+        said(&output).contains("1 was there already"),
+        "{}",
+        said(&output)
+    );
+    add_and_archive(&stage);
+}
+
+#[test]
+fn a_disk_that_has_no_modes_takes_jobs_all_the_same() {
+    if program("strace").is_none() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    let log = stage.top().join("strace").to_str().unwrap().to_owned();
+    let strace = [
+        "--trace=fchmod".to_owned(),
+        "--inject=fchmod:error=EPERM:when=2+".to_owned(),
+        "-o".to_owned(),
+        log,
+    ];
+    let output = stage.by_one_thread("archive", &strace).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("the mode was not kept"),
+        "{}",
+        said(&output)
+    );
+    stage.verify();
+}
 
 #[test]
 fn a_file_system_that_calls_data_a_hole_makes_no_zeros_of_it() {
@@ -39,4 +165,51 @@ fn a_file_system_that_calls_data_a_hole_makes_no_zeros_of_it() {
     assert!(blocks <= 32, "zeros that were read are holes: {blocks}");
     stage.verify();
     assert_eq!(whole(&stage.job()), tree);
+}
+
+#[test]
+fn what_is_left_of_files_that_were_open_is_no_data() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    let left = [
+        ".nfs00000000004c29a300000005",
+        "data/.fuse_hidden0000000500000001",
+    ];
+    for name in left {
+        fs::write(stage.job().join(name), "x").unwrap();
+    }
+    fs::write(stage.job().join(".nfsrc"), "x").unwrap();
+    stage.archive();
+    let archived = stage.archived("backup");
+    assert!(left.iter().all(|name| !archived.join(name).exists()));
+    assert!(archived.join(".nfsrc").exists());
+    stage.verify();
+}
+
+#[test]
+fn what_an_earlier_version_has_copied_of_such_files_is_not_missing() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    fs::write(stage.job().join("open"), "x").unwrap();
+    stage.archive();
+    // As it would have been archived.
+    let left = ".nfs00000000004c29a300000005";
+    fs::rename(
+        stage.archived("backup").join("open"),
+        stage.archived("backup").join(left),
+    )
+    .unwrap();
+    let manifest = stage
+        .folder("backup")
+        .join(format!(".xpmfs/manifests/{TASK}/{HASH}.json"));
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("\"open\"", &format!("\"{left}\""))).unwrap();
+    fs::remove_file(stage.job().join("open")).unwrap();
+    stage.verify();
+    let output = stage.jobs(&["archive", "--all"]);
+    assert!(
+        said(&output).contains("1 was there already"),
+        "{}",
+        said(&output)
+    );
 }

@@ -31,6 +31,7 @@ use super::scan::{self, State};
 use super::walk::{Ended, Walk};
 use crate::archive::state_dir;
 use crate::settings::Mode;
+use crate::transfer::Time;
 use crate::view::location::Role;
 use crate::view::name::Name;
 use crate::view::{Root, beneath};
@@ -349,12 +350,16 @@ fn standing(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io:
     let stamp = |dir: BorrowedFd<'_>| {
         let stat = rustix::fs::statx(dir, &marker, flags, StatxFlags::BASIC_STATS);
         let stat = beneath::absent(stat)?;
-        Ok::<_, Errno>(stat.map(|stat| (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec)))
+        Ok::<_, Errno>(stat.map(|stat| Time {
+            seconds: stat.stx_mtime.tv_sec,
+            nanoseconds: stat.stx_mtime.tv_nsec,
+        }))
     };
     let otherwise = match stamp(originals.as_fd())? {
         None => Standing::Unfinished,
         Some(ours) => match stamp(copies.as_fd())? {
-            Some(theirs) if theirs < ours => return Ok(Standing::Behind),
+            // The folder's disk may keep less of a time.
+            Some(theirs) if theirs.order(ours).is_lt() => return Ok(Standing::Behind),
             Some(_) => return Ok(Standing::Level),
             None => Standing::Behind,
         },

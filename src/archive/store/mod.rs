@@ -337,6 +337,7 @@ impl Group<'_> {
             progress: Some(self.env.progress),
             bandwidth: self.env.bandwidth,
             durability: Durability::Together(&self.writeback),
+            originals: None,
             threads: self.env.threads,
         })
     }

@@ -8,7 +8,7 @@ use super::Group;
 use crate::archive::compare::{Comparison, compare, marked};
 use crate::archive::error::{Cause, Context, Error, InPlace, Result};
 use crate::archive::{manifests, obstacle, places, select};
-use crate::transfer::{self, Manifest, What};
+use crate::transfer::{self, Manifest, Time, What};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -62,7 +62,7 @@ impl Group<'_> {
             known => {
                 let how =
                     self.compare_contents(job, (source, &from), (archived, &at), &ours, &theirs)?;
-                let rerun = marked(&ours.0, &done) > marked(&theirs, &done);
+                let rerun = is_rerun(marked(&ours.0, &done), marked(&theirs, &done));
                 let written = known.and_then(|manifest| written_since(&manifest, &theirs));
                 match (how, written) {
                     // What somebody has written into the copy itself is nowhere else.
@@ -143,6 +143,14 @@ impl Group<'_> {
             return Err(Error::new(job, Cause::Obstacle(obstacle)));
         }
         written.tried(job, "write", &manifests::path(self.folder, job))
+    }
+}
+
+/// Whether a job with this marker was run again after one with that marker was archived.
+fn is_rerun(ours: Option<Time>, theirs: Option<Time>) -> bool {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => ours.order(theirs).is_gt(),
+        _ => ours.is_some(),
     }
 }
 

@@ -8,7 +8,8 @@ mod difference;
 mod document;
 mod json;
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -25,6 +26,40 @@ pub struct Time {
     pub seconds: i64,
     /// Nanoseconds after that, less than a thousand million.
     pub nanoseconds: u32,
+}
+
+/// Steps in which disks keep times, in nanoseconds, each the multiple of another: CIFS and NTFS, several FUSE file systems, exFAT, ext3
+/// and small inodes of ext4.
+const STEPS: [i128; 4] = [100, 1_000, 10_000_000, SECOND];
+
+/// vfat.
+const TWO_SECONDS: i128 = 2 * SECOND;
+
+const SECOND: i128 = 1_000_000_000;
+
+impl Time {
+    /// How it is to another time that a disk may have cut, or of which it may be what a disk has kept: equal if one is the other, cut to
+    /// a step in which disks keep times. Two changes of a file that are archived as two are further apart than that.
+    #[must_use]
+    pub fn order(self, other: Time) -> Ordering {
+        match self.is_kept_of(other) || other.is_kept_of(self) {
+            true => Ordering::Equal,
+            false => self.cmp(&other),
+        }
+    }
+
+    /// Whether a disk may have kept this of another time.
+    fn is_kept_of(self, whole: Time) -> bool {
+        let (kept, whole) = (self.total(), whole.total());
+        let cut = |step| kept.rem_euclid(step) == 0 && (kept..kept + step).contains(&whole);
+        // Of two times in whole seconds, neither is a whole one.
+        let is_fine = whole.rem_euclid(SECOND) != 0;
+        kept == whole || STEPS.into_iter().any(cut) || (is_fine && cut(TWO_SECONDS))
+    }
+
+    fn total(self) -> i128 {
+        i128::from(self.seconds) * SECOND + i128::from(self.nanoseconds)
+    }
 }
 
 /// What a tree holds. The first entry is the tree's top; a directory comes before what it holds,
@@ -106,6 +141,40 @@ impl Manifest {
             _ => 0,
         });
         sizes.sum()
+    }
+
+    /// The same without some files and symlinks, of which no directory takes the place of another. A further name of a file that is left out
+    /// becomes a file of its own, or the first of its names.
+    #[must_use]
+    pub fn without(self, left_out: impl Fn(&Entry) -> bool) -> Manifest {
+        let left_out = |entry: &Entry| !matches!(entry.kind, Kind::Directory) && left_out(entry);
+        if !self.entries.iter().any(left_out) {
+            return self;
+        }
+        let mut places: Vec<Option<usize>> = Vec::with_capacity(self.entries.len());
+        let mut entries: Vec<Entry> = Vec::new();
+        // What takes the place of a first name that is left out.
+        let mut first: HashMap<usize, usize> = HashMap::new();
+        for mut entry in self.entries {
+            if left_out(&entry) {
+                places.push(None);
+                continue;
+            }
+            let place = entries.len();
+            entry.parent = places.get(entry.parent).copied().flatten().unwrap_or(0);
+            if let Kind::File { link, .. } = &mut entry.kind
+                && let Some(group) = *link
+            {
+                *link = match places.get(group).copied().flatten() {
+                    Some(known) => Some(known),
+                    None => first.get(&group).copied(),
+                };
+                first.entry(group).or_insert(place);
+            }
+            places.push(Some(place));
+            entries.push(entry);
+        }
+        Manifest { entries }
     }
 
     /// Puts down the modes that entries got, by their positions.
@@ -242,6 +311,60 @@ mod tests {
             hash: blake3::hash(b"abc"),
             link,
         }
+    }
+
+    fn at(seconds: i64, nanoseconds: u32) -> Time {
+        Time {
+            seconds,
+            nanoseconds,
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_takes_no_other_name_along() {
+        let found = vec![
+            entry(0, "", Kind::Directory),
+            entry(0, ".nfs", file(None)),
+            entry(0, "b", Kind::Directory),
+            entry(2, "y", file(Some(1))),
+            entry(2, "z", file(Some(1))),
+        ];
+        let manifest = Manifest::arrange(found).0;
+        let rest = manifest.without(|entry| *entry.name == *".nfs");
+        let paths: Vec<_> = (0..4).map(|index| rest.path(index)).collect();
+        assert_eq!(paths, ["", "b", "b/y", "b/z"].map(PathBuf::from));
+        let links: Vec<_> = (0..4).map(|index| link_of(rest.entries(), index)).collect();
+        assert_eq!(links, [None, None, None, Some(2)]);
+    }
+
+    #[test]
+    fn times_are_compared_as_disks_keep_them() {
+        let time = at(1_000_003, 987_654_321);
+        let kept = [
+            at(1_000_003, 987_654_300),
+            at(1_000_003, 987_654_000),
+            at(1_000_003, 980_000_000),
+            at(1_000_003, 0),
+            at(1_000_002, 0),
+        ];
+        for kept in kept {
+            assert_eq!(time.order(kept), Ordering::Equal, "{kept:?}");
+            assert_eq!(kept.order(time), Ordering::Equal, "{kept:?}");
+        }
+        for earlier in [
+            at(1_000_001, 0),
+            at(1_000_003, 987_654_320),
+            at(1_000_003, 987_000_001),
+            at(1_000_002, 987_654_321),
+        ] {
+            assert_eq!(time.order(earlier), Ordering::Greater, "{earlier:?}");
+            assert_eq!(earlier.order(time), Ordering::Less, "{earlier:?}");
+        }
+        // Whole seconds, both.
+        assert_eq!(at(1_000_003, 0).order(at(1_000_002, 0)), Ordering::Greater);
+        assert_eq!(at(1_000_004, 0).order(time), Ordering::Greater);
+        // Before 1970.
+        assert_eq!(at(-3, 5).order(at(-3, 0)), Ordering::Equal);
     }
 
     #[test]

@@ -103,6 +103,24 @@ fn what_is_behind_is_told_of_until_that_is_believed_and_again_when_its_task_chan
     assert_eq!(comparison.behind(), ["again"]);
 }
 
+#[test]
+fn a_copy_on_a_disk_of_whole_seconds_is_of_the_same_run() {
+    let stage = Stage::new(false);
+    stage.archived("same");
+    let marker = |location: &str| {
+        let marker = stage.path(location, "same").join("train.done");
+        fs::File::options().write(true).open(marker).unwrap()
+    };
+    let second = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_001);
+    let ended = second + Duration::from_nanos(987_654_321);
+    marker("primary").set_modified(ended).unwrap();
+    marker("backup").set_modified(second).unwrap();
+    assert!(Comparison::new(&stage).behind().is_empty());
+    let earlier = second - Duration::from_secs(3);
+    marker("backup").set_modified(earlier).unwrap();
+    assert_eq!(Comparison::new(&stage).behind(), ["same"]);
+}
+
 /// A directory that cannot be opened for a moment has the same times afterwards.
 #[test]
 fn a_primary_that_cannot_be_reached_for_a_moment_is_compared_afterwards() {
