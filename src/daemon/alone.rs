@@ -76,8 +76,8 @@ impl Archiving {
 /// All such processes of this user that answer.
 #[must_use]
 pub fn take() -> Vec<Archiving> {
-    let asked = Client::archivers().into_iter().filter_map(|mut client| {
-        let mut status = client.request("status").ok()?;
+    let asked = Client::ask_archivers("status").into_iter();
+    let archiving = asked.filter_map(|(client, mut status)| {
         let service = status.get_mut("service").map(Value::take)?;
         Some(Archiving {
             pid: client.pid(),
@@ -85,5 +85,5 @@ pub fn take() -> Vec<Archiving> {
             identity: serde_json::from_value(status).ok()?,
         })
     });
-    asked.collect()
+    archiving.collect()
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::{Client, Identity};
-use super::deadline::within;
+use super::deadline::all_within;
 use super::health::{self, Health};
 use super::mounts::{self, Mount};
 use crate::view::Hidden;
 use crate::view::location::why_not;
+
+/// How long all mounts together may take to be asked how they do.
+const ALL: Duration = Duration::from_secs(6);
 
 /// One of our mounts.
 #[derive(Debug, Clone)]
@@ -55,17 +58,16 @@ impl Mounted {
 ///
 /// The table of mounts cannot be read.
 pub fn take() -> io::Result<Vec<Mounted>> {
-    let asked: Vec<_> = mounts::xpmfs()?
-        .into_iter()
-        .map(|mount| {
-            let question = mount.clone();
-            (mount, thread::spawn(move || ask(question)))
-        })
-        .collect();
-    Ok(asked
-        .into_iter()
-        .map(|(mount, asked)| {
-            asked.join().unwrap_or(Mounted {
+    let mounts = mounts::xpmfs()?;
+    let question = |mount: &Mount| {
+        let mount = mount.clone();
+        || ask(mount)
+    };
+    let answers = all_within(ALL, mounts.iter().map(question));
+    let given = mounts.into_iter().zip(answers);
+    Ok(given
+        .map(|(mount, answer)| {
+            answer.unwrap_or(Mounted {
                 mount,
                 health: Health::Silent { pid: None },
                 identity: None,
@@ -118,18 +120,15 @@ pub struct Place {
 /// mounted; of a mounted one the daemon tells.
 #[must_use]
 pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
-    let asked: Vec<_> = places
+    let question = |(_, path): &(String, PathBuf)| {
+        let path = path.clone();
+        move || look(&path)
+    };
+    let answers = all_within(health::PATIENCE, places.iter().map(question));
+    places
         .into_iter()
-        .map(|(mode, path)| {
-            let question = path.clone();
-            let asked = thread::spawn(move || within(health::PATIENCE, move || look(&question)));
-            (mode, path, asked)
-        })
-        .collect();
-    asked
-        .into_iter()
-        .map(|(mode, path, asked)| {
-            let answer = asked.join().ok().flatten();
+        .zip(answers)
+        .map(|((mode, path), answer)| {
             let (state, space) = match answer {
                 Some(Ok(space)) => ("ok".to_owned(), Some(space)),
                 Some(Err(errno)) => (why_not(errno), None),

@@ -93,9 +93,15 @@ impl Mount {
         if owner == rustix::process::geteuid().as_raw() {
             return None;
         }
-        let user = User::from_uid(Uid::from_raw(owner)).ok().flatten();
-        Some(user.map_or_else(|| owner.to_string(), |user| user.name))
+        Some(user_name(owner))
     }
+}
+
+/// A user's name, or the number if it has none.
+#[must_use]
+pub fn user_name(uid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// All mounts of this mount namespace, in the kernel's order.

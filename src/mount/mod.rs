@@ -64,7 +64,7 @@ mod retries;
 mod room;
 mod setattr;
 mod small_copy;
-mod sys;
+pub(crate) mod sys;
 mod validity;
 mod writers;
 mod xattr;

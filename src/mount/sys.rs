@@ -22,6 +22,16 @@ pub(super) fn close_duplicate(fd: impl AsFd) -> Result<()> {
     Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
+/// Gives the calling thread a mount namespace, a root directory and a current directory of its own.
+///
+/// # Errors
+///
+/// What `unshare` gives.
+pub(crate) fn own_mount_namespace() -> Result<()> {
+    // SAFETY: descriptors stay shared, which is what the call is unsafe for.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
+}
+
 /// Gives the calling thread a umask and a current directory of its own.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use stage::{LIMIT, Stage, Who, as_everybody, is_root, sentence};
-use xpmfs::daemon::control::{self, Client};
+use xpmfs::daemon::control::{self, Client, ClientError};
 use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::health::{self, Health};
 
@@ -262,6 +262,33 @@ fn the_control_socket_tells_of_the_mount_and_hands_out_what_is_beneath() {
         // The kernel gives the number of the device to the next mount, be it another test's.
         let successor = Client::connect(mount.device, mount.owner());
         assert!(successor.is_err() || successor.unwrap().pid() != Some(daemon.child.id() as i32));
+    });
+}
+
+/// Root works in the directory beneath a user's mount with root's rights, so it must be that one.
+#[test]
+fn a_daemon_of_another_user_is_not_believed_what_lies_beneath() {
+    as_everybody(|stage| {
+        let mountpoint = stage.path("primary");
+        if stage.who == Who::User && is_root() {
+            std::os::unix::fs::chown(&mountpoint, Some(65534), Some(65534)).unwrap();
+        }
+        let other = stage.path("other");
+        fs::create_dir(&other).unwrap();
+        let mut honest = stage.serve(&mountpoint);
+        assert!(control::beneath(&mountpoint).unwrap().is_some());
+        honest.signal(Signal::TERM);
+        assert_eq!(honest.ended(), Some(0), "{}", honest.log());
+        let primary = ("XPMFS_TEST_PRIMARY", other.to_str().unwrap());
+        let mountpoint = stage.directory("empty");
+        let mut lying = stage.serve_with(&mountpoint, &[primary]);
+        let foreign = lying.mount().unwrap().other_owner().is_some();
+        match control::beneath(&mountpoint) {
+            Err(ClientError::OtherDirectory { .. }) => assert!(foreign),
+            beneath => assert!(beneath.is_ok() && !foreign, "{beneath:?}"),
+        }
+        lying.signal(Signal::TERM);
+        assert_eq!(lying.ended(), Some(0), "{}", lying.log());
     });
 }
 

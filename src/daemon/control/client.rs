@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -15,9 +15,11 @@ use rustix::net::{
 };
 use serde_json::{Value, json};
 
-use super::{LONGEST_REPLY, Name, VERSION, directory};
+use super::{LONGEST_FOREIGN_REPLY, LONGEST_REPLY, Name, VERSION, directory};
+use crate::daemon::deadline::all_within;
 use crate::daemon::health::PATIENCE;
 use crate::daemon::mounts::Device;
+use crate::printable::printable;
 
 /// Why the daemon did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,24 @@ pub enum ClientError {
     /// No daemon listens for this mount.
     #[error("no daemon listens for this mount: it has ended, or belongs to another user")]
     Nobody,
+    /// The daemon runs as another user, and what it hands out cannot be compared with what the kernel has.
+    #[error(
+        "the mount belongs to the user `{user}`, and only that user's own word or the kernel's says what lies beneath it: run this as `{user}`, or as root with CAP_SYS_ADMIN"
+    )]
+    NotBelieved {
+        /// Whose the mount is.
+        user: String,
+    },
+    /// The daemon of another user hands out a directory that is not beneath its mount.
+    #[error(
+        "the daemon of the user `{user}` hands out another directory than the one that lies beneath {}: nothing is done there; unmount it first (`umount -l {}`)", printable(&.mountpoint.to_string_lossy()), printable(&.mountpoint.to_string_lossy())
+    )]
+    OtherDirectory {
+        /// Whose the mount is.
+        user: String,
+        /// Where it is.
+        mountpoint: PathBuf,
+    },
     /// It does not answer in time.
     #[error("the mount's daemon does not answer: look at its log")]
     Silent,
@@ -55,10 +75,15 @@ impl From<io::Error> for ClientError {
     }
 }
 
+/// How many processes that archive and mount nothing are asked.
+const MOST_ARCHIVERS: usize = 64;
+
 /// A connection to the daemon that serves a mount.
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    /// The longest reply that is read, in bytes.
+    longest: usize,
     pid: Option<i32>,
 }
 
@@ -71,11 +96,12 @@ impl Client {
     ///
     /// [`ClientError::Nobody`] when there is none, and as the other kinds say.
     pub fn connect(device: Device, owner: Option<u32>) -> Result<Self, ClientError> {
+        let end = Instant::now() + PATIENCE;
         let mut problem = ClientError::Nobody;
-        for directory in directory::of(owner) {
+        for (directory, user) in directory::of(owner) {
             let path = directory.join(Name::Mount(device).file_name());
-            match connect(&path) {
-                Ok(stream) => match Self::check(stream, owner) {
+            match connect(&path, end.saturating_duration_since(Instant::now())) {
+                Ok(stream) => match Self::check(stream, user) {
                     Ok(client) => return Ok(client),
                     Err(error) => problem = error.into(),
                 },
@@ -86,28 +112,40 @@ impl Client {
         Err(problem)
     }
 
-    /// Connects to all processes of this user that archive and mount nothing.
+    /// What each process of this user that archives and mounts nothing replies to `request`, with its connection. All are
+    /// asked at once and within [`PATIENCE`]; those that do not reply are left out.
     #[must_use]
-    pub fn archivers() -> Vec<Self> {
-        let sockets = directory::of(None);
-        let sockets = sockets.iter().flat_map(|at| directory::archivers(at));
-        let connected = sockets.filter_map(|path| connect(&path).ok());
-        connected
-            .filter_map(|stream| Self::check(stream, None).ok())
-            .collect()
+    pub fn ask_archivers(request: &'static str) -> Vec<(Self, Value)> {
+        let sockets = directory::of(None).into_iter().flat_map(|(at, user)| {
+            let paths = directory::archivers(&at).into_iter();
+            paths.map(move |path| (path, user))
+        });
+        let questions = sockets.take(MOST_ARCHIVERS).map(|(path, user)| {
+            move || {
+                let stream = connect(&path, PATIENCE).ok()?;
+                let mut client = Self::check(stream, user).ok()?;
+                let reply = client.request(request).ok()?;
+                Some((client, reply))
+            }
+        });
+        let replies = all_within(PATIENCE, questions);
+        replies.into_iter().flatten().flatten().collect()
     }
 
-    /// Only the mount's owner, ourselves and root can be its daemon: a place such as `/tmp` is open to all.
-    fn check(stream: UnixStream, owner: Option<u32>) -> io::Result<Self> {
+    /// Only the user whose directory a socket is in can be the daemon: a symlink in it could lead to the socket of another.
+    fn check(stream: UnixStream, user: u32) -> io::Result<Self> {
         let peer = socket_peercred(&stream)?;
-        let own = rustix::process::geteuid();
-        if !peer.uid.is_root() && peer.uid != own && Some(peer.uid.as_raw()) != owner {
+        if peer.uid.as_raw() != user {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         // 0 for a process that our pid namespace does not have.
         let pid = peer.pid.as_raw_pid();
         Ok(Self {
             stream,
+            longest: match user == rustix::process::geteuid().as_raw() {
+                true => LONGEST_REPLY,
+                false => LONGEST_FOREIGN_REPLY,
+            },
             pid: (pid > 0).then_some(pid),
         })
     }
@@ -175,7 +213,7 @@ impl Client {
             if left.is_zero() {
                 return Err(ClientError::Silent);
             }
-            if line.len() > LONGEST_REPLY {
+            if line.len() > self.longest {
                 return Err(ClientError::Nonsense);
             }
             self.stream.set_read_timeout(Some(left))?;
@@ -204,11 +242,13 @@ impl Client {
 
 /// Whether a socket's process is gone.
 pub(super) fn is_stale(path: &Path) -> bool {
-    matches!(connect(path), Err(Errno::CONNREFUSED))
+    matches!(connect(path, PATIENCE), Err(Errno::CONNREFUSED))
 }
 
 /// Connects with a deadline: a daemon that is stuck takes nobody in once its backlog is full.
-fn connect(path: &Path) -> Result<UnixStream, Errno> {
+fn connect(path: &Path, limit: Duration) -> Result<UnixStream, Errno> {
+    // Zero would be no limit.
+    let limit = limit.max(Duration::from_millis(1));
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
@@ -216,7 +256,7 @@ fn connect(path: &Path) -> Result<UnixStream, Errno> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
     rustix::net::connect(&socket, &address)?;
     Ok(UnixStream::from(socket))
 }

@@ -1,11 +1,14 @@
 //! Where control sockets are.
 
-use std::fs::{self, DirBuilder};
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::daemon::mounts::Device;
+use parking_lot::Mutex;
+
+use crate::daemon::mounts::{self, Device};
 
 /// Whose socket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,27 +59,73 @@ pub(super) fn own() -> Vec<PathBuf> {
     directories
 }
 
-/// Where the socket of a mount may be whose daemon runs as the user `owner`.
-pub(super) fn of(owner: Option<u32>) -> Vec<PathBuf> {
-    let mut directories = own();
-    let own = rustix::process::geteuid().as_raw();
-    for uid in owner.into_iter().chain([own]) {
+/// Where the socket of a mount may be whose daemon runs as the user `owner`, each with the user whose directory it is.
+/// A directory that another user could change is left out, with a warning.
+pub(super) fn of(owner: Option<u32>) -> Vec<(PathBuf, u32)> {
+    let own_uid = rustix::process::geteuid().as_raw();
+    let mut directories: Vec<PathBuf> = own();
+    for uid in owner.into_iter().chain([own_uid]) {
         if uid == 0 {
             directories.push(PathBuf::from("/run/xpmfs"));
         }
         directories.push(PathBuf::from(format!("/run/user/{uid}/xpmfs")));
         directories.push(PathBuf::from(format!("/tmp/xpmfs-{uid}")));
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     directories.retain(|directory| seen.insert(directory.clone()));
-    directories
+    let users = [own_uid, owner.unwrap_or(own_uid)];
+    let closed = directories.into_iter().filter_map(|directory| {
+        let user = match user_of_closed(&directory, users) {
+            Ok(user) => user?,
+            Err(problem) => {
+                report_skipped(&directory, &problem);
+                return None;
+            }
+        };
+        Some((directory, user))
+    });
+    closed.collect()
+}
+
+/// Which of the users has a directory for itself; `None` if there is no directory.
+///
+/// # Errors
+///
+/// What is wrong with it.
+fn user_of_closed(directory: &Path, users: [u32; 2]) -> Result<Option<u32>, String> {
+    // Whoever may not look may not connect either.
+    let Ok(metadata) = fs::symlink_metadata(directory) else {
+        return Ok(None);
+    };
+    if !metadata.is_dir() {
+        return Err("it is not a directory".to_owned());
+    }
+    if !users.contains(&metadata.uid()) {
+        let user = mounts::user_name(metadata.uid());
+        return Err(format!("it belongs to the user `{user}`"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err("it is open to other users".to_owned());
+    }
+    Ok(Some(metadata.uid()))
+}
+
+/// Warns of a directory that is skipped, once.
+fn report_skipped(directory: &Path, problem: &str) {
+    static REPORTED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if REPORTED.lock().insert(directory.to_owned()) {
+        tracing::warn!(
+            "the sockets in {} are skipped: {problem}; remove it, as root if it is another user's",
+            directory.display()
+        );
+    }
 }
 
 /// Makes `directory` ours alone, or makes sure that it is: no symlink, our own, closed to others.
 ///
 /// # Errors
 ///
-/// It cannot be made, or somebody else could change what is in it.
+/// It cannot be made, or another user could change what is in it.
 pub(super) fn prepare(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
@@ -91,13 +140,16 @@ pub(super) fn prepare(directory: &Path) -> io::Result<()> {
             "it is not a directory that belongs to this user alone; remove it",
         ));
     }
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_directory_that_others_could_change_is_not_used() {
@@ -111,6 +163,14 @@ mod tests {
         assert!(prepare(&link).is_err());
         fs::set_permissions(&own, fs::Permissions::from_mode(0o770)).unwrap();
         assert!(prepare(&own).is_err());
+        let uid = rustix::process::geteuid().as_raw();
+        assert!(user_of_closed(&own, [uid; 2]).is_err());
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(user_of_closed(&own, [uid; 2]).is_err());
+        prepare(&own).unwrap();
+        assert_eq!(user_of_closed(&own, [uid; 2]), Ok(Some(uid)));
+        assert!(user_of_closed(&own, [uid + 1; 2]).is_err());
+        assert!(user_of_closed(&link, [uid; 2]).is_err());
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(prepare(&file).is_err());

@@ -40,6 +40,7 @@ pub mod answers;
 mod client;
 mod directory;
 pub mod server;
+mod uncovered;
 
 pub use answers::{Answers, Identity};
 pub use client::{Client, ClientError};
@@ -56,6 +57,8 @@ pub const VERSION: u64 = 1;
 /// The longest line, in bytes: of a request, and of a reply.
 const LONGEST_REQUEST: usize = 64 * 1024;
 const LONGEST_REPLY: usize = 16 * 1024 * 1024;
+/// The same, of a reply of another user's daemon.
+const LONGEST_FOREIGN_REPLY: usize = 1024 * 1024;
 
 /// The directory beneath an xpmfs mount at `path` (absolute, without symlinks), from the daemon that serves it.
 ///
@@ -63,7 +66,7 @@ const LONGEST_REPLY: usize = 16 * 1024 * 1024;
 ///
 /// # Errors
 ///
-/// There is a mount and its daemon does not tell.
+/// There is a mount and its daemon does not tell, or is another user's and not believed.
 pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
     let Some(mount) = mounts::top_at(path)
         .map_err(ClientError::Io)?
@@ -71,7 +74,5 @@ pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
     else {
         return Ok(None);
     };
-    Client::connect(mount.device, mount.owner())?
-        .primary()
-        .map(Some)
+    uncovered::beneath(&mount).map(Some)
 }

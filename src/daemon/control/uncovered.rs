@@ -1,0 +1,89 @@
+//! The directory beneath a mount of another user, as the kernel has it: that user's daemon is not believed.
+//!
+//! A daemon hands out a descriptor of its primary. Root would work there with root's rights, wherever the daemon's user has
+//! opened it. So root looks by itself: in a private mount namespace without that mount.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
+
+use super::{Client, ClientError};
+use crate::daemon::deadline::within;
+use crate::daemon::health::PATIENCE;
+use crate::daemon::mounts::Mount;
+use crate::mount::sys::own_mount_namespace;
+
+/// The directory beneath a mount in place: from its daemon, if that runs as this user; otherwise from the kernel, if the
+/// daemon hands out the same directory.
+///
+/// # Errors
+///
+/// The daemon does not answer, is not believed, or hands out another directory.
+pub(super) fn beneath(mount: &Mount) -> Result<OwnedFd, ClientError> {
+    // It is asked in any case: from then on it expects others to change the directory.
+    let handed = Client::connect(mount.device, mount.owner())?.primary()?;
+    let Some(user) = mount.other_owner() else {
+        return Ok(handed);
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(ClientError::NotBelieved { user });
+    }
+    let mountpoint = mount.mountpoint.clone();
+    // Directories of other users are walked, which may be on file systems that do not answer.
+    let opened = within(PATIENCE, move || {
+        let fd = open_uncovered(&mountpoint)?;
+        let identity = identity(&fd)?;
+        Ok((fd, identity))
+    });
+    let (fd, there) = match opened {
+        None => return Err(ClientError::Silent),
+        Some(Err(error)) if is_denied(&error) => return Err(ClientError::NotBelieved { user }),
+        Some(opened) => opened.map_err(ClientError::Io)?,
+    };
+    if identity(&handed).map_err(ClientError::Io)? != there {
+        return Err(ClientError::OtherDirectory {
+            user,
+            mountpoint: mount.mountpoint.clone(),
+        });
+    }
+    Ok(fd)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// Opens the directory beneath the top-most mount at a path, with the mounts that lie in it. Changes the mount namespace of the
+/// thread, which must end after it.
+fn open_uncovered(mountpoint: &Path) -> io::Result<OwnedFd> {
+    // With a root directory and a current directory of its own, which a mount namespace asks for.
+    own_mount_namespace()?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    rustix::mount::unmount(mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    let path: PathBuf = mountpoint.to_owned();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat2(
+        CWD,
+        &path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    // A copy of the tree of mounts keeps those that lie in the directory when this namespace ends with the thread.
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(rustix::mount::open_tree(&fd, "", copy)?)
+}
+
+/// Device and inode. Asks no server of a file system, which may be the other user's.
+fn identity(fd: impl AsFd) -> io::Result<(u32, u32, u64)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, "", flags, StatxFlags::INO)?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+}
