@@ -7,7 +7,9 @@ use super::error::{Cause, Error, Result, Scope};
 use super::groups::{Aside, in_parallel};
 use super::ready::Judge;
 use super::store::{Due, store};
-use super::{Env, Readiness, Recovered, Stored, engine, leftovers, places, state_dir};
+use super::{
+    Env, Readiness, Recovered, Stored, engine, folder_leftovers, leftovers, places, state_dir,
+};
 use crate::settings::Mode;
 use crate::view::Unlisted;
 use crate::view::location::Role;
@@ -42,7 +44,7 @@ const TRIES: usize = 3;
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Every job of the primary, after what a crash has left there was put in order: it may have kept one from its name. And the tasks
+/// Every job of the primary, after what a crash has left there and in the folders was put in order: it may have kept one from its name. And the tasks
 /// whose jobs cannot be listed.
 ///
 /// # Errors
@@ -50,6 +52,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What listing the tasks gave.
 pub fn all_jobs(env: &Env<'_>) -> rustix::io::Result<(Vec<JobId>, Vec<Unlisted>)> {
     leftovers::clear_all(env)?;
+    folder_leftovers::clear_all(env);
     env.view.primary().jobs()
 }
 

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::places;
@@ -23,6 +24,14 @@ pub(super) const DIRECTORY: &str = "manifests";
 /// Bytes of most lines of a manifest, at the most.
 const LINE: usize = 256;
 
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
+/// No manifest has fewer bytes.
+const SHORTEST: u64 = 100;
+
 /// Why there is no manifest to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +41,18 @@ pub enum Error {
     /// What it holds is of no use.
     #[error("{0}")]
     Content(#[from] ReadError),
+}
+
+impl Error {
+    /// Whether the manifest has lost what it said. One that a newer version has written, or that could not be read just now, has not.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Io(_) => false,
+            Error::Content(ReadError::Json(error)) => !error.is_io(),
+            Error::Content(error) => matches!(error, ReadError::Entry { .. }),
+        }
+    }
 }
 
 fn file_name(job: &JobId) -> OsString {
@@ -59,8 +80,7 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
     let Some(dir) = places::own(folder, names).map_err(io)? else {
         return Ok(None);
     };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(&dir, file_name(job), flags, Mode::empty());
+    let opened = rustix::fs::openat(&dir, file_name(job), READ, Mode::empty());
     match beneath::absent(opened).map_err(io)? {
         Some(file) => {
             let manifest = Manifest::read(BufReader::new(File::from(file)))?;
@@ -95,27 +115,84 @@ pub fn jobs(folder: &Location) -> rustix::io::Result<Vec<JobId>> {
     Ok(jobs)
 }
 
-/// Writes the manifest of a job's copy in a folder, whose directory is the one that the copy was written to: whole, or not at all, and for those to read who may list the job. With `sync`, it is durable on return. The caller
-/// holds the lock of the job's staging in the folder.
+/// The manifests of a task in a folder that do not begin and end as one does: after a power cut, those of earlier versions may be empty.
+/// Whether what is between can be read, [`read`] tells.
+///
+/// # Errors
+///
+/// What its file system gave.
+pub(super) fn cut_short(folder: &Location, task: &OsStr) -> rustix::io::Result<Vec<JobId>> {
+    let Some(dir) = places::own(folder, [OsStr::new(DIRECTORY), task])? else {
+        return Ok(Vec::new());
+    };
+    let mut jobs = Vec::new();
+    for name in names(&dir)? {
+        let hash = name.as_bytes().strip_suffix(b".json");
+        let job = hash.map(|hash| JobId::new(task, OsStr::from_bytes(hash)));
+        if let Some(Ok(job)) = job
+            && is_cut_short(&dir, &name).unwrap_or(false)
+        {
+            jobs.push(job);
+        }
+    }
+    Ok(jobs)
+}
+
+fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
+    let file = rustix::fs::openat(dir, name, READ, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Ok(false);
+    }
+    let end = match u64::try_from(stat.st_size - 1) {
+        Ok(end) if end >= SHORTEST => end,
+        _ => return Ok(true),
+    };
+    // Also where people have looked at it with an editor.
+    let mut last = [0; 8];
+    let from = end.saturating_sub(last.len() as u64 - 1);
+    let length = rustix::io::pread(&file, &mut last, from)?;
+    let mut first = [0];
+    rustix::io::pread(&file, &mut first, 0)?;
+    let last = last.get(..length).unwrap_or_default().trim_ascii_end();
+    Ok(first != *b"{" || !last.ends_with(b"}"))
+}
+
+/// Writes the manifest of a job's copy in a folder, whose directory is the one that the copy was written to: whole, or not at all, and
+/// durable. The caller holds the lock of the job's staging in the folder.
 ///
 /// # Errors
 ///
 /// What the folder's file system gave.
-pub fn write(folder: &Root, job: &JobId, manifest: &Manifest, sync: bool) -> io::Result<()> {
+pub fn write(folder: &Root, job: &JobId, manifest: &Manifest) -> io::Result<()> {
+    let dir = stage(folder, job, manifest, true)?;
+    let placed = place_in(&dir, job, true);
+    if placed.is_err() {
+        discard_in(&dir, job);
+    }
+    placed
+}
+
+/// Writes a manifest beside its place, for those to read who may list the job; with `sync`, durably. It must be durable before
+/// [`place`] renames it: a rename may reach the disk before the bytes do, and a power cut leave an empty file.
+pub(super) fn stage(
+    folder: &Root,
+    job: &JobId,
+    manifest: &Manifest,
+    sync: bool,
+) -> io::Result<OwnedFd> {
     let names = [OsStr::new(DIRECTORY), job.task_id()];
     let dir = match places::own_in(folder, names)? {
         Some(dir) => dir,
         None => places::make_own_in(folder, names)?,
     };
-    let mut staged = OsString::from(".");
-    staged.push(job.hash());
-    staged.push(".new");
+    let staged = staged_name(job.hash());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let create = || rustix::fs::openat(&dir, &staged, flags, Mode::RUSR | Mode::WUSR);
     let file = match create() {
-        // Left by somebody who had the lock of the job's staging before, and died.
+        // Left by a process that had the lock of the job's staging before, and died.
         Err(Errno::EXIST) => {
-            let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
+            discard_in(&dir, job);
             create()?
         }
         created => created?,
@@ -130,18 +207,52 @@ pub fn write(folder: &Root, job: &JobId, manifest: &Manifest, sync: bool) -> io:
         let mut buffered = BufWriter::with_capacity(buffer, File::from(file));
         manifest.write(&mut buffered)?;
         buffered.flush()?;
-        if sync {
-            buffered.get_ref().sync_all()?;
+        match sync {
+            true => buffered.get_ref().sync_all(),
+            false => Ok(()),
         }
-        rustix::fs::renameat(&dir, &staged, &dir, file_name(job))?;
-        if sync {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::fsync(rustix::fs::openat(&dir, ".", flags, Mode::empty())?)?;
-        }
-        Ok(())
     })();
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
+    match written {
+        Ok(()) => Ok(dir),
+        Err(error) => {
+            discard_in(&dir, job);
+            Err(error)
+        }
     }
-    written
+}
+
+/// Gives a manifest that was staged its place; with `sync`, durably.
+pub(super) fn place(folder: &Root, job: &JobId, sync: bool) -> io::Result<()> {
+    let names = [OsStr::new(DIRECTORY), job.task_id()];
+    match places::own_in(folder, names)? {
+        Some(dir) => place_in(&dir, job, sync),
+        None => Err(Errno::NOENT.into()),
+    }
+}
+
+/// Removes a manifest that was staged, and is not to be placed.
+pub(super) fn discard(folder: &Root, task: &OsStr, hash: &OsStr) {
+    if let Ok(Some(dir)) = places::own_in(folder, [OsStr::new(DIRECTORY), task]) {
+        let _ = rustix::fs::unlinkat(&dir, staged_name(hash), AtFlags::empty());
+    }
+}
+
+fn place_in(dir: &OwnedFd, job: &JobId, sync: bool) -> io::Result<()> {
+    rustix::fs::renameat(dir, staged_name(job.hash()), dir, file_name(job))?;
+    if sync {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::fsync(rustix::fs::openat(dir, ".", flags, Mode::empty())?)?;
+    }
+    Ok(())
+}
+
+fn discard_in(dir: &OwnedFd, job: &JobId) {
+    let _ = rustix::fs::unlinkat(dir, staged_name(job.hash()), AtFlags::empty());
+}
+
+fn staged_name(hash: &OsStr) -> OsString {
+    let mut staged = OsString::from(".");
+    staged.push(hash);
+    staged.push(".new");
+    staged
 }

@@ -8,7 +8,7 @@
 //! - [`recover`]: a job is brought back from a folder; [`lost`]: which the primary has lost
 //! - [`verify`]: an archived copy is read again, and compared
 //! - [`engine`]: all that by itself, in the background: what finishes is found, queued and tried again
-//! - [`leftovers`]: what a crash left in the primary
+//! - [`leftovers`]: what a crash left in the primary; [`folder_leftovers`]: and in a folder
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`compare`]: which of two copies of a job is to be kept; [`select`]: what of a job is copied
 //! - [`places`]: the directories of jobs and tasks in locations; [`apart`]: whether they are a folder's own
@@ -31,6 +31,7 @@ pub mod by_hand;
 pub mod compare;
 pub mod engine;
 pub mod error;
+pub mod folder_leftovers;
 mod groups;
 pub mod leftovers;
 pub mod lost;

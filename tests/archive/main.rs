@@ -5,6 +5,7 @@ mod apart;
 mod backed;
 mod damaged_state;
 mod disks;
+mod durable;
 mod errors;
 mod faults;
 #[path = "../fixture/mod.rs"]

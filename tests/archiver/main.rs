@@ -2,6 +2,7 @@
 //! killed, folders go away and come back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what a test is for
 
+mod after_power_cut;
 mod bounded;
 #[path = "../fixture/mod.rs"]
 mod fixture;

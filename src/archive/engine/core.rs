@@ -17,6 +17,8 @@ pub(super) trait Core: Send + Sync + 'static {
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<Outcome>;
     /// Clears a task's directory in the primary of what the dead have left there.
     fn clear(&self, task: &OsStr);
+    /// Puts in order what the dead have left in a folder; returns the jobs whose copies were found damaged, and are to be made anew.
+    fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId>;
     /// Removes old directories of moved jobs that are due, and gives when the next is; with `last`, waits for all.
     fn tidy(&self, last: bool) -> Option<Instant>;
     /// Whether there are no such directories, and nobody is to be told of a job that came back from one.

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::core::{Core, Done, Failure, Look, Outcome, Whom};
 use crate::archive::ready::Judge;
 use crate::archive::store::{Due, store};
-use crate::archive::{Env, Error, Hooks, Readiness, Retired, Scope, Stored, leftovers};
+use crate::archive::{
+    Env, Error, Hooks, Readiness, Retired, Scope, Stored, folder_leftovers, leftovers,
+};
 use crate::transfer::{Bandwidth, Progress};
 use crate::view::View;
 use crate::workspace::JobId;
@@ -100,6 +102,13 @@ impl Core for Disk {
             let cause = std::io::Error::from(error);
             tracing::warn!("cannot clear what was left of {}: {cause}", task.display());
         }
+    }
+
+    fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId> {
+        let location = self.view.location(folder);
+        location.map_or_else(Vec::new, |location| {
+            folder_leftovers::clear(&self.env(progress), location)
+        })
     }
 
     fn tidy(&self, last: bool) -> Option<Instant> {

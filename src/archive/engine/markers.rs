@@ -10,6 +10,8 @@
 //! A job that a `move` folder has, and that the primary still has as a directory, is one whose move was cut short: it is handed over
 //! too, but for those that were recovered by hand.
 //!
+//! Before all of a folder is compared, what the dead have left in it is put in order, and manifests that a power cut has emptied.
+//!
 //! Each folder has a thread that does it, so that a folder that hangs keeps no other from being compared.
 
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::core::Core;
 use super::events::Event;
 use super::route::Route;
 use super::scan::directory::{self, Stamp, Watched};
@@ -51,6 +54,7 @@ pub(super) struct Markers {
     pub(super) walk: Walk,
     pub(super) folder: u8,
     pub(super) route: Arc<Route>,
+    pub(super) core: Arc<dyn Core>,
     pub(super) events: Sender<Event>,
     /// Says that somebody asks whether all is archived.
     pub(super) wakes: Receiver<()>,
@@ -174,6 +178,9 @@ impl Markers {
             };
         }
         if extent == Extent::All {
+            let looks = &self.walk.shared.looks;
+            let again = self.core.clear_folder(self.folder, looks);
+            self.hand_over(again)?;
             self.seen.jobs.doubt();
             let tasks = self.seen.tasks.values_mut();
             tasks.for_each(|task| task.watched.doubt());

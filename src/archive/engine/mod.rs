@@ -218,6 +218,7 @@ impl Archiver {
                 walk: walk.clone(),
                 folder,
                 route: route.clone(),
+                core: self.core.clone(),
                 events: self.events.clone(),
                 wakes: woken,
                 interval,

@@ -11,6 +11,7 @@ mod fit;
 mod outcome;
 mod standing;
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +25,9 @@ use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
 use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, apart, backups, obstacle, places, select, state_dir, swap};
+use super::{Env, apart, backups, manifests, obstacle, places, select, state_dir, swap};
 use crate::settings;
-use crate::transfer::staging::{Staging, sweep};
+use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback, writers};
 use crate::view::location::Role;
 use crate::view::{Location, Root};
@@ -35,12 +36,29 @@ use crate::workspace::markers;
 
 /// A job that has been read, and the right to its name in the folder.
 pub(super) struct Staged {
+    /// The manifest, beside its place. Before `staging`, whose lock is held while this is dropped.
+    manifest: Option<StagedManifest>,
     pub(super) staging: Staging,
     /// What was read of the primary's job.
     pub(super) copied: Copied,
     /// The primary's job.
     pub(super) source: OwnedFd,
     found: Found,
+}
+
+/// The manifest of a copy, which is durable when the copy is. If it does not get its place, it is removed.
+struct StagedManifest {
+    folder: Arc<Root>,
+    job: JobId,
+    placed: bool,
+}
+
+impl Drop for StagedManifest {
+    fn drop(&mut self) {
+        if !self.placed {
+            manifests::discard(&self.folder, self.job.task_id(), self.job.hash());
+        }
+    }
 }
 
 /// What the folder had of a job.
@@ -318,9 +336,15 @@ impl Group<'_> {
         for loss in &copied.losses {
             tracing::warn!("{job} in {}: {loss}", self.folder.path().display());
         }
+        let manifest = match &found {
+            Found::Same(_) => None,
+            // With the copy, one `syncfs` makes it durable.
+            Found::Nothing | Found::Older(_) => Some(self.stage_manifest(job, &copied.manifest)?),
+        };
         let bytes = copied.manifest.bytes();
         self.staged.fetch_add(bytes, Ordering::Relaxed);
         Ok(Step::Staged(Box::new(Staged {
+            manifest,
             staging,
             copied,
             source,
@@ -347,7 +371,8 @@ impl Group<'_> {
         if !self.swept.lock().insert(job.task_id().to_owned()) {
             return;
         }
-        match sweep(&**task) {
+        let manifest = &mut |hash: &OsStr| manifests::discard(&self.root, job.task_id(), hash);
+        match sweep_with(&**task, &|_| false, manifest) {
             Ok(0) => {}
             Ok(count) => tracing::info!(
                 "removed {count} copies of {} in {} that were never completed",
@@ -384,8 +409,11 @@ impl Group<'_> {
             if each {
                 staged.staging.sync().beside(job, &at)?;
             }
-            let manifest = &staged.copied.manifest;
-            self.write_manifest(job, manifest, each)?;
+            let placed = manifests::place(&self.root, job, each);
+            placed.tried(job, "write", &manifests::path(self.folder, job))?;
+            if let Some(manifest) = &mut staged.manifest {
+                manifest.placed = true;
+            }
             // From now on, that it has no jobs tells that its disk is missing.
             if !self.known.load(Ordering::Relaxed)
                 && state_dir::make_known(self.env.view.primary(), self.folder).is_ok()

@@ -1,13 +1,13 @@
 //! How the primary's job is to the copy that a folder has.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::Group;
+use super::{Group, StagedManifest};
 use crate::archive::compare::{Comparison, compare, marked};
 use crate::archive::error::{Cause, Context, Error, InPlace, Result};
-use crate::archive::{manifests, obstacle, places, select};
+use crate::archive::{manifests, obstacle, places, select, state_dir};
 use crate::transfer::{self, Manifest, Time, What};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
@@ -123,18 +123,34 @@ impl Group<'_> {
             return Ok(Comparison::Newer);
         }
         self.expect_same_folder(job)?;
-        self.write_manifest(job, &read.manifest, true)?;
+        self.write_manifest(job, &read.manifest)?;
+        // That `verify` could not read it.
+        let _ = state_dir::set_damaged(self.env.view.primary(), self.folder, job, None);
         Ok(Comparison::Same)
     }
 
-    /// Writes the manifest of a job's copy to where the copy is; what is in the way is told.
-    pub(super) fn write_manifest(
+    /// Writes the manifest of a job's copy beside its place, which [`manifests::place`] gives it.
+    pub(super) fn stage_manifest(
         &self,
         job: &JobId,
         manifest: &Manifest,
-        sync: bool,
-    ) -> Result<()> {
-        let written = manifests::write(&self.root, job, manifest, sync);
+    ) -> Result<StagedManifest> {
+        let staged = manifests::stage(&self.root, job, manifest, !self.writeback.is_whole());
+        self.manifest_written(job, staged.map(drop))?;
+        Ok(StagedManifest {
+            folder: self.root.clone(),
+            job: job.clone(),
+            placed: false,
+        })
+    }
+
+    /// Writes the manifest of a job's copy to where the copy is.
+    fn write_manifest(&self, job: &JobId, manifest: &Manifest) -> Result<()> {
+        self.manifest_written(job, manifests::write(&self.root, job, manifest))
+    }
+
+    /// Explains what is in the way of a manifest.
+    fn manifest_written(&self, job: &JobId, written: io::Result<()>) -> Result<()> {
         let in_the_way = written.as_ref().err().and_then(|error| {
             let not_a_directory = error.kind() == ErrorKind::NotADirectory;
             not_a_directory.then(|| obstacle::of_manifest(self.folder, &self.root, job))?

@@ -14,7 +14,7 @@ use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
 use crate::archive::ready::Judge;
-use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, state_dir};
+use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, folder_leftovers, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving;
@@ -120,6 +120,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         })?
     } else {
         let jobs = named(&opened, &arguments.jobs)?;
+        folder_leftovers::heal_of(&env, &jobs);
         for job in &jobs {
             // Whoever names it wants it moved.
             let primary = opened.view.primary();

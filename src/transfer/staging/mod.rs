@@ -42,7 +42,7 @@ pub use error::{Error, Result};
 pub use exchange::Exchanged;
 use lock::Lock;
 use names::Names;
-pub use sweep::sweep;
+pub use sweep::{sweep, sweep_with};
 
 /// The right to make, replace or take away `<hash>` in a task's directory, and what is staged for it. Nobody else who
 /// keeps to the protocol has it at the same time.

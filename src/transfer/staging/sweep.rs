@@ -25,12 +25,32 @@ const LISTING: usize = 32 << 10;
 ///
 /// [`Error::Io`](super::Error::Io) if the directory cannot be listed, for which it must be readable.
 pub fn sweep(task: impl AsFd) -> Result<usize> {
+    sweep_with(task, &|_| false, &mut |_| {})
+}
+
+/// The same, but for jobs that are to be left alone; `elsewhere` removes what there is elsewhere of one that is swept, while its lock is
+/// held.
+///
+/// # Errors
+///
+/// As [`sweep`].
+pub fn sweep_with(
+    task: impl AsFd,
+    leave: &dyn Fn(&OsStr) -> bool,
+    elsewhere: &mut dyn FnMut(&OsStr),
+) -> Result<usize> {
     let mut swept = 0;
     for hash in leftovers(&task)? {
+        if leave(&hash) {
+            continue;
+        }
         let done = match Staging::take(&task, &hash) {
             // Not to be put in order, and told of already.
             Ok(Some(staging)) if staging.has_leftover() => continue,
-            Ok(Some(staging)) => staging.finish(None),
+            Ok(Some(staging)) => {
+                elsewhere(&hash);
+                staging.finish(None)
+            }
             Ok(None) => continue,
             Err(error) => Err(error),
         };

@@ -36,6 +36,7 @@ impl Comparison {
             },
             folder: BACKUP,
             route: Arc::new(stage.route()),
+            core: stage.fake.clone(),
             events,
             wakes: never(),
             interval: Duration::ZERO,

@@ -109,6 +109,10 @@ impl Core for Fake {
         self.orders.lock().cleared.push(task.to_owned());
     }
 
+    fn clear_folder(&self, _: u8, _: &Progress) -> Vec<JobId> {
+        Vec::new()
+    }
+
     fn tidy(&self, last: bool) -> Option<Instant> {
         if last && !self.is_tidy() {
             std::thread::sleep(KEPT);
