@@ -17,6 +17,7 @@ use crate::archive::engine::Config;
 use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, prepare};
 use crate::daemon::background::{Launch, Parent, launch};
+use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::options::{self, MountOptions};
 use crate::daemon::run::{About, Caller, run as serve};
@@ -184,9 +185,10 @@ impl Plan {
         })
     }
 
-    /// Checks the mount point, and clears a dead mount away. Before anything else looks at the workspace's directory:
+    /// Checks the limits of this process and the mount point, and clears a dead mount away. Before anything else looks at the workspace's directory:
     /// in place, a dead mount is in the way of everything.
     fn prepare(&mut self) -> anyhow::Result<()> {
+        limits::check(self.folders.len())?;
         check_workspace(&self.workspace)?;
         let primary = &self.workspace.path;
         self.attachment.mountpoint = prepare(&self.attachment.mountpoint, Some(primary))?;

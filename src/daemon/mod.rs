@@ -6,6 +6,7 @@
 //! - [`background`]: a process that starts its daemon and waits until the mount answers
 //! - [`signals`]: ending on SIGTERM and SIGINT
 //! - [`service_manager`]: telling systemd
+//! - [`limits`]: refusing to mount with too few descriptors or too little memory
 //! - [`log`]: where the log goes
 //! - [`unmount`]: unmounting from another process, and who is in the way ([`holders`])
 //! - [`inventory`]: what is mounted, and how it does
@@ -28,6 +29,7 @@ pub mod drain;
 pub mod health;
 pub mod holders;
 pub mod inventory;
+pub mod limits;
 pub mod log;
 pub mod mounts;
 pub mod options;

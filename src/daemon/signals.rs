@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::attach::{DetachError, How, detach};
@@ -23,7 +23,9 @@ use super::service_manager;
 ///
 /// The handlers cannot be set.
 pub fn take() -> io::Result<Signals> {
-    Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM])
+    Signals::new([
+        SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ,
+    ])
 }
 
 /// Ends the mount on SIGTERM, SIGINT, SIGQUIT and, unless `in_background`, on SIGHUP (the terminal has gone), from a thread of
@@ -39,8 +41,8 @@ pub fn obey(mut signals: Signals, stopper: Arc<Stopper>, in_background: bool) ->
             for signal in signals.forever() {
                 let means_nothing = match signal {
                     SIGHUP => in_background,
-                    // Ending on them would leave a dead mount.
-                    SIGUSR1 | SIGUSR2 | SIGALRM => true,
+                    // Ending on them would leave a dead mount. SIGXFSZ comes with EFBIG, which the caller gets.
+                    SIGUSR1 | SIGUSR2 | SIGALRM | SIGXFSZ => true,
                     _ => false,
                 };
                 if means_nothing {

@@ -6,3 +6,4 @@ mod fixture;
 mod group;
 #[path = "../installed/mod.rs"]
 mod installed;
+mod limits;
