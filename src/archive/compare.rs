@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use crate::transfer::{Entry, Kind, Manifest, Time};
+use crate::transfer::{Entry, Hash, Kind, Manifest, Time};
 
 /// How the primary's copy of a job is to the archived one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +28,55 @@ pub enum Comparison {
 
 /// Compares the primary's copy of a job with the archived one by kinds, sizes and times of change, as far as disks keep these; `done` is the
 /// name of the marker, which tells of two runs which is the later.
+///
+/// A file that is found again under another name, with the same size, time and hash, is not missing: `wandb sync` renames the directory of an
+/// offline run. Where a manifest has no hashes, as that of an outline, nothing is found again.
 #[must_use]
 pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Comparison {
+    compare_by(primary, archived, done, Content::read_of)
+}
+
+/// Whether the primary's copy would be [`Comparison::Newer`] if files that are found again under other names, with the same size and time, hold
+/// the same.
+#[must_use]
+pub(super) fn is_newer_if_renamed(primary: &Manifest, archived: &Manifest, done: &OsStr) -> bool {
+    compare_by(primary, archived, done, Content::seen_of) == Comparison::Newer
+}
+
+/// What a file or symlink holds, as far as is known.
+#[derive(PartialEq, Eq, Hash)]
+enum Content<'a> {
+    Read(u64, Hash),
+    Seen(u64),
+    Link(&'a OsStr),
+}
+
+impl<'a> Content<'a> {
+    /// By its hash, if there is one.
+    fn read_of(entry: &'a Entry) -> Option<Content<'a>> {
+        match &entry.kind {
+            Kind::File { hash, .. } if *hash.as_bytes() == [0; 32] => None,
+            Kind::File { size, hash, .. } => Some(Content::Read(*size, *hash)),
+            _ => Content::seen_of(entry),
+        }
+    }
+
+    /// By its size.
+    fn seen_of(entry: &'a Entry) -> Option<Content<'a>> {
+        match &entry.kind {
+            Kind::File { size, .. } => Some(Content::Seen(*size)),
+            Kind::Symlink { target } => Some(Content::Link(target)),
+            Kind::Directory | Kind::Fifo => None,
+        }
+    }
+}
+
+fn compare_by<'a>(
+    primary: &'a Manifest,
+    archived: &'a Manifest,
+    done: &OsStr,
+    content: impl Fn(&'a Entry) -> Option<Content<'a>>,
+) -> Comparison {
     // What was archived without its marker was archived too early, or by half: it gives way, but for what it alone has.
     let early = match (marked(primary, done), marked(archived, done)) {
         (Some(ours), Some(theirs)) => match ours.order(theirs) {
@@ -44,6 +91,8 @@ pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Compari
         by_name.insert((entry.parent, &entry.name), index);
     }
     let (mut newer, mut older) = (false, None);
+    // What the primary has under new names: when it was last changed.
+    let mut renamed: HashMap<Content<'_>, Vec<Time>> = HashMap::new();
     // Where each entry is in the archived copy.
     let mut there: Vec<Option<usize>> = vec![Some(0)];
     for (index, entry) in primary.entries().iter().enumerate().skip(1) {
@@ -51,7 +100,12 @@ pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Compari
         let other = parent.and_then(|parent| by_name.remove(&(parent, &*entry.name)));
         there.push(other);
         match other.and_then(|other| archived.entries().get(other)) {
-            None => newer = true,
+            None => {
+                newer = true;
+                if let Some(content) = content(entry) {
+                    renamed.entry(content).or_default().push(entry.mtime);
+                }
+            }
             Some(other) if is_same(entry, other) => {}
             // What a full disk or a crash leaves of a file is newer, and nothing.
             Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
@@ -61,11 +115,16 @@ pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Compari
         }
     }
     // A purge leaves directories, so that only their absence says nothing.
-    let is_file = |index: &usize| {
-        let entry = archived.entries().get(*index);
-        entry.is_some_and(|entry| !matches!(entry.kind, Kind::Directory))
+    let is_missing = |index: &usize| {
+        let Some(entry) = archived.entries().get(*index) else {
+            return false;
+        };
+        let times = content(entry).and_then(|content| renamed.get(&content));
+        let mut times = times.into_iter().flatten();
+        let is_found = times.any(|time| time.order(entry.mtime).is_eq());
+        !is_found && !matches!(entry.kind, Kind::Directory)
     };
-    let missing = by_name.into_values().filter(is_file).min();
+    let missing = by_name.into_values().filter(is_missing).min();
     let older = older.or_else(|| missing.map(|index| archived.path(index)));
     match (newer, older) {
         (false, None) => Comparison::Same,
@@ -180,6 +239,43 @@ mod tests {
         let example = PathBuf::from("out");
         let mixed = compared(&[("a.done", 5), ("note", 1)], &[("a.done", 5), ("out", 9)]);
         assert_eq!(mixed, Comparison::Mixed { example });
+    }
+
+    #[test]
+    fn what_has_another_name_now_is_not_missing_if_it_is_known_to_be_the_same() {
+        let tree = |run: &str, content: &str, age| {
+            let top = tempfile::tempdir().unwrap();
+            let time = |age: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
+            let (run, done) = (top.path().join(run), top.path().join("a.done"));
+            fs::create_dir(&run).unwrap();
+            for (path, content, age) in [(run.join("log"), content, age), (done, "", 5)] {
+                fs::write(&path, content).unwrap();
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(time(age)).unwrap();
+            }
+            let top = File::open(top.path()).unwrap();
+            let read = crate::transfer::scan(&top, &Options::default()).unwrap();
+            (read, outline(&top, &Options::default()).unwrap())
+        };
+        let done = OsStr::new("a.done");
+        let mixed = Comparison::Mixed {
+            example: PathBuf::from("offline/log"),
+        };
+        let (archived, seen) = tree("offline", "same", 9);
+        let (renamed, outlined) = tree("online", "same", 9);
+        assert_eq!(compare(&renamed, &archived, done), Comparison::Newer);
+        assert_eq!(compare(&outlined, &archived, done), mixed);
+        assert_eq!(compare(&outlined, &seen, done), mixed);
+        assert!(is_newer_if_renamed(&outlined, &archived, done));
+        for (content, age, may_be) in [
+            ("some", 9, true),
+            ("more than", 9, false),
+            ("same", 1, false),
+        ] {
+            let (other, outlined) = tree("online", content, age);
+            assert_eq!(compare(&other, &archived, done), mixed);
+            assert_eq!(is_newer_if_renamed(&outlined, &archived, done), may_be);
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod lost;
 mod meanwhile;
 mod others;
 mod purged;
+mod renamed;
 mod scene;
 mod stage;
 mod told;

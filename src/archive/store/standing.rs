@@ -1,11 +1,12 @@
 //! How the primary's job is to the copy that a folder has.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::{Group, StagedManifest};
-use crate::archive::compare::{Comparison, compare, marked};
+use crate::archive::compare::{Comparison, compare, is_newer_if_renamed, marked};
 use crate::archive::error::{Cause, Context, Error, InPlace, Result};
 use crate::archive::{manifests, obstacle, places, select, state_dir};
 use crate::transfer::{self, Manifest, Time, What};
@@ -57,7 +58,12 @@ impl Group<'_> {
         let comparison = match known {
             // The manifest is believed only of the copy that it was written for.
             Some(manifest) if holds_as_much(&manifest, &theirs) => {
-                compare(&ours.0, &manifest, &done)
+                let comparison = compare(&ours.0, &manifest, &done);
+                let from = (source, &*from);
+                match is_renamed(&comparison, &ours, &manifest, &done) {
+                    true => compare(&self.read_again(job, from, &ours)?, &manifest, &done),
+                    false => comparison,
+                }
             }
             known => {
                 let how =
@@ -105,16 +111,17 @@ impl Group<'_> {
         let done = markers::done(job.name());
         match compare(&ours.0, theirs, &done) {
             Comparison::Same => {}
+            other if is_renamed(&other, ours, theirs, &done) => {
+                let theirs = self.with_options(job, |options| transfer::scan(archived, options));
+                let theirs = theirs.copying(job, at)?;
+                let read = self.read_again(job, (source, from), ours)?;
+                return Ok(compare(&read, &theirs, &done));
+            }
             other => return Ok(other),
         }
-        let read = self
-            .with_options(job, |options| transfer::read(source, options))
-            .copying(job, from)?;
-        ours.expect(job, &read.manifest)?;
+        let read = self.read_again(job, (source, from), ours)?;
         let differences = self
-            .with_options(job, |options| {
-                transfer::verify(archived, &read.manifest, options)
-            })
+            .with_options(job, |options| transfer::verify(archived, &read, options))
             .copying(job, at)?;
         if differences
             .iter()
@@ -123,10 +130,23 @@ impl Group<'_> {
             return Ok(Comparison::Newer);
         }
         self.expect_same_folder(job)?;
-        self.write_manifest(job, &read.manifest)?;
+        self.write_manifest(job, &read)?;
         // That `verify` could not read it.
         let _ = state_dir::set_damaged(self.env.view.primary(), self.folder, job, None);
         Ok(Comparison::Same)
+    }
+
+    /// Reads the primary's job, which was compared in this state.
+    fn read_again(
+        &self,
+        job: &JobId,
+        (source, from): (&OwnedFd, &Path),
+        ours: &Compared,
+    ) -> Result<Manifest> {
+        let read = self.with_options(job, |options| transfer::read(source, options));
+        let read = read.copying(job, from)?.manifest;
+        ours.expect(job, &read)?;
+        Ok(read)
     }
 
     /// Writes the manifest of a job's copy beside its place, which [`manifests::place`] gives it.
@@ -168,6 +188,11 @@ fn is_rerun(ours: Option<Time>, theirs: Option<Time>) -> bool {
         (Some(ours), Some(theirs)) => ours.order(theirs).is_gt(),
         _ => ours.is_some(),
     }
+}
+
+/// Whether all that seems to be missing may have another name now: what the files hold tells.
+fn is_renamed(comparison: &Comparison, ours: &Compared, theirs: &Manifest, done: &OsStr) -> bool {
+    matches!(comparison, Comparison::Mixed { .. }) && is_newer_if_renamed(&ours.0, theirs, done)
 }
 
 /// A file that is in a copy and not in its manifest, or has become longer since that was written.
