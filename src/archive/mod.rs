@@ -1,6 +1,7 @@
 //! Copy on complete: finished jobs are archived in folders, and brought back from them.
 //!
 //! - [`ready`]: whether a job is finished and settled; [`opt_out`]: whether it is to be archived at all
+//!   (`run_tags`, `opt_out_records`: by its tag); `transient`: whether its plan may still remove it
 //! - [`store`]: jobs are copied to a folder, durably, and appear there whole or not at all
 //!   (`groups`: many of them, a group at a time)
 //! - `backups`: whether the `backup` folders have what is to be moved
@@ -38,16 +39,19 @@ pub mod lost;
 pub mod manifests;
 pub mod obstacle;
 pub mod opt_out;
+mod opt_out_records;
 pub mod places;
 pub mod ready;
 pub mod recover;
 pub mod retire;
 mod rights;
+mod run_tags;
 pub mod select;
 mod space;
 pub mod state_dir;
 pub mod store;
 mod swap;
+mod transient;
 pub mod verify;
 
 use std::time::Duration;

@@ -3,28 +3,27 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
-use serde_json::Value;
 
+use super::opt_out_records;
+use super::run_tags::{Decision, RunTags};
 use crate::settings::Patterns;
 use crate::view::{View, beneath};
-use crate::workspace::experiments;
 use crate::workspace::jobs::JobId;
-use crate::workspace::jobs_jsonl::JobsJsonl;
 use crate::workspace::layout::JOB_STATE;
 
-/// The tag by which a plan opts a job out: `.tag("backup", False)`.
-const TAG: &str = "backup";
-
-/// The file in a job's `.experimaestro` by which a person opts it out.
-const FILE: &str = "no-backup";
+/// The file in a job's `.experimaestro` by which a person opts it out. It says something of the workspace's job, and is
+/// never copied.
+pub const FILE: &str = "no-backup";
 
 /// How long tags are believed to be what the runs say. A job's are written when it is submitted, long before it has ended.
 const TAGS_VALID: Duration = Duration::from_secs(1);
@@ -55,23 +54,37 @@ impl fmt::Display for OptOut {
 pub struct OptOuts {
     exclude: Option<Patterns>,
     folders: HashMap<u8, Patterns>,
-    tags: Mutex<Tags>,
+    runs: Runs,
 }
 
-/// What the runs' `jobs.jsonl` say. Of most workspaces, nothing is kept, since no plan of theirs opts a job out.
+/// What was read of the runs last. No lock is held while they are read: who wants to know meanwhile waits for the end of that.
 #[derive(Debug, Default)]
-struct Tags {
-    read: Option<Instant>,
-    /// The files, as they were when they were read.
-    files: HashMap<PathBuf, Version>,
-    /// Whether any of them opts a job out.
-    used: bool,
-    /// If so, the last line of each job, with the tag or without it: when it was submitted, and whether its tag is false.
-    last: HashMap<JobId, (Option<Timestamp>, bool)>,
+struct Runs {
+    state: Mutex<Reading>,
+    ended: Condvar,
+    /// Whether it was reported that records cannot be written.
+    reported: AtomicBool,
 }
 
-/// The length of a file, and when it was written to.
-type Version = (u64, Option<SystemTime>);
+#[derive(Debug, Default)]
+struct Reading {
+    tags: Arc<RunTags>,
+    read: Option<Instant>,
+    is_read: bool,
+}
+
+/// How a job stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is to be archived.
+    In,
+    /// It is not to be archived.
+    Out(OptOut),
+    /// A run that names it is being written: to be asked again.
+    Passing,
+    /// A run that names it may opt it out: this file of it cannot be read.
+    Unknown(PathBuf),
+}
 
 impl OptOuts {
     /// With what the settings exclude: everywhere, and from single folders, by their number.
@@ -80,7 +93,7 @@ impl OptOuts {
         OptOuts {
             exclude,
             folders,
-            tags: Mutex::default(),
+            runs: Runs::default(),
         }
     }
 
@@ -100,100 +113,148 @@ impl OptOuts {
             .is_some_and(|patterns| matches(patterns, job))
     }
 
-    /// By what a job is opted out, if it is; `directory` is the job's.
+    /// How a job stands; `directory` is the job's.
     ///
     /// # Errors
     ///
-    /// What looking into the job gave.
-    pub fn of(&self, view: &View, job: &JobId, directory: impl AsFd) -> Result<Option<OptOut>> {
+    /// What looking into the job, or at the record of it, gave.
+    pub fn of(&self, view: &View, job: &JobId, directory: impl AsFd) -> Result<Standing> {
         if self.is_excluded(job) {
-            return Ok(Some(OptOut::Pattern));
+            return Ok(Standing::Out(OptOut::Pattern));
         }
         if has_file(directory)? {
-            return Ok(Some(OptOut::File));
+            return Ok(Standing::Out(OptOut::File));
         }
-        Ok(self.is_tagged(view, job).then_some(OptOut::Tag))
+        self.by_tag(view, job)
     }
 
-    fn is_tagged(&self, view: &View, job: &JobId) -> bool {
-        let mut tags = self.tags.lock();
-        if tags.read.is_none_or(|read| read.elapsed() > TAGS_VALID) {
-            tags.refresh(view);
-            tags.read = Some(Instant::now());
+    /// Opts a job in by hand: removes the file in it, and outdates what runs have said of it so far. Returns whether that
+    /// changed anything.
+    ///
+    /// # Errors
+    ///
+    /// What removing the file, or writing the record, gave.
+    pub fn opt_in(&self, view: &View, job: &JobId, directory: &OwnedFd) -> std::io::Result<bool> {
+        let had_file = set_file(directory, false)?;
+        let by_tag = self.by_tag(view, job)?;
+        if by_tag == Standing::In {
+            return Ok(had_file);
         }
-        tags.last.get(job).is_some_and(|(_, out)| *out)
-    }
-}
-
-impl Tags {
-    /// Reads the runs again that have changed.
-    fn refresh(&mut self, view: &View) {
-        let Ok(root) = view.primary().root() else {
-            return;
+        let decision = Decision {
+            submitted: Some(Timestamp::now()),
+            out: false,
         };
-        // By the descriptor: the primary's own path may lead into our mount.
-        let top = PathBuf::from(format!("/proc/self/fd/{}", root.fd().as_raw_fd()));
-        let experiments = experiments::list(&top).found;
-        let runs = experiments.iter().flat_map(|each| each.runs().found);
-        let runs: Vec<(PathBuf, Version)> = runs
-            .filter_map(|run| {
-                let file = run.path.join("jobs.jsonl");
-                let meta = std::fs::metadata(&file).ok()?;
-                Some((file, (meta.len(), meta.modified().ok())))
-            })
-            .collect();
-        self.forget_if_less(&runs);
-        if !self.used {
-            let mut changed = self.changed(&runs).into_iter();
-            self.used = changed.any(|file| lines(file).any(|(_, _, out)| out));
-            if self.used {
-                // Others may have submitted the same job later, without the tag.
-                self.files.clear();
-            }
+        opt_out_records::write(view.primary(), job, decision)?;
+        Ok(true)
+    }
+
+    fn by_tag(&self, view: &View, job: &JobId) -> Result<Standing> {
+        let record = opt_out_records::read(view.primary(), job)?;
+        let mut tags = self.tags(view, false);
+        if record.is_some() && tags.last(job).is_none() {
+            // Another node has made the record since.
+            tags = self.tags(view, true);
         }
-        if self.used {
-            let changed = self.changed(&runs).into_iter();
-            for (job, submitted, out) in changed.flat_map(|file| lines(file)) {
-                let last = self.last.entry(job).or_insert((submitted, out));
-                // Of two at the same time, the one further down in its file.
-                if last.0 <= submitted {
-                    *last = (submitted, out);
+        let known = last(tags.last(job).flatten(), record);
+        Ok(match (known, tags.doubt(job, known)) {
+            (Some(Decision { out: true, .. }), _) => Standing::Out(OptOut::Tag),
+            (_, None) => Standing::In,
+            (_, Some(run)) if run.is_being_written() => Standing::Passing,
+            (_, Some(run)) => Standing::Unknown(view.primary_path().join(&run.file)),
+        })
+    }
+
+    /// What the runs say, as of a second ago at most; with `anew`, as of now, and of all jobs that have records.
+    fn tags(&self, view: &View, anew: bool) -> Arc<RunTags> {
+        let runs = &self.runs;
+        let mut state = runs.state.lock();
+        loop {
+            if !anew && state.read.is_some_and(|read| read.elapsed() <= TAGS_VALID) {
+                return state.tags.clone();
+            }
+            if !state.is_read {
+                break;
+            }
+            runs.ended.wait(&mut state);
+        }
+        state.is_read = true;
+        let before = match anew {
+            true => Arc::default(),
+            false => state.tags.clone(),
+        };
+        drop(state);
+        let end = End(runs);
+        let next = before.refreshed(view, || opt_out_records::list(view.primary()));
+        let tags = match next {
+            Some(next) => {
+                self.record(view, &before, &next);
+                Arc::new(next)
+            }
+            None => before,
+        };
+        let mut state = runs.state.lock();
+        state.tags = tags.clone();
+        state.read = Some(Instant::now());
+        drop(state);
+        drop(end);
+        tags
+    }
+
+    /// Writes down what is new: runs may be removed before the job is looked at again.
+    fn record(&self, view: &View, before: &RunTags, now: &RunTags) {
+        let primary = view.primary();
+        for (job, decision) in now.decided() {
+            if before.last(job).flatten() == Some(decision) {
+                continue;
+            }
+            let Ok(record) = opt_out_records::read(primary, job) else {
+                continue;
+            };
+            let outdated = record.is_none_or(|record| record.submitted <= decision.submitted);
+            let written = match decision.out {
+                true if outdated && record != Some(decision) => {
+                    opt_out_records::write(primary, job, decision)
                 }
+                false if outdated && record.is_some() => {
+                    opt_out_records::remove(primary, job).map_err(Into::into)
+                }
+                _ => Ok(()),
+            };
+            if let Err(error) = written
+                && !self.runs.reported.swap(true, Ordering::Relaxed)
+            {
+                let path = primary.path();
+                tracing::warn!(
+                    "cannot record in {}/.xpmfs that {job} is opted out by its tag: {error}; this holds only as long as its \
+                     run is there",
+                    path.display()
+                );
             }
         }
-        self.files = runs.into_iter().collect();
-    }
-
-    /// Begins anew if a file is gone, or has less than it had: runs only ever add lines to theirs.
-    fn forget_if_less(&mut self, runs: &[(PathBuf, Version)]) {
-        let mut kept = 0;
-        let less = runs.iter().any(|(file, (length, _))| {
-            let before = self.files.get(file);
-            kept += usize::from(before.is_some());
-            before.is_some_and(|(before, _)| length < before)
-        });
-        if less || kept < self.files.len() {
-            *self = Tags::default();
+        if now.is_anew(before) {
+            for job in now.undecided() {
+                opt_out_records::remove_if_gone(primary, job);
+            }
         }
-    }
-
-    /// The files that are not as they were when they were read.
-    fn changed<'a>(&self, runs: &'a [(PathBuf, Version)]) -> Vec<&'a PathBuf> {
-        let changed = runs
-            .iter()
-            .filter(|(file, now)| self.files.get(file) != Some(now));
-        changed.map(|(file, _)| file).collect()
     }
 }
 
-/// The jobs of a `jobs.jsonl`, when they were submitted, and whether their tag is false. Lines that cannot be read are passed
-/// over: they may still be written.
-fn lines(file: &Path) -> impl Iterator<Item = (JobId, Option<Timestamp>, bool)> + use<> {
-    let lines = JobsJsonl::open(file).ok().flatten().into_iter().flatten();
-    lines.filter_map(std::result::Result::ok).map(|job| {
-        let out = job.tags.get(TAG) == Some(&Value::Bool(false));
-        (job.id, job.submitted, out)
-    })
+/// Lets others read the runs, also if reading them panicked.
+struct End<'a>(&'a Runs);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_read = false;
+        self.0.ended.notify_all();
+    }
+}
+
+/// The later of what a run and the record say; the run's, if both are of the same time.
+fn last(run: Option<Decision>, record: Option<Decision>) -> Option<Decision> {
+    match (run, record) {
+        (Some(run), Some(record)) if record.submitted > run.submitted => Some(record),
+        (run, record) => run.or(record),
+    }
 }
 
 fn matches(patterns: &Patterns, job: &JobId) -> bool {
@@ -244,6 +305,7 @@ pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
 mod tests {
     use std::fs::{self, OpenOptions};
     use std::io::Write;
+    use std::path::Path;
 
     use super::*;
     use crate::view::ViewSpec;
@@ -275,8 +337,12 @@ mod tests {
         let (outs, out) = (OptOuts::default(), r#"{"backup": false}"#);
         let expect = |tagged: bool, what: &str| {
             for outs in [&outs, &OptOuts::default()] {
-                outs.tags.lock().read = None;
-                assert_eq!(outs.is_tagged(&view, &job), tagged, "{what}");
+                outs.runs.state.lock().read = None;
+                let expected = match tagged {
+                    true => Standing::Out(OptOut::Tag),
+                    false => Standing::In,
+                };
+                assert_eq!(outs.by_tag(&view, &job).unwrap(), expected, "{what}");
             }
         };
         let (first, second) = ("20261122_020605", "20261122_020606");
@@ -293,6 +359,12 @@ mod tests {
         expect(true, "at the same time, further down");
         fs::remove_dir_all(dir.path().join("experiments/test").join(second)).unwrap();
         submit(dir.path(), first, "1", r#"{"backup": true}"#, 35);
-        expect(false, "a run that has been removed does not count");
+        expect(true, "a run that has been removed was the last");
+        fs::remove_dir_all(dir.path().join("experiments")).unwrap();
+        expect(true, "all runs have been removed");
+        submit(dir.path(), first, "1", "{}", 50);
+        expect(false, "submitted anew, without the tag");
+        fs::remove_dir_all(dir.path().join("experiments")).unwrap();
+        expect(false, "and all runs have been removed");
     }
 }

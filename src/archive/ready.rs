@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -11,8 +11,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use super::error::{Context, InPlace, Result};
-use super::opt_out::{OptOut, OptOuts};
-use super::{Env, places, select};
+use super::opt_out::{OptOut, OptOuts, Standing};
+use super::transient::Transients;
+use super::{Env, places, select, state_dir};
 use crate::transfer::{self, Candidate, Size, Time};
 use crate::view::beneath;
 use crate::workspace::jobs::JobId;
@@ -21,7 +22,7 @@ use crate::workspace::markers::{self, State};
 use crate::workspace::status::{JobState, JobStatus};
 
 /// How a job stands to being archived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// It may be archived now.
     Ready {
@@ -46,10 +47,14 @@ pub enum Readiness {
     Absent,
     /// It is not to be archived.
     OptedOut(OptOut),
+    /// Whether it is opted out is not known: this file, of a run that names it, cannot be read.
+    Unknown(PathBuf),
 }
 
 /// Said of a job whose lock is held.
 pub(super) const LOCKED: &str = "its lock is held: it is being run, or looked at by a plan";
+/// Said of a transient job of a plan that runs, or has just ended.
+const TRANSIENT: &str = "it is transient: its plan may remove it when that ends";
 /// Said of a job that is being written.
 pub(super) const WRITTEN: &str = "a file of it is open for writing";
 
@@ -57,11 +62,15 @@ pub(super) const WRITTEN: &str = "a file of it is open for writing";
 /// the marker, and on a busy machine long after; if it was killed before, it never does.
 const FINAL_STATUS: Duration = Duration::from_secs(20);
 
+/// When to look again at a job of a run that is being written.
+const BEING_SUBMITTED: Duration = Duration::from_secs(1);
+
 /// Tells how jobs stand, and remembers what it needs for that.
 #[derive(Debug, Default)]
 pub struct Judge {
     /// Which jobs are opted out.
     pub out: OptOuts,
+    transients: Transients,
     /// Jobs whose last change is in the future, by the clock: what it was, and since when it has been that.
     ahead: Mutex<HashMap<JobId, (Time, Instant)>>,
 }
@@ -72,6 +81,7 @@ impl Judge {
     pub fn new(out: OptOuts) -> Judge {
         Judge {
             out,
+            transients: Transients::default(),
             ahead: Mutex::default(),
         }
     }
@@ -107,8 +117,14 @@ impl Judge {
             State::Unfinished => return Ok(Readiness::Unfinished),
         }
         let out = self.out.of(env.view, job, &directory);
-        if let Some(out) = out.tried(job, "look into", &path)? {
-            return Ok(Readiness::OptedOut(out));
+        match state_dir::checked(primary, job, "find whether it is opted out, in", out)? {
+            Standing::In => {}
+            Standing::Out(out) => return Ok(Readiness::OptedOut(out)),
+            Standing::Passing => return Ok(Readiness::Settling(BEING_SUBMITTED)),
+            Standing::Unknown(file) => return Ok(Readiness::Unknown(file)),
+        }
+        if self.transients.may_be_removed(env.view, job) {
+            return Ok(Readiness::Busy(TRANSIENT));
         }
         if env.hooks.is_written(job) {
             return Ok(Readiness::Busy(WRITTEN));
@@ -165,6 +181,16 @@ impl Judge {
             .checked_sub(since.elapsed())
             .filter(|rest| !rest.is_zero())
     }
+}
+
+/// Why it is not known whether a job is opted out, and what to do.
+#[must_use]
+pub fn unknown(file: &Path) -> String {
+    format!(
+        "a run that names it cannot be read, and may opt it out: {}; mend or remove that run, or decide with `xpmfs jobs opt-in` or \
+         `opt-out`",
+        file.display()
+    )
 }
 
 /// Whether a finished job's `status.json` says that it is done, or there is none. One that cannot be read may be half written.

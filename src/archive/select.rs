@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::opt_out::FILE;
 use crate::transfer::{Candidate, Difference};
 use crate::workspace::internal::{classify, classify_nested, is_bookkeeping};
 use crate::workspace::jobs::JobId;
@@ -26,6 +27,7 @@ pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
     };
     let class = match candidate.depth() {
         0 => classify(name, job, directory, size()),
+        1 if candidate.parent() == JOB_STATE && is_opt_out(name, directory) => return false,
         1 if candidate.parent() == JOB_STATE => classify_nested(name, job, directory, size()),
         _ => return true,
     };
@@ -43,8 +45,18 @@ pub fn is_removed(name: &OsStr) -> bool {
     rest.any(|rest| rest.len() >= DIGITS && rest.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Whether a difference is about what files of a job hold, and not about attributes, nor about what experimaestro writes anew
-/// in a finished job, also in an archived one, whenever a plan is run again at another path.
+/// Whether an entry of `.experimaestro` opts the job out. It is not copied: it would opt out the job that is recovered.
+fn is_opt_out(name: &[u8], directory: bool) -> bool {
+    name == FILE.as_bytes() && !directory
+}
+
+/// Whether a path in a job is that of what opts it out. Manifests of earlier copies may name it.
+pub(super) fn is_opt_out_path(path: &Path) -> bool {
+    path.parent() == Some(Path::new(JOB_STATE)) && path.file_name() == Some(OsStr::new(FILE))
+}
+
+/// Whether a difference is about what files of a job hold, and not about attributes, nor about what opts the job out, nor
+/// about what experimaestro writes anew in a finished job, also in an archived one, whenever a plan is run again at another path.
 #[must_use]
 pub fn is_of_content(difference: &Difference) -> bool {
     let bookkeeping = difference.path.parent() == Some(Path::new(JOB_STATE))
@@ -52,7 +64,7 @@ pub fn is_of_content(difference: &Difference) -> bool {
             .path
             .file_name()
             .is_some_and(|name| is_bookkeeping(name.as_bytes()));
-    difference.what.is_content() && !bookkeeping
+    difference.what.is_content() && !bookkeeping && !is_opt_out_path(&difference.path)
 }
 
 #[cfg(test)]

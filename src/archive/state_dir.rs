@@ -4,9 +4,10 @@
 //! | --- | --- |
 //! | `folders/<BLAKE3 of the folder's path>` | jobs were archived in this folder: if it has none now, its disk is not mounted |
 //! | `kept/<task_id>/<hash>` | the job was recovered by hand, and stays in the primary until it changes |
+//! | `opt-outs/<task_id>/<hash>` | the job's last run opted it out by its tag, or a person in ([`super::opt_out`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
-//! Forgetting one of the first two does harm: copies would be made below the mount point of a missing disk, and recovered jobs moved away again.
+//! Forgetting one of the first three does harm: copies would be made below the mount point of a missing disk, and jobs moved that are to stay.
 //! So a file or a symlink in place of one of the directories is an error that names it, and not an absent record.
 
 use std::ffi::{OsStr, OsString};
@@ -29,6 +30,7 @@ use crate::workspace::layout::XPMFS;
 pub(super) const ARCHIVE: &str = "archive";
 const FOLDERS: &str = "folders";
 const KEPT: &str = "kept";
+pub(super) const OPT_OUTS: &str = "opt-outs";
 const DAMAGED: &str = "damaged";
 
 /// No more damaged copies of a folder are counted.
@@ -176,15 +178,19 @@ fn finding(dir: &OwnedFd, hash: &OsStr) -> Result<String> {
 /// To be asked after an `ENOTDIR`.
 #[must_use]
 pub fn damage(primary: &Location, job: Option<&JobId>) -> Option<Obstacle> {
-    let of_all = [[ARCHIVE, FOLDERS], [ARCHIVE, KEPT], [ARCHIVE, DAMAGED]]
+    let of_all = [FOLDERS, KEPT, OPT_OUTS, DAMAGED]
+        .map(|name| [ARCHIVE, name])
         .into_iter()
         .find_map(|names| {
             let names = names.map(OsStr::new);
             obstacle::of_own(primary, &names).map(Obstacle::of_every_job)
         });
     let of_job = || {
-        let names = [OsStr::new(ARCHIVE), OsStr::new(KEPT), job?.task_id()];
-        obstacle::of_own(primary, &names)
+        let task = job?.task_id();
+        [KEPT, OPT_OUTS].into_iter().find_map(|name| {
+            let names = [OsStr::new(ARCHIVE), OsStr::new(name), task];
+            obstacle::of_own(primary, &names)
+        })
     };
     of_all.or_else(of_job)
 }
@@ -229,7 +235,7 @@ fn exists(primary: &Location, names: &[&OsStr], name: &OsStr) -> Result<bool> {
 }
 
 /// A directory of the state; `None` only if there is nothing of the name.
-fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedFd>> {
+pub(super) fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedFd>> {
     let names = [OsStr::new(XPMFS), OsStr::new(ARCHIVE)]
         .into_iter()
         .chain(names.iter().copied());

@@ -114,7 +114,10 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     };
     let (manifest, differences) = match &known {
         Some(manifest) => {
-            let differences = transfer::verify(&archived, manifest, &options).copying(job, &at)?;
+            let mut differences =
+                transfer::verify(&archived, manifest, &options).copying(job, &at)?;
+            // Copies of earlier versions may hold it.
+            differences.retain(|difference| !select::is_opt_out_path(&difference.path));
             (manifest.clone(), differences)
         }
         None => (

@@ -16,6 +16,7 @@ mod installed;
 mod kept;
 mod lost;
 mod meanwhile;
+mod opted;
 mod others;
 mod purged;
 mod renamed;

@@ -5,6 +5,7 @@
 //! - [`new`]: a new plan, run wholly through a mount
 //! - [`beside`]: a plan through a mount, while another runs in the bare primary
 //! - [`locks`]: locks, taken through a mount and beside it
+//! - [`transient`]: transient jobs, which the plan removes, are not archived before
 //! - [`files`]: hard links and the inotify watch that it relies on
 
 // clippy.toml allows these in test functions only, not in what they call.
@@ -23,3 +24,4 @@ mod beside;
 mod files;
 mod locks;
 mod new;
+mod transient;

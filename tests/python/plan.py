@@ -1,6 +1,6 @@
 """A small real plan for experimaestro: one preparation, and N trainings that depend on it.
 
-Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--executions FILE] [--json]
+Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--transient] [--executions FILE] [--json]
 Needs: pip install experimaestro==2.7.0
 
 The same arguments always make the same jobs, with the same contents. Prints "states: done done …" in the
@@ -10,7 +10,8 @@ done (but for the one that fails with --failing).
 To tell a job that ran from one that was found done, every execution appends "task_id/hash" as a line to FILE
 (or to the file that XPMFS_TEST_EXECUTIONS names), which should lie outside the workspace. It also prints a
 "witness" of what it sees of itself as a line of JSON, which is the first of the job's output. If
-XPMFS_TEST_GATE names a file, each job waits after that until there is such a file.
+XPMFS_TEST_GATE names a file, each job waits after that until there is such a file; but with --transient, the preparation
+does not, and is a transient job that experimaestro removes at the end.
 """
 
 import argparse
@@ -22,10 +23,12 @@ import time
 from pathlib import Path
 
 from experimaestro import Meta, Param, PathGenerator, Task, experiment, field
+from experimaestro.scheduler.transient import TransientMode
 from experimaestro.settings import find_workspace
 
 EXECUTIONS = "XPMFS_TEST_EXECUTIONS"
 GATE = "XPMFS_TEST_GATE"
+TRANSIENT = "XPMFS_TEST_TRANSIENT"
 
 
 def begin_execution():
@@ -78,7 +81,10 @@ class Prepare(Task):
     out: Meta[Path] = field(default_factory=PathGenerator("data.txt"))
 
     def execute(self):
-        begin_execution()
+        if os.environ.get(TRANSIENT):
+            count_execution()
+        else:
+            begin_execution()
         self.out.write_text("\n".join(str(i) for i in range(self.n)))
 
 
@@ -115,16 +121,18 @@ def arguments():
     parser.add_argument("--id", help="take the workspace with this id in the settings, with its folders")
     parser.add_argument("--experiment", default="demo")
     parser.add_argument("--failing", action="store_true", help="one more job, which fails")
+    parser.add_argument("--transient", action="store_true", help="the preparation is removed at the end")
     parser.add_argument("--executions", type=Path, help="file to which each execution appends a line")
     parser.add_argument("--json", action="store_true", help="report the run in one line of JSON")
     return parser.parse_intermixed_args()
 
 
-def submit(count, failing):
+def submit(count, failing, transient):
     """Submits the plan; returns each task with the tags that are expected for it."""
     # A float that JSON does not have, a string that is not ASCII, and the other scalars.
     prepare = Prepare.C(n=100).tag("n", 100).tag("limit", float("inf"))
-    submitted = [(prepare.submit(), {"n": 100, "limit": "Infinity"})]
+    mode = TransientMode.REMOVE if transient else TransientMode.NONE
+    submitted = [(prepare.submit(transient=mode), {"n": 100, "limit": "Infinity"})]
     for i in range(count):
         train = Train.C(prepare=prepare, lr=0.1 * i).tag("lr", 0.1 * i).tag("näme", "é x")
         tags = {"n": 100, "limit": "Infinity", "lr": 0.1 * i, "näme": "é x"}
@@ -150,11 +158,13 @@ def main():
             xp.setenv("PYTHONPATH", str(Path(__file__).resolve().parent))
             # Jobs import this file: nothing is to be left beside it.
             xp.setenv("PYTHONDONTWRITEBYTECODE", "1")
+            if args.transient:
+                xp.setenv(TRANSIENT, "1")
             if executions:
                 xp.setenv(EXECUTIONS, str(Path(executions).resolve()))
             if gate := os.environ.get(GATE):
                 xp.setenv(GATE, gate)
-            submitted = submit(args.count, args.failing)
+            submitted = submit(args.count, args.failing, args.transient)
             xp.wait()
     except Exception as error:
         # experimaestro says in this way that a job has failed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::core::{Core, Done, Failure, Look, Outcome, Whom};
-use crate::archive::ready::Judge;
+use crate::archive::ready::{Judge, unknown};
 use crate::archive::store::{Due, store};
 use crate::archive::{
     Env, Error, Hooks, Readiness, Retired, Scope, Stored, folder_leftovers, leftovers,
@@ -72,6 +72,11 @@ impl Core for Disk {
             Readiness::Ready { size, .. } => Look::Ready(size),
             Readiness::Settling(wait) => Look::Settling(wait),
             Readiness::Busy(why) => Look::Busy(why.to_owned()),
+            Readiness::Unknown(file) => {
+                let whom = Whom::Job;
+                let why = unknown(&file);
+                return Err(Failure { whom, why });
+            }
             Readiness::Unfinished
             | Readiness::Failed
             | Readiness::Elsewhere

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
-use crate::archive::ready::Judge;
+use crate::archive::ready::{Judge, unknown};
 use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, folder_leftovers, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
@@ -347,5 +347,6 @@ fn not_ready(readiness: &Readiness) -> String {
         Readiness::OptedOut(how) => {
             format!("it is opted out, as {how}: --force archives it nevertheless")
         }
+        Readiness::Unknown(file) => unknown(file),
     }
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 
 use super::{expect_jobs, named};
-use crate::archive::{OptOuts, opt_out, places};
+use crate::archive::opt_out::{self, OptOuts, Standing};
+use crate::archive::places;
 use crate::cli::open::{More, open};
 use crate::cli::{Global, Select, print};
 use crate::daemon::archiving;
@@ -41,13 +42,16 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
                 if out { "out" } else { "in" }
             );
         };
-        let changed = opt_out::set_file(&directory, out)
-            .with_context(|| format!("cannot write in {}", path.display()))?;
         let config = archiving::config(&opened.tuning, &opened.folders);
         let outs = OptOuts::new(config.exclude, config.folder_exclude);
-        let still = outs.of(&opened.view, &job, &directory).ok().flatten();
+        let changed = match out {
+            true => opt_out::set_file(&directory, true).map_err(Into::into),
+            false => outs.opt_in(&opened.view, &job, &directory),
+        };
+        let changed = changed
+            .with_context(|| format!("cannot change whether {} is opted out", path.display()))?;
         if !global.quiet {
-            if let Some(how) = still.filter(|_| !out) {
+            if !out && let Ok(Standing::Out(how)) = outs.of(&opened.view, &job, &directory) {
                 print::line(&format!("{job} is still opted out, as {how}"));
                 continue;
             }
@@ -55,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
                 (true, true) => "is not archived from now on; copies that there are stay",
                 (true, false) => "was opted out already",
                 (false, true) => "is archived again",
-                (false, false) => "was not opted out by hand",
+                (false, false) => "was not opted out",
             };
             print::line(&format!("{job} {said}"));
         }

@@ -1,8 +1,10 @@
 //! Jobs that are not archived, or not yet, and those that are archived again; and who waits for all that.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -321,4 +323,34 @@ fn a_mount_that_is_not_to_archive_or_is_read_only_archives_nothing() {
             "{argument}"
         );
     });
+}
+
+#[test]
+fn status_lists_the_jobs_of_a_run_that_cannot_be_read() {
+    let workspace = workspace();
+    let (primary, mountpoint) = (workspace.primary(), workspace.mountpoint("elsewhere"));
+    (0..2).for_each(|number| job::make(&primary, number));
+    let run_dir = primary.join("experiments/test/20261122_020605");
+    let links = run_dir.join("jobs").join(TASK);
+    fs::create_dir_all(&links).unwrap();
+    symlink(primary.join(job::path(0)), links.join(hash(0))).unwrap();
+    let file = run_dir.join("jobs.jsonl");
+    fs::write(&file, [0; 512]).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    let times = FileTimes::new().set_modified(long_ago);
+    File::open(&file).unwrap().set_times(times).unwrap();
+    let _mounted = workspace.mount_archiving(&mountpoint, &[]);
+    let folder = workspace.folder("backup");
+    until("the other is archived", || has_all(&folder, 1..2));
+    until("the job is listed", || {
+        let failed = &status(&workspace, &mountpoint)["archive"]["failed"][0];
+        failed["job"] == format!("{TASK}/{}", hash(0)).as_str()
+            && failed["why"]
+                .as_str()
+                .unwrap()
+                .contains(file.to_str().unwrap())
+    });
+    assert!(!has_all(&folder, 0..1));
+    fs::remove_dir_all(&run_dir).unwrap();
+    until("the run is gone", || has_all(&folder, 0..1));
 }
