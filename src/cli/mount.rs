@@ -234,7 +234,11 @@ impl Plan {
             mountpoint: Some(self.attachment.mountpoint.clone()),
         };
         let alone = self.attachment.mountpoint == primary && service::is_alone(&primary);
-        let view = Arc::new(View::open(spec, beneath)?);
+        let view = Arc::new(View::open_beneath(
+            spec,
+            beneath,
+            service::beneath_folders(),
+        )?);
         hint(&view, &primary);
         let exclusive = match view.primary().root() {
             Ok(root) if alone => mount::Exclusive::claim(root.fd()),

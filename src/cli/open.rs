@@ -82,7 +82,7 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
     Ok(Opened {
         tuning: settings.tuning_of(&workspace),
         settings: settings.file,
-        view: View::open(spec, beneath)?,
+        view: View::open_beneath(spec, beneath, service::beneath_folders())?,
         workspace,
         folders,
         peers,

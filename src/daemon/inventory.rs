@@ -170,6 +170,7 @@ mod tests {
                     major: 0,
                     minor: 52,
                 },
+                root: "/".into(),
                 mountpoint: "/mnt".into(),
                 options: "rw".to_owned(),
                 fs_type: mounts::FS_TYPE.to_owned(),

@@ -50,6 +50,8 @@ pub struct Mount {
     pub parent: u64,
     /// The file system's device number.
     pub device: Device,
+    /// Which directory of the file system it shows: `/`, unless it is a bind mount of a part.
+    pub root: PathBuf,
     /// Where it is, seen from this process's root; the bytes as they are, UTF-8 or not.
     pub mountpoint: PathBuf,
     /// The mount's own options: `rw`, `nosuid`, …
@@ -176,7 +178,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
     let device = parse_device(fields.next()?)?;
-    let _root = fields.next()?;
+    let root = PathBuf::from(unescape(fields.next()?));
     let mountpoint = PathBuf::from(unescape(fields.next()?));
     let options = text(fields.next()?);
     // Any number of optional fields, up to a hyphen on its own.
@@ -185,6 +187,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         id,
         parent,
         device,
+        root,
         mountpoint,
         options,
         fs_type: unescape(fields.next()?).to_string_lossy().into_owned(),

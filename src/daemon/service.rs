@@ -10,7 +10,7 @@ use super::inventory;
 use super::{Asked, Service};
 use crate::archive::engine::Archiver;
 use crate::mount;
-use crate::view::{LocationStatus, Root, View};
+use crate::view::{Beneath, LocationStatus, Root, View};
 use crate::workspace::jobs::JobId;
 
 /// The primary's directory beneath an in-place mount of it, if there is one: its path then leads into that mount.
@@ -20,6 +20,12 @@ use crate::workspace::jobs::JobId;
 /// There is such a mount, and its daemon does not hand the directory out.
 pub fn beneath(primary: &Path) -> Result<Option<OwnedFd>, ClientError> {
     control::beneath(primary)
+}
+
+/// Opens folders that lie in mounts of xpmfs, beneath them.
+#[must_use]
+pub fn beneath_folders() -> Arc<dyn Beneath> {
+    Arc::new(control::Uncovered)
 }
 
 /// Whether no other mount, of those that can be seen from here, shows the workspace with this directory.

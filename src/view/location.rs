@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
+use super::covered::{Beneath, COVERED, Covered, NoBeneath};
 use super::question::Questions;
 use super::root::{Root, open_path};
 use super::unreadable::{Hidden, Unreadable};
@@ -52,6 +53,7 @@ pub struct Location {
     questions: Questions,
     on_change: OnceLock<OnChange>,
     crowd: OnceLock<Crowd>,
+    covered: Covered,
 }
 
 /// What to do when a folder has gone or is another directory than before; given its number.
@@ -113,7 +115,7 @@ impl Location {
 
     /// The primary, from a descriptor that the caller has opened.
     pub(super) fn primary_from(path: &Path, fd: OwnedFd) -> Result<Location> {
-        let root = Root::new(fd, path, false)?;
+        let root = Root::new(fd, path, None)?;
         Ok(Location {
             index: PRIMARY,
             role: Role::Primary,
@@ -125,11 +127,12 @@ impl Location {
             questions: Questions::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
+            covered: Covered::new(Arc::new(NoBeneath)),
         })
     }
 
     /// A folder that has not been looked at yet; see [`open_all`].
-    pub(super) fn folder(index: u8, spec: &FolderSpec) -> Location {
+    pub(super) fn folder(index: u8, spec: &FolderSpec, beneath: Arc<dyn Beneath>) -> Location {
         Location {
             index,
             role: Role::Folder(spec.mode),
@@ -141,6 +144,7 @@ impl Location {
             questions: Questions::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
+            covered: Covered::new(beneath),
         }
     }
 
@@ -274,11 +278,16 @@ impl Location {
 
     fn ask(&self) {
         let was = self.state.read().clone();
-        let now = match rustix::fs::stat(&self.path) {
+        let now = match self.covered.open_dir(&self.path) {
+            // A mount has come to lie over the directory, which is open here already.
+            Err(COVERED) if let State::Open(root) = &was => {
+                return self.look(root);
+            }
             Err(error) => State::Closed(error),
-            Ok(stat) => match &was {
-                State::Open(root) if root.is(&stat) => return self.look(root),
-                _ => match open_path(&self.path).and_then(|fd| Root::new(fd, &self.path, true)) {
+            Ok((fd, canonical)) => match (rustix::fs::fstat(&fd), &was) {
+                (Err(error), _) => State::Closed(error),
+                (Ok(stat), State::Open(root)) if root.is(&stat) => return self.look(root),
+                _ => match Root::new(fd, &self.path, Some(canonical)) {
                     Ok(root) => State::Open(Arc::new(root)),
                     Err(error) => State::Closed(error),
                 },
@@ -303,7 +312,11 @@ impl Location {
                 tracing::debug!("the folder {} is not there: {error}", self.path.display());
             }
             (_, State::Closed(error)) if changed => {
-                tracing::warn!("the folder {} is not there: {error}", self.path.display());
+                tracing::warn!(
+                    "the folder {} is not there: {}",
+                    self.path.display(),
+                    why_not(*error)
+                );
             }
             _ => {}
         }
@@ -359,6 +372,10 @@ pub fn why_not(error: Errno) -> String {
         Errno::NOTDIR => "not a directory".to_owned(),
         Errno::ACCESS | Errno::PERM => "not permitted".to_owned(),
         Errno::TIMEDOUT => "does not answer".to_owned(),
+        COVERED => {
+            "lies in an xpmfs mount that does not hand out what is beneath it: unmount it, or give the folder the directory itself"
+                .to_owned()
+        }
         error => in_words(error),
     }
 }

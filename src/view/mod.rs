@@ -15,7 +15,8 @@
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
 //! - [`internal`]: where the internal files of a job live that a folder serves
 //! - [`name`]: a name, kept in as little memory as it needs
-//! - `walk`: whether a symlink that points out of the workspace leads to anything
+//! - `walk`: paths, walked one name at a time and never into a mount of xpmfs
+//! - `covered`: folders that lie in a mount of xpmfs, opened beneath it
 //! - `question`: asking a file system that may hang
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
 //! - `unreadable`: what of a folder cannot be looked at, so that it does not show
@@ -29,6 +30,7 @@
 
 pub mod beneath;
 pub mod change;
+mod covered;
 pub mod find;
 pub mod internal;
 pub mod jobs;
@@ -50,6 +52,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, Verdict};
+pub use covered::{Beneath, COVERED, MountId};
 pub use jobs::Unlisted;
 pub use location::{Location, LocationStatus};
 pub use resolve::{InPrimary, Served};
@@ -139,6 +142,19 @@ impl View {
     ///
     /// The primary that cannot be opened.
     pub fn open(spec: ViewSpec, primary: Option<OwnedFd>) -> Result<View, Error> {
+        View::open_beneath(spec, primary, Arc::new(covered::NoBeneath))
+    }
+
+    /// Like [`View::open`]. A folder that lies in a mount of xpmfs is opened beneath that mount by `beneath`.
+    ///
+    /// # Errors
+    ///
+    /// The primary that cannot be opened.
+    pub fn open_beneath(
+        spec: ViewSpec,
+        primary: Option<OwnedFd>,
+        beneath: Arc<dyn Beneath>,
+    ) -> Result<View, Error> {
         if spec.folders.len() > FOLDERS_MAX {
             return Err(Error::TooManyFolders {
                 count: spec.folders.len(),
@@ -159,7 +175,7 @@ impl View {
         }
         let mut locations = vec![Arc::new(first)];
         for (index, folder) in (1..).zip(&spec.folders) {
-            locations.push(Arc::new(Location::folder(index, folder)));
+            locations.push(Arc::new(Location::folder(index, folder, beneath.clone())));
         }
         location::open_all(&locations[1..], PATIENCE);
         Ok(View {

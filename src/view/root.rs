@@ -2,14 +2,15 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode as FileMode, OFlags, Stat};
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
-use super::{beneath, links, tasks};
+use super::{beneath, links, tasks, walk};
 
 /// A location's directory, open.
 #[derive(Debug)]
@@ -39,8 +40,10 @@ enum Jobs {
 }
 
 impl Root {
-    /// Takes a location's open directory. A folder may name its jobs directory itself.
-    pub(super) fn new(fd: OwnedFd, path: &Path, folder: bool) -> Result<Root> {
+    /// Takes a location's open directory. A folder, whose path without symlinks is `canonical`, may name its jobs directory
+    /// itself.
+    pub(super) fn new(fd: OwnedFd, path: &Path, canonical: Option<PathBuf>) -> Result<Root> {
+        let folder = canonical.is_some();
         let stat = rustix::fs::fstat(&fd)?;
         let inside = beneath::absent(beneath::stat(&fd, OsStr::new("jobs")))?;
         let itself = folder && inside.is_none() && path.ends_with("jobs");
@@ -59,9 +62,7 @@ impl Root {
             Jobs::Inside
         };
         let mut jobs_paths = Vec::new();
-        // A folder is opened again while the mount runs; its path leads around the mount, since
-        // the settings refuse a folder inside the primary. The primary's is canonical already.
-        let canonical = folder.then(|| path.canonicalize().ok()).flatten();
+        // The primary's is canonical already.
         for base in [Some(path.to_owned()), canonical].into_iter().flatten() {
             let jobs_path = if itself { base } else { base.join("jobs") };
             if !jobs_paths.contains(&jobs_path) {
@@ -98,7 +99,7 @@ impl Root {
                 !link || follow_jobs(&self.fd).is_none()
             }
             Jobs::Linked(fd) => {
-                let now = rustix::fs::openat(&self.fd, name, OPEN_PATH, FileMode::empty());
+                let now = walk::open_dir_from(&self.fd, name);
                 now.and_then(beneath::identity).ok() == beneath::identity(fd).ok()
             }
         }
@@ -162,13 +163,21 @@ fn follow_jobs(fd: &OwnedFd) -> Option<OwnedFd> {
     let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = rustix::fs::openat(fd, "jobs", itself, FileMode::empty()).ok()?;
     let target = links::read(&link, OsStr::new("")).ok()?;
-    let jobs = rustix::fs::openat(fd, target, OPEN_PATH, FileMode::empty()).ok()?;
+    // Never through a mount of xpmfs, which may be our own, or wait for ours.
+    let jobs = match target.as_bytes().starts_with(b"/") {
+        true => {
+            walk::open_dir(Path::new(&target), &mut |_| Err(Errno::LOOP))
+                .ok()?
+                .0
+        }
+        false => walk::open_dir_from(fd, &target).ok()?,
+    };
     let (link, owner) = (beneath::stat_fd(&link).ok()?, beneath::stat_fd(&jobs).ok()?);
     let trusted = [0, rustix::process::geteuid().as_raw(), owner.stx_uid];
     trusted.contains(&link.stx_uid).then_some(jobs)
 }
 
-/// Opens a location by its path, following symlinks: the settings are to be trusted.
+/// Opens the primary by its path, following symlinks: the settings are to be trusted.
 pub(super) fn open_path(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OPEN_PATH, FileMode::empty())
 }

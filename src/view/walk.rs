@@ -1,14 +1,14 @@
-//! Whether a symlink that points out of the workspace leads to anything.
+//! Walking a path one name at a time, and never into a mount of xpmfs.
 //!
-//! That can only be found out by following it, and it may lead back into a mount: into our own, or
-//! into one whose daemon follows a symlink into ours at the same moment. Left to the kernel, such a
-//! walk waits for the very name that it is made for, and nothing but breaking the mount off ends
-//! that. So the path is walked one name at a time here, and never into a mount of xpmfs: what
-//! leads there counts as leading nowhere.
+//! A path may lead back into a mount: into our own, or into one whose daemon walks into ours at the same moment. Left to the
+//! kernel, such a walk waits for the very name that it is made for, and nothing but aborting the connection ends that. So the
+//! path is walked name by name here. What a symlink in a workspace leads to in such a mount counts as leading nowhere
+//! ([`resolves`]); the directory of a folder is opened beneath that mount ([`open_dir`]).
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, Result};
@@ -41,31 +41,115 @@ pub(super) fn resolves(dir: impl AsFd, path: &OsStr) -> bool {
     walked.is_ok()
 }
 
+/// Opens the directory that an absolute path leads to (`O_PATH`), following symlinks; with the path that leads there
+/// without symlinks. Where the path enters a mount of xpmfs, `beneath` gives the directory to go on from.
+///
+/// # Errors
+///
+/// `ENOTDIR` for anything but a directory; what `beneath` and `openat` give.
+pub(super) fn open_dir(
+    path: &Path,
+    beneath: &mut dyn FnMut(&OwnedFd) -> Result<OwnedFd>,
+) -> Result<(OwnedFd, PathBuf)> {
+    let mut walk = Walk::new(root()?, true, beneath)?;
+    walk.go(path.as_os_str())?;
+    Ok((walk.here, walk.path))
+}
+
+/// Opens the directory that a path leads to from `dir`, unless it leads through a mount of xpmfs.
+///
+/// # Errors
+///
+/// `ELOOP` if it leads through a mount of xpmfs; what `openat` gives.
+pub(super) fn open_dir_from(dir: impl AsFd, path: &OsStr) -> Result<OwnedFd> {
+    let mut refuse = |_: &OwnedFd| Err(Errno::LOOP);
+    let here = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
+    let mut walk = Walk::new(here, true, &mut refuse)?;
+    walk.go(path)?;
+    Ok(walk.here)
+}
+
 fn walk(dir: impl AsFd, path: &OsStr) -> Result<()> {
-    let mut here = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
-    let mut device = Some(device_of(&here)?);
-    // The names that are still to be walked, the next one last.
-    let mut rest = names(path);
-    let mut links = 0;
-    while let Some(name) = rest.pop() {
-        match step(&here, &name, rest.is_empty())? {
-            Step::Object(fd) => here = fd,
-            Step::Link(_) if links == LINKS_MAX => return Err(Errno::LOOP),
-            Step::Link(target) => {
-                links += 1;
-                if target.as_bytes().starts_with(b"/") {
-                    let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                    here = rustix::fs::open("/", root, Mode::empty())?;
+    let mut refuse = |_: &OwnedFd| Err(Errno::LOOP);
+    let here = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
+    Walk::new(here, false, &mut refuse)?.go(path)
+}
+
+fn root() -> Result<OwnedFd> {
+    let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open("/", root, Mode::empty())
+}
+
+/// How often a path may lead into a mount of xpmfs.
+const MOUNTS_MAX: usize = 8;
+
+/// A walk, and where it stands.
+struct Walk<'a> {
+    here: OwnedFd,
+    device: (u32, u32),
+    /// Where it stands, if it began at `/` or has been there.
+    path: PathBuf,
+    /// Whether it has to end at a directory.
+    directory: bool,
+    beneath: &'a mut dyn FnMut(&OwnedFd) -> Result<OwnedFd>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(
+        here: OwnedFd,
+        directory: bool,
+        beneath: &'a mut dyn FnMut(&OwnedFd) -> Result<OwnedFd>,
+    ) -> Result<Walk<'a>> {
+        Ok(Walk {
+            device: device_of(&here)?,
+            here,
+            path: PathBuf::from("/"),
+            directory,
+            beneath,
+        })
+    }
+
+    fn go(&mut self, path: &OsStr) -> Result<()> {
+        // The names that are still to be walked, the next one last.
+        let mut rest = names(path);
+        let (mut links, mut mounts) = (0, 0);
+        while let Some(name) = rest.pop() {
+            let last = rest.is_empty() && !self.directory;
+            match step(&self.here, &name, last)? {
+                Step::Object(fd) => {
+                    self.here = fd;
+                    match name.as_bytes() {
+                        b".." => drop(self.path.pop()),
+                        _ => self.path.push(&name),
+                    }
                 }
-                rest.extend(names(&target));
+                Step::Link(_) if links == LINKS_MAX => return Err(Errno::LOOP),
+                Step::Link(target) => {
+                    links += 1;
+                    if target.as_bytes().starts_with(b"/") {
+                        self.here = root()?;
+                        self.path = PathBuf::from("/");
+                    }
+                    rest.extend(names(&target));
+                }
+            }
+            let now = device_of(&self.here)?;
+            if self.device != now && is_ours(now) {
+                mounts += 1;
+                if mounts > MOUNTS_MAX {
+                    return Err(Errno::LOOP);
+                }
+                self.here = (self.beneath)(&self.here)?;
+                self.device = device_of(&self.here)?;
+                if is_ours(self.device) {
+                    return Err(Errno::LOOP);
+                }
+            } else {
+                self.device = now;
             }
         }
-        let now = device_of(&here)?;
-        if device.replace(now) != Some(now) && is_ours(now) {
-            return Err(Errno::LOOP);
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The names of a path, the first one last.
@@ -97,6 +181,14 @@ fn step(here: &OwnedFd, name: &OsStr, last: bool) -> Result<Step> {
         },
         Err(error) => Err(error),
     }
+}
+
+/// The number of the mount that an open file or directory is in (`STATX_MNT_ID`), as `/proc/self/mountinfo` has it; 0 where
+/// the kernel does not say. Asks no server.
+pub(super) fn mount_of(fd: &OwnedFd) -> Result<(u64, (u32, u32))> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, "", flags, StatxFlags::MNT_ID)?;
+    Ok((stat.stx_mnt_id, (stat.stx_dev_major, stat.stx_dev_minor)))
 }
 
 /// The number of the device that an object is on. Asks no server, not even that of a mount which

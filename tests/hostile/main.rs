@@ -7,6 +7,7 @@ mod circles;
 mod fixture;
 mod life;
 mod listing;
+mod mutual;
 mod race;
 mod strange;
 

@@ -46,6 +46,7 @@ pub use answers::{Answers, Identity};
 pub use client::{Client, ClientError};
 pub use directory::Name;
 pub use server::Server;
+pub use uncovered::Uncovered;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

@@ -3,18 +3,21 @@
 //! A daemon hands out a descriptor of its primary. Root would work there with root's rights, wherever the daemon's user has
 //! opened it. So root looks by itself: in a private mount namespace without that mount.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use super::{Client, ClientError};
 use crate::daemon::deadline::within;
 use crate::daemon::health::PATIENCE;
-use crate::daemon::mounts::Mount;
+use crate::daemon::mounts::{self, Device, Mount};
 use crate::mount::sys::own_mount_namespace;
+use crate::view::{Beneath, COVERED, MountId, beneath as view_beneath};
 
 /// The directory beneath a mount in place: from its daemon, if that runs as this user; otherwise from the kernel, if the
 /// daemon hands out the same directory.
@@ -50,6 +53,44 @@ pub(super) fn beneath(mount: &Mount) -> Result<OwnedFd, ClientError> {
         });
     }
     Ok(fd)
+}
+
+/// Opens folders that lie in mounts of xpmfs: beneath them, with the help of their daemons.
+#[derive(Debug)]
+pub struct Uncovered;
+
+impl Beneath for Uncovered {
+    fn open(&self, mount: MountId) -> rustix::io::Result<OwnedFd> {
+        let mounts = mounts::xpmfs().map_err(|_| COVERED)?;
+        let (major, minor) = mount.device;
+        let mut candidates = mounts
+            .into_iter()
+            .filter(|found| found.device == Device { major, minor });
+        let found = match mount.id {
+            0 => candidates.next(),
+            id => candidates.find(|found| found.id == id),
+        };
+        let found = found.ok_or(COVERED)?;
+        if is_own(&found) {
+            return Err(Errno::LOOP);
+        }
+        let root = beneath(&found).map_err(|error| {
+            tracing::debug!("{}: {error}", found.mountpoint.display());
+            COVERED
+        })?;
+        // A bind mount may show a part only.
+        let part: Vec<&OsStr> = found.root.iter().filter(|name| *name != "/").collect();
+        match part.as_slice() {
+            [] => Ok(root),
+            names => view_beneath::open_dirs(&root, names.iter().copied()),
+        }
+    }
+}
+
+/// Whether this process serves a mount.
+fn is_own(mount: &Mount) -> bool {
+    let client = Client::connect(mount.device, mount.owner());
+    client.is_ok_and(|client| client.pid() == i32::try_from(std::process::id()).ok())
 }
 
 fn is_denied(error: &io::Error) -> bool {

@@ -35,9 +35,9 @@ impl Served {
         let (disk, at) = (workspace.top().join("disk"), workspace.top().join("served"));
         fs::create_dir_all(disk.join("folder/jobs")).unwrap();
         fs::create_dir(&at).unwrap();
-        let mut command = workspace.xpmfs();
-        command.args(["mount", "-f", "--no-archive", "--workdir"]);
-        command.arg(disk).arg(&at).stdin(Stdio::null());
+        // Not a mount of xpmfs: a folder there is served from beneath it.
+        let mut command = Command::new("bindfs");
+        command.arg("-f").arg(disk).arg(&at).stdin(Stdio::null());
         let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
         let server = process.0.id();
         let (watched, end) = channel::<()>();
