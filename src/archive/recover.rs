@@ -31,6 +31,8 @@ pub enum Recovered {
         bytes: u64,
         /// Whether it has a marker of success.
         finished: bool,
+        /// The folders that come before in the settings and have the job, and why they were passed over.
+        passed_over: Vec<(u8, &'static str)>,
     },
     /// The primary has it.
     Present,
@@ -65,7 +67,7 @@ enum Present {
 }
 
 /// Brings a job back into the primary: from the folder of number `from`, or from the first that has it, finished copies
-/// before others. It appears there whole or not at all, and is durable. Waits while another process recovers or
+/// before others, and those with a manifest before those without. It appears there whole or not at all, and is durable. Waits while another process recovers or
 /// archives it. A copy that is not what its manifest says is passed over.
 ///
 /// # Errors
@@ -77,6 +79,9 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         let at = places::path(primary, job);
         if matches!(present(env, job)?, Present::Job) {
             return Ok(Recovered::Present);
+        }
+        if env.progress.is_cancelled() {
+            return Err(Error::new(job, Cause::Cancelled));
         }
         let candidates = candidates(env, job, from)?;
         let task = obstacle::make_task(primary, job, primary)?;
@@ -93,7 +98,8 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             Present::Link(link) => Some(link),
             Present::Nothing => None,
         };
-        let (folder, copied) = copy_first(env, job, &candidates, &mut staging)?;
+        let (chosen, copied) = copy_first(env, job, &candidates, &mut staging)?;
+        let passed_over = passed_over(&candidates, chosen);
         match link {
             Some(link) => staging.exchange(&link).map(|_| ()),
             None => staging.publish(),
@@ -105,7 +111,8 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         let done = markers::done(job.name());
         let is_done = |entry: &transfer::Entry| entry.parent == 0 && *entry.name == *done;
         return Ok(Recovered::Copied {
-            folder,
+            folder: chosen.folder.index(),
+            passed_over,
             files: copied.manifest.files(),
             bytes: copied.manifest.bytes(),
             finished: copied.manifest.entries().iter().skip(1).any(is_done),
@@ -143,8 +150,37 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     Ok(link.map_or(Present::Nothing, Present::Link))
 }
 
+/// A folder that has a job.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    folder: &'a Location,
+    /// Whether the copy has its marker of success.
+    finished: bool,
+    /// Whether it has a manifest, which says what it should be.
+    manifest: bool,
+}
+
+/// The folders that come before the chosen one in the settings, and what each of their copies lacks.
+fn passed_over(candidates: &[Found<'_>], chosen: Found<'_>) -> Vec<(u8, &'static str)> {
+    let earlier = |found: &&Found<'_>| found.folder.index() < chosen.folder.index();
+    let why = |found: &Found<'_>| {
+        let why = match (
+            chosen.finished && !found.finished,
+            chosen.manifest && !found.manifest,
+        ) {
+            (true, _) => "its copy is not finished",
+            (false, true) => "its copy has no manifest",
+            (false, false) => "its copy could not be used",
+        };
+        (found.folder.index(), why)
+    };
+    let mut passed: Vec<_> = candidates.iter().filter(earlier).map(why).collect();
+    passed.sort_unstable();
+    passed
+}
+
 /// The folders that have a job, those with a finished copy first.
-fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<&'a Location>> {
+fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<Found<'a>>> {
     let folders = env.view.folders().iter().map(AsRef::as_ref);
     let folders: Vec<&Location> = folders
         .filter(|folder| from.is_none_or(|from| from == folder.index()))
@@ -155,10 +191,14 @@ fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<&'
         let at = places::path(folder, job);
         match places::job(folder, job) {
             Ok(Some(directory)) => {
-                let done = markers::is_done(&directory, job.name()).unwrap_or(false);
+                let finished = markers::is_done(&directory, job.name()).unwrap_or(false);
                 // A copy that says what it should be comes before one that does not.
                 let manifest = matches!(manifests::read(folder, job), Ok(Some(_)));
-                found.push(((!done, !manifest), folder));
+                found.push(Found {
+                    folder,
+                    finished,
+                    manifest,
+                });
             }
             Ok(None) => asked.push(format!("not in {}", at.display())),
             Err(errno) => asked.push(format!("{} cannot be looked at ({errno})", at.display())),
@@ -172,21 +212,21 @@ fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<&'
         return Err(Error::new(job, Cause::Absent(why)));
     }
     // Stable: of equals, the order of the settings holds.
-    found.sort_by_key(|(rank, _)| *rank);
-    Ok(found.into_iter().map(|(_, folder)| folder).collect())
+    found.sort_by_key(|found| (!found.finished, !found.manifest));
+    Ok(found)
 }
 
 /// Copies from the first folder whose copy is what it should be.
-fn copy_first(
+fn copy_first<'a>(
     env: &Env<'_>,
     job: &JobId,
-    candidates: &[&Location],
+    candidates: &[Found<'a>],
     staging: &mut Staging,
-) -> Result<(u8, Copied)> {
+) -> Result<(Found<'a>, Copied)> {
     let mut problem = None;
-    for folder in candidates {
-        match copy(env, job, folder, staging) {
-            Ok(copied) => return Ok((folder.index(), copied)),
+    for found in candidates {
+        match copy(env, job, found.folder, staging) {
+            Ok(copied) => return Ok((*found, copied)),
             Err(error) if candidates.len() == 1 || error.is_cancelled() => return Err(error),
             Err(error) => {
                 tracing::warn!("{error}; another copy is looked for");

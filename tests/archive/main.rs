@@ -13,6 +13,7 @@ mod fixture;
 mod in_use;
 #[path = "../installed/mod.rs"]
 mod installed;
+mod interrupted;
 mod kept;
 mod lost;
 mod meanwhile;

@@ -10,6 +10,7 @@ use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::interrupt::Interrupt;
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::by_hand::{self, Outcome};
@@ -86,6 +87,7 @@ struct Tally {
     /// Jobs that were left as they are: how many for which reason.
     left: BTreeMap<&'static str, u64>,
     failed: u64,
+    cancelled: u64,
     lines: Vec<Value>,
 }
 
@@ -129,6 +131,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
         (jobs, Vec::new())
     };
+    let interrupt = Interrupt::cancels(&progress);
     let meter = Meter::new(jobs.len(), &progress, global);
     let mut tally = Tally::default();
     for task in &unlisted {
@@ -142,13 +145,15 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         tally.add(&opened, job, outcome, arguments.all, &meter, global);
     });
     meter.end();
+    let interrupted = interrupt.came();
+    drop(interrupt);
     if global.json {
         print::json(&tally.lines)?;
     } else if !global.quiet {
         print::line(&tally.summary());
     }
     Ok(match tally.failed {
-        0 => ExitCode::SUCCESS,
+        0 if !interrupted => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
@@ -164,6 +169,10 @@ impl Tally {
         global: &Global,
     ) {
         let (folder, result, why, wrong) = match outcome {
+            Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) if error.is_cancelled() => {
+                self.cancelled += 1;
+                return meter.job();
+            }
             Outcome::Folder(folder, Ok(stored)) => {
                 let place = label(opened, folder);
                 let (result, why) = self.stored(stored, place.starts_with("move:"));
@@ -293,6 +302,12 @@ impl Tally {
             text.push_str(&format!(
                 "; {left} {} left {as_they_are} ({reasons})",
                 were(left)
+            ));
+        }
+        if self.cancelled > 0 {
+            text.push_str(&format!(
+                "; {} not archived, of which nothing is left in a folder",
+                self.cancelled
             ));
         }
         if self.failed > 0 {

@@ -1,6 +1,7 @@
 //! `xpmfs jobs`: what is done with single jobs. One file a command.
 
 mod archive;
+mod interrupt;
 mod meter;
 mod opt;
 mod recover;

@@ -10,6 +10,7 @@ use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::interrupt::Interrupt;
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::lost::{self, Listed};
@@ -30,7 +31,7 @@ pub struct Arguments {
     /// job there that it lacks
     #[arg(long)]
     all: bool,
-    /// From this directory: a folder of the workspace, or another workspace [default: the first folder that has the job]
+    /// From this directory: a folder of the workspace, or another workspace [default: the first folder with a finished copy that has a manifest; else the first with a finished copy; else the first]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
     /// Also if a copy is not what its manifest says
@@ -119,6 +120,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     for why in &unseen {
         print::line(why);
     }
+    let interrupt = Interrupt::cancels(&progress);
     let meter = Meter::new(jobs.len(), &progress, global);
     let recovered = by_hand::recover_all(&env, &jobs, from, &|job, recovered| {
         tell(&opened, job, recovered, &meter, arguments.all, global);
@@ -127,6 +129,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     meter.end();
     let mut tally = Tally::default();
     recovered.iter().for_each(|recovered| tally.add(recovered));
+    let interrupted = interrupt.came();
+    drop(interrupt);
     if global.json {
         let mut lines: Vec<Value> = unseen
             .iter()
@@ -135,14 +139,16 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         let jobs = jobs.iter().zip(&recovered);
         lines.extend(jobs.map(|(job, recovered)| as_json(&opened, job, recovered)));
         print::json(&lines)?;
-    } else if arguments.all && !global.quiet {
+    } else if (arguments.all || interrupted) && !global.quiet {
         print::line(&tally.summary());
     }
-    Ok(if tally.failed > 0 || !unseen.is_empty() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(
+        if tally.failed + tally.cancelled > 0 || !unseen.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 /// What became of all.
@@ -153,6 +159,7 @@ struct Tally {
     bytes: u64,
     present: u64,
     failed: u64,
+    cancelled: u64,
 }
 
 impl Tally {
@@ -164,6 +171,7 @@ impl Tally {
                 self.bytes += bytes;
             }
             Ok(Recovered::Present) => self.present += 1,
+            Err(error) if error.is_cancelled() => self.cancelled += 1,
             Err(_) => self.failed += 1,
         }
     }
@@ -180,6 +188,12 @@ impl Tally {
         };
         if self.present > 0 {
             text.push_str(&format!("; {} came back meanwhile", self.present));
+        }
+        if self.cancelled > 0 {
+            text.push_str(&format!(
+                "; {} not recovered, of which nothing is left in the workspace",
+                self.cancelled
+            ));
         }
         if self.failed > 0 {
             text.push_str(&format!("; {} failed", self.failed));
@@ -204,12 +218,18 @@ fn tell(
             files,
             bytes,
             finished,
+            passed_over,
         }) => {
             if told {
+                let passed = passed_over.iter();
+                let passed = passed.map(|(folder, why)| {
+                    format!("; {} comes first, but {why}", label(opened, *folder))
+                });
                 meter.say(&format!(
-                    "{job}: recovered from {} ({files} files, {})",
+                    "{job}: recovered from {} ({files} files, {}){}",
                     label(opened, *folder),
-                    HumanBytes(*bytes)
+                    HumanBytes(*bytes),
+                    passed.collect::<String>()
                 ));
             }
             if !finished {
@@ -222,6 +242,7 @@ fn tell(
             "{job}: the workspace's own directory has it already, and it is left alone"
         )),
         Ok(Recovered::Present) => {}
+        Err(error) if error.is_cancelled() => {}
         Err(error) => meter.say(&format!("{job}: {}", why(error))),
     }
 }
@@ -231,11 +252,18 @@ fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, Error>) -
     let mut line = json!({ "job": job.to_string(), "path": path.to_string_lossy() });
     match recovered {
         Ok(Recovered::Copied {
-            folder, finished, ..
+            folder,
+            finished,
+            passed_over,
+            ..
         }) => {
             line["result"] = "recovered".into();
             line["folder"] = label(opened, *folder).into();
             line["finished"] = (*finished).into();
+            let passed = passed_over.iter();
+            let passed =
+                passed.map(|(folder, why)| json!({ "folder": label(opened, *folder), "why": why }));
+            line["passed_over"] = passed.collect();
         }
         Ok(Recovered::Present) => line["result"] = "present".into(),
         Err(error) => {
