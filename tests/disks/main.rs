@@ -7,3 +7,4 @@ mod group;
 #[path = "../installed/mod.rs"]
 mod installed;
 mod limits;
+mod primary;
