@@ -32,7 +32,8 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
             let listed: Vec<Value> = settings
                 .workspaces
                 .iter()
-                .map(|workspace| as_json(&settings, workspace))
+                .zip(settings.all_folders())
+                .map(|(workspace, folders)| as_json(&settings, workspace, folders))
                 .collect();
             print::json(&listed)?;
         }
@@ -66,8 +67,7 @@ impl From<&Select> for Selection {
 /// A line for each; nothing is looked up on a disk.
 fn in_short(settings: &Settings) -> String {
     let mut table = table::plain(&["ID", "PATH", "FOLDERS"]);
-    for workspace in &settings.workspaces {
-        let folders = settings.folders_of(workspace);
+    for (workspace, folders) in settings.workspaces.iter().zip(settings.all_folders()) {
         let counts = Mode::ALL.into_iter().filter_map(|mode| {
             let count = folders.iter().filter(|folder| folder.mode == mode).count();
             (count > 0).then(|| format!("{count} {mode}"))
@@ -85,7 +85,7 @@ fn in_short(settings: &Settings) -> String {
 fn in_full(settings: &Settings) -> String {
     let mut table = table::plain(&["ID", "KEY", "VALUE", "STATE"]);
     let missing = |path: &Path| if path.is_dir() { "" } else { "missing" };
-    for workspace in &settings.workspaces {
+    for (workspace, folders) in settings.workspaces.iter().zip(settings.all_folders()) {
         let state = if workspace.is_remote() {
             "remote"
         } else {
@@ -95,7 +95,7 @@ fn in_full(settings: &Settings) -> String {
             &mut table,
             [workspace.id.as_str(), "path", &place(workspace), state],
         );
-        for Folder { path, mode, .. } in settings.folders_of(workspace) {
+        for Folder { path, mode, .. } in folders {
             let state = if workspace.is_remote() {
                 ""
             } else {
@@ -123,7 +123,7 @@ fn place(workspace: &Workspace) -> String {
 }
 
 /// Everything but environment variables: they may be secrets, and listings are pasted into reports.
-fn as_json(settings: &Settings, workspace: &Workspace) -> Value {
+fn as_json(settings: &Settings, workspace: &Workspace, folders: Vec<Folder>) -> Value {
     let local = |path: &Path| {
         if workspace.is_remote() {
             Value::Null
@@ -131,7 +131,7 @@ fn as_json(settings: &Settings, workspace: &Workspace) -> Value {
             json!(path.is_dir())
         }
     };
-    let folders = settings.folders_of(workspace).into_iter().map(|folder| {
+    let folders = folders.into_iter().map(|folder| {
         let path = folder.path.to_string_lossy();
         json!({"path": path, "mode": folder.mode, "exclude": folder.exclude, "exists": local(&folder.path)})
     });

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::coerce;
-use super::document::{Node, Position};
+use super::compose::Conflict;
+use super::document::{Lines, Node, Position};
 use super::environment::Environment;
 use super::error::{Error, Finding};
 use super::interpolate::Unset;
@@ -39,12 +40,10 @@ pub(super) fn check_text(text: &str, file: &Path, environment: &Environment) -> 
     let reading = load::parse(text, file, environment);
     let mut findings = reading.findings;
     if let Some(document) = &reading.document {
-        findings.extend(
-            reading
-                .unset
-                .iter()
-                .map(|unset| unset_variable(text, unset)),
-        );
+        let lines = Lines::new(text);
+        let unset = reading.unset.iter();
+        findings.extend(unset.map(|unset| unset_variable(&lines, unset)));
+        findings.extend(document.conflicts.iter().map(conflict));
         findings.extend(document.duplicates.iter().map(|(at, key)| {
             Finding::warning(
                 *at,
@@ -52,11 +51,13 @@ pub(super) fn check_text(text: &str, file: &Path, environment: &Environment) -> 
                 "remove one of the two",
             )
         }));
+        findings.extend(release(&document.root));
         let workspaces = document.root.get("workspaces").map_or(&[][..], Node::items);
         let places: Vec<Place<'_>> = workspaces
             .iter()
             .map(|node| Place::read(node, environment))
             .collect();
+        let places = Places::new(&places);
         let mut checker = Checker {
             environment,
             findings: Vec::new(),
@@ -69,18 +70,47 @@ pub(super) fn check_text(text: &str, file: &Path, environment: &Environment) -> 
     findings
 }
 
+/// A key that one `<<` merges with different values.
+fn conflict(conflict: &Conflict) -> Finding {
+    let (key, [first, other]) = (&conflict.key, conflict.values);
+    Finding::warning(
+        conflict.at,
+        format!(
+            "the mappings that this `<<` merges have different values for `{key}`, on lines {} and {}: here and for experimaestro with \
+             PyYAML up to 6.0.3 the first in the list counts, with PyYAML 6.0.4 the last",
+            first.line, other.line
+        ),
+        format!("write `{key}: …` beside the `<<`, or in one of the merged mappings alone"),
+    )
+}
+
+/// `release` is read, and does nothing yet.
+fn release(root: &Node) -> Vec<Finding> {
+    let workspaces = root.get("workspaces").map_or(&[][..], Node::items);
+    let all = [root].into_iter().chain(workspaces);
+    let keys = all.filter_map(|node| Some(node.get("xpmfs")?.entry("release")?.0));
+    let findings = keys.map(|key| {
+        Finding::warning(
+            key.at,
+            "`release` does nothing yet: no copy in the workspace's own directory is released",
+            "do not rely on it to keep space free, or remove it",
+        )
+    });
+    findings.collect()
+}
+
 /// Where exactly the variable is written, if it can be found: values know only where they begin.
-fn unset_variable(text: &str, unset: &Unset) -> Finding {
+fn unset_variable(lines: &Lines<'_>, unset: &Unset) -> Finding {
+    /// Bytes that are searched: a line may be as long as the file.
+    const SEARCHED: usize = 4096;
     let mut at = unset.at;
-    let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
-    let start = line
-        .char_indices()
-        .nth(at.column.saturating_sub(1))
-        .map_or(line.len(), |(index, _)| index);
-    let found = line
-        .get(start..)
-        .and_then(|rest| Some((rest, rest.find(&unset.written)?)));
-    if let Some((rest, offset)) = found {
+    let rest = lines.rest(at);
+    let mut end = rest.len().min(SEARCHED + unset.written.len());
+    while !rest.is_char_boundary(end) {
+        end -= 1;
+    }
+    let found = rest.get(..end).and_then(|near| near.find(&unset.written));
+    if let Some(offset) = found {
         at.column += rest.get(..offset).unwrap_or("").chars().count();
     }
     let variable = &unset.variable;
@@ -94,6 +124,34 @@ fn unset_variable(text: &str, unset: &Unset) -> Finding {
             "set it (export {variable}=…) before xpmfs and experimaestro run, or write the value"
         ),
     )
+}
+
+/// The workspaces of the file.
+struct Places<'p, 'n> {
+    all: &'p [Place<'n>],
+    /// The last with each id, as experimaestro finds what `alt_workspaces` refers to.
+    by_id: HashMap<&'n str, &'p Place<'n>>,
+}
+
+impl<'p, 'n> Places<'p, 'n> {
+    fn new(all: &'p [Place<'n>]) -> Places<'p, 'n> {
+        let by_id = all.iter().filter_map(|place| Some((place.id?.0, place)));
+        Places {
+            all,
+            by_id: by_id.collect(),
+        }
+    }
+
+    fn by_id(&self, id: &str) -> Option<&'p Place<'n>> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The path that an item of `alt_workspaces` stands for, as it is written in the file.
+    fn written_path(&self, reference: &'n str) -> &'n str {
+        let known = self.by_id(reference);
+        let path = known.and_then(|place| place.node.get("path")?.as_str());
+        path.unwrap_or(reference)
+    }
 }
 
 /// A workspace of the file, as far as it can be read.
@@ -163,10 +221,10 @@ impl Checker<'_> {
         self.findings.push(Finding::warning(at, message, advice));
     }
 
-    fn workspaces(&mut self, places: &[Place<'_>]) {
-        self.ids(places);
-        self.triggers(places);
-        for place in places {
+    fn workspaces(&mut self, places: &Places<'_, '_>) {
+        self.ids(places.all);
+        self.triggers(places.all);
+        for place in places.all {
             self.alternatives(place, places);
             self.lock_mode(place);
             if let Some((written, primary, at)) = &place.primary {
@@ -174,7 +232,7 @@ impl Checker<'_> {
                 self.folders(place, primary, places);
             }
         }
-        self.shared_primaries(places);
+        self.shared_primaries(places.all);
     }
 
     fn ids(&mut self, places: &[Place<'_>]) {
@@ -224,7 +282,7 @@ impl Checker<'_> {
     }
 
     /// `alt_workspaces` is deprecated; shows what to write instead.
-    fn alternatives(&mut self, place: &Place<'_>, places: &[Place<'_>]) {
+    fn alternatives(&mut self, place: &Place<'_>, places: &Places<'_, '_>) {
         let Some((key, _)) = place.node.entry("alt_workspaces") else {
             return;
         };
@@ -234,7 +292,7 @@ impl Checker<'_> {
             .map(|(reference, _)| {
                 format!(
                     "  - path: {}\n    mode: use",
-                    quoted(written_path(reference, places))
+                    quoted(places.written_path(reference))
                 )
             })
             .collect();
@@ -275,6 +333,8 @@ impl Checker<'_> {
                 _ => format!("the path `{written}` depends on the current directory"),
             };
             self.warning(at, message, "write it in full, or from `~/`");
+            // Whether it is there depends on that, too.
+            return;
         }
         let shown = primary.display();
         match std::fs::metadata(primary) {
@@ -305,11 +365,11 @@ impl Checker<'_> {
         self.error(at, message, "give the path of a directory");
     }
 
-    fn folders(&mut self, place: &Place<'_>, primary: &Path, places: &[Place<'_>]) {
+    fn folders(&mut self, place: &Place<'_>, primary: &Path, places: &Places<'_, '_>) {
         let (mut folders, mut at) = (Vec::new(), Vec::new());
         for (reference, place) in place.strings("alt_workspaces") {
-            let known =
-                by_id(reference, places).and_then(|other| Some(other.primary.as_ref()?.1.clone()));
+            let known = places.by_id(reference);
+            let known = known.and_then(|other| Some(other.primary.as_ref()?.1.clone()));
             let path = known.unwrap_or_else(|| PathBuf::from(reference));
             folders.push(Folder::new(
                 Mode::Use,
@@ -373,20 +433,6 @@ impl Checker<'_> {
 /// Whether a variable in a path is not set: that has a warning of its own, and where the path leads is not known.
 fn open(written: &str) -> bool {
     written.contains("${")
-}
-
-/// The last workspace with an id, as experimaestro finds what `alt_workspaces` refers to.
-fn by_id<'p, 'n>(id: &str, places: &'p [Place<'n>]) -> Option<&'p Place<'n>> {
-    places
-        .iter()
-        .rev()
-        .find(|place| place.id.is_some_and(|(own, _)| own == id))
-}
-
-/// The path that an item of `alt_workspaces` stands for, as it is written in the file.
-fn written_path<'n>(reference: &'n str, places: &[Place<'n>]) -> &'n str {
-    let known = by_id(reference, places).and_then(|place| place.node.get("path")?.as_str());
-    known.unwrap_or(reference)
 }
 
 /// A path as a YAML value.

@@ -12,10 +12,10 @@ pub(super) fn string(value: &Value) -> Option<String> {
     }
 }
 
-/// pydantic's `int`. Python's integers have no bounds; here they end at 64 bits.
+/// pydantic's `int`. Python's integers have no bounds: what is beyond 64 bits becomes the nearest integer of 64 bits.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     match value {
-        Value::Int(digits) => digits.parse().ok(),
+        Value::Int(digits) => nearest(digits),
         Value::Bool(flag) => Some(i64::from(*flag)),
         Value::Float(x) if x.fract() == 0.0 && x.abs() < 9.2e18 => Some(*x as i64),
         Value::Str(_) | Value::Bytes(_) => integer_text(&string(value)?),
@@ -34,7 +34,20 @@ fn integer_text(text: &str) -> Option<i64> {
     if !body.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    without_underscores(whole)?.parse().ok()
+    nearest(&without_underscores(whole)?)
+}
+
+/// The integer of 64 bits that is nearest to one of any size.
+fn nearest(digits: &str) -> Option<i64> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match digits.parse::<i64>() {
+        Ok(number) => Some(number),
+        Err(error) => match error.kind() {
+            PosOverflow => Some(i64::MAX),
+            NegOverflow => Some(i64::MIN),
+            _ => None,
+        },
+    }
 }
 
 /// pydantic's `float`.

@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use saphyr_parser::{Event, ScalarStyle, Span};
 
 use super::construct::construct;
 use super::document::{Node, Position, Value};
+use super::older;
 use super::scalar::{self, Tag};
 use super::strict;
 
@@ -42,6 +43,20 @@ pub(crate) struct Document {
     pub(crate) root: Node,
     /// Keys that stand twice in one mapping: the later place and the key.
     pub(crate) duplicates: Vec<(Position, String)>,
+    /// Merge keys (`<<`) that bring in one key with different values.
+    pub(crate) conflicts: Vec<Conflict>,
+}
+
+/// A key that several mappings have which one `<<` merges, with different values: YAML and PyYAML up to 6.0.3 take the first,
+/// PyYAML 6.0.4 takes the last.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Conflict {
+    /// Where the `<<` is.
+    pub(crate) at: Position,
+    /// The key.
+    pub(crate) key: String,
+    /// Where the value that counts is, and one that differs.
+    pub(crate) values: [Position; 2],
 }
 
 /// Reads a text.
@@ -54,18 +69,26 @@ pub(crate) fn compose(text: &str) -> Result<Document, SyntaxError> {
     // As Python's text files do.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     strict::printable(&text)?;
-    let mut events = Vec::new();
-    for event in Parser::new_from_str(&text) {
-        match event {
-            Ok(event) => events.push(event),
-            Err(error) => {
-                let at = position(*error.marker());
-                return Err(SyntaxError::new(at, error.info()));
+    let text = older::line_breaks(&text);
+    let adapted;
+    let (text, events, is_adapted) = match older::parse(&text) {
+        Ok(events) => (&text, events, false),
+        Err(error) => {
+            adapted = older::adapt(&text);
+            match adapted.as_ref().and_then(|it| Some((it, it.parse()?))) {
+                Some((adapted, events)) => (&adapted.text, events, true),
+                None => return Err(error),
             }
         }
-    }
-    strict::syntax(&text, &events)?;
-    Composer::default().document(&events)
+    };
+    strict::syntax(text, &events)?;
+    older::separators(text, &events)?;
+    let composer = Composer {
+        written: text.len(),
+        is_adapted,
+        ..Composer::default()
+    };
+    composer.document(&events)
 }
 
 /// A parser's marker as editors count.
@@ -103,6 +126,10 @@ struct Composer {
     anchors: HashMap<usize, usize>,
     root: Option<usize>,
     documents: usize,
+    /// How long the text is, in bytes.
+    written: usize,
+    /// Whether the text was adapted for the parser.
+    is_adapted: bool,
 }
 
 impl Composer {
@@ -119,9 +146,10 @@ impl Composer {
             return Ok(Document {
                 root,
                 duplicates: Vec::new(),
+                conflicts: Vec::new(),
             });
         };
-        construct(&self.raw, root)
+        construct(&self.raw, root, self.written)
     }
 
     fn event(&mut self, event: &Event<'_>, span: Span) -> Result<(), SyntaxError> {
@@ -137,6 +165,7 @@ impl Composer {
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
+                let text = &older::restore(text, *style, self.is_adapted);
                 let by_look = match style {
                     ScalarStyle::Plain => scalar::resolve(text),
                     _ => Tag::Str,

@@ -1,38 +1,56 @@
 //! From the nodes of a document to their values, as PyYAML's `SafeConstructor`: aliases, merge keys, duplicate keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::compose::{DEEPEST, Document, Kind, Raw, SyntaxError};
+use super::compose::{Conflict, DEEPEST, Document, Kind, Raw, SyntaxError};
 use super::document::{Node, Position, Value};
 use super::scalar::{self, Tag};
 
-/// More nodes than this cannot come from settings but from aliases of aliases.
-const MOST_NODES: usize = 1_000_000;
+/// How many nodes, and bytes of text, aliases and merge keys may add to those that are written: more cannot be meant as
+/// settings, and takes gigabytes.
+const MOST_NODES: usize = 100_000;
+const MOST_BYTES: usize = 16 << 20;
+
+/// Said if they add more.
+const TOO_LARGE: &str = "aliases and merge keys make this too large (more than 100000 values or 16 MiB beside those that are written)";
+
+/// Said of what is nested deeper than Python can follow.
+const TOO_DEEP: &str = "aliases make this too deep";
 
 /// Makes the values of a document, from the root on.
 ///
 /// # Errors
 ///
 /// The first node that `yaml.safe_load` refuses too.
-pub(super) fn construct(raw: &[Raw], root: usize) -> Result<Document, SyntaxError> {
+pub(super) fn construct(raw: &[Raw], root: usize, written: usize) -> Result<Document, SyntaxError> {
     let mut constructor = Constructor {
         raw,
         duplicates: Vec::new(),
-        made: 0,
+        conflicts: Vec::new(),
+        nodes_left: raw.len() + MOST_NODES,
+        bytes_left: written + MOST_BYTES,
     };
     let root = constructor.construct(root, 0)?;
     let mut duplicates = constructor.duplicates;
     // What is reached through several aliases is made several times.
     duplicates.sort();
     duplicates.dedup();
-    Ok(Document { root, duplicates })
+    let mut conflicts = constructor.conflicts;
+    conflicts.sort();
+    conflicts.dedup();
+    Ok(Document {
+        root,
+        duplicates,
+        conflicts,
+    })
 }
 
 struct Constructor<'r> {
     raw: &'r [Raw],
     duplicates: Vec<(Position, String)>,
-    /// Nodes made so far.
-    made: usize,
+    conflicts: Vec<Conflict>,
+    nodes_left: usize,
+    bytes_left: usize,
 }
 
 impl<'r> Constructor<'r> {
@@ -45,15 +63,23 @@ impl<'r> Constructor<'r> {
 
     /// PyYAML's `construct_object`.
     fn construct(&mut self, id: usize, depth: usize) -> Result<Node, SyntaxError> {
-        self.made += 1;
         let raw = self.get(id)?;
         let (tag, at) = (raw.tag, raw.at);
-        if depth > DEEPEST || self.made > MOST_NODES {
-            return Err(SyntaxError::new(
-                at,
-                "aliases make this too deep or too large",
-            ));
+        if depth > DEEPEST {
+            return Err(SyntaxError::new(at, TOO_DEEP));
         }
+        let bytes = match &raw.kind {
+            Kind::Scalar(text) => text.len(),
+            Kind::Seq(_) | Kind::Map(_) => 0,
+        };
+        let left = (
+            self.nodes_left.checked_sub(1),
+            self.bytes_left.checked_sub(bytes),
+        );
+        let (Some(nodes_left), Some(bytes_left)) = left else {
+            return Err(SyntaxError::new(at, TOO_LARGE));
+        };
+        (self.nodes_left, self.bytes_left) = (nodes_left, bytes_left);
         let value = match &raw.kind {
             Kind::Scalar(text) => {
                 scalar::construct(tag, text).map_err(|what| SyntaxError::new(at, what))?
@@ -106,6 +132,7 @@ impl<'r> Constructor<'r> {
 
     /// PyYAML's `construct_mapping`: a key that comes again replaces the value of the first.
     fn mapping(&mut self, id: usize, depth: usize) -> Result<Vec<(Node, Node)>, SyntaxError> {
+        self.find_conflicts(id, depth)?;
         let (pairs, own) = self.flatten(id, depth)?;
         let first_own = pairs.len() - own;
         let mut entries: Vec<(Node, Node)> = Vec::new();
@@ -131,6 +158,82 @@ impl<'r> Constructor<'r> {
             }
         }
         Ok(entries)
+    }
+
+    /// Finds keys that several mappings of one `<<: [*a, *b]` have, with different values.
+    fn find_conflicts(&mut self, id: usize, depth: usize) -> Result<(), SyntaxError> {
+        let Kind::Map(pairs) = &self.get(id)?.kind else {
+            return Ok(());
+        };
+        for (key, value) in pairs {
+            let merge = self.get(*key)?;
+            let Kind::Seq(items) = &self.get(*value)?.kind else {
+                continue;
+            };
+            if merge.tag != Tag::Merge {
+                continue;
+            }
+            let own = pairs.iter().filter_map(|(key, _)| self.name(*key));
+            let own: HashSet<(Tag, &str)> = own.collect();
+            let mut first: HashMap<(Tag, &str), usize> = HashMap::new();
+            let mut found = Vec::new();
+            for item in items {
+                // Of one mapping, the last value of a key counts.
+                let mut merged: HashMap<(Tag, &str), usize> = HashMap::new();
+                for (key, value) in self.flatten(*item, depth + 1)?.0 {
+                    merged.extend(self.name(key).map(|name| (name, value)));
+                }
+                for (name, value) in merged {
+                    let earlier = *first.entry(name).or_insert(value);
+                    if own.contains(&name) || self.is_same(earlier, value, 0) {
+                        continue;
+                    }
+                    found.push(Conflict {
+                        at: merge.at,
+                        key: name.1.to_owned(),
+                        values: [self.get(earlier)?.at, self.get(value)?.at],
+                    });
+                }
+            }
+            self.conflicts.append(&mut found);
+        }
+        Ok(())
+    }
+
+    /// The type and text of a key that is a scalar.
+    fn name(&self, key: usize) -> Option<(Tag, &'r str)> {
+        let raw = self.raw.get(key)?;
+        match &raw.kind {
+            Kind::Scalar(text) => Some((raw.tag, text)),
+            Kind::Seq(_) | Kind::Map(_) => None,
+        }
+    }
+
+    /// Whether two nodes are written alike. Those that are nested deeply are taken to differ.
+    fn is_same(&self, one: usize, other: usize, depth: usize) -> bool {
+        const DEEP: usize = 4;
+        if one == other {
+            return true;
+        }
+        let (Some(a), Some(b)) = (self.raw.get(one), self.raw.get(other)) else {
+            return false;
+        };
+        let same = |a: &usize, b: &usize| self.is_same(*a, *b, depth + 1);
+        a.tag == b.tag
+            && depth < DEEP
+            && match (&a.kind, &b.kind) {
+                (Kind::Scalar(a), Kind::Scalar(b)) => a == b,
+                (Kind::Seq(a), Kind::Seq(b)) => {
+                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+                }
+                (Kind::Map(a), Kind::Map(b)) => {
+                    let alike = |((ka, va), (kb, vb)): (&(usize, usize), &(usize, usize))| {
+                        same(ka, kb) && same(va, vb)
+                    };
+                    a.len() == b.len() && a.iter().zip(b).all(alike)
+                }
+                _ => false,
+            }
     }
 
     fn key(&mut self, id: usize, depth: usize) -> Result<Node, SyntaxError> {
@@ -163,10 +266,7 @@ impl<'r> Constructor<'r> {
             return Err(SyntaxError::new(raw.at, "expected a mapping"));
         };
         if depth > DEEPEST {
-            return Err(SyntaxError::new(
-                raw.at,
-                "aliases make this too deep or too large",
-            ));
+            return Err(SyntaxError::new(raw.at, TOO_DEEP));
         }
         let (mut merged, mut own) = (Vec::new(), Vec::new());
         for (key, value) in pairs {
@@ -187,11 +287,8 @@ impl<'r> Constructor<'r> {
                     return Err(SyntaxError::new(source.at, message));
                 }
             }
-            if merged.len() > MOST_NODES {
-                return Err(SyntaxError::new(
-                    raw.at,
-                    "aliases make this too deep or too large",
-                ));
+            if merged.len() > self.raw.len() + MOST_NODES {
+                return Err(SyntaxError::new(raw.at, TOO_LARGE));
             }
         }
         let count = own.len();

@@ -20,6 +20,37 @@ impl fmt::Display for Position {
     }
 }
 
+/// The lines of a text, each found at once.
+pub(crate) struct Lines<'t> {
+    /// With whether all of it is ASCII.
+    lines: Vec<(&'t str, bool)>,
+}
+
+impl<'t> Lines<'t> {
+    pub(crate) fn new(text: &'t str) -> Lines<'t> {
+        let lines = text.lines().map(|line| (line, line.is_ascii()));
+        Lines {
+            lines: lines.collect(),
+        }
+    }
+
+    /// What stands at a place and after it on its line.
+    pub(crate) fn rest(&self, at: Position) -> &'t str {
+        let Some((line, ascii)) = self.lines.get(at.line.saturating_sub(1)) else {
+            return "";
+        };
+        let column = at.column.saturating_sub(1);
+        let start = match ascii {
+            true => column,
+            false => {
+                let mut chars = line.char_indices();
+                chars.nth(column).map_or(line.len(), |(index, _)| index)
+            }
+        };
+        line.get(start..).unwrap_or("")
+    }
+}
+
 /// A value and the place where it begins.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {

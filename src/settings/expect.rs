@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::coerce;
-use super::document::{Node, Position, Value};
+use super::document::{Lines, Node, Position, Value};
 use super::environment::Environment;
 use super::error::{Finding, nearest};
 
 /// Reads a tree, and says everything that is wrong with it.
 pub(super) struct Decoder<'e> {
     /// The file, in which values are looked up as they are written.
-    text: &'e str,
+    text: Lines<'e>,
     pub(super) environment: &'e Environment,
     pub(super) findings: Vec<Finding>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Expected {
 impl<'e> Decoder<'e> {
     pub(super) fn new(text: &'e str, environment: &'e Environment) -> Decoder<'e> {
         Decoder {
-            text,
+            text: Lines::new(text),
             environment,
             findings: Vec::new(),
         }
@@ -201,10 +201,9 @@ impl<'e> Decoder<'e> {
 
     /// The number or word that stands somewhere, as it is written.
     fn word_at(&self, at: Position) -> Option<&'e str> {
-        let line = self.text.lines().nth(at.line.checked_sub(1)?)?;
-        let start = line.char_indices().nth(at.column.checked_sub(1)?)?.0;
-        let word = line
-            .get(start..)?
+        let word = self
+            .text
+            .rest(at)
             .split([' ', '\t', ',', ']', '}', '#'])
             .next()?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-' | ':');

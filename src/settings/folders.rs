@@ -1,5 +1,6 @@
 //! The folders of a workspace: which they are, and how they are written on the command line.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,23 +20,25 @@ impl Settings {
     /// [`Settings::folders_of`] in an environment of choice.
     #[must_use]
     pub fn folders_in(&self, workspace: &Workspace, environment: &Environment) -> Vec<Folder> {
-        let alternatives = workspace.alt_workspaces.iter().map(|reference| {
-            // Of several workspaces with one id the last is meant, as in a Python `dict`.
-            let path = match self
-                .workspaces
-                .iter()
-                .rev()
-                .find(|other| other.id == *reference)
-            {
-                Some(other) => other.path.clone(),
-                None => PathBuf::from(reference),
-            };
-            let path = path::expand_user(&path, environment).unwrap_or(path);
-            Folder::new(Mode::Use, path)
-        });
-        alternatives
-            .chain(workspace.folders.iter().cloned())
-            .collect()
+        let workspaces = self.workspaces.iter().rev();
+        // Of several workspaces with one id the last is meant, as in a Python `dict`.
+        folders_of(workspace, environment, |id| {
+            workspaces.clone().find(|other| other.id == *id)
+        })
+    }
+
+    /// The folders of every workspace: see [`Settings::folders_of`].
+    #[must_use]
+    pub fn all_folders(&self) -> Vec<Vec<Folder>> {
+        let environment = Environment::of_process();
+        let workspaces = self.workspaces.iter();
+        let by_id: HashMap<&str, &Workspace> = workspaces
+            .map(|workspace| (workspace.id.as_str(), workspace))
+            .collect();
+        let workspaces = self.workspaces.iter();
+        let folders = workspaces
+            .map(|workspace| folders_of(workspace, &environment, |id| by_id.get(id).copied()));
+        folders.collect()
     }
 
     /// Our own keys for a workspace: its own, and the top's where it says nothing.
@@ -43,6 +46,24 @@ impl Settings {
     pub fn tuning_of(&self, workspace: &Workspace) -> Tuning {
         workspace.xpmfs.or(&self.xpmfs)
     }
+}
+
+fn folders_of<'s>(
+    workspace: &Workspace,
+    environment: &Environment,
+    by_id: impl Fn(&str) -> Option<&'s Workspace>,
+) -> Vec<Folder> {
+    let alternatives = workspace.alt_workspaces.iter().map(|reference| {
+        let path = match by_id(reference) {
+            Some(other) => other.path.clone(),
+            None => PathBuf::from(reference),
+        };
+        let path = path::expand_user(&path, environment).unwrap_or(path);
+        Folder::new(Mode::Use, path)
+    });
+    alternatives
+        .chain(workspace.folders.iter().cloned())
+        .collect()
 }
 
 impl FromStr for Folder {

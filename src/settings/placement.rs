@@ -14,6 +14,9 @@ use super::path;
 /// How long folders have, all together, to say what they are; one on a dead file server never does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many folders a workspace may have: a byte numbers them, and its last values are reserved.
+pub const FOLDERS_MAX: usize = 250;
+
 /// What is wrong with one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -54,6 +57,9 @@ pub(super) fn problems(
     folders: &[Folder],
     environment: &Environment,
 ) -> Vec<Problem> {
+    if folders.is_empty() {
+        return Vec::new();
+    }
     let looks = look_at_all(primary, folders, environment);
     let Some((primary, looks)) = looks.split_first() else {
         return Vec::new();
@@ -65,8 +71,10 @@ pub(super) fn problems(
             beside_primary(folder, &look.real, &primary.real),
             twin(folder, look, &earlier),
             second_mover(folder, look, &earlier),
+            variable(folder),
             relative(folder),
             existence(folder, &look.state),
+            too_many(index, folders.len()),
         ];
         out.extend(
             found
@@ -131,7 +139,47 @@ fn second_mover(folder: &Folder, look: &Look, earlier: &[(&Folder, &Look)]) -> V
     ))
 }
 
+fn too_many(index: usize, count: usize) -> Verdict {
+    (index == FOLDERS_MAX).then(|| {
+        let message = format!(
+            "the workspace has {count} folders, and {FOLDERS_MAX} are the most that can be mounted"
+        );
+        (
+            true,
+            message,
+            "remove the folders that have no jobs of this workspace",
+        )
+    })
+}
+
+/// Whether a variable in its path is not set, which stays as it is written.
+fn has_variable(folder: &Folder) -> bool {
+    folder
+        .path
+        .as_os_str()
+        .as_encoded_bytes()
+        .windows(2)
+        .any(|pair| pair == b"${")
+}
+
+fn variable(folder: &Folder) -> Verdict {
+    has_variable(folder).then(|| {
+        let message = format!(
+            "the folder {} has a variable in its path that is not set",
+            folder.path.display()
+        );
+        (
+            false,
+            message,
+            "set it (export …=…) before xpmfs and experimaestro run, or write the value",
+        )
+    })
+}
+
 fn relative(folder: &Folder) -> Verdict {
+    if has_variable(folder) {
+        return None;
+    }
     let message = || {
         format!(
             "the folder {} depends on the current directory",
@@ -152,6 +200,8 @@ fn existence(folder: &Folder, state: &State) -> Verdict {
     };
     let (message, advice) = match state {
         State::Directory => return None,
+        // What is wrong with the path has been said.
+        State::Missing if folder.path.is_relative() || has_variable(folder) => return None,
         State::Jobs => (
             format!(
                 "the folder {shown} has no `jobs` inside: it is taken as the jobs directory itself"

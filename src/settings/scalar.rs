@@ -7,7 +7,7 @@ use super::document::Value;
 use super::timestamp;
 
 /// The types that a scalar can have; what `tag:yaml.org,2002:` is followed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Tag {
     Null,
     Bool,

@@ -7,8 +7,7 @@
 //!
 //! What is left are things that PyYAML reads and this refuses, none of which is a mistake that changes a value:
 //! lines between brackets or quotes that are indented no further than the key to which they belong (a closing bracket
-//! may be), or with a tab; the line breaks of YAML 1.1 that are none in 1.2 (U+0085, U+2028, U+2029); a comment right behind a
-//! closing quote or bracket; `*a: b` for an alias as a key, `{?a: b}` for `{? a: b}`, and `[a:{b: c}]`.
+//! may be), or with a tab; U+2028 and U+2029 but between quotes and at the end of a comment (see [`super::older`]); `*a: b` for an alias as a key, `{?a: b}` for `{? a: b}`, and `[a:{b: c}]`.
 
 use std::collections::HashSet;
 use std::iter::Peekable;
@@ -18,11 +17,12 @@ use saphyr_parser::{Event, ScalarStyle, Span};
 use super::compose::SyntaxError;
 use super::document::Position;
 
-/// PyYAML's `check_printable`, and the line breaks of YAML 1.1.
+/// PyYAML's `check_printable`.
 pub(super) fn printable(text: &str) -> Result<(), SyntaxError> {
     for (line, content) in text.split('\n').enumerate() {
         for (column, c) in content.chars().enumerate() {
-            let fits = matches!(c, '\t' | ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{fffd}' | '\u{10000}'..);
+            let fits =
+                matches!(c, '\t' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..);
             if !fits {
                 let at = Position {
                     line: line + 1,
@@ -111,7 +111,9 @@ fn visible(text: &str, events: &[(Event<'_>, Span)]) -> Vec<Visible> {
         .filter_map(|(event, span)| match event {
             // A value that is not there has the place of something else.
             Event::Scalar(text, ScalarStyle::Plain, ..) if text.is_empty() => None,
-            Event::Scalar(_, style, ..) => Some((*style, content(&chars, span), span.end.index())),
+            Event::Scalar(_, style, ..) => {
+                Some((*style, content(&chars, span), end(&chars, *style, span)))
+            }
             _ => None,
         })
         .peekable();
@@ -142,8 +144,19 @@ fn visible(text: &str, events: &[(Event<'_>, Span)]) -> Vec<Visible> {
     out
 }
 
+/// Where a scalar ends: the span of a quoted one may go on to what follows.
+pub(super) fn end(chars: &[char], style: ScalarStyle, span: &Span) -> usize {
+    let mut end = span.end.index();
+    if matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted) {
+        while end > span.start.index() && !matches!(chars.get(end - 1), Some('"' | '\'')) {
+            end -= 1;
+        }
+    }
+    end
+}
+
 /// Where a scalar begins, behind its anchor and tag, which its span holds.
-fn content(chars: &[char], span: &Span) -> usize {
+pub(super) fn content(chars: &[char], span: &Span) -> usize {
     let end = span.end.index();
     let mut at = span.start.index();
     while at < end && matches!(chars.get(at), Some('&' | '!')) {

@@ -117,7 +117,7 @@ pub enum Error {
 }
 
 /// The most folders a view can have: location numbers are a byte, and the last ones are reserved.
-pub const FOLDERS_MAX: usize = 250;
+pub use crate::settings::FOLDERS_MAX;
 
 /// How long opening a view waits for folders to answer.
 const PATIENCE: Duration = Duration::from_secs(2);

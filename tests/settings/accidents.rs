@@ -13,6 +13,7 @@ const PIECES: &[&str] = &[
     "~", "yes", "1", "1.5", "%", "@", "`", "\\", "\t", "=", "---\n", "...\n", "é",
     "${env:XPM_PORT}", "${", "}", "null", "a", "a: b", "\n\n", "path: x", "id: y\n", ".", "/",
     "2024-01-01", "0x1", "\"\"", "''",
+    "\u{85}", "\u{2028}", "\u{2029}  ", "}#c", "[-, a]", "\"a\"#b", "- ]", "\t}",
 ];
 
 /// Where we follow YAML 1.2, refuse what PyYAML reads, and say so.
@@ -20,9 +21,8 @@ fn stricter(difference: &str) -> bool {
     let reasons = [
         "invalid indentation",
         "tab cannot be used as indentation",
-        "comments must be separated",
         "may not precede any of `[{`",
-        "plain scalar cannot start with '-' followed by",
+        "is read between quotes",
     ];
     reasons
         .iter()

@@ -61,7 +61,7 @@ fn a_right_file_has_no_findings() {
     expect(
         &workspace(
             "triggers: [\"a*\", b]\nlock_mode: \"0664\"\nenv: {A: 1, B: yes}\nxpmfs: {settle: 5, scan_interval: 1h30m, \
-             release: {keep_free: 10%, older_than: 30d}, bandwidth: 100M, exclude: ['my.*', 'other.task/ab*']}\n\
+             bandwidth: 100M, exclude: ['my.*', 'other.task/ab*']}\n\
              folders:\n  - {path: ~/a, mode: backup, exclude: [x.*]}\n  - {path: ~/b, mode: move}\n  - path: ~/old",
         ),
         &[],
@@ -122,7 +122,10 @@ fn unknown_keys_are_found_at_every_level_with_the_nearest_known_one() {
     );
     expect(
         &workspace("xpmfs: {release: {keepfree: 1G}}"),
-        &[(4, 23, Error, "`keepfree`", "`keep_free`")],
+        &[
+            (4, 13, Warning, "`release` does nothing yet", "remove it"),
+            (4, 23, Error, "`keepfree`", "`keep_free`"),
+        ],
     );
 }
 
@@ -312,6 +315,7 @@ fn wrong_types_are_found_with_what_to_write() {
         &[
             (1, 17, Error, "`settle` must be a duration", "5m"),
             (1, 34, Error, "`bandwidth` must be a size", "100M"),
+            (1, 38, Warning, "`release` does nothing yet", "remove it"),
             (
                 1,
                 59,
@@ -726,5 +730,127 @@ fn a_folder_is_read_from_the_command_line() {
         "use:~no-such-user-here/x",
     ] {
         assert!(wrong.parse::<Folder>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn mappings_that_are_merged_with_different_values_are_found() {
+    let merged = |merge: &str| {
+        format!(
+            "a: &a {{max_retries: 1, lock_mode: umask}}\nb: &b {{max_retries: 2, lock_mode: umask}}\nworkspaces:\n  - id: x\n    path: ~/ws\n    {merge}"
+        )
+    };
+    let of_merge = |text: &str| {
+        let found = findings(text).into_iter();
+        let found: Vec<_> = found.filter(|it| it.message.contains("<<")).collect();
+        found
+    };
+    let found = of_merge(&merged("<<: [*a, *b]"));
+    let [found] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!((found.line, found.column, found.severity), (6, 5, Warning));
+    assert!(
+        found.message.contains("`max_retries`, on lines 1 and 2"),
+        "{found:?}"
+    );
+    assert!(found.advice.contains("beside the `<<`"), "{found:?}");
+    for right in [
+        "<<: *a",
+        "<<: [*a]",
+        "<<: [*a, *a]",
+        "<<: [*a, *b]\n    max_retries: 3",
+    ] {
+        assert_eq!(of_merge(&merged(right)), [], "{right}");
+    }
+}
+
+#[test]
+fn more_folders_than_can_be_mounted_are_an_error() {
+    for (count, errors) in [(250, 0), (251, 1)] {
+        let folders: String = (0..count)
+            .map(|number| format!("\n  - path: ~/many/{number}"))
+            .collect();
+        let found = findings(&workspace(&format!("folders:{folders}"))).into_iter();
+        let found: Vec<_> = found.filter(|it| it.severity == Error).collect();
+        assert_eq!(found.len(), errors, "{found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|it| it.line == 255 && it.message.contains("251 folders"))
+        );
+    }
+}
+
+#[test]
+fn nobody_is_told_to_make_a_directory_of_a_path_that_is_not_whole() {
+    let folders =
+        "folders:\n  - {path: rel, mode: backup}\n  - {path: '${env:NOT_SET}/x', mode: move}";
+    for text in [
+        "workspaces: [{id: a, path: not/there}]".to_owned(),
+        "workspaces: [{id: a, path: '${env:NOT_SET}/there'}]".to_owned(),
+        workspace(folders),
+    ] {
+        let found = findings(&text);
+        assert!(!found.is_empty());
+        assert!(
+            found.iter().all(|it| !it.advice.contains("mkdir")),
+            "{found:?}"
+        );
+    }
+    let folders = ["rel", "${env:NOT_SET}/x"].map(|path| Folder::new(Mode::Backup, path));
+    let nlp = Workspace::bare(std::env::temp_dir().join("not-there"));
+    let warnings = validate_folders(&nlp, &folders).unwrap();
+    assert!(
+        warnings.iter().all(|it| !it.contains("mkdir")),
+        "{warnings:?}"
+    );
+    assert!(warnings[0].contains("in full"), "{warnings:?}");
+    assert!(warnings[1].contains("export"), "{warnings:?}");
+}
+
+#[test]
+fn aliases_that_grow_without_bound_are_refused() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..10 {
+        let before = format!("*a{}", level - 1);
+        let items = [before.as_str(); 10].join(", ");
+        text += &format!("a{level}: &a{level} [{items}]\n");
+    }
+    let long = format!(
+        "a: &a {}\nb: [{}]\n",
+        "x".repeat(100_000),
+        "*a, ".repeat(1000)
+    );
+    for text in [text, long] {
+        let found = findings(&text);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.contains("too large"), "{found:?}");
+    }
+    // Many values that are all written are no matter.
+    let text = format!("unknown: [{}]", "x, ".repeat(200_000));
+    assert!(findings(&text).iter().all(|it| it.severity == Warning));
+}
+
+#[test]
+fn many_workspaces_are_checked_in_time() {
+    let many = |line: &str| -> String {
+        let workspaces = (0..20_000)
+            .map(|number| format!("  - {{id: w{number}, path: '/nope/{number}', {line}}}\n"));
+        format!("workspaces:\n{}", workspaces.collect::<String>())
+    };
+    for text in [
+        many("alt_workspaces: [w1]"),
+        many("env: {A: '${env:NOT_SET}'}"),
+        many("lock_mode: 123"),
+        many("env: {A: '${env:NOT_SET}'}")
+            .replace("\n  - ", ", ")
+            .replacen("workspaces:,", "workspaces: [", 1)
+            + "]",
+    ] {
+        let began = std::time::Instant::now();
+        assert!(findings(&text).len() >= 20_000);
+        // What is not linear takes minutes.
+        assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
     }
 }

@@ -188,6 +188,38 @@ fn every_key_takes_and_refuses_the_values_that_experimaestro_s_does() {
     );
 }
 
+/// Python's integers have no bounds; ours end at 64 bits, and nothing here depends on greater ones.
+#[test]
+fn integers_beyond_64_bits_are_read_as_the_nearest() {
+    let Some(mut oracle) = Oracle::start() else {
+        return;
+    };
+    let home = Home::new();
+    let file = home.path().join("one.yaml");
+    for (written, nearest) in [
+        ("99999999999999999999999", i64::MAX),
+        ("-9223372036854775809", i64::MIN),
+        ("'99999999999999999999999'", i64::MAX),
+        ("9223372036854775807", i64::MAX),
+    ] {
+        for place in [
+            "server: {port: @}",
+            "history: {max_done: @}",
+            "workspaces: [{id: a, path: /p, max_retries: @}]",
+        ] {
+            fs::write(&file, place.replace('@', written)).unwrap();
+            let theirs = oracle.ask(&home.question(json!({ "load": file })));
+            assert!(theirs.get("ok").is_some(), "{place} {written}: {theirs}");
+            let ours = Settings::load_in(Some(&file), &home.environment()).unwrap();
+            let read = [
+                ours.server.port.unwrap_or(nearest),
+                ours.workspaces.first().map_or(nearest, |it| it.max_retries),
+            ];
+            assert_eq!(read, [nearest; 2], "{place} {written}");
+        }
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_as_one_that_says_nothing() {
     let Some(mut oracle) = Oracle::start() else {
