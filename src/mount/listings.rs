@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::directory::{Listing, Position};
+use super::directory::{Listing, Positions};
 
 /// Listings that are kept open at most, each with a descriptor or two for each location.
 const KEPT_MAX: usize = 64;
@@ -14,7 +14,7 @@ const KEPT_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Listings {
     kept: Mutex<Kept>,
-    positions: Mutex<HashMap<u64, Arc<Mutex<Vec<Position>>>>>,
+    positions: Mutex<HashMap<u64, Arc<Mutex<Positions>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Listings {
     }
 
     /// The positions that the listing of a union has given out.
-    pub(super) fn positions(&self, node: u64) -> Arc<Mutex<Vec<Position>>> {
+    pub(super) fn positions(&self, node: u64) -> Arc<Mutex<Positions>> {
         self.positions.lock().entry(node).or_default().clone()
     }
 

@@ -8,9 +8,10 @@
 //! to forget it when it has been listed to the end.
 //!
 //! - here: opening what is listed, and giving entries with or without what stands under them
-//! - `plain`: reading one directory; `union`: reading several
+//! - `plain`: reading one directory; `union`: reading several, with `positions`
 
 mod plain;
+mod positions;
 mod union;
 
 use std::ffi::OsStr;
@@ -28,7 +29,7 @@ use super::{Mount, sys};
 use crate::view::listing::Source;
 use crate::view::name::Name;
 use crate::view::{PRIMARY, beneath};
-pub(super) use union::Position;
+pub(super) use positions::Positions;
 
 /// A directory being listed.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
+use super::positions::Position;
 use super::{Item, Kind, Listing, Open, Taker};
 use crate::mount::Mount;
 use crate::mount::cursor;
@@ -16,13 +17,6 @@ use crate::settings;
 use crate::view::listing::Shown;
 use crate::view::name::Name;
 use crate::view::{PRIMARY, beneath, location};
-
-/// Where a union's listing stands after an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mount) struct Position {
-    location: u8,
-    offset: u64,
-}
 
 impl Mount {
     /// Returns whether there was nothing left.
@@ -35,13 +29,15 @@ impl Mount {
         give: &mut Taker<'_>,
     ) -> Result<bool> {
         let positions = self.listings.positions(id);
-        let mut position = usize::try_from(from).map_err(|_| Errno::INVAL)?;
-        let start = match position.checked_sub(1) {
-            None => Position {
-                location: PRIMARY,
-                offset: 0,
-            },
-            Some(last) => *positions.lock().get(last).ok_or(Errno::INVAL)?,
+        let start = match usize::try_from(from).map_err(|_| Errno::INVAL)? {
+            0 => {
+                positions.lock().begin();
+                Position {
+                    location: PRIMARY,
+                    offset: 0,
+                }
+            }
+            last => positions.lock().get(last).ok_or(Errno::INVAL)?,
         };
         let mut given = false;
         for (at, open) in listing.sources.iter().enumerate() {
@@ -63,8 +59,8 @@ impl Mount {
                     offset: entry.next,
                 };
                 given = true;
-                let next = number(&mut positions.lock(), position, here);
-                let taken = give(Item {
+                let next = positions.lock().number(here);
+                give(Item {
                     name,
                     kind: shown.kind,
                     inode: match &shown.stat {
@@ -76,9 +72,7 @@ impl Mount {
                         true => found_in(listing, open, name, shown),
                         false => None,
                     },
-                });
-                position = next;
-                taken
+                })
             });
             let end = match read {
                 // Removed meanwhile: what the others have shows all the same.
@@ -88,6 +82,9 @@ impl Mount {
             if !end {
                 return Ok(false);
             }
+        }
+        if !given {
+            positions.lock().end();
         }
         Ok(!given)
     }
@@ -158,35 +155,63 @@ fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Optio
     Some(Found { place, role, stat })
 }
 
-/// The number of a position that comes after position number `last`: the same as before if the
-/// directories are as they were, a new one otherwise. Numbers that were given out stay good.
-fn number(positions: &mut Vec<Position>, last: usize, position: Position) -> usize {
-    if positions.get(last) == Some(&position) {
-        return last + 1;
-    }
-    positions.push(position);
-    positions.len()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::mount::Options;
+    use crate::mount::identity::ROOT;
+    use crate::settings::Mode;
+    use crate::view::{FolderSpec, View, ViewSpec};
 
     #[test]
-    fn positions_keep_their_numbers_and_new_ones_get_new_numbers() {
-        let position = |offset| Position {
-            location: 0,
-            offset,
+    fn listing_a_task_that_changes_again_and_again_keeps_little() {
+        const JOBS: usize = 300;
+        const CHANGES: usize = 100;
+        let top = tempfile::tempdir().unwrap();
+        let task = top.path().join("primary/jobs/t");
+        let job = |number: usize| task.join(format!("job-{number}"));
+        for number in 0..JOBS {
+            fs::create_dir_all(job(number)).unwrap();
+        }
+        fs::create_dir_all(top.path().join("folder/jobs/t/archived")).unwrap();
+        let spec = ViewSpec {
+            workspace: String::new(),
+            primary: top.path().join("primary"),
+            folders: vec![FolderSpec {
+                mode: Mode::Backup,
+                path: top.path().join("folder"),
+            }],
+            mountpoint: None,
         };
-        let mut positions = Vec::new();
-        assert_eq!(number(&mut positions, 0, position(10)), 1);
-        assert_eq!(number(&mut positions, 1, position(20)), 2);
-        // The same listing once more.
-        assert_eq!(number(&mut positions, 0, position(10)), 1);
-        assert_eq!(number(&mut positions, 1, position(20)), 2);
-        // A name has come between.
-        assert_eq!(number(&mut positions, 1, position(15)), 3);
-        assert_eq!(number(&mut positions, 3, position(20)), 4);
-        assert_eq!(positions[1], position(20));
+        let view = Arc::new(View::open(spec, None).unwrap());
+        let mount = Mount::new(view, Options::default()).unwrap();
+        let jobs = mount.lookup(ROOT, OsStr::new("jobs")).unwrap().id;
+        let task = mount.lookup(jobs, OsStr::new("t")).unwrap().id;
+        for change in 0..CHANGES {
+            fs::remove_dir(job(change)).unwrap();
+            fs::create_dir(job(JOBS + change)).unwrap();
+            // As the kernel does: some entries at a time, and once more at the end.
+            let (mut next, mut listed) = (0, 0);
+            loop {
+                let (from, before) = (next, listed);
+                let mut room = 50;
+                let give = |item: &Item<'_>| {
+                    room -= 1;
+                    next = item.next;
+                    listed += 1;
+                    room > 0
+                };
+                mount.list(task, from, give).unwrap();
+                if listed == before {
+                    break;
+                }
+            }
+            assert_eq!(listed, JOBS + 3, "with the folder's, and `.` and `..`");
+        }
+        let kept = mount.listings.positions(task).lock().count();
+        assert!(kept < JOBS + 10 * CHANGES, "{kept}");
     }
 }
