@@ -29,6 +29,8 @@ use super::{Mount, attributes};
 #[derive(Debug, Clone)]
 pub(super) struct Adaptor {
     mount: Arc<Mount>,
+    /// Whether what is read and written past the cache can be mapped.
+    maps_uncached: bool,
 }
 
 thread_local! {
@@ -46,7 +48,10 @@ const TRANSFER_MAX: u32 = 1024 * 1024;
 impl Adaptor {
     pub(super) fn new(mount: Mount) -> Adaptor {
         let mount = Arc::new(mount);
-        Adaptor { mount }
+        Adaptor {
+            mount,
+            maps_uncached: false,
+        }
     }
 
     /// The mount, for what may wait for a disk.
@@ -69,11 +74,30 @@ impl Adaptor {
         };
         let register = || self.register(|| reply.open_backing(&opened.file.fd));
         let backing = self.mount.backings.open(node.0, opened.direct, register);
-        let (handle, how) = (FileHandle(opened.handle), fopen_flags(flags.0, &opened));
+        let (handle, how) = (
+            FileHandle(opened.handle),
+            self.fopen_flags(flags.0, &opened),
+        );
         match backing {
             Some(backing) => reply.opened_passthrough(handle, closing_flags(&opened), &backing),
             None => reply.opened(handle, how),
         }
+    }
+
+    /// How the kernel is to treat a file that it does not read and write by itself.
+    fn fopen_flags(&self, flags: i32, opened: &Opened) -> FopenFlags {
+        let mut how = closing_flags(opened);
+        // Through its cache, the kernel divides what is written where a page begins: what another process appends
+        // could come between.
+        let append = flags & libc::O_APPEND != 0
+            && (self.maps_uncached || flags & libc::O_ACCMODE == libc::O_WRONLY);
+        if append || flags & libc::O_DIRECT != 0 {
+            how |= FopenFlags::FOPEN_DIRECT_IO;
+        }
+        if opened.unchanged {
+            how |= FopenFlags::FOPEN_KEEP_CACHE;
+        }
+        how
     }
 
     fn create_now(
@@ -97,7 +121,7 @@ impl Adaptor {
                         reply.created_passthrough(ttl, made, generation, handle, how, &backing);
                     }
                     None => {
-                        let how = fopen_flags(flags, &opened);
+                        let how = self.fopen_flags(flags, &opened);
                         reply.created(ttl, made, generation, handle, how);
                     }
                 }
@@ -188,6 +212,9 @@ impl Filesystem for Adaptor {
                 tracing::debug!(?flag, "the kernel does not have a capability");
             }
         }
+        self.maps_uncached = config
+            .add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
+            .is_ok();
         let passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         if passthrough && config.set_max_stack_depth(1).is_ok() {
             self.mount.backings.enable();
@@ -691,18 +718,6 @@ impl Filesystem for Adaptor {
         );
         written(copied, reply);
     }
-}
-
-/// How the kernel is to treat a file that it does not read and write by itself.
-fn fopen_flags(flags: i32, opened: &Opened) -> FopenFlags {
-    let mut how = closing_flags(opened);
-    if flags & libc::O_DIRECT != 0 {
-        how |= FopenFlags::FOPEN_DIRECT_IO;
-    }
-    if opened.unchanged {
-        how |= FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    how
 }
 
 /// Whether the kernel is to tell of closing a file: not if nothing can have been written that closing

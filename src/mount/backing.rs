@@ -83,6 +83,12 @@ impl Backings {
         }
     }
 
+    /// Whether the kernel reads and writes an open node by itself.
+    pub(super) fn is_direct(&self, node: u64) -> bool {
+        let shard = self.shard(node).lock();
+        shard.get(&node).is_some_and(|open| open.backing.is_some())
+    }
+
     /// Notes that a node is closed once.
     pub(super) fn close(&self, node: u64) {
         let mut shard = self.shard(node).lock();

@@ -148,6 +148,7 @@ impl Mount {
         let file = handles::File {
             fd,
             node: entry.id,
+            readable: !flags.contains(OFlags::WRONLY),
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
             only_lock: self.is_only_lock(entry.id)?,
             lock: handles::Lock::default(),

@@ -86,6 +86,7 @@ impl Mount {
         let file = File {
             fd,
             node: id,
+            readable: !flags.contains(OFlags::WRONLY),
             writable,
             only_lock: writable && self.is_only_lock(id)?,
             lock: Lock::default(),
@@ -100,6 +101,10 @@ impl Mount {
         let set_id = stat.stx_mode & 0o6000 != 0;
         let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
+        if !unchanged {
+            // The kernel drops the contents itself when it is answered, but would cut them at the size that it had.
+            self.notices.forget_attributes_now(file.node);
+        }
         self.room.opened();
         let (handle, file) = self.handles.add_file(file);
         if file.writable {
@@ -191,6 +196,10 @@ impl Mount {
                 Err(_) if written > 0 => break,
                 Err(error) => return Err(error),
             }
+        }
+        if append && beneath::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
+            // The kernel has put the data into its cache where it took the end to be.
+            self.notices.forget_pages(file.node);
         }
         Ok(written)
     }

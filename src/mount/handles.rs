@@ -13,6 +13,7 @@ use rustix::io::{Errno, Result};
 pub(super) struct File {
     pub(super) fd: OwnedFd,
     pub(super) node: u64,
+    pub(super) readable: bool,
     /// Whether it may be written to.
     pub(super) writable: bool,
     /// Whether it must stay empty, being an internal file only as long as it is.
@@ -143,6 +144,16 @@ impl Handles {
             let shard = shard.read();
             let writable = shard.values().filter(|file| file.writable);
             writable.cloned().collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of_shard).collect()
+    }
+
+    /// The files that are open for reading.
+    pub(super) fn readable(&self) -> Vec<Arc<File>> {
+        let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
+            let shard = shard.read();
+            let readable = shard.values().filter(|file| file.readable);
+            readable.cloned().collect::<Vec<_>>()
         };
         self.files.iter().flat_map(of_shard).collect()
     }

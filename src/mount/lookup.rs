@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::identity::{Identity, ROOT};
-use super::nodes::{INTERNAL, Node, Role};
+use super::nodes::{INTERNAL, Node, Role, Version};
 use super::{Mount, attributes, sys};
 use crate::view::internal::Holder;
 use crate::view::name::Name;
@@ -100,7 +100,9 @@ impl Mount {
         let generation = identity.generation();
         let mut ttl = self.validity(node.place, node.role, &found.stat);
         let place = node.place;
-        let (id, was) = self.nodes.remember(self.devices.node(&identity), node);
+        let (id, was) =
+            self.nodes
+                .remember(self.devices.node(&identity), node, Version::of(&found.stat));
         if self.is_lock_file(id, parent, name) {
             ttl = Duration::ZERO;
         }
@@ -331,10 +333,12 @@ impl Mount {
             let node = self.node(id)?;
             let stat = beneath::stat_fd(&file.fd)?;
             let ttl = self.attributes_ttl(id, &node, &stat);
+            self.nodes.sent(id, Version::of(&stat));
             return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
         }
         let (node, stat) = self.stat(id)?;
         let ttl = self.attributes_ttl(id, &node, &stat);
+        self.nodes.sent(id, Version::of(&stat));
         Ok((self.attributes(&node, &stat), ttl))
     }
 

@@ -15,6 +15,7 @@
 //! - [`validity`]: how long the kernel may believe what it is told
 //! - [`contended`]: names that lead elsewhere all the time; [`retries`]: opens that are tried again
 //! - [`activity`], [`ancestry`]: who is told that a job is altered, and which job that is
+//! - [`watch`]: open files that others change
 //! - [`writers`]: which jobs are being written
 //! - [`places`]: jobs that change place without the mount's doing
 //! - [`census`]: how much of all that there is
@@ -66,6 +67,7 @@ mod setattr;
 mod small_copy;
 pub(crate) mod sys;
 mod validity;
+mod watch;
 mod writers;
 mod xattr;
 
@@ -114,7 +116,7 @@ pub struct Mount {
     directories: Arc<descriptors::Directories>,
     handles: Arc<handles::Handles>,
     room: Arc<room::Room>,
-    backings: backing::Backings,
+    backings: Arc<backing::Backings>,
     contended: contended::Contended,
     retries: retries::Retries,
     listings: Arc<listings::Listings>,
@@ -140,7 +142,7 @@ impl Mount {
             directories: Arc::default(),
             handles: Arc::default(),
             room: Arc::default(),
-            backings: backing::Backings::default(),
+            backings: Arc::default(),
             contended: contended::Contended::default(),
             retries: retries::Retries::default(),
             listings: Arc::default(),
@@ -233,6 +235,12 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
         move |job| known.moved(job)
     });
     mount.touched.start(&mount.nodes)?;
+    let watch = watch::Watch {
+        handles: Arc::downgrade(&mount.handles),
+        nodes: mount.nodes.clone(),
+        backings: mount.backings.clone(),
+        notices: notices.clone(),
+    };
     let session = fuser::Session::from_fd(
         adaptor::Adaptor::new(mount),
         fuse,
@@ -240,6 +248,7 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
         config,
     )?;
     notices.start(session.notifier())?;
+    watch.start()?;
     ready();
     session.run()
 }

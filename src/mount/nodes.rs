@@ -57,14 +57,26 @@ impl Version {
             (time.tv_sec, time.tv_nsec).hash(&mut hasher);
         }
         stat.stx_size.hash(&mut hasher);
-        Version(hasher.finish())
+        Version(hasher.finish() | CERTAIN)
+    }
+
+    /// What is known of the kernel's cache once `next` has been sent to it: it drops a reply that crosses another,
+    /// so attributes that have changed are certain only after an invalidation.
+    fn after_reply(self, next: Version) -> Version {
+        match self == next {
+            true => next,
+            false => Version(next.0 & !CERTAIN),
+        }
     }
 }
+
+/// Set in a version that the kernel's cache surely agrees with.
+const CERTAIN: u64 = 1;
 
 #[derive(Debug)]
 struct Entry {
     node: Node,
-    /// Of a file, when it was last opened.
+    /// Of a file, what the kernel's cache agrees with.
     version: Version,
     /// How often the kernel has been told of it and has not forgotten it.
     lookups: u64,
@@ -208,7 +220,7 @@ impl Nodes {
             role: Role::Root,
             directory: true,
         };
-        nodes.remember(ROOT, root);
+        nodes.remember(ROOT, root, Version::default());
         nodes
     }
 
@@ -250,7 +262,7 @@ impl Nodes {
     /// its names.
     ///
     /// Also returns the place in which it was when the kernel was last told of it, if it was.
-    pub(super) fn remember(&self, id: u64, node: Node) -> (u64, Option<u8>) {
+    pub(super) fn remember(&self, id: u64, node: Node, version: Version) -> (u64, Option<u8>) {
         let mut shard = self.write(id);
         let mut number = self.displaced.get(&node.identity).unwrap_or(id);
         if let Some(entry) = shard.entries.get(&number)
@@ -260,11 +272,14 @@ impl Nodes {
         }
         let was = match shard.entries.get_mut(&number) {
             None => {
-                shard.entries.insert(number, Entry::new(node, 1));
+                let mut entry = Entry::new(node, 1);
+                entry.version = version;
+                shard.entries.insert(number, entry);
                 None
             }
             Some(entry) => {
                 entry.lookups += 1;
+                entry.version = entry.version.after_reply(version);
                 let was = entry.node.place;
                 shard.rename(number, node);
                 Some(was)
@@ -305,12 +320,43 @@ impl Nodes {
         true
     }
 
-    /// Notes what a file contains that is opened; returns whether that is what it contained when it
-    /// was opened before.
+    /// Notes that a file of this version is opened; returns whether the kernel's cache agrees with it. If not, the
+    /// kernel must forget what it has of the file before the reply.
     pub(super) fn opened(&self, id: u64, version: Version) -> bool {
         match self.write(id).entries.get_mut(&id) {
             Some(entry) => std::mem::replace(&mut entry.version, version) == version,
             None => false,
+        }
+    }
+
+    /// Notes that attributes are about to be sent to the kernel.
+    pub(super) fn sent(&self, id: u64, version: Version) {
+        if self.version(id).is_some_and(|known| known != version)
+            && let Some(entry) = self.write(id).entries.get_mut(&id)
+        {
+            entry.version = entry.version.after_reply(version);
+        }
+    }
+
+    /// Notes that the kernel's cache may agree with no version of a file any more: it takes the attributes that
+    /// answer a change without dropping the contents that it had before.
+    pub(super) fn distrust(&self, id: u64) {
+        if let Some(entry) = self.write(id).entries.get_mut(&id) {
+            entry.version = Version::default();
+        }
+    }
+
+    /// The version of a file that the kernel's cache agrees with.
+    pub(super) fn version(&self, id: u64) -> Option<Version> {
+        self.read(id).entries.get(&id).map(|entry| entry.version)
+    }
+
+    /// Notes that the kernel has forgotten what it had of a file, unless it has been sent anything since `known`.
+    pub(super) fn forgotten(&self, id: u64, known: Version, version: Version) {
+        if let Some(entry) = self.write(id).entries.get_mut(&id)
+            && entry.version == known
+        {
+            entry.version = version;
         }
     }
 

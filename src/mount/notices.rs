@@ -16,6 +16,7 @@ use crate::view::name::Name;
 #[derive(Default)]
 pub(super) struct Notices {
     sender: OnceLock<Sender<Notice>>,
+    notifier: OnceLock<Notifier>,
     /// The way to the thread that makes the kernel forget something before a request is answered.
     before_reply: OnceLock<Sender<BeforeReply>>,
 }
@@ -55,6 +56,8 @@ impl Notices {
     /// Starts the threads; they end with the mount.
     pub(super) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
         self.start_before_reply(notifier.clone())?;
+        // Set only here.
+        let _ = self.notifier.set(notifier.clone());
         let (sender, notices) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("xpmfs-notices".to_owned())
@@ -111,6 +114,23 @@ impl Notices {
     /// Makes the kernel ask anew for the attributes of a node.
     pub(super) fn forget_attributes(&self, id: u64) {
         self.send(Notice::Attributes(id));
+    }
+
+    /// Makes the kernel ask anew for the attributes of a node before this returns. Unlike other notices, this one takes
+    /// no lock of an inode or a page in the kernel (`fuse_reverse_inval_inode` with a negative offset), so a thread
+    /// that answers requests may send it while the file is held open or is being opened.
+    pub(super) fn forget_attributes_now(&self, id: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            send(notifier, &Notice::Attributes(id));
+        }
+    }
+
+    /// Makes the kernel forget the contents and attributes of a node before this returns: not for a thread that
+    /// answers requests.
+    pub(super) fn forget_pages_now(&self, id: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            send(notifier, &Notice::Pages(id));
+        }
     }
 
     /// Makes the kernel ask anew for the attributes of a node, and for a name, and answers a request after that.

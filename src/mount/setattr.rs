@@ -34,7 +34,9 @@ impl Mount {
         // Also if only a part of it could be done.
         self.touched(id);
         changed?;
-        self.getattr(id, handle)
+        let shown = self.getattr(id, handle);
+        self.nodes.distrust(id);
+        shown
     }
 
     fn change_all(
