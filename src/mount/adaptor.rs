@@ -21,6 +21,7 @@ use super::caller::Caller;
 use super::file::Opened;
 use super::load::Working;
 use super::lookup::Entry;
+use super::rescue::{Slot, Watched};
 use super::setattr::Changes;
 use super::xattr::Value;
 use super::{Mount, attributes};
@@ -130,6 +131,114 @@ impl Adaptor {
         }
     }
 
+    /// Has a request that changes nothing worked on once more if it waits for a folder that does not answer.
+    fn watch<R: Send + 'static>(
+        &self,
+        slot: &Slot<R>,
+        again: impl Fn(&Adaptor, R) + Send + Sync + 'static,
+    ) -> Option<Watched<'_>> {
+        // Without folders there is none to wait for.
+        self.mount.view.folders().first()?;
+        let (this, slot) = (self.clone(), slot.clone());
+        let again = move || {
+            if let Some(reply) = slot.take() {
+                again(&this, reply);
+            }
+        };
+        Some(self.mount.rescue.watch(again))
+    }
+
+    fn lookup_watched(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (slot, again) = (Slot::new(reply), name.to_owned());
+        let _watched = self.watch(&slot, move |this, reply| {
+            this.lookup_watched(parent, &again, reply);
+        });
+        let found = self.mount().lookup(parent.0, name);
+        let Some(reply) = slot.take() else {
+            // The kernel has got it from another thread.
+            if let Ok(entry) = found {
+                self.mount.forget(entry.id, 1);
+            }
+            return;
+        };
+        match found {
+            // Number 0 says that there is nothing, and for how long that may be believed.
+            Err(Errno::NOENT) => match self.mount().absent_for(parent.0) {
+                Duration::ZERO => reply.error(fuser::Errno::ENOENT),
+                ttl => {
+                    let nothing = attributes::unknown(0, FileType::Unknown);
+                    reply.entry(&ttl, &nothing, fuser::Generation(0));
+                }
+            },
+            found => entry(found, reply),
+        }
+    }
+
+    fn opendir_watched(&self, node: INodeNo, reply: ReplyOpen) {
+        let slot = Slot::new(reply);
+        let _watched = self.watch(&slot, move |this, reply| this.opendir_watched(node, reply));
+        let opened = self.mount().opendir(node.0);
+        let Some(reply) = slot.take() else { return };
+        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        match opened {
+            Ok(true) => reply.opened(FileHandle(0), keep),
+            Ok(false) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdir_watched(&self, node: INodeNo, offset: u64, reply: ReplyDirectory) {
+        // With whether it has entries already: these are given, and the kernel asks for the rest.
+        let slot = Slot::new((reply, false));
+        let _watched = self.watch(&slot, move |this, (reply, begun)| match begun {
+            true => reply.ok(),
+            false => {
+                this.mount.listings.let_go(node.0);
+                this.readdir_watched(node, offset, reply);
+            }
+        });
+        let listed = self.mount().list(node.0, offset, |item| {
+            let kind = attributes::kind(item.kind.as_raw_mode());
+            let given = slot.with(|(reply, begun)| {
+                let full = reply.add(INodeNo(item.inode), item.next, kind, item.name);
+                *begun |= !full;
+                !full
+            });
+            given.unwrap_or(false)
+        });
+        match (listed, slot.take()) {
+            (_, None) => {}
+            (Ok(()), Some((reply, _))) => reply.ok(),
+            (Err(error), Some((reply, _))) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus_watched(&self, node: INodeNo, offset: u64, reply: ReplyDirectoryPlus) {
+        let slot = Slot::new((reply, false));
+        let _watched = self.watch(&slot, move |this, (reply, begun)| match begun {
+            true => reply.ok(),
+            false => {
+                this.mount.listings.let_go(node.0);
+                this.readdirplus_watched(node, offset, reply);
+            }
+        });
+        let listed = self.mount().list_plus(node.0, offset, |name, next, entry| {
+            let attributes = &entry.attributes;
+            let number = attributes.ino;
+            let given = slot.with(|(reply, begun)| {
+                let full = reply.add(number, next, name, &entry.ttl, attributes, entry.generation);
+                *begun |= !full;
+                !full
+            });
+            given.unwrap_or(false)
+        });
+        match (listed, slot.take()) {
+            (_, None) => {}
+            (Ok(()), Some((reply, _))) => reply.ok(),
+            (Err(error), Some((reply, _))) => reply.error(errno(error)),
+        }
+    }
+
     /// Makes a file known to the kernel that it is to read and write by itself. It does that with
     /// the rights of who makes it known, who must not keep set-id bits.
     fn register(&self, register: impl FnOnce() -> io::Result<BackingId>) -> io::Result<BackingId> {
@@ -232,17 +341,7 @@ impl Filesystem for Adaptor {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.mount().lookup(parent.0, name) {
-            // Number 0 says that there is nothing, and for how long that may be believed.
-            Err(Errno::NOENT) => match self.mount().absent_for(parent.0) {
-                Duration::ZERO => reply.error(fuser::Errno::ENOENT),
-                ttl => {
-                    let nothing = attributes::unknown(0, FileType::Unknown);
-                    reply.entry(&ttl, &nothing, fuser::Generation(0));
-                }
-            },
-            found => entry(found, reply),
-        }
+        self.lookup_watched(parent, name, reply);
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
@@ -513,12 +612,7 @@ impl Filesystem for Adaptor {
             // The kernel asks no more, neither to open directories nor to close them.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-        match self.mount().opendir(node.0) {
-            Ok(true) => reply.opened(FileHandle(0), keep),
-            Ok(false) => reply.opened(FileHandle(0), FopenFlags::empty()),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.opendir_watched(node, reply);
     }
 
     fn readdir(
@@ -527,16 +621,9 @@ impl Filesystem for Adaptor {
         node: INodeNo,
         _handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let listed = self.mount().list(node.0, offset, |item| {
-            let kind = attributes::kind(item.kind.as_raw_mode());
-            !reply.add(INodeNo(item.inode), item.next, kind, item.name)
-        });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.readdir_watched(node, offset, reply);
     }
 
     fn readdirplus(
@@ -545,17 +632,9 @@ impl Filesystem for Adaptor {
         node: INodeNo,
         _handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.mount().list_plus(node.0, offset, |name, next, entry| {
-            let attributes = &entry.attributes;
-            let number = attributes.ino;
-            !reply.add(number, next, name, &entry.ttl, attributes, entry.generation)
-        });
-        match listed {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.readdirplus_watched(node, offset, reply);
     }
 
     fn fsyncdir(

@@ -11,8 +11,9 @@ use super::caller::Caller;
 use super::file::{Opened, open_flags};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Role};
-use super::{Mount, caller, handles, sys};
+use super::{Mount, caller, handles, rescue, sys};
 use crate::view::beneath;
+use crate::view::name::Name;
 
 /// Whatever has the name, nothing but the file itself is opened, at once.
 const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
@@ -85,8 +86,14 @@ impl Mount {
     fn free_target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
         let node = self.node(parent)?;
         let taken = match node.role {
-            Role::Jobs => self.view.task_in_folders(name),
-            Role::Task => self.view.served_by_folder(&node.name, name),
+            Role::Jobs => {
+                let name = Name::from(name);
+                rescue::ask(&self.view, move |view| view.task_in_folders(&name))?
+            }
+            Role::Task => {
+                let (task, name) = (node.name.clone(), Name::from(name));
+                rescue::ask(&self.view, move |view| view.served_by_folder(&task, &name))?
+            }
             _ => false,
         };
         if taken {

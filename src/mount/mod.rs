@@ -4,6 +4,7 @@
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
+//! - [`rescue`]: requests that wait for a folder which does not answer
 //! - [`load`]: how many requests take long; [`room`]: opens that wait for others to be closed
 //! - [`ahead`]: what is read of jobs before it is asked for
 //! - [`cursor`]: reading a directory of the disk from any position on
@@ -61,6 +62,7 @@ mod notices;
 mod place;
 mod places;
 mod remove;
+mod rescue;
 mod retries;
 mod room;
 mod setattr;
@@ -119,6 +121,7 @@ pub struct Mount {
     backings: Arc<backing::Backings>,
     contended: contended::Contended,
     retries: retries::Retries,
+    rescue: Arc<rescue::Rescue>,
     listings: Arc<listings::Listings>,
     ahead: ahead::Ahead,
     locks: locks::Waiter,
@@ -145,6 +148,7 @@ impl Mount {
             backings: Arc::default(),
             contended: contended::Contended::default(),
             retries: retries::Retries::default(),
+            rescue: Arc::default(),
             listings: Arc::default(),
             ahead: ahead::Ahead::default(),
             locks: locks::Waiter::default(),
@@ -209,6 +213,7 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     // The kernel itself keeps other users out unless `allow_other` is given.
     let mount = Mount::new(view, options)?;
     mount.ahead.start(&mount.view)?;
+    mount.rescue.start(&mount.view)?;
     let notices = mount.notices.clone();
     mount.view.on_change(mount.letting_go());
     mount.view.is_crowded_by({

@@ -204,7 +204,7 @@ impl Location {
     }
 
     /// Whether whoever watches it has been waiting for an answer for long.
-    fn is_silent(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         self.silence()
             .is_some_and(|silence| silence > SILENCE || self.is_refused(silence))
     }

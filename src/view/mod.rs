@@ -241,6 +241,11 @@ impl View {
         &self.locations[1..]
     }
 
+    /// Whether a folder does not answer, and is left out.
+    pub fn has_silent_folder(&self) -> bool {
+        self.folders().iter().any(|folder| folder.is_silent())
+    }
+
     /// Where the view is mounted, if it is mounted somewhere else than on its primary.
     pub fn elsewhere(&self) -> Option<&Path> {
         self.mountpoint

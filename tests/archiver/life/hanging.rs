@@ -348,3 +348,31 @@ fn jobs_are_moved_while_another_folder_hangs() {
     served.go_on();
     mounted.unmount();
 }
+
+/// The kernel holds the lock of `jobs/` for a listing, and everybody who lists it or makes a task waits for that.
+#[test]
+fn a_listing_that_was_begun_before_a_folder_hangs_keeps_nobody_waiting() {
+    let (workspace, served) = workspace();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    job::make(&workspace.primary(), 0);
+    let mounted = workspace.mount_with(&mountpoint, &[]);
+    let jobs = mountpoint.join("jobs");
+    assert_eq!(names(&jobs), [TASK]);
+    served.stop();
+    let run = |program: &str, path: &Path| {
+        let mut command = workspace.command(program);
+        command.arg(path).stdin(Stdio::null());
+        Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+    };
+    let begun = [run("ls", &jobs), run("ls", &jobs.join(TASK))];
+    let mut made = run("mkdir", &jobs.join("new.task"));
+    let mut more = run("mkdir", &jobs.join(TASK).join(hash(1)));
+    assert!(made.end(PROMPT).success() && more.end(PROMPT).success());
+    for mut listing in begun {
+        assert!(listing.end(PROMPT).success());
+    }
+    let listed = promptly(&workspace, &["--json", "status"]);
+    assert!(listed.status.success());
+    served.go_on();
+    mounted.unmount();
+}
