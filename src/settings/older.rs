@@ -136,6 +136,8 @@ enum Inside {
     Nothing,
     Comment,
     Plain,
+    /// An anchor, an alias or a tag.
+    Word,
     Single,
     Double,
 }
@@ -171,6 +173,8 @@ impl Scanner {
                 }
                 return Found::Other;
             }
+            Inside::Word if blank || (self.depth > 0 && flow(c)) => self.inside = Inside::Nothing,
+            Inside::Word => return Found::Other,
             Inside::Plain => {
                 let ends = c == '\n'
                     || (c == ':'
@@ -206,6 +210,7 @@ impl Scanner {
             '\'' => self.inside = Inside::Single,
             '[' | '{' => self.depth += 1,
             ']' | '}' => self.depth = self.depth.saturating_sub(1),
+            '&' | '*' | '!' => self.inside = Inside::Word,
             ',' | ':' | '?' => {}
             '-' if self.depth > 0 && flow(next) => found = Found::Dash,
             '-' if matches!(next, ' ' | '\n') => {}
