@@ -15,7 +15,7 @@ use clap::{Args, ValueHint};
 use super::{Global, Select, mount_helper, print, sentence};
 use crate::archive::engine::Config;
 use crate::daemon::archiving;
-use crate::daemon::attach::{Attachment, prepare};
+use crate::daemon::attach::{Attachment, expect_no_silent_mount, prepare};
 use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
@@ -189,6 +189,9 @@ impl Plan {
     /// in place, a dead mount is in the way of everything.
     fn prepare(&mut self) -> anyhow::Result<()> {
         limits::check(self.folders.len())?;
+        for path in [&self.workspace.path, &self.attachment.mountpoint] {
+            expect_no_silent_mount(path)?;
+        }
         check_workspace(&self.workspace)?;
         let primary = &self.workspace.path;
         self.attachment.mountpoint = prepare(&self.attachment.mountpoint, Some(primary))?;

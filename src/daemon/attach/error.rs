@@ -59,6 +59,16 @@ pub enum AttachError {
         "{} does not belong to you or you may not write to it, and fusermount3 then refuses to mount there: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours), or as root", .0.display()
     )]
     NotYours(PathBuf),
+    /// The kernel refuses the helper, though the mount point is the user's.
+    #[error(
+        "fusermount3 may not mount on {} ({words}): the directory is not yours, or AppArmor's profile of fusermount3 does not allow mount points there (`journalctl -k | grep apparmor` says so): mount elsewhere, for instance below your home, or ask the administrator to allow it in /etc/apparmor.d/local/fusermount3", .mountpoint.display()
+    )]
+    Denied {
+        /// Where.
+        mountpoint: PathBuf,
+        /// What the helper wrote.
+        words: String,
+    },
     /// `fusermount3` mounts on some file systems only.
     #[error(
         "fusermount3 does not mount on the kind of file system that {} is on: mount elsewhere (`xpmfs mount DIRECTORY`, for instance below /tmp or your home), or as root", .0.display()

@@ -142,8 +142,13 @@ fn explain(helper: &Path, attachment: &Attachment, words: &str) -> AttachError {
         AttachError::AllowOther
     } else if has("too many FUSE") {
         AttachError::TooMany
-    } else if has("not owned by user") || has("no write access") || has("Permission denied") {
+    } else if has("not owned by user") || has("no write access") {
         AttachError::NotYours(mountpoint())
+    } else if has("Permission denied") {
+        AttachError::Denied {
+            mountpoint: mountpoint(),
+            words: words.to_owned(),
+        }
     } else if has("mounting over filesystem type") {
         AttachError::ForbiddenFileSystem(mountpoint())
     } else if has("not found") && has("device") {
@@ -207,6 +212,14 @@ mod tests {
             (
                 "fusermount3: user has no write access to mountpoint /m",
                 "elsewhere",
+            ),
+            (
+                "fusermount3: mount failed: Permission denied",
+                "(fusermount3: mount failed: Permission denied)",
+            ),
+            (
+                "fusermount3: mount failed: Permission denied",
+                "/etc/apparmor.d/local/fusermount3",
             ),
             (
                 "fusermount3: mounting over filesystem type 0x1 is forbidden",

@@ -24,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 
 pub use detach::{DetachError, How, detach};
 pub use error::AttachError;
-pub use mountpoint::{prepare, resolve};
+pub use mountpoint::{expect_no_silent_mount, prepare, resolve};
 
 /// How to attach: where, and with which options.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,6 +40,23 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
+/// Makes sure that no mount of ours at `path`, as it is written, is one whose daemon does not answer. Walks no path, so it is
+/// asked before anything else is: a step into such a mount waits for its daemon.
+///
+/// # Errors
+///
+/// [`AttachError::Silent`]; the table of mounts cannot be read.
+pub fn expect_no_silent_mount(path: &Path) -> Result<(), AttachError> {
+    let top = mounts::top_at(path).map_err(AttachError::Mounts)?;
+    match top.filter(Mount::is_xpmfs).map(|mount| health::of(&mount)) {
+        Some(Health::Silent { pid }) => Err(AttachError::Silent {
+            mountpoint: path.to_owned(),
+            pid,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Checks that `mountpoint` can be mounted on, and gives its absolute path without symlinks.
 ///
 /// It is an empty directory, or the workspace's own (`primary`). A dead xpmfs mount on it, left by a

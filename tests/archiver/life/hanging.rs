@@ -376,3 +376,24 @@ fn a_listing_that_was_begun_before_a_folder_hangs_keeps_nobody_waiting() {
     served.go_on();
     mounted.unmount();
 }
+
+#[test]
+fn mounting_over_a_mount_whose_daemon_is_stopped_is_refused_at_once() {
+    let workspace = Workspace::new();
+    let mounted = workspace.mount_in_place();
+    let printed = promptly(&workspace, &["--json", "status"]);
+    let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let mounts = printed["mounts"].as_array().unwrap();
+    let primary = workspace.primary();
+    let ours = mounts
+        .iter()
+        .find(|mount| mount["mountpoint"] == primary.to_str().unwrap());
+    let daemon = u32::try_from(ours.unwrap()["pid"].as_u64().unwrap()).unwrap();
+    signal(daemon, "-STOP");
+    let refused = promptly(&workspace, &["mount", "-w", "test", "--no-archive"]);
+    signal(daemon, "-CONT");
+    let printed = String::from_utf8(refused.stdout).unwrap();
+    assert!(!refused.status.success());
+    assert!(printed.contains("mount that does not answer"), "{printed}");
+    mounted.unmount();
+}
