@@ -68,19 +68,39 @@ impl Adaptor {
         errno(error)
     }
 
+    /// Answers a request that has changed an extended attribute. A list that controls access changes the mode; the
+    /// kernel knows that only if it handles such lists itself.
+    fn xattr_changed(&self, node: INodeNo, name: &OsStr, result: Result<()>, reply: ReplyEmpty) {
+        let of_mode = name.as_bytes().starts_with(b"system.posix_acl_");
+        if of_mode && !self.mount.options.allow_other {
+            let notices = &self.mount.notices;
+            notices.forget_before(node.0, None, move || empty(result, reply));
+        } else {
+            empty(result, reply);
+        }
+    }
+
     fn open_now(&self, caller: &Caller, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = match self.mount().open(caller, node.0, flags.0) {
             Ok(opened) => opened,
             Err(error) => return reply.error(errno(error)),
         };
         let register = || self.register(|| reply.open_backing(&opened.file.fd));
-        let backing = self.mount.backings.open(node.0, opened.direct, register);
+        let way = (self.mount.backings).open(node.0, flags.0, opened.direct, register);
         let (handle, how) = (
             FileHandle(opened.handle),
             self.fopen_flags(flags.0, &opened),
         );
-        match backing {
-            Some(backing) => reply.opened_passthrough(handle, closing_flags(&opened), &backing),
+        match way.backing {
+            Some(backing) => {
+                let how = closing_flags(&opened);
+                let answer = move || reply.opened_passthrough(handle, how, &backing);
+                if way.becomes_mapped {
+                    self.mount.notices.forget_before(node.0, None, answer);
+                } else {
+                    answer();
+                }
+            }
             None => reply.opened(handle, how),
         }
     }
@@ -113,10 +133,11 @@ impl Adaptor {
         match self.mount().create(caller, parent.0, name, mode, flags) {
             Ok((entry, opened)) => {
                 let register = || self.register(|| reply.open_backing(&opened.file.fd));
-                let backing = self.mount.backings.open(entry.id, opened.direct, register);
+                let way = (self.mount.backings).open(entry.id, flags, opened.direct, register);
                 let handle = FileHandle(opened.handle);
-                let (ttl, made, generation) = (&entry.ttl, &entry.attributes, entry.generation);
-                match backing {
+                let ttl = &entry.ttl.min(self.mount.mapped_ttl(entry.id));
+                let (made, generation) = (&entry.attributes, entry.generation);
+                match way.backing {
                     Some(backing) => {
                         let how = closing_flags(&opened);
                         reply.created_passthrough(ttl, made, generation, handle, how, &backing);
@@ -242,7 +263,7 @@ impl Adaptor {
     /// Makes a file known to the kernel that it is to read and write by itself. It does that with
     /// the rights of who makes it known, who must not keep set-id bits.
     fn register(&self, register: impl FnOnce() -> io::Result<BackingId>) -> io::Result<BackingId> {
-        let _unprivileged = self.mount.clearing_set_id(true)?;
+        let _unprivileged = self.mount.clearing_set_id()?;
         register()
     }
 }
@@ -308,7 +329,7 @@ impl Filesystem for Adaptor {
             // directory to the end before looking at what is in it, and the guess is wrong then.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
-            // The disk clears set-id bits, given the caller's rights: see `clearing_set_id`.
+            // The disk clears set-id bits, given the caller's rights: see `clearing_set_id_for`.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             // Without POSIX locks, so that every lock request is a flock.
             InitFlags::FUSE_FLOCK_LOCKS,
@@ -551,7 +572,7 @@ impl Filesystem for Adaptor {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -562,12 +583,13 @@ impl Filesystem for Adaptor {
         reply: ReplyWrite,
     ) {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let caller = clear_set_id.then(|| caller(request, 0));
         // What is written back from the cache has a place, whatever descriptor it comes through.
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = flags.0 & libc::O_APPEND != 0 && !cached;
         let count = self
             .mount
-            .write(handle.0, offset, data, append, clear_set_id);
+            .write(handle.0, offset, data, append, caller.as_ref());
         written(count, reply);
     }
 
@@ -677,7 +699,7 @@ impl Filesystem for Adaptor {
     ) {
         let caller = caller(request, 0);
         let set = self.mount().setxattr(&caller, node.0, name, value, flags);
-        empty(set, reply);
+        self.xattr_changed(node, name, set, reply);
     }
 
     fn getxattr(
@@ -701,10 +723,8 @@ impl Filesystem for Adaptor {
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            self.mount().removexattr(&caller(request, 0), node.0, name),
-            reply,
-        );
+        let removed = self.mount().removexattr(&caller(request, 0), node.0, name);
+        self.xattr_changed(node, name, removed, reply);
     }
 
     fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

@@ -3,8 +3,12 @@
 //!
 //! The kernel takes one backing file for a node, and no mixture of both ways at a time. So it is
 //! decided for a node when it is opened first, and holds until it is closed everywhere.
+//!
+//! A program that maps the disk's file by passthrough changes it without a request, and FUSE does not report
+//! that it is mapped. So the kernel does not believe the attributes of a file for long that may be mapped and
+//! written: it must be open for reading and writing, and may stay mapped when it is closed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +25,25 @@ pub(super) struct Backings {
     shards: Shards,
 }
 
+/// Whether a program may have mapped the disk's file of a node and write to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mapped {
+    Never,
+    /// The file is closed; it may have been mapped before.
+    Perhaps,
+    /// The file is open for reading and writing.
+    Likely,
+}
+
 #[derive(Debug)]
-struct Shards(Vec<Mutex<HashMap<u64, Open>>>);
+struct Shards(Vec<Mutex<Shard>>);
+
+#[derive(Debug, Default)]
+struct Shard {
+    open: HashMap<u64, Open>,
+    /// Nodes that are closed and that the kernel still knows, and may have been mapped.
+    once_mapped: HashSet<u64>,
+}
 
 impl Default for Shards {
     fn default() -> Shards {
@@ -35,6 +56,17 @@ struct Open {
     /// `None`: through the kernel's cache.
     backing: Option<Arc<BackingId>>,
     handles: usize,
+    /// Whether it was opened for reading and writing.
+    read_write: bool,
+}
+
+/// How a node is opened.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// On which backing file, if on one.
+    pub(super) backing: Option<Arc<BackingId>>,
+    /// Whether the file may be mapped and written from now on, and could not before.
+    pub(super) becomes_mapped: bool,
 }
 
 impl Backings {
@@ -43,18 +75,25 @@ impl Backings {
         self.possible.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a node is opened once more, and tells on which backing file, if on one. If it is
-    /// not open yet and `wanted`, `register` makes the file known to the kernel.
+    /// Notes that a node is opened once more with these flags of `open`, and returns how. If it is not open yet and
+    /// `wanted`, `register` makes the file known to the kernel.
     pub(super) fn open(
         &self,
         node: u64,
+        flags: i32,
         wanted: bool,
         register: impl FnOnce() -> io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
+    ) -> Way {
+        let read_write = flags & libc::O_ACCMODE == libc::O_RDWR;
         let mut shard = self.shard(node).lock();
-        if let Some(open) = shard.get_mut(&node) {
+        if let Some(open) = shard.open.get_mut(&node) {
             open.handles += 1;
-            return open.backing.clone();
+            let was = open.read_write;
+            open.read_write |= read_write;
+            return Way {
+                backing: open.backing.clone(),
+                becomes_mapped: open.backing.is_some() && open.read_write && !was,
+            };
         }
         // Under the lock, since another must not decide otherwise: it asks the kernel, not a disk.
         let backing = match wanted && self.possible.load(Ordering::Relaxed) {
@@ -64,9 +103,28 @@ impl Backings {
         let open = Open {
             backing: backing.clone(),
             handles: 1,
+            read_write,
         };
-        shard.insert(node, open);
-        backing
+        shard.open.insert(node, open);
+        Way {
+            becomes_mapped: backing.is_some() && read_write,
+            backing,
+        }
+    }
+
+    /// Whether a program may have mapped the disk's file of a node and write to it.
+    pub(super) fn mapped(&self, node: u64) -> Mapped {
+        let shard = self.shard(node).lock();
+        match shard.open.get(&node) {
+            Some(open) if open.backing.is_some() && open.read_write => Mapped::Likely,
+            _ if shard.once_mapped.contains(&node) => Mapped::Perhaps,
+            _ => Mapped::Never,
+        }
+    }
+
+    /// The kernel has forgotten a node, which it does not while the node is mapped.
+    pub(super) fn forget(&self, node: u64) {
+        self.shard(node).lock().once_mapped.remove(&node);
     }
 
     fn registered(&self, registered: io::Result<BackingId>) -> Option<Arc<BackingId>> {
@@ -86,21 +144,28 @@ impl Backings {
     /// Whether the kernel reads and writes an open node by itself.
     pub(super) fn is_direct(&self, node: u64) -> bool {
         let shard = self.shard(node).lock();
-        shard.get(&node).is_some_and(|open| open.backing.is_some())
+        shard
+            .open
+            .get(&node)
+            .is_some_and(|open| open.backing.is_some())
     }
 
     /// Notes that a node is closed once.
     pub(super) fn close(&self, node: u64) {
         let mut shard = self.shard(node).lock();
-        if let Some(open) = shard.get_mut(&node) {
-            open.handles -= 1;
-            if open.handles == 0 {
-                shard.remove(&node);
+        let Some(open) = shard.open.get_mut(&node) else {
+            return;
+        };
+        open.handles -= 1;
+        if open.handles == 0 {
+            if open.backing.is_some() && open.read_write {
+                shard.once_mapped.insert(node);
             }
+            shard.open.remove(&node);
         }
     }
 
-    fn shard(&self, node: u64) -> &Mutex<HashMap<u64, Open>> {
+    fn shard(&self, node: u64) -> &Mutex<Shard> {
         &self.shards.0[(node % SHARDS as u64) as usize]
     }
 }

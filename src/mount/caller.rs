@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use rustix::fs::{Access, AtFlags, Mode};
+use rustix::fs::{Access, AtFlags, Mode, Statx};
 use rustix::io::{Errno, Result};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -41,6 +41,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// The caller, unless it is root, which keeps set-id bits of what it changes.
+    pub(super) fn unprivileged(&self) -> Option<&Caller> {
+        (self.uid != 0).then_some(self)
+    }
+
     /// The supplementary groups.
     fn groups(&self) -> Vec<Gid> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.tid));
@@ -130,10 +135,9 @@ pub(super) struct WithoutFsetid {
 }
 
 impl Mount {
-    /// Lets the disk clear the set-id bits of what this thread writes, as it would for the caller;
-    /// root keeps them. Needed only where the daemon is root.
-    pub(super) fn clearing_set_id(&self, clear: bool) -> Result<Option<WithoutFsetid>> {
-        if !clear || !geteuid().is_root() {
+    /// Lets the disk clear all set-id bits of what this thread writes. Needed only where the daemon is root.
+    pub(super) fn clearing_set_id(&self) -> Result<Option<WithoutFsetid>> {
+        if !geteuid().is_root() {
             return Ok(None);
         }
         let capabilities = rustix::thread::capabilities(None)?;
@@ -144,7 +148,36 @@ impl Mount {
         rustix::thread::set_capabilities(None, fewer)?;
         Ok(Some(WithoutFsetid { capabilities }))
     }
+
+    /// Lets the disk clear the set-id bits of a file of which this is the `stat`, if it would for the caller. It keeps
+    /// set-group-ID without group execute for members of the file's group, so their groups count.
+    pub(super) fn clearing_set_id_for(
+        &self,
+        caller: &Caller,
+        stat: &Statx,
+    ) -> Result<Option<Identity>> {
+        if stat.stx_mode & SET_ID == 0 || !geteuid().is_root() {
+            return Ok(None);
+        }
+        let capabilities = rustix::thread::capabilities(None)?;
+        let identity = Identity {
+            gid: getegid(),
+            groups: Some(rustix::process::getgroups()?),
+            capabilities,
+        };
+        rustix::thread::set_thread_groups(&caller.groups())?;
+        rustix::thread::set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;
+        let fewer = CapabilitySets {
+            effective: capabilities.effective - CapabilitySet::FSETID,
+            ..capabilities
+        };
+        rustix::thread::set_capabilities(None, fewer)?;
+        Ok(Some(identity))
+    }
 }
+
+/// The set-user-ID and set-group-ID bits of a mode.
+pub(super) const SET_ID: u16 = 0o6000;
 
 impl Drop for WithoutFsetid {
     fn drop(&mut self) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
-use super::caller::Caller;
+use super::caller::{Caller, Identity, SET_ID};
 use super::handles::{File, Lock};
 use super::nodes::Version;
 use super::validity::age;
@@ -98,7 +98,7 @@ impl Mount {
     pub(super) fn opened(&self, file: File, stat: &Statx) -> Opened {
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // The kernel writes with the rights of the daemon, which would leave set-id bits alone.
-        let set_id = stat.stx_mode & 0o6000 != 0;
+        let set_id = stat.stx_mode & SET_ID != 0;
         let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         if !unchanged {
@@ -166,19 +166,18 @@ impl Mount {
 
     /// Writes all of the data, or what could be written before an error; at the end of the file, wherever
     /// that is by then, if it is to `append`.
-    /// `clear_set_id`: as for a caller who may not keep set-id bits.
+    /// `clear_set_id_for`: a caller who may not keep set-id bits.
     pub(super) fn write(
         &self,
         handle: u64,
         offset: u64,
         data: &[u8],
         append: bool,
-        clear_set_id: bool,
+        clear_set_id_for: Option<&Caller>,
     ) -> Result<usize> {
         let file = self.handles.file(handle)?;
         self.fillable(&file)?;
-        let clear = clear_set_id && beneath::stat_fd(&file.fd)?.stx_mode & 0o6000 != 0;
-        let _unprivileged = self.clearing_set_id(clear)?;
+        let _rights = self.set_id_rights(clear_set_id_for, &file)?;
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
             let at = offset + written as u64;
@@ -202,6 +201,14 @@ impl Mount {
             self.notices.forget_pages(file.node);
         }
         Ok(written)
+    }
+
+    /// Lets the disk clear the set-id bits of an open file that changes for a caller.
+    fn set_id_rights(&self, caller: Option<&Caller>, file: &File) -> Result<Option<Identity>> {
+        match caller {
+            Some(caller) => self.clearing_set_id_for(caller, &beneath::stat_fd(&file.fd)?),
+            None => Ok(None),
+        }
     }
 
     /// A descriptor of the file is closed: the disk's word on what was written through it.
@@ -244,7 +251,7 @@ impl Mount {
     ) -> Result<()> {
         let file = self.handles.file(handle)?;
         self.fillable(&file)?;
-        let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
+        let _rights = self.set_id_rights(caller.unprivileged(), &file)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         rustix::fs::fallocate(&file.fd, mode, offset, length)
     }
@@ -269,9 +276,9 @@ impl Mount {
         to: (u64, u64),
         length: u64,
     ) -> Result<usize> {
-        let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
         let (source, destination) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
         self.fillable(&destination)?;
+        let _rights = self.set_id_rights(caller.unprivileged(), &destination)?;
         let (mut at, mut into) = (from.1, to.1);
         // The reply counts in 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;

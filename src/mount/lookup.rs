@@ -106,6 +106,7 @@ impl Mount {
         if self.is_lock_file(id, parent, name) {
             ttl = Duration::ZERO;
         }
+        ttl = ttl.min(self.mapped_ttl(id));
         if found.role == Role::Job && was.is_some_and(|was| was != place) {
             self.job_changed_place(id, place);
         }
@@ -322,6 +323,7 @@ impl Mount {
             self.directories.forget(id);
             self.listings.forget(id);
             self.ahead.forget(id);
+            self.backings.forget(id);
         }
     }
 
@@ -345,7 +347,9 @@ impl Mount {
     fn attributes_ttl(&self, id: u64, node: &Node, stat: &Statx) -> Duration {
         match self.is_lock_file(id, node.parent, &node.name) {
             true => Duration::ZERO,
-            false => self.validity(node.place, node.role, stat),
+            false => self
+                .validity(node.place, node.role, stat)
+                .min(self.mapped_ttl(id)),
         }
     }
 

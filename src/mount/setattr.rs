@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, TimeOrNow};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use rustix::io::{Errno, Result};
+use rustix::process::geteuid;
 
-use super::caller::Caller;
+use super::caller::{Caller, Identity};
 use super::{Mount, sys};
+use crate::view::beneath;
 
 /// What is to be changed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,7 +49,7 @@ impl Mount {
         changes: &Changes,
     ) -> Result<()> {
         if let Some(size) = changes.size {
-            let _unprivileged = self.clearing_set_id(caller.uid != 0)?;
+            let _rights = self.set_id_rights_by_id(caller, id)?;
             self.truncate(id, handle, size)?;
         }
         let others = Changes {
@@ -55,9 +57,24 @@ impl Mount {
             ..*changes
         };
         if others.is_any() {
-            self.change(&self.object(id)?, &others)?;
+            let object = self.object(id)?;
+            let _rights = match caller.unprivileged().filter(|_| others.owns()) {
+                Some(caller) => self.clearing_set_id_for(caller, &beneath::stat_fd(&object)?)?,
+                None => None,
+            };
+            self.change(&object, &others)?;
         }
         Ok(())
+    }
+
+    /// Lets the disk clear the set-id bits of a file that changes for a caller.
+    fn set_id_rights_by_id(&self, caller: &Caller, id: u64) -> Result<Option<Identity>> {
+        match caller.unprivileged() {
+            Some(caller) if geteuid().is_root() => {
+                self.clearing_set_id_for(caller, &beneath::stat_fd(self.object(id)?)?)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// A descriptor of a node to change the attributes by, also if only an open file is left of it.
@@ -109,6 +126,11 @@ impl Mount {
 }
 
 impl Changes {
+    /// Whether the owner or the group changes.
+    fn owns(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
+
     fn is_any(&self) -> bool {
         self.mode.is_some()
             || self.uid.is_some()

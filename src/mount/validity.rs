@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | inside a job of a `backup` or `move` folder | 10 minutes: archives do not change |
 //! | inside a job of a `use` folder; and, where only this mount changes things, in the primary | half the time for which it has not changed, between 1 second and 1 minute |
+//! | a set-user-ID or set-group-ID file, wherever it lies | not at all: a write clears the bits |
+//! | a file that may be mapped and written by passthrough | not at all while it is open, 1 second afterwards |
 //! | anything else | 1 second |
 //!
 //! Only this mount changes the primary if it is mounted in place, on a local file system, and nobody
@@ -19,10 +21,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::Statx;
 
 use super::Mount;
+use super::backing::Mapped;
+use super::caller::SET_ID;
 use super::nodes::{INTERNAL, Role};
 use crate::settings::Mode;
-use crate::view::PRIMARY;
 use crate::view::location;
+use crate::view::{PRIMARY, beneath};
 
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(600);
@@ -73,6 +77,10 @@ impl std::fmt::Debug for Exclusive {
 impl Mount {
     /// How long something may be believed that lies in `place`.
     pub(super) fn validity(&self, place: u8, role: Role, stat: &Statx) -> Duration {
+        // The kernel would go on to run it with these bits when a write has cleared them.
+        if !beneath::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
+            return Duration::ZERO;
+        }
         if place == INTERNAL {
             return SHORT;
         }
@@ -86,6 +94,15 @@ impl Mount {
             return unchanged_for(stat);
         }
         SHORT
+    }
+
+    /// The longest that something may be believed, as far as programs may write to it that have mapped it.
+    pub(super) fn mapped_ttl(&self, id: u64) -> Duration {
+        match self.backings.mapped(id) {
+            Mapped::Never => Duration::MAX,
+            Mapped::Perhaps => SHORT,
+            Mapped::Likely => Duration::ZERO,
+        }
     }
 
     /// How long the kernel may believe that a name is not there.

@@ -17,6 +17,9 @@ const OURS: &[u8] = b"user.xpmfs.";
 /// The names that only who has `CAP_SYS_ADMIN` may read.
 const TRUSTED: &[u8] = b"trusted.";
 
+/// The access control list that the mode shows a part of.
+const ACCESS_ACL: &str = "system.posix_acl_access";
+
 /// Linux's own limit for a value or a list of names.
 const SIZE_MAX: usize = 64 * 1024;
 
@@ -110,6 +113,13 @@ impl Mount {
         }
         self.alterable(caller, id)?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
+        let _rights = match caller.unprivileged() {
+            Some(caller) if name == ACCESS_ACL => {
+                // An owner outside the file's group loses set-group-ID by it.
+                self.clearing_set_id_for(caller, &self.stat(id)?.1)?
+            }
+            _ => None,
+        };
         self.on_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
         self.touched(id);
         Ok(())
