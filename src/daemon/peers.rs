@@ -22,6 +22,9 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// When a daemon is asked again who has not said what it serves.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// How long a daemon that did not reply is not asked again.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+
 /// The mounts of one workspace on this machine, but for this process's own. They may come and go.
 #[derive(Debug)]
 pub struct Peers {
@@ -107,6 +110,8 @@ struct Peer {
     mount: Mount,
     /// It hangs up on who says nothing for a while.
     client: Mutex<Option<Client>>,
+    /// Until when a daemon that did not reply is not asked again: a stopped one would hold up every job.
+    silent_until: Mutex<Option<Instant>>,
 }
 
 impl Peer {
@@ -123,10 +128,27 @@ impl Peer {
         Ok(serves.then(|| Peer {
             mount: mount.clone(),
             client: Mutex::new(Some(client)),
+            silent_until: Mutex::default(),
         }))
     }
 
     fn ask(&self, request: &Value) -> Result<Value, ClientError> {
+        let silent = *self.silent_until.lock();
+        if silent.is_some_and(|until| until > Instant::now()) {
+            return Err(ClientError::Silent);
+        }
+        let reply = self.exchange(request);
+        if let Err(ClientError::Silent) = &reply {
+            tracing::warn!(
+                "the daemon of the mount at {} does not answer: jobs count as open for writing there until it does",
+                self.mount.mountpoint.display()
+            );
+            *self.silent_until.lock() = Some(Instant::now() + SILENT_FOR);
+        }
+        reply
+    }
+
+    fn exchange(&self, request: &Value) -> Result<Value, ClientError> {
         let mut kept = self.client.lock();
         // Whoever is silent may answer later: no other question is to get that answer.
         if let Some(mut client) = kept.take() {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
@@ -13,6 +14,7 @@ use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Name, Server};
+use super::deadline::wait_until;
 use super::mounts::{self, Mount};
 use super::service_manager;
 use super::signals::{self, Stopper};
@@ -129,6 +131,9 @@ pub fn raise_descriptor_limit() {
     }
 }
 
+/// How long a daemon waits for the right to mount on a directory.
+const TURN: Duration = Duration::from_secs(10);
+
 /// The right to mount on a directory, while two daemons want it at once: a lock on the directory itself.
 struct Turn {
     /// Closing it lets the next one have its turn.
@@ -144,7 +149,12 @@ impl Turn {
         // what is wrong with the directory.
         let directory = rustix::fs::open(&**mountpoint, flags, Mode::empty())
             .ok()
-            .filter(|directory| flock(directory, FlockOperation::LockExclusive).is_ok());
+            .filter(|directory| {
+                // Another process may keep the lock; attaching itself tells if it has mounted.
+                wait_until(TURN, || {
+                    flock(directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+                })
+            });
         let top = mounts::top_at(mountpoint).map_err(AttachError::Mounts)?;
         match top.filter(Mount::is_xpmfs) {
             None => Ok(Self {
