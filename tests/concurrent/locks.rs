@@ -12,13 +12,18 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::fixture::Workspace;
+use crate::installed;
 
 const TASK: &str = "my.module.train";
 const THREADS: usize = 4;
-const ROUNDS: usize = 30;
 
-/// How long one protocol may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// How often each protocol is gone through, in all, and how long that may take.
+fn rounds() -> (usize, Duration) {
+    match installed::soak() {
+        true => (10_000, Duration::from_secs(1800)),
+        false => (120, Duration::from_secs(60)),
+    }
+}
 
 /// A way to hold a lock: `None` if another has it.
 type Acquire = fn(&Path, usize) -> io::Result<Option<File>>;
@@ -105,13 +110,14 @@ fn own_name(path: &Path, thread: usize) -> PathBuf {
 /// Threads hold a lock in turn, each under one of its paths: never two at once, and without an error.
 fn assert_exclusive(protocol: &Protocol, paths: &[PathBuf]) {
     let (held, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let deadline = Instant::now() + DEADLINE;
+    let (wanted, limit) = self::rounds();
+    let deadline = Instant::now() + limit;
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (held, rounds, path) = (&held, &rounds, &paths[thread % paths.len()]);
             let name = protocol.name;
             scope.spawn(move || {
-                while rounds.load(Ordering::SeqCst) < THREADS * ROUNDS {
+                while rounds.load(Ordering::SeqCst) < wanted {
                     assert!(Instant::now() < deadline, "{name} takes too long");
                     let acquired = (protocol.acquire)(path, thread);
                     let acquired = acquired.unwrap_or_else(|e| panic!("{name}, {path:?}: {e}"));

@@ -8,6 +8,8 @@
 
 #[path = "../fixture/mod.rs"]
 mod fixture;
+#[path = "../installed/mod.rs"]
+mod installed;
 
 mod descriptors;
 mod locks;
