@@ -50,12 +50,16 @@ pub enum Asked {
 ///
 /// What is not understood, with the usage.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
+    asked(given, rustix::process::geteuid().is_root())
+}
+
+fn asked(given: impl IntoIterator<Item = OsString>, root: bool) -> Result<Asked, String> {
     let mut given = given.into_iter();
     let program = given.next().unwrap_or_else(|| "xpmfs".into());
     if !is_ours(&program) {
         return Ok(Asked::Run(std::iter::once(program).chain(given).collect()));
     }
-    translate(given).map_err(|why| {
+    translate(given, root).map_err(|why| {
         let name = Path::new(&program).file_name().unwrap_or_default();
         format!("{}: {why}\n{USAGE}", name.to_string_lossy())
     })
@@ -74,7 +78,7 @@ fn is_ours(program: &OsStr) -> bool {
     NAMES.iter().any(|known| name == *known)
 }
 
-fn translate(given: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+fn translate(given: impl Iterator<Item = OsString>, root: bool) -> Result<Asked, String> {
     let mut given = given;
     let mut places = Vec::new();
     let mut translated: Vec<OsString> = vec!["xpmfs".into(), "mount".into()];
@@ -117,7 +121,9 @@ fn translate(given: impl Iterator<Item = OsString>) -> Result<Asked, String> {
     // What is in fstab is what the tables of mounts show. The options may say otherwise, as they come later.
     let mut shown = OsString::from("fsname=");
     shown.push(escape(&source));
-    for option in std::iter::once(shown).chain(options) {
+    // They are defaults of mount(8), which does not pass them on; it does pass on `nosuid` and `nodev`.
+    let defaults = root.then(|| OsString::from("suid,dev"));
+    for option in std::iter::once(shown).chain(defaults).chain(options) {
         translated.extend(["-o".into(), option]);
     }
     translated.extend(["--".into(), mountpoint]);
@@ -153,7 +159,7 @@ mod tests {
     use super::*;
 
     fn read(given: &[&str]) -> Result<Asked, String> {
-        arguments(given.iter().map(OsString::from))
+        asked(given.iter().map(OsString::from), false)
     }
 
     fn expect(given: &[&str], translated: &[&str]) {
@@ -215,6 +221,16 @@ mod tests {
                 "/m",
             ],
         );
+    }
+
+    #[test]
+    fn root_gets_the_defaults_of_mount_unless_the_options_take_them_back() {
+        let given = ["mount.xpmfs", "nlp", "/m", "-o", "nosuid"].map(OsString::from);
+        let Ok(Asked::Run(translated)) = asked(given, true) else {
+            panic!("not understood");
+        };
+        let at = |option: &str| translated.iter().position(|given| given == option);
+        assert!(at("suid,dev").unwrap() < at("nosuid").unwrap());
     }
 
     #[test]
