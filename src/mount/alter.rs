@@ -33,13 +33,18 @@ impl Target {
 
     /// What the thing that is made is to the view.
     pub(super) fn role(&self, name: &OsStr, directory: bool) -> Role {
-        match self.parent {
-            Role::Root if directory && name == "jobs" => Role::Jobs,
-            Role::Jobs if directory => Role::Task,
-            Role::Task if directory => Role::Job,
-            Role::Job | Role::Inside => Role::Inside,
-            _ => Role::Outside,
-        }
+        role_in(self.parent, name, directory)
+    }
+}
+
+/// What something in the primary is to the view, below a node of the role `parent`.
+pub(super) fn role_in(parent: Role, name: &OsStr, directory: bool) -> Role {
+    match parent {
+        Role::Root if directory && name == "jobs" => Role::Jobs,
+        Role::Jobs if directory => Role::Task,
+        Role::Task if directory => Role::Job,
+        Role::Job | Role::Inside => Role::Inside,
+        _ => Role::Outside,
     }
 }
 
@@ -134,6 +139,7 @@ impl Mount {
         let dir = self.holding(job.parent, PRIMARY)?;
         match beneath::absent(beneath::stat(dir, &job.name))? {
             Some(stat) if Identity::of(&stat) == job.identity => Ok(()),
+            _ if self.find_renamed(&job).is_some() => Ok(()),
             // The kernel looks the path up again, and finds where it is now.
             _ => Err(Errno::STALE),
         }
@@ -162,6 +168,7 @@ impl Mount {
             .and_then(|dir| beneath::stat(dir, &job.name));
         there.is_ok_and(|stat| Identity::of(&stat) != job.identity)
             && self.directories.removed(id).is_none()
+            && self.find_renamed(&job).is_none()
     }
 
     /// Makes sure that a node may be changed where it lies, and returns it as it is then.

@@ -1,6 +1,6 @@
 //! A bounded cache of directory descriptors, by node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -13,6 +13,9 @@ const SHARD_MAX: usize = 64;
 
 /// What part of the descriptors that the process may have is for directories: a quarter.
 const PART: u64 = 4;
+
+/// Descriptors of renamed directories that are kept at most.
+const PINNED_MAX: usize = 64;
 
 fn shard_max() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -28,6 +31,8 @@ pub(super) struct Directories {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
     removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    /// Directories that have been renamed to where no node is, the latest last.
+    pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +47,7 @@ impl Default for Directories {
             shard_max: shard_max(),
             shards: Default::default(),
             removed: Mutex::default(),
+            pinned: Mutex::default(),
         }
     }
 }
@@ -55,9 +61,29 @@ impl Directories {
         let mut shard = self.shard(id).lock();
         shard.clock += 1;
         let now = shard.clock;
-        let (fd, used) = shard.entries.get_mut(&id)?;
-        *used = now;
-        Some(fd.clone())
+        if let Some((fd, used)) = shard.entries.get_mut(&id) {
+            *used = now;
+            return Some(fd.clone());
+        }
+        drop(shard);
+        let pinned = self.pinned.lock();
+        let found = pinned.iter().find(|(known, _)| *known == id);
+        found.map(|(_, fd)| fd.clone())
+    }
+
+    /// Keeps the descriptor of a directory that cannot be opened by a name, until the kernel forgets the directory or
+    /// many others are kept.
+    pub(super) fn pin(&self, id: u64, fd: Arc<OwnedFd>) {
+        let mut pinned = self.pinned.lock();
+        let before = pinned.iter().position(|(known, _)| *known == id);
+        let again = before.and_then(|at| pinned.remove(at));
+        let evicted = match pinned.len() >= PINNED_MAX {
+            true => pinned.pop_front(),
+            false => None,
+        };
+        pinned.push_back((id, fd));
+        drop(pinned);
+        drop((again, evicted));
     }
 
     pub(super) fn insert(&self, id: u64, fd: Arc<OwnedFd>) {
@@ -96,7 +122,12 @@ impl Directories {
             removed if removed.is_empty() => None,
             mut removed => removed.remove(&id),
         };
-        drop((kept, removed));
+        let pinned = {
+            let mut pinned = self.pinned.lock();
+            let at = pinned.iter().position(|(known, _)| *known == id);
+            at.and_then(|at| pinned.remove(at))
+        };
+        drop((kept, removed, pinned));
     }
 
     /// Keeps the descriptor of what was removed while somebody may still be in it or have it open,

@@ -38,6 +38,11 @@ impl Identity {
         }
     }
 
+    /// Whether this is its inode number.
+    pub(super) fn has_inode(&self, inode: u64) -> bool {
+        self.inode == inode
+    }
+
     /// Tells apart what has had the same inode number, for the kernel.
     pub(super) fn generation(&self) -> fuser::Generation {
         fuser::Generation(self.birth)

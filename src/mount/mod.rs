@@ -3,6 +3,7 @@
 //! - [`adaptor`]: fuser's trait, and nothing but the translation from and to it
 //! - [`nodes`], [`identity`]: what the kernel knows by a number
 //! - [`place`]: from a node to the directory and the name where it lies
+//! - [`renamed`]: directories that other processes rename
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
 //! - [`rescue`]: requests that wait for a folder which does not answer
 //! - [`load`]: how many requests take long; [`room`]: opens that wait for others to be closed
@@ -62,6 +63,7 @@ mod notices;
 mod place;
 mod places;
 mod remove;
+mod renamed;
 mod rescue;
 mod retries;
 mod room;
@@ -121,6 +123,7 @@ pub struct Mount {
     backings: Arc<backing::Backings>,
     contended: contended::Contended,
     retries: retries::Retries,
+    renamed: renamed::Renamed,
     rescue: Arc<rescue::Rescue>,
     listings: Arc<listings::Listings>,
     ahead: ahead::Ahead,
@@ -148,6 +151,7 @@ impl Mount {
             backings: Arc::default(),
             contended: contended::Contended::default(),
             retries: retries::Retries::default(),
+            renamed: renamed::Renamed::default(),
             rescue: Arc::default(),
             listings: Arc::default(),
             ahead: ahead::Ahead::default(),

@@ -71,10 +71,6 @@ impl Mount {
 
     /// Where a node lies. Nothing is said of what is there now.
     pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
-        let itself = |dir| Place {
-            dir,
-            name: Name::from(OsStr::new(".")),
-        };
         match node.role {
             Role::Root => Ok(itself(self.primary_dir()?)),
             Role::Jobs => Ok(itself(self.root(node.place)?.jobs()?.into())),
@@ -178,8 +174,7 @@ impl Mount {
 
     /// Like [`Mount::open_verified`], with the attributes that it had when it was opened.
     pub(super) fn open_with_stat(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
-        self.under_any_name(id, |node| {
-            let place = self.place_of(node)?;
+        self.under_any_name(id, |node, place| {
             // Not blocking: what was a file may have become a pipe meanwhile.
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let opened = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty());
@@ -203,8 +198,7 @@ impl Mount {
 
     /// A node and its attributes as they are now; those of an open file if its names are gone.
     pub(super) fn stat(&self, id: u64) -> Result<(Node, Statx)> {
-        let by_name = self.under_any_name(id, |node| {
-            let place = self.place_of(node)?;
+        let by_name = self.under_any_name(id, |node, place| {
             let stat = beneath::stat_at(&place.dir, &place.name)?;
             if Identity::of(&stat) == node.identity {
                 Ok((node.clone(), stat))
@@ -242,9 +236,10 @@ impl Mount {
         Err(Errno::STALE)
     }
 
-    /// Tries something with a node under its name, and then under its other names, until it works.
+    /// Tries something with a node where it lies under its name, and then under its other names, until it works.
     /// That the name is gone or is another's by now is `ESTALE`.
-    fn under_any_name<T>(&self, id: u64, attempt: impl Fn(&Node) -> Result<T>) -> Result<T> {
+    fn under_any_name<T>(&self, id: u64, work: impl Fn(&Node, &Place) -> Result<T>) -> Result<T> {
+        let attempt = |node: &Node| work(node, &self.place_of(node)?);
         let node = self.node(id)?;
         let first = match attempt(&node) {
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
@@ -266,6 +261,9 @@ impl Mount {
                 self.nodes.update(id, other);
                 return Ok(value);
             }
+        }
+        if let Some(fd) = self.find_renamed(&node) {
+            return work(&self.node(id)?, &itself(fd.into()));
         }
         tracing::trace!(id, name = ?node.name, %first, "node is not where it was");
         Err(Errno::STALE)
@@ -292,6 +290,14 @@ impl Mount {
 
     pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
         self.view.location(place).ok_or(Errno::STALE)?.root()
+    }
+}
+
+/// A directory as its own place.
+fn itself(dir: Dir) -> Place {
+    Place {
+        dir,
+        name: Name::from(OsStr::new(".")),
     }
 }
 

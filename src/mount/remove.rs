@@ -264,7 +264,7 @@ impl Mount {
 
 /// What a child is to the view, given what its parent is. Only directories are asked for below
 /// `jobs/` and a task; anything else there gets its role when it is looked up again.
-fn role_below(parent: Role) -> Role {
+pub(super) fn role_below(parent: Role) -> Role {
     match parent {
         Role::Jobs => Role::Task,
         Role::Task => Role::Job,

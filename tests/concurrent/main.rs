@@ -2,6 +2,7 @@
 //!
 //! - [`descriptors`]: more open files than the daemon has descriptors for
 //! - [`locks`]: protocols by which processes exclude each other
+//! - [`renamed`]: a directory that gets another name while a process is in it
 
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,3 +14,4 @@ mod installed;
 
 mod descriptors;
 mod locks;
+mod renamed;
