@@ -153,12 +153,22 @@ fn leave(mount: &Mount, how: How) -> Result<(), UnmountError> {
 /// Gone, or a zombie that nobody has waited for yet.
 fn has_ended(process: &Path) -> bool {
     match std::fs::read_to_string(process.join("stat")) {
-        // The state follows the name, which is in parentheses and may hold any character.
-        Ok(stat) => stat
-            .rsplit_once(')')
-            .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
+        Ok(stat) => is_ended(&stat),
         Err(_) => true,
     }
+}
+
+/// Whether a line of `/proc/PID/stat` is of a process without threads that run: as long as there are others than the first, its files
+/// are open, and the disk of the workspace cannot be unmounted.
+fn is_ended(stat: &str) -> bool {
+    // The state follows the name, which is in parentheses and may hold any character.
+    let Some((_, rest)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let mut fields = rest.split_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let threads = fields.nth(16).and_then(|count| count.parse::<u32>().ok());
+    state.starts_with(['Z', 'X']) && threads.is_none_or(|count| count <= 1)
 }
 
 fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
@@ -195,4 +205,28 @@ fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
         "\nEnd them, leave the directory, or detach it at once with `xpmfs umount --lazy {mountpoint}`: what is open is served until it is closed"
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ended;
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let line = |state: &str, threads: u32| {
+            format!(
+                "25985 (a) Z (b) {state} 1 2 3 0 -1 4194304 101 0 0 0 0 0 0 0 20 0 {threads} 0 109 0"
+            )
+        };
+        for (state, threads, ended) in [
+            ("S", 1, false),
+            ("R", 9, false),
+            ("Z", 2, false),
+            ("Z", 1, true),
+            ("X", 0, true),
+        ] {
+            assert_eq!(is_ended(&line(state, threads)), ended, "{state} {threads}");
+        }
+        assert!(!is_ended(""));
+    }
 }
