@@ -100,6 +100,8 @@ fn compare_by<'a>(
         let other = parent.and_then(|parent| by_name.remove(&(parent, &*entry.name)));
         there.push(other);
         match other.and_then(|other| archived.entries().get(other)) {
+            // Not every disk can have fifos, and they hold no data.
+            None if matches!(entry.kind, Kind::Fifo) => {}
             None => {
                 newer = true;
                 if let Some(content) = content(entry) {
@@ -122,7 +124,7 @@ fn compare_by<'a>(
         let times = content(entry).and_then(|content| renamed.get(&content));
         let mut times = times.into_iter().flatten();
         let is_found = times.any(|time| time.order(entry.mtime).is_eq());
-        !is_found && !matches!(entry.kind, Kind::Directory)
+        !is_found && !matches!(entry.kind, Kind::Directory | Kind::Fifo)
     };
     let missing = by_name.into_values().filter(is_missing).min();
     let older = older.or_else(|| missing.map(|index| archived.path(index)));

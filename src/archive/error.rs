@@ -129,6 +129,9 @@ impl Error {
             _ => None,
         };
         let advice = match Errno::from_io_error(error?)? {
+            Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS if self.tried(transfer::SYMLINK) => {
+                "its file system has no symlinks, it seems (vfat): use another"
+            }
             Errno::NOSPC => "make room there and try again",
             Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
             Errno::ROFS => "mount it to be written, and try again",
@@ -140,12 +143,28 @@ impl Error {
             Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
                 "see whether its disk is mounted, and try again"
             }
-            Errno::NOLCK | Errno::NOSYS => {
+            Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL if self.tried("lock") => {
                 "its file system cannot lock files, without which nothing is archived there: mount it with locks, or use another"
             }
             _ => return None,
         };
         Some(advice.to_owned())
+    }
+
+    /// Whether this is what failed.
+    fn tried(&self, what: &str) -> bool {
+        match &*self.cause {
+            Cause::Io { operation, .. }
+            | Cause::Transfer {
+                error: transfer::Error::Io { operation, .. },
+                ..
+            }
+            | Cause::Staging {
+                error: staging::Error::Io { operation, .. },
+                ..
+            } => *operation == what,
+            _ => false,
+        }
     }
 
     /// What was refused, where it was the system that did so.
@@ -197,6 +216,13 @@ impl Error {
                 } => of_folder(cause),
                 _ => Scope::Job,
             },
+            Cause::Staging {
+                error:
+                    staging::Error::Io {
+                        operation: "lock", ..
+                    },
+                ..
+            } => Scope::Folder,
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
             Cause::NoBackup { .. } => Scope::Again,
@@ -316,7 +342,7 @@ mod tests {
     #[test]
     fn a_file_system_without_locks_is_no_matter_of_one_job() {
         let job = JobId::new("my.module.train", "a").unwrap();
-        for errno in [Errno::NOLCK, Errno::NOSYS] {
+        for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL] {
             let error = staging::Error::Io {
                 operation: "lock",
                 name: ".tmp.a.lock".into(),

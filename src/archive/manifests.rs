@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::places;
 use super::select::is_removed;
+use crate::transfer::durable::sync_directory;
 use crate::transfer::{Manifest, ReadError};
 use crate::view::jobs::names;
 use crate::view::{Location, Root, beneath};
@@ -241,7 +242,7 @@ fn place_in(dir: &OwnedFd, job: &JobId, sync: bool) -> io::Result<()> {
     rustix::fs::renameat(dir, staged_name(job.hash()), dir, file_name(job))?;
     if sync {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::fsync(rustix::fs::openat(dir, ".", flags, Mode::empty())?)?;
+        sync_directory(rustix::fs::openat(dir, ".", flags, Mode::empty())?)?;
     }
     Ok(())
 }

@@ -242,7 +242,12 @@ impl Attributes {
         )?;
         kept.tell(&mut lose);
         self.apply_extended(Subject::Named(&named(&dir, name)), kept, &mut lose)?;
-        rustix::fs::utimensat(&dir, name, &self.times, itself).copy("set the times of")
+        match rustix::fs::utimensat(&dir, name, &self.times, itself) {
+            // Some of FUSE, and CIFS.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => lose(Lost::LinkTimes),
+            set => set.copy("set the times of")?,
+        }
+        Ok(())
     }
 
     /// Gives what has just been made to its owner, unless it is the owner's. Whom it belongs to is asked for

@@ -130,15 +130,15 @@ pub fn read(source: impl AsFd, options: &Options<'_>) -> Result<Copied> {
 /// Links, the attributes of directories, and durability.
 fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> {
     let Found {
-        entries,
+        mut entries,
         stamps,
         mut directories,
         excluded,
-        losses,
+        mut losses,
         ..
     } = found;
-    if let Some(to) = &to {
-        links(work, &entries, to)?;
+    if let (Some(target), Some(to)) = (&work.target, &to) {
+        links(work, target, (&mut entries, &mut losses), to)?;
     }
     let (mut manifest, order) = Manifest::arrange(entries);
     let mut places = HashMap::new();

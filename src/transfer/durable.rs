@@ -16,8 +16,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// The file systems whose `syncfs` writes everything and tells of errors (`statfs`' `f_type`).
 const WHOLE: [u64; 7] = [
@@ -58,6 +60,7 @@ impl Writeback {
     ///
     /// What `openat` and `fstatfs` give; the directory must be readable.
     pub fn watch(directory: impl AsFd) -> io::Result<Writeback> {
+        let directory = directory.as_fd();
         // Not a duplicate: errors are counted from the opening on. Nor O_PATH, which syncfs refuses.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
@@ -66,7 +69,7 @@ impl Writeback {
         let kind = rustix::fs::fstatfs(&fd)?.f_type as u64 & 0xFFFF_FFFF;
         Ok(Writeback {
             fd,
-            whole: WHOLE.contains(&kind) && kernel() >= TELLS,
+            whole: WHOLE.contains(&kind) && kernel() >= TELLS && has_syncfs(directory),
         })
     }
 
@@ -88,6 +91,36 @@ impl Writeback {
     pub fn is_whole(&self) -> bool {
         self.whole
     }
+}
+
+/// Makes the names in a directory durable. The descriptor must be open for reading.
+///
+/// # Errors
+///
+/// What could not be written. A file system that cannot sync one directory (CIFS, some of FUSE) is synced as a whole.
+pub(crate) fn sync_directory(directory: impl AsFd) -> rustix::io::Result<()> {
+    match rustix::fs::fsync(&directory) {
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {}
+        synced => return synced,
+    }
+    match rustix::fs::syncfs(&directory) {
+        Err(Errno::NOSYS) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Whether a sandbox lets this process call `syncfs`, asked once: the kernel refuses such a descriptor with `EBADF` before it writes anything.
+fn has_syncfs(directory: impl AsFd) -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let refused = rustix::fs::openat(directory, ".", flags, Mode::empty())
+            .and_then(|path| rustix::fs::syncfs(&path));
+        !matches!(
+            refused,
+            Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)
+        )
+    })
 }
 
 /// The version of the kernel; of one that cannot be read, none.

@@ -12,7 +12,7 @@ use super::attributes::Attributes;
 use super::cache::{self, Before, WINDOW};
 use super::crew::Task;
 use super::data::{BLOCK, Buffer, Stream};
-use super::error::{Context, Failure, OTHER};
+use super::error::{Context, Failure, OTHER, SYMLINK, Side};
 use super::holes::Holes;
 use super::loss::Lost;
 use super::manifest::Kind;
@@ -164,6 +164,40 @@ fn file(
     make_durable(target, to, &stat)
 }
 
+/// Makes a further name of a file of the copy a file of its own, by copying it again.
+pub(super) fn duplicate(
+    work: &Work<'_>,
+    target: &Target<'_>,
+    (from_dir, from_name): (&OwnedFd, &OsStr),
+    (to_dir, to_name): (&OwnedFd, &OsStr),
+) -> Result<(), Failure> {
+    // What is read is of the copy, too.
+    let of_copy = |failure| match failure {
+        Failure::Io(_, operation, errno) => Failure::Io(Side::Copy, operation, errno),
+        failure => failure,
+    };
+    let from = open_quietly(from_dir, from_name, READ).copy("open")?;
+    let stat = trail::stat(&from).copy("look at")?;
+    if stamp::kind(&stat) != FileType::RegularFile {
+        return Err(Errno::STALE).copy("open");
+    }
+    let attributes = Attributes::read(&from, &stat).map_err(of_copy)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | ITSELF;
+    let mode = attributes.mode_at_first();
+    let to = rustix::fs::openat(to_dir, to_name, flags, mode).copy("create")?;
+    let stream = Stream {
+        from: from.as_fd(),
+        to: Some(to.as_fd()),
+        size: stat.stx_size,
+        holes: Holes::of(from.as_fd(), &stat, &work.believed).map_err(of_copy)?,
+        before: None,
+    };
+    stream.run(work, &mut Buffer::default()).map_err(of_copy)?;
+    // What cannot be kept of it was not kept of the first either.
+    attributes.apply(target, &to, |_| {})?;
+    make_durable(target, to, &stat)
+}
+
 /// Makes the copy share the source's blocks, where the file system can.
 fn cloned(target: &Target<'_>, to: &OwnedFd, source: &OwnedFd) -> Result<bool, Failure> {
     if !target.clones.load(Ordering::Relaxed) {
@@ -217,7 +251,7 @@ fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
     let target = OsString::from_vec(target.into_bytes()).into_boxed_os_str();
     let kind = Kind::Symlink { target };
     if let (Some(to), Some(copy), Kind::Symlink { target }) = (&work.target, &task.copy, &kind) {
-        rustix::fs::symlinkat(&**target, &**copy, &*task.name).copy("create")?;
+        rustix::fs::symlinkat(&**target, &**copy, &*task.name).copy(SYMLINK)?;
         let mut attributes = Attributes::read_at(&*task.source, &task.name, &stat)?;
         work.restore_times(&mut attributes, task.parent, &task.name, &kind);
         let lose = |lost| work.lose(lost, task.parent, &task.name);

@@ -131,6 +131,9 @@ impl<T> Context<T> for rustix::io::Result<T> {
     }
 }
 
+/// What is tried where a symlink is made; not every disk has symlinks.
+pub(crate) const SYMLINK: &str = "create the symlink";
+
 /// What is said of a name that leads to another file than before.
 pub(super) const OTHER: &str = "something else is in its place";
 

@@ -7,10 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::AtFlags;
+use rustix::io::Errno;
 
 use super::attributes::Attributes;
+use super::durable::sync_directory;
+use super::entry;
 use super::error::{Context, Error, Failure};
-use super::loss::Losses;
+use super::loss::{Losses, Lost};
 use super::manifest::{self, Entry, Kind, Manifest};
 use super::trail::{Steps, open_below, open_directory};
 use super::work::{Target, Work};
@@ -81,7 +84,7 @@ impl Finish<'_> {
                 self.modes.borrow_mut().push((index, mode));
             }
             if self.each {
-                rustix::fs::fsync(&**fd).copy("write")?;
+                sync_directory(&**fd).copy("write")?;
             }
             Ok(())
         };
@@ -90,10 +93,19 @@ impl Finish<'_> {
 }
 
 /// Makes the further names of files, once the first are there. The entries are in the order of finding, in
-/// which the first name of a file is the one that was written.
-pub(super) fn links(work: &Work<'_>, entries: &[Entry], top: impl AsFd) -> Result<(), Error> {
+/// which the first name of a file is the one that was written. Where the disk has no hard links, or no more of one file,
+/// each further name becomes a file of its own, also in the entries.
+pub(super) fn links(
+    work: &Work<'_>,
+    target: &Target<'_>,
+    (entries, losses): (&mut [Entry], &mut Losses),
+    top: impl AsFd,
+) -> Result<(), Error> {
     let mut opened: Option<(usize, OwnedFd)> = None;
-    for (index, entry) in entries.iter().enumerate() {
+    for index in 0..entries.len() {
+        let Some(entry) = entries.get(index) else {
+            break;
+        };
         let Kind::File {
             link: Some(first), ..
         } = entry.kind
@@ -102,21 +114,30 @@ pub(super) fn links(work: &Work<'_>, entries: &[Entry], top: impl AsFd) -> Resul
         };
         let linked = work
             .go_on()
-            .and_then(|()| link(entries, &top, first, index, &mut opened));
-        linked.map_err(|failure| failure.at(manifest::path(entries, index)))?;
+            .and_then(|()| link((work, target), entries, &top, (first, index), &mut opened));
+        let linked = linked.map_err(|failure| failure.at(manifest::path(entries, index)))?;
+        if !linked {
+            losses.add(Lost::HardLink, || manifest::path(entries, index));
+            if let Some(entry) = entries.get_mut(index)
+                && let Kind::File { link, .. } = &mut entry.kind
+            {
+                *link = None;
+            }
+        }
     }
     Ok(())
 }
 
+/// Gives whether it is a hard link.
 fn link(
+    (work, target): (&Work<'_>, &Target<'_>),
     entries: &[Entry],
     top: impl AsFd,
-    first: usize,
-    index: usize,
+    (first, index): (usize, usize),
     opened: &mut Option<(usize, OwnedFd)>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let (Some(from), Some(to)) = (entries.get(first), entries.get(index)) else {
-        return Ok(());
+        return Ok(true);
     };
     // Links to one file come in a row, often.
     let from_dir = match opened.take() {
@@ -124,9 +145,17 @@ fn link(
         _ => open(entries, &top, from.parent)?,
     };
     let to_dir = open(entries, &top, to.parent)?;
-    rustix::fs::linkat(&from_dir, &*from.name, to_dir, &*to.name, AtFlags::empty()).copy("link")?;
+    let flags = AtFlags::empty();
+    let linked = match rustix::fs::linkat(&from_dir, &*from.name, &to_dir, &*to.name, flags) {
+        // vfat, some of CIFS and of FUSE; too many links; another quota project.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::XDEV) => {
+            entry::duplicate(work, target, (&from_dir, &from.name), (&to_dir, &to.name))?;
+            false
+        }
+        linked => linked.copy("link").map(|()| true)?,
+    };
     *opened = Some((from.parent, from_dir));
-    Ok(())
+    Ok(linked)
 }
 
 /// A directory of the copy, by its position.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One kind of thing that a copy could not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +26,12 @@ pub enum Lost {
     Group,
     /// The mode: the file system has none of its own.
     Mode,
+    /// The times of a symlink: the file system cannot set them.
+    LinkTimes,
     /// An extended attribute, or an access control list, by its name: the file system has none, or the caller may not
     /// set it.
     Attribute(String),
-    /// That two names were of one symlink or fifo: each has become one of its own. Of files, it is kept.
+    /// That two names were of one symlink or fifo; or of one file, on a disk without hard links: each has become one of its own.
     HardLink,
     /// A socket, a device or another special file, which has no content and is left out.
     Special,
@@ -37,16 +39,20 @@ pub enum Lost {
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.example.display();
+        let path = match self.example.as_os_str().is_empty() {
+            true => Path::new(".").display(),
+            false => self.example.display(),
+        };
         match &self.what {
             Lost::Owner => write!(f, "the owner was not kept: {path}")?,
             Lost::Group => write!(
                 f,
                 "the group was not kept, nor what only it might do: {path}"
             )?,
+            Lost::LinkTimes => write!(f, "the times of a symlink were not kept: {path}")?,
             Lost::Mode => write!(f, "the mode was not kept: {path}")?,
             Lost::Attribute(name) => write!(f, "the attribute {name} was not kept: {path}")?,
-            Lost::HardLink => write!(f, "a hard link of a symlink or fifo was not kept: {path}")?,
+            Lost::HardLink => write!(f, "a hard link was not kept: {path}")?,
             Lost::Special => write!(f, "a special file was left out: {path}")?,
         }
         match self.count {

@@ -67,6 +67,7 @@ pub use alike::unlike;
 pub use bandwidth::Bandwidth;
 pub use copy::{Copied, copy, read};
 pub use durable::{Durability, Writeback};
+pub(crate) use error::SYMLINK;
 pub use error::{Error, Result, Side};
 pub use loss::{Loss, Lost};
 pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};

@@ -15,6 +15,7 @@ mod in_use;
 mod installed;
 mod interrupted;
 mod kept;
+mod lacking;
 mod lost;
 mod meanwhile;
 mod opted;

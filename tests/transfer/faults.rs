@@ -188,7 +188,12 @@ fn calls(stage: &Stage, jobs: bool) -> Option<[usize; 3]> {
     assert!(output.status.success(), "{output:?}");
     let log = fs::read_to_string(log).unwrap();
     fs::remove_dir_all(stage.top().join("traced")).unwrap();
-    Some(["syncfs(", "fsync(", "fdatasync("].map(|call| log.matches(call).count()))
+    // A call that is refused asks only whether there is such a call.
+    let done = |call| {
+        let lines = log.lines().filter(|line| !line.contains("EBADF"));
+        lines.map(|line| line.matches(call).count()).sum()
+    };
+    Some(["syncfs(", "fsync(", "fdatasync("].map(done))
 }
 
 #[test]

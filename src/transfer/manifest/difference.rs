@@ -24,6 +24,8 @@ pub enum What {
     Missing,
     /// It is there, and should not be.
     Extra,
+    /// Only one of the two trees has this fifo. It holds no data, and not every disk can have it.
+    Fifo,
     /// It is something else: a directory in place of a file, and the like.
     Kind,
     /// It has another size, in bytes.
@@ -51,7 +53,7 @@ impl What {
     /// Whether it is about what files hold, and not about attributes.
     #[must_use]
     pub fn is_content(&self) -> bool {
-        !matches!(self, What::Links | What::Mode | What::Mtime)
+        !matches!(self, What::Fifo | What::Links | What::Mode | What::Mtime)
     }
 }
 
@@ -60,6 +62,7 @@ impl fmt::Display for What {
         match self {
             What::Missing => f.write_str("is missing"),
             What::Extra => f.write_str("should not be there"),
+            What::Fifo => f.write_str("is a fifo that only one of the two has"),
             What::Kind => f.write_str("is something else than it should be"),
             What::Size { expected, found } => {
                 write!(f, "has {found} bytes in place of {expected}")
@@ -101,18 +104,31 @@ impl Manifest {
                 });
             };
             match other.and_then(|other| found.entries.get(other)) {
-                None => report(What::Missing),
+                None => report(alone(entry, What::Missing)),
                 Some(other) => compare(entry, other, &there, report),
             }
             there.push(other);
         }
         let mut extra: Vec<usize> = by_name.into_values().collect();
         extra.sort_unstable();
-        differences.extend(extra.into_iter().map(|index| Difference {
-            path: found.path(index),
-            what: What::Extra,
+        differences.extend(extra.into_iter().map(|index| {
+            Difference {
+                path: found.path(index),
+                what: found
+                    .entries
+                    .get(index)
+                    .map_or(What::Extra, |entry| alone(entry, What::Extra)),
+            }
         }));
         differences
+    }
+}
+
+/// The difference of an entry that only one of two trees has.
+fn alone(entry: &Entry, what: What) -> What {
+    match entry.kind {
+        Kind::Fifo => What::Fifo,
+        _ => what,
     }
 }
 

@@ -34,6 +34,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::durable::sync_directory;
+use super::error::SYMLINK;
 use super::progress::Progress;
 use super::remove::remove_tree;
 use super::trail::{self, Identity};
@@ -129,7 +131,7 @@ impl Staging {
         self.free_name()?;
         self.forget()?;
         let name = &self.names.staging;
-        rustix::fs::symlinkat(target, &self.task, name).told("create the symlink", name)?;
+        rustix::fs::symlinkat(target, &self.task, name).told(SYMLINK, name)?;
         let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.task, name, itself, Mode::empty()).told("open", name)?;
         self.staged = Some(Held::new(&fd).told("look at", name)?);
@@ -191,7 +193,7 @@ impl Staging {
         let name = OsStr::new(".");
         let fd = trail::open_directory(&self.task, name)
             .told("open the directory of", &self.names.hash)?;
-        rustix::fs::fsync(&fd).told("sync the directory of", &self.names.hash)
+        sync_directory(&fd).told("sync the directory of", &self.names.hash)
     }
 
     /// Removes what is under `.tmp.<hash>` now, after an exchange what was under `<hash>` before; then the lock file, and
