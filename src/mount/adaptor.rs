@@ -112,7 +112,10 @@ impl Adaptor {
         // could come between.
         let append = flags & libc::O_APPEND != 0
             && (self.maps_uncached || flags & libc::O_ACCMODE == libc::O_WRONLY);
-        if append || flags & libc::O_DIRECT != 0 {
+        // The kernel believes a new size a moment before it drops the page in which the file ended. Another reader
+        // would find zeros there.
+        let growing = opened.changing && self.maps_uncached;
+        if append || growing || flags & libc::O_DIRECT != 0 {
             how |= FopenFlags::FOPEN_DIRECT_IO;
         }
         if opened.unchanged {

@@ -25,6 +25,9 @@ fn is_little(stat: &Statx) -> bool {
     stat.stx_size <= LITTLE_MAX && age(stat) >= UNCHANGED_FOR
 }
 
+/// A file that was changed so short a time ago may be changed again while it is read.
+const CHANGING: Duration = Duration::from_secs(2);
+
 /// An open file, as the kernel is told of it.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -32,6 +35,8 @@ pub(super) struct Opened {
     pub(super) file: Arc<File>,
     /// Whether the kernel may read and write the disk's file by itself.
     pub(super) direct: bool,
+    /// Whether it was changed a moment ago.
+    pub(super) changing: bool,
     /// Whether what the kernel keeps of its contents is still right.
     pub(super) unchanged: bool,
 }
@@ -115,6 +120,7 @@ impl Mount {
             file,
             direct,
             unchanged,
+            changing: regular && age(stat) < CHANGING,
         }
     }
 
