@@ -18,13 +18,14 @@ const JOBS: usize = 500;
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Archives to a folder, with experimaestro's own archiver, whatever the workspace has, until it has archived so many or
-/// found them archived; says how many were by itself.
+/// found them archived; prints how many were by itself. After the first 30 it waits for a file, so that it is not done
+/// before the others begin.
 const ARCHIVER: &str = "
 import sys, time
 from pathlib import Path
 from experimaestro.scheduler import folders
 from experimaestro.settings import FolderSettings, FolderMode
-jobs, folder, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+jobs, folder, count, others = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
 seen, own = set(), 0
 print('ready', flush=True)
 while len(seen) < count:
@@ -38,6 +39,8 @@ while len(seen) < count:
         if done is not None:
             seen.add(name)
             own += not there
+        while own == 30 and not others.exists():
+            time.sleep(0.01)
 print(own, flush=True)
 ";
 
@@ -57,6 +60,7 @@ impl Experimaestro {
             .arg(primary.join("jobs").join(job::TASK))
             .arg(workspace.folder("backup"))
             .arg(JOBS.to_string())
+            .arg(workspace.top().join("others"))
             .env("HOME", workspace.top())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("XDG_CONFIG_HOME")
@@ -112,6 +116,7 @@ fn experimaestro_and_two_daemons_back_up_the_same_jobs_at_once() {
     });
     let in_place = workspace.mount_archiving(&workspace.primary(), &[]);
     let elsewhere = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
+    fs::write(workspace.top().join("others"), "").unwrap();
     within(LIMIT, "all jobs are archived", || has_all(&folder, 0..JOBS));
     let theirs = experimaestro.end();
     let ours = archived(&workspace);
