@@ -82,7 +82,7 @@ impl Verified {
 ///
 /// # Errors
 ///
-/// It, its manifest or the primary's job cannot be read.
+/// It or its manifest cannot be read.
 pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>> {
     let Some(location) = places::folder(env.view, folder) else {
         return Ok(None);
@@ -103,7 +103,14 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     };
     let primary = env.view.primary();
     let from = places::path(primary, job);
-    let source = places::job(primary, job).tried(job, "open", &from)?;
+    // It says nothing of the copy if the primary cannot be read.
+    let source = places::job(primary, job).unwrap_or_else(|errno| {
+        tracing::warn!(
+            "{job}: its copies are not compared with {}: {errno}",
+            from.display()
+        );
+        None
+    });
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
     let options = Options {
         select: Some(&select),

@@ -278,6 +278,37 @@ fn a_folder_without_fifos_is_not_copied_to_again_and_again() {
 }
 
 #[test]
+fn a_primary_that_cannot_be_read_does_not_make_a_copy_count_as_damaged() {
+    if program("strace").is_none() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    let task = stage.primary().join("jobs").join(TASK);
+    let mut command = stage.traced(&[
+        "--trace=openat2,openat".to_owned(),
+        "--inject=openat2,openat:error=EACCES".to_owned(),
+        "-P".to_owned(),
+        task.to_str().unwrap().to_owned(),
+        "-o".to_owned(),
+        stage.top().join("strace").to_str().unwrap().to_owned(),
+    ]);
+    let job = format!("{TASK}/{HASH}");
+    let output = command
+        .args(["jobs", "verify", "-w", "test", &job])
+        .output()
+        .unwrap();
+    let (text, found) = (said(&output), String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{text}{found}");
+    assert!(found.contains("backup: ok"), "{text}{found}");
+    let path = stage.job();
+    let warning = format!("are not compared with {}", path.display());
+    assert!(text.contains(&warning), "{text}{found}");
+    stage.verify();
+}
+
+#[test]
 fn a_primary_without_symlinks_keeps_its_jobs() {
     if program("strace").is_none() {
         return;
