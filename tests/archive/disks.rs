@@ -1,5 +1,6 @@
 //! Disks that are not ext4: that are wrong about holes, or keep less of a file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -8,27 +9,36 @@ use std::time::SystemTime;
 
 use super::fixture::run;
 use super::installed::{is_root, program};
-use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
+use super::stage::{HASH, Stage, TASK, assert_tree, memory, run_again, said, whole, write_job};
 
-/// A disk that keeps whole seconds: ext4 with small inodes.
-struct Coarse(PathBuf);
+/// A program that makes a file system, its arguments, and the size of the disk in MiB.
+type Make = (&'static str, &'static [&'static str], u64);
 
-impl Coarse {
-    fn mount(stage: &Stage, at: PathBuf) -> Coarse {
-        let image = stage.top().join("image");
-        File::create(&image).unwrap().set_len(32 << 20).unwrap();
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-I", "128"])
-            .arg(&image));
+/// ext4 with small inodes keeps whole seconds.
+const COARSE: Make = ("mkfs.ext4", &["-q", "-I", "128"], 32);
+const XFS: Make = ("mkfs.xfs", &["-q"], 320);
+const BTRFS: Make = ("mkfs.btrfs", &["-q"], 128);
+
+/// A disk in a file, unmounted when it is dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn coarse(stage: &Stage, at: PathBuf) -> Disk {
+        Disk::mount(&stage.top().join("image"), at, COARSE)
+    }
+
+    fn mount(image: &Path, at: PathBuf, (make, arguments, size): Make) -> Disk {
+        File::create(image).unwrap().set_len(size << 20).unwrap();
+        run(Command::new(make).args(arguments).arg(image));
         run(Command::new("mount")
             .args(["-o", "loop"])
-            .arg(&image)
+            .arg(image)
             .arg(&at));
-        Coarse(at)
+        Disk(at)
     }
 }
 
-impl Drop for Coarse {
+impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
@@ -48,7 +58,7 @@ fn a_job_comes_back_from_a_disk_of_whole_seconds_as_it_was() {
         return;
     }
     let stage = Stage::new(&["backup"]);
-    let _disk = Coarse::mount(&stage, stage.folder("backup"));
+    let _disk = Disk::coarse(&stage, stage.folder("backup"));
     write_job(&stage.job());
     let tree = whole(&stage.job()).unwrap();
     stage.archive();
@@ -93,7 +103,7 @@ fn a_job_on_a_disk_of_whole_seconds_is_what_it_was_recovered_from() {
     stage.archive();
     fs::remove_dir_all(stage.primary()).unwrap();
     fs::create_dir(stage.primary()).unwrap();
-    let _disk = Coarse::mount(&stage, stage.primary());
+    let _disk = Disk::coarse(&stage, stage.primary());
     let output = stage.jobs(&["recover", "--all"]);
     assert!(output.status.success(), "{}", said(&output));
     let recovered = fs::metadata(stage.job().join("train.out")).unwrap();
@@ -212,4 +222,64 @@ fn what_an_earlier_version_has_copied_of_such_files_is_not_missing() {
         "{}",
         said(&output)
     );
+}
+
+/// What the files and symlinks of a job hold.
+fn held(job: &Path) -> BTreeMap<PathBuf, String> {
+    let entries = whole(job).unwrap().into_iter();
+    entries.map(|(path, entry)| (path, entry.hold())).collect()
+}
+
+/// A job is archived, moved, recovered, run again and archived again in a directory of a disk.
+fn assert_cycle(what: &str, within: &Path) {
+    let stage = Stage::within(within, &["backup", "move"]);
+    write_job(&stage.job());
+    let job = held(&stage.job());
+    stage.archive();
+    assert!(stage.job().is_symlink(), "{what}");
+    for mode in stage.modes() {
+        assert_eq!(held(&stage.archived(mode)), job, "{what}: {mode}");
+    }
+    stage.verify();
+    let output = stage.jobs(&["recover", &format!("{TASK}/{HASH}")]);
+    assert!(output.status.success(), "{what}: {}", said(&output));
+    assert!(!stage.job().is_symlink(), "{what}");
+    assert_eq!(held(&stage.job()), job, "{what}");
+    run_again(&stage.job());
+    let job = held(&stage.job());
+    stage.archive();
+    assert_eq!(held(&stage.job()), job, "{what}");
+    assert_eq!(held(&stage.archived("backup")), job, "{what}");
+    stage.verify_all();
+    stage.assert_clean();
+    let output = stage.jobs(&["archive", "--all"]);
+    assert!(
+        said(&output).contains("nothing was to be copied"),
+        "{what}: {}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_job_goes_and_comes_on_xfs_btrfs_and_ext4_with_small_inodes() {
+    if !is_root() {
+        return;
+    }
+    let cycle = |make: Make| {
+        if program(make.0).is_none() {
+            return;
+        }
+        // In memory: syncs of a busy disk take seconds each.
+        let top = tempfile::tempdir_in(memory()).unwrap();
+        let at = top.path().join("disk");
+        fs::create_dir(&at).unwrap();
+        let disk = Disk::mount(&top.path().join("image"), at, make);
+        assert_cycle(make.0, &disk.0);
+    };
+    // A move takes seconds, in which it waits.
+    std::thread::scope(|scope| {
+        for make in [XFS, BTRFS, COARSE] {
+            scope.spawn(move || cycle(make));
+        }
+    });
 }
