@@ -1,5 +1,6 @@
 //! What went wrong with one job, and whom it concerns.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +56,7 @@ pub enum Cause {
     },
     /// Somebody else is at it, and it may be tried again soon.
     #[error("{0}")]
-    Busy(&'static str),
+    Busy(Cow<'static, str>),
     /// The source did not hold still.
     #[error("{0}")]
     Changed(String),

@@ -54,6 +54,7 @@ mod swap;
 mod transient;
 pub mod verify;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{Error, Result, Scope};
@@ -67,10 +68,21 @@ use crate::transfer::{Bandwidth, Progress};
 use crate::view::View;
 use crate::workspace::jobs::JobId;
 
+/// Whether a file of a job is open for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writing {
+    /// None is, through any mount that was asked.
+    No,
+    /// One is.
+    Yes,
+    /// The mount at this path does not answer, and may have one open.
+    Unknown(PathBuf),
+}
+
 /// What whoever serves the primary can tell, and wants to be told.
 pub trait Hooks: Send + Sync {
     /// Whether a file of the job in the primary is open for writing.
-    fn is_written(&self, job: &JobId) -> bool;
+    fn writing(&self, job: &JobId) -> Writing;
 
     /// What leads to the job in the primary is another directory, or a symlink, from now on.
     fn moved(&self, job: &JobId);
@@ -78,8 +90,8 @@ pub trait Hooks: Send + Sync {
 
 /// For who serves nothing.
 impl Hooks for () {
-    fn is_written(&self, _: &JobId) -> bool {
-        false
+    fn writing(&self, _: &JobId) -> Writing {
+        Writing::No
     }
 
     fn moved(&self, _: &JobId) {}

@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use super::error::{Context, InPlace, Result};
+use super::error::{Cause, Context, Error, InPlace, Result};
 use super::opt_out::{OptOut, OptOuts, Standing};
 use super::transient::Transients;
-use super::{Env, places, select, state_dir};
+use super::{Env, Writing, places, select, state_dir};
 use crate::transfer::{self, Candidate, Size, Time};
 use crate::view::beneath;
 use crate::workspace::jobs::JobId;
@@ -126,7 +126,9 @@ impl Judge {
         if self.transients.may_be_removed(env.view, job) {
             return Ok(Readiness::Busy(TRANSIENT));
         }
-        if env.hooks.is_written(job) {
+        // A mount that does not answer is no reason to wait here: a copy is compared with the job after it was made, and a job that is
+        // written later is copied again, as one that another machine writes. A move gives the job up, and so it waits: see `expect_unwritten`.
+        if env.hooks.writing(job) == Writing::Yes {
             return Ok(Readiness::Busy(WRITTEN));
         }
         if is_locked(&directory, job).tried(job, "look at the lock of", &path)? {
@@ -200,6 +202,24 @@ fn has_final_status(job: &OwnedFd, shown: &Path) -> bool {
         Ok(None) => true,
         Err(_) => false,
     }
+}
+
+/// Makes sure that no process has a file of the job open for writing, as is required before the job is moved.
+pub(super) fn expect_unwritten(env: &Env<'_>, job: &JobId) -> Result<()> {
+    match env.hooks.writing(job) {
+        Writing::No => Ok(()),
+        Writing::Yes => Err(Error::new(job, Cause::Busy(WRITTEN.into()))),
+        Writing::Unknown(mount) => Err(Error::new(job, Cause::Busy(unanswered(&mount).into()))),
+    }
+}
+
+/// Why a job waits whose writers are unknown.
+pub(super) fn unanswered(mount: &Path) -> String {
+    format!(
+        "the mount at {} does not answer, so whether a process writes to the job through it is unknown: continue its daemon, or \
+         unmount it",
+        mount.display()
+    )
 }
 
 /// Whether somebody holds a job's lock: `<name>.lock`, or `.experimaestro/<name>.lock` in older layouts.

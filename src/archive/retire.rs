@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Env, places, select};
+use super::ready::unanswered;
+use super::{Env, Writing, places, select};
 use crate::transfer::staging::Staging;
 use crate::transfer::writers;
 use crate::transfer::{Candidate, Copied};
@@ -149,17 +150,22 @@ impl Retired {
         let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
         let path = places::path(env.view.primary(), &job);
         // In this order: whoever closes a file between the two has changed what is looked at then.
-        let written = env.hooks.is_written(&job)
-            || !matches!(writers::written(&directory, &copied.manifest), Ok(None));
+        let writing = match env.hooks.writing(&job) {
+            Writing::No if matches!(writers::written(&directory, &copied.manifest), Ok(None)) => {
+                None
+            }
+            Writing::Unknown(mount) => Some(unanswered(&mount)),
+            Writing::No | Writing::Yes => Some("it is being written".to_owned()),
+        };
         let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
         let done = match unchanged {
-            Ok(()) if has_copy && !written => staging.finish(None),
+            Ok(()) if has_copy && writing.is_none() => staging.finish(None),
             changed => {
                 let how = match changed {
                     Ok(()) if !has_copy => {
                         format!("its copy is not at {} any more", target.display())
                     }
-                    Ok(()) => "it is being written".to_owned(),
+                    Ok(()) => writing.unwrap_or_default(),
                     Err(error) => format!("it was written to: {error}"),
                 };
                 tracing::warn!("{job} is put back where it was moved from: {how}");

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
-use super::ready::{LOCKED, WRITTEN, hold_locks, is_locked};
+use super::ready::{LOCKED, WRITTEN, expect_unwritten, hold_locks, is_locked};
 use super::retire::Retiring;
 use super::{Env, apart, backups, places, select};
 use crate::transfer::staging::Staging;
@@ -35,7 +35,7 @@ pub(super) fn swap(
     let primary = env.view.primary();
     let from = places::path(primary, job);
     if is_locked(&source, job).tried(job, "look at the lock of", &from)? {
-        return Err(Error::new(job, Cause::Busy(LOCKED)));
+        return Err(Error::new(job, Cause::Busy(LOCKED.into())));
     }
     expect_idle(env, job, &source, &copied, &from)?;
     let archived = verify(env, folder, job, &copied)?;
@@ -48,12 +48,12 @@ pub(super) fn swap(
     let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &from)? else {
         return Err(Error::new(
             job,
-            Cause::Busy("another process brings it back, or moves it"),
+            Cause::Busy("another process brings it back, or moves it".into()),
         ));
     };
     // Nobody shall begin to run it now.
     let Some(locks) = hold_locks(&source, job).tried(job, "lock", &from)? else {
-        return Err(Error::new(job, Cause::Busy(LOCKED)));
+        return Err(Error::new(job, Cause::Busy(LOCKED.into())));
     };
     expect_idle(env, job, &source, &copied, &from)?;
     let there = beneath::stat(&*task, job.hash()).tried(job, "look at", &from)?;
@@ -83,7 +83,7 @@ pub(super) fn swap(
         staging.sync().beside(job, &from)?;
         return Err(led
             .err()
-            .unwrap_or_else(|| Error::new(job, Cause::Busy(WRITTEN))));
+            .unwrap_or_else(|| Error::new(job, Cause::Busy(WRITTEN.into()))));
     }
     staging.sync().beside(job, &from)?;
     env.retired.add(Retiring::new(
@@ -104,13 +104,11 @@ fn expect_idle(
     copied: &Copied,
     from: &Path,
 ) -> Result<()> {
-    if env.hooks.is_written(job) {
-        return Err(Error::new(job, Cause::Busy(WRITTEN)));
-    }
+    expect_unwritten(env, job)?;
     // In this order: a process that closes a file between the two has changed what the second looks at.
     let written = writers::written(source, &copied.manifest).copying(job, from)?;
     if written.is_some() {
-        return Err(Error::new(job, Cause::Busy(WRITTEN)));
+        return Err(Error::new(job, Cause::Busy(WRITTEN.into())));
     }
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
     copied.unchanged(source, Some(&select)).copying(job, from)?;

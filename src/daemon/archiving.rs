@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::peers::Peers;
-use crate::archive::Hooks;
 use crate::archive::engine::{Archiver, Config};
+use crate::archive::{Hooks, Writing};
 use crate::mount::{self, Places, Writers};
 use crate::settings::{Folder, Mode, Tuning};
 use crate::view::View;
@@ -69,8 +69,11 @@ struct Served {
 }
 
 impl Hooks for Served {
-    fn is_written(&self, job: &JobId) -> bool {
-        self.writers.is_written(job) || self.peers.is_written(job)
+    fn writing(&self, job: &JobId) -> Writing {
+        match self.writers.is_written(job) {
+            true => Writing::Yes,
+            false => self.peers.writing(job),
+        }
     }
 
     fn moved(&self, job: &JobId) {

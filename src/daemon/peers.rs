@@ -1,6 +1,6 @@
 //! The daemons that serve a workspace which another process archives: they know what is open, and want to know what has moved.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::control::{Client, ClientError, Identity, VERSION};
+use super::deadline::{all_within, within};
 use super::health::PATIENCE;
 use super::mounts::{self, Device, Mount};
-use crate::archive::Hooks;
+use crate::archive::{Hooks, Writing};
 use crate::workspace::jobs::JobId;
 
 /// How long the table of mounts is believed. Less than the old directory of a moved job is kept: a mount that has come
@@ -22,13 +23,17 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// When a daemon is asked again who has not said what it serves.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// How long a daemon that did not reply is not asked again.
+/// How long a daemon that did not reply is not asked again: each job would wait for it in turn.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
 /// The mounts of one workspace on this machine, but for this process's own. They may come and go.
 #[derive(Debug)]
 pub struct Peers {
     primary: PathBuf,
+    /// The primary's path without symlinks, if it can be found.
+    resolved: Option<PathBuf>,
+    /// Held while the table is looked at and new mounts are asked, which may take [`PATIENCE`].
+    looking: Mutex<()>,
     known: Mutex<Known>,
 }
 
@@ -39,6 +44,8 @@ struct Known {
     peers: Vec<Arc<Peer>>,
     /// Mounts that are none of them, and until when that is believed, if not for good.
     others: HashMap<Key, Option<Instant>>,
+    /// Mounts whose daemon has never replied, that may be of this workspace, and when each is asked again.
+    silent: HashMap<Key, (Mount, Instant)>,
 }
 
 /// What tells a mount from all others that are there at the same time.
@@ -55,53 +62,145 @@ impl Peers {
     ///
     /// The table of mounts cannot be read.
     pub fn of(primary: &Path) -> io::Result<Peers> {
+        let path = primary.to_owned();
+        let resolved = within(PATIENCE, move || path.canonicalize());
         let peers = Peers {
             primary: primary.to_owned(),
+            resolved: resolved.and_then(Result::ok),
+            looking: Mutex::default(),
             known: Mutex::default(),
         };
-        peers.known.lock().look(&peers.primary)?;
+        peers.look()?;
         Ok(peers)
     }
 
+    /// The peers that have said that they serve the workspace.
     fn all(&self) -> Vec<Arc<Peer>> {
-        let mut known = self.known.lock();
-        let believed = known.looked.is_some_and(|at| at.elapsed() < BELIEVED);
-        if !believed && let Err(error) = known.look(&self.primary) {
+        let looking = self.looking.lock();
+        let looked = self.known.lock().looked;
+        let believed = looked.is_some_and(|at| at.elapsed() < BELIEVED);
+        if !believed && let Err(error) = self.look() {
             tracing::warn!("cannot see who else serves the workspace: {error}");
         }
-        known.peers.clone()
+        drop(looking);
+        self.known.lock().peers.clone()
+    }
+
+    /// A mount that has never replied and may be of this workspace.
+    fn silent(&self) -> Option<PathBuf> {
+        let known = self.known.lock();
+        let mut silent = known.silent.values();
+        silent.next().map(|(mount, _)| mount.mountpoint.clone())
+    }
+
+    /// Looks which mounts exist now, and asks those that have not replied yet, all at once.
+    fn look(&self) -> io::Result<()> {
+        let mounts = mounts::xpmfs()?;
+        let due = self.known.lock().due(mounts);
+        let questions = due.iter().map(|mount| {
+            let (mount, primary) = (mount.clone(), self.primary.clone());
+            move || Peer::of(&mount, &primary)
+        });
+        // Each question has its own limit, shorter than this one.
+        let replies = all_within(PATIENCE * 3, questions);
+        // Where no thread can be had, this one asks.
+        let replies: Vec<Found> = due
+            .iter()
+            .zip(replies)
+            .map(|(mount, reply)| reply.unwrap_or_else(|| Peer::of(mount, &self.primary)))
+            .collect();
+        let mut known = self.known.lock();
+        for (mount, reply) in due.into_iter().zip(replies) {
+            self.note(&mut known, mount, reply);
+        }
+        known.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    fn note(&self, known: &mut Known, mount: Mount, found: Found) {
+        let now = Instant::now();
+        let was_silent = known.silent.remove(&key(&mount)).is_some();
+        match found {
+            Found::Peer(peer) => known.peers.push(Arc::new(*peer)),
+            Found::Other => drop(known.others.insert(key(&mount), None)),
+            // One that no daemon serves yet may be served in a moment.
+            Found::Failed(ClientError::Nobody) => {}
+            Found::Failed(error) => {
+                tracing::debug!("{}: {error}", mount.mountpoint.display());
+                known.others.insert(key(&mount), Some(now + AGAIN));
+            }
+            Found::Silent(pid) if !self.may_serve(&mount, pid) => {
+                known.others.insert(key(&mount), Some(now + AGAIN));
+            }
+            Found::Silent(_) => {
+                if !was_silent {
+                    warn_silent(&mount);
+                }
+                known.silent.insert(key(&mount), (mount, now + SILENT_FOR));
+            }
+        }
+    }
+
+    /// Whether a daemon that does not reply may serve the workspace. A daemon keeps its primary open; where its descriptors may
+    /// not be seen, as those of another user, it may.
+    fn may_serve(&self, mount: &Mount, pid: Option<i32>) -> bool {
+        let (Some(pid), Some(resolved)) = (pid, &self.resolved) else {
+            return true;
+        };
+        let in_place = [&self.primary, resolved].contains(&&mount.mountpoint);
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        in_place
+            || open.map_or(true, |mut open| {
+                // Where one leads is read, and not followed.
+                open.any(|entry| {
+                    entry.is_ok_and(|entry| {
+                        std::fs::read_link(entry.path()).is_ok_and(|path| path == *resolved)
+                    })
+                })
+            })
     }
 }
 
 impl Known {
-    /// Looks who is there now.
-    fn look(&mut self, primary: &Path) -> io::Result<()> {
-        let mounts = mounts::xpmfs()?;
-        let there = |wanted: &Key| mounts.iter().any(|mount| key(mount) == *wanted);
-        self.peers.retain(|peer| there(&key(&peer.mount)));
+    /// Forgets the mounts that are gone, and gives those that are to be asked now.
+    fn due(&mut self, mounts: Vec<Mount>) -> Vec<Mount> {
+        let there: HashSet<Key> = mounts.iter().map(key).collect();
         let now = Instant::now();
+        self.peers.retain(|peer| there.contains(&key(&peer.mount)));
+        self.silent.retain(|mount, _| there.contains(mount));
         self.others
-            .retain(|mount, until| there(mount) && until.is_none_or(|until| until > now));
-        for mount in &mounts {
-            let is_peer = |peer: &Arc<Peer>| key(&peer.mount) == key(mount);
-            if self.others.contains_key(&key(mount)) || self.peers.iter().any(is_peer) {
-                continue;
-            }
-            match Peer::of(mount, primary) {
-                Ok(Some(peer)) => self.peers.push(Arc::new(peer)),
-                Ok(None) => drop(self.others.insert(key(mount), None)),
-                Err(error) => {
-                    tracing::debug!("{}: {error}", mount.mountpoint.display());
-                    // One that nobody serves yet may be served in a moment.
-                    if !matches!(error, ClientError::Nobody) {
-                        self.others.insert(key(mount), Some(now + AGAIN));
-                    }
-                }
-            }
-        }
-        self.looked = Some(Instant::now());
-        Ok(())
+            .retain(|mount, until| there.contains(mount) && until.is_none_or(|until| until > now));
+        let mut due = mounts;
+        due.retain(|mount| {
+            let mount = key(mount);
+            let waits = self
+                .silent
+                .get(&mount)
+                .is_some_and(|(_, until)| *until > now);
+            let is_peer = |peer: &Arc<Peer>| key(&peer.mount) == mount;
+            !waits && !self.others.contains_key(&mount) && !self.peers.iter().any(is_peer)
+        });
+        due
     }
+}
+
+/// What a mount is to the workspace.
+enum Found {
+    /// A mount of it.
+    Peer(Box<Peer>),
+    /// Of another workspace, or this process's own.
+    Other,
+    /// Its daemon, of this process id, did not reply in time.
+    Silent(Option<i32>),
+    /// It cannot be asked.
+    Failed(ClientError),
+}
+
+fn warn_silent(mount: &Mount) {
+    tracing::warn!(
+        "the daemon of the mount at {} does not answer: no job is moved until it does, since it may have files open for writing",
+        mount.mountpoint.display()
+    );
 }
 
 /// The daemon of a mount.
@@ -115,17 +214,29 @@ struct Peer {
 }
 
 impl Peer {
-    /// The daemon of a mount, if it serves a workspace with this directory and is another process.
-    fn of(mount: &Mount, primary: &Path) -> Result<Option<Peer>, ClientError> {
-        let mut client = Client::connect(mount.device, mount.owner())?;
-        if client.pid() == i32::try_from(std::process::id()).ok() {
-            return Ok(None);
+    /// Asks the daemon of a mount whether it serves a workspace with this directory and is another process.
+    fn of(mount: &Mount, primary: &Path) -> Found {
+        let mut client = match Client::connect(mount.device, mount.owner()) {
+            Ok(client) => client,
+            Err(ClientError::Silent | ClientError::Io(_)) => return Found::Silent(None),
+            Err(error) => return Found::Failed(error),
+        };
+        let pid = client.pid();
+        if pid == i32::try_from(std::process::id()).ok() {
+            return Found::Other;
         }
-        let identity = client.request("identity")?;
-        let identity: Identity =
-            serde_json::from_value(identity).map_err(|_| ClientError::Nonsense)?;
-        let serves = identity.primary.to_string_lossy() == primary.to_string_lossy();
-        Ok(serves.then(|| Peer {
+        let identity = match client.request("identity") {
+            Ok(identity) => identity,
+            Err(ClientError::Silent | ClientError::Io(_)) => return Found::Silent(pid),
+            Err(error) => return Found::Failed(error),
+        };
+        let Ok(identity) = serde_json::from_value::<Identity>(identity) else {
+            return Found::Failed(ClientError::Nonsense);
+        };
+        if identity.primary.to_string_lossy() != primary.to_string_lossy() {
+            return Found::Other;
+        }
+        Found::Peer(Box::new(Peer {
             mount: mount.clone(),
             client: Mutex::new(Some(client)),
             silent_until: Mutex::default(),
@@ -133,23 +244,26 @@ impl Peer {
     }
 
     fn ask(&self, request: &Value) -> Result<Value, ClientError> {
+        // Before it is looked whether it is silent: who waits here for another job's question shares its result.
+        let mut kept = self.client.lock();
         let silent = *self.silent_until.lock();
         if silent.is_some_and(|until| until > Instant::now()) {
             return Err(ClientError::Silent);
         }
-        let reply = self.exchange(request);
+        let reply = self.exchange(&mut kept, request);
+        let mut silent = self.silent_until.lock();
         if let Err(ClientError::Silent) = &reply {
-            tracing::warn!(
-                "the daemon of the mount at {} does not answer: jobs count as open for writing there until it does",
-                self.mount.mountpoint.display()
-            );
-            *self.silent_until.lock() = Some(Instant::now() + SILENT_FOR);
+            if silent.is_none() {
+                warn_silent(&self.mount);
+            }
+            *silent = Some(Instant::now() + SILENT_FOR);
+        } else {
+            *silent = None;
         }
         reply
     }
 
-    fn exchange(&self, request: &Value) -> Result<Value, ClientError> {
-        let mut kept = self.client.lock();
+    fn exchange(&self, kept: &mut Option<Client>, request: &Value) -> Result<Value, ClientError> {
         // Whoever is silent may answer later: no other question is to get that answer.
         if let Some(mut client) = kept.take() {
             match client.exchange(request, PATIENCE) {
@@ -169,25 +283,37 @@ impl Peer {
 }
 
 impl Peers {
-    fn ask(&self, request: &str, job: &JobId) -> impl Iterator<Item = Result<Value, ClientError>> {
+    fn ask(
+        &self,
+        request: &str,
+        job: &JobId,
+    ) -> impl Iterator<Item = (PathBuf, Result<Value, ClientError>)> {
         let request = json!({ "version": VERSION, "request": request, "job": job });
-        self.all().into_iter().map(move |peer| peer.ask(&request))
+        self.all()
+            .into_iter()
+            .map(move |peer| (peer.mount.mountpoint.clone(), peer.ask(&request)))
     }
 }
 
 impl Hooks for Peers {
-    fn is_written(&self, job: &JobId) -> bool {
-        self.ask("written", job).any(|reply| match reply {
-            Ok(reply) => reply["written"] == true,
-            // It ended, or is of a version that does not know.
-            Err(ClientError::Nobody | ClientError::Refused(_)) => false,
-            // Who does not answer may be writing.
-            Err(_) => true,
-        })
+    fn writing(&self, job: &JobId) -> Writing {
+        let mut unknown = None;
+        for (mountpoint, reply) in self.ask("written", job) {
+            match reply {
+                Ok(reply) if reply["written"] == true => return Writing::Yes,
+                Ok(_) => {}
+                // It ended, or is of a version that does not know.
+                Err(ClientError::Nobody | ClientError::Refused(_)) => {}
+                Err(_) => unknown = Some(mountpoint),
+            }
+        }
+        unknown
+            .or_else(|| self.silent())
+            .map_or(Writing::No, Writing::Unknown)
     }
 
     fn moved(&self, job: &JobId) {
-        for reply in self.ask("moved", job) {
+        for (_, reply) in self.ask("moved", job) {
             if let Err(error) = reply {
                 tracing::debug!("{job}: {error}");
             }

@@ -13,6 +13,7 @@ mod life;
 mod moving;
 #[path = "../python/mod.rs"]
 mod python;
+mod silent;
 mod stage;
 #[path = "../reference/thread.rs"]
 #[allow(dead_code)]

@@ -56,6 +56,9 @@ pub struct Waiting {
     pub job: String,
     /// What for, in a few words.
     pub why: String,
+    /// Whether it was tried, and something prevents it for now.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// A job that could not be archived.
@@ -285,15 +288,16 @@ impl Report {
                 let lane = folder.and_then(|folder| lanes.get(&folder));
                 lane.is_some_and(|lane| turn.at != At::Later && lane.refuses(view, now))
             });
-            let why = match (refusal, &job.step) {
-                (_, Step::Store(_)) if held => "its folder takes no job now".to_owned(),
-                (Some(refusal), _) => refusal.failure.why.clone(),
-                (None, Step::Look(_)) => "to be left alone for a while".to_owned(),
-                (None, Step::Store(_)) => "its turn".to_owned(),
+            let (why, refused) = match (refusal, &job.step) {
+                (_, Step::Store(_)) if held => ("its folder takes no job now", false),
+                (Some(refusal), _) => (&*refusal.failure.why, true),
+                (None, Step::Look(_)) => ("to be left alone for a while", false),
+                (None, Step::Store(_)) => ("its turn", false),
             };
             self.waiting.push(Waiting {
                 job: id.to_string(),
-                why,
+                why: why.to_owned(),
+                refused,
             });
         }
     }

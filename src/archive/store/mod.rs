@@ -24,8 +24,8 @@ use self::standing::Compared;
 use super::compare::Comparison;
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::groups::{self, in_parallel, in_parallel_while};
-use super::ready::{LOCKED, WRITTEN, is_locked};
-use super::{Env, apart, backups, manifests, obstacle, places, select, state_dir, swap};
+use super::ready::{LOCKED, WRITTEN, expect_unwritten, is_locked};
+use super::{Env, Writing, apart, backups, manifests, obstacle, places, select, state_dir, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback, writers};
@@ -259,6 +259,8 @@ impl Group<'_> {
             return Ok(Step::Done(Stored::Left(Left::Unfinished)));
         }
         if self.moves {
+            // Asked again before the job is moved; here, so that nothing is copied in vain.
+            expect_unwritten(self.env, job)?;
             backups::expect(self.env, job, &source, None)?;
         }
         let at = places::path(self.folder, job);
@@ -270,7 +272,7 @@ impl Group<'_> {
         let Some(mut staging) = taken else {
             return Err(Error::new(
                 job,
-                Cause::Busy("another process copies it to the same folder"),
+                Cause::Busy("another process copies it to the same folder".into()),
             ));
         };
         let found = match obstacle::open(self.folder, &task, job)? {
@@ -318,7 +320,7 @@ impl Group<'_> {
             Found::Same(compared) => {
                 let written = writers::written(&source, &compared.0).copying(job, &from)?;
                 if written.is_some() {
-                    return Err(Error::new(job, Cause::Busy(WRITTEN)));
+                    return Err(Error::new(job, Cause::Busy(WRITTEN.into())));
                 }
                 let copied = self
                     .with_options(job, |options| transfer::read(&source, options))
@@ -429,11 +431,13 @@ impl Group<'_> {
     /// Makes sure that the source is what was read of it, and that nobody is at it.
     fn still(&self, job: &JobId, staged: &Staged) -> Result<()> {
         let from = places::path(self.env.view.primary(), job);
-        if self.env.hooks.is_written(job) {
-            return Err(Error::new(job, Cause::Busy(WRITTEN)));
+        if self.moves {
+            expect_unwritten(self.env, job)?;
+        } else if self.env.hooks.writing(job) == Writing::Yes {
+            return Err(Error::new(job, Cause::Busy(WRITTEN.into())));
         }
         if is_locked(&staged.source, job).tried(job, "look at the lock of", &from)? {
-            return Err(Error::new(job, Cause::Busy(LOCKED)));
+            return Err(Error::new(job, Cause::Busy(LOCKED.into())));
         }
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
         staged

@@ -55,6 +55,13 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
     for folder in &report.folders {
         describe_folder(&mut line, folder, since);
     }
+    for (why, count) in reasons(report) {
+        let wait = match count {
+            1 => "1 job waits",
+            _ => &format!("{count} jobs wait"),
+        };
+        line(format!("{wait}: {why}"));
+    }
     for failed in report.failed.iter().take(FAILED) {
         let place = failed
             .folder
@@ -96,6 +103,19 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
             "{journal}; what waits is found again after a restart"
         ));
     }
+}
+
+/// Why jobs wait that were refused, and how many for each reason; of the jobs that the report names.
+fn reasons(report: &Report) -> Vec<(&str, usize)> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for waiting in report.waiting.iter().filter(|waiting| waiting.refused) {
+        if let Some((_, count)) = counts.iter_mut().find(|(why, _)| *why == waiting.why) {
+            *count += 1;
+        } else if counts.len() < FAILED {
+            counts.push((&waiting.why, 1));
+        }
+    }
+    counts
 }
 
 fn describe_folder(line: &mut impl FnMut(String), folder: &Folder, since: &str) {
