@@ -150,6 +150,8 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
 fn look(directory: &Path) -> Result<(u64, u64), Errno> {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
     let opened = rustix::fs::open(directory, flags, Mode::empty())?;
+    // To look for anything in it takes a right that to open it by its name does not.
+    rustix::fs::openat(&opened, ".", flags, Mode::empty())?;
     let space = rustix::fs::fstatvfs(&opened)?;
     Ok((
         space.f_bavail.saturating_mul(space.f_frsize),
@@ -159,7 +161,31 @@ fn look(directory: &Path) -> Result<(u64, u64), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_directory_that_may_not_be_gone_into_is_not_ok() {
+        let top = tempfile::tempdir().unwrap();
+        let mode = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(top.path(), mode(0o755)).unwrap();
+        let directory = top.path().join("workspace");
+        std::fs::create_dir(&directory).unwrap();
+        let state = |permissions| {
+            std::fs::set_permissions(&directory, mode(permissions)).unwrap();
+            // Root may go into everything; this thread alone is another user.
+            std::thread::scope(|scope| {
+                let asked = scope.spawn(|| {
+                    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+                    look(&directory)
+                });
+                asked.join().unwrap()
+            })
+        };
+        assert!(state(0o755).is_ok());
+        assert_eq!(state(0o000).unwrap_err(), Errno::ACCESS);
+    }
 
     fn dead(user: u32) -> Mounted {
         Mounted {
