@@ -1,6 +1,6 @@
 //! `xpmfs mount`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
@@ -15,7 +15,7 @@ use clap::{Args, ValueHint};
 use super::{Global, Select, mount_helper, print, sentence};
 use crate::archive::engine::Config;
 use crate::daemon::archiving;
-use crate::daemon::attach::{Attachment, expect_no_silent_mount, prepare};
+use crate::daemon::attach::{Attachment, RemountError, expect_no_silent_mount, prepare, remount};
 use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
@@ -86,6 +86,10 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if arguments.in_background {
         return in_background(arguments, global);
     }
+    if (arguments.options.iter()).any(|options| options::asks_to_remount(options)) {
+        change_live_mount(arguments)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let plan = Plan::new(arguments, global)?;
     if arguments.foreground {
         log::init(&plan.log, global.verbosity())?;
@@ -96,6 +100,22 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         tell(&plan, global);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Changes the flags of a live mount (`-o remount,ro`), and nothing that its daemon was started with.
+fn change_live_mount(arguments: &Arguments) -> anyhow::Result<()> {
+    let Some(mountpoint) = &arguments.mountpoint else {
+        bail!("`remount` needs the mount point: xpmfs mount -o remount,OPTIONS MOUNTPOINT");
+    };
+    let mut given: Vec<&OsStr> = arguments.options.iter().map(OsString::as_os_str).collect();
+    if arguments.read_only {
+        given.push(OsStr::new("ro"));
+    }
+    remount(mountpoint, &given, arguments.sloppy).map_err(|error| match error {
+        // Wrong usage, which has an exit status of its own.
+        RemountError::Options(error) => error.into(),
+        error => error.into(),
+    })
 }
 
 /// The daemon's part: what goes wrong is told to who waits, who tells the person.
@@ -251,6 +271,7 @@ impl Plan {
         let mut options = mount::Options {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,
+            noatime: !self.attachment.atime,
             exclusive: exclusive.into(),
             ..mount::Options::default()
         };

@@ -121,8 +121,9 @@ fn translate(given: impl Iterator<Item = OsString>, root: bool) -> Result<Asked,
     // What is in fstab is what the tables of mounts show. The options may say otherwise, as they come later.
     let mut shown = OsString::from("fsname=");
     shown.push(escape(&source));
-    // They are defaults of mount(8), which does not pass them on; it does pass on `nosuid` and `nodev`.
-    let defaults = root.then(|| OsString::from("suid,dev"));
+    // They are defaults of mount(8), which does not pass them on; it does pass on `nosuid`, `nodev` and `noexec`. Of a
+    // remount it passes on all options that are to hold, so that here, too, one that is not given is the default.
+    let defaults = root.then(|| OsString::from("suid,dev,exec"));
     for option in std::iter::once(shown).chain(defaults).chain(options) {
         translated.extend(["-o".into(), option]);
     }
@@ -230,7 +231,7 @@ mod tests {
             panic!("not understood");
         };
         let at = |option: &str| translated.iter().position(|given| given == option);
-        assert!(at("suid,dev").unwrap() < at("nosuid").unwrap());
+        assert!(at("suid,dev,exec").unwrap() < at("nosuid").unwrap());
     }
 
     #[test]

@@ -74,9 +74,15 @@ impl Mount {
     /// Whether it is read-only: the mount, or the whole file system.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
+        self.has_option("ro")
+    }
+
+    /// Whether an option is written in the table, of the mount or of the file system.
+    #[must_use]
+    pub fn has_option(&self, wanted: &str) -> bool {
         [&self.options, &self.super_options]
             .iter()
-            .any(|options| options.split(',').any(|option| option == "ro"))
+            .any(|options| options.split(',').any(|option| option == wanted))
     }
 
     /// The user whose daemon serves it (`user_id=`), for FUSE mounts.

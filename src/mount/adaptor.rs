@@ -348,7 +348,9 @@ impl Filesystem for Adaptor {
         self.maps_uncached = config
             .add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
             .is_ok();
-        let passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+        // The kernel reads the disk's file with the caller's flags, which would move its time of access.
+        let passthrough = !self.mount.options.noatime
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         if passthrough && config.set_max_stack_depth(1).is_ok() {
             self.mount.backings.enable();
         }

@@ -241,6 +241,7 @@ impl Mount {
     /// contents of the one that the folder has.
     fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
+        self.keep_atime_if_asked(&archived);
         let dir = self.view.make_internal_dir(holder)?;
         let stat = match beneath::absent(beneath::stat(&dir, &node.name))? {
             Some(stat) => stat,

@@ -101,6 +101,7 @@ impl Mount {
 
     /// Keeps a file that was opened.
     pub(super) fn opened(&self, file: File, stat: &Statx) -> Opened {
+        self.keep_atime_if_asked(&file.fd);
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // The kernel writes with the rights of the daemon, which would leave set-id bits alone.
         let set_id = stat.stx_mode & SET_ID != 0;

@@ -9,7 +9,7 @@
 //! - [`load`]: how many requests take long; [`room`]: opens that wait for others to be closed
 //! - [`ahead`]: what is read of jobs before it is asked for
 //! - [`cursor`]: reading a directory of the disk from any position on
-//! - [`backing`]: whether the kernel reads and writes a file by itself
+//! - [`backing`]: whether the kernel reads and writes a file by itself; [`access_times`]: reading without a trace
 //! - [`notices`]: what the kernel is told without having asked
 //! - [`attributes`]: from `statx` to what the kernel wants to know
 //! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
@@ -36,6 +36,7 @@
 //!   up again. Nothing that others do to the names meanwhile can lead out of a location.
 //! - No lock is held over a system call that can block on a disk.
 
+mod access_times;
 mod activity;
 pub mod adaptor;
 mod ahead;
@@ -95,6 +96,8 @@ pub struct Options {
     pub allow_other: bool,
     /// The kernel checks rights (`default_permissions`): opening a directory need not be asked for.
     pub default_permissions: bool,
+    /// Reading leaves times of access as they are (`noatime`); the kernel then reads and writes no file by itself.
+    pub noatime: bool,
     /// Whether only this mount changes the primary.
     pub exclusive: Arc<Exclusive>,
     /// How much the mount remembers, for whoever wants to know.

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::access_times::keep_atime;
 use super::alter::role_in;
 use super::identity::{Identity, ROOT};
 use super::nodes::{Node, Role};
@@ -245,6 +246,7 @@ impl Mount {
 /// Searches a directory for another one, and then those in it, until so many entries have been looked at.
 fn search_below(dir: &place::Dir, wanted: &Identity, left: &mut usize) -> Option<OwnedFd> {
     let top = rustix::fs::openat(dir, ".", LIST, Mode::empty()).ok()?;
+    keep_atime(&top);
     let mut beside = Vec::new();
     let found = search_in(&top, wanted, left, &mut |name| beside.push(name.to_owned()));
     if found.is_some() {
@@ -259,6 +261,7 @@ fn search_below(dir: &place::Dir, wanted: &Identity, left: &mut usize) -> Option
         let Ok(dir) = rustix::fs::openat2(&top, &name, LIST, Mode::empty(), within) else {
             continue;
         };
+        keep_atime(&dir);
         let found = search_in(&dir, wanted, left, &mut |_| ());
         if found.is_some() {
             return found;

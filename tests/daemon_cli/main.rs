@@ -9,6 +9,7 @@ mod home;
 mod installed;
 mod machine;
 mod messages;
+mod options;
 mod shells;
 
 use std::ffi::OsStr;

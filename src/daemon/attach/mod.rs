@@ -7,12 +7,14 @@
 //! - `syscall`: `mount(2)`, for who has `CAP_SYS_ADMIN`
 //! - `fusermount`: the setuid helper, for everybody else
 //! - `detach`: unmounting, by either
+//! - `remount`: changing the flags of a live mount, for root
 //! - `error`: what can go wrong, as sentences that say what to do
 
 mod detach;
 mod error;
 mod fusermount;
 mod mountpoint;
+mod remount;
 mod syscall;
 
 use std::ffi::OsString;
@@ -25,6 +27,7 @@ use rustix::fs::{Mode, OFlags};
 pub use detach::{DetachError, How, detach};
 pub use error::AttachError;
 pub use mountpoint::{expect_no_silent_mount, prepare, resolve};
+pub use remount::{RemountError, remount};
 
 /// How to attach: where, and with which options.
 #[derive(Debug, Clone, PartialEq, Eq)]

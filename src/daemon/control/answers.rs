@@ -28,7 +28,7 @@ pub struct Identity {
     pub primary: PathBuf,
     /// When it was mounted, or archiving began, in seconds since 1970.
     pub since: i64,
-    /// No writing through the mount.
+    /// Mounted read-only; a remount may have changed it since, which the table of mounts shows.
     pub read_only: bool,
     /// Where the daemon's log is, for a person.
     pub log: String,

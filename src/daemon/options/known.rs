@@ -1,7 +1,7 @@
 //! The options that there are, those that mean nothing to us, and those that others have and we have not.
 
 /// Our options, as they are written.
-pub const OURS: [&str; 18] = [
+pub const OURS: [&str; 19] = [
     "ro",
     "rw",
     "allow_other",
@@ -14,6 +14,7 @@ pub const OURS: [&str; 18] = [
     "nodev",
     "atime",
     "noatime",
+    "remount",
     "fsname=NAME",
     "workspace=ID",
     "settings=FILE",
@@ -59,7 +60,7 @@ const IGNORED: [&str; 31] = [
 ];
 
 /// What file systems of libfuse, and others, take and we do not, with what to do.
-const ELSEWHERE: [(&[&str], &str); 8] = [
+const ELSEWHERE: [(&[&str], &str); 7] = [
     (
         &["allow_root"],
         "use `allow_other`, which lets root in among the others, or leave it out",
@@ -79,10 +80,6 @@ const ELSEWHERE: [(&[&str], &str); 8] = [
     (
         &["sync", "dirsync"],
         "leave it out; programs that need something to be on the disk call fsync, which goes through to it",
-    ),
-    (
-        &["remount"],
-        "unmount, and mount again with the new options",
     ),
     (
         &["bind", "rbind", "move"],

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::daemon::mounts::Mount;
 use crate::settings::{Environment, Folder, expand_user};
 
 /// What `-o` asks for.
@@ -80,6 +81,39 @@ impl MountOptions {
             .try_for_each(|option| self.set(option))
     }
 
+    /// The options that a live mount has, as far as a remount may name them.
+    #[must_use]
+    pub fn of(mount: &Mount) -> Self {
+        Self {
+            read_only: mount.is_read_only(),
+            dev: !mount.has_option("nodev"),
+            suid: !mount.has_option("nosuid"),
+            noexec: mount.has_option("noexec"),
+            noatime: mount.has_option("noatime"),
+            allow_other: mount.has_option("allow_other"),
+            default_permissions: mount.has_option("default_permissions"),
+            ..Self::default()
+        }
+    }
+
+    /// Reads one `-o` of a remount, over what `mount` has. mount(8) merges in all that the table of mounts shows, also
+    /// what only the kernel understands (`user_id=0`): that is accepted as long as it is the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`MountOptions::add`].
+    pub fn add_to(&mut self, mount: &Mount, text: &OsStr) -> Result<(), OptionError> {
+        for option in split(text).iter().filter(|option| !option.is_empty()) {
+            match self.set(option) {
+                Err(OptionError::Unsupported { .. })
+                    if std::str::from_utf8(option).is_ok_and(|option| mount.has_option(option)) => {
+                }
+                set => set?,
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one `-o` and leaves out what we do not have (mount(8)'s `-s`). Gives what was left out.
     ///
     /// # Errors
@@ -127,7 +161,8 @@ impl MountOptions {
                     why: "the type is always fuse.xpmfs".into(),
                 });
             }
-            "subtype" => {}
+            // Looked for beforehand, by `asks_to_remount`.
+            "subtype" | "remount" => {}
             "fsname" | "workspace" | "settings" | "folder" | "log" => {
                 self.set_value(&shown, value)?;
             }
@@ -185,6 +220,12 @@ pub fn folder(text: &OsStr) -> Result<Folder, String> {
     let shape: Folder = format!("{}:/", String::from_utf8_lossy(mode)).parse()?;
     let path = OsStr::from_bytes(path.get(1..).unwrap_or_default());
     Ok(Folder::new(shape.mode, path))
+}
+
+/// Whether one `-o` asks for a live mount to change (`remount`).
+#[must_use]
+pub fn asks_to_remount(text: &OsStr) -> bool {
+    split(text).iter().any(|option| option == b"remount")
 }
 
 /// The options of one `-o`, without the backslashes.
@@ -278,7 +319,6 @@ mod tests {
             ("uid=5", "there is no mount option `uid` here: leave it out"),
             ("umask=022", "`allow_other`"),
             ("sync", "fsync"),
-            ("remount", "mount again"),
             ("max_read=4096", "for itself"),
             ("subtype=other", "fuse.xpmfs"),
             ("workspace", "workspace=VALUE"),

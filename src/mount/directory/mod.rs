@@ -94,6 +94,9 @@ impl Mount {
             Kind::Plain => vec![Open::plain(self.open_listed(id)?, &node)],
             _ => self.open_sources(&node, sources)?,
         };
+        for source in &sources {
+            self.keep_atime_if_asked(source.cursor.fd());
+        }
         Ok(Listing {
             sources,
             kind,

@@ -1,0 +1,27 @@
+//! Reading without moving times of access (`noatime`), by `O_NOATIME` on the daemon's own descriptors.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use super::Mount;
+
+impl Mount {
+    /// Under `noatime`, lets reading through `fd` leave the time of access as it is.
+    pub(super) fn keep_atime_if_asked(&self, fd: impl AsFd) {
+        if self.options.noatime {
+            keep_atime(fd);
+        }
+    }
+}
+
+/// Lets reading through `fd` leave the time of access as it is, where that is permitted.
+///
+/// Set on the open descriptor, not when opening: there, a refusal after `O_CREAT` would leave a new file behind.
+pub(super) fn keep_atime(fd: impl AsFd) {
+    // Permitted to the file's owner and with CAP_FOWNER; for others the disk goes on keeping the time.
+    let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NOATIME));
+    if let Err(error) = set {
+        tracing::debug!(%error, "reading an open file moves its time of access");
+    }
+}
