@@ -520,6 +520,52 @@ fn what_changes_behind_the_mount_is_seen_soon() {
 }
 
 #[test]
+fn a_task_is_newer_when_a_folder_gains_a_job() {
+    let workspace = Workspace::new();
+    for location in ["primary", "use", "backup"] {
+        workspace.finished(location, TASK, &format!("old-{location}"));
+    }
+    for at in [workspace.mountpoint("mnt"), workspace.primary()] {
+        let mounted = workspace.mount_at(&at);
+        let (jobs, task) = (at.join("jobs"), at.join("jobs").join(TASK));
+        let name = at.file_name().unwrap().to_str().unwrap();
+        let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        let listed = || {
+            let mut entries = fs::read_dir(&jobs).unwrap().map(Result::unwrap);
+            let task = entries.find(|entry| entry.file_name() == TASK).unwrap();
+            task.metadata().unwrap()
+        };
+        // Long ago, so that the kernel might believe it for long.
+        for location in ["use", "backup", "move"] {
+            let folder = workspace.folder(location).join("jobs");
+            for directory in [folder.join(TASK), folder] {
+                if let Ok(directory) = fs::File::open(directory) {
+                    directory.set_modified(UNIX_EPOCH).unwrap();
+                }
+            }
+        }
+        for directory in [&task, &jobs] {
+            let long_ago = UNIX_EPOCH + Duration::from_secs(1000);
+            fs::File::open(directory)
+                .unwrap()
+                .set_modified(long_ago)
+                .unwrap();
+            eventually("its own time counts", || modified(directory) == long_ago);
+        }
+        let of_folder = |location: &str| workspace.folder(location).join("jobs");
+        workspace.finished("backup", TASK, &format!("new-{name}"));
+        let newest = modified(&of_folder("backup").join(TASK));
+        eventually("the task is newer", || modified(&task) == newest);
+        assert_eq!(listed().modified().unwrap(), newest);
+        assert!(task.join(format!("new-{name}")).is_dir());
+        workspace.finished("use", &format!("task.{name}"), "hash");
+        let newest = modified(&of_folder("use"));
+        eventually("`jobs` is newer", || modified(&jobs) == newest);
+        mounted.unmount();
+    }
+}
+
+#[test]
 fn names_need_not_be_utf8() {
     let workspace = Workspace::new();
     one_job_each(&workspace);

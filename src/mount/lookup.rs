@@ -370,7 +370,15 @@ impl Mount {
     /// The attributes to show of a node.
     pub(super) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
         let inode = self.devices.inode(&Identity::of(stat));
-        let mut shown = attributes::attributes(stat, inode);
+        let mut shown = match node.role {
+            Role::Jobs | Role::Task => {
+                let mut newest = *stat;
+                let task = (node.role == Role::Task).then_some(&*node.name);
+                self.view.make_newest(&mut newest, node.place, task);
+                attributes::attributes(&newest, inode)
+            }
+            _ => attributes::attributes(stat, inode),
+        };
         if beneath::is_symlink(stat)
             && let Ok(Some(target)) = self.changed_target(node)
         {

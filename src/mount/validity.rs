@@ -3,7 +3,7 @@
 //! | what | how long |
 //! | --- | --- |
 //! | inside a job of a `backup` or `move` folder | 10 minutes: archives do not change |
-//! | inside a job of a `use` folder; and, where only this mount changes things, in the primary | half the time for which it has not changed, between 1 second and 1 minute |
+//! | inside a job of a `use` folder; and, where only this mount changes things, in the primary (but `jobs/` and tasks that folders may have) | half the time for which it has not changed, between 1 second and 1 minute |
 //! | a set-user-ID or set-group-ID file, wherever it lies | not at all: a write clears the bits |
 //! | a file that may be mapped and written by passthrough | not at all while it is open, 1 second afterwards |
 //! | anything else | 1 second |
@@ -90,7 +90,9 @@ impl Mount {
                 _ => LONG,
             };
         }
-        if place == PRIMARY && self.options.exclusive.is_held() {
+        // Jobs in folders come and go.
+        let union = matches!(role, Role::Jobs | Role::Task) && !self.view.folders().is_empty();
+        if place == PRIMARY && self.options.exclusive.is_held() && !union {
             return unchanged_for(stat);
         }
         SHORT

@@ -11,6 +11,7 @@ use rustix::io::{Errno, Result};
 use super::covered::{Beneath, COVERED, Covered, NoBeneath};
 use super::question::Questions;
 use super::root::{Root, open_path};
+use super::times::Times;
 use super::unreadable::{Hidden, Unreadable};
 use super::{FolderSpec, PRIMARY};
 use crate::settings::Mode;
@@ -51,6 +52,7 @@ pub struct Location {
     asked: RwLock<Option<Instant>>,
     unreadable: Unreadable,
     questions: Questions,
+    times: Times,
     on_change: OnceLock<OnChange>,
     crowd: OnceLock<Crowd>,
     covered: Covered,
@@ -125,6 +127,7 @@ impl Location {
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
             questions: Questions::default(),
+            times: Times::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
             covered: Covered::new(Arc::new(NoBeneath)),
@@ -142,6 +145,7 @@ impl Location {
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
             questions: Questions::default(),
+            times: Times::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
             covered: Covered::new(beneath),
@@ -249,6 +253,11 @@ impl Location {
     /// What of it cannot be looked at.
     pub(super) fn unreadable(&self) -> &Unreadable {
         &self.unreadable
+    }
+
+    /// The times of its directories.
+    pub(super) fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Where its jobs are, for a person.

@@ -19,6 +19,7 @@
 //! - `covered`: folders that lie in a mount of xpmfs, opened beneath it
 //! - `question`: asking a file system that may hang
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
+//! - `times`: when a directory was changed that several locations have
 //! - `unreadable`: what of a folder cannot be looked at, so that it does not show
 //! - [`beneath`]: opening names below a descriptor without ever leaving it
 //!
@@ -43,6 +44,7 @@ mod question;
 pub mod resolve;
 mod root;
 mod tasks;
+mod times;
 mod unreadable;
 mod walk;
 

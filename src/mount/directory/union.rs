@@ -48,7 +48,12 @@ impl Mount {
                 Ordering::Equal => start.offset,
                 Ordering::Greater => 0,
             };
-            let fetched = |entries: &[cursor::Entry]| self.check_ahead(listing, open, entries);
+            let fetched = |entries: &[cursor::Entry]| {
+                if plus && matches!(listing.kind, Kind::Jobs) {
+                    self.view.ask_times(entries.iter().map(cursor::Entry::name));
+                }
+                self.check_ahead(listing, open, entries);
+            };
             let read = open.cursor.read(offset, fetched, |entry| {
                 let name = entry.name();
                 let Some(shown) = self.shows(listing, at, name, entry.kind) else {

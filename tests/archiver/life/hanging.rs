@@ -139,6 +139,33 @@ fn assert_all_archived(workspace: &Workspace, served: &Served, jobs: usize) {
 }
 
 #[test]
+fn attributes_of_a_task_do_not_wait_for_a_folder_that_hangs() {
+    let (workspace, served) = workspace();
+    job::make(&workspace.primary(), 0);
+    job::make(&served.folder(), 1);
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_at(&mountpoint);
+    let task = mountpoint.join("jobs").join(TASK);
+    let modified = |path: &Path| {
+        let (path, (found, answer)) = (path.to_owned(), channel());
+        std::thread::spawn(move || drop(found.send(fs::metadata(path).unwrap().modified())));
+        // It is said not to answer only after 10 s.
+        let modified = answer.recv_timeout(Duration::from_secs(5));
+        modified.expect("attributes wait").unwrap()
+    };
+    let of_folder = modified(&served.folder().join("jobs").join(TASK));
+    until("the folder's time counts", || modified(&task) == of_folder);
+    served.stop();
+    for _ in 0..3 {
+        // As long as attributes are believed.
+        std::thread::sleep(Duration::from_millis(1100));
+        assert_eq!(modified(&task), of_folder);
+    }
+    served.go_on();
+    mounted.unmount();
+}
+
+#[test]
 fn a_folder_that_hangs_holds_up_nothing_but_itself() {
     let (workspace, served) = workspace();
     let (primary, backup) = (workspace.primary(), workspace.folder("backup"));
