@@ -329,3 +329,45 @@ fn a_plan_of_a_colleague_does_not_run_again_and_a_new_one_does() {
     }
     assert_unchanged(&folder.0, &before);
 }
+
+#[test]
+fn status_says_why_a_mount_is_closed_after_a_change_of_the_group() {
+    let workspace = Workspace::of_ordinary_user();
+    let mount = workspace.mount_in_place();
+    let program = workspace.xpmfs().get_args().find_map(|argument| {
+        let argument = argument.to_string_lossy();
+        argument.ends_with("/xpmfs").then(|| argument.into_owned())
+    });
+    let Some(program) = program else {
+        println!("not tested: only root can become a user in another group");
+        mount.unmount();
+        return;
+    };
+    let in_group = |group: &str, program: &str, arguments: &[&str]| {
+        let user = fixture::ORDINARY.to_string();
+        std::process::Command::new("setpriv")
+            .args(["--reuid", &user, "--regid", group, "--clear-groups", "--"])
+            .arg(program)
+            .args(arguments)
+            .env("HOME", workspace.top())
+            .env("XDG_RUNTIME_DIR", workspace.top())
+            .current_dir(workspace.top())
+            .output()
+            .unwrap()
+    };
+    let path = mount.path().to_str().unwrap();
+    // `games`, as after `newgrp games`.
+    assert!(!in_group("60", "ls", &[path]).status.success());
+    let output = in_group("60", &program, &["status", path]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("closed to this group"), "{output:?}");
+    assert!(
+        said.contains("this shell is in the group `games`"),
+        "{said}"
+    );
+    let group = fixture::ORDINARY.to_string();
+    let output = in_group(&group, &program, &["status", path]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!said.contains("closed"), "{said}");
+    mount.unmount();
+}

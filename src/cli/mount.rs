@@ -142,6 +142,8 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
 
 impl Plan {
     fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
+        // First: without threads, folders are reported that do not answer.
+        limits::check(0)?;
         let (options, mut warnings) = arguments.read_options()?;
         let file = global.settings.as_deref().or(options.settings.as_deref());
         let settings = Settings::load(file)?;

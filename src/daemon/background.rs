@@ -68,6 +68,9 @@ pub enum LaunchError {
         /// Where its log is.
         log: String,
     },
+    /// Whether the mount answers could not be asked.
+    #[error("the mount was taken away again: cannot start the process that asks it: {0}")]
+    Probe(#[source] io::Error),
     /// It could not be started.
     #[error("cannot start the process that serves the mount: {0}")]
     Start(#[from] io::Error),
@@ -103,28 +106,39 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
         log: log.to_owned(),
     };
     match listen(&ours) {
-        Ok(Some(Word::Attached(_))) if answers(probe, mountpoint) => {
-            // If it died this very moment, the mount says so itself.
-            let _ = (&ours).write_all(b"{\"ready\":true}\n");
-            Ok(child.id())
-        }
-        Ok(Some(Word::Attached(_))) => {
-            take_away(&mut child, mountpoint);
-            Err(too_slow())
-        }
+        Ok(Some(Word::Attached(_))) => match answers(probe, mountpoint) {
+            Ok(true) => {
+                // If it died this very moment, the mount says so itself.
+                let _ = (&ours).write_all(b"{\"ready\":true}\n");
+                Ok(child.id())
+            }
+            Ok(false) => {
+                take_away(&mut child, mountpoint);
+                Err(too_slow())
+            }
+            Err(error) => {
+                take_away(&mut child, mountpoint);
+                Err(LaunchError::Probe(error))
+            }
+        },
         Ok(Some(Word::Failed(reason))) => {
             end(&mut child);
+            clear_dead(mountpoint);
             Err(LaunchError::Failed(reason))
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             take_away(&mut child, mountpoint);
             Err(too_slow())
         }
-        Ok(None) | Err(_) => Err(LaunchError::Died {
-            mountpoint: mountpoint.to_owned(),
-            how: end(&mut child).map_or_else(|| "does not answer".into(), tell),
-            log: log.to_owned(),
-        }),
+        Ok(None) | Err(_) => {
+            let how = end(&mut child).map_or_else(|| "does not answer".into(), tell);
+            clear_dead(mountpoint);
+            Err(LaunchError::Died {
+                mountpoint: mountpoint.to_owned(),
+                how,
+                log: log.to_owned(),
+            })
+        }
     }
 }
 
@@ -137,11 +151,8 @@ fn listen(stream: &UnixStream) -> io::Result<Option<Word>> {
 }
 
 /// Whether an xpmfs mount at `mountpoint` answers the probe in time. A probe that hangs is left behind: it ends with the daemon.
-fn answers(mut probe: Command, mountpoint: &Path) -> bool {
-    let probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    let Ok(mut probe) = probe else {
-        return false;
-    };
+fn answers(mut probe: Command, mountpoint: &Path) -> io::Result<bool> {
+    let mut probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut answered = false;
     wait_until(PATIENCE, || match probe.try_wait() {
         Ok(None) => false,
@@ -151,7 +162,7 @@ fn answers(mut probe: Command, mountpoint: &Path) -> bool {
         }
         Err(_) => true,
     });
-    answered && matches!(mounts::top_at(mountpoint), Ok(Some(top)) if top.is_xpmfs())
+    Ok(answered && matches!(mounts::top_at(mountpoint), Ok(Some(top)) if top.is_xpmfs()))
 }
 
 /// Ends a daemon that does not get ready, and what it has mounted.
@@ -161,6 +172,11 @@ fn take_away(child: &mut Child, mountpoint: &Path) {
         signal(child, Signal::KILL);
     }
     end(child);
+    clear_dead(mountpoint);
+}
+
+/// Takes away what a daemon that has ended has left mounted.
+fn clear_dead(mountpoint: &Path) {
     if matches!(mounts::top_at(mountpoint), Ok(Some(top)) if is_dead(&top)) {
         // If it stays, the next mount finds it dead and clears it.
         let _ = detach(mountpoint, How::Lazy);

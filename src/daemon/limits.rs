@@ -2,7 +2,13 @@
 //!
 //! Below them a mount starts, and then fails every request, ends, or waits for memory that it never gets.
 
+use std::thread::Builder;
+
+use parking_lot::RwLock;
 use rustix::process::{Resource, getrlimit};
+
+/// The stack of a thread that only waits.
+const STACK: usize = 64 << 10;
 
 /// The descriptors of a mount without folders: for its own threads and sockets, the cache of directories at its smallest, and
 /// as many open files.
@@ -18,6 +24,13 @@ const ADDRESS_SPACE: u64 = 2 << 30;
 /// The part of it that is allocated.
 const DATA: u64 = 512 << 20;
 
+/// The threads and processes of a mount without folders: 29 threads were measured in a mount with one folder that archives, and
+/// `fusermount3` and the process that waits for the mount are to start as well.
+const THREADS: usize = 40;
+
+/// The threads that each folder adds: its scan and its copies.
+const THREADS_OF_FOLDER: usize = 2;
+
 /// A limit that is too low.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooLow {
@@ -31,6 +44,17 @@ pub enum TooLow {
         limit: u64,
         /// What is needed.
         needed: u64,
+    },
+    /// Of processes and threads.
+    #[error(
+        "only {possible} threads can be started, and this mount needs {needed}: end other processes of this user, or raise the limit \
+         (`ulimit -u`; `nproc` in /etc/security/limits.conf, TasksMax in a service)"
+    )]
+    Threads {
+        /// How many can be started now.
+        possible: usize,
+        /// What is needed.
+        needed: usize,
     },
     /// Of memory.
     #[error(
@@ -78,5 +102,25 @@ pub fn check(folders: usize) -> Result<(), TooLow> {
             _ => {}
         }
     }
-    Ok(())
+    check_threads(THREADS.saturating_add(THREADS_OF_FOLDER.saturating_mul(folders)))
+}
+
+/// Makes sure that so many threads can be started now, by starting them. The limits that count (of the user's processes, of the
+/// control group) depend on what else runs, so that no number of theirs says it.
+fn check_threads(needed: usize) -> Result<(), TooLow> {
+    let gate = RwLock::new(());
+    let closed = gate.write();
+    let possible = std::thread::scope(|scope| {
+        let start = |_: &usize| {
+            let thread = Builder::new().stack_size(STACK);
+            thread.spawn_scoped(scope, || drop(gate.read())).is_ok()
+        };
+        let possible = (0..needed).take_while(start).count();
+        drop(closed);
+        possible
+    });
+    match possible < needed {
+        true => Err(TooLow::Threads { possible, needed }),
+        false => Ok(()),
+    }
 }

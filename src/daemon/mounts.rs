@@ -94,6 +94,29 @@ impl Mount {
             .and_then(|uid| uid.parse().ok())
     }
 
+    /// The group in which its owner mounted it (`group_id=`), for FUSE mounts.
+    #[must_use]
+    pub fn group(&self) -> Option<u32> {
+        self.super_options
+            .split(',')
+            .find_map(|option| option.strip_prefix("group_id="))
+            .and_then(|gid| gid.parse().ok())
+    }
+
+    /// That group, if the kernel keeps this process out of its own user's mount because its group is another: without `allow_other`,
+    /// FUSE compares all user and group numbers of the caller with those of the mount.
+    #[must_use]
+    pub fn shut_to_group(&self) -> Option<u32> {
+        let shared = self
+            .super_options
+            .split(',')
+            .any(|option| option == "allow_other");
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        let own = self.owner() == Some(user.as_raw());
+        let other = self.group().filter(|mounted| *mounted != group.as_raw());
+        other.filter(|_| own && !shared && !user.is_root())
+    }
+
     /// The name of that user, or the number if it has none, if it is neither this process's nor unknown.
     #[must_use]
     pub fn other_owner(&self) -> Option<String> {

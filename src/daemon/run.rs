@@ -112,6 +112,9 @@ pub fn run(
     // At once: the next mount may be given the number of our device.
     stopper.leave();
     service.stop();
+    if served.is_err() && !stopper.is_stopping() {
+        clear(attachment, mount.id);
+    }
     match served {
         // Unmounted before the kernel was greeted.
         Err(RunError::Serve { .. }) if stopper.is_stopping() => Ok(()),
@@ -121,6 +124,27 @@ pub fn run(
         }
     }
 }
+
+/// Takes away our mount that is not served any more, and would answer every look at the workspace with an error. With few processes
+/// allowed, the helper can be started only when other processes or threads have ended.
+fn clear(attachment: &Attachment, id: u64) {
+    let mountpoint = &attachment.mountpoint;
+    let is_gone = || match mounts::top_at(mountpoint) {
+        Ok(Some(top)) => top.id != id,
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    if !wait_until(CLEAR, || is_gone() || detach(mountpoint, How::Lazy).is_ok()) {
+        tracing::error!(
+            "{} stays mounted and is dead: `xpmfs umount {}` takes it away",
+            mountpoint.display(),
+            mountpoint.display()
+        );
+    }
+}
+
+/// For how long a daemon that cannot serve tries to take its mount away. Less than the process that started it waits for its end.
+const CLEAR: Duration = Duration::from_secs(3);
 
 /// Raises the soft limit of open files to the hard one: every file that is open in the mount is open here.
 pub fn raise_descriptor_limit() {

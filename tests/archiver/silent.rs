@@ -85,7 +85,6 @@ fn a_daemon_moves_no_job_while_a_mount_does_not_answer_and_status_says_why() {
     job::make(&beneath.path(), 0);
     until("it is reported", || {
         let text = told(&workspace, in_place.path());
-        println!("{text}");
         text.contains("does not answer, so whether")
     });
     assert!(!is_moved(0));
@@ -97,7 +96,6 @@ fn a_daemon_moves_no_job_while_a_mount_does_not_answer_and_status_says_why() {
     job::make(&beneath.path(), 1);
     until("it is reported", || {
         let text = told(&workspace, in_place.path());
-        println!("{text}");
         text.contains("does not answer, so whether")
     });
     assert!(!is_moved(1));

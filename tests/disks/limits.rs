@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::path::Path;
 use std::process::Command;
 
 use crate::fixture::{Workspace, fails, is_mounted, run};
@@ -50,6 +51,66 @@ fn a_mount_is_refused_below_what_it_needs() {
             assert!(!is_mounted(&workspace.primary()), "{limit}");
         }
     }
+}
+
+/// As a user who runs nothing else: the limit counts all processes of a user, and does not bind root.
+#[test]
+fn with_few_processes_a_mount_works_or_is_refused_and_leaves_nothing_behind() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not tested: only root can become a user who runs nothing else");
+        return;
+    }
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    workspace.finished("primary", "my.task", "job");
+    // `games`: the helper that mounts wants a user with a name.
+    let (user, group) = ("5", "60");
+    let owner = format!("{user}:{group}");
+    run(Command::new("chown")
+        .args(["-Rh", &owner])
+        .arg(workspace.top()));
+    let program = workspace.top().join("xpmfs");
+    run(Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_xpmfs"))
+        .arg(&program));
+    run(Command::new("chmod")
+        .args(["-R", "a+rX"])
+        .arg(workspace.top()));
+    let as_user = |program: &Path| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", user, "--regid", group, "--clear-groups", "--"])
+            .arg(program)
+            .current_dir(workspace.top())
+            .env("HOME", workspace.top())
+            .env("XDG_RUNTIME_DIR", workspace.top());
+        command
+    };
+    let mut worked = false;
+    for limit in [
+        1, 2, 5, 8, 11, 14, 18, 22, 26, 28, 30, 32, 34, 38, 42, 44, 64,
+    ] {
+        let mut mount = as_user(&program);
+        mount.arg("--settings").arg(workspace.settings());
+        mount.args(["mount", "-w", "test", "--log", "xpmfs.log"]);
+        let output = limited(&[&format!("--nproc={limit}")], &mount)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let job = workspace.primary().join("jobs/my.task/job");
+        let shown = as_user(Path::new("ls")).arg(&job).output().unwrap();
+        assert!(shown.status.success(), "{limit}: {said} {shown:?}");
+        let mounted = is_mounted(&workspace.primary());
+        assert_eq!(mounted, output.status.success(), "{limit}: {said}");
+        if mounted {
+            worked = true;
+            let mut umount = as_user(&program);
+            run(umount.arg("umount").arg(workspace.primary()));
+        } else {
+            assert!(said.contains("threads can be started"), "{limit}: {said}");
+        }
+    }
+    assert!(worked);
 }
 
 #[test]

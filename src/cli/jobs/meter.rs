@@ -38,7 +38,7 @@ impl Meter {
         let thread = {
             let (bar, over, progress) = (bar.clone(), over.clone(), progress.clone());
             let begun = std::time::Instant::now();
-            std::thread::spawn(move || {
+            let draw = move || {
                 while !over.load(Ordering::Relaxed) {
                     let (files, bytes) = (progress.files(), progress.bytes());
                     let speed = bytes as f64 / begun.elapsed().as_secs_f64().max(0.1);
@@ -49,13 +49,11 @@ impl Meter {
                     ));
                     std::thread::park_timeout(TICK);
                 }
-            })
+            };
+            // Without a thread the line shows the jobs alone.
+            std::thread::Builder::new().spawn(draw).ok()
         };
-        Meter {
-            bar,
-            over,
-            thread: Some(thread),
-        }
+        Meter { bar, over, thread }
     }
 
     /// So many jobs more are to be done.

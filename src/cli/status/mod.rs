@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueHint};
+use nix::unistd::{Gid, Group};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -55,7 +56,7 @@ struct MountStatus {
     mountpoint: String,
     workspace: Option<String>,
     primary: Option<String>,
-    /// `ok`, `dead`, `does not answer`, `of another user`
+    /// `ok`, `dead`, `does not answer`, `of another user`, `closed to this group`
     state: &'static str,
     /// Who mounted it, if that is somebody else.
     user: Option<String>,
@@ -191,6 +192,18 @@ impl MountStatus {
                 format!("the user `{user}` mounted it: `xpmfs status` tells that user alone of its folders")
             })
         });
+        let (state, advice) = match (health, mount.shut_to_group()) {
+            (Health::Serving { .. } | Health::Foreign, Some(group)) => {
+                let mounted = group_name(group);
+                let own = group_name(rustix::process::getegid().as_raw());
+                let advice = format!(
+                    "it was mounted in the group `{mounted}`, and this shell is in the group `{own}`, as after `newgrp` or `sg`: the \
+                     kernel refuses it; use a shell in the group `{mounted}` (`sg {mounted}`), or mount again in this one or with `-o allow_other`"
+                );
+                ("closed to this group", Some(advice))
+            }
+            _ => (state, advice),
+        };
         let identity = identity.as_ref();
         Self {
             mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
@@ -240,6 +253,12 @@ impl ArchiverStatus {
         let since = self.since.as_deref().unwrap_or_default();
         format!("{name} (not mounted here, archived{pid} since {since})")
     }
+}
+
+/// A group's name, or the number if it has none.
+fn group_name(gid: u32) -> String {
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    group.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// When it began, in RFC 3339.
