@@ -3,9 +3,10 @@
 
 mod fixture;
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{
     DirEntryExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink,
 };
@@ -562,6 +563,39 @@ fn a_task_is_newer_when_a_folder_gains_a_job() {
         let newest = modified(&of_folder("use"));
         eventually("`jobs` is newer", || modified(&jobs) == newest);
         mounted.unmount();
+    }
+}
+
+#[test]
+fn file_handles_are_refused_since_none_could_be_kept() {
+    let workspace = Workspace::new();
+    one_job_each(&workspace);
+    let mounted = workspace.mount_in_place();
+    for path in [mounted.path().to_owned(), mounted.job(TASK, "in-use")] {
+        let path = CString::new(path.into_os_string().into_vec()).unwrap();
+        // struct file_handle: the room for the handle, its type, the handle.
+        let mut handle = [0_u32; 34];
+        handle[0] = 128;
+        let mut mount = 0_i32;
+        // SAFETY: the path ends with a NUL, and the handle has the room that it says.
+        #[allow(unsafe_code)]
+        let status = unsafe {
+            libc::syscall(
+                libc::SYS_name_to_handle_at,
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                handle.as_mut_ptr(),
+                &raw mut mount,
+                0,
+            )
+        };
+        let error = std::io::Error::last_os_error();
+        assert_eq!(status, -1, "{path:?} has a file handle");
+        assert_eq!(
+            error.raw_os_error(),
+            Some(libc::EOPNOTSUPP),
+            "{path:?}: {error}"
+        );
     }
 }
 

@@ -336,6 +336,9 @@ impl Filesystem for Adaptor {
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             // Without POSIX locks, so that every lock request is a flock.
             InitFlags::FUSE_FLOCK_LOCKS,
+            // Our node ids end with the mount, so a file handle would be lost with it, or as soon as the kernel
+            // forgets the node: `name_to_handle_at` says that there are none.
+            InitFlags::FUSE_NO_EXPORT_SUPPORT,
         ];
         if self.mount.options.allow_other {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
