@@ -31,13 +31,18 @@ pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<A
     let root = location.root()?;
     match root.task(task) {
         Err(Errno::NOENT) => {}
-        found => return found,
+        found => {
+            if let Ok(task) = &found {
+                beneath::await_shared(task);
+            }
+            return found;
+        }
     }
     // Kept descriptors may be of a directory that was removed since.
     root.forget_tasks();
     let jobs = match root.jobs() {
         Err(Errno::NOENT) => {
-            make_dir(root.fd(), OsStr::new(JOBS))?;
+            make_dir(root.fd(), root.fd(), OsStr::new(JOBS))?;
             root.jobs()?
         }
         found => found?,
@@ -110,9 +115,9 @@ pub(super) fn make_own_in<'a>(
     root: &Root,
     names: impl IntoIterator<Item = &'a OsStr>,
 ) -> Result<OwnedFd> {
-    let mut dir = make_dir(root.fd(), OsStr::new(XPMFS))?;
+    let mut dir = make_dir(root.fd(), root.fd(), OsStr::new(XPMFS))?;
     for name in names {
-        dir = make_dir(&dir, name)?;
+        dir = make_dir(root.fd(), &dir, name)?;
     }
     Ok(dir)
 }
@@ -143,10 +148,14 @@ pub(super) fn own_in<'a>(
 }
 
 /// Opens a directory, and makes it with the rights of the one that it is in if there is none: whoever may
-/// work there may work in it.
-fn make_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    let rights = rights(&dir)?;
-    beneath::make_dir(dir, name, rights)
+/// work there may work in it. One that is new may not have its rights and group yet: then those of the location's own count.
+fn make_dir(root: impl AsFd, dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    let mut model = beneath::stat_fd(&dir)?;
+    if beneath::is_new(&model) {
+        model = beneath::stat_fd(root)?;
+    }
+    let rights = Mode::from_raw_mode(u32::from(model.stx_mode) & 0o7777);
+    beneath::make_shared(dir, name, model.stx_gid, rights)
 }
 
 fn rights(dir: impl AsFd) -> Result<Mode> {

@@ -8,8 +8,9 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, ResolveFlags, Statx, StatxFlags, accessat};
 use rustix::io::{Errno, Result};
 
 /// What every opening here asks for.
@@ -71,6 +72,7 @@ pub fn open_dirs<'a>(
 /// `ENOTDIR` if something else is in the way; what making it gives.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
     if let Some(found) = absent(open_dir(&dir, name))? {
+        await_shared(&found);
         return Ok(found);
     }
     let group = rustix::fs::fstat(&dir)?.st_gid;
@@ -84,6 +86,7 @@ pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
 /// See [`make_dir`].
 pub fn make_shared(dir: impl AsFd, name: &OsStr, group: u32, rights: Mode) -> Result<OwnedFd> {
     if let Some(found) = absent(open_dir(&dir, name))? {
+        await_shared(&found);
         return Ok(found);
     }
     match rustix::fs::mkdirat(&dir, name, rights) {
@@ -97,7 +100,34 @@ pub fn make_shared(dir: impl AsFd, name: &OsStr, group: u32, rights: Mode) -> Re
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
-    open_dir(&dir, name)
+    let made = open_dir(&dir, name)?;
+    await_shared(&made);
+    Ok(made)
+}
+
+/// How often, and how long each time, a directory that another process has just made is waited for.
+const DENIALS_MAX: u32 = 20;
+const DENIAL_PAUSE: Duration = Duration::from_millis(10);
+
+/// A directory is no longer new that was changed so long ago, in seconds.
+const NEW: i64 = 2;
+
+/// Waits until this process may enter a directory that another user's process has just made: for a moment, before [`share`],
+/// its umask and its group keep others out. Returns at once in any other case, also where access is denied for good.
+pub fn await_shared(dir: impl AsFd) {
+    for _ in 0..DENIALS_MAX {
+        let entered = accessat(&dir, ".", Access::EXEC_OK, AtFlags::EACCESS);
+        if entered != Err(Errno::ACCESS) || !stat_fd(&dir).is_ok_and(|stat| is_new(&stat)) {
+            return;
+        }
+        std::thread::sleep(DENIAL_PAUSE);
+    }
+}
+
+/// Whether something was made or changed so short a time ago that the process that did it may not be done.
+pub fn is_new(stat: &Statx) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.is_ok_and(|now| now.as_secs().cast_signed() - stat.stx_ctime.tv_sec < NEW)
 }
 
 /// Gives a file or directory that this process has just made a group and rights, whatever the umask. Where it cannot have
@@ -199,6 +229,46 @@ fn component(name: &OsStr) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the user `nobody`, in a thread of its own.
+    fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        use rustix::thread::{Gid, Uid};
+        let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                rustix::thread::set_thread_groups(&[]).unwrap();
+                rustix::thread::set_thread_res_gid(Some(gid), Some(gid), Some(gid)).unwrap();
+                rustix::thread::set_thread_res_uid(Some(uid), Some(uid), Some(uid)).unwrap();
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_directory_that_another_user_has_just_made_is_waited_for() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can do this");
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let made = rustix::fs::open(top.path(), DIRECTORY, Mode::empty()).unwrap();
+        let rights = |mode| rustix::fs::chmod(top.path(), Mode::from_raw_mode(mode)).unwrap();
+        let may_enter = || accessat(&made, ".", Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+        rights(0o700);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(DENIAL_PAUSE * 3);
+                rights(0o755);
+            });
+            let waited = as_nobody(|| {
+                let before = may_enter();
+                await_shared(&made);
+                (before, may_enter())
+            });
+            assert_eq!(waited, (false, true));
+        });
+    }
 
     #[test]
     fn only_single_components_are_names() {

@@ -106,10 +106,12 @@ impl View {
     /// What the primary's file system gave.
     pub fn make_internal_dir(&self, holder: &Holder) -> Result<OwnedFd> {
         let root = self.primary().root()?;
-        let rights = Mode::from_raw_mode(rustix::fs::fstat(root.fd())?.st_mode & 0o7777);
+        let own = rustix::fs::fstat(root.fd())?;
+        let rights = Mode::from_raw_mode(own.st_mode & 0o7777);
         let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
         for name in holder.path() {
-            dir = beneath::make_dir(&dir, name, rights)?;
+            // The group of the directory that it is in may not be the workspace's yet, if another process is making that.
+            dir = beneath::make_shared(&dir, name, own.st_gid, rights)?;
         }
         Ok(dir)
     }
