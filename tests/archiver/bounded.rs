@@ -92,8 +92,8 @@ fn use_for_long(workspace: &Workspace) {
         // Ends the workers, also if a sample fails.
         let _over = Over(&work.over);
         let began = Instant::now();
-        let first = sample(daemon, began + plan.first, &plan);
-        let last = sample(daemon, began + plan.length, &plan);
+        let first = sample(daemon, began + plan.first, &plan, &work.over);
+        let last = sample(daemon, began + plan.length, &plan, &work.over);
         (first, last)
     });
     let jobs = work.newest.load(Ordering::Relaxed);
@@ -114,12 +114,15 @@ fn use_for_long(workspace: &Workspace) {
     }
 }
 
-/// The most that the daemon holds in the time before `end`.
-fn sample(daemon: i64, end: Instant, plan: &Plan) -> Footprint {
+/// The most that the daemon holds in the time before `end`. Returns early if a worker has failed.
+fn sample(daemon: i64, end: Instant, plan: &Plan, failed: &AtomicBool) -> Footprint {
     let start = end - plan.sampled;
-    std::thread::sleep(start.saturating_duration_since(Instant::now()));
+    let is_before = |time| Instant::now() < time && !failed.load(Ordering::Acquire);
+    while is_before(start) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let mut most = Footprint::of(daemon);
-    while Instant::now() < end {
+    while is_before(end) {
         std::thread::sleep(plan.sampled / 20);
         most = most.max(Footprint::of(daemon));
     }
@@ -146,6 +149,8 @@ struct Work {
 
 impl Work {
     fn repeat(&self, task: fn(&Work, u64)) {
+        // Ends the other workers and the samples, also if this one fails.
+        let _over = Over(&self.over);
         for round in 0.. {
             if self.over.load(Ordering::Acquire) {
                 return;
@@ -167,11 +172,13 @@ impl Work {
         if let Some(old) = number.checked_sub(LIVE) {
             let [_, moved] = &self.folders;
             let link = self.beneath.join(job::path(old));
-            match fs::symlink_metadata(&link).map(|meta| meta.is_symlink()) {
-                Ok(true) => usual(fs::remove_file(&link)),
-                Ok(false) => usual(fs::remove_dir_all(&link)),
-                Err(error) => usual(Err(error)),
-            }
+            // Removes a symlink, too. The job may become one while it is removed.
+            usual(match fs::remove_dir_all(&link) {
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    fs::remove_file(&link)
+                }
+                removed => removed,
+            });
             usual(fs::remove_dir_all(moved.join(job::path(old))));
         }
         std::thread::sleep(Duration::from_millis(50));
