@@ -71,6 +71,29 @@ fn noatime_leaves_the_times_of_access_of_all_that_is_read() {
     });
 }
 
+#[test]
+fn options_that_only_root_may_give_are_reported_on_one_line() {
+    let home = Home::new(true);
+    let mnt = home.path("mnt");
+    let arguments = [
+        "mount",
+        "--no-archive",
+        "-o",
+        "suid,dev",
+        mnt.to_str().unwrap(),
+    ];
+    let output = home.xpmfs(&arguments).output().unwrap();
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    let warning = said.lines().find(|line| line.contains("suid ignored"));
+    let warning = warning.expect("a warning about suid");
+    assert!(warning.contains("dev ignored; "), "{said}");
+    assert!(!said.contains("\\n"), "{said}");
+    let mount = options_of(&mnt);
+    assert!(mount.has_option("nosuid") && mount.has_option("nodev"));
+    home.does(&["umount", mnt.to_str().unwrap()]);
+}
+
 /// Calls the helper as mount(8) does for `mount -o remount,...`: with all the options that are to hold.
 fn remount(home: &Home, mut program: impl FnMut(&Path) -> Command, options: &str) -> Output {
     let helper = home.path("mount.fuse.xpmfs");

@@ -81,7 +81,7 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<(), DetachError> {
     if output.status.success() {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let words = fusermount::on_one_line(&output.stderr);
     Err(if words.contains("Device or resource busy") {
         DetachError::Busy(mountpoint.to_owned())
     } else if words.contains("not found in") || words.contains("not mounted") {

@@ -60,13 +60,13 @@ pub(super) fn attach(attachment: &Attachment) -> Result<OwnedFd, AttachError> {
         .map_err(said)?;
     // The helper's end is closed here once it is spawned: end of file if it dies without a word.
     let received = receive(&ours);
-    let mut words = Vec::new();
+    let mut written = Vec::new();
     if let Some(stderr) = child.stderr.take() {
-        // What it says is for an error's sake; failing to read it must not hide the error.
-        let _ = stderr.take(16 * 1024).read_to_end(&mut words);
+        // Only explains an error; a failure to read it must not hide that error.
+        let _ = stderr.take(16 * 1024).read_to_end(&mut written);
     }
     let status = child.wait().map_err(said)?;
-    let words = String::from_utf8_lossy(&words).trim().to_owned();
+    let words = on_one_line(&written);
     match received {
         Ok(Some(device)) if status.success() => {
             if !words.is_empty() {
@@ -77,6 +77,17 @@ pub(super) fn attach(attachment: &Attachment) -> Result<OwnedFd, AttachError> {
         Err(error) if status.success() => Err(said(error)),
         _ => Err(explain(&helper, attachment, &words)),
     }
+}
+
+/// The helper's standard error as a part of one line of ours, where a newline would show as `\n`.
+pub(super) fn on_one_line(written: &[u8]) -> String {
+    let text = String::from_utf8_lossy(written);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join("; ")
 }
 
 /// Takes the descriptor that the helper sends; `None` when it closes its end without.
@@ -193,6 +204,12 @@ mod tests {
             options(&attachment),
             "subtype=xpmfs,fsname=a\\,b\\\\c,rw,allow_other"
         );
+    }
+
+    #[test]
+    fn several_lines_of_the_helper_become_one() {
+        assert_eq!(on_one_line(b"a: b\n\n  c: d \r\n"), "a: b; c: d");
+        assert_eq!(on_one_line(b"\n"), "");
     }
 
     #[test]
