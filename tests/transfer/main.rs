@@ -7,6 +7,8 @@ mod faults;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod hostile;
+#[path = "../installed/mod.rs"]
+mod installed;
 mod kept;
 mod limits;
 #[path = "../python/mod.rs"]
