@@ -2,7 +2,7 @@
 # What the scripts need of the machine. Sourced by them; does nothing by itself.
 #
 # Only what is missing is installed, and nothing else of the machine is changed, but for the mode of
-# /dev/fuse where an ordinary user cannot open it.
+# /dev/fuse where an ordinary user cannot open it, and /etc/mtab where it is missing.
 
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -62,8 +62,14 @@ need_cargo() {
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
 
-# Makes sure that whoever runs this can open /dev/fuse, and if that is root, that any other user can.
+# Makes sure that the current user can open /dev/fuse, that every other user can if that is root, and that
+# fusermount3 finds the mounts that it is to end.
 need_fuse() {
+    if [[ ! -e /etc/mtab ]]; then
+        # Installers and container engines make it, debootstrap does not.
+        say "making /etc/mtab, without which fusermount3 cannot unmount"
+        as_root ln -sf ../proc/self/mounts /etc/mtab
+    fi
     if [[ ! -c /dev/fuse && $EUID -eq 0 ]]; then
         modprobe fuse 2>/dev/null || true
     fi

@@ -82,3 +82,33 @@ fn what_the_machine_lacks_is_named_with_what_to_do() {
         assert!(!is_mounted(&home.path("ws")));
     }
 }
+
+#[test]
+fn without_mtab_the_error_names_another_way_to_unmount() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can take things away");
+        return;
+    }
+    let home = Home::new(true);
+    let script = r#"
+        set -e
+        mkdir "$E" && cp /etc/passwd /etc/group /etc/ld.so.cache "$E" && mount --bind "$E" /etc
+        user() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+        user "$X" --settings "$S" mount --no-archive --log "$S.log" "$M" 2>/dev/null
+        user "$X" --settings "$S" umount "$M" 2>&1 && exit 8
+        user umount "$M""#;
+    let mut sh = Command::new("unshare");
+    sh.args(["-m", "sh", "-c", script]).env("X", &home.binary);
+    sh.env("E", home.path("etc")).env("M", home.path("mnt"));
+    let settings = home.directory("config").join("settings.yaml");
+    std::fs::copy(home.path("settings.yaml"), &settings).unwrap();
+    sh.env("S", &settings).env("HOME", home.path("state"));
+    sh.env_remove("XDG_RUNTIME_DIR").current_dir("/");
+    let output = sh.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    let advice = format!("run `umount {}`", home.path("mnt").display());
+    assert!(printed.contains(&advice), "{printed}");
+    assert!(printed.contains("/etc/mtab"), "{printed}");
+}

@@ -35,6 +35,11 @@ pub enum DetachError {
         "there is no fusermount3, which unmounts for ordinary users: install it (`apt-get install fuse3`), or unmount as root"
     )]
     NoHelper,
+    /// `fusermount3 -u` looks its mounts up in `/etc/mtab`; umount(8) does not.
+    #[error(
+        "fusermount3 cannot unmount {path}, as /etc/mtab is missing here: run `umount {path}`, or ask the administrator for `ln -s /proc/self/mounts /etc/mtab`", path = .0.display()
+    )]
+    NoMtab(PathBuf),
     /// Any other reason.
     #[error("cannot unmount {}: {reason}", .mountpoint.display())]
     Other {
@@ -84,6 +89,8 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<(), DetachError> {
     let words = fusermount::on_one_line(&output.stderr);
     Err(if words.contains("Device or resource busy") {
         DetachError::Busy(mountpoint.to_owned())
+    } else if words.contains("failed to open /etc/mtab") {
+        DetachError::NoMtab(mountpoint.to_owned())
     } else if words.contains("not found in") || words.contains("not mounted") {
         // The helper looks for a FUSE mount of this user and tells the two cases not apart.
         match crate::daemon::mounts::top_at(mountpoint) {
