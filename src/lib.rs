@@ -9,6 +9,7 @@
 //! - [`transfer`]: how bytes move: copying a tree, hashes, manifests; it knows no other room
 //! - [`workspace`]: what lies on disk: job ids, layout, markers, runs, `jobs.jsonl`
 //! - [`settings`]: `settings.yaml`: read, interpolate, check, select a workspace
+//! - [`sys`]: Linux: directories below a descriptor, identities of files, all `unsafe`
 //! - [`printable`]: names of others in lines for people
 
 pub mod archive;
@@ -17,6 +18,7 @@ pub mod daemon;
 pub mod mount;
 pub mod printable;
 pub mod settings;
+pub mod sys;
 pub mod transfer;
 pub mod view;
 pub mod workspace;

@@ -6,8 +6,9 @@ use std::path::Path;
 use rustix::io::Result;
 
 use crate::settings::Mode;
+use crate::sys::at;
 use crate::view::location::Role;
-use crate::view::{Location, View, beneath};
+use crate::view::{Location, View};
 
 /// Why a folder keeps nothing: its `jobs` is that of another location of the workspace under another name. `None` if it is one of its own,
 /// or cannot be looked at. Of other folders, which may hang, nothing is asked: they count as they were seen last.
@@ -45,5 +46,5 @@ pub(super) fn shares(what: &str, other: &Path) -> String {
 ///
 /// What `statx` gives.
 pub(super) fn is_one(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
-    Ok(beneath::identity(one)? == beneath::identity(other)?)
+    Ok(at::file_id(one)? == at::file_id(other)?)
 }

@@ -14,9 +14,11 @@ use super::compare::{Comparison, compare};
 use super::error::{Cause, Context, Error, Result};
 use super::{Env, manifests, places, select};
 use crate::settings::Mode;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::transfer::Manifest;
+use crate::view::Location;
 use crate::view::location::{Role, why_not};
-use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -73,7 +75,7 @@ fn lacks(
         return Ok(Some("see whether its disk is mounted".to_owned()));
     };
     let primary = env.view.primary().path();
-    let source = beneath::identity(source).tried(job, "look at", primary)?;
+    let source = at::file_id(source).tried(job, "look at", primary)?;
     let is_one = || "the workspace's own job is there under another name".to_owned();
     Ok((copy == source).then(is_one))
 }
@@ -102,10 +104,10 @@ fn is_behind(folder: &Location, job: &JobId, read: &Manifest) -> Result<Option<S
 
 /// Which directory is the finished copy of a job at a path, if there is one. By the path, and not from what is open of the folder; but
 /// what is there in place of the job's directory is not followed.
-fn copy(path: &Path, job: &JobId) -> rustix::io::Result<Option<(u32, u32, u64)>> {
+fn copy(path: &Path, job: &JobId) -> rustix::io::Result<Option<FileId>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let task = path.parent().unwrap_or(path);
-    let Some(task) = beneath::absent(rustix::fs::open(task, flags, FileMode::empty()))? else {
+    let Some(task) = at::absent(rustix::fs::open(task, flags, FileMode::empty()))? else {
         return Ok(None);
     };
     let Some(copy) = places::open(&task, job.hash())? else {
@@ -113,7 +115,7 @@ fn copy(path: &Path, job: &JobId) -> rustix::io::Result<Option<(u32, u32, u64)>>
     };
     let done = markers::is_done(&copy, job.name());
     match done.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))? {
-        true => beneath::identity(&copy).map(Some),
+        true => at::file_id(&copy).map(Some),
         false => Ok(None),
     }
 }

@@ -12,10 +12,11 @@ use super::compare::{Comparison, compare};
 use super::error::{Beside, Context, InPlace, Result};
 use super::{Env, apart, manifests, places, select, state_dir};
 use crate::settings::Mode;
+use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Candidate, Manifest, Options};
+use crate::view::Location;
 use crate::view::location::Role;
-use crate::view::{Location, beneath};
 use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::markers;
 
@@ -67,7 +68,7 @@ pub fn clear(env: &Env<'_>, folder: &Location) -> Vec<JobId> {
 
 /// The names of the directories that a folder has in `jobs`.
 fn tasks(folder: &Location) -> rustix::io::Result<Vec<OsString>> {
-    let Some(jobs) = beneath::absent(folder.root()?.jobs())? else {
+    let Some(jobs) = at::absent(folder.root()?.jobs())? else {
         return Ok(Vec::new());
     };
     let mut tasks = crate::view::jobs::names(&jobs)?;
@@ -81,9 +82,8 @@ fn sweep_task(folder: &Location, task: &OsStr) {
         return;
     };
     // Beside a symlink, it is the directory of a job that was moved from there: the folder is the primary of another workspace.
-    let is_moved = &|hash: &OsStr| {
-        beneath::stat(&*directory, hash).is_ok_and(|stat| beneath::is_symlink(&stat))
-    };
+    let is_moved =
+        &|hash: &OsStr| at::stat(&*directory, hash).is_ok_and(|stat| at::is_symlink(&stat));
     let manifest = &mut |hash: &OsStr| manifests::discard(&root, task, hash);
     match sweep_with(&*directory, is_moved, manifest) {
         Ok(0) => {}

@@ -12,11 +12,12 @@ use super::compare::{Comparison, compare, marked};
 use super::error::{Beside, Context, InPlace, Result};
 use super::{Env, places, select};
 use crate::settings;
+use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate};
+use crate::view::Location;
 use crate::view::location::Role;
-use crate::view::{Location, beneath};
 use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
@@ -27,7 +28,7 @@ use crate::workspace::markers;
 ///
 /// What listing the tasks gave.
 pub fn clear_all(env: &Env<'_>) -> rustix::io::Result<()> {
-    let Some(jobs) = beneath::absent(env.view.primary().root()?.jobs())? else {
+    let Some(jobs) = at::absent(env.view.primary().root()?.jobs())? else {
         return Ok(());
     };
     let Some(listed) = places::open(&*jobs, OsStr::new("."))? else {
@@ -69,7 +70,7 @@ fn clear_or_warn(env: &Env<'_>, task: &OsStr) {
 /// What the primary's file system gave.
 pub fn clear(env: &Env<'_>, task: &OsStr) -> rustix::io::Result<()> {
     let primary = env.view.primary();
-    let Some(directory) = beneath::absent(primary.root()?.task(task))? else {
+    let Some(directory) = at::absent(primary.root()?.task(task))? else {
         return Ok(());
     };
     let Some(listed) = places::open(&*directory, OsStr::new("."))? else {
@@ -187,10 +188,10 @@ fn aside(task: &OwnedFd, job: &JobId, path: &Path) -> Result<Option<(OwnedFd, Ow
     // Where nothing has its name, a copy was on its way to it; only a symlink in its place says that it was moved.
     let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = rustix::fs::openat(task, job.hash(), itself, Mode::empty());
-    let Some(link) = beneath::absent(link).tried(job, "open", path)? else {
+    let Some(link) = at::absent(link).tried(job, "open", path)? else {
         return Ok(None);
     };
-    let moved = beneath::is_symlink(&beneath::stat_fd(&link).tried(job, "look at", path)?);
+    let moved = at::is_symlink(&at::stat_fd(&link).tried(job, "look at", path)?);
     Ok(moved.then_some((aside, link)))
 }
 

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 
 use super::places;
 use super::select::is_removed;
+use crate::sys::{at, shared_dir};
 use crate::transfer::durable::sync_directory;
 use crate::transfer::{Manifest, ReadError};
 use crate::view::jobs::names;
-use crate::view::{Location, Root, beneath};
+use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
@@ -82,7 +83,7 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Error> {
         return Ok(None);
     };
     let opened = rustix::fs::openat(&dir, file_name(job), READ, Mode::empty());
-    match beneath::absent(opened).map_err(io)? {
+    match at::absent(opened).map_err(io)? {
         Some(file) => {
             let manifest = Manifest::read(BufReader::new(File::from(file)))?;
             // Earlier versions have copied these, too.
@@ -202,7 +203,7 @@ pub(super) fn stage(
     let rights = manifest.entries().first().map_or(0, |job| job.mode);
     let rights = Mode::from_raw_mode(rights & 0o666) | Mode::RUSR | Mode::WUSR;
     let written = (|| {
-        beneath::share(&file, rustix::fs::fstat(&dir)?.st_gid, rights)?;
+        shared_dir::share(&file, rustix::fs::fstat(&dir)?.st_gid, rights)?;
         let size = manifest.entries().len().saturating_mul(LINE);
         let buffer = size.clamp(LINE, 64 << 10);
         let mut buffered = BufWriter::with_capacity(buffer, File::from(file));

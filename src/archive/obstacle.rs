@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use super::error::{Cause, Context, Error, Result};
 use super::{manifests, places};
-use crate::view::{Location, Root, beneath};
+use crate::sys::at;
+use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, XPMFS};
 
@@ -84,7 +85,7 @@ fn first(dir: BorrowedFd<'_>, mut path: PathBuf, names: &[&OsStr]) -> Option<Obs
     for name in names {
         path.push(name);
         let dir = held.as_ref().map_or(dir, AsFd::as_fd);
-        match beneath::open_dir(dir, name) {
+        match at::open_dir(dir, name) {
             Ok(fd) => held = Some(fd),
             Err(Errno::NOTDIR) => {
                 let what = what(dir, name)?;

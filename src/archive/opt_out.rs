@@ -17,7 +17,8 @@ use rustix::io::{Errno, Result};
 use super::opt_out_records;
 use super::run_tags::{Decision, RunTags};
 use crate::settings::Patterns;
-use crate::view::{View, beneath};
+use crate::sys::{at, shared_dir};
+use crate::view::View;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 
@@ -270,10 +271,10 @@ fn matches(patterns: &Patterns, job: &JobId) -> bool {
 ///
 /// What looking for the file gave, but for its absence.
 pub fn has_file(job: impl AsFd) -> Result<bool> {
-    let Some(state) = beneath::absent(beneath::open_dir(job, OsStr::new(JOB_STATE)))? else {
+    let Some(state) = at::absent(at::open_dir(job, OsStr::new(JOB_STATE)))? else {
         return Ok(false);
     };
-    Ok(beneath::absent(beneath::stat(state, OsStr::new(FILE)))?.is_some())
+    Ok(at::absent(at::stat(state, OsStr::new(FILE)))?.is_some())
 }
 
 /// Opts a job out by hand, or in again. Gives whether that changed anything.
@@ -284,15 +285,15 @@ pub fn has_file(job: impl AsFd) -> Result<bool> {
 pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
     let name = OsStr::new(JOB_STATE);
     if !out {
-        let Some(state) = beneath::absent(beneath::open_dir(job, name))? else {
+        let Some(state) = at::absent(at::open_dir(job, name))? else {
             return Ok(false);
         };
         let removed = rustix::fs::unlinkat(state, FILE, rustix::fs::AtFlags::empty());
-        return Ok(beneath::absent(removed)?.is_some());
+        return Ok(at::absent(removed)?.is_some());
     }
     // With the rights of the job's own directory: the users who may work in it may also opt it in again.
     let rights = Mode::from_raw_mode(rustix::fs::fstat(job)?.st_mode & 0o7777);
-    let state = beneath::make_dir(job, name, rights)?;
+    let state = shared_dir::make_dir(job, name, rights)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     match rustix::fs::openat(state, FILE, flags, Mode::from_raw_mode(0o666)) {
         Ok(_) => Ok(true),

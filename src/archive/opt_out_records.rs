@@ -14,8 +14,9 @@ use rustix::io::{Errno, Result};
 use super::places;
 use super::run_tags::Decision;
 use super::state_dir::{self, OPT_OUTS};
+use crate::sys::at;
+use crate::view::Location;
 use crate::view::jobs::names;
-use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
 
 /// More bytes than a record has.
@@ -83,7 +84,7 @@ pub(super) fn remove(primary: &Location, job: &JobId) -> Result<()> {
     match state_dir::open(primary, &task(job))? {
         Some(dir) => {
             let removed = rustix::fs::unlinkat(&dir, job.hash(), AtFlags::empty());
-            beneath::absent(removed).map(|_| ())
+            at::absent(removed).map(|_| ())
         }
         None => Ok(()),
     }
@@ -102,7 +103,7 @@ pub(super) fn list(primary: &Location) -> Vec<JobId> {
         let dir = dir.as_fd();
         tasks.iter().map(move |task| (dir, task))
     }) {
-        let Ok(records) = beneath::open_dir(dir, task).and_then(names) else {
+        let Ok(records) = at::open_dir(dir, task).and_then(names) else {
             continue;
         };
         let records = records
@@ -116,7 +117,7 @@ pub(super) fn list(primary: &Location) -> Vec<JobId> {
 /// Removes the record of a job that no run names any more, if its task is there and the job is not.
 pub(super) fn remove_if_gone(primary: &Location, job: &JobId) {
     if let Ok(Some(task)) = places::task(primary, job)
-        && let Ok(None) = beneath::absent(beneath::stat(&*task, job.hash()))
+        && let Ok(None) = at::absent(at::stat(&*task, job.hash()))
     {
         let _ = remove(primary, job);
     }

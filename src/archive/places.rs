@@ -8,7 +8,8 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use crate::view::{Location, PRIMARY, Root, View, beneath};
+use crate::sys::{at, shared_dir};
+use crate::view::{Location, PRIMARY, Root, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, XPMFS};
 
@@ -18,7 +19,7 @@ use crate::workspace::layout::{JOBS, XPMFS};
 ///
 /// What opening it gave, but for its absence.
 pub fn task(location: &Location, job: &JobId) -> Result<Option<Arc<OwnedFd>>> {
-    beneath::absent(location.root()?.task(job.task_id()))
+    at::absent(location.root()?.task(job.task_id()))
 }
 
 /// The directory of a task in a location, made if need be, with the rights of the directory that it is in, but for those that
@@ -33,7 +34,7 @@ pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<A
         Err(Errno::NOENT) => {}
         found => {
             if let Ok(task) = &found {
-                beneath::await_shared(task);
+                shared_dir::await_shared(task);
             }
             return found;
         }
@@ -52,7 +53,7 @@ pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<A
         Err(_) => ALL,
     };
     let rights = rights(&*jobs)? & (Mode::from_raw_mode(given) | !Mode::from_raw_mode(ALL));
-    beneath::make_dir(&*jobs, task, rights | Mode::RWXU)?;
+    shared_dir::make_dir(&*jobs, task, rights | Mode::RWXU)?;
     root.task(task)
 }
 
@@ -78,7 +79,7 @@ pub fn job(location: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
 ///
 /// What opening it gave.
 pub fn open(task: impl AsFd, name: &OsStr) -> Result<Option<OwnedFd>> {
-    beneath::absent(open_exactly(task, name))
+    at::absent(open_exactly(task, name))
 }
 
 /// The same, where it matters what is there in place of a directory.
@@ -141,7 +142,7 @@ pub(super) fn own_in<'a>(
 ) -> Result<Option<OwnedFd>> {
     let names: Vec<&OsStr> = names.into_iter().collect();
     let path = [OsStr::new(XPMFS)].into_iter().chain(names);
-    beneath::absent(beneath::open_dirs(
+    at::absent(at::open_dirs(
         root.fd(),
         path.collect::<Vec<_>>().into_iter(),
     ))
@@ -150,12 +151,12 @@ pub(super) fn own_in<'a>(
 /// Opens a directory, and makes it with the rights of the one that it is in if there is none: whoever may
 /// work there may work in it. One that is new may not have its rights and group yet: then those of the location's own count.
 fn make_dir(root: impl AsFd, dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    let mut model = beneath::stat_fd(&dir)?;
-    if beneath::is_new(&model) {
-        model = beneath::stat_fd(root)?;
+    let mut model = at::stat_fd(&dir)?;
+    if shared_dir::is_new(&model) {
+        model = at::stat_fd(root)?;
     }
     let rights = Mode::from_raw_mode(u32::from(model.stx_mode) & 0o7777);
-    beneath::make_shared(dir, name, model.stx_gid, rights)
+    shared_dir::make_shared(dir, name, model.stx_gid, rights)
 }
 
 fn rights(dir: impl AsFd) -> Result<Mode> {

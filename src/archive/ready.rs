@@ -14,8 +14,8 @@ use super::error::{Cause, Context, Error, InPlace, Result};
 use super::opt_out::{OptOut, OptOuts, Standing};
 use super::transient::Transients;
 use super::{Env, Writing, places, select, state_dir};
+use crate::sys::at;
 use crate::transfer::{self, Candidate, Size, Time};
-use crate::view::beneath;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 use crate::workspace::markers::{self, State};
@@ -97,11 +97,11 @@ impl Judge {
         let Some(task) = places::task(primary, job).tried(job, "open", &path)? else {
             return Ok(Readiness::Absent);
         };
-        let stat = beneath::absent(beneath::stat(&*task, job.hash()));
+        let stat = at::absent(at::stat(&*task, job.hash()));
         match stat.tried(job, "look at", &path)? {
             None => return Ok(Readiness::Absent),
-            Some(stat) if beneath::is_symlink(&stat) => return Ok(Readiness::Elsewhere),
-            Some(stat) if !beneath::is_dir(&stat) => return Ok(Readiness::Absent),
+            Some(stat) if at::is_symlink(&stat) => return Ok(Readiness::Elsewhere),
+            Some(stat) if !at::is_dir(&stat) => return Ok(Readiness::Absent),
             Some(_) => {}
         }
         let opened = places::open(&*task, job.hash());
@@ -233,7 +233,7 @@ pub(super) fn hold_locks(job: impl AsFd, id: &JobId) -> rustix::io::Result<Optio
     let mut name = id.name().to_owned();
     name.push(".lock");
     let mut held = Vec::new();
-    let state = beneath::absent(beneath::open_dir(&job, OsStr::new(JOB_STATE)))?;
+    let state = at::absent(at::open_dir(&job, OsStr::new(JOB_STATE)))?;
     let directories = [Some(job.as_fd()), state.as_ref().map(AsFd::as_fd)];
     for directory in directories.into_iter().flatten() {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

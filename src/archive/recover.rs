@@ -9,9 +9,10 @@ use rustix::fs::{Mode, OFlags};
 
 use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::{Env, manifests, obstacle, places, select, space};
+use crate::sys::at;
 use crate::transfer::staging::Staging;
 use crate::transfer::{self, Candidate, Copied, Difference, Options, Originals};
-use crate::view::{InPrimary, Location, beneath};
+use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -146,7 +147,7 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     };
     let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = rustix::fs::openat(&*task, job.hash(), itself, Mode::empty());
-    let link = beneath::absent(link).tried(job, "open", &at)?;
+    let link = at::absent(link).tried(job, "open", &at)?;
     Ok(link.map_or(Present::Nothing, Present::Link))
 }
 

@@ -21,8 +21,9 @@ use rustix::io::{Errno, Result};
 use super::error::{self, Cause, Context, Error};
 use super::obstacle::Obstacle;
 use super::{obstacle, places};
+use crate::sys::at;
+use crate::view::Location;
 use crate::view::jobs::names as names_in;
-use crate::view::{Location, beneath};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
@@ -83,7 +84,7 @@ pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
     }
     match open(primary, &names)? {
         Some(dir) => {
-            beneath::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(|_| ())
+            at::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(|_| ())
         }
         None => Ok(()),
     }
@@ -105,7 +106,7 @@ pub fn set_damaged(
     let Some(finding) = finding else {
         return match open(primary, &names)? {
             Some(dir) => {
-                beneath::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(drop)
+                at::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(drop)
             }
             None => Ok(()),
         };
@@ -142,7 +143,7 @@ pub fn damaged(primary: &Location, folder: &Location, limit: usize) -> Result<Da
         return Ok(damaged);
     };
     for task in names_in(&tasks)? {
-        let Some(dir) = beneath::absent(beneath::open_dir(&tasks, &task))? else {
+        let Some(dir) = at::absent(at::open_dir(&tasks, &task))? else {
             continue;
         };
         for hash in names_in(&dir)? {
@@ -229,7 +230,7 @@ pub fn explain(primary: &Location, error: Errno) -> String {
 
 fn exists(primary: &Location, names: &[&OsStr], name: &OsStr) -> Result<bool> {
     match open(primary, names)? {
-        Some(dir) => Ok(beneath::absent(beneath::stat(dir, name))?.is_some()),
+        Some(dir) => Ok(at::absent(at::stat(dir, name))?.is_some()),
         None => Ok(false),
     }
 }
@@ -239,7 +240,7 @@ pub(super) fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedF
     let names = [OsStr::new(XPMFS), OsStr::new(ARCHIVE)]
         .into_iter()
         .chain(names.iter().copied());
-    match beneath::open_dirs(primary.root()?.fd(), names) {
+    match at::open_dirs(primary.root()?.fd(), names) {
         Ok(dir) => Ok(Some(dir)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),

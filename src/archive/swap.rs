@@ -9,10 +9,12 @@ use super::error::{Beside, Cause, Context, Error, InPlace, Result};
 use super::ready::{LOCKED, WRITTEN, expect_unwritten, hold_locks, is_locked};
 use super::retire::Retiring;
 use super::{Env, apart, backups, places, select};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::transfer::staging::Staging;
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate, Copied};
-use crate::view::{Location, beneath};
+use crate::view::Location;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::STAGING_PREFIX;
 
@@ -56,11 +58,9 @@ pub(super) fn swap(
         return Err(Error::new(job, Cause::Busy(LOCKED.into())));
     };
     expect_idle(env, job, &source, &copied, &from)?;
-    let there = beneath::stat(&*task, job.hash()).tried(job, "look at", &from)?;
-    let read = beneath::stat_fd(&source).tried(job, "look at", &from)?;
-    if (there.stx_ino, there.stx_dev_major, there.stx_dev_minor)
-        != (read.stx_ino, read.stx_dev_major, read.stx_dev_minor)
-    {
+    let there = at::stat(&*task, job.hash()).tried(job, "look at", &from)?;
+    let read = at::file_id(&source).tried(job, "look at", &from)?;
+    if FileId::of(&there) != read {
         return Err(Error::new(
             job,
             Cause::Changed("another directory is in its place".to_owned()),
@@ -135,7 +135,7 @@ fn expect_apart(env: &Env<'_>, folder: &Location, job: &JobId, target: &Path) ->
     let Some(task) = places::task(folder, job).tried(job, "open", &at)? else {
         return Ok(());
     };
-    match beneath::absent(rustix::fs::readlinkat(&*task, &*staging, Vec::new())) {
+    match at::absent(rustix::fs::readlinkat(&*task, &*staging, Vec::new())) {
         Ok(Some(there)) if there.as_bytes() == target.as_os_str().as_bytes() => Err(Error::new(
             job,
             Cause::Folder {
@@ -151,9 +151,9 @@ fn expect_apart(env: &Env<'_>, folder: &Location, job: &JobId, target: &Path) ->
 /// unmounted or renamed: what is open of it still takes copies.
 fn leads_to(target: &Path, archived: &OwnedFd, folder: &Location, job: &JobId) -> Result<()> {
     let at = folder.path();
-    let copy = rustix::fs::fstat(archived).tried(job, "look at the copy in", at)?;
-    match rustix::fs::stat(target) {
-        Ok(there) if (there.st_dev, there.st_ino) == (copy.st_dev, copy.st_ino) => Ok(()),
+    let copy = at::file_id(archived).tried(job, "look at the copy in", at)?;
+    match at::stat_path(target) {
+        Ok(there) if FileId::of(&there) == copy => Ok(()),
         _ => Err(Error::new(
             job,
             Cause::Folder {

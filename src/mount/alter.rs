@@ -7,13 +7,14 @@ use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
 use super::handles::File;
-use super::identity::Identity;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::Dir;
 use super::{Mount, small_copy};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::PRIMARY;
 use crate::view::change::{Change, Verdict, judge};
 use crate::view::internal::Holder;
-use crate::view::{PRIMARY, beneath};
 use crate::workspace::layout;
 
 /// Where something is going to be made.
@@ -137,8 +138,8 @@ impl Mount {
             return Ok(());
         }
         let dir = self.holding(job.parent, PRIMARY)?;
-        match beneath::absent(beneath::stat(dir, &job.name))? {
-            Some(stat) if Identity::of(&stat) == job.identity => Ok(()),
+        match at::absent(at::stat(dir, &job.name))? {
+            Some(stat) if FileId::of(&stat) == job.identity => Ok(()),
             _ if self.find_renamed(&job).is_some() => Ok(()),
             // The kernel looks the path up again, and finds where it is now.
             _ => Err(Errno::STALE),
@@ -165,8 +166,8 @@ impl Mount {
         }
         let there = self
             .holding(job.parent, PRIMARY)
-            .and_then(|dir| beneath::stat(dir, &job.name));
-        there.is_ok_and(|stat| Identity::of(&stat) != job.identity)
+            .and_then(|dir| at::stat(dir, &job.name));
+        there.is_ok_and(|stat| FileId::of(&stat) != job.identity)
             && self.directories.removed(id).is_none()
             && self.find_renamed(&job).is_none()
     }
@@ -243,12 +244,12 @@ impl Mount {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
         self.keep_atime_if_asked(&archived);
         let dir = self.view.make_internal_dir(holder)?;
-        let stat = match beneath::absent(beneath::stat(&dir, &node.name))? {
+        let stat = match at::absent(at::stat(&dir, &node.name))? {
             Some(stat) => stat,
             None => small_copy::copy(&archived, &dir, &node.name, &self.view.internal_top()?)?,
         };
         let internal = Node {
-            identity: Identity::of(&stat),
+            identity: FileId::of(&stat),
             place: INTERNAL,
             ..node.clone()
         };

@@ -86,7 +86,7 @@ mod tests {
         let path = tempfile::NamedTempFile::new().unwrap();
         let before = SystemTime::UNIX_EPOCH - Duration::new(5, 250_000_000);
         path.as_file().set_modified(before).unwrap();
-        let stat = crate::view::beneath::stat_fd(path.as_file()).unwrap();
+        let stat = crate::sys::at::stat_fd(path.as_file()).unwrap();
         assert_eq!(attributes(&stat, 7).mtime, before);
     }
 }

@@ -7,7 +7,8 @@ use rustix::io::{Errno, Result};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Mount, sys};
+use super::Mount;
+use crate::sys::calls;
 
 thread_local! {
     /// The umask of this thread, once it has one of its own.
@@ -22,7 +23,7 @@ pub(super) fn set_umask(umask: u32) -> Result<()> {
         return Ok(());
     }
     if current.is_none() {
-        sys::own_umask()?;
+        calls::own_umask()?;
     }
     rustix::process::umask(Mode::from_raw_mode(umask));
     UMASK.set(Some(umask));
@@ -63,7 +64,7 @@ fn groups(status: &str) -> Vec<Gid> {
 
 /// The caller's identity, taken on by this thread until it is dropped.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct AssumedIdentity {
     gid: Gid,
     groups: Option<Vec<Gid>>,
     capabilities: CapabilitySets,
@@ -72,12 +73,12 @@ pub(super) struct Identity {
 impl Mount {
     /// Lets what this thread makes belong to the caller. Needed only where the daemon is root and
     /// others may ask; the kernel has checked their rights then, so rights are not given up.
-    pub(super) fn assume(&self, caller: &Caller) -> Result<Option<Identity>> {
+    pub(super) fn assume(&self, caller: &Caller) -> Result<Option<AssumedIdentity>> {
         let daemon = (geteuid(), getegid());
         if !daemon.0.is_root() || (caller.uid, caller.gid) == (0, daemon.1.as_raw()) {
             return Ok(None);
         }
-        let identity = Identity {
+        let identity = AssumedIdentity {
             gid: daemon.1,
             groups: None,
             capabilities: rustix::thread::capabilities(None)?,
@@ -109,14 +110,14 @@ impl Mount {
     /// Gives this thread no more rights than the caller has. `None` if the daemon has no other.
     ///
     /// Fails with `EACCES` if the daemon cannot take the caller's rights on.
-    pub(super) fn rights_of(&self, caller: &Caller) -> Result<Option<Identity>> {
+    pub(super) fn rights_of(&self, caller: &Caller) -> Result<Option<AssumedIdentity>> {
         if !self.options.allow_other || caller.uid == geteuid().as_raw() {
             return Ok(None);
         }
         if !geteuid().is_root() {
             return Err(Errno::ACCESS);
         }
-        let identity = Identity {
+        let identity = AssumedIdentity {
             gid: getegid(),
             groups: Some(rustix::process::getgroups()?),
             capabilities: rustix::thread::capabilities(None)?,
@@ -155,12 +156,12 @@ impl Mount {
         &self,
         caller: &Caller,
         stat: &Statx,
-    ) -> Result<Option<Identity>> {
+    ) -> Result<Option<AssumedIdentity>> {
         if stat.stx_mode & SET_ID == 0 || !geteuid().is_root() {
             return Ok(None);
         }
         let capabilities = rustix::thread::capabilities(None)?;
-        let identity = Identity {
+        let identity = AssumedIdentity {
             gid: getegid(),
             groups: Some(rustix::process::getgroups()?),
             capabilities,
@@ -188,7 +189,7 @@ impl Drop for WithoutFsetid {
     }
 }
 
-impl Identity {
+impl AssumedIdentity {
     fn take_on(&self, caller: &Caller) -> Result<()> {
         rustix::thread::set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;
         rustix::thread::set_thread_res_uid(None, Some(Uid::from_raw(caller.uid)), None)
@@ -205,7 +206,7 @@ impl Identity {
     }
 }
 
-impl Drop for Identity {
+impl Drop for AssumedIdentity {
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
             // Going on as somebody else would be worse than stopping.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::view::name::Name;
+use crate::sys::name::Name;
 
 /// Names that are known as contended at most; the oldest go first.
 const NAMES_MAX: usize = 64;

@@ -11,9 +11,9 @@ use super::caller::Caller;
 use super::file::{Opened, open_flags};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Role};
-use super::{Mount, caller, handles, rescue, sys};
-use crate::view::beneath;
-use crate::view::name::Name;
+use super::{Mount, caller, handles, rescue};
+use crate::sys::at;
+use crate::sys::name::Name;
 
 /// Whatever has the name, nothing but the file itself is opened, at once.
 const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
@@ -104,10 +104,10 @@ impl Mount {
 
     fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
         self.entry_touched(parent, name, target.place);
-        let stat = beneath::stat(&target.dir, name)?;
+        let stat = at::stat(&target.dir, name)?;
         let found = Found {
             place: target.place,
-            role: target.role(name, beneath::is_dir(&stat)),
+            role: target.role(name, at::is_dir(&stat)),
             stat,
         };
         self.enter(parent, name, found)
@@ -144,7 +144,7 @@ impl Mount {
         let found = Found {
             place: target.place,
             role: target.role(name, false),
-            stat: beneath::stat_fd(&fd)?,
+            stat: at::stat_fd(&fd)?,
         };
         if FileType::from_raw_mode(found.stat.stx_mode.into()) != FileType::RegularFile {
             // A pipe or a device, which the kernel opens itself.
@@ -218,7 +218,7 @@ impl Mount {
         let file = self.open_verified(id, OFlags::PATH)?;
         rustix::fs::linkat(
             rustix::fs::CWD,
-            sys::proc_path(&file),
+            at::proc_path(&file),
             &target.dir,
             name,
             AtFlags::SYMLINK_FOLLOW,

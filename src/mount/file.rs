@@ -8,12 +8,12 @@ use std::time::Duration;
 use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
-use super::caller::{Caller, Identity, SET_ID};
+use super::Mount;
+use super::caller::{AssumedIdentity, Caller, SET_ID};
 use super::handles::{File, Lock};
 use super::nodes::Version;
 use super::validity::age;
-use super::{Mount, sys};
-use crate::view::beneath;
+use crate::sys::{at, calls};
 
 /// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's
 /// cache of this mount, which keeps it from one opening to the next: to let the kernel read it by itself
@@ -145,9 +145,9 @@ impl Mount {
     pub(super) fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = self.on_open(id, |fd| {
-            rustix::fs::open(sys::proc_path(fd), flags, rustix::fs::Mode::empty())
+            rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())
         })?;
-        let stat = beneath::stat_fd(&fd)?;
+        let stat = at::stat_fd(&fd)?;
         Ok((fd, stat))
     }
 
@@ -203,7 +203,7 @@ impl Mount {
                 Err(error) => return Err(error),
             }
         }
-        if append && beneath::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
+        if append && at::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
             // The kernel has put the data into its cache where it took the end to be.
             self.notices.forget_pages(file.node);
         }
@@ -211,9 +211,13 @@ impl Mount {
     }
 
     /// Lets the disk clear the set-id bits of an open file that changes for a caller.
-    fn set_id_rights(&self, caller: Option<&Caller>, file: &File) -> Result<Option<Identity>> {
+    fn set_id_rights(
+        &self,
+        caller: Option<&Caller>,
+        file: &File,
+    ) -> Result<Option<AssumedIdentity>> {
         match caller {
-            Some(caller) => self.clearing_set_id_for(caller, &beneath::stat_fd(&file.fd)?),
+            Some(caller) => self.clearing_set_id_for(caller, &at::stat_fd(&file.fd)?),
             None => Ok(None),
         }
     }
@@ -223,7 +227,7 @@ impl Mount {
         let file = self.handles.file(handle)?;
         file.lock.set_closing();
         if file.writable {
-            sys::close_duplicate(&file.fd)?;
+            calls::close_duplicate(&file.fd)?;
         }
         Ok(())
     }

@@ -1,61 +1,11 @@
-//! What a node stands for, and the numbers that the kernel and the user know it by.
+//! The numbers that the kernel and the user know a node by.
 
 use parking_lot::RwLock;
-use rustix::fs::Statx;
+
+use crate::sys::file_id::FileId;
 
 /// The node of the mount's own root.
 pub(super) const ROOT: u64 = 1;
-
-/// An object of a file system: device, inode, and when it was made, since inode numbers are used
-/// again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-// There are as many as there are nodes: not a byte is wasted on alignment.
-#[repr(Rust, packed(4))]
-pub(super) struct Identity {
-    inode: u64,
-    birth: u64,
-    device: u32,
-}
-
-/// A device's number as the kernel has it: 12 bits and 20 bits (`MINORBITS` in its `kdev_t.h`).
-fn device(stat: &Statx) -> u32 {
-    stat.stx_dev_major << 20 | stat.stx_dev_minor
-}
-
-impl Identity {
-    /// Of something that could not be looked at; equals nothing that can.
-    pub(super) const UNKNOWN: Identity = Identity {
-        device: u32::MAX,
-        inode: u64::MAX,
-        birth: u64::MAX,
-    };
-
-    pub(super) fn of(stat: &Statx) -> Identity {
-        Identity {
-            device: device(stat),
-            inode: stat.stx_ino,
-            birth: birth(stat),
-        }
-    }
-
-    /// Whether this is its inode number.
-    pub(super) fn has_inode(&self, inode: u64) -> bool {
-        self.inode == inode
-    }
-
-    /// Tells apart what has had the same inode number, for the kernel.
-    pub(super) fn generation(&self) -> fuser::Generation {
-        fuser::Generation(self.birth)
-    }
-}
-
-/// The time of birth in nanoseconds; 0 where the file system does not know it.
-fn birth(stat: &Statx) -> u64 {
-    let seconds = stat.stx_btime.tv_sec.unsigned_abs();
-    seconds
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(stat.stx_btime.tv_nsec.into())
-}
 
 /// Numbers devices in the order in which they are met, and makes node numbers out of them.
 ///
@@ -64,7 +14,7 @@ fn birth(stat: &Statx) -> u64 {
 /// others carry the device's number in the upper bits.
 #[derive(Debug)]
 pub(super) struct Devices {
-    root: Identity,
+    root: FileId,
     known: RwLock<Vec<u32>>,
 }
 
@@ -74,29 +24,29 @@ const DEVICE_SHIFT: u32 = 48;
 const SPECIAL: u64 = 1 << 63;
 
 impl Devices {
-    pub(super) fn new(root: Identity) -> Devices {
+    pub(super) fn new(root: FileId) -> Devices {
         Devices {
             root,
-            known: RwLock::new(vec![root.device]),
+            known: RwLock::new(vec![root.device()]),
         }
     }
 
     /// The number of the node that stands for something.
-    pub(super) fn node(&self, identity: &Identity) -> u64 {
-        if (identity.device, identity.inode) == (self.root.device, self.root.inode) {
+    pub(super) fn node(&self, identity: &FileId) -> u64 {
+        if (identity.device(), identity.inode()) == (self.root.device(), self.root.inode()) {
             return ROOT;
         }
-        self.number(identity.device, identity.inode)
+        self.number(identity.device(), identity.inode())
     }
 
     /// The inode number to show; the same as the node's, but for the root.
-    pub(super) fn inode(&self, identity: &Identity) -> u64 {
-        self.number(identity.device, identity.inode)
+    pub(super) fn inode(&self, identity: &FileId) -> u64 {
+        self.number(identity.device(), identity.inode())
     }
 
     /// The inode number to show for an entry of a directory on the same device as `like`.
-    pub(super) fn entry(&self, like: &Identity, inode: u64) -> u64 {
-        self.number(like.device, inode)
+    pub(super) fn entry(&self, like: &FileId, inode: u64) -> u64 {
+        self.number(like.device(), inode)
     }
 
     fn number(&self, device: u32, inode: u64) -> u64 {
@@ -132,12 +82,8 @@ impl Devices {
 mod tests {
     use super::*;
 
-    fn identity(device: u32, inode: u64) -> Identity {
-        Identity {
-            device,
-            inode,
-            birth: 0,
-        }
+    fn identity(device: u32, inode: u64) -> FileId {
+        FileId::new(device, inode, 0)
     }
 
     #[test]

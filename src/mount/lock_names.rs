@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::view::name::Name;
+use crate::sys::name::Name;
 
 /// How the names of lock files end, as a rule.
 const SUFFIX: &[u8] = b".lock";

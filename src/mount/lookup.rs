@@ -9,12 +9,14 @@ use fuser::{FileAttr, Generation};
 use rustix::fs::{Access, AtFlags, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use super::identity::{Identity, ROOT};
+use super::identity::ROOT;
 use super::nodes::{INTERNAL, Node, Role, Version};
-use super::{Mount, attributes, sys};
+use super::{Mount, attributes};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
 use crate::view::internal::Holder;
-use crate::view::name::Name;
-use crate::view::{PRIMARY, Served, beneath, links};
+use crate::view::{PRIMARY, Served, links};
 use crate::workspace::{jobs, layout};
 
 /// How often a contended name is looked up for one lookup of the kernel's.
@@ -87,17 +89,18 @@ impl Mount {
 
     /// Notes that the kernel is told of something, and what it is told.
     pub(super) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
-        let identity = Identity::of(&found.stat);
+        let identity = FileId::of(&found.stat);
         let node = Node {
             identity,
             parent,
             name: Name::from(name),
             place: found.place,
             role: found.role,
-            directory: beneath::is_dir(&found.stat),
+            directory: at::is_dir(&found.stat),
         };
         let mut attributes = self.attributes(&node, &found.stat);
-        let generation = identity.generation();
+        // Distinguishes, for the kernel, objects that have had the same inode number.
+        let generation = fuser::Generation(identity.birth());
         let mut ttl = self.validity(node.place, node.role, &found.stat);
         let place = node.place;
         let (id, was) =
@@ -187,7 +190,7 @@ impl Mount {
 
     fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: Role) -> Result<Found> {
         let dir = self.directory(parent)?;
-        let stat = match beneath::stat(dir, name) {
+        let stat = match at::stat(dir, name) {
             // What is left of a job that has been moved is taken away name by name.
             Err(Errno::NOENT) if self.stands_elsewhere(parent, node) => Err(Errno::STALE),
             result => result,
@@ -211,7 +214,7 @@ impl Mount {
         Ok(Found {
             place: PRIMARY,
             role: Role::Outside,
-            stat: beneath::stat(self.primary_dir()?, name)?,
+            stat: at::stat(self.primary_dir()?, name)?,
         })
     }
 
@@ -219,7 +222,7 @@ impl Mount {
     pub(super) fn find_jobs(&self) -> Result<Option<Found>> {
         for location in self.view.locations() {
             let jobs = location.root().and_then(|root| root.jobs());
-            match jobs.and_then(beneath::stat_fd) {
+            match jobs.and_then(at::stat_fd) {
                 Ok(stat) => {
                     return Ok(Some(Found {
                         place: location.index(),
@@ -239,11 +242,11 @@ impl Mount {
 
     /// `jobs/<task>/`: the primary's, or the first folder's that has it.
     fn find_task(&self, name: &OsStr) -> Result<Found> {
-        let jobs = beneath::absent(self.root(PRIMARY)?.jobs())?;
+        let jobs = at::absent(self.root(PRIMARY)?.jobs())?;
         if let Some(jobs) = jobs
-            && let Some(stat) = beneath::absent(beneath::stat(jobs, name))?
+            && let Some(stat) = at::absent(at::stat(jobs, name))?
         {
-            let role = match beneath::is_dir(&stat) {
+            let role = match at::is_dir(&stat) {
                 true => Role::Task,
                 false => Role::Outside,
             };
@@ -261,7 +264,7 @@ impl Mount {
             Some(Found {
                 place: folder.index(),
                 role: Role::Task,
-                stat: beneath::stat_fd(task).ok()?,
+                stat: at::stat_fd(task).ok()?,
             })
         });
         in_folder.ok_or(Errno::NOENT)
@@ -294,7 +297,7 @@ impl Mount {
         let archived = self.find_plain(parent, node, name, Role::Inside);
         let internal = match &archived {
             Ok(Found { stat, .. }) => {
-                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
+                holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
             }
             // Then it is asked whether it could become one.
             Err(Errno::NOENT) => {
@@ -307,7 +310,7 @@ impl Mount {
         }
         match self.view.internal_dir(holder)? {
             None => archived,
-            Some(dir) => match beneath::absent(beneath::stat(dir, name))? {
+            Some(dir) => match at::absent(at::stat(dir, name))? {
                 None => archived,
                 Some(stat) => Ok(Found {
                     place: INTERNAL,
@@ -333,7 +336,7 @@ impl Mount {
             && let Ok(file) = self.handles.file(handle)
         {
             let node = self.node(id)?;
-            let stat = beneath::stat_fd(&file.fd)?;
+            let stat = at::stat_fd(&file.fd)?;
             let ttl = self.attributes_ttl(id, &node, &stat);
             self.nodes.sent(id, Version::of(&stat));
             return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
@@ -362,14 +365,14 @@ impl Mount {
     /// The inode number to show of a node.
     fn inode(&self, id: u64, stat: &Statx) -> u64 {
         match id {
-            ROOT => self.devices.inode(&Identity::of(stat)),
+            ROOT => self.devices.inode(&FileId::of(stat)),
             _ => id,
         }
     }
 
     /// The attributes to show of a node.
     pub(super) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
-        let inode = self.devices.inode(&Identity::of(stat));
+        let inode = self.devices.inode(&FileId::of(stat));
         let mut shown = match node.role {
             Role::Jobs | Role::Task => {
                 let mut newest = *stat;
@@ -379,7 +382,7 @@ impl Mount {
             }
             _ => attributes::attributes(stat, inode),
         };
-        if beneath::is_symlink(stat)
+        if at::is_symlink(stat)
             && let Ok(Some(target)) = self.changed_target(node)
         {
             shown.size = target.len() as u64;
@@ -458,12 +461,12 @@ impl Mount {
         }?;
         let node = self.node(id)?;
         let check = |object: &OwnedFd, access| {
-            let path = sys::proc_path(object);
+            let path = at::proc_path(object);
             rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
         };
         let archived = node.place != PRIMARY && node.place != INTERNAL;
         if !archived || !wanted.contains(Access::WRITE_OK) {
-            if !node.directory && beneath::is_symlink(&beneath::stat_fd(&object)?) {
+            if !node.directory && at::is_symlink(&at::stat_fd(&object)?) {
                 return Ok(());
             }
             return check(&object, wanted);

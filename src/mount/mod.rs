@@ -70,7 +70,6 @@ mod retries;
 mod room;
 mod setattr;
 mod small_copy;
-pub(crate) mod sys;
 mod validity;
 mod watch;
 mod writers;
@@ -86,7 +85,9 @@ pub use places::Places;
 pub use validity::Exclusive;
 pub use writers::Writers;
 
-use crate::view::{View, beneath};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::View;
 
 /// How a view is mounted.
 #[derive(Debug, Clone, Default)]
@@ -140,8 +141,8 @@ pub struct Mount {
 impl Mount {
     fn new(view: Arc<View>, options: Options) -> io::Result<Mount> {
         let root = view.primary().root()?;
-        let stat = beneath::stat_fd(root.fd())?;
-        let identity = identity::Identity::of(&stat);
+        let stat = at::stat_fd(root.fd())?;
+        let identity = FileId::of(&stat);
         Ok(Mount {
             touched: activity::Touched::new(options.activity.clone()),
             view,

@@ -10,8 +10,9 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
-use super::identity::{Identity, ROOT};
-use crate::view::name::Name;
+use super::identity::ROOT;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
 
 /// The place of internal files: not a location, but a directory in the primary.
 pub(super) const INTERNAL: u8 = u8::MAX;
@@ -36,7 +37,7 @@ pub(super) enum Role {
 /// Something that the kernel has looked up and not yet forgotten.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) identity: Identity,
+    pub(super) identity: FileId,
     pub(super) parent: u64,
     pub(super) name: Name,
     /// The number of the location that it lies in, or [`INTERNAL`].
@@ -171,7 +172,7 @@ struct Displaced {
     count: AtomicUsize,
     /// How many there have been.
     total: AtomicU64,
-    numbers: Mutex<HashMap<Identity, u64>>,
+    numbers: Mutex<HashMap<FileId, u64>>,
 }
 
 /// Marks the numbers of displaced nodes; see `identity` for what others have.
@@ -179,7 +180,7 @@ const DISPLACED: u64 = 3 << 62;
 
 impl Displaced {
     /// The number of a displaced node.
-    fn get(&self, identity: &Identity) -> Option<u64> {
+    fn get(&self, identity: &FileId) -> Option<u64> {
         match self.count.load(Ordering::Acquire) {
             0 => None,
             _ => self.numbers.lock().get(identity).copied(),
@@ -187,7 +188,7 @@ impl Displaced {
     }
 
     /// A number for a node whose own, `id`, is taken; of the same shard.
-    fn add(&self, id: u64, identity: Identity) -> u64 {
+    fn add(&self, id: u64, identity: FileId) -> u64 {
         let mut numbers = self.numbers.lock();
         let total = self.total.fetch_add(1, Ordering::Relaxed);
         let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
@@ -196,7 +197,7 @@ impl Displaced {
         number
     }
 
-    fn forget(&self, identity: &Identity) {
+    fn forget(&self, identity: &FileId) {
         if self.count.load(Ordering::Acquire) > 0 {
             let mut numbers = self.numbers.lock();
             numbers.remove(identity);
@@ -207,7 +208,7 @@ impl Displaced {
 
 impl Nodes {
     /// A table with the root in it, which is never forgotten.
-    pub(super) fn new(root: Identity) -> Nodes {
+    pub(super) fn new(root: FileId) -> Nodes {
         let nodes = Nodes {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             displaced: Displaced::default(),
@@ -289,7 +290,7 @@ impl Nodes {
     }
 
     /// The number by which something is known, if it is, whose own would be `id`.
-    pub(super) fn number(&self, id: u64, identity: &Identity) -> u64 {
+    pub(super) fn number(&self, id: u64, identity: &FileId) -> u64 {
         self.displaced.get(identity).unwrap_or(id)
     }
 

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use fuser::{INodeNo, Notifier};
 
 use super::nodes::Node;
-use crate::view::name::Name;
+use crate::sys::name::Name;
 
 /// The way to the thread that sends notices; nothing is sent before there is one.
 #[derive(Default)]

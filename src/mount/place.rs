@@ -7,12 +7,14 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use super::identity::{Identity, ROOT};
+use super::identity::ROOT;
 use super::nodes::{INTERNAL, Node, Role};
 use super::{Mount, places};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
 use crate::view::internal::Holder;
-use crate::view::name::Name;
-use crate::view::{PRIMARY, Root, beneath};
+use crate::view::{PRIMARY, Root};
 use crate::workspace::layout;
 
 /// A directory to work in.
@@ -182,13 +184,13 @@ impl Mount {
                 Ok(fd) => fd,
                 // The error is only the node's if the name still is.
                 Err(error) => {
-                    let stat = beneath::stat_at(&place.dir, &place.name)?;
-                    let is_it = Identity::of(&stat) == node.identity;
+                    let stat = at::stat_at(&place.dir, &place.name)?;
+                    let is_it = FileId::of(&stat) == node.identity;
                     return Err(if is_it { error } else { Errno::STALE });
                 }
             };
-            let stat = beneath::stat_fd(&fd)?;
-            if Identity::of(&stat) == node.identity {
+            let stat = at::stat_fd(&fd)?;
+            if FileId::of(&stat) == node.identity {
                 Ok((fd, stat))
             } else {
                 Err(Errno::STALE)
@@ -199,8 +201,8 @@ impl Mount {
     /// A node and its attributes as they are now; those of an open file if its names are gone.
     pub(super) fn stat(&self, id: u64) -> Result<(Node, Statx)> {
         let by_name = self.under_any_name(id, |node, place| {
-            let stat = beneath::stat_at(&place.dir, &place.name)?;
-            if Identity::of(&stat) == node.identity {
+            let stat = at::stat_at(&place.dir, &place.name)?;
+            if FileId::of(&stat) == node.identity {
                 Ok((node.clone(), stat))
             } else {
                 Err(Errno::STALE)
@@ -215,7 +217,7 @@ impl Mount {
     /// The attributes of a node whose names are gone but which is open.
     fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
         let node = self.node(id)?;
-        let stat = self.on_open(id, |fd| beneath::stat_fd(fd))?;
+        let stat = self.on_open(id, |fd| at::stat_fd(fd))?;
         Ok((node, stat))
     }
 
@@ -272,7 +274,7 @@ impl Mount {
     /// A job that has changed place since it was looked up, by renaming: the same directory.
     fn job_elsewhere(&self, id: u64, node: &Node) -> Option<Node> {
         let found = self.find(node.parent, &node.name).ok()?;
-        if Identity::of(&found.stat) != node.identity || found.place == node.place {
+        if FileId::of(&found.stat) != node.identity || found.place == node.place {
             return None;
         }
         let there = Node {

@@ -9,13 +9,15 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, Statx};
 
 use super::descriptors::Directories;
-use super::identity::{Devices, Identity};
+use super::identity::Devices;
 use super::listings::Listings;
 use super::nodes::Nodes;
 use super::notices::Notices;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
 use crate::view::location::Role;
-use crate::view::name::Name;
-use crate::view::{Location, View, beneath};
+use crate::view::{Location, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
@@ -76,7 +78,7 @@ impl Known {
         // The task is known by the directory of the location that was first to have it.
         for location in self.view.locations() {
             if let Ok(stat) = task_of(location, job)
-                && let Some(task) = self.number(&Identity::of(&stat))
+                && let Some(task) = self.number(&FileId::of(&stat))
             {
                 self.notices.forget_name(task, &hash);
             }
@@ -98,12 +100,12 @@ impl Known {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = staging(job.hash());
         let fd = rustix::fs::openat(task, name, flags, Mode::empty()).ok()?;
-        let identity = Identity::of(&beneath::stat_fd(&fd).ok()?);
+        let identity = FileId::of(&at::stat_fd(&fd).ok()?);
         Some((self.number(&identity)?, fd))
     }
 
     /// The number of the node that stands for something, if there is one.
-    fn number(&self, identity: &Identity) -> Option<u64> {
+    fn number(&self, identity: &FileId) -> Option<u64> {
         let id = self.nodes.number(self.devices.node(identity), identity);
         let node = self.nodes.get(id)?;
         (node.identity == *identity).then_some(id)
@@ -133,7 +135,7 @@ const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// which may have moved to another folder.
 fn task_of(location: &Location, job: &JobId) -> rustix::io::Result<Statx> {
     let (root, task) = (location.root()?, job.task_id().to_owned());
-    let look = move || root.task(&task).and_then(beneath::stat_fd);
+    let look = move || root.task(&task).and_then(at::stat_fd);
     match location.role() {
         Role::Primary => look(),
         Role::Folder(_) => location.answer(FOLDER_REPLY_TIMEOUT, look)?,

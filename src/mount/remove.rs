@@ -10,13 +10,13 @@ use rustix::io::{Errno, Result};
 use super::Mount;
 use super::alter::Target;
 use super::caller::Caller;
-use super::identity::Identity;
 use super::lookup::Found;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::Dir;
-use crate::view::beneath;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
 use crate::view::change::{Change, Verdict, judge};
-use crate::view::name::Name;
 use crate::workspace::layout;
 
 /// A name that may be taken away.
@@ -52,7 +52,7 @@ impl Mount {
     fn known(&self, name: &OsStr, dir: &Dir) -> Option<(u64, Arc<OwnedFd>)> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?;
-        let identity = Identity::of(&beneath::stat_fd(&fd).ok()?);
+        let identity = FileId::of(&at::stat_fd(&fd).ok()?);
         let id = self.nodes.number(self.devices.node(&identity), &identity);
         let node = self.nodes.get(id)?;
         (node.identity == identity).then(|| (id, Arc::new(fd)))
@@ -126,7 +126,7 @@ impl Mount {
         matches!(self.holder(node), Ok(Some(_)))
             && self
                 .directory(parent)
-                .and_then(|dir| beneath::stat(dir, name))
+                .and_then(|dir| at::stat(dir, name))
                 .is_ok()
     }
 
@@ -143,7 +143,7 @@ impl Mount {
             return Err(Errno::INVAL);
         }
         let from = self.removable(caller, parent, name)?;
-        let (directory, from_place) = (beneath::is_dir(&from.stat), from.place);
+        let (directory, from_place) = (at::is_dir(&from.stat), from.place);
         let internal = match from.place {
             INTERNAL if flags.is_empty() => {
                 self.replaceable_internal(new_parent, new_name, directory)?
@@ -152,7 +152,7 @@ impl Mount {
         };
         let (to, existing) = match internal {
             Some(target) => {
-                let existing = beneath::stat(&target.dir, new_name).is_ok();
+                let existing = at::stat(&target.dir, new_name).is_ok();
                 (target, existing)
             }
             None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
@@ -218,7 +218,7 @@ impl Mount {
         if flags.contains(RenameFlags::NOREPLACE) {
             return Err(Errno::EXIST);
         }
-        let occupied = beneath::is_dir(&existing.stat);
+        let occupied = at::is_dir(&existing.stat);
         match self.removal(caller, parent, name, &existing) {
             Ok(removable) => {
                 let role = self.node(parent)?.role;
@@ -239,12 +239,12 @@ impl Mount {
 
     /// Lets the nodes know that something has another name now.
     fn note_move(&self, from: (u64, &OsStr), to: (u64, &OsStr), target: &Target) {
-        let Ok(stat) = beneath::stat(&target.dir, to.1) else {
+        let Ok(stat) = at::stat(&target.dir, to.1) else {
             // Gone again already; whoever asks for it next will find out.
             return;
         };
-        let identity = Identity::of(&stat);
-        let directory = beneath::is_dir(&stat);
+        let identity = FileId::of(&stat);
+        let directory = at::is_dir(&stat);
         let role = target.role(to.1, directory);
         let id = self.nodes.number(self.devices.node(&identity), &identity);
         let node = Node {

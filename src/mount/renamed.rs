@@ -27,12 +27,14 @@ use rustix::io::Errno;
 
 use super::access_times::keep_atime;
 use super::alter::role_in;
-use super::identity::{Identity, ROOT};
+use super::identity::ROOT;
 use super::nodes::{Node, Role};
 use super::remove::role_below;
-use super::{Mount, place, sys};
-use crate::view::name::Name;
-use crate::view::{PRIMARY, beneath};
+use super::{Mount, place};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::PRIMARY;
 use crate::workspace::layout;
 
 /// Entries that are looked at to find one directory.
@@ -84,13 +86,13 @@ impl Renamed {
 
 /// A directory, with its name in the one above.
 struct Step {
-    identity: Identity,
+    identity: FileId,
     name: OsString,
 }
 
 /// The way to a directory, from the primary's own directory or from its `jobs/` down.
 struct Way {
-    from: Identity,
+    from: FileId,
     steps: Vec<Step>,
 }
 
@@ -120,7 +122,7 @@ impl Mount {
     }
 
     /// The number of the node that stands for something, if the kernel knows it.
-    fn number(&self, identity: &Identity) -> Option<u64> {
+    fn number(&self, identity: &FileId) -> Option<u64> {
         let id = self.nodes.number(self.devices.node(identity), identity);
         let node = self.nodes.get(id)?;
         (node.identity == *identity).then_some(id)
@@ -154,13 +156,13 @@ impl Mount {
     }
 
     /// The way to an open directory, unless it is not in the primary, or where nobody may work in it.
-    fn way_in_primary(&self, fd: &OwnedFd, identity: &Identity) -> Option<Way> {
+    fn way_in_primary(&self, fd: &OwnedFd, identity: &FileId) -> Option<Way> {
         let root = self.root(PRIMARY).ok()?;
-        let top = Identity::of(&beneath::stat_fd(root.fd()).ok()?);
+        let top = FileId::of(&at::stat_fd(root.fd()).ok()?);
         // It may lie on another disk.
-        let jobs = root.jobs().and_then(beneath::stat_fd);
-        let jobs = jobs.ok().map(|stat| Identity::of(&stat));
-        let path = rustix::fs::readlink(sys::proc_path(fd), Vec::new()).ok()?;
+        let jobs = root.jobs().and_then(at::stat_fd);
+        let jobs = jobs.ok().map(|stat| FileId::of(&stat));
+        let path = rustix::fs::readlink(at::proc_path(fd), Vec::new()).ok()?;
         let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
         let mut names = path.components().rev();
         let mut steps = Vec::new();
@@ -179,15 +181,15 @@ impl Mount {
                 Err(Errno::XDEV) => rustix::io::fcntl_dupfd_cloexec(root.fd(), 0).ok()?,
                 above => above.ok()?,
             };
-            let there = beneath::stat_at(&at, name).ok()?;
-            if Identity::of(&there) != identity {
+            let there = at::stat_at(&at, name).ok()?;
+            if FileId::of(&there) != identity {
                 return None;
             }
             steps.push(Step {
                 identity,
                 name: name.to_owned(),
             });
-            identity = Identity::of(&beneath::stat_fd(&at).ok()?);
+            identity = FileId::of(&at::stat_fd(&at).ok()?);
         }
         steps.reverse();
         let internal = match identity == top {
@@ -244,7 +246,7 @@ impl Mount {
 }
 
 /// Searches a directory for another one, and then those in it, until so many entries have been looked at.
-fn search_below(dir: &place::Dir, wanted: &Identity, left: &mut usize) -> Option<OwnedFd> {
+fn search_below(dir: &place::Dir, wanted: &FileId, left: &mut usize) -> Option<OwnedFd> {
     let top = rustix::fs::openat(dir, ".", LIST, Mode::empty()).ok()?;
     keep_atime(&top);
     let mut beside = Vec::new();
@@ -273,7 +275,7 @@ fn search_below(dir: &place::Dir, wanted: &Identity, left: &mut usize) -> Option
 /// Searches one directory; reports the others that it has.
 fn search_in(
     dir: impl AsFd,
-    wanted: &Identity,
+    wanted: &FileId,
     left: &mut usize,
     report: &mut dyn FnMut(&OsStr),
 ) -> Option<OwnedFd> {
@@ -281,13 +283,13 @@ fn search_in(
         let entry = entry.ok()?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
-            || !beneath::is_component(name)
+            || !at::is_component(name)
         {
             continue;
         }
-        if wanted.has_inode(entry.ino())
+        if wanted.inode() == entry.ino()
             && let Ok(fd) = rustix::fs::openat(&dir, name, PATH, Mode::empty())
-            && beneath::stat_fd(&fd).is_ok_and(|stat| Identity::of(&stat) == *wanted)
+            && at::stat_fd(&fd).is_ok_and(|stat| FileId::of(&stat) == *wanted)
         {
             return Some(fd);
         }
@@ -360,9 +362,9 @@ mod tests {
             let target = self.mount.target(id, OsStr::new("made"), false);
             let found = self.mount.lookup(id, OsStr::new("none"));
             let there = |target: &super::super::alter::Target| {
-                let stat = beneath::stat_at(&target.dir, OsStr::new(".")).unwrap();
+                let stat = at::stat_at(&target.dir, OsStr::new(".")).unwrap();
                 let at = fs::File::open(path).unwrap();
-                Identity::of(&stat) == Identity::of(&beneath::stat_fd(at).unwrap())
+                FileId::of(&stat) == FileId::of(&at::stat_fd(at).unwrap())
             };
             looked_at.is_ok()
                 && listed.is_ok()
@@ -480,7 +482,7 @@ mod tests {
             fs::create_dir_all(top.path().join(format!("{number}/in"))).unwrap();
         }
         let wanted = fs::File::open(top.path().join("7/in")).unwrap();
-        let wanted = Identity::of(&beneath::stat_fd(&wanted).unwrap());
+        let wanted = FileId::of(&at::stat_fd(&wanted).unwrap());
         let dir = place::Dir::from(OwnedFd::from(fs::File::open(top.path()).unwrap()));
         let mut left = 40;
         assert!(search_below(&dir, &wanted, &mut left).is_some());

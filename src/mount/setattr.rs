@@ -8,9 +8,9 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UT
 use rustix::io::{Errno, Result};
 use rustix::process::geteuid;
 
-use super::caller::{Caller, Identity};
-use super::{Mount, sys};
-use crate::view::beneath;
+use super::Mount;
+use super::caller::{AssumedIdentity, Caller};
+use crate::sys::at;
 
 /// What is to be changed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,7 +59,7 @@ impl Mount {
         if others.is_any() {
             let object = self.object(id)?;
             let _rights = match caller.unprivileged().filter(|_| others.owns()) {
-                Some(caller) => self.clearing_set_id_for(caller, &beneath::stat_fd(&object)?)?,
+                Some(caller) => self.clearing_set_id_for(caller, &at::stat_fd(&object)?)?,
                 None => None,
             };
             self.change(&object, &others)?;
@@ -68,10 +68,10 @@ impl Mount {
     }
 
     /// Lets the disk clear the set-id bits of a file that changes for a caller.
-    fn set_id_rights_by_id(&self, caller: &Caller, id: u64) -> Result<Option<Identity>> {
+    fn set_id_rights_by_id(&self, caller: &Caller, id: u64) -> Result<Option<AssumedIdentity>> {
         match caller.unprivileged() {
             Some(caller) if geteuid().is_root() => {
-                self.clearing_set_id_for(caller, &beneath::stat_fd(self.object(id)?)?)
+                self.clearing_set_id_for(caller, &at::stat_fd(self.object(id)?)?)
             }
             _ => Ok(None),
         }
@@ -110,7 +110,7 @@ impl Mount {
             let gid = changes.gid.map(Gid::from_raw);
             rustix::fs::chownat(object, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
-        let path = sys::proc_path(object);
+        let path = at::proc_path(object);
         if let Some(mode) = changes.mode {
             rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o7777))?;
         }

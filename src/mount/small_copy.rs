@@ -16,8 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Statx, renameat_with};
 use rustix::io::{Errno, Result};
 
-use super::sys;
-use crate::view::beneath;
+use crate::sys::{at, shared_dir};
 
 /// Only its owner's until it is whole.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
@@ -34,7 +33,7 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 pub(super) fn copy(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd) -> Result<Statx> {
     let made = match unnamed(from, dir, name) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::ISDIR | Errno::PERM) => {
-            match beneath::stat_fd(from)?.stx_size {
+            match at::stat_fd(from)?.stx_size {
                 0 => empty(dir, name),
                 _ => staged(from, dir, name, aside),
             }
@@ -43,7 +42,7 @@ pub(super) fn copy(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd)
     };
     match made {
         // Another was faster; its file is the job's now.
-        Ok(()) | Err(Errno::EXIST) => beneath::stat(dir, name),
+        Ok(()) | Err(Errno::EXIST) => at::stat(dir, name),
         Err(error) => Err(error),
     }
 }
@@ -52,7 +51,7 @@ fn unnamed(from: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<()> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let to = rustix::fs::openat(dir, ".", flags, PRIVATE)?;
     fill(from, &to, dir)?;
-    rustix::fs::linkat(CWD, sys::proc_path(&to), dir, name, AtFlags::SYMLINK_FOLLOW)
+    rustix::fs::linkat(CWD, at::proc_path(&to), dir, name, AtFlags::SYMLINK_FOLLOW)
 }
 
 fn empty(dir: &OwnedFd, name: &OsStr) -> Result<()> {
@@ -90,7 +89,7 @@ fn create(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
 fn share(file: impl AsFd, dir: &OwnedFd) -> Result<()> {
     let workspace = rustix::fs::fstat(dir)?;
     let rights = Mode::from_raw_mode(workspace.st_mode & 0o666) | PRIVATE;
-    beneath::share(file, workspace.st_gid, rights)
+    shared_dir::share(file, workspace.st_gid, rights)
 }
 
 fn fill(from: &OwnedFd, to: &OwnedFd, dir: &OwnedFd) -> Result<()> {

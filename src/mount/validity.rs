@@ -25,8 +25,9 @@ use super::backing::Mapped;
 use super::caller::SET_ID;
 use super::nodes::{INTERNAL, Role};
 use crate::settings::Mode;
+use crate::sys::at;
+use crate::view::PRIMARY;
 use crate::view::location;
-use crate::view::{PRIMARY, beneath};
 
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(600);
@@ -78,7 +79,7 @@ impl Mount {
     /// How long something may be believed that lies in `place`.
     pub(super) fn validity(&self, place: u8, role: Role, stat: &Statx) -> Duration {
         // The kernel would go on to run it with these bits when a write has cleared them.
-        if !beneath::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
+        if !at::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
             return Duration::ZERO;
         }
         if place == INTERNAL {
@@ -156,7 +157,7 @@ mod tests {
 
     fn stat_of_age(seconds: u64) -> Statx {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut stat = crate::view::beneath::stat_fd(file.as_file()).unwrap();
+        let mut stat = crate::sys::at::stat_fd(file.as_file()).unwrap();
         stat.stx_mtime.tv_sec -= seconds.cast_signed();
         stat.stx_ctime.tv_sec -= seconds.cast_signed();
         stat

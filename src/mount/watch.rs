@@ -12,7 +12,7 @@ use super::backing::Backings;
 use super::handles::{File, Handles};
 use super::nodes::{Nodes, Version};
 use super::notices::Notices;
-use crate::view::beneath;
+use crate::sys::at;
 
 /// How long a mapped file may show what it contained before.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ fn refresh(file: &File, nodes: &Nodes, notices: &Notices) {
     let Some(known) = nodes.version(file.node) else {
         return;
     };
-    let Ok(stat) = beneath::stat_fd(&file.fd) else {
+    let Ok(stat) = at::stat_fd(&file.fd) else {
         return;
     };
     let version = Version::of(&stat);

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use super::handles::{File, Handles};
 use super::nodes::{Node, Nodes, Role};
-use crate::view::{PRIMARY, beneath};
+use crate::sys::at;
+use crate::view::PRIMARY;
 use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
@@ -98,5 +99,5 @@ fn is_internal(top: &Node, second: Option<&Node>, job_name: &OsStr) -> bool {
 
 /// Whether a file can be reached by any name still.
 fn has_a_name(file: &File) -> bool {
-    beneath::stat_fd(&file.fd).is_ok_and(|stat| stat.stx_nlink > 0)
+    at::stat_fd(&file.fd).is_ok_and(|stat| stat.stx_nlink > 0)
 }

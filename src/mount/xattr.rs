@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 
+use super::Mount;
 use super::caller::Caller;
 use super::nodes::INTERNAL;
-use super::{Mount, sys};
+use crate::sys::at;
 use crate::view::PRIMARY;
 
 /// The names that xpmfs answers itself. They are not listed, so that nothing copies them along.
@@ -139,9 +140,9 @@ impl Mount {
     /// descriptors do not take one that is open for nothing (`O_PATH`).
     fn on_object<T>(&self, id: u64, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         match self.open_verified(id, OFlags::PATH) {
-            Err(Errno::STALE) => self.on_open(id, |fd| call(&sys::proc_path(fd))),
+            Err(Errno::STALE) => self.on_open(id, |fd| call(&at::proc_path(fd))),
             Err(error) => Err(error),
-            Ok(object) => call(&sys::proc_path(&object)),
+            Ok(object) => call(&at::proc_path(&object)),
         }
     }
 }

@@ -9,7 +9,9 @@ use rustix::fs::OFlags;
 use super::attributes::Attributes;
 use super::error::{Context, Failure, Result};
 use super::manifest::{Kind, Manifest};
-use super::trail::{self, Steps, open_directory, open_quietly};
+use crate::sys::at;
+use crate::sys::at::{open_noatime, open_to_list};
+use crate::sys::dir_stack::IndexedDirStack;
 
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
@@ -25,13 +27,13 @@ const READ: OFlags = OFlags::RDONLY
 /// What reading the tree gave.
 pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<Option<PathBuf>> {
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
-    let open = |top: &dyn AsFd| open_directory(top.as_fd(), OsStr::new(".")).source("open");
+    let open = |top: &dyn AsFd| open_to_list(top.as_fd(), OsStr::new(".")).source("open");
     let tops = open(&tree).and_then(|tree| Ok((tree, open(&copy)?)));
     let (top, other) = tops.map_err(at(0))?;
     if !is_alike(&top, &other).map_err(at(0))? {
         return Ok(Some(manifest.path(0)));
     }
-    let (mut here, mut there) = (Steps::new(top), Steps::new(other));
+    let (mut here, mut there) = (IndexedDirStack::new(top), IndexedDirStack::new(other));
     for (index, entry) in manifest.entries().iter().enumerate().skip(1) {
         while here.position() != entry.parent {
             let up = here.up().and_then(|up| Ok((up, there.up()?)));
@@ -43,9 +45,9 @@ pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<O
         let other = |failed: bool| failed.then(|| manifest.path(index));
         match entry.kind {
             Kind::Directory => {
-                let opened = open_directory(mine, &entry.name).listed("open");
+                let opened = open_to_list(mine, &entry.name).listed("open");
                 let opened = opened.map_err(at(index))?;
-                let Ok(copied) = open_directory(theirs, &entry.name) else {
+                let Ok(copied) = open_to_list(theirs, &entry.name) else {
                     return Ok(other(true));
                 };
                 if !is_alike(&opened, &copied).map_err(at(index))? {
@@ -57,9 +59,9 @@ pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<O
                     .map_err(at(index))?;
             }
             Kind::File { .. } => {
-                let opened = open_quietly(mine, &entry.name, READ).listed("open");
+                let opened = open_noatime(mine, &entry.name, READ).listed("open");
                 let opened = opened.map_err(at(index))?;
-                let Ok(copied) = open_quietly(theirs, &entry.name, READ) else {
+                let Ok(copied) = open_noatime(theirs, &entry.name, READ) else {
                     return Ok(other(true));
                 };
                 if !is_alike(&opened, &copied).map_err(at(index))? {
@@ -73,6 +75,6 @@ pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<O
 }
 
 fn is_alike(one: &OwnedFd, other: &OwnedFd) -> std::result::Result<bool, Failure> {
-    let read = |fd: &OwnedFd| Attributes::read(fd, &trail::stat(fd).source("look at")?);
+    let read = |fd: &OwnedFd| Attributes::read(fd, &at::stat_fd(fd).source("look at")?);
     Ok(read(one)?.are_those_of(&read(other)?))
 }

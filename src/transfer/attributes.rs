@@ -14,8 +14,8 @@ use super::error::{Context, Failure};
 use super::loss::Lost;
 use super::manifest::Time;
 use super::stamp;
-use super::trail;
 use super::work::Target;
+use crate::sys::at;
 
 const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 const DEFAULT_LIST: &CStr = c"system.posix_acl_default";
@@ -168,7 +168,7 @@ impl Attributes {
         let mut mode = self.mode;
         let kept = self.apply_owner(
             target,
-            || trail::stat(&fd),
+            || at::stat_fd(&fd),
             |user, group| rustix::fs::fchown(&fd, user, group),
         )?;
         if kept.tell(&mut lose) {
@@ -177,7 +177,7 @@ impl Attributes {
         let original = self.access_list();
         let listed = self.apply_extended(Subject::Open(fd.as_fd()), kept, &mut lose)?;
         mode = access::mode(mode, original, kept.group, listed);
-        let now = trail::stat(&fd).copy("look at")?.stx_mode;
+        let now = at::stat_fd(&fd).copy("look at")?.stx_mode;
         let now = u32::from(now) & 0o7777;
         if now != mode {
             match rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)) {
@@ -237,7 +237,7 @@ impl Attributes {
         let itself = AtFlags::SYMLINK_NOFOLLOW;
         let kept = self.apply_owner(
             target,
-            || trail::stat_at(&dir, name),
+            || at::stat_at(&dir, name),
             |user, group| rustix::fs::chownat(&dir, name, user, group, itself),
         )?;
         kept.tell(&mut lose);

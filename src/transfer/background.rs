@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, setpriority_process};
 
-use super::sys;
+use crate::sys::calls;
 
 /// How nice: enough that who computes beside it hardly notices, and not so much that it never gets on.
 const NICE: i32 = 10;
@@ -15,7 +15,7 @@ pub fn give_way() {
     if let Err(error) = setpriority_process(itself, NICE) {
         tracing::debug!("archiving is not nice: {error}");
     }
-    if let Err(error) = sys::lowest_io_priority() {
+    if let Err(error) = calls::lowest_io_priority() {
         tracing::debug!("archiving does not give way at disks: {error}");
     }
 }

@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
-use super::sys::{Writeout, cached, write_out};
+use crate::sys::calls::{Writeout, cached, write_out};
 
 /// Bytes of a window.
 pub(super) const WINDOW: u64 = 8 << 20;

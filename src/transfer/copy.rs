@@ -17,10 +17,10 @@ use super::loss::{Loss, Losses};
 use super::manifest::Manifest;
 use super::recheck::Remembered;
 use super::select::Select;
-use super::trail::open_directory;
 use super::walk::walk;
 use super::work::{FEW, Found, Target, Work};
 use super::{Durability, Options, Writeback};
+use crate::sys::at::open_to_list;
 
 /// A tree that has been copied.
 #[derive(Debug)]
@@ -80,8 +80,8 @@ impl Copied {
 pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result<Copied> {
     let top = |failure: Failure| failure.at("".into());
     let here = OsStr::new(".");
-    let from = open_directory(&source, here).source("open").map_err(top)?;
-    let to = open_directory(&copy, here).copy("open").map_err(top)?;
+    let from = open_to_list(&source, here).source("open").map_err(top)?;
+    let to = open_to_list(&copy, here).copy("open").map_err(top)?;
     let own;
     let (writeback, now) = match options.durability {
         Durability::Together(writeback) => (writeback, false),
@@ -99,7 +99,7 @@ pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result
         held: Mutex::new(Some(Vec::new())),
     };
     let work = Work::new(options, Some(target));
-    let walked = open_directory(&to, here).copy("open").map_err(top)?;
+    let walked = open_to_list(&to, here).copy("open").map_err(top)?;
     walk(&work, from, Some(walked));
     let found = work.found()?;
     let copied = finish(&work, found, Some(to))?;
@@ -116,7 +116,7 @@ pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result
 /// As [`copy`].
 pub fn read(source: impl AsFd, options: &Options<'_>) -> Result<Copied> {
     let top = |failure: Failure| failure.at("".into());
-    let from = open_directory(&source, OsStr::new("."))
+    let from = open_to_list(&source, OsStr::new("."))
         .source("open")
         .map_err(top)?;
     let work = Work::new(options, None);

@@ -17,8 +17,9 @@ use super::holes::Holes;
 use super::loss::Lost;
 use super::manifest::Kind;
 use super::stamp;
-use super::trail::{self, open_quietly};
 use super::work::{FEW, Target, Work};
+use crate::sys::at;
+use crate::sys::at::open_noatime;
 
 /// From how many bytes on a clone costs less than writing.
 const CLONE: u64 = 64 << 10;
@@ -70,8 +71,8 @@ impl Opened {
         if useless || task.kind != FileType::RegularFile {
             return None;
         }
-        let file = open_quietly(&*task.source, &task.name, READ).ok()?;
-        let stat = trail::stat(&file).ok()?;
+        let file = open_noatime(&*task.source, &task.name, READ).ok()?;
+        let stat = at::stat_fd(&file).ok()?;
         let clones = |target: &Target<'_>| target.clones.load(Ordering::Relaxed);
         let cloned = stat.stx_size >= CLONE && work.target.as_ref().is_some_and(clones);
         if cloned || stat.stx_size > BLOCK as u64 || stamp::kind(&stat) != FileType::RegularFile {
@@ -92,7 +93,7 @@ fn file(
     buffer: &mut Buffer,
 ) -> Result<(), Failure> {
     if work.look_only {
-        let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
+        let stat = at::stat_at(&*task.source, &task.name).listed("look at")?;
         if stamp::kind(&stat) != FileType::RegularFile {
             return Err(Failure::Changed(OTHER));
         }
@@ -102,8 +103,8 @@ fn file(
     let (source, stat, before) = match opened {
         Some(Opened { file, stat, before }) => (file, stat, Some(before)),
         None => {
-            let file = open_quietly(&*task.source, &task.name, READ).listed("open")?;
-            let stat = trail::stat(&file).source("look at")?;
+            let file = open_noatime(&*task.source, &task.name, READ).listed("open")?;
+            let stat = at::stat_fd(&file).source("look at")?;
             (file, stat, None)
         }
     };
@@ -140,7 +141,7 @@ fn file(
         true => Stream {
             from: to.as_fd(),
             holes: {
-                let stat = trail::stat(&to).copy("look at")?;
+                let stat = at::stat_fd(&to).copy("look at")?;
                 Holes::of(to.as_fd(), &stat, &work.believed)?
             },
             before: None,
@@ -176,8 +177,8 @@ pub(super) fn duplicate(
         Failure::Io(_, operation, errno) => Failure::Io(Side::Copy, operation, errno),
         failure => failure,
     };
-    let from = open_quietly(from_dir, from_name, READ).copy("open")?;
-    let stat = trail::stat(&from).copy("look at")?;
+    let from = open_noatime(from_dir, from_name, READ).copy("open")?;
+    let stat = at::stat_fd(&from).copy("look at")?;
     if stamp::kind(&stat) != FileType::RegularFile {
         return Err(Errno::STALE).copy("open");
     }
@@ -240,7 +241,7 @@ fn make_durable(target: &Target<'_>, file: OwnedFd, stat: &Statx) -> Result<(), 
 }
 
 fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
-    let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
+    let stat = at::stat_at(&*task.source, &task.name).listed("look at")?;
     if stamp::kind(&stat) != FileType::Symlink {
         return Err(Failure::Changed(OTHER));
     }
@@ -266,7 +267,7 @@ fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
 
 fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
     // Opening it in earnest would wake whoever waits at its other end.
-    let stat = trail::stat_at(&*task.source, &task.name).listed("look at")?;
+    let stat = at::stat_at(&*task.source, &task.name).listed("look at")?;
     if stamp::kind(&stat) != FileType::Fifo {
         return Err(Failure::Changed(OTHER));
     }
@@ -282,7 +283,7 @@ fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
             made => made.copy("create")?,
         }
         let fifo = rustix::fs::openat(&**copy, name, READ, Mode::empty()).copy("open")?;
-        if stamp::kind(&trail::stat(&fifo).copy("look at")?) != FileType::Fifo {
+        if stamp::kind(&at::stat_fd(&fifo).copy("look at")?) != FileType::Fifo {
             return Err(Errno::STALE).copy("open");
         }
         let lose = |lost| work.lose(lost, task.parent, name);

@@ -15,8 +15,9 @@ use super::entry;
 use super::error::{Context, Error, Failure};
 use super::loss::{Losses, Lost};
 use super::manifest::{self, Entry, Kind, Manifest};
-use super::trail::{Steps, open_below, open_directory};
 use super::work::{Target, Work};
+use crate::sys::at::{open_dirs, open_to_list};
+use crate::sys::dir_stack::IndexedDirStack;
 
 /// A copy whose files are there.
 pub(super) struct Finish<'a> {
@@ -36,7 +37,7 @@ pub(super) struct Finish<'a> {
 impl Finish<'_> {
     /// Gives every directory its attributes, the top last.
     pub(super) fn directories(&self, top: OwnedFd) -> Result<(), Error> {
-        let mut steps = Steps::new(top);
+        let mut steps = IndexedDirStack::new(top);
         for (index, entry) in self.manifest.entries().iter().enumerate().skip(1) {
             if !matches!(entry.kind, Kind::Directory) {
                 continue;
@@ -46,7 +47,7 @@ impl Finish<'_> {
                     break;
                 }
             }
-            let entered = open_directory(&**steps.current(), &entry.name)
+            let entered = open_to_list(&**steps.current(), &entry.name)
                 .copy("open")
                 .and_then(|fd| steps.down(index, fd).copy("look at"));
             entered.map_err(|failure| failure.at(self.manifest.path(index)))?;
@@ -56,7 +57,7 @@ impl Finish<'_> {
     }
 
     /// Goes up, and finishes the directory that was left; whether there was one to leave.
-    fn leave(&self, steps: &mut Steps) -> Result<bool, Error> {
+    fn leave(&self, steps: &mut IndexedDirStack) -> Result<bool, Error> {
         let index = steps.position();
         // Up first: a directory may end without the right to look for `..` in it.
         let left = steps.up().copy("leave");
@@ -160,5 +161,5 @@ fn link(
 
 /// A directory of the copy, by its position.
 fn open(entries: &[Entry], top: impl AsFd, index: usize) -> Result<OwnedFd, Failure> {
-    open_below(top, manifest::names(entries, index).into_iter()).copy("open")
+    open_dirs(top, manifest::names(entries, index).into_iter()).copy("open")
 }

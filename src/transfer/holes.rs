@@ -138,7 +138,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::transfer::trail;
+    use crate::sys::at;
 
     fn sparse() -> File {
         let file = tempfile::tempfile().unwrap();
@@ -155,19 +155,19 @@ mod tests {
     fn a_file_system_that_is_known_is_asked() {
         let file = sparse();
         let size = 1 << 20;
-        let holes = of(&file, &trail::stat(&file).unwrap());
+        let holes = of(&file, &at::stat_fd(&file).unwrap());
         assert_eq!(holes, Holes::Known(4096));
         let part = (512 << 10, (512 << 10) + 4096);
         assert_eq!(holes.next(file.as_fd(), 0, size).unwrap(), Some(part));
         assert_eq!(holes.next(file.as_fd(), part.1, size).unwrap(), None);
         file.write_all_at(&vec![0; 1 << 20], 0).unwrap();
-        assert_eq!(of(&file, &trail::stat(&file).unwrap()), Holes::None);
+        assert_eq!(of(&file, &at::stat_fd(&file).unwrap()), Holes::None);
     }
 
     #[test]
     fn one_that_admits_less_data_than_the_file_has_blocks_is_not_believed() {
         let file = sparse();
-        let mut stat = trail::stat(&file).unwrap();
+        let mut stat = at::stat_fd(&file).unwrap();
         stat.stx_blocks += 8;
         let holes = of(&file, &stat);
         assert_eq!(holes, Holes::Unknown);
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn one_that_is_not_known_is_not_asked() {
         let file = sparse();
-        let mut stat = trail::stat(&file).unwrap();
+        let mut stat = at::stat_fd(&file).unwrap();
         let believed = Believed::default();
         let device = (stat.stx_dev_major, stat.stx_dev_minor);
         believed.0.lock().push((device, false));

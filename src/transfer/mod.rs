@@ -53,8 +53,6 @@ mod recheck;
 mod remove;
 mod select;
 mod stamp;
-mod sys;
-mod trail;
 mod verify;
 mod walk;
 mod windows;

@@ -9,8 +9,9 @@ use super::error::{Context, Error, Failure};
 use super::manifest::{self, Kind, Manifest};
 use super::select::{Candidate, Select};
 use super::stamp::Stamp;
-use super::trail::{Steps, open_below, open_directory};
 use super::work::Excluded;
+use crate::sys::at::{open_dirs, open_to_list};
+use crate::sys::dir_stack::IndexedDirStack;
 
 /// What is remembered of a source.
 #[derive(Debug)]
@@ -33,10 +34,10 @@ impl Remembered {
         select: Option<&Select<'_>>,
         renamed: bool,
     ) -> Result<(), Error> {
-        let top = open_directory(&source, OsStr::new("."))
+        let top = open_to_list(&source, OsStr::new("."))
             .source("open")
             .map_err(|failure| failure.at("".into()))?;
-        let mut steps = Steps::new(top);
+        let mut steps = IndexedDirStack::new(top);
         for (index, (entry, stamp)) in manifest.entries().iter().zip(&self.stamps).enumerate() {
             let mut look = || {
                 if index == 0 {
@@ -49,7 +50,7 @@ impl Remembered {
                 }
                 compare(&**steps.current(), &entry.name, stamp, false)?;
                 if matches!(entry.kind, Kind::Directory) {
-                    let fd = open_directory(&**steps.current(), &entry.name).listed("open")?;
+                    let fd = open_to_list(&**steps.current(), &entry.name).listed("open")?;
                     steps.down(index, fd).source("look at")?;
                 }
                 Ok(())
@@ -72,7 +73,7 @@ impl Remembered {
         for excluded in &self.excluded {
             let names = manifest::names(manifest.entries(), excluded.parent);
             let parent = names.last().copied().unwrap_or_default();
-            let wanted = open_below(&source, names.iter().copied())
+            let wanted = open_dirs(&source, names.iter().copied())
                 .listed("open")
                 .map(|directory| {
                     let place = (names.len(), parent);

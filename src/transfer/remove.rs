@@ -17,7 +17,9 @@ use rustix::io::{Errno, Result};
 
 use super::error::{Error, Failure, Side};
 use super::progress::Progress;
-use super::trail::{self, Trail, open_directory};
+use crate::sys::at;
+use crate::sys::at::open_to_list;
+use crate::sys::dir_stack::DirStack;
 
 /// Bytes of a directory that are read at once.
 const LISTING: usize = 32 << 10;
@@ -46,7 +48,7 @@ pub fn remove_tree(
     if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
         return Err(failed(Errno::INVAL));
     }
-    if trail::stat_at(&dir, name).err() == Some(Errno::NOENT) {
+    if at::stat_at(&dir, name).err() == Some(Errno::NOENT) {
         return Ok(());
     }
     let mut starts = 0;
@@ -54,7 +56,7 @@ pub fn remove_tree(
         let top = rustix::io::fcntl_dupfd_cloexec(dir.as_fd(), 0).map_err(failed)?;
         let mut removal = Removal {
             mount: mount(&stat(&top).map_err(failed)?),
-            trail: Trail::new(top),
+            trail: DirStack::new(top),
             above: Vec::new(),
             listing: vec![MaybeUninit::uninit(); LISTING],
             progress,
@@ -71,7 +73,7 @@ pub fn remove_tree(
 }
 
 struct Removal<'a> {
-    trail: Trail,
+    trail: DirStack,
     /// The directories that are not done yet, the current one last. The first is the caller's, of which one name goes.
     above: Vec<Directory>,
     listing: Vec<MaybeUninit<u8>>,
@@ -143,7 +145,7 @@ impl Removal<'_> {
     }
 
     fn is_directory(&self, name: &OsStr) -> bool {
-        trail::stat_at(&**self.trail.current(), name)
+        at::stat_at(&**self.trail.current(), name)
             .is_ok_and(|stat| super::stamp::kind(&stat) == FileType::Directory)
     }
 
@@ -188,7 +190,7 @@ impl Removal<'_> {
     /// Opens a directory of the tree, with the right to list and change it where the caller can have that.
     fn open(&self, name: &OsStr) -> Result<OwnedFd> {
         let dir = &**self.trail.current();
-        let fd = match open_directory(dir, name) {
+        let fd = match open_to_list(dir, name) {
             Err(Errno::ACCESS) => {
                 let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(dir, name, path, Mode::empty())?;
@@ -196,7 +198,7 @@ impl Removal<'_> {
                 // Refused for what is open as a path only; this leads to what is open, whatever its name is now.
                 let itself = format!("/proc/self/fd/{}", fd.as_raw_fd());
                 rustix::fs::chmod(itself, opened_up(&stat)).map_err(|_| Errno::ACCESS)?;
-                return open_directory(&fd, OsStr::new("."));
+                return open_to_list(&fd, OsStr::new("."));
             }
             result => result?,
         };

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::FileType;
 
-use super::trail;
+use crate::sys::at;
 
 /// Says of each entry whether it is copied; a directory that is not takes along all that it holds.
 pub type Select<'a> = dyn Fn(&Candidate<'_>) -> bool + Sync + 'a;
@@ -73,7 +73,7 @@ impl<'a> Candidate<'a> {
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         *self.size.get_or_init(|| {
-            let stat = trail::stat_at(self.directory, self.name).ok()?;
+            let stat = at::stat_at(self.directory, self.name).ok()?;
             Some(stat.stx_size)
         })
     }

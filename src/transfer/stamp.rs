@@ -4,7 +4,7 @@ use rustix::fs::{FileType, Statx, StatxTimestamp};
 
 use super::error::OTHER;
 use super::manifest::Time;
-use super::trail::Identity;
+use crate::sys::file_id::FileId;
 
 /// What is remembered of an entry to see later whether it has changed.
 ///
@@ -14,7 +14,7 @@ use super::trail::Identity;
 /// same. Whoever archives waits until a file has been left alone for longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    identity: Identity,
+    identity: FileId,
     kind: FileType,
     size: u64,
     mtime: Time,
@@ -24,7 +24,7 @@ pub(super) struct Stamp {
 impl Stamp {
     pub(super) fn of(stat: &Statx) -> Stamp {
         Stamp {
-            identity: Identity::of(stat),
+            identity: FileId::of(stat),
             kind: kind(stat),
             size: stat.stx_size,
             mtime: time(stat.stx_mtime),

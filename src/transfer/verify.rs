@@ -7,9 +7,9 @@ use super::Options;
 use super::error::{Context, Result};
 use super::manifest::{Difference, Entry, Kind, Manifest, Time, What};
 use super::progress::Size;
-use super::trail::open_directory;
 use super::walk::walk;
 use super::work::{Found, Work};
+use crate::sys::at::open_to_list;
 
 /// What is known of a tree whose files have not been read.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub fn outline(tree: impl AsFd, options: &Options<'_>) -> Result<Manifest> {
 }
 
 fn look(tree: impl AsFd, options: &Options<'_>) -> Result<Found> {
-    let top = open_directory(tree, OsStr::new("."))
+    let top = open_to_list(tree, OsStr::new("."))
         .source("open")
         .map_err(|failure| failure.at("".into()))?;
     let mut work = Work::new(options, None);
@@ -119,7 +119,7 @@ fn run(
     options: &Options<'_>,
     verify: bool,
 ) -> Result<(Manifest, Vec<Difference>)> {
-    let top = open_directory(tree, OsStr::new("."))
+    let top = open_to_list(tree, OsStr::new("."))
         .source("open")
         .map_err(|failure| failure.at("".into()))?;
     let mut work = Work::new(options, None);

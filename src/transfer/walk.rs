@@ -15,8 +15,10 @@ use super::error::{Context, Failure};
 use super::manifest::Kind;
 use super::select::Candidate;
 use super::stamp;
-use super::trail::{self, Trail, open_directory};
 use super::work::{Excluded, Work};
+use crate::sys::at;
+use crate::sys::at::open_to_list;
+use crate::sys::dir_stack::DirStack;
 
 /// Bytes of a directory that are read at once.
 const LISTING: usize = 32 << 10;
@@ -28,8 +30,8 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
         let mut walk = Walk {
             work,
             crew: Crew::new(scope, work),
-            source: Trail::new(source),
-            copy: copy.map(Trail::new),
+            source: DirStack::new(source),
+            copy: copy.map(DirStack::new),
             listing: &mut listing,
             above: Vec::new(),
             last: None,
@@ -46,8 +48,8 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
 struct Walk<'scope, 'env, 'buf> {
     work: &'env Work<'env>,
     crew: Crew<'scope, 'env>,
-    source: Trail,
-    copy: Option<Trail>,
+    source: DirStack,
+    copy: Option<DirStack>,
     listing: &'buf mut [MaybeUninit<u8>],
     /// The directories that are not done yet, the current one last.
     above: Vec<Directory>,
@@ -64,7 +66,7 @@ struct Directory {
 
 impl Walk<'_, '_, '_> {
     fn all(&mut self) {
-        let top = trail::stat(&**self.source.current()).source("look at");
+        let top = at::stat_fd(&**self.source.current()).source("look at");
         if let Err(failure) = top.and_then(|stat| self.enter(0, OsStr::new(""), &stat)) {
             return self.work.fail(failure, 0, OsStr::new(""));
         }
@@ -92,15 +94,15 @@ impl Walk<'_, '_, '_> {
 
     fn down(&mut self, parent: usize, name: &OsStr) -> Result<(), Failure> {
         self.work.go_on()?;
-        let source = open_directory(&**self.source.current(), name).listed("open")?;
-        let stat = trail::stat(&source).source("look at")?;
+        let source = open_to_list(&**self.source.current(), name).listed("open")?;
+        let stat = at::stat_fd(&source).source("look at")?;
         let copy = match &self.copy {
             Some(copy) => {
                 let dir = &**copy.current();
                 // Nobody else gets there before the top has its mode. Ours it is until all is in it.
                 let mode = Mode::from_raw_mode(stat.stx_mode.into()) | Mode::RWXU;
                 rustix::fs::mkdirat(dir, name, mode).copy("create")?;
-                Some(open_directory(dir, name).copy("open")?)
+                Some(open_to_list(dir, name).copy("open")?)
             }
             None => None,
         };
@@ -173,7 +175,7 @@ impl Walk<'_, '_, '_> {
     fn hand_out(&mut self, parent: usize, name: &OsStr, kind: FileType) -> Result<(), Failure> {
         let source = self.source.current();
         let kind = match kind {
-            FileType::Unknown => stamp::kind(&trail::stat_at(&**source, name).listed("look at")?),
+            FileType::Unknown => stamp::kind(&at::stat_at(&**source, name).listed("look at")?),
             kind => kind,
         };
         let depth = self.above.len().saturating_sub(1);

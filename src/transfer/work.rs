@@ -17,8 +17,8 @@ use super::holes::Believed;
 use super::loss::{Losses, Lost};
 use super::manifest::{Entry, Kind, path};
 use super::stamp::{Stamp, time};
-use super::trail::Identity;
 use super::{Options, Writeback};
+use crate::sys::file_id::FileId;
 
 /// How many files are made durable one by one; more of them, by one call for all.
 pub(super) const FEW: usize = 8;
@@ -64,7 +64,7 @@ pub(super) struct Found {
     /// Of directories, by position: what they get when all is in them.
     pub(super) directories: HashMap<usize, Attributes>,
     /// Files of more than one name: where each was met first.
-    links: HashMap<Identity, usize>,
+    links: HashMap<FileId, usize>,
     /// Bytes that the files take on their disk, without holes.
     pub(super) taken: u64,
     /// Entries that were left out as the caller wished.
@@ -146,7 +146,7 @@ impl<'a> Work<'a> {
         let mut found = self.found.lock();
         let first = match stat.stx_nlink {
             0 | 1 => index,
-            _ => *found.links.entry(Identity::of(stat)).or_insert(index),
+            _ => *found.links.entry(FileId::of(stat)).or_insert(index),
         };
         if first == index {
             found.taken = found.taken.saturating_add(taken);
@@ -169,7 +169,7 @@ impl<'a> Work<'a> {
         }
         let mut found = self.found.lock();
         // What it is said to be a link of is asked of files alone.
-        found.links.insert(Identity::of(stat), 0).is_some()
+        found.links.insert(FileId::of(stat), 0).is_some()
     }
 
     /// Sets the times of an entry that comes back from an archive.

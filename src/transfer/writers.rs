@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::error::{Context, Failure, Result};
 use super::manifest::{Kind, Manifest};
-use super::sys;
-use super::trail::{Steps, open_directory, open_quietly};
+use crate::sys::at::{open_noatime, open_to_list};
+use crate::sys::calls;
+use crate::sys::dir_stack::IndexedDirStack;
 
 /// The first file of a tree that somebody has open for writing, or has mapped to write to, on this machine; by its path in the tree.
 ///
@@ -22,8 +23,8 @@ use super::trail::{Steps, open_directory, open_quietly};
 /// What opening a directory or a file of it gave.
 pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
-    let top = open_directory(tree, OsStr::new(".")).source("open");
-    let mut steps = Steps::new(top.map_err(at(0))?);
+    let top = open_to_list(tree, OsStr::new(".")).source("open");
+    let mut steps = IndexedDirStack::new(top.map_err(at(0))?);
     for (index, entry) in manifest.entries().iter().enumerate().skip(1) {
         while steps.position() != entry.parent {
             if steps.up().source("leave").map_err(at(index))?.is_none() {
@@ -33,7 +34,7 @@ pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path:
         let directory = &**steps.current();
         match entry.kind {
             Kind::Directory => {
-                let opened = open_directory(directory, &entry.name).listed("open");
+                let opened = open_to_list(directory, &entry.name).listed("open");
                 let entered = opened.and_then(|fd| steps.down(index, fd).source("look at"));
                 entered.map_err(at(index))?;
             }
@@ -53,8 +54,8 @@ pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path:
 
 fn is_written(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match open_quietly(directory, name, flags) {
-        Ok(file) => Ok(sys::has_writers(&file)),
+    match open_noatime(directory, name, flags) {
+        Ok(file) => Ok(calls::has_writers(&file)),
         Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::NXIO) => Ok(false),
         Err(errno) => Err(errno),
     }
@@ -68,8 +69,8 @@ fn is_written(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
 pub fn unremovable(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
     use rustix::fs::{Access, AtFlags, accessat};
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
-    let top = open_directory(tree, OsStr::new(".")).source("open");
-    let mut steps = Steps::new(top.map_err(at(0))?);
+    let top = open_to_list(tree, OsStr::new(".")).source("open");
+    let mut steps = IndexedDirStack::new(top.map_err(at(0))?);
     let may = |directory: &OwnedFd| {
         let access = Access::WRITE_OK | Access::EXEC_OK;
         // The owner may give himself the right.

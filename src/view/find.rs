@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use rustix::io::{Errno, Result as SysResult};
 
+use super::View;
 use super::jobs::names;
-use super::{View, beneath};
+use crate::sys::at;
 use crate::workspace::jobs::{JobId, is_job_entry};
 
 /// How many jobs an error names.
@@ -132,7 +133,7 @@ impl View {
         let mut found = BTreeSet::new();
         for location in self.locations() {
             let listed = location.root().and_then(|root| root.jobs());
-            let listed = beneath::absent(listed.and_then(|jobs| names(&*jobs)));
+            let listed = at::absent(listed.and_then(|jobs| names(&*jobs)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
                 Err(errno) if location.index() == super::PRIMARY => return Err(errno),
@@ -148,7 +149,7 @@ impl View {
         let mut refused = None;
         for location in self.locations() {
             let listed = location.root().and_then(|root| root.task(task));
-            let listed = beneath::absent(listed.and_then(|task| names(&*task)));
+            let listed = at::absent(listed.and_then(|task| names(&*task)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
                 Err(errno) if location.index() == super::PRIMARY => refused = Some(errno),

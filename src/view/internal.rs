@@ -12,8 +12,9 @@ use std::path::Path;
 use rustix::fs::Mode;
 use rustix::io::{Errno, Result};
 
-use super::name::Name;
-use super::{Location, View, beneath};
+use super::{Location, View};
+use crate::sys::name::Name;
+use crate::sys::{at, shared_dir};
 use crate::workspace::internal::{Class, classify, classify_nested, is_bookkeeping};
 use crate::workspace::{jobs, layout};
 
@@ -78,7 +79,7 @@ pub(super) fn in_the_way(primary: &Location) -> Option<&'static Path> {
         (layout::XPMFS, layout::XPMFS),
         (INTERNAL_DIR, INTERNAL_PATH),
     ] {
-        match beneath::open_dir(&dir, OsStr::new(name)) {
+        match at::open_dir(&dir, OsStr::new(name)) {
             Ok(next) => dir = next,
             Err(Errno::NOTDIR) => return Some(Path::new(path)),
             Err(_) => return None,
@@ -95,7 +96,7 @@ impl View {
     /// What the primary's file system gave, other than that there is none.
     pub fn internal_dir(&self, holder: &Holder) -> Result<Option<OwnedFd>> {
         let root = self.primary().root()?;
-        beneath::absent(beneath::open_dirs(root.fd(), holder.path()))
+        at::absent(at::open_dirs(root.fd(), holder.path()))
     }
 
     /// The directory of a job's internal files, made if need be, with the rights of the primary's
@@ -111,7 +112,7 @@ impl View {
         let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
         for name in holder.path() {
             // The group of the directory that it is in may not be the workspace's yet, if another process is making that.
-            dir = beneath::make_shared(&dir, name, own.st_gid, rights)?;
+            dir = shared_dir::make_shared(&dir, name, own.st_gid, rights)?;
         }
         Ok(dir)
     }
@@ -124,6 +125,6 @@ impl View {
     pub fn internal_top(&self) -> Result<OwnedFd> {
         let root = self.primary().root()?;
         let names = [layout::XPMFS, INTERNAL_DIR].map(OsStr::new);
-        beneath::open_dirs(root.fd(), names.into_iter())
+        at::open_dirs(root.fd(), names.into_iter())
     }
 }

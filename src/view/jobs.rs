@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
 
-use super::{Location, beneath};
+use super::Location;
+use crate::sys::at;
 use crate::workspace::jobs::{JobId, is_job_entry};
 
 /// A task's directory whose jobs are not known.
@@ -53,17 +54,17 @@ impl Location {
     pub fn jobs(&self) -> SysResult<(Vec<JobId>, Vec<Unlisted>)> {
         let root = self.root()?;
         let (mut jobs, mut unlisted) = (Vec::new(), Vec::new());
-        let Some(directory) = beneath::absent(root.jobs())? else {
+        let Some(directory) = at::absent(root.jobs())? else {
             return Ok((jobs, unlisted));
         };
         for task in names(&*directory)? {
             let path = self.path().join("jobs").join(&task);
-            if beneath::stat(&*directory, &task).is_ok_and(|stat| beneath::is_symlink(&stat)) {
+            if at::stat(&*directory, &task).is_ok_and(|stat| at::is_symlink(&stat)) {
                 unlisted.push(Unlisted::linked(path));
                 continue;
             }
             let listed = root.task(&task).and_then(|task| names(&*task));
-            match beneath::absent(listed) {
+            match at::absent(listed) {
                 // A file is no task, and has none.
                 Ok(hashes) => {
                     let hashes = hashes.into_iter().flatten();

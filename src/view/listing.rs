@@ -11,7 +11,8 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Statx};
 use rustix::io::{Errno, Result};
 
-use super::{PRIMARY, Root, Served, View, beneath};
+use super::{PRIMARY, Root, Served, View};
+use crate::sys::at;
 use crate::workspace::jobs;
 
 /// A directory that a listing is read from.
@@ -140,9 +141,8 @@ impl View {
         if source.location == PRIMARY {
             return Some(kind);
         }
-        let is_dir = |source: &Source| {
-            beneath::stat(&source.dir, name).is_ok_and(|stat| beneath::is_dir(&stat))
-        };
+        let is_dir =
+            |source: &Source| at::stat(&source.dir, name).is_ok_and(|stat| at::is_dir(&stat));
         let counts = jobs::is_job_entry(name)
             && match kind {
                 FileType::Directory => true,
@@ -150,7 +150,7 @@ impl View {
                 _ => false,
             };
         let shown = |earlier: &Source| match earlier.location {
-            PRIMARY => beneath::stat(&earlier.dir, name).is_ok(),
+            PRIMARY => at::stat(&earlier.dir, name).is_ok(),
             _ => is_dir(earlier),
         };
         (counts && !earlier.any(shown)).then_some(FileType::Directory)

@@ -15,6 +15,7 @@ use super::times::Times;
 use super::unreadable::{Hidden, Unreadable};
 use super::{FolderSpec, PRIMARY};
 use crate::settings::Mode;
+use crate::sys::at;
 
 /// How long a folder may take to answer whoever watches it, before it is left out until it does. A disk that is busy takes
 /// seconds, and a job that is not seen in it for a moment may be run again.
@@ -293,7 +294,7 @@ impl Location {
                 return self.look(root);
             }
             Err(error) => State::Closed(error),
-            Ok((fd, canonical)) => match (rustix::fs::fstat(&fd), &was) {
+            Ok((fd, canonical)) => match (at::stat_fd(&fd), &was) {
                 (Err(error), _) => State::Closed(error),
                 (Ok(stat), State::Open(root)) if root.is(&stat) => return self.look(root),
                 _ => match Root::new(fd, &self.path, Some(canonical)) {

@@ -9,8 +9,9 @@ use rustix::fs::Mode;
 use rustix::io::{Errno, Result};
 
 use super::location::Role;
-use super::{Location, View, beneath};
+use super::{Location, View};
 use crate::settings;
+use crate::sys::{at, shared_dir};
 
 impl View {
     /// The primary's `jobs/`, made if need be, with the rights and the group of the primary's own directory.
@@ -23,7 +24,7 @@ impl View {
         match root.jobs() {
             Err(Errno::NOENT) => {
                 let rights = Mode::from_raw_mode(rustix::fs::fstat(root.fd())?.st_mode & 0o7777);
-                beneath::make_dir(root.fd(), OsStr::new("jobs"), rights)?;
+                shared_dir::make_dir(root.fd(), OsStr::new("jobs"), rights)?;
                 root.jobs()
             }
             result => result,
@@ -39,7 +40,7 @@ impl View {
     pub fn make_task(&self, task: &OsStr, location: u8) -> Result<OwnedFd> {
         // Not a kept one: what is made in a directory that was removed meanwhile is lost.
         let jobs = self.make_jobs()?;
-        match beneath::open_dir(&jobs, task) {
+        match at::open_dir(&jobs, task) {
             Err(Errno::NOENT) => {}
             result => return result,
         }
@@ -51,7 +52,7 @@ impl View {
             Some(shown) => shown.in_primary(stat.st_mode, stat.st_gid),
             None => (stat.st_gid, Mode::from_raw_mode(stat.st_mode & 0o7777)),
         };
-        beneath::make_shared(&jobs, task, group, rights)
+        shared_dir::make_shared(&jobs, task, group, rights)
     }
 }
 

@@ -14,14 +14,12 @@
 //! - [`change`]: what may happen to something, given where it is served from
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
 //! - [`internal`]: where the internal files of a job live that a folder serves
-//! - [`name`]: a name, kept in as little memory as it needs
 //! - `walk`: paths, walked one name at a time and never into a mount of xpmfs
 //! - `covered`: folders that lie in a mount of xpmfs, opened beneath it
 //! - `question`: asking a file system that may hang
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
 //! - `times`: when a directory was changed that several locations have
 //! - `unreadable`: what of a folder cannot be looked at, so that it does not show
-//! - [`beneath`]: opening names below a descriptor without ever leaving it
 //!
 //! `mount` calls this room, and so do the commands; it calls `workspace` and `settings` only.
 //!
@@ -29,7 +27,6 @@
 //! in-place mount possible: the workspace's own path leads into the mount afterwards, and walking
 //! it would make the daemon wait for itself.
 
-pub mod beneath;
 pub mod change;
 mod covered;
 pub mod find;
@@ -39,7 +36,6 @@ pub mod links;
 pub mod listing;
 pub mod location;
 pub mod materialize;
-pub mod name;
 mod question;
 pub mod resolve;
 mod root;

@@ -8,8 +8,9 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::location::Role;
-use super::{Location, PRIMARY, View, beneath, links, walk};
+use super::{Location, PRIMARY, View, links, walk};
 use crate::settings::Mode;
+use crate::sys::at;
 use crate::workspace::{jobs, markers};
 
 /// What stands at `jobs/<task_id>/<hash>` in the view.
@@ -134,7 +135,7 @@ impl View {
         self.primary()
             .root()
             .and_then(|root| root.task(task))
-            .and_then(|dir| beneath::stat(&dir, hash))
+            .and_then(|dir| at::stat(&dir, hash))
             .is_ok()
     }
 
@@ -161,13 +162,13 @@ impl View {
 
     fn ask_primary(&self, task: &OsStr, hash: &OsStr) -> Result<Candidate> {
         let root = self.primary().root()?;
-        let Some(dir) = beneath::absent(root.task(task))? else {
+        let Some(dir) = at::absent(root.task(task))? else {
             return Ok(Candidate::Nothing);
         };
-        let Some(stat) = beneath::absent(beneath::stat(&dir, hash))?.map(Box::new) else {
+        let Some(stat) = at::absent(at::stat(&dir, hash))?.map(Box::new) else {
             return Ok(Candidate::Nothing);
         };
-        if beneath::is_dir(&stat) {
+        if at::is_dir(&stat) {
             // The place of purged jobs: a directory of which only a skeleton is left will give way
             // here to the folder that holds the finished job.
             return Ok(Candidate::Serves(Served::Job {
@@ -175,7 +176,7 @@ impl View {
                 stat,
             }));
         }
-        if beneath::is_symlink(&stat) {
+        if at::is_symlink(&stat) {
             return self.follow(PRIMARY, &dir, task, hash, stat);
         }
         Ok(Candidate::Serves(Served::AsItIs {
@@ -189,16 +190,16 @@ impl View {
             Ok(root) => root,
             Err(_) => return Ok(Candidate::Nothing),
         };
-        let Some(dir) = beneath::absent(root.task(task))? else {
+        let Some(dir) = at::absent(root.task(task))? else {
             return Ok(Candidate::Nothing);
         };
-        let Some(stat) = beneath::absent(beneath::stat(&dir, hash))?.map(Box::new) else {
+        let Some(stat) = at::absent(at::stat(&dir, hash))?.map(Box::new) else {
             return Ok(Candidate::Nothing);
         };
-        if beneath::is_symlink(&stat) {
+        if at::is_symlink(&stat) {
             return self.follow(folder.index(), &dir, task, hash, stat);
         }
-        if !beneath::is_dir(&stat) || !finished_enough(folder, &dir, task, hash)? {
+        if !at::is_dir(&stat) || !finished_enough(folder, &dir, task, hash)? {
             return Ok(Candidate::Nothing);
         }
         Ok(Candidate::Serves(Served::Job {
@@ -252,8 +253,8 @@ impl View {
     fn job_in(&self, location: u8, task: &OsStr, hash: &OsStr) -> Option<Box<Statx>> {
         let root = self.location(location)?.root().ok()?;
         let dir = root.task(task).ok()?;
-        let stat = beneath::stat(dir, hash).ok()?;
-        beneath::is_dir(&stat).then(|| Box::new(stat))
+        let stat = at::stat(dir, hash).ok()?;
+        at::is_dir(&stat).then(|| Box::new(stat))
     }
 }
 
@@ -263,7 +264,7 @@ fn finished_enough(folder: &Location, dir: impl AsFd, task: &OsStr, hash: &OsStr
     if folder.role() != Role::Folder(Mode::Use) {
         return Ok(true);
     }
-    let Some(job) = beneath::absent(beneath::open_dir(dir, hash))? else {
+    let Some(job) = at::absent(at::open_dir(dir, hash))? else {
         return Ok(false);
     };
     let done = markers::is_done(job, jobs::name(task));

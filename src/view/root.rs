@@ -7,26 +7,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{Mode as FileMode, OFlags, Stat};
+use rustix::fs::{Mode as FileMode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use super::{beneath, links, tasks, walk};
+use super::{links, tasks, walk};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 
 /// A location's directory, open.
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
-    identity: (u64, u64),
+    identity: FileId,
     jobs: Jobs,
     /// The absolute paths under which symlinks may name its jobs directory.
     jobs_paths: Vec<PathBuf>,
     kept: tasks::Kept,
     /// What its jobs directory was when it was opened last.
-    known_jobs: Mutex<Option<Identity>>,
+    known_jobs: Mutex<Option<FileId>>,
 }
-
-/// A device and an inode number.
-type Identity = (u32, u32, u64);
 
 /// Where a location's jobs directory is.
 #[derive(Debug)]
@@ -44,12 +43,11 @@ impl Root {
     /// itself.
     pub(super) fn new(fd: OwnedFd, path: &Path, canonical: Option<PathBuf>) -> Result<Root> {
         let folder = canonical.is_some();
-        let stat = rustix::fs::fstat(&fd)?;
-        let inside = beneath::absent(beneath::stat(&fd, OsStr::new("jobs")))?;
+        let inside = at::absent(at::stat(&fd, OsStr::new("jobs")))?;
         let itself = folder && inside.is_none() && path.ends_with("jobs");
         let jobs = if itself {
             Jobs::Itself
-        } else if inside.as_ref().is_some_and(beneath::is_symlink) {
+        } else if inside.as_ref().is_some_and(at::is_symlink) {
             let followed = follow_jobs(&fd);
             if followed.is_none() {
                 tracing::warn!(
@@ -70,7 +68,7 @@ impl Root {
             }
         }
         Ok(Root {
-            identity: (stat.st_dev, stat.st_ino),
+            identity: at::file_id(&fd)?,
             fd,
             jobs,
             jobs_paths,
@@ -81,8 +79,8 @@ impl Root {
 
     /// Whether it is what a path leads to: held open, an inode number that is in use cannot be another
     /// directory's.
-    pub(super) fn is(&self, stat: &Stat) -> bool {
-        self.identity == (stat.st_dev, stat.st_ino)
+    pub(super) fn is(&self, stat: &Statx) -> bool {
+        self.identity == FileId::of(stat)
     }
 
     /// Whether its jobs directory is still the one that it was opened with: a symlink in its place may lead elsewhere since.
@@ -94,13 +92,12 @@ impl Root {
             Jobs::Itself => true,
             // Made, removed and replaced as its owner likes.
             Jobs::Inside => {
-                let link =
-                    beneath::stat(&self.fd, name).is_ok_and(|stat| beneath::is_symlink(&stat));
+                let link = at::stat(&self.fd, name).is_ok_and(|stat| at::is_symlink(&stat));
                 !link || follow_jobs(&self.fd).is_none()
             }
             Jobs::Linked(fd) => {
                 let now = walk::open_dir_from(&self.fd, name);
-                now.and_then(beneath::identity).ok() == beneath::identity(fd).ok()
+                now.and_then(at::file_id).ok() == at::file_id(fd).ok()
             }
         }
     }
@@ -118,11 +115,11 @@ impl Root {
     pub fn jobs(&self) -> Result<Arc<OwnedFd>> {
         self.kept.jobs(|| {
             let jobs = match &self.jobs {
-                Jobs::Inside => beneath::open_dir(&self.fd, OsStr::new("jobs")),
+                Jobs::Inside => at::open_dir(&self.fd, OsStr::new("jobs")),
                 Jobs::Itself => rustix::io::fcntl_dupfd_cloexec(&self.fd, 0),
                 Jobs::Linked(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0),
             }?;
-            *self.known_jobs.lock() = Some(beneath::identity(&jobs)?);
+            *self.known_jobs.lock() = Some(at::file_id(&jobs)?);
             Ok(jobs)
         })
     }
@@ -172,7 +169,7 @@ fn follow_jobs(fd: &OwnedFd) -> Option<OwnedFd> {
         }
         false => walk::open_dir_from(fd, &target).ok()?,
     };
-    let (link, owner) = (beneath::stat_fd(&link).ok()?, beneath::stat_fd(&jobs).ok()?);
+    let (link, owner) = (at::stat_fd(&link).ok()?, at::stat_fd(&jobs).ok()?);
     let trusted = [0, rustix::process::geteuid().as_raw(), owner.stx_uid];
     trusted.contains(&link.stx_uid).then_some(jobs)
 }

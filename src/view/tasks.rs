@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Result;
 
-use super::beneath;
+use crate::sys::at;
 
 /// How long a descriptor is believed to be what its name leads to.
 const TTL: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Kept {
         if let Some(fd) = self.tasks.read().get(task).and_then(Held::fresh) {
             return Ok(fd);
         }
-        let fd = Arc::new(beneath::open_dir(jobs, task)?);
+        let fd = Arc::new(at::open_dir(jobs, task)?);
         let mut tasks = self.tasks.write();
         if tasks.len() >= TASKS_MAX {
             tasks.retain(|_, kept| kept.fresh().is_some());

@@ -15,7 +15,8 @@ use rustix::fs::{Statx, StatxTimestamp};
 use rustix::io::Result;
 
 use super::question::Questions;
-use super::{Root, View, beneath};
+use super::{Root, View};
+use crate::sys::at;
 use crate::workspace::jobs;
 
 /// How long a request waits for the times of a folder's directory.
@@ -83,11 +84,11 @@ impl Times {
 }
 
 fn look(root: &Root, task: &OsStr) -> Result<Option<Changed>> {
-    let jobs = beneath::absent(root.jobs())?;
+    let jobs = at::absent(root.jobs())?;
     let stat = match jobs {
         None => None,
-        Some(jobs) if task.is_empty() => Some(beneath::stat_fd(jobs)?),
-        Some(jobs) => beneath::absent(beneath::stat(jobs, task))?.filter(beneath::is_dir),
+        Some(jobs) if task.is_empty() => Some(at::stat_fd(jobs)?),
+        Some(jobs) => at::absent(at::stat(jobs, task))?.filter(at::is_dir),
     };
     Ok(stat.map(|stat| (stat.stx_mtime, stat.stx_ctime)))
 }
@@ -163,7 +164,7 @@ mod tests {
     }
 
     fn stat_of(path: &Path) -> Statx {
-        beneath::stat_fd(File::open(path).unwrap()).unwrap()
+        at::stat_fd(File::open(path).unwrap()).unwrap()
     }
 
     fn age(path: &Path, seconds: u64) {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::location::in_words;
-use super::name::Name;
+use crate::sys::name::Name;
 
 /// More than these are not counted.
 const COUNTED_MAX: usize = 10_000;

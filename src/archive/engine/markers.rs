@@ -34,10 +34,11 @@ use super::scan::{self, State};
 use super::walk::{Ended, Walk};
 use crate::archive::state_dir;
 use crate::settings::Mode;
+use crate::sys::at;
+use crate::sys::name::Name;
 use crate::transfer::Time;
+use crate::view::Root;
 use crate::view::location::Role;
-use crate::view::name::Name;
-use crate::view::{Root, beneath};
 use crate::workspace::{JobId, markers};
 
 /// Markers are compared for no more than one part of the time in so many.
@@ -215,7 +216,7 @@ impl Markers {
     fn tasks(&mut self, jobs: &OwnedFd) -> HashMap<OsString, Task> {
         let mut compared = std::mem::take(&mut self.seen.tasks);
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let stamp = beneath::stat_fd(jobs).map(|stat| Stamp::from(&stat));
+        let stamp = at::stat_fd(jobs).map(|stat| Stamp::from(&stat));
         if stamp.is_ok_and(|stamp| self.seen.jobs.see(Some(stamp), now))
             && let Ok(tasks) = self.walk.tasks()
         {
@@ -240,7 +241,7 @@ impl Markers {
         if behind.is_empty() {
             return Ok(());
         }
-        let both = beneath::open_dir(jobs, task).and_then(|ours| Ok((ours, folder.task(task)?)));
+        let both = at::open_dir(jobs, task).and_then(|ours| Ok((ours, folder.task(task)?)));
         let Ok((originals, copies)) = both else {
             return Ok(());
         };
@@ -269,7 +270,7 @@ impl Markers {
 
     /// Compares one task, and notes what is behind; gives whether all of it could be compared.
     fn task(&self, folder: &Root, task: &OsStr, behind: &mut Vec<Behind>) -> Result<bool, Ended> {
-        let copies = match beneath::absent(folder.task(task)) {
+        let copies = match at::absent(folder.task(task)) {
             Ok(Some(copies)) => copies,
             // What is not there at all, the scan finds.
             Ok(None) => return Ok(true),
@@ -356,7 +357,7 @@ fn standing(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io:
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let stamp = |dir: BorrowedFd<'_>| {
         let stat = rustix::fs::statx(dir, &marker, flags, StatxFlags::BASIC_STATS);
-        let stat = beneath::absent(stat)?;
+        let stat = at::absent(stat)?;
         Ok::<_, Errno>(stat.map(|stat| Time {
             seconds: stat.stx_mtime.tv_sec,
             nanoseconds: stat.stx_mtime.tv_nsec,
@@ -371,8 +372,8 @@ fn standing(originals: impl AsFd, copies: impl AsFd, job: &JobId) -> rustix::io:
             None => Standing::Behind,
         },
     };
-    let copy = beneath::absent(beneath::stat(copies, job.hash()))?;
-    Ok(match copy.is_some_and(|stat| beneath::is_dir(&stat)) {
+    let copy = at::absent(at::stat(copies, job.hash()))?;
+    Ok(match copy.is_some_and(|stat| at::is_dir(&stat)) {
         true => otherwise,
         false => Standing::Alone,
     })

@@ -20,7 +20,7 @@ use super::journal;
 use super::route::Route;
 use super::scan;
 use super::walk::{Ended, Walk};
-use crate::view::beneath;
+use crate::sys::shared_dir;
 use crate::workspace::JobId;
 
 const NAME: &str = "rechecked";
@@ -71,7 +71,7 @@ impl Recheck {
             Mode::from_raw_mode(0o600),
         )?;
         let rights = Mode::from_raw_mode(workspace.st_mode & 0o666);
-        beneath::share(&made, workspace.st_gid, rights)?;
+        shared_dir::share(&made, workspace.st_gid, rights)?;
         Ok(File::from(made))
     }
 

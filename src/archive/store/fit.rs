@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use super::Group;
 use crate::archive::error::{Context, InPlace, Result};
 use crate::archive::{apart, obstacle, places, space, state_dir};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::transfer;
 use crate::workspace::jobs::JobId;
 
@@ -58,7 +60,7 @@ impl Group<'_> {
             // It hangs, or did a moment ago: what is under way goes on.
             Err(errno) => errno == Errno::TIMEDOUT,
         };
-        let begun = rustix::fs::fstat(self.root.fd()).tried(job, "look at", at)?;
+        let begun = at::file_id(self.root.fd()).tried(job, "look at", at)?;
         // It may have happened a moment ago, and nobody watches it for commands.
         if !self.root.has_same_jobs() {
             return Err(self.unusable(
@@ -66,8 +68,8 @@ impl Group<'_> {
                 "its `jobs` is a symlink that leads elsewhere than when it was opened: mount the workspace again",
             ));
         }
-        match rustix::fs::stat(at) {
-            Ok(now) if known && (now.st_dev, now.st_ino) == (begun.st_dev, begun.st_ino) => Ok(()),
+        match at::stat_path(self.folder.path()) {
+            Ok(now) if known && FileId::of(&now) == begun => Ok(()),
             _ => Err(self.unusable(job, "its path does not lead to the directory any more that the job was copied to: see whether its disk is mounted")),
         }
     }

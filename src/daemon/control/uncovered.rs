@@ -16,8 +16,10 @@ use super::{Client, ClientError};
 use crate::daemon::deadline::within;
 use crate::daemon::health::PATIENCE;
 use crate::daemon::mounts::{self, Device, Mount};
-use crate::mount::sys::own_mount_namespace;
-use crate::view::{Beneath, COVERED, MountId, beneath as view_beneath};
+use crate::sys::at;
+use crate::sys::calls::own_mount_namespace;
+use crate::sys::file_id::FileId;
+use crate::view::{Beneath, COVERED, MountId};
 
 /// The directory beneath a mount in place: from its daemon, if that runs as this user; otherwise from the kernel, if the
 /// daemon hands out the same directory.
@@ -82,7 +84,7 @@ impl Beneath for Uncovered {
         let part: Vec<&OsStr> = found.root.iter().filter(|name| *name != "/").collect();
         match part.as_slice() {
             [] => Ok(root),
-            names => view_beneath::open_dirs(&root, names.iter().copied()),
+            names => at::open_dirs(&root, names.iter().copied()),
         }
     }
 }
@@ -122,9 +124,9 @@ fn open_uncovered(mountpoint: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(&fd, "", copy)?)
 }
 
-/// Device and inode. Asks no server of a file system, which may be the other user's.
-fn identity(fd: impl AsFd) -> io::Result<(u32, u32, u64)> {
+/// Asks no server of a file system, which may be the other user's.
+fn identity(fd: impl AsFd) -> io::Result<FileId> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(fd, "", flags, StatxFlags::INO)?;
-    Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+    let wanted = StatxFlags::INO | StatxFlags::BTIME;
+    Ok(FileId::of(&rustix::fs::statx(fd, "", flags, wanted)?))
 }

@@ -8,8 +8,9 @@ use rustix::fs::FileType;
 use rustix::io::Result;
 
 use super::names::{open, read_once};
-use crate::view::name::Name;
-use crate::view::{View, beneath};
+use crate::sys::at;
+use crate::sys::name::Name;
+use crate::view::View;
 use crate::workspace::{jobs, markers};
 
 /// Directories in a job that are read with it.
@@ -36,7 +37,7 @@ impl Check {
     /// Looks for the jobs' markers.
     pub(super) fn read(&self) -> Result<()> {
         for name in &self.names {
-            let job = beneath::open_dir(&self.source, name)?;
+            let job = at::open_dir(&self.source, name)?;
             // What it says is asked again when it matters.
             let _ = markers::is_done(job, jobs::name(&self.task));
         }
@@ -75,7 +76,7 @@ fn read_directory(dir: &OwnedFd) -> Result<Vec<Box<OsStr>>> {
     let mut below = Vec::new();
     read_once(dir, |name, kind| {
         // It may have gone.
-        let _ = beneath::stat(dir, name);
+        let _ = at::stat(dir, name);
         if kind == FileType::Directory && below.len() < BELOW_MAX {
             below.push(name.into());
         }

@@ -26,8 +26,8 @@ use job::{Check, Job};
 use names::{Names, Next};
 use walk::{Followed, State, WINDOW_MAX, Walk};
 
+use crate::sys::name::Name;
 use crate::view::View;
-use crate::view::name::Name;
 
 /// Threads that read ahead. They wait for the disk and do little else.
 const THREADS: usize = 4;

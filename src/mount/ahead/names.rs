@@ -10,9 +10,10 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
+use crate::sys::at;
+use crate::sys::name::Name;
 use crate::view::listing::Source;
-use crate::view::name::Name;
-use crate::view::{PRIMARY, View, beneath};
+use crate::view::{PRIMARY, View};
 use crate::workspace::jobs;
 
 /// How many names a walk is looked for among that does not begin with the first one.
@@ -100,7 +101,7 @@ impl Names {
             };
             let more = read_once(open, |name, kind| {
                 let hidden = source.location != PRIMARY && !jobs::is_job_entry(name)
-                    || primary.is_some_and(|primary| beneath::stat(primary, name).is_ok());
+                    || primary.is_some_and(|primary| at::stat(primary, name).is_ok());
                 let job = matches!(
                     kind,
                     FileType::Directory | FileType::Symlink | FileType::Unknown

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use super::Work;
 use super::names::Names;
-use crate::view::name::Name;
+use crate::sys::name::Name;
 
 /// How many jobs a walk is read ahead of at most.
 pub(super) const WINDOW_MAX: usize = 64;

@@ -21,14 +21,16 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use super::Mount;
 use super::cursor::Cursor;
-use super::identity::{Identity, ROOT};
+use super::identity::ROOT;
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Node, Role};
-use super::{Mount, sys};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::PRIMARY;
 use crate::view::listing::Source;
-use crate::view::name::Name;
-use crate::view::{PRIMARY, beneath};
 pub(super) use positions::Positions;
 
 /// A directory being listed.
@@ -44,7 +46,7 @@ struct Open {
     cursor: Cursor,
     /// The same directory as `O_PATH`, to ask for names in.
     source: Source,
-    identity: Identity,
+    identity: FileId,
 }
 
 /// What the listing is of.
@@ -132,7 +134,7 @@ impl Mount {
     fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
         if let Some(removed) = self.directories.removed(id) {
             // That is not open for reading (`O_PATH`).
-            let path = sys::proc_path(&removed);
+            let path = at::proc_path(&removed);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             return Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?));
         }
@@ -253,7 +255,7 @@ impl Mount {
     /// searched: the kernel is to believe nothing else, and asks again if somebody wants to know.
     fn enter_unknown(&self, parent: u64, item: &Item<'_>) -> Entry {
         let node = Node {
-            identity: Identity::UNKNOWN,
+            identity: FileId::UNKNOWN,
             parent,
             name: Name::from(item.name),
             place: PRIMARY,
@@ -323,7 +325,7 @@ impl Open {
     fn source(source: Source) -> Result<Open> {
         let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
         Ok(Open {
-            identity: Identity::of(&beneath::stat_fd(&fd)?),
+            identity: FileId::of(&at::stat_fd(&fd)?),
             cursor: Cursor::new(fd.into()),
             source,
         })

@@ -7,10 +7,12 @@ use rustix::io::{Errno, Result};
 
 use super::{Item, Listing, Taker};
 use crate::mount::Mount;
-use crate::mount::identity::{Identity, ROOT};
+use crate::mount::identity::ROOT;
 use crate::mount::lookup::Found;
 use crate::mount::nodes::Role;
-use crate::view::{PRIMARY, beneath};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::PRIMARY;
 use crate::workspace::layout;
 
 /// The position after `jobs` at the top, where only folders have it; no disk gives it out.
@@ -38,7 +40,7 @@ impl Mount {
         let holder = self.holder(node)?;
         let internal = |name: &OsStr, stat: &Statx| {
             holder.as_ref().is_some_and(|holder| {
-                holder.is_internal(name, beneath::is_dir(stat), Some(stat.stx_size))
+                holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
             })
         };
         let mut given = false;
@@ -54,7 +56,7 @@ impl Mount {
                 given = true;
                 let asked = plus && node.role != Role::Root && name != "." && name != "..";
                 let found = match asked {
-                    true => beneath::stat_at(fd, name).ok(),
+                    true => at::stat_at(fd, name).ok(),
                     false => None,
                 };
                 let found = found.filter(|stat| !internal(name, stat));
@@ -83,8 +85,7 @@ impl Mount {
         let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
             return Ok(false);
         };
-        if beneath::absent(beneath::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some()
-        {
+        if at::absent(at::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some() {
             return Ok(false);
         }
         // The top itself does not change when it goes.
@@ -92,7 +93,7 @@ impl Mount {
         give(Item {
             name: OsStr::new(layout::JOBS),
             kind: FileType::Directory,
-            inode: self.devices.inode(&Identity::of(&jobs.stat)),
+            inode: self.devices.inode(&FileId::of(&jobs.stat)),
             next: AFTER_JOBS,
             found: Some(jobs),
         });

@@ -10,13 +10,14 @@ use super::positions::Position;
 use super::{Item, Kind, Listing, Open, Taker};
 use crate::mount::Mount;
 use crate::mount::cursor;
-use crate::mount::identity::Identity;
 use crate::mount::lookup::Found;
 use crate::mount::nodes::Role;
 use crate::settings;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
 use crate::view::listing::Shown;
-use crate::view::name::Name;
-use crate::view::{PRIMARY, beneath, location};
+use crate::view::{PRIMARY, location};
 
 impl Mount {
     /// Returns whether there was nothing left.
@@ -69,7 +70,7 @@ impl Mount {
                     name,
                     kind: shown.kind,
                     inode: match &shown.stat {
-                        Some(stat) => self.devices.inode(&Identity::of(stat)),
+                        Some(stat) => self.devices.inode(&FileId::of(stat)),
                         None => self.devices.entry(&open.identity, entry.inode),
                     },
                     next: next as u64,
@@ -131,7 +132,7 @@ impl Mount {
             }
             Kind::Holder => {
                 let first = &sources.first()?.source.dir;
-                let twice = at > 0 && beneath::stat(first, name).is_ok();
+                let twice = at > 0 && at::stat(first, name).is_ok();
                 (!twice).then_some(entry.into())
             }
         }
@@ -147,15 +148,15 @@ fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Optio
         (Some(stat), Some(location)) => (location, *stat),
         // A directory of the primary: nothing comes before it.
         _ => {
-            let stat = beneath::stat(&open.source.dir, name).ok()?;
-            if beneath::is_symlink(&stat) {
+            let stat = at::stat(&open.source.dir, name).ok()?;
+            if at::is_symlink(&stat) {
                 // Moved to a folder since its name was read: what it leads to counts.
                 return None;
             }
             (open.source.location, stat)
         }
     };
-    let job = shown.kind == FileType::Directory && beneath::is_dir(&stat);
+    let job = shown.kind == FileType::Directory && at::is_dir(&stat);
     let role = if job { Role::Job } else { Role::Outside };
     Some(Found { place, role, stat })
 }

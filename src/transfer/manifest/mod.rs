@@ -28,7 +28,7 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// Steps in which disks keep times, in nanoseconds, each the multiple of another: CIFS and NTFS, several FUSE file systems, exFAT, ext3
+/// IndexedDirStack in which disks keep times, in nanoseconds, each the multiple of another: CIFS and NTFS, several FUSE file systems, exFAT, ext3
 /// and small inodes of ext4.
 const STEPS: [i128; 4] = [100, 1_000, 10_000_000, SECOND];
 

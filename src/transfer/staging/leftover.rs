@@ -14,8 +14,8 @@
 
 use super::error::{Context, Result};
 use super::{Staging, rename};
+use crate::sys::file_id::FileId;
 use crate::transfer::remove::remove_tree;
-use crate::transfer::trail::Identity;
 
 impl Staging {
     /// Writes down what is going to be put in the place of something else.
@@ -81,6 +81,6 @@ impl Staging {
 }
 
 /// How something is written down. Device numbers do not last from one mount to the next.
-fn note(identity: &Identity) -> String {
+fn note(identity: &FileId) -> String {
     format!("exchange {}\n", identity.inode())
 }

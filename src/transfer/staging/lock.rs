@@ -10,8 +10,9 @@ use rustix::io::{Errno, Result as SysResult};
 
 use super::error::{Context, Error, Result};
 use super::names::{Names, TOO_LONG};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::transfer::stamp;
-use crate::transfer::trail::{self, Identity};
 
 /// How often the file may vanish between opening and locking it, before that counts as somebody's having it.
 const TRIES: usize = 100;
@@ -34,7 +35,7 @@ const OPEN: OFlags = OFlags::RDWR
 #[derive(Debug)]
 pub(super) struct Lock {
     fd: OwnedFd,
-    identity: Identity,
+    identity: FileId,
     name: OsString,
 }
 
@@ -42,13 +43,13 @@ impl Lock {
     /// Takes a lock without waiting; `None` if somebody has it.
     pub(super) fn take(task: impl AsFd, names: &Names) -> Result<Option<Lock>> {
         let name = &names.lock;
-        let directory = trail::stat(&task).told("look at the directory of", &names.hash)?;
+        let directory = at::stat_fd(&task).told("look at the directory of", &names.hash)?;
         let rights = Mode::from_raw_mode(directory.stx_mode.into()) & RIGHTS;
         for attempt in 0..TRIES {
             let fd = match open(&task, name, rights) {
                 Ok(fd) => fd,
                 // Removed while it was opened. If the directory is gone, looking at its link count says so.
-                Err(Errno::NOENT) if trail::stat(&task).is_ok_and(|stat| stat.stx_nlink > 0) => {
+                Err(Errno::NOENT) if at::stat_fd(&task).is_ok_and(|stat| stat.stx_nlink > 0) => {
                     continue;
                 }
                 // Another user's umask made it private, until that user's daemon has set its rights.
@@ -58,7 +59,7 @@ impl Lock {
                 }
                 Err(errno) => return Err(refused(&task, names, errno)),
             };
-            let stat = trail::stat(&fd).told("look at", name)?;
+            let stat = at::stat_fd(&fd).told("look at", name)?;
             if stamp::kind(&stat) != FileType::RegularFile {
                 return Err(not_a_lock(name, &stat));
             }
@@ -77,7 +78,7 @@ impl Lock {
                 Err(errno) => return Err(errno).told("lock", name),
             }
             let lock = Lock {
-                identity: Identity::of(&stat),
+                identity: FileId::of(&stat),
                 name: name.clone(),
                 fd,
             };
@@ -90,8 +91,8 @@ impl Lock {
 
     /// Whether the file is still where it was, so that nobody else can have the lock.
     pub(super) fn is_there(&self, task: impl AsFd) -> SysResult<bool> {
-        match trail::stat_at(task, &self.name) {
-            Ok(stat) => Ok(Identity::of(&stat) == self.identity),
+        match at::stat_at(task, &self.name) {
+            Ok(stat) => Ok(FileId::of(&stat) == self.identity),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno),
         }
@@ -145,7 +146,7 @@ fn open(task: impl AsFd, name: &OsStr, rights: Mode) -> SysResult<OwnedFd> {
 
 /// Whether there is a regular file of this name.
 fn is_file(task: impl AsFd, name: &OsStr) -> bool {
-    trail::stat_at(task, name).is_ok_and(|stat| stamp::kind(&stat) == FileType::RegularFile)
+    at::stat_at(task, name).is_ok_and(|stat| stamp::kind(&stat) == FileType::RegularFile)
 }
 
 /// Takes the lock of an open file; false if somebody has it.
@@ -169,7 +170,7 @@ fn refused(task: impl AsFd, names: &Names, errno: Errno) -> Error {
             why: TOO_LONG,
         };
     }
-    match trail::stat_at(task, &names.lock) {
+    match at::stat_at(task, &names.lock) {
         Ok(stat) if stamp::kind(&stat) != FileType::RegularFile => not_a_lock(&names.lock, &stat),
         _ => Error::Io {
             operation: "open the lock file",

@@ -38,7 +38,8 @@ use super::durable::sync_directory;
 use super::error::SYMLINK;
 use super::progress::Progress;
 use super::remove::remove_tree;
-use super::trail::{self, Identity};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use error::Context;
 pub use error::{Error, Result};
 pub use exchange::Exchanged;
@@ -66,13 +67,13 @@ pub struct Staging {
 #[derive(Debug)]
 struct Held {
     _fd: OwnedFd,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl Held {
     fn new(fd: impl AsFd) -> rustix::io::Result<Held> {
         Ok(Held {
-            identity: Identity::of(&trail::stat(&fd)?),
+            identity: FileId::of(&at::stat_fd(&fd)?),
             _fd: rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 0)?,
         })
     }
@@ -117,7 +118,7 @@ impl Staging {
         self.forget()?;
         let name = &self.names.staging;
         rustix::fs::mkdirat(&self.task, name, Mode::RWXU).told("create", name)?;
-        let fd = trail::open_directory(&self.task, name).told("open", name)?;
+        let fd = at::open_to_list(&self.task, name).told("open", name)?;
         self.staged = Some(Held::new(&fd).told("look at", name)?);
         Ok(fd)
     }
@@ -191,8 +192,8 @@ impl Staging {
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<()> {
         let name = OsStr::new(".");
-        let fd = trail::open_directory(&self.task, name)
-            .told("open the directory of", &self.names.hash)?;
+        let fd =
+            at::open_to_list(&self.task, name).told("open the directory of", &self.names.hash)?;
         sync_directory(&fd).told("sync the directory of", &self.names.hash)
     }
 
@@ -281,9 +282,9 @@ impl Staging {
     }
 
     /// What stands under a name in the task's directory.
-    fn identity(&self, name: &OsStr) -> rustix::io::Result<Option<Identity>> {
-        match trail::stat_at(&self.task, name) {
-            Ok(stat) => Ok(Some(Identity::of(&stat))),
+    fn identity(&self, name: &OsStr) -> rustix::io::Result<Option<FileId>> {
+        match at::stat_at(&self.task, name) {
+            Ok(stat) => Ok(Some(FileId::of(&stat))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
         }

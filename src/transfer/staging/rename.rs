@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{RenameFlags, renameat, renameat_with};
 use rustix::io::{Errno, Result};
 
-use crate::transfer::trail;
+use crate::sys::at;
 
 /// Renames to a name that nothing has.
 ///
@@ -20,7 +20,7 @@ pub(super) fn to_free(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
     }
     // Somebody who comes in between here loses nothing but an empty directory: no other can be replaced by a
     // directory. A symlink replaces a file, but only directories and symlinks have these names.
-    match trail::stat_at(&dir, to) {
+    match at::stat_at(&dir, to) {
         Ok(_) => return Err(Errno::EXIST),
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),

@@ -11,7 +11,8 @@ use rustix::fs::{FileType, RawDir};
 use super::Staging;
 use super::error::{Context, Result};
 use super::names::{LOCK_SUFFIX, OLD_PREFIX, after, before};
-use crate::transfer::{stamp, trail};
+use crate::sys::at;
+use crate::transfer::stamp;
 use crate::workspace::layout::STAGING_PREFIX;
 
 /// Bytes of a directory that are read at once.
@@ -65,7 +66,7 @@ pub fn sweep_with(
 /// The jobs of which there may be something.
 fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
     let here = OsStr::new(".");
-    let fd = trail::open_directory(&task, here).told("open", here)?;
+    let fd = at::open_to_list(&task, here).told("open", here)?;
     let mut listing = vec![MaybeUninit::uninit(); LISTING];
     let mut entries = RawDir::new(&fd, &mut listing);
     let mut found = BTreeSet::new();
@@ -76,7 +77,7 @@ fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
             found.insert(hash.to_owned());
         } else if let Some(staged) = after(STAGING_PREFIX, name) {
             let kind = match entry.file_type() {
-                FileType::Unknown => trail::stat_at(&fd, name).map(|stat| stamp::kind(&stat)),
+                FileType::Unknown => at::stat_at(&fd, name).map(|stat| stamp::kind(&stat)),
                 kind => Ok(kind),
             };
             let hash = match kind {

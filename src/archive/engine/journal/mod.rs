@@ -30,7 +30,8 @@ pub(super) use self::line::{Line, Refused};
 pub(super) use self::orphan::{Orphan, orphans};
 use crate::archive::places;
 use crate::archive::state_dir::ARCHIVE;
-use crate::view::{View, beneath};
+use crate::sys::shared_dir;
+use crate::view::View;
 use crate::workspace::JobId;
 
 /// How the name of a journal ends.
@@ -207,7 +208,7 @@ fn place(directory: &OwnedFd, staged: &str, name: &str, text: &[u8]) -> io::Resu
     let fd = rustix::fs::openat(directory, staged, flags, Mode::from_raw_mode(0o600))?;
     let mut file = File::from(fd);
     let written = lock(&file)
-        .and_then(|()| Ok(beneath::share(&file, workspace.st_gid, rights)?))
+        .and_then(|()| Ok(shared_dir::share(&file, workspace.st_gid, rights)?))
         .and_then(|()| file.write_all(text))
         .and_then(|()| {
             let name = format!("{name}{SUFFIX}");

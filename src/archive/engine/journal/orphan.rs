@@ -10,7 +10,8 @@ use indexmap::IndexMap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{Line, Refused, STAGED, SUFFIX, lock};
-use crate::view::beneath;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::workspace::JobId;
 
 /// No more of a journal is read, in bytes.
@@ -58,13 +59,11 @@ impl Orphan {
         let file = rustix::fs::openat(directory, &name, flags, Mode::empty()).ok()?;
         let file = File::from(file);
         lock(&file).ok()?;
-        let stat = beneath::stat_fd(&file).ok()?;
-        let there = beneath::stat(directory, &name).ok()?;
-        let identity =
-            |stat: &rustix::fs::Statx| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino);
+        let stat = at::stat_fd(&file).ok()?;
+        let there = at::stat(directory, &name).ok()?;
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // Its owner may have put another in its place before it let go.
-        if !regular || identity(&stat) != identity(&there) {
+        if !regular || FileId::of(&stat) != FileId::of(&there) {
             return None;
         }
         Some(Orphan {

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Result;
 
 use super::directory::{self, Entry, Watched};
-use crate::view::beneath;
-use crate::view::name::Name;
+use crate::sys::at;
+use crate::sys::name::Name;
 use crate::workspace::{jobs, markers};
 
 /// What is known of one task.
@@ -99,7 +99,7 @@ pub(in crate::archive::engine) enum State {
 
 /// Looks whether a job, in its task's directory, is finished. No symlink is followed: the job may be moved meanwhile.
 pub(in crate::archive::engine) fn state(directory: impl AsFd, task: &OsStr, hash: &OsStr) -> State {
-    match beneath::absent(beneath::open_dir(directory, hash)) {
+    match at::absent(at::open_dir(directory, hash)) {
         Ok(None) => State::Gone,
         Ok(Some(job)) => match markers::is_done(job, jobs::name(task)) {
             Ok(false) => State::Unfinished,

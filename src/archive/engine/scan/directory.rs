@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx};
 use rustix::io::Result;
 
-use crate::view::beneath;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::workspace::jobs;
 use crate::workspace::layout::STAGING_PREFIX;
 
@@ -25,7 +26,7 @@ const SKEW: Duration = Duration::from_secs(10 * 60);
 /// What tells a directory's state from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::archive::engine) struct Stamp {
-    identity: (u32, u32, u64),
+    identity: FileId,
     mtime: (i64, u32),
     ctime: (i64, u32),
 }
@@ -34,7 +35,7 @@ impl From<&Statx> for Stamp {
     fn from(stat: &Statx) -> Stamp {
         let (mtime, ctime) = (&stat.stx_mtime, &stat.stx_ctime);
         Stamp {
-            identity: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
+            identity: FileId::of(stat),
             mtime: (mtime.tv_sec, mtime.tv_nsec),
             ctime: (ctime.tv_sec, ctime.tv_nsec),
         }
@@ -102,8 +103,8 @@ const READ: OFlags = OFlags::RDONLY
 ///
 /// What `statx` gives, other than that it is not there.
 pub(in crate::archive::engine) fn stamp(dir: impl AsFd, name: &OsStr) -> Result<Option<Stamp>> {
-    let stat = beneath::absent(beneath::stat(dir, name))?;
-    Ok(stat.filter(beneath::is_dir).map(|stat| Stamp::from(&stat)))
+    let stat = at::absent(at::stat(dir, name))?;
+    Ok(stat.filter(at::is_dir).map(|stat| Stamp::from(&stat)))
 }
 
 /// Opens the directory `name` in `dir`, or `dir` itself (`.`), for reading.
@@ -152,7 +153,7 @@ pub(in crate::archive::engine) fn read_on(
         }
         let kind = match entry.file_type() {
             // A file system that does not tell.
-            FileType::Unknown => beneath::stat(fd, name).map_or(FileType::Unknown, |stat| {
+            FileType::Unknown => at::stat(fd, name).map_or(FileType::Unknown, |stat| {
                 FileType::from_raw_mode(stat.stx_mode.into())
             }),
             kind => kind,
@@ -185,7 +186,7 @@ mod tests {
 
     fn stamp_at(seconds: i64) -> Option<Stamp> {
         Some(Stamp {
-            identity: (0, 1, 2),
+            identity: FileId::UNKNOWN,
             mtime: (seconds, 5),
             ctime: (seconds, 5),
         })

@@ -24,8 +24,9 @@ use self::candidates::{Names, Task};
 use self::directory::{Entry, Stamp, Watched};
 use super::route::Route;
 use crate::archive::{apart, places, state_dir};
-use crate::view::name::Name;
-use crate::view::{Root, Unlisted, View, beneath};
+use crate::sys::at;
+use crate::sys::name::Name;
+use crate::view::{Root, Unlisted, View};
 use crate::workspace::JobId;
 
 pub(super) use self::candidates::{State, state};
@@ -154,7 +155,7 @@ impl Scanner {
             pass.found.trouble.get_or_insert(trouble);
             return;
         }
-        let there = match beneath::absent(folder.jobs()) {
+        let there = match at::absent(folder.jobs()) {
             Ok(there) => there,
             Err(error) => return pass.trouble(self.place(self.folder, None), error),
         };
@@ -182,7 +183,7 @@ impl Scanner {
     /// Lists the primary's tasks, if they have changed.
     fn list_tasks(&mut self, jobs: &OwnedFd, pass: &mut Pass<'_>) -> Result<(), Errno> {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let stamp = Stamp::from(&beneath::stat_fd(jobs)?);
+        let stamp = Stamp::from(&at::stat_fd(jobs)?);
         if !self.jobs.see(Some(stamp), now) {
             return Ok(());
         }
@@ -305,7 +306,7 @@ impl Scanner {
                 return true;
             }
             if directory.is_none() {
-                directory = beneath::open_dir(jobs, name).ok();
+                directory = at::open_dir(jobs, name).ok();
             }
             let Some(directory) = &directory else {
                 return true;

@@ -1,0 +1,226 @@
+//! Files and directories below a descriptor, opened without ever leaving it.
+//!
+//! Each name is opened relative to the descriptor of its directory: one component at a time, or several by the kernel's own
+//! walk that stays in the directory (`openat2`). A symlink is never followed. A hostile process that renames things meanwhile
+//! can make an operation fail, but cannot lead it out of the directory.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::io::{Errno, Result};
+
+use super::file_id::FileId;
+
+/// How a directory is opened for use in later calls.
+const DIRECTORY: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// The attributes that every `statx` asks for: those of a [`FileId`] among them.
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// Whether a name is one component: not empty, no slash, neither `.` nor `..`.
+pub fn is_component(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/')
+}
+
+/// A descriptor of the directory `name` in `dir`, for use in later calls (`O_PATH`).
+///
+/// # Errors
+///
+/// `ENOTDIR` for anything but a directory, symlinks to directories included; as `openat`.
+pub fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    component(name)?;
+    // With O_PATH and O_NOFOLLOW, O_DIRECTORY makes a symlink fail with ENOTDIR.
+    rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+/// A descriptor of the directory that names lead to, each below the one before, as repeated [`open_dir`] would return it: in
+/// one step where the kernel can (`openat2`). Without names, of `dir` itself.
+///
+/// # Errors
+///
+/// As [`open_dir`].
+pub fn open_dirs<'a>(
+    dir: impl AsFd,
+    names: impl Iterator<Item = &'a OsStr> + Clone,
+) -> Result<OwnedFd> {
+    let mut path = PathBuf::from(".");
+    for name in names.clone() {
+        component(name)?;
+        path.push(name);
+    }
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(&dir, &path, DIRECTORY, Mode::empty(), beneath) {
+        Ok(fd) => return Ok(fd),
+        Err(Errno::NOENT) => return Err(Errno::NOENT),
+        // The kernel or a sandbox lacks the call; the path is too long; or the error differs from that of `openat`.
+        Err(_) => {}
+    }
+    let mut dir = rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty())?;
+    for name in names {
+        dir = open_dir(&dir, name)?;
+    }
+    Ok(dir)
+}
+
+/// Opens the directory `name` in `dir` to list it; `.` opens `dir` itself anew. As [`open_noatime`].
+///
+/// # Errors
+///
+/// `ENOTDIR` for anything but a directory, symlinks to directories included; as `openat`.
+pub fn open_to_list(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_noatime(dir, name, flags)
+}
+
+/// Opens `name` in `dir` so that reading it leaves its time of access alone, where the kernel allows that: for the owner and
+/// root.
+///
+/// # Errors
+///
+/// As `openat`.
+pub fn open_noatime(dir: impl AsFd, name: &OsStr, flags: OFlags) -> Result<OwnedFd> {
+    match rustix::fs::openat(&dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(&dir, name, flags, Mode::empty()),
+        result => result,
+    }
+}
+
+/// The attributes of `name` in `dir`, never of what a symlink points to.
+///
+/// # Errors
+///
+/// As `statx`.
+pub fn stat(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
+    component(name)?;
+    stat_at(dir, name)
+}
+
+/// Like [`stat`], but `name` may also be `.`.
+pub fn stat_at(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
+    rustix::fs::statx(
+        dir,
+        name,
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        WANTED,
+    )
+}
+
+/// The attributes of an open descriptor.
+///
+/// # Errors
+///
+/// As `statx`.
+pub fn stat_fd(fd: impl AsFd) -> Result<Statx> {
+    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, WANTED)
+}
+
+/// Whether the attributes are a directory's.
+pub fn is_dir(stat: &Statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// Whether the attributes are a symlink's.
+pub fn is_symlink(stat: &Statx) -> bool {
+    u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFLNK
+}
+
+/// The identity of an open file or directory.
+///
+/// # Errors
+///
+/// As `statx`.
+pub fn file_id(fd: impl AsFd) -> Result<FileId> {
+    Ok(FileId::of(&stat_fd(fd)?))
+}
+
+/// The attributes of what a path leads to, symlinks followed.
+///
+/// # Errors
+///
+/// As `statx`.
+pub fn stat_path(path: &Path) -> Result<Statx> {
+    rustix::fs::statx(CWD, path, AtFlags::empty(), WANTED)
+}
+
+/// The path of an open descriptor below `/proc`, for calls that accept no descriptor of its kind.
+pub fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// Turns `ENOENT` and `ENOTDIR` into `None`.
+pub fn absent<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn component(name: &OsStr) -> Result<()> {
+    if is_component(name) {
+        Ok(())
+    } else {
+        Err(Errno::INVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_single_components_are_names() {
+        for bad in ["", ".", "..", "a/b", "/", "../x"] {
+            assert!(!is_component(OsStr::new(bad)), "{bad:?}");
+        }
+        for good in ["a", "...", ".x", "a b", "\u{e9}"] {
+            assert!(is_component(OsStr::new(good)), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn a_symlink_to_a_directory_is_not_opened() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", top.path().join("link")).unwrap();
+        let dir = std::fs::File::open(top.path()).unwrap();
+        assert!(open_dir(&dir, OsStr::new("real")).is_ok());
+        assert_eq!(
+            open_dir(&dir, OsStr::new("link")).unwrap_err(),
+            Errno::NOTDIR
+        );
+        assert_eq!(
+            open_dir(&dir, OsStr::new("../real")).unwrap_err(),
+            Errno::INVAL
+        );
+    }
+
+    #[test]
+    fn several_names_are_opened_as_one_by_one() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("a/b/c")).unwrap();
+        std::fs::write(top.path().join("a/file"), "").unwrap();
+        std::os::unix::fs::symlink("b", top.path().join("a/link")).unwrap();
+        let dir = std::fs::File::open(top.path()).unwrap();
+        let open = |path: &str| open_dirs(&dir, path.split('/').map(OsStr::new));
+        let opened = stat_fd(open("a/b/c").unwrap()).unwrap();
+        let there = rustix::fs::stat(top.path().join("a/b/c")).unwrap();
+        assert_eq!(opened.stx_ino, there.st_ino);
+        for (path, error) in [
+            ("a/gone/c", Errno::NOENT),
+            ("a/file/c", Errno::NOTDIR),
+            ("a/link/c", Errno::NOTDIR),
+            ("a/b/link", Errno::NOENT),
+            ("a/../a", Errno::INVAL),
+        ] {
+            assert_eq!(open(path).unwrap_err(), error, "{path}");
+        }
+    }
+}
