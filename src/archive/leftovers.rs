@@ -13,6 +13,7 @@ use super::error::{Beside, Context, InPlace, Result};
 use super::{Env, places, select};
 use crate::settings;
 use crate::sys::at;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::writers;
 use crate::transfer::{self, Candidate};
@@ -34,13 +35,12 @@ pub fn clear_all(env: &Env<'_>) -> rustix::io::Result<()> {
     let Some(listed) = places::open(&*jobs, OsStr::new("."))? else {
         return Ok(());
     };
-    for entry in rustix::fs::Dir::read_from(listed)? {
-        let entry = entry?;
-        let task = OsStr::from_bytes(entry.file_name().to_bytes());
-        if is_job_entry(task) {
-            clear_or_warn(env, task);
+    let mut buffer = EntryBuffer::default();
+    while read_dir::read_once(&listed, &mut buffer, |entry| {
+        if is_job_entry(entry.name()) {
+            clear_or_warn(env, entry.name());
         }
-    }
+    })? {}
     Ok(())
 }
 
@@ -77,15 +77,15 @@ pub fn clear(env: &Env<'_>, task: &OsStr) -> rustix::io::Result<()> {
         return Ok(());
     };
     let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(listed)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
+    let mut buffer = EntryBuffer::default();
+    while read_dir::read_once(&listed, &mut buffer, |entry| {
+        let name = entry.name().as_bytes();
         if let Some(hash) = name.strip_prefix(STAGING_PREFIX.as_bytes())
             && let Ok(job) = JobId::new(task, OsStr::from_bytes(hash))
         {
             names.push(job);
         }
-    }
+    })? {}
     for job in names {
         if let Err(error) = put_back(env, &job) {
             tracing::warn!("{error}");

@@ -1,16 +1,15 @@
 //! Reading a directory of the disk from any position on.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::mem::MaybeUninit;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, RawDir, SeekFrom};
+use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Result;
 
-const BUFFER: usize = 32 * 1024;
+use crate::sys::read_dir::{self, EntryBuffer};
 
 /// A directory that is open to be listed.
 #[derive(Debug)]
@@ -125,10 +124,7 @@ impl At {
         if !self.begun {
             // On ext4, a descriptor that is read from the middle first finds nothing at the beginning
             // any more.
-            let mut buffer = [MaybeUninit::uninit(); BUFFER];
-            if let Some(Err(error)) = RawDir::new(&fd, &mut buffer).next() {
-                return Err(error);
-            }
+            read_dir::read_once(&fd, &mut EntryBuffer::default(), |_| ())?;
         }
         rustix::fs::seek(fd, SeekFrom::Start(from))?;
         self.begun = true;
@@ -145,27 +141,23 @@ impl At {
             return Ok(());
         }
         self.begun = true;
-        let mut buffer = [MaybeUninit::uninit(); BUFFER];
-        let mut entries = RawDir::new(fd, &mut buffer);
-        while self.entries.is_empty() || !entries.is_buffer_empty() {
-            let Some(entry) = entries.next() else {
-                break;
-            };
-            self.entries.push(Entry::from(&entry?));
-        }
+        let entries = &mut self.entries;
+        read_dir::read_once_with_dots(fd, &mut EntryBuffer::default(), |entry| {
+            entries.push(Entry::from(entry));
+        })?;
         self.offset = Some(self.entries.last().map_or(from, |last| last.next));
         self.end = self.entries.is_empty();
         Ok(())
     }
 }
 
-impl From<&rustix::fs::RawDirEntry<'_>> for Entry {
-    fn from(entry: &rustix::fs::RawDirEntry<'_>) -> Entry {
+impl From<&read_dir::Entry<'_>> for Entry {
+    fn from(entry: &read_dir::Entry<'_>) -> Entry {
         Entry {
-            name: CStr::to_owned(entry.file_name()),
-            kind: entry.file_type(),
-            inode: entry.ino(),
-            next: entry.next_entry_cookie(),
+            name: entry.c_name().to_owned(),
+            kind: entry.kind(),
+            inode: entry.inode(),
+            next: entry.next_position(),
         }
     }
 }

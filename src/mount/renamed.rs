@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, PathBuf};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::access_times::keep_atime;
@@ -34,6 +35,7 @@ use super::{Mount, place};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::PRIMARY;
 use crate::workspace::layout;
 
@@ -279,24 +281,25 @@ fn search_in(
     left: &mut usize,
     report: &mut dyn FnMut(&OsStr),
 ) -> Option<OwnedFd> {
-    for entry in Dir::read_from(&dir).ok()? {
-        let entry = entry.ok()?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
-            || !at::is_component(name)
-        {
-            continue;
+    let found = read_dir::read(&dir, &mut EntryBuffer::default(), |entry| {
+        let name = entry.name();
+        if !matches!(entry.kind(), FileType::Directory | FileType::Unknown) {
+            return ControlFlow::Continue(());
         }
-        if wanted.inode() == entry.ino()
+        if wanted.inode() == entry.inode()
             && let Ok(fd) = rustix::fs::openat(&dir, name, PATH, Mode::empty())
-            && at::stat_fd(&fd).is_ok_and(|stat| FileId::of(&stat) == *wanted)
+            && at::file_id(&fd) == Ok(*wanted)
         {
-            return Some(fd);
+            return ControlFlow::Break(Some(fd));
         }
-        *left = left.checked_sub(1)?;
+        let Some(fewer) = left.checked_sub(1) else {
+            return ControlFlow::Break(None);
+        };
+        *left = fewer;
         report(name);
-    }
-    None
+        ControlFlow::Continue(())
+    });
+    found.ok()?.break_value()?
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! - [`at`]: files and directories below a descriptor; [`shared_dir`]: those that several users share
 //! - [`file_id`]: which file something is; [`name`]: one component of a path
 //! - [`dir_stack`]: the way down a tree and back up
+//! - [`read_dir`]: the entries of a directory
 //! - [`calls`]: all `unsafe` code
 
 pub mod at;
@@ -10,4 +11,5 @@ pub mod calls;
 pub mod dir_stack;
 pub mod file_id;
 pub mod name;
+pub mod read_dir;
 pub mod shared_dir;

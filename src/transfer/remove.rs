@@ -7,22 +7,19 @@
 //! - What cannot be removed does not keep the rest.
 
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::{Errno, Result};
 
 use super::error::{Error, Failure, Side};
 use super::progress::Progress;
-use crate::sys::at;
-use crate::sys::at::open_to_list;
+use crate::sys::at::{self, open_to_list};
 use crate::sys::dir_stack::DirStack;
-
-/// Bytes of a directory that are read at once.
-const LISTING: usize = 32 << 10;
+use crate::sys::read_dir::{self, EntryBuffer};
 
 /// How often a directory is emptied that is not empty when it is to go: somebody writes to it.
 const TRIES: u32 = 16;
@@ -58,7 +55,7 @@ pub fn remove_tree(
             mount: mount(&stat(&top).map_err(failed)?),
             trail: DirStack::new(top),
             above: Vec::new(),
-            listing: vec![MaybeUninit::uninit(); LISTING],
+            buffer: EntryBuffer::default(),
             progress,
             first: None,
         };
@@ -76,7 +73,7 @@ struct Removal<'a> {
     trail: DirStack,
     /// The directories that are not done yet, the current one last. The first is the caller's, of which one name goes.
     above: Vec<Directory>,
-    listing: Vec<MaybeUninit<u8>>,
+    buffer: EntryBuffer,
     /// What the tree is mounted as.
     mount: (u64, u32, u32),
     progress: Option<&'a Progress>,
@@ -221,34 +218,25 @@ impl Removal<'_> {
 
     fn empty(&mut self) -> std::result::Result<(), Stop> {
         let fd = self.trail.current().clone();
-        let mut listing = std::mem::take(&mut self.listing);
-        let mut entries = RawDir::new(&*fd, &mut listing);
-        let mut stop = Ok(());
-        while let Some(entry) = entries.next() {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // Somebody else has removed the directory.
-                Err(Errno::NOENT) => break,
-                Err(errno) => {
-                    self.fail("list", errno, OsStr::new(""));
-                    break;
-                }
-            };
-            stop = self.go_on();
-            if stop.is_err() {
-                break;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let ended = read_dir::read(&*fd, &mut buffer, |entry| {
+            if let Err(stop) = self.go_on() {
+                return ControlFlow::Break(stop);
             }
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
+            match entry.kind() {
+                FileType::Directory => self.wait(entry.name()),
+                _ => self.unlink(entry.name()),
             }
-            match entry.file_type() {
-                FileType::Directory => self.wait(name),
-                _ => self.unlink(name),
-            }
+            ControlFlow::Continue(())
+        });
+        self.buffer = buffer;
+        match ended {
+            Ok(ControlFlow::Break(stop)) => return Err(stop),
+            // `ENOENT`: another process has removed the directory.
+            Ok(ControlFlow::Continue(())) | Err(Errno::NOENT) => {}
+            Err(errno) => self.fail("list", errno, OsStr::new("")),
         }
-        self.listing = listing;
-        stop
+        Ok(())
     }
 
     /// Goes back up, and removes the directory that was left.

@@ -1,11 +1,10 @@
 //! Through the source, from the top down: directories are made in the copy, and what is in them is handed out.
 
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, Mode, RawDir, Statx};
+use rustix::fs::{FileType, Mode, Statx};
 
 use super::attributes::Attributes;
 use super::crew::{Crew, Task};
@@ -16,23 +15,19 @@ use super::manifest::Kind;
 use super::select::Candidate;
 use super::stamp;
 use super::work::{Excluded, Work};
-use crate::sys::at;
-use crate::sys::at::open_to_list;
+use crate::sys::at::{self, open_to_list};
 use crate::sys::dir_stack::DirStack;
-
-/// Bytes of a directory that are read at once.
-const LISTING: usize = 32 << 10;
+use crate::sys::read_dir::{self, EntryBuffer};
 
 /// Copies all below the top, or scans it if there is no copy. What goes wrong is put down.
 pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
-    let mut listing = [MaybeUninit::uninit(); LISTING];
     let last = std::thread::scope(|scope| {
         let mut walk = Walk {
             work,
             crew: Crew::new(scope, work),
             source: DirStack::new(source),
             copy: copy.map(DirStack::new),
-            listing: &mut listing,
+            entries: EntryBuffer::default(),
             above: Vec::new(),
             last: None,
         };
@@ -45,12 +40,12 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
     }
 }
 
-struct Walk<'scope, 'env, 'buf> {
+struct Walk<'scope, 'env> {
     work: &'env Work<'env>,
     crew: Crew<'scope, 'env>,
     source: DirStack,
     copy: Option<DirStack>,
-    listing: &'buf mut [MaybeUninit<u8>],
+    entries: EntryBuffer,
     /// The directories that are not done yet, the current one last.
     above: Vec<Directory>,
     /// What the caller wants to come after all else.
@@ -64,7 +59,7 @@ struct Directory {
     waiting: Vec<Box<OsStr>>,
 }
 
-impl Walk<'_, '_, '_> {
+impl Walk<'_, '_> {
     fn all(&mut self) {
         let top = at::stat_fd(&**self.source.current()).source("look at");
         if let Err(failure) = top.and_then(|stat| self.enter(0, OsStr::new(""), &stat)) {
@@ -149,27 +144,19 @@ impl Walk<'_, '_, '_> {
     }
 
     fn list(&mut self, index: usize, fd: &OwnedFd) -> Result<(), Failure> {
-        let listing = std::mem::take(&mut self.listing);
-        let mut entries = RawDir::new(fd, &mut *listing);
-        let result = loop {
-            let entry = match entries.next() {
-                None => break Ok(()),
-                // `ENOENT`: it was removed after it was opened.
-                Some(entry) => entry.listed("list"),
-            };
-            let handed_out = entry.and_then(|entry| {
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                match name == "." || name == ".." {
-                    true => Ok(()),
-                    false => self.hand_out(index, name, entry.file_type()),
-                }
-            });
-            if handed_out.is_err() {
-                break handed_out;
+        let mut buffer = std::mem::take(&mut self.entries);
+        let ended = read_dir::read(fd, &mut buffer, |entry| {
+            match self.hand_out(index, entry.name(), entry.kind()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(failure) => ControlFlow::Break(failure),
             }
-        };
-        self.listing = listing;
-        result
+        });
+        self.entries = buffer;
+        // `ENOENT`: the directory was removed after it was opened.
+        match ended.listed("list")? {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(failure) => Err(failure),
+        }
     }
 
     fn hand_out(&mut self, parent: usize, name: &OsStr, kind: FileType) -> Result<(), Failure> {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 use rustix::io::Result;
 
-use super::names::{open, read_once};
 use crate::sys::at;
 use crate::sys::name::Name;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::View;
 use crate::workspace::{jobs, markers};
 
@@ -63,22 +63,23 @@ impl Job {
 
 /// Reads what a walk would: the names in a job's directories, and the attributes of what has them.
 fn read_job(source: impl AsFd, name: &OsStr) -> Result<()> {
-    let job = open(source, name)?;
-    for name in read_directory(&job)? {
-        let below = open(&job, &name)?;
-        read_directory(&below)?;
+    let buffer = &mut EntryBuffer::default();
+    let job = at::open_to_list(source, name)?;
+    for name in read_directory(&job, buffer)? {
+        let below = at::open_to_list(&job, &name)?;
+        read_directory(&below, buffer)?;
     }
     Ok(())
 }
 
 /// Reads a directory, unless it is large, and returns the first directories in it.
-fn read_directory(dir: &OwnedFd) -> Result<Vec<Box<OsStr>>> {
+fn read_directory(dir: &OwnedFd, buffer: &mut EntryBuffer) -> Result<Vec<Box<OsStr>>> {
     let mut below = Vec::new();
-    read_once(dir, |name, kind| {
+    read_dir::read_once(dir, buffer, |entry| {
         // It may have gone.
-        let _ = at::stat(dir, name);
-        if kind == FileType::Directory && below.len() < BELOW_MAX {
-            below.push(name.into());
+        let _ = at::stat(dir, entry.name());
+        if entry.kind() == FileType::Directory && below.len() < BELOW_MAX {
+            below.push(entry.name().into());
         }
     })?;
     Ok(below)

@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
-use rustix::io::{Errno, Result};
+use rustix::fs::FileType;
+use rustix::io::Result;
 
 use crate::sys::at;
 use crate::sys::name::Name;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::listing::Source;
 use crate::view::{PRIMARY, View};
 use crate::workspace::jobs;
@@ -20,14 +19,6 @@ use crate::workspace::jobs;
 const SEARCHED_MAX: usize = 4096;
 /// How many names may lie between a job and the one that is listed after it: those that are no jobs.
 const GAP_MAX: usize = 16;
-
-const BUFFER: usize = 16 * 1024;
-
-const OPEN: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
 
 /// What the listing of a task may show, in its order.
 #[derive(Debug)]
@@ -38,6 +29,7 @@ pub(super) struct Names {
     /// The first of the sources, open to be read.
     open: Option<OwnedFd>,
     read: VecDeque<Next>,
+    buffer: EntryBuffer,
 }
 
 pub(super) type Next = (Arc<OwnedFd>, Name, FileType);
@@ -52,6 +44,7 @@ impl Names {
             sources: sources.into(),
             open: None,
             read: VecDeque::new(),
+            buffer: EntryBuffer::default(),
         };
         names.open()?;
         Ok(names)
@@ -59,7 +52,7 @@ impl Names {
 
     fn open(&mut self) -> Result<()> {
         self.open = match self.sources.front() {
-            Some(source) => Some(open(&source.dir, OsStr::new("."))?),
+            Some(source) => Some(at::open_to_list(&source.dir, OsStr::new("."))?),
             None => None,
         };
         Ok(())
@@ -99,7 +92,8 @@ impl Names {
                 PRIMARY => None,
                 _ => self.primary.as_ref(),
             };
-            let more = read_once(open, |name, kind| {
+            let more = read_dir::read_once(open, &mut self.buffer, |entry| {
+                let (name, kind) = (entry.name(), entry.kind());
                 let hidden = source.location != PRIMARY && !jobs::is_job_entry(name)
                     || primary.is_some_and(|primary| at::stat(primary, name).is_ok());
                 let job = matches!(
@@ -117,33 +111,4 @@ impl Names {
         }
         Ok(self.read.pop_front())
     }
-}
-
-/// Opens a directory to be read, and leaves no trace of that if that is allowed: when something was
-/// used is for those to say who use it.
-pub(super) fn open(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    match rustix::fs::openat(&dir, name, OPEN | OFlags::NOATIME, Mode::empty()) {
-        // Allowed to the owner only.
-        Err(Errno::PERM) => rustix::fs::openat(dir, name, OPEN, Mode::empty()),
-        opened => opened,
-    }
-}
-
-/// Reads entries once, as many as the kernel gives at a time; returns whether there were any.
-pub(super) fn read_once(fd: impl AsFd, mut each: impl FnMut(&OsStr, FileType)) -> Result<bool> {
-    let mut buffer = [MaybeUninit::uninit(); BUFFER];
-    let mut entries = RawDir::new(fd, &mut buffer);
-    let mut any = false;
-    while !(any && entries.is_buffer_empty()) {
-        let Some(entry) = entries.next() else {
-            break;
-        };
-        let entry = entry?;
-        any = true;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            each(name, entry.file_type());
-        }
-    }
-    Ok(any)
 }

@@ -2,21 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::FileType;
 
 use super::Staging;
 use super::error::{Context, Result};
 use super::names::{LOCK_SUFFIX, OLD_PREFIX, after, before};
 use crate::sys::at;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::stamp;
 use crate::workspace::layout::STAGING_PREFIX;
-
-/// Bytes of a directory that are read at once.
-const LISTING: usize = 32 << 10;
 
 /// Removes what is left of stagings in a task's directory whose lock nobody holds: directories and symlinks `.tmp.<hash>`,
 /// lock files; and puts in order what exchanges have left that were broken off. Gives of how many jobs there was something.
@@ -67,27 +63,26 @@ pub fn sweep_with(
 fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
     let here = OsStr::new(".");
     let fd = at::open_to_list(&task, here).told("open", here)?;
-    let mut listing = vec![MaybeUninit::uninit(); LISTING];
-    let mut entries = RawDir::new(&fd, &mut listing);
     let mut found = BTreeSet::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry.told("list", here)?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+    let mut buffer = EntryBuffer::default();
+    while read_dir::read_once(&fd, &mut buffer, |entry| {
+        let name = entry.name();
         if let Some(hash) = after(OLD_PREFIX, name) {
             found.insert(hash.to_owned());
         } else if let Some(staged) = after(STAGING_PREFIX, name) {
-            let kind = match entry.file_type() {
+            let kind = match entry.kind() {
                 FileType::Unknown => at::stat_at(&fd, name).map(|stat| stamp::kind(&stat)),
                 kind => Ok(kind),
             };
             let hash = match kind {
                 Ok(FileType::Directory | FileType::Symlink) => Some(staged),
                 Ok(FileType::RegularFile) => before(LOCK_SUFFIX, staged),
-                // Nobody's that is known.
                 _ => None,
             };
             found.extend(hash.map(OsStr::to_owned));
         }
-    }
+    })
+    .told("list", here)?
+    {}
     Ok(found)
 }

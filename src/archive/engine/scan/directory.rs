@@ -1,21 +1,18 @@
 //! Whether a directory has changed, and reading it.
 
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx};
+use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Result;
 
 use crate::sys::at;
 use crate::sys::file_id::FileId;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::workspace::jobs;
 use crate::workspace::layout::STAGING_PREFIX;
-
-/// How many bytes of entries the kernel is asked for at a time.
-const BUFFER: usize = 32 * 1024;
 
 /// A disk's timestamps move on at least this often.
 const GRANULARITY: Duration = Duration::from_secs(2);
@@ -137,22 +134,12 @@ pub(in crate::archive::engine) fn read_on(
     mut each: impl FnMut(Entry<'_>),
 ) -> Result<bool> {
     let fd = fd.as_fd();
-    let mut buffer = [MaybeUninit::uninit(); BUFFER];
-    let mut entries = RawDir::new(fd, &mut buffer);
-    let mut any = false;
-    while !(any && entries.is_buffer_empty()) {
-        let Some(entry) = entries.next() else {
-            break;
-        };
-        let entry = entry?;
-        any = true;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+    read_dir::read_once(fd, &mut EntryBuffer::default(), |entry| {
+        let name = entry.name();
         if name.as_bytes().starts_with(STAGING_PREFIX.as_bytes()) {
-            each(Entry::Staging);
-            continue;
+            return each(Entry::Staging);
         }
-        let kind = match entry.file_type() {
-            // A file system that does not tell.
+        let kind = match entry.kind() {
             FileType::Unknown => at::stat(fd, name).map_or(FileType::Unknown, |stat| {
                 FileType::from_raw_mode(stat.stx_mode.into())
             }),
@@ -163,8 +150,7 @@ pub(in crate::archive::engine) fn read_on(
             FileType::Symlink if jobs::is_job_entry(name) => each(Entry::Symlink(name)),
             _ => {}
         }
-    }
-    Ok(any)
+    })
 }
 
 /// Reads a directory from where it is to its end; see [`read_on`].
