@@ -115,8 +115,8 @@ impl Directories {
         self.shards.iter().flat_map(ids).collect()
     }
 
-    /// The kernel has forgotten a directory.
-    pub(super) fn forget(&self, id: u64) {
+    /// Removes all that is kept of a node, and returns it: closing it can block.
+    pub(super) fn forget(&self, id: u64) -> impl Sized + use<> {
         let kept = self.shard(id).lock().entries.remove(&id);
         let removed = match self.removed.lock() {
             removed if removed.is_empty() => None,
@@ -127,7 +127,7 @@ impl Directories {
             let at = pinned.iter().position(|(known, _)| *known == id);
             at.and_then(|at| pinned.remove(at))
         };
-        drop((kept, removed, pinned));
+        (kept, removed, pinned)
     }
 
     /// Keeps the descriptor of what was removed while somebody may still be in it or have it open,

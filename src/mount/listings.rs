@@ -67,10 +67,10 @@ impl Listings {
         self.kept.lock().listings.keys().copied().collect()
     }
 
-    /// The kernel has forgotten a directory.
-    pub(super) fn forget(&self, node: u64) {
+    /// Removes what is kept of a directory, and returns it.
+    pub(super) fn forget(&self, node: u64) -> impl Sized + use<> {
         let listing = self.kept.lock().listings.remove(&node);
         let positions = self.positions.lock().remove(&node);
-        drop((listing, positions));
+        (listing, positions)
     }
 }

@@ -322,12 +322,16 @@ impl Mount {
     }
 
     pub(super) fn forget(&self, id: u64, count: u64) {
-        if self.nodes.forget(id, count) {
-            self.directories.forget(id);
-            self.listings.forget(id);
-            self.ahead.forget(id);
+        let released = self.nodes.forget(id, count, || {
             self.backings.forget(id);
-        }
+            (
+                self.directories.forget(id),
+                self.listings.forget(id),
+                self.ahead.forget(id),
+            )
+        });
+        // Closing can block on a network file system: not with the node's lock held.
+        drop(released);
     }
 
     /// The attributes of a node, and how long the kernel may believe them.

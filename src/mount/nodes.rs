@@ -301,24 +301,23 @@ impl Nodes {
         entry.or_insert_with(|| Entry::new(node, 0)).lookups += 1;
     }
 
-    /// Takes back `count` of what [`Nodes::remember`] noted; returns whether the node is gone.
-    pub(super) fn forget(&self, id: u64, count: u64) -> bool {
+    /// Takes back `count` of what [`Nodes::remember`] noted. If the node is gone with that, calls `release`, before the number can
+    /// be given to another node, or to the same one again, and returns what that returns. It must not block, nor use this table.
+    pub(super) fn forget<T>(&self, id: u64, count: u64, release: impl FnOnce() -> T) -> Option<T> {
         if id == ROOT {
-            return false;
+            return None;
         }
         let mut shard = self.write(id);
-        let Some(entry) = shard.entries.get_mut(&id) else {
-            return false;
-        };
+        let entry = shard.entries.get_mut(&id)?;
         entry.lookups = entry.lookups.saturating_sub(count);
         if entry.lookups > 0 {
-            return false;
+            return None;
         }
         if id & DISPLACED == DISPLACED {
             self.displaced.forget(&entry.node.identity);
         }
         shard.remove(id);
-        true
+        Some(release())
     }
 
     /// Notes that a file of this version is opened; returns whether the kernel's cache agrees with it. If not, the
@@ -509,5 +508,34 @@ mod tests {
     fn a_node_takes_little_memory() {
         // With its part of the index, the number twice, and a name of a few dozen letters: 160 at most.
         assert!(size_of::<Entry>() <= 72, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn a_number_is_not_given_again_before_what_belonged_to_it_is_released() {
+        let nodes = Nodes::new(FileId::new(1, 1, 0));
+        let node = Node {
+            identity: FileId::new(1, 7, 0),
+            parent: ROOT,
+            name: Name::from(std::ffi::OsStr::new("lock")),
+            place: 0,
+            role: Role::Outside,
+            directory: false,
+        };
+        nodes.remember(7, node.clone(), Version::default());
+        let (forgotten, starts) = crossbeam_channel::bounded::<()>(1);
+        let (given, is_given) = crossbeam_channel::bounded::<()>(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                starts.recv().unwrap();
+                nodes.remember(7, node.clone(), Version::default());
+                given.send(()).unwrap();
+            });
+            let early = nodes.forget(7, 1, || {
+                forgotten.send(()).unwrap();
+                is_given.recv_timeout(std::time::Duration::from_millis(100))
+            });
+            assert!(early.unwrap().is_err());
+        });
+        assert!(nodes.get(7).is_some());
     }
 }

@@ -102,14 +102,27 @@ pub fn stat(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
     stat_at(dir, name)
 }
 
-/// Like [`stat`], but `name` may also be `.`.
+/// As [`stat`], for names that are known to be components, and for `.`.
+///
+/// # Errors
+///
+/// As `statx`.
 pub fn stat_at(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
-    rustix::fs::statx(
-        dir,
-        name,
-        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
-        WANTED,
-    )
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    rustix::fs::statx(dir, name, flags, WANTED)
+}
+
+/// As [`stat_at`], but a network file system asks its server. Of `dir` itself if the name is empty.
+///
+/// # Errors
+///
+/// As `statx`.
+pub fn stat_now(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    if name.is_empty() {
+        flags |= AtFlags::EMPTY_PATH;
+    }
+    rustix::fs::statx(dir, name, flags, WANTED)
 }
 
 /// The attributes of an open descriptor.

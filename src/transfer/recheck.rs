@@ -3,14 +3,12 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, StatxFlags};
-
 use super::error::{Context, Error, Failure};
 use super::manifest::{self, Kind, Manifest};
 use super::select::{Candidate, Select};
 use super::stamp::Stamp;
 use super::work::Excluded;
-use crate::sys::at::{open_dirs, open_to_list};
+use crate::sys::at::{self, open_dirs, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
 
 /// What is remembered of a source.
@@ -94,12 +92,7 @@ impl Remembered {
 }
 
 fn compare(dir: impl AsFd, name: &OsStr, before: &Stamp, renamed: bool) -> Result<(), Failure> {
-    // A network file system is to ask its server, and not to remember.
-    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
-    if name.is_empty() {
-        flags |= AtFlags::EMPTY_PATH;
-    }
-    let stat = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS).listed("look at")?;
+    let stat = at::stat_now(dir, name).listed("look at")?;
     let now = Stamp::of(&stat);
     let before = if renamed {
         before.renamed(&now)

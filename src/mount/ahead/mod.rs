@@ -109,14 +109,11 @@ impl Ahead {
         }
     }
 
-    /// The kernel has forgotten a task.
-    pub(super) fn forget(&self, task: u64) {
+    /// Removes the walk of a task, and returns it: closing its directories can block.
+    pub(super) fn forget(&self, task: u64) -> impl Sized + use<> {
         let mut walks = self.shared.walks.lock();
         let known = walks.iter().position(|walk| walk.task == task);
-        let walk = known.and_then(|at| walks.remove(at));
-        drop(walks);
-        // Closing can block on a network file system: not under the lock.
-        drop(walk);
+        known.and_then(|at| walks.remove(at))
     }
 
     /// What is to be called when a folder goes, so that no directory of it is kept open. A walk is
