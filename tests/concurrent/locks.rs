@@ -48,7 +48,7 @@ const PROTOCOLS: [Protocol; 5] = [
             let file = flocked(path)?;
             Ok(file.filter(|file| file.metadata().unwrap().nlink() > 0))
         },
-        release: |path, _, _| fs::remove_file(path),
+        release: |path, _, _| fs::remove_file(path).map_err(|e| context("unlink", e)),
     },
     Protocol {
         name: "flock and inode number",
@@ -61,7 +61,7 @@ const PROTOCOLS: [Protocol; 5] = [
                 _ => None,
             })
         },
-        release: |path, _, _| fs::remove_file(path),
+        release: |path, _, _| fs::remove_file(path).map_err(|e| context("unlink", e)),
     },
     Protocol {
         name: "O_EXCL",
@@ -69,7 +69,7 @@ const PROTOCOLS: [Protocol; 5] = [
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             created => created.map(Some),
         },
-        release: |path, _, _| fs::remove_file(path),
+        release: |path, _, _| fs::remove_file(path).map_err(|e| context("unlink", e)),
     },
     Protocol {
         name: "link",
@@ -95,12 +95,18 @@ const PROTOCOLS: [Protocol; 5] = [
 fn flocked(path: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(true);
-    let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let opened = options.custom_flags(libc::O_NOFOLLOW).open(path);
+    let file = opened.map_err(|error| context("open", error))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(context("flock", error.into())),
     }
+}
+
+/// Says in an error which call it comes from.
+fn context(call: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{call}: {error}"))
 }
 
 fn own_name(path: &Path, thread: usize) -> PathBuf {
