@@ -1,13 +1,13 @@
 //! Attributes that change as a side effect: set-id bits that a write clears, times that a mapping changes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
+mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use fixture::{Workspace, run};
+use common::{Workspace, run};
 
 /// Gives a path a mode.
 fn chmod(path: &std::path::Path, mode: u32) {

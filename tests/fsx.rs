@@ -2,15 +2,14 @@
 //! read must give what was last written.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
-mod installed;
+mod common;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use fixture::{ORDINARY, Workspace};
-use installed::say;
+use common::say;
+use common::{ORDINARY, Workspace};
 
 /// Each operation that a mount has, mappings left out.
 const CALLS: &str = "
@@ -55,7 +54,7 @@ const OPERATIONS: u64 = 10_000;
 
 /// How many runs each test makes, with a seed each: a million operations in all when there is time.
 fn runs() -> u32 {
-    if installed::soak() { 100 } else { 1 }
+    if common::soak() { 100 } else { 1 }
 }
 
 /// Runs fsx with seed after seed, on the file that `command` adds to its arguments. Where the disk fails, too, the fault is
@@ -91,13 +90,13 @@ fn all_runs(top: &Path, file: &Path, program: &Path, weights: &str, user: &dyn F
             return;
         }
         // The mount may be theirs alone.
-        fixture::run(user().arg("rm").arg(file));
+        common::run(user().arg("rm").arg(file));
     }
     panic!("only {passed} runs passed");
 }
 
 fn exercise(workspace: &Workspace, arguments: &[&str], weights: &str) {
-    let Some(program) = installed::tool("fsx") else {
+    let Some(program) = common::tool("fsx") else {
         return;
     };
     let copy = workspace.top().join("fsx");
@@ -133,10 +132,10 @@ fn a_file_of_an_ordinary_user_keeps_what_is_written_and_mapped() {
 /// In a mount of root that lets others in, as one of those.
 #[test]
 fn somebody_else_in_a_mount_for_all_keeps_what_is_written() {
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
-    let Some(program) = installed::tool("fsx") else {
+    let Some(program) = common::tool("fsx") else {
         return;
     };
     let workspace = Workspace::new();
@@ -152,7 +151,7 @@ fn somebody_else_in_a_mount_for_all_keeps_what_is_written() {
     }
     let copy = top.join("fsx");
     // By another process: what this one has open for writing, a child that another test starts has as well, and it is busy.
-    fixture::run(Command::new("cp").arg(program).arg(&copy));
+    common::run(Command::new("cp").arg(program).arg(&copy));
     let user = || {
         let mut command = Command::new("setpriv");
         command

@@ -1,7 +1,7 @@
 //! What a tool finds in a mount: the union of the locations, and in the primary a plain disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
+mod common;
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use fixture::{Workspace, eventually, fails, names, run, snapshot, xattr};
+use common::{Workspace, eventually, fails, names, run, snapshot, xattr};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Mode, RenameFlags, XattrFlags,
 };
@@ -425,7 +425,7 @@ fn files_have_holes_ranges_and_appends() {
     );
 }
 
-fn workspace_log(mounted: &fixture::Mounted<'_>) -> std::path::PathBuf {
+fn workspace_log(mounted: &common::Mounted<'_>) -> std::path::PathBuf {
     mounted.path().join("log")
 }
 
@@ -603,29 +603,29 @@ fn file_handles_are_refused_since_none_could_be_kept() {
 fn names_need_not_be_utf8() {
     let workspace = Workspace::new();
     one_job_each(&workspace);
-    for folder in fixture::FOLDERS {
+    for folder in common::FOLDERS {
         let job = workspace
             .folder(folder)
             .join("jobs")
             .join(TASK)
             .join(format!("in-{folder}"));
-        fs::write(job.join(fixture::not_utf8()), folder).unwrap();
+        fs::write(job.join(common::not_utf8()), folder).unwrap();
     }
     let mounted = workspace.mount_in_place();
-    for folder in fixture::FOLDERS {
+    for folder in common::FOLDERS {
         let job = mounted.job(TASK, &format!("in-{folder}"));
-        assert!(names(&job).contains(&fixture::not_utf8().to_owned()));
+        assert!(names(&job).contains(&common::not_utf8().to_owned()));
         assert_eq!(
-            fs::read(job.join(fixture::not_utf8())).unwrap(),
+            fs::read(job.join(common::not_utf8())).unwrap(),
             folder.as_bytes()
         );
     }
-    let made = mounted.path().join(fixture::not_utf8());
+    let made = mounted.path().join(common::not_utf8());
     fs::write(&made, "made").unwrap();
-    assert!(names(mounted.path()).contains(&fixture::not_utf8().to_owned()));
+    assert!(names(mounted.path()).contains(&common::not_utf8().to_owned()));
     assert_eq!(
         made.file_name().unwrap().as_bytes(),
-        fixture::not_utf8().as_bytes()
+        common::not_utf8().as_bytes()
     );
 }
 

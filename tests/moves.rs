@@ -2,14 +2,7 @@
 //! others use them: whoever looks at a job all the time sees no error and nothing but what is in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
-mod installed;
-#[path = "archiver/job.rs"]
-#[allow(dead_code)]
-mod job;
-#[path = "reference/thread.rs"]
-#[allow(dead_code)]
-mod thread;
+mod common;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -22,7 +15,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fixture::{Mounted, Workspace, names};
+use common::{Mounted, Workspace, names};
+use common::{job, thread};
 use job::{TASK, entries, hash, look_at, model};
 use rustix::fs::{CWD, RenameFlags};
 use xpmfs::daemon::control;
@@ -35,14 +29,14 @@ const GRACE: Duration = Duration::from_millis(2500);
 
 #[test]
 fn jobs_are_moved_in_place_while_root_reads_them() {
-    if installed::is_root() {
+    if common::is_root() {
         moves(&Workspace::new(), true, &[]);
     }
 }
 
 #[test]
 fn jobs_are_moved_while_everybody_may_read_them_elsewhere() {
-    if installed::is_root() {
+    if common::is_root() {
         moves(&Workspace::new(), false, &["-o", "allow_other"]);
     }
 }
@@ -93,7 +87,7 @@ fn moves(workspace: &Workspace, in_place: bool, arguments: &[&str]) {
         let seen = readers.map(|reader| reader.join().unwrap());
         let failures: Vec<String> = seen.iter().flat_map(|seen| seen.failures.clone()).collect();
         let looks = seen.map(|seen| seen.looks);
-        installed::say(&format!("jobs were looked at {looks:?} times"));
+        common::say(&format!("jobs were looked at {looks:?} times"));
         assert!(failures.is_empty(), "{}", failures.join("\n"));
     });
     for number in 0..JOBS {

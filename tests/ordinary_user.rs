@@ -6,16 +6,15 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
-mod plan;
-mod python;
+mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::{
+use common::plan;
+use common::{
     FOLDERS, Folders, ORDINARY, Workspace, assert_unchanged, eventually, is_mounted, run, snapshot,
 };
 use plan::{Plan, assert_ran_at};
@@ -344,7 +343,7 @@ fn status_says_why_a_mount_is_closed_after_a_change_of_the_group() {
         return;
     };
     let in_group = |group: &str, program: &str, arguments: &[&str]| {
-        let user = fixture::ORDINARY.to_string();
+        let user = common::ORDINARY.to_string();
         std::process::Command::new("setpriv")
             .args(["--reuid", &user, "--regid", group, "--clear-groups", "--"])
             .arg(program)
@@ -365,7 +364,7 @@ fn status_says_why_a_mount_is_closed_after_a_change_of_the_group() {
         said.contains("this shell is in the group `games`"),
         "{said}"
     );
-    let group = fixture::ORDINARY.to_string();
+    let group = common::ORDINARY.to_string();
     let output = in_group(&group, &program, &["status", path]);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(!said.contains("closed"), "{said}");

@@ -2,8 +2,7 @@
 //! the disk, and nothing is left out that the disk is asked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
-mod installed;
+mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::Workspace;
-use installed::say;
+use common::Workspace;
+use common::say;
 
 /// What cannot even be asked of a FUSE mount: glibc takes this limit from the kind of the file system, and
 /// does not know it for FUSE.
@@ -39,10 +38,10 @@ struct Suite {
 impl Suite {
     /// A suite with a workspace that everybody can enter; `None` where it cannot run.
     fn new() -> Option<Suite> {
-        if !installed::is_root() {
+        if !common::is_root() {
             return None;
         }
-        let program = installed::tool("pjdfstest")?;
+        let program = common::tool("pjdfstest")?;
         let workspace = Workspace::new();
         for path in [workspace.top(), workspace.primary()] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

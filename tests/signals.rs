@@ -1,12 +1,12 @@
 //! What signals do to a daemon, and to the mounts of others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
+mod common;
 
 use std::path::Path;
 use std::process::Command;
 
-use fixture::{Workspace, eventually, is_mounted, run};
+use common::{Workspace, eventually, is_mounted, run};
 
 /// The process that serves a mount.
 fn daemon(workspace: &Workspace, mountpoint: &Path) -> String {

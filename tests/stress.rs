@@ -2,8 +2,7 @@
 //! error that a disk would not give, nothing stale, nothing lost, nothing left over.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
-mod installed;
+mod common;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -15,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fixture::footprint::Footprint;
-use fixture::{Mounted, Workspace, eventually};
+use common::footprint::Footprint;
+use common::{Mounted, Workspace, eventually};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use xpmfs::daemon::control::{self, Client};
 use xpmfs::daemon::mounts;
@@ -33,7 +32,7 @@ const RECORD: usize = 64;
 const SOON: Duration = Duration::from_secs(5);
 
 fn duration() -> Duration {
-    Duration::from_secs(if installed::soak() { 60 } else { 10 })
+    Duration::from_secs(if common::soak() { 60 } else { 10 })
 }
 
 #[test]
@@ -79,7 +78,7 @@ fn stress(in_place: bool) {
         assert!(failures.is_empty(), "{}", failures.join("\n"));
         moves
     });
-    installed::say(&format!(
+    common::say(&format!(
         "jobs were moved {} times",
         moves.iter().sum::<u64>()
     ));
@@ -467,7 +466,7 @@ fn check_nothing_is_left(mounted: &Mounted<'_>, before: &Daemon) {
         after = Daemon::of(mounted);
         after.files == 0 && after.nodes <= enough
     });
-    installed::say(&format!("before {before:?}\nafter  {after:?}"));
+    common::say(&format!("before {before:?}\nafter  {after:?}"));
     // A few directories that are kept open on purpose, for each place.
     assert!(
         after.footprint.descriptors <= before.footprint.descriptors + 100,

@@ -2,7 +2,7 @@
 //! written, jobs that have moved. Each test serves a mount itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
+mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use fixture::{Workspace, eventually, xattr};
+use common::{Workspace, eventually, xattr};
 use rustix::fs::{FlockOperation, RenameFlags, flock};
 use xpmfs::daemon::attach::{Attachment, How, attach, detach};
 use xpmfs::mount::{self, Activity, Exclusive, Options, Places, Writers};
@@ -341,7 +341,7 @@ fn a_job_that_has_moved_is_found_in_its_new_place_at_once() {
     )
     .unwrap();
     let archived = workspace.folder("move").join("jobs").join(TASK).join("a");
-    fixture::write_job(&archived, TASK);
+    common::write_job(&archived, TASK);
     rustix::fs::symlinkat(&archived, &task, ".tmp.a").unwrap();
     rustix::fs::renameat_with(&task, ".tmp.a", &task, "a", RenameFlags::EXCHANGE).unwrap();
     let id = JobId::new(TASK, "a").unwrap();

@@ -2,9 +2,7 @@
 //! copiers and archivers that keep every attribute, memory-mapped arrays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod fixture;
-mod installed;
-mod python;
+mod common;
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fixture::{Mounted, Workspace, run};
+use common::python;
+use common::{Mounted, Workspace, run};
 
 const TASK: &str = "my.module.train";
 
@@ -52,7 +51,7 @@ const ROWS: usize = 150;
 
 #[test]
 fn two_processes_write_into_one_sqlite_database() {
-    let Some(_) = installed::program("sqlite3") else {
+    let Some(_) = common::program("sqlite3") else {
         return;
     };
     in_mounts(|workspace, _mounted, directory| {
@@ -96,7 +95,7 @@ fn two_processes_write_into_one_sqlite_database() {
 
 #[test]
 fn git_clones_collects_and_checks() {
-    let Some(_) = installed::program("git") else {
+    let Some(_) = common::program("git") else {
         return;
     };
     in_mounts(|workspace, _mounted, directory| {
@@ -141,7 +140,7 @@ fn git_clones_collects_and_checks() {
 
 #[test]
 fn cargo_builds_and_builds_again_only_what_has_changed() {
-    let Some(_) = installed::program("cargo") else {
+    let Some(_) = common::program("cargo") else {
         return;
     };
     let workspace = Workspace::new();
@@ -230,13 +229,13 @@ const DESCRIBE: &str = r#"
 
 /// Whether who does things in the workspace is root, as the scripts ask.
 fn root(directory: &Path) -> String {
-    let owner = fs::metadata(directory).map_or(fixture::ORDINARY, |meta| meta.uid());
+    let owner = fs::metadata(directory).map_or(common::ORDINARY, |meta| meta.uid());
     format!("ROOT={}\n", u32::from(owner == 0))
 }
 
 #[test]
 fn rsync_keeps_every_attribute_both_ways() {
-    let Some(_) = installed::program("rsync") else {
+    let Some(_) = common::program("rsync") else {
         return;
     };
     in_mounts(|workspace, _mounted, directory| {
@@ -298,7 +297,7 @@ fn numpy_maps_arrays_into_memory() {
         .output()
         .unwrap();
     if !has.status.success() {
-        installed::skip(&format!("{} has no numpy", python.display()));
+        common::skip(&format!("{} has no numpy", python.display()));
         return;
     }
     let workspace = Workspace::new();

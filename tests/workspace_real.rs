@@ -3,12 +3,13 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod python;
+mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use common::python;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

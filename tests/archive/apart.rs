@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::fixture::run;
-use super::installed::is_root;
+use super::common::is_root;
+use super::common::run;
 use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
 
 /// Something mounted at a second place, until this is dropped.

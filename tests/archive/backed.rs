@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::XattrFlags;
 
-use super::fixture::eventually;
+use super::common::eventually;
 use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
 
 fn named() -> String {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use super::fixture::run;
-use super::installed::{is_root, program};
+use super::common::run;
+use super::common::{is_root, program};
 use super::stage::{HASH, Stage, TASK, assert_tree, memory, run_again, said, whole, write_job};
 
 /// A program that makes a file system, its arguments, and the size of the disk in MiB.

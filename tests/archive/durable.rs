@@ -1,6 +1,6 @@
 //! What has its name is on the disk.
 
-use super::installed::program;
+use super::common::program;
 use super::stage::{Stage, run_again, said, write_job};
 
 /// A rename may reach the disk before the bytes of the file: a power cut between leaves an empty one.

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::fixture::{ORDINARY, run};
-use super::installed::{is_root, program, say, soak};
+use super::common::{ORDINARY, run};
+use super::common::{is_root, program, say, soak};
 use super::scene::{Prepared, Scene, sample, try_each};
 use super::stage::{
     HASH, Stage, assert_tree, leftovers, moment, run_again, said, set_time, whole, write_job,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use super::installed::{program, say};
+use super::common::{program, say};
 use super::scene::{Prepared, Scene, sample, try_each};
 use super::stage::{HASH, Stage, killed_after_a_move, said};
 

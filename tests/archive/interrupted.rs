@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use super::fixture::eventually;
+use super::common::eventually;
 use super::stage::{HASH, Stage, TASK, assert_tree, leftovers, said, whole, write_job};
 
 /// Interrupts a command when some of the job stands beside its place in a location.

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
-use super::fixture::run;
-use super::installed::program;
+use super::common::program;
+use super::common::run;
 use super::stage::{
     HASH, Stage, TASK, Tree, assert_tree, moment, said, set_time, whole, write_job,
 };

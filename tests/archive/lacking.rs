@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::installed::{program, soak};
+use super::common::{program, soak};
 use super::stage::{HASH, Stage, TASK, leftovers, said, whole, write_job};
 
 /// How many are tried at the same time.

@@ -3,16 +3,14 @@
 
 mod apart;
 mod backed;
+#[path = "../common/mod.rs"]
+mod common;
 mod damaged_state;
 mod disks;
 mod durable;
 mod errors;
 mod faults;
-#[path = "../fixture/mod.rs"]
-mod fixture;
 mod in_use;
-#[path = "../installed/mod.rs"]
-mod installed;
 mod interrupted;
 mod kept;
 mod lacking;
@@ -25,7 +23,6 @@ mod renamed;
 mod scene;
 mod stage;
 mod told;
+
+use common::tree;
 // It serves several crates, each of which uses what it needs.
-#[allow(dead_code)]
-#[path = "../transfer/tree.rs"]
-mod tree;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::fixture::eventually;
+use super::common::eventually;
 use super::stage::{HASH, Stage, assert_tree, leftovers, said, whole, write_job};
 
 /// How long a copy takes at the bandwidth of these tests, about.

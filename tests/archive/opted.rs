@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::fixture::eventually;
+use super::common::eventually;
 use super::stage::{HASH, Stage, TASK, said, write_job};
 
 const OTHER: &str = "1111111111111111111111111111111111111111111111111111111111111111";

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-#[path = "../python/mod.rs"]
-mod python;
-
-use super::fixture::eventually;
-use super::installed::{say, soak};
+use super::common::eventually;
+use super::common::python;
+use super::common::{say, soak};
 use super::stage::{Stage, TASK, Tree, assert_tree, duplicate, said, whole, write_job};
 
 /// Small finished jobs in the primary; gives their hashes.

@@ -7,7 +7,7 @@ use std::process::Output;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::installed::soak;
+use super::common::soak;
 use super::stage::{
     HASH, Stage, TASK, Tree, assert_tree, duplicate, run_again, said, whole, write_job,
 };

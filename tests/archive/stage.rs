@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 use tempfile::TempDir;
 
-use super::fixture::{eventually, names, run};
-use super::installed::soak;
+use super::common::soak;
+use super::common::{eventually, names, run};
 use super::tree::{Entry, tree};
 
 pub(crate) const TASK: &str = "my.module.train";

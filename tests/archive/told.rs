@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::XattrFlags;
 
-use super::fixture::eventually;
+use super::common::eventually;
 use super::stage::{HASH, Stage, TASK, assert_tree, killed_after_a_move, said, whole, write_job};
 
 fn job() -> String {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::fixture::{Workspace, fails, run};
+use crate::common::{Workspace, fails, run};
 use crate::job::{self, hash};
 use crate::stage::{assert_whole, is_drained, staging, until, verify_all};
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use crate::fixture::Workspace;
-use crate::fixture::footprint::Footprint;
-use crate::installed;
+use crate::common;
+use crate::common::Workspace;
+use crate::common::footprint::Footprint;
 use crate::job::{self, TASK, hash};
 use crate::stage::{Beneath, at_once, status};
 
@@ -32,7 +32,7 @@ struct Plan {
 }
 
 fn plan() -> Plan {
-    match installed::soak() {
+    match common::soak() {
         true => Plan {
             length: Duration::from_secs(3600),
             first: Duration::from_secs(300),
@@ -98,7 +98,7 @@ fn use_for_long(workspace: &Workspace) {
         (first, last)
     });
     let jobs = work.newest.load(Ordering::Relaxed);
-    installed::say(&format!(
+    common::say(&format!(
         "{jobs} jobs came and went\nfirst {first:?}\nlast  {last:?}"
     ));
     assert!(jobs > LIVE, "only {jobs} jobs were made");

@@ -4,20 +4,14 @@
 
 mod after_power_cut;
 mod bounded;
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../installed/mod.rs"]
-mod installed;
-mod job;
+#[path = "../common/mod.rs"]
+mod common;
 mod life;
 mod moving;
-#[path = "../python/mod.rs"]
-mod python;
 mod silent;
 mod stage;
-#[path = "../reference/thread.rs"]
-#[allow(dead_code)]
-mod thread;
 mod together;
 mod verified;
 mod watching;
+
+use common::{job, python, thread};

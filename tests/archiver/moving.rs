@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::fixture::{Mounted, Workspace, names};
+use crate::common::{Mounted, Workspace, names};
 use crate::job::{self, TASK, hash};
 use crate::stage::{Beneath, at_once, staging, until};
-use crate::{installed, thread};
+use crate::{common, thread};
 
 /// How many jobs are moved.
 fn jobs() -> usize {
-    match installed::soak() {
+    match common::soak() {
         true => 10_000,
         false => 150,
     }
@@ -88,7 +88,7 @@ fn moves(workspace: &Workspace, mountpoint: &Path) {
     });
     let failures: Vec<&String> = seen.iter().flat_map(|seen| &seen.failures).collect();
     let looks = seen.each_ref().map(|seen| seen.looks);
-    installed::say(&format!(
+    common::say(&format!(
         "{count} jobs moved in {:.1} s, looked at {looks:?} times",
         began.elapsed().as_secs_f64()
     ));

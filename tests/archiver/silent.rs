@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::fixture::{Mounted, Workspace, run};
+use crate::common::{Mounted, Workspace, run};
 use crate::job;
 use crate::stage::{Beneath, Process, has_all, status, told, within};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::{Workspace, run};
+use crate::common::{Workspace, run};
 use crate::job;
 
 /// Waits for a condition, with a deadline that a busy machine keeps.

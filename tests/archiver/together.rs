@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::fixture::Workspace;
-use crate::installed;
+use crate::common;
+use crate::common::Workspace;
 use crate::job;
 use crate::python;
 use crate::stage::{Beneath, Process, assert_whole, has_all, staging, until, watch, within};
@@ -120,7 +120,7 @@ fn experimaestro_and_two_daemons_back_up_the_same_jobs_at_once() {
     within(LIMIT, "all jobs are archived", || has_all(&folder, 0..JOBS));
     let theirs = experimaestro.end();
     let ours = archived(&workspace);
-    installed::say(&format!(
+    common::say(&format!(
         "of {JOBS} jobs experimaestro archived {theirs}, we {ours}"
     ));
     assert!(theirs > 0 && ours > 0);
@@ -167,7 +167,7 @@ fn two_daemons_move_the_same_jobs_at_once() {
         .filter(|line| line.contains(": archived "))
         .count();
     let ours = archived(&workspace);
-    installed::say(&format!(
+    common::say(&format!(
         "of {JOBS} jobs one archived {ours}, the other {theirs}"
     ));
     // One that the one has copied may be moved by the other.

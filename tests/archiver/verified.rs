@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fixture::{Workspace, fails, run};
+use crate::common::{Workspace, fails, run};
 use crate::job::{self, hash};
 use crate::stage::{has_all, is_drained, status, told, until};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::fixture::{Workspace, eventually, run};
-use crate::installed;
+use crate::common;
+use crate::common::{Workspace, eventually, run};
 use crate::job::{self, TASK, hash};
 use crate::stage::{
     Process, assert_whole, at_once, has_all, is_drained, staging, status, threads, until, watch,
@@ -181,7 +181,7 @@ fn the_status_is_shown_again_and_again_until_it_is_interrupted() {
 /// On a terminal nothing is set that would have to be put back.
 #[test]
 fn after_the_status_was_watched_the_terminal_is_in_order() {
-    if installed::program("script").is_none() {
+    if common::program("script").is_none() {
         return;
     }
     let workspace = Workspace::new();

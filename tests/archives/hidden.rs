@@ -64,10 +64,10 @@ fn what_a_copy_grows_in_never_appears() {
         one_job_each(workspace);
         for folder in FOLDERS {
             let task = workspace.folder(folder).join("jobs").join(TASK);
-            fixture::write_job(&task.join(".tmp.abc"), TASK);
+            common::write_job(&task.join(".tmp.abc"), TASK);
             fs::write(task.join(".tmp.abc.lock"), "").unwrap();
             let jobs = task.parent().unwrap();
-            fixture::write_job(&jobs.join(".tmp.task/abc"), "tmp.task");
+            common::write_job(&jobs.join(".tmp.task/abc"), "tmp.task");
         }
         workspace.give_away();
         let mounted = workspace.mount_in_place();

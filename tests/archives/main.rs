@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod commands;
-#[path = "../fixture/mod.rs"]
-mod fixture;
+#[path = "../common/mod.rs"]
+mod common;
 mod hidden;
 mod internal;
 mod system_calls;
@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::{FOLDERS, Workspace, as_nobody, eventually, names, run, snapshot};
+use common::{FOLDERS, Workspace, as_nobody, eventually, names, run, snapshot};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags,
     Timespec, Timestamps, Uid, XattrFlags,

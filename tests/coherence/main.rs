@@ -6,10 +6,8 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../installed/mod.rs"]
-mod installed;
+#[path = "../common/mod.rs"]
+mod common;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fixture::Workspace;
+use common::Workspace;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
 /// The ways to the workspace, in the order of [`with_sides`].
@@ -29,7 +27,7 @@ const NAMES: [&str; 3] = ["in place", "elsewhere", "disk"];
 const MAP_DEADLINE: Duration = Duration::from_secs(5);
 
 fn rounds() -> usize {
-    if installed::soak() { 10_000 } else { 100 }
+    if common::soak() { 10_000 } else { 100 }
 }
 
 /// A directory, by a way that stays open.
@@ -271,7 +269,7 @@ fn a_map_shows_what_is_written_elsewhere_and_nothing_else() {
                     file.write_all_at(&[0; 8192], 0).unwrap();
                     let mapped = Mapped::of(&reader.open(&name, OFlags::RDONLY));
                     assert_eq!(mapped.byte(5000), 0);
-                    let rounds = if installed::soak() { 30 } else { 2 };
+                    let rounds = if common::soak() { 30 } else { 2 };
                     for round in 1..=rounds {
                         file.write_all_at(&[round; 8192], 0).unwrap();
                         let written = Instant::now();

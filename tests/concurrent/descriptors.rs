@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::fixture::Workspace;
+use crate::common::Workspace;
 
 /// The least that a mount with three folders starts with; half of them are for open files.
 const DESCRIPTORS: u64 = 280;

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::fixture::Workspace;
-use crate::installed;
+use crate::common;
+use crate::common::Workspace;
 
 const TASK: &str = "my.module.train";
 const THREADS: usize = 4;
 
 /// How often each protocol is gone through, in all, and how long that may take.
 fn rounds() -> (usize, Duration) {
-    match installed::soak() {
+    match common::soak() {
         true => (10_000, Duration::from_secs(1800)),
         false => (120, Duration::from_secs(60)),
     }

@@ -7,11 +7,8 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../installed/mod.rs"]
-mod installed;
-
+#[path = "../common/mod.rs"]
+mod common;
 mod descriptors;
 mod locks;
 mod renamed;

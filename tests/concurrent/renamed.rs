@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fixture::{Workspace, run};
+use crate::common::{Workspace, run};
 
 /// Stands in a directory of a mount while it, one above it, or the one beside it gets another name elsewhere: `$1` is the
 /// mount, `$2` where the renaming is done, `$3` what lies beneath, `$4` what its

@@ -4,9 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what a test is for
 
+#[path = "../common/mod.rs"]
+mod common;
 mod home;
-#[path = "../installed/mod.rs"]
-mod installed;
 mod machine;
 mod messages;
 mod options;
@@ -291,7 +291,7 @@ fn a_daemon_keeps_nothing_open_of_who_starts_it() {
 #[test]
 fn who_asks_before_the_daemon_listens_does_it_no_harm() {
     // fusermount3 has its rights only if whoever traces it is root.
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
     at_everybodys_home(|home| {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::common;
 use crate::home::Home;
-use crate::installed;
 
 /// What a shell prints that runs a script; `SCRIPT` is the file of its completions.
 fn run(home: &Home, shell: &str, script: &str) -> String {
@@ -41,7 +41,7 @@ fn bash_completes_commands_options_and_values() {
 
 #[test]
 fn fish_completes_commands_options_and_values() {
-    if installed::program("fish").is_none() {
+    if common::program("fish").is_none() {
         return;
     }
     let home = Home::new(true);
@@ -62,7 +62,7 @@ fn fish_completes_commands_options_and_values() {
 
 #[test]
 fn zsh_completes_commands_options_and_values() {
-    if installed::program("zsh").is_none() {
+    if common::program("zsh").is_none() {
         return;
     }
     let home = Home::new(true);

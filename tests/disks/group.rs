@@ -7,8 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::fixture::{eventually, run, write_job};
-use crate::installed::is_root;
+use crate::common::is_root;
+use crate::common::{eventually, run, write_job};
 
 /// The group of the workspace.
 const LAB: u32 = 54321;

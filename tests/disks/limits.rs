@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-use crate::fixture::{Workspace, fails, is_mounted, run};
+use crate::common::{Workspace, fails, is_mounted, run};
 
 /// A command under limits of prlimit(1).
 fn limited(limits: &[&str], command: &Command) -> Command {

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::fixture::{Workspace, eventually, names, run, snapshot};
-use crate::installed::program;
+use crate::common::program;
+use crate::common::{Workspace, eventually, names, run, snapshot};
 
 const TASK: &str = "my.module.train";
 

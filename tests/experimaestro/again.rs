@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::fixture::{Folders, Workspace, assert_unchanged, snapshot};
+use crate::common::{Folders, Workspace, assert_unchanged, snapshot};
 use crate::plan::{Job, Plan};
 
 /// Moves a job of the primary by hand into a folder, which has its symlink in the primary if its mode

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::fixture::{Workspace, eventually, run};
+use crate::common::{Workspace, eventually, run};
 use crate::plan::{Job, Plan};
 
 /// The files of a job that are not experimaestro's own, by their path in it, with what they hold.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::fixture::Workspace;
+use crate::common::Workspace;
 use crate::plan::{Plan, Ran};
 
 /// Runs two plans at once, one after whose jobs the other waits, and which has one job more. Neither

@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use crate::fixture::{Workspace, eventually, run};
+use crate::common::{Workspace, eventually, run};
 use crate::plan::Plan;
 
 /// A watch on a directory, of all that experimaestro watches for.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::fixture::{Folders, Workspace, eventually, run};
+use crate::common::{Folders, Workspace, eventually, run};
 
 const TASK: &str = "my.module.train";
 

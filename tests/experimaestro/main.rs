@@ -11,17 +11,14 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../plan/mod.rs"]
-mod plan;
-#[path = "../python/mod.rs"]
-mod python;
-
 mod again;
 mod archive;
 mod beside;
+#[path = "../common/mod.rs"]
+mod common;
 mod files;
 mod locks;
 mod new;
 mod transient;
+
+use common::plan;

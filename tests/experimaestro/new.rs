@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::fixture::{Mounted, Workspace, names};
+use crate::common::{Mounted, Workspace, names};
 use crate::plan::{Job, Plan, Ran, assert_ran_at};
 
 /// The bare primary while a mount covers it up: a directory opened before, by its entry in `/proc`.

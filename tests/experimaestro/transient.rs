@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fixture::{Workspace, eventually, run};
+use crate::common::{Workspace, eventually, run};
 use crate::plan::{Job, Plan};
 
 /// Whether the mount's `status` has a job wait since its plan may remove it.

@@ -104,7 +104,7 @@ fn a_folder_does_not_lead_out_when_it_is_replaced() {
     fs::rename(&folder, &away).unwrap();
     fs::create_dir(&folder).unwrap();
     symlink(outside.join("jobs"), folder.join("jobs")).unwrap();
-    let owner = format!("{0}:{0}", fixture::ORDINARY);
+    let owner = format!("{0}:{0}", common::ORDINARY);
     run(Command::new("chown").arg("-Rh").arg(owner).arg(&folder));
     let refused = || workspace.log().contains("belongs to somebody else");
     eventually("the new folder has been looked at", refused);

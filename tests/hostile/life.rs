@@ -88,7 +88,7 @@ fn a_mount_in_a_namespace_is_seen_there_alone() {
             .env("W", workspace.primary());
         let said = run(&mut command);
         assert!(said.contains("step 2\nremoved nothing\n"), "{said}");
-        assert!(!fixture::is_mounted(&workspace.primary()));
+        assert!(!common::is_mounted(&workspace.primary()));
         assert_eq!(names(&workspace.primary().join("jobs")), ["new"]);
         assert!(job(&workspace.folder("backup"), "archived/model.bin").exists());
     }
@@ -199,8 +199,8 @@ struct Disk<'a> {
 
 impl Disk<'_> {
     fn new(image: std::path::PathBuf, folder: &Path) -> Disk<'_> {
-        fixture::run(Command::new("truncate").args(["-s", "32M"]).arg(&image));
-        fixture::run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        common::run(Command::new("truncate").args(["-s", "32M"]).arg(&image));
+        common::run(Command::new("mkfs.ext4").arg("-q").arg(&image));
         let disk = Disk { image, folder };
         disk.mount();
         disk
@@ -208,13 +208,13 @@ impl Disk<'_> {
 
     fn mount(&self) {
         let mut mount = Command::new("mount");
-        fixture::run(mount.args(["-o", "loop"]).arg(&self.image).arg(self.folder));
+        common::run(mount.args(["-o", "loop"]).arg(&self.image).arg(self.folder));
     }
 
     /// Whether the file is still a disk.
     fn is_in_use(&self) -> bool {
         let mut losetup = Command::new("losetup");
-        !fixture::run(losetup.arg("-j").arg(&self.image)).is_empty()
+        !common::run(losetup.arg("-j").arg(&self.image)).is_empty()
     }
 }
 
@@ -244,11 +244,11 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
         names(&tasks.join("archived"));
         fs::read(&model).unwrap();
         fs::write(tasks.join("archived/train.lock"), "").unwrap();
-        fixture::run(Command::new("umount").arg("-l").arg(&folder));
+        common::run(Command::new("umount").arg("-l").arg(&folder));
         eventually("the disk is let go", || !disk.is_in_use());
         eventually("the job is gone", || names(&tasks) == ["own"]);
         // All that is left is the directory that the disk was mounted on.
-        let status = fixture::run(workspace.xpmfs().args(["status", "-w", "test"]));
+        let status = common::run(workspace.xpmfs().args(["status", "-w", "test"]));
         let said = status.lines().find(|line| line.starts_with("backup"));
         assert!(
             said.is_some_and(|said| said.contains("no jobs")),
@@ -278,7 +278,7 @@ fn status_tells_how_full_the_disk_is_now() {
     let mounted = workspace.mount_at(&workspace.mountpoint("elsewhere"));
     let free = || {
         let mut command = workspace.xpmfs();
-        let status = fixture::run(command.args(["--json", "status"]).arg(mounted.path()));
+        let status = common::run(command.args(["--json", "status"]).arg(mounted.path()));
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         let primary = &status["mounts"][0]["locations"][0];
         assert_eq!(primary["mode"], "primary");

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod circles;
-#[path = "../fixture/mod.rs"]
-mod fixture;
+#[path = "../common/mod.rs"]
+mod common;
 mod life;
 mod listing;
 mod mutual;
@@ -23,7 +23,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fixture::{FOLDERS, Mounted, Workspace, as_nobody, eventually, names, not_utf8, run, snapshot};
+use common::{FOLDERS, Mounted, Workspace, as_nobody, eventually, names, not_utf8, run, snapshot};
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags,
 };

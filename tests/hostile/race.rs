@@ -118,7 +118,7 @@ fn change(mount: &OwnedFd, hash: &str, seen: &Seen, done: &AtomicBool) {
             let _ = rustix::fs::mkdirat(&dir, "made-dir", RWX);
             let _ = rustix::fs::symlinkat("x", &dir, "made-link");
             let _ = rustix::fs::renameat(&dir, "made", &dir, "train.lock");
-            let owner = Some(rustix::fs::Uid::from_raw(fixture::ORDINARY));
+            let owner = Some(rustix::fs::Uid::from_raw(common::ORDINARY));
             let _ = rustix::fs::chownat(&dir, "file", owner, None, AtFlags::SYMLINK_NOFOLLOW);
             for name in ["secret-name", "made", "made-link", "train.lock"] {
                 let _ = rustix::fs::unlinkat(&dir, name, AtFlags::empty());
@@ -231,7 +231,7 @@ fn racecourse(workspace: &Workspace) {
     if rustix::process::geteuid().is_root() {
         fs::set_permissions(workspace.top(), fs::Permissions::from_mode(0o755)).unwrap();
         for location in [workspace.primary(), workspace.folder("backup")] {
-            let owner = format!("{0}:{0}", fixture::ORDINARY);
+            let owner = format!("{0}:{0}", common::ORDINARY);
             run(Command::new("chown").arg("-Rh").arg(owner).arg(location));
         }
     }

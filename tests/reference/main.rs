@@ -14,22 +14,20 @@
 //! sequence of one seed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod compare;
 mod files;
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../installed/mod.rs"]
-mod installed;
 mod names;
 mod operation;
 mod stage;
-mod thread;
 mod tree;
 mod world;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use common::thread;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -48,7 +46,7 @@ const SHRINKING: Duration = Duration::from_secs(90);
 
 /// How long random seeds are tried.
 fn patience() -> Duration {
-    match installed::soak() {
+    match common::soak() {
         true => Duration::from_secs(20 * 60),
         false => Duration::from_secs(40),
     }
@@ -66,7 +64,7 @@ fn an_ordinary_user_cannot_tell_a_mount_from_a_disk() {
 
 /// Runs the seeds that are always run, and then random ones for a while.
 fn run(who: Who) {
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
     if let Ok(seed) = std::env::var("XPMFS_REFERENCE_SEED") {
@@ -81,7 +79,7 @@ fn run(who: Who) {
         check(random_seed(), who);
         count += 1;
     }
-    installed::say(&format!("{who:?}: {count} sequences compared"));
+    common::say(&format!("{who:?}: {count} sequences compared"));
 }
 
 /// The standard library's hashes are keyed at random.
@@ -130,7 +128,7 @@ fn sequence(seed: u64) -> Vec<Operation> {
 
 /// Runs a sequence that was found to fail.
 fn replay(sequence: &[Operation]) {
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
     for who in [Who::Root, Who::Ordinary] {

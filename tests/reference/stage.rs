@@ -8,7 +8,7 @@ use std::process::Command;
 
 use rustix::fs::XattrFlags;
 
-use crate::fixture::{Mounted, ORDINARY, Workspace, run, snapshot};
+use crate::common::{Mounted, ORDINARY, Workspace, run, snapshot};
 use crate::tree;
 
 const TASK: &str = "t.n";

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Result;
 use rustix::process::{Gid, Uid};
 
-use crate::fixture::ORDINARY;
+use crate::common::ORDINARY;
 use crate::operation::{Operation, SLOTS};
 use crate::thread::Mapping;
 

@@ -10,7 +10,7 @@ use xpmfs::transfer::{Bandwidth, Durability, Error, Options, Progress, Side, Wri
 
 use super::tree::assert_same;
 use super::{Small, Stage, as_nobody, eventually, is_root, run};
-use crate::installed;
+use crate::common;
 
 fn errno(error: &Error) -> Errno {
     Errno::from_io_error(error.io().unwrap_or_else(|| panic!("{error}"))).unwrap()
@@ -195,14 +195,14 @@ fn calls(stage: &Stage, jobs: bool) -> [usize; 3] {
 
 #[test]
 fn many_files_are_durable_by_one_call_and_few_by_their_own() {
-    if installed::program("strace").is_none() {
+    if common::program("strace").is_none() {
         return;
     }
     let stage = Stage::new();
     let device = fs::metadata(stage.top()).unwrap().dev();
     let kind = rustix::fs::statfs(stage.top()).unwrap().f_type;
     if kind != 0xEF53 {
-        installed::say(&format!(
+        common::say(&format!(
             "SKIPPED: this test is about ext4, and {device} is not"
         ));
         return;

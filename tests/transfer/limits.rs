@@ -10,7 +10,7 @@ use xpmfs::transfer::{Bandwidth, Options, Progress};
 
 use super::Stage;
 use super::tree::assert_same;
-use crate::installed;
+use crate::common;
 
 #[test]
 fn copies_share_a_bandwidth() {
@@ -50,7 +50,7 @@ fn cached(path: &Path) -> u64 {
 
 #[test]
 fn the_page_cache_is_left_as_it_was() {
-    if installed::program("fincore").is_none() {
+    if common::program("fincore").is_none() {
         return;
     }
     let stage = Stage::new();
@@ -62,7 +62,7 @@ fn the_page_cache_is_left_as_it_was() {
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
     }
     if cached(&cold) != 0 {
-        installed::say("SKIPPED: this file system keeps everything in memory");
+        common::say("SKIPPED: this file system keeps everything in memory");
         return;
     }
     fs::read(&warm).unwrap();

@@ -3,27 +3,23 @@
 
 mod attributes;
 mod changes;
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
-#[path = "../fixture/mod.rs"]
-mod fixture;
 mod hostile;
-#[path = "../installed/mod.rs"]
-mod installed;
 mod kept;
 mod limits;
-#[path = "../python/mod.rs"]
-mod python;
 mod random;
 mod removing;
 mod staging;
-mod tree;
 mod verifying;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fixture::{as_nobody, eventually};
+use common::{as_nobody, eventually};
+use common::{python, tree};
 use tempfile::TempDir;
 use xpmfs::transfer::{self, Copied, Options};
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 use xpmfs::transfer::staging::{Error, Staging};
 
-use super::fixture::names;
+use super::common::names;
 
 /// A task's directory.
 struct Task(TempDir);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::fixture::Workspace;
+use crate::common::Workspace;
 use crate::job;
 use crate::stage::{assert_whole, at_once, until, verify_all, watch};
 

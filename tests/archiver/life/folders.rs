@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Workspace, fails, is_mounted, names, run};
-use crate::installed;
+use crate::common;
+use crate::common::{Workspace, fails, is_mounted, names, run};
 use crate::job::{self, TASK, hash};
 use crate::stage::{assert_whole, folder_status, has_all, is_drained, told, until};
 
@@ -183,7 +183,7 @@ fn no_job_is_moved_to_a_folder_that_has_gone_a_moment_ago() {
 
 #[test]
 fn nothing_is_written_where_a_folder_s_disk_is_not_mounted() {
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
     let workspace = workspace();
@@ -219,7 +219,7 @@ fn nothing_is_written_where_a_folder_s_disk_is_not_mounted() {
 
 #[test]
 fn jobs_wait_for_a_folder_that_is_full() {
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
     let workspace = workspace();
@@ -261,7 +261,7 @@ fn jobs_wait_for_a_folder_that_is_full() {
 
 #[test]
 fn jobs_wait_for_a_folder_that_is_read_only() {
-    if !installed::is_root() {
+    if !common::is_root() {
         return;
     }
     let workspace = workspace();

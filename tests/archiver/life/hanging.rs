@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use crate::fixture::{Mounted, Workspace, is_mounted, names, run};
+use crate::common::{Mounted, Workspace, is_mounted, names, run};
 use crate::job::{self, TASK, hash};
 use crate::stage::{
     Process, assert_whole, folder_status, has_all, is_drained, journals, staging, status, told,

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::fixture::{Workspace, run};
-use crate::installed;
+use crate::common;
+use crate::common::{Workspace, run};
 use crate::job;
 use crate::stage::{
     assert_whole, at_once, has_all, is_drained, journals, random, staging, status, until,
@@ -128,7 +128,7 @@ fn rounds(
         make(after);
         mounted.unmount();
     }
-    installed::say(&format!(
+    common::say(&format!(
         "{ROUNDS} daemons were killed: {left} journals and {halfway} stagings were left"
     ));
     assert!(left > 0, "no daemon left anything to take over");

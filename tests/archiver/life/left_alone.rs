@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::fixture::{Workspace, is_mounted, run};
+use crate::common::{Workspace, is_mounted, run};
 use crate::job::{self, TASK, hash};
 use crate::stage::{assert_whole, at_once, has_all, is_drained, journals, status, threads, until};
 

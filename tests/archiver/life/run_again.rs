@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::fixture::{Workspace, is_mounted, run};
+use crate::common::{Workspace, is_mounted, run};
 use crate::job;
 use crate::stage::{at_once, status, until, watch};
 

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::fixture::Workspace;
-use crate::installed;
+use crate::common;
+use crate::common::Workspace;
 use crate::job::{self, hash};
 use crate::stage::{Process, at_once, folder_status, has_all, is_drained, status, until};
 
 /// No system call names a job, none lists a directory, and there are as many over a thousand jobs as over a hundred.
 #[test]
 fn a_scan_costs_nothing_per_archived_job() {
-    let Some(strace) = installed::program("strace") else {
+    let Some(strace) = common::program("strace") else {
         return;
     };
     let calls = [AtomicUsize::new(0), AtomicUsize::new(0)];
@@ -21,7 +21,7 @@ fn a_scan_costs_nothing_per_archived_job() {
         calls.store(calls_of_a_scan(&strace, jobs), Ordering::Relaxed);
     });
     let [few, many] = calls.map(AtomicUsize::into_inner);
-    installed::say(&format!(
+    common::say(&format!(
         "a scan of 100 jobs: {few} system calls; of 1,000: {many}"
     ));
     assert_eq!(few, many);

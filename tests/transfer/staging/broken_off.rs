@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use xpmfs::transfer::staging::sweep;
 
 use super::{Task, open};
-use crate::fixture::eventually;
+use crate::common::eventually;
 use crate::python;
 
 /// In the environment of a process that is one of those below: what it does, and where.

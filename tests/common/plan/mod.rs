@@ -1,6 +1,5 @@
 //! The plan of `tests/python/plan.py`, run by the real experimaestro in a workspace or through a mount
 //! of it, with a deadline, and with whatever experimaestro says of errors.
-#![allow(dead_code)]
 
 pub(crate) mod reach;
 
@@ -12,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::Workspace;
-use crate::python;
+use super::Workspace;
+use super::python;
 use reach::Interpreter;
 
 /// How long a plan may take. It takes some seconds, on a machine that has nothing else to do.

@@ -4,11 +4,6 @@
 //! `scripts/test` makes. Without one, a test says loudly that it is skipped; with `CI` or
 //! `XPMFS_TEST_REQUIRE=1` in the environment it fails instead.
 
-// Each file below `tests/` is a crate of its own, and uses what it needs of this.
-#![allow(dead_code)]
-// clippy.toml allows these in test functions only, not in what they call.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,6 @@
 //!
 //! Without one, a test says loudly that it is skipped; with `CI` or `XPMFS_TEST_REQUIRE=1` in the
 //! environment it fails instead.
-#![allow(dead_code, unreachable_pub)]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

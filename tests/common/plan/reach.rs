@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Workspace, run};
-use crate::python;
+use super::python;
+use crate::common::{Workspace, run};
 
 /// In a mount namespace of its own: covers up the directories before the first `--` by empty ones that
 /// can be entered, puts those before the second `--` back in them, and runs the command.

@@ -1,0 +1,18 @@
+//! What the tests of the program share: workspaces and mounts of them, jobs, the tools and the Python that they need.
+
+// Each program of tests compiles this for itself, and uses a part of it.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+// clippy.toml allows these in test functions only, not in what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod footprint;
+pub mod job;
+pub mod plan;
+pub mod python;
+pub mod thread;
+mod tools;
+pub mod tree;
+mod workspace;
+
+pub use tools::*;
+pub use workspace::*;
