@@ -9,8 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::coerce;
-use super::compose::Conflict;
-use super::document::{Lines, Node, Position};
 use super::environment::Environment;
 use super::error::{Error, Finding};
 use super::interpolate::Unset;
@@ -18,6 +16,8 @@ use super::load;
 use super::model::{Folder, Mode};
 use super::path;
 use super::placement;
+use super::yaml::Conflict;
+use super::yaml::{Lines, Node, Position};
 
 /// Checks a settings file, in an environment; gives the findings in the order of their places.
 ///

@@ -1,7 +1,53 @@
-//! From a value of the tree to a value of a type, with what pydantic's lax mode lets pass: a string of digits is
-//! an integer, `1.0` is `1`, `yes` is true; but a number is no string.
+//! Converts single values to types, as pydantic's lax mode: a string of digits is an integer, `1.0` is `1`, `yes` is true;
+//! but a number is not a string.
 
-use super::document::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::units;
+use super::xpmfs::KeepFree;
+use super::yaml::Value;
+
+/// A type that a single value can have.
+pub(super) trait Scalar: Sized {
+    const EXPECTED: Expected;
+
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+/// A type, for messages.
+pub(super) struct Expected {
+    pub(super) kind: &'static str,
+    pub(super) example: &'static str,
+    /// Whether quotes would make a number right.
+    pub(super) is_text: bool,
+}
+
+/// Implements [`Scalar`] by a function.
+macro_rules! scalar {
+    ($type:ty, $from_value:path, $kind:literal, $example:literal, is_text: $is_text:literal) => {
+        impl Scalar for $type {
+            const EXPECTED: Expected = Expected {
+                kind: $kind,
+                example: $example,
+                is_text: $is_text,
+            };
+
+            fn from_value(value: &Value) -> Option<$type> {
+                $from_value(value)
+            }
+        }
+    };
+}
+
+scalar!(String, string, "a string", "\"…\"", is_text: true);
+scalar!(PathBuf, path, "a path", "/path/to/directory", is_text: true);
+scalar!(i64, integer, "an integer", "3", is_text: false);
+scalar!(f64, float, "a number", "60.0", is_text: false);
+scalar!(bool, boolean, "true or false", "true", is_text: false);
+scalar!(Duration, duration, "a duration", "5m", is_text: false);
+scalar!(u64, size, "a size per second", "100M", is_text: false);
+scalar!(KeepFree, keep_free, "a size or a percentage", "100G", is_text: false);
 
 /// pydantic's `str`: a string, or bytes that are UTF-8.
 pub(super) fn string(value: &Value) -> Option<String> {
@@ -13,7 +59,7 @@ pub(super) fn string(value: &Value) -> Option<String> {
 }
 
 /// pydantic's `int`. Python's integers have no bounds: what is beyond 64 bits becomes the nearest integer of 64 bits.
-pub(super) fn integer(value: &Value) -> Option<i64> {
+fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Int(digits) => nearest(digits),
         Value::Bool(flag) => Some(i64::from(*flag)),
@@ -23,7 +69,7 @@ pub(super) fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// A sign, digits with single underscores between them, a fraction of zeros.
+/// Reads a sign, digits with single underscores between them, and a fraction of zeros.
 fn integer_text(text: &str) -> Option<i64> {
     let text = text.trim();
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -51,7 +97,7 @@ fn nearest(digits: &str) -> Option<i64> {
 }
 
 /// pydantic's `float`.
-pub(super) fn float(value: &Value) -> Option<f64> {
+fn float(value: &Value) -> Option<f64> {
     match value {
         // An integer too large for a float is an `OverflowError`.
         Value::Int(digits) => digits.parse().ok().filter(|x: &f64| x.is_finite()),
@@ -68,7 +114,7 @@ fn without_underscores(text: &str) -> Option<String> {
 }
 
 /// pydantic's `bool`.
-pub(super) fn boolean(value: &Value) -> Option<bool> {
+fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(flag) => Some(*flag),
         Value::Int(digits) => match digits.as_str() {
@@ -84,6 +130,40 @@ pub(super) fn boolean(value: &Value) -> Option<bool> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// pydantic's `Path`: only a string.
+fn path(value: &Value) -> Option<PathBuf> {
+    match value {
+        Value::Str(text) => Some(PathBuf::from(text)),
+        _ => None,
+    }
+}
+
+/// Seconds, or a duration with its units.
+fn duration(value: &Value) -> Option<Duration> {
+    match value {
+        Value::Int(digits) => Duration::try_from_secs_f64(digits.parse().ok()?).ok(),
+        Value::Float(x) => Duration::try_from_secs_f64(*x).ok(),
+        Value::Str(text) => units::duration(text).ok(),
+        _ => None,
+    }
+}
+
+/// Bytes, or a size with its unit.
+fn size(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(digits) => digits.parse().ok(),
+        Value::Str(text) => units::size(text).ok(),
+        _ => None,
+    }
+}
+
+fn keep_free(value: &Value) -> Option<KeepFree> {
+    match value {
+        Value::Str(text) if text.contains('%') => units::percent(text).map(KeepFree::Percent),
+        _ => size(value).map(KeepFree::Bytes),
     }
 }
 

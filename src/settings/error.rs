@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::document::Position;
+use super::yaml::Position;
 
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ fn advice(source: &io::Error) -> &'static str {
             "create it with `workspaces:`, and for each an `id` and a `path`, or give another file"
         }
         io::ErrorKind::InvalidData => "save it as UTF-8",
+        io::ErrorKind::FileTooLarge => "remove what is not settings",
         io::ErrorKind::PermissionDenied => {
             "make it readable for this user, or give another one with --settings"
         }

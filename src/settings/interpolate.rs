@@ -1,7 +1,7 @@
 //! `${env:VAR}` and its kin, as experimaestro's `settings.py` (`_interpolate`) replaces them.
 
-use super::document::{Node, Position, Value};
 use super::environment::Environment;
+use super::yaml::{Node, Position, Value};
 
 /// A variable that a value asks for and that is not set.
 #[derive(Debug, Clone, PartialEq, Eq)]

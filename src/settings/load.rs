@@ -1,17 +1,17 @@
 //! Reading the file.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::compose::{Document, compose};
-use super::document::Position;
+use super::decode::{Decode, Decoder};
 use super::environment::Environment;
 use super::error::{Error, Finding, Severity};
-use super::expect::Decoder;
 use super::interpolate::{Unset, interpolate};
 use super::model::Settings;
 use super::path;
+use super::yaml::Position;
+use super::yaml::{self, Document};
 
 /// Where the settings are by default: `~/.config/experimaestro/settings.yaml`.
 ///
@@ -85,7 +85,16 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Error> {
         Err(error) if absent(&error) => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
-    let bytes = fs::read(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    let limit = yaml::MAX_BYTES as u64;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() > yaml::MAX_BYTES {
+        let message = format!("it is larger than {limit} bytes");
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, message)));
+    }
     String::from_utf8(bytes).map(Some).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = error.as_bytes().iter().take(valid);
@@ -116,7 +125,7 @@ pub(super) struct Reading {
 
 /// Reads a text.
 pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Reading {
-    let mut document = match compose(text) {
+    let mut document = match yaml::parse(text) {
         Ok(document) => document,
         Err(error) => {
             let finding = Finding::error(
@@ -138,7 +147,10 @@ pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Readi
     };
     let unset = interpolate(&mut document.root, environment);
     let mut decoder = Decoder::new(text, environment);
-    let settings = decoder.settings(&document.root, file);
+    let settings = Settings {
+        file: file.to_path_buf(),
+        ..Settings::decode(&mut decoder, "", &document.root).unwrap_or_default()
+    };
     let mut findings = decoder.findings;
     findings.sort();
     Reading {

@@ -19,28 +19,21 @@
 
 mod check;
 mod coerce;
-mod compose;
-mod construct;
 mod decode;
-mod decode_xpmfs;
-mod document;
 mod environment;
 mod error;
-mod expect;
+mod fields;
 mod folders;
 mod interpolate;
 mod load;
 mod model;
-mod older;
 mod path;
 mod placement;
-mod scalar;
 mod select;
-mod strict;
-mod timestamp;
 mod trigger;
-pub mod units;
+mod units;
 mod xpmfs;
+mod yaml;
 
 pub use check::check;
 pub use environment::Environment;

@@ -1,149 +1,104 @@
 //! Triggers: the patterns of Python's `fnmatch.fnmatch`.
 //!
-//! Not shell globs: `*` and `?` match every character, `/` and newline among them; `[!x]` negates and `[^x]` does
-//! not; there is no escape character and there are no braces. A `[` without its `]` is itself. What stands between
-//! brackets is read as `fnmatch.translate` does, ranges the wrong way round and hyphens in odd places included.
+//! These are not shell globs: `*` and `?` match every character, also `/` and newline; `[!x]` negates and `[^x]` does not;
+//! there is no escape character and there are no braces. A `[` without its `]` is itself. A set is read as
+//! `fnmatch.translate` reads it, with its rules for hyphens.
+
+use regex::{Regex, RegexBuilder};
+
+/// The most bytes that a compiled pattern may take.
+const MAX_REGEX: usize = 64 << 20;
 
 /// A pattern that experiment ids are matched against.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Trigger {
-    pieces: Vec<Piece>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    /// `*`
-    Star,
-    One(One),
-}
-
-/// What matches one character.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum One {
-    Any,
-    Never,
-    Char(char),
-    Set {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
-}
-
-impl One {
-    fn matches(&self, c: char) -> bool {
-        match self {
-            One::Any => true,
-            One::Never => false,
-            One::Char(own) => *own == c,
-            One::Set { negated, ranges } => {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
-            }
-        }
-    }
+    /// `None` for a pattern that is too large.
+    regex: Option<Regex>,
 }
 
 impl Trigger {
     /// Reads a pattern; every string is one.
     #[must_use]
     pub fn new(pattern: &str) -> Trigger {
-        let pattern: Vec<char> = pattern.chars().collect();
-        let mut pieces = Vec::new();
-        let mut at = 0;
-        while let Some(c) = pattern.get(at) {
-            at += 1;
-            pieces.push(match c {
-                '*' if pieces.last() == Some(&Piece::Star) => continue,
-                '*' => Piece::Star,
-                '?' => Piece::One(One::Any),
-                '[' => match closing(&pattern, at) {
-                    Some(end) => {
-                        let set = set(pattern.get(at..end).unwrap_or_default());
-                        at = end + 1;
-                        Piece::One(set)
-                    }
-                    None => Piece::One(One::Char('[')),
-                },
-                other => Piece::One(One::Char(*other)),
-            });
-        }
-        Trigger { pieces }
+        let regex = RegexBuilder::new(&translate(pattern))
+            .size_limit(MAX_REGEX)
+            .build();
+        Trigger { regex: regex.ok() }
     }
 
-    /// Whether the whole name matches. Takes time in proportion to the pattern's length times the name's, at worst.
+    /// Whether the whole name matches.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let name: Vec<char> = name.chars().collect();
-        let (mut piece, mut at) = (0, 0);
-        // Where to go on if what follows the last star does not fit: only the last star need ever give way.
-        let mut retry: Option<(usize, usize)> = None;
-        loop {
-            match (self.pieces.get(piece), name.get(at)) {
-                (Some(Piece::Star), _) => {
-                    piece += 1;
-                    retry = Some((piece, at));
-                    continue;
+        self.regex
+            .as_ref()
+            .is_some_and(|regex| regex.is_match(name))
+    }
+}
+
+/// `fnmatch.translate`: the regular expression for a pattern.
+fn translate(pattern: &str) -> String {
+    let mut rest = pattern.chars().collect::<Vec<char>>();
+    rest.reverse();
+    let mut regex = r"(?s)\A".to_owned();
+    while let Some(c) = rest.pop() {
+        match c {
+            '*' => {
+                while rest.last() == Some(&'*') {
+                    rest.pop();
                 }
-                (Some(Piece::One(one)), Some(c)) if one.matches(*c) => {
-                    piece += 1;
-                    at += 1;
-                    continue;
-                }
-                (None, None) => return true,
-                _ => {}
+                regex.push_str(".*");
             }
-            match retry {
-                Some((after_star, from)) if from < name.len() => {
-                    retry = Some((after_star, from + 1));
-                    piece = after_star;
-                    at = from + 1;
+            '?' => regex.push('.'),
+            '[' => match set_length(&rest) {
+                Some(length) => {
+                    let set: Vec<char> = rest.drain(rest.len() - length..).rev().collect();
+                    rest.pop();
+                    regex.push_str(&translate_set(&set));
                 }
-                _ => return false,
-            }
+                None => regex.push_str(r"\["),
+            },
+            c => regex.push_str(&literal(c)),
         }
     }
+    regex + r"\z"
 }
 
-/// Where the `]` is that closes a set whose `[` is just before `from`. A `]` that comes first is a member.
-fn closing(pattern: &[char], from: usize) -> Option<usize> {
-    let mut at = from;
-    if pattern.get(at) == Some(&'!') {
-        at += 1;
-    }
-    if pattern.get(at) == Some(&']') {
-        at += 1;
-    }
-    (at..pattern.len()).find(|i| pattern.get(*i) == Some(&']'))
+/// One character in a regular expression, outside of brackets or inside.
+fn literal(c: char) -> String {
+    format!(r"\x{{{:x}}}", u32::from(c))
 }
 
-/// What stands between brackets: the second half of `fnmatch.translate`'s treatment of `[`.
-fn set(stuff: &[char]) -> One {
-    let chunks = chunks(stuff);
-    let first = chunks.first().and_then(|chunk| chunk.first()).copied();
-    if chunks.iter().all(Vec::is_empty) {
-        return One::Never;
-    }
-    let negated = first == Some('!');
-    let mut ranges = Vec::new();
-    for (index, chunk) in chunks.iter().enumerate() {
-        let skip = usize::from(index == 0 && negated);
-        ranges.extend(chunk.iter().skip(skip).map(|c| (*c, *c)));
-        // A hyphen between two chunks makes a range of their neighbours.
-        if let (Some(low), Some(high)) = (
-            chunk.get(skip..).and_then(<[char]>::last),
-            chunks.get(index + 1).and_then(|next| next.first()),
-        ) {
-            ranges.push((*low, *high));
-        }
-    }
-    if negated && ranges.is_empty() {
-        One::Any
-    } else {
-        One::Set { negated, ranges }
+/// How many characters are in a set, before its `]`; `None` if it has no end. A `]` that comes first is in the set. The rest of
+/// the pattern is in reverse.
+fn set_length(rest: &[char]) -> Option<usize> {
+    let at = |index: usize| rest.iter().rev().nth(index);
+    let first = usize::from(at(0) == Some(&'!'));
+    let first = first + usize::from(at(first) == Some(&']'));
+    let end = rest.iter().rev().skip(first).position(|c| *c == ']');
+    end.map(|end| first + end)
+}
+
+/// The regular expression for a set.
+fn translate_set(set: &[char]) -> String {
+    let mut chunks = chunks(set);
+    let first = chunks
+        .first_mut()
+        .filter(|chunk| chunk.first() == Some(&'!'));
+    let is_negated = first.map(|chunk| chunk.remove(0)).is_some();
+    let chunks = chunks
+        .iter()
+        .map(|chunk| chunk.iter().copied().map(literal).collect());
+    let chars = chunks.collect::<Vec<String>>().join("-");
+    match (is_negated, chars.is_empty()) {
+        (false, true) => r"[^\s\S]".to_owned(),
+        (true, true) => ".".to_owned(),
+        (false, false) => format!("[{chars}]"),
+        (true, false) => format!("[^{chars}]"),
     }
 }
 
-/// The set cut at the hyphens that stand for a range; ranges the wrong way round are taken out with both their
-/// ends, as Python does since 3.11.
+/// Cuts a set at the hyphens of its ranges. Ranges whose end comes before their start are removed with both their ends, as in
+/// Python 3.11 and later.
 fn chunks(stuff: &[char]) -> Vec<Vec<char>> {
     let mut chunks: Vec<Vec<char>> = Vec::new();
     let mut start = 0;

@@ -2,52 +2,30 @@
 
 use std::time::Duration;
 
-/// Reads a duration: a number of seconds, or numbers with a unit (`ms`, `s`, `m` or `min`, `h`, `d`, `w`), as many
-/// as wanted: `90`, `1.5`, `2s`, `1h30m`, `30d`.
+use jiff::{Span, SpanRelativeTo};
+
+/// Reads a duration: a number of seconds, or numbers with a unit (`ms`, `s`, `m` or `min`, `h`, `d`, `w`), the largest
+/// first: `90`, `1.5`, `2s`, `1h30m`, `30d`.
 ///
 /// # Errors
 ///
 /// A phrase that says what to write.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let seconds = text.parse::<f64>().ok();
+    let duration = match seconds {
+        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        None => text.parse::<Span>().ok().and_then(|span| {
+            // A day is 24 hours; months and years have no fixed length.
+            let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+            duration.try_into().ok()
+        }),
+    };
+    duration.ok_or_else(|| {
         format!(
             "`{text}` is not a duration: write seconds, or a number and a unit, as in `2s`, `5m`, `12h`, `30d`"
         )
-    };
-    let mut rest = text.trim();
-    if let Ok(seconds) = rest.parse::<f64>() {
-        return seconds_of(seconds).ok_or_else(wrong);
-    }
-    let mut total = 0.0;
-    if rest.is_empty() {
-        return Err(wrong());
-    }
-    while !rest.is_empty() {
-        let (number, tail) = leading_number(rest).ok_or_else(wrong)?;
-        let tail = tail.trim_start();
-        let end = tail
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
-        let (unit, after) = tail.split_at(end);
-        let scale = match unit {
-            "ms" => 0.001,
-            "s" | "sec" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            "w" => 604_800.0,
-            _ => return Err(wrong()),
-        };
-        total += number * scale;
-        rest = after.trim_start();
-    }
-    seconds_of(total).ok_or_else(wrong)
-}
-
-/// A duration of so many seconds, if there is one.
-pub(crate) fn seconds_of(seconds: f64) -> Option<Duration> {
-    // A number from outside may be negative, infinite or no number at all.
-    Duration::try_from_secs_f64(seconds).ok()
+    })
 }
 
 /// Reads a size in bytes: a number, with a unit or without. `K`, `M`, `G`, `T`, `P` (also `KiB`…) are powers of
@@ -56,7 +34,7 @@ pub(crate) fn seconds_of(seconds: f64) -> Option<Duration> {
 /// # Errors
 ///
 /// A phrase that says what to write.
-pub fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
             "`{text}` is not a size: write a number of bytes, or a number and a unit, as in `500M`, `100G`, `2T`"
@@ -89,7 +67,7 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a share of a whole, `10%`, as a percentage between 0 and 100; none if the text has no `%`.
-pub(crate) fn percent(text: &str) -> Option<f64> {
+pub(super) fn percent(text: &str) -> Option<f64> {
     let (number, rest) = leading_number(text.trim())?;
     (rest.trim() == "%" && (0.0..=100.0).contains(&number)).then_some(number)
 }

@@ -13,21 +13,8 @@ const PIECES: &[&str] = &[
     "~", "yes", "1", "1.5", "%", "@", "`", "\\", "\t", "=", "---\n", "...\n", "é",
     "${env:XPM_PORT}", "${", "}", "null", "a", "a: b", "\n\n", "path: x", "id: y\n", ".", "/",
     "2024-01-01", "0x1", "\"\"", "''",
-    "\u{85}", "\u{2028}", "\u{2029}  ", "}#c", "[-, a]", "\"a\"#b", "- ]", "\t}",
+    "\u{85}", "\u{2028}", "\u{2029}  ", "}#c", "[-, a]", "\"a\"#b", "- ]", "\t}", "\n]", "\n}", "%TAG ! tag:yaml.org,2002:\n", "!<tag:yaml.org,2002:int> ", "|2-\n", ">+\n", "\n\n ",
 ];
-
-/// Where we follow YAML 1.2, refuse what PyYAML reads, and say so.
-fn stricter(difference: &str) -> bool {
-    let reasons = [
-        "invalid indentation",
-        "tab cannot be used as indentation",
-        "may not precede any of `[{`",
-        "is read between quotes",
-    ];
-    reasons
-        .iter()
-        .any(|reason| difference.starts_with("refused: ") && difference.contains(reason))
-}
 
 /// A file of the corpus with a few pieces cut out, put in or doubled.
 fn mutated(text: &str, random: &mut impl FnMut(usize) -> usize) -> String {
@@ -49,7 +36,7 @@ fn mutated(text: &str, random: &mut impl FnMut(usize) -> usize) -> String {
 }
 
 #[test]
-fn files_with_accidents_in_them_are_read_or_refused_as_experimaestro_does() {
+fn files_with_accidents_in_them_are_read_as_experimaestro_does() {
     let Some(mut oracle) = Oracle::start() else {
         return;
     };
@@ -77,7 +64,6 @@ fn files_with_accidents_in_them_are_read_or_refused_as_experimaestro_does() {
         match compare(&file, &home, &mut oracle) {
             Ok(true) => accepted += 1,
             Ok(false) => refused += 1,
-            Err(difference) if stricter(&difference) => {}
             Err(difference) => wrong.push(format!("<<<\n{text}\n>>>\n{difference}")),
         }
     }

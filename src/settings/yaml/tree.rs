@@ -14,6 +14,28 @@ pub(crate) struct Position {
     pub(crate) column: usize,
 }
 
+impl Position {
+    /// Where a text begins.
+    pub(crate) const START: Position = Position { line: 1, column: 1 };
+}
+
+/// What is wrong with a text, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub(crate) at: Position,
+    /// A sentence without its full stop.
+    pub(crate) message: String,
+}
+
+impl SyntaxError {
+    pub(super) fn new(at: Position, message: impl Into<String>) -> SyntaxError {
+        SyntaxError {
+            at,
+            message: message.into(),
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
