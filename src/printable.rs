@@ -1,12 +1,12 @@
-//! Names of others in lines for people: what would act on a terminal, or make one line two, is written out.
+//! Escapes control characters in names and paths that are printed to a terminal or a log.
 //!
-//! Whoever may make a job may give it any name. All that goes to a terminal or into a log goes through here, but for what
-//! programs read (`--json`).
+//! A user who can create a job can give it any name, also one that sends commands to a terminal or breaks a line. Output for
+//! programs (`--json`) is not escaped.
 
 use std::borrow::Cow;
 
-/// A text as a part of one line: control characters, and those that end a line or turn its direction, are escaped as in
-/// Rust (`\n`, `\u{1b}`). All else is as it was.
+/// Returns the text as a part of one line: control characters, and characters that end a line or change its direction, are
+/// escaped as in Rust (`\n`, `\u{1b}`).
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(acts) {
@@ -22,7 +22,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character does something else than to stand there.
+/// Whether a character acts on the terminal or the line.
 fn acts(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_on_its_line_and_does_nothing_to_the_terminal() {
+    fn a_name_stays_on_its_line_and_sends_no_commands_to_the_terminal() {
         assert_eq!(printable("a/ä b\\'c"), "a/ä b\\'c");
         assert_eq!(printable("a\n\x1b[2J\tb"), "a\\n\\u{1b}[2J\\tb");
         assert_eq!(printable("\u{9b}1m\u{202e}x"), "\\u{9b}1m\\u{202e}x");

@@ -13,13 +13,12 @@ use common::python;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use xpmfs::workspace::experiments::{self, Experiment, Layout};
+use xpmfs::workspace::experiments::{self, Experiment};
+use xpmfs::workspace::job_files::{JobStatus, Params, RELATIVE_PATHS};
 use xpmfs::workspace::jobs_jsonl::SubmittedJob;
 use xpmfs::workspace::layout::{Recognition, recognise};
 use xpmfs::workspace::markers::{self, State};
-use xpmfs::workspace::params::{Params, RELATIVE_PATHS};
-use xpmfs::workspace::runs::Run;
-use xpmfs::workspace::status::JobStatus;
+use xpmfs::workspace::runs::{Layout, Run};
 use xpmfs::workspace::{JobId, internal, jobs};
 
 /// Runs the plan in `workspace`, and gives what it says of itself.

@@ -16,10 +16,10 @@ use super::transient::Transients;
 use super::{Env, Writing, places, select, state_dir};
 use crate::sys::at;
 use crate::transfer::{self, Candidate, Size, Time};
+use crate::workspace::job_files::{JobState, JobStatus};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 use crate::workspace::markers::{self, State};
-use crate::workspace::status::{JobState, JobStatus};
 
 /// How a job stands to being archived.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,10 +18,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::view::View;
-use crate::workspace::experiments::{self, Layout};
+use crate::workspace::experiments;
 use crate::workspace::jobs::{self, JobId};
 use crate::workspace::jobs_jsonl::JobsJsonl;
 use crate::workspace::layout::JOBS;
+use crate::workspace::runs::Layout;
 
 /// The tag by which a plan opts a job out: `.tag("backup", False)`.
 const TAG: &str = "backup";

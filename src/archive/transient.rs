@@ -21,10 +21,10 @@ use rustix::io::Errno;
 use serde::Deserialize;
 
 use crate::view::View;
-use crate::workspace::experiments::{self, Layout};
+use crate::workspace::experiments;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOBS;
-use crate::workspace::runs::{Run, RunState};
+use crate::workspace::runs::{Layout, Run, RunState};
 
 /// How long after the last change in a run its plan may remove transient jobs, which it does without the lock.
 const REMOVAL: Duration = Duration::from_secs(15);

@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn a_cause_is_said_once() {
         let cause = || std::io::Error::from_raw_os_error(13);
-        let said = crate::settings::Error::Read {
+        let said = crate::settings::SettingsError::Read {
             path: "/s".into(),
             source: cause(),
         };

@@ -58,7 +58,7 @@ pub(super) fn string(value: &Value) -> Option<String> {
     }
 }
 
-/// pydantic's `int`. Python's integers have no bounds: what is beyond 64 bits becomes the nearest integer of 64 bits.
+/// pydantic's `int`. Python's integers have no bounds: those beyond 64 bits become the nearest integer of 64 bits.
 fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Int(digits) => nearest(digits),
@@ -99,7 +99,7 @@ fn nearest(digits: &str) -> Option<i64> {
 /// pydantic's `float`.
 fn float(value: &Value) -> Option<f64> {
     match value {
-        // An integer too large for a float is an `OverflowError`.
+        // Python raises `OverflowError` for an integer that is too large for a float.
         Value::Int(digits) => digits.parse().ok().filter(|x: &f64| x.is_finite()),
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
         Value::Float(x) => Some(*x),

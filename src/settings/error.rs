@@ -1,4 +1,4 @@
-//! What can go wrong with settings, and findings in a file.
+//! Errors of the settings, and findings in a settings file.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::yaml::Position;
 
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum SettingsError {
     /// The file cannot be read.
     #[error("cannot read the settings {}: {source}; {}", path.display(), advice(source))]
     Read {
@@ -19,21 +19,21 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The file holds mistakes; at least one.
+    /// The file has mistakes.
     #[error("{}", invalid(path, findings))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The mistakes, in the file's order, errors alone.
+        /// The errors, in the order of the file; at least one.
         findings: Vec<Finding>,
     },
-    /// No workspace has the id that was asked for, or there is none at all.
+    /// No workspace has the id, or no workspace can be chosen.
     #[error("{0}")]
     Selection(String),
-    /// A path that was given cannot be used.
+    /// A path cannot be used.
     #[error("{}: {reason}", path.display())]
     Path {
-        /// The path, as it was given.
+        /// The path, as it is written.
         path: PathBuf,
         /// Why.
         reason: String,
@@ -43,7 +43,7 @@ pub enum Error {
     Folders(String),
 }
 
-/// What to do about a file that cannot be read.
+/// The remedy for a file that cannot be read.
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => {
@@ -52,14 +52,14 @@ fn advice(source: &io::Error) -> &'static str {
         io::ErrorKind::InvalidData => "save it as UTF-8",
         io::ErrorKind::FileTooLarge => "remove what is not settings",
         io::ErrorKind::PermissionDenied => {
-            "make it readable for this user, or give another one with --settings"
+            "make it readable for this user, or give another file with --settings"
         }
         io::ErrorKind::InvalidInput => "give the path of a YAML file",
-        _ => "see whether its disk is mounted, or give another one with --settings",
+        _ => "check that its disk is mounted, or give another file with --settings",
     }
 }
 
-/// The first mistake, and how to see the others.
+/// The first mistake, and the command that shows the others.
 fn invalid(path: &std::path::Path, findings: &[Finding]) -> String {
     let Some(first) = findings.first() else {
         return format!("{} is not valid", path.display());
@@ -90,7 +90,7 @@ fn invalid(path: &std::path::Path, findings: &[Finding]) -> String {
 pub enum Severity {
     /// The file, or a workspace in it, cannot be used like this.
     Error,
-    /// It can, but it may not do what was meant.
+    /// It can be used, but it may not do what is meant.
     Warning,
 }
 
@@ -114,7 +114,7 @@ pub struct Finding {
     pub severity: Severity,
     /// What is wrong.
     pub message: String,
-    /// What to write instead; empty if the message says it all.
+    /// What to write instead; empty if the message is enough.
     pub advice: String,
 }
 
@@ -154,7 +154,7 @@ impl Finding {
     }
 }
 
-/// Which of the known words a misspelt one is probably meant to be.
+/// The known word that a misspelt one probably means.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let score = |candidate: &&str| {
         strsim::normalized_damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase())

@@ -1,4 +1,4 @@
-//! The keys of every mapping in the file, and what is done with the paths in it.
+//! The keys of every mapping in the file, and how the paths in it are resolved.
 //!
 //! Unknown keys are ignored with a warning, as in experimaestro; below `xpmfs:` they are errors.
 
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::coerce;
 use super::decode::{Decode, Decoder, ListItem, THE_FILE, table};
-use super::model::{Carbon, Folder, History, Mode, Server, Settings, Ssh, Workspace};
-use super::path;
+use super::environment;
+use super::model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
 use super::xpmfs::{Patterns, Release, Tuning};
 use super::yaml::Node;
 
@@ -20,7 +20,7 @@ table! { Settings, THE_FILE, false, Settings::default() => {
     xpmfs: optional,
 }}
 
-table! { Server, "server", false, Server::default() => {
+table! { ServerSettings, "server", false, ServerSettings::default() => {
     port: optional,
     host: optional,
     autohost: optional,
@@ -97,24 +97,24 @@ impl ListItem for Folder {
 
 /// The path of a local workspace is absolute, with links followed; that of a remote one stays as it is written.
 fn resolve_workspace(decoder: &mut Decoder<'_>, node: &Node, workspace: &mut Workspace) {
-    workspace.path = path::normal(&workspace.path);
+    workspace.path = environment::normal(&workspace.path);
     workspace.raw_path = workspace.path.to_string_lossy().into_owned();
     if !workspace.is_remote() {
-        let resolved = path::expand_and_resolve(&workspace.path, decoder.environment);
+        let resolved = environment::expand_and_resolve(&workspace.path, decoder.environment);
         workspace.path = checked_path(decoder, node, resolved);
     }
 }
 
 /// The path of a folder has its `~` replaced; links are not followed.
 fn expand_folder(decoder: &mut Decoder<'_>, node: &Node, folder: &mut Folder) {
-    let expanded = path::expand_user(&folder.path, decoder.environment);
+    let expanded = environment::expand_user(&folder.path, decoder.environment);
     folder.path = checked_path(decoder, node, expanded);
 }
 
 fn checked_path(
     decoder: &mut Decoder<'_>,
     node: &Node,
-    path: Result<PathBuf, path::PathError>,
+    path: Result<PathBuf, environment::PathError>,
 ) -> PathBuf {
     path.unwrap_or_else(|error| {
         let at = node.get("path").map_or(node.at, |value| value.at);

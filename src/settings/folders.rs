@@ -1,27 +1,26 @@
-//! The folders of a workspace: which they are, and how they are written on the command line.
+//! The folders of a workspace: from the settings, and from the command line.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::environment::Environment;
+use super::environment::{self, Environment};
 use super::model::{Folder, Mode, Settings, Workspace};
-use super::path;
 use super::xpmfs::Tuning;
 
 impl Settings {
-    /// All folders of a workspace, in the order in which they are asked for a job: first `alt_workspaces` (ids of
-    /// workspaces, or paths), as `use` folders, then `folders`. As experimaestro's `Workspace.folders`.
+    /// All folders of a workspace, in the order in which a job is looked up: first `alt_workspaces` (ids of workspaces, or
+    /// paths), as `use` folders, then `folders`. As experimaestro's `Workspace.folders`.
     #[must_use]
     pub fn folders_of(&self, workspace: &Workspace) -> Vec<Folder> {
         self.folders_in(workspace, &Environment::of_process())
     }
 
-    /// [`Settings::folders_of`] in an environment of choice.
+    /// [`Settings::folders_of`] in another environment.
     #[must_use]
     pub fn folders_in(&self, workspace: &Workspace, environment: &Environment) -> Vec<Folder> {
         let workspaces = self.workspaces.iter().rev();
-        // Of several workspaces with one id the last is meant, as in a Python `dict`.
+        // Of several workspaces with one id, the last is used, as in a Python `dict`.
         folders_of(workspace, environment, |id| {
             workspaces.clone().find(|other| other.id == *id)
         })
@@ -41,7 +40,7 @@ impl Settings {
         folders.collect()
     }
 
-    /// Our own keys for a workspace: its own, and the top's where it says nothing.
+    /// xpmfs's keys for a workspace: its own, and for missing ones those of the top of the file.
     #[must_use]
     pub fn tuning_of(&self, workspace: &Workspace) -> Tuning {
         workspace.xpmfs.or(&self.xpmfs)
@@ -58,7 +57,7 @@ fn folders_of<'s>(
             Some(other) => other.path.clone(),
             None => PathBuf::from(reference),
         };
-        let path = path::expand_user(&path, environment).unwrap_or(path);
+        let path = environment::expand_user(&path, environment).unwrap_or(path);
         Folder::new(Mode::Use, path)
     });
     alternatives
@@ -69,7 +68,7 @@ fn folders_of<'s>(
 impl FromStr for Folder {
     type Err = String;
 
-    /// Reads `MODE:PATH`, as `backup:~/slow`; the path may hold more colons.
+    /// Reads `MODE:PATH`, as `backup:~/slow`; the path may have more colons.
     fn from_str(text: &str) -> Result<Folder, String> {
         let expected =
             "write MODE:PATH, as in `use:/old/workspace`, `backup:~/slow` or `move:/archive`";
@@ -80,15 +79,15 @@ impl FromStr for Folder {
         if path.is_empty() {
             return Err(format!("`{text}` has no path: {expected}"));
         }
-        let path = path::expand_user(Path::new(path), &Environment::of_process())
+        let path = environment::expand_user(Path::new(path), &Environment::of_process())
             .map_err(|error| error.to_string())?;
         Ok(Folder::new(mode, path))
     }
 }
 
 impl Folder {
-    /// Where its jobs are, `<task_id>/<hash>` below: `jobs` in the folder, or the folder itself if it is a `jobs`
-    /// directory. Looks at the disk; a folder that is not there is taken to hold `jobs`.
+    /// The directory of its jobs, `<task_id>/<hash>` below: `jobs` in the folder, or the folder itself if it is a `jobs`
+    /// directory. Reads the disk; for a missing folder, it is `jobs` in the folder.
     #[must_use]
     pub fn jobs(&self) -> PathBuf {
         if self.is_jobs_directory(&Environment::of_process()) {
@@ -97,8 +96,8 @@ impl Folder {
         self.path.join("jobs")
     }
 
-    /// Whether the path is that of a `jobs` directory, as in experimaestro's documentation, and not of the directory
-    /// around it: it ends in `jobs`, is there, and has no `jobs` inside.
+    /// Whether the path is that of a `jobs` directory, as in experimaestro's documentation, and not of its parent: it ends in
+    /// `jobs`, exists, and has no `jobs` inside.
     #[must_use]
     pub fn is_jobs_directory(&self, environment: &Environment) -> bool {
         let path = environment.current_dir().join(&self.path);

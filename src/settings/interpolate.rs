@@ -1,9 +1,9 @@
-//! `${env:VAR}` and its kin, as experimaestro's `settings.py` (`_interpolate`) replaces them.
+//! Replaces `${env:VAR}` and its other forms, as experimaestro's `settings.py` (`_interpolate`).
 
 use super::environment::Environment;
 use super::yaml::{Node, Position, Value};
 
-/// A variable that a value asks for and that is not set.
+/// A variable in a value that is not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unset {
     /// Where the value begins.
@@ -15,7 +15,7 @@ pub(crate) struct Unset {
 }
 
 /// Replaces variables in every string value of the tree (not in keys), and turns the numbers and booleans
-/// below an `env` key into strings. Gives back what is not set, and stays as it is written.
+/// below an `env` key into strings. Returns the variables that are not set, which stay as they are written.
 pub(crate) fn interpolate(node: &mut Node, environment: &Environment) -> Vec<Unset> {
     let mut unset = Vec::new();
     walk(node, false, environment, &mut unset);
@@ -31,7 +31,6 @@ fn walk(node: &mut Node, in_env: bool, environment: &Environment, unset: &mut Ve
                 walk(value, in_env, environment, unset);
             }
         }
-        // Python's sets are not walked through.
         Value::Seq(items) => items
             .iter_mut()
             .for_each(|item| walk(item, in_env, environment, unset)),
@@ -45,7 +44,7 @@ fn walk(node: &mut Node, in_env: bool, environment: &Environment, unset: &mut Ve
     }
 }
 
-/// The pattern is `\$\{(?:oc\.)?env[:.]([^}]+)\}`, from left to right, what is put in is not looked at again.
+/// Replaces `\$\{(?:oc\.)?env[:.]([^}]+)\}` from left to right. The values are not replaced again.
 fn replace(text: &str, at: Position, environment: &Environment, unset: &mut Vec<Unset>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -74,7 +73,7 @@ fn replace(text: &str, at: Position, environment: &Environment, unset: &mut Vec<
     out + rest
 }
 
-/// The variable that is referred to at the start of the text, and what follows.
+/// The variable of a reference at the start of the text, and the text after it.
 fn reference(text: &str) -> Option<(&str, &str)> {
     let body = text.strip_prefix("${")?;
     let body = body.strip_prefix("oc.").unwrap_or(body);

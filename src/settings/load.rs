@@ -1,26 +1,24 @@
-//! Reading the file.
+//! Reads the settings file: the text, the tree, the types.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::decode::{Decode, Decoder};
-use super::environment::Environment;
-use super::error::{Error, Finding, Severity};
+use super::environment::{self, Environment};
+use super::error::{Finding, SettingsError, Severity};
 use super::interpolate::{Unset, interpolate};
 use super::model::Settings;
-use super::path;
-use super::yaml::Position;
-use super::yaml::{self, Document};
+use super::yaml::{self, Document, Position};
 
-/// Where the settings are by default: `~/.config/experimaestro/settings.yaml`.
+/// The default path of the settings: `~/.config/experimaestro/settings.yaml`.
 ///
 /// # Errors
 ///
-/// [`Error::Path`] if there is no home directory.
-pub fn default_path(environment: &Environment) -> Result<PathBuf, Error> {
+/// [`SettingsError::Path`] if there is no home directory.
+pub fn default_path(environment: &Environment) -> Result<PathBuf, SettingsError> {
     let path = Path::new("~/.config/experimaestro/settings.yaml");
-    path::expand_user(path, environment).map_err(|error| Error::Path {
+    environment::expand_user(path, environment).map_err(|error| SettingsError::Path {
         path: path.to_path_buf(),
         reason: format!("{error}: set HOME, or give --settings FILE"),
     })
@@ -29,22 +27,25 @@ pub fn default_path(environment: &Environment) -> Result<PathBuf, Error> {
 impl Settings {
     /// Reads a settings file, by default `~/.config/experimaestro/settings.yaml`, in this process's environment.
     ///
-    /// A file that does not exist is as one that says nothing, as in experimaestro's `get_settings`.
+    /// A missing file counts as an empty one, as in experimaestro's `get_settings`.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`] if the file is there and cannot be read, [`Error::Invalid`] if experimaestro would refuse it
-    /// or one of our own keys is wrong.
-    pub fn load(path: Option<&Path>) -> Result<Settings, Error> {
+    /// [`SettingsError::Read`] if the file exists and cannot be read, [`SettingsError::Invalid`] if it has a mistake, or one of xpmfs's own keys
+    /// is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Settings, SettingsError> {
         Settings::load_in(path, &Environment::of_process())
     }
 
-    /// [`Settings::load`] in an environment of choice.
+    /// [`Settings::load`] in another environment.
     ///
     /// # Errors
     ///
     /// As [`Settings::load`].
-    pub fn load_in(path: Option<&Path>, environment: &Environment) -> Result<Settings, Error> {
+    pub fn load_in(
+        path: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Settings, SettingsError> {
         let path = match path {
             Some(path) => path.to_path_buf(),
             None => default_path(environment)?,
@@ -64,7 +65,7 @@ impl Settings {
         if errors.is_empty() {
             Ok(reading.settings)
         } else {
-            Err(Error::Invalid {
+            Err(SettingsError::Invalid {
                 path,
                 findings: errors,
             })
@@ -72,16 +73,16 @@ impl Settings {
     }
 }
 
-/// The text of a settings file; none if there is no such file (or it is not a file, as a directory).
-pub(super) fn read(path: &Path) -> Result<Option<String>, Error> {
-    let failed = |source| Error::Read {
+/// The text of a settings file; `None` if it is missing, or not a regular file.
+pub(super) fn read(path: &Path) -> Result<Option<String>, SettingsError> {
+    let failed = |source| SettingsError::Read {
         path: path.to_path_buf(),
         source,
     };
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Ok(None),
-        // What `Path.is_file` takes for "no".
+        // For these, Python's `Path.is_file` returns false.
         Err(error) if absent(&error) => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
@@ -111,19 +112,19 @@ fn absent(error: &io::Error) -> bool {
     )
 }
 
-/// A file that was read, rightly or wrongly.
+/// A file that was read, with its mistakes.
 pub(super) struct Reading {
-    /// The settings; where something is wrong, with defaults.
+    /// The settings, with defaults in the place of mistakes.
     pub(super) settings: Settings,
-    /// What is wrong, sorted by place.
+    /// The mistakes, sorted by place.
     pub(super) findings: Vec<Finding>,
-    /// The tree after interpolation; none if the text is not YAML.
+    /// The tree after interpolation; `None` if the text is not YAML.
     pub(super) document: Option<Document>,
     /// Variables that are not set.
     pub(super) unset: Vec<Unset>,
 }
 
-/// Reads a text.
+/// Reads the text of a file.
 pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Reading {
     let mut document = match yaml::parse(text) {
         Ok(document) => document,
@@ -161,12 +162,8 @@ pub(super) fn parse(text: &str, file: &Path, environment: &Environment) -> Readi
     }
 }
 
-/// What is usually meant where YAML cannot be read.
+/// The usual remedy for a text that is not YAML.
 fn syntax_advice(text: &str, at: Position, message: &str) -> String {
-    if message.contains("invalid indentation") {
-        return "indent the lines that go on between brackets or quotes further than their key"
-            .to_owned();
-    }
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
     if line.contains('\t') {
         "replace tabs by spaces".to_owned()
@@ -174,11 +171,11 @@ fn syntax_advice(text: &str, at: Position, message: &str) -> String {
         .iter()
         .any(|word| message.contains(word))
     {
-        "write the value out, or put `*` in quotes if it is meant as a letter".to_owned()
+        "write the value out, or put `*` in quotes if it is a part of the text".to_owned()
     } else if line.matches(": ").count() > 1 || line.contains(['*', '@', '`', '%']) {
         "put values that hold `: ` or begin with a special character in quotes".to_owned()
     } else {
-        "see that keys of one mapping are indented alike, and that quotes and brackets are closed"
+        "check that keys of one mapping have the same indentation, and that quotes and brackets are closed"
             .to_owned()
     }
 }

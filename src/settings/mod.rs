@@ -1,23 +1,23 @@
-//! The settings file: read, interpolate, check, select a workspace.
+//! The settings file: reads, interpolates and checks it, and selects a workspace.
 //!
-//! The file is experimaestro's own `settings.yaml`; where experimaestro refuses it, so does [`Settings::load`], and
-//! where it accepts it, the values are the same. What experimaestro ignores may hold our keys (`xpmfs:`).
+//! The file is experimaestro's own `settings.yaml`. Every file that experimaestro accepts is accepted by [`Settings::load`], with
+//! the same values; a file that experimaestro refuses may be read. Keys that experimaestro ignores are xpmfs's own (`xpmfs:`).
 //!
 //! From the text to the settings:
 //!
-//! - `compose` (with `strict`) and `construct` (with `scalar` and `timestamp`): YAML as PyYAML reads it, to a tree (`document`) that knows lines
-//!   and columns. `saphyr-parser` gives the events; a deserializer has no positions, and `settings check` needs
-//!   them;
-//! - `interpolate`: `${env:VAR}` in values, with an [`Environment`];
-//! - `decode` and `decode_xpmfs` (with `expect`, `coerce`, `units`): the tree to [`Settings`] (`model`, `xpmfs`), as
-//!   pydantic does it;
-//! - `check`: what is legal and still a mistake;
-//! - `path`: paths as Python's `pathlib`; `folders`: what a workspace's folders are; `placement`: whether they can be;
-//!   `select` and `trigger`: which workspace a command is about.
+//! - `load`: all of the steps below
+//! - `yaml`: YAML as PyYAML reads it, into a tree that knows lines and columns, which `settings check` needs
+//! - `interpolate`: `${env:VAR}` in values, with an [`Environment`]
+//! - `decode`, `coerce`, `units`: the tree into types, as pydantic does it; `fields`: the keys of every mapping
+//! - `model`, `xpmfs`: [`Settings`], and the part that is xpmfs's own
+//! - `check`, `check_workspaces`: mistakes in a file that can be read
+//! - `folders`: the folders of a workspace; `placement`: whether they can be attached to it
+//! - `select`: the workspace of a command
 //!
-//! Any room above may call it; it calls none.
+//! Every room above may call it; it calls none.
 
 mod check;
+mod check_workspaces;
 mod coerce;
 mod decode;
 mod environment;
@@ -27,21 +27,18 @@ mod folders;
 mod interpolate;
 mod load;
 mod model;
-mod path;
 mod placement;
 mod select;
-mod trigger;
 mod units;
 mod xpmfs;
 mod yaml;
 
 pub use check::check;
 pub use environment::Environment;
-pub use error::{Error, Finding, Severity};
+pub(crate) use environment::expand_user;
+pub use error::{Finding, SettingsError, Severity};
 pub use load::default_path;
-pub use model::{Carbon, Folder, History, Mode, Server, Settings, Ssh, Workspace};
-pub(crate) use path::expand_user;
+pub use model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
 pub use placement::{FOLDERS_MAX, validate_folders};
-pub use select::Selection;
-pub use trigger::Trigger;
+pub use select::{Selection, Trigger};
 pub use xpmfs::{DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, Release, Tuning};

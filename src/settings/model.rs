@@ -1,4 +1,4 @@
-//! The settings, typed, with experimaestro's defaults.
+//! The settings as types, with experimaestro's defaults.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use serde::{Serialize, Serializer};
 use super::error::nearest;
 use super::xpmfs::{self, Patterns};
 
-/// Everything that a settings file says.
+/// The content of a settings file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Settings {
-    /// The file that was read; it may not exist, then everything has its default.
+    /// The file. If it does not exist, everything has its default.
     #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
     /// experimaestro's own server.
-    pub server: Server,
+    pub server: ServerSettings,
     /// The workspaces, in the file's order: the first is the default one.
     pub workspaces: Vec<Workspace>,
     /// Environment variables of every task.
@@ -26,13 +26,13 @@ pub struct Settings {
     pub history: History,
     /// Tracking of energy and emissions.
     pub carbon: Carbon,
-    /// What holds for every workspace that says nothing else.
+    /// xpmfs's own keys, for workspaces that have no other value.
     pub xpmfs: xpmfs::Tuning,
 }
 
 /// experimaestro's `ServerSettings`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Server {
+pub struct ServerSettings {
     /// Port.
     pub port: Option<i64>,
     /// Host name.
@@ -67,7 +67,7 @@ impl Default for History {
 pub struct Carbon {
     /// Whether emissions are tracked.
     pub enabled: bool,
-    /// With what.
+    /// The library that tracks them.
     pub provider: String,
     /// Country, an ISO 3166-1 alpha-3 code.
     pub country_iso_code: Option<String>,
@@ -92,7 +92,7 @@ impl Default for Carbon {
     }
 }
 
-/// experimaestro's `SSHSettings`: how a remote workspace is reached.
+/// experimaestro's `SSHSettings`: the connection to a remote workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Ssh {
     /// Host, `user@cluster` or an alias of the SSH configuration. If it is not empty, the workspace is remote.
@@ -103,7 +103,7 @@ pub struct Ssh {
     pub uv_offline: bool,
     /// Python interpreter for `uv tool run`.
     pub python: Option<String>,
-    /// experimaestro's path there, which does without `uv`.
+    /// experimaestro's path there; then `uv` is not used.
     pub xpm_path: Option<String>,
     /// More options of `ssh`.
     pub options: Vec<String>,
@@ -112,9 +112,9 @@ pub struct Ssh {
 /// experimaestro's `WorkspaceSettings`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Workspace {
-    /// Its id; empty for a directory that is in no settings.
+    /// Its id; empty for a directory that is not in the settings.
     pub id: String,
-    /// The primary: absolute, links followed. Of a remote workspace: as it is written.
+    /// The primary: absolute, with links followed. Of a remote workspace: as it is written.
     #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// The path as it is written.
@@ -123,24 +123,24 @@ pub struct Workspace {
     pub env: BTreeMap<String, String>,
     /// Ids or paths of workspaces to look jobs up in: deprecated, see [`Settings::folders_of`].
     pub alt_workspaces: Vec<String>,
-    /// The folders, in the file's order, without what `alt_workspaces` adds.
+    /// The folders, in the file's order, without those of `alt_workspaces`.
     pub folders: Vec<Folder>,
-    /// How often a task that ran out of time is resumed.
+    /// How often a task that exceeds its time limit is resumed.
     pub max_retries: i64,
     /// Permissions of lock files: `inherit`, `umask` or an octal mode.
     pub lock_mode: String,
-    /// Patterns of experiment ids that choose this workspace, see [`super::Trigger`].
+    /// Patterns of experiment ids that select this workspace, see [`super::Trigger`].
     pub triggers: Vec<String>,
     /// How many past runs experimaestro keeps.
     pub history: History,
-    /// How to reach it, if it is elsewhere.
+    /// The connection to it, if it is on another machine.
     pub ssh: Option<Ssh>,
-    /// What this workspace says otherwise than the top of the file.
+    /// xpmfs's own keys of this workspace.
     pub xpmfs: xpmfs::Tuning,
 }
 
 impl Workspace {
-    /// A workspace of which nothing but its directory is known.
+    /// A workspace with defaults, at a path.
     #[must_use]
     pub fn bare(path: impl Into<PathBuf>) -> Workspace {
         let path = path.into();
@@ -160,27 +160,27 @@ impl Workspace {
         }
     }
 
-    /// Whether it is on another machine: never chosen by itself, never mounted.
+    /// Whether it is on another machine: then it is never selected by default or by a trigger, and never mounted.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         self.ssh.as_ref().is_some_and(|ssh| !ssh.host.is_empty())
     }
 }
 
-/// experimaestro's `FolderSettings`: another place where jobs of a workspace are.
+/// experimaestro's `FolderSettings`: another location of a workspace's jobs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Folder {
-    /// Where; `~` is replaced, links are not followed, and it may be relative.
+    /// Its path, with `~` replaced. Links are not followed, and it may be relative.
     #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
-    /// What it is for.
+    /// What it is used for.
     pub mode: Mode,
-    /// Jobs that are not archived there, over `task_id` or `task_id/hash`.
+    /// Jobs that are not archived there.
     pub exclude: Patterns,
 }
 
 impl Folder {
-    /// A folder that takes every job.
+    /// A folder that excludes no job.
     #[must_use]
     pub fn new(mode: Mode, path: impl Into<PathBuf>) -> Folder {
         Folder {
@@ -191,11 +191,11 @@ impl Folder {
     }
 }
 
-/// What a folder is for.
+/// What a folder is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Finished jobs are read from there, nothing is ever written.
+    /// Finished jobs are read from there; it is never written.
     Use,
     /// Finished jobs are copied there.
     Backup,
@@ -204,7 +204,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All of them.
+    /// All modes.
     pub const ALL: [Mode; 3] = [Mode::Use, Mode::Backup, Mode::Move];
 
     /// As it is written in the settings.
@@ -217,7 +217,7 @@ impl Mode {
         }
     }
 
-    /// The mode that a text is, or is probably meant to be.
+    /// The mode that a text names, or probably means.
     pub(super) fn meant(text: &str) -> Option<Mode> {
         let name = nearest(text, Mode::ALL.map(Mode::name))?;
         name.parse().ok()
@@ -240,12 +240,12 @@ impl FromStr for Mode {
     }
 }
 
-/// Paths in JSON are text: what is not UTF-8 is replaced.
+/// Writes a path to JSON as text: bytes that are not UTF-8 are replaced.
 fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 
-/// The token is a secret: listings tell only that there is one.
+/// Hides the token in listings: it is a secret.
 fn hidden<S: Serializer>(token: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     match token {
         Some(_) => serializer.serialize_some("********"),

@@ -1,4 +1,4 @@
-//! Whether folders can be attached to a workspace: how they lie to it and to each other.
+//! Checks whether folders can be attached to a workspace, by the paths of all of them and by what is on disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::environment::Environment;
-use super::error::Error;
+use super::environment::{self, Environment};
+use super::error::SettingsError;
 use super::model::{Folder, Mode, Workspace};
-use super::path;
 
-/// How long folders have, all together, to say what they are; one on a dead file server never does.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the disks of all folders together may take to reply. A dead file server never does.
+const DISK_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many folders a workspace may have: a byte numbers them, and its last values are reserved.
 pub const FOLDERS_MAX: usize = 250;
 
-/// What is wrong with one folder.
+/// A problem of one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     /// Index of the folder.
@@ -28,30 +27,33 @@ pub(super) struct Problem {
     pub(super) advice: String,
 }
 
-/// Sees whether folders can be attached to a workspace, before it is mounted. To be called with
-/// [`super::Settings::folders_of`] and what the command line adds. Takes 5 seconds at most, whatever disks do.
+/// Checks whether folders can be attached to a workspace, before it is mounted. The folders are those of
+/// [`super::Settings::folders_of`] and of the command line. Takes 5 seconds at most, even if a disk does not reply.
 ///
-/// Gives warnings: a folder that is not there or does not answer, has a relative path, stands twice, or is a `jobs`
+/// Returns warnings: a folder that is missing or does not reply, has a relative path, is listed twice, or is a `jobs`
 /// directory itself.
 ///
 /// # Errors
 ///
-/// [`Error::Folders`]: a folder is the primary, lies inside it or around it; one directory is two folders of
-/// different modes; there is more than one `move` folder.
-pub fn validate_folders(workspace: &Workspace, folders: &[Folder]) -> Result<Vec<String>, Error> {
+/// [`SettingsError::Folders`]: a folder is the primary, inside it or around it; one directory is two folders of different modes; there
+/// is more than one `move` folder.
+pub fn validate_folders(
+    workspace: &Workspace,
+    folders: &[Folder],
+) -> Result<Vec<String>, SettingsError> {
     let environment = Environment::of_process();
     let mut warnings = Vec::new();
     for problem in problems(&workspace.path, folders, &environment) {
         let text = format!("{}; {}", problem.message, problem.advice);
         if problem.fatal {
-            return Err(Error::Folders(text));
+            return Err(SettingsError::Folders(text));
         }
         warnings.push(text);
     }
     Ok(warnings)
 }
 
-/// Everything that is wrong with the folders of a local workspace, folder by folder.
+/// All problems of the folders of a local workspace, folder by folder.
 pub(super) fn problems(
     primary: &Path,
     folders: &[Folder],
@@ -114,11 +116,11 @@ fn twin(folder: &Folder, look: &Look, earlier: &[(&Folder, &Look)]) -> Verdict {
     let (twin, _) = earlier.iter().find(|(_, other)| other.real == look.real)?;
     let shown = folder.path.display();
     if twin.mode == folder.mode {
-        let message = format!("the folder {shown} is there twice");
+        let message = format!("the folder {shown} is listed twice");
         return Some((false, message, "remove one of the two"));
     }
     let message = format!(
-        "the folder {shown} is there as `{}` and as `{}`",
+        "the folder {shown} is listed as `{}` and as `{}`",
         twin.mode, folder.mode
     );
     Some((true, message, "keep one of the two"))
@@ -141,9 +143,8 @@ fn second_mover(folder: &Folder, look: &Look, earlier: &[(&Folder, &Look)]) -> V
 
 fn too_many(index: usize, count: usize) -> Verdict {
     (index == FOLDERS_MAX).then(|| {
-        let message = format!(
-            "the workspace has {count} folders, and {FOLDERS_MAX} are the most that can be mounted"
-        );
+        let message =
+            format!("the workspace has {count} folders; at most {FOLDERS_MAX} can be mounted");
         (
             true,
             message,
@@ -152,7 +153,7 @@ fn too_many(index: usize, count: usize) -> Verdict {
     })
 }
 
-/// Whether a variable in its path is not set, which stays as it is written.
+/// Whether its path has a variable that is not set: that stays as it is written.
 fn has_variable(folder: &Folder) -> bool {
     folder
         .path
@@ -195,16 +196,16 @@ fn relative(folder: &Folder) -> Verdict {
 fn existence(folder: &Folder, state: &State) -> Verdict {
     let shown = folder.path.display();
     let unmounted = match folder.mode {
-        Mode::Use => "see whether its disk is mounted, or correct the path",
-        Mode::Backup | Mode::Move => "see whether its disk is mounted, or create it with mkdir -p",
+        Mode::Use => "check that its disk is mounted, or correct the path",
+        Mode::Backup | Mode::Move => "check that its disk is mounted, or create it with mkdir -p",
     };
     let (message, advice) = match state {
         State::Directory => return None,
-        // What is wrong with the path has been said.
+        // Another warning is about the path.
         State::Missing if folder.path.is_relative() || has_variable(folder) => return None,
         State::Jobs => (
             format!(
-                "the folder {shown} has no `jobs` inside: it is taken as the jobs directory itself"
+                "the folder {shown} has no `jobs` inside: it is used as the jobs directory itself"
             ),
             "write the path of the directory that holds `jobs`",
         ),
@@ -214,17 +215,17 @@ fn existence(folder: &Folder, state: &State) -> Verdict {
         ),
         State::Missing => (format!("the folder {shown} does not exist"), unmounted),
         State::Failed(reason) => (
-            format!("the folder {shown} cannot be looked at: {reason}"),
+            format!("the folder {shown} cannot be read: {reason}"),
             unmounted,
         ),
-        State::Silent => (format!("the folder {shown} does not answer"), unmounted),
+        State::Silent => (format!("the folder {shown} does not reply"), unmounted),
     };
     Some((false, message, advice))
 }
 
-/// What the disk says about a folder.
+/// What is on disk at the path of a folder.
 struct Look {
-    /// Where its path leads; as it is written, if that cannot be told.
+    /// The path with links followed; as it is written, if that fails.
     real: PathBuf,
     state: State,
 }
@@ -239,8 +240,8 @@ enum State {
     Silent,
 }
 
-/// Looks at the primary and at every folder at once, each from a thread of its own: one that hangs holds up no other,
-/// and is left behind.
+/// Looks at the primary and at every folder at once, each in its own thread: one that hangs delays no other, and its thread is
+/// abandoned.
 fn look_at_all(primary: &Path, folders: &[Folder], environment: &Environment) -> Vec<Look> {
     let (sender, receiver) = mpsc::channel();
     let primary = Folder::new(Mode::Use, primary);
@@ -254,12 +255,12 @@ fn look_at_all(primary: &Path, folders: &[Folder], environment: &Environment) ->
         });
         let (sender, folder, environment) = (sender.clone(), folder.clone(), environment.clone());
         let asked = thread::Builder::new().spawn(move || {
-            // Nobody listens any more if this took too long.
+            // The receiver is gone if this took too long.
             let _ = sender.send((index, look(&folder, &environment)));
         });
         waiting += usize::from(asked.is_ok());
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DISK_REPLY_TIMEOUT;
     for _ in 0..waiting {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok((index, look)) = receiver.recv_timeout(left) else {
@@ -273,7 +274,8 @@ fn look_at_all(primary: &Path, folders: &[Folder], environment: &Environment) ->
 }
 
 fn look(folder: &Folder, environment: &Environment) -> Look {
-    let real = path::resolve(&folder.path, environment).unwrap_or_else(|_| folder.path.clone());
+    let real =
+        environment::resolve(&folder.path, environment).unwrap_or_else(|_| folder.path.clone());
     let state = match std::fs::metadata(environment.current_dir().join(&folder.path)) {
         Ok(metadata) if !metadata.is_dir() => State::NotDirectory,
         Ok(_) if folder.is_jobs_directory(environment) => State::Jobs,

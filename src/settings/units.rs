@@ -1,4 +1,4 @@
-//! Durations, sizes and shares as people write them: `2s`, `5m`, `30d`, `100G`, `10%`.
+//! Durations, sizes and percentages with units: `2s`, `5m`, `30d`, `100G`, `10%`.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let bytes = number * base.powi(power);
-    // Beyond 2^63 no file system counts.
+    // No file system has more than 2^63 bytes.
     if bytes.is_finite() && bytes < 9.3e18 {
         Ok(bytes.round() as u64)
     } else {
@@ -66,13 +66,13 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads a share of a whole, `10%`, as a percentage between 0 and 100; none if the text has no `%`.
+/// Reads a percentage between 0 and 100, `10%`; `None` if the text is not one.
 pub(super) fn percent(text: &str) -> Option<f64> {
     let (number, rest) = leading_number(text.trim())?;
     (rest.trim() == "%" && (0.0..=100.0).contains(&number)).then_some(number)
 }
 
-/// An unsigned decimal number at the start of the text, and what follows it.
+/// An unsigned decimal number at the start of the text, and the text after it.
 fn leading_number(text: &str) -> Option<(f64, &str)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn other_texts_are_not_durations() {
         for text in [
             "", "s", "-1", "-1s", "2 years", "2s3", "1e400", "inf", "nan", "1..2s", "２s",
         ] {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_between_nothing_and_all() {
+    fn a_percentage_is_between_0_and_100() {
         assert_eq!(percent("10%"), Some(10.0));
         assert_eq!(percent("2.5 %"), Some(2.5));
         for text in ["10", "101%", "-1%", "%", "10%%"] {

@@ -1,4 +1,4 @@
-//! Our own keys: what `xpmfs:` at the top and in a workspace, and `exclude` in a folder, can say.
+//! xpmfs's own keys: `xpmfs:` at the top and in a workspace, and `exclude` in a folder.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,31 +6,31 @@ use std::time::Duration;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Serialize, Serializer};
 
-/// How long nothing in a finished job may have changed before it is archived.
+/// How long a finished job must be unchanged before it is archived.
 pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
 
-/// How long between two scans for what was written behind the mount's back.
+/// The time between two scans for jobs that other processes wrote beside the mount.
 pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// An `xpmfs:` mapping; what is not said is `None`.
+/// An `xpmfs:` mapping; missing keys are `None`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Tuning {
-    /// How long a finished job must have been still before it is archived.
+    /// How long a finished job must be unchanged before it is archived.
     #[serde(serialize_with = "seconds")]
     pub settle: Option<Duration>,
-    /// How long between two scans of the primary.
+    /// The time between two scans of the primary.
     #[serde(serialize_with = "seconds")]
     pub scan_interval: Option<Duration>,
     /// Jobs that are never archived.
     pub exclude: Option<Patterns>,
-    /// When the primary's copy of an archived job may go.
+    /// When the primary's copy of an archived job may be removed.
     pub release: Release,
-    /// Bytes a second that archiving may move, all together.
+    /// The most bytes a second that archiving may copy, for all jobs together.
     pub bandwidth: Option<u64>,
 }
 
 impl Tuning {
-    /// These values where they are given, and elsewhere those of another.
+    /// These values, and those of `other` for missing keys.
     #[must_use]
     pub fn or(&self, other: &Tuning) -> Tuning {
         Tuning {
@@ -58,12 +58,12 @@ impl Tuning {
     }
 }
 
-/// The `release:` mapping; nothing is released by itself where it says nothing.
+/// The `release:` mapping. Without its keys, nothing is released automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Release {
     /// Space of the primary's file system to keep free.
     pub keep_free: Option<KeepFree>,
-    /// Age from which a job may be released.
+    /// The age from which a job may be released.
     #[serde(serialize_with = "seconds")]
     pub older_than: Option<Duration>,
 }
@@ -72,14 +72,14 @@ pub struct Release {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepFree {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// This percentage of the file system, 0 to 100.
+    /// A percentage of the file system, 0 to 100.
     Percent(f64),
 }
 
 impl KeepFree {
-    /// In bytes, for a file system of so many.
+    /// The size in bytes, for a file system of `total` bytes.
     #[must_use]
     pub fn of(self, total: u64) -> u64 {
         match self {
@@ -89,7 +89,7 @@ impl KeepFree {
     }
 }
 
-/// Globs over `task_id` or `task_id/hash`; they compare and print as they are written.
+/// Globs over `task_id` or `task_id/hash`. They are compared and printed as they are written.
 #[derive(Clone, Default)]
 pub struct Patterns {
     written: Vec<String>,
@@ -97,11 +97,11 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    /// Reads globs, as the globset crate has them: `*`, `?`, `[a-z]`, `{a,b}`; `*` does not match `/`.
+    /// Reads globs, as those of the globset crate: `*`, `?`, `[a-z]`, `{a,b}`; `*` does not match `/`.
     ///
     /// # Errors
     ///
-    /// The index of the first that is none, and why.
+    /// The index of the first that is not a glob, and the reason.
     pub fn new(written: Vec<String>) -> Result<Patterns, (usize, String)> {
         let mut builder = GlobSetBuilder::new();
         for (index, text) in written.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Patterns {
         Ok(Patterns { written, globs })
     }
 
-    /// As they are written.
+    /// The globs as they are written.
     #[must_use]
     pub fn written(&self) -> &[String] {
         &self.written
@@ -152,7 +152,7 @@ impl Serialize for Patterns {
     }
 }
 
-/// Durations in JSON are seconds.
+/// Writes a duration to JSON in seconds.
 fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => serializer.serialize_some(&duration.as_secs_f64()),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workspace_s_values_override_the_top_s_one_by_one() {
+    fn keys_of_a_workspace_override_those_of_the_top() {
         let top = Tuning {
             settle: Some(Duration::from_secs(9)),
             bandwidth: Some(7),

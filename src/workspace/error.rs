@@ -1,19 +1,19 @@
-//! What went wrong with one file or directory of a workspace.
+//! Errors about a file or directory of a workspace, and listings that continue after them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// A result about one file of a workspace.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(super) type Result<T> = std::result::Result<T, WorkspaceError>;
 
-/// One file, directory or line that could not be used: where, what was tried, and why not.
+/// A file, directory or line that cannot be used: its path, the operation, and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}{}: {cause}", path.display(), line_suffix(*line))]
-pub struct Error {
+pub struct WorkspaceError {
     path: PathBuf,
     line: Option<u64>,
     operation: &'static str,
-    // Told in the message, and so no `source`: whoever prints a chain would print it twice.
+    // A part of the message, and so not a `source`: a printed chain would have it twice.
     cause: Cause,
 }
 
@@ -33,7 +33,7 @@ impl From<rustix::io::Errno> for Cause {
     }
 }
 
-impl Error {
+impl WorkspaceError {
     pub(super) fn new(operation: &'static str, path: &Path, cause: impl Into<Cause>) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -48,25 +48,25 @@ impl Error {
         self
     }
 
-    /// The file or directory that this is about.
+    /// The file or directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The line of the file, counted from 1, where one line is to blame.
+    /// The line of the file, from 1, if the error is about one line.
     #[must_use]
     pub fn line(&self) -> Option<u64> {
         self.line
     }
 
-    /// What was tried: `read`, `list`, `parse` …
+    /// The operation that failed: `read`, `list`, `parse` …
     #[must_use]
     pub fn operation(&self) -> &'static str {
         self.operation
     }
 
-    /// The system's error, where it was the system that refused; `None` if the content was bad.
+    /// The error of the system; `None` if the content is not valid.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         match &self.cause {
@@ -80,13 +80,13 @@ fn line_suffix(line: Option<u64>) -> String {
     line.map(|n| format!(":{n}")).unwrap_or_default()
 }
 
-/// What a directory held: all that could be read, and an error for each thing that could not.
+/// The content of a directory: all that could be read, and an error for each entry that could not.
 #[derive(Debug)]
 pub struct Listing<T> {
-    /// What was found, sorted.
+    /// The entries, sorted.
     pub found: Vec<T>,
-    /// What could not be read; the listing went on past it.
-    pub errors: Vec<Error>,
+    /// The entries that could not be read.
+    pub errors: Vec<WorkspaceError>,
 }
 
 impl<T> Default for Listing<T> {
@@ -103,9 +103,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_each_thing_once_even_as_a_chain() {
+    fn a_printed_chain_has_each_part_once() {
         let io = io::Error::from_raw_os_error(libc::EACCES);
-        let error = Error::new("read", Path::new("/w/jobs.jsonl"), io).at_line(3);
+        let error = WorkspaceError::new("read", Path::new("/w/jobs.jsonl"), io).at_line(3);
         assert_eq!(
             error.io().map(io::Error::kind),
             Some(io::ErrorKind::PermissionDenied)

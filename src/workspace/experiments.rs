@@ -1,21 +1,12 @@
-//! The experiments of a workspace, in both layouts.
+//! Lists the experiments of a workspace, in both layouts, and their runs.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Listing, Result};
-use super::runs::{Run, RunId};
+use super::error::{Listing, Result, WorkspaceError};
+use super::runs::{Layout, Run, RunId};
 use super::{layout, read};
-
-/// How an experiment is laid out on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Layout {
-    /// `experiments/<id>/<run>/`.
-    V2,
-    /// `xp/<id>/`, with symlinks to its jobs in `jobs/` and, of the run before, in `jobs.bak/`.
-    V1,
-}
 
 /// An experiment of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +19,14 @@ pub struct Experiment {
     pub path: PathBuf,
 }
 
-/// The experiments of the workspace at `root`, sorted by id. An id in both layouts is v2, as experimaestro
-/// has it (`_get_known_experiment_ids`).
+/// The experiments of the workspace at `root`, sorted by id. An id in both layouts is v2, as in experimaestro
+/// (`_get_known_experiment_ids`).
 #[must_use]
 pub fn list(root: &Path) -> Listing<Experiment> {
     let mut experiments = Listing::default();
     collect(&mut experiments, root, Layout::V2);
     collect(&mut experiments, root, Layout::V1);
-    // A stable sort: v2 comes first, and stays.
+    // The sort is stable: v2 comes first, and `dedup_by` keeps the first.
     experiments.found.sort_by(|a, b| a.id.cmp(&b.id));
     experiments
         .found
@@ -60,13 +51,13 @@ fn collect(experiments: &mut Listing<Experiment>, root: &Path, layout: Layout) {
     }
 }
 
-/// The experiment `id` of the workspace at `root`; `None` if it has none of that id.
+/// The experiment `id` of the workspace at `root`; `None` if it does not exist, or the id is not a valid name.
 ///
 /// # Errors
 ///
-/// The system's, about the directory that could not be looked at; an id with a slash is no id.
+/// The directory cannot be read.
 pub fn find(root: &Path, id: &OsStr) -> Result<Option<Experiment>> {
-    // One normal component: `..` and slashes would leave the workspace.
+    // Only one normal component: `..` and slashes would leave the workspace.
     if Path::new(id).file_name() != Some(id) {
         return Ok(None);
     }
@@ -84,7 +75,7 @@ pub fn find(root: &Path, id: &OsStr) -> Result<Option<Experiment>> {
 }
 
 impl Experiment {
-    /// Its runs, oldest first. An experiment of the old layout has one, called `v1`.
+    /// Its runs, oldest first. An experiment of the old layout has one run, `v1`.
     #[must_use]
     pub fn runs(&self) -> Listing<Run> {
         let mut runs = Listing::default();
@@ -103,7 +94,7 @@ impl Experiment {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            // Not following: `current`, and any other symlink to a run, is no run of its own.
+            // Not followed: `current`, and other symlinks to runs, are not runs.
             match std::fs::symlink_metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => runs.found.push(Run {
                     id: RunId::new(name),
@@ -112,15 +103,15 @@ impl Experiment {
                 }),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => runs.errors.push(Error::new("stat", &path, error)),
+                Err(error) => runs.errors.push(WorkspaceError::new("stat", &path, error)),
             }
         }
         runs.found.sort_by(|a, b| a.id.cmp(&b.id));
         runs
     }
 
-    /// The run that the symlink `current` names, whether or not that run is still there; `None` if there
-    /// is no such symlink (then experimaestro takes the newest run).
+    /// The run that the symlink `current` names, even if that run is missing; `None` without the symlink (then experimaestro uses
+    /// the newest run).
     ///
     /// # Errors
     ///
@@ -129,7 +120,7 @@ impl Experiment {
         let path = self.path.join("current");
         match std::fs::read_link(&path) {
             Ok(target) => Ok(target.file_name().map(RunId::new)),
-            // EINVAL: something is there that is no symlink.
+            // EINVAL: it is not a symlink.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -138,7 +129,7 @@ impl Experiment {
             {
                 Ok(None)
             }
-            Err(error) => Err(Error::new("read", &path, error)),
+            Err(error) => Err(WorkspaceError::new("read", &path, error)),
         }
     }
 }
@@ -220,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_cannot_lead_out_of_the_workspace() {
+    fn an_id_cannot_leave_the_workspace() {
         let dir = workspace();
         for id in ["..", ".", "", "b/..", "../experiments/b", "/", "b/"] {
             assert_eq!(find(dir.path(), OsStr::new(id)).unwrap(), None, "{id:?}");
@@ -228,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_entry_does_not_hide_the_others() {
+    fn an_entry_that_cannot_be_read_hides_no_other() {
         let dir = workspace();
         symlink("loop", dir.path().join("experiments/loop")).unwrap();
         symlink("/nowhere", dir.path().join("experiments/dangling")).unwrap();

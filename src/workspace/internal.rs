@@ -1,21 +1,21 @@
-//! Which entries of a job experimaestro keeps for itself, and which are the user's data.
+//! Separates the files that experimaestro keeps for itself in a job from the user's data.
 //!
-//! Pure functions over names: the mount asks before it knows whether the entry exists.
+//! These functions use names alone: the mount calls them before it knows whether an entry exists.
 
-/// Whose an entry of a job is.
+/// To whom an entry of a job belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// experimaestro's own, whatever it holds.
+    /// experimaestro's own, with any content.
     Internal,
-    /// A `*.lock` that is experimaestro's (or some task's) lock as long as it stays empty. Whoever writes
-    /// into it makes it [`Class::Data`].
+    /// A `*.lock` that is a lock of experimaestro or of a task for as long as it is empty. With content, it is
+    /// [`Class::Data`].
     EmptyLock,
     /// The user's.
     Data,
 }
 
 impl Class {
-    /// Whether the entry, as it is now, is an internal file.
+    /// Whether the entry is an internal file now.
     #[must_use]
     pub fn is_internal(self) -> bool {
         matches!(self, Self::Internal | Self::EmptyLock)
@@ -24,13 +24,12 @@ impl Class {
 
 /// Classifies the entry `name` at the top of a job that is called `job_name`.
 ///
-/// `size` is the entry's size in bytes (`st_size`, of a symlink itself), or `None` if it does not exist:
-/// a lock that is about to be created is empty.
+/// `size` is the entry's size in bytes (`st_size`, of a symlink itself), or `None` if it does not exist: a lock that will be
+/// created is empty.
 ///
-/// Internal are `*.pid` (`<name>.pid` among them), `<name>.lock`, `.lock`, an empty `*.lock`, and the
-/// directory `.scheduler/`. A `*.lock` with content that is neither `<name>.lock` nor `.lock` is data, such
-/// as `uv.lock` or `poetry.lock`; so is a directory of any other name. experimaestro's own copies
-/// (`_should_copy` in its `folders.py`) go by the names alone and lose these.
+/// Internal are `*.pid` (also `<name>.pid`), `<name>.lock`, `.lock`, an empty `*.lock`, and the directory `.scheduler/`. Other
+/// `*.lock` files with content are data, such as `uv.lock` or `poetry.lock`; so is a directory with another name. experimaestro's
+/// own copies (`_should_copy` in its `folders.py`) use the names alone and lose these.
 #[must_use]
 pub fn classify(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<u64>) -> Class {
     if is_dir {
@@ -48,11 +47,10 @@ pub fn classify(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<u64>) -
 
 /// Classifies the entry `name` of `.experimaestro/` in a job that is called `job_name`.
 ///
-/// `.experimaestro/` is data as a whole, and is archived: `task-outputs.jsonl` is needed to replay. But
-/// there is a lock in it, `.experimaestro/<name>.lock`: older layouts have the job's lock there, and
-/// experimaestro 2.7 still takes that one when it clears away the `.pid` of a job that died
-/// (`cleanup.py`) and when it monitors (`BaseJob.lockpath` in `interfaces.py`). The `.pid` itself is never
-/// in there.
+/// `.experimaestro/` is data and is archived: a replay needs `task-outputs.jsonl`. But it may have a lock,
+/// `.experimaestro/<name>.lock`: older layouts have the job's lock there, and experimaestro 2.7 still locks it when it removes the
+/// `.pid` of a job that died (`cleanup.py`) and when it monitors (`BaseJob.lockpath` in `interfaces.py`). The `.pid` itself is
+/// never there.
 #[must_use]
 pub fn classify_nested(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<u64>) -> Class {
     if is_dir {
@@ -61,11 +59,10 @@ pub fn classify_nested(name: &[u8], job_name: &[u8], is_dir: bool, size: Option<
     classify_lock(name, job_name, size)
 }
 
-/// Whether `name` in `.experimaestro/` is what experimaestro writes anew when a plan is run again and the job's path is
-/// not the one it was run at: the path is in `status.json` (`finalize_status` in its
-/// `interfaces.py`). So it is in every job of a colleague's workspace, in every job of a mount
-/// that is not in place, and, through the primary's symlink, in every job that has been moved. It is archived like any
-/// other file; but to write it changes the job no more than to lock it does.
+/// Whether experimaestro rewrites `name` in `.experimaestro/` when a plan runs again and the job's path has changed: the path is
+/// in `status.json` (`finalize_status` in its `interfaces.py`). This happens in every job of a colleague's workspace, in every
+/// job of a mount that is not in place, and, through the primary's symlink, in every job that was moved. The file is archived
+/// like others, but a write to it does not count as a change of the job, as a lock does not.
 #[must_use]
 pub fn is_bookkeeping(name: &[u8]) -> bool {
     [
@@ -94,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn experimaestros_own_files_are_internal_whatever_they_hold() {
+    fn experimaestros_own_files_are_internal_with_any_content() {
         for size in [0, 10] {
             for name in ["train.pid", "other.pid", ".pid", "train.lock", ".lock"] {
                 assert_eq!(file(name, size), Internal, "{name} {size}");
@@ -116,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_the_users() {
+    fn all_other_entries_are_the_users() {
         for name in [
             "params.json",
             "train.done",

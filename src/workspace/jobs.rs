@@ -1,8 +1,7 @@
-//! Which directories below `jobs/` are jobs, and what they are called.
+//! Ids of jobs, and the directories below `jobs/` that are jobs.
 //!
-//! A job is `jobs/<task_id>/<hash>/`. Both parts are bytes to us: experimaestro writes a Python path in
-//! lower case and 64 hex digits, but a task may choose its own identifier, and a workspace may hold
-//! anything.
+//! A job is `jobs/<task_id>/<hash>/`. Both parts are bytes here: experimaestro writes a Python path in lower case and 64 hex
+//! digits, but a task may choose its own identifier, and a workspace may have any names.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -21,11 +20,11 @@ pub struct JobId {
     hash: OsString,
 }
 
-/// Why something does not name a job.
+/// A text that does not name a job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} does not name a job: write it as task_id/hash, as in my.module.train/0123…")]
 pub struct InvalidJobId {
-    /// What was given, as far as it can be shown.
+    /// The text; bytes that are not UTF-8 are replaced.
     pub text: String,
 }
 
@@ -34,7 +33,7 @@ impl JobId {
     ///
     /// # Errors
     ///
-    /// A part that cannot be a job's directory name (see [`is_job_entry`]).
+    /// A part is not a valid name of a job's directory (see [`is_job_entry`]).
     pub fn new(
         task_id: impl Into<OsString>,
         hash: impl Into<OsString>,
@@ -56,7 +55,7 @@ impl JobId {
     ///
     /// # Errors
     ///
-    /// Anything else; nothing is trimmed or normalised.
+    /// Every other text; nothing is trimmed or normalised.
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self, InvalidJobId> {
         let bytes = text.as_ref().as_bytes();
         let mut parts = bytes.splitn(2, |byte| *byte == b'/');
@@ -79,7 +78,7 @@ impl JobId {
         &self.hash
     }
 
-    /// The job's name, of which the names of its own files are made (`train` in `train.done`).
+    /// The job's name, which begins the names of its own files (`train` in `train.done`).
     #[must_use]
     pub fn name(&self) -> &OsStr {
         name(&self.task_id)
@@ -117,7 +116,7 @@ impl std::str::FromStr for JobId {
     }
 }
 
-/// In JSON: `"task_id/hash"`, or the bytes of that, if they are not UTF-8, as `{"hex": "…"}`.
+/// Writes `"task_id/hash"`, or `{"hex": "…"}` with its bytes if they are not UTF-8.
 impl serde::Serialize for JobId {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let path = self.path();
@@ -139,7 +138,7 @@ impl<'de> serde::Deserialize<'de> for JobId {
                 .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok())
                 .collect(),
         };
-        let bytes = bytes.ok_or_else(|| serde::de::Error::custom("no hexadecimal digits"))?;
+        let bytes = bytes.ok_or_else(|| serde::de::Error::custom("not hexadecimal digits"))?;
         JobId::parse(OsStr::from_bytes(&bytes)).map_err(serde::de::Error::custom)
     }
 }
@@ -151,31 +150,30 @@ enum Written {
     Bytes { hex: String },
 }
 
-/// The name of the jobs of a task: what follows the last dot of its id.
+/// The name of the jobs of a task: the part of its id after the last dot.
 ///
-/// As experimaestro's `BaseJob.get_scriptname`: `task_id.rsplit(".", 1)[-1]`. The id is in lower case on
-/// disk already (`__main__.Train` is `__main__.train`), and nothing is changed here.
+/// As experimaestro's `BaseJob.get_scriptname`: `task_id.rsplit(".", 1)[-1]`. The id on disk is in
+/// lower case (`__main__.train` for `__main__.Train`), and is not changed here.
 #[must_use]
 pub fn name(task_id: &OsStr) -> &OsStr {
     let bytes = task_id.as_bytes();
     OsStr::from_bytes(bytes.rsplit(|byte| *byte == b'.').next().unwrap_or(bytes))
 }
 
-/// Whether a name below `jobs/` can be a task's directory, or below that a job's.
+/// Whether a name is valid for a task's directory below `jobs/`, or for a job's below that.
 ///
-/// What starts with a dot is none: `.tmp.<hash>` is a copy that grows, `.tmp.<hash>.lock` guards it, and
-/// `.` and `..` lead elsewhere. Whether it *is* one also takes that it is a directory.
+/// Names with a dot at the start are not: `.tmp.<hash>` is an unfinished copy, `.tmp.<hash>.lock` guards it, and `.` and `..`
+/// are other directories. The caller checks whether the entry is a directory.
 #[must_use]
 pub fn is_job_entry(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !bytes.is_empty() && !bytes.starts_with(b".") && !bytes.iter().any(|b| matches!(b, b'/' | 0))
 }
 
-/// The jobs named by a directory of the form `<task_id>/<hash>`: `jobs/` of a workspace or of a folder,
-/// `jobs/` of a run, `xp/<id>/jobs`.
+/// Lists the jobs in a directory of the form `<task_id>/<hash>`: `jobs/` of a workspace, folder or run, or `xp/<id>/jobs`.
 ///
-/// Only names are read: an entry may be a directory, a symlink to one, or a symlink that dangles. Plain
-/// files at the level of tasks are passed over. No such directory means no jobs.
+/// Only names are read: an entry may be a directory, a symlink to one, or a dangling symlink. Regular files at the level of tasks
+/// are ignored. A missing directory has no jobs.
 #[must_use]
 pub fn list(directory: &Path) -> Listing<JobId> {
     let tasks = read::names(directory);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_what_python_makes_of_them() {
+    fn names_are_those_of_python() {
         // python: task_id.rsplit(".", 1)[-1]
         for (task_id, expected) in [
             ("train", "train"),
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_lead_elsewhere_is_no_job() {
+    fn a_name_that_leads_elsewhere_is_not_a_job() {
         for text in [
             "", "/", "a", "a/", "/a", "a/b/c", "a//b", "../b", "a/..", "./b", "a/.", "a/.tmp.b",
             ".tmp.a/b", "a/b/", "a/b\0", "a\0/b",
@@ -273,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_jobs_is_listed_in_order_and_past_what_is_not_one() {
+    fn a_directory_of_jobs_is_listed_in_order_without_other_entries() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         for job in ["b.t/2", "b.t/1", "b.t/.tmp.3", "a/9", ".hidden/1"] {

@@ -1,4 +1,4 @@
-//! `jobs.jsonl` of a run: the jobs that it submitted, one a line.
+//! Reads `jobs.jsonl` of a run: the jobs that it submitted, one on each line.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,35 +10,34 @@ use rustix::fs::CWD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::{Cause, Error, Result};
+use super::error::{Cause, Result, WorkspaceError};
 use super::jobs::JobId;
-use super::{python_json, read, time};
+use super::{python_json, read};
 
-/// The longest line that is read, in bytes. A job's line is some hundred.
+/// The longest line that is read, in bytes. A job's line has some hundred.
 const MAX_LINE: u64 = 4 << 20;
 
-/// A job, as a run submitted it.
+/// A job that a run submitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubmittedJob {
-    /// Which job.
+    /// Its id.
     pub id: JobId,
-    /// Its tags. The values are what JSON scalar was tagged with; `NaN` and the infinities, which JSON
-    /// lacks and Python writes, are the strings of that name.
+    /// Its tags, whose values are JSON scalars. `NaN` and the infinities, which Python writes and JSON lacks, are strings.
     pub tags: BTreeMap<String, Value>,
     /// When it was submitted.
     pub submitted: Option<Timestamp>,
-    /// experimaestro's transient mode: 0 for an ordinary job, others are run only if another needs them.
+    /// experimaestro's transient mode: 0 for an ordinary job; other jobs run only if another job needs them.
     pub transient: i64,
 }
 
-/// A line, as experimaestro's `ExperimentJobInformation` writes it.
+/// A line of experimaestro's `ExperimentJobInformation`.
 #[derive(Deserialize)]
 struct Line {
     job_id: String,
     task_id: String,
     #[serde(default)]
     tags: Option<BTreeMap<String, Value>>,
-    #[serde(default, deserialize_with = "time::lenient")]
+    #[serde(default, deserialize_with = "python_json::time")]
     timestamp: Option<Timestamp>,
     #[serde(default)]
     transient: Option<i64>,
@@ -46,9 +45,8 @@ struct Line {
 
 /// Reads a `jobs.jsonl` from its first line to its last.
 ///
-/// Each item is a job, or an error about `path:line`; reading goes on past a bad line. The file grows while
-/// a run goes on, so its last line may be cut short. A job may come twice (submitted twice): the last one
-/// holds.
+/// Each item is a job, or an error about `path:line`; reading continues after an invalid line. The file grows during a run, so its
+/// last line may be incomplete. A job that was submitted twice comes twice: the last line is valid.
 #[derive(Debug)]
 pub struct JobsJsonl<R = BufReader<File>> {
     reader: R,
@@ -58,11 +56,11 @@ pub struct JobsJsonl<R = BufReader<File>> {
 }
 
 impl JobsJsonl {
-    /// Opens the `jobs.jsonl` at `path`; `None` if there is none.
+    /// Opens the `jobs.jsonl` at `path`; `None` if it is missing.
     ///
     /// # Errors
     ///
-    /// It cannot be opened, or is not a regular file.
+    /// The file cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let file = read::open(CWD, path, path)?;
         Ok(file.map(|file| JobsJsonl::from_reader(BufReader::new(file), path)))
@@ -70,7 +68,7 @@ impl JobsJsonl {
 }
 
 impl<R: BufRead> JobsJsonl<R> {
-    /// Reads from `reader`; `path` is what errors call it.
+    /// Reads from `reader`; errors have `path`.
     pub fn from_reader(reader: R, path: &Path) -> Self {
         Self {
             reader,
@@ -80,11 +78,11 @@ impl<R: BufRead> JobsJsonl<R> {
         }
     }
 
-    fn error(&self, operation: &'static str, cause: impl Into<Cause>) -> Error {
-        Error::new(operation, &self.path, cause).at_line(self.line)
+    fn error(&self, operation: &'static str, cause: impl Into<Cause>) -> WorkspaceError {
+        WorkspaceError::new(operation, &self.path, cause).at_line(self.line)
     }
 
-    /// The next line without its end, and whether it had one; `None` at the end of the file.
+    /// The next line, and how it ends; `None` at the end of the file.
     fn next_line(&mut self) -> io::Result<Option<(Vec<u8>, Ending)>> {
         let mut line = Vec::new();
         let mut limited = self.reader.by_ref().take(MAX_LINE);
@@ -110,7 +108,7 @@ impl<R: BufRead> JobsJsonl<R> {
                 return Err(self.error("read", Cause::Content(message)));
             }
             (Err(_), Ending::EndOfFile) => {
-                let message = "the last line is cut short; it may still be written".into();
+                let message = "the last line is cut short; a run may still be writing it".into();
                 return Err(self.error("parse", Cause::Content(message)));
             }
             (Err(error), Ending::Newline) => return Err(self.error("parse", error)),
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_an_error_about_it_and_the_others_still_come() {
+    fn an_invalid_line_is_an_error_and_the_others_are_read() {
         let good = r#"{"job_id": "1", "task_id": "t"}"#;
         let text = format!(
             "{good}\nnonsense\n\n{good}\r\n{{\"job_id\": \"1\"}}\n{{\"job_id\": \"../..\", \"task_id\": \"t\"}}\n{good}"
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_says_so() {
+    fn an_incomplete_last_line_has_its_own_error() {
         let text = b"{\"job_id\": \"1\", \"task_id\": \"t\"}\n{\"job_id\": \"2\", \"ta";
         let items = lines(text);
         assert!(items[0].is_ok());

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
-/// The empty file by which experimaestro knows its workspaces; written when a first run starts.
+/// The empty file by which experimaestro recognises its workspaces; its first run writes it.
 pub const MARKER: &str = ".__experimaestro__";
 /// The jobs, `jobs/<task_id>/<hash>/`; also in folders.
 pub const JOBS: &str = "jobs";
@@ -14,20 +14,20 @@ pub const JOBS: &str = "jobs";
 pub const EXPERIMENTS: &str = "experiments";
 /// The experiments of the old layout (v1), `xp/<id>/`.
 pub const XP: &str = "xp";
-/// In an experiment of the old layout: the jobs of the run before.
+/// In an experiment of the old layout: the jobs of the previous run.
 pub const JOBS_BAK: &str = "jobs.bak";
-/// Event files of what runs now.
+/// Event files of running jobs.
 pub const EVENTS: &str = ".events";
 /// Logs of experimaestro's scheduler.
 pub const SCHEDULER: &str = ".scheduler";
-/// What experimaestro keeps in a job about it.
+/// The directory in a job that experimaestro keeps about it.
 pub const JOB_STATE: &str = ".experimaestro";
-/// xpmfs's own state, in a primary and in the folders that it writes to.
+/// xpmfs's own state, in a primary and in the folders to which it writes.
 pub const XPMFS: &str = ".xpmfs";
-/// How the name of a copy that still grows starts: `.tmp.<hash>`.
+/// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
 
-/// What a directory looks like.
+/// Whether a directory is a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Recognition {
     /// experimaestro has marked it as a workspace.
@@ -35,17 +35,17 @@ pub enum Recognition {
     /// Not marked, but it has a directory of jobs or experiments: a folder, or a workspace without its
     /// marker.
     Unmarked,
-    /// Nothing of a workspace is there, as in a new, empty one.
+    /// It has nothing of a workspace, as a new, empty one.
     Neither,
 }
 
-/// Tells whether `directory` is a workspace.
+/// Returns whether `directory` is a workspace.
 ///
 /// The marker counts as in experimaestro's `check_xp_path`; symlinks are not followed.
 ///
 /// # Errors
 ///
-/// The system's, if it cannot tell.
+/// The system's error, if the directory cannot be read.
 pub fn recognise(directory: impl AsFd) -> io::Result<Recognition> {
     if kind(&directory, MARKER)? == Some(FileType::RegularFile) {
         return Ok(Recognition::Workspace);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_an_error() {
+    fn a_file_in_place_of_the_directory_is_an_error() {
         assert!(recognise(tempfile::tempfile().unwrap()).is_err());
     }
 }

@@ -7,28 +7,28 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
-/// How a job ended, as its markers say.
+/// How a job ended, by its markers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// `<name>.done` is there.
+    /// `<name>.done` exists.
     Done,
-    /// `<name>.failed` is there, and no `<name>.done`.
+    /// `<name>.failed` exists, and `<name>.done` does not.
     Failed,
-    /// Neither is there: the job never ran, runs, or was cut short.
+    /// Neither exists: the job never ran, runs, or was interrupted.
     Unfinished,
 }
 
 /// Which markers a job has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Markers {
-    /// `<name>.done` is there.
+    /// `<name>.done` exists.
     pub done: bool,
-    /// `<name>.failed` is there.
+    /// `<name>.failed` exists.
     pub failed: bool,
 }
 
 impl Markers {
-    /// How the job ended; `.done` wins over `.failed`, as in experimaestro's `JobState.from_path`.
+    /// How the job ended; `.done` takes precedence over `.failed`, as in experimaestro's `JobState.from_path`.
     #[must_use]
     pub fn state(self) -> State {
         match self {
@@ -51,7 +51,7 @@ pub fn failed(name: &OsStr) -> OsString {
     with_suffix(name, ".failed")
 }
 
-/// Whether the job in `directory`, called `name`, has `<name>.done`. One `stat`.
+/// Whether the job in `directory`, called `name`, has `<name>.done`. Costs one `stat`.
 ///
 /// # Errors
 ///
@@ -60,17 +60,15 @@ pub fn is_done(directory: impl AsFd, name: &OsStr) -> io::Result<bool> {
     is_marker(directory, &done(name))
 }
 
-/// The markers of the job in `directory`, called `name`. Two `stat`s, and nothing is opened.
+/// The markers of the job in `directory`, called `name`. Costs two `stat`s; no file is opened.
 ///
-/// A marker is a regular file. A symlink is not followed, unlike by experimaestro: experimaestro never
-/// makes one, and following it could lead out of the location, or back into a mount that is waiting for
-/// this answer. A `.failed` is not opened either: that a very old experimaestro wrote `0` into it for a
-/// success is not seen.
+/// A marker is a regular file. A symlink is not followed, unlike in experimaestro, which never makes one: following it could
+/// leave the location, or enter a mount that waits for this reply. The content of a `.failed` is not read: very old versions of
+/// experimaestro wrote `0` into it for a success.
 ///
 /// # Errors
 ///
-/// The system's, if it cannot tell (`EACCES`, `EIO`, `ESTALE` …). That there is no such file, or no such
-/// name possible, is no error.
+/// The system's error (`EACCES`, `EIO`, `ESTALE` …). A missing file, or a name that cannot exist, is not an error.
 pub fn read(directory: impl AsFd, name: &OsStr) -> io::Result<Markers> {
     Ok(Markers {
         done: is_marker(&directory, &done(name))?,
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_markers_tell_how_a_job_ended() {
+    fn markers_determine_how_a_job_ended() {
         assert_eq!(state(&[]), State::Unfinished);
         assert_eq!(
             state(&["train.out", "other.done", "Train.done"]),
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_or_a_symlink_is_no_marker() {
+    fn a_directory_or_a_symlink_is_not_a_marker() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("train.done")).unwrap();
         fs::write(dir.path().join("target"), "").unwrap();
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_is_no_directory_is_an_error() {
+    fn a_file_in_place_of_a_job_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         let error = read(&file, OsStr::new("train")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));

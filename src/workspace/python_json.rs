@@ -1,19 +1,23 @@
-//! JSON as Python's `json` module writes it.
+//! Reads JSON as Python's `json` module and experimaestro write it: bare words, paths, times.
 //!
-//! It differs from JSON in two ways that real workspaces show: the bare words `NaN`, `Infinity` and
-//! `-Infinity` (`Train.C().tag("limit", float("inf"))`), and lone surrogates in paths, with which
-//! Python stands for bytes that are not UTF-8 (PEP 383, `surrogateescape`).
+//! It differs from JSON in two ways that occur in workspaces: the bare words `NaN`, `Infinity` and `-Infinity`
+//! (`Train.C().tag("limit", float("inf"))`), and lone surrogates in paths, by which Python represents bytes that are not UTF-8
+//! (PEP 383, `surrogateescape`).
 
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, Visitor};
 
 /// Parses one JSON object; `NaN`, `Infinity` and `-Infinity` become the strings of that name.
 pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
-    // serde would take an array for a struct too, field by field.
+    // serde would also read an array as a struct, field by field.
     if text.trim_ascii_start().first().is_some_and(|b| *b != b'{') {
         return Err(de::Error::custom("it is not a JSON object"));
     }
@@ -27,7 +31,7 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     })
 }
 
-/// `text` with quotes around the bare words; `None` if it has none.
+/// Puts quotes around the bare words; `None` if there are none.
 fn quote_bare_words(text: &[u8]) -> Option<Vec<u8>> {
     const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
     let mut quoted = Vec::with_capacity(text.len() + 16);
@@ -36,7 +40,7 @@ fn quote_bare_words(text: &[u8]) -> Option<Vec<u8>> {
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
         if in_string {
-            // What follows a backslash does not end the string.
+            // A quote after a backslash does not end the string.
             let taken = if byte == b'\\' { rest.len().min(2) } else { 1 };
             let (token, after) = rest.split_at(taken);
             quoted.extend_from_slice(token);
@@ -57,7 +61,7 @@ fn quote_bare_words(text: &[u8]) -> Option<Vec<u8>> {
     found.then_some(quoted)
 }
 
-/// Reads a path, back into the bytes that Python had escaped as lone surrogates.
+/// Reads a path, with the bytes that Python has escaped as lone surrogates.
 pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     struct PathVisitor;
 
@@ -77,11 +81,11 @@ pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf
         }
     }
 
-    // As bytes, serde_json hands lone surrogates over in WTF-8; as a string it refuses them.
+    // As bytes, serde_json returns lone surrogates in WTF-8; as a string it refuses them.
     deserializer.deserialize_bytes(PathVisitor)
 }
 
-/// `U+DC80` to `U+DCFF`, three bytes each in WTF-8 (`ED B2 80` to `ED B3 BF`), back to `80` to `FF`.
+/// Replaces `U+DC80` to `U+DCFF`, three bytes each in WTF-8 (`ED B2 80` to `ED B3 BF`), by the bytes `80` to `FF`.
 fn unescape_surrogates(wtf8: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(wtf8.len());
     let mut rest = wtf8;
@@ -104,6 +108,41 @@ fn unescape_surrogates(wtf8: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Reads a point in time; `None` for other values.
+///
+/// As experimaestro's `deserialize_to_datetime`: seconds since 1970, or ISO 8601. experimaestro writes local times without an
+/// offset, so the time zone of this machine is assumed.
+pub(super) fn time<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Seconds(f64),
+        Text(String),
+        Other(IgnoredAny),
+    }
+
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Seconds(seconds) => from_seconds(seconds),
+        Written::Text(text) => from_text(&text),
+        Written::Other(_) => None,
+    })
+}
+
+fn from_seconds(seconds: f64) -> Option<Timestamp> {
+    let duration = SignedDuration::try_from_secs_f64(seconds).ok()?;
+    Timestamp::from_duration(duration).ok()
+}
+
+fn from_text(text: &str) -> Option<Timestamp> {
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Some(timestamp);
+    }
+    let local: DateTime = text.parse().ok()?;
+    Some(local.to_zoned(TimeZone::system()).ok()?.timestamp())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +150,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn bare_words_are_read_and_strings_left_alone() {
+    fn bare_words_are_read_and_strings_are_unchanged() {
         let text = br#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "x\"NaN", "d": "\\"}"#;
         let value: Value = parse(text).unwrap();
         assert_eq!(
@@ -121,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_stays_wrong() {
+    fn other_mistakes_are_refused() {
         for text in [
             &b"{"[..],
             b"{\"a\": NaN",
@@ -134,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_come_back_in_the_bytes_that_python_escaped() {
+    fn paths_have_the_bytes_that_python_escaped() {
         #[derive(serde::Deserialize)]
         struct Holder {
             #[serde(deserialize_with = "path")]
@@ -151,10 +190,42 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_is_one() {
+    fn only_an_object_is_accepted() {
         assert!(object::<Value>(b" \n{}").is_ok());
         for text in [&b"[]"[..], b"3", b"\"{\"", b"", b" "] {
             assert!(object::<Value>(text).is_err(), "{text:?}");
+        }
+    }
+
+    fn read_time(json: &str) -> Option<Timestamp> {
+        time(&mut serde_json::Deserializer::from_str(json)).unwrap()
+    }
+
+    #[test]
+    fn every_form_of_a_time_is_read_time() {
+        let expected: Timestamp = "2026-11-22T02:59:08.5Z".parse().unwrap();
+        assert_eq!(read_time("1795316348.5"), Some(expected));
+        assert_eq!(
+            read_time("\"2026-11-22T03:59:08.500000+01:00\""),
+            Some(expected)
+        );
+        let local = expected.to_zoned(TimeZone::system()).datetime();
+        assert_eq!(read_time(&format!("\"{local}\"")), Some(expected));
+    }
+
+    #[test]
+    fn other_values_are_not_a_time() {
+        for json in [
+            "null",
+            "\"yesterday\"",
+            "\"\"",
+            "true",
+            "[1]",
+            "{}",
+            "1e300",
+            "-1e300",
+        ] {
+            assert_eq!(read_time(json), None, "{json}");
         }
     }
 

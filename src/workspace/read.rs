@@ -1,5 +1,4 @@
-//! Opening and listing without surprises: never blocks on a FIFO, never reads a device, never
-//! follows the disk into a panic.
+//! Opens files and lists directories safely: does not block on a FIFO, and does not read devices or files without end.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,26 +9,26 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use super::error::{Cause, Error, Listing, Result};
+use super::error::{Cause, Listing, Result, WorkspaceError};
 
-/// The most that a file read as a whole may hold, in bytes. Files of experimaestro are kilobytes;
-/// a larger one is damage, and must not take the memory of the machine with it.
+/// The most bytes of a file that is read as a whole. Files of experimaestro have kilobytes; a larger one is damaged, and must not
+/// exhaust the memory.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Opens the regular file `name`, relative to `dir`; `shown` is its path for messages.
+/// Opens the regular file `name`, relative to `dir`; `shown` is its path in messages. `None` if it does not exist.
 ///
-/// `None` if it does not exist. Anything but a regular file is an error: a FIFO would block.
+/// Everything but a regular file is an error: a FIFO would block.
 pub(super) fn open(dir: impl AsFd, name: &Path, shown: &Path) -> Result<Option<File>> {
-    // NONBLOCK: opening a FIFO without a writer waits for one.
+    // NONBLOCK: otherwise opening a FIFO waits for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match openat(dir, name, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(Error::new("open", shown, errno)),
+        Err(errno) => return Err(WorkspaceError::new("open", shown, errno)),
     };
-    let stat = fstat(&fd).map_err(|errno| Error::new("stat", shown, errno))?;
+    let stat = fstat(&fd).map_err(|errno| WorkspaceError::new("stat", shown, errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(
+        return Err(WorkspaceError::new(
             "read",
             shown,
             Cause::Content("it is not a regular file".into()),
@@ -43,18 +42,18 @@ pub(super) fn whole(dir: impl AsFd, name: &Path, shown: &Path) -> Result<Option<
     let Some(file) = open(dir, name, shown)? else {
         return Ok(None);
     };
-    // Most fit, and are read at once.
+    // Most files fit, and are read by one call.
     let mut content = Vec::with_capacity(4096);
     file.take(MAX_FILE + 1)
         .read_to_end(&mut content)
-        .map_err(|error| Error::new("read", shown, error))?;
+        .map_err(|error| WorkspaceError::new("read", shown, error))?;
     if content.len() as u64 > MAX_FILE {
         let message = format!("it is larger than {} MiB", MAX_FILE >> 20);
-        return Err(Error::new("read", shown, Cause::Content(message)));
+        return Err(WorkspaceError::new("read", shown, Cause::Content(message)));
     }
     if content.is_empty() {
-        // What a full disk or a crash between `open` and `write` leaves.
-        return Err(Error::new(
+        // A full disk, or a crash between `open` and `write`, leaves an empty file.
+        return Err(WorkspaceError::new(
             "parse",
             shown,
             Cause::Content("the file is empty".into()),
@@ -63,14 +62,16 @@ pub(super) fn whole(dir: impl AsFd, name: &Path, shown: &Path) -> Result<Option<
     Ok(Some(content))
 }
 
-/// The names in the directory `path`, sorted; none if there is no such directory.
+/// The names in the directory `path`, sorted; empty if it does not exist.
 pub(super) fn names(path: &Path) -> Listing<OsString> {
     let mut listing = Listing::default();
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return listing,
         Err(error) => {
-            listing.errors.push(Error::new("list", path, error));
+            listing
+                .errors
+                .push(WorkspaceError::new("list", path, error));
             return listing;
         }
     };
@@ -78,8 +79,10 @@ pub(super) fn names(path: &Path) -> Listing<OsString> {
         match entry {
             Ok(entry) => listing.found.push(entry.file_name()),
             Err(error) => {
-                // The directory stream is not to be trusted after an error: it may repeat it for ever.
-                listing.errors.push(Error::new("list", path, error));
+                // After an error, the directory stream may repeat it endlessly.
+                listing
+                    .errors
+                    .push(WorkspaceError::new("list", path, error));
                 break;
             }
         }
@@ -93,7 +96,7 @@ pub(super) fn is_directory(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_dir()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::new("stat", path, error)),
+        Err(error) => Err(WorkspaceError::new("stat", path, error)),
     }
 }
 

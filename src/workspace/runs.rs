@@ -1,4 +1,4 @@
-//! A run of an experiment.
+//! Reads a run of an experiment: its id, status and jobs.
 
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
@@ -10,17 +10,15 @@ use jiff::civil::DateTime;
 use rustix::fs::CWD;
 use serde::Deserialize;
 
-use super::error::{Error, Listing, Result};
-use super::experiments::Layout;
+use super::error::{Listing, Result, WorkspaceError};
 use super::jobs::{self, JobId};
 use super::jobs_jsonl::JobsJsonl;
-use super::{layout, python_json, read, time};
+use super::{layout, python_json, read};
 
 /// The id of a run: the name of its directory.
 ///
-/// experimaestro makes it of the local time at which the run started, `YYYYMMDD_HHMMSS`, with `.1`, `.2`
-/// … when two start in one second. Ids sort by time and then by that number (`.10` after `.2`); what
-/// has another form sorts by its bytes.
+/// experimaestro makes it from the local time at which the run started, `YYYYMMDD_HHMMSS`, with `.1`, `.2` … if several start in
+/// one second. Ids sort by time and then by that number (`.10` after `.2`); other names sort by their bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RunId(OsString);
 
@@ -36,18 +34,18 @@ impl RunId {
         &self.0
     }
 
-    /// When the run started, in the local time of where it did; `None` if the id does not tell.
+    /// When the run started, in the local time of its machine; `None` for other names.
     #[must_use]
     pub fn started(&self) -> Option<DateTime> {
         let stem = std::str::from_utf8(self.parts().0).ok()?;
-        // jiff also takes shorter fields: `2026111_1111`.
+        // jiff also accepts shorter fields: `2026111_1111`.
         if stem.len() != "YYYYMMDD_HHMMSS".len() {
             return None;
         }
         DateTime::strptime("%Y%m%d_%H%M%S", stem).ok()
     }
 
-    /// What comes before the first dot, and the number after it; as `run_sort_key` in experimaestro.
+    /// The part before the first dot, and the number after it, as `run_sort_key` in experimaestro.
     fn parts(&self) -> (&[u8], u64) {
         let bytes = self.0.as_encoded_bytes();
         let split = bytes.iter().position(|byte| *byte == b'.');
@@ -62,7 +60,7 @@ impl RunId {
 
 impl Ord for RunId {
     fn cmp(&self, other: &Self) -> Ordering {
-        // The name last: `x.1` and `x.01` are two runs.
+        // Then by name: `x.1` and `x.01` are two runs.
         self.parts()
             .cmp(&other.parts())
             .then_with(|| self.0.cmp(&other.0))
@@ -81,6 +79,15 @@ impl fmt::Display for RunId {
     }
 }
 
+/// How an experiment is laid out on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layout {
+    /// `experiments/<id>/<run>/`.
+    V2,
+    /// `xp/<id>/`, with symlinks to its jobs in `jobs/` and, of the run before, in `jobs.bak/`.
+    V1,
+}
+
 /// A run of an experiment, as a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -93,32 +100,32 @@ pub struct Run {
 }
 
 impl Run {
-    /// What its `status.json` says; `None` if it has none (cut short, or of the old layout).
+    /// The content of its `status.json`; `None` if that is missing (the run was interrupted, or has the old layout).
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is not what experimaestro writes.
+    /// The file cannot be read, or does not have experimaestro's format.
     pub fn status(&self) -> Result<Option<RunStatus>> {
         let path = self.path.join("status.json");
         let Some(text) = read::whole(CWD, &path, &path)? else {
             return Ok(None);
         };
-        let status =
-            python_json::object(&text).map_err(|error| Error::new("parse", &path, error))?;
+        let status = python_json::object(&text)
+            .map_err(|error| WorkspaceError::new("parse", &path, error))?;
         Ok(Some(status))
     }
 
-    /// The jobs that it submitted, with their tags, from `jobs.jsonl`; `None` if it has none, as in the old
-    /// layout, which knows only [`Run::job_links`].
+    /// The jobs that it submitted, with their tags, from `jobs.jsonl`; `None` if that is missing, as in the old layout, which has
+    /// only [`Run::job_links`].
     ///
     /// # Errors
     ///
-    /// The file cannot be opened. What is wrong with a line comes with that line.
+    /// The file cannot be opened. Errors in a line are items of the reader.
     pub fn jobs(&self) -> Result<Option<JobsJsonl>> {
         JobsJsonl::open(&self.path.join("jobs.jsonl"))
     }
 
-    /// The jobs that it has a symlink to, sorted: in `jobs/`, and in the old layout in `jobs.bak/` too.
+    /// The jobs to which it has a symlink, sorted: in `jobs/`, and in the old layout also in `jobs.bak/`.
     #[must_use]
     pub fn job_links(&self) -> Listing<JobId> {
         let mut links = jobs::list(&self.path.join(layout::JOBS));
@@ -133,22 +140,22 @@ impl Run {
     }
 }
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(from = "String")]
 pub enum RunState {
-    /// It goes on, or died without a word.
+    /// It runs, or was killed.
     Running,
-    /// It ended well.
+    /// It succeeded.
     Done,
     /// It failed.
     Failed,
-    /// A state that this version does not know.
+    /// A state that is unknown to this version.
     Other(String),
 }
 
 impl From<String> for RunState {
-    /// As experimaestro's `MockExperiment.from_state_dict`, older names among them.
+    /// As experimaestro's `MockExperiment.from_state_dict`, with its older names.
     fn from(name: String) -> Self {
         match name.as_str() {
             "running" | "active" => Self::Running,
@@ -170,20 +177,20 @@ impl fmt::Display for RunState {
     }
 }
 
-/// What of a run's `status.json` is of use here; its other fields are not kept.
+/// The fields of a run's `status.json` that xpmfs uses.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RunStatus {
-    /// How the run stands.
+    /// The state of the run.
     #[serde(default)]
     pub status: Option<RunState>,
-    /// The machine that it was started on.
+    /// The machine on which it started.
     #[serde(default)]
     pub hostname: Option<String>,
     /// When it started.
-    #[serde(default, rename = "started_at", deserialize_with = "time::lenient")]
+    #[serde(default, rename = "started_at", deserialize_with = "python_json::time")]
     pub started: Option<Timestamp>,
     /// When it ended.
-    #[serde(default, rename = "ended_at", deserialize_with = "time::lenient")]
+    #[serde(default, rename = "ended_at", deserialize_with = "python_json::time")]
     pub ended: Option<Timestamp>,
 }
 
@@ -204,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_tells_when_its_run_started() {
+    fn an_id_contains_the_start_of_its_run() {
         let started = Some(jiff::civil::date(2026, 11, 22).at(2, 59, 7, 0));
         assert_eq!(RunId::new("20261122_025907").started(), started);
         assert_eq!(RunId::new("20261122_025907.12").started(), started);
@@ -237,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_read_and_half_a_status_is_an_error() {
+    fn a_status_is_read_and_an_incomplete_one_is_an_error() {
         let (dir, run) = run(Layout::V2);
         assert_eq!(run.status().unwrap(), None);
         let path = dir.path().join("status.json");
@@ -259,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_old_layout_adds_the_jobs_of_the_run_before() {
+    fn the_old_layout_adds_the_jobs_of_the_previous_run() {
         let (dir, run) = run(Layout::V1);
         for link in ["jobs/t/1", "jobs/t/2", "jobs.bak/t/2", "jobs.bak/s/3"] {
             let link = dir.path().join(link);

@@ -298,7 +298,7 @@ fn wrong_types_are_found_with_what_to_write() {
             &workspace(&lines),
             &[
                 (5, 27, Error, "", "mode"),
-                (7, 16, Warning, "is there twice", ""),
+                (7, 16, Warning, "is listed twice", ""),
             ],
         );
     }
@@ -307,7 +307,7 @@ fn wrong_types_are_found_with_what_to_write() {
         &workspace(twice),
         &[
             (5, 27, Error, "`bakup` is not a mode", "`mode: backup`"),
-            (6, 16, Warning, "is there twice", ""),
+            (6, 16, Warning, "is listed twice", ""),
         ],
     );
     expect(
@@ -380,7 +380,7 @@ fn folders_that_cannot_be_are_found() {
     // One directory, by two paths.
     expect(
         &workspace("folders:\n  - path: ~/a\n  - path: ~/a-link"),
-        &[(6, 15, Warning, "is there twice", "remove one")],
+        &[(6, 15, Warning, "is listed twice", "remove one")],
     );
     expect(
         &workspace("folders:\n  - {path: ~/a, mode: backup}\n  - {path: ~/a, mode: move}"),
@@ -388,7 +388,7 @@ fn folders_that_cannot_be_are_found() {
             6,
             16,
             Error,
-            "is there as `backup` and as `move`",
+            "is listed as `backup` and as `move`",
             "keep one",
         )],
     );
@@ -430,7 +430,7 @@ fn folders_and_workspaces_that_are_not_there_are_warnings() {
             5,
             15,
             Warning,
-            "taken as the jobs directory itself",
+            "used as the jobs directory itself",
             "holds `jobs`",
         )],
     );
@@ -530,20 +530,8 @@ fn ids_triggers_and_paths_that_stand_twice_are_found() {
     expect(
         "server: {port: 1, port: 2}\nserver: {}",
         &[
-            (
-                1,
-                19,
-                Warning,
-                "the key `port` stands here a second time",
-                "",
-            ),
-            (
-                2,
-                1,
-                Warning,
-                "the key `server` stands here a second time",
-                "",
-            ),
+            (1, 19, Warning, "the key `port` is here a second time", ""),
+            (2, 1, Warning, "the key `server` is here a second time", ""),
         ],
     );
 }

@@ -203,7 +203,7 @@ fn what_cannot_be_chosen_is_said_with_what_can() {
         message("vison")
     );
     assert!(
-        message("zzz").contains("it has nlp, vision"),
+        message("zzz").contains("(known: nlp, vision)"),
         "{}",
         message("zzz")
     );

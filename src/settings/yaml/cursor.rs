@@ -253,7 +253,7 @@ impl Cursor {
                     SyntaxError::new(start, format!("`\\{c}` takes {digits} hexadecimal digits"))
                 })?;
                 self.advance(digits);
-                // Half of a surrogate pair is a character in Python.
+                // Python has half of a surrogate pair as a character.
                 char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             '\0' => return Err(SyntaxError::new(start, "this quote is not closed")),

@@ -17,6 +17,8 @@ mod scalar;
 mod scanner;
 mod tree;
 
+use std::thread;
+
 pub(super) use construct::{Conflict, Document};
 pub(super) use tree::{Lines, Node, Position, SyntaxError, Value};
 
@@ -29,6 +31,9 @@ const MAX_NODES: usize = 100_000;
 /// The deepest nesting. Python reaches its limit of recursion at 495 levels.
 const MAX_DEPTH: usize = 500;
 
+/// The stack of the thread that parses, for [`MAX_DEPTH`].
+const STACK_BYTES: usize = 32 << 20;
+
 /// Parses a text.
 ///
 /// # Errors
@@ -39,8 +44,23 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
         let message = format!("the file is larger than {MAX_BYTES} bytes");
         return Err(SyntaxError::new(Position::START, message));
     }
-    let (nodes, root) = parser::parse(text)?;
-    construct::construct(&nodes, root)
+    let parse = || {
+        let (nodes, root) = parser::parse(text)?;
+        construct::construct(&nodes, root)
+    };
+    // The parser is recursive, and the caller's stack may be small.
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, parse);
+        let document = thread.ok().and_then(|thread| thread.join().ok());
+        document.unwrap_or_else(|| {
+            Err(SyntaxError::new(
+                Position::START,
+                "cannot start a thread to parse the file",
+            ))
+        })
+    })
 }
 
 #[cfg(test)]
@@ -83,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_limited_to_what_fits_on_the_stack_of_a_thread() {
+    fn nesting_is_limited() {
         let lists = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         let maps = |depth: usize| "{a: ".repeat(depth) + &"}".repeat(depth);
         let block = |depth: usize| "- ".repeat(depth);

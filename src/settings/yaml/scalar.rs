@@ -1,6 +1,6 @@
-//! What a scalar means: YAML 1.1, as PyYAML's `resolver.py` and `constructor.py` read it.
+//! The type and value of a scalar in YAML 1.1, as in PyYAML's `resolver.py` and `constructor.py`.
 //!
-//! A plain scalar gets its type from its look ([`resolve`]). That type, or an explicit tag, says how it is read
+//! The text of a plain scalar determines its type ([`resolve`]). That type, or an explicit tag, determines how the text is read
 //! ([`construct`]).
 
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use regex::RegexSet;
 
 use super::tree::Value;
 
-/// The types that a scalar can have; what `tag:yaml.org,2002:` is followed by.
+/// The types of nodes, which are tags below `tag:yaml.org,2002:`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Tag {
     Null,
@@ -19,9 +19,9 @@ pub(super) enum Tag {
     Str,
     Timestamp,
     Binary,
-    /// `<<`: only as a key
+    /// `<<`, which is only valid as a key.
     Merge,
-    /// `=`: only as a key, where it is a string
+    /// `=`, which is only valid as a key, and is a string there.
     Value,
     Seq,
     Map,
@@ -75,7 +75,7 @@ const RESOLVERS: [(Tag, &str); 4] = [
     ),
 ];
 
-/// The type of a plain scalar, from its look.
+/// The type of a plain scalar, from its text.
 pub(super) fn resolve(text: &str) -> Tag {
     static PATTERNS: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
         let patterns = RESOLVERS.map(|(_, pattern)| format!("^(?x:{pattern})$"));
@@ -103,7 +103,7 @@ fn unsigned(text: &str) -> &str {
 ///
 /// # Errors
 ///
-/// What is wrong with it, as a phrase.
+/// The reason, as a phrase.
 pub(super) fn construct(tag: Tag, text: &str) -> Result<Value, String> {
     match tag {
         Tag::Null => Ok(Value::Null),
@@ -123,10 +123,10 @@ pub(super) fn construct(tag: Tag, text: &str) -> Result<Value, String> {
         Tag::Binary => base64(text)
             .map(Value::Bytes)
             .ok_or_else(|| "this is not base64".to_owned()),
-        Tag::Merge => Err("`<<` is a value only as a key of a mapping".to_owned()),
-        Tag::Value => Err("`=` has a meaning of its own in YAML".to_owned()),
-        Tag::Seq | Tag::Omap | Tag::Pairs => Err("expected a list".to_owned()),
-        Tag::Map | Tag::Set => Err("expected a mapping".to_owned()),
+        Tag::Merge => Err("`<<` is only valid as a key".to_owned()),
+        Tag::Value => Err("`=` is not a value in YAML: put it in quotes".to_owned()),
+        Tag::Seq | Tag::Omap | Tag::Pairs => Err("a list is expected here".to_owned()),
+        Tag::Map | Tag::Set => Err("a mapping is expected here".to_owned()),
     }
 }
 
@@ -196,7 +196,7 @@ fn float(text: &str) -> Option<f64> {
     Some(sign * value)
 }
 
-/// Python's `base64.decodebytes`: what is not of the alphabet is skipped.
+/// Python's `base64.decodebytes`: skips characters that are not of the alphabet.
 fn base64(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() {
         return None;

@@ -1,7 +1,6 @@
-//! A YAML document as a tree in which every key and value knows where it stands.
+//! A YAML document as a tree, with the place of every key and value.
 //!
-//! The values are those that Python's `yaml.safe_load` makes of the file, told apart as finely as the
-//! checks of the settings need.
+//! The values are those of Python's `yaml.safe_load`, with as many types as the checks of the settings need.
 
 use std::fmt;
 
@@ -42,9 +41,9 @@ impl fmt::Display for Position {
     }
 }
 
-/// The lines of a text, each found at once.
+/// The lines of a text, for access by number.
 pub(crate) struct Lines<'t> {
-    /// With whether all of it is ASCII.
+    /// Each with whether it is ASCII, which makes columns bytes.
     lines: Vec<(&'t str, bool)>,
 }
 
@@ -56,7 +55,7 @@ impl<'t> Lines<'t> {
         }
     }
 
-    /// What stands at a place and after it on its line.
+    /// The rest of a line, from a place on.
     pub(crate) fn rest(&self, at: Position) -> &'t str {
         let Some((line, ascii)) = self.lines.get(at.line.saturating_sub(1)) else {
             return "";
@@ -76,20 +75,19 @@ impl<'t> Lines<'t> {
 /// A value and the place where it begins.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
-    /// What stands there.
     pub(crate) value: Value,
-    /// Where it begins; for what comes from an alias, where the anchor's value begins.
+    /// Where it begins; for an alias, where the anchor's value begins.
     pub(crate) at: Position,
 }
 
-/// What `yaml.safe_load` makes of a node.
+/// A value of `yaml.safe_load`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     /// `None`
     Null,
     /// `bool`
     Bool(bool),
-    /// `int`, of any size: its decimal digits, with `-` in front if negative.
+    /// `int`, of any size: its decimal digits, after a `-` if it is negative.
     Int(String),
     /// `float`
     Float(f64),
@@ -97,9 +95,9 @@ pub(crate) enum Value {
     Str(String),
     /// `bytes`, from `!!binary`
     Bytes(Vec<u8>),
-    /// `datetime.date` or `datetime.datetime`: no key of the settings takes one
+    /// `datetime.date` or `datetime.datetime`, which may not exist in the calendar; no key of the settings accepts one.
     Date,
-    /// One pair of an `!!omap` or `!!pairs`: no key of the settings takes one
+    /// A pair of an `!!omap` or `!!pairs`; no key of the settings accepts one.
     Pair,
     /// `list`
     Seq(Vec<Node>),
@@ -110,7 +108,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// What a person calls this kind of value.
+    /// The name of this kind of value in messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Null => "nothing",
@@ -127,8 +125,8 @@ impl Value {
         }
     }
 
-    /// What is the same for two values that are one key of a Python `dict` (`1`, `1.0` and `True` are); nothing for
-    /// values of which no two are compared.
+    /// A text that is equal for equal keys of a Python `dict` (`1`, `1.0` and `True` are equal); `None` for values that are never
+    /// compared.
     pub(crate) fn identity(&self) -> Option<String> {
         Some(match self {
             Value::Null => "None".to_owned(),
@@ -144,7 +142,7 @@ impl Value {
 }
 
 impl Node {
-    /// The string that stands here, if it is one.
+    /// The string, if the value is one.
     pub(crate) fn as_str(&self) -> Option<&str> {
         match &self.value {
             Value::Str(text) => Some(text),
@@ -168,7 +166,7 @@ impl Node {
         }
     }
 
-    /// What stands in this list (or set); nothing if it is not one.
+    /// The items of this list or set; empty for other values.
     pub(crate) fn items(&self) -> &[Node] {
         match &self.value {
             Value::Seq(items) | Value::Set(items) => items,

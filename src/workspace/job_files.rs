@@ -1,39 +1,38 @@
-//! `.experimaestro/status.json` of a job: what experimaestro last knew of it.
+//! Reads files of a job: `.experimaestro/status.json`, and the head of `params.json`.
 //!
-//! It is written late, and may be stale from an earlier run: where a marker disagrees
-//! ([`super::markers`]), the marker is right.
+//! The status is written late, and may be from an earlier run: if a marker ([`super::markers`]) differs, the marker is right.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::CWD;
 use serde::Deserialize;
 
-use super::error::{Error, Result};
-use super::{layout, python_json, read, time};
+use super::error::{Result, WorkspaceError};
+use super::{layout, python_json, read};
 
 /// The state of a job in experimaestro's scheduler (`STATE_NAME_TO_JOBSTATE` in its `interfaces.py`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(from = "String")]
 pub enum JobState {
-    /// Not submitted yet.
+    /// It is not submitted yet.
     Unscheduled,
-    /// Run only if another job needs it.
+    /// It runs only if another job needs it.
     Transient,
-    /// Waits for other jobs.
+    /// It waits for other jobs.
     Waiting,
-    /// Could start.
+    /// It can start.
     Ready,
-    /// Handed to a launcher.
+    /// A launcher has it.
     Scheduled,
-    /// Runs.
+    /// It runs.
     Running,
-    /// Ended well.
+    /// It succeeded.
     Done,
-    /// Failed.
+    /// It failed.
     Error,
-    /// A state that this version does not know.
+    /// A state that is unknown to this version.
     Other(String),
 }
 
@@ -69,19 +68,23 @@ impl std::fmt::Display for JobState {
     }
 }
 
-/// What of `status.json` is of use here; its other fields are not kept.
+/// The fields of `status.json` that xpmfs uses.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct JobStatus {
     /// The state of the job.
     #[serde(default)]
     pub state: Option<JobState>,
     /// When it started.
-    #[serde(default, rename = "started_time", deserialize_with = "time::lenient")]
+    #[serde(
+        default,
+        rename = "started_time",
+        deserialize_with = "python_json::time"
+    )]
     pub started: Option<Timestamp>,
     /// When it ended.
-    #[serde(default, rename = "ended_time", deserialize_with = "time::lenient")]
+    #[serde(default, rename = "ended_time", deserialize_with = "python_json::time")]
     pub ended: Option<Timestamp>,
-    /// The status that its process exited with.
+    /// The exit status of its process.
     #[serde(default)]
     pub exit_code: Option<i64>,
     /// Why it failed (`FAILED`, `TIMEOUT`, `MEMORY` …).
@@ -90,16 +93,16 @@ pub struct JobStatus {
 }
 
 impl JobStatus {
-    /// Reads the status of the job in the directory `job`; `None` if it has none.
+    /// Reads the status of the job in the directory `job`; `None` if it is missing.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is not what experimaestro writes.
+    /// The file cannot be read, or does not have experimaestro's format.
     pub fn read(job: &Path) -> Result<Option<Self>> {
         Self::read_at(CWD, job, job)
     }
 
-    /// The same for the job at `job` relative to `directory`; `shown` is the job's path for messages.
+    /// Reads the status of the job at `job` relative to `directory`; `shown` is the job's path in messages.
     ///
     /// # Errors
     ///
@@ -110,9 +113,40 @@ impl JobStatus {
         let Some(text) = read::whole(directory, &job.join(&name), &shown)? else {
             return Ok(None);
         };
-        let status =
-            python_json::object(&text).map_err(|error| Error::new("parse", &shown, error))?;
+        let status = python_json::object(&text)
+            .map_err(|error| WorkspaceError::new("parse", &shown, error))?;
         Ok(Some(status))
+    }
+}
+
+/// The first version of `params.json` with relative paths, so that a job can be copied.
+pub const RELATIVE_PATHS: u64 = 3;
+
+/// The head of `params.json`; the job's parameters (`objects`) are skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Params {
+    /// The path of the workspace in which the job was submitted. Empty if the file has none.
+    #[serde(default, deserialize_with = "python_json::path")]
+    pub workspace: PathBuf,
+    /// The version of the format; 0 if the file has none, as in experimaestro's `check_params_version`.
+    #[serde(default)]
+    pub version: u64,
+}
+
+impl Params {
+    /// Reads `params.json` of the job in the directory `job`; `None` if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or does not have experimaestro's format.
+    pub fn read(job: &Path) -> Result<Option<Self>> {
+        let path = job.join("params.json");
+        let Some(text) = read::whole(CWD, &path, &path)? else {
+            return Ok(None);
+        };
+        let params = python_json::object(&text)
+            .map_err(|error| WorkspaceError::new("parse", &path, error))?;
+        Ok(Some(params))
     }
 }
 
@@ -150,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_is_not_known_is_kept() {
+    fn an_unknown_state_is_kept() {
         let dir = job(br#"{"state": "dreaming"}"#);
         let state = JobStatus::read(dir.path()).unwrap().unwrap().state.unwrap();
         assert_eq!(state.to_string(), "dreaming");
     }
 
     #[test]
-    fn no_status_is_none_and_half_a_status_an_error_about_the_file() {
+    fn a_missing_status_is_none_and_an_incomplete_one_is_an_error() {
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(JobStatus::read(empty.path()).unwrap(), None);
         for text in [
@@ -171,5 +205,39 @@ mod tests {
             let error = JobStatus::read(dir.path()).unwrap_err();
             assert_eq!(error.path(), dir.path().join(".experimaestro/status.json"));
         }
+    }
+
+    fn read_params(text: &[u8]) -> Result<Option<Params>> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("params.json"), text).unwrap();
+        Params::read(dir.path())
+    }
+
+    #[test]
+    fn the_head_is_read_and_the_objects_are_skipped() {
+        let params = read_params(
+            br#"{"workspace": "/w/\u00e9", "version": 3, "objects": [{"fields": {"x": Infinity, "s": "\udcff"}}]}"#,
+        );
+        let params = params.unwrap().unwrap();
+        assert_eq!(params.workspace, Path::new("/w/é"));
+        assert_eq!(params.version, RELATIVE_PATHS);
+    }
+
+    #[test]
+    fn an_old_file_has_neither() {
+        let params = read_params(br#"{"objects": []}"#).unwrap().unwrap();
+        assert_eq!((params.workspace, params.version), (PathBuf::new(), 0));
+    }
+
+    #[test]
+    fn params_that_are_cut_short_are_an_error() {
+        for text in [
+            &b""[..],
+            b"{\"workspace\": \"/w\", \"version\": 3, \"obj",
+            b"\xff",
+        ] {
+            assert!(read_params(text).is_err());
+        }
+        assert_eq!(Params::read(Path::new("/nonexistent")).unwrap(), None);
     }
 }
