@@ -31,7 +31,7 @@ is_installed() {
 # Installs those of the given Debian packages that are missing.
 need_packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        say "this is no Debian: make sure that what these packages hold is installed: $*"
+        say "this is not Debian: make sure that what these packages hold is installed: $*"
         return
     fi
     local package missing=()
@@ -51,14 +51,22 @@ need_packages() {
         die "could not install ${missing[*]}: see what apt-get says above"
 }
 
-# Makes sure that cargo is found, and the linker that it calls.
+# Makes sure that cargo is found, of the Rust version that Cargo.toml names or later, and the linker that it calls.
 need_cargo() {
     if ! command -v cargo >/dev/null && [[ -f ${CARGO_HOME:-$HOME/.cargo}/env ]]; then
         # rustup installs for the shells to come, not for this one.
         # shellcheck source=/dev/null
         . "${CARGO_HOME:-$HOME/.cargo}/env"
     fi
-    command -v cargo >/dev/null || die "there is no cargo: install Rust first, see https://rustup.rs"
+    local needed found
+    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "${BASH_SOURCE[0]}")/../Cargo.toml")
+    command -v cargo >/dev/null || die "cargo is missing: install Rust $needed or later, see https://rustup.rs"
+    found=$(cargo --version)
+    found=${found#cargo }
+    found=${found%% *}
+    if [[ $(printf '%s\n' "$needed" "$found" | sort -V | head -n 1) != "$needed" ]]; then
+        die "Rust $needed or later is needed, and cargo is $found: run rustup update, or see https://rustup.rs"
+    fi
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
 
