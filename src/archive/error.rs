@@ -123,13 +123,7 @@ impl Error {
     /// that it is not for those who serve one.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
-        let error = match &*self.cause {
-            Cause::Io { cause, .. } => Some(cause),
-            Cause::Transfer { error, .. } => error.io(),
-            Cause::Staging { error, .. } => error.io(),
-            _ => None,
-        };
-        let advice = match Errno::from_io_error(error?)? {
+        let advice = match self.errno()? {
             Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS if self.tried(transfer::SYMLINK) => {
                 "its file system has no symlinks, it seems (vfat): use another"
             }
@@ -150,6 +144,17 @@ impl Error {
             _ => return None,
         };
         Some(advice.to_owned())
+    }
+
+    /// The system's error, where it was the system that refused.
+    pub(super) fn errno(&self) -> Option<Errno> {
+        let error = match &*self.cause {
+            Cause::Io { cause, .. } => cause,
+            Cause::Transfer { error, .. } => error.io()?,
+            Cause::Staging { error, .. } => error.io()?,
+            _ => return None,
+        };
+        Errno::from_io_error(error)
     }
 
     /// Whether this is what failed.

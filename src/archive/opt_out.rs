@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::{Errno, Result};
 
-use super::opt_out_records;
 use super::run_tags::{Decision, RunTags};
+use super::{opt_out_records, state_dir};
 use crate::settings::Patterns;
 use crate::sys::{at, shared_dir};
 use crate::view::View;
@@ -294,8 +294,7 @@ pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
     // With the rights of the job's own directory: the users who may work in it may also opt it in again.
     let rights = Mode::from_raw_mode(rustix::fs::fstat(job)?.st_mode & 0o7777);
     let state = shared_dir::make_dir(job, name, rights)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    match rustix::fs::openat(state, FILE, flags, Mode::from_raw_mode(0o666)) {
+    match state_dir::create(&state, OsStr::new(FILE)) {
         Ok(_) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(error) => Err(error),

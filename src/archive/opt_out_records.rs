@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -59,20 +59,11 @@ pub(super) fn write(primary: &Location, job: &JobId, decision: Decision) -> std:
         .into_iter()
         .chain(task(job));
     let dir = places::make_own(primary, names)?;
-    let mut staged = OsString::from(format!(".new-{}-", std::process::id()));
-    staged.push(job.hash());
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&dir, &staged, flags, Mode::from_raw_mode(0o666))?;
     let what = if decision.out { "out" } else { "in" };
     let submitted = decision.submitted;
     let submitted = submitted.map_or_else(|| "-".to_owned(), |at| at.to_string());
-    let written = File::from(file).write_all(format!("{what} {submitted}\n").as_bytes());
-    let renamed = written.and_then(|()| Ok(rustix::fs::renameat(&dir, &staged, &dir, job.hash())?));
-    if renamed.is_err() {
-        let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
-    }
-    renamed
+    let text = format!("{what} {submitted}\n");
+    Ok(state_dir::replace(&dir, job.hash(), text.as_bytes())?)
 }
 
 /// Removes the record of a job, if there is one.

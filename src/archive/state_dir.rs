@@ -21,7 +21,7 @@ use rustix::io::{Errno, Result};
 use super::error::{self, Cause, Context, Error};
 use super::obstacle::Obstacle;
 use super::{obstacle, places};
-use crate::sys::at;
+use crate::sys::{at, shared_dir};
 use crate::view::Location;
 use crate::view::jobs::names as names_in;
 use crate::workspace::jobs::JobId;
@@ -39,6 +39,10 @@ const DAMAGED_MAX: usize = 10_000;
 
 /// Bytes of what is recorded of a damaged copy, at most.
 const FINDING_MAX: usize = 1024;
+
+/// The finding of a record that this user may not read.
+const UNREADABLE: &str =
+    "`verify` found the copy damaged or missing, but this user may not read the record of it";
 
 /// Whether jobs of a primary were archived in a folder before.
 ///
@@ -113,12 +117,9 @@ pub fn set_damaged(
     };
     let names = [OsStr::new(ARCHIVE)].into_iter().chain(names);
     let dir = places::make_own(primary, names)?;
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, job.hash(), flags, Mode::from_raw_mode(0o666))?;
     let finding = finding.as_bytes();
     let finding = finding.get(..FINDING_MAX).unwrap_or(finding);
-    rustix::io::write(file, finding).map(drop)
+    replace(&dir, job.hash(), finding)
 }
 
 /// Copies of a folder that `verify` found damaged or missing.
@@ -167,6 +168,8 @@ fn finding(dir: &OwnedFd, hash: &OsStr) -> Result<String> {
     let file = match rustix::fs::openat(dir, hash, flags, Mode::empty()) {
         // The copy was replaced a moment ago; or no file of ours.
         Err(Errno::NOENT | Errno::LOOP) => return Ok(String::new()),
+        // Earlier versions wrote it for its writer alone if the umask said so.
+        Err(Errno::ACCESS | Errno::PERM) => return Ok(UNREADABLE.to_owned()),
         opened => opened?,
     };
     let mut text = vec![0; FINDING_MAX];
@@ -254,7 +257,41 @@ fn folder_name(folder: &Location) -> OsString {
         .into()
 }
 
+/// Makes an empty record, unless there is one.
 fn touch(dir: &OwnedFd, name: &OsStr) -> Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o666)).map(|_| ())
+    match create(dir, name) {
+        Err(Errno::EXIST) => Ok(()),
+        created => created.map(drop),
+    }
+}
+
+/// Writes a record in place of any of the name, also of another user's that this one may not write to.
+pub(super) fn replace(dir: &OwnedFd, name: &OsStr, text: &[u8]) -> Result<()> {
+    let mut staged = OsString::from(format!(".new-{}-", std::process::id()));
+    // Shortened, since the record's name may be as long as the file system allows.
+    staged.push(blake3::hash(name.as_bytes()).to_hex().as_str());
+    let file = match create(dir, &staged) {
+        // Left by a process that had this number before, and died.
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(dir, &staged, AtFlags::empty())?;
+            create(dir, &staged)?
+        }
+        created => created?,
+    };
+    let written = rustix::io::write(file, text);
+    let renamed = written.and_then(|_| rustix::fs::renameat(dir, &staged, dir, name));
+    if renamed.is_err() {
+        let _ = rustix::fs::unlinkat(dir, &staged, AtFlags::empty());
+    }
+    renamed
+}
+
+/// Makes a file that all may read and write who may work in its directory, whatever the umask of its maker.
+pub(super) fn create(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let parent = rustix::fs::fstat(dir)?;
+    let rights = Mode::from_raw_mode(parent.st_mode & 0o666) | Mode::RUSR | Mode::WUSR;
+    shared_dir::share(&file, parent.st_gid, rights)?;
+    Ok(file)
 }

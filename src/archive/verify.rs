@@ -2,9 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
+
 use super::error::{Cause, Context, Error, InPlace, Result};
 use super::{Env, manifests, places, select};
-use crate::transfer::{self, Candidate, Difference, Manifest, Options};
+use crate::transfer::{self, Candidate, Difference, Manifest, Options, What};
 use crate::view::Location;
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
@@ -32,17 +34,34 @@ pub struct Verified {
 
 impl Verified {
     /// Whether the copy is what it should be, where something says what that is: attributes do not count. One without a manifest and
-    /// without its marker, which is copied last, was never completed.
+    /// without its marker, which is copied last, was never completed. `None` also if this user may not read all of it.
     #[must_use]
     pub fn is_whole(&self) -> Option<bool> {
         if !self.present {
             return Some(false);
         }
         match (self.manifest, self.finished) {
-            (true, _) => Some(!self.differences.iter().any(select::is_of_content)),
+            (true, _) if self.damage().next().is_some() => Some(false),
+            (true, _) => (!self.is_denied()).then_some(true),
             (false, true) => None,
             (false, false) => Some(false),
         }
+    }
+
+    /// Whether this user may not read all of the copy, and nothing is wrong with the rest.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.manifest
+            && self.damage().next().is_none()
+            && self.differences.iter().any(is_denied_entry)
+    }
+
+    fn damage(&self) -> impl Iterator<Item = &Difference> {
+        let of_content = self
+            .differences
+            .iter()
+            .filter(|it| select::is_of_content(it));
+        of_content.filter(|it| !is_denied_entry(it))
     }
 
     /// What is wrong with the copy, in a few words; `None` if nothing is, or nothing says what should be in it.
@@ -57,10 +76,7 @@ impl Verified {
         if self.is_incomplete() {
             return Some("the copy is incomplete".to_owned());
         }
-        let mut damage = self
-            .differences
-            .iter()
-            .filter(|it| select::is_of_content(it));
+        let mut damage = self.damage();
         let first = damage
             .next()
             .map(|Difference { path, what }| format!(": {} {what}", path.display()));
@@ -78,6 +94,48 @@ impl Verified {
     }
 }
 
+/// Whether this user may not read an entry, so that nothing can be said about it.
+fn is_denied_entry(difference: &Difference) -> bool {
+    match &difference.what {
+        What::Unreadable(error) => error
+            .io()
+            .and_then(Errno::from_io_error)
+            .is_some_and(denies),
+        _ => false,
+    }
+}
+
+fn denies(errno: Errno) -> bool {
+    matches!(errno, Errno::ACCESS | Errno::PERM)
+}
+
+/// Why a copy could not be read, where that says nothing about the copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// This user may not read the copy, its manifest or the workspace's job.
+    Denied,
+    /// The file system does not answer, or this process lacks memory or descriptors.
+    Unavailable,
+}
+
+/// Whether an error of [`verify`] says nothing about the copy: another user, or the same one later, may read it.
+#[must_use]
+pub fn unread(error: &Error) -> Option<Unread> {
+    match error.errno()? {
+        errno if denies(errno) => Some(Unread::Denied),
+        Errno::STALE
+        | Errno::NOTCONN
+        | Errno::NODEV
+        | Errno::TIMEDOUT
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOMEM => Some(Unread::Unavailable),
+        _ => None,
+    }
+}
+
 /// Reads a folder's copy of a job from its disk. `None` if the folder has neither that nor a manifest of it.
 ///
 /// # Errors
@@ -88,7 +146,7 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         return Ok(None);
     };
     let at = places::path(location, job);
-    let known = manifest(location, job, &at)?;
+    let known = manifest(location, job)?;
     let Some(archived) = places::job(location, job).tried(job, "open", &at)? else {
         return Ok(known.map(|manifest| Verified {
             folder,
@@ -146,9 +204,15 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     }))
 }
 
-fn manifest(folder: &Location, job: &JobId, at: &std::path::Path) -> Result<Option<Manifest>> {
-    manifests::read(folder, job).map_err(|error| {
-        let why = format!("the manifest of {} cannot be read: {error}", at.display());
-        Error::new(job, Cause::Unsafe(why))
-    })
+fn manifest(folder: &Location, job: &JobId) -> Result<Option<Manifest>> {
+    let at = manifests::path(folder, job);
+    match manifests::read(folder, job) {
+        Err(manifests::Error::Io(error)) => Err(error).tried(job, "open", &at),
+        Err(error) => {
+            let at = places::path(folder, job);
+            let why = format!("the manifest of {} cannot be read: {error}", at.display());
+            Err(Error::new(job, Cause::Unsafe(why)))
+        }
+        Ok(manifest) => Ok(manifest),
+    }
 }

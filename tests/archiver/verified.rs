@@ -1,6 +1,7 @@
 //! What `verify` finds is shown by `status`, and keeps `umount --drain` from succeeding, until the copy is made anew.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::common::{Workspace, fails, run};
@@ -109,4 +110,28 @@ fn what_verify_finds_whole_is_reported_no_more() {
     corrupt(&model);
     run(&mut archive(&["verify", "--all"]));
     assert!(!record().exists());
+}
+
+#[test]
+fn the_directory_of_a_job_has_the_name_that_it_has_in_manifests() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    job::make(&workspace.primary(), 0);
+    let command = |arguments: &[&str]| {
+        let mut command = workspace.xpmfs();
+        command.args(arguments).args(["-w", "test"]);
+        command
+    };
+    until("it has settled", || {
+        let archived = command(&["jobs", "archive", "--all"]).status();
+        archived.unwrap().success()
+    });
+    let copy = workspace.folder("backup").join(job::path(0));
+    let closed = fs::Permissions::from_mode(0o710);
+    fs::set_permissions(copy, closed).unwrap();
+    let text = run(&mut command(&["jobs", "verify", &hash(0)]));
+    assert!(text.contains("  . has another mode"), "{text}");
+    let report = run(&mut command(&["--json", "jobs", "verify", &hash(0)]));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report[0]["differences"][0]["path"], ".", "{report}");
 }

@@ -216,10 +216,7 @@ fn what_one_member_makes_the_other_can_use() {
                 status.contains("all that is finished is archived")
             });
         }
-        let kept = shared.at("primary/.xpmfs/archive/kept");
-        fs::remove_dir_all(kept).unwrap();
-        fs::remove_dir_all(shared.at("primary/.xpmfs/archive/folders")).unwrap();
-        shared.assert_shared("primary/.xpmfs", 8);
+        shared.assert_shared("primary/.xpmfs", 14);
         shared.assert_shared("backup/.xpmfs", 5);
         shared.assert_shared("move/.xpmfs", 5);
     }
@@ -272,4 +269,95 @@ fn a_task_that_a_folder_shows_keeps_its_mode_in_the_primary() {
             shared.sh(second, &format!("mkdir \"$1/jobs/{TASK}/newer\""));
         }
     }
+}
+
+/// The records of damaged copies.
+const DAMAGED: &str = "primary/.xpmfs/archive/damaged";
+
+/// Verifies all copies as a member, which must fail; returns what it printed.
+fn verify_fails(shared: &Shared, member: u32) -> String {
+    let output = shared
+        .command(member, "$X jobs verify -w lab --all")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_copy_that_a_member_may_not_read_is_not_recorded_as_damaged() {
+    if !is_root() {
+        return;
+    }
+    let shared = Shared::new(0o2770);
+    let [first, second] = MEMBERS;
+    shared.finished(first, "primary", "job");
+    shared.sh(first, &format!("$X jobs archive -w lab {TASK}/job"));
+    let copy = shared.at("backup/jobs").join(TASK).join("job");
+    let manifest = shared
+        .at("backup/.xpmfs/manifests")
+        .join(TASK)
+        .join("job.json");
+    for (path, closed) in [
+        (copy.join("model.bin"), 0o600),
+        (copy.clone(), 0o740),
+        (copy.clone(), 0o700),
+        (manifest, 0o600),
+    ] {
+        let mode = fs::metadata(&path).unwrap().mode();
+        set_mode(&path, closed);
+        let printed = verify_fails(&shared, second);
+        let what = format!("{} {closed:o}: {printed}", path.display());
+        assert!(printed.contains("cannot be read by this user"), "{what}");
+        let summary = "1 copy is whole, 0 are not, 1 could not be read";
+        assert!(printed.contains(summary), "{what}");
+        assert!(!shared.at(DAMAGED).exists(), "{what}");
+        // What its owner finds stands, whoever looks after that.
+        shared.sh(first, "$X jobs verify -w lab --all");
+        set_mode(&path, mode);
+    }
+    fs::write(copy.join("model.bin"), [6; 10_000]).unwrap();
+    verify_fails(&shared, first);
+    let record = || {
+        let folder = fs::read_dir(shared.at(DAMAGED)).unwrap().next().unwrap();
+        folder.unwrap().path().join(TASK).join("job")
+    };
+    assert!(record().exists());
+    set_mode(&copy.join("model.bin"), 0o600);
+    verify_fails(&shared, second);
+    assert!(record().exists(), "forgotten");
+}
+
+#[test]
+fn a_record_of_a_damaged_copy_is_for_the_whole_group() {
+    if !is_root() {
+        return;
+    }
+    let shared = Shared::new(0o2770);
+    let [first, second] = MEMBERS;
+    shared.finished(first, "primary", "job");
+    shared.sh(first, &format!("$X jobs archive -w lab {TASK}/job"));
+    let copy = shared.at("backup/jobs").join(TASK).join("job");
+    fs::write(copy.join("model.bin"), [6; 10_000]).unwrap();
+    verify_fails(&shared, first);
+    shared.assert_shared(DAMAGED, 4);
+    shared.mount(second, "");
+    let shown = |expected: &str| {
+        let status = shared.sh(second, "$X status -w lab");
+        assert!(status.contains("1 copy is damaged or missing"), "{status}");
+        assert!(status.contains(expected), "{status}");
+        assert!(!status.contains("Permission denied"), "{status}");
+    };
+    shown("the copy is damaged: model.bin");
+    // As earlier versions left it.
+    let folder = fs::read_dir(shared.at(DAMAGED)).unwrap().next().unwrap();
+    let record = folder.unwrap().path().join(TASK).join("job");
+    set_mode(&record, 0o600);
+    shown("may not read the record");
+    // The other member replaces it, and removes it.
+    verify_fails(&shared, second);
+    shown("the copy is damaged: model.bin");
+    fs::write(copy.join("model.bin"), [7; 10_000]).unwrap();
+    shared.sh(second, "$X jobs verify -w lab --all");
+    assert!(!record.exists());
 }

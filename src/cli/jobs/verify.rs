@@ -1,6 +1,7 @@
 //! `xpmfs jobs verify`.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,16 +10,19 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::meter::Meter;
-use super::{bandwidth, env, expect_jobs, label, named};
+use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::lost::{self, Listed};
 use crate::archive::select::is_of_content;
-use crate::archive::verify::{Verified, verify};
+use crate::archive::verify::{self, Unread, Verified};
 use crate::archive::{self, Env, Retired, by_hand, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::printable::printable;
 use crate::transfer::{Difference, Progress, What};
 use crate::workspace::jobs::JobId;
+
+/// What is said of a copy that another user may read.
+const DENIED: &str = "cannot be read by this user";
 
 /// Which jobs.
 #[derive(Debug, Args)]
@@ -85,12 +89,12 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
     };
     let (mut damaged, mut whole, mut unknown, mut absent) = (0_u64, 0_u64, 0_u64, 0_u64);
-    let (mut incomplete, mut vanished) = (0_u64, 0_u64);
+    let (mut incomplete, mut vanished, mut unread) = (0_u64, 0_u64, 0_u64);
     let mut unrecorded = None;
     for job in &jobs {
         let mut found = false;
         for folder in &folders {
-            let verified = verify(&env, *folder, job);
+            let verified = verify::verify(&env, *folder, job);
             if let Err(why) = record(&env, *folder, job, &verified)
                 && unrecorded.is_none()
             {
@@ -103,22 +107,31 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                     match verified.is_whole() {
                         _ if verified.is_incomplete() => incomplete += 1,
                         _ if !verified.present => vanished += 1,
+                        _ if verified.is_denied() => unread += 1,
                         Some(true) => whole += 1,
                         Some(false) => damaged += 1,
                         None => unknown += 1,
                     }
-                    if !global.quiet || verified.is_whole() == Some(false) {
+                    if !global.quiet || verified.is_whole() == Some(false) || verified.is_denied() {
                         tell(shown(&opened, job, &verified));
                     }
                     lines.push(as_json(&opened, job, &verified));
                 }
                 Err(error) => {
                     found = true;
-                    damaged += 1;
                     let place = label(&opened, *folder);
-                    tell(line(&format!("{job} in {place}: FAILED: {}", error.cause)));
+                    let (state, whole) = match verify::unread(&error) {
+                        Some(Unread::Denied) => (DENIED, None),
+                        Some(Unread::Unavailable) => ("FAILED", None),
+                        None => ("FAILED", Some(false)),
+                    };
+                    match whole {
+                        Some(_) => damaged += 1,
+                        None => unread += 1,
+                    }
+                    tell(line(&format!("{job} in {place}: {state}: {}", why(&error))));
                     lines.push(json!({
-                        "job": job.to_string(), "folder": label(&opened, *folder), "whole": false, "error": error.cause.to_string(),
+                        "job": job.to_string(), "folder": place, "whole": whole, "error": error.cause.to_string(),
                     }));
                 }
             }
@@ -150,6 +163,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 let are = are(vanished);
                 said.push_str(&format!(", {vanished} {are} missing"));
             }
+            if unread > 0 {
+                said.push_str(&format!(", {unread} could not be read"));
+            }
             if unknown > 0 {
                 let have = if unknown == 1 { "has" } else { "have" };
                 said.push_str(&format!(
@@ -165,7 +181,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
     }
     Ok(
-        if damaged + incomplete + vanished + absent > 0 || !unseen.is_empty() {
+        if damaged + incomplete + vanished + unread + absent > 0 || !unseen.is_empty() {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
@@ -186,8 +202,10 @@ fn record(
     };
     let finding = match verified {
         Ok(None) => return Ok(()),
+        // An earlier finding stands.
+        Ok(Some(verified)) if verified.is_denied() => return Ok(()),
         Ok(Some(verified)) => verified.finding(),
-        Err(error) if error.is_cancelled() => return Ok(()),
+        Err(error) if error.is_cancelled() || verify::unread(error).is_some() => return Ok(()),
         Err(error) => Some(error.cause.to_string()),
     };
     state_dir::set_damaged(primary, location, job, finding.as_deref())
@@ -213,6 +231,7 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
             "MISSING: there is a manifest of it, and no copy: archive it again, or remove the manifest"
         }
         Some(false) => "DAMAGED",
+        None if verified.is_denied() => DENIED,
         None => "no manifest",
         Some(true) => "ok",
     };
@@ -222,10 +241,10 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
         HumanBytes(verified.bytes)
     ));
     for Difference { path, what } in &verified.differences {
-        text.push_str(&line(&format!("  {} {what}", path.display())));
+        text.push_str(&line(&format!("  {} {what}", name(path).display())));
     }
     for Difference { path, what } in contents(verified.primary.as_deref().unwrap_or_default()) {
-        let path = path.display();
+        let path = name(path).display();
         text.push_str(&line(&match what {
             What::Extra => format!("  the workspace has {path}, which the copy lacks"),
             What::Missing => format!("  the copy has {path}, which the workspace lacks"),
@@ -233,6 +252,14 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
         }));
     }
     text
+}
+
+/// The name of an entry, in manifests as well: the job's own directory is `.`.
+fn name(path: &Path) -> &Path {
+    match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    }
 }
 
 /// A line of what is printed, whatever is named in it.
@@ -249,7 +276,7 @@ fn contents(differences: &[Difference]) -> impl Iterator<Item = &Difference> {
 fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
     let list = |differences: &mut dyn Iterator<Item = &Difference>| -> Vec<Value> {
         differences
-            .map(|difference| json!({ "path": difference.path.to_string_lossy(), "what": difference.what.to_string() }))
+            .map(|difference| json!({ "path": name(&difference.path).to_string_lossy(), "what": difference.what.to_string() }))
             .collect()
     };
     json!({
