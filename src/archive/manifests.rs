@@ -203,7 +203,7 @@ pub(super) fn stage(
     let rights = manifest.entries().first().map_or(0, |job| job.mode);
     let rights = Mode::from_raw_mode(rights & 0o666) | Mode::RUSR | Mode::WUSR;
     let written = (|| {
-        shared_dir::share(&file, rustix::fs::fstat(&dir)?.st_gid, rights)?;
+        shared_dir::share(&file, places::sharing(folder.fd(), &dir)?.group, rights)?;
         let size = manifest.entries().len().saturating_mul(LINE);
         let buffer = size.clamp(LINE, 64 << 10);
         let mut buffered = BufWriter::with_capacity(buffer, File::from(file));

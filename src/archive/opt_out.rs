@@ -294,7 +294,7 @@ pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
     // With the rights of the job's own directory: the users who may work in it may also opt it in again.
     let rights = Mode::from_raw_mode(rustix::fs::fstat(job)?.st_mode & 0o7777);
     let state = shared_dir::make_dir(job, name, rights)?;
-    match state_dir::create(&state, OsStr::new(FILE)) {
+    match state_dir::create(job, &state, OsStr::new(FILE)) {
         Ok(_) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(error) => Err(error),

@@ -63,7 +63,12 @@ pub(super) fn write(primary: &Location, job: &JobId, decision: Decision) -> std:
     let submitted = decision.submitted;
     let submitted = submitted.map_or_else(|| "-".to_owned(), |at| at.to_string());
     let text = format!("{what} {submitted}\n");
-    Ok(state_dir::replace(&dir, job.hash(), text.as_bytes())?)
+    Ok(state_dir::replace(
+        primary,
+        &dir,
+        job.hash(),
+        text.as_bytes(),
+    )?)
 }
 
 /// Removes the record of a job, if there is one.

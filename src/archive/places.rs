@@ -149,14 +149,39 @@ pub(super) fn own_in<'a>(
 }
 
 /// Opens a directory, and makes it with the rights of the one that it is in if there is none: whoever may
-/// work there may work in it. One that is new may not have its rights and group yet: then those of the location's own count.
+/// work there may work in it.
 fn make_dir(root: impl AsFd, dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    let Sharing { group, rights } = sharing(root, &dir)?;
+    shared_dir::make_shared(dir, name, group, rights)
+}
+
+/// Whose something that is made in a directory is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sharing {
+    pub(super) group: u32,
+    /// Those of a directory.
+    pub(super) rights: Mode,
+}
+
+impl Sharing {
+    /// The rights of a file.
+    pub(super) fn of_file(self) -> Mode {
+        let read_and_write = Mode::from_raw_mode(0o666);
+        (self.rights & read_and_write) | Mode::RUSR | Mode::WUSR
+    }
+}
+
+/// The group and the rights of a directory in a location. One that is new may not have them yet, if another process of this user is
+/// making it: then those of the location's own directory, `root`, count.
+pub(super) fn sharing(root: impl AsFd, dir: impl AsFd) -> Result<Sharing> {
     let mut model = at::stat_fd(&dir)?;
     if shared_dir::is_new(&model) {
         model = at::stat_fd(root)?;
     }
-    let rights = Mode::from_raw_mode(u32::from(model.stx_mode) & 0o7777);
-    shared_dir::make_shared(dir, name, model.stx_gid, rights)
+    Ok(Sharing {
+        group: model.stx_gid,
+        rights: Mode::from_raw_mode(u32::from(model.stx_mode) & 0o7777),
+    })
 }
 
 fn rights(dir: impl AsFd) -> Result<Mode> {

@@ -11,7 +11,7 @@
 //! So a file or a symlink in place of one of the directories is an error that names it, and not an absent record.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -33,6 +33,9 @@ const FOLDERS: &str = "folders";
 const KEPT: &str = "kept";
 pub(super) const OPT_OUTS: &str = "opt-outs";
 const DAMAGED: &str = "damaged";
+
+/// Where damaged copies are recorded, in the primary's `.xpmfs`.
+pub const RECORDS_OF_DAMAGE: &str = "archive/damaged";
 
 /// No more damaged copies of a folder are counted.
 const DAMAGED_MAX: usize = 10_000;
@@ -63,7 +66,7 @@ pub fn make_known(primary: &Location, folder: &Location) -> Result<()> {
         return Ok(());
     }
     let dir = places::make_own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])?;
-    touch(&dir, &folder_name(folder))
+    touch(primary, &dir, &folder_name(folder))
 }
 
 /// Whether a job has been recovered by hand, and is to stay in the primary.
@@ -84,7 +87,7 @@ pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
     let names = [OsStr::new(KEPT), job.task_id()];
     if kept {
         let names = [OsStr::new(ARCHIVE)].into_iter().chain(names);
-        return touch(&places::make_own(primary, names)?, job.hash());
+        return touch(primary, &places::make_own(primary, names)?, job.hash());
     }
     match open(primary, &names)? {
         Some(dir) => {
@@ -119,7 +122,17 @@ pub fn set_damaged(
     let dir = places::make_own(primary, names)?;
     let finding = finding.as_bytes();
     let finding = finding.get(..FINDING_MAX).unwrap_or(finding);
-    replace(&dir, job.hash(), finding)
+    replace(primary, &dir, job.hash(), finding)
+}
+
+/// Whether `verify` found a folder's copy of a job damaged or missing.
+///
+/// # Errors
+///
+/// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
+pub fn is_damaged(primary: &Location, folder: &Location, job: &JobId) -> Result<bool> {
+    let names = [OsStr::new(DAMAGED), &folder_name(folder), job.task_id()];
+    exists(primary, &names, job.hash())
 }
 
 /// Copies of a folder that `verify` found damaged or missing.
@@ -258,23 +271,24 @@ fn folder_name(folder: &Location) -> OsString {
 }
 
 /// Makes an empty record, unless there is one.
-fn touch(dir: &OwnedFd, name: &OsStr) -> Result<()> {
-    match create(dir, name) {
+fn touch(primary: &Location, dir: &OwnedFd, name: &OsStr) -> Result<()> {
+    match create(primary.root()?.fd(), dir, name) {
         Err(Errno::EXIST) => Ok(()),
         created => created.map(drop),
     }
 }
 
 /// Writes a record in place of any of the name, also of another user's that this one may not write to.
-pub(super) fn replace(dir: &OwnedFd, name: &OsStr, text: &[u8]) -> Result<()> {
+pub(super) fn replace(primary: &Location, dir: &OwnedFd, name: &OsStr, text: &[u8]) -> Result<()> {
+    let root = primary.root()?;
     let mut staged = OsString::from(format!(".new-{}-", std::process::id()));
     // Shortened, since the record's name may be as long as the file system allows.
     staged.push(blake3::hash(name.as_bytes()).to_hex().as_str());
-    let file = match create(dir, &staged) {
+    let file = match create(root.fd(), dir, &staged) {
         // Left by a process that had this number before, and died.
         Err(Errno::EXIST) => {
             rustix::fs::unlinkat(dir, &staged, AtFlags::empty())?;
-            create(dir, &staged)?
+            create(root.fd(), dir, &staged)?
         }
         created => created?,
     };
@@ -286,12 +300,12 @@ pub(super) fn replace(dir: &OwnedFd, name: &OsStr, text: &[u8]) -> Result<()> {
     renamed
 }
 
-/// Makes a file that all may read and write who may work in its directory, whatever the umask of its maker.
-pub(super) fn create(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+/// Makes a file that all may read and write who may work in its directory, whatever the umask of its maker. While the directory is new,
+/// those who may work in `root`.
+pub(super) fn create(root: impl AsFd, dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
-    let parent = rustix::fs::fstat(dir)?;
-    let rights = Mode::from_raw_mode(parent.st_mode & 0o666) | Mode::RUSR | Mode::WUSR;
-    shared_dir::share(&file, parent.st_gid, rights)?;
+    let sharing = places::sharing(root, dir)?;
+    shared_dir::share(&file, sharing.group, sharing.of_file())?;
     Ok(file)
 }

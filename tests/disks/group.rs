@@ -274,14 +274,15 @@ fn a_task_that_a_folder_shows_keeps_its_mode_in_the_primary() {
 /// The records of damaged copies.
 const DAMAGED: &str = "primary/.xpmfs/archive/damaged";
 
-/// Verifies all copies as a member, which must fail; returns what it printed.
+/// Verifies all copies as a member, which must fail; returns all that it printed.
 fn verify_fails(shared: &Shared, member: u32) -> String {
     let output = shared
         .command(member, "$X jobs verify -w lab --all")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let printed = [output.stdout, output.stderr].concat();
+    String::from_utf8(printed).unwrap()
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::journal;
 use super::route::Route;
 use super::scan;
 use super::walk::{Ended, Walk};
+use crate::archive::places;
 use crate::sys::shared_dir;
 use crate::workspace::JobId;
 
@@ -59,7 +60,6 @@ impl Recheck {
     /// The file by which it is known when this was done last; made now if there is none.
     fn file(&self) -> io::Result<File> {
         let directory = journal::directory(&self.walk.view)?;
-        let workspace = rustix::fs::fstat(&directory)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if let Ok(fd) = rustix::fs::openat(&directory, NAME, flags, Mode::empty()) {
             return Ok(File::from(fd));
@@ -70,8 +70,8 @@ impl Recheck {
             flags | OFlags::CREATE,
             Mode::from_raw_mode(0o600),
         )?;
-        let rights = Mode::from_raw_mode(workspace.st_mode & 0o666);
-        shared_dir::share(&made, workspace.st_gid, rights)?;
+        let sharing = places::sharing(self.walk.view.primary().root()?.fd(), &directory)?;
+        shared_dir::share(&made, sharing.group, sharing.of_file())?;
         Ok(File::from(made))
     }
 

@@ -28,7 +28,7 @@ use rustix::io::Errno;
 
 pub(super) use self::line::{Line, Refused};
 pub(super) use self::orphan::{Orphan, orphans};
-use crate::archive::places;
+use crate::archive::places::{self, Sharing};
 use crate::archive::state_dir::ARCHIVE;
 use crate::sys::shared_dir;
 use crate::view::View;
@@ -59,6 +59,8 @@ pub(super) fn directory(view: &View) -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub(super) struct Journal {
     directory: OwnedFd,
+    /// Of its file.
+    sharing: Sharing,
     name: String,
     file: File,
     lines: usize,
@@ -72,6 +74,8 @@ impl Journal {
     /// What the primary's file system gave.
     pub(super) fn make(view: &View) -> io::Result<Journal> {
         let directory = directory(view)?;
+        // Whoever may work in the workspace may take it over.
+        let sharing = places::sharing(view.primary().root()?.fd(), &directory)?;
         let host = rustix::system::uname();
         let host: String = host
             .nodename()
@@ -85,9 +89,10 @@ impl Journal {
             .unwrap_or_default();
         let process = std::process::id();
         let name = format!("{host}-{process}-{}", start.as_nanos());
-        let file = replace(&directory, &name, &[])?;
+        let file = replace(&directory, sharing, &name, &[])?;
         Ok(Journal {
             directory,
+            sharing,
             name,
             file,
             lines: 0,
@@ -116,7 +121,12 @@ impl Journal {
     ///
     /// What the primary's file system gave; then it is as it was.
     pub(super) fn rewrite(&mut self, live: &[Line]) -> io::Result<()> {
-        self.file = replace(&self.directory, &self.name, &text(live.iter()))?;
+        self.file = replace(
+            &self.directory,
+            self.sharing,
+            &self.name,
+            &text(live.iter()),
+        )?;
         self.lines = live.len();
         Ok(())
     }
@@ -169,13 +179,13 @@ fn text<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<u8> {
 ///
 /// Between making a file and locking it there is a moment in which whoever looks for journals that were left behind may find
 /// it, and remove it. Then there is another.
-fn replace(directory: &OwnedFd, name: &str, text: &[u8]) -> io::Result<File> {
+fn replace(directory: &OwnedFd, sharing: Sharing, name: &str, text: &[u8]) -> io::Result<File> {
     let mut tries = 0;
     loop {
         tries += 1;
         // Each has a name of its own: whoever took one for left behind may be about to remove that still.
         let staged = format!("{name}-{tries}{STAGED}");
-        match place(directory, &staged, name, text) {
+        match place(directory, sharing, &staged, name, text) {
             Err(error) if tries < TRIES && was_taken(&error) => {}
             placed => return placed,
         }
@@ -191,14 +201,17 @@ fn was_taken(error: &io::Error) -> bool {
 }
 
 /// Makes a journal under one name, and gives it the other.
-fn place(directory: &OwnedFd, staged: &str, name: &str, text: &[u8]) -> io::Result<File> {
+fn place(
+    directory: &OwnedFd,
+    sharing: Sharing,
+    staged: &str,
+    name: &str,
+    text: &[u8],
+) -> io::Result<File> {
     match rustix::fs::unlinkat(directory, staged, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    // Whoever may work in the workspace may take it over.
-    let workspace = rustix::fs::fstat(directory)?;
-    let rights = Mode::from_raw_mode(workspace.st_mode & 0o666);
     let flags = OFlags::RDWR
         | OFlags::CREATE
         | OFlags::EXCL
@@ -208,7 +221,7 @@ fn place(directory: &OwnedFd, staged: &str, name: &str, text: &[u8]) -> io::Resu
     let fd = rustix::fs::openat(directory, staged, flags, Mode::from_raw_mode(0o600))?;
     let mut file = File::from(fd);
     let written = lock(&file)
-        .and_then(|()| Ok(shared_dir::share(&file, workspace.st_gid, rights)?))
+        .and_then(|()| Ok(shared_dir::share(&file, sharing.group, sharing.of_file())?))
         .and_then(|()| file.write_all(text))
         .and_then(|()| {
             let name = format!("{name}{SUFFIX}");
