@@ -143,7 +143,7 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
 impl Plan {
     fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
         // First: without threads, folders are reported that do not answer.
-        limits::check(0)?;
+        limits::check_start()?;
         let (options, mut warnings) = arguments.read_options()?;
         let file = global.settings.as_deref().or(options.settings.as_deref());
         let settings = Settings::load(file)?;

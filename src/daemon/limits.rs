@@ -85,6 +85,21 @@ pub fn check(folders: usize) -> Result<(), TooLow> {
         Some(limit) if limit < needed => return Err(TooLow::Descriptors { limit, needed }),
         _ => {}
     }
+    check_memory()?;
+    check_threads(THREADS.saturating_add(THREADS_OF_FOLDER.saturating_mul(folders)))
+}
+
+/// Makes sure that the limits let the settings be read. How many descriptors a mount needs is known only after that.
+///
+/// # Errors
+///
+/// The first limit that does not.
+pub fn check_start() -> Result<(), TooLow> {
+    check_memory()?;
+    check_threads(THREADS)
+}
+
+fn check_memory() -> Result<(), TooLow> {
     let memory = [
         (Resource::As, "the address space", "-v", ADDRESS_SPACE),
         (Resource::Data, "the memory for data", "-d", DATA),
@@ -102,7 +117,7 @@ pub fn check(folders: usize) -> Result<(), TooLow> {
             _ => {}
         }
     }
-    check_threads(THREADS.saturating_add(THREADS_OF_FOLDER.saturating_mul(folders)))
+    Ok(())
 }
 
 /// Makes sure that so many threads can be started now, by starting them. The limits that count (of the user's processes, of the

@@ -30,7 +30,11 @@ fn mount(workspace: &Workspace) -> Command {
 fn a_mount_is_refused_below_what_it_needs() {
     let workspace = Workspace::of_ordinary_user();
     for (limit, expected) in [
-        ("--nofile=64", "at most 64 files may be open"),
+        (
+            "--nofile=64",
+            "at most 64 files may be open (`ulimit -Hn`), and this mount needs 280",
+        ),
+        ("--nofile=24", "this mount needs 280"),
         ("--nofile=279", "this mount needs 280"),
         (
             "--as=300000000",
