@@ -121,6 +121,19 @@ fn a_dead_mount_in_place_is_shown_and_cleared_by_the_next_mount_and_by_umount() 
             table.contains("dead") && table.contains("xpmfs umount"),
             "{table}"
         );
+        let archive = ["jobs", "archive", "--all", "-w", "killed"];
+        let clear = format!("`xpmfs umount {}`", ws.display());
+        let refused = home.refuses(&archive);
+        assert!(refused.contains(&clear), "{refused}");
+        if home.ordinary && is_root() {
+            let mut command = Command::new(&home.binary);
+            command.arg("--settings").arg(&settings).args(archive);
+            let refused = said(&command.output().unwrap());
+            let whose = "the mount belongs to the user `nobody`";
+            for part in [whose, &clear] {
+                assert!(refused.contains(part), "{part}: {refused}");
+            }
+        }
         let output = home
             .xpmfs(&["mount", "--log", home.log().to_str().unwrap()])
             .output()

@@ -27,6 +27,14 @@ pub enum ClientError {
     /// No daemon listens for this mount.
     #[error("no daemon listens for this mount: it has ended, or belongs to another user")]
     Nobody,
+    /// No daemon listens for this mount in place.
+    #[error("{}", ended(.user.as_deref(), .mountpoint))]
+    Ended {
+        /// Whose the mount is, if it is another user's.
+        user: Option<String>,
+        /// Where it is.
+        mountpoint: PathBuf,
+    },
     /// The daemon runs as another user, and what it hands out cannot be compared with what the kernel has.
     #[error(
         "the mount belongs to the user `{user}`, and only that user's own word or the kernel's says what lies beneath it: run this as `{user}`, or as root with CAP_SYS_ADMIN"
@@ -59,6 +67,17 @@ pub enum ClientError {
     /// Any other trouble with the socket.
     #[error("cannot ask the mount's daemon: {0}")]
     Io(#[source] io::Error),
+}
+
+fn ended(user: Option<&str>, mountpoint: &Path) -> String {
+    let mountpoint = printable(&mountpoint.to_string_lossy()).into_owned();
+    match user {
+        None => format!("the daemon has ended: `xpmfs umount {mountpoint}` clears the dead mount"),
+        Some(user) => format!(
+            "the mount belongs to the user `{user}`, and its daemon has ended or is closed to this user: `{user}` or root \
+             clears a dead mount with `xpmfs umount {mountpoint}`"
+        ),
+    }
 }
 
 impl From<io::Error> for ClientError {
