@@ -146,6 +146,23 @@ impl Error {
         Some(advice.to_owned())
     }
 
+    /// Whether something cannot be written for want of a right, or since the file system is read-only.
+    pub(super) fn is_denied_writing(&self) -> bool {
+        let denied = [Errno::ROFS, Errno::ACCESS, Errno::PERM];
+        self.errno().is_some_and(|errno| denied.contains(&errno))
+    }
+
+    /// Like [`Error::advice`], but without walking a path: for a daemon, whose own mount the path may lead into.
+    pub(super) fn advice_of_daemon(&self) -> Option<String> {
+        match self.errno()? {
+            Errno::ACCESS | Errno::PERM => Some(format!(
+                "`xpmfs jobs archive {}` says which right is missing, and who can give it",
+                self.job
+            )),
+            _ => self.advice(),
+        }
+    }
+
     /// The system's error, where it was the system that refused.
     pub(super) fn errno(&self) -> Option<Errno> {
         let error = match &*self.cause {
@@ -344,6 +361,26 @@ impl<T> Beside<T> for staging::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_says_what_to_do_without_walking_the_path() {
+        let job = JobId::new("my.module.train", "a").unwrap();
+        for (errno, expected) in [
+            (Errno::ROFS, "mount it to be written, and try again"),
+            (
+                Errno::ACCESS,
+                "`xpmfs jobs archive my.module.train/a` says which right is missing, and who can give it",
+            ),
+        ] {
+            let cause = Cause::Io {
+                operation: "open",
+                path: "/folder/jobs/my.module.train/a".into(),
+                cause: errno.into(),
+            };
+            let error = Error::new(&job, cause);
+            assert_eq!(error.advice_of_daemon().as_deref(), Some(expected));
+        }
+    }
 
     #[test]
     fn a_file_system_without_locks_is_no_matter_of_one_job() {

@@ -141,7 +141,10 @@ impl From<Error> for Failure {
                 Scope::Cancelled => Whom::Cancelled,
             },
             // The job is told of beside it.
-            why: error.cause.to_string(),
+            why: match error.advice_of_daemon() {
+                Some(advice) => format!("{}: {advice}", error.cause),
+                None => error.cause.to_string(),
+            },
         }
     }
 }
