@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::error::{Cause, Error, Result, Scope};
 use super::groups::{Aside, in_parallel};
 use super::ready::Judge;
+use super::renew::renew;
 use super::store::{Due, store};
 use super::{
     Env, Readiness, Recovered, Stored, engine, folder_leftovers, leftovers, places, state_dir,
@@ -159,7 +160,19 @@ fn archive_once(
                 Aside::start(scope, "xpmfs-looks", look)
             });
             for (job, outcome) in others {
-                tell(&job, outcome);
+                let renewed = match outcome {
+                    Outcome::NotReady(Readiness::Elsewhere) if env.force => renew(env, judge, &job),
+                    _ => Ok(Vec::new()),
+                };
+                match renewed {
+                    Ok(renewed) if renewed.is_empty() => tell(&job, outcome),
+                    Ok(renewed) => {
+                        for (folder, stored) in renewed {
+                            tell(&job, Outcome::Folder(folder, stored));
+                        }
+                    }
+                    Err(error) => tell(&job, Outcome::Unknown(error)),
+                }
             }
             let deadline = Instant::now() + PATIENCE;
             let mut left = ready;

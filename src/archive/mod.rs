@@ -7,7 +7,7 @@
 //! - `backups`: whether the `backup` folders have what is to be moved
 //! - [`swap`]: a job that has been moved gives way to a symlink; [`retire`]: what becomes of its old directory
 //! - [`recover`]: a job is brought back from a folder; [`lost`]: which the primary has lost
-//! - [`verify`]: an archived copy is read again, and compared
+//! - [`verify`]: an archived copy is read again, and compared; [`remedy`]: which command makes it anew; `renew`: does so for a moved job
 //! - [`engine`]: all that by itself, in the background: what finishes is found, queued and tried again
 //! - [`leftovers`]: what a crash left in the primary; [`folder_leftovers`]: and in a folder
 //! - [`manifests`]: the record of each archived copy, in its folder
@@ -43,6 +43,8 @@ mod opt_out_records;
 pub mod places;
 pub mod ready;
 pub mod recover;
+pub mod remedy;
+mod renew;
 pub mod retire;
 mod rights;
 mod run_tags;

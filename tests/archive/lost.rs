@@ -192,7 +192,11 @@ fn a_copy_that_has_vanished_is_told_by_verify() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         let told = format!("{TASK}/{} in backup:", hashes[1]);
         let line = text.lines().find(|line| line.starts_with(&told));
-        assert!(line.unwrap().contains(": MISSING: "), "{text}");
+        assert!(
+            line.unwrap()
+                .contains(": MISSING: there is a manifest of it, and no copy"),
+            "{text}"
+        );
     }
     let quiet = stage.jobs(&["verify", "--all", "-q"]);
     let text = String::from_utf8_lossy(&quiet.stdout).into_owned();

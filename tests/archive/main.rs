@@ -20,6 +20,7 @@ mod opted;
 mod others;
 mod purged;
 mod renamed;
+mod renewed;
 mod scene;
 mod stage;
 mod told;

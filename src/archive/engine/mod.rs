@@ -66,7 +66,9 @@ use crate::transfer::background::give_way;
 use crate::view::View;
 use crate::workspace::JobId;
 
-pub use report::{Damaged, Failed, Folder, Idle, Refuses, Report, Total, UnderWay, Waiting};
+pub use report::{
+    Damaged, Failed, Folder, Idle, Refuses, Report, Total, UnderWay, Waiting, damaged,
+};
 
 /// How long the end of a thread is waited for. One that waits for a disk that hangs ends when that answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
 //! How archiving does, for `status` and for whoever waits for its end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use super::lane::{Flight, Lane};
 use super::queue::{At, Job, Step, Turn};
 use super::shared::{Scan, Shared, State};
 use super::walk::MANY;
+use crate::archive::remedy::remedy;
 use crate::archive::state_dir;
 use crate::settings::Mode;
 use crate::transfer::Size;
@@ -85,6 +87,25 @@ pub struct Damaged {
     pub folder: PathBuf,
     /// What is wrong with it.
     pub finding: String,
+    /// The command that makes the copy anew, as a clause.
+    #[serde(default)]
+    pub remedy: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damaged {
+            job,
+            folder,
+            finding,
+            remedy,
+        } = self;
+        write!(f, "{job} in {}: {finding}", folder.display())?;
+        match remedy.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; {remedy}"),
+        }
+    }
 }
 
 /// How a folder does.
@@ -176,6 +197,14 @@ pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
     report
 }
 
+/// The copies that `verify` found damaged or missing, of a workspace that nothing archives now.
+#[must_use]
+pub fn damaged(view: &View) -> Report {
+    let mut report = Report::default();
+    report.add_damaged(view);
+    report
+}
+
 /// What the queue and the scans say.
 fn queued(shared: &Shared, view: &View, now: Instant) -> Report {
     let state = &*shared.state.lock();
@@ -215,12 +244,7 @@ impl Report {
     /// The first copy that is not as it should be, if any, as a sentence.
     #[must_use]
     pub fn first_damaged(&self) -> Option<String> {
-        let Damaged {
-            job,
-            folder,
-            finding,
-        } = self.damaged.first()?;
-        Some(format!("{job} in {}: {finding}", folder.display()))
+        Some(self.damaged.first()?.to_string())
     }
 
     /// Reads from the primary what `verify` found.
@@ -231,9 +255,10 @@ impl Report {
                 Ok(found) => found,
                 Err(error) => {
                     let mut reports = self.folders.iter_mut();
-                    if let Some(report) = reports.find(|report| report.path == folder.path()) {
-                        let why = || state_dir::explain(view.primary(), error);
-                        report.trouble.get_or_insert_with(why);
+                    let why = || state_dir::explain(view.primary(), error);
+                    match reports.find(|report| report.path == folder.path()) {
+                        Some(report) => drop(report.trouble.get_or_insert_with(why)),
+                        None => tracing::warn!("{}", why()),
                     }
                     continue;
                 }
@@ -244,6 +269,7 @@ impl Report {
                     job: job.to_string(),
                     folder: folder.path().to_owned(),
                     finding,
+                    remedy: remedy(view, folder, &job),
                 }));
         }
     }

@@ -28,7 +28,9 @@ use super::ready::{LOCKED, WRITTEN, expect_unwritten, is_locked};
 use super::{Env, Writing, apart, backups, manifests, obstacle, places, select, state_dir, swap};
 use crate::settings;
 use crate::transfer::staging::{Staging, sweep_with};
-use crate::transfer::{self, Candidate, Copied, Durability, Options, Writeback, writers};
+use crate::transfer::{
+    self, Candidate, Copied, Difference, Durability, Options, Originals, Writeback, writers,
+};
 use crate::view::location::Role;
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
@@ -87,6 +89,8 @@ pub(super) enum Step {
 pub(super) struct Store<'a> {
     env: &'a Env<'a>,
     folder: &'a Location,
+    /// Where jobs are copied from: the primary, or the folder that a job was moved to.
+    source: &'a Location,
     moves: bool,
     /// The tasks whose leftovers have been removed.
     swept: Mutex<std::collections::HashSet<std::ffi::OsString>>,
@@ -136,6 +140,7 @@ pub fn store(env: &Env<'_>, folder: u8, jobs: &[Due]) -> Vec<Result<Stored>> {
     let store = Store {
         env,
         folder: location,
+        source: env.view.primary(),
         moves,
         swept: Mutex::default(),
         known: AtomicBool::new(false),
@@ -150,6 +155,38 @@ pub fn store(env: &Env<'_>, folder: u8, jobs: &[Due]) -> Vec<Result<Stored>> {
                 .collect()
         },
     )
+}
+
+/// Copies a job that was moved to the folder `source` from there to a `backup` folder.
+///
+/// # Errors
+///
+/// As [`store`]; or the copy in `source` has no manifest, or is not what its manifest says.
+pub(super) fn store_from(
+    env: &Env<'_>,
+    source: &Location,
+    folder: u8,
+    job: &JobId,
+) -> Result<Stored> {
+    let no_backup = || Error::new(job, Cause::Absent("there is no such folder".to_owned()));
+    let folder = places::folder(env.view, folder).ok_or_else(no_backup)?;
+    let store = Store {
+        env,
+        folder,
+        source,
+        moves: false,
+        swept: Mutex::default(),
+        known: AtomicBool::new(false),
+    };
+    let group = store
+        .group()
+        .map_err(|error| store.unusable(job, &error.to_string()))?;
+    let due = [Due::from(job.clone())];
+    let staged = group.stage_all(&due, u64::MAX);
+    let mut stored = group.complete(&due, staged);
+    stored
+        .pop()
+        .unwrap_or_else(|| Err(Error::new(job, Cause::Cancelled)))
 }
 
 impl Store<'_> {
@@ -246,13 +283,12 @@ impl Group<'_> {
 
     fn stage_if_due(&self, due: &Due) -> Result<Step> {
         let Due { job, .. } = due;
-        let Env { view, progress, .. } = self.env;
+        let progress = self.env.progress;
         if progress.is_cancelled() {
             return Err(Error::new(job, Cause::Cancelled));
         }
-        let primary = view.primary();
-        let from = primary.path().join("jobs").join(job.path());
-        let Some(source) = places::job(primary, job).tried(job, "open", &from)? else {
+        let from = places::path(self.source, job);
+        let Some(source) = places::job(self.source, job).tried(job, "open", &from)? else {
             return Ok(Step::Done(Stored::Left(Left::Gone)));
         };
         if !markers::is_done(&source, job.name()).tried(job, "look into", &from)? {
@@ -265,11 +301,17 @@ impl Group<'_> {
         }
         let at = places::path(self.folder, job);
         self.expect_disk(job)?;
-        let task = obstacle::make_task(self.folder, job, primary)?;
+        let task = obstacle::make_task(self.folder, job, self.source)?;
         self.expect_apart(job, &task)?;
         self.sweep(job, &task);
-        let taken = Staging::take(&*task, job.hash()).beside(job, &at)?;
-        let Some(mut staging) = taken else {
+        let taken = Staging::take(&*task, job.hash()).beside(job, &at);
+        if let Err(error) = &taken
+            && error.is_denied_writing()
+            && self.is_up_to_date(job, &source, &task)
+        {
+            return Ok(Step::Done(Stored::Already));
+        }
+        let Some(mut staging) = taken? else {
             return Err(Error::new(
                 job,
                 Cause::Busy("another process copies it to the same folder".into()),
@@ -331,8 +373,7 @@ impl Group<'_> {
             Found::Nothing | Found::Older(_) => {
                 self.expect_space(job, due.taken, &source, &from)?;
                 let to = staging.make().beside(job, &at)?;
-                self.with_options(job, |options| transfer::copy(&source, &to, options))
-                    .copying_between(job, &from, &at)?
+                self.copy(job, (&source, &from), (&to, &at))?
             }
         };
         for loss in &copied.losses {
@@ -352,6 +393,57 @@ impl Group<'_> {
             source,
             found,
         })))
+    }
+
+    /// Copies a job to staging. One that was moved is compared with the manifest of the copy that it was moved to.
+    fn copy(
+        &self,
+        job: &JobId,
+        (source, from): (&OwnedFd, &Path),
+        (to, at): (&OwnedFd, &Path),
+    ) -> Result<Copied> {
+        if self.source.role() == Role::Primary {
+            let copied = self.with_options(job, |options| transfer::copy(source, to, options));
+            return copied.copying_between(job, from, at);
+        }
+        let refused = |why: String| {
+            let why = format!("{} is not copied: {why}", from.display());
+            Error::new(job, Cause::Unsafe(why))
+        };
+        let manifest =
+            manifests::read(self.source, job).map_err(|error| refused(error.to_string()))?;
+        let Some(manifest) = manifest else {
+            let why = "it has no manifest, so that nothing says whether it is whole";
+            return Err(refused(why.to_owned()));
+        };
+        let originals = Originals::of(&manifest);
+        let copied = self.with_options(job, |options| {
+            let options = Options {
+                originals: Some(&originals),
+                ..*options
+            };
+            transfer::copy(source, to, &options)
+        });
+        let copied = copied.copying_between(job, from, at)?;
+        let differences = manifest.differences(&copied.manifest);
+        match differences.iter().find(|it| select::is_of_content(it)) {
+            Some(Difference { path, what }) => {
+                let path = path.display();
+                Err(refused(format!("it is damaged: {path} {what}")))
+            }
+            None => Ok(copied),
+        }
+    }
+
+    /// Whether the folder, which cannot be written to, has a job as it is.
+    fn is_up_to_date(&self, job: &JobId, source: &OwnedFd, task: &OwnedFd) -> bool {
+        if self.moves || self.env.force {
+            return false;
+        }
+        match places::open(task, job.hash()) {
+            Ok(Some(archived)) => self.has_same(job, source, &archived).unwrap_or(false),
+            _ => false,
+        }
     }
 
     fn with_options<T>(&self, job: &JobId, call: impl FnOnce(&Options<'_>) -> T) -> T {
@@ -430,7 +522,7 @@ impl Group<'_> {
 
     /// Makes sure that the source is what was read of it, and that nobody is at it.
     fn still(&self, job: &JobId, staged: &Staged) -> Result<()> {
-        let from = places::path(self.env.view.primary(), job);
+        let from = places::path(self.source, job);
         if self.moves {
             expect_unwritten(self.env, job)?;
         } else if self.env.hooks.writing(job) == Writing::Yes {

@@ -10,6 +10,7 @@ use crate::archive::compare::{Comparison, compare, is_newer_if_renamed, marked};
 use crate::archive::error::{Cause, Context, Error, InPlace, Result};
 use crate::archive::{manifests, obstacle, places, select, state_dir};
 use crate::transfer::{self, Manifest, Time, What};
+use crate::view::Location;
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -38,7 +39,7 @@ impl Group<'_> {
         source: &OwnedFd,
         archived: &OwnedFd,
     ) -> Result<(Comparison, Compared)> {
-        let from = places::path(self.env.view.primary(), job);
+        let from = places::path(self.source, job);
         let at = places::path(self.folder, job);
         let done = markers::done(job.name());
         let ours = self
@@ -78,6 +79,26 @@ impl Group<'_> {
             }
         };
         Ok((comparison, ours))
+    }
+
+    /// Whether the folder's copy of a job has a manifest that holds for it, and for the job as it is. Writes nothing.
+    pub(super) fn has_same(
+        &self,
+        job: &JobId,
+        source: &OwnedFd,
+        archived: &OwnedFd,
+    ) -> Result<bool> {
+        let Ok(Some(manifest)) = manifests::read(self.folder, job) else {
+            return Ok(false);
+        };
+        let outline = |tree: &OwnedFd, location: &Location| {
+            self.with_options(job, |options| transfer::outline(tree, options))
+                .copying(job, &places::path(location, job))
+        };
+        let ours = outline(source, self.source)?;
+        let done = markers::done(job.name());
+        let same = compare(&ours, &manifest, &done) == Comparison::Same;
+        Ok(same && holds_as_much(&manifest, &outline(archived, self.folder)?))
     }
 
     /// Whether the folder's copy of a job, which has the same files, lacks modes, access control lists or extended attributes of

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
 use crate::archive::lost::{self, Listed};
+use crate::archive::remedy::remedy;
 use crate::archive::select::is_of_content;
 use crate::archive::verify::{self, Unread, Verified};
 use crate::archive::{self, Env, Retired, by_hand, state_dir};
@@ -113,7 +114,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                         None => unknown += 1,
                     }
                     if !global.quiet || verified.is_whole() == Some(false) || verified.is_denied() {
-                        tell(shown(&opened, job, &verified));
+                        tell(shown(&opened, job, &verified, global.quiet));
                     }
                     lines.push(as_json(&opened, job, &verified));
                 }
@@ -223,13 +224,11 @@ fn missing(opened: &Opened, env: &Env<'_>, folders: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
+fn shown(opened: &Opened, job: &JobId, verified: &Verified, quiet: bool) -> String {
     let place = label(opened, verified.folder);
     let state = match verified.is_whole() {
         _ if verified.is_incomplete() => "INCOMPLETE: it has neither a manifest nor its `.done`",
-        _ if !verified.present => {
-            "MISSING: there is a manifest of it, and no copy: archive it again, or remove the manifest"
-        }
+        _ if !verified.present => "MISSING: there is a manifest of it, and no copy",
         Some(false) => "DAMAGED",
         None if verified.is_denied() => DENIED,
         None => "no manifest",
@@ -242,6 +241,13 @@ fn shown(opened: &Opened, job: &JobId, verified: &Verified) -> String {
     ));
     for Difference { path, what } in &verified.differences {
         text.push_str(&line(&format!("  {} {what}", name(path).display())));
+    }
+    if verified.is_whole() == Some(false)
+        && !quiet
+        && let Some(folder) = opened.view.location(verified.folder)
+    {
+        let remedy = remedy(&opened.view, folder, job);
+        text.push_str(&line(&format!("  {remedy}")));
     }
     for Difference { path, what } in contents(verified.primary.as_deref().unwrap_or_default()) {
         let path = name(path).display();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{Damaged, Folder, Refuses, Report, UnderWay};
+use crate::archive::engine::{Folder, Refuses, Report, UnderWay};
 use crate::printable::printable;
 
 /// No more failed jobs are told of.
@@ -44,8 +44,7 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
     };
     let state = match report.damages {
         0 => state,
-        1 => format!("{state}, 1 copy is damaged or missing"),
-        count => format!("{state}, {count} copies are damaged or missing"),
+        count => format!("{state}, {}", damages(count)),
     };
     let _ = writeln!(text, "\narchive: {state}");
     let mut line = |line: String| {
@@ -81,27 +80,40 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
             report.failures - FAILED
         ));
     }
-    for damaged in report.damaged.iter().take(FAILED) {
-        let Damaged {
-            job,
-            folder,
-            finding,
-        } = damaged;
-        line(format!(
-            "{job} in {}: {finding}; `xpmfs jobs archive --force {job}` copies it again from the workspace",
-            folder.display(),
-        ));
-    }
-    if report.damages > FAILED {
-        line(format!(
-            "and {} more, listed by --json",
-            report.damages - FAILED
-        ));
-    }
+    describe_damaged(&mut line, report);
     if let Some(journal) = &report.journal {
         line(format!(
             "{journal}; what waits is found again after a restart"
         ));
+    }
+}
+
+/// Adds the copies that `verify` found damaged or missing, of a workspace that nothing archives now.
+pub(super) fn describe_recorded(text: &mut String, report: &Report) {
+    if report.damages == 0 {
+        return;
+    }
+    let _ = writeln!(text, "\narchive: {}", damages(report.damages));
+    let mut line = |line: String| {
+        let _ = writeln!(text, "  {}", printable(&line));
+    };
+    describe_damaged(&mut line, report);
+}
+
+fn damages(count: usize) -> String {
+    match count {
+        1 => "1 copy is damaged or missing".to_owned(),
+        count => format!("{count} copies are damaged or missing"),
+    }
+}
+
+fn describe_damaged(line: &mut impl FnMut(String), report: &Report) {
+    for damaged in report.damaged.iter().take(FAILED) {
+        line(damaged.to_string());
+    }
+    if report.damages > FAILED {
+        let more = report.damages - FAILED;
+        line(format!("and {more} more, listed by --json"));
     }
 }
 

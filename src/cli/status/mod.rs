@@ -1,6 +1,8 @@
-//! `xpmfs status`: here what is mounted; [`archive`]: how archiving does; [`watch`]: again and again.
+//! `xpmfs status`: here what is mounted; [`archive`]: how archiving does; [`recorded`]: what is known of a workspace that is not mounted;
+//! [`watch`]: again and again.
 
 mod archive;
+mod recorded;
 mod watch;
 
 use std::collections::HashSet;
@@ -14,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Global, Listing, Select, print, table};
-use crate::archive::engine::Report;
+use crate::archive::engine::{Damaged, Report};
 use crate::daemon::alone::{self, Archiving};
 use crate::daemon::control::Identity;
 use crate::daemon::health::Health;
@@ -87,6 +89,10 @@ struct WorkspaceStatus {
     workspace: String,
     primary: String,
     locations: Vec<Place>,
+    /// Copies that `verify` found damaged or missing: the first few.
+    damaged: Vec<Damaged>,
+    /// How many there are of these in all.
+    damages: usize,
 }
 
 /// Prints mounts and folders, and workspaces of the settings that are not mounted.
@@ -287,13 +293,21 @@ impl WorkspaceStatus {
         let folders = settings.folders_of(workspace);
         asked.extend(
             folders
-                .into_iter()
-                .map(|folder| (folder.mode.to_string(), folder.path)),
+                .iter()
+                .map(|folder| (folder.mode.to_string(), folder.path.clone())),
         );
+        let locations = inventory::look_at(asked);
+        let there = locations.first().is_some_and(|place| place.state == "ok");
+        let recorded = there.then(|| recorded::damaged(workspace, folders));
+        let Report {
+            damaged, damages, ..
+        } = recorded.unwrap_or_default();
         Self {
             workspace: workspace.id.clone(),
             primary: workspace.path.to_string_lossy().into_owned(),
-            locations: inventory::look_at(asked),
+            locations,
+            damaged,
+            damages,
         }
     }
 }
@@ -343,6 +357,12 @@ impl Status {
             };
             let title = format!("{name} (not mounted)");
             locations(&mut text, &title, &workspace.locations);
+            let report = Report {
+                damaged: workspace.damaged.clone(),
+                damages: workspace.damages,
+                ..Report::default()
+            };
+            archive::describe_recorded(&mut text, &report);
         }
         text
     }
