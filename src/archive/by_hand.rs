@@ -1,6 +1,7 @@
 //! Jobs are archived because somebody says so, and waits for it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::error::{Cause, Error, Result, Scope};
@@ -178,9 +179,18 @@ fn archive_once(
             let mut left = ready;
             while !left.is_empty() {
                 let mut again = Vec::new();
+                let mut failed = HashSet::new();
                 for folder in folders(env) {
+                    if is_move(env, folder) {
+                        left.retain(|due| !failed.contains(&due.job));
+                    }
                     let behind = (Instant::now() < deadline).then_some(&mut again);
-                    left = to_folder(env, judge, folder, left, behind, tell);
+                    left = to_folder(env, judge, folder, left, behind, &mut |job, outcome| {
+                        if let Outcome::Folder(_, Err(_)) = &outcome {
+                            failed.insert(job.clone());
+                        }
+                        tell(job, outcome);
+                    });
                 }
                 if !again.is_empty() {
                     std::thread::sleep(LOOK);
@@ -205,6 +215,11 @@ pub fn folders(env: &Env<'_>) -> Vec<u8> {
             .map(|folder| folder.index())
     };
     of(Mode::Backup).chain(of(Mode::Move)).collect()
+}
+
+fn is_move(env: &Env<'_>, folder: u8) -> bool {
+    let location = env.view.location(folder);
+    location.is_some_and(|location| location.role() == Role::Folder(Mode::Move))
 }
 
 /// How jobs stand.
@@ -283,8 +298,8 @@ fn is_archived(env: &Env<'_>, job: &JobId) -> bool {
     })
 }
 
-/// Archives jobs in one folder; gives those that are there now. Those that other folders have to be given first are put to
-/// `behind`, if that is given.
+/// Archives jobs in one folder; gives those that other folders are to have as well: also those that this one could not be given. Those
+/// that other folders have to be given first are put to `behind`, if that is given.
 fn to_folder(
     env: &Env<'_>,
     judge: &Judge,
@@ -315,7 +330,14 @@ fn to_folder(
                     Some(behind) if error.scope() == Scope::Again => {
                         behind.push(Due::from(due.job));
                     }
-                    _ => tell(&due.job, Outcome::Folder(folder, Err(error))),
+                    _ => {
+                        let scope = error.scope();
+                        tell(&due.job, Outcome::Folder(folder, Err(error)));
+                        // What keeps a job from one folder for a moment, as a lock, keeps it from each.
+                        if matches!(scope, Scope::Folder | Scope::Job) {
+                            there.push(due);
+                        }
+                    }
                 },
                 Ok(stored) => {
                     tell(&due.job, Outcome::Folder(folder, Ok(stored)));

@@ -462,3 +462,35 @@ fn a_job_that_still_changes_is_not_archived() {
         "{HASH}"
     );
 }
+
+#[test]
+fn a_folder_that_fails_does_not_keep_a_job_from_the_next_backup() {
+    let stage = Stage::new(&["backup", "move"]);
+    write_job(&stage.job());
+    let job = whole(&stage.job()).unwrap();
+    fs::remove_dir(stage.folder("backup")).unwrap();
+    let other = stage.top().join("other");
+    fs::create_dir(&other).unwrap();
+    let more = format!("backup:{}", other.display());
+    let archive = || {
+        let output = stage.jobs(&["archive", "--all", "--folder", &more]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        said(&output)
+    };
+    let told = archive();
+    let failed = |folder: &Path| format!("failed in backup:{}", folder.display());
+    assert!(told.contains(&failed(&stage.folder("backup"))), "{told}");
+    assert!(told.contains("1 copy of a job was made"), "{told}");
+    assert!(told.contains("; 1 failed"), "{told}");
+    let copy = other.join("jobs").join(super::stage::TASK).join(HASH);
+    assert_tree("the copy", &job, whole(&copy).as_ref());
+    assert!(!stage.job().is_symlink(), "moved without a backup");
+    // Each folder is named that a job with too long a name cannot be copied to.
+    fs::create_dir(stage.folder("backup")).unwrap();
+    fs::rename(stage.job(), stage.job().with_file_name("a".repeat(255))).unwrap();
+    let told = archive();
+    for folder in [stage.folder("backup"), other] {
+        assert!(told.contains(&failed(&folder)), "{told}");
+    }
+    assert!(told.contains("; 2 failed"), "{told}");
+}
