@@ -7,10 +7,10 @@
 //! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations
 //! - [`view`]: which location serves a job: resolving, union listing, folder health
 //! - [`transfer`]: how bytes move: copying a tree, hashes, manifests; it knows no other room
-//! - [`workspace`]: what lies on disk: job ids, layout, markers, runs, `jobs.jsonl`
-//! - [`settings`]: `settings.yaml`: read, interpolate, check, select a workspace
+//! - [`workspace`]: reads what is on disk: job ids, layout, markers, runs, `jobs.jsonl`
+//! - [`settings`]: reads `settings.yaml`: YAML, interpolation, checks, selection of a workspace
 //! - [`sys`]: Linux: directories below a descriptor, identities of files, all `unsafe`
-//! - [`printable`]: names of others in lines for people
+//! - [`printable`]: escapes control characters in names that are printed
 
 pub mod archive;
 pub mod cli;

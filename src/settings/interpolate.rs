@@ -1,5 +1,10 @@
 //! Replaces `${env:VAR}` and its other forms, as experimaestro's `settings.py` (`_interpolate`).
 
+use std::ffi::OsStr;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
 use super::environment::Environment;
 use super::yaml::{Node, Position, Value};
 
@@ -44,42 +49,26 @@ fn walk(node: &mut Node, in_env: bool, environment: &Environment, unset: &mut Ve
     }
 }
 
-/// Replaces `\$\{(?:oc\.)?env[:.]([^}]+)\}` from left to right. The values are not replaced again.
+/// Replaces references from left to right. The values are not replaced again.
 fn replace(text: &str, at: Position, environment: &Environment, unset: &mut Vec<Unset>) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(dollar) = rest.find("${") {
-        let (before, from) = rest.split_at(dollar);
-        out.push_str(before);
-        let Some((variable, after)) = reference(from) else {
-            out.push_str("${");
-            rest = from.get(2..).unwrap_or("");
-            continue;
-        };
-        let written = from.get(..from.len() - after.len()).unwrap_or("");
-        match environment.var(variable).and_then(|value| value.to_str()) {
-            Some(value) => out.push_str(value),
-            None => {
-                out.push_str(written);
-                unset.push(Unset {
-                    at,
-                    written: written.to_owned(),
-                    variable: variable.to_owned(),
-                });
-            }
+    static REFERENCE: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"\$\{(?:oc\.)?env[:.]([^}]+)\}").ok());
+    let Some(reference) = REFERENCE.as_ref() else {
+        return text.to_owned();
+    };
+    let value = |found: &Captures<'_>| {
+        let [written, variable] = [0, 1].map(|index| found.get(index).map_or("", |it| it.as_str()));
+        let value = environment.var(variable).and_then(OsStr::to_str);
+        if value.is_none() {
+            unset.push(Unset {
+                at,
+                written: written.to_owned(),
+                variable: variable.to_owned(),
+            });
         }
-        rest = after;
-    }
-    out + rest
-}
-
-/// The variable of a reference at the start of the text, and the text after it.
-fn reference(text: &str) -> Option<(&str, &str)> {
-    let body = text.strip_prefix("${")?;
-    let body = body.strip_prefix("oc.").unwrap_or(body);
-    let body = body.strip_prefix("env")?.strip_prefix([':', '.'])?;
-    let (name, after) = body.split_once('}')?;
-    (!name.is_empty()).then_some((name, after))
+        value.unwrap_or(written).to_owned()
+    };
+    reference.replace_all(text, value).into_owned()
 }
 
 /// Python's `str()` of an `int`, `float` or `bool`.

@@ -13,7 +13,7 @@ pub struct WorkspaceError {
     path: PathBuf,
     line: Option<u64>,
     operation: &'static str,
-    // A part of the message, and so not a `source`: a printed chain would have it twice.
+    // A part of the message, and so not a `source`: a printed chain would repeat it.
     cause: Cause,
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use crate::loading::{compare, corpus};
 use crate::oracle::{Home, Oracle};
 
-/// What mutations put in: everything that YAML gives a meaning.
+/// Pieces that mutations insert: all indicators of YAML, and values.
 #[rustfmt::skip]
 const PIECES: &[&str] = &[
     " ", "  ", "\n", "\n  ", "\n    ", "\n- ", "\n  - ", ": ", ":", "- ", "-", ", ", ",", "[",

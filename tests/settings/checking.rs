@@ -1,4 +1,4 @@
-//! Each mistake, where it is found and what is said about it.
+//! Each mistake, its place, and its message.
 
 use std::fs;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ fn workspace(lines: &str) -> String {
 }
 
 #[test]
-fn a_right_file_has_no_findings() {
+fn a_valid_file_has_no_findings() {
     expect(
         &workspace(
             "triggers: [\"a*\", b]\nlock_mode: \"0664\"\nenv: {A: 1, B: yes}\nxpmfs: {settle: 5, scan_interval: 1h30m, \
@@ -115,7 +115,7 @@ fn unknown_keys_are_found_at_every_level_with_the_nearest_known_one() {
         &workspace("folders:\n  - {path: ~/a, mod: use}"),
         &[(5, 21, Warning, "`mod` in a folder", "`mode`")],
     );
-    // Ours are ours: nobody else gives them a meaning.
+    // Only xpmfs reads these.
     expect(
         "xpmfs: {settel: 2s}",
         &[(1, 9, Error, "`settel` in xpmfs", "`settle`")],
@@ -130,7 +130,7 @@ fn unknown_keys_are_found_at_every_level_with_the_nearest_known_one() {
 }
 
 #[test]
-fn wrong_types_are_found_with_what_to_write() {
+fn wrong_types_are_found_with_the_remedy() {
     expect(
         "server: {port: http}",
         &[(
@@ -289,7 +289,7 @@ fn wrong_types_are_found_with_what_to_write() {
         &workspace("folders:\n  - {path: ~/a, mode: }"),
         &[(5, 25, Error, "`mode` is nothing", "the mode is `use`")],
     );
-    // The folders are not compared by a mode that nobody meant.
+    // Folders with a wrong mode are not compared with the others.
     for wrong in ["bakup", "whatever", "null"] {
         let lines = format!(
             "folders:\n  - {{path: ~/a, mode: {wrong}}}\n  - {{path: ~/b, mode: backup}}\n  - {{path: ~/b, mode: backup}}"
@@ -344,7 +344,7 @@ fn missing_keys_are_found() {
 }
 
 #[test]
-fn folders_that_cannot_be_are_found() {
+fn folders_that_cannot_be_attached_are_found() {
     expect(
         &workspace("folders:\n  - path: ~/ws/inside"),
         &[(5, 15, Error, "is inside the workspace", "out of")],
@@ -454,7 +454,7 @@ fn folders_and_workspaces_that_are_not_there_are_warnings() {
         "workspaces: [{id: a, path: ws}]",
         &[(1, 28, Warning, "depends on the current directory", "")],
     );
-    // What is elsewhere cannot be looked at.
+    // A remote workspace is not checked against the disk.
     expect(
         "workspaces: [{id: a, path: gone, ssh: {host: h}, folders: [{path: gone}]}]",
         &[],
@@ -462,7 +462,7 @@ fn folders_and_workspaces_that_are_not_there_are_warnings() {
 }
 
 #[test]
-fn alt_workspaces_are_deprecated_and_what_to_write_is_shown() {
+fn alt_workspaces_are_deprecated_with_the_replacement() {
     let text = workspace("alt_workspaces: [other, ~/b]") + "  - {id: other, path: ~/a}\n";
     let found = findings(&text);
     assert_eq!(found.len(), 1, "{found:#?}");
@@ -494,7 +494,7 @@ fn alt_workspaces_are_deprecated_and_what_to_write_is_shown() {
 }
 
 #[test]
-fn ids_triggers_and_paths_that_stand_twice_are_found() {
+fn duplicate_ids_triggers_and_paths_are_found() {
     expect(
         "workspaces:\n  - {id: a, path: ~/a}\n  - {id: a, path: ~/b}",
         &[(
@@ -561,7 +561,7 @@ fn unset_variables_are_found_where_they_are_written() {
 }
 
 #[test]
-fn what_is_not_yaml_is_found_where_it_stops_being_so() {
+fn a_text_that_is_not_yaml_is_found_at_its_place() {
     expect(
         "server:\n\tport: 1",
         &[(2, 1, Error, "not valid YAML", "tabs")],
@@ -605,7 +605,7 @@ fn one_pass_finds_everything_and_one_mistake_hides_no_other() {
 }
 
 #[test]
-fn what_is_hostile_is_refused_in_good_time() {
+fn hostile_files_are_refused_in_time() {
     let laughs = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned()
         + &(b'b'..=b'j')
             .map(|c| {
@@ -786,7 +786,7 @@ fn more_folders_than_can_be_mounted_are_an_error() {
 }
 
 #[test]
-fn nobody_is_told_to_make_a_directory_of_a_path_that_is_not_whole() {
+fn no_advice_creates_a_directory_at_an_incomplete_path() {
     let folders =
         "folders:\n  - {path: rel, mode: backup}\n  - {path: '${env:NOT_SET}/x', mode: move}";
     for text in [
@@ -858,7 +858,7 @@ fn many_workspaces_are_checked_in_time() {
     ] {
         let began = std::time::Instant::now();
         assert!(findings(&text).len() >= 10_000);
-        // What is not linear takes minutes.
+        // A check that is not linear takes minutes.
         assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
     }
 }

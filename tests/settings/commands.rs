@@ -118,9 +118,9 @@ fn path_prints_where_the_file_is_or_would_be() {
         &["--json", "settings", "path"],
     ] {
         let (status, out, _) = run(&home, arguments);
-        let told: Value = serde_json::from_str(&out).unwrap();
+        let printed: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(status, 0);
-        assert_eq!(told, json!({"path": file.trim_end(), "exists": true}));
+        assert_eq!(printed, json!({"path": file.trim_end(), "exists": true}));
     }
 }
 

@@ -268,7 +268,7 @@ fn integers_beyond_64_bits_are_read_as_the_nearest() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_as_one_that_says_nothing() {
+fn a_missing_file_counts_as_an_empty_one() {
     let Some(mut oracle) = Oracle::start() else {
         return;
     };

@@ -1,9 +1,9 @@
-//! The settings against experimaestro's own, and what `settings check` finds.
+//! Compares the settings with experimaestro's, and tests the findings of `settings check`.
 //!
 //! - `oracle`: the Python process that answers for experimaestro
 //! - `loading`, `accidents`, `selection`, `triggers`: ours and experimaestro's, compared
 //! - `corpus/`: settings files, those experimaestro reads (`good-*`) and those it refuses (`bad-*`)
-//! - `checking`: each mistake, and what is said about it
+//! - `checking`: each mistake and its message
 //! - `commands`: the command line
 
 // A test that cannot go on fails; clippy knows that of test functions alone, and not of what they call.

@@ -20,7 +20,7 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    /// Starts it; none if there is no Python with experimaestro and none is required.
+    /// Starts it; `None` without a Python with experimaestro, if none is required.
     pub(crate) fn start() -> Option<Oracle> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = env::var_os("XPMFS_TEST_PYTHON")

@@ -178,7 +178,7 @@ fn a_directory_that_the_settings_know_comes_with_its_folders() {
 }
 
 #[test]
-fn what_cannot_be_chosen_is_said_with_what_can() {
+fn errors_of_the_selection_name_the_choices() {
     let home = Home::new();
     let environment = home.environment();
     fs::write(

@@ -53,7 +53,7 @@ fn triggers_match_as_fnmatch_does() {
     for _ in 0..30_000 {
         pairs.push(pair.new_tree(&mut runner).unwrap().current());
     }
-    // Every set of up to four of these, against every character: nothing is left to chance.
+    // All sets of up to four of these, against each character.
     let odd = ['a', 'c', '-', '!', ']', '^'];
     for size in 0..=4u32 {
         for number in 0..odd.len().pow(size) {

@@ -2,8 +2,6 @@
 //!
 //! The values are those of Python's `yaml.safe_load`, with as many types as the checks of the settings need.
 
-use std::fmt;
-
 /// A place in a text file, as editors count: line and column both start at 1, columns are characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
@@ -32,12 +30,6 @@ impl SyntaxError {
             at,
             message: message.into(),
         }
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
     }
 }
 
