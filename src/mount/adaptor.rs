@@ -21,10 +21,35 @@ use super::caller::Caller;
 use super::file::Opened;
 use super::load::Working;
 use super::lookup::Entry;
-use super::rescue::{Slot, Watched};
+use super::rescue::{Slot, Turn, Watched};
 use super::setattr::Changes;
 use super::xattr::Value;
 use super::{Mount, attributes};
+
+/// A reply that can report an error.
+trait Refuse: Send + 'static {
+    fn refuse(self, error: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, error: Errno) {
+                self.error(errno(error));
+            }
+        })*
+    };
+}
+
+refuse!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyOpen,
+    ReplyXattr
+);
 
 /// A mount, as fuser wants to have it.
 #[derive(Debug, Clone)]
@@ -61,9 +86,9 @@ impl Adaptor {
     }
 
     /// An error of a request that may be a step of an `open`, which the kernel then tries again.
-    fn retried(&self, request: &Request, error: Errno) -> fuser::Errno {
+    fn retried(&self, tid: u32, error: Errno) -> fuser::Errno {
         if error == Errno::STALE {
-            self.mount.retries.add(request.pid());
+            self.mount.retries.add(tid);
         }
         errno(error)
     }
@@ -80,10 +105,49 @@ impl Adaptor {
         }
     }
 
-    fn open_now(&self, caller: &Caller, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = match self.mount().open(caller, node.0, flags.0) {
-            Ok(opened) => opened,
-            Err(error) => return reply.error(errno(error)),
+    /// Answers a request by `work`. If it may wait for a folder, that need not be in this thread, and may be attempted
+    /// again, or given up.
+    fn answer<R: Refuse>(
+        &self,
+        may_wait: bool,
+        reply: R,
+        work: impl Fn(&Adaptor, &Turn<R>) + Send + Sync + 'static,
+    ) {
+        let turn = Turn::new(reply);
+        if !may_wait {
+            return work(self, &turn);
+        }
+        let (this, work) = (self.clone(), Arc::new(work));
+        self.mount.deferred.run(move || this.attempt(&turn, work));
+    }
+
+    fn attempt<R: Refuse, W>(&self, turn: &Turn<R>, work: Arc<W>)
+    where
+        W: Fn(&Adaptor, &Turn<R>) + Send + Sync + 'static,
+    {
+        if turn.is_lost() {
+            return;
+        }
+        let (this, next, again) = (self.clone(), turn.next(), work.clone());
+        let again = move || this.attempt(&next, again.clone());
+        let last = turn.next();
+        let give_up = move || {
+            if let Some(reply) = last.take() {
+                reply.refuse(Errno::TIMEDOUT);
+            }
+        };
+        let _watched = self.mount.rescue.watch(again, give_up);
+        let _current = turn.begin();
+        work(self, turn);
+    }
+
+    fn open_now(&self, caller: &Caller, node: INodeNo, flags: OpenFlags, turn: &Turn<ReplyOpen>) {
+        let opened = self.mount().open(caller, node.0, flags.0);
+        let (opened, reply) = match (opened, turn.take()) {
+            (Ok(opened), Some(reply)) => (opened, reply),
+            (Ok(opened), None) => return self.mount().discard(&opened),
+            (Err(error), Some(reply)) => return reply.error(errno(error)),
+            (Err(_), None) => return,
         };
         let register = || self.register(|| reply.open_backing(&opened.file.fd));
         let way = (self.mount.backings).open(node.0, flags.0, opened.direct, register);
@@ -131,9 +195,17 @@ impl Adaptor {
         name: &OsStr,
         mode: u32,
         flags: i32,
-        reply: ReplyCreate,
+        turn: &Turn<ReplyCreate>,
     ) {
-        match self.mount().create(caller, parent.0, name, mode, flags) {
+        let created = self.mount().create(caller, parent.0, name, mode, flags);
+        let Some(reply) = turn.take() else {
+            if let Ok((entry, opened)) = created {
+                self.mount().discard(&opened);
+                self.mount().forget(entry.id, 1);
+            }
+            return;
+        };
+        match created {
             Ok((entry, opened)) => {
                 let register = || self.register(|| reply.open_backing(&opened.file.fd));
                 let way = (self.mount.backings).open(entry.id, flags, opened.direct, register);
@@ -155,30 +227,32 @@ impl Adaptor {
         }
     }
 
-    /// Has a request that changes nothing worked on once more if it waits for a folder that does not answer.
+    /// Has a listing begun again if it waits for a folder that does not answer, and ended if it waits for long.
     fn watch<R: Send + 'static>(
         &self,
         slot: &Slot<R>,
         again: impl Fn(&Adaptor, R) + Send + Sync + 'static,
+        give_up: impl Fn(R) + Send + Sync + 'static,
     ) -> Option<Watched<'_>> {
         // Without folders there is none to wait for.
         self.mount.view.folders().first()?;
-        let (this, slot) = (self.clone(), slot.clone());
+        let (this, begun, last) = (self.clone(), slot.clone(), slot.clone());
         let again = move || {
-            if let Some(reply) = slot.take() {
+            if let Some(reply) = begun.take() {
                 again(&this, reply);
             }
         };
-        Some(self.mount.rescue.watch(again))
+        let give_up = move || {
+            if let Some(reply) = last.take() {
+                give_up(reply);
+            }
+        };
+        Some(self.mount.rescue.watch(again, give_up))
     }
 
-    fn lookup_watched(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (slot, again) = (Slot::new(reply), name.to_owned());
-        let _watched = self.watch(&slot, move |this, reply| {
-            this.lookup_watched(parent, &again, reply);
-        });
+    fn lookup_now(&self, parent: INodeNo, name: &OsStr, turn: &Turn<ReplyEntry>) {
         let found = self.mount().lookup(parent.0, name);
-        let Some(reply) = slot.take() else {
+        let Some(reply) = turn.take() else {
             // The kernel has got it from another thread.
             if let Ok(entry) = found {
                 self.mount.forget(entry.id, 1);
@@ -198,11 +272,9 @@ impl Adaptor {
         }
     }
 
-    fn opendir_watched(&self, node: INodeNo, reply: ReplyOpen) {
-        let slot = Slot::new(reply);
-        let _watched = self.watch(&slot, move |this, reply| this.opendir_watched(node, reply));
+    fn opendir_now(&self, node: INodeNo, turn: &Turn<ReplyOpen>) {
         let opened = self.mount().opendir(node.0);
-        let Some(reply) = slot.take() else { return };
+        let Some(reply) = turn.take() else { return };
         let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
         match opened {
             Ok(true) => reply.opened(FileHandle(0), keep),
@@ -211,15 +283,49 @@ impl Adaptor {
         }
     }
 
+    fn made(&self, made: Result<Entry>, turn: &Turn<ReplyEntry>) {
+        match (made, turn.take()) {
+            (made, Some(reply)) => entry(made, reply),
+            (Ok(entry), None) => self.mount.forget(entry.id, 1),
+            (Err(_), None) => {}
+        }
+    }
+
+    fn read_now(&self, handle: FileHandle, offset: u64, size: usize, reply: ReplyData) {
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let buffer = buffer.get_mut(..size).unwrap_or_default();
+            match self.mount().read(handle.0, offset, buffer) {
+                Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    /// Runs what may wait for a folder and holds up nobody else by that.
+    fn defer(&self, may_wait: bool, work: impl FnOnce(&Adaptor) + Send + 'static) {
+        if !may_wait {
+            return work(self);
+        }
+        let this = self.clone();
+        self.mount.deferred.run(move || work(&this));
+    }
+
     fn readdir_watched(&self, node: INodeNo, offset: u64, reply: ReplyDirectory) {
         // With whether it has entries already: these are given, and the kernel asks for the rest.
         let slot = Slot::new((reply, false));
-        let _watched = self.watch(&slot, move |this, (reply, begun)| match begun {
+        let again = move |this: &Adaptor, (reply, begun): (ReplyDirectory, bool)| match begun {
             true => reply.ok(),
             false => {
                 this.mount.listings.let_go(node.0);
                 this.readdir_watched(node, offset, reply);
             }
+        };
+        let _watched = self.watch(&slot, again, |(reply, begun)| match begun {
+            true => reply.ok(),
+            false => reply.error(fuser::Errno::ETIMEDOUT),
         });
         let listed = self.mount().list(node.0, offset, |item| {
             let kind = attributes::kind(item.kind.as_raw_mode());
@@ -239,12 +345,16 @@ impl Adaptor {
 
     fn readdirplus_watched(&self, node: INodeNo, offset: u64, reply: ReplyDirectoryPlus) {
         let slot = Slot::new((reply, false));
-        let _watched = self.watch(&slot, move |this, (reply, begun)| match begun {
+        let again = move |this: &Adaptor, (reply, begun): (ReplyDirectoryPlus, bool)| match begun {
             true => reply.ok(),
             false => {
                 this.mount.listings.let_go(node.0);
                 this.readdirplus_watched(node, offset, reply);
             }
+        };
+        let _watched = self.watch(&slot, again, |(reply, begun)| match begun {
+            true => reply.ok(),
+            false => reply.error(fuser::Errno::ETIMEDOUT),
         });
         let listed = self.mount().list_plus(node.0, offset, |name, next, entry| {
             let attributes = &entry.attributes;
@@ -286,6 +396,12 @@ fn entry(result: Result<Entry>, reply: ReplyEntry) {
     match result {
         Ok(entry) => reply.entry(&entry.ttl, &entry.attributes, entry.generation),
         Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn done(result: Result<()>, turn: &Turn<ReplyEmpty>) {
+    if let Some(reply) = turn.take() {
+        empty(result, reply);
     }
 }
 
@@ -370,7 +486,10 @@ impl Filesystem for Adaptor {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.lookup_watched(parent, name, reply);
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.answer(may_wait, reply, move |this, turn| {
+            this.lookup_now(parent, &name, turn);
+        });
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
@@ -384,10 +503,15 @@ impl Filesystem for Adaptor {
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        match self.mount().getattr(node.0, handle.map(|handle| handle.0)) {
-            Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
-            Err(error) => reply.error(self.retried(request, error)),
-        }
+        let (may_wait, tid) = (self.mount.may_wait(node.0), request.pid());
+        self.answer(may_wait, reply, move |this, turn| {
+            let got = this.mount().getattr(node.0, handle.map(|handle| handle.0));
+            let Some(reply) = turn.take() else { return };
+            match got {
+                Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
+                Err(error) => reply.error(this.retried(tid, error)),
+            }
+        });
     }
 
     fn setattr(
@@ -417,20 +541,27 @@ impl Filesystem for Adaptor {
             mtime,
         };
         let handle = handle.map(|handle| handle.0);
-        match self
-            .mount
-            .setattr(&caller(request, 0), node.0, handle, &changes)
-        {
-            Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
-            Err(error) => reply.error(errno(error)),
-        }
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        self.answer(may_wait, reply, move |this, turn| {
+            let set = this.mount().setattr(&caller, node.0, handle, &changes);
+            let Some(reply) = turn.take() else { return };
+            match set {
+                Ok((attributes, ttl)) => reply.attr(&ttl, &attributes),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        match self.mount().readlink(node.0) {
-            Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(errno(error)),
-        }
+        let may_wait = self.mount.may_wait(node.0);
+        self.answer(may_wait, reply, move |this, turn| {
+            let target = this.mount().readlink(node.0);
+            let Some(reply) = turn.take() else { return };
+            match target {
+                Ok(target) => reply.data(target.as_bytes()),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn mknod(
@@ -444,10 +575,11 @@ impl Filesystem for Adaptor {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        entry(
-            self.mount().mknod(&caller, parent.0, name, mode, device),
-            reply,
-        );
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.answer(may_wait, reply, move |this, turn| {
+            let made = this.mount().mknod(&caller, parent.0, &name, mode, device);
+            this.made(made, turn);
+        });
     }
 
     fn mkdir(
@@ -460,21 +592,29 @@ impl Filesystem for Adaptor {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        entry(self.mount().mkdir(&caller, parent.0, name, mode), reply);
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.answer(may_wait, reply, move |this, turn| {
+            let made = this.mount().mkdir(&caller, parent.0, &name, mode);
+            this.made(made, turn);
+        });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            self.mount().unlink(&caller(request, 0), parent.0, name),
-            reply,
-        );
+        let (caller, name) = (caller(request, 0), name.to_owned());
+        let may_wait = self.mount.may_wait_at(parent.0, &name);
+        self.answer(may_wait, reply, move |this, turn| {
+            let removed = this.mount().unlink(&caller, parent.0, &name);
+            done(removed, turn);
+        });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            self.mount().rmdir(&caller(request, 0), parent.0, name),
-            reply,
-        );
+        let (caller, name) = (caller(request, 0), name.to_owned());
+        let may_wait = self.mount.may_wait_at(parent.0, &name);
+        self.answer(may_wait, reply, move |this, turn| {
+            let removed = this.mount().rmdir(&caller, parent.0, &name);
+            done(removed, turn);
+        });
     }
 
     fn symlink(
@@ -486,10 +626,12 @@ impl Filesystem for Adaptor {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, 0);
-        let made = self
-            .mount
-            .symlink(&caller, parent.0, name, target.as_os_str());
-        entry(made, reply);
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        let target = target.as_os_str().to_owned();
+        self.answer(may_wait, reply, move |this, turn| {
+            let made = this.mount().symlink(&caller, parent.0, &name, &target);
+            this.made(made, turn);
+        });
     }
 
     fn rename(
@@ -503,15 +645,14 @@ impl Filesystem for Adaptor {
         reply: ReplyEmpty,
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let renamed = self.mount().rename(
-            &caller(request, 0),
-            parent.0,
-            name,
-            new_parent.0,
-            new_name,
-            flags,
-        );
-        empty(renamed, reply);
+        let (caller, old, new) = (caller(request, 0), name.to_owned(), new_name.to_owned());
+        let may_wait =
+            self.mount.may_wait_at(parent.0, &old) || self.mount.may_wait_at(new_parent.0, &new);
+        self.answer(may_wait, reply, move |this, turn| {
+            let mount = this.mount();
+            let renamed = mount.rename(&caller, parent.0, &old, new_parent.0, &new, flags);
+            done(renamed, turn);
+        });
     }
 
     fn link(
@@ -522,17 +663,23 @@ impl Filesystem for Adaptor {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        entry(
-            self.mount()
-                .link(&caller(request, 0), node.0, parent.0, name),
-            reply,
-        );
+        let (caller, name) = (caller(request, 0), name.to_owned());
+        let may_wait = self.mount.may_wait(node.0) || self.mount.may_wait_at(parent.0, &name);
+        self.answer(may_wait, reply, move |this, turn| {
+            let made = this.mount().link(&caller, node.0, parent.0, &name);
+            this.made(made, turn);
+        });
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (this, caller) = (self.clone(), caller(request, 0));
         self.mount.room.when_free(move |free| match free {
-            true => this.open_now(&caller, node, flags, reply),
+            true => {
+                let may_wait = this.mount.may_wait(node.0);
+                this.answer(may_wait, reply, move |this, turn| {
+                    this.open_now(&caller, node, flags, turn);
+                });
+            }
             false => reply.error(fuser::Errno::ENFILE),
         });
     }
@@ -549,7 +696,12 @@ impl Filesystem for Adaptor {
     ) {
         let (this, caller, name) = (self.clone(), caller(request, umask), name.to_owned());
         self.mount.room.when_free(move |free| match free {
-            true => this.create_now(&caller, parent, &name, mode, flags, reply),
+            true => {
+                let may_wait = this.mount.may_wait_at(parent.0, &name);
+                this.answer(may_wait, reply, move |this, turn| {
+                    this.create_now(&caller, parent, &name, mode, flags, turn);
+                });
+            }
             false => reply.error(fuser::Errno::ENFILE),
         });
     }
@@ -557,7 +709,7 @@ impl Filesystem for Adaptor {
     fn read(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
@@ -565,16 +717,9 @@ impl Filesystem for Adaptor {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let buffer = buffer.get_mut(..size).unwrap_or_default();
-            match self.mount().read(handle.0, offset, buffer) {
-                Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
-                Err(error) => reply.error(errno(error)),
-            }
+        let of_folder = self.mount.is_of_folder(node.0);
+        self.defer(of_folder, move |this| {
+            this.read_now(handle, offset, size as usize, reply);
         });
     }
 
@@ -615,15 +760,18 @@ impl Filesystem for Adaptor {
     fn release(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.mount().release(handle.0);
-        reply.ok();
+        let of_folder = self.mount.is_of_folder(node.0);
+        self.defer(of_folder, move |this| {
+            this.mount().release(handle.0);
+            reply.ok();
+        });
     }
 
     fn fsync(
@@ -642,7 +790,10 @@ impl Filesystem for Adaptor {
             // The kernel asks no more, neither to open directories nor to close them.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        self.opendir_watched(node, reply);
+        let may_wait = self.mount.may_wait(node.0);
+        self.answer(may_wait, reply, move |this, turn| {
+            this.opendir_now(node, turn)
+        });
     }
 
     fn readdir(
@@ -653,7 +804,10 @@ impl Filesystem for Adaptor {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.readdir_watched(node, offset, reply);
+        let may_wait = self.mount.may_wait(node.0);
+        self.defer(may_wait, move |this| {
+            this.readdir_watched(node, offset, reply)
+        });
     }
 
     fn readdirplus(
@@ -664,7 +818,10 @@ impl Filesystem for Adaptor {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.readdirplus_watched(node, offset, reply);
+        let may_wait = self.mount.may_wait(node.0);
+        self.defer(may_wait, move |this| {
+            this.readdirplus_watched(node, offset, reply)
+        });
     }
 
     fn fsyncdir(
@@ -705,9 +862,14 @@ impl Filesystem for Adaptor {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let caller = caller(request, 0);
-        let set = self.mount().setxattr(&caller, node.0, name, value, flags);
-        self.xattr_changed(node, name, set, reply);
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.answer(may_wait, reply, move |this, turn| {
+            let set = this.mount().setxattr(&caller, node.0, &name, &value, flags);
+            if let Some(reply) = turn.take() {
+                this.xattr_changed(node, &name, set, reply);
+            }
+        });
     }
 
     fn getxattr(
@@ -718,26 +880,42 @@ impl Filesystem for Adaptor {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(
-            self.mount().getxattr(node.0, name, size as usize),
-            size,
-            reply,
-        );
+        let (may_wait, name) = (self.mount.may_wait(node.0), name.to_owned());
+        self.answer(may_wait, reply, move |this, turn| {
+            let got = this.mount().getxattr(node.0, &name, size as usize);
+            if let Some(reply) = turn.take() {
+                xattr(got, size, reply);
+            }
+        });
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = self.mount().listxattr(&caller(request, 0), node.0);
-        xattr(names.map(Value::Bytes), size, reply);
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        self.answer(may_wait, reply, move |this, turn| {
+            let names = this.mount().listxattr(&caller, node.0);
+            if let Some(reply) = turn.take() {
+                xattr(names.map(Value::Bytes), size, reply);
+            }
+        });
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let removed = self.mount().removexattr(&caller(request, 0), node.0, name);
-        self.xattr_changed(node, name, removed, reply);
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        let name = name.to_owned();
+        self.answer(may_wait, reply, move |this, turn| {
+            let removed = this.mount().removexattr(&caller, node.0, &name);
+            if let Some(reply) = turn.take() {
+                this.xattr_changed(node, &name, removed, reply);
+            }
+        });
     }
 
     fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
-        empty(self.mount().access(node.0, wanted), reply);
+        let may_wait = self.mount.may_wait(node.0);
+        self.answer(may_wait, reply, move |this, turn| {
+            done(this.mount().access(node.0, wanted), turn);
+        });
     }
 
     fn setlk(
@@ -792,16 +970,19 @@ impl Filesystem for Adaptor {
     fn lseek(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.mount().lseek(handle.0, offset, whence) {
-            Ok(position) => reply.offset(position),
-            Err(error) => reply.error(errno(error)),
-        }
+        let of_folder = self.mount.is_of_folder(node.0);
+        self.defer(of_folder, move |this| {
+            match this.mount().lseek(handle.0, offset, whence) {
+                Ok(position) => reply.offset(position),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn copy_file_range(

@@ -13,7 +13,6 @@ use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Role};
 use super::{Mount, caller, handles, rescue};
 use crate::sys::at;
-use crate::sys::name::Name;
 
 /// Whatever has the name, nothing but the file itself is opened, at once.
 const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
@@ -73,33 +72,29 @@ impl Mount {
     ) -> Result<Entry> {
         caller::set_umask(caller.umask)?;
         self.permit(caller, parent, name, directory)?;
+        self.must_be_free(parent, name)?;
         let target = {
             let _identity = self.assume(caller)?;
-            let target = self.free_target(parent, name, directory)?;
+            let target = self.target(parent, name, directory)?;
+            rescue::commit()?;
             make(&target)?;
             target
         };
         self.made(parent, name, &target)
     }
 
-    /// Where to make a name that no folder has: what a folder has, the view has.
-    fn free_target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
+    /// Makes sure that no folder has a name that is to be made: what a folder has, the view has.
+    fn must_be_free(&self, parent: u64, name: &OsStr) -> Result<()> {
         let node = self.node(parent)?;
         let taken = match node.role {
-            Role::Jobs => {
-                let name = Name::from(name);
-                rescue::ask(&self.view, move |view| view.task_in_folders(&name))?
-            }
-            Role::Task => {
-                let (task, name) = (node.name.clone(), Name::from(name));
-                rescue::ask(&self.view, move |view| view.served_by_folder(&task, &name))?
-            }
+            Role::Jobs => self.view.task_in_folders(name),
+            Role::Task => self.view.served_by_folder(&node.name, name),
             _ => false,
         };
-        if taken {
-            return Err(Errno::EXIST);
+        match taken {
+            true => Err(Errno::EXIST),
+            false => Ok(()),
         }
-        self.target(parent, name, directory)
     }
 
     fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
@@ -125,9 +120,11 @@ impl Mount {
         let flags = open_flags(flags) | OFlags::CREATE;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         self.permit(caller, parent, name, false)?;
+        self.must_be_free(parent, name)?;
         let (fd, target) = {
             let _identity = self.assume(caller)?;
-            let target = self.free_target(parent, name, false)?;
+            let target = self.target(parent, name, false)?;
+            rescue::commit()?;
             (self.create_in(&target, name, flags, mode), target)
         };
         let fd = match fd {
@@ -207,7 +204,8 @@ impl Mount {
         // A second name of an archived file would let it be changed under that name.
         let node = self.alterable(caller, id)?;
         self.permit(caller, parent, name, false)?;
-        let target = self.free_target(parent, name, false)?;
+        self.must_be_free(parent, name)?;
+        let target = self.target(parent, name, false)?;
         if (node.place == INTERNAL) != (target.place == INTERNAL) {
             return Err(Errno::XDEV);
         }
@@ -216,6 +214,7 @@ impl Mount {
             return Err(Errno::ROFS);
         }
         let file = self.open_verified(id, OFlags::PATH)?;
+        rescue::commit()?;
         rustix::fs::linkat(
             rustix::fs::CWD,
             at::proc_path(&file),

@@ -69,14 +69,19 @@ impl Mount {
         let opened = self.open_file(caller, id, flags, append);
         // Not before it is known to be open: who moves the job asks for that when the job has been moved.
         if let Err(error) = self.still_in_primary(&node) {
-            if let Ok(opened) = opened
-                && self.handles.remove_file(opened.handle).is_some()
-            {
-                self.room.closed();
+            if let Ok(opened) = opened {
+                self.discard(&opened);
             }
             return Err(error);
         }
         opened
+    }
+
+    /// Closes a file that has been opened for a request which has failed since.
+    pub(super) fn discard(&self, opened: &Opened) {
+        if self.handles.remove_file(opened.handle).is_some() {
+            self.room.closed();
+        }
     }
 
     fn open_file(&self, caller: &Caller, id: u64, flags: OFlags, append: bool) -> Result<Opened> {

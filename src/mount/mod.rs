@@ -5,7 +5,7 @@
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`renamed`]: directories that other processes rename
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
-//! - [`rescue`]: requests that wait for a folder which does not answer
+//! - [`rescue`]: requests that wait for a folder which does not answer; [`deferred`]: in which threads they wait
 //! - [`load`]: how many requests take long; [`room`]: opens that wait for others to be closed
 //! - [`ahead`]: what is read of jobs before it is asked for
 //! - [`cursor`]: reading a directory of the disk from any position on
@@ -49,6 +49,7 @@ mod census;
 mod contended;
 mod create;
 mod cursor;
+mod deferred;
 mod descriptors;
 mod directory;
 mod file;
@@ -129,6 +130,7 @@ pub struct Mount {
     retries: retries::Retries,
     renamed: renamed::Renamed,
     rescue: Arc<rescue::Rescue>,
+    deferred: deferred::Deferred,
     listings: Arc<listings::Listings>,
     ahead: ahead::Ahead,
     locks: locks::Waiter,
@@ -157,6 +159,7 @@ impl Mount {
             retries: retries::Retries::default(),
             renamed: renamed::Renamed::default(),
             rescue: Arc::default(),
+            deferred: deferred::Deferred::default(),
             listings: Arc::default(),
             ahead: ahead::Ahead::default(),
             locks: locks::Waiter::default(),

@@ -57,7 +57,40 @@ impl Mount {
     pub(super) fn node(&self, id: u64) -> Result<Node> {
         let node = self.nodes.get(id).ok_or(Errno::STALE)?;
         self.may_be_asked(node.place)?;
+        // What is below `jobs/` and a task may be another location's, which is asked then.
+        let union = matches!(node.role, Role::Root | Role::Jobs | Role::Task);
+        if !union && self.is_silent(node.place) {
+            return Err(Errno::TIMEDOUT);
+        }
         Ok(node)
+    }
+
+    fn is_silent(&self, place: u8) -> bool {
+        let location = self.view.location(place);
+        location.is_some_and(|location| location.is_silent())
+    }
+
+    /// Whether a request for a node may wait for a folder.
+    pub(super) fn may_wait(&self, id: u64) -> bool {
+        if self.view.folders().is_empty() {
+            return false;
+        }
+        self.nodes.way(id).is_some_and(|way| match way.place {
+            PRIMARY | INTERNAL => matches!(way.role, Role::Jobs | Role::Task | Role::Job),
+            _ => true,
+        })
+    }
+
+    /// Whether a node is a folder's.
+    pub(super) fn is_of_folder(&self, id: u64) -> bool {
+        let way = self.nodes.way(id);
+        way.is_some_and(|way| !matches!(way.place, PRIMARY | INTERNAL))
+    }
+
+    /// Whether a request for a name may wait for a folder.
+    pub(super) fn may_wait_at(&self, parent: u64, name: &OsStr) -> bool {
+        let jobs = parent == ROOT && name == "jobs" && !self.view.folders().is_empty();
+        jobs || self.may_wait(parent)
     }
 
     /// Makes sure that what lies there may be asked for.

@@ -1,24 +1,36 @@
-//! Answers requests anew that wait for a folder which has turned out not to answer.
+//! Bounds how long a request waits for a folder, and makes sure that it is answered once.
 //!
-//! The kernel holds the lock of a directory while it looks a name up in it or lists it. A request that was begun before a
-//! folder is known not to answer waits for that folder, and with it everybody who wants that lock: every later listing of
-//! `jobs/`, and every new task. So the request is worked on once more from another thread, which leaves the folder out, and
-//! the first one to be done replies. Only for requests that change nothing.
+//! The kernel holds the lock of a directory while it looks a name up in it, lists it, or makes, renames or removes
+//! something in it. A request that waits for a folder keeps everything waiting that wants this lock.
+//!
+//! 1. As soon as a folder is known not to answer, a waiting request is attempted again from another thread, which leaves
+//!    the folder out. The attempt that claims the request first replies ([`Turn`]).
+//! 2. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers others. It does
+//!    not count as `ENOENT`: what the folder has is unknown.
+//! 3. An attempt claims the request before it changes something ([`commit`]). One that lost the claim changes nothing.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
 use crate::view::View;
 
-/// How often waiting requests are looked at, and how long each waits at least.
+/// How often waiting requests are looked at, and how long each waits at least before it is attempted again.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-type Again = Arc<dyn Fn() + Send + Sync>;
+/// How long a request waits for a folder: longer than it takes to find out that the folder answers nothing at all.
+const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The same while another request has timed out and still waits for its folder. Requests that wait for one lock time out
+/// one after the other.
+const NEXT_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Act = Arc<dyn Fn() + Send + Sync>;
 
 /// Requests that are being worked on.
 #[derive(Default)]
@@ -29,7 +41,15 @@ pub(super) struct Rescue {
 #[derive(Default)]
 struct Requests {
     next: u64,
-    waiting: HashMap<u64, (Instant, Again)>,
+    waiting: HashMap<u64, Waiting>,
+}
+
+struct Waiting {
+    begun: Instant,
+    /// Attempts it without the folders that do not answer; done once.
+    again: Option<Act>,
+    /// Answers that it has timed out; done once.
+    give_up: Option<Act>,
 }
 
 impl std::fmt::Debug for Rescue {
@@ -53,12 +73,21 @@ impl Drop for Watched<'_> {
 }
 
 impl Rescue {
-    /// Has a request worked on by `again` if it takes long and a folder does not answer.
-    pub(super) fn watch(&self, again: impl Fn() + Send + Sync + 'static) -> Watched<'_> {
+    /// Has a request attempted by `again` if it takes long and a folder does not answer, and answered by `give_up` if it takes
+    /// too long.
+    pub(super) fn watch(
+        &self,
+        again: impl Fn() + Send + Sync + 'static,
+        give_up: impl Fn() + Send + Sync + 'static,
+    ) -> Watched<'_> {
+        let waiting = Waiting {
+            begun: Instant::now(),
+            again: Some(Arc::new(again)),
+            give_up: Some(Arc::new(give_up)),
+        };
         let mut requests = self.requests.lock();
         requests.next += 1;
         let number = requests.next;
-        let waiting = (Instant::now(), Arc::new(again) as Again);
         requests.waiting.insert(number, waiting);
         Watched {
             rescue: self,
@@ -73,10 +102,29 @@ impl Rescue {
         thread.spawn(move || look(&rescue, &view)).map(drop)
     }
 
-    fn begun_before(&self, begun: Instant) -> Vec<(u64, Again)> {
+    /// What is to be done for those that have timed out.
+    fn timed_out(&self) -> Vec<Act> {
+        let mut requests = self.requests.lock();
+        let others = requests.waiting.values().any(|one| one.give_up.is_none());
+        let timeout = match others {
+            true => NEXT_REPLY_TIMEOUT,
+            false => FOLDER_REPLY_TIMEOUT,
+        };
+        let waiting = requests.waiting.values_mut();
+        let old = waiting.filter(|one| one.begun.elapsed() > timeout);
+        old.filter_map(|one| {
+            one.again = None;
+            one.give_up.take()
+        })
+        .collect()
+    }
+
+    /// What is to be done for those that have waited for a while, with their numbers.
+    fn slow(&self) -> Vec<(u64, Act)> {
         let requests = self.requests.lock();
-        let old = requests.waiting.iter().filter(|(_, (at, _))| *at < begun);
-        old.map(|(number, (_, again))| (*number, again.clone()))
+        let waiting = requests.waiting.iter();
+        let old = waiting.filter(|(_, one)| one.begun.elapsed() > INTERVAL);
+        old.filter_map(|(number, one)| Some((*number, one.again.clone()?)))
             .collect()
     }
 }
@@ -87,55 +135,122 @@ fn look(rescue: &Weak<Rescue>, view: &Weak<View>) {
         let (Some(rescue), Some(view)) = (rescue.upgrade(), view.upgrade()) else {
             return;
         };
+        for give_up in rescue.timed_out() {
+            give_up();
+        }
         if !view.has_silent_folder() {
             continue;
         }
-        let Some(begun) = Instant::now().checked_sub(INTERVAL) else {
-            continue;
-        };
-        for (number, again) in rescue.begun_before(begun) {
+        for (number, again) in rescue.slow() {
             let thread = std::thread::Builder::new().name("xpmfs-again".to_owned());
             match thread.spawn(move || again()) {
                 // Once: the new attempt is watched by itself.
-                Ok(_) => drop(rescue.requests.lock().waiting.remove(&number)),
+                Ok(_) => {
+                    let mut requests = rescue.requests.lock();
+                    let request = requests.waiting.get_mut(&number);
+                    let done = request.and_then(|request| request.again.take());
+                    drop(requests);
+                    drop(done);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot answer a request anew: starting a thread failed");
+                    tracing::warn!(%error, "cannot attempt a request again: starting a thread failed");
                 }
             }
         }
     }
 }
 
-/// Asks the folders something, for a request that changes something afterwards: from threads of their own, and anew without a
-/// folder that has turned out not to answer.
+/// A request that no attempt has claimed.
+const FREE: u32 = 0;
+
+thread_local! {
+    /// The claim of the attempt that this thread works on, if it is one of several.
+    static CURRENT: RefCell<Option<(Arc<AtomicU32>, u32)>> = const { RefCell::new(None) };
+}
+
+fn claim(claimed: &AtomicU32, by: u32) -> bool {
+    match claimed.compare_exchange(FREE, by, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => true,
+        Err(other) => other == by,
+    }
+}
+
+/// Claims the request that this thread works on, before something is changed for it.
 ///
 /// # Errors
 ///
-/// `ETIMEDOUT` if one folder after the other does not answer.
-pub(super) fn ask<T: Send + 'static>(
-    view: &Arc<View>,
-    question: impl Fn(&View) -> T + Clone + Send + 'static,
-) -> Result<T> {
-    if view.folders().is_empty() {
-        return Ok(question(view));
+/// `ETIMEDOUT` if it has been answered, or another attempt has claimed it.
+pub(super) fn commit() -> Result<()> {
+    CURRENT.with_borrow(|current| match current {
+        Some((claimed, by)) if !claim(claimed, *by) => Err(Errno::TIMEDOUT),
+        _ => Ok(()),
+    })
+}
+
+/// An attempt to answer a request.
+#[derive(Debug)]
+pub(super) struct Turn<R> {
+    request: Arc<Request<R>>,
+    claimed: Arc<AtomicU32>,
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Request<R> {
+    reply: Mutex<Option<R>>,
+    attempts: AtomicU32,
+}
+
+/// Ends the attempt of this thread when it is dropped.
+pub(super) struct Current;
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        let ended = CURRENT.take();
+        drop(ended);
     }
-    for _ in 0..=view.folders().len() {
-        let (tell, answer) = crossbeam_channel::bounded(1);
-        let (theirs, asked) = (view.clone(), question.clone());
-        let thread = std::thread::Builder::new().name("xpmfs-ask".to_owned());
-        // Nobody listens any more if it took too long.
-        let spawned = thread.spawn(move || drop(tell.send(asked(&theirs))));
-        spawned.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
-        loop {
-            match answer.recv_timeout(INTERVAL) {
-                Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Disconnected) => return Err(Errno::IO),
-                Err(RecvTimeoutError::Timeout) if view.has_silent_folder() => break,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+}
+
+impl<R> Turn<R> {
+    pub(super) fn new(reply: R) -> Turn<R> {
+        let request = Request {
+            reply: Mutex::new(Some(reply)),
+            attempts: AtomicU32::new(FREE + 1),
+        };
+        Turn {
+            request: Arc::new(request),
+            claimed: Arc::new(AtomicU32::new(FREE)),
+            number: FREE + 1,
         }
     }
-    Err(Errno::TIMEDOUT)
+
+    /// Another attempt at the same request.
+    pub(super) fn next(&self) -> Turn<R> {
+        Turn {
+            request: self.request.clone(),
+            claimed: self.claimed.clone(),
+            number: self.request.attempts.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
+    /// Lets [`commit`] claim this attempt in this thread.
+    pub(super) fn begin(&self) -> Current {
+        CURRENT.set(Some((self.claimed.clone(), self.number)));
+        Current
+    }
+
+    /// Whether another attempt has claimed the request.
+    pub(super) fn is_lost(&self) -> bool {
+        ![FREE, self.number].contains(&self.claimed.load(Ordering::Acquire))
+    }
+
+    /// The reply, unless another attempt has claimed the request.
+    pub(super) fn take(&self) -> Option<R> {
+        match claim(&self.claimed, self.number) {
+            true => self.request.reply.lock().take(),
+            false => None,
+        }
+    }
 }
 
 /// A reply that the first to be done takes.
@@ -161,5 +276,49 @@ impl<R> Slot<R> {
     /// Does something with the reply while it is there.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut R) -> T) -> Option<T> {
         self.0.lock().as_mut().map(act)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_attempt_changes_something_and_replies() {
+        let first = Turn::new("reply");
+        let second = first.next();
+        {
+            let _current = second.begin();
+            assert_eq!(commit(), Ok(()));
+            assert_eq!(commit(), Ok(()), "it has claimed it already");
+        }
+        let _current = first.begin();
+        assert_eq!(commit(), Err(Errno::TIMEDOUT));
+        assert!(first.is_lost() && !second.is_lost());
+        assert_eq!((first.take(), second.take()), (None, Some("reply")));
+        assert_eq!(second.take(), None);
+    }
+
+    #[test]
+    fn requests_time_out_sooner_while_another_waits_that_has() {
+        let rescue = Rescue::default();
+        let before = |time: Duration| Instant::now().checked_sub(time).unwrap();
+        let first = rescue.watch(|| {}, || {});
+        let second = rescue.watch(|| {}, || {});
+        let set = |number: u64, begun| {
+            let mut requests = rescue.requests.lock();
+            requests.waiting.get_mut(&number).unwrap().begun = begun;
+        };
+        set(first.number, before(FOLDER_REPLY_TIMEOUT * 2));
+        set(second.number, before(NEXT_REPLY_TIMEOUT * 2));
+        assert_eq!(rescue.slow().len(), 2);
+        assert_eq!(rescue.timed_out().len(), 1);
+        assert_eq!(rescue.timed_out().len(), 1);
+        assert_eq!(rescue.timed_out().len(), 0);
+        drop(first);
+        drop(second);
+        let _third = rescue.watch(|| {}, || {});
+        set(3, before(NEXT_REPLY_TIMEOUT * 2));
+        assert_eq!(rescue.timed_out().len(), 0);
     }
 }

@@ -8,8 +8,8 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UT
 use rustix::io::{Errno, Result};
 use rustix::process::geteuid;
 
-use super::Mount;
 use super::caller::{AssumedIdentity, Caller};
+use super::{Mount, rescue};
 use crate::sys::at;
 
 /// What is to be changed.
@@ -32,6 +32,7 @@ impl Mount {
         changes: &Changes,
     ) -> Result<(FileAttr, Duration)> {
         self.alterable(caller, id)?;
+        rescue::commit()?;
         let changed = self.change_all(caller, id, handle, changes);
         // Also if only a part of it could be done.
         self.touched(id);

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 
-use super::Mount;
 use super::caller::Caller;
 use super::nodes::INTERNAL;
+use super::{Mount, rescue};
 use crate::sys::at;
 use crate::view::PRIMARY;
 
@@ -113,6 +113,7 @@ impl Mount {
             return Err(Errno::PERM);
         }
         self.alterable(caller, id)?;
+        rescue::commit()?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         let _rights = match caller.unprivileged() {
             Some(caller) if name == ACCESS_ACL => {
@@ -131,6 +132,7 @@ impl Mount {
             return Err(Errno::PERM);
         }
         self.alterable(caller, id)?;
+        rescue::commit()?;
         self.on_object(id, |path| rustix::fs::removexattr(path, name))?;
         self.touched(id);
         Ok(())

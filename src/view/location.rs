@@ -208,8 +208,8 @@ impl Location {
         }
     }
 
-    /// Whether whoever watches it has been waiting for an answer for long.
-    pub(super) fn is_silent(&self) -> bool {
+    /// Whether its watcher has been waiting for a reply for long.
+    pub fn is_silent(&self) -> bool {
         self.silence()
             .is_some_and(|silence| silence > SILENCE || self.is_refused(silence))
     }

@@ -16,13 +16,13 @@ use crate::stage::{
 };
 
 /// Nothing that is asked for while a folder hangs may take longer, on a busy machine.
-const PROMPT: Duration = Duration::from_secs(40);
+pub(super) const PROMPT: Duration = Duration::from_secs(40);
 
 /// The server of a folder may be stopped for no longer: those that wait for it cannot be killed.
 const LIFE: Duration = Duration::from_secs(270);
 
 /// A folder that another daemon serves, which can be stopped. Whatever happens, nobody waits for it in the end.
-struct Served {
+pub(super) struct Served {
     at: PathBuf,
     server: u32,
     process: Option<Process>,
@@ -31,7 +31,7 @@ struct Served {
 }
 
 impl Served {
-    fn new(workspace: &Workspace) -> Served {
+    pub(super) fn new(workspace: &Workspace) -> Served {
         let (disk, at) = (workspace.top().join("disk"), workspace.top().join("served"));
         fs::create_dir_all(disk.join("folder/jobs")).unwrap();
         fs::create_dir(&at).unwrap();
@@ -57,15 +57,15 @@ impl Served {
         served
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.at.join("folder")
     }
 
-    fn stop(&self) {
+    pub(super) fn stop(&self) {
         signal(self.server, "-STOP");
     }
 
-    fn go_on(&self) {
+    pub(super) fn go_on(&self) {
         signal(self.server, "-CONT");
     }
 }

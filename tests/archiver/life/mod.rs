@@ -5,5 +5,6 @@ mod folders;
 mod hanging;
 mod killed;
 mod left_alone;
+mod requests;
 mod run_again;
 mod scanning;

@@ -1,0 +1,100 @@
+//! Runs requests that may wait for a folder so that some of the loop's threads always stay free.
+//!
+//! The loop has a fixed number of threads, and a request that waits in a system call for a folder keeps its thread. So
+//! only some of them may work on such requests; the others are handed to threads of their own, with their replies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::THREADS;
+
+/// How many threads of the loop may wait for folders: the others answer everything else.
+const LOOP_MAX: usize = THREADS - 2;
+
+/// How many other threads may. The kernel gets `EIO` for a request beyond them.
+const OTHERS_MAX: usize = 1024;
+
+/// How many threads work on requests that may wait for a folder.
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    of_loop: Arc<AtomicUsize>,
+    others: Arc<AtomicUsize>,
+}
+
+/// A thread that is counted until it is done.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
+        let counted = Counted(count.clone());
+        // Dropped, it is not counted any more.
+        (count.fetch_add(1, Ordering::AcqRel) < max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Deferred {
+    /// Works on a request at once, or in another thread if many already wait. A request that is dropped gets `EIO`.
+    pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
+            return work();
+        }
+        let Some(counted) = Counted::new(&self.others, OTHERS_MAX) else {
+            tracing::warn!("{OTHERS_MAX} requests wait for folders: another one fails");
+            return;
+        };
+        let thread = std::thread::Builder::new().name("xpmfs-deferred".to_owned());
+        let spawned = thread.spawn(move || {
+            let _counted = counted;
+            work();
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a request fails: starting a thread failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn requests_that_wait_leave_threads_of_the_loop_free() {
+        let deferred = Arc::new(Deferred::default());
+        let (end, ends) = crossbeam_channel::bounded::<()>(0);
+        let (begin, begins) = crossbeam_channel::unbounded();
+        let threads: Vec<_> = (0..THREADS * 2)
+            .map(|_| {
+                let (deferred, ends, begin) = (deferred.clone(), ends.clone(), begin.clone());
+                let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+                std::thread::spawn(move || {
+                    deferred.run(move || {
+                        begin.send(()).unwrap();
+                        let _ = ends.recv();
+                    });
+                    drop(done);
+                });
+                is_done
+            })
+            .collect();
+        let timeout = Duration::from_secs(60);
+        for _ in 0..THREADS * 2 {
+            begins.recv_timeout(timeout).unwrap();
+        }
+        let is_free = |thread: &&crossbeam_channel::Receiver<()>| {
+            thread
+                .recv_timeout(Duration::from_millis(200))
+                .is_err_and(|error| !error.is_timeout())
+        };
+        let free = threads.iter().filter(is_free).count();
+        assert_eq!(free, THREADS * 2 - LOOP_MAX);
+        drop(end);
+    }
+}
