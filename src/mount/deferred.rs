@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::THREADS;
 
@@ -14,11 +17,28 @@ const LOOP_MAX: usize = THREADS - 2;
 /// How many other threads may. The kernel gets `EIO` for a request beyond them.
 const OTHERS_MAX: usize = 1024;
 
+/// A thread of its own without a request ends after this time.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+type Work = Box<dyn FnOnce() + Send>;
+
 /// How many threads work on requests that may wait for a folder.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deferred {
     of_loop: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
+    /// Without capacity: sending succeeds only if a thread waits for work.
+    idle: (Sender<Work>, Receiver<Work>),
+}
+
+impl Default for Deferred {
+    fn default() -> Deferred {
+        Deferred {
+            of_loop: Arc::default(),
+            others: Arc::default(),
+            idle: bounded(0),
+        }
+    }
 }
 
 /// A thread that is counted until it is done.
@@ -44,14 +64,22 @@ impl Deferred {
         if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
             return work();
         }
+        let work: Work = Box::new(work);
+        let Err(refused) = self.idle.0.try_send(work) else {
+            return;
+        };
         let Some(counted) = Counted::new(&self.others, OTHERS_MAX) else {
             tracing::warn!("{OTHERS_MAX} requests wait for folders: another one fails");
             return;
         };
+        let (work, more) = (refused.into_inner(), self.idle.1.clone());
         let thread = std::thread::Builder::new().name("xpmfs-deferred".to_owned());
         let spawned = thread.spawn(move || {
             let _counted = counted;
             work();
+            while let Ok(work) = more.recv_timeout(IDLE_MAX) {
+                work();
+            }
         });
         if let Err(error) = spawned {
             tracing::warn!(%error, "a request fails: starting a thread failed");
