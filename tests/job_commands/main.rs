@@ -1,4 +1,4 @@
-//! Archiving, moving and recovering jobs by hand: what is kept, whatever happens meanwhile.
+//! `xpmfs jobs archive`, `recover` and `verify`: what a copy keeps, and what remains after a fault, a kill or a change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod apart;

@@ -1,5 +1,5 @@
-//! Programs that ask much of a file system, at work in a mount: databases, version control, compilers,
-//! copiers and archivers that keep every attribute, memory-mapped arrays.
+//! Programs that use much of a file system, run in a mount: databases, version control, compilers, programs that copy
+//! with every attribute, memory-mapped arrays.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Jobs are moved to a folder by somebody whom the mount knows nothing of, another node's daemon say, while
-//! others use them: whoever looks at a job all the time sees no error and nothing but what is in it.
+//! Another node's daemon moves jobs to a folder while processes read them through a mount: the readers see no error, and
+//! only what the jobs hold.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! What a mount tells those who archive, and what it is told by them: jobs that are altered, jobs that are being
-//! written, jobs that have moved. Each test serves a mount itself.
+//! What a mount reports to the archiver (jobs that change or are open for writing), and what the archiver reports to the
+//! mount (jobs that moved). Each test serves a mount in its own process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
