@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,19 @@ use crate::workspace::markers;
 
 /// How long a directory is kept after a symlink has taken its place. Kernels believe names for a second.
 const GRACE: Duration = Duration::from_millis(2500);
+
+/// [`GRACE`], or the milliseconds that a test of a debug build sets. A release build reads no variable: the environment of
+/// a caller must not shorten what protects a file that is still being written.
+fn grace() -> Duration {
+    static SET: LazyLock<Option<Duration>> = LazyLock::new(|| {
+        let set = std::env::var("XPMFS_TEST_GRACE_MS").ok()?;
+        set.parse().ok().map(Duration::from_millis)
+    });
+    match cfg!(debug_assertions) {
+        true => SET.unwrap_or(GRACE),
+        false => GRACE,
+    }
+}
 
 /// How many are kept at the same time at most, and of how many files that may be open one of them takes its share: each keeps
 /// some open.
@@ -90,7 +104,10 @@ impl Retired {
     /// When the next one is due, if any waits.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.waiting.lock().front().map(|first| first.since + GRACE)
+        self.waiting
+            .lock()
+            .front()
+            .map(|first| first.since + grace())
     }
 
     /// Whether nothing is left to be done: no directory waits or is being removed, and nobody is to be told of a job that
@@ -118,7 +135,7 @@ impl Retired {
             let first = {
                 let mut waiting = self.waiting.lock();
                 let Some(first) = waiting.front() else { return };
-                let rest = GRACE.saturating_sub(first.since.elapsed());
+                let rest = grace().saturating_sub(first.since.elapsed());
                 if rest.is_zero() {
                     self.going.fetch_add(1, Ordering::SeqCst);
                     waiting.pop_front()

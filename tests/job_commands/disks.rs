@@ -132,7 +132,10 @@ fn a_disk_that_has_no_modes_takes_jobs_all_the_same() {
         "-o".to_owned(),
         log,
     ];
-    let output = stage.by_one_thread("archive", &strace).output().unwrap();
+    let output = stage
+        .by_one_thread_at_once("archive", &strace)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(
         said(&output).contains("the mode was not kept"),
@@ -164,7 +167,10 @@ fn a_file_system_that_calls_data_a_hole_makes_no_zeros_of_it() {
         "-o".to_owned(),
         log,
     ];
-    let output = stage.by_one_thread("archive", &strace).output().unwrap();
+    let output = stage
+        .by_one_thread_at_once("archive", &strace)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(stage.job().is_symlink());
     let after = ["model.bin", "sparse.bin"].map(|name| fs::read(stage.job().join(name)).unwrap());

@@ -18,7 +18,10 @@ fn a_manifest_is_durable_before_it_gets_its_name() {
             "-o".to_owned(),
             log.to_str().unwrap().to_owned(),
         ];
-        let output = stage.by_one_thread("archive", &strace).output().unwrap();
+        let output = stage
+            .by_one_thread_at_once("archive", &strace)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", said(&output));
         let log = std::fs::read_to_string(log).unwrap();
         let at = |what: &str, also: &str| {

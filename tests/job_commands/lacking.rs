@@ -96,7 +96,7 @@ fn assert_outcome(what: &str, stage: &Stage, strace: &[String], outcome: Outcome
     let log = stage.top().join("strace");
     let mut strace = strace.to_vec();
     strace.extend(["-o".to_owned(), log.to_str().unwrap().to_owned()]);
-    let output = stage.by_one_thread(what, &strace).output().unwrap();
+    let output = stage.by_one_thread_at_once(what, &strace).output().unwrap();
     let text = said(&output);
     if let Refused(why) = outcome {
         assert_eq!(output.status.code(), Some(1), "{text}");
@@ -127,7 +127,7 @@ fn assert_outcome(what: &str, stage: &Stage, strace: &[String], outcome: Outcome
         stage.assert_clean();
     }
     // On another disk, or with other options, it works.
-    let output = stage.by_one_thread(what, &[]).output().unwrap();
+    let output = stage.by_one_thread_at_once(what, &[]).output().unwrap();
     assert!(output.status.success(), "again: {}", said(&output));
     assert_eq!(held(&stage.job()), expected);
     stage.verify();
@@ -268,7 +268,10 @@ fn a_folder_without_fifos_is_not_copied_to_again_and_again() {
         log,
     ];
     for _ in 0..2 {
-        let output = stage.by_one_thread("archive", &fault).output().unwrap();
+        let output = stage
+            .by_one_thread_at_once("archive", &fault)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", said(&output));
         assert!(stage.job().is_symlink(), "{}", said(&output));
     }

@@ -104,7 +104,7 @@ impl Prepared {
         strace.extend(["-o".to_owned(), log.to_str().unwrap().to_owned()]);
         strace.extend(self.lacking());
         let output = stage
-            .by_one_thread(self.scene.what, &strace)
+            .by_one_thread_at_once(self.scene.what, &strace)
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", said(&output));
@@ -149,7 +149,7 @@ impl Prepared {
         // What is not traced is not injected into either.
         strace.push(format!("--trace={call},renameat2"));
         strace.push(format!("--inject={call}:{fault}:when={count}"));
-        let mut command = stage.by_one_thread(self.scene.what, &strace);
+        let mut command = stage.by_one_thread_at_once(self.scene.what, &strace);
         let output = command.output().unwrap();
         self.assert_nothing_lost(&stage);
         (stage, output)
@@ -161,7 +161,7 @@ impl Prepared {
         if !strace.is_empty() {
             strace.extend(["-o", "/dev/null", "--trace=renameat2"].map(str::to_owned));
         }
-        let mut command = stage.by_one_thread(self.scene.what, &strace);
+        let mut command = stage.by_one_thread_at_once(self.scene.what, &strace);
         let output = command.output().unwrap();
         assert!(output.status.success(), "again: {}", said(&output));
         self.assert_done(stage);

@@ -17,6 +17,10 @@ use super::tree::{Entry, tree};
 pub(crate) const TASK: &str = "my.module.train";
 pub(crate) const HASH: &str = "8f3c2a7be0d94fb1ac4f0dd7a13c55a0c1e55d7e4b1b0e2f9f6a7d8c9b0a1f2e";
 
+/// How long the old directory of a moved job is kept, in milliseconds, by a debug build with this variable.
+const GRACE: &str = "XPMFS_TEST_GRACE_MS";
+const SHORT_GRACE_MS: &str = "100";
+
 /// A job as it is on a disk, without what experimaestro keeps for itself.
 pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
 
@@ -135,6 +139,13 @@ impl Stage {
         command
     }
 
+    /// The same, without keeping the old directory of a moved job for long: for tests that use nothing of that time.
+    pub(crate) fn by_one_thread_at_once(&self, what: &str, strace: &[String]) -> Command {
+        let mut command = self.by_one_thread(what, strace);
+        command.env(GRACE, SHORT_GRACE_MS);
+        command
+    }
+
     /// `jobs …` with these arguments; gives what it did.
     pub(crate) fn jobs(&self, arguments: &[&str]) -> Output {
         let mut command = self.xpmfs();
@@ -145,7 +156,10 @@ impl Stage {
 
     /// `jobs archive --all`, which must succeed.
     pub(crate) fn archive(&self) {
-        let output = self.jobs(&["archive", "--all"]);
+        let mut command = self.xpmfs();
+        command.env(GRACE, SHORT_GRACE_MS);
+        command.args(["jobs", "archive", "-w", "test", "--all"]);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     }
 
