@@ -66,10 +66,12 @@ fn the_page_cache_is_left_as_it_was() {
         return;
     }
     fs::read(&warm).unwrap();
-    assert_eq!(cached(&warm), content.len() as u64);
+    // The kernel itself may drop some of it while other tests need memory.
+    let most = content.len() as u64 / 10 * 9;
+    assert!(cached(&warm) >= most);
     stage.run(&Options::default()).unwrap();
     assert_eq!(cached(&cold), 0);
-    assert_eq!(cached(&warm), content.len() as u64);
+    assert!(cached(&warm) >= most);
     for name in ["cold", "warm"] {
         assert_eq!(cached(&stage.copy().join(name)), 0, "{name}");
     }
