@@ -68,7 +68,7 @@ impl Drop for ReadOnly {
 
 /// A colleague's workspace, which is still called so where it is a folder of ours.
 fn colleague() -> Workspace {
-    let colleague = Workspace::called("theirs");
+    let colleague = Workspace::builder().primary("theirs").build();
     // The way there: the test's own directory is nobody else's business otherwise.
     fs::set_permissions(colleague.top(), fs::Permissions::from_mode(0o755)).unwrap();
     colleague

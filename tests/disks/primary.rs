@@ -38,7 +38,7 @@ fn a_primary_on_fuse_takes_internal_files_of_archived_jobs() {
     if program("bindfs").is_none() {
         return;
     }
-    let workspace = Workspace::called("disk/primary");
+    let workspace = Workspace::builder().primary("disk/primary").build();
     workspace.tune("{settle: 1}");
     let used = workspace.finished("use", TASK, "used");
     fs::write(used.join("train.lock"), "").unwrap();

@@ -78,7 +78,7 @@ fn elsewhere_no_job_runs_again_and_no_folder_changes() {
 
 #[test]
 fn jobs_of_a_colleague_do_not_run_again() {
-    let colleague = Workspace::called("their workspace");
+    let colleague = Workspace::builder().primary("their workspace").build();
     let Some(theirs) = Plan::of(&colleague) else {
         return;
     };

@@ -161,7 +161,7 @@ fn a_new_plan_succeeds_elsewhere() {
 /// experimaestro makes what it lacks; a workspace may also be all new.
 #[test]
 fn a_new_plan_succeeds_where_only_folders_have_anything() {
-    let workspace = Workspace::called("wörk space");
+    let workspace = Workspace::builder().primary("wörk space").build();
     fs::remove_dir(workspace.primary().join("jobs")).unwrap();
     for (folder, task) in [("use", "__main__.train"), ("backup", "__main__.prepare")] {
         workspace.finished(folder, task, &"0".repeat(64));

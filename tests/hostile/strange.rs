@@ -52,7 +52,9 @@ fn pipes_sockets_and_devices_in_the_place_of_files_hang_nobody() {
 
 #[test]
 fn strange_names_of_the_workspace_and_in_it_are_names() {
-    let workspace = Workspace::called("a b,c\\d\n\te=\u{e9}'\"$x%:*#~ ");
+    let workspace = Workspace::builder()
+        .primary("a b,c\\d\n\te=\u{e9}'\"$x%:*#~ ")
+        .build();
     let long = OsString::from_vec(vec![b'n'; 255]);
     let strange: Vec<OsString> = [not_utf8(), &long, OsStr::new("a\nb"), OsStr::new("\\ \"'")]
         .iter()

@@ -46,7 +46,7 @@ fn everything(job: &Path) -> Tree {
     }
     File::create(job.join("only-hole"))
         .unwrap()
-        .set_len(1 << 30)
+        .set_len(1 << 27)
         .unwrap();
     symlink("/etc/passwd", job.join("outside")).unwrap();
     symlink("../../../..", job.join("above")).unwrap();

@@ -57,7 +57,7 @@ pub(crate) fn assert_trees(what: &str, expected: &[Tree], root: &Path, hashes: &
 /// experimaestro's own archiver or recovery, over all jobs.
 fn experimaestro(stage: &Stage, what: &str, mode: &str) -> Option<Command> {
     let python = python::interpreter()?;
-    let mut command = python::script(&python, stage.top(), "archive_jobs.py");
+    let mut command = python::script(&python, &stage.top(), "archive_jobs.py");
     let (primary, folder) = (stage.primary(), stage.folder(mode));
     command.arg(what).arg(primary).arg(folder).arg(mode);
     Some(command)

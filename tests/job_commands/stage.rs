@@ -7,12 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
-use tempfile::TempDir;
-
-use super::common::soak;
-use super::common::{eventually, names, run};
+use super::common::{Workspace, eventually, names, run, soak};
 use super::tree::{Entry, tree};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
 pub(crate) const TASK: &str = "my.module.train";
 pub(crate) const HASH: &str = "8f3c2a7be0d94fb1ac4f0dd7a13c55a0c1e55d7e4b1b0e2f9f6a7d8c9b0a1f2e";
@@ -24,9 +21,9 @@ const SHORT_GRACE_MS: &str = "100";
 /// A job as it is on a disk, without what experimaestro keeps for itself.
 pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
 
-/// A workspace called `test`. Its folders are called after their modes.
+/// A workspace whose jobs need no time to settle, with a directory for the task [`TASK`].
 pub(crate) struct Stage {
-    top: TempDir,
+    workspace: Workspace,
     modes: Vec<&'static str>,
 }
 
@@ -43,53 +40,40 @@ impl Stage {
 
     /// With folders of these modes, below a directory.
     pub(crate) fn within(parent: &Path, modes: &[&'static str]) -> Stage {
-        let top = tempfile::Builder::new()
+        let workspace = Workspace::builder()
+            .below(parent)
             .prefix("xpmfs-archive-")
-            .tempdir_in(parent)
-            .unwrap();
-        let stage = Stage {
-            top,
+            .folders(modes)
+            .new_folders()
+            .keys("{settle: 0s}")
+            .build();
+        fs::create_dir(workspace.primary().join("jobs").join(TASK)).unwrap();
+        Stage {
+            workspace,
             modes: modes.to_vec(),
-        };
-        fs::create_dir_all(stage.primary().join("jobs").join(TASK)).unwrap();
-        fs::write(stage.primary().join(".__experimaestro__"), "").unwrap();
-        for mode in modes {
-            fs::create_dir(stage.folder(mode)).unwrap();
         }
-        stage.settle("0s");
-        stage
     }
 
-    /// Writes the settings, with how long a job must have been left alone.
+    /// Sets how long a job must have been left alone.
     pub(crate) fn settle(&self, settle: &str) {
-        let at = |path: PathBuf| serde_json::to_string(&path.to_string_lossy()).unwrap();
-        let mut settings = format!(
-            "workspaces:\n  - id: test\n    path: {}\n    xpmfs: {{settle: {settle}}}\n    folders:\n",
-            at(self.primary())
-        );
-        for mode in &self.modes {
-            settings += &format!(
-                "      - {{path: {}, mode: {mode}}}\n",
-                at(self.folder(mode))
-            );
-        }
-        fs::write(self.settings(), settings).unwrap();
+        let keys = format!("{{settle: {settle}}}");
+        self.workspace.write_settings(&self.modes, Some(&keys));
     }
 
-    pub(crate) fn top(&self) -> &Path {
-        self.top.path()
+    pub(crate) fn top(&self) -> PathBuf {
+        self.workspace.top()
     }
 
     pub(crate) fn settings(&self) -> PathBuf {
-        self.top().join("settings.yaml")
+        self.workspace.settings()
     }
 
     pub(crate) fn primary(&self) -> PathBuf {
-        self.top().join("primary")
+        self.workspace.primary()
     }
 
     pub(crate) fn folder(&self, mode: &str) -> PathBuf {
-        self.top().join(mode)
+        self.workspace.folder(mode)
     }
 
     pub(crate) fn modes(&self) -> &[&'static str] {
@@ -108,26 +92,18 @@ impl Stage {
 
     /// The command with our settings.
     pub(crate) fn xpmfs(&self) -> Command {
-        self.traced(&[])
+        self.workspace.xpmfs()
     }
 
     /// The command, under `strace` with these arguments if there are any.
     pub(crate) fn traced(&self, strace: &[String]) -> Command {
-        let mut command = match strace {
-            [] => Command::new(env!("CARGO_BIN_EXE_xpmfs")),
-            arguments => {
-                let mut command = Command::new("strace");
-                command.args(["-f", "-qq"]).args(arguments).arg("--");
-                command.arg(env!("CARGO_BIN_EXE_xpmfs"));
-                command
-            }
-        };
-        command
-            .current_dir(self.top())
-            .env("HOME", self.top())
-            .env("XDG_RUNTIME_DIR", self.top())
-            .arg("--settings")
-            .arg(self.settings());
+        let xpmfs = self.xpmfs();
+        if strace.is_empty() {
+            return xpmfs;
+        }
+        let mut command = self.workspace.command("strace");
+        command.args(["-f", "-qq"]).args(strace).arg("--");
+        command.arg(xpmfs.get_program()).args(xpmfs.get_args());
         command
     }
 

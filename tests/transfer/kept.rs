@@ -96,7 +96,7 @@ fn holes_stay_holes() {
             file.write_all_at(b"data", *offset).unwrap();
         }
     };
-    file("all", 1 << 30, &[]);
+    file("all", 1 << 27, &[]);
     file("front", (64 << 20) + 5, &[40 << 20]);
     file("back", 64 << 20, &[0, 9 << 20]);
     file("both", 64 << 20, &[20 << 20, 50 << 20]);
