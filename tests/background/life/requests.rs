@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use super::hanging::{PROMPT, Served};
-use crate::fixture::{Workspace, snapshot};
+use crate::common::{Workspace, snapshot};
 use crate::job::{self, TASK, hash};
 use crate::stage::{Process, until};
 
