@@ -8,7 +8,7 @@ use crate::workspace::jobs::JobId;
 
 use super::places;
 
-/// Where a job is, as far as the primary's own directory tells.
+/// Where a job is, according to the primary's own directory.
 enum Place {
     Primary,
     /// It was moved to a folder.

@@ -24,7 +24,8 @@ pub enum Drained {
 ///
 /// The daemon does not answer.
 pub fn drain(mount: &Mount, mut tell: impl FnMut(usize)) -> Result<Drained, ClientError> {
-    let mut client = Client::connect(mount.device, mount.owner())?;
+    let connected = Client::connect(mount.device, mount.owner());
+    let mut client = connected.map_err(|error| error.of(mount))?;
     client.request("drain")?;
     loop {
         let idle = client.request("idle")?;

@@ -125,6 +125,9 @@ fn a_dead_mount_in_place_is_shown_and_cleared_by_the_next_mount_and_by_umount() 
         let clear = format!("`xpmfs umount {}`", ws.display());
         let refused = home.refuses(&archive);
         assert!(refused.contains(&clear), "{refused}");
+        let refused = home.refuses(&["umount", "--drain", "-w", "killed"]);
+        let ended = format!("the daemon has ended: {clear}");
+        assert!(refused.contains(&ended), "{refused}");
         if home.ordinary && is_root() {
             let mut command = Command::new(&home.binary);
             command.arg("--settings").arg(&settings).args(archive);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{LONGEST_FOREIGN_REPLY, LONGEST_REPLY, Name, VERSION, directory};
 use crate::daemon::deadline::all_within;
 use crate::daemon::health::PATIENCE;
-use crate::daemon::mounts::Device;
+use crate::daemon::mounts::{Device, Mount};
 use crate::printable::printable;
 
 /// Why the daemon did not answer.
@@ -27,7 +27,7 @@ pub enum ClientError {
     /// No daemon listens for this mount.
     #[error("no daemon listens for this mount: it has ended, or belongs to another user")]
     Nobody,
-    /// No daemon listens for this mount in place.
+    /// No daemon listens for this mount.
     #[error("{}", ended(.user.as_deref(), .mountpoint))]
     Ended {
         /// Whose the mount is, if it is another user's.
@@ -67,6 +67,20 @@ pub enum ClientError {
     /// Any other trouble with the socket.
     #[error("cannot ask the mount's daemon: {0}")]
     Io(#[source] io::Error),
+}
+
+impl ClientError {
+    /// Names the mount that no daemon listens for.
+    #[must_use]
+    pub fn of(self, mount: &Mount) -> Self {
+        match self {
+            Self::Nobody => Self::Ended {
+                user: mount.other_owner(),
+                mountpoint: mount.mountpoint.clone(),
+            },
+            error => error,
+        }
+    }
 }
 
 fn ended(user: Option<&str>, mountpoint: &Path) -> String {

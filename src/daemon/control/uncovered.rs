@@ -31,13 +31,7 @@ pub(super) fn beneath(mount: &Mount) -> Result<OwnedFd, ClientError> {
     // It is asked in any case: from then on it expects others to change the directory.
     let connected = Client::connect(mount.device, mount.owner());
     let handed = connected.and_then(|mut client| client.primary());
-    let handed = handed.map_err(|error| match error {
-        ClientError::Nobody => ClientError::Ended {
-            user: mount.other_owner(),
-            mountpoint: mount.mountpoint.clone(),
-        },
-        error => error,
-    })?;
+    let handed = handed.map_err(|error| error.of(mount))?;
     let Some(user) = mount.other_owner() else {
         return Ok(handed);
     };
