@@ -77,6 +77,92 @@ pub(super) fn all(
     run(&arguments, global)
 }
 
+/// The keys of an entry of `--json` that have fixed values; docs/json.md lists them.
+#[derive(Default)]
+struct Listed {
+    folder: Option<String>,
+    result: &'static str,
+    reason: Option<&'static str>,
+    files: Option<u64>,
+    bytes: Option<u64>,
+}
+
+impl Listed {
+    fn of(outcome: &Outcome, label: impl Fn(u8) -> String) -> Listed {
+        let plain = |result| Listed {
+            result,
+            ..Listed::default()
+        };
+        let not_archived = |reason| Listed {
+            reason: Some(reason),
+            ..plain("not_archived")
+        };
+        match outcome {
+            Outcome::Folder(folder, stored) => {
+                let folder = label(*folder);
+                let moves = folder.starts_with("move:");
+                let listed = match stored {
+                    Ok(stored) => Listed::stored(*stored, moves),
+                    Err(error) if error.is_cancelled() => plain("cancelled"),
+                    Err(_) => plain("failed"),
+                };
+                Listed {
+                    folder: Some(folder),
+                    ..listed
+                }
+            }
+            Outcome::Unknown(error) if error.is_cancelled() => plain("cancelled"),
+            Outcome::Unknown(_) => plain("failed"),
+            Outcome::PutBack { .. } => not_archived("put_back"),
+            Outcome::NotReady(readiness) => match readiness {
+                Readiness::Elsewhere => plain("present"),
+                Readiness::Ready { .. } | Readiness::Settling(_) => not_archived("settling"),
+                Readiness::Busy(_) => not_archived("busy"),
+                Readiness::Unfinished => not_archived("unfinished"),
+                Readiness::Failed => not_archived("job_failed"),
+                Readiness::Lost => not_archived("lost"),
+                Readiness::Absent => not_archived("absent"),
+                Readiness::OptedOut(_) => not_archived("opted_out"),
+                Readiness::Unknown(_) => not_archived("unknown"),
+            },
+        }
+    }
+
+    fn stored(stored: Stored, moves: bool) -> Listed {
+        let (result, reason, copied) = match stored {
+            Stored::Copied { files, bytes } if moves => ("moved", None, Some((files, bytes))),
+            Stored::Copied { files, bytes } => ("copied", None, Some((files, bytes))),
+            Stored::Replaced { files, bytes } => ("replaced", None, Some((files, bytes))),
+            // The folder had the copy before, and the job is moved to it.
+            Stored::Already if moves => ("moved", None, Some((0, 0))),
+            Stored::Already => ("present", None, None),
+            Stored::Left(Left::Gone) => ("skipped", Some("gone"), None),
+            Stored::Left(Left::Unfinished) => ("skipped", Some("unfinished"), None),
+            Stored::Left(Left::Older) => ("skipped", Some("copy_newer"), None),
+            Stored::Left(Left::Kept) => ("skipped", Some("recovered"), None),
+        };
+        Listed {
+            result,
+            reason,
+            files: copied.map(|(files, _)| files),
+            bytes: copied.map(|(_, bytes)| bytes),
+            ..Listed::default()
+        }
+    }
+
+    fn json(&self, job: &JobId, why: Option<String>) -> Value {
+        json!({
+            "job": job.to_string(),
+            "folder": self.folder,
+            "result": self.result,
+            "reason": self.reason,
+            "files": self.files,
+            "bytes": self.bytes,
+            "why": why,
+        })
+    }
+}
+
 /// What became of all.
 #[derive(Default)]
 struct Tally {
@@ -138,7 +224,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         tally.failed += 1;
         meter.say(&task.to_string());
         tally.lines.push(json!({
-            "job": null, "folder": null, "result": "not archived", "why": task.to_string(),
+            "job": null, "folder": null, "result": "unlisted", "reason": null,
+            "files": null, "bytes": null, "why": task.to_string(),
         }));
     }
     by_hand::archive(&env, &judge, &jobs, arguments.force, &mut |job, outcome| {
@@ -168,9 +255,11 @@ impl Tally {
         meter: &Meter,
         global: &Global,
     ) {
+        let mut listed = Listed::of(&outcome, |folder| label(opened, folder));
         let (folder, result, why, wrong) = match outcome {
             Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) if error.is_cancelled() => {
                 self.cancelled += 1;
+                self.lines.push(listed.json(job, None));
                 return meter.job();
             }
             Outcome::Folder(folder, Ok(stored)) => {
@@ -201,6 +290,8 @@ impl Tally {
             Outcome::NotReady(readiness) if all && is_usual(&readiness) => {
                 if let Readiness::OptedOut(_) = readiness {
                     self.leave("opted out");
+                    self.lines
+                        .push(listed.json(job, Some(not_ready(&readiness))));
                 }
                 return meter.job();
             }
@@ -228,9 +319,8 @@ impl Tally {
             ));
         }
         meter.job();
-        self.lines.push(json!({
-            "job": job.to_string(), "folder": folder, "result": result, "why": why,
-        }));
+        listed.folder = folder;
+        self.lines.push(listed.json(job, why));
     }
 
     fn stored(&mut self, stored: Stored, moves: bool) -> (&'static str, Option<String>) {

@@ -134,7 +134,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     if global.json {
         let mut lines: Vec<Value> = unseen
             .iter()
-            .map(|why| json!({ "job": null, "path": null, "result": "not looked at", "why": why }))
+            .map(|why| line(None, None, "unlisted", Some(why.clone())))
             .collect();
         let jobs = jobs.iter().zip(&recovered);
         lines.extend(jobs.map(|(job, recovered)| as_json(&opened, job, recovered)));
@@ -249,27 +249,44 @@ fn tell(
 
 fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, Error>) -> Value {
     let path = places::path(opened.view.primary(), job);
-    let mut line = json!({ "job": job.to_string(), "path": path.to_string_lossy() });
+    let path = Some(path.to_string_lossy().into_owned());
+    let entry = |result, why| line(Some(job), path, result, why);
     match recovered {
         Ok(Recovered::Copied {
             folder,
+            files,
+            bytes,
             finished,
             passed_over,
-            ..
         }) => {
-            line["result"] = "recovered".into();
+            let mut line = entry("recovered", None);
             line["folder"] = label(opened, *folder).into();
+            line["files"] = (*files).into();
+            line["bytes"] = (*bytes).into();
             line["finished"] = (*finished).into();
             let passed = passed_over.iter();
             let passed =
                 passed.map(|(folder, why)| json!({ "folder": label(opened, *folder), "why": why }));
             line["passed_over"] = passed.collect();
+            line
         }
-        Ok(Recovered::Present) => line["result"] = "present".into(),
-        Err(error) => {
-            line["result"] = "failed".into();
-            line["why"] = why(error).into();
-        }
+        Ok(Recovered::Present) => entry("present", None),
+        Err(error) if error.is_cancelled() => entry("cancelled", None),
+        Err(error) => entry("failed", Some(why(error))),
     }
-    line
+}
+
+/// An entry of `--json` with every key; docs/json.md lists them.
+fn line(job: Option<&JobId>, path: Option<String>, result: &str, why: Option<String>) -> Value {
+    json!({
+        "job": job.map(JobId::to_string),
+        "path": path,
+        "result": result,
+        "folder": null,
+        "files": null,
+        "bytes": null,
+        "finished": null,
+        "passed_over": [],
+        "why": why,
+    })
 }

@@ -81,7 +81,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         print::line(why);
     }
     let meter = Meter::new(jobs.len(), &progress, global);
-    let mut lines = Vec::new();
+    let mut lines: Vec<Value> = unseen
+        .iter()
+        .map(|why| entry(None, None, "unlisted", Some(why)))
+        .collect();
     // Told at once: reading everything takes hours where there is much.
     let mut told = Ok(());
     let mut tell = |text: String| {
@@ -130,17 +133,18 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                         Some(_) => damaged += 1,
                         None => unread += 1,
                     }
-                    tell(line(&format!("{job} in {place}: {state}: {}", why(&error))));
-                    lines.push(json!({
-                        "job": job.to_string(), "folder": place, "whole": whole, "error": error.cause.to_string(),
-                    }));
+                    let why = why(&error);
+                    tell(line(&format!("{job} in {place}: {state}: {why}")));
+                    let mut failed = entry(Some(job), Some(place), "failed", Some(&why));
+                    failed["whole"] = whole.into();
+                    lines.push(failed);
                 }
             }
         }
         if !found {
             absent += 1;
             tell(line(&format!("{job}: no `backup` or `move` folder has it")));
-            lines.push(json!({ "job": job.to_string(), "folder": null, "whole": false }));
+            lines.push(entry(Some(job), None, "absent", None));
         }
         meter.job();
     }
@@ -282,19 +286,71 @@ fn contents(differences: &[Difference]) -> impl Iterator<Item = &Difference> {
 fn as_json(opened: &Opened, job: &JobId, verified: &Verified) -> Value {
     let list = |differences: &mut dyn Iterator<Item = &Difference>| -> Vec<Value> {
         differences
-            .map(|difference| json!({ "path": name(&difference.path).to_string_lossy(), "what": difference.what.to_string() }))
+            .map(|difference| {
+                json!({
+                    "path": name(&difference.path).to_string_lossy(),
+                    "kind": kind(&difference.what),
+                    "what": difference.what.to_string(),
+                })
+            })
             .collect()
     };
+    let result = match verified.is_whole() {
+        _ if verified.is_incomplete() => "incomplete",
+        _ if !verified.present => "missing",
+        _ if verified.is_denied() => "unreadable",
+        Some(true) => "ok",
+        Some(false) => "damaged",
+        None => "no_manifest",
+    };
+    let place = label(opened, verified.folder);
+    let mut line = entry(Some(job), Some(place), result, None);
+    line["whole"] = verified.is_whole().into();
+    line["present"] = verified.present.into();
+    line["manifest"] = verified.manifest.into();
+    line["finished"] = verified.finished.into();
+    line["files"] = verified.files.into();
+    line["bytes"] = verified.bytes.into();
+    line["differences"] = list(&mut verified.differences.iter()).into();
+    line["in_workspace"] = verified
+        .primary
+        .as_ref()
+        .map(|found| list(&mut contents(found)))
+        .into();
+    line
+}
+
+/// An entry of `--json` with every key; docs/json.md lists them.
+fn entry(job: Option<&JobId>, folder: Option<String>, result: &str, why: Option<&str>) -> Value {
     json!({
-        "job": job.to_string(),
-        "folder": label(opened, verified.folder),
-        "whole": verified.is_whole(),
-        "present": verified.present,
-        "manifest": verified.manifest,
-        "finished": verified.finished,
-        "files": verified.files,
-        "bytes": verified.bytes,
-        "differences": list(&mut verified.differences.iter()),
-        "in_workspace": verified.primary.as_ref().map(|found| list(&mut contents(found))),
+        "job": job.map(JobId::to_string),
+        "folder": folder,
+        "result": result,
+        "whole": false,
+        "present": null,
+        "manifest": null,
+        "finished": null,
+        "files": null,
+        "bytes": null,
+        "differences": [],
+        "in_workspace": null,
+        "why": why,
     })
+}
+
+/// The fixed name of a difference, for `--json`.
+fn kind(what: &What) -> &'static str {
+    match what {
+        What::Missing => "missing",
+        What::Extra => "extra",
+        What::Fifo => "fifo",
+        What::Kind => "type",
+        What::Size { .. } => "size",
+        What::Content => "content",
+        What::Target => "target",
+        What::Links => "links",
+        What::Mode => "mode",
+        What::Mtime => "mtime",
+        What::Unreadable(_) => "unreadable",
+    }
 }

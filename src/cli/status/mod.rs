@@ -1,7 +1,8 @@
-//! `xpmfs status`: here what is mounted; [`archive`]: how archiving does; [`recorded`]: what is known of a workspace that is not mounted;
-//! [`watch`]: again and again.
+//! `xpmfs status`: here what is mounted; [`archive`]: how archiving does; [`recorded`]: damaged copies of a workspace that is not
+//! mounted; [`mod@json`]: for programs; [`watch`]: again and again.
 
 mod archive;
+mod json;
 mod recorded;
 mod watch;
 
@@ -106,7 +107,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let status = gather(arguments, global)?;
     if global.json {
-        print::json(&status)?;
+        print::json(&json::json(&status)?)?;
     } else {
         print::text(&status.text())?;
     }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use super::{Arguments, Status, gather};
+use super::{Arguments, Status, gather, json};
 use crate::cli::{Global, print};
 
 /// How often it is looked at.
@@ -19,7 +19,10 @@ pub(super) fn watch(arguments: &Arguments, global: &Global) -> anyhow::Result<()
     loop {
         let status: Status = gather(arguments, global)?;
         if global.json {
-            print::text(&format!("{}\n", serde_json::to_string(&status)?))?;
+            print::text(&format!(
+                "{}\n",
+                serde_json::to_string(&json::json(&status)?)?
+            ))?;
         } else {
             let text = status.text();
             // The cursor goes home, and what is left of the last time goes; in a file, they follow each other.

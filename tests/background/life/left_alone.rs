@@ -268,7 +268,7 @@ fn draining_waits_until_all_is_archived() {
     until("it has been scanned", || {
         let status = status(&workspace, &mountpoint);
         let folders = status["archive"]["folders"].as_array().unwrap();
-        folders.iter().all(|folder| folder["last_scan"].is_f64())
+        folders.iter().all(|folder| folder["last_scan"].is_string())
     });
     for number in 0..20 {
         let at = match number % 2 {

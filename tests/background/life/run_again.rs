@@ -91,7 +91,7 @@ fn runs_again(workspace: &Workspace, folders: &[&str], seen: Seen, again: impl F
             until("it has looked", || {
                 let status = status(workspace, &mountpoint);
                 let folders = status["archive"]["folders"].as_array().unwrap();
-                folders.iter().all(|folder| folder["last_scan"].is_f64())
+                folders.iter().all(|folder| folder["last_scan"].is_string())
             });
             Some(mounted)
         }
