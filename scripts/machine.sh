@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What the scripts need of the machine. Sourced by them; does nothing by itself.
+# Functions that install what the scripts need. Sourced by the scripts; does nothing by itself.
 #
-# Only what is missing is installed, and nothing else of the machine is changed, but for the mode of
-# /dev/fuse where an ordinary user cannot open it, and /etc/mtab where it is missing.
+# They install only what is missing. Otherwise they change nothing but the mode of /dev/fuse where an ordinary
+# user cannot open it, and /etc/mtab where it is missing.
 
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -31,7 +31,7 @@ is_installed() {
 # Installs those of the given Debian packages that are missing.
 need_packages() {
     if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        say "this is not Debian: make sure that what these packages hold is installed: $*"
+        say "this is not Debian: install what these packages contain: $*"
         return
     fi
     local package missing=()
@@ -54,7 +54,7 @@ need_packages() {
 # Makes sure that cargo is found, of the Rust version that Cargo.toml names or later, and the linker that it calls.
 need_cargo() {
     if ! command -v cargo >/dev/null && [[ -f ${CARGO_HOME:-$HOME/.cargo}/env ]]; then
-        # rustup installs for the shells to come, not for this one.
+        # rustup changes the PATH of later shells, not of this one.
         # shellcheck source=/dev/null
         . "${CARGO_HOME:-$HOME/.cargo}/env"
     fi
@@ -70,8 +70,8 @@ need_cargo() {
     command -v cc >/dev/null || need_packages gcc libc6-dev
 }
 
-# Makes sure that the current user can open /dev/fuse, that every other user can if that is root, and that
-# fusermount3 finds the mounts that it is to end.
+# Makes /dev/fuse usable for the current user, or for every user if that is root, and makes /etc/mtab, from which
+# fusermount3 knows mounts that it may end.
 need_fuse() {
     if [[ ! -e /etc/mtab ]]; then
         # Installers and container engines make it, debootstrap does not.
@@ -82,7 +82,7 @@ need_fuse() {
         modprobe fuse 2>/dev/null || true
     fi
     [[ -c /dev/fuse ]] ||
-        die "there is no /dev/fuse: load the kernel's module fuse; in a container, start it with" \
+        die "/dev/fuse is missing: load the kernel's module fuse; in a container, start it with" \
             "--device /dev/fuse --cap-add SYS_ADMIN"
     if [[ $EUID -ne 0 && -r /dev/fuse && -w /dev/fuse ]]; then
         return
@@ -104,7 +104,7 @@ need_python() {
     fi
     local venv=$PWD/target/venv
     export XPMFS_TEST_PYTHON=$venv/bin/python
-    # The copy is made last: an environment that lacks it, or has another, is incomplete or out of date.
+    # The copy of the requirements is made last: without it, or with another, the environment is incomplete or out of date.
     if cmp --quiet "$requirements" "$venv/requirements.txt" && "$XPMFS_TEST_PYTHON" -c 'import experimaestro, numpy'; then
         return
     fi
