@@ -225,7 +225,7 @@ fn a_folder_that_hangs_holds_up_nothing_but_itself() {
     let archived = promptly(&workspace, &["jobs", "archive", "-w", "test", "--all"]);
     let printed = String::from_utf8(archived.stdout).unwrap();
     assert!(
-        !archived.status.success() && printed.contains("does not answer"),
+        !archived.status.success() && printed.contains("does not reply"),
         "{printed}"
     );
 
