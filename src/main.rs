@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use xpmfs::cli::mount_helper::{self, Asked};
-use xpmfs::cli::{self, Cli};
+use xpmfs::cli::{self, Cli, front};
 
 fn main() -> ExitCode {
     let cli = match mount_helper::arguments(std::env::args_os()) {
@@ -23,7 +23,14 @@ fn main() -> ExitCode {
             return ExitCode::from(cli::WRONG_USAGE);
         }
     };
-    match cli::run(&cli) {
+    match cli.command.asks_file_systems() {
+        true => front::run(|| run(&cli)),
+        false => run(&cli),
+    }
+}
+
+fn run(cli: &Cli) -> ExitCode {
+    match cli::run(cli) {
         Ok(status) => status,
         // As with `head`: whoever reads has had enough.
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::FAILURE,

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod completions;
+pub mod front;
 pub mod jobs;
 pub mod man;
 pub mod mount;
@@ -206,6 +207,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether a thread of the command may wait for a file system without end, so that the command needs a [`front`].
+    #[must_use]
+    pub fn asks_file_systems(&self) -> bool {
+        match self {
+            Self::Completions(_) | Self::Man(_) | Self::Probe { .. } => false,
+            Self::Mount(arguments) => !arguments.serves(),
+            // A service: its process id is known to others, and it ends by a signal.
+            Self::Archive(_) => false,
+            Self::Umount(_)
+            | Self::Status(_)
+            | Self::Jobs(_)
+            | Self::Workspaces(_)
+            | Self::Settings(_) => true,
+        }
+    }
+
     /// The listing that it prints, if it does.
     fn listing(&self) -> Option<&Listing> {
         match self {

@@ -294,6 +294,11 @@ impl Plan {
 }
 
 impl Arguments {
+    /// Whether this process is to serve the mount.
+    pub(super) fn serves(&self) -> bool {
+        self.foreground || self.in_background
+    }
+
     /// The options of every `-o`, and what to warn of.
     fn read_options(&self) -> anyhow::Result<(MountOptions, Vec<String>)> {
         let mut options = MountOptions::default();

@@ -21,13 +21,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::SIGTERM;
 
 use super::attach::{How, detach};
 use super::deadline::wait_until;
+use super::descriptors;
 use super::health::{self, Health};
 use super::log;
 use super::mounts::{self, Mount};
@@ -227,22 +227,6 @@ pub struct Parent {
     stream: UnixStream,
 }
 
-/// Closes what whoever types has left open for all that he starts (`exec 9>file`): a daemon would keep it from being closed
-/// for as long as it serves. This process has opened nothing yet.
-fn close_inherited() {
-    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
-        return;
-    };
-    let names = open.flatten().map(|entry| entry.file_name());
-    let numbers: Vec<i32> = names
-        .filter_map(|name| name.to_str()?.parse().ok())
-        .collect();
-    for number in numbers.into_iter().filter(|number| *number > 2) {
-        // Among them the one that the directory was read by, which is closed already.
-        let _ = nix::unistd::close(number);
-    }
-}
-
 impl Parent {
     /// Takes the socket on standard input, and makes this process the leader of a session of its own.
     ///
@@ -252,9 +236,10 @@ impl Parent {
     pub fn from_stdin() -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         rustix::net::sockopt::socket_peercred(stdin)?;
-        close_inherited();
+        // Otherwise a file that a shell has left open (`exec 9>file`) would stay open for as long as the daemon serves.
+        descriptors::close(&descriptors::inherited());
         let stream = UnixStream::from(stdin.try_clone_to_owned()?);
-        rustix::stdio::dup2_stdin(null()?)?;
+        descriptors::leave_input()?;
         // Started as /proc/self/exe, it would be `exe` to ps(1) and to the journal; a name is no reason to fail.
         let _ = rustix::thread::set_name(c"xpmfs");
         // Fails only if it leads one already.
@@ -322,23 +307,10 @@ fn say(mut stream: &UnixStream, word: &Word) {
     }
 }
 
-fn null() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
-}
-
 /// Opens nothing but `/dev/null`, which is not in our mount.
 fn leave_the_terminal() {
     log::leave_stderr();
-    let replaced = null().and_then(|null| {
-        rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(&null)?;
-        Ok(())
-    });
-    if let Err(error) = replaced {
+    if let Err(error) = descriptors::leave_output() {
         tracing::warn!("cannot let go of the terminal: {error}");
     }
 }

@@ -25,6 +25,7 @@ pub mod attach;
 pub mod background;
 pub mod control;
 pub mod deadline;
+pub mod descriptors;
 pub mod drain;
 pub mod health;
 pub mod holders;

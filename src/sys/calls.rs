@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
 use rustix::io::{Errno, Result};
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 /// The extent of a [`write_out`].
@@ -141,6 +142,27 @@ pub fn own_mount_namespace() -> Result<()> {
 pub fn own_umask() -> Result<()> {
     // SAFETY: as above.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+}
+
+/// Starts a copy of this process, which must have one thread only. Returns the copy's process id, or `None` in the copy.
+///
+/// # Errors
+///
+/// `EBUSY` if there are more threads or `/proc` does not show how many; otherwise as `fork`.
+pub fn fork() -> Result<Option<Pid>> {
+    let threads = rustix::fs::stat("/proc/self/task").map(|stat| stat.st_nlink);
+    // Two links of the directory itself, and one for each thread.
+    if threads != Ok(3) {
+        return Err(Errno::BUSY);
+    }
+    // SAFETY: the process has one thread, so no lock or allocation of another thread is copied half-done.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid => match Pid::from_raw(pid).filter(|_| pid > 0) {
+            Some(pid) => Ok(Some(pid)),
+            None => Err(last_errno()),
+        },
+    }
 }
 
 /// Turns the result of a C function into its error.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::cli::front::{self, Handled, SAME_SIGNAL};
 use crate::cli::print;
 use crate::transfer::Progress;
 
@@ -15,6 +17,8 @@ pub(super) struct Interrupt {
     came: Arc<AtomicBool>,
     handle: Option<Handle>,
     thread: Option<JoinHandle<()>>,
+    /// What a command does without this.
+    _handled: Option<Handled>,
 }
 
 impl Interrupt {
@@ -27,16 +31,22 @@ impl Interrupt {
                 came,
                 handle: None,
                 thread: None,
+                _handled: None,
             };
         };
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("xpmfs-signals".to_owned());
         let thread = thread.spawn(move || {
+            let mut first = None;
             for signal in signals.forever() {
                 if theirs.swap(true, Ordering::SeqCst) {
+                    if first.is_some_and(|first: Instant| first.elapsed() < SAME_SIGNAL) {
+                        continue;
+                    }
                     // What is left then, the next start removes.
-                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                    front::end_by(signal);
                 }
+                first = Some(Instant::now());
                 progress.cancel();
                 print::line("interrupted: removing what was begun (once more to leave it to the next start)");
             }
@@ -44,6 +54,7 @@ impl Interrupt {
         Interrupt {
             came,
             handle: Some(handle),
+            _handled: thread.is_ok().then(Handled::new),
             thread: thread.ok(),
         }
     }

@@ -1,0 +1,398 @@
+//! Lets a command end although one of its threads waits for a file system that does not answer.
+//!
+//! Such a thread cannot be killed while a FUSE or NFS server has its request, and the kernel reports the end of a process to its parent
+//! only after the last thread has gone. So the command runs in a child, the worker; this process, the front, asks no file system:
+//!
+//! 1. The worker reports its exit status through a pipe, after it has replaced its standard streams by `/dev/null`: a thread that remains keeps
+//!    all descriptors of the worker open, and the reader of a pipe would wait for their end.
+//! 2. Both are in one process group, so that signals from a terminal reach both, and Ctrl-Z stops both. Signals that another process sent
+//!    to the front alone are forwarded; a signal sent to the group may reach the worker twice, so [`SAME_SIGNAL`] is needed.
+//! 3. A worker that a signal ends has threads that remain, too. It has closed its streams before, if the signal can be caught.
+//!    That it is about to end is read from `/proc`. The front then ends by the same signal.
+//! 4. A front that is killed kills its worker (`PR_SET_PDEATHSIG`).
+//!
+//! SIGSTOP and SIGTSTP sent to the front alone do not stop the worker: they are to be sent to the group (`kill -STOP %1`).
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
+use rustix::process::{self, Pid, Resource, Rlimit, Signal, WaitOptions};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
+use signal_hook::flag::register_conditional_default;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::daemon::descriptors;
+use crate::sys::calls::fork;
+
+/// Signals of the same number within this time count as one: the front forwards what a process group was sent, as `timeout` does.
+pub(super) const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
+/// How long the front waits for the worker's end once the worker has reported its exit status.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How often the front looks whether the worker was killed while a thread of it remains; after a signal, more often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL_AFTER_SIGNAL: Duration = Duration::from_millis(20);
+
+/// How long the front waits for the worker's end after SIGQUIT, whose core dump waits for all threads.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the front receives: what it forwards, and the end of the worker.
+const SIGNALS: [Number; 9] = [
+    Number::SIGINT,
+    Number::SIGTERM,
+    Number::SIGHUP,
+    Number::SIGQUIT,
+    Number::SIGUSR1,
+    Number::SIGUSR2,
+    Number::SIGALRM,
+    Number::SIGCONT,
+    Number::SIGCHLD,
+];
+
+/// Runs `work` in a worker, and returns the exit status that it gave. Where no worker can be started (few processes are allowed, `/proc` is not
+/// mounted), this process does the work. It must have one thread, and must not have opened anything.
+pub fn run(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    match split() {
+        Some(Side::Front(front)) => front.wait(),
+        Some(Side::Worker(worker)) => {
+            worker.end_by_signals();
+            let status = work();
+            worker.finish(status)
+        }
+        None => work(),
+    }
+}
+
+/// Which of the two processes this is.
+enum Side {
+    Front(Front),
+    Worker(Worker),
+}
+
+/// Starts the worker. `None` if there is none.
+fn split() -> Option<Side> {
+    let inherited = descriptors::inherited();
+    let (status, report) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+    let (wait, ready) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok()?;
+    let set: SigSet = SIGNALS.into_iter().collect();
+    let signals =
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok()?;
+    let front = process::getpid();
+    // Before the worker starts, so that no signal is lost between.
+    let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?;
+    let forked = fork();
+    if let Ok(Some(worker)) = forked {
+        // The front keeps no mount busy that the worker may unmount, and no pipe open that the worker closes.
+        leave(&inherited);
+        let _ = process::chdir("/");
+        drop(ready);
+        return Some(Side::Front(Front {
+            worker,
+            status,
+            signals,
+            last_signal: None,
+            quit: None,
+        }));
+    }
+    if forked.is_ok() {
+        let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
+        if process::getppid() != Some(front) {
+            // The front was killed before that call.
+            std::process::exit(128 + SIGKILL);
+        }
+        drop(ready);
+        // Returns at the end of the pipe, when the front has left everything.
+        let _ = rustix::io::read(&wait, &mut [0]);
+    }
+    let _ = before.thread_set_mask();
+    forked
+        .is_ok()
+        .then(|| Side::Worker(Worker { inherited, report }))
+}
+
+/// The process that does the work.
+struct Worker {
+    inherited: Vec<i32>,
+    report: OwnedFd,
+}
+
+impl Worker {
+    /// Closes the standard streams when a signal ends this process, unless the command handles signals itself.
+    fn end_by_signals(&self) {
+        let ignored =
+            fs::read_to_string("/proc/self/status").map_or(0, |status| mask(&status, "SigIgn:"));
+        let ending = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+        let ending = ending.into_iter().filter(|signal| !has(ignored, *signal));
+        let Ok(mut signals) = Signals::new(ending.clone()) else {
+            return;
+        };
+        let inherited = self.inherited.clone();
+        let thread = std::thread::Builder::new().name("xpmfs-end".to_owned());
+        let spawned = thread.spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGQUIT || !HANDLED.load(Ordering::SeqCst) {
+                    leave(&inherited);
+                    let _ = emulate_default_handler(signal);
+                }
+            }
+        });
+        if spawned.is_err() {
+            // No thread may be started: the signals end this process with its output open.
+            let always = Arc::new(AtomicBool::new(true));
+            for signal in ending {
+                let _ = register_conditional_default(signal, always.clone());
+            }
+        }
+    }
+
+    /// Reports the exit status and ends.
+    fn finish(self, status: ExitCode) -> ! {
+        let status = (0..=u8::MAX).find(|number| ExitCode::from(*number) == status);
+        let status = status.unwrap_or(1);
+        leave(&self.inherited);
+        // If the front is gone, nothing waits for it.
+        let _ = rustix::io::write(&self.report, &[status]);
+        std::process::exit(status.into())
+    }
+}
+
+/// Whether the command handles SIGINT, SIGTERM and SIGHUP itself.
+static HANDLED: AtomicBool = AtomicBool::new(false);
+
+/// While this exists, SIGINT, SIGTERM and SIGHUP do not end the worker: the command handles them.
+#[derive(Debug)]
+pub(super) struct Handled(());
+
+impl Handled {
+    pub(super) fn new() -> Handled {
+        HANDLED.store(true, Ordering::SeqCst);
+        Handled(())
+    }
+}
+
+impl Drop for Handled {
+    fn drop(&mut self) {
+        HANDLED.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Ends this process by a signal, as if nothing handled it, with its output closed.
+pub(super) fn end_by(signal: i32) {
+    leave(&[]);
+    let _ = emulate_default_handler(signal);
+}
+
+/// Closes what this process was started with. Other threads may still print: to `/dev/null`.
+fn leave(inherited: &[i32]) {
+    let _ = std::io::stdout().flush();
+    let _ = descriptors::leave_input();
+    let _ = descriptors::leave_output();
+    descriptors::close(inherited);
+}
+
+/// The process that a shell or a program has started, and waits for.
+struct Front {
+    worker: Pid,
+    status: OwnedFd,
+    signals: SignalFd,
+    last_signal: Option<i32>,
+    /// When SIGQUIT came.
+    quit: Option<Instant>,
+}
+
+/// How a worker has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Status(u8),
+    Signal(i32),
+}
+
+impl Front {
+    fn wait(mut self) -> ExitCode {
+        let end = loop {
+            if let Some(end) = self.reported().or_else(|| self.ended()) {
+                break end;
+            }
+            self.wait_for_event(match self.last_signal {
+                Some(_) => LOOK_INTERVAL_AFTER_SIGNAL,
+                None => LOOK_INTERVAL,
+            });
+            self.forward();
+        };
+        match end {
+            End::Status(status) => ExitCode::from(status),
+            End::Signal(signal) => {
+                // The worker has dumped core, if one is wanted.
+                let none = Rlimit {
+                    current: Some(0),
+                    maximum: Some(0),
+                };
+                let _ = process::setrlimit(Resource::Core, none);
+                // The kernel does not end the first process of a container by a signal.
+                if process::getpid() != Pid::INIT {
+                    let _ = emulate_default_handler(signal);
+                }
+                ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+            }
+        }
+    }
+
+    /// The exit status that the worker has reported, once it has ended or [`END_TIMEOUT`] has passed.
+    fn reported(&mut self) -> Option<End> {
+        let mut status = [0];
+        if rustix::io::read(&self.status, &mut status) != Ok(1) {
+            return None;
+        }
+        let reported = Instant::now();
+        while self.waited().is_none() {
+            let left = END_TIMEOUT.saturating_sub(reported.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            self.wait_for_event(left);
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+        }
+        let [status] = status;
+        Some(End::Status(status))
+    }
+
+    /// How the worker has ended without a report, if it has.
+    fn ended(&self) -> Option<End> {
+        let signal = self.last_signal.unwrap_or(SIGKILL);
+        match self.waited() {
+            Some(Some(end)) => return Some(end),
+            Some(None) => return Some(End::Signal(signal)),
+            None => {}
+        }
+        let quit = self.quit.is_some_and(|quit| quit.elapsed() > QUIT_TIMEOUT);
+        let is_ending = fs::read_to_string(format!("/proc/{}/status", self.worker.as_raw_pid()))
+            .is_ok_and(|status| is_ending(&status));
+        if !quit && !is_ending {
+            return None;
+        }
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.worker.as_raw_pid()));
+        let end = stat.ok().and_then(|stat| end_of(&stat));
+        Some(end.unwrap_or(End::Signal(signal)))
+    }
+
+    /// What waiting for the worker returns; `Some(None)` if the kernel kept no status of it.
+    fn waited(&self) -> Option<Option<End>> {
+        match process::waitpid(Some(self.worker), WaitOptions::NOHANG) {
+            Ok(None) | Err(rustix::io::Errno::INTR) => None,
+            Ok(Some((_, status))) => {
+                Some(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(status), _) => u8::try_from(status).ok().map(End::Status),
+                    (None, signal) => signal.map(End::Signal),
+                })
+            }
+            Err(_) => Some(None),
+        }
+    }
+
+    /// Waits for a signal or a report.
+    fn wait_for_event(&self, limit: Duration) {
+        let Ok(limit) = Timespec::try_from(limit) else {
+            return;
+        };
+        let mut events = [
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.status, PollFlags::IN),
+        ];
+        if poll(&mut events, Some(&limit)).is_ok() {
+            let [_, status] = &events;
+            if status.revents() == PollFlags::HUP {
+                // The worker's last thread is ending; poll would return at once, again and again.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Sends on what others than a terminal have sent to this process.
+    fn forward(&mut self) {
+        while let Ok(Some(received)) = self.signals.read_signal() {
+            let Ok(signal) = i32::try_from(received.ssi_signo) else {
+                continue;
+            };
+            if signal == Number::SIGCHLD as i32 {
+                continue;
+            }
+            // A terminal has sent it to the worker, too. SIGHUP of a terminal that is gone is sent to the leader of its session alone.
+            let by_terminal = received.ssi_code == libc::SI_KERNEL && signal != SIGHUP;
+            if !by_terminal && let Some(number) = Signal::from_named_raw(signal) {
+                let _ = process::kill_process(self.worker, number);
+            }
+            if signal != Number::SIGCONT as i32 {
+                self.last_signal = Some(signal);
+            }
+            if signal == SIGQUIT {
+                self.quit = Some(Instant::now());
+            }
+        }
+    }
+}
+
+/// Whether a process, by its `/proc/PID/status`, is ending: its first thread has ended, or SIGKILL waits for it.
+fn is_ending(status: &str) -> bool {
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    let has_ended = state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']));
+    has_ended || has(mask(status, "SigPnd:"), SIGKILL)
+}
+
+/// A set of signals in a `/proc/PID/status`.
+fn mask(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0))
+}
+
+fn has(mask: u64, signal: i32) -> bool {
+    (mask >> (signal - 1)) & 1 == 1
+}
+
+/// How a process ends, by its `/proc/PID/stat`: the last field, as wait(2) returns it. `None` if the caller may not know.
+fn end_of(stat: &str) -> Option<End> {
+    let status: i32 = stat.rsplit(' ').next()?.trim().parse().ok()?;
+    match (status & 0x7f, (status >> 8) & 0xff) {
+        (0, 0) => None,
+        (0, status) => u8::try_from(status).ok().map(End::Status),
+        (signal, _) => Some(End::Signal(signal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_ending_is_recognised() {
+        assert!(is_ending(
+            "Name:\tx\nState:\tZ (zombie)\nSigPnd:\t0000000000000000\n"
+        ));
+        assert!(is_ending(
+            "State:\tD (disk sleep)\nSigPnd:\t0000000000000100\n"
+        ));
+        assert!(!is_ending(
+            "State:\tD (disk sleep)\nSigPnd:\t0000000000000002\n"
+        ));
+        assert!(!is_ending(""));
+    }
+
+    #[test]
+    fn an_end_is_read_as_wait_returns_it() {
+        assert_eq!(end_of("12 (a b) Z 1 0 512\n"), Some(End::Status(2)));
+        assert_eq!(end_of("12 (a b) Z 1 0 15\n"), Some(End::Signal(15)));
+        assert_eq!(end_of("12 (a b) Z 1 0 134\n"), Some(End::Signal(6)));
+        assert_eq!(end_of("12 (a b) Z 1 0 0\n"), None);
+    }
+}
