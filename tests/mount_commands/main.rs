@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod front;
 mod home;
 mod machine;
 mod messages;

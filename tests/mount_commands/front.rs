@@ -1,7 +1,4 @@
 //! Commands end when they have printed all, also while a folder does not answer; and end by what ends their worker.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod fixture;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use fixture::{Workspace, eventually, is_mounted};
+use crate::common::{Workspace, eventually, is_mounted};
 
 /// No command may take longer, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(40);
