@@ -1,10 +1,9 @@
-//! What whoever archives is told: that something of a job in the primary has been altered, or that it may now
-//! be at rest.
+//! Reports jobs of the primary that are altered through the mount, or that may now be settled, to the archiver.
 //!
-//! A job is reported when it is first altered, and from then on once in an [`INTERVAL`] for as long as it is:
-//! an alteration that is not reported at once is reported at the end of the interval, so that a report comes
-//! after the last one, always. What a program does last when it is done with a job is reported at once, too: it
-//! closes a file that it has written to, gives a lock up, makes a marker.
+//! The first alteration of a job is reported at once, further ones at most once per [`INTERVAL`]: an alteration that is
+//! not reported at once is reported at the end of the interval, so that a report always follows the last alteration.
+//! The last things that a program does with a job are reported at once, too: it closes a file after writing to it,
+//! releases a lock, or creates a marker.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,12 +21,11 @@ use crate::archive::engine::Archiver;
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
-/// Who is told that jobs of the primary are altered through the mount.
+/// Receives reports of jobs of the primary that are altered through the mount.
 pub trait Activity: Send + Sync {
-    /// Something of a job in the primary has been altered, or may now be settled: an entry was made, renamed,
-    /// linked or removed, attributes were changed, a file was opened for writing or closed after that, a lock
-    /// was given up. The job may be gone by now. After the last alteration comes a report, within half a
-    /// second.
+    /// Reports that a job in the primary has been altered, or may now be settled: an entry was made, renamed, linked or
+    /// removed, attributes were changed, a file was opened for writing or closed after that, or a lock was released.
+    /// The job may be gone by now. A report follows the last alteration within half a second.
     ///
     /// Called by threads that answer requests: it must neither block nor use the mount.
     fn touched(&self, job: JobId);
@@ -45,25 +43,25 @@ impl fmt::Debug for dyn Activity {
     }
 }
 
-/// How often a job is reported that is altered all the time.
+/// Interval between reports of a job that is altered all the time.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 const SHARDS: usize = 16;
 
-/// The jobs that have been reported lately.
+/// The jobs that were reported recently.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     receiver: Option<Arc<dyn Activity>>,
     recent: Arc<[Mutex<HashMap<u64, Recent>>; SHARDS]>,
-    /// Wakes the thread that reports what was not reported at once.
+    /// Wakes the thread that sends delayed reports.
     wake: OnceLock<Sender<()>>,
 }
 
-/// A job that was reported in this interval, by its node.
+/// A job that was reported in this interval, keyed by its node.
 #[derive(Debug)]
 struct Recent {
     job: JobId,
-    /// Whether it has been altered since.
+    /// Whether it has been altered since that report.
     again: bool,
 }
 
@@ -75,8 +73,8 @@ impl Touched {
         }
     }
 
-    /// Starts the thread that reports what was not reported at once; it ends with the mount. Without it, all
-    /// is reported at once.
+    /// Starts the thread that sends delayed reports; it ends with the mount. Without the thread, everything is reported
+    /// at once.
     pub(super) fn start(&self, nodes: &Arc<Nodes>) -> std::io::Result<()> {
         let Some(receiver) = self.receiver.clone() else {
             return Ok(());
@@ -91,7 +89,7 @@ impl Touched {
         Ok(())
     }
 
-    /// Reports a job, by its node, if it has not been reported in this interval; at the end of it otherwise.
+    /// Reports the job of a node at once, or at the end of the interval if it has already been reported in this one.
     fn report(&self, receiver: &dyn Activity, nodes: &Nodes, id: u64) {
         let mut recent = self.shard(id).lock();
         if let Some(known) = recent.get_mut(&id) {
@@ -102,7 +100,7 @@ impl Touched {
         self.report_now(receiver, nodes, id);
     }
 
-    /// Reports a job, by its node.
+    /// Reports the job of a node at once.
     fn report_now(&self, receiver: &dyn Activity, nodes: &Nodes, id: u64) {
         let Some(job) = nodes.job_id(id) else {
             return;
@@ -114,7 +112,7 @@ impl Touched {
                 again,
             };
             self.shard(id).lock().insert(id, known);
-            // Full, it is about to be woken.
+            // If the channel is full, the thread is about to wake up anyway.
             let _ = wake.try_send(());
         }
         receiver.touched(job);
@@ -140,7 +138,8 @@ fn report_all(
                 let again = next_interval(&mut shard.lock());
                 left |= !again.is_empty();
                 for (id, job) in again {
-                    // By another name, if it has been renamed since; under both, somebody may look at it.
+                    // A job that was renamed since is reported under both names, since the receiver may know it under
+                    // either.
                     let now = nodes.job_id(id).filter(|now| *now != job);
                     receiver.touched(job);
                     if let Some(now) = now {
@@ -152,7 +151,7 @@ fn report_all(
     }
 }
 
-/// Takes the jobs that have been altered since they were reported, and forgets the others.
+/// Returns the jobs that were altered since their last report, and removes the others.
 fn next_interval(recent: &mut HashMap<u64, Recent>) -> Vec<(u64, JobId)> {
     recent.retain(|_, known| known.again);
     let again = recent.iter_mut().map(|(id, known)| {
@@ -163,7 +162,7 @@ fn next_interval(recent: &mut HashMap<u64, Recent>) -> Vec<(u64, JobId)> {
 }
 
 impl Mount {
-    /// Something that is known has been altered.
+    /// Reports that a known node has been altered.
     pub(super) fn touched(&self, id: u64) {
         if let Some(receiver) = &self.touched.receiver {
             self.nodes.each_job_of(id, |job| {
@@ -172,7 +171,7 @@ impl Mount {
         }
     }
 
-    /// Something that is known may have been altered for the last time.
+    /// Reports that a known node may have been altered for the last time.
     pub(super) fn at_rest(&self, id: u64) {
         if let Some(receiver) = &self.touched.receiver {
             self.nodes.each_job_of(id, |job| {
@@ -181,7 +180,7 @@ impl Mount {
         }
     }
 
-    /// The entry `name` of a directory has been made, replaced or removed in `place`.
+    /// Reports that the entry `name` of a directory has been made, replaced or removed in `place`.
     pub(super) fn entry_touched(&self, parent: u64, name: &OsStr, place: u8) {
         let Some(receiver) = &self.touched.receiver else {
             return;
@@ -206,7 +205,7 @@ impl Mount {
     }
 }
 
-/// Whether a name may be that of a marker.
+/// Whether a name may be the name of a marker.
 fn is_marker(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.ends_with(b".done") || name.ends_with(b".failed")

@@ -1,4 +1,4 @@
-//! Who asks: the umask and the ownership of what is made.
+//! Applies the caller's umask, ownership and rights to requests.
 
 use std::cell::Cell;
 
@@ -11,12 +11,11 @@ use super::Mount;
 use crate::sys::calls;
 
 thread_local! {
-    /// The umask of this thread, once it has one of its own.
+    /// The umask of this thread, once the thread has its own.
     static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Gives this thread a umask. The disk applies it, or a directory's default ACL in its place, as
-/// it would for the caller.
+/// Sets the umask of this thread. The disk applies it, or a directory's default ACL in its place, as for the caller.
 pub(super) fn set_umask(umask: u32) -> Result<()> {
     let current = UMASK.get();
     if current == Some(umask) {
@@ -30,24 +29,24 @@ pub(super) fn set_umask(umask: u32) -> Result<()> {
     Ok(())
 }
 
-/// Who asks for something.
+/// The process that sends a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// The thread that asks; 0 if it is of a foreign process namespace.
+    /// The calling thread; 0 if it is in a foreign process namespace.
     pub(super) tid: u32,
-    /// Given with requests to make something.
+    /// Set for requests that create an entry.
     pub(super) umask: u32,
 }
 
 impl Caller {
-    /// The caller, unless it is root, which keeps set-id bits of what it changes.
+    /// Returns the caller unless it is root, which keeps set-id bits of the files that it changes.
     pub(super) fn unprivileged(&self) -> Option<&Caller> {
         (self.uid != 0).then_some(self)
     }
 
-    /// The supplementary groups.
+    /// Returns the supplementary groups.
     fn groups(&self) -> Vec<Gid> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.tid));
         groups(&status.unwrap_or_default())
@@ -62,7 +61,7 @@ fn groups(status: &str) -> Vec<Gid> {
         .collect()
 }
 
-/// The caller's identity, taken on by this thread until it is dropped.
+/// The caller's identity, assumed by this thread until it is dropped.
 #[derive(Debug)]
 pub(super) struct AssumedIdentity {
     gid: Gid,
@@ -71,8 +70,8 @@ pub(super) struct AssumedIdentity {
 }
 
 impl Mount {
-    /// Lets what this thread makes belong to the caller. Needed only where the daemon is root and
-    /// others may ask; the kernel has checked their rights then, so rights are not given up.
+    /// Makes new files of this thread belong to the caller. Needed only where the daemon is root and other users may
+    /// send requests; the kernel has checked their rights then, so the daemon keeps its rights.
     pub(super) fn assume(&self, caller: &Caller) -> Result<Option<AssumedIdentity>> {
         let daemon = (geteuid(), getegid());
         if !daemon.0.is_root() || (caller.uid, caller.gid) == (0, daemon.1.as_raw()) {
@@ -84,7 +83,7 @@ impl Mount {
             capabilities: rustix::thread::capabilities(None)?,
         };
         identity.take_on(caller)?;
-        // A change of the effective user has dropped them all from the effective set.
+        // A change of the effective user has dropped all capabilities from the effective set.
         let keep = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         let kept = CapabilitySets {
             effective: identity.capabilities.effective & keep,
@@ -94,10 +93,10 @@ impl Mount {
         Ok(Some(identity))
     }
 
-    /// Whether the caller may work in the workspace: write in the primary's own directory.
+    /// Checks that the caller may work in the workspace: write in the primary's own directory.
     ///
-    /// The kernel cannot be asked whether somebody may make internal files in a job that a folder
-    /// serves: they are not made where it thinks.
+    /// The kernel cannot decide whether a user may create internal files in a job that a folder serves: they are
+    /// created elsewhere than the kernel assumes.
     pub(super) fn may_work(&self, caller: &Caller) -> Result<()> {
         let Some(_rights) = self.rights_of(caller)? else {
             return Ok(());
@@ -107,9 +106,9 @@ impl Mount {
         rustix::fs::accessat(&root, ".", wanted, AtFlags::EACCESS)
     }
 
-    /// Gives this thread no more rights than the caller has. `None` if the daemon has no other.
+    /// Limits this thread to the caller's rights. Returns `None` if the daemon has no others.
     ///
-    /// Fails with `EACCES` if the daemon cannot take the caller's rights on.
+    /// Fails with `EACCES` if the daemon cannot assume the caller's rights.
     pub(super) fn rights_of(&self, caller: &Caller) -> Result<Option<AssumedIdentity>> {
         if !self.options.allow_other || caller.uid == geteuid().as_raw() {
             return Ok(None);
@@ -129,14 +128,14 @@ impl Mount {
     }
 }
 
-/// That this thread may not keep set-id bits of a file that it writes, until it is dropped.
+/// States that this thread may not keep set-id bits of a file that it writes, until it is dropped.
 #[derive(Debug)]
 pub(super) struct WithoutFsetid {
     capabilities: CapabilitySets,
 }
 
 impl Mount {
-    /// Lets the disk clear all set-id bits of what this thread writes. Needed only where the daemon is root.
+    /// Makes the disk clear all set-id bits of files that this thread writes. Needed only where the daemon is root.
     pub(super) fn clearing_set_id(&self) -> Result<Option<WithoutFsetid>> {
         if !geteuid().is_root() {
             return Ok(None);
@@ -150,8 +149,8 @@ impl Mount {
         Ok(Some(WithoutFsetid { capabilities }))
     }
 
-    /// Lets the disk clear the set-id bits of a file of which this is the `stat`, if it would for the caller. It keeps
-    /// set-group-ID without group execute for members of the file's group, so their groups count.
+    /// Makes the disk clear the set-id bits of the file described by this `stat`, if the disk would for the caller. The
+    /// disk keeps set-group-ID without group execute for members of the file's group, so the caller's groups count.
     pub(super) fn clearing_set_id_for(
         &self,
         caller: &Caller,
@@ -183,7 +182,7 @@ pub(super) const SET_ID: u16 = 0o6000;
 impl Drop for WithoutFsetid {
     fn drop(&mut self) {
         if let Err(error) = rustix::thread::set_capabilities(None, self.capabilities) {
-            // Clearing bits too often harms nobody.
+            // Clearing bits too often does no harm.
             tracing::error!(%error, "cannot take a capability back");
         }
     }
@@ -209,7 +208,7 @@ impl AssumedIdentity {
 impl Drop for AssumedIdentity {
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
-            // Going on as somebody else would be worse than stopping.
+            // Continuing with another user's identity would be worse than stopping.
             tracing::error!(%error, "cannot take back root's identity");
             std::process::abort();
         }

@@ -1,20 +1,20 @@
-//! How much a mount remembers: what to look at when it is suspected of forgetting nothing.
+//! Counts the nodes and open files of a mount, to find leaks.
 
 use std::fmt;
 use std::sync::OnceLock;
 
 use serde::Serialize;
 
-/// What a mount keeps because the kernel has it.
+/// The numbers of objects that a mount keeps because the kernel refers to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Files and directories that the kernel has been told of and has not forgotten.
+    /// Files and directories that the kernel has looked up and not forgotten.
     pub nodes: usize,
-    /// Files that are open, each as often as it is.
+    /// Open files, counted once per open.
     pub files: usize,
 }
 
-/// Answers how much a mount remembers, once there is one. Nothing is counted until somebody asks.
+/// Returns the counts of a mount, once there is one. Nothing is counted before a caller asks.
 #[derive(Default)]
 pub struct Census {
     count: OnceLock<Box<dyn Fn() -> Counts + Send + Sync>>,

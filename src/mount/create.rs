@@ -1,4 +1,4 @@
-//! Making things: files, directories, symlinks, links, special files.
+//! Creates files, directories, symlinks, links and special files.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use super::nodes::{INTERNAL, Role};
 use super::{Mount, caller, handles, rescue};
 use crate::sys::at;
 
-/// Whatever has the name, nothing but the file itself is opened, at once.
+/// Opens only the file itself, without blocking, whatever kind of file has the name.
 const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
@@ -61,7 +61,7 @@ impl Mount {
         })
     }
 
-    /// Makes something by `make`, as the one who asks, and tells what it is.
+    /// Creates an entry by `make`, with the caller's ownership, and returns its attributes.
     fn make(
         &self,
         caller: &Caller,
@@ -83,7 +83,7 @@ impl Mount {
         self.made(parent, name, &target)
     }
 
-    /// Makes sure that no folder has a name that is to be made: what a folder has, the view has.
+    /// Makes sure that no folder has a name that is to be created: the view shows the entries of folders, too.
     fn must_be_free(&self, parent: u64, name: &OsStr) -> Result<()> {
         let node = self.node(parent)?;
         let taken = match node.role {
@@ -128,11 +128,11 @@ impl Mount {
             (self.create_in(&target, name, flags, mode), target)
         };
         let fd = match fd {
-            // Created by another process since the kernel looked.
+            // Another process has created the file since the kernel looked it up.
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                 self.open_existing(caller, &target, name, flags, mode)?
             }
-            // A symlink that the kernel has to follow.
+            // A symlink, which the kernel has to follow.
             Err(Errno::LOOP) => return Err(Errno::STALE),
             result => result?,
         };
@@ -161,7 +161,7 @@ impl Mount {
         Ok((entry, opened))
     }
 
-    /// Creates a file. Where other users than the daemon's may ask, an existing file is not opened with the
+    /// Creates a file. Where users other than the daemon's may send requests, an existing file is not opened with the
     /// daemon's rights: the kernel has checked the caller's rights only to the directory.
     fn create_in(
         &self,
@@ -177,9 +177,9 @@ impl Mount {
         rustix::fs::openat(&target.dir, name, how, mode)
     }
 
-    /// Opens a file that another process has created since the kernel looked, with no more than the caller's
-    /// rights. Where that fails, the kernel looks the name up again (`ESTALE`) and opens what it finds; but it
-    /// does so only once, and lock files come and go faster.
+    /// Opens a file that another process has created since the kernel looked it up, with no more than the caller's
+    /// rights. Where that fails, the kernel looks the name up again (`ESTALE`) and opens the file that it finds; but
+    /// the kernel does so only once, and lock files are created and removed faster.
     fn open_existing(
         &self,
         caller: &Caller,
@@ -189,7 +189,7 @@ impl Mount {
         mode: Mode,
     ) -> Result<OwnedFd> {
         let _rights = self.rights_of(caller).map_err(|_| Errno::STALE)?;
-        // Created after all if it is gone again.
+        // The file is created after all if it has been removed again.
         let opened = rustix::fs::openat(&target.dir, name, flags | CREATE_FLAGS, mode);
         opened.map_err(|_| Errno::STALE)
     }
@@ -201,7 +201,7 @@ impl Mount {
         parent: u64,
         name: &OsStr,
     ) -> Result<Entry> {
-        // A second name of an archived file would let it be changed under that name.
+        // A second name of an archived file would allow changing the file under that name.
         let node = self.alterable(caller, id)?;
         self.permit(caller, parent, name, false)?;
         self.must_be_free(parent, name)?;
@@ -209,7 +209,7 @@ impl Mount {
         if (node.place == INTERNAL) != (target.place == INTERNAL) {
             return Err(Errno::XDEV);
         }
-        // Under another name something could be put into a lock that must stay empty.
+        // Under another name, data could be written to a lock that must stay empty.
         if node.place == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
             return Err(Errno::ROFS);
         }

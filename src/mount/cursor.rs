@@ -1,4 +1,4 @@
-//! Reading a directory of the disk from any position on.
+//! Reads a directory of the disk from any position on.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,22 +34,22 @@ impl Entry {
     }
 }
 
-/// Where reading goes on.
+/// The state of reading: where it continues.
 #[derive(Debug, Default)]
 struct At {
-    /// The descriptor's position, if it is known.
+    /// The descriptor's position, if known.
     offset: Option<u64>,
-    /// Whether there was nothing left at that position.
+    /// Whether the directory ended at that position.
     end: bool,
     /// Whether anything has been read from the descriptor.
     begun: bool,
-    /// What was read last and not all given, from the position `first` up to `offset`.
+    /// The entries that were read last and not all returned, from the position `first` up to `offset`.
     entries: Vec<Entry>,
     first: u64,
 }
 
 impl Cursor {
-    /// A directory that nothing has been read from yet.
+    /// Returns a cursor for a directory from which no entry has been read yet.
     pub(super) fn new(fd: Arc<OwnedFd>) -> Cursor {
         Cursor {
             fd,
@@ -61,19 +61,18 @@ impl Cursor {
         &self.fd
     }
 
-    /// Reads the entries from a position on until `each` has enough (`false`); returns whether the
-    /// end was reached. Calls `fetched` with what comes from the disk at a time before any of it is
-    /// given to `each`.
+    /// Reads the entries from a position on until `each` returns `false`; returns whether the end was reached. Calls
+    /// `fetched` with each batch from the disk before passing any entry of the batch to `each`.
     pub(super) fn read(
         &self,
         from: u64,
         fetched: impl Fn(&[Entry]),
         mut each: impl FnMut(&Entry) -> bool,
     ) -> Result<bool> {
-        // Others may list the same directory at the same time.
+        // Other threads may list the same directory at the same time.
         let mut at = self.at.lock();
         let mut from = from;
-        // Where the descriptor is stays unknown if this fails.
+        // The position of the descriptor stays unknown if this fails.
         let unknown = At {
             begun: true,
             ..At::default()
@@ -102,7 +101,7 @@ impl Cursor {
 }
 
 impl At {
-    /// How many of the entries that were read last come before a position, if it is among them.
+    /// Returns how many of the entries that were read last come before a position, if the position is among them.
     fn find(&self, from: u64) -> Option<usize> {
         if self.entries.is_empty() {
             return None;
@@ -114,7 +113,7 @@ impl At {
         Some(before + 1)
     }
 
-    /// Makes the descriptor go on from a position.
+    /// Moves the descriptor to a position.
     fn seek(&mut self, fd: impl AsFd, from: u64) -> Result<()> {
         self.entries.clear();
         let fresh = !self.begun && from == 0;
@@ -122,8 +121,7 @@ impl At {
             return Ok(());
         }
         if !self.begun {
-            // On ext4, a descriptor that is read from the middle first finds nothing at the beginning
-            // any more.
+            // On ext4, a descriptor that is first read from the middle no longer finds any entry at the beginning.
             read_dir::read_once(&fd, &mut EntryBuffer::default(), |_| ())?;
         }
         rustix::fs::seek(fd, SeekFrom::Start(from))?;
@@ -133,7 +131,7 @@ impl At {
         Ok(())
     }
 
-    /// Reads what comes next, at position `from`, in place of what was read last.
+    /// Reads the entries that follow position `from`, in place of those that were read last.
     fn fetch(&mut self, fd: impl AsFd, from: u64) -> Result<()> {
         self.entries.clear();
         self.first = from;
@@ -224,7 +222,7 @@ mod tests {
             let rest = &all[at + 1..];
             assert_eq!(read, rest[..rest.len().min(5)], "after {at}");
         }
-        // Also by somebody who has not read what comes before.
+        // Positions also work for a descriptor that has not read the entries before them.
         let fd = OwnedFd::from(std::fs::File::open(top.path()).unwrap());
         let other = Cursor::new(fd.into());
         assert_eq!(some(&other, all[1000].1, FILES), all[1001..]);

@@ -1,4 +1,4 @@
-//! A bounded cache of directory descriptors, by node.
+//! Caches a bounded number of directory descriptors, by node.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -7,14 +7,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 const SHARDS: usize = 16;
-/// Descriptors a shard keeps at most; 1,024 in all, where that is no large part of what the process
-/// may have open.
+/// Limit of descriptors in a shard; 1,024 in all, unless that is a large part of the process's limit of open files.
 const SHARD_MAX: usize = 64;
 
-/// What part of the descriptors that the process may have is for directories: a quarter.
+/// The part of the process's limit of descriptors that is for directories: a quarter.
 const PART: u64 = 4;
 
-/// Descriptors of renamed directories that are kept at most.
+/// Limit of kept descriptors of renamed directories.
 const PINNED_MAX: usize = 64;
 
 fn shard_max() -> usize {
@@ -25,13 +24,13 @@ fn shard_max() -> usize {
         .clamp(4, SHARD_MAX)
 }
 
-/// Descriptors of directories that were used lately (`O_PATH`, checked to be their node's).
+/// Descriptors of recently used directories (`O_PATH`, checked to be their node's).
 #[derive(Debug)]
 pub(super) struct Directories {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
     removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
-    /// Directories that have been renamed to where no node is, the latest last.
+    /// Directories that were renamed to a place without a node, the latest last.
     pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
 }
 
@@ -103,19 +102,19 @@ impl Directories {
         drop(evicted);
     }
 
-    /// Closes what is kept of a directory; it is opened again when it is needed.
+    /// Closes the cached descriptor of a directory; it is opened again when it is needed.
     pub(super) fn let_go(&self, id: u64) {
         let kept = self.shard(id).lock().entries.remove(&id);
         drop(kept);
     }
 
-    /// The directories that something is kept of.
+    /// Returns the directories with a kept descriptor.
     pub(super) fn kept(&self) -> Vec<u64> {
         let ids = |shard: &Mutex<Shard>| shard.lock().entries.keys().copied().collect::<Vec<_>>();
         self.shards.iter().flat_map(ids).collect()
     }
 
-    /// Removes all that is kept of a node, and returns it: closing it can block.
+    /// Removes and returns all descriptors kept for a node: closing them can block.
     pub(super) fn forget(&self, id: u64) -> impl Sized + use<> {
         let kept = self.shard(id).lock().entries.remove(&id);
         let removed = match self.removed.lock() {
@@ -130,13 +129,13 @@ impl Directories {
         (kept, removed, pinned)
     }
 
-    /// Keeps the descriptor of what was removed while somebody may still be in it or have it open,
-    /// until the kernel forgets it.
+    /// Keeps the descriptor of a removed file or directory until the kernel forgets it, since a process may still be in
+    /// it or have it open.
     pub(super) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
         self.removed.lock().insert(id, fd);
     }
 
-    /// What was removed and is not forgotten.
+    /// Returns the descriptor of a removed file or directory that the kernel has not forgotten.
     pub(super) fn removed(&self, id: u64) -> Option<Arc<OwnedFd>> {
         self.removed.lock().get(&id).cloned()
     }

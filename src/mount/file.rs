@@ -1,4 +1,4 @@
-//! What is done with open files.
+//! Opens, reads, writes and closes files.
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -15,9 +15,9 @@ use super::nodes::Version;
 use super::validity::age;
 use crate::sys::{at, calls};
 
-/// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's
-/// cache of this mount, which keeps it from one opening to the next: to let the kernel read it by itself
-/// takes longer than to read it. What is being written is left to the kernel, whose times are exact.
+/// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's cache of this
+/// mount, which keeps the pages from one open to the next: setting up passthrough takes longer than reading the file. A
+/// file that is being written is left to the kernel, whose times are exact.
 const LITTLE_MAX: u64 = 64 * 1024;
 const UNCHANGED_FOR: Duration = Duration::from_secs(60);
 
@@ -25,27 +25,27 @@ fn is_little(stat: &Statx) -> bool {
     stat.stx_size <= LITTLE_MAX && age(stat) >= UNCHANGED_FOR
 }
 
-/// A file that was changed so short a time ago may be changed again while it is read.
+/// A file that was changed more recently than this may be changed again while it is read.
 const CHANGING: Duration = Duration::from_secs(2);
 
-/// An open file, as the kernel is told of it.
+/// An open file, as described in the reply to the kernel.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) handle: u64,
     pub(super) file: Arc<File>,
     /// Whether the kernel may read and write the disk's file by itself.
     pub(super) direct: bool,
-    /// Whether it was changed a moment ago.
+    /// Whether the file was changed a moment ago.
     pub(super) changing: bool,
-    /// Whether what the kernel keeps of its contents is still right.
+    /// Whether the contents that the kernel has cached are still right.
     pub(super) unchanged: bool,
 }
 
-/// The flags of an `open` that are for the disk to honour.
+/// The flags of an `open` that are passed on to the disk.
 ///
-/// `O_DIRECT` is not: it is the caller's memory that would have to be aligned, not ours. Nor is
-/// `O_APPEND`: the kernel says of each write whether it is to append, since what it writes back of a file
-/// that is mapped belongs where it says, through whatever descriptor.
+/// `O_DIRECT` is not: it would require alignment of our memory, not of the caller's. Nor is `O_APPEND`: the kernel
+/// states for each write whether it appends, since pages of a mapped file that it writes back belong at their own
+/// offset, through any descriptor.
 pub(super) fn open_flags(flags: i32) -> OFlags {
     let honoured = libc::O_ACCMODE
         | libc::O_TRUNC
@@ -59,7 +59,7 @@ pub(super) fn open_flags(flags: i32) -> OFlags {
 impl Mount {
     pub(super) fn open(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
         let append = flags & libc::O_APPEND != 0;
-        // To empty it is a request of its own.
+        // Truncating the file is a separate request.
         let flags = open_flags(flags).difference(OFlags::TRUNC);
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         if !writable {
@@ -67,7 +67,7 @@ impl Mount {
         }
         let node = self.brought_back(caller, id)?;
         let opened = self.open_file(caller, id, flags, append);
-        // Not before it is known to be open: who moves the job asks for that when the job has been moved.
+        // Checked after the open: the process that moves the job asks for open files after the move.
         if let Err(error) = self.still_in_primary(&node) {
             if let Ok(opened) = opened {
                 self.discard(&opened);
@@ -77,7 +77,7 @@ impl Mount {
         opened
     }
 
-    /// Closes a file that has been opened for a request which has failed since.
+    /// Closes a file that was opened for a request which has failed since.
     pub(super) fn discard(&self, opened: &Opened) {
         if self.handles.remove_file(opened.handle).is_some() {
             self.room.closed();
@@ -104,16 +104,16 @@ impl Mount {
         Ok(self.opened(file, &stat))
     }
 
-    /// Keeps a file that was opened.
+    /// Registers a file that was opened.
     pub(super) fn opened(&self, file: File, stat: &Statx) -> Opened {
         self.keep_atime_if_asked(&file.fd);
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
-        // The kernel writes with the rights of the daemon, which would leave set-id bits alone.
+        // The kernel writes with the rights of the daemon, which would keep set-id bits.
         let set_id = stat.stx_mode & SET_ID != 0;
         let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         if !unchanged {
-            // The kernel drops the contents itself when it is answered, but would cut them at the size that it had.
+            // The kernel drops the contents itself on the reply, but would cut them at its cached size.
             self.notices.forget_attributes_now(file.node);
         }
         self.room.opened();
@@ -130,8 +130,8 @@ impl Mount {
         }
     }
 
-    /// Opens a node whose name leads elsewhere, if it is open already: `/proc/PID/fd/N` leads here. A caller that
-    /// gave the name gets what has the name now, since the kernel looks it up again.
+    /// Opens a node whose name leads elsewhere, if it is already open: `/proc/PID/fd/N` leads here. A caller that used
+    /// the name gets the file that has the name now, since the kernel looks the name up again.
     fn open_nameless(&self, caller: &Caller, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         let opened = match self.retries.contains(caller.tid) {
             true => self.reopen(id, flags),
@@ -168,7 +168,7 @@ impl Mount {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(Errno::INTR) => {}
-                // What was read is given; the error comes back with the next read.
+                // The data that was read is returned; the error occurs again with the next read.
                 Err(_) if filled > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -176,9 +176,8 @@ impl Mount {
         Ok(filled)
     }
 
-    /// Writes all of the data, or what could be written before an error; at the end of the file, wherever
-    /// that is by then, if it is to `append`.
-    /// `clear_set_id_for`: a caller who may not keep set-id bits.
+    /// Writes all of the data, or as much as possible before an error; with `append`, at the end of the file, wherever
+    /// that is by then. `clear_set_id_for`: a caller who may not keep set-id bits.
     pub(super) fn write(
         &self,
         handle: u64,
@@ -209,13 +208,13 @@ impl Mount {
             }
         }
         if append && at::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
-            // The kernel has put the data into its cache where it took the end to be.
+            // The kernel has put the data into its cache at its own idea of the end.
             self.notices.forget_pages(file.node);
         }
         Ok(written)
     }
 
-    /// Lets the disk clear the set-id bits of an open file that changes for a caller.
+    /// Makes the disk clear the set-id bits of an open file that changes for a caller.
     fn set_id_rights(
         &self,
         caller: Option<&Caller>,
@@ -227,7 +226,7 @@ impl Mount {
         }
     }
 
-    /// A descriptor of the file is closed: the disk's word on what was written through it.
+    /// Notes that a descriptor of the file is closed, and returns the disk's error for data written through it.
     pub(super) fn flush(&self, handle: u64) -> Result<()> {
         let file = self.handles.file(handle)?;
         file.lock.set_closing();
@@ -272,7 +271,7 @@ impl Mount {
         rustix::fs::fallocate(&file.fd, mode, offset, length)
     }
 
-    /// Only `SEEK_DATA` and `SEEK_HOLE` reach us; the kernel knows the rest.
+    /// Only `SEEK_DATA` and `SEEK_HOLE` reach the daemon; the kernel handles the others.
     pub(super) fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
         let file = self.handles.file(handle)?;
         let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
@@ -296,7 +295,7 @@ impl Mount {
         self.fillable(&destination)?;
         let _rights = self.set_id_rights(caller.unprivileged(), &destination)?;
         let (mut at, mut into) = (from.1, to.1);
-        // The reply counts in 32 bits.
+        // The reply counts bytes in 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
         rustix::fs::copy_file_range(
             &source.fd,

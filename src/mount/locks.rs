@@ -1,18 +1,17 @@
-//! `flock`, on the file beneath, so that locks taken through the mount and beside it exclude each
-//! other.
+//! Implements `flock` on the file beneath, so that locks taken through the mount and beside it exclude each other.
 //!
-//! A blocking request must neither hold up the loop that serves the others nor outlive its caller:
-//! the kernel cannot take a request back that we have read. A thread tries the locks that are
-//! waited for, and gives up when a signal is pending for the one who waits.
+//! A blocking request must neither delay the loop that serves other requests nor outlive its caller: the kernel cannot
+//! withdraw a request that the daemon has read. A thread retries the locks that requests wait for, and gives up when a
+//! signal is pending for the caller.
 //!
-//! A protocol may look at the file once it has the lock (`fstat`: is it still linked?), so a lock is
-//! reported to its caller when the kernel has forgotten what it knew of the file before.
+//! A protocol may check the file once it has the lock (`fstat`: is it still linked?), so a lock is granted to its
+//! caller only when the kernel has dropped its cached state of the file.
 //!
-//! On a disk, a lock has gone when the `close` has returned that gives it up, or the process has
-//! ended that held it. The kernel tells us of that afterwards (`FUSE_RELEASE` is not waited for), so
-//! that whoever asks next may be served before. But of each `close` it tells us before it returns
-//! (`FUSE_FLUSH`): a request that does not wait, for a lock whose holder has closed the file, is
-//! refused only after a while, in which it is told that this was the last descriptor of it.
+//! On a disk, a lock is free as soon as the `close` that releases it has returned, or its process has ended. The kernel
+//! reports that only afterwards (`FUSE_RELEASE` is not waited for), so the next request for the lock may be processed
+//! before the report. But the kernel reports each `close` before it returns (`FUSE_FLUSH`): if the holder has closed
+//! the file, a request that does not wait is refused only after a while, in which `FUSE_RELEASE` arrives if this was
+//! the last descriptor of the file.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,20 +28,20 @@ use super::nodes::Nodes;
 use super::notices::Notices;
 use super::{Mount, adaptor};
 
-/// How often the locks that are waited for are tried: at first, and when nothing has changed for a while. They
-/// are tried at once when a lock is given up through this mount.
+/// The intervals between attempts at locks that requests wait for: at first, and when nothing has changed for a while.
+/// They are retried at once when a lock is released through this mount.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(100);
 
-/// At most so many callers are looked at in one poll for whether they have been interrupted.
+/// Limit of callers that one poll checks for an interruption.
 const INTERRUPTED_MAX: usize = 64;
 
-/// How long it may take until we are told that a lock has been given up by closing. So long must
-/// wait who asks for the lock of a process that has closed another descriptor of the file, as one
-/// does that starts another with the lock taken.
+/// How long the report of a lock that was released by closing may take. A request for the lock of a process that has
+/// closed another descriptor of the file must wait for as long; a process that takes the lock and then starts another
+/// does that.
 const RELEASE: Duration = Duration::from_millis(100);
 
-/// The requests that wait for a lock, and the thread that tries for them while there are any.
+/// The requests that wait for a lock, and the thread that retries them while there are any.
 #[derive(Debug, Default)]
 pub(super) struct Waiter {
     shared: Arc<Shared>,
@@ -59,7 +58,7 @@ struct Shared {
 struct State {
     /// Requests that the thread has not seen yet.
     added: Vec<Waiting>,
-    /// A lock has been given up since the last poll.
+    /// A lock has been released since the last poll.
     given_up: bool,
     running: bool,
 }
@@ -70,19 +69,19 @@ struct Waiting {
     operation: FlockOperation,
     /// The thread that waits.
     tid: u32,
-    /// When it is refused; never, if it is to be waited for.
+    /// When the request is refused; `None` if it waits without limit.
     refused: Option<Instant>,
     reply: ReplyEmpty,
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 enum Attempt {
     Done(Result<()>),
     Held,
 }
 
 impl Mount {
-    /// Takes or gives back a lock. One that somebody else has is waited for if `wait`, by thread
+    /// Takes or releases a lock. If another process holds it and `wait` is set, the request waits on behalf of thread
     /// `tid`.
     pub(super) fn flock(&self, handle: u64, kind: i32, wait: bool, tid: u32, reply: ReplyEmpty) {
         let (file, operation) = match self.handles.file(handle).and_then(|file| {
@@ -95,7 +94,7 @@ impl Mount {
         let mut tried = attempt(&self.handles, &file, operation);
         let may_go = self.handles.lock_may_go(file.node);
         if !wait && !may_go && matches!(tried, Attempt::Held) {
-            // Perhaps it has just been given up.
+            // The lock may just have been released.
             tried = attempt(&self.handles, &file, operation);
         }
         match tried {
@@ -149,9 +148,8 @@ impl Mount {
         }
     }
 
-    /// Gives the lock of a file up that nobody has open any more. It is seen to be gone no later than
-    /// the file ([`super::handles::Handles::lock_may_go`]).
-    /// Returns whether there was one.
+    /// Releases the lock of a file that no process has open any more. The lock disappears no later than the file
+    /// ([`super::handles::Handles::lock_may_go`]). Returns whether there was one.
     pub(super) fn give_lock_up(&self, handle: u64) -> bool {
         match self.handles.file(handle) {
             Ok(file) if file.lock.is_held() => {
@@ -165,7 +163,7 @@ impl Mount {
 }
 
 impl Waiter {
-    /// A lock has been given up: the requests that wait are tried at once.
+    /// Makes the thread retry the waiting requests at once, since a lock has been released.
     fn given_up(&self) {
         let mut state = self.shared.state.lock();
         if state.running {
@@ -212,20 +210,20 @@ fn try_until_none_waits(shared: &Shared, handles: &Handles, fresh: &Fresh) {
 #[derive(Debug, Default)]
 struct Polled {
     waiting: Vec<Waiting>,
-    /// Which caller is the first to be looked at in the next poll for whether it has been interrupted.
+    /// The first caller that the next poll checks for an interruption.
     interrupted_from: usize,
 }
 
-/// The files whose locks could not be had in a poll, by node.
+/// The files whose locks were not free in a poll, by node.
 #[derive(Debug, Default)]
 struct Held {
-    /// For which not even a shared lock could be had.
+    /// Files of which not even a shared lock was free.
     shared: HashSet<u64>,
     exclusive: HashSet<u64>,
 }
 
 impl Held {
-    /// Whether it is known that a lock cannot be had.
+    /// Whether a lock is known not to be free.
     fn contains(&self, node: u64, operation: FlockOperation) -> bool {
         self.shared.contains(&node)
             || (operation != FlockOperation::NonBlockingLockShared
@@ -242,7 +240,7 @@ impl Held {
 
 impl Polled {
     /// Answers the requests that have got their locks or need not wait any longer. A file's lock is tried for one
-    /// request: where that one must wait, those that come after it and want no less must, too.
+    /// request: if that one must wait, later requests for the same or a stronger lock must wait, too.
     fn poll(&mut self, handles: &Handles, fresh: &Fresh) {
         let mut held = Held::default();
         let now = Instant::now();
@@ -271,16 +269,16 @@ impl Polled {
         }
     }
 
-    /// When the first request is to be refused, if that is before `next`.
+    /// When the first request is refused, if that is before `next`.
     fn refused_first(&self, next: Instant) -> Instant {
         let refused = self.waiting.iter().filter_map(|waiting| waiting.refused);
         refused.fold(next, Instant::min)
     }
 }
 
-/// Answers requests for locks that could be tried. A caller that has got the lock may now look at the file, and
-/// must not see what the kernel knows of it from when another process had the lock: it may have been removed or
-/// replaced since, through another mount or beneath.
+/// Answers requests for locks that could be tried. A caller that has got the lock may now check the file, and must not
+/// see the state that the kernel cached while another process had the lock: the file may have been removed or replaced
+/// since, through another mount or beneath.
 struct Fresh {
     nodes: Arc<Nodes>,
     names: Arc<LockNames>,
@@ -321,8 +319,8 @@ fn non_blocking(kind: i32) -> Result<FlockOperation> {
     }
 }
 
-/// Whether a thread has a signal to take, or has gone. One of a foreign process namespace (0) is
-/// not known to us.
+/// Whether a thread has a signal pending, or has ended. A thread of a foreign process namespace (0) is unknown to the
+/// daemon.
 fn is_interrupted(tid: u32) -> bool {
     if tid == 0 {
         return false;
@@ -384,7 +382,7 @@ mod tests {
     fn a_thread_that_is_gone_waits_no_longer() {
         let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
         let tid = gone.as_raw_nonzero().get().unsigned_abs();
-        // The thread's entry goes a moment after it is joined.
+        // The thread's entry in `/proc` disappears a moment after the join.
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while !is_interrupted(tid) {
             assert!(std::time::Instant::now() < deadline, "{tid} still there");

@@ -1,4 +1,4 @@
-//! Finding things by name, and telling what they are.
+//! Finds files by name, and returns their attributes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -19,10 +19,10 @@ use crate::view::internal::Holder;
 use crate::view::{PRIMARY, Served, links};
 use crate::workspace::{jobs, layout};
 
-/// How often a contended name is looked up for one lookup of the kernel's.
+/// How often a contended name is looked up for one lookup by the kernel.
 const LOOKUPS_MAX: usize = 100;
 
-/// Something that was found under a name.
+/// A file or directory that was found under a name.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) place: u8,
@@ -30,7 +30,7 @@ pub(super) struct Found {
     pub(super) stat: Statx,
 }
 
-/// What the kernel is told of a name.
+/// The kernel's view of a name: the reply to a lookup.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: u64,
@@ -40,7 +40,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// An entry of which nothing but its kind is known, and that only for now.
+    /// Returns an entry of which only the kind is known, not to be cached.
     pub(super) fn unknown(inode: u64, kind: rustix::fs::FileType) -> Entry {
         Entry {
             id: inode,
@@ -61,7 +61,7 @@ impl Mount {
         }
     }
 
-    /// Makes sure that what was looked up under a contended name stays there for the kernel.
+    /// Makes sure that the file found under a contended name stays available to the kernel.
     fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: Entry) -> Result<Entry> {
         for _ in 0..LOOKUPS_MAX {
             match self.open_verified(entry.id, OFlags::PATH) {
@@ -69,7 +69,7 @@ impl Mount {
                     self.directories.keep_removed(entry.id, fd.into());
                     break;
                 }
-                // Replaced again already.
+                // The name has already been replaced again.
                 Err(Errno::STALE) => {}
                 Err(_) => break,
             }
@@ -80,14 +80,14 @@ impl Mount {
         Ok(entry)
     }
 
-    /// How long the kernel may believe that a name is not below `parent`.
+    /// How long the kernel may cache that a name does not exist below `parent`.
     pub(super) fn absent_for(&self, parent: u64) -> Duration {
         self.node(parent).map_or(Duration::ZERO, |node| {
             self.absence_validity(node.place, node.role)
         })
     }
 
-    /// Notes that the kernel is told of something, and what it is told.
+    /// Registers a file that the kernel is about to receive, and returns the reply.
     pub(super) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
         let identity = FileId::of(&found.stat);
         let node = Node {
@@ -99,7 +99,7 @@ impl Mount {
             directory: at::is_dir(&found.stat),
         };
         let mut attributes = self.attributes(&node, &found.stat);
-        // Distinguishes, for the kernel, objects that have had the same inode number.
+        // Lets the kernel distinguish objects that have had the same inode number.
         let generation = fuser::Generation(identity.birth());
         let mut ttl = self.validity(node.place, node.role, &found.stat);
         let place = node.place;
@@ -113,7 +113,7 @@ impl Mount {
         if found.role == Role::Job && was.is_some_and(|was| was != place) {
             self.job_changed_place(id, place);
         }
-        // The number by which the kernel asks for it later on.
+        // The number that the kernel uses in later requests.
         attributes.ino = fuser::INodeNo(id);
         Ok(Entry {
             id,
@@ -123,8 +123,8 @@ impl Mount {
         })
     }
 
-    /// The directory that has come in the place of one of a job that has been moved from the primary behind our
-    /// back, after those that lead there from the job on. Each is to be forgotten once.
+    /// Returns the directory that has replaced one of a job which another process moved from the primary, after its
+    /// ancestors from the job on. Each must be forgotten once.
     pub(super) fn enter_moved(&self, id: u64) -> Result<Vec<u64>> {
         let mut job = self.node(id)?;
         if !self.stands_elsewhere(id, &job) {
@@ -136,7 +136,7 @@ impl Mount {
             job = self.node(job.parent)?;
         }
         let found = self.find(job.parent, &job.name)?;
-        // Another directory of the primary need not be the same job.
+        // Another directory of the primary may be a different job.
         if found.role != Role::Job || found.place == PRIMARY {
             return Err(Errno::STALE);
         }
@@ -155,15 +155,15 @@ impl Mount {
         Ok(entered)
     }
 
-    /// Takes back that each of some nodes was entered once.
+    /// Undoes that each of some nodes was entered once.
     pub(super) fn forget_each(&self, entered: &[u64]) {
         for id in entered {
             self.forget(*id, 1);
         }
     }
 
-    /// A job that the kernel knows is served from another place than before, by the same directory:
-    /// what is in it may change from now on, or must not any more.
+    /// Updates the nodes of a job that is served from another place than before, by the same directory: its files may
+    /// be changed from now on, or no longer.
     pub(super) fn job_changed_place(&self, id: u64, place: u8) {
         self.nodes.below(id, |id, node| {
             if node.place != INTERNAL {
@@ -173,7 +173,7 @@ impl Mount {
         });
     }
 
-    /// What stands under a name.
+    /// Returns the file or directory under a name.
     pub(super) fn find(&self, parent: u64, name: &OsStr) -> Result<Found> {
         let node = self.node(parent)?;
         match node.role {
@@ -191,7 +191,7 @@ impl Mount {
     fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: Role) -> Result<Found> {
         let dir = self.directory(parent)?;
         let stat = match at::stat(dir, name) {
-            // What is left of a job that has been moved is taken away name by name.
+            // Another process removes the rest of a moved job name by name.
             Err(Errno::NOENT) if self.stands_elsewhere(parent, node) => Err(Errno::STALE),
             result => result,
         }?;
@@ -218,7 +218,7 @@ impl Mount {
         })
     }
 
-    /// `jobs/`: the primary's, or the first folder's if the primary has none.
+    /// Finds `jobs/`: the primary's, or the first folder's if the primary has none.
     pub(super) fn find_jobs(&self) -> Result<Option<Found>> {
         for location in self.view.locations() {
             let jobs = location.root().and_then(|root| root.jobs());
@@ -230,7 +230,7 @@ impl Mount {
                         stat,
                     }));
                 }
-                // The primary's `jobs` is no directory: it is shown as it is.
+                // The primary's `jobs` is not a directory: it is shown unchanged.
                 Err(Errno::NOTDIR) if location.index() == PRIMARY => return Ok(None),
                 Err(Errno::NOENT) => {}
                 Err(error) if location.index() == PRIMARY => return Err(error),
@@ -240,7 +240,7 @@ impl Mount {
         Ok(None)
     }
 
-    /// `jobs/<task>/`: the primary's, or the first folder's that has it.
+    /// Finds `jobs/<task>/`: the primary's, or that of the first folder with this task.
     fn find_task(&self, name: &OsStr) -> Result<Found> {
         let jobs = at::absent(self.root(PRIMARY)?.jobs())?;
         if let Some(jobs) = jobs
@@ -299,7 +299,7 @@ impl Mount {
             Ok(Found { stat, .. }) => {
                 holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
             }
-            // Then it is asked whether it could become one.
+            // If the name does not exist, checks whether it could become an internal file.
             Err(Errno::NOENT) => {
                 holder.is_internal(name, false, None) || holder.is_internal(name, true, None)
             }
@@ -330,11 +330,11 @@ impl Mount {
                 self.ahead.forget(id),
             )
         });
-        // Closing can block on a network file system: not with the node's lock held.
+        // Closing can block on a network file system, so it must not happen with the node's lock held.
         drop(released);
     }
 
-    /// The attributes of a node, and how long the kernel may believe them.
+    /// Returns the attributes of a node, and how long the kernel may cache them.
     pub(super) fn getattr(&self, id: u64, handle: Option<u64>) -> Result<(FileAttr, Duration)> {
         if let Some(handle) = handle
             && let Ok(file) = self.handles.file(handle)
@@ -360,13 +360,13 @@ impl Mount {
         }
     }
 
-    /// Whether other processes synchronize by this file, through another mount or beneath as well: the kernel
-    /// must then believe neither its link count nor what its name leads to.
+    /// Whether processes may synchronize by this file, also through another mount or beneath: the kernel must then
+    /// cache neither its link count nor its name.
     fn is_lock_file(&self, id: u64, parent: u64, name: &OsStr) -> bool {
         self.lock_names.contains(parent, name) || self.handles.is_locked(id)
     }
 
-    /// The inode number to show of a node.
+    /// The inode number that is shown for a node.
     fn inode(&self, id: u64, stat: &Statx) -> u64 {
         match id {
             ROOT => self.devices.inode(&FileId::of(stat)),
@@ -374,7 +374,7 @@ impl Mount {
         }
     }
 
-    /// The attributes to show of a node.
+    /// The attributes that are shown for a node.
     pub(super) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
         let inode = self.devices.inode(&FileId::of(stat));
         let mut shown = match node.role {
@@ -392,8 +392,8 @@ impl Mount {
             shown.size = target.len() as u64;
         }
         if self.options.allow_other && node.role == Role::Job && node.place != PRIMARY {
-            // The kernel decides by the attributes who may make something in a directory. In a job
-            // that a folder serves it is made in the primary, which decides then.
+            // The kernel decides by the attributes which users may create files in a directory. In a job that a folder
+            // serves, files are created in the primary, which decides then.
             shown.perm |= (shown.perm & 0o111) << 1;
         }
         if self.options.allow_other && self.is_internal_of_folder(node, stat) {
@@ -402,8 +402,7 @@ impl Mount {
         shown
     }
 
-    /// Whether a folder has an internal file there, which would live in the primary as soon as it is
-    /// written.
+    /// Whether a node is an internal file of a folder, which would move to the primary on the first write.
     fn is_internal_of_folder(&self, node: &Node, stat: &Statx) -> bool {
         if node.role != Role::Inside || node.directory || matches!(node.place, PRIMARY | INTERNAL) {
             return false;
@@ -415,7 +414,7 @@ impl Mount {
     }
 
     pub(super) fn readlink(&self, id: u64) -> Result<OsString> {
-        // Not by its name alone, which may be another's by now.
+        // Not by its name alone, which may be that of another file by now.
         let link = self.open_verified(id, OFlags::PATH)?;
         let written = links::read(&link, OsStr::new(""))?;
         let node = self.node(id)?;
@@ -425,7 +424,7 @@ impl Mount {
         }
     }
 
-    /// The target of a symlink, if it is shown otherwise than it is written.
+    /// Returns the target of a symlink, if the target that is shown differs from the one on the disk.
     fn changed_target(&self, node: &Node) -> Result<Option<OsString>> {
         if !self.may_change_target(node)? {
             return Ok(None);
@@ -434,12 +433,12 @@ impl Mount {
         self.target_shown(node, &links::read(&place.dir, &place.name)?)
     }
 
-    /// Whether a symlink's target could be shown otherwise than it is written.
+    /// Whether the target shown for a symlink could differ from the one on the disk.
     fn may_change_target(&self, node: &Node) -> Result<bool> {
         Ok(self.view.elsewhere().is_some() || self.is_in_place_of_job(node)?)
     }
 
-    /// Whether a symlink of a folder stands where a job could be.
+    /// Whether a symlink of a folder is in the place of a job.
     fn is_in_place_of_job(&self, node: &Node) -> Result<bool> {
         let of_folder = node.place != PRIMARY && node.place != INTERNAL;
         Ok(of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task)
@@ -447,7 +446,7 @@ impl Mount {
 
     fn target_shown(&self, node: &Node, written: &OsStr) -> Result<Option<OsString>> {
         if self.is_in_place_of_job(node)? && Path::new(written).is_relative() {
-            // It leads on from the folder, not from where the mount shows it.
+            // The target is relative to the folder, not to the place where the mount shows the symlink.
             let task = self.node(node.parent)?.name;
             let root = self.root(node.place)?;
             let jobs = root.jobs_paths().first().ok_or(Errno::STALE)?;
@@ -456,9 +455,9 @@ impl Mount {
         Ok(self.view.shown_target(written))
     }
 
-    /// Whether the daemon's own user may do something. Not asked where the kernel checks rights.
+    /// Checks whether the daemon's own user has access to a node. Not called where the kernel checks rights.
     pub(super) fn access(&self, id: u64, wanted: Access) -> Result<()> {
-        // Not by a name alone, which may be another's by now.
+        // Not by a name alone, which may be that of another file by now.
         let object = match self.open_verified(id, OFlags::PATH) {
             Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
             result => result,
@@ -477,7 +476,7 @@ impl Mount {
         }
         check(&object, wanted - Access::WRITE_OK)?;
         match node.role {
-            // What is made in them is made in the primary.
+            // New entries in these directories are created in the primary.
             Role::Root | Role::Jobs | Role::Task | Role::Job => {
                 let primary = self.primary_dir()?;
                 rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)

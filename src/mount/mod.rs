@@ -1,39 +1,40 @@
-//! The kernel's side: requests come in, are answered from the view, and go out.
+//! Serves a view to the kernel: receives FUSE requests and answers them from the view.
 //!
-//! - [`adaptor`]: fuser's trait, and nothing but the translation from and to it
-//! - [`nodes`], [`identity`]: what the kernel knows by a number
+//! - [`adaptor`]: translates from and to fuser's trait, and does nothing else
+//! - [`nodes`], [`identity`]: the nodes that the kernel knows, by number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`renamed`]: directories that other processes rename
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
 //! - [`rescue`]: requests that wait for a folder which does not answer; [`deferred`]: in which threads they wait
-//! - [`load`]: how many requests take long; [`room`]: opens that wait for others to be closed
-//! - [`ahead`]: what is read of jobs before it is asked for
+//! - [`load`]: how many requests take long; [`room`]: opens that wait for other files to be closed
+//! - [`ahead`]: reads jobs before they are requested
 //! - [`cursor`]: reading a directory of the disk from any position on
-//! - [`backing`]: whether the kernel reads and writes a file by itself; [`access_times`]: reading without a trace
-//! - [`notices`]: what the kernel is told without having asked
-//! - [`attributes`]: from `statx` to what the kernel wants to know
-//! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`],
-//!   [`directory`], [`xattr`], [`locks`] with [`lock_names`], [`alter`]
-//! - [`validity`]: how long the kernel may believe what it is told
-//! - [`contended`]: names that lead elsewhere all the time; [`retries`]: opens that are tried again
-//! - [`activity`], [`ancestry`]: who is told that a job is altered, and which job that is
-//! - [`watch`]: open files that others change
+//! - [`backing`]: whether the kernel reads and writes a file by itself; [`access_times`]: reading without changing
+//!   atimes
+//! - [`notices`]: notifications that the kernel has not asked for
+//! - [`attributes`]: from `statx` to the attributes that the kernel expects
+//! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`], [`directory`],
+//!   [`xattr`], [`locks`] with [`lock_names`], [`alter`]
+//! - [`validity`]: how long the kernel may cache names and attributes
+//! - [`contended`]: names that other processes keep replacing; [`retries`]: opens that the kernel tries again
+//! - [`activity`], [`ancestry`]: reports of altered jobs, and which job a node belongs to
+//! - [`watch`]: open files that other processes change
 //! - [`writers`]: which jobs are being written
-//! - [`places`]: jobs that change place without the mount's doing
-//! - [`census`]: how much of all that there is
-//! - [`caller`]: who asks: umask and ownership of what is made
+//! - [`places`]: jobs that other processes move
+//! - [`census`]: counts of nodes and open files
+//! - [`caller`]: umask and ownership of new files
 //!
-//! `daemon` calls this room; it calls `view`, and what lies below.
+//! `daemon` calls this room; this room calls `view` and the rooms below it.
 //!
 //! # Invariants
 //!
-//! - A node is the identity of what it stands for: device, inode and time of birth. Hard links are
-//!   one node, a job that is served from another place gets new nodes by itself, and an inode
-//!   number that the disk uses again is told apart by its generation.
-//! - A node knows its parent and its name and holds no descriptor. Where it lies is found by opening
-//!   its directory (from a bounded cache) and looking at the name; whatever is found there is
-//!   compared with the identity, and anything else is `ESTALE`, upon which the kernel looks the path
-//!   up again. Nothing that others do to the names meanwhile can lead out of a location.
+//! - A node is the identity of its file: device, inode and time of birth. Hard links are one node, a job that is served
+//!   from another place gets new nodes by itself, and an inode number that the disk reuses is distinguished by its
+//!   generation.
+//! - A node knows its parent and its name and holds no descriptor. Its place is found by opening its directory (from a
+//!   bounded cache) and looking the name up; the file found there is compared with the identity. If they differ, the
+//!   request fails with `ESTALE`, and the kernel looks the path up again. No concurrent renaming by other processes can
+//!   lead out of a location.
 //! - No lock is held over a system call that can block on a disk.
 
 mod access_times;
@@ -93,29 +94,29 @@ use crate::view::View;
 /// How a view is mounted.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Other users may use the mount: the kernel checks rights against the attributes, and what is
-    /// made belongs to who made it.
+    /// Other users may use the mount: the kernel checks rights against the attributes, and new files belong to the user
+    /// who made them.
     pub allow_other: bool,
-    /// The kernel checks rights (`default_permissions`): opening a directory need not be asked for.
+    /// The kernel checks rights (`default_permissions`): opening a directory needs no request.
     pub default_permissions: bool,
-    /// Reading leaves times of access as they are (`noatime`); the kernel then reads and writes no file by itself.
+    /// Reading leaves access times unchanged (`noatime`); the kernel then reads and writes no file by itself.
     pub noatime: bool,
     /// Whether only this mount changes the primary.
     pub exclusive: Arc<Exclusive>,
-    /// How much the mount remembers, for whoever wants to know.
+    /// Reports how many nodes and open files the mount has.
     pub census: Arc<Census>,
-    /// Who is told that jobs of the primary are altered.
+    /// Receives reports of jobs of the primary that are altered.
     pub activity: Option<Arc<dyn Activity>>,
-    /// Whether jobs are being written, for whoever wants to know.
+    /// Reports whether jobs are being written.
     pub writers: Arc<Writers>,
-    /// For whoever moves jobs.
+    /// Receives the jobs that other processes move.
     pub places: Arc<Places>,
 }
 
-/// How many requests are worked on at the same time.
+/// How many requests are processed at the same time.
 const THREADS: usize = 8;
 
-/// A view being served to the kernel.
+/// A view that is served to the kernel.
 #[derive(Debug)]
 pub struct Mount {
     view: Arc<View>,
@@ -171,7 +172,7 @@ impl Mount {
 }
 
 impl Mount {
-    /// What is known of jobs that change place.
+    /// The cached state of jobs, to be dropped when a job is moved.
     fn known_jobs(&self) -> places::Known {
         places::Known {
             view: self.view.clone(),
@@ -183,8 +184,8 @@ impl Mount {
         }
     }
 
-    /// Closes what is kept open of a folder, whose file system could not be unmounted otherwise, and makes the kernel
-    /// look its jobs up anew.
+    /// Closes the descriptors kept for a folder, whose file system could not be unmounted otherwise, and makes the
+    /// kernel look its jobs up anew.
     fn letting_go(&self) -> impl Fn(u8) + Send + Sync + 'static {
         let (nodes, directories) = (self.nodes.clone(), self.directories.clone());
         let (listings, notices) = (self.listings.clone(), self.notices.clone());
@@ -194,10 +195,10 @@ impl Mount {
             let mut kept = Vec::new();
             nodes.each(|id, node| {
                 if node.role == nodes::Role::Job && node.place == folder {
-                    // With it, the kernel forgets what is below.
+                    // With the job, the kernel forgets all nodes below it.
                     notices.forget(id, node);
                 }
-                // Unions are kept open in every location, whichever their own is.
+                // Unions are kept open in every location, not only in their own.
                 let union = matches!(node.role, nodes::Role::Jobs | nodes::Role::Task);
                 if node.directory && (node.place == folder || union) {
                     kept.push(id);
@@ -211,17 +212,17 @@ impl Mount {
     }
 }
 
-/// Serves a view on an open `/dev/fuse` that has been mounted, until it is unmounted. Calls `ready`
-/// when the kernel has been greeted and requests are about to be answered.
+/// Serves a view on an open `/dev/fuse` that has been mounted, until it is unmounted. Calls `ready` after the handshake
+/// with the kernel, just before the first request is answered.
 ///
 /// # Errors
 ///
-/// What the handshake with the kernel or its device gave.
+/// The error of the handshake with the kernel or of its device.
 pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
-    // The kernel itself keeps other users out unless `allow_other` is given.
+    // The kernel itself keeps other users out unless `allow_other` is set.
     let mount = Mount::new(view, options)?;
     mount.ahead.start(&mount.view)?;
     mount.rescue.start(&mount.view)?;

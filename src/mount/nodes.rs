@@ -1,4 +1,4 @@
-//! The nodes that the kernel knows, by number.
+//! Keeps the table of nodes that the kernel knows, by number.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use crate::sys::name::Name;
 /// The place of internal files: not a location, but a directory in the primary.
 pub(super) const INTERNAL: u8 = u8::MAX;
 
-/// What a node is to the view; decides how its children are found.
+/// The role of a node in the view; decides how its children are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// The top of the mount.
@@ -28,26 +28,26 @@ pub(super) enum Role {
     Task,
     /// `jobs/<task_id>/<hash>/`.
     Job,
-    /// Anything inside a job.
+    /// Any node inside a job.
     Inside,
-    /// Anything else: it lies in the primary, or is shown as it lies there.
+    /// Any other node: it lies in the primary, or is shown as it is there.
     Outside,
 }
 
-/// Something that the kernel has looked up and not yet forgotten.
+/// A node that the kernel has looked up and not yet forgotten.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) identity: FileId,
     pub(super) parent: u64,
     pub(super) name: Name,
-    /// The number of the location that it lies in, or [`INTERNAL`].
+    /// The number of the location in which the node lies, or [`INTERNAL`].
     pub(super) place: u8,
     pub(super) role: Role,
     /// Whether it is a directory.
     pub(super) directory: bool,
 }
 
-/// Tells apart what a file contained at different times, as far as its attributes do.
+/// Distinguishes the contents of a file at different times, as far as its attributes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Version(u64);
 
@@ -61,8 +61,8 @@ impl Version {
         Version(hasher.finish() | CERTAIN)
     }
 
-    /// What is known of the kernel's cache once `next` has been sent to it: it drops a reply that crosses another,
-    /// so attributes that have changed are certain only after an invalidation.
+    /// The state of the kernel's cache once `next` has been sent: the kernel drops a reply that crosses another, so
+    /// attributes that have changed are certain only after an invalidation.
     fn after_reply(self, next: Version) -> Version {
         match self == next {
             true => next,
@@ -71,19 +71,19 @@ impl Version {
     }
 }
 
-/// Set in a version that the kernel's cache surely agrees with.
+/// Set in a version that certainly agrees with the kernel's cache.
 const CERTAIN: u64 = 1;
 
 #[derive(Debug)]
 struct Entry {
     node: Node,
-    /// Of a file, what the kernel's cache agrees with.
+    /// For a file, the version that the kernel's cache agrees with.
     version: Version,
-    /// How often the kernel has been told of it and has not forgotten it.
+    /// How often the kernel has received the node in replies and has not forgotten it.
     lookups: u64,
 }
 
-/// The nodes of one shard: in a vector, so that there is no more memory than there are nodes.
+/// The nodes of one shard: in a vector, so that memory use is proportional to the number of nodes.
 #[derive(Debug, Default)]
 struct Shard {
     entries: IndexMap<u64, Entry, FxBuildHasher>,
@@ -91,7 +91,7 @@ struct Shard {
     aliases: HashMap<u64, Vec<Alias>, FxBuildHasher>,
 }
 
-/// Another name of a node, with where it lies.
+/// Another name of a node, and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Alias {
     parent: u64,
@@ -121,7 +121,7 @@ impl Node {
     }
 }
 
-/// Where a node lies in the tree by one of its names.
+/// Where a node lies in the tree under one of its names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way {
     pub(super) parent: u64,
@@ -151,35 +151,35 @@ impl From<&Alias> for Way {
     }
 }
 
-/// More names of one file than this are not remembered; the kernel looks them up again.
+/// Limit of remembered names of one file; the kernel looks further ones up again.
 const ALIASES_MAX: usize = 16;
 
 const SHARDS: usize = 64;
 
-/// All nodes, in shards, so that threads rarely meet.
+/// All nodes, in shards, so that threads rarely contend for a lock.
 #[derive(Debug)]
 pub(super) struct Nodes {
     shards: Vec<RwLock<Shard>>,
     displaced: Displaced,
 }
 
-/// Nodes that do not have the number of their inode, since one that the kernel still knows has it: the
-/// disk uses the numbers of what is gone again at once, and to the kernel, a number that comes with
-/// another generation means that all of the old is broken (`EIO`).
+/// Nodes whose number is not derived from their inode, since another node that the kernel still knows has that number.
+/// The disk reuses the inode numbers of removed files at once, and the kernel treats a number with another generation
+/// as a broken old node (`EIO`).
 #[derive(Debug, Default)]
 struct Displaced {
-    /// How many there are: as a rule there is none.
+    /// How many there are: usually none.
     count: AtomicUsize,
-    /// How many there have been.
+    /// How many there have been so far.
     total: AtomicU64,
     numbers: Mutex<HashMap<FileId, u64>>,
 }
 
-/// Marks the numbers of displaced nodes; see `identity` for what others have.
+/// Marks the numbers of displaced nodes; see `identity` for the other numbers.
 const DISPLACED: u64 = 3 << 62;
 
 impl Displaced {
-    /// The number of a displaced node.
+    /// Returns the number of a displaced node.
     fn get(&self, identity: &FileId) -> Option<u64> {
         match self.count.load(Ordering::Acquire) {
             0 => None,
@@ -187,7 +187,7 @@ impl Displaced {
         }
     }
 
-    /// A number for a node whose own, `id`, is taken; of the same shard.
+    /// Returns a number, of the same shard, for a node whose own number, `id`, is in use.
     fn add(&self, id: u64, identity: FileId) -> u64 {
         let mut numbers = self.numbers.lock();
         let total = self.total.fetch_add(1, Ordering::Relaxed);
@@ -207,7 +207,7 @@ impl Displaced {
 }
 
 impl Nodes {
-    /// A table with the root in it, which is never forgotten.
+    /// Returns a table that contains the root, which is never forgotten.
     pub(super) fn new(root: FileId) -> Nodes {
         let nodes = Nodes {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
@@ -238,19 +238,19 @@ impl Nodes {
         &self.shards[(id % SHARDS as u64) as usize]
     }
 
-    /// The node of a number.
+    /// Returns the node with a number.
     pub(super) fn get(&self, id: u64) -> Option<Node> {
         let shard = self.read(id);
         shard.entries.get(&id).map(|entry| entry.node.clone())
     }
 
-    /// Where a node lies by the name that it was last looked up by.
+    /// Where a node lies, under the name by which it was last looked up.
     pub(super) fn way(&self, id: u64) -> Option<Way> {
         let shard = self.read(id);
         shard.entries.get(&id).map(|entry| Way::from(&entry.node))
     }
 
-    /// Where a node lies, first by the name that it was last looked up by, then by its other names.
+    /// Where a node lies: first under the name by which it was last looked up, then under its other names.
     pub(super) fn ways(&self, id: u64) -> Option<(Way, Vec<Way>)> {
         let shard = self.read(id);
         let entry = shard.entries.get(&id)?;
@@ -258,11 +258,10 @@ impl Nodes {
         Some((Way::from(&entry.node), aliases.map(Way::from).collect()))
     }
 
-    /// Notes that the kernel is told of a node once more, under this name, and returns the number of
-    /// the node: `id`, or another if that is taken. A name that a file had before stays as another of
-    /// its names.
+    /// Notes that the kernel receives a node once more, under this name, and returns the number of the node: `id`, or
+    /// another if that is in use. A previous name of a file stays as one of its other names.
     ///
-    /// Also returns the place in which it was when the kernel was last told of it, if it was.
+    /// Also returns the place of the node in the previous reply to the kernel, if there was one.
     pub(super) fn remember(&self, id: u64, node: Node, version: Version) -> (u64, Option<u8>) {
         let mut shard = self.write(id);
         let mut number = self.displaced.get(&node.identity).unwrap_or(id);
@@ -289,20 +288,21 @@ impl Nodes {
         (number, was)
     }
 
-    /// The number by which something is known, if it is, whose own would be `id`.
+    /// Returns the number under which a node is known; `id`, its own, if it is not displaced.
     pub(super) fn number(&self, id: u64, identity: &FileId) -> u64 {
         self.displaced.get(identity).unwrap_or(id)
     }
 
-    /// Like [`Nodes::remember`], but leaves a node as it is that is known already.
+    /// As [`Nodes::remember`], but leaves a node unchanged that is already known.
     pub(super) fn remember_unless_known(&self, id: u64, node: Node) {
         let mut shard = self.write(id);
         let entry = shard.entries.entry(id);
         entry.or_insert_with(|| Entry::new(node, 0)).lookups += 1;
     }
 
-    /// Takes back `count` of what [`Nodes::remember`] noted. If the node is gone with that, calls `release`, before the number can
-    /// be given to another node, or to the same one again, and returns what that returns. It must not block, nor use this table.
+    /// Undoes `count` calls of [`Nodes::remember`]. If that removes the node, calls `release` before the number can be
+    /// assigned to another node, or to the same one again, and returns its result. `release` must not block, nor use
+    /// this table.
     pub(super) fn forget<T>(&self, id: u64, count: u64, release: impl FnOnce() -> T) -> Option<T> {
         if id == ROOT {
             return None;
@@ -321,7 +321,7 @@ impl Nodes {
     }
 
     /// Notes that a file of this version is opened; returns whether the kernel's cache agrees with it. If not, the
-    /// kernel must forget what it has of the file before the reply.
+    /// kernel must drop its cached pages of the file before the reply.
     pub(super) fn opened(&self, id: u64, version: Version) -> bool {
         match self.write(id).entries.get_mut(&id) {
             Some(entry) => std::mem::replace(&mut entry.version, version) == version,
@@ -338,8 +338,8 @@ impl Nodes {
         }
     }
 
-    /// Notes that the kernel's cache may agree with no version of a file any more: it takes the attributes that
-    /// answer a change without dropping the contents that it had before.
+    /// Notes that the kernel's cache may no longer agree with any version of a file: the kernel accepts the attributes
+    /// in the reply to a change without dropping the contents that it had cached before.
     pub(super) fn distrust(&self, id: u64) {
         if let Some(entry) = self.write(id).entries.get_mut(&id) {
             entry.version = Version::default();
@@ -351,7 +351,8 @@ impl Nodes {
         self.read(id).entries.get(&id).map(|entry| entry.version)
     }
 
-    /// Notes that the kernel has forgotten what it had of a file, unless it has been sent anything since `known`.
+    /// Notes that the kernel has dropped its cache of a file, unless other attributes have been sent to it since
+    /// `known`.
     pub(super) fn forgotten(&self, id: u64, known: Version, version: Version) {
         if let Some(entry) = self.write(id).entries.get_mut(&id)
             && entry.version == known
@@ -360,7 +361,7 @@ impl Nodes {
         }
     }
 
-    /// The same node under each other name that it is known by.
+    /// Returns the same node under each of its other known names.
     pub(super) fn other_names(&self, id: u64) -> Vec<Node> {
         let shard = self.read(id);
         let Some(entry) = shard.entries.get(&id) else {
@@ -372,19 +373,19 @@ impl Nodes {
             .collect()
     }
 
-    /// Makes `node` what is known of `id`, if the kernel still knows that number. The names that
-    /// it had before stay its other names.
+    /// Replaces the entry of `id` by `node`, if the kernel still knows that number. Its previous names stay as its
+    /// other names.
     pub(super) fn update(&self, id: u64, node: Node) {
         self.write(id).rename(id, node);
     }
 
-    /// How many there are.
+    /// How many nodes there are.
     pub(super) fn count(&self) -> usize {
         let lengths = self.shards.iter().map(|shard| shard.read().entries.len());
         lengths.sum()
     }
 
-    /// Notes that a node was moved: its old name is gone. Returns what it was.
+    /// Notes that a node was moved: its old name is gone. Returns the previous node.
     pub(super) fn moved(&self, id: u64, old: (u64, &OsStr), node: Node) -> Option<Node> {
         let mut shard = self.write(id);
         let was = shard.entries.get(&id)?.node.clone();
@@ -395,7 +396,7 @@ impl Nodes {
         Some(was)
     }
 
-    /// Calls with every node but the root.
+    /// Calls `call` with every node but the root.
     pub(super) fn each(&self, mut call: impl FnMut(u64, &Node)) {
         for shard in &self.shards {
             for (id, entry) in &shard.read().entries {
@@ -406,7 +407,7 @@ impl Nodes {
         }
     }
 
-    /// Calls with every node below `top`. Takes as long as there are nodes.
+    /// Calls `call` with every node below `top`. Takes time proportional to the number of all nodes.
     pub(super) fn below(&self, top: u64, mut call: impl FnMut(u64, &mut Node)) {
         let mut level = HashSet::from([top]);
         while !level.is_empty() {
@@ -425,8 +426,8 @@ impl Nodes {
         }
     }
 
-    /// Gives every node below `top` the role that its place in the tree has now. Needed only when a
-    /// directory is moved into or out of `jobs/`.
+    /// Sets the role of every node below `top` according to its present place in the tree. Needed only when a directory
+    /// is moved into or out of `jobs/`.
     pub(super) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
         let mut level = vec![top];
         while !level.is_empty() {
@@ -462,11 +463,11 @@ impl Entry {
     }
 }
 
-/// Fewer nodes than this in a shard are not worth giving memory back for.
+/// A shard with fewer nodes than this is not shrunk: the freed memory would not be worth the work.
 const SHRINK_MIN: usize = 1024;
 
 impl Shard {
-    /// Makes `node` what is known of `id`, if that is known.
+    /// Replaces the entry of `id` by `node`, if that number is known.
     fn rename(&mut self, id: u64, node: Node) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
@@ -492,7 +493,7 @@ impl Shard {
     fn remove(&mut self, id: u64) {
         self.entries.swap_remove(&id);
         self.aliases.remove(&id);
-        // A walk over everything must not be paid for ever after.
+        // Frees memory after a walk over everything, which would otherwise stay allocated for ever.
         let (length, capacity) = (self.entries.len(), self.entries.capacity());
         if capacity > SHRINK_MIN && length < capacity / 4 {
             self.entries.shrink_to(capacity / 2);

@@ -1,7 +1,7 @@
-//! What the kernel is told without having asked.
+//! Sends notifications to the kernel without a request from it.
 //!
-//! A notice may wait for a lock in the kernel that a request holds which we have not answered yet.
-//! So notices are sent by a thread that answers no requests and holds no lock of ours.
+//! A notification may wait in the kernel for a lock that an unanswered request holds. So notifications are sent by a
+//! thread that answers no requests and holds none of our locks.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use fuser::{INodeNo, Notifier};
 use super::nodes::Node;
 use crate::sys::name::Name;
 
-/// The way to the thread that sends notices; nothing is sent before there is one.
+/// The channel to the thread that sends notices; nothing is sent before that thread is started.
 #[derive(Default)]
 pub(super) struct Notices {
     sender: OnceLock<Sender<Notice>>,
     notifier: OnceLock<Notifier>,
-    /// The way to the thread that makes the kernel forget something before a request is answered.
+    /// The channel to the thread that makes the kernel drop names and attributes before a request is answered.
     before_reply: OnceLock<Sender<BeforeReply>>,
 }
 
-/// What the kernel must forget before a request is answered.
+/// The cached state that the kernel must drop before a request is answered.
 struct BeforeReply {
-    /// A node, of which it must forget the attributes.
+    /// The node whose attributes it must drop.
     node: u64,
-    /// A name in a directory.
+    /// A name in a directory that it must drop.
     name: Option<(u64, Name)>,
     /// Answers the request.
     reply: Box<dyn FnOnce() + Send>,
 }
 
-/// How long a request is held back for a name: the directory may be locked in the kernel for another request,
-/// which waits for a folder.
+/// How long a request is delayed for a name: the directory may be locked in the kernel for another request, which waits
+/// for a folder.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl std::fmt::Debug for Notices {
@@ -41,14 +41,14 @@ impl std::fmt::Debug for Notices {
     }
 }
 
-/// What the kernel is to forget, since it may be wrong.
+/// Cached state that the kernel must drop, since it may be wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     /// The contents of a file or directory.
     Pages(u64),
     /// The attributes of a node.
     Attributes(u64),
-    /// What a name leads to.
+    /// The node that a name leads to.
     Name(u64, Name),
 }
 
@@ -72,7 +72,7 @@ impl Notices {
         Ok(())
     }
 
-    /// Threads of their own, since other notices may wait in the kernel for the requests of others.
+    /// Starts separate threads, since other notices may wait in the kernel for requests of other processes.
     fn start_before_reply(&self, notifier: Notifier) -> std::io::Result<()> {
         let (names, forgotten) = forgetting_names(notifier.clone())?;
         let (sender, requests) = crossbeam_channel::unbounded::<BeforeReply>();
@@ -82,7 +82,7 @@ impl Notices {
                 for request in requests {
                     send(&notifier, &Notice::Attributes(request.node));
                     if let Some((parent, name)) = request.name {
-                        // Those that came too late before.
+                        // Discards reports that came too late for earlier requests.
                         while forgotten.try_recv().is_ok() {}
                         if names.try_send(Notice::Name(parent, name)).is_ok() {
                             let _ = forgotten.recv_timeout(NAME_TIMEOUT);
@@ -97,7 +97,7 @@ impl Notices {
         Ok(())
     }
 
-    /// What would be sent, in place of a thread that sends it.
+    /// Returns the notices that would be sent, in place of the thread that sends them.
     #[cfg(test)]
     pub(super) fn intercept(&self) -> crossbeam_channel::Receiver<Notice> {
         let (sender, notices) = crossbeam_channel::unbounded();
@@ -105,35 +105,35 @@ impl Notices {
         notices
     }
 
-    /// Makes the kernel ask anew for a name and the attributes of what it leads to.
+    /// Makes the kernel look a name up again, and request the attributes of its node again.
     pub(super) fn forget(&self, id: u64, node: &Node) {
         self.forget_attributes(id);
         self.forget_name(node.parent, &node.name);
     }
 
-    /// Makes the kernel ask anew for the attributes of a node.
+    /// Makes the kernel request the attributes of a node again.
     pub(super) fn forget_attributes(&self, id: u64) {
         self.send(Notice::Attributes(id));
     }
 
-    /// Makes the kernel ask anew for the attributes of a node before this returns. Unlike other notices, this one takes
-    /// no lock of an inode or a page in the kernel (`fuse_reverse_inval_inode` with a negative offset), so a thread
-    /// that answers requests may send it while the file is held open or is being opened.
+    /// Makes the kernel request the attributes of a node again, and returns after that. Unlike other notices, this one
+    /// takes no lock of an inode or a page in the kernel (`fuse_reverse_inval_inode` with a negative offset), so a
+    /// thread that answers requests may send it while the file is held open or is being opened.
     pub(super) fn forget_attributes_now(&self, id: u64) {
         if let Some(notifier) = self.notifier.get() {
             send(notifier, &Notice::Attributes(id));
         }
     }
 
-    /// Makes the kernel forget the contents and attributes of a node before this returns: not for a thread that
-    /// answers requests.
+    /// Makes the kernel drop the contents and attributes of a node before this returns. Not to be called by a thread
+    /// that answers requests.
     pub(super) fn forget_pages_now(&self, id: u64) {
         if let Some(notifier) = self.notifier.get() {
             send(notifier, &Notice::Pages(id));
         }
     }
 
-    /// Makes the kernel ask anew for the attributes of a node, and for a name, and answers a request after that.
+    /// Makes the kernel drop the attributes of a node, and a name, and answers a request after that.
     pub(super) fn forget_before(
         &self,
         node: u64,
@@ -142,33 +142,33 @@ impl Notices {
     ) {
         let reply = Box::new(reply);
         match self.before_reply.get() {
-            // The thread is gone only when the mount is.
+            // The thread ends only with the mount.
             Some(sender) => drop(sender.send(BeforeReply { node, name, reply })),
             None => reply(),
         }
     }
 
-    /// Makes the kernel ask anew for what a name in a directory leads to.
+    /// Makes the kernel look up a name in a directory again.
     pub(super) fn forget_name(&self, parent: u64, name: &Name) {
         self.send(Notice::Name(parent, name.clone()));
     }
 
-    /// Makes the kernel forget the contents that it keeps of a node.
+    /// Makes the kernel drop the cached contents of a node.
     pub(super) fn forget_pages(&self, node: u64) {
         self.send(Notice::Pages(node));
     }
 
     fn send(&self, notice: Notice) {
         if let Some(sender) = self.sender.get() {
-            // The thread is gone only when the mount is.
+            // The thread ends only with the mount.
             let _ = sender.send(notice);
         }
     }
 }
 
-/// Starts a thread that makes the kernel forget names, one at a time, and reports each.
+/// Starts a thread that makes the kernel drop names, one at a time, and reports each.
 fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Notice>, Receiver<()>)> {
-    // While it waits in the kernel, no more are taken.
+    // While the thread waits in the kernel, it accepts no further names.
     let (names, wanted) = crossbeam_channel::bounded(1);
     let (report, forgotten) = crossbeam_channel::unbounded();
     std::thread::Builder::new()
@@ -176,7 +176,7 @@ fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Notice>, Rece
         .spawn(move || {
             for name in wanted {
                 send(&notifier, &name);
-                // The other thread is gone only when the mount is.
+                // The other thread ends only with the mount.
                 let _ = report.send(());
             }
         })?;

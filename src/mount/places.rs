@@ -1,4 +1,4 @@
-//! What becomes of what is known of a job when its place changes without the mount's doing.
+//! Drops the cached state of a job that another process moved.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -23,19 +23,20 @@ use crate::workspace::layout;
 
 type Moved = Box<dyn Fn(&JobId) + Send + Sync>;
 
-/// Takes notice of jobs that change place, once there is a mount.
+/// Accepts reports of moved jobs, once there is a mount.
 #[derive(Default)]
 pub struct Places {
     moved: OnceLock<Moved>,
 }
 
 impl Places {
-    /// The directory of a job in the primary has become a symlink to a folder, or the other way round. To be
-    /// called when that has been done, and before what stood there, now called `.tmp.<hash>`, is removed: the
-    /// mount then finds the job anew at once and keeps nothing open of it. Files that somebody has open stay
-    /// readable.
+    /// Reports that the directory of a job in the primary has become a symlink to a folder, or the other way round. The
+    /// caller must do so after the exchange, and before the removal of the previous entry, now called `.tmp.<hash>`:
+    /// the mount then finds the job anew at once and keeps none of its files open. Files that other processes have open
+    /// stay readable.
     ///
-    /// Sends no request to the mount and waits for none. Asks the primary's disk, and those of folders with a deadline.
+    /// Sends no request to the mount and waits for none. Accesses the primary's disk, and those of folders with a
+    /// deadline.
     pub fn moved(&self, job: &JobId) {
         if let Some(moved) = self.moved.get() {
             moved(job);
@@ -48,7 +49,7 @@ impl Places {
     }
 }
 
-/// What a job's directory is called when something else has taken its place.
+/// The name of a job's directory after another entry has replaced it.
 pub(super) fn staging(hash: &OsStr) -> OsString {
     let mut name = OsString::from(layout::STAGING_PREFIX);
     name.push(hash);
@@ -61,7 +62,7 @@ impl fmt::Debug for Places {
     }
 }
 
-/// What a mount knows of jobs that may change place.
+/// The state that a mount caches of jobs that may be moved.
 pub(super) struct Known {
     pub(super) view: Arc<View>,
     pub(super) devices: Arc<Devices>,
@@ -72,10 +73,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// A job has changed place.
+    /// Drops the cached state of a job that has been moved.
     pub(super) fn moved(&self, job: &JobId) {
         let hash = Name::from(job.hash());
-        // The task is known by the directory of the location that was first to have it.
+        // The task's node is that of the first location with a directory of this task.
         for location in self.view.locations() {
             if let Ok(stat) = task_of(location, job)
                 && let Some(task) = self.number(&FileId::of(&stat))
@@ -86,7 +87,7 @@ impl Known {
         if let Some((old, fd)) = self.old_directory(job) {
             self.let_go_below(old);
             self.notices.forget_attributes(old);
-            // For who works in it, until the kernel forgets it.
+            // For processes that work in it, until the kernel forgets it.
             self.directories.keep_removed(old, fd.into());
             if self.nodes.get(old).is_none() {
                 self.directories.forget(old);
@@ -94,7 +95,7 @@ impl Known {
         }
     }
 
-    /// What stood in the primary, if it is a directory that the kernel knows.
+    /// The job's previous directory in the primary, if the kernel knows it.
     fn old_directory(&self, job: &JobId) -> Option<(u64, OwnedFd)> {
         let task = self.view.primary().root().ok()?.task(job.task_id()).ok()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -104,15 +105,15 @@ impl Known {
         Some((self.number(&identity)?, fd))
     }
 
-    /// The number of the node that stands for something, if there is one.
+    /// Returns the number of the node with an identity, if there is one.
     fn number(&self, identity: &FileId) -> Option<u64> {
         let id = self.nodes.number(self.devices.node(identity), identity);
         let node = self.nodes.get(id)?;
         (node.identity == *identity).then_some(id)
     }
 
-    /// Closes what is kept open of a job's directory and of those below: as many are looked at as are kept
-    /// open at most.
+    /// Closes the descriptors and listings of a job's directory and of those below it. Only directories that are kept
+    /// open are checked, and their number is bounded.
     fn let_go_below(&self, job: u64) {
         for id in self
             .directories
@@ -128,11 +129,11 @@ impl Known {
     }
 }
 
-/// For how long the lock of a job that changed place is held for an answer of a folder.
+/// How long the lock of a moved job is held while a folder is asked.
 const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The attributes of a location's directory of a task. A folder is asked with a deadline: the caller holds the lock of the job,
-/// which may have moved to another folder.
+/// The attributes of a location's directory of a task. A folder is asked with a deadline: the caller holds the lock of
+/// the job, which may have moved to another folder.
 fn task_of(location: &Location, job: &JobId) -> rustix::io::Result<Statx> {
     let (root, task) = (location.root()?, job.task_id().to_owned());
     let look = move || root.task(&task).and_then(at::stat_fd);
@@ -157,7 +158,7 @@ mod tests {
     use crate::settings::Mode as FolderMode;
     use crate::view::{FolderSpec, PRIMARY, ViewSpec};
 
-    /// A mount of `primary` and `folder` below a directory, that nobody uses but this test.
+    /// A mount of `primary` and `folder` below a directory, used only by this test.
     fn mount(top: &Path) -> Mount {
         let spec = ViewSpec {
             workspace: String::new(),
@@ -172,7 +173,7 @@ mod tests {
         Mount::new(Arc::new(view), Options::default()).unwrap()
     }
 
-    /// Looks something up as the kernel does, name by name.
+    /// Looks a path up as the kernel does, name by name.
     fn look_up(mount: &Mount, path: &str) -> Vec<u64> {
         let mut ids = vec![ROOT];
         for name in path.split('/') {
@@ -218,7 +219,7 @@ mod tests {
         assert!(ids[3..].iter().all(|id| !kept.contains(id)), "{kept:?}");
         assert!(mount.listings.get(ids[4]).is_none());
         assert!(kept.contains(&others[4]), "what has not moved stays");
-        // Who is in it can still look at it, until the kernel forgets it.
+        // A process that is in it can still look at it, until the kernel forgets it.
         mount.getattr(job, None).unwrap();
         let now = look_up(&mount, "jobs/t/h");
         assert_ne!(now[3], job);
@@ -244,7 +245,7 @@ mod tests {
         let archived = top.path().join("folder/jobs/t/h");
         symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
         exchange(top.path());
-        // Nobody has told; the old directory is removed name by name.
+        // The mount has received no report of the move; the old directory is removed name by name.
         let aside = top.path().join("primary/jobs/t/.tmp.h");
         fs::remove_file(aside.join("deep/file")).unwrap();
         let found = mount.lookup(ids[4], OsStr::new("file"));
@@ -252,7 +253,7 @@ mod tests {
         fs::remove_dir_all(aside).unwrap();
         let found = mount.lookup(ids[3], OsStr::new("deep"));
         assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
-        // Who has the directory open lists what is in its place.
+        // A process that has the directory open lists the directory that replaced it.
         for id in [ids[3], ids[4]] {
             let mut names = Vec::new();
             mount
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(absent(), rustix::io::Errno::NOENT);
     }
 
-    /// Being told of jobs that are nowhere, or have not moved, does nothing.
+    /// Checks that reporting jobs that do not exist, or have not moved, has no effect.
     fn known_is_harmless(mount: &Mount) {
         for (task, hash) in [("t", "h"), ("t", "none"), ("none", "none")] {
             mount.known_jobs().moved(&JobId::new(task, hash).unwrap());

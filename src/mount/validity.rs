@@ -1,17 +1,17 @@
-//! How long the kernel may believe what it is told of a name or of attributes.
+//! Decides how long the kernel may cache names and attributes.
 //!
 //! | what | how long |
 //! | --- | --- |
 //! | inside a job of a `backup` or `move` folder | 10 minutes: archives do not change |
-//! | inside a job of a `use` folder; and, where only this mount changes things, in the primary (but `jobs/` and tasks that folders may have) | half the time for which it has not changed, between 1 second and 1 minute |
+//! | inside a job of a `use` folder | half the time since its last change, between 1 second and 1 minute |
+//! | in the primary, if only this mount changes it (but not `jobs/` and tasks, if there are folders) | the same |
 //! | a set-user-ID or set-group-ID file, wherever it lies | not at all: a write clears the bits |
 //! | a file that may be mapped and written by passthrough | not at all while it is open, 1 second afterwards |
 //! | anything else | 1 second |
 //!
-//! Only this mount changes the primary if it is mounted in place, on a local file system, and nobody
-//! else has been handed the directory beneath. Programs that were in it before may still change
-//! what they have open; hence the second line, which is how NFS clients go about it (`acregmin`,
-//! `acregmax` in nfs(5)).
+//! Only this mount changes the primary if it is mounted in place, on a local file system, and no other process has
+//! received the directory beneath. Programs that were in the directory before may still change the files that they have
+//! open; hence the third row, which works as in NFS clients (`acregmin`, `acregmax` in nfs(5)).
 
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
@@ -41,7 +41,7 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
-    /// To be claimed for a mount in place whose primary nobody else serves.
+    /// Claims the primary for a mount in place, if no other mount serves it.
     pub fn claim(primary: impl AsFd) -> Exclusive {
         Exclusive {
             held: AtomicBool::new(is_local(primary)),
@@ -49,7 +49,7 @@ impl Exclusive {
         }
     }
 
-    /// Somebody else may change the primary from now on.
+    /// Notes that other processes may change the primary from now on.
     pub fn give_up(&self) {
         if self.held.swap(false, Ordering::Relaxed)
             && let Some(on_loss) = self.on_loss.get()
@@ -58,7 +58,7 @@ impl Exclusive {
         }
     }
 
-    /// What to do when somebody else may change the primary; only the first one counts.
+    /// Sets the function to call once other processes may change the primary; only the first one counts.
     pub(super) fn on_loss(&self, on_loss: impl Fn() + Send + Sync + 'static) {
         // A mount is served once.
         let _ = self.on_loss.set(Box::new(on_loss));
@@ -76,9 +76,9 @@ impl std::fmt::Debug for Exclusive {
 }
 
 impl Mount {
-    /// How long something may be believed that lies in `place`.
+    /// How long the kernel may cache a node that lies in `place`.
     pub(super) fn validity(&self, place: u8, role: Role, stat: &Statx) -> Duration {
-        // The kernel would go on to run it with these bits when a write has cleared them.
+        // The kernel would still execute the file with these bits after a write has cleared them.
         if !at::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
             return Duration::ZERO;
         }
@@ -91,7 +91,7 @@ impl Mount {
                 _ => LONG,
             };
         }
-        // Jobs in folders come and go.
+        // Jobs in folders appear and disappear.
         let union = matches!(role, Role::Jobs | Role::Task) && !self.view.folders().is_empty();
         if place == PRIMARY && self.options.exclusive.is_held() && !union {
             return unchanged_for(stat);
@@ -99,7 +99,7 @@ impl Mount {
         SHORT
     }
 
-    /// The longest that something may be believed, as far as programs may write to it that have mapped it.
+    /// The upper bound for caching attributes of a node that programs may have mapped and may write to.
     pub(super) fn mapped_ttl(&self, id: u64) -> Duration {
         match self.backings.mapped(id) {
             Mapped::Never => Duration::MAX,
@@ -108,7 +108,7 @@ impl Mount {
         }
     }
 
-    /// How long the kernel may believe that a name is not there.
+    /// How long the kernel may cache that a name does not exist.
     pub(super) fn absence_validity(&self, place: u8, role: Role) -> Duration {
         let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
         if archived || (place == PRIMARY && self.options.exclusive.is_held()) {
@@ -132,8 +132,8 @@ pub(super) fn age(stat: &Statx) -> Duration {
     Duration::from_secs(u64::try_from(now.saturating_sub(changed)).unwrap_or(0))
 }
 
-/// Whether a file system is one that no other machine changes: one of those that are known to be
-/// local, by their magic numbers (statfs(2)).
+/// Whether no other machine changes a file system: whether it is one of those that are known to be local, by their
+/// magic numbers (statfs(2)).
 fn is_local(fd: impl AsFd) -> bool {
     const LOCAL: [u32; 8] = [
         0x0000_ef53, // ext2, ext3, ext4

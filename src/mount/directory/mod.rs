@@ -1,13 +1,12 @@
-//! Listing directories.
+//! Lists directories.
 //!
-//! A listing belongs to a node and not to an open directory: the kernel need not tell us of opening
-//! and closing, and keeps what was listed. A plain directory is listed with the disk's own
-//! positions. A union of several is listed source after source, with positions that count what was
-//! given out; each remembers where it stands on the disk, so that a listing can go on from any of
-//! them. What a union shows can change without its own directories changing, so the kernel is made
-//! to forget it when it has been listed to the end.
+//! A listing belongs to a node and not to an open directory: the kernel need not report opening and closing, and caches
+//! the listed entries. A plain directory is listed with the disk's own positions. A union of several is listed source
+//! after source, with positions that count the returned entries; each stores its position on the disk, so that a
+//! listing can continue from any of them. The entries of a union can change without a change of its own directories, so
+//! the daemon makes the kernel drop the cached listing once it is complete.
 //!
-//! - here: opening what is listed, and giving entries with or without what stands under them
+//! - here: opening directories for listing, and returning entries with or without their attributes
 //! - `plain`: reading one directory; `union`: reading several, with `positions`
 
 mod plain;
@@ -33,7 +32,7 @@ use crate::view::PRIMARY;
 use crate::view::listing::Source;
 pub(super) use positions::Positions;
 
-/// A directory being listed.
+/// A directory that is being listed.
 #[derive(Debug)]
 pub(super) struct Listing {
     sources: Vec<Open>,
@@ -44,31 +43,30 @@ pub(super) struct Listing {
 #[derive(Debug)]
 struct Open {
     cursor: Cursor,
-    /// The same directory as `O_PATH`, to ask for names in.
+    /// The same directory as `O_PATH`, to look names up in.
     source: Source,
     identity: FileId,
 }
 
-/// What the listing is of.
+/// The kind of directory that is listed.
 #[derive(Debug)]
 enum Kind {
     Plain,
     Jobs,
     Task,
-    /// A directory of a job that a folder serves, with the internal files that the primary has
-    /// for it.
+    /// A directory of a job that a folder serves, together with the internal files of the job in the primary.
     Holder,
 }
 
-/// An entry, as the kernel is told of it.
+/// An entry, as the kernel receives it.
 #[derive(Debug)]
 pub(super) struct Item<'a> {
     pub(super) name: &'a OsStr,
     pub(super) kind: FileType,
     pub(super) inode: u64,
-    /// Where the listing goes on after this entry.
+    /// Where the listing continues after this entry.
     pub(super) next: u64,
-    /// What stands under the name, if that is known already.
+    /// The file under the name, if already known.
     found: Option<Found>,
 }
 
@@ -77,11 +75,11 @@ const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// What takes entries, until it says that it has enough (`false`).
+/// Accepts entries until it returns `false`, when it has enough.
 type Taker<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
 
 impl Mount {
-    /// Sees whether a directory can be listed; returns whether the kernel may keep the listing.
+    /// Checks that a directory can be listed; returns whether the kernel may cache the listing.
     pub(super) fn opendir(&self, id: u64) -> Result<bool> {
         let listing = Arc::new(self.new_listing(id)?);
         let plain = matches!(listing.kind, Kind::Plain);
@@ -106,8 +104,8 @@ impl Mount {
         })
     }
 
-    /// Opens the directories of a union. A folder's that may not be listed is passed over: it must not
-    /// take the others' jobs with it.
+    /// Opens the directories of a union. A folder's directory that may not be listed is skipped: it must not hide the
+    /// jobs of the other folders.
     fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<Open>> {
         let mut opened = Vec::with_capacity(sources.len());
         let union = matches!(node.role, Role::Jobs | Role::Task);
@@ -130,10 +128,10 @@ impl Mount {
         Ok(opened)
     }
 
-    /// A directory, open to be listed, and from then on to look for names in as well.
+    /// Opens a directory for listing, and for later lookups of names as well.
     fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
         if let Some(removed) = self.directories.removed(id) {
-            // That is not open for reading (`O_PATH`).
+            // The kept descriptor is not open for reading (`O_PATH`).
             let path = at::proc_path(&removed);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             return Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?));
@@ -175,7 +173,7 @@ impl Mount {
         Ok(vec![archived, internal])
     }
 
-    /// Gives the entries from a position on to `give`, until it says that it has enough.
+    /// Passes the entries from a position on to `give`, until it returns `false`.
     pub(super) fn list(
         &self,
         id: u64,
@@ -187,8 +185,8 @@ impl Mount {
         })
     }
 
-    /// Lists a directory; one of a job that has been moved since the kernel opened it, where it is now: the
-    /// kernel does not look it up again for that.
+    /// Lists a directory. If its job has been moved since the kernel opened it, lists it in its new place: the kernel
+    /// does not look the directory up again for that.
     fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
         match list(id) {
             Err(Errno::STALE) => {
@@ -203,8 +201,8 @@ impl Mount {
         }
     }
 
-    /// Like [`Mount::list`], with what a lookup of each entry would tell. What the kernel has no
-    /// more room for is not counted as looked up.
+    /// As [`Mount::list`], with the result of a lookup of each entry. Entries for which the kernel has no more room are
+    /// not counted as looked up.
     pub(super) fn list_plus(
         &self,
         id: u64,
@@ -222,7 +220,7 @@ impl Mount {
     ) -> Result<()> {
         self.read_listing(id, from, true, &mut |item| {
             if item.name == "." || item.name == ".." {
-                // The kernel makes no node of these.
+                // The kernel creates no node for these.
                 return give(item.name, item.next, &Entry::unknown(item.inode, item.kind));
             }
             let (name, next) = (item.name, item.next);
@@ -238,7 +236,7 @@ impl Mount {
         })
     }
 
-    /// What the kernel is told of an entry; `None` if it has gone since.
+    /// Returns the kernel's view of an entry; `None` if it has been removed since.
     fn entry_of(&self, parent: u64, mut item: Item<'_>) -> Option<Entry> {
         let entry = match item.found.take() {
             Some(found) => self.enter(parent, item.name, found),
@@ -251,8 +249,8 @@ impl Mount {
         }
     }
 
-    /// An entry of which only the name may be known, as in a directory that may be listed but not
-    /// searched: the kernel is to believe nothing else, and asks again if somebody wants to know.
+    /// Returns an entry of which only the name may be known, as in a directory that may be listed but not searched: the
+    /// kernel must cache nothing else, and requests the attributes again when a process needs them.
     fn enter_unknown(&self, parent: u64, item: &Item<'_>) -> Entry {
         let node = Node {
             identity: FileId::UNKNOWN,
@@ -292,7 +290,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Has read what comes next, if this is one step of a walk through the jobs of a task.
+    /// Starts reading the next jobs ahead, if this is one step of a walk through the jobs of a task.
     fn read_ahead(&self, id: u64, node: &Node) {
         match node.role {
             Role::Task => self.ahead.begun(id),
@@ -307,7 +305,7 @@ impl Mount {
 
     pub(super) fn fsyncdir(&self, id: u64, data_only: bool) -> Result<()> {
         let listing = self.new_listing(id)?;
-        // What a folder has, we have not changed.
+        // Directories of folders need no sync: this mount has not changed them.
         let ours = |open: &&Open| matches!(open.source.location, PRIMARY | INTERNAL);
         for open in listing.sources.iter().filter(ours) {
             if data_only {

@@ -1,4 +1,4 @@
-//! Reading a directory as the disk lists it, with the disk's own positions.
+//! Reads a directory as the disk lists it, with the disk's own positions.
 
 use std::ffi::OsStr;
 
@@ -15,11 +15,11 @@ use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
 use crate::workspace::layout;
 
-/// The position after `jobs` at the top, where only folders have it; no disk gives it out.
+/// The position after `jobs` at the top, if only folders have it; no disk uses this position.
 const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
 
 impl Mount {
-    /// Returns whether there was nothing left.
+    /// Reads entries; returns whether the end was reached.
     pub(super) fn read_plain(
         &self,
         listing: &Listing,
@@ -36,7 +36,7 @@ impl Mount {
             Role::Job | Role::Inside => Role::Inside,
             _ => Role::Outside,
         };
-        // At the top, and where internal files may have been made meanwhile, names mean more.
+        // At the top, and where internal files may have been created meanwhile, names need further checks.
         let holder = self.holder(node)?;
         let internal = |name: &OsStr, stat: &Statx| {
             holder.as_ref().is_some_and(|holder| {
@@ -79,8 +79,8 @@ impl Mount {
         Ok(end && !given)
     }
 
-    /// Gives `jobs` at the end of the top, if it is there because a folder has jobs and not because
-    /// the primary has the directory. Returns whether there was anything to give.
+    /// Returns `jobs` at the end of the top, if a folder has jobs and the primary lacks the directory. Returns whether
+    /// there was an entry to return.
     fn give_jobs_of_folders(&self, give: &mut Taker<'_>) -> Result<bool> {
         let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
             return Ok(false);
@@ -88,7 +88,7 @@ impl Mount {
         if at::absent(at::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some() {
             return Ok(false);
         }
-        // The top itself does not change when it goes.
+        // The top itself does not change when that entry disappears.
         self.notices.forget_pages(ROOT);
         give(Item {
             name: OsStr::new(layout::JOBS),

@@ -1,27 +1,27 @@
-//! The positions that the listing of a union has given out, by number, without keeping those of listings long ago.
+//! Stores the positions of a union's listing by number, and drops those of old listings.
 //!
-//! The kernel goes on with a listing from a number. Where a source stands there takes all of 63 bits on some disks
-//! (ext4: a hash), so that the location has no room beside it, and a table is needed:
+//! The kernel continues a listing from a number. On some disks, the position of a source needs all of 63 bits (ext4: a
+//! hash), which leaves no room for the location, so a table is needed:
 //!
-//! 1. The same position always has the same number ([`Table::number`]): a listing of a directory that has not
-//!    changed adds nothing, and one of a directory that has changed adds what is new.
+//! 1. The same position always has the same number ([`Table::number`]): a listing of an unchanged directory adds
+//!    nothing, and one of a changed directory adds only the new entries.
 //! 2. When more has been added than a listing has entries, a new table is begun for the next listing
-//!    ([`Positions::begin`]); the one before is kept for listings that are under way, the others are dropped.
+//!    ([`Positions::begin`]); the previous one is kept for listings that are under way, older ones are dropped.
 
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
-/// Where a union's listing stands after an entry.
+/// The position of a union's listing after an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::mount) struct Position {
     pub(super) location: u8,
     pub(super) offset: u64,
 }
 
-/// A table may have so many positions beyond those of two listings.
+/// How many positions a table may have beyond those of two listings.
 const SLACK: usize = 16 * 1024;
 
-/// A table in which no listing has come to its end has so many at most.
+/// Limit of positions in a table in which no listing has reached its end.
 const UNFINISHED_MAX: usize = 4 * 1024 * 1024;
 
 /// The positions of one directory.
@@ -31,12 +31,12 @@ pub(in crate::mount) struct Positions {
     now: Table,
 }
 
-/// Positions with consecutive numbers, of which the first is one more than `base`.
+/// Positions with consecutive numbers; the first number is `base` plus one.
 #[derive(Debug, Default)]
 struct Table {
     base: usize,
     positions: IndexSet<Position, FxBuildHasher>,
-    /// How many there were when a listing first came to its end.
+    /// How many there were when a listing first reached its end.
     finished: Option<usize>,
 }
 
@@ -55,18 +55,18 @@ impl Table {
 }
 
 impl Positions {
-    /// The position of a number that was given out; none if that was too long ago.
+    /// Returns the position with a number; `None` if it was assigned too long ago.
     pub(super) fn get(&self, number: usize) -> Option<Position> {
         self.now.get(number).or_else(|| self.before.get(number))
     }
 
-    /// The number of a position.
+    /// Returns the number of a position.
     pub(super) fn number(&mut self, position: Position) -> usize {
         let (at, _) = self.now.positions.insert_full(position);
         self.now.base + at + 1
     }
 
-    /// A listing is begun from the start.
+    /// Notes that a listing begins from the start.
     pub(super) fn begin(&mut self) {
         if self.now.is_full() {
             let base = self.now.base + self.now.positions.len();
@@ -78,13 +78,13 @@ impl Positions {
         }
     }
 
-    /// A listing has come to its end.
+    /// Notes that a listing has reached its end.
     pub(super) fn end(&mut self) {
         let length = self.now.positions.len();
         self.now.finished.get_or_insert(length);
     }
 
-    /// How many there are.
+    /// Returns how many positions there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.before.positions.len() + self.now.positions.len()
@@ -107,7 +107,7 @@ mod tests {
         let mut positions = Positions::default();
         assert_eq!(positions.number(position(10)), 1);
         assert_eq!(positions.number(position(20)), 2);
-        // The same listing once more, with a name that has come between.
+        // The same listing once more, with a new name between the others.
         assert_eq!(positions.number(position(10)), 1);
         assert_eq!(positions.number(position(15)), 3);
         assert_eq!(positions.number(position(20)), 2);
@@ -119,7 +119,7 @@ mod tests {
     fn listings_of_a_directory_that_changes_all_the_time_keep_a_bounded_table() {
         const ENTRIES: u64 = 100;
         let mut positions = Positions::default();
-        // A listing that was begun before a table was replaced goes on after that.
+        // A listing that was begun before a table was replaced continues after that.
         let mut under_way = None;
         for first in 0..100_000_u64 {
             positions.begin();

@@ -1,4 +1,4 @@
-//! Reading several directories as one, source after source, with positions that count what was given out.
+//! Reads several directories as one, source after source, with positions that count the returned entries.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use crate::view::listing::Shown;
 use crate::view::{PRIMARY, location};
 
 impl Mount {
-    /// Returns whether there was nothing left.
+    /// Reads entries; returns whether the end was reached.
     pub(super) fn read_union(
         &self,
         id: u64,
@@ -43,7 +43,7 @@ impl Mount {
         let mut given = false;
         for (at, open) in listing.sources.iter().enumerate() {
             let location = open.source.location;
-            // One that can be listed no more is passed over.
+            // A source that can no longer be listed is skipped.
             let offset = match location.cmp(&start.location) {
                 Ordering::Less => continue,
                 Ordering::Equal => start.offset,
@@ -81,7 +81,7 @@ impl Mount {
                 })
             });
             let end = match read {
-                // Removed meanwhile: what the others have shows all the same.
+                // Removed meanwhile: the entries of the other sources are shown nevertheless.
                 Err(Errno::NOENT) if !matches!(listing.kind, Kind::Holder) => true,
                 read => read?,
             };
@@ -95,8 +95,8 @@ impl Mount {
         Ok(!given)
     }
 
-    /// In a `use` folder, each job is looked into when it is listed: has that done for several at the
-    /// same time.
+    /// Checks several jobs of a `use` folder at the same time, since each job in it must be checked before it is
+    /// listed.
     fn check_ahead(&self, listing: &Listing, open: &Open, entries: &[cursor::Entry]) {
         let location = self.view.location(open.source.location);
         let checked = location
@@ -112,7 +112,7 @@ impl Mount {
         self.ahead.check(dir, task, names.collect());
     }
 
-    /// What an entry of source number `at` shows as, if it does.
+    /// Returns how an entry of source number `at` is shown; `None` if it is hidden.
     fn shows(&self, listing: &Listing, at: usize, name: &OsStr, entry: FileType) -> Option<Shown> {
         if name == "." || name == ".." {
             return (at == 0).then_some(FileType::Directory.into());
@@ -139,18 +139,18 @@ impl Mount {
     }
 }
 
-/// What a task's entry stands for, where showing it has told that.
+/// Returns the node behind a task's entry, if showing the entry has already found it.
 fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Option<Found> {
     if !matches!(listing.kind, Kind::Task) || name == "." || name == ".." {
         return None;
     }
     let (place, stat) = match (shown.stat, shown.location) {
         (Some(stat), Some(location)) => (location, *stat),
-        // A directory of the primary: nothing comes before it.
+        // A directory of the primary: no other location takes precedence.
         _ => {
             let stat = at::stat(&open.source.dir, name).ok()?;
             if at::is_symlink(&stat) {
-                // Moved to a folder since its name was read: what it leads to counts.
+                // Moved to a folder since its name was read: the symlink's target counts.
                 return None;
             }
             (open.source.location, stat)
