@@ -1,4 +1,4 @@
-//! Frees `.tmp.<hash>` from what another user has left there, who died over it and shares the directory.
+//! Frees `.tmp.<hash>` when a crash of another user left data there that this user cannot remove.
 //!
 //! In a workspace of a group, each user's copies grow in directories of mode 0700. Another user can neither enter nor
 //! remove them, but may rename them where both may write: to `.tmp.<hash>.left`, which the first user's next sweep removes.
@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use super::error::{Error, Result};
 use super::{Staging, rename};
 
-/// How many are left of one job before a user has to look.
+/// How many renamed leftovers one job may have before a user must remove them.
 const LEFT_MAX: usize = 16;
 
 impl Staging {
-    /// Removes what is under `.tmp.<hash>`, or renames it if it is another user's and cannot be removed.
+    /// Removes the entry `.tmp.<hash>`, or renames it if it belongs to another user and cannot be removed.
     ///
     /// # Errors
     ///

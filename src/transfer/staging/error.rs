@@ -1,28 +1,28 @@
-//! What stops a staging.
+//! The errors of a staging.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 
 use crate::transfer;
 
-/// A result of a call of this room.
+/// The result of a call of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What stopped a staging. Names are names in the task's directory.
+/// Why a staging failed. Names are names in the task's directory.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {operation} {}: {cause}", name.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// With what.
+        /// The name that the operation was for.
         name: OsString,
-        // Told in the message, and so no `source`: whoever prints a chain would print it twice.
+        // The message contains this error. It is not the `source`, because a printed chain would repeat it.
         /// The system's error.
         cause: io::Error,
     },
-    /// This cannot be staged under its name.
+    /// This name cannot be staged.
     #[error("{} {why}", name.display())]
     Name {
         /// The job's name.
@@ -30,27 +30,27 @@ pub enum Error {
         /// Why not.
         why: &'static str,
     },
-    /// Something that is no plain file is in the place of the lock file.
+    /// The entry at the lock file's name is not a regular file.
     #[error("{} is {what}, and should be a lock file: look who has put it there, and remove it", name.display())]
     NotALock {
         /// The lock file's name.
         name: OsString,
-        /// What it is.
+        /// The type of that entry.
         what: &'static str,
     },
-    /// Something has the name that was to be given.
+    /// The new name is in use.
     #[error("{} is there already", name.display())]
     Exists {
         /// The name.
         name: OsString,
     },
-    /// What was to be replaced is not there any more; nothing was changed.
+    /// The entry to be replaced is missing; nothing was changed.
     #[error("{} was replaced by somebody else meanwhile", name.display())]
     Replaced {
         /// The job's name.
         name: OsString,
     },
-    /// An exchange needs a name under which somebody's data lie.
+    /// The exchange needs a name under which other data exists.
     #[error(
         "{} holds what was there before {hash}, from an exchange that was broken off: see which of the two is right, and remove or rename the other",
         name.display(), hash = hash.display()
@@ -61,16 +61,16 @@ pub enum Error {
         /// The job's name.
         hash: OsString,
     },
-    /// Somebody has removed our lock, or what it guards.
+    /// Another process removed this lock, or the data that the lock guards.
     #[error("{}", lost(name, *placed))]
     Lost {
         /// The job's name.
         name: OsString,
-        /// Whether it was noticed after the job's place was changed, so that what stands there is to be verified: somebody may
-        /// have been removing files of it, or have put something else there.
+        /// Whether the loss was detected after the job's place had been changed. The caller must then verify the job:
+        /// another process may have removed files of it, or may have put another entry there.
         placed: bool,
     },
-    /// Something could not be removed.
+    /// An entry could not be removed.
     #[error(transparent)]
     Remove(#[from] transfer::Error),
 }
@@ -86,7 +86,7 @@ fn lost(name: &OsStr, placed: bool) -> String {
 }
 
 impl Error {
-    /// The system's error, where it was the system that refused.
+    /// The system's error, if a system call failed.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         match self {
@@ -97,7 +97,7 @@ impl Error {
     }
 }
 
-/// Says which call failed, and with which name.
+/// Adds the failed operation and its name to an error.
 pub(super) trait Context<T> {
     fn told(self, operation: &'static str, name: &OsStr) -> Result<T>;
 }

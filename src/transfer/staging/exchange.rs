@@ -1,4 +1,4 @@
-//! One thing is put in the place of another.
+//! Exchanges the staged entry with the entry that has the job's name.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -11,34 +11,34 @@ use super::{Held, Staging, rename};
 /// How an exchange was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exchanged {
-    /// In one step: at every moment, `<hash>` was there.
+    /// In one step: `<hash>` existed at every moment.
     AtOnce,
-    /// The file system cannot do that: for a moment, nothing was under `<hash>`.
+    /// The file system cannot exchange in one step: `<hash>` was missing for a moment.
     ByRenames,
 }
 
 impl Staging {
-    /// Puts what is staged in the place of `old`, which stands under `<hash>` as the caller knows it (`O_PATH` will do; of a
-    /// symlink, with `O_NOFOLLOW`), and `old` under `.tmp.<hash>`, where [`Staging::finish`] removes it. In one step, or where the
-    /// file system cannot do that, by renames. What is staged must be durable before; the exchange itself is not synced:
-    /// [`Staging::sync`].
+    /// Puts the staged entry in the place of `old`, and `old` under `.tmp.<hash>`, where [`Staging::finish`] removes
+    /// it. `old` is the entry `<hash>` as the caller knows it (`O_PATH` is sufficient; with `O_NOFOLLOW` for a
+    /// symlink). Exchanges in one step, or by renames where the file system cannot do that. The staged entry must be
+    /// durable before. The exchange itself is not synced: [`Staging::sync`] does that.
     ///
     /// # Errors
     ///
-    /// - [`Error::Replaced`]: something else than `old` stands under `<hash>`; it was left there.
-    /// - [`Error::Lost`]: somebody else may have what was staged; if it was placed nevertheless, what stands under `<hash>` is
-    ///   to be looked at.
-    /// - [`Error::Occupied`]: renames are needed, and the name for `old` meanwhile has data under it. Nothing was changed.
-    /// - [`Error::Io`]: what the renames give. `old` has its name again, or else, should the last of three renames fail, is
-    ///   `.replaced.<hash>`, which letting go removes.
+    /// - [`Error::Replaced`]: `<hash>` is not `old`; the entry was kept there.
+    /// - [`Error::Lost`]: another process may have the staged entry. If the entry was placed nevertheless, the caller
+    ///   must verify `<hash>`.
+    /// - [`Error::Occupied`]: renames are needed, and the intermediate name for `old` has data. Nothing was changed.
+    /// - [`Error::Io`]: a rename failed. `old` has its name again, or, if the last of three renames failed, is
+    ///   `.replaced.<hash>`, which is removed when the lock is released.
     pub fn exchange(&mut self, old: impl AsFd) -> Result<Exchanged> {
         let old = Held::new(old).told("look at", &self.names.hash)?;
         self.check()?;
         self.swap(old)
     }
 
-    /// Takes an exchange back, for a caller who finds afterwards that something was wrong with it: what was under `<hash>` before
-    /// is there again, and what replaced it under `.tmp.<hash>`.
+    /// Reverts an exchange that the caller found to be wrong: the previous entry is `<hash>` again, and its replacement
+    /// is `.tmp.<hash>`.
     ///
     /// # Errors
     ///
@@ -54,7 +54,8 @@ impl Staging {
     fn swap(&mut self, old: Held) -> Result<Exchanged> {
         let (staging, hash) = (&self.names.staging, &self.names.hash);
         self.expect(hash, &old)?;
-        // Where the disk is full, a move is what makes it less so: only renames cannot do without the note.
+        // Writing the note fails on a full disk, and the exchange may end a move that frees space there. Only the
+        // exchange by renames requires the note.
         let announced = self.announce();
         let swapped = match rename::swap(&self.task, staging, hash) {
             Err(Errno::NOENT) => return Err(self.replaced()),
@@ -75,7 +76,7 @@ impl Staging {
         Ok(how)
     }
 
-    /// After something else than what was known has been exchanged: that goes back to where it was.
+    /// Reverts an exchange that moved another entry than `old`: the entry gets its former name.
     fn swap_back(&self) -> Error {
         let (staging, hash) = (&self.names.staging, &self.names.hash);
         let swapped = rename::swap(&self.task, staging, hash).is_ok_and(|swapped| swapped);
@@ -85,8 +86,8 @@ impl Staging {
         }
     }
 
-    /// Exchanges in three renames. At every moment each of the two has a name that nobody else removes; how it goes on
-    /// after a crash is in [`leftover`](super::leftover).
+    /// Exchanges in three renames. At every moment each entry has a name that no other process removes;
+    /// [`leftover`](super::leftover) describes the recovery after a crash.
     fn by_renames(&self, old: &Held) -> Result<()> {
         let (staging, hash, aside) = (&self.names.staging, &self.names.hash, &self.names.old);
         match rename::to_free(&self.task, hash, aside) {
@@ -100,7 +101,7 @@ impl Staging {
             placed.told("put the copy in its place as", hash)
         });
         if let Err(error) = placed {
-            // If somebody has made another in its place meanwhile, it stays where it is, and is told of.
+            // If another process has made an entry in its place meanwhile, `old` stays here, and the error names it.
             return match rename::to_free(&self.task, aside, hash) {
                 Ok(()) => Err(error),
                 Err(Errno::EXIST) => Err(self.occupied()),
@@ -110,7 +111,7 @@ impl Staging {
         rename::to_free(&self.task, aside, staging).told("rename", aside)
     }
 
-    /// Makes sure that something stands under a name.
+    /// Checks that the given entry has this name.
     fn expect(&self, name: &OsStr, held: &Held) -> Result<()> {
         match self.identity(name).told("look at", name)? == Some(held.identity) {
             true => Ok(()),

@@ -1,16 +1,17 @@
-//! What an exchange in several renames leaves when it is broken off: `.replaced.<hash>`.
+//! Recovers an exchange by renames that was interrupted and left `.replaced.<hash>`.
 //!
-//! | under `<hash>` | what happened | what is done |
+//! | `<hash>` | what happened | recovery |
 //! | --- | --- | --- |
-//! | nothing | it ended after its first rename | `.replaced.<hash>` gets its name back |
-//! | what was staged | it ended after its second rename | `.replaced.<hash>` is removed |
-//! | anything else | after the first, and somebody has made another | nothing: both are left for a person to look at |
+//! | missing | the exchange ended after its first rename | `.replaced.<hash>` gets its name back |
+//! | the staged entry | the exchange ended after its second rename | `.replaced.<hash>` is removed |
+//! | any other entry | after the first rename, another process made an entry | none: a person must look at both |
 //!
-//! What was staged is known by its inode number, which is written to the lock file before the first rename. If it is not
-//! there (a power cut; experimaestro, which wipes the file when it takes the lock), nothing is removed either.
+//! The staged entry is recognized by its inode number, which is written to the lock file before the first rename. If
+//! this note is missing (after a power cut, or because experimaestro truncated the file when it locked it), nothing is
+//! removed.
 //!
-//! The note is written also where the exchange is one step: what is left under `.tmp.<hash>` is either what was to be
-//! put in its place or what stood there before, and it is all that tells the one from the other ([`Staging::exchanged`]).
+//! An exchange in one step writes the note too: `.tmp.<hash>` is then either the new entry or the replaced one, and
+//! only the note distinguishes the two ([`Staging::exchanged`]).
 
 use super::error::{Context, Result};
 use super::{Staging, rename};
@@ -18,15 +19,15 @@ use crate::sys::file_id::FileId;
 use crate::transfer::remove::remove_tree;
 
 impl Staging {
-    /// Writes down what is going to be put in the place of something else.
+    /// Writes the note: the identity of the entry that will replace another one.
     pub(super) fn announce(&self) -> Result<()> {
         let note = self.staged.as_ref().map(|staged| note(&staged.identity));
         let written = self.lock.write(note.unwrap_or_default().as_bytes());
         written.told("write to", &self.names.lock)
     }
 
-    /// Whether who had the lock before us, and did not end properly, had exchanged what is under `.tmp.<hash>` now for what
-    /// stands under `<hash>`; `None` if that is not known.
+    /// Whether a previous lock owner that crashed had exchanged `.tmp.<hash>` for the current `<hash>`; `None` if that
+    /// is unknown.
     ///
     /// # Errors
     ///
@@ -43,7 +44,7 @@ impl Staging {
         ))
     }
 
-    /// Makes sure that no note of somebody before us is taken for ours.
+    /// Clears the note of a previous lock owner, so that it is not read as the note of this process.
     pub(super) fn forget(&self) -> Result<()> {
         let name = &self.names.lock;
         match self.lock.read().told("read", name)?.is_empty() {
@@ -52,12 +53,12 @@ impl Staging {
         }
     }
 
-    /// Whether there is something that an exchange has left.
+    /// Whether an exchange left `.replaced.<hash>`.
     pub(super) fn has_leftover(&self) -> bool {
         !matches!(self.identity(&self.names.old), Ok(None))
     }
 
-    /// Puts in order what an exchange has left.
+    /// Recovers an interrupted exchange, as in the table above.
     pub(super) fn settle(&self) -> Result<()> {
         let (hash, aside) = (&self.names.hash, &self.names.old);
         if self.identity(aside).told("look at", aside)?.is_none() {
@@ -80,7 +81,7 @@ impl Staging {
     }
 }
 
-/// How something is written down. Device numbers do not last from one mount to the next.
+/// The text of a note. The note omits the device number, which can change from one mount to the next.
 fn note(identity: &FileId) -> String {
     format!("exchange {}\n", identity.inode())
 }

@@ -1,5 +1,7 @@
-//! The lock file, as `filelock` 3 treats it: opened without following a symlink, `flock`ed without waiting, and of no use
-//! once its inode has no name any more.
+//! Locks `.tmp.<hash>.lock` by the protocol of `filelock` 3.
+//!
+//! The file is opened without following a symlink, and `flock`ed without waiting. A lock is void once its inode has no
+//! name any more.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,24 +16,24 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::transfer::stamp;
 
-/// How often the file may vanish between opening and locking it, before that counts as somebody's having it.
+/// How often the file may vanish between opening and locking before the lock counts as held by another process.
 const TRIES: usize = 100;
 
-/// How often a file may be denied that another user has just made, and how long it is waited for in between.
+/// How often opening a file that another user has just made may be denied, and the pause between two tries.
 const DENIALS_MAX: usize = 20;
 const DENIAL_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a lock file may be to whom: experimaestro's `LOCK_FILE_BASE_MODE`.
+/// The mode bits that a lock file may have: experimaestro's `LOCK_FILE_BASE_MODE`.
 const RIGHTS: Mode = Mode::from_raw_mode(0o666);
 
-/// A fifo or a device that somebody puts in its place is not waited for.
+/// `NONBLOCK`: opening must not wait for a fifo or a device that another process put in the file's place.
 const OPEN: OFlags = OFlags::RDWR
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// A lock file, locked.
+/// A lock file that this process has locked.
 #[derive(Debug)]
 pub(super) struct Lock {
     fd: OwnedFd,
@@ -40,7 +42,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes a lock without waiting; `None` if somebody has it.
+    /// Locks without waiting; `None` if another process has the lock.
     pub(super) fn take(task: impl AsFd, names: &Names) -> Result<Option<Lock>> {
         let name = &names.lock;
         let directory = at::stat_fd(&task).told("look at the directory of", &names.hash)?;
@@ -48,11 +50,11 @@ impl Lock {
         for attempt in 0..TRIES {
             let fd = match open(&task, name, rights) {
                 Ok(fd) => fd,
-                // Removed while it was opened. If the directory is gone, looking at its link count says so.
+                // Removed between opening and locking. If the directory is gone, its link count shows that.
                 Err(Errno::NOENT) if at::stat_fd(&task).is_ok_and(|stat| stat.stx_nlink > 0) => {
                     continue;
                 }
-                // Another user's umask made it private, until that user's daemon has set its rights.
+                // Another user's umask made the file private until that user's daemon sets its mode.
                 Err(Errno::ACCESS) if attempt < DENIALS_MAX && is_file(&task, name) => {
                     std::thread::sleep(DENIAL_PAUSE);
                     continue;
@@ -63,8 +65,9 @@ impl Lock {
             if stamp::kind(&stat) != FileType::RegularFile {
                 return Err(not_a_lock(name, &stat));
             }
-            // The users who share the directory share the lock, whatever our umask and our group. It may be another user's, who
-            // has seen to that. Before it is locked: others who are denied it do not know that it is only locked.
+            // All users who share the directory share the lock, whatever umask and group this process has. The owner of
+            // another user's file has set its mode already. The mode is set before locking: a user who cannot open the
+            // file cannot see that it is only locked.
             if stat.stx_gid != directory.stx_gid {
                 let group = Gid::from_raw(directory.stx_gid);
                 let _ = rustix::fs::fchown(&fd, None, Some(group));
@@ -89,7 +92,7 @@ impl Lock {
         Ok(None)
     }
 
-    /// Whether the file is still where it was, so that nobody else can have the lock.
+    /// Whether the file still has its name, so that no other process can have the lock.
     pub(super) fn is_there(&self, task: impl AsFd) -> SysResult<bool> {
         match at::stat_at(task, &self.name) {
             Ok(stat) => Ok(FileId::of(&stat) == self.identity),
@@ -98,20 +101,20 @@ impl Lock {
         }
     }
 
-    /// Removes the file, if it is still there, and lets go. In this order: who takes the lock of a file that is about to be
-    /// removed sees that it has no name.
+    /// Removes the file, if it is still there, and then releases the lock. The order matters: a process that locks the
+    /// file after this sees that the file has no name.
     pub(super) fn remove(&self, task: impl AsFd) -> SysResult<()> {
         let removed = match self.is_there(&task) {
             Ok(true) => rustix::fs::unlinkat(&task, &self.name, AtFlags::empty()),
             Ok(false) => Ok(()),
             Err(errno) => Err(errno),
         };
-        // A process that was started meanwhile may have a duplicate of the descriptor for a moment.
+        // Unlocks explicitly: a process that was started meanwhile may have a duplicate of the descriptor for a moment.
         let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
         removed
     }
 
-    /// Leaves a note in the file. experimaestro wipes it when it takes the lock.
+    /// Writes a note to the file. experimaestro truncates the file when it locks it.
     pub(super) fn write(&self, note: &[u8]) -> SysResult<()> {
         rustix::fs::ftruncate(&self.fd, 0)?;
         match rustix::io::pwrite(&self.fd, note, 0)? == note.len() {
@@ -120,7 +123,7 @@ impl Lock {
         }
     }
 
-    /// The note that was left in the file; as much of it as a note can be long.
+    /// Returns the note in the file, up to the maximum length of a note.
     pub(super) fn read(&self) -> SysResult<Vec<u8>> {
         let mut note = Vec::with_capacity(128);
         rustix::io::pread(&self.fd, rustix::buffer::spare_capacity(&mut note), 0)?;
@@ -130,7 +133,7 @@ impl Lock {
 
 fn open(task: impl AsFd, name: &OsStr, rights: Mode) -> SysResult<OwnedFd> {
     match rustix::fs::openat(&task, name, OPEN | OFlags::CREATE, rights) {
-        // In a directory such as /tmp, another user's file may be opened, but not with O_CREAT.
+        // In a directory such as /tmp, another user's file may be opened only without O_CREAT.
         Err(Errno::ACCESS) => {
             rustix::fs::openat(&task, name, OPEN, Mode::empty()).map_err(|errno| {
                 if errno == Errno::NOENT {
@@ -144,17 +147,17 @@ fn open(task: impl AsFd, name: &OsStr, rights: Mode) -> SysResult<OwnedFd> {
     }
 }
 
-/// Whether there is a regular file of this name.
+/// Whether a regular file of this name exists.
 fn is_file(task: impl AsFd, name: &OsStr) -> bool {
     at::stat_at(task, name).is_ok_and(|stat| stamp::kind(&stat) == FileType::RegularFile)
 }
 
-/// Takes the lock of an open file; false if somebody has it.
+/// Locks an open file; false if another process has the lock.
 fn flock(fd: &OwnedFd) -> SysResult<bool> {
     loop {
         match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(true),
-            // Some file systems say EACCES.
+            // Some file systems return EACCES.
             Err(Errno::WOULDBLOCK | Errno::ACCESS) => return Ok(false),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -162,7 +165,7 @@ fn flock(fd: &OwnedFd) -> SysResult<bool> {
     }
 }
 
-/// Why a lock file could not be opened.
+/// Explains why a lock file could not be opened.
 fn refused(task: impl AsFd, names: &Names, errno: Errno) -> Error {
     if errno == Errno::NAMETOOLONG {
         return Error::Name {

@@ -1,21 +1,21 @@
-//! Where a copy grows beside its place, and how it gets there: `.tmp.<hash>`, guarded by `flock` on `.tmp.<hash>.lock`.
+//! Makes a copy as `.tmp.<hash>`, locked by `.tmp.<hash>.lock`, and moves it to its place.
 //!
-//! - [`Staging`]: the right to make, replace or take away one job's directory
-//! - `lock`: the lock; `names`: what all these are called; `rename`: renames where a file system lacks some
-//! - `exchange`: one thing put in the place of another; `leftover`: what a crash in the middle of that leaves
-//! - `abandoned`: what another user has left, and this one cannot remove
-//! - [`sweep`]: what dead owners have left; [`Error`]: what stops all this
+//! - [`Staging`]: the right to make, replace or remove one job's directory
+//! - `lock`: the lock; `names`: the names of all these files; `rename`: renames where a file system lacks some
+//! - `exchange`: replaces one entry by another; `leftover`: recovers an exchange that a crash interrupted
+//! - `abandoned`: data of another user that this user cannot remove
+//! - [`sweep`]: removes data of owners that crashed; [`Error`]: the errors of all these
 //!
-//! # Who else is at it
+//! # Concurrent processes
 //!
-//! Other daemons, which run this code; and experimaestro's `scheduler/folders.py` (2.7.0), which has the same names and locks.
-//! It does not wait for a lock either, and removes every directory `.tmp.*` whose lock it can take. It removes the lock file
-//! after it has let go, so that it may remove one that somebody has locked in between. Then a third
-//! can have the lock as well. This is rare, cannot be prevented, and is noticed: [`Staging::holds`]. So a lock counts
-//! only while its file is where it was; and what was put in its place while the lock was lost is told of
-//! ([`Error::Lost`]), because somebody may have been removing files of it.
+//! Other daemons run this code; experimaestro's `scheduler/folders.py` (2.7.0) uses the same names and locks.
+//! experimaestro does not wait for a lock either, and removes every directory `.tmp.*` whose lock it gets. It removes
+//! the lock file after unlocking it, and so may remove a file that another process has locked in between. Then a third
+//! process can get the lock as well. This is rare, cannot be prevented, and is detected: [`Staging::holds`]. So a lock
+//! counts only while its file has its name. An entry that was placed while the lock was lost is reported
+//! ([`Error::Lost`]), because another process may have removed files of it.
 //!
-//! Of two who run this code, none removes the other's lock file: it is removed before it is let go.
+//! Two processes that run this code never remove each other's lock file: each removes the file before it unlocks it.
 
 mod abandoned;
 mod error;
@@ -47,23 +47,23 @@ use lock::Lock;
 use names::Names;
 pub use sweep::{sweep, sweep_with};
 
-/// The right to make, replace or take away `<hash>` in a task's directory, and what is staged for it. Nobody else who
-/// keeps to the protocol has it at the same time.
+/// The right to make, replace or remove `<hash>` in a task's directory, and the entry that is staged for it. No other
+/// process that follows the protocol has this right at the same time.
 ///
-/// Dropping removes what is staged, then the lock file, and lets go, as [`Staging::finish`] does, but tells nobody.
+/// Dropping removes the staged entry and the lock file, and unlocks, as [`Staging::finish`] does, but ignores errors.
 #[derive(Debug)]
 pub struct Staging {
     task: OwnedFd,
     names: Names,
     lock: Lock,
-    /// What stands under `.tmp.<hash>`, as far as it is known.
+    /// The entry `.tmp.<hash>`, as far as it is known.
     staged: Option<Held>,
-    /// What was put under `<hash>`.
+    /// The entry that was placed as `<hash>`.
     placed: Option<Held>,
     finished: bool,
 }
 
-/// A file held open, so that no other can have its inode number.
+/// An entry held open, so that no other entry can get its inode number.
 #[derive(Debug)]
 struct Held {
     _fd: OwnedFd,
@@ -80,15 +80,15 @@ impl Held {
 }
 
 impl Staging {
-    /// Takes the right to `hash` in a task's directory (`O_PATH` will do), without waiting; `None` if somebody has it. What an
-    /// exchange that was broken off has left there is put in order. The lock file gets the rights to read and write that
-    /// the directory has, as experimaestro's with its lock mode `inherit`.
+    /// Locks `hash` in a task's directory (`O_PATH` is sufficient), without waiting; `None` if another process has the
+    /// lock. Recovers an interrupted exchange. The lock file gets the read and write bits of the directory, as
+    /// experimaestro's with its lock mode `inherit`.
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] for what cannot be a job's name, or is too long for a staging; [`Error::NotALock`] if something else
-    /// is in the lock file's place; [`Error::Io`]: `ENOENT` if the directory is gone, `EACCES` if the lock file is
-    /// another user's who does not share it.
+    /// [`Error::Name`] if the name cannot be a job's or is too long for a staging; [`Error::NotALock`] if the lock
+    /// file's name has an entry of another type; [`Error::Io`]: `ENOENT` if the directory is gone, `EACCES` if another
+    /// user owns the lock file and does not share it.
     pub fn take(task: impl AsFd, hash: &OsStr) -> Result<Option<Staging>> {
         let names = Names::of(hash)?;
         let Some(lock) = Lock::take(&task, &names)? else {
@@ -107,12 +107,12 @@ impl Staging {
         Ok(Some(staging))
     }
 
-    /// Makes the directory `.tmp.<hash>` anew (mode 0700), and opens it. What a dead owner has left there is removed, or
-    /// renamed if it is another user's; a symlink or a file there is, too, and leads nowhere.
+    /// Makes an empty directory `.tmp.<hash>` (mode 0700), and opens it. Removes the data that a crashed owner left
+    /// there, or renames it if it belongs to another user. A symlink or a file there is removed too, and not followed.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`]; [`Error::Remove`] if what is there cannot be removed; [`Error::Io`].
+    /// [`Error::Lost`]; [`Error::Remove`] if the previous entry cannot be removed; [`Error::Io`].
     pub fn make(&mut self) -> Result<OwnedFd> {
         self.free_name()?;
         self.forget()?;
@@ -123,7 +123,7 @@ impl Staging {
         Ok(fd)
     }
 
-    /// Puts a symlink to `target` under `.tmp.<hash>`. What was there is removed, as by [`Staging::make`].
+    /// Makes the symlink `.tmp.<hash>` to `target`. The previous entry is removed, as by [`Staging::make`].
     ///
     /// # Errors
     ///
@@ -139,8 +139,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Takes what a dead owner has left under `.tmp.<hash>`, given open, as what is staged: to put it in its place, where it was
-    /// before.
+    /// Adopts the entry `.tmp.<hash>` that a crashed owner left, given open, as the staged entry, so that it can be
+    /// placed again.
     ///
     /// # Errors
     ///
@@ -150,11 +150,12 @@ impl Staging {
         Ok(())
     }
 
-    /// Whether the lock is still ours, and `.tmp.<hash>` what [`Staging::make`] or [`Staging::link`] has put there.
+    /// Whether this process still has the lock, and `.tmp.<hash>` is the entry that [`Staging::make`] or
+    /// [`Staging::link`] made.
     ///
     /// # Errors
     ///
-    /// What `statx` gives.
+    /// As `statx`.
     pub fn holds(&self) -> io::Result<bool> {
         if !self.lock.is_there(&self.task)? {
             return Ok(false);
@@ -165,13 +166,13 @@ impl Staging {
         }
     }
 
-    /// Gives what is staged its place: `.tmp.<hash>` becomes `<hash>`, which must not be there. Nothing is synced:
-    /// [`Staging::sync`].
+    /// Places the staged entry: renames `.tmp.<hash>` to `<hash>`, which must not exist. Does not sync:
+    /// [`Staging::sync`] does that.
     ///
     /// # Errors
     ///
-    /// [`Error::Exists`]: `<hash>` is there. [`Error::Lost`]: somebody else may have what was staged; if it was placed
-    /// nevertheless, what stands under `<hash>` is to be looked at. [`Error::Io`]: what the rename gives.
+    /// [`Error::Exists`]: `<hash>` exists. [`Error::Lost`]: another process may have the staged entry; if the entry was
+    /// placed nevertheless, the caller must verify `<hash>`. [`Error::Io`]: the rename failed.
     pub fn publish(&mut self) -> Result<()> {
         self.check()?;
         let (from, to) = (&self.names.staging, &self.names.hash);
@@ -185,7 +186,7 @@ impl Staging {
         self.check_placed()
     }
 
-    /// Makes durable what names there are in the task's directory, which must be readable.
+    /// Makes the names in the task's directory durable; the directory must be readable.
     ///
     /// # Errors
     ///
@@ -197,29 +198,30 @@ impl Staging {
         sync_directory(&fd).told("sync the directory of", &self.names.hash)
     }
 
-    /// Removes what is under `.tmp.<hash>` now, after an exchange what was under `<hash>` before; then the lock file, and
-    /// lets go. `progress` counts what is removed, and may cancel it.
+    /// Removes the entry `.tmp.<hash>` (after an exchange, the previous `<hash>`) and the lock file, and then unlocks.
+    /// `progress` counts the removed entries, and may cancel the removal.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`]: nothing was removed, it may be somebody else's. [`Error::Remove`]: what could not be removed, or
-    /// that it was cancelled; the lock is let go nevertheless, and [`sweep`] removes the rest.
+    /// [`Error::Lost`]: nothing was removed, because the entry may belong to another process. [`Error::Remove`]: an
+    /// entry could not be removed, or the removal was cancelled; the lock is released nevertheless, and [`sweep`]
+    /// removes the rest.
     pub fn finish(mut self, progress: Option<&Progress>) -> Result<()> {
         self.end(progress)
     }
 
     fn end(&mut self, progress: Option<&Progress>) -> Result<()> {
         self.finished = true;
-        // If that fails, the lock file stays, with what is written in it, for whoever tries again.
+        // If the removal failed, the lock file stays, with its note, for the next owner.
         self.settle()?;
         let cleared = self.clear(progress);
-        // After the last look at what it guards.
+        // After the last access to the guarded data.
         let removed = self.lock.remove(&self.task);
         cleared?;
         removed.told("remove", &self.names.lock)
     }
 
-    /// Removes what is under `.tmp.<hash>`.
+    /// Removes the entry `.tmp.<hash>`.
     fn clear(&mut self, progress: Option<&Progress>) -> Result<()> {
         self.check_lock()?;
         let name = &self.names.staging;
@@ -227,7 +229,7 @@ impl Staging {
             && let Some(there) = self.identity(name).told("look at", name)?
             && there != staged.identity
         {
-            // No leftover: somebody has put it there while the lock was held.
+            // Not a leftover: another process put it there while the lock was held.
             return Err(self.lost(false));
         }
         self.staged = None;
@@ -246,7 +248,7 @@ impl Staging {
         }
     }
 
-    /// Makes sure that what is staged is there and ours.
+    /// Checks that the staged entry exists and belongs to this process.
     fn check(&self) -> Result<()> {
         let holds = self.holds().map_err(|cause| Error::Io {
             operation: "look at",
@@ -259,7 +261,7 @@ impl Staging {
         }
     }
 
-    /// Makes sure that what was placed is there, and that nobody else had the right to it meanwhile.
+    /// Checks that the placed entry exists, and that no other process had the lock meanwhile.
     fn check_placed(&self) -> Result<()> {
         let hash = &self.names.hash;
         let there = self.identity(hash).told("look at", hash)?;
@@ -281,7 +283,7 @@ impl Staging {
         }
     }
 
-    /// What stands under a name in the task's directory.
+    /// Returns the identity of the entry of this name in the task's directory; `None` if there is no entry.
     fn identity(&self, name: &OsStr) -> rustix::io::Result<Option<FileId>> {
         match at::stat_at(&self.task, name) {
             Ok(stat) => Ok(Some(FileId::of(&stat))),

@@ -1,4 +1,4 @@
-//! The names beside a job's directory.
+//! The names of a staging, its lock and its leftovers beside a job's directory.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -7,20 +7,20 @@ use super::error::{Error, Result};
 use crate::workspace::jobs::is_job_entry;
 use crate::workspace::layout::STAGING_PREFIX;
 
-/// What follows the name of a staging in that of its lock file.
+/// The suffix of the lock file: its name is that of the staging with this suffix.
 pub(super) const LOCK_SUFFIX: &str = ".lock";
 
-/// How the name starts under which an exchange in several renames keeps what was there before. experimaestro's sweep
-/// removes directories `.tmp.*`, and a lock that would keep it from that is gone with whoever held it. It leaves these
-/// alone. Nor is it a name that people give to a job that they set aside. No longer than what a lock file's name adds.
+/// The prefix of the name under which an exchange by renames keeps the previous entry. experimaestro's sweep removes
+/// directories `.tmp.*` when their lock is free, and a crash frees the lock; the sweep ignores this prefix. Users do
+/// not use this prefix for jobs that they set aside. It is no longer than the additions in a lock file's name.
 pub(super) const OLD_PREFIX: &str = ".replaced.";
 
-/// The longest name that a file system of Linux takes, in bytes.
+/// The longest name of a Linux file system, in bytes.
 const LONGEST: usize = 255;
 
 pub(super) const TOO_LONG: &str = "is too long a name for a job that is to be copied: beside it there must be room for one that is 10 bytes longer";
 
-/// A job's name, and those beside it.
+/// A job's name, and the names beside it.
 #[derive(Debug)]
 pub(super) struct Names {
     pub(super) hash: OsString,
@@ -32,7 +32,7 @@ pub(super) struct Names {
 impl Names {
     /// # Errors
     ///
-    /// [`Error::Name`] for what cannot be a job's name, or is too long.
+    /// [`Error::Name`] if the name cannot be a job's or is too long.
     pub(super) fn of(hash: &OsStr) -> Result<Names> {
         let wrong = |why| Error::Name {
             name: hash.to_owned(),
@@ -59,13 +59,13 @@ fn joined(parts: &[&OsStr]) -> OsString {
     parts.iter().copied().collect()
 }
 
-/// What follows a prefix in a name.
+/// The part of a name after a prefix.
 pub(super) fn after<'a>(prefix: &str, name: &'a OsStr) -> Option<&'a OsStr> {
     let rest = name.as_bytes().strip_prefix(prefix.as_bytes())?;
     Some(OsStr::from_bytes(rest))
 }
 
-/// What is before a suffix in a name.
+/// The part of a name before a suffix.
 pub(super) fn before<'a>(suffix: &str, name: &'a OsStr) -> Option<&'a OsStr> {
     let rest = name.as_bytes().strip_suffix(suffix.as_bytes())?;
     Some(OsStr::from_bytes(rest))

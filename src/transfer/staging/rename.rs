@@ -1,4 +1,4 @@
-//! Renames, also where a file system has only the plainest (NFS, some of FUSE).
+//! Renames and exchanges, also where a file system has only plain renames (NFS, some of FUSE).
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -8,18 +8,19 @@ use rustix::io::{Errno, Result};
 
 use crate::sys::at;
 
-/// Renames to a name that nothing has.
+/// Renames to a name that must not exist.
 ///
 /// # Errors
 ///
-/// `EEXIST` if something has it.
+/// `EEXIST` if the name exists.
 pub(super) fn to_free(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
     match renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE) {
         Err(errno) if is_unsupported(errno) => {}
         result => return result,
     }
-    // Somebody who comes in between here loses nothing but an empty directory: no other can be replaced by a
-    // directory. A symlink replaces a file, but only directories and symlinks have these names.
+    // An entry that another process makes between the check and the rename is safe unless it is an empty directory: a
+    // directory replaces no other type. A symlink would replace a file, but only directories and symlinks have these
+    // names.
     match at::stat_at(&dir, to) {
         Ok(_) => return Err(Errno::EXIST),
         Err(Errno::NOENT) => {}
@@ -31,7 +32,7 @@ pub(super) fn to_free(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
     }
 }
 
-/// Exchanges two names in one step; false where the file system cannot.
+/// Exchanges two names in one step; returns false where the file system cannot.
 pub(super) fn swap(dir: impl AsFd, a: &OsStr, b: &OsStr) -> Result<bool> {
     match renameat_with(&dir, a, &dir, b, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! What dead owners have left in a task's directory.
+//! Removes the stagings that crashed owners left in a task's directory.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -14,9 +14,9 @@ use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::stamp;
 use crate::workspace::layout::STAGING_PREFIX;
 
-/// Removes what is left of stagings in a task's directory whose lock nobody holds: directories and symlinks `.tmp.<hash>`,
-/// lock files; and puts in order what exchanges have left that were broken off. Gives of how many jobs there was something.
-/// One that cannot be removed does not keep the others, nor is it an error.
+/// Removes the stagings in a task's directory whose lock is free: directories and symlinks `.tmp.<hash>`, and lock
+/// files. Recovers interrupted exchanges. Returns the number of jobs that had leftovers. A leftover that cannot be
+/// removed does not stop the sweep, and is not an error.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn sweep(task: impl AsFd) -> Result<usize> {
     sweep_with(task, &|_| false, &mut |_| {})
 }
 
-/// The same, but for jobs that are to be left alone; `elsewhere` removes what there is elsewhere of one that is swept, while its lock is
+/// As [`sweep`], but skips some jobs. `elsewhere` removes the data of a swept job in other places, while its lock is
 /// held.
 ///
 /// # Errors
@@ -42,7 +42,7 @@ pub fn sweep_with(
             continue;
         }
         let done = match Staging::take(&task, &hash) {
-            // Not to be put in order, and told of already.
+            // Cannot be recovered, and was logged already.
             Ok(Some(staging)) if staging.has_leftover() => continue,
             Ok(Some(staging)) => {
                 elsewhere(&hash);
@@ -59,7 +59,7 @@ pub fn sweep_with(
     Ok(swept)
 }
 
-/// The jobs of which there may be something.
+/// The jobs that may have leftovers.
 fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
     let here = OsStr::new(".");
     let fd = at::open_to_list(&task, here).told("open", here)?;
