@@ -1,18 +1,19 @@
-//! Who may do what with a copy that cannot have all of its original's owner, group and access control list: nobody more than before.
+//! Restricts the mode of a copy that lacks its original's group or access control list.
 //!
-//! Who becomes the owner in somebody's place has read the original, and may change what is his own: the owner's rights stay as they are. But
-//! the members of another group have been others so far, and those of the original's are others from now on: neither gets more than
-//! both had.
+//! No user may do more with the copy than with the original. The new owner has read the original and may change the
+//! copy: the owner's rights stay as they are. But the members of the copy's group were others of the original, and the
+//! members of the original's group are others of the copy: both get only the rights that group and others had in
+//! common.
 
-/// The version of access control lists, as in the kernel's `posix_acl_xattr.h`; entries follow of 8 bytes: what it is about and rights, two
-/// bytes each, and an id. All of them are little-endian.
+/// The version of access control lists, as in the kernel's `posix_acl_xattr.h`. Entries of 8 bytes follow: the kind and
+/// the rights, two bytes each, and an id. All of them are little-endian.
 const VERSION: [u8; 4] = 2u32.to_le_bytes();
 const ENTRY: usize = 8;
 
 const GROUP: u16 = 0x04;
 const OTHERS: u16 = 0x20;
 
-/// The bits of a mode that are the group's, or those of all that an access control list names, and the others'.
+/// The bits of a mode for the group (the mask, if the file has an access control list), and for others.
 const GROUP_BITS: u32 = 0o070;
 const OTHERS_BITS: u32 = 0o007;
 
@@ -24,7 +25,8 @@ struct Rights {
 }
 
 impl Rights {
-    /// What a mode says, and an access control list where there is one: the mode tells only of the most that it gives.
+    /// The rights by a mode and, if present, an access control list. The group bits of the mode are then only the
+    /// list's mask.
     fn of(mode: u32, list: Option<&[u8]>) -> Rights {
         let others = mode & OTHERS_BITS;
         let mask = (mode & GROUP_BITS) >> 3;
@@ -38,8 +40,8 @@ impl Rights {
     }
 }
 
-/// The mode of a copy whose original had this mode, and this access control list, if any. `group`: whether it has the original's group;
-/// `listed`: whether the list, as by [`list`], is set on it.
+/// The mode of a copy whose original has this mode, and this access control list, if any. `group`: the copy has the
+/// original's group; `listed`: the list, as by [`list`], is set on the copy.
 pub(super) fn mode(mode: u32, original: Option<&[u8]>, group: bool, listed: bool) -> u32 {
     let rights = Rights::of(mode, original);
     let rest = mode & !(GROUP_BITS | OTHERS_BITS);
@@ -48,7 +50,7 @@ pub(super) fn mode(mode: u32, original: Option<&[u8]>, group: bool, listed: bool
         false => (rights.common(), rights.common()),
     };
     match listed {
-        // The bits of the group are the most that the list gives to anybody.
+        // The group bits are the mask: the most that the list grants.
         true => rest | (mode & GROUP_BITS) | others,
         false => rest | at_most << 3 | others,
     }
@@ -70,7 +72,7 @@ pub(super) fn list(original: &[u8], mode: u32) -> Vec<u8> {
     list
 }
 
-/// The rights that an access control list gives by its entry of a kind that there is one of.
+/// The rights in the entry of this kind, of which a list has at most one.
 fn entry(list: &[u8], kind: u16) -> Option<u16> {
     let entries = list.strip_prefix(&VERSION)?;
     entries.chunks_exact(ENTRY).find_map(|entry| match entry {
@@ -85,7 +87,7 @@ fn entry(list: &[u8], kind: u16) -> Option<u16> {
 mod tests {
     use super::*;
 
-    /// A list of the owner, one person, the group, the mask and others.
+    /// A list of the owner, one user, the group, the mask and others.
     fn listed(group: u8, mask: u8, others: u8) -> Vec<u8> {
         let entry = |kind: u8, rights: u8, id: u32| {
             let mut entry = vec![kind, 0, rights, 0];

@@ -1,4 +1,4 @@
-//! Whether a copy has the attributes of what it is a copy of.
+//! Compares the attributes of a copy with those of its original.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,13 +18,13 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The first file or directory of a tree, by its path in it, of which a copy lacks the mode, an extended attribute or an
-/// access control list, or, where the caller may give files away, the owner. Times and symlinks do not count. `manifest` is
-/// the tree's; what the copy does not have counts as another.
+/// The first file or directory of a tree whose copy differs in its mode, an extended attribute, an access control list,
+/// or, where the caller may change owners, in its owner. The path is relative to the top. Times and symlinks are not
+/// compared. `manifest` is the tree's; a file that the copy lacks counts as different.
 ///
 /// # Errors
 ///
-/// What reading the tree gave.
+/// An error of reading the tree.
 pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<Option<PathBuf>> {
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
     let open = |top: &dyn AsFd| open_to_list(top.as_fd(), OsStr::new(".")).source("open");

@@ -1,4 +1,4 @@
-//! What a file has beside its content: owner, mode, times, extended attributes, access control lists.
+//! Reads and sets a file's owner, mode, times, extended attributes and access control lists.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -22,18 +22,18 @@ const DEFAULT_LIST: &CStr = c"system.posix_acl_default";
 
 const SET_ID: u32 = 0o6000;
 
-/// The longest list of names, and the longest value, that Linux lets through.
+/// The longest list of names, and the longest value, that Linux permits.
 const LONGEST: usize = 64 << 10;
 
-/// The attributes of a file, as they are to be set on its copy.
+/// The attributes of a file that are set on its copy.
 pub(super) struct Attributes {
     mode: u32,
-    /// The bits of the mode that lend the owner's rights to whoever runs it.
+    /// The bits of the mode that make a program run with its owner's or group's rights.
     set_id: u32,
     owner: (u32, u32),
     times: Timestamps,
     extended: Vec<(CString, Vec<u8>)>,
-    /// Names of attributes that belong to the disk or cannot be carried over, and matter.
+    /// Names of attributes that matter but cannot be copied, because they belong to the disk or were refused.
     left: Vec<CString>,
 }
 
@@ -60,12 +60,12 @@ impl Attributes {
         }
     }
 
-    /// Of an open file or directory of the source.
+    /// Reads the attributes of an open file or directory of the source.
     pub(super) fn read(fd: impl AsFd, stat: &Statx) -> Result<Attributes, Failure> {
         Attributes::read_of(Subject::Open(fd.as_fd()), stat)
     }
 
-    /// Of a symlink or a fifo of the source, which is not opened.
+    /// Reads the attributes of a symlink or a fifo of the source, which is not opened.
     pub(super) fn read_at(
         dir: impl AsFd,
         name: &OsStr,
@@ -88,7 +88,7 @@ impl Attributes {
                 &long
             }
             Err(Errno::OPNOTSUPP) => return Ok(attributes),
-            // It is gone, which is noticed in the end; or there is no `/proc`, and nobody can tell.
+            // The entry is gone, which the check at the end detects; or `/proc` is missing, and the names are unknown.
             Err(Errno::NOENT) if subject.is_named() => return Ok(attributes),
             Err(errno) => return Err(errno).source(LIST),
         };
@@ -101,7 +101,7 @@ impl Attributes {
                 Treatment::Lose => attributes.left.push(name),
                 Treatment::Copy => match subject.value(&name) {
                     Ok(value) => attributes.extended.push((name, value)),
-                    // Removed since it was listed: the time of change tells.
+                    // Removed since it was listed: the check of `ctime` at the end detects that.
                     Err(Errno::NODATA) => {}
                     Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
                         attributes.left.push(name);
@@ -113,7 +113,8 @@ impl Attributes {
         Ok(attributes)
     }
 
-    /// Whether another file has the same, but for its times; the owner counts where it could have been given.
+    /// Whether another file has the same attributes. Ignores times, and the owner where the caller cannot change
+    /// owners.
     pub(super) fn are_those_of(&self, other: &Attributes) -> bool {
         let sorted = |attributes: &Attributes| {
             let mut extended = attributes.extended.clone();
@@ -124,7 +125,7 @@ impl Attributes {
         owners && self.mode == other.mode && sorted(self) == sorted(other)
     }
 
-    /// When it was last changed.
+    /// The time of the last change of the content.
     pub(super) fn mtime(&self) -> Time {
         let time = self.times.last_modification;
         Time {
@@ -133,7 +134,7 @@ impl Attributes {
         }
     }
 
-    /// Sets that it is accessed now, and was last changed at this time.
+    /// Sets the time of access to now, and the time of change to `mtime`.
     pub(super) fn set_times(&mut self, mtime: Time) {
         self.times = Timestamps {
             last_access: Timespec {
@@ -147,8 +148,9 @@ impl Attributes {
         };
     }
 
-    /// The mode to make a file with, so that often nothing about it is to be changed later. Nobody else may run it with rights that it
-    /// lends before it has its owner; nor read it, since the directories of the copy are the caller's alone until they are done.
+    /// The mode to create a file with, often the final one, which saves a `chmod`. Other users cannot run the file with
+    /// set-id rights before it has its owner, because these bits are set later; they cannot read it either, because the
+    /// directories of the copy are private to the caller until they are complete.
     pub(super) fn mode_at_first(&self) -> Mode {
         match self.mode & SET_ID {
             0 => Mode::from_raw_mode(self.mode) | Mode::RUSR | Mode::WUSR,
@@ -156,9 +158,9 @@ impl Attributes {
         }
     }
 
-    /// Sets them all on an open file or directory of the copy, the times last. Gives the mode that it got, and
-    /// tells what could not be kept. The order matters: changing the owner drops set-id bits and capabilities, and an access control list
-    /// changes the mode.
+    /// Sets all attributes on an open file or directory of the copy, the times last. Returns the mode of the copy, and
+    /// reports to `lose` each attribute that could not be kept. The order matters: changing the owner drops set-id bits
+    /// and capabilities, and an access control list changes the mode.
     pub(super) fn apply(
         &self,
         target: &Target<'_>,
@@ -181,7 +183,7 @@ impl Attributes {
         let now = u32::from(now) & 0o7777;
         if now != mode {
             match rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)) {
-                // vfat, and mounts of other systems' disks: all files have one mode there.
+                // vfat, and mounts of other systems' disks, have one mode for all files.
                 Err(Errno::PERM | Errno::OPNOTSUPP) => {
                     lose(Lost::Mode);
                     mode = now;
@@ -193,14 +195,14 @@ impl Attributes {
         Ok(mode)
     }
 
-    /// The access control list of the original, if it has one.
+    /// The access control list of the original, if present.
     fn access_list(&self) -> Option<&[u8]> {
         let mut extended = self.extended.iter();
         let list = extended.find(|(name, _)| **name == *ACCESS_LIST);
         list.map(|(_, value)| &**value)
     }
 
-    /// Gives whether an access control list is among what has been set.
+    /// Returns whether an access control list was set.
     fn apply_extended(
         &self,
         subject: Subject<'_>,
@@ -226,7 +228,7 @@ impl Attributes {
         Ok(listed)
     }
 
-    /// Sets all on a symlink of the copy but the mode, of which it has none of its own.
+    /// Sets all attributes on a symlink of the copy but the mode, which a symlink lacks.
     pub(super) fn apply_to_link(
         &self,
         target: &Target<'_>,
@@ -243,15 +245,15 @@ impl Attributes {
         kept.tell(&mut lose);
         self.apply_extended(Subject::Named(&named(&dir, name)), kept, &mut lose)?;
         match rustix::fs::utimensat(&dir, name, &self.times, itself) {
-            // Some of FUSE, and CIFS.
+            // Some of FUSE, and CIFS, cannot.
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => lose(Lost::LinkTimes),
             set => set.copy("set the times of")?,
         }
         Ok(())
     }
 
-    /// Gives what has just been made to its owner, unless it is the owner's. Whom it belongs to is asked for
-    /// the first thing that is made, and is the same for all: every directory comes from one parent.
+    /// Sets the owner of a new entry, unless it is right already. The owner of new entries is queried once, for the
+    /// first entry, and is the same for all, because all directories inherit from one parent.
     fn apply_owner(
         &self,
         target: &Target<'_>,
@@ -272,7 +274,7 @@ impl Attributes {
         match chown(Some(user), Some(group)) {
             Ok(()) => Ok(Kept::ALL),
             Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
-                // A group that the caller is in may be set all the same.
+                // The caller may set a group that it is a member of.
                 let given = created.1 == self.owner.1 || chown(None, Some(group)).is_ok();
                 Ok(Kept {
                     user: created.0 == self.owner.0,
@@ -284,7 +286,7 @@ impl Attributes {
     }
 }
 
-/// Whether a copy belongs to whom its original does.
+/// Whether a copy has its original's user and group.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     user: bool,
@@ -297,7 +299,7 @@ impl Kept {
         group: true,
     };
 
-    /// Tells what was not kept; gives whether there was anything.
+    /// Reports to `lose` which of the two was not kept; returns whether any was not.
     fn tell(self, lose: &mut impl FnMut(Lost)) -> bool {
         if !self.user {
             lose(Lost::Owner);
@@ -311,8 +313,8 @@ impl Kept {
 
 const LIST: &str = "list the extended attributes of";
 
-/// Takes from the top of a copy the access control lists that it has inherited, so that nothing that is
-/// made in it inherits them.
+/// Removes the inherited access control lists from the top of a copy, so that new entries in the copy do not inherit
+/// them.
 pub(super) fn shed_inherited(fd: impl AsFd) -> Result<(), Failure> {
     for list in [DEFAULT_LIST, ACCESS_LIST] {
         if let Err(Errno::NODATA | Errno::OPNOTSUPP) = Subject::Open(fd.as_fd()).value(list) {
@@ -325,9 +327,9 @@ pub(super) fn shed_inherited(fd: impl AsFd) -> Result<(), Failure> {
 
 enum Treatment {
     Copy,
-    /// It says how the disk keeps the file, and means nothing elsewhere.
+    /// The attribute describes how the disk stores the file, and has no meaning elsewhere.
     Ignore,
-    /// It matters, and cannot be carried over.
+    /// The attribute matters, and cannot be copied.
     Lose,
 }
 
@@ -346,7 +348,7 @@ fn treatment(name: &[u8]) -> Treatment {
     }
 }
 
-/// What has extended attributes.
+/// An entry that has extended attributes.
 #[derive(Clone, Copy)]
 enum Subject<'a> {
     Open(BorrowedFd<'a>),
@@ -354,7 +356,7 @@ enum Subject<'a> {
     Named(&'a Path),
 }
 
-/// The path of an entry that cannot be opened for its attributes. Nothing on the way is followed but the descriptor.
+/// The path of an entry that cannot be opened for its attributes. Only the descriptor in the path is followed.
 fn named(dir: impl AsFd, name: &OsStr) -> PathBuf {
     let fd = dir.as_fd().as_raw_fd();
     PathBuf::from(format!("/proc/self/fd/{fd}")).join(name)

@@ -1,16 +1,17 @@
-//! Work in the background gives way to what people wait for.
+//! Lowers the priority of background threads.
 
 use rustix::process::{Pid, setpriority_process};
 
 use crate::sys::calls;
 
-/// How nice: enough that who computes beside it hardly notices, and not so much that it never gets on.
+/// The nice value: high enough that other computations are hardly slowed, and low enough that the work still
+/// progresses.
 const NICE: i32 = 10;
 
-/// Makes the calling thread, and those that it starts from now on, give way to others: with processors, and with disks whose
-/// scheduler knows priorities. Never fails: what cannot be had is done without.
+/// Lowers the processor and disk priority of the calling thread, and of threads that it starts later. The disk's
+/// scheduler must support priorities. Never fails: a priority that cannot be set is skipped.
 pub fn give_way() {
-    // On Linux, a thread's own affair; without a process, it is the caller's.
+    // On Linux, the nice value is one of the thread; without a process id, the call is for the calling thread.
     let itself: Option<Pid> = None;
     if let Err(error) = setpriority_process(itself, NICE) {
         tracing::debug!("archiving is not nice: {error}");

@@ -1,27 +1,27 @@
-//! How many bytes a second all copies of a process may move together.
+//! Limits the bytes per second of all copies of a process together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a copy that must wait sleeps at most before it looks whether it is to end.
+/// How long a waiting copy sleeps before it checks again whether it was cancelled.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// How much may be moved at once after a pause.
+/// How much time's worth of bytes may be moved at once after a pause.
 const BURST: Duration = Duration::from_millis(100);
 
-/// A limit on bytes per second, shared by every copy that is given it: a token bucket, kept as the
-/// moment at which all that has been let through so far will have been paid for.
+/// A limit on bytes per second, shared by all copies that use it. A token bucket, stored as the time at which all bytes
+/// that were permitted so far are paid for.
 #[derive(Debug)]
 pub struct Bandwidth {
-    /// Bytes per second; 0 is no limit.
+    /// Bytes per second; 0 means no limit.
     rate: AtomicU64,
     paid: Mutex<Instant>,
 }
 
 impl Bandwidth {
-    /// A limit in bytes per second; `None` is no limit.
+    /// A limit in bytes per second; `None` means no limit.
     #[must_use]
     pub fn new(rate: Option<u64>) -> Bandwidth {
         Bandwidth {
@@ -30,13 +30,13 @@ impl Bandwidth {
         }
     }
 
-    /// Sets another limit, also for copies that are under way.
+    /// Changes the limit, also for running copies.
     pub fn set(&self, rate: Option<u64>) {
         self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
         *self.paid.lock() = Instant::now();
     }
 
-    /// Waits until that many bytes may be moved, or until `ended` says that nobody wants them.
+    /// Waits until that many bytes may be moved, or until `ended` returns true.
     pub(super) fn take(&self, bytes: u64, ended: impl Fn() -> bool) {
         let Some(until) = self.book(bytes, Instant::now()) else {
             return;
@@ -49,7 +49,7 @@ impl Bandwidth {
         }
     }
 
-    /// Books bytes, and tells from when on they may be moved; `None` is at once.
+    /// Books bytes, and returns the time from which they may be moved; `None` means at once.
     fn book(&self, bytes: u64, now: Instant) -> Option<Instant> {
         let rate = self.rate.load(Ordering::Relaxed);
         if rate == 0 {
@@ -74,7 +74,7 @@ mod tests {
     fn what_is_booked_is_paid_for_in_turn() {
         let bandwidth = Bandwidth::new(Some(1_000));
         let now = Instant::now() + Duration::from_secs(10);
-        // A tenth of a second's worth has gathered, and no more.
+        // Only a tenth of a second's worth has accumulated.
         assert_eq!(bandwidth.book(100, now), None);
         let second = Duration::from_secs(1);
         assert_eq!(bandwidth.book(1_000, now), Some(now + second));

@@ -1,14 +1,14 @@
-//! The page cache is left as it was found: a copy of old results must not push out what is in use.
+//! Leaves the page cache as it was, so that a copy of old results does not evict data in use.
 //!
-//! Files are read and written in windows. A window of the source that was not cached before is
-//! dropped once it is read. Written windows are sent to the disk while the next are filled, and dropped when they are there, so that
-//! a large file never has more than some of them in memory.
+//! Files are read and written in windows. A window of the source that was not cached before is dropped once it is read.
+//! Written windows are sent to the disk while the next ones are filled, and dropped when they are on the disk, so that
+//! only a few windows of a large file are in memory.
 //!
-//! What of a large file comes next is for the kernel to read ahead, which it does in larger pieces than it does on demand
-//! (`POSIX_FADV_WILLNEED` brings single pages).
+//! Reading ahead in a large file is left to the kernel, which reads larger pieces than on demand
+//! (`POSIX_FADV_WILLNEED` reads single pages).
 //!
-//! Small files stay in the cache after they are written: to drop them, they would have to be on the disk first, each
-//! by itself.
+//! Small files stay in the cache after they are written: dropping them would require a separate wait for the disk for
+//! each.
 
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
@@ -19,18 +19,18 @@ use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use crate::sys::calls::{Writeout, cached, write_out};
 
-/// Bytes of a window.
+/// The size of a window in bytes.
 pub(super) const WINDOW: u64 = 8 << 20;
 
-/// How many windows are on their way to the disk while another is filled: enough for it to have something to do, and few enough
-/// for it to have room for what is read.
+/// How many windows are being written to the disk while another is filled: enough to keep the disk busy, and few enough
+/// to leave it time for reads.
 const UNDER_WAY: u64 = 4;
 
 /// Which windows of a file were cached before it was read.
 pub(super) struct Before(Vec<bool>);
 
 impl Before {
-    /// Asks for the whole file before any of it is read: the kernel reads ahead, and how far is its affair.
+    /// Checks the whole file before any of it is read, because the kernel reads ahead by an unknown distance.
     pub(super) fn of(fd: impl AsFd, size: u64) -> Before {
         let mut windows = Vec::new();
         let mut offset = 0;
@@ -38,7 +38,8 @@ impl Before {
             let length = WINDOW.min(size - offset);
             match cached(&fd, offset, length) {
                 Ok(bytes) => windows.push(bytes > length / 2),
-                // A kernel that cannot tell, or does not tell everybody: the beginning speaks for all.
+                // The kernel cannot tell which pages are cached, or not to this user: the first byte decides for the
+                // whole file.
                 Err(_) => {
                     windows = vec![begins_cached(&fd); 1];
                     break;
@@ -49,15 +50,15 @@ impl Before {
         Before(windows)
     }
 
-    /// Whether the window at an offset was cached, or at least half of it.
+    /// Whether at least half of the window at an offset was cached.
     pub(super) fn was_cached(&self, offset: u64) -> bool {
         let window = usize::try_from(offset / WINDOW).unwrap_or(usize::MAX);
         let known = self.0.get(window).or(self.0.first());
         known.copied().unwrap_or(true)
     }
 
-    /// Drops what is left of a file of several windows that was not cached, now that all of it is read: what was read ahead, and pieces
-    /// that lie in two windows.
+    /// Drops the remaining pages of a file of several windows none of which was cached, after the file has been read:
+    /// pages that were read ahead, and pages that belong to two windows.
     pub(super) fn restore(&self, fd: impl AsFd) {
         if self.0.len() > 1 && !self.0.contains(&true) {
             drop(fd, 0, 0);
@@ -65,13 +66,13 @@ impl Before {
     }
 }
 
-/// Has the kernel read further ahead than it does for who reads here and there.
+/// Makes the kernel read further ahead than for random access.
 pub(super) fn in_sequence(fd: impl AsFd) {
-    // Advice, as below.
+    // Only advice, as in `drop`.
     let _ = rustix::fs::fadvise(fd, 0, None, Advice::Sequential);
 }
 
-/// Whether the first byte of a file can be read without waiting. Where it cannot be told, it counts as cached.
+/// Whether the first byte of a file can be read without waiting. If this is unknown, the byte counts as cached.
 fn begins_cached(fd: impl AsFd) -> bool {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
@@ -79,19 +80,19 @@ fn begins_cached(fd: impl AsFd) -> bool {
     read != Err(Errno::AGAIN)
 }
 
-/// Has the disk begin to bring a part of a file that is not cached, and does not wait.
+/// Starts reading a part of a file into the cache, and does not wait.
 pub(super) fn ask(fd: impl AsFd, offset: u64, length: u64) {
-    // Advice, as below.
+    // Only advice, as in `drop`.
     let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::WillNeed);
 }
 
-/// Drops a part of a file from the cache, as far as it is on the disk. A length of 0 is all that follows.
+/// Drops the part of a file that is on the disk from the cache. A length of 0 means up to the end.
 pub(super) fn drop(fd: impl AsFd, offset: u64, length: u64) {
-    // It is advice: that it cannot be taken changes nothing.
+    // Only advice: a refusal changes nothing.
     let _ = rustix::fs::fadvise(fd, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
-/// A window has been written: it starts to go to the disk, and one that was written before leaves the cache.
+/// Starts to write a filled window to the disk, and drops an earlier window from the cache.
 pub(super) fn written(fd: impl AsFd, offset: u64, length: u64) -> Result<()> {
     write_out(&fd, offset, length, Writeout::Start)?;
     if let Some(before) = offset.checked_sub(UNDER_WAY * WINDOW) {

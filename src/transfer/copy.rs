@@ -1,4 +1,4 @@
-//! One copy, from the first name to the last `fsync`.
+//! Copies one tree, from the first name to the last `fsync`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,31 +25,31 @@ use crate::sys::at::open_to_list;
 /// A tree that has been copied.
 #[derive(Debug)]
 pub struct Copied {
-    /// What the copy holds.
+    /// The content of the copy.
     pub manifest: Manifest,
-    /// What could not be kept.
+    /// The attributes that could not be kept.
     pub losses: Vec<Loss>,
     remembered: Remembered,
 }
 
 impl Copied {
-    /// Looks at the source again, and tells whether it is still what was copied: nothing added, removed, or changed,
-    /// and what was left out still to be left out. It reads no file. A copy that is durable when it returns does this
-    /// itself at its end; do it again before the source is given up.
+    /// Checks that the source is still as it was copied: no entry was added, removed or changed, and the entries that
+    /// were left out would still be left out. Reads no file. A copy that is durable when it returns does this itself at
+    /// its end; the caller must repeat the check before it removes the source.
     ///
     /// # Errors
     ///
-    /// [`Error::Changed`] names the first entry that is different; what looking at it gives.
+    /// [`Error::Changed`] with the first entry that is different; an error of looking at the source.
     pub fn unchanged(&self, source: impl AsFd, select: Option<&Select<'_>>) -> Result<()> {
         self.remembered
             .unchanged(source, &self.manifest, select, false)
     }
 
-    /// [`Copied::unchanged`], after the source has got another name.
+    /// As [`Copied::unchanged`], after the source was renamed.
     ///
     /// # Errors
     ///
-    /// See there.
+    /// As [`Copied::unchanged`].
     pub fn unchanged_but_renamed(
         &self,
         source: impl AsFd,
@@ -60,22 +60,22 @@ impl Copied {
     }
 }
 
-/// Copies what is in the directory `source`, and its attributes, to the directory `copy`, which is empty and the caller's
-/// alone: staging, which is renamed when it is whole.
+/// Copies the content and the attributes of the directory `source` to the directory `copy`, which must be empty and
+/// private to the caller: a staging, which is renamed when it is complete.
 ///
-/// Both are descriptors (`O_PATH` will do), and everything is relative to them; no symlink is followed. Whoever changes names
-/// in the source meanwhile makes the copy fail, and leads it nowhere. Kept are contents, holes, hard links
-/// of files within the tree, symlinks, fifos, empty directories, modes, times of access and change to the nanosecond,
-/// extended attributes and access control lists, and owners where that is permitted; what could not be kept is told. A hard
-/// link to a file outside of the tree becomes a file of its own.
+/// Both are descriptors (`O_PATH` is sufficient), and every path is relative to them; no symlink is followed. A process
+/// that changes names in the source meanwhile makes the copy fail, but cannot redirect it. The copy keeps contents,
+/// holes, hard links of files within the tree, symlinks, fifos, empty directories, modes, times of access and change to
+/// the nanosecond, extended attributes and access control lists, and owners where that is permitted. [`Copied`] lists
+/// the attributes that could not be kept. A hard link to a file outside of the tree becomes a separate file.
 ///
-/// When it returns, the copy is durable as `options` say, but for the name of `copy` itself: that is the caller's. With
-/// [`Durability::Together`], whether the source has held still is for the caller to see ([`Copied::unchanged`]) when the copy is durable.
-/// If it fails, what has been written so far is left, for the caller to remove.
+/// When the call returns, the copy is durable as `options` specify, except the name of `copy` itself, which the caller
+/// must sync. With [`Durability::Together`], the caller must check that the source has not changed
+/// ([`Copied::unchanged`]) when the copy is durable. If the call fails, the caller must remove the partial copy.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] with the entry and what was tried; [`Error::Changed`] if the source did not hold still, and
+/// [`Error::Io`] with the entry and the operation; [`Error::Changed`] if the source changed meanwhile, and
 /// [`Error::Cancelled`].
 pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result<Copied> {
     let top = |failure: Failure| failure.at("".into());
@@ -109,7 +109,7 @@ pub fn copy(source: impl AsFd, copy: impl AsFd, options: &Options<'_>) -> Result
     Ok(copied)
 }
 
-/// Reads what is in the directory `source` as [`copy`] does, and writes nothing.
+/// Reads the content of the directory `source` as [`copy`] does, and writes nothing.
 ///
 /// # Errors
 ///
@@ -127,7 +127,7 @@ pub fn read(source: impl AsFd, options: &Options<'_>) -> Result<Copied> {
     Ok(read)
 }
 
-/// Links, the attributes of directories, and durability.
+/// Makes the links, sets the attributes of directories, and makes the copy durable.
 fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> {
     let Found {
         mut entries,

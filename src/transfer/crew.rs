@@ -1,4 +1,4 @@
-//! The threads of one copy. Few files are copied by the thread that walks; others join it when work piles up.
+//! Runs the threads of one copy: the walking thread copies few files alone, others join for many.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -12,27 +12,27 @@ use super::entry::{self, Opened};
 use super::work::Work;
 use rustix::fs::FileType;
 
-/// How many entries wait at most. Each is open, and keeps its directories open, so that this bounds the descriptors.
+/// The maximum number of queued entries. Each is open, and keeps its directories open, so this limits the descriptors.
 const WAITING: usize = 32;
 
-/// How many wait before another thread starts: a small job is copied sooner than a thread is started.
+/// The queue length at which another thread starts: a small job is copied faster than a thread starts.
 const PILE: usize = 24;
 
 /// One entry to copy.
 pub(super) struct Task {
-    /// The directory that it is in.
+    /// The directory of the entry.
     pub(super) source: Arc<OwnedFd>,
-    /// The directory that it is copied to.
+    /// The directory in the copy.
     pub(super) copy: Option<Arc<OwnedFd>>,
-    /// The position of the directory.
+    /// The position of the directory in the manifest.
     pub(super) parent: usize,
     pub(super) name: Box<OsStr>,
     pub(super) kind: FileType,
-    /// The file, if the disk has been asked for it.
+    /// The file, if the disk has been asked to read it.
     pub(super) opened: Option<Opened>,
 }
 
-/// Hands tasks to threads.
+/// Distributes tasks to threads.
 pub(super) struct Crew<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     work: &'env Work<'env>,
@@ -58,9 +58,9 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         }
     }
 
-    /// Has a task done, by another thread or by this one. Never waits for another.
+    /// Queues a task for another thread, or runs it if the queue is full. Never waits for another thread.
     pub(super) fn give(&mut self, mut task: Task) {
-        // The disk brings it while it waits, as it does others.
+        // The disk reads the file while the task is queued, in parallel with those of other tasks.
         task.opened = Opened::ahead(self.work, &task);
         match self.sender.try_send(task) {
             Ok(()) => {
@@ -74,7 +74,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         }
     }
 
-    /// Works along until no task waits. Others may still be at their last.
+    /// Runs queued tasks until the queue is empty. Other threads may still run their last one.
     pub(super) fn finish(mut self) {
         while let Ok(task) = self.receiver.try_recv() {
             entry::copy(self.work, task, &mut self.buffer);
@@ -85,13 +85,13 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         let (work, receiver) = (self.work, self.receiver.clone());
         let thread = move || {
             let mut buffer = Buffer::default();
-            // Ends when no task waits and the walk is over.
+            // Ends when the queue is empty and the walk is over.
             for task in receiver {
                 entry::copy(work, task, &mut buffer);
             }
         };
         let builder = Builder::new().name("xpmfs-copy".to_owned());
-        // Where no thread may be had, it takes longer.
+        // If no thread can be started, the copy only takes longer.
         if builder.spawn_scoped(self.scope, thread).is_ok() {
             self.threads += 1;
         }

@@ -1,8 +1,8 @@
-//! The bytes of one file: read once, hashed, and written.
+//! Reads the bytes of one file once, hashes and writes them.
 //!
-//! The hash needs every byte read, so that `copy_file_range` spares nothing but a copy from memory to memory, and hides what
-//! was copied from the hash. A clone (`FICLONE`: btrfs, xfs, bcachefs) spares the writing: then the clone is
-//! read and hashed, not the source, and the hash is of what stands in the copy.
+//! The hash needs every byte, so `copy_file_range` would save only a copy from memory to memory, and would hide the
+//! copied bytes from the hash. A clone (`FICLONE`: btrfs, xfs, bcachefs) saves the writing: then the clone is read and
+//! hashed, not the source, and the hash is that of the copy's content.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -16,18 +16,18 @@ use super::holes::Holes;
 use super::windows::{Window, Windows};
 use super::work::Work;
 
-/// How much is read and written at once: little enough to stay in the processor's cache between
-/// reading, hashing and writing.
+/// How much is read and written at once: small enough to stay in the processor's cache between reading, hashing and
+/// writing.
 pub(super) const BLOCK: usize = 256 << 10;
 
 /// How much of a hole is hashed at once.
 const HOLE: u64 = 1 << 20;
 
-/// The smallest hole that is made of zeros that were read: what most disks keep as one block.
+/// The smallest hole that is made of zeros that were read: the block size of most disks.
 const ZEROS: usize = 4 << 10;
 
-/// What a thread reads into. It grows to what the largest file needs: to clear a large one for each small job would
-/// take longer than the job.
+/// The memory that a thread reads into. It grows to the size that the largest file needs: clearing a large buffer for
+/// each small job would take longer than the job.
 #[derive(Default)]
 pub(super) struct Buffer(Vec<u8>);
 
@@ -40,42 +40,42 @@ impl Buffer {
         self.0.get_mut(..length).unwrap_or_default()
     }
 
-    /// What it was filled with, so many bytes.
+    /// The first `length` bytes.
     pub(super) fn filled(&self, length: usize) -> &[u8] {
         self.0.get(..length).unwrap_or_default()
     }
 
-    /// Gives what it holds away for other memory.
+    /// Returns the memory of this buffer, and uses `other` instead.
     pub(super) fn replace(&mut self, other: Vec<u8>) -> Vec<u8> {
         std::mem::replace(&mut self.0, other)
     }
 }
 
-/// Where the bytes of a file come from and go to.
+/// The source and the target of a file's bytes.
 pub(super) struct Stream<'a> {
     pub(super) from: BorrowedFd<'a>,
     /// `None` if they are only hashed.
     pub(super) to: Option<BorrowedFd<'a>>,
     pub(super) size: u64,
     pub(super) holes: Holes,
-    /// What of `from` was cached, if it is known.
+    /// Which windows of `from` were cached, if known.
     pub(super) before: Option<Before>,
 }
 
-/// What is at hand while a file is moved.
+/// The state of a file's copy.
 struct Moving<'a> {
     digest: Digest,
     windows: Windows<'a>,
     before: Before,
     buffer: &'a mut Buffer,
-    /// Bytes that were read.
+    /// The number of bytes that were read.
     read: u64,
-    /// Where the last bytes end that were written.
+    /// The end of the last bytes that were written.
     written: u64,
 }
 
 impl Stream<'_> {
-    /// Moves all bytes, and gives their hash. The file that is written must be empty.
+    /// Moves all bytes, and returns their hash. The target must be empty.
     pub(super) fn run(mut self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
         if self.size > BLOCK as u64 {
             cache::in_sequence(self.from);
@@ -108,7 +108,7 @@ impl Stream<'_> {
         }
         moving.windows.finish().copy("write")?;
         moving.before.restore(self.from);
-        // That thread calls nothing that fails.
+        // That thread makes no call that fails.
         moving.digest.finish().ok_or(Errno::IO).source("hash")
     }
 
@@ -131,7 +131,7 @@ impl Stream<'_> {
         moving: &mut Moving<'_>,
     ) -> Result<(), Failure> {
         while offset < end {
-            // Windows begin at multiples of their size, whatever the holes.
+            // Windows begin at multiples of their size, regardless of holes.
             let start = offset;
             let stop = (start - start % WINDOW + WINDOW).min(end);
             while offset < stop {
@@ -147,7 +147,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Moves one block, and gives its length.
+    /// Moves one block, and returns its length.
     fn block(
         &self,
         work: &Work<'_>,
@@ -173,7 +173,8 @@ impl Stream<'_> {
         Ok(length as u64)
     }
 
-    /// Writes a block, and gives where the last bytes of it end that were written. Where holes are not known, zeros become some.
+    /// Writes a block, and returns the end of its last written bytes. Where holes are unknown, blocks of zeros become
+    /// holes.
     fn write(&self, to: BorrowedFd<'_>, block: &[u8], offset: u64) -> Result<Option<u64>, Failure> {
         let zeros = |from: usize| {
             let rest = block.get(from..).unwrap_or_default();
@@ -202,9 +203,9 @@ impl Stream<'_> {
     }
 }
 
-/// Whether there is nothing but zeros.
+/// Whether all bytes are zero.
 fn is_zero(bytes: &[u8]) -> bool {
-    // Compared as memory, which is fast.
+    // A comparison of memory, which is fast.
     Some(bytes) == [0; ZEROS].get(..bytes.len())
 }
 
@@ -220,7 +221,7 @@ fn write_all(to: impl AsFd, mut bytes: &[u8], mut offset: u64) -> rustix::io::Re
     Ok(())
 }
 
-/// Calls again what a signal interrupted.
+/// Repeats a call that a signal interrupted.
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     loop {
         match call() {

@@ -1,4 +1,4 @@
-//! The hash of what is read, for large files on a thread of its own: meanwhile, the next bytes are read and written.
+//! Hashes large files on a separate thread, while the next bytes are read and written.
 
 use std::thread::{Builder, JoinHandle};
 
@@ -7,20 +7,20 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::data::{BLOCK, Buffer};
 
-/// From how many bytes on a file is hashed on a thread of its own: to start one takes as long as to hash some of these.
+/// The smallest file that is hashed on a separate thread: starting one takes as long as hashing some of these bytes.
 const LARGE: u64 = 4 << 20;
 
-/// How many blocks wait to be hashed. It bounds memory, and what a slow hash holds up.
+/// The maximum number of blocks queued for hashing. It limits the memory and the delay by a slow hash.
 const WAITING: usize = 4;
 
 /// Zeros for holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// A hash in the making.
+/// A hash in progress.
 pub(super) enum Digest {
-    /// By the thread that reads.
+    /// On the thread that reads.
     Here(Box<Hasher>),
-    /// By another.
+    /// On another thread.
     Beside(Beside),
 }
 
@@ -31,13 +31,13 @@ pub(super) struct Beside {
 }
 
 enum Part {
-    /// So many bytes at the beginning of a buffer.
+    /// A buffer, and the number of its first bytes that are hashed.
     Bytes(Vec<u8>, usize),
     Zeros(u64),
 }
 
 impl Digest {
-    /// Of a file of this size; on a thread of its own only if there may be several, and one can be had.
+    /// For a file of this size. Uses a separate thread only if `threads` permits it, and if one can be started.
     pub(super) fn new(size: u64, threads: usize) -> Digest {
         let here = || Digest::Here(Box::default());
         if size < LARGE || threads < 2 {
@@ -52,7 +52,7 @@ impl Digest {
                     Part::Zeros(length) => zeros(&mut hasher, length),
                     Part::Bytes(buffer, length) => {
                         hasher.update(buffer.get(..length).unwrap_or_default());
-                        // More than are wanted are let go.
+                        // Buffers beyond the queue's capacity are freed.
                         let _ = give_back.try_send(buffer);
                     }
                 }
@@ -69,7 +69,7 @@ impl Digest {
         }
     }
 
-    /// Adds so many bytes at the beginning of a buffer, which may hold anything afterwards.
+    /// Adds the first `length` bytes of a buffer, whose content is undefined afterwards.
     pub(super) fn add(&mut self, buffer: &mut Buffer, length: usize) {
         match self {
             Digest::Here(hasher) => {
@@ -78,7 +78,7 @@ impl Digest {
             Digest::Beside(beside) => {
                 let next = beside.used.try_recv().unwrap_or_else(|_| vec![0; BLOCK]);
                 let full = buffer.replace(next);
-                // The other thread ends when this one does.
+                // The other thread does not end before this one drops the sender.
                 let _ = beside.parts.send(Part::Bytes(full, length));
             }
         }
@@ -94,7 +94,7 @@ impl Digest {
         }
     }
 
-    /// The hash of all that was added; `None` if the other thread has failed.
+    /// The hash of all added bytes; `None` if the other thread panicked.
     pub(super) fn finish(self) -> Option<Hash> {
         match self {
             Digest::Here(hasher) => Some(hasher.finalize()),

@@ -1,18 +1,17 @@
-//! What is written stands on the disk before anybody is told that it is there.
+//! Makes written data durable before the copy is reported as complete.
 //!
-//! A copy of many small files is made durable by one `syncfs`, which costs one commit of the file system's
-//! journal in place of one for each file. That is as good as `fsync` only where it tells of
-//! what could not be written:
+//! A copy of many small files is made durable by one `syncfs`, which costs one commit of the file system's journal
+//! instead of one for each file. That is as good as `fsync` only where `syncfs` reports data that could not be written:
 //!
-//! - Since Linux 5.8, `syncfs` returns the first error of writing back anything of the file system since
-//!   the descriptor was opened, once for each descriptor. So the descriptor must be older than the first
-//!   write: [`Writeback::watch`] comes before the copy. An error in somebody else's file is
-//!   reported too, and the copy is then made again, which does no harm.
-//! - Network file systems, FUSE and overlays promise nothing of the kind: there, each file gets its `fsync`, by the
-//!   descriptor that wrote it. An `fsync` through a descriptor that is opened later can miss an error, if the
-//!   inode has left memory meanwhile.
-//! - `syncfs` writes what others have written too, which may be much. A copy of few files is made durable by
-//!   `fsync`, and so are large files at once when they are written, on any file system.
+//! - Since Linux 5.8, `syncfs` returns the first error of writing back any file of the file system since the descriptor
+//!   was opened, once for each descriptor. So the descriptor must be older than the first write: [`Writeback::watch`]
+//!   comes before the copy. An error in another process's file is reported too; the copy is then repeated, which is
+//!   harmless.
+//! - Network file systems, FUSE and overlays do not promise this: there, each file gets its `fsync`, by the descriptor
+//!   that wrote it. An `fsync` through a descriptor that is opened later can miss an error, if the inode has left
+//!   memory meanwhile.
+//! - `syncfs` also writes the data of other processes, which may be much. So a copy of few files is made durable by
+//!   `fsync`. Large files get `fsync` right after they are written, on any file system.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +20,7 @@ use std::sync::OnceLock;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// The file systems whose `syncfs` writes everything and tells of errors (`statfs`' `f_type`).
+/// The file systems whose `syncfs` writes everything and reports errors (`statfs`' `f_type`).
 const WHOLE: [u64; 7] = [
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // xfs
@@ -32,21 +31,21 @@ const WHOLE: [u64; 7] = [
     0x0102_1994, // tmpfs
 ];
 
-/// The first version of Linux whose `syncfs` tells of errors.
+/// The first version of Linux whose `syncfs` reports errors.
 const TELLS: (u32, u32) = (5, 8);
 
-/// How a copy becomes durable.
+/// When a copy becomes durable.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Durability<'a> {
-    /// It is when the copy returns.
+    /// Before the copy returns.
     #[default]
     Now,
-    /// It is after [`Writeback::sync`], so that several copies share the cost. All that is copied with it must be on
-    /// one file system.
+    /// After [`Writeback::sync`], so that several copies share the cost. All copies that share it must be on one file
+    /// system.
     Together(&'a Writeback),
 }
 
-/// Sees to it that what is written to a file system from now on is durable.
+/// Makes all later writes to a file system durable.
 #[derive(Debug)]
 pub struct Writeback {
     fd: OwnedFd,
@@ -54,17 +53,17 @@ pub struct Writeback {
 }
 
 impl Writeback {
-    /// Begins to watch the file system that a directory is on. Call it before anything is written.
+    /// Starts to watch the file system of a directory. Call this before the first write.
     ///
     /// # Errors
     ///
-    /// What `openat` and `fstatfs` give; the directory must be readable.
+    /// As `openat` and `fstatfs`; the directory must be readable.
     pub fn watch(directory: impl AsFd) -> io::Result<Writeback> {
         let directory = directory.as_fd();
-        // Not a duplicate: errors are counted from the opening on. Nor O_PATH, which syncfs refuses.
+        // Opened anew, not duplicated: errors are counted from the opening on. Not O_PATH, which syncfs refuses.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
-        // The type of this field differs from one architecture to the next.
+        // The type of this field differs between architectures.
         #[allow(clippy::unnecessary_cast)]
         let kind = rustix::fs::fstatfs(&fd)?.f_type as u64 & 0xFFFF_FFFF;
         Ok(Writeback {
@@ -73,12 +72,12 @@ impl Writeback {
         })
     }
 
-    /// Waits until all that was written is on the disk.
+    /// Waits until all written data is on the disk.
     ///
     /// # Errors
     ///
-    /// What could not be written since it watches, whoever wrote it: `EIO`, `ENOSPC`, `EDQUOT`. Then
-    /// nothing that was copied may be relied upon.
+    /// An error of writing by any process since the watch began: `EIO`, `ENOSPC`, `EDQUOT`. Then no file that was
+    /// copied is reliable.
     pub fn sync(&self) -> io::Result<()> {
         if self.whole {
             rustix::fs::syncfs(&self.fd)?;
@@ -86,7 +85,7 @@ impl Writeback {
         Ok(())
     }
 
-    /// Whether one call makes everything durable; if not, each file and directory is to be synced.
+    /// Whether one call makes everything durable; if not, each file and directory must be synced.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.whole
@@ -97,7 +96,7 @@ impl Writeback {
 ///
 /// # Errors
 ///
-/// What could not be written. A file system that cannot sync one directory (CIFS, some of FUSE) is synced as a whole.
+/// As `fsync`. A file system that cannot sync one directory (CIFS, some of FUSE) is synced as a whole.
 pub(crate) fn sync_directory(directory: impl AsFd) -> rustix::io::Result<()> {
     match rustix::fs::fsync(&directory) {
         Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {}
@@ -109,7 +108,8 @@ pub(crate) fn sync_directory(directory: impl AsFd) -> rustix::io::Result<()> {
     }
 }
 
-/// Whether a sandbox lets this process call `syncfs`, asked once: the kernel refuses such a descriptor with `EBADF` before it writes anything.
+/// Whether a sandbox lets this process call `syncfs`. Checked once, with an `O_PATH` descriptor, which the kernel
+/// refuses with `EBADF` before it writes anything.
 fn has_syncfs(directory: impl AsFd) -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     *ALLOWED.get_or_init(|| {
@@ -123,7 +123,7 @@ fn has_syncfs(directory: impl AsFd) -> bool {
     })
 }
 
-/// The version of the kernel; of one that cannot be read, none.
+/// The version of the kernel; 0.0 if it cannot be read.
 fn kernel() -> (u32, u32) {
     let release = rustix::system::uname();
     let release = release.release().to_string_lossy();
