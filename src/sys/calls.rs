@@ -157,11 +157,9 @@ pub fn fork() -> Result<Option<Pid>> {
     }
     // SAFETY: the process has one thread, so no lock or allocation of another thread is copied half-done.
     match unsafe { libc::fork() } {
+        ..0 => Err(last_errno()),
         0 => Ok(None),
-        pid => match Pid::from_raw(pid).filter(|_| pid > 0) {
-            Some(pid) => Ok(Some(pid)),
-            None => Err(last_errno()),
-        },
+        pid => Ok(Pid::from_raw(pid)),
     }
 }
 

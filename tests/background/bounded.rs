@@ -25,7 +25,7 @@ struct Plan {
     length: Duration,
     first: Duration,
     growth: u64,
-    /// So many descriptors may be held in any case: the cache of directories fills only with use.
+    /// This many descriptors may be open in any case: the cache of directories (1,024) fills only with use.
     descriptors: u64,
     /// For how long a footprint is sampled; the most of all samples counts.
     sampled: Duration,
@@ -37,7 +37,7 @@ fn plan() -> Plan {
             length: Duration::from_secs(3600),
             first: Duration::from_secs(300),
             growth: 10,
-            descriptors: 0,
+            descriptors: 1400,
             sampled: Duration::from_secs(60),
         },
         // Long enough to notice what grows with each listing; too short for the allocator to settle.
