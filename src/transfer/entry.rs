@@ -1,4 +1,4 @@
-//! One entry that is not a directory: read, put down, and written.
+//! Reads, records and writes one entry that is not a directory.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,18 +21,18 @@ use super::work::{FEW, Target, Work};
 use crate::sys::at;
 use crate::sys::at::open_noatime;
 
-/// From how many bytes on a clone costs less than writing.
+/// The smallest file for which a clone costs less than writing.
 const CLONE: u64 = 64 << 10;
 
 const ITSELF: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
-/// A fifo or a device that somebody puts in place of a file is not waited for.
+/// `NONBLOCK`: opening must not wait for a fifo or a device that another process put in the file's place.
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(ITSELF);
 
-/// Copies an entry; what goes wrong is put down.
+/// Copies an entry, and records a failure.
 pub(super) fn copy(work: &Work<'_>, mut task: Task, buffer: &mut Buffer) {
     if work.stopped() {
         return;
@@ -55,7 +55,7 @@ pub(super) fn copy(work: &Work<'_>, mut task: Task, buffer: &mut Buffer) {
     }
 }
 
-/// A small file of the source, which the disk has been asked for.
+/// A small file of the source that the disk has been asked to read.
 pub(super) struct Opened {
     file: OwnedFd,
     stat: Statx,
@@ -63,8 +63,8 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Asks the disk for a file, if that is of use: large files are read ahead by the kernel, and what is cloned is not read. What goes
-    /// wrong is met again when the file is copied.
+    /// Asks the disk to read a file, if that is useful: the kernel reads ahead in large files, and a clone needs no
+    /// reading of the source. Ignores errors, because copying the file meets them again.
     pub(super) fn ahead(work: &Work<'_>, task: &Task) -> Option<Opened> {
         let Work { options, .. } = work;
         let useless = work.look_only || work.afresh || options.bandwidth.is_some();
@@ -113,7 +113,7 @@ fn file(
     }
     let (index, first) = work.add_file(task.parent, &task.name, &stat);
     if first.is_some() {
-        // Linked to the first when that is there.
+        // `finish` links it to the first name, when that is complete.
         return Ok(());
     }
     if work.afresh {
@@ -165,14 +165,14 @@ fn file(
     make_durable(target, to, &stat)
 }
 
-/// Makes a further name of a file of the copy a file of its own, by copying it again.
+/// Makes a further name of a file of the copy a separate file, by copying the first one.
 pub(super) fn duplicate(
     work: &Work<'_>,
     target: &Target<'_>,
     (from_dir, from_name): (&OwnedFd, &OsStr),
     (to_dir, to_name): (&OwnedFd, &OsStr),
 ) -> Result<(), Failure> {
-    // What is read is of the copy, too.
+    // The file that is read is in the copy, too.
     let of_copy = |failure| match failure {
         Failure::Io(_, operation, errno) => Failure::Io(Side::Copy, operation, errno),
         failure => failure,
@@ -194,19 +194,19 @@ pub(super) fn duplicate(
         before: None,
     };
     stream.run(work, &mut Buffer::default()).map_err(of_copy)?;
-    // What cannot be kept of it was not kept of the first either.
+    // An attribute that cannot be kept here was not kept of the first name either.
     attributes.apply(target, &to, |_| {})?;
     make_durable(target, to, &stat)
 }
 
-/// Makes the copy share the source's blocks, where the file system can.
+/// Makes the copy share the source's blocks, where the file system supports that.
 fn cloned(target: &Target<'_>, to: &OwnedFd, source: &OwnedFd) -> Result<bool, Failure> {
     if !target.clones.load(Ordering::Relaxed) {
         return Ok(false);
     }
     match rustix::fs::ioctl_ficlone(to, source) {
         Ok(()) => Ok(true),
-        // What is refused for one file may do for the next: other attributes, another block size.
+        // Another file may be accepted, for example with other attributes or another block size.
         Err(Errno::INVAL | Errno::PERM | Errno::TXTBSY) => Ok(false),
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY | Errno::NOSYS) => {
             target.clones.store(false, Ordering::Relaxed);
@@ -216,7 +216,7 @@ fn cloned(target: &Target<'_>, to: &OwnedFd, source: &OwnedFd) -> Result<bool, F
     }
 }
 
-/// Sees to it that what is written stands on the disk, now or with all the rest.
+/// Makes a written file durable, at once or together with all others.
 fn make_durable(target: &Target<'_>, file: OwnedFd, stat: &Statx) -> Result<(), Failure> {
     let large = stat.stx_size > WINDOW;
     if large || !target.writeback.is_whole() {
@@ -225,7 +225,7 @@ fn make_durable(target: &Target<'_>, file: OwnedFd, stat: &Statx) -> Result<(), 
             cache::drop(&file, 0, 0);
         }
     } else if target.now {
-        // Closed later, after the lock is let go.
+        // The files are closed after the lock is released.
         let _many = {
             let mut held = target.held.lock();
             match &mut *held {
@@ -266,7 +266,7 @@ fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
 }
 
 fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
-    // Opening it in earnest would wake whoever waits at its other end.
+    // Not opened for reading: that would wake a process that waits at the other end.
     let stat = at::stat_at(&*task.source, &task.name).listed("look at")?;
     if stamp::kind(&stat) != FileType::Fifo {
         return Err(Failure::Changed(OTHER));

@@ -1,4 +1,4 @@
-//! What stopped a copy, and where.
+//! The error that stopped a copy, and its path.
 
 use std::fmt;
 use std::io;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// A result of copying or verifying.
+/// The result of copying or verifying.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Which tree an error is about.
+/// The tree that an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The tree that is read.
@@ -20,38 +20,38 @@ pub enum Side {
     Removed,
 }
 
-/// What stopped a copy. Paths are relative to the top of the tree, which is the empty path; those of what is removed begin
-/// with its name.
+/// Why a copy stopped. Paths are relative to the top of the tree, whose path is empty; paths in a tree that is removed
+/// begin with the tree's name.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused: a full disk, missing rights, a medium that fails.
+    /// A system call failed: a full disk, missing rights, a defective disk.
     #[error("cannot {operation} {}: {cause}", Shown(path, *side))]
     Io {
-        /// Which tree.
+        /// The tree.
         side: Side,
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
         /// The entry.
         path: PathBuf,
-        // Told in the message, and so no `source`: whoever prints a chain would print it twice.
+        // The message contains this error. It is not the `source`, because a printed chain would repeat it.
         /// The system's error.
         cause: io::Error,
     },
-    /// The source did not hold still: the copy is of no use, and may be made anew.
+    /// The source changed meanwhile: the copy is unusable, and may be repeated.
     #[error("{} changed while it was copied: {how}", Shown(path, Side::Source))]
     Changed {
         /// The entry that changed.
         path: PathBuf,
-        /// What is different.
+        /// The difference.
         how: &'static str,
     },
-    /// Somebody called [`Progress::cancel`](super::Progress::cancel).
+    /// The caller, or another thread, called [`Progress::cancel`](super::Progress::cancel).
     #[error("it was cancelled")]
     Cancelled,
 }
 
 impl Error {
-    /// The entry that it is about, if it is about one.
+    /// The entry that the error is about, if any.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -60,7 +60,7 @@ impl Error {
         }
     }
 
-    /// The system's error, where it was the system that refused.
+    /// The system's error, if a system call failed.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         match self {
@@ -69,25 +69,25 @@ impl Error {
         }
     }
 
-    /// Whether the source changed, so that another try may succeed at once.
+    /// Whether the source changed, so that another attempt may succeed at once.
     #[must_use]
     pub fn is_changed(&self) -> bool {
         matches!(self, Self::Changed { .. })
     }
 }
 
-/// A failed call, before it is known by which path its entry is told of.
+/// A failed call, before the path of its entry is known.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// A call on one of the trees.
     Io(Side, &'static str, Errno),
-    /// The source did not hold still.
+    /// The source changed meanwhile.
     Changed(&'static str),
     Cancelled,
 }
 
 impl Failure {
-    /// The error, about an entry.
+    /// Converts to the error about the entry with this path.
     pub(super) fn at(self, path: PathBuf) -> Error {
         match self {
             Self::Io(side, operation, errno) => Error::Io {
@@ -102,14 +102,14 @@ impl Failure {
     }
 }
 
-/// Says which call failed, and on which tree.
+/// Adds the failed operation, and the tree, to an error.
 pub(super) trait Context<T> {
-    /// Of the source.
+    /// For a call on the source.
     fn source(self, operation: &'static str) -> std::result::Result<T, Failure>;
-    /// Of the source, where what has been listed before is opened or read by its name: that it is
-    /// not there, or something else, means that it changed.
+    /// For a call on the source that opens or reads a listed entry by its name. If the entry is missing or has another
+    /// type, the source has changed.
     fn listed(self, operation: &'static str) -> std::result::Result<T, Failure>;
-    /// Of the copy.
+    /// For a call on the copy.
     fn copy(self, operation: &'static str) -> std::result::Result<T, Failure>;
 }
 
@@ -131,10 +131,10 @@ impl<T> Context<T> for rustix::io::Result<T> {
     }
 }
 
-/// What is tried where a symlink is made; not every disk has symlinks.
+/// The operation of making a symlink. Other code compares with this, because some disks lack symlinks.
 pub(crate) const SYMLINK: &str = "create the symlink";
 
-/// What is said of a name that leads to another file than before.
+/// The message for a name that leads to another file than before.
 pub(super) const OTHER: &str = "something else is in its place";
 
 /// An entry, in a message.

@@ -1,5 +1,6 @@
-//! What is done when all files are there: hard links, and the attributes of directories, from the
-//! bottom up, since making anything in a directory changes its times.
+//! Makes hard links and sets the attributes of directories, after all files have been copied.
+//!
+//! Directories are finished from the bottom up, because a new entry in a directory changes its times.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,23 +20,23 @@ use super::work::{Target, Work};
 use crate::sys::at::{open_dirs, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
 
-/// A copy whose files are there.
+/// A copy that has all its files.
 pub(super) struct Finish<'a> {
     pub(super) work: &'a Work<'a>,
     pub(super) target: &'a Target<'a>,
     pub(super) manifest: &'a Manifest,
-    /// What directories get, by their position in the manifest.
+    /// The attributes that directories get, by their position in the manifest.
     pub(super) directories: RefCell<HashMap<usize, Attributes>>,
-    /// Whether each directory is to be synced.
+    /// Whether each directory must be synced.
     pub(super) each: bool,
-    /// What could not be kept of directories.
+    /// The attributes of directories that could not be kept.
     pub(super) losses: RefCell<Losses>,
-    /// The modes that directories got, by their positions.
+    /// The final modes of directories, by their positions.
     pub(super) modes: RefCell<Vec<(usize, u32)>>,
 }
 
 impl Finish<'_> {
-    /// Gives every directory its attributes, the top last.
+    /// Sets the attributes of every directory, the top last.
     pub(super) fn directories(&self, top: OwnedFd) -> Result<(), Error> {
         let mut steps = IndexedDirStack::new(top);
         for (index, entry) in self.manifest.entries().iter().enumerate().skip(1) {
@@ -56,10 +57,10 @@ impl Finish<'_> {
         self.directory(0, steps.current())
     }
 
-    /// Goes up, and finishes the directory that was left; whether there was one to leave.
+    /// Goes up, and finishes the directory that was left; returns false at the top.
     fn leave(&self, steps: &mut IndexedDirStack) -> Result<bool, Error> {
         let index = steps.position();
-        // Up first: a directory may end without the right to look for `..` in it.
+        // Goes up first: the final mode of a directory may forbid looking up `..` in it.
         let left = steps.up().copy("leave");
         match left.map_err(|failure| failure.at(self.manifest.path(index)))? {
             Some(left) => self.directory(index, &left).map(|()| true),
@@ -70,7 +71,7 @@ impl Finish<'_> {
     fn directory(&self, index: usize, fd: &Arc<OwnedFd>) -> Result<(), Error> {
         let finish = || {
             self.work.go_on()?;
-            // Each is finished once.
+            // Each directory is finished once.
             let attributes = self.directories.borrow_mut().remove(&index);
             if let Some(mut attributes) = attributes {
                 if let Some(originals) = self.work.options.originals {
@@ -93,9 +94,9 @@ impl Finish<'_> {
     }
 }
 
-/// Makes the further names of files, once the first are there. The entries are in the order of finding, in
-/// which the first name of a file is the one that was written. Where the disk has no hard links, or no more of one file,
-/// each further name becomes a file of its own, also in the entries.
+/// Makes the further names of files, after the first names have been written. The entries are in the order in which
+/// they were found, so the first name of a file is the written one. Where the disk has no hard links, or permits no
+/// more of one file, each further name becomes a separate file, also in the entries.
 pub(super) fn links(
     work: &Work<'_>,
     target: &Target<'_>,
@@ -129,7 +130,7 @@ pub(super) fn links(
     Ok(())
 }
 
-/// Gives whether it is a hard link.
+/// Returns whether the new name is a hard link.
 fn link(
     (work, target): (&Work<'_>, &Target<'_>),
     entries: &[Entry],
@@ -140,7 +141,7 @@ fn link(
     let (Some(from), Some(to)) = (entries.get(first), entries.get(index)) else {
         return Ok(true);
     };
-    // Links to one file come in a row, often.
+    // Links to one file often follow each other.
     let from_dir = match opened.take() {
         Some((position, fd)) if position == from.parent => fd,
         _ => open(entries, &top, from.parent)?,
@@ -159,7 +160,7 @@ fn link(
     Ok(linked)
 }
 
-/// A directory of the copy, by its position.
+/// Opens a directory of the copy, by its position.
 fn open(entries: &[Entry], top: impl AsFd, index: usize) -> Result<OwnedFd, Failure> {
     open_dirs(top, manifest::names(entries, index).into_iter()).copy("open")
 }

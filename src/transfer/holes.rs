@@ -1,9 +1,9 @@
-//! Where the data of a file is: as its file system says, if that can be believed, or everywhere.
+//! Finds the data of a file: by its file system's report, if reliable, or by reading all of it.
 //!
-//! `SEEK_DATA` of a file system that is wrong (OpenZFS has called data that was just written a hole) makes zeros of data that nobody has
-//! read. So it is asked only of file systems that are known to be right, and believed only if they admit at least as much data as the file
-//! has blocks. Everything else is read. Blocks hold more than data (attributes, preallocated space): such a file is read without need, which
-//! costs no more than hashing its holes does.
+//! A wrong `SEEK_DATA` (OpenZFS has reported data that was just written as a hole) would replace data by zeros without
+//! reading it. So only file systems that are known to be right are asked, and believed only if they report at least as
+//! much data as the file has blocks. All other files are read completely. Blocks hold more than data (attributes,
+//! preallocated space): such a file is read without need, which costs no more than hashing its holes.
 
 use std::os::fd::BorrowedFd;
 
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::error::{Context, Failure};
 
-/// The file systems that are believed (`statfs`' `f_type`).
+/// The file systems whose `SEEK_DATA` is believed (`statfs`' `f_type`).
 const BELIEVED: [u64; 4] = [
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // xfs
@@ -28,15 +28,15 @@ const BLOCK: u64 = 512;
 /// How the data of a file is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holes {
-    /// It has no holes.
+    /// The file has no holes.
     None,
-    /// As its file system says: so many bytes of data.
+    /// By the report of the file system: so many bytes of data.
     Known(u64),
-    /// By reading all of it; zeros become holes.
+    /// By reading all of the file; zeros become holes.
     Unknown,
 }
 
-/// The file systems that files have been met on, by their devices, and whether they are believed.
+/// Which file systems are believed, by the devices of the files seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Believed(Mutex<Vec<((u32, u32), bool)>>);
 
@@ -53,7 +53,7 @@ impl Believed {
             return Ok(believed);
         }
         let kind = rustix::fs::fstatfs(file).source("look at the file system of")?;
-        // The type of this field differs from one architecture to the next.
+        // The type of this field differs between architectures.
         #[allow(clippy::unnecessary_cast)]
         let kind = kind.f_type as u64 & 0xFFFF_FFFF;
         let believed = BELIEVED.contains(&kind);
@@ -63,7 +63,7 @@ impl Believed {
 }
 
 impl Holes {
-    /// Of a file whose attributes, from after it was opened, are these.
+    /// For a file with these attributes, which must have been read after it was opened.
     pub(super) fn of(
         file: BorrowedFd<'_>,
         stat: &Statx,
@@ -83,7 +83,7 @@ impl Holes {
         let (mut offset, mut data, mut whole) = (0, 0, 0_u64);
         while let Some((start, end)) = next(file, offset, stat.stx_size)? {
             data += end - start;
-            // The last block of a file is counted as a whole.
+            // The last block of a file counts as a whole.
             let blocks = end.next_multiple_of(unit) - (start - start % unit);
             whole = whole.saturating_add(blocks);
             offset = end;
@@ -95,7 +95,7 @@ impl Holes {
         })
     }
 
-    /// The next part of a file that is to be read, from an offset on; none if there is no more.
+    /// The next part of a file to read, from an offset on; `None` at the end.
     pub(super) fn next(
         self,
         file: BorrowedFd<'_>,
@@ -109,7 +109,7 @@ impl Holes {
     }
 }
 
-/// The next part of a file that has data, as its file system says.
+/// The next part of a file that has data, as its file system reports.
 fn next(file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Option<(u64, u64)>, Failure> {
     if offset >= size {
         return Ok(None);

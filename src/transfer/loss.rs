@@ -1,37 +1,38 @@
-//! What a copy could not keep, and went on without.
+//! Records the attributes that a copy could not keep.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One kind of thing that a copy could not keep.
+/// One kind of attribute that a copy could not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// What was not kept.
+    /// The attribute that was not kept.
     pub what: Lost,
-    /// Of how many entries.
+    /// The number of affected entries.
     pub count: u64,
-    /// One of them, relative to the top.
+    /// One of these entries, relative to the top.
     pub example: PathBuf,
 }
 
-/// What was not kept.
+/// An attribute that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lost {
-    /// The owner: only root may give files away. Set-id bits of such a file are dropped too, since they would lend the rights of
-    /// somebody else.
+    /// The owner: only root may change owners. Set-id bits of such a file are dropped too, because they would grant the
+    /// rights of another user.
     Owner,
-    /// The group: only root may give files to groups that he is not in. Set-id bits are dropped too, and what only one of the group and
-    /// the others might do, since either would be somebody else.
+    /// The group: a user other than root may set only groups that this user is a member of. Set-id bits are dropped
+    /// too, and the rights that not both of group and others had, because the members of both are other users now.
     Group,
-    /// The mode: the file system has none of its own.
+    /// The mode: the file system does not store one for each file.
     Mode,
     /// The times of a symlink: the file system cannot set them.
     LinkTimes,
-    /// An extended attribute, or an access control list, by its name: the file system has none, or the caller may not
-    /// set it.
+    /// An extended attribute, or an access control list, by its name: the file system does not support it, or the
+    /// caller may not set it.
     Attribute(String),
-    /// That two names were of one symlink or fifo; or of one file, on a disk without hard links: each has become one of its own.
+    /// A hard link of a symlink or fifo, or of a file on a disk without hard links: each name has become a separate
+    /// entry.
     HardLink,
     /// A socket, a device or another special file, which has no content and is left out.
     Special,
@@ -62,7 +63,7 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Losses as they are met; of each kind, the number and one example are kept.
+/// The losses so far: for each kind, the number and one example.
 #[derive(Debug, Default)]
 pub(super) struct Losses(BTreeMap<Lost, (u64, PathBuf)>);
 

@@ -1,30 +1,30 @@
-//! How bytes move: a directory tree is copied, hashed on the way, made durable, put in its place, and removed.
+//! Copies a directory tree, hashes it, makes it durable, puts it in its place, and removes trees.
 //!
-//! - [`copy`]: one copy from its beginning to its end, and what it gives back
-//! - [`verify`]: reading a tree again, and comparing it
-//! - [`staging`]: where a copy grows, who may make one, and how it gets to its place
-//! - [`remove_tree`]: taking a tree away
-//! - [`writers`]: who has files of a tree open, and whether it can be removed
-//! - [`manifest`]: what a tree holds, in memory and in a file
-//! - [`background`]: giving way to others
-//! - [`select`], [`bandwidth`], [`progress`], [`durable`]: what the caller decides, and asks
-//! - [`error`], [`loss`]: what ends a copy, and what it goes on without
+//! - [`copy`]: one copy from its beginning to its end, and its result
+//! - [`verify`]: reads a tree again, and compares it
+//! - [`staging`]: the place of a growing copy, its lock, and the move to the final place
+//! - [`remove_tree`]: removes a tree
+//! - [`writers`]: finds open files of a tree, and checks whether the tree can be removed
+//! - [`manifest`]: the content of a tree, in memory and in a file
+//! - [`background`]: lowers the priority of threads
+//! - [`select`], [`bandwidth`], [`progress`], [`durable`]: the caller's choices and queries
+//! - [`error`], [`loss`]: why a copy stops, and the attributes that it could not keep
 //!
-//! How it is done:
+//! The parts of a copy:
 //!
-//! - [`walk`]: through the source; [`trail`]: up and down with few descriptors; [`crew`]: the threads
-//! - [`work`]: what these share
-//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`holes`]: where they are; [`digest`]: their hash; [`attributes`]: all else about it;
-//!   `access`: who may do what with it where not all of that can be kept; [`originals`]: times of what comes back
+//! - [`walk`]: goes through the source; [`trail`]: goes up and down with few descriptors; [`crew`]: the threads
+//! - [`work`]: the state that these share
+//! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`holes`]: where the data is; [`digest`]: the
+//!   hash; [`attributes`]: owner, mode, times and extended attributes; `access`: the mode where not all of these can be
+//!   kept; [`originals`]: the times of restored files
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
-//! - [`cache`]: the page cache; [`windows`]: what is done for it with each part of a large file; [`sys`]: a system call
+//! - [`cache`]: the page cache; [`windows`]: its handling for each part of a large file; [`sys`]: a system call
 //!
-//! `archive` calls this room, and whatever else copies a tree; it calls the system, and `workspace` for the names of jobs. A
-//! copy knows nothing of stagings: which directory it is made in is the caller's affair.
-//!
+//! `archive` and all other code that copies a tree call this module. The module calls the system, and `workspace` for
+//! the names of jobs. A copy does not depend on stagings: the caller chooses its directory.
 //! # Invariants
 //!
-//! - Everything is relative to descriptors that the caller gives, one name at a time, and no symlink is followed.
+//! - Every path is relative to descriptors from the caller, one name at a time, and no symlink is followed.
 //! - Neither the depth of a tree nor the length of its paths is bounded by the stack, by descriptors, or by `PATH_MAX`.
 //! - No lock is held over a system call.
 
@@ -75,27 +75,27 @@ pub use remove::remove_tree;
 pub use select::{Candidate, Select};
 pub use verify::{Survey, outline, scan, survey, verify};
 
-/// How many threads a copy has unless it is told.
+/// The default number of threads of a copy.
 const THREADS: usize = 4;
 
-/// How a tree is copied or read.
+/// The options for copying or reading a tree.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Which entries are copied; all of them if there is nothing here.
+    /// Which entries are copied; `None` means all.
     pub select: Option<&'a Select<'a>>,
-    /// The name of an entry at the top, no directory, that is written when all other files are: the marker that says
-    /// that all is there.
+    /// The name of an entry at the top, not a directory, that is written after all other files: the marker that the
+    /// copy is complete.
     pub last: Option<&'a OsStr>,
-    /// Where the copy counts how far it is, and looks whether it is to end.
+    /// Where the copy counts its progress, and checks whether it was cancelled.
     pub progress: Option<&'a Progress>,
-    /// How many bytes a second it may read, together with all others that share the limit.
+    /// The limit on the bytes per second, shared by all copies with the same limit.
     pub bandwidth: Option<&'a Bandwidth>,
     /// When the copy is durable.
     pub durability: Durability<'a>,
-    /// Of a copy that comes back from an archive: what the originals were. Entries that are the same get their times of change, and have been accessed
-    /// now; of any other copy, both times are those of what is copied.
+    /// For a copy that is restored from an archive: the original times. Entries that are the same as their original get
+    /// its time of change, and are marked as accessed now. Any other copy gets both times from its source.
     pub originals: Option<&'a Originals>,
-    /// How many threads read and write at most. A tree of few files is copied by the caller's alone.
+    /// The maximum number of threads that read and write. The caller's thread copies a tree of few files alone.
     pub threads: usize,
 }
 

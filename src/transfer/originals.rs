@@ -1,19 +1,19 @@
-//! The times of files that come back from an archive.
+//! Restores the times of files that are copied back from an archive.
 //!
-//! The disk of the archive may keep less of them than the original had, which its manifest knows. And whatever was read
-//! last when the archive was made would be purged first: files that come back have just been accessed.
+//! The archive's disk may keep times less precisely than the original's; the manifest has the original times. And the
+//! times of access are old, so a purge would remove the restored files first: they are marked as accessed now.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Kind, Manifest, Time};
 
-/// What the originals of files were that are copied back.
+/// The times and contents of the originals of files that are copied back.
 #[derive(Debug, Default)]
 pub struct Originals(HashMap<PathBuf, (Time, Kind)>);
 
 impl Originals {
-    /// As a manifest says.
+    /// The originals in a manifest.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Originals {
         let entries = manifest.entries().iter().enumerate();
@@ -24,8 +24,8 @@ impl Originals {
         Originals(known.collect())
     }
 
-    /// When the original of an entry was last changed; `None` if that is unknown, or the entry is not what the original was. A directory
-    /// is, if its time may be what a disk has kept of the original's.
+    /// The time when the original of an entry was last changed; `None` if that is unknown, or the entry differs from
+    /// the original. A directory counts as the same if its time may be the original's, truncated by a disk.
     pub(super) fn mtime(&self, path: &Path, found: &Kind, mtime: Time) -> Option<Time> {
         let (time, kind) = self.0.get(path)?;
         let same = match (kind, found) {

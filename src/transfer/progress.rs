@@ -1,10 +1,10 @@
-//! How far a copy has come, and stopping it.
+//! Counts the progress of a copy, and cancels it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// How much there is to copy.
+/// An amount to copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// Entries, directories not counted.
@@ -22,49 +22,49 @@ impl std::iter::Sum for Size {
     }
 }
 
-/// How far a copy or a verification has come, for whoever asks while it runs. May be shared by
-/// several, which then add to the same counts.
+/// The progress of a copy or a verification, for other threads to read while it runs. Several copies may share it, and
+/// then add to the same counts.
 #[derive(Debug, Default)]
 pub struct Progress {
     files: AtomicU64,
     bytes: AtomicU64,
     cancelled: AtomicBool,
-    /// What there is to do, if that is known.
+    /// The total amount, if known.
     expected: Mutex<Option<Size>>,
 }
 
 impl Progress {
-    /// Nothing done yet.
+    /// No progress yet.
     #[must_use]
     pub fn new() -> Progress {
         Progress::default()
     }
 
-    /// How many entries are done, directories not counted.
+    /// The number of finished entries, without directories.
     #[must_use]
     pub fn files(&self) -> u64 {
         self.files.load(Ordering::Relaxed)
     }
 
-    /// How many bytes of files are done, holes included.
+    /// The number of finished bytes of files, holes included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How much there is to do in all, if whoever began it has said so; less than what is done where something has grown since,
-    /// or was begun anew.
+    /// The total amount, if the caller that started the work has set it. May be less than the finished amount, where a
+    /// file has grown since, or a copy was repeated.
     #[must_use]
     pub fn expected(&self) -> Option<Size> {
         *self.expected.lock()
     }
 
-    /// Says how much there is to do in all.
+    /// Sets the total amount.
     pub fn expect(&self, size: Size) {
         *self.expected.lock() = Some(size);
     }
 
-    /// Says that a part of what was expected is not to be done after all.
+    /// Subtracts a part that will not be copied after all from the total amount.
     pub fn forgo(&self, size: Size) {
         if let Some(expected) = &mut *self.expected.lock() {
             expected.files = expected.files.saturating_sub(size.files);
@@ -72,12 +72,12 @@ impl Progress {
         }
     }
 
-    /// Has what runs end soon, with [`Error::Cancelled`](super::Error::Cancelled). Cannot be undone.
+    /// Makes running work end soon, with [`Error::Cancelled`](super::Error::Cancelled). Cannot be undone.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is to end.
+    /// Whether the work was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Looking at a source again: whether it is still what was copied.
+//! Checks whether a source is still as it was copied.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -11,20 +11,20 @@ use super::work::Excluded;
 use crate::sys::at::{self, open_dirs, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
 
-/// What is remembered of a source.
+/// The state of a source when it was read.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    /// In the order of the manifest.
+    /// The stamps, in the order of the manifest.
     pub(super) stamps: Vec<Stamp>,
     pub(super) excluded: Vec<Excluded>,
 }
 
 impl Remembered {
-    /// Whether the source is as it was when it was read; it may have been `renamed` since.
+    /// Checks that the source is as it was when it was read; `renamed`: it was renamed since.
     ///
     /// # Errors
     ///
-    /// The first entry that is not, or that could not be looked at.
+    /// The first entry that is different, or that could not be looked at.
     pub(super) fn unchanged(
         &self,
         source: impl AsFd,
@@ -58,7 +58,7 @@ impl Remembered {
         self.still_excluded(source, manifest, select)
     }
 
-    /// An entry that was left out, and now is data: a lock that somebody has written into.
+    /// Checks that no entry that was left out is data now, for example a lock that a process has written to.
     fn still_excluded(
         &self,
         source: impl AsFd,

@@ -1,4 +1,4 @@
-//! In what two trees differ.
+//! Compares two trees by their manifests.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -8,49 +8,49 @@ use std::path::PathBuf;
 
 use super::{Entry, Kind, Manifest};
 
-/// One way in which one entry is not as it should be.
+/// One difference of one entry.
 #[derive(Debug)]
 pub struct Difference {
     /// The entry, relative to the top, which is the empty path.
     pub path: PathBuf,
-    /// What is different.
+    /// The difference.
     pub what: What,
 }
 
-/// What is different.
+/// A kind of difference.
 #[derive(Debug)]
 pub enum What {
-    /// It is not there.
+    /// The entry is missing.
     Missing,
-    /// It is there, and should not be.
+    /// The entry is unexpected.
     Extra,
-    /// Only one of the two trees has this fifo. It holds no data, and not every disk can have it.
+    /// Only one of the two trees has this fifo. A fifo holds no data, and some disks do not support fifos.
     Fifo,
-    /// It is something else: a directory in place of a file, and the like.
+    /// The entry has another type, for example a directory in place of a file.
     Kind,
-    /// It has another size, in bytes.
+    /// The file has another size, in bytes.
     Size {
-        /// As it should be.
+        /// The expected size.
         expected: u64,
-        /// As it is.
+        /// The found size.
         found: u64,
     },
-    /// It has the right size, and another content.
+    /// The file has the right size, and another content.
     Content,
-    /// The symlink holds another target.
+    /// The symlink has another target.
     Target,
-    /// It is not the same file as the names that it should be hard linked to, or is linked to others.
+    /// The file lacks a hard link to its expected other names, or is linked to others.
     Links,
     /// Permission bits, set-id or sticky bits are different.
     Mode,
-    /// The time of its last change is different.
+    /// The time of the last change is different.
     Mtime,
-    /// It could not be read, and nothing can be said about it.
+    /// The entry could not be read, so its content is unknown.
     Unreadable(crate::transfer::Error),
 }
 
 impl What {
-    /// Whether it is about what files hold, and not about attributes.
+    /// Whether the difference concerns the content of the tree, and not attributes.
     #[must_use]
     pub fn is_content(&self) -> bool {
         !matches!(self, What::Fifo | What::Links | What::Mode | What::Mtime)
@@ -78,7 +78,7 @@ impl fmt::Display for What {
 }
 
 impl Manifest {
-    /// In what `found` differs from what this manifest says.
+    /// The differences between this manifest and `found`.
     #[must_use]
     pub fn differences(&self, found: &Manifest) -> Vec<Difference> {
         let mut by_name: HashMap<(usize, &OsStr), usize> = HashMap::new();
@@ -86,7 +86,7 @@ impl Manifest {
             by_name.insert((entry.parent, &entry.name), index);
         }
         let mut differences = Vec::new();
-        // Where each entry is in the other manifest; a directory stands before what it holds.
+        // The position of each entry in the other manifest; a directory comes before its entries.
         let mut there: Vec<Option<usize>> = Vec::with_capacity(self.entries.len());
         for (index, entry) in self.entries.iter().enumerate() {
             let other = match index {
@@ -124,7 +124,7 @@ impl Manifest {
     }
 }
 
-/// The difference of an entry that only one of two trees has.
+/// The difference for an entry that only one of two trees has.
 fn alone(entry: &Entry, what: What) -> What {
     match entry.kind {
         Kind::Fifo => What::Fifo,
@@ -163,11 +163,11 @@ fn compare(entry: &Entry, other: &Entry, there: &[Option<usize>], mut report: im
         }
         _ => return report(What::Kind),
     }
-    // A symlink's mode says nothing, and not every file system lets it be set.
+    // A symlink's mode has no meaning, and not every file system can set it.
     if entry.mode != other.mode && !matches!(entry.kind, Kind::Symlink { .. }) {
         report(What::Mode);
     }
-    // A disk may keep less of it.
+    // `order`: a disk may keep times less precisely.
     if entry.mtime.order(other.mtime) != Ordering::Equal {
         report(What::Mtime);
     }

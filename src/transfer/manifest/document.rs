@@ -1,4 +1,4 @@
-//! Reads the JSON document of a manifest entry by entry, so that no more than its entries is held in memory.
+//! Reads the JSON document of a manifest entry by entry, so that only its entries are in memory.
 
 use std::fmt;
 use std::io::Read;
@@ -23,17 +23,17 @@ pub(super) fn read(from: &mut impl Read) -> Result<Vec<Entry>, ReadError> {
     }
 }
 
-/// What has been read of a document so far.
+/// The part of a document that has been read.
 #[derive(Default)]
 struct Document {
     known: Known,
     entries: Vec<Entry>,
-    /// Why reading was broken off, where serde could not say.
+    /// Why reading was stopped, where serde's error cannot express the reason.
     refused: Option<ReadError>,
 }
 
 impl Document {
-    /// Breaks reading off.
+    /// Stops reading.
     fn refuse<E: serde::de::Error>(&mut self, why: ReadError) -> E {
         self.refused = Some(why);
         E::custom("refused")
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for &mut Document {
     }
 }
 
-/// The list of entries, as a part of its document.
+/// The list of entries in a document.
 struct Entries<'a>(&'a mut Document);
 
 impl<'de> DeserializeSeed<'de> for Entries<'_> {

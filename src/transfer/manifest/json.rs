@@ -1,4 +1,4 @@
-//! The manifest as a file: JSON, versioned, an entry a line, readable by a person.
+//! Writes and reads the manifest as JSON: versioned, one entry per line, readable by people.
 //!
 //! ```json
 //! {"version": 1, "hash": "blake3", "files": 2, "bytes": 3, "entries": [
@@ -8,12 +8,12 @@
 //! ]}
 //! ```
 //!
-//! - `path` is relative to the tree's top, which is `.`; a directory stands before what it holds. A path that is
-//!   not UTF-8 is `path_hex` instead, its bytes in hexadecimal; so is a `target`.
+//! - `path` is relative to the tree's top, which is `.`; a directory comes before its entries. A path that is not UTF-8
+//!   is `path_hex` instead, its bytes in hexadecimal; so is a `target`.
 //! - `kind` is `directory`, `file`, `symlink` or `fifo`; `mode` is octal.
-//! - `mtime` is RFC 3339; a time that this cannot say is `@seconds.nanoseconds`.
+//! - `mtime` is RFC 3339; a time that RFC 3339 cannot express is `@seconds.nanoseconds`.
 //! - A further name of a file has `hard_link_to` (or `hard_link_to_hex`), the path of the first.
-//! - Keys that a reader does not know are to be ignored; what an old reader would misunderstand gets a new version.
+//! - A reader must ignore unknown keys; a change that an old reader would misunderstand gets a new version.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -26,38 +26,39 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Hash, Kind, Manifest, Time, document};
 
-/// The version that is written, and the newest that is read.
+/// The version that is written, and the newest version that is read.
 pub const FORMAT: u32 = 1;
 
-/// The only hash that is written and read.
+/// The only supported hash.
 pub(super) const HASH: &str = "blake3";
 
-/// Bytes of the longest manifest that is read: enough for some five million files, and a bound on the memory that one takes.
+/// The longest manifest that is read, in bytes: enough for some five million files. It limits the memory for one
+/// manifest.
 const SIZE_MAX: u64 = 1 << 30;
 
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is not JSON, or lacks something; or reading failed.
+    /// The manifest is not JSON, or is incomplete; or reading failed.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// A newer program wrote it.
+    /// A newer program wrote the manifest.
     #[error("it has version {0}, and this program knows versions up to {FORMAT}")]
     Version(u32),
-    /// Its hashes are of another kind.
+    /// The hashes are of another kind.
     #[error("it has hashes of the kind `{0}`, and this program knows `{HASH}` alone")]
     Hash(String),
-    /// It is longer than any manifest that this program writes.
+    /// The manifest is longer than any manifest that this program writes.
     #[error("it is longer than {SIZE_MAX} bytes")]
     Size,
-    /// It contradicts itself.
+    /// An entry is invalid, or contradicts another entry.
     #[error("entry {index} (`{path}`) {what}")]
     Entry {
-        /// Its position, counted from 0.
+        /// The entry's position, counted from 0.
         index: usize,
-        /// Its path, as far as it can be shown.
+        /// The entry's path, as far as it can be shown.
         path: String,
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
     },
 }
@@ -86,11 +87,11 @@ pub(super) struct Line {
 }
 
 impl Manifest {
-    /// Writes it, an entry a line. Give it something buffered.
+    /// Writes the manifest, one entry per line. `to` should be buffered.
     ///
     /// # Errors
     ///
-    /// What writing gives.
+    /// An error of writing.
     pub fn write(&self, mut to: impl Write) -> io::Result<()> {
         write!(
             to,
@@ -107,12 +108,12 @@ impl Manifest {
         to.write_all(b"\n]}\n")
     }
 
-    /// Reads one that [`Manifest::write`] has written.
+    /// Reads a manifest that [`Manifest::write`] has written.
     ///
     /// # Errors
     ///
-    /// Anything but a manifest that is whole: every directory before what it holds, every path below
-    /// the top, every hash 64 hexadecimal digits; and no longer than a gibibyte.
+    /// Any manifest that is incomplete or invalid: every directory must come before its entries, every path must be
+    /// below the top, every hash must have 64 hexadecimal digits, and the size must not exceed a gibibyte.
     pub fn read(from: impl Read) -> Result<Manifest, ReadError> {
         Self::read_at_most(from, SIZE_MAX)
     }
@@ -169,12 +170,12 @@ impl Manifest {
     }
 }
 
-/// What has been read so far: the positions of paths, and whether each is a directory.
+/// The entries read so far: the positions of paths, and whether each is a directory.
 #[derive(Default)]
 pub(super) struct Known(HashMap<OsString, (usize, bool)>);
 
 impl Known {
-    /// The entry that a line says, after those before it.
+    /// The entry on a line, after those on the lines before.
     pub(super) fn entry(&mut self, index: usize, line: &Line) -> Result<Entry, &'static str> {
         let path = bytes(line.path.as_deref(), line.path_hex.as_deref()).ok_or("has no path")?;
         let kind = self.kind(line)?;
@@ -272,7 +273,7 @@ pub(crate) fn text_or_hex(value: &OsStr) -> (Option<String>, Option<String>) {
     }
 }
 
-/// The value that is given as text or in hexadecimal; `None` if it is given in neither or both.
+/// The value of a text or hexadecimal key; `None` if neither or both are present.
 pub(crate) fn bytes(text: Option<&str>, hex: Option<&str>) -> Option<OsString> {
     match (text, hex) {
         (Some(text), None) => Some(Path::new(text).as_os_str().to_owned()),
@@ -292,7 +293,7 @@ fn show_time(time: Time) -> String {
         seconds,
         nanoseconds,
     } = time;
-    // jiff counts nanoseconds of a time before 1970 backwards; `new` brings both into one sense.
+    // jiff uses negative nanoseconds before 1970; `new` accepts seconds and nanoseconds of different signs.
     let nanos = i32::try_from(nanoseconds).unwrap_or(0);
     match jiff::Timestamp::new(seconds, nanos) {
         Ok(timestamp) if seconds >= 0 => timestamp.to_string(),

@@ -1,8 +1,8 @@
-//! What a tree holds: the record of a copy, by which it can be verified later.
+//! The content of a tree: the record of a copy, by which the copy can be verified later.
 //!
-//! - here: the entries, and how they are ordered
-//! - [`json`]: how it is written to a file and read from one; `document`: how that is read entry by entry
-//! - [`difference`]: in what two trees differ
+//! - this file: the entries, and their order
+//! - [`json`]: writes and reads the file; `document`: reads the file entry by entry
+//! - [`difference`]: the differences of two trees
 
 mod difference;
 mod document;
@@ -19,7 +19,7 @@ pub use difference::{Difference, What};
 pub use json::{FORMAT, ReadError};
 pub(crate) use json::{bytes, text_or_hex};
 
-/// A moment, to the nanosecond, as a file system has it.
+/// A time with nanoseconds, as a file system stores it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time {
     /// Seconds since 1970.
@@ -28,8 +28,8 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// IndexedDirStack in which disks keep times, in nanoseconds, each the multiple of another: CIFS and NTFS, several FUSE file systems, exFAT, ext3
-/// and small inodes of ext4.
+/// Steps in which disks keep times, in nanoseconds, each a multiple of the previous one: CIFS and NTFS, several FUSE
+/// file systems, exFAT, ext3 and small inodes of ext4.
 const STEPS: [i128; 4] = [100, 1_000, 10_000_000, SECOND];
 
 /// vfat.
@@ -38,8 +38,9 @@ const TWO_SECONDS: i128 = 2 * SECOND;
 const SECOND: i128 = 1_000_000_000;
 
 impl Time {
-    /// How it is to another time that a disk may have cut, or of which it may be what a disk has kept: equal if one is the other, cut to
-    /// a step in which disks keep times. Two changes of a file that are archived as two are further apart than that.
+    /// Compares with another time, where a disk may have truncated one of the two: equal if one is the other, truncated
+    /// to a step in which disks keep times. Two changes of a file that are archived separately are further apart than
+    /// that.
     #[must_use]
     pub fn order(self, other: Time) -> Ordering {
         match self.is_kept_of(other) || other.is_kept_of(self) {
@@ -48,11 +49,11 @@ impl Time {
         }
     }
 
-    /// Whether a disk may have kept this of another time.
+    /// Whether a disk may have stored `whole` as this time.
     fn is_kept_of(self, whole: Time) -> bool {
         let (kept, whole) = (self.total(), whole.total());
         let cut = |step| kept.rem_euclid(step) == 0 && (kept..kept + step).contains(&whole);
-        // Of two times in whole seconds, neither is a whole one.
+        // `whole` must have a fraction of a second: two different times in whole seconds are two changes.
         let is_fine = whole.rem_euclid(SECOND) != 0;
         kept == whole || STEPS.into_iter().any(cut) || (is_fine && cut(TWO_SECONDS))
     }
@@ -62,11 +63,10 @@ impl Time {
     }
 }
 
-/// What a tree holds. The first entry is the tree's top; a directory comes before what it holds,
-/// and names are in the order of their bytes.
+/// The content of a tree. The first entry is the tree's top; a directory comes before its entries, and names are in the
+/// order of their bytes.
 ///
-/// Entries know their parent and not their path, so that a tree that is very deep takes no more memory
-/// than any other.
+/// Entries store their parent and not their path, so that a very deep tree takes no more memory than a flat one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     entries: Vec<Entry>,
@@ -75,19 +75,19 @@ pub struct Manifest {
 /// One entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The position of its directory among the entries; the top is its own.
+    /// The position of the entry's directory among the entries; the top is its own.
     pub parent: usize,
-    /// Its name; the top has none.
+    /// The entry's name, empty for the top.
     pub name: Box<OsStr>,
     /// Permission bits, set-id and sticky bits (`0o7777`).
     pub mode: u32,
-    /// When its content was last changed.
+    /// The time of the last change of the content.
     pub mtime: Time,
-    /// What it is.
+    /// The type and the content.
     pub kind: Kind,
 }
 
-/// What an entry is.
+/// The type and the content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
@@ -98,12 +98,12 @@ pub enum Kind {
         size: u64,
         /// BLAKE3 of its content, holes as zeros.
         hash: Hash,
-        /// If it is a further name of a file: the position of the first entry that is the same file.
+        /// For a further name of a file: the position of the first entry that is the same file.
         link: Option<usize>,
     },
     /// A symlink.
     Symlink {
-        /// What it holds, whether that leads anywhere or not.
+        /// The content of the symlink, which need not be an existing path.
         target: Box<OsStr>,
     },
     /// A fifo.
@@ -123,7 +123,7 @@ impl Manifest {
         path(&self.entries, index)
     }
 
-    /// How many files there are, symlinks and fifos and further names of a file counted.
+    /// The number of files, including symlinks, fifos and further names of a file.
     #[must_use]
     pub fn files(&self) -> u64 {
         let directory = |entry: &&Entry| matches!(entry.kind, Kind::Directory);
@@ -131,7 +131,7 @@ impl Manifest {
         (self.entries.len() - directories) as u64
     }
 
-    /// How many bytes files hold, holes included, and a file of several names once.
+    /// The total size of the files, including holes; a file of several names counts once.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let sizes = self.entries.iter().map(|entry| match entry.kind {
@@ -143,8 +143,8 @@ impl Manifest {
         sizes.sum()
     }
 
-    /// The same without some files and symlinks, of which no directory takes the place of another. A further name of a file that is left out
-    /// becomes a file of its own, or the first of its names.
+    /// The manifest without some files and symlinks; directories are always kept. If a file is left out, its next name
+    /// becomes the first one, or a separate file.
     #[must_use]
     pub fn without(self, left_out: impl Fn(&Entry) -> bool) -> Manifest {
         let left_out = |entry: &Entry| !matches!(entry.kind, Kind::Directory) && left_out(entry);
@@ -153,7 +153,7 @@ impl Manifest {
         }
         let mut places: Vec<Option<usize>> = Vec::with_capacity(self.entries.len());
         let mut entries: Vec<Entry> = Vec::new();
-        // What takes the place of a first name that is left out.
+        // The new first name of a file whose first name is left out.
         let mut first: HashMap<usize, usize> = HashMap::new();
         for mut entry in self.entries {
             if left_out(&entry) {
@@ -177,7 +177,7 @@ impl Manifest {
         Manifest { entries }
     }
 
-    /// Puts down the modes that entries got, by their positions.
+    /// Sets the final modes of entries, by their positions.
     pub(super) fn set_modes(&mut self, modes: Vec<(usize, u32)>) {
         for (index, mode) in modes {
             if let Some(entry) = self.entries.get_mut(index) {
@@ -186,8 +186,8 @@ impl Manifest {
         }
     }
 
-    /// Brings entries that were found in any order, each after its directory, into the order of a
-    /// manifest. Gives it back with the position that each of its entries had.
+    /// Sorts entries that were found in any order, each after its directory, into the order of a manifest. Also returns
+    /// the previous position of each entry.
     pub(super) fn arrange(mut found: Vec<Entry>) -> (Manifest, Vec<usize>) {
         let order = order(&found);
         let mut places = vec![0; found.len()];
@@ -197,7 +197,7 @@ impl Manifest {
             }
         }
         let moved = |old: usize| places.get(old).copied().unwrap_or(0);
-        // A group of hard links is told by its first name in the new order.
+        // A group of hard links is identified by its first name in the new order.
         let mut first: Vec<usize> = (0..found.len()).collect();
         for old in &order {
             if let Some(group) = link_of(&found, *old)
@@ -237,7 +237,7 @@ impl Manifest {
     }
 }
 
-/// The positions of entries, each directory followed by what it holds, by the bytes of the names.
+/// The positions of entries, each directory followed by its entries, sorted by the bytes of the names.
 fn order(found: &[Entry]) -> Vec<usize> {
     let name = |index: &usize| found.get(*index).map(|entry| entry.name.as_bytes());
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); found.len()];
@@ -266,7 +266,7 @@ fn link_of(found: &[Entry], index: usize) -> Option<usize> {
     }
 }
 
-/// The names that lead from the top to an entry.
+/// The names on the path from the top to an entry.
 pub(super) fn names(entries: &[Entry], mut index: usize) -> Vec<&OsStr> {
     let mut names = Vec::new();
     while index != 0
@@ -360,7 +360,7 @@ mod tests {
             assert_eq!(time.order(earlier), Ordering::Greater, "{earlier:?}");
             assert_eq!(earlier.order(time), Ordering::Less, "{earlier:?}");
         }
-        // Whole seconds, both.
+        // Both are in whole seconds.
         assert_eq!(at(1_000_003, 0).order(at(1_000_002, 0)), Ordering::Greater);
         assert_eq!(at(1_000_004, 0).order(time), Ordering::Greater);
         // Before 1970.
