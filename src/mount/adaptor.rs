@@ -1,4 +1,4 @@
-//! fuser's trait, and nothing but the translation from and to it.
+//! Implements fuser's trait: translates from and to it, and does nothing else.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -51,24 +51,24 @@ refuse!(
     ReplyXattr
 );
 
-/// A mount, as fuser wants to have it.
+/// A mount in the form that fuser expects.
 #[derive(Debug, Clone)]
 pub(super) struct Adaptor {
     mount: Arc<Mount>,
-    /// Whether what is read and written past the cache can be mapped.
+    /// Whether files that are read and written past the cache can be mapped.
     maps_uncached: bool,
 }
 
 thread_local! {
-    /// What is read, on its way to the kernel.
+    /// The data that was read, on its way to the kernel.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many requests that nobody waits for the kernel sends before it holds them back, closing files among them.
-/// Files that are closed must not wait behind those that are opened, or all descriptors are used up.
+/// How many background requests, closing files among them, the kernel sends before it holds further ones back. Closes
+/// must not wait behind opens, or all descriptors are used up.
 const BACKGROUND_MAX: u16 = 8192;
 
-/// The largest request to read or write.
+/// The largest read or write request.
 const TRANSFER_MAX: u32 = 1024 * 1024;
 
 impl Adaptor {
@@ -80,12 +80,12 @@ impl Adaptor {
         }
     }
 
-    /// The mount, for what may wait for a disk.
+    /// The mount, for work that may wait for a disk.
     fn mount(&self) -> Working<'_> {
         self.mount.work()
     }
 
-    /// An error of a request that may be a step of an `open`, which the kernel then tries again.
+    /// Returns the error of a request that may be a step of an `open`, which the kernel then tries again.
     fn retried(&self, tid: u32, error: Errno) -> fuser::Errno {
         if error == Errno::STALE {
             self.mount.retries.add(tid);
@@ -93,8 +93,8 @@ impl Adaptor {
         errno(error)
     }
 
-    /// Answers a request that has changed an extended attribute. A list that controls access changes the mode; the
-    /// kernel knows that only if it handles such lists itself.
+    /// Answers a request that has changed an extended attribute. An access control list changes the mode, which the
+    /// kernel notices only if it handles such lists itself.
     fn xattr_changed(&self, node: INodeNo, name: &OsStr, result: Result<()>, reply: ReplyEmpty) {
         let of_mode = name.as_bytes().starts_with(b"system.posix_acl_");
         if of_mode && !self.mount.options.allow_other {
@@ -105,8 +105,8 @@ impl Adaptor {
         }
     }
 
-    /// Answers a request by `work`. If it may wait for a folder, that need not be in this thread, and may be attempted
-    /// again, or given up.
+    /// Answers a request by `work`. If the request may wait for a folder, another thread may run `work`, and may
+    /// attempt it again or give it up.
     fn answer<R: Refuse>(
         &self,
         may_wait: bool,
@@ -169,15 +169,14 @@ impl Adaptor {
         }
     }
 
-    /// How the kernel is to treat a file that it does not read and write by itself.
+    /// How the kernel must treat a file that it does not read and write by itself.
     fn fopen_flags(&self, flags: i32, opened: &Opened) -> FopenFlags {
         let mut how = closing_flags(opened);
-        // Through its cache, the kernel divides what is written where a page begins: what another process appends
-        // could come between.
+        // Through its cache, the kernel splits a write at page boundaries: another process's append could come between.
         let append = flags & libc::O_APPEND != 0
             && (self.maps_uncached || flags & libc::O_ACCMODE == libc::O_WRONLY);
-        // The kernel believes a new size a moment before it drops the page in which the file ended. Another reader
-        // would find zeros there.
+        // The kernel accepts a new size a moment before it drops the page in which the file ended. Another reader would
+        // find zeros there.
         let growing = opened.changing && self.maps_uncached;
         if append || growing || flags & libc::O_DIRECT != 0 {
             how |= FopenFlags::FOPEN_DIRECT_IO;
@@ -227,14 +226,14 @@ impl Adaptor {
         }
     }
 
-    /// Has a listing begun again if it waits for a folder that does not answer, and ended if it waits for long.
+    /// Restarts a listing that waits for a folder which does not answer, and ends it after a long wait.
     fn watch<R: Send + 'static>(
         &self,
         slot: &Slot<R>,
         again: impl Fn(&Adaptor, R) + Send + Sync + 'static,
         give_up: impl Fn(R) + Send + Sync + 'static,
     ) -> Option<Watched<'_>> {
-        // Without folders there is none to wait for.
+        // Without folders, no request waits for one.
         self.mount.view.folders().first()?;
         let (this, begun, last) = (self.clone(), slot.clone(), slot.clone());
         let again = move || {
@@ -253,14 +252,14 @@ impl Adaptor {
     fn lookup_now(&self, parent: INodeNo, name: &OsStr, turn: &Turn<ReplyEntry>) {
         let found = self.mount().lookup(parent.0, name);
         let Some(reply) = turn.take() else {
-            // The kernel has got it from another thread.
+            // The kernel has received the entry from another thread.
             if let Ok(entry) = found {
                 self.mount.forget(entry.id, 1);
             }
             return;
         };
         match found {
-            // Number 0 says that there is nothing, and for how long that may be believed.
+            // Number 0 states that the name does not exist, and how long the kernel may cache that.
             Err(Errno::NOENT) => match self.mount().absent_for(parent.0) {
                 Duration::ZERO => reply.error(fuser::Errno::ENOENT),
                 ttl => {
@@ -304,7 +303,7 @@ impl Adaptor {
         });
     }
 
-    /// Runs what may wait for a folder and holds up nobody else by that.
+    /// Runs work that may wait for a folder without delaying other requests.
     fn defer(&self, may_wait: bool, work: impl FnOnce(&Adaptor) + Send + 'static) {
         if !may_wait {
             return work(self);
@@ -314,7 +313,7 @@ impl Adaptor {
     }
 
     fn readdir_watched(&self, node: INodeNo, offset: u64, reply: ReplyDirectory) {
-        // With whether it has entries already: these are given, and the kernel asks for the rest.
+        // The flag states whether the reply already has entries: the kernel receives these, and asks for the rest.
         let slot = Slot::new((reply, false));
         let again = move |this: &Adaptor, (reply, begun): (ReplyDirectory, bool)| match begun {
             true => reply.ok(),
@@ -373,8 +372,8 @@ impl Adaptor {
         }
     }
 
-    /// Makes a file known to the kernel that it is to read and write by itself. It does that with
-    /// the rights of who makes it known, who must not keep set-id bits.
+    /// Registers a file with the kernel for passthrough. The kernel uses the file with the rights of the registering
+    /// thread, which must not keep set-id bits.
     fn register(&self, register: impl FnOnce() -> io::Result<BackingId>) -> io::Result<BackingId> {
         let _unprivileged = self.mount.clearing_set_id()?;
         register()
@@ -438,22 +437,22 @@ fn caller(request: &Request, umask: u32) -> Caller {
 
 impl Filesystem for Adaptor {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Without FUSE_ATOMIC_O_TRUNC: we would empty a program that runs before the kernel says that it is
+        // Without FUSE_ATOMIC_O_TRUNC: the daemon would empty a running program before the kernel reports that it is
         // busy (ETXTBSY).
         let mut wanted = vec![
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_DONT_MASK,
-            // Always, and not when the kernel guesses that it helps: who walks a tree reads a
-            // directory to the end before looking at what is in it, and the guess is wrong then.
+            // Always, and not when the kernel guesses that it helps: a process that walks a tree reads a directory to
+            // the end before it looks at the entries, and the guess is wrong then.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             // The disk clears set-id bits, given the caller's rights: see `clearing_set_id_for`.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             // Without POSIX locks, so that every lock request is a flock.
             InitFlags::FUSE_FLOCK_LOCKS,
-            // Our node ids end with the mount, so a file handle would be lost with it, or as soon as the kernel
-            // forgets the node: `name_to_handle_at` says that there are none.
+            // The daemon's node ids end with the mount, so a file handle would be lost with it, or as soon as the
+            // kernel forgets the node: `name_to_handle_at` reports that handles are not supported.
             InitFlags::FUSE_NO_EXPORT_SUPPORT,
         ];
         if self.mount.options.allow_other {
@@ -467,7 +466,7 @@ impl Filesystem for Adaptor {
         self.maps_uncached = config
             .add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
             .is_ok();
-        // The kernel reads the disk's file with the caller's flags, which would move its time of access.
+        // The kernel reads the disk's file with the caller's flags, which would change its access time.
         let passthrough = !self.mount.options.noatime
             && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         if passthrough && config.set_max_stack_depth(1).is_ok() {
@@ -737,7 +736,7 @@ impl Filesystem for Adaptor {
     ) {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let caller = clear_set_id.then(|| caller(request, 0));
-        // What is written back from the cache has a place, whatever descriptor it comes through.
+        // Data that is written back from the cache has its own offset, through any descriptor.
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = flags.0 & libc::O_APPEND != 0 && !cached;
         let count = self
@@ -787,7 +786,7 @@ impl Filesystem for Adaptor {
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if self.mount.options.default_permissions {
-            // The kernel asks no more, neither to open directories nor to close them.
+            // The kernel then sends no further requests to open or close directories.
             return reply.error(fuser::Errno::ENOSYS);
         }
         let may_wait = self.mount.may_wait(node.0);
@@ -946,7 +945,7 @@ impl Filesystem for Adaptor {
         _output_size: u32,
         reply: ReplyIoctl,
     ) {
-        // What Python asks of each file that it opens: whether it is a terminal.
+        // Python asks of each file that it opens whether the file is a terminal.
         reply.error(fuser::Errno::ENOTTY);
     }
 
@@ -1008,8 +1007,8 @@ impl Filesystem for Adaptor {
     }
 }
 
-/// Whether the kernel is to tell of closing a file: not if nothing can have been written that closing
-/// would bring an error of.
+/// Whether the kernel must report the closing of a file: not if no data can have been written whose error the close
+/// would return.
 fn closing_flags(opened: &Opened) -> FopenFlags {
     match opened.file.writable {
         true => FopenFlags::empty(),

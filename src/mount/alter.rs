@@ -1,4 +1,4 @@
-//! The one place that decides what becomes of a change to a job that a folder serves.
+//! Decides where a change to a job that a folder serves is made, and whether it is permitted.
 
 use std::ffi::OsStr;
 
@@ -17,28 +17,28 @@ use crate::view::change::{Change, Verdict, judge};
 use crate::view::internal::Holder;
 use crate::workspace::layout;
 
-/// Where something is going to be made.
+/// The place where an entry will be created.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) dir: Dir,
     pub(super) place: u8,
-    /// The role of the node that it is made below; see [`Target::role`].
+    /// The role of the parent node; see [`Target::role`].
     parent: Role,
 }
 
 impl Target {
-    /// A directory and the place it belongs to, below a parent of this role.
+    /// Returns the target in a directory of a place, below a parent of this role.
     pub(super) fn known(dir: Dir, place: u8, parent: Role) -> Target {
         Target { dir, place, parent }
     }
 
-    /// What the thing that is made is to the view.
+    /// The role of the new entry in the view.
     pub(super) fn role(&self, name: &OsStr, directory: bool) -> Role {
         role_in(self.parent, name, directory)
     }
 }
 
-/// What something in the primary is to the view, below a node of the role `parent`.
+/// The role in the view of an entry of the primary below a node of the role `parent`.
 pub(super) fn role_in(parent: Role, name: &OsStr, directory: bool) -> Role {
     match parent {
         Role::Root if directory && name == "jobs" => Role::Jobs,
@@ -50,8 +50,8 @@ pub(super) fn role_in(parent: Role, name: &OsStr, directory: bool) -> Role {
 }
 
 impl Mount {
-    /// Where a new `name` below `parent` is to be made; `directory` tells what it will be. Nothing
-    /// is said of whether the name is free, other than by a folder.
+    /// Returns where a new `name` below `parent` will be created; `directory` is whether it will be a directory. Checks
+    /// whether a folder has the name, but not whether it is free in the primary.
     pub(super) fn target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
         let node = self.node(parent)?;
         let in_primary = |dir| Target {
@@ -63,7 +63,7 @@ impl Mount {
             Role::Root if name == layout::XPMFS => Err(Errno::PERM),
             Role::Root => Ok(in_primary(self.primary_dir()?)),
             Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
-            // The directory that the kernel means, whatever it may be called by now.
+            // The directory that the kernel means, whatever its present name.
             Role::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
             Role::Task => Ok(in_primary(
                 self.view.make_task(&node.name, node.place)?.into(),
@@ -74,8 +74,7 @@ impl Mount {
         }
     }
 
-    /// Makes sure that the caller may make a `name` below `parent`, where the kernel cannot be the
-    /// judge of that.
+    /// Makes sure that the caller may create a `name` below `parent`, where the kernel cannot decide that.
     pub(super) fn permit(
         &self,
         caller: &Caller,
@@ -124,8 +123,8 @@ impl Mount {
         }
     }
 
-    /// Makes sure that the job which a node of the primary belongs to is still there: moved to a
-    /// folder of the same disk behind our back, its files are the same nodes, and an archive.
+    /// Makes sure that the job of a node of the primary is still there: if another process has moved the job to a
+    /// folder of the same disk, its files are the same nodes, but belong to an archive.
     pub(super) fn still_in_primary(&self, node: &Node) -> Result<()> {
         if node.place != PRIMARY {
             return Ok(());
@@ -141,14 +140,13 @@ impl Mount {
         match at::absent(at::stat(dir, &job.name))? {
             Some(stat) if FileId::of(&stat) == job.identity => Ok(()),
             _ if self.find_renamed(&job).is_some() => Ok(()),
-            // The kernel looks the path up again, and finds where it is now.
+            // The kernel looks the path up again, and finds the new place.
             _ => Err(Errno::STALE),
         }
     }
 
-    /// Whether something else stands in the place of the job that a directory of the primary belongs to: the
-    /// job has been moved behind our back. Not if it was taken away through the mount: then there is nothing in
-    /// it, as on a disk.
+    /// Whether another entry is in the place of the job of a directory of the primary: another process has moved the
+    /// job. Returns `false` if the job was removed through the mount: then the directory is empty, as on a disk.
     pub(super) fn stands_elsewhere(&self, id: u64, node: &Node) -> bool {
         if node.place != PRIMARY {
             return false;
@@ -172,14 +170,14 @@ impl Mount {
             && self.find_renamed(&job).is_none()
     }
 
-    /// Makes sure that a node may be changed where it lies, and returns it as it is then.
+    /// Makes sure that a node may be changed where it lies, and returns its present state.
     pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.brought_back(caller, id)?;
         self.still_in_primary(&node)?;
         Ok(node)
     }
 
-    /// A node as it is when it may be changed where it lies, unless its job has been moved behind our back.
+    /// Returns a node that may be changed where it lies, unless another process has moved its job.
     pub(super) fn brought_back(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.node(id)?;
         if node.place == PRIMARY || node.place == INTERNAL {
@@ -208,7 +206,7 @@ impl Mount {
         }
     }
 
-    /// Whether a node is a lock of an archived job that becomes the user's data when it is written.
+    /// Whether a node is a lock of an archived job that becomes user data when it is written.
     pub(super) fn is_only_lock(&self, id: u64) -> Result<bool> {
         let node = self.node(id)?;
         if node.place != INTERNAL {
@@ -217,13 +215,13 @@ impl Mount {
         self.is_lock_name(node.parent, &node.name)
     }
 
-    /// Whether an internal file of this name is one only as long as it is empty.
+    /// Whether an internal file of this name is internal only as long as it is empty.
     pub(super) fn is_lock_name(&self, parent: u64, name: &OsStr) -> Result<bool> {
         let holder = self.holder(&self.node(parent)?)?;
         Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
     }
 
-    /// Makes sure that data may be put into an open file.
+    /// Makes sure that data may be written to an open file.
     pub(super) fn fillable(&self, file: &File) -> Result<()> {
         if file.only_lock {
             self.recover(&self.node(file.node)?)?;
@@ -231,15 +229,14 @@ impl Mount {
         Ok(())
     }
 
-    /// Brings the job back that a node belongs to, once, so that it can be changed in the primary.
-    /// Until that can be done, an archived job cannot be changed through the view.
+    /// Restores the job of a node to the primary, once, so that it can be changed there. Not implemented: an archived
+    /// job cannot be changed through the view.
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
     pub(super) fn recover(&self, _node: &Node) -> Result<()> {
         Err(Errno::ROFS)
     }
 
-    /// Gives a job that a folder serves an internal file of its own, in the primary, with the
-    /// contents of the one that the folder has.
+    /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.
     fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
         self.keep_atime_if_asked(&archived);

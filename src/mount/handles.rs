@@ -1,4 +1,4 @@
-//! Open files, by the number that the kernel gives back.
+//! Keeps open files, by the number that the kernel sends back.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -14,23 +14,23 @@ pub(super) struct File {
     pub(super) fd: OwnedFd,
     pub(super) node: u64,
     pub(super) readable: bool,
-    /// Whether it may be written to.
+    /// Whether the file may be written to.
     pub(super) writable: bool,
-    /// Whether it must stay empty, being an internal file only as long as it is.
+    /// Whether the file must stay empty, since it is internal only as long as it is empty.
     pub(super) only_lock: bool,
     pub(super) lock: Lock,
 }
 
-/// What is known of the lock that is taken on an open file.
+/// The state of the lock on an open file.
 #[derive(Debug, Default)]
 pub(super) struct Lock {
     held: AtomicBool,
-    /// A descriptor of the file has been closed since; perhaps it was the last one.
+    /// A descriptor of the file has been closed since; possibly the last one.
     closing: AtomicBool,
 }
 
 impl Lock {
-    /// Returns whether the lock was held before.
+    /// Sets whether the lock is held; returns whether it was held before.
     fn set_held(&self, held: bool) -> bool {
         self.closing.store(false, Ordering::Release);
         self.held.swap(held, Ordering::AcqRel)
@@ -44,7 +44,7 @@ impl Lock {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Whether the lock may be about to be given up.
+    /// Whether the lock may be about to be released.
     fn may_go(&self) -> bool {
         self.is_held() && self.closing.load(Ordering::Acquire)
     }
@@ -57,7 +57,7 @@ const SHARDS: usize = 64;
 pub(super) struct Handles {
     next: AtomicU64,
     files: Vec<RwLock<HashMap<u64, Arc<File>>>>,
-    /// The open files of a node: what is open stays reachable when its name is gone.
+    /// The open files of a node: an open file stays reachable when its name is gone.
     by_node: Vec<RwLock<HashMap<u64, Vec<u64>>>>,
     locked: Locked,
 }
@@ -65,7 +65,7 @@ pub(super) struct Handles {
 /// How many open files of each node hold a lock.
 #[derive(Debug, Default)]
 struct Locked {
-    /// How many nodes there are: as a rule few.
+    /// How many nodes have a locked file: usually few.
     count: AtomicUsize,
     nodes: Mutex<HashMap<u64, usize>>,
 }
@@ -125,20 +125,20 @@ impl Handles {
         files.get(&handle).cloned().ok_or(Errno::BADF)
     }
 
-    /// An open file of a node, if there is one.
+    /// Returns an open file of a node, if there is one.
     pub(super) fn file_of(&self, node: u64) -> Option<Arc<File>> {
         let handle = *shard(&self.by_node, node).read().get(&node)?.last()?;
         self.file(handle).ok()
     }
 
-    /// A file of a node that is open for writing, if there is one.
+    /// Returns a file of a node that is open for writing, if there is one.
     pub(super) fn writable_file_of(&self, node: u64) -> Option<Arc<File>> {
         let handles = shard(&self.by_node, node).read().get(&node).cloned();
         let mut files = handles?.into_iter().filter_map(|one| self.file(one).ok());
         files.find(|file| file.writable)
     }
 
-    /// The files that are open for writing.
+    /// Returns the files that are open for writing.
     pub(super) fn writable(&self) -> Vec<Arc<File>> {
         let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
             let shard = shard.read();
@@ -148,7 +148,7 @@ impl Handles {
         self.files.iter().flat_map(of_shard).collect()
     }
 
-    /// The files that are open for reading.
+    /// Returns the files that are open for reading.
     pub(super) fn readable(&self) -> Vec<Arc<File>> {
         let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
             let shard = shard.read();
@@ -158,12 +158,12 @@ impl Handles {
         self.files.iter().flat_map(of_shard).collect()
     }
 
-    /// How many there are.
+    /// How many files are open.
     pub(super) fn count(&self) -> usize {
         self.files.iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// Notes that an open file holds a lock, or that it holds none.
+    /// Notes whether an open file holds a lock.
     pub(super) fn set_locked(&self, file: &File, held: bool) {
         if file.lock.set_held(held) != held {
             self.locked.change(file.node, held);
@@ -175,7 +175,7 @@ impl Handles {
         self.locked.contains(node)
     }
 
-    /// Whether a lock on a node may be about to be given up by closing the file.
+    /// Whether a lock on a node may be about to be released by closing the file.
     pub(super) fn lock_may_go(&self, node: u64) -> bool {
         let handles = shard(&self.by_node, node).read().get(&node).cloned();
         let mut files = handles.into_iter().flatten();

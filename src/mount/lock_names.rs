@@ -1,7 +1,7 @@
-//! Names of files by which processes exclude each other, which the kernel must look up each time.
+//! Remembers the names of lock files, which the kernel must look up each time.
 //!
-//! A caller that has got a lock may compare the file that it has open with the one that has the name now, since
-//! another process may have replaced it through another mount or beneath.
+//! A caller that has got a lock may compare its open file with the file that has the name now, since another process
+//! may have replaced it through another mount or beneath.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -12,21 +12,21 @@ use parking_lot::RwLock;
 
 use crate::sys::name::Name;
 
-/// How the names of lock files end, as a rule.
+/// The usual suffix of lock files.
 const SUFFIX: &[u8] = b".lock";
 
-/// At most twice as many other names are known; the oldest go first.
+/// Half the limit of other names that are remembered; the oldest are dropped first.
 const NAMES_MAX: usize = 1024;
 
 /// The names of files that have been locked, other than those that end in `.lock`.
 #[derive(Debug, Default)]
 pub(super) struct LockNames {
-    /// Whether there has been any.
+    /// Whether any name has been added.
     any: AtomicBool,
     known: RwLock<Known>,
 }
 
-/// A directory's node and a name in it, those of late and those before.
+/// Pairs of a directory's node and a name in it: the recent ones and the previous ones.
 #[derive(Debug, Default)]
 struct Known {
     recent: HashSet<(u64, Name)>,
@@ -34,7 +34,7 @@ struct Known {
 }
 
 impl LockNames {
-    /// Whether a name is one of a lock file.
+    /// Whether a name is that of a lock file.
     pub(super) fn contains(&self, parent: u64, name: &OsStr) -> bool {
         if name.as_bytes().ends_with(SUFFIX) {
             return true;
@@ -46,7 +46,7 @@ impl LockNames {
         known.recent.contains(&key) || known.old.contains(&key)
     }
 
-    /// Notes that a file of this name has been locked; returns whether the name was not known.
+    /// Notes that a file of this name has been locked; returns whether the name was unknown before.
     pub(super) fn add(&self, parent: u64, name: &Name) -> bool {
         if name.as_bytes().ends_with(SUFFIX) {
             return false;

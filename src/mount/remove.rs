@@ -1,4 +1,4 @@
-//! Taking names away: unlink, rmdir, rename.
+//! Removes and renames entries: unlink, rmdir, rename.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -19,12 +19,12 @@ use crate::sys::name::Name;
 use crate::view::change::{Change, Verdict, judge};
 use crate::workspace::layout;
 
-/// A name that may be taken away.
+/// A name that may be removed.
 #[derive(Debug)]
 struct Removable {
     dir: Dir,
     place: u8,
-    /// What it is.
+    /// The attributes of the file under the name.
     stat: Statx,
 }
 
@@ -49,8 +49,8 @@ impl Mount {
         self.forget_tasks(parent)
     }
 
-    /// What is about to lose its name, if the kernel knows it: somebody may be in it, have it open
-    /// without our knowing (`O_PATH`, a pipe), or have looked it up to open it next.
+    /// Returns the file that is about to lose its name, if the kernel knows it: a process may be in it, have it open
+    /// unknown to the daemon (`O_PATH`, a pipe), or have looked it up to open it next.
     fn known(&self, name: &OsStr, dir: &Dir) -> Option<(u64, Arc<OwnedFd>)> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?;
@@ -60,18 +60,18 @@ impl Mount {
         (node.identity == identity).then(|| (id, Arc::new(fd)))
     }
 
-    /// Keeps what has lost its name until the kernel forgets it.
+    /// Keeps a file that has lost its name until the kernel forgets it.
     fn keep(&self, removed: Option<(u64, Arc<OwnedFd>)>) {
         if let Some((id, fd)) = removed {
             self.directories.keep_removed(id, fd);
-            // Forgotten meanwhile, nobody would ever take it away again.
+            // If the kernel has forgotten the node meanwhile, no later request would remove the descriptor.
             if self.nodes.get(id).is_none() {
                 self.directories.forget(id);
             }
         }
     }
 
-    /// Makes the view look anew for the directories of tasks if one of them is no more what it was.
+    /// Makes the view look up the directories of tasks again if one of them may have changed.
     fn forget_tasks(&self, parent: u64) -> Result<()> {
         if matches!(self.node(parent)?.role, Role::Root | Role::Jobs) {
             self.root(crate::view::PRIMARY)?.forget_tasks();
@@ -79,13 +79,13 @@ impl Mount {
         Ok(())
     }
 
-    /// Where a name lies that may be taken away.
+    /// Returns the place of a name that may be removed.
     fn removable(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<Removable> {
         let found = self.find(parent, name)?;
         self.removal(caller, parent, name, &found)
     }
 
-    /// Where something lies that was found under a name which may be taken away.
+    /// Returns the place of a file found under a name, if the name may be removed.
     fn removal(
         &self,
         caller: &Caller,
@@ -96,7 +96,7 @@ impl Mount {
         let node = self.node(parent)?;
         match node.role {
             Role::Root if name == layout::XPMFS => Err(Errno::NOENT),
-            // What the view is the union of stays, as a mount point does.
+            // The directories of the union cannot be removed, like a mount point.
             Role::Root if found.role == Role::Jobs => Err(Errno::BUSY),
             Role::Jobs if found.role == Role::Task && self.view.task_in_folders(name) => {
                 Err(Errno::ROFS)
@@ -122,8 +122,8 @@ impl Mount {
         }
     }
 
-    /// Whether the folder that serves a job has this name as well as the primary's internal files:
-    /// then it cannot be made to go away.
+    /// Whether the folder that serves a job has this name as well as the primary's internal files: then the name cannot
+    /// be removed.
     fn folder_has(&self, parent: u64, node: &Node, name: &OsStr) -> bool {
         matches!(self.holder(node), Ok(Some(_)))
             && self
@@ -162,7 +162,7 @@ impl Mount {
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
             return Err(Errno::ROFS);
         }
-        // What may have something in it must not come to be called a lock that may not.
+        // A file that may have contents must not get the name of a lock that must stay empty.
         if from.place == INTERNAL
             && self.is_lock_name(parent, name)? != self.is_lock_name(new_parent, new_name)?
         {
@@ -188,8 +188,8 @@ impl Mount {
         Ok(())
     }
 
-    /// Where an internal file may be renamed to another internal name: it stands before what the
-    /// folder has there, as one does that is written.
+    /// Returns where an internal file may be renamed to another internal name: the file then hides the folder's file of
+    /// this name, as an internal file does after a write.
     fn replaceable_internal(
         &self,
         parent: u64,
@@ -204,7 +204,7 @@ impl Mount {
         }
     }
 
-    /// Where something may be renamed to, and whether something stands there, which may be replaced.
+    /// Returns where a file may be renamed to, and whether an existing entry there may be replaced.
     fn replaceable(
         &self,
         caller: &Caller,
@@ -228,7 +228,7 @@ impl Mount {
                 let target = Target::known(removable.dir, removable.place, role);
                 Ok((target, true))
             }
-            // As the disk would say of a directory that is not empty.
+            // The same error as the disk's for a directory that is not empty.
             Err(Errno::ROFS) if occupied && !flags.contains(RenameFlags::EXCHANGE) => {
                 Err(if directory {
                     Errno::NOTEMPTY
@@ -240,10 +240,10 @@ impl Mount {
         }
     }
 
-    /// Lets the nodes know that something has another name now.
+    /// Updates the nodes after a rename.
     fn note_move(&self, from: (u64, &OsStr), to: (u64, &OsStr), target: &Target) {
         let Ok(stat) = at::stat(&target.dir, to.1) else {
-            // Gone again already; whoever asks for it next will find out.
+            // Already removed again; the next lookup will notice.
             return;
         };
         let identity = FileId::of(&stat);
@@ -265,8 +265,8 @@ impl Mount {
     }
 }
 
-/// What a child is to the view, given what its parent is. Only directories are asked for below
-/// `jobs/` and a task; anything else there gets its role when it is looked up again.
+/// The role of a child in the view, given the role of its parent. Only directories are asked for below `jobs/` and a
+/// task; other entries there get their role when they are looked up again.
 pub(super) fn role_below(parent: Role) -> Role {
     match parent {
         Role::Jobs => Role::Task,

@@ -1,7 +1,7 @@
 //! Finds directories of the primary again that other processes rename, through another mount or beneath.
 //!
-//! On a disk a process goes on in a directory that is renamed. A node knows no more than a parent and a name, so the
-//! directory is found again, in this order:
+//! On a disk, a process continues to work in a directory that is renamed. A node stores only a parent and a name, so
+//! the directory is found again, in this order:
 //!
 //! 1. By a descriptor of it, if one is kept: the kernel has the names of the directory and of those above it. Each is
 //!    checked, up to the primary's own directory, so that a directory that has left the primary is not followed.
@@ -62,7 +62,7 @@ const LIST: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// What finding renamed directories needs to remember.
+/// The state for finding renamed directories.
 #[derive(Debug, Default)]
 pub(super) struct Renamed {
     /// Held while nodes get new parents: two threads at once could make two nodes each other's parent.
@@ -92,15 +92,15 @@ struct Step {
     name: OsString,
 }
 
-/// The way to a directory, from the primary's own directory or from its `jobs/` down.
+/// The path to a directory, from the primary's own directory or from its `jobs/` down.
 struct Way {
     from: FileId,
     steps: Vec<Step>,
 }
 
 impl Mount {
-    /// A descriptor of a directory of the primary whose name leads elsewhere or nowhere, if it is still in the primary
-    /// under another name. Its node gets that name.
+    /// Returns a descriptor of a directory of the primary whose name leads elsewhere or nowhere, if it is still in the
+    /// primary under another name. Its node gets that name.
     pub(super) fn find_renamed(&self, node: &Node) -> Option<Arc<OwnedFd>> {
         if !node.directory || node.place != PRIMARY || matches!(node.role, Role::Root | Role::Jobs)
         {
@@ -115,7 +115,7 @@ impl Mount {
         let way = self.way_in_primary(&fd, &node.identity)?;
         if !self.name_nodes(&way) {
             self.directories.pin(id, fd.clone());
-            // Forgotten meanwhile, the kernel would never take it away again.
+            // If the kernel has forgotten the node meanwhile, no later request would remove the descriptor.
             if self.nodes.get(id).is_none() {
                 self.directories.forget(id);
             }
@@ -123,7 +123,7 @@ impl Mount {
         Some(fd)
     }
 
-    /// The number of the node that stands for something, if the kernel knows it.
+    /// Returns the number of the node with an identity, if the kernel knows it.
     fn number(&self, identity: &FileId) -> Option<u64> {
         let id = self.nodes.number(self.devices.node(identity), identity);
         let node = self.nodes.get(id)?;
@@ -157,11 +157,11 @@ impl Mount {
         Some(found)
     }
 
-    /// The way to an open directory, unless it is not in the primary, or where nobody may work in it.
+    /// Returns the path to an open directory, unless it is outside the primary or in one of its internal directories.
     fn way_in_primary(&self, fd: &OwnedFd, identity: &FileId) -> Option<Way> {
         let root = self.root(PRIMARY).ok()?;
         let top = FileId::of(&at::stat_fd(root.fd()).ok()?);
-        // It may lie on another disk.
+        // `jobs/` may lie on another disk.
         let jobs = root.jobs().and_then(at::stat_fd);
         let jobs = jobs.ok().map(|stat| FileId::of(&stat));
         let path = rustix::fs::readlink(at::proc_path(fd), Vec::new()).ok()?;
@@ -205,7 +205,8 @@ impl Mount {
         (!internal).then_some(Way { from, steps })
     }
 
-    /// Gives the nodes of all directories on a way their parents and names; `false` if the kernel does not know them all.
+    /// Updates parents and names of the nodes of all directories on a path; `false` if the kernel does not know them
+    /// all.
     fn name_nodes(&self, way: &Way) -> bool {
         let _updating = self.renamed.updating.lock();
         let mut named = Vec::with_capacity(way.steps.len());
@@ -247,7 +248,7 @@ impl Mount {
     }
 }
 
-/// Searches a directory for another one, and then those in it, until so many entries have been looked at.
+/// Searches a directory for another one, then its subdirectories, until `left` entries have been checked.
 fn search_below(dir: &place::Dir, wanted: &FileId, left: &mut usize) -> Option<OwnedFd> {
     let top = rustix::fs::openat(dir, ".", LIST, Mode::empty()).ok()?;
     keep_atime(&top);
@@ -261,7 +262,7 @@ fn search_below(dir: &place::Dir, wanted: &FileId, left: &mut usize) -> Option<O
         if *left == 0 {
             break;
         }
-        // One that cannot be looked into is passed over.
+        // A directory that cannot be opened is skipped.
         let Ok(dir) = rustix::fs::openat2(&top, &name, LIST, Mode::empty(), within) else {
             continue;
         };
@@ -274,7 +275,7 @@ fn search_below(dir: &place::Dir, wanted: &FileId, left: &mut usize) -> Option<O
     None
 }
 
-/// Searches one directory; reports the others that it has.
+/// Searches one directory; reports the other directories in it.
 fn search_in(
     dir: impl AsFd,
     wanted: &FileId,
@@ -342,7 +343,7 @@ mod tests {
             self.top.path().join("primary").join(path)
         }
 
-        /// Looks something up as the kernel does, name by name.
+        /// Looks a path up as the kernel does, name by name.
         fn look_up(&self, path: &str) -> u64 {
             path.split('/').fold(ROOT, |parent, name| {
                 self.mount.lookup(parent, OsStr::new(name)).unwrap().id
@@ -353,7 +354,7 @@ mod tests {
             fs::rename(self.path(from), self.path(to)).unwrap();
         }
 
-        /// Closes what is kept of a directory, as when many others have been used since.
+        /// Closes the cached descriptor of a directory, as happens when many others have been used since.
         fn close(&self, id: u64) {
             self.mount.directories.let_go(id);
         }
@@ -376,7 +377,8 @@ mod tests {
         }
     }
 
-    /// Each: a directory in which a process is, what others rename, and where the directory is then.
+    /// Each: the directory of a process, the directory that another process renames, its new name, and the new path of
+    /// the first.
     const RENAMES: [(&str, &str, &str, &str); 9] = [
         ("a/b", "a/b", "a/c", "a/c"),
         ("a/b/deep/er", "a/b", "a/c", "a/c/deep/er"),
@@ -413,13 +415,13 @@ mod tests {
                         .into_iter()
                         .for_each(|id| tree.close(id));
                 }
-                // Forgets what the view keeps of tasks for a second.
+                // Drops the view's cache of tasks, which is kept for a second.
                 tree.mount.root(PRIMARY).unwrap().forget_tasks();
                 assert!(
                     tree.works(id, &tree.path(then)),
                     "{at} after {from} is {to}, closed: {closed}"
                 );
-                // Also once the name is somebody else's.
+                // Also once another directory has the name.
                 fs::create_dir_all(tree.path(from)).unwrap();
                 assert!(tree.works(id, &tree.path(then)), "{at} with another {from}");
                 tree.close(id);

@@ -1,4 +1,4 @@
-//! Reading a job for the page cache alone.
+//! Reads a job, only to bring it into the page cache.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,10 +13,10 @@ use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::View;
 use crate::workspace::{jobs, markers};
 
-/// Directories in a job that are read with it.
+/// Limit of subdirectories that are read with a job.
 const BELOW_MAX: usize = 4;
 
-/// A job to be read.
+/// A job that will be read.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) source: Arc<OwnedFd>,
@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub(super) kind: FileType,
 }
 
-/// Jobs to look at whether they are finished.
+/// Jobs to be checked for whether they are finished.
 #[derive(Debug)]
 pub(super) struct Check {
     pub(super) source: Arc<OwnedFd>,
@@ -38,7 +38,7 @@ impl Check {
     pub(super) fn read(&self) -> Result<()> {
         for name in &self.names {
             let job = at::open_dir(&self.source, name)?;
-            // What it says is asked again when it matters.
+            // The result is not kept: the check is repeated when its result is needed.
             let _ = markers::is_done(job, jobs::name(&self.task));
         }
         Ok(())
@@ -46,7 +46,7 @@ impl Check {
 }
 
 impl Job {
-    /// Reads the directories of a job, wherever it is.
+    /// Reads the directories of a job, in any location.
     pub(super) fn read(&self, view: &View) -> Result<()> {
         if self.kind == FileType::Directory {
             return read_job(&self.source, &self.name);
@@ -61,7 +61,7 @@ impl Job {
     }
 }
 
-/// Reads what a walk would: the names in a job's directories, and the attributes of what has them.
+/// Reads as much as a walk would: the names in a job's directories, and the attributes of the entries.
 fn read_job(source: impl AsFd, name: &OsStr) -> Result<()> {
     let buffer = &mut EntryBuffer::default();
     let job = at::open_to_list(source, name)?;
@@ -76,7 +76,7 @@ fn read_job(source: impl AsFd, name: &OsStr) -> Result<()> {
 fn read_directory(dir: &OwnedFd, buffer: &mut EntryBuffer) -> Result<Vec<Box<OsStr>>> {
     let mut below = Vec::new();
     read_dir::read_once(dir, buffer, |entry| {
-        // It may have gone.
+        // The entry may have been removed.
         let _ = at::stat(dir, entry.name());
         if entry.kind() == FileType::Directory && below.len() < BELOW_MAX {
             below.push(entry.name().into());

@@ -1,13 +1,12 @@
-//! What is read of jobs before it is asked for.
+//! Reads jobs ahead of a walk, before the walk requests them.
 //!
-//! Who walks a tree lists one job after the other, in the order in which the listing of the task has
-//! them, and waits for the disk at each. Where that is seen to happen, a few threads read the
-//! directories of the jobs that come next, so that the disk works on several at a time. What they read
-//! is not kept: it is in the page cache when the walk comes to it, and everything is asked for and
-//! judged then, as ever.
+//! A process that walks a tree lists one job after the other, in the order of the task's listing, and waits for the
+//! disk at each. Once the mount detects such a walk, a few threads read the directories of the next jobs, so that the
+//! disk works on several at a time. The threads do not keep the data: the data is in the page cache when the walk gets
+//! there, and every request is processed as usual then.
 //!
-//! The same threads look ahead into jobs of `use` folders when their task is listed: such a job shows
-//! only if it is finished.
+//! The same threads look ahead into jobs of `use` folders when their task is listed: such a job is shown only if it is
+//! finished.
 
 mod job;
 mod names;
@@ -31,16 +30,16 @@ use crate::view::View;
 
 /// Threads that read ahead. They wait for the disk and do little else.
 const THREADS: usize = 4;
-/// How many jobs wait to be read at most.
+/// Limit of jobs that wait to be read.
 const WAITING_MAX: usize = 4 * WINDOW_MAX;
-/// Walks that are followed at the same time.
+/// Limit of walks that are followed at the same time.
 const WALKS_MAX: usize = 16;
-/// What takes no longer has not waited for a disk.
+/// A read that takes no longer than this has not waited for a disk.
 const CACHED: Duration = Duration::from_micros(100);
-/// After so many jobs in a row that were cached already, only one in [`PROBE`] is read.
+/// After so many jobs in a row that were already cached, only one in [`PROBE`] is read.
 const CACHED_MAX: usize = 64;
 const PROBE: usize = 16;
-/// How many jobs a thread looks at before another may.
+/// How many jobs a thread checks before other work.
 const CHECKED_AT_ONCE: usize = 8;
 
 /// The walks that are under way.
@@ -54,31 +53,31 @@ struct Shared {
     walks: Mutex<VecDeque<Walk>>,
     waiting: Mutex<Waiting>,
     more: Condvar,
-    /// How many of the jobs that were read last were cached already.
+    /// How many jobs in a row were already cached.
     cached: AtomicUsize,
 }
 
-/// What the threads are to do.
+/// The work that waits for the threads.
 #[derive(Debug, Default)]
 struct Waiting {
     work: VecDeque<Work>,
-    /// Whether the mount is gone.
+    /// Whether the mount has ended.
     over: bool,
 }
 
 #[derive(Debug)]
 enum Work {
-    /// Sees whether a job is listed next after another.
+    /// Finds out whether a job follows directly after another in the listing.
     Find {
         walk: (u64, Name),
         first: Name,
         second: Name,
     },
-    /// Finds out what comes next, and has it read.
+    /// Determines the next jobs, and queues them for reading.
     GoOn { walk: (u64, Name), names: Names },
     /// Reads a job.
     Read(Job),
-    /// Looks whether jobs are finished.
+    /// Checks whether jobs are finished.
     Check(Check),
 }
 
@@ -94,7 +93,7 @@ impl Ahead {
         Ok(())
     }
 
-    /// A task begins to be listed.
+    /// Notes that the listing of a task begins.
     pub(super) fn begun(&self, task: u64) {
         let mut walks = self.shared.walks.lock();
         match walks.iter_mut().find(|walk| walk.task == task) {
@@ -109,14 +108,14 @@ impl Ahead {
         }
     }
 
-    /// Removes the walk of a task, and returns it: closing its directories can block.
+    /// Removes and returns the walk of a task: closing its directories can block.
     pub(super) fn forget(&self, task: u64) -> impl Sized + use<> {
         let mut walks = self.shared.walks.lock();
         let known = walks.iter().position(|walk| walk.task == task);
         known.and_then(|at| walks.remove(at))
     }
 
-    /// What is to be called when a folder goes, so that no directory of it is kept open. A walk is
+    /// Returns the function to call when a folder goes offline, so that none of its directories stays open. A walk is
     /// followed again when its task is listed anew.
     pub(super) fn letting_go(&self) -> impl Fn() + Send + Sync + use<> {
         let shared = self.shared.clone();
@@ -127,8 +126,7 @@ impl Ahead {
         }
     }
 
-    /// Jobs are about to be listed that show only if they are finished: looks ahead at them. Waits
-    /// for no disk.
+    /// Looks ahead at jobs that are about to be listed and are shown only if they are finished. Waits for no disk.
     pub(super) fn check(&self, source: &Arc<OwnedFd>, task: &Name, jobs: Vec<Name>) {
         let checks = jobs.chunks(CHECKED_AT_ONCE).map(|names| {
             Work::Check(Check {
@@ -141,7 +139,7 @@ impl Ahead {
         self.shared.add(checks.step_by(each).collect());
     }
 
-    /// A job begins to be listed. Waits for no disk.
+    /// Notes that the listing of a job begins. Waits for no disk.
     pub(super) fn listed(&self, task: u64, task_name: &Name, job: &Name) {
         let mut walks = self.shared.walks.lock();
         let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) else {
@@ -163,8 +161,7 @@ impl Drop for Ahead {
 }
 
 impl Shared {
-    /// Has something done. If those who do it cannot keep up, the oldest is left out: the walk has come
-    /// to it by then.
+    /// Queues work. If the threads cannot keep up, the oldest work is dropped: the walk has reached that job by then.
     fn add(&self, work: Vec<Work>) {
         let count = work.len();
         if count == 0 {
@@ -193,7 +190,7 @@ impl Shared {
         None
     }
 
-    /// Does what there is to do, until the mount is gone.
+    /// Does the queued work, until the mount has ended.
     fn serve(&self, view: &View) {
         while let Some(work) = self.next() {
             match work {
@@ -212,7 +209,7 @@ impl Shared {
         }
     }
 
-    /// Changes the state of a walk that is still known.
+    /// Changes the state of a walk that is still followed.
     fn change(&self, task: u64, change: impl FnOnce(&mut State)) {
         let mut walks = self.walks.lock();
         if let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) {
@@ -228,7 +225,7 @@ impl Shared {
         }
     }
 
-    /// Has the jobs read that come next in a walk.
+    /// Queues the next jobs of a walk for reading.
     fn go_on(&self, (id, task): (u64, Name), mut names: Names) {
         let mut wanted = 0;
         self.change(id, |state| {
@@ -262,7 +259,7 @@ impl Shared {
         self.add(jobs.collect());
     }
 
-    /// Of how many things one is to be read.
+    /// Returns n, where one of n jobs is to be read.
     fn each(&self) -> usize {
         match self.cached.load(Ordering::Relaxed) >= CACHED_MAX {
             true => PROBE,
@@ -270,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// Reads something, and notes whether it was cached already.
+    /// Reads a job, and notes whether it was already cached.
     fn read(&self, read: impl FnOnce() -> Result<()>) {
         let start = Instant::now();
         if let Err(error) = read() {

@@ -1,4 +1,4 @@
-//! The names of a task's jobs, in the order in which its listing has them.
+//! Iterates over the names of a task's jobs, in the order of its listing.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -15,18 +15,18 @@ use crate::view::listing::Source;
 use crate::view::{PRIMARY, View};
 use crate::workspace::jobs;
 
-/// How many names a walk is looked for among that does not begin with the first one.
+/// How many names are searched for the start of a walk that does not begin with the first one.
 const SEARCHED_MAX: usize = 4096;
-/// How many names may lie between a job and the one that is listed after it: those that are no jobs.
+/// Limit of names, of entries other than jobs, between a job and the next one.
 const GAP_MAX: usize = 16;
 
-/// What the listing of a task may show, in its order.
+/// The names that the listing of a task may show, in its order.
 #[derive(Debug)]
 pub(super) struct Names {
     /// The primary's directory, if it has one.
     primary: Option<Arc<OwnedFd>>,
     sources: VecDeque<Source>,
-    /// The first of the sources, open to be read.
+    /// The first of the sources, open for reading.
     open: Option<OwnedFd>,
     read: VecDeque<Next>,
     buffer: EntryBuffer,
@@ -58,7 +58,7 @@ impl Names {
         Ok(())
     }
 
-    /// The names that come after `second`, if that comes after `first`.
+    /// Returns the names that follow `second`, if `second` follows `first`.
     pub(super) fn after(
         view: &View,
         task: &OsStr,
@@ -70,7 +70,7 @@ impl Names {
         Ok(found.then_some(names))
     }
 
-    /// Whether a name is among the next `max`; goes on to behind it.
+    /// Whether a name is among the next `max`; skips all names up to it.
     fn find(&mut self, name: &OsStr, max: usize) -> Result<bool> {
         for _ in 0..max {
             match self.next()? {

@@ -1,4 +1,4 @@
-//! Walks through the jobs of a primary and a folder.
+//! Tests walks through the jobs of a primary and a folder.
 
 use super::*;
 use crate::settings;
@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 
 const JOBS: usize = 50;
 
-/// A view of a primary and a folder that have jobs of the task `t`.
+/// A view of a primary and a folder, both with jobs of the task `t`.
 fn view(top: &std::path::Path) -> Arc<View> {
     for place in ["primary", "backup"] {
         for number in 0..JOBS {
@@ -16,7 +16,7 @@ fn view(top: &std::path::Path) -> Arc<View> {
         }
     }
     std::fs::write(top.join("primary/jobs/t/file"), "").unwrap();
-    // In the folder, these are not shown.
+    // Not shown in the folder.
     std::fs::create_dir(top.join("backup/jobs/t/.tmp.x")).unwrap();
     for number in 0..JOBS {
         let copy = format!("backup/jobs/t/primary-{number}");
@@ -35,7 +35,7 @@ fn view(top: &std::path::Path) -> Arc<View> {
     Arc::new(View::open(spec, None).unwrap())
 }
 
-/// The jobs as they are listed.
+/// The jobs in the order of the listing.
 fn in_order(top: &std::path::Path) -> Vec<Name> {
     let names = |place: &str| {
         let entries = std::fs::read_dir(top.join(place).join("jobs/t")).unwrap();
@@ -49,7 +49,7 @@ fn in_order(top: &std::path::Path) -> Vec<Name> {
         .collect()
 }
 
-/// Waits until what is known of the only walk is what was waited for.
+/// Waits until the state of the only walk meets a condition.
 fn wait(ahead: &Ahead, mut until: impl FnMut(&mut State) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

@@ -1,4 +1,4 @@
-//! How far somebody has walked through the jobs of a task.
+//! Tracks how far a process has walked through the jobs of a task.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -7,11 +7,11 @@ use super::Work;
 use super::names::Names;
 use crate::sys::name::Name;
 
-/// How many jobs a walk is read ahead of at most.
+/// Limit of jobs that are read ahead of a walk.
 pub(super) const WINDOW_MAX: usize = 64;
-/// Half of how many it is read ahead of at first.
+/// Half the number of jobs that are read ahead at first.
 const WINDOW_MIN: usize = 4;
-/// After so many jobs that were listed out of order, a walk is looked for anew.
+/// After so many jobs that were listed out of order, the walk is searched for anew.
 const MISSES_MAX: usize = 64;
 
 /// A walk through the jobs of a task.
@@ -26,28 +26,28 @@ pub(super) struct Walk {
 pub(super) enum State {
     /// The task has been listed.
     Begun,
-    /// And then a job of it.
+    /// Then one of its jobs has been listed.
     One(Name),
-    /// And then another one, which may be the next one.
+    /// Then another job has been listed, which may be the next one.
     Two,
-    /// And that was the next one.
+    /// The second job was the next one.
     Followed(Followed),
-    /// And then others in another order.
+    /// Then other jobs have been listed in another order.
     Unordered,
 }
 
 #[derive(Debug)]
 pub(super) struct Followed {
-    /// Where the names go on; `None` while they are being read, and after the last one.
+    /// The remaining names; `None` while they are being read, and after the last one.
     pub(super) names: Option<Names>,
-    /// What is read ahead, in order.
+    /// The jobs that are read ahead, in order.
     pub(super) coming: VecDeque<Name>,
     pub(super) window: usize,
     misses: usize,
 }
 
 impl State {
-    /// The task begins to be listed.
+    /// Notes that the listing of the task begins.
     pub(super) fn begin(&mut self) {
         let over = match self {
             State::Begun | State::One(_) => false,
@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    /// Goes on to a job that is listed; returns what is to be done then.
+    /// Notes that a job is listed; returns the resulting work.
     pub(super) fn go_on(&mut self, job: &Name, (id, task): (u64, &Name)) -> Option<Work> {
         match self {
             State::Begun => {
@@ -110,7 +110,7 @@ impl Followed {
                 self.coming.drain(..=at);
                 self.misses = 0;
             }
-            // Several may walk here at the same time.
+            // Several processes may walk through this task at the same time.
             None => self.misses += 1,
         }
     }
