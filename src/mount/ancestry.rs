@@ -1,11 +1,11 @@
-//! Which jobs of the primary a node belongs to: by parents, in memory.
+//! Finds the jobs of the primary to which a node belongs, by parents, in memory.
 
 use super::nodes::{Nodes, Role, Way};
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
 impl Nodes {
-    /// Calls with the node of each job of the primary that a node is, or belongs to by one of its names.
+    /// Calls `call` with the node of each job of the primary that a node is, or belongs to by one of its names.
     pub(super) fn each_job_of(&self, id: u64, mut call: impl FnMut(u64)) {
         let Some((way, others)) = self.ways(id) else {
             return;
@@ -21,7 +21,7 @@ impl Nodes {
         }
     }
 
-    /// The node of the job of the primary that a node is, or belongs to by one of its names.
+    /// Returns the node of the job of the primary that a node is, or belongs to by one of its names.
     fn job_above(&self, id: u64, way: Way) -> Option<u64> {
         let (mut id, mut way) = (id, way);
         while way.role == Role::Inside && way.place == PRIMARY {
@@ -43,7 +43,7 @@ impl Nodes {
         true
     }
 
-    /// The job that a node stands for.
+    /// Returns the job of a node.
     pub(super) fn job_id(&self, id: u64) -> Option<JobId> {
         let job = self.get(id).filter(|node| node.role == Role::Job)?;
         let task = self.get(job.parent)?;

@@ -1,11 +1,11 @@
-//! From `statx` to what the kernel wants to know.
+//! Converts `statx` results to the attributes that the kernel expects.
 
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use rustix::fs::{Statx, StatxTimestamp};
 
-/// The attributes of something, under the inode number that it is known by.
+/// Returns the attributes of a file, with the inode number to show.
 pub(super) fn attributes(stat: &Statx, inode: u64) -> FileAttr {
     FileAttr {
         ino: INodeNo(inode),
@@ -27,7 +27,7 @@ pub(super) fn attributes(stat: &Statx, inode: u64) -> FileAttr {
     }
 }
 
-/// The attributes of something that could not be looked at.
+/// Returns placeholder attributes of a file that could not be examined.
 pub(super) fn unknown(inode: u64, kind: rustix::fs::FileType) -> FileAttr {
     let never = SystemTime::UNIX_EPOCH;
     FileAttr {
@@ -49,7 +49,7 @@ pub(super) fn unknown(inode: u64, kind: rustix::fs::FileType) -> FileAttr {
     }
 }
 
-/// The kind of file of a mode.
+/// Returns the file type of a mode.
 pub(super) fn kind(mode: u32) -> FileType {
     use rustix::fs::FileType as Kind;
     match Kind::from_raw_mode(mode) {
@@ -63,7 +63,7 @@ pub(super) fn kind(mode: u32) -> FileType {
     }
 }
 
-/// A time stamp, which may lie before 1970.
+/// Converts a time stamp, which may lie before 1970.
 fn time(stamp: StatxTimestamp) -> SystemTime {
     let nanoseconds = Duration::from_nanos(stamp.tv_nsec.into());
     let seconds = Duration::from_secs(stamp.tv_sec.unsigned_abs());

@@ -1,12 +1,11 @@
-//! Whether the kernel reads and writes an open file by itself, on the disk's file (passthrough), or
-//! through its own cache and us.
+//! Decides whether the kernel reads and writes an open file by passthrough or through its cache and the daemon.
 //!
-//! The kernel takes one backing file for a node, and no mixture of both ways at a time. So it is
-//! decided for a node when it is opened first, and holds until it is closed everywhere.
+//! The kernel accepts one backing file for a node, and no mixture of both ways at a time. So the way is chosen when a
+//! node is first opened, and stays until all of its files are closed.
 //!
-//! A program that maps the disk's file by passthrough changes it without a request, and FUSE does not report
-//! that it is mapped. So the kernel does not believe the attributes of a file for long that may be mapped and
-//! written: it must be open for reading and writing, and may stay mapped when it is closed.
+//! A program that maps the disk's file by passthrough changes it without a request, and FUSE does not report that the
+//! file is mapped. So the kernel must not cache the attributes for long of a file that may be mapped and written: it
+//! must be open for reading and writing, and may stay mapped when it is closed.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -18,7 +17,7 @@ use parking_lot::Mutex;
 
 const SHARDS: usize = 64;
 
-/// How the nodes are opened that are open.
+/// How each open node is opened.
 #[derive(Debug, Default)]
 pub(super) struct Backings {
     possible: AtomicBool,
@@ -41,7 +40,7 @@ struct Shards(Vec<Mutex<Shard>>);
 #[derive(Debug, Default)]
 struct Shard {
     open: HashMap<u64, Open>,
-    /// Nodes that are closed and that the kernel still knows, and may have been mapped.
+    /// Nodes that are closed, that the kernel still knows, and that may have been mapped.
     once_mapped: HashSet<u64>,
 }
 
@@ -56,27 +55,27 @@ struct Open {
     /// `None`: through the kernel's cache.
     backing: Option<Arc<BackingId>>,
     handles: usize,
-    /// Whether it was opened for reading and writing.
+    /// Whether the node was opened for reading and writing.
     read_write: bool,
 }
 
 /// How a node is opened.
 #[derive(Debug)]
 pub(super) struct Way {
-    /// On which backing file, if on one.
+    /// The backing file, if the node has one.
     pub(super) backing: Option<Arc<BackingId>>,
-    /// Whether the file may be mapped and written from now on, and could not before.
+    /// Whether the file may be mapped and written from now on, but could not be before.
     pub(super) becomes_mapped: bool,
 }
 
 impl Backings {
-    /// The kernel has agreed to read and write by itself.
+    /// Notes that the kernel has agreed to passthrough.
     pub(super) fn enable(&self) {
         self.possible.store(true, Ordering::Relaxed);
     }
 
     /// Notes that a node is opened once more with these flags of `open`, and returns how. If it is not open yet and
-    /// `wanted`, `register` makes the file known to the kernel.
+    /// `wanted` is set, `register` registers the file with the kernel.
     pub(super) fn open(
         &self,
         node: u64,
@@ -95,7 +94,7 @@ impl Backings {
                 becomes_mapped: open.backing.is_some() && open.read_write && !was,
             };
         }
-        // Under the lock, since another must not decide otherwise: it asks the kernel, not a disk.
+        // Under the lock, since another thread must not decide otherwise: `register` calls the kernel, not a disk.
         let backing = match wanted && self.possible.load(Ordering::Relaxed) {
             true => self.registered(register()),
             false => None,
@@ -122,7 +121,7 @@ impl Backings {
         }
     }
 
-    /// The kernel has forgotten a node, which it does not while the node is mapped.
+    /// Notes that the kernel has forgotten a node, which does not happen while the node is mapped.
     pub(super) fn forget(&self, node: u64) {
         self.shard(node).lock().once_mapped.remove(&node);
     }
@@ -132,7 +131,7 @@ impl Backings {
             Ok(backing) => Some(Arc::new(backing)),
             Err(error) => {
                 if error.kind() == io::ErrorKind::PermissionDenied {
-                    // It takes CAP_SYS_ADMIN, which we will not get.
+                    // Registering needs CAP_SYS_ADMIN, which the daemon will not get.
                     self.possible.store(false, Ordering::Relaxed);
                 }
                 tracing::debug!(%error, "a file is read and written through the cache");

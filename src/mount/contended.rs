@@ -1,10 +1,9 @@
-//! Names that others, beneath the mount, keep giving to something else.
+//! Remembers names that other processes, beneath the mount, keep replacing.
 //!
-//! A node holds no descriptor, so a file that is replaced beneath between being looked up and being
-//! opened cannot be opened any more: that is `ESTALE`, upon which the kernel looks the name up again,
-//! once. Where names change all the time, that can happen twice in a row. So whatever is looked up
-//! under a name for which it has happened is held open until the kernel forgets it: then it can be
-//! opened, as on a disk, whatever becomes of its name.
+//! A node holds no descriptor, so a file that is replaced beneath between lookup and open can no longer be opened: the
+//! open fails with `ESTALE`, and the kernel looks the name up again, once. Where names change all the time, that can
+//! happen twice in a row. So once that has happened for a name, every file that is looked up under the name is held
+//! open until the kernel forgets it: then the file can be opened, as on a disk, even if its name is gone.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -14,20 +13,20 @@ use parking_lot::Mutex;
 
 use crate::sys::name::Name;
 
-/// Names that are known as contended at most; the oldest go first.
+/// Limit of remembered names; the oldest are dropped first.
 const NAMES_MAX: usize = 64;
 
-/// The names.
+/// The contended names.
 #[derive(Debug, Default)]
 pub(super) struct Contended {
-    /// Whether there has been any: as a rule there is none.
+    /// Whether any name has been noted: usually none.
     any: AtomicBool,
     /// A directory's node and a name in it.
     names: Mutex<VecDeque<(u64, Name)>>,
 }
 
 impl Contended {
-    /// Notes that what a name led to could not be found any more.
+    /// Notes that the file under a name could not be found any more.
     pub(super) fn note(&self, parent: u64, name: Name) {
         let mut names = self.names.lock();
         if names.contains(&(parent, name.clone())) {
@@ -40,7 +39,7 @@ impl Contended {
         self.any.store(true, Ordering::Relaxed);
     }
 
-    /// Whether what is looked up under a name is to be held open.
+    /// Whether files looked up under a name must be held open.
     pub(super) fn contains(&self, parent: u64, name: &OsStr) -> bool {
         let is_it = |known: &(u64, Name)| known.0 == parent && *known.1 == *name;
         self.any.load(Ordering::Relaxed) && self.names.lock().iter().any(is_it)

@@ -1,7 +1,7 @@
 //! Runs requests that may wait for a folder so that some of the loop's threads always stay free.
 //!
-//! The loop has a fixed number of threads, and a request that waits in a system call for a folder keeps its thread. So
-//! only some of them may work on such requests; the others are handed to threads of their own, with their replies.
+//! The loop has a fixed number of threads, and a request that waits in a system call for a folder occupies its thread.
+//! So only some of them may process such requests; the others are passed, with their replies, to threads of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,18 +11,18 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::THREADS;
 
-/// How many threads of the loop may wait for folders: the others answer everything else.
+/// How many threads of the loop may wait for folders: the others answer all other requests.
 const LOOP_MAX: usize = THREADS - 2;
 
-/// How many other threads may. The kernel gets `EIO` for a request beyond them.
+/// How many other threads may wait. Requests beyond them fail with `EIO`.
 const OTHERS_MAX: usize = 1024;
 
-/// A thread of its own without a request ends after this time.
+/// How long a separate thread without a request waits before it ends.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// How many threads work on requests that may wait for a folder.
+/// Counts the threads that process requests which may wait for a folder.
 #[derive(Debug)]
 pub(super) struct Deferred {
     of_loop: Arc<AtomicUsize>,
@@ -41,13 +41,13 @@ impl Default for Deferred {
     }
 }
 
-/// A thread that is counted until it is done.
+/// A thread that is counted until its work is done.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
     fn new(count: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
         let counted = Counted(count.clone());
-        // Dropped, it is not counted any more.
+        // When dropped, the thread is no longer counted.
         (count.fetch_add(1, Ordering::AcqRel) < max).then_some(counted)
     }
 }
@@ -59,7 +59,8 @@ impl Drop for Counted {
 }
 
 impl Deferred {
-    /// Works on a request at once, or in another thread if many already wait. A request that is dropped gets `EIO`.
+    /// Processes a request at once, or in another thread if many already wait. A request that is dropped fails with
+    /// `EIO`.
     pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
         if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
             return work();

@@ -130,7 +130,7 @@ impl Directories {
     }
 
     /// Keeps the descriptor of a removed file or directory until the kernel forgets it, since a process may still be in
-    /// it or have it open.
+    /// it or keep it open.
     pub(super) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
         self.removed.lock().insert(id, fd);
     }

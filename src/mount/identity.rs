@@ -1,4 +1,4 @@
-//! The numbers that the kernel and the user know a node by.
+//! Computes the numbers of nodes for the kernel, and the inode numbers that users see.
 
 use parking_lot::RwLock;
 
@@ -7,20 +7,20 @@ use crate::sys::file_id::FileId;
 /// The node of the mount's own root.
 pub(super) const ROOT: u64 = 1;
 
-/// Numbers devices in the order in which they are met, and makes node numbers out of them.
+/// Numbers devices in the order of their first use, and computes node numbers from them.
 ///
-/// All of a mount has one `st_dev`, so inode numbers of different devices must not meet: `tar`,
-/// `rsync -H` and `du` would take two files for one. The primary's device keeps its own numbers;
-/// others carry the device's number in the upper bits.
+/// All of a mount has one `st_dev`, so inode numbers of different devices must not collide: `tar`, `rsync -H` and `du`
+/// would treat two files as one. The primary's device keeps its own numbers; numbers of other devices contain the
+/// device's number in the upper bits.
 #[derive(Debug)]
 pub(super) struct Devices {
     root: FileId,
     known: RwLock<Vec<u32>>,
 }
 
-/// Above the inode numbers of any disk in practice; a larger one is hashed.
+/// Above the inode numbers of any disk in practice; a larger number is hashed.
 const DEVICE_SHIFT: u32 = 48;
-/// Marks numbers that are not made of device and inode.
+/// Marks numbers that are not composed of device and inode.
 const SPECIAL: u64 = 1 << 63;
 
 impl Devices {
@@ -31,7 +31,7 @@ impl Devices {
         }
     }
 
-    /// The number of the node that stands for something.
+    /// Returns the number of the node with an identity.
     pub(super) fn node(&self, identity: &FileId) -> u64 {
         if (identity.device(), identity.inode()) == (self.root.device(), self.root.inode()) {
             return ROOT;
@@ -39,12 +39,12 @@ impl Devices {
         self.number(identity.device(), identity.inode())
     }
 
-    /// The inode number to show; the same as the node's, but for the root.
+    /// Returns the inode number to show; the same as the node's, except for the root.
     pub(super) fn inode(&self, identity: &FileId) -> u64 {
         self.number(identity.device(), identity.inode())
     }
 
-    /// The inode number to show for an entry of a directory on the same device as `like`.
+    /// Returns the inode number to show for an entry of a directory on the same device as `like`.
     pub(super) fn entry(&self, like: &FileId, inode: u64) -> u64 {
         self.number(like.device(), inode)
     }
@@ -57,7 +57,7 @@ impl Devices {
         if inode >> DEVICE_SHIFT == 0 && index < 1 << (63 - DEVICE_SHIFT) {
             return (index << DEVICE_SHIFT) | inode;
         }
-        // splitmix64's finish: no two inodes of one device meet, since each step can be undone.
+        // The final step of splitmix64: no two inodes of one device collide, since each step is reversible.
         let mut mixed = inode ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,4 +1,4 @@
-//! The directories that are being listed, by node.
+//! Keeps the directories that are being listed, by node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use super::directory::{Listing, Positions};
 
-/// Listings that are kept open at most, each with a descriptor or two for each location.
+/// Limit of listings that are kept open, each with one or two descriptors for each location.
 const KEPT_MAX: usize = 64;
 
-/// Listings that were begun and may be gone on with, and the positions that unions have given out.
+/// Listings that were begun and may be continued, and the positions of unions.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
     kept: Mutex<Kept>,
@@ -33,7 +33,7 @@ impl Listings {
         Some(listing.clone())
     }
 
-    /// Keeps a listing to be gone on with; one that was not used for long goes in its place.
+    /// Keeps a listing to be continued later, in place of one that was not used for long.
     pub(super) fn keep(&self, node: u64, listing: Arc<Listing>) {
         let mut evicted = None;
         let mut kept = self.kept.lock();
@@ -47,27 +47,27 @@ impl Listings {
         let now = kept.clock;
         let replaced = kept.listings.insert(node, (listing, now));
         drop(kept);
-        // Closing can block on a network file system: not under the lock.
+        // Closing can block on a network file system, so it must not happen under the lock.
         drop((evicted, replaced));
     }
 
-    /// The positions that the listing of a union has given out.
+    /// Returns the positions that the listing of a union has used.
     pub(super) fn positions(&self, node: u64) -> Arc<Mutex<Positions>> {
         self.positions.lock().entry(node).or_default().clone()
     }
 
-    /// Closes a listing that is kept; it is opened again when it is gone on with.
+    /// Closes a kept listing; it is opened again when it is continued.
     pub(super) fn let_go(&self, node: u64) {
         let listing = self.kept.lock().listings.remove(&node);
         drop(listing);
     }
 
-    /// The directories whose listings are kept.
+    /// Returns the directories whose listings are kept.
     pub(super) fn kept(&self) -> Vec<u64> {
         self.kept.lock().listings.keys().copied().collect()
     }
 
-    /// Removes what is kept of a directory, and returns it.
+    /// Removes and returns all state kept of a directory.
     pub(super) fn forget(&self, node: u64) -> impl Sized + use<> {
         let listing = self.kept.lock().listings.remove(&node);
         let positions = self.positions.lock().remove(&node);

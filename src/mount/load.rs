@@ -1,4 +1,4 @@
-//! How many requests are being worked on, and for how long: a folder that does not answer must not hold every thread.
+//! Counts the requests that take long, so that a folder that does not answer cannot occupy every thread.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -10,10 +10,10 @@ use super::{Mount, THREADS};
 /// A request that takes longer waits for a disk that is very busy, or does not answer.
 const LONG: Duration = Duration::from_secs(5);
 
-/// Half of the threads are kept for those who can be answered.
+/// Half of the threads are reserved for requests that can be answered.
 const MANY: usize = THREADS / 2;
 
-/// Since when each thread has been at its request.
+/// The start time of each thread's request.
 #[derive(Debug)]
 pub(super) struct Load {
     began: Instant,
@@ -23,7 +23,7 @@ pub(super) struct Load {
 }
 
 thread_local! {
-    /// The place of this thread among those that work on requests.
+    /// The index of this thread among those that process requests.
     static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
@@ -62,10 +62,10 @@ impl Load {
     }
 }
 
-/// A mount, as long as this thread works on a request.
+/// A mount, as long as this thread processes a request.
 pub(super) struct Working<'a> {
     mount: &'a Mount,
-    /// None within another.
+    /// `None` within another request.
     since: Option<&'a AtomicU64>,
 }
 
@@ -86,7 +86,7 @@ impl Drop for Working<'_> {
 }
 
 impl Mount {
-    /// Takes note that this thread works on a request from now on.
+    /// Notes that this thread processes a request from now on.
     pub(super) fn work(&self) -> Working<'_> {
         let since = self.load.thread();
         let since = since.filter(|since| since.load(Ordering::Relaxed) == 0);

@@ -1,4 +1,4 @@
-//! From a node to the directory and the name where it lies.
+//! Finds the directory and the name where a node lies.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,7 +45,7 @@ impl AsFd for Dir {
     }
 }
 
-/// Where something lies: a name in a directory.
+/// The place of a file: a name in a directory.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) dir: Dir,
@@ -53,11 +53,11 @@ pub(super) struct Place {
 }
 
 impl Mount {
-    /// What is known of a node. Fails if it lies in a folder that must not be asked now.
+    /// Returns a node. Fails if the node lies in a folder that must not be asked now.
     pub(super) fn node(&self, id: u64) -> Result<Node> {
         let node = self.nodes.get(id).ok_or(Errno::STALE)?;
         self.may_be_asked(node.place)?;
-        // What is below `jobs/` and a task may be another location's, which is asked then.
+        // Entries below `jobs/` and a task may be in another location, which is checked when they are accessed.
         let union = matches!(node.role, Role::Root | Role::Jobs | Role::Task);
         if !union && self.is_silent(node.place) {
             return Err(Errno::TIMEDOUT);
@@ -81,7 +81,7 @@ impl Mount {
         })
     }
 
-    /// Whether a node is a folder's.
+    /// Whether a node lies in a folder.
     pub(super) fn is_of_folder(&self, id: u64) -> bool {
         let way = self.nodes.way(id);
         way.is_some_and(|way| !matches!(way.place, PRIMARY | INTERNAL))
@@ -93,7 +93,7 @@ impl Mount {
         jobs || self.may_wait(parent)
     }
 
-    /// Makes sure that what lies there may be asked for.
+    /// Makes sure that a location may be asked.
     pub(super) fn may_be_asked(&self, place: u8) -> Result<()> {
         match place {
             PRIMARY | INTERNAL => Ok(()),
@@ -104,7 +104,7 @@ impl Mount {
         }
     }
 
-    /// Where a node lies. Nothing is said of what is there now.
+    /// Returns where a node lies, without checking which file is there now.
     pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
         match node.role {
             Role::Root => Ok(itself(self.primary_dir()?)),
@@ -117,13 +117,13 @@ impl Mount {
         }
     }
 
-    /// The directory in which the children of `parent` lie that `place` has.
+    /// Returns the directory in `place` that has the children of `parent`.
     pub(super) fn holding(&self, parent: u64, place: u8) -> Result<Dir> {
         let node = self.node(parent)?;
         match node.role {
             Role::Root => self.primary_dir(),
             Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
-            // The kernel has judged the caller's rights by this very directory.
+            // The kernel has checked the caller's rights on this very directory.
             Role::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
             Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
             _ if place == INTERNAL && node.place != INTERNAL => {
@@ -135,8 +135,8 @@ impl Mount {
         }
     }
 
-    /// A node as a directory, of a job that a folder serves, whose internal files live in the
-    /// primary; `None` if it is no such directory.
+    /// Returns the holder of internal files in the primary, for a directory of a job that a folder serves; `None` for
+    /// any other node.
     pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
         if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(None);
@@ -162,7 +162,7 @@ impl Mount {
         }))
     }
 
-    /// A descriptor of a node that is a directory, to be kept.
+    /// Returns a descriptor of a directory node, to be kept.
     pub(super) fn directory_fd(&self, id: u64) -> Result<Arc<OwnedFd>> {
         match self.directory(id)? {
             Dir::Cached(fd) => Ok(fd),
@@ -170,7 +170,7 @@ impl Mount {
         }
     }
 
-    /// A descriptor of a node that is a directory.
+    /// Returns a descriptor of a directory node.
     pub(super) fn directory(&self, id: u64) -> Result<Dir> {
         if id == ROOT {
             return self.primary_dir();
@@ -201,21 +201,21 @@ impl Mount {
         Ok(Dir::Cached(fd))
     }
 
-    /// Opens a node, and makes sure that it is what was opened. `O_PATH` opens anything without
-    /// touching it. A file with several names is found under any that is known.
+    /// Opens a node, and verifies that the opened file is this node. `O_PATH` opens any file without side effects. A
+    /// file with several names is found under any known name.
     pub(super) fn open_verified(&self, id: u64, flags: OFlags) -> Result<OwnedFd> {
         self.open_with_stat(id, flags).map(|(fd, _)| fd)
     }
 
-    /// Like [`Mount::open_verified`], with the attributes that it had when it was opened.
+    /// As [`Mount::open_verified`], with the node's attributes at the time of the open.
     pub(super) fn open_with_stat(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         self.under_any_name(id, |node, place| {
-            // Not blocking: what was a file may have become a pipe meanwhile.
+            // Non-blocking: a pipe may have replaced the file meanwhile.
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
             let opened = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty());
             let fd = match opened {
                 Ok(fd) => fd,
-                // The error is only the node's if the name still is.
+                // The error concerns the node only if the name still leads to the node.
                 Err(error) => {
                     let stat = at::stat_at(&place.dir, &place.name)?;
                     let is_it = FileId::of(&stat) == node.identity;
@@ -231,7 +231,7 @@ impl Mount {
         })
     }
 
-    /// A node and its attributes as they are now; those of an open file if its names are gone.
+    /// Returns a node and its present attributes; those of an open file if its names are gone.
     pub(super) fn stat(&self, id: u64) -> Result<(Node, Statx)> {
         let by_name = self.under_any_name(id, |node, place| {
             let stat = at::stat_at(&place.dir, &place.name)?;
@@ -247,14 +247,14 @@ impl Mount {
         }
     }
 
-    /// The attributes of a node whose names are gone but which is open.
+    /// Returns the attributes of a node whose names are gone but which is open.
     fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
         let node = self.node(id)?;
         let stat = self.on_open(id, |fd| at::stat_fd(fd))?;
         Ok((node, stat))
     }
 
-    /// Calls with a descriptor of a node that is open, or was kept when its name was taken away.
+    /// Calls `work` with a descriptor of a node that is open, or was kept when its name was removed.
     pub(super) fn on_open<T>(
         &self,
         id: u64,
@@ -271,8 +271,8 @@ impl Mount {
         Err(Errno::STALE)
     }
 
-    /// Tries something with a node where it lies under its name, and then under its other names, until it works.
-    /// That the name is gone or is another's by now is `ESTALE`.
+    /// Calls `work` with a node under its name, and then under its other names, until it succeeds. Fails with `ESTALE`
+    /// if the name is gone or leads to another file by now.
     fn under_any_name<T>(&self, id: u64, work: impl Fn(&Node, &Place) -> Result<T>) -> Result<T> {
         let attempt = |node: &Node| work(node, &self.place_of(node)?);
         let node = self.node(id)?;
@@ -304,7 +304,7 @@ impl Mount {
         Err(Errno::STALE)
     }
 
-    /// A job that has changed place since it was looked up, by renaming: the same directory.
+    /// Returns a job that has been renamed to another location since it was looked up: the same directory.
     fn job_elsewhere(&self, id: u64, node: &Node) -> Option<Node> {
         let found = self.find(node.parent, &node.name).ok()?;
         if FileId::of(&found.stat) != node.identity || found.place == node.place {
@@ -328,7 +328,7 @@ impl Mount {
     }
 }
 
-/// A directory as its own place.
+/// Returns a directory as its own place.
 fn itself(dir: Dir) -> Place {
     Place {
         dir,
@@ -336,8 +336,8 @@ fn itself(dir: Dir) -> Place {
     }
 }
 
-/// Where the directory of a job stands for a while that has been moved from the primary to a folder: who has it
-/// open, or is in it, goes on with it as on a disk.
+/// Returns where the directory of a job remains for a while after another process has moved the job from the primary to
+/// a folder: processes that keep it open, or are in it, continue to work in it as on a disk.
 fn put_aside(node: &Node) -> Option<Node> {
     (node.role == Role::Job && node.place == PRIMARY).then(|| Node {
         name: Name::from(&*places::staging(&node.name)),

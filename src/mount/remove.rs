@@ -49,7 +49,7 @@ impl Mount {
         self.forget_tasks(parent)
     }
 
-    /// Returns the file that is about to lose its name, if the kernel knows it: a process may be in it, have it open
+    /// Returns the file that is about to lose its name, if the kernel knows it: a process may be in it, keep it open
     /// unknown to the daemon (`O_PATH`, a pipe), or have looked it up to open it next.
     fn known(&self, name: &OsStr, dir: &Dir) -> Option<(u64, Arc<OwnedFd>)> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

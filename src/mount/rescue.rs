@@ -1,13 +1,14 @@
 //! Bounds how long a request waits for a folder, and makes sure that it is answered once.
 //!
-//! The kernel holds the lock of a directory while it looks a name up in it, lists it, or makes, renames or removes
-//! something in it. A request that waits for a folder keeps everything waiting that wants this lock.
+//! The kernel holds the lock of a directory while it looks a name up in it, lists it, or makes, renames or removes an
+//! entry in it. A request that waits for a folder blocks all requests that need this lock.
 //!
-//! 1. As soon as a folder is known not to answer, a waiting request is attempted again from another thread, which leaves
-//!    the folder out. The attempt that claims the request first replies ([`Turn`]).
-//! 2. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers others. It does
-//!    not count as `ENOENT`: what the folder has is unknown.
-//! 3. An attempt claims the request before it changes something ([`commit`]). One that lost the claim changes nothing.
+//! 1. As soon as a folder is known not to answer, a waiting request is attempted again by another thread, which skips
+//!    the folder. The attempt that claims the request first replies ([`Turn`]).
+//! 2. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers other
+//!    requests. This is not `ENOENT`: the contents of the folder are unknown.
+//! 3. An attempt claims the request before it changes a file ([`commit`]). An attempt that lost the claim changes
+//!    nothing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,19 +21,19 @@ use rustix::io::{Errno, Result};
 
 use crate::view::View;
 
-/// How often waiting requests are looked at, and how long each waits at least before it is attempted again.
+/// How often waiting requests are checked, and how long each waits at least before it is attempted again.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a request waits for a folder: longer than it takes to find out that the folder answers nothing at all.
+/// How long a request waits for a folder: longer than the detection of a folder that does not answer at all takes.
 const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The same while another request has timed out and still waits for its folder. Requests that wait for one lock time out
-/// one after the other.
+/// The same timeout while another request has timed out and still waits for its folder, since requests that wait for
+/// one lock time out one after the other.
 const NEXT_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Act = Arc<dyn Fn() + Send + Sync>;
 
-/// Requests that are being worked on.
+/// Requests that are being processed.
 #[derive(Default)]
 pub(super) struct Rescue {
     requests: Mutex<Requests>,
@@ -46,9 +47,9 @@ struct Requests {
 
 struct Waiting {
     begun: Instant,
-    /// Attempts it without the folders that do not answer; done once.
+    /// Attempts the request without the folders that do not answer; called once.
     again: Option<Act>,
-    /// Answers that it has timed out; done once.
+    /// Replies that the request has timed out; called once.
     give_up: Option<Act>,
 }
 
@@ -58,7 +59,7 @@ impl std::fmt::Debug for Rescue {
     }
 }
 
-/// A request, as long as it is worked on.
+/// A request, as long as it is processed.
 pub(super) struct Watched<'a> {
     rescue: &'a Rescue,
     number: u64,
@@ -67,14 +68,14 @@ pub(super) struct Watched<'a> {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let done = self.rescue.requests.lock().waiting.remove(&self.number);
-        // It may hold the last handle of something: not under the lock.
+        // `done` may hold the last handle of a file, so it must not be dropped under the lock.
         drop(done);
     }
 }
 
 impl Rescue {
-    /// Has a request attempted by `again` if it takes long and a folder does not answer, and answered by `give_up` if it takes
-    /// too long.
+    /// Watches a request: calls `again` to attempt it again if it takes long and a folder does not answer, and
+    /// `give_up` to answer it if it takes too long.
     pub(super) fn watch(
         &self,
         again: impl Fn() + Send + Sync + 'static,
@@ -95,14 +96,14 @@ impl Rescue {
         }
     }
 
-    /// Starts the thread that looks at what waits, until the view is gone.
+    /// Starts the thread that checks the waiting requests, until the view is gone.
     pub(super) fn start(self: &Arc<Self>, view: &Arc<View>) -> std::io::Result<()> {
         let (rescue, view) = (Arc::downgrade(self), Arc::downgrade(view));
         let thread = std::thread::Builder::new().name("xpmfs-rescue".to_owned());
         thread.spawn(move || look(&rescue, &view)).map(drop)
     }
 
-    /// What is to be done for those that have timed out.
+    /// Returns the actions for requests that have timed out.
     fn timed_out(&self) -> Vec<Act> {
         let mut requests = self.requests.lock();
         let others = requests.waiting.values().any(|one| one.give_up.is_none());
@@ -119,7 +120,7 @@ impl Rescue {
         .collect()
     }
 
-    /// What is to be done for those that have waited for a while, with their numbers.
+    /// Returns the actions for requests that have waited for a while, with their numbers.
     fn slow(&self) -> Vec<(u64, Act)> {
         let requests = self.requests.lock();
         let waiting = requests.waiting.iter();
@@ -144,7 +145,7 @@ fn look(rescue: &Weak<Rescue>, view: &Weak<View>) {
         for (number, again) in rescue.slow() {
             let thread = std::thread::Builder::new().name("xpmfs-again".to_owned());
             match thread.spawn(move || again()) {
-                // Once: the new attempt is watched by itself.
+                // Once: the new attempt is watched separately.
                 Ok(_) => {
                     let mut requests = rescue.requests.lock();
                     let request = requests.waiting.get_mut(&number);
@@ -164,7 +165,7 @@ fn look(rescue: &Weak<Rescue>, view: &Weak<View>) {
 const FREE: u32 = 0;
 
 thread_local! {
-    /// The claim of the attempt that this thread works on, if it is one of several.
+    /// The claim of the attempt that this thread processes, if it is one of several.
     static CURRENT: RefCell<Option<(Arc<AtomicU32>, u32)>> = const { RefCell::new(None) };
 }
 
@@ -175,11 +176,11 @@ fn claim(claimed: &AtomicU32, by: u32) -> bool {
     }
 }
 
-/// Claims the request that this thread works on, before something is changed for it.
+/// Claims the request that this thread processes, before a file is changed for it.
 ///
 /// # Errors
 ///
-/// `ETIMEDOUT` if it has been answered, or another attempt has claimed it.
+/// `ETIMEDOUT` if the request has been answered, or another attempt has claimed it.
 pub(super) fn commit() -> Result<()> {
     CURRENT.with_borrow(|current| match current {
         Some((claimed, by)) if !claim(claimed, *by) => Err(Errno::TIMEDOUT),
@@ -224,7 +225,7 @@ impl<R> Turn<R> {
         }
     }
 
-    /// Another attempt at the same request.
+    /// Returns another attempt at the same request.
     pub(super) fn next(&self) -> Turn<R> {
         Turn {
             request: self.request.clone(),
@@ -233,7 +234,7 @@ impl<R> Turn<R> {
         }
     }
 
-    /// Lets [`commit`] claim this attempt in this thread.
+    /// Makes [`commit`] in this thread claim this attempt.
     pub(super) fn begin(&self) -> Current {
         CURRENT.set(Some((self.claimed.clone(), self.number)));
         Current
@@ -244,7 +245,7 @@ impl<R> Turn<R> {
         ![FREE, self.number].contains(&self.claimed.load(Ordering::Acquire))
     }
 
-    /// The reply, unless another attempt has claimed the request.
+    /// Returns the reply, unless another attempt has claimed the request.
     pub(super) fn take(&self) -> Option<R> {
         match claim(&self.claimed, self.number) {
             true => self.request.reply.lock().take(),
@@ -253,7 +254,7 @@ impl<R> Turn<R> {
     }
 }
 
-/// A reply that the first to be done takes.
+/// A reply that the first finished attempt uses.
 #[derive(Debug)]
 pub(super) struct Slot<R>(Arc<Mutex<Option<R>>>);
 
@@ -268,12 +269,12 @@ impl<R> Slot<R> {
         Slot(Arc::new(Mutex::new(Some(reply))))
     }
 
-    /// The reply, unless it has been taken.
+    /// Returns the reply, unless it has been used.
     pub(super) fn take(&self) -> Option<R> {
         self.0.lock().take()
     }
 
-    /// Does something with the reply while it is there.
+    /// Calls `act` with the reply if it has not been used.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut R) -> T) -> Option<T> {
         self.0.lock().as_mut().map(act)
     }

@@ -1,9 +1,9 @@
-//! Callers whose `open` the kernel is about to try again.
+//! Remembers callers whose `open` the kernel is about to try again.
 //!
-//! A node whose name leads elsewhere may still be open in this mount. It must not be opened once more for a caller
-//! that gave the name: the kernel has believed the name for too long, and the caller wants the file that has it
-//! now. But it must be for one that came by `/proc/PID/fd/N`. The kernel does not say which it was; it answers
-//! `ESTALE` by trying again, once, and looks the name up then. So the second `open` of a caller means the node.
+//! A node whose name leads elsewhere may still be open in this mount. It must not be opened once more for a caller that
+//! used the name: the kernel has cached the name for too long, and the caller wants the file that has the name now. But
+//! it must be opened for a caller that used `/proc/PID/fd/N`. The kernel does not report which one it was; on `ESTALE`
+//! it tries again, once, and looks the name up then. So the second `open` of a caller means the node.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Callers that are remembered at most; the oldest go first, and get `ESTALE` once more.
+/// Limit of remembered callers; the oldest are dropped first, and get `ESTALE` once more.
 const CALLERS_MAX: usize = 256;
 
-/// The kernel tries again at once.
+/// How long a caller is remembered; the kernel tries again at once.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// The threads that have got `ESTALE` for an `open`, with the time, and have opened nothing since.
+/// The threads that have received `ESTALE` for an `open`, with the time, and have opened no file since.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
-    /// Whether there has been any: as a rule there is none.
+    /// Whether any caller has been added: usually none.
     any: AtomicBool,
     callers: Mutex<VecDeque<(u32, Instant)>>,
 }
 
 impl Retries {
-    /// Notes that a caller gets `ESTALE` for an `open`.
+    /// Notes that a caller receives `ESTALE` for an `open`.
     pub(super) fn add(&self, tid: u32) {
         let mut callers = self.callers.lock();
         callers.retain(|(known, _)| *known != tid);
@@ -44,7 +44,7 @@ impl Retries {
         times.any(|(_, since)| since.elapsed() < RETRY_MAX)
     }
 
-    /// Notes that a caller has opened something: its next attempt is a first one.
+    /// Notes that a caller has opened a file: its next attempt is a first one.
     pub(super) fn opened(&self, tid: u32) {
         if self.any.load(Ordering::Relaxed) {
             let mut callers = self.callers.lock();

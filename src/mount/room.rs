@@ -1,8 +1,8 @@
-//! Opens that wait until other files are closed, since the process may have only so many descriptors.
+//! Delays opens until other files are closed, if the process has no descriptors left for them.
 //!
-//! Every file that is open in the mount is open in the daemon. A part of its descriptors is kept for everything
-//! else, so that attributes and listings never fail for want of one. When the rest is used up, an open waits for a
-//! file to be closed, in the order of arrival, and without holding up a thread that answers requests.
+//! Every file that is open in the mount is open in the daemon. Some of its descriptors are reserved for other purposes,
+//! so that attributes and listings never fail for lack of a descriptor. When the rest is used up, an open waits for a
+//! file to be closed, in the order of arrival, and without blocking a thread that answers requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use rustix::process::{Resource, getrlimit};
 /// How long an open waits for a file to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of the descriptors of the process, a quarter is for directories (`descriptors`), and another quarter, up to
-/// this, for listings and for what is open only for a moment.
+/// A quarter of the process's descriptors is for directories (`descriptors`), and another quarter, up to this limit,
+/// for listings and for files that are open only for a moment.
 const OTHERS_MAX: u64 = 1024;
 
-/// Answers a request: with what it asked for, or that there is no room for it.
+/// Answers a request: grants it, or refuses it for lack of room.
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
 /// The room for open files.
@@ -27,7 +27,7 @@ type Answer = Box<dyn FnOnce(bool) + Send>;
 pub(super) struct Room {
     files: AtomicUsize,
     files_max: usize,
-    /// How many wait.
+    /// How many opens wait.
     waiting: AtomicUsize,
     queue: Arc<Queue>,
 }
@@ -42,7 +42,7 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<(Instant, Answer)>,
-    /// Whether there is a thread.
+    /// Whether the thread runs.
     running: bool,
 }
 
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// How many files may be open, of so many descriptors.
+/// How many files may be open, given the limit of descriptors.
 fn files_max(limit: u64) -> usize {
     let others = limit / 4 + (limit / 4).min(OTHERS_MAX);
     usize::try_from(limit - others).unwrap_or(usize::MAX)
@@ -94,8 +94,8 @@ impl Room {
         self.files.load(Ordering::Acquire) >= self.files_max
     }
 
-    /// Calls `answer` with `true` as soon as there is room for another file, at once as a rule, and with `false` if
-    /// there is none in time.
+    /// Calls `answer` with `true` as soon as there is room for another file, usually at once, and with `false` if there
+    /// is none in time.
     pub(super) fn when_free(self: &Arc<Self>, answer: impl FnOnce(bool) + Send + 'static) {
         if !self.is_full() && self.waiting.load(Ordering::Acquire) == 0 {
             return answer(true);
@@ -125,7 +125,7 @@ impl Room {
         }
     }
 
-    /// Answers the requests that wait, until none does.
+    /// Answers the waiting requests, until none is left.
     fn serve(&self) {
         let mut state = self.queue.state.lock();
         while let Some((until, answer)) = state.waiting.pop_front() {

@@ -1,4 +1,4 @@
-//! Changing attributes: mode, owner, size, times.
+//! Changes attributes: mode, owner, size, times.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use super::caller::{AssumedIdentity, Caller};
 use super::{Mount, rescue};
 use crate::sys::at;
 
-/// What is to be changed.
+/// The attributes to change.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Changes {
     pub(super) mode: Option<u32>,
@@ -34,7 +34,7 @@ impl Mount {
         self.alterable(caller, id)?;
         rescue::commit()?;
         let changed = self.change_all(caller, id, handle, changes);
-        // Also if only a part of it could be done.
+        // Also if only some of the changes succeeded.
         self.touched(id);
         changed?;
         let shown = self.getattr(id, handle);
@@ -68,7 +68,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Lets the disk clear the set-id bits of a file that changes for a caller.
+    /// Makes the disk clear the set-id bits of a file that changes for a caller.
     fn set_id_rights_by_id(&self, caller: &Caller, id: u64) -> Result<Option<AssumedIdentity>> {
         match caller.unprivileged() {
             Some(caller) if geteuid().is_root() => {
@@ -78,7 +78,8 @@ impl Mount {
         }
     }
 
-    /// A descriptor of a node to change the attributes by, also if only an open file is left of it.
+    /// Returns a descriptor of a node for changing its attributes, also if the node is only an open file without a
+    /// name.
     fn object(&self, id: u64) -> Result<OwnedFd> {
         match self.open_verified(id, OFlags::PATH) {
             Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
@@ -95,7 +96,7 @@ impl Mount {
             return rustix::fs::ftruncate(&file.fd, size);
         }
         match self.open_verified(id, OFlags::WRONLY) {
-            // For `O_TRUNC`, the kernel does not name the file that it has just opened.
+            // For `O_TRUNC`, the kernel does not name the file just opened.
             Err(Errno::STALE) => match self.handles.writable_file_of(id) {
                 Some(open) => rustix::fs::ftruncate(&open.fd, size),
                 None => rustix::fs::ftruncate(self.reopen(id, OFlags::WRONLY)?.0, size),
@@ -104,7 +105,7 @@ impl Mount {
         }
     }
 
-    /// The owner goes first: changing it takes set-id bits away, which the mode may bring back.
+    /// The owner is changed first: that clears set-id bits, which the mode may set again.
     fn change(&self, object: &OwnedFd, changes: &Changes) -> Result<()> {
         if changes.uid.is_some() || changes.gid.is_some() {
             let uid = changes.uid.map(Uid::from_raw);
@@ -150,10 +151,10 @@ fn timespec(time: Option<TimeOrNow>) -> Timespec {
     }
 }
 
-/// The time that the kernel has sent: seconds, which may be negative, and nanoseconds on top of them.
+/// Returns the time that the kernel has sent: seconds, which may be negative, plus nanoseconds.
 ///
-/// fuser 0.18 subtracts the nanoseconds of a time before 1970 where they are to be added, so what
-/// lies between it and 1970 are the seconds and nanoseconds as they were sent.
+/// fuser 0.18 subtracts the nanoseconds of a time before 1970 instead of adding them, so the difference from 1970
+/// consists of the seconds and nanoseconds as they were sent.
 fn since_epoch(time: SystemTime) -> Timespec {
     let (sign, distance) = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => (1, after),

@@ -1,13 +1,13 @@
-//! Copies an internal file of an archived job to the primary; it appears under its name when it is whole.
+//! Copies an internal file of an archived job to the primary; the file gets its name once complete.
 //!
-//! Not every disk can do what this needs, so it tries in turn:
+//! Not every disk supports every way of doing that, so the following are tried in turn:
 //!
-//! 1. a file without a name (`O_TMPFILE`), which gets its name by `link`. NFS, CIFS, Lustre and FUSE have no such files;
-//! 2. an empty file, as locks are, is whole as soon as it is there: it is created under its name;
-//! 3. a file under a name of its own beside the jobs' directories, which gets its name by `link`;
+//! 1. a file without a name (`O_TMPFILE`), which gets its name by `link`. NFS, CIFS, Lustre and FUSE lack such files;
+//! 2. an empty file, as locks are, is complete from the start: it is created under its name;
+//! 3. a file under a temporary name beside the jobs' directories, which gets its name by `link`;
 //! 4. or, where there are no hard links (vfat, exfat), by `renameat2` with `RENAME_NOREPLACE`.
 //!
-//! None of them replaces a file that another process has made meanwhile: it may be locked.
+//! None of them replaces a file that another process has created meanwhile: that file may be locked.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,18 +18,18 @@ use rustix::io::{Errno, Result};
 
 use crate::sys::{at, shared_dir};
 
-/// Only its owner's until it is whole.
+/// Accessible only to the owner until it is complete.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 
 /// Numbers the staged files of this process.
 static STAGED: AtomicU64 = AtomicU64::new(0);
 
-/// Copies an open file to `name` in `dir`, and returns the attributes of what is there then: the copy, or a file that was
-/// there first. A file that needs a name meanwhile gets one in `aside`, on the same disk.
+/// Copies an open file to `name` in `dir`, and returns the attributes of the file there: the copy, or a file that
+/// another process created first. A file that needs a temporary name gets one in `aside`, on the same disk.
 ///
 /// # Errors
 ///
-/// What the disk gave.
+/// The error of the disk.
 pub(super) fn copy(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd) -> Result<Statx> {
     let made = match unnamed(from, dir, name) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::ISDIR | Errno::PERM) => {
@@ -41,7 +41,7 @@ pub(super) fn copy(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd)
         result => result,
     };
     match made {
-        // Another was faster; its file is the job's now.
+        // Another process was faster; its file is the job's now.
         Ok(()) | Err(Errno::EXIST) => at::stat(dir, name),
         Err(error) => Err(error),
     }
@@ -61,11 +61,11 @@ fn empty(dir: &OwnedFd, name: &OsStr) -> Result<()> {
 fn staged(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd) -> Result<()> {
     let number = STAGED.fetch_add(1, Ordering::Relaxed);
     let process = rustix::process::getpid().as_raw_nonzero();
-    // Nodes that share the disk may have processes of the same number.
+    // Machines that share the disk may have processes of the same number.
     let node = rustix::system::uname();
     let host = node.nodename().to_string_lossy().replace('/', "-");
     let temporary = OsString::from(format!(".new.{host}.{process}.{number}"));
-    // Of an earlier process of this number, which was killed.
+    // The leftover of an earlier process of this number, which was killed.
     let _ = rustix::fs::unlinkat(aside, &temporary, AtFlags::empty());
     let to = create(aside, &temporary)?;
     let done = fill(from, &to, dir).and_then(|()| {

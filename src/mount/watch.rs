@@ -1,7 +1,7 @@
-//! Looks at open files regularly, so that programs that have them mapped see what others change.
+//! Checks open files regularly, so that programs that have mapped them see changes by other processes.
 //!
-//! The kernel asks nothing of us for a mapped page that it has, and does not report that a file is mapped. Each location
-//! is looked at by a thread of its own, since a disk that does not answer must not delay the others.
+//! The kernel sends no request for a mapped page in its cache, and does not report that a file is mapped. Each
+//! location is checked by a thread of its own, since a disk that does not answer must not delay the others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use super::nodes::{Nodes, Version};
 use super::notices::Notices;
 use crate::sys::at;
 
-/// How long a mapped file may show what it contained before.
+/// How long a mapped file may show its previous contents.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is needed to look at the open files of a mount.
+/// The parts of a mount that are needed to check its open files.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// It ends with the mount.
+    /// Dropped when the mount ends.
     pub(super) handles: Weak<Handles>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) backings: Arc<Backings>,
@@ -28,7 +28,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts the thread that has each location looked at.
+    /// Starts the thread that starts a check of each location at intervals.
     pub(super) fn start(self) -> std::io::Result<()> {
         std::thread::Builder::new()
             .name("xpmfs-watch".to_owned())
@@ -52,7 +52,7 @@ impl Watch {
         }
     }
 
-    /// The files by location that the kernel may have pages of, each node once.
+    /// Returns the files, by location, of which the kernel may have cached pages, each node once.
     fn cached(&self, handles: &Handles) -> HashMap<u8, Vec<Arc<File>>> {
         let mut nodes = HashSet::new();
         let mut files: HashMap<u8, Vec<Arc<File>>> = HashMap::new();
@@ -85,9 +85,9 @@ impl Watch {
     }
 }
 
-/// Makes the kernel forget what it has of a file that has changed.
+/// Makes the kernel drop its cached pages of a file that has changed.
 fn refresh(file: &File, nodes: &Nodes, notices: &Notices) {
-    // What the kernel has is looked up first: it may get something newer meanwhile.
+    // The version that the kernel has is read first: the kernel may receive a newer one meanwhile.
     let Some(known) = nodes.version(file.node) else {
         return;
     };

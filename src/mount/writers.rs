@@ -1,4 +1,4 @@
-//! Which jobs are being written through the mount.
+//! Finds out which jobs are being written through the mount.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,19 +15,19 @@ use crate::workspace::layout;
 
 type IsWritten = Box<dyn Fn(&JobId) -> bool + Send + Sync>;
 
-/// Answers whether a job of the primary is being written through the mount, once there is one.
+/// Returns whether a job of the primary is being written through the mount, once there is a mount.
 #[derive(Default)]
 pub struct Writers {
     is_written: OnceLock<IsWritten>,
 }
 
 impl Writers {
-    /// Whether a file of a job in the primary is open for writing now, or mapped. Not if nothing is mounted.
+    /// Whether a file of a job in the primary is open for writing now, or mapped. Returns `false` if there is no mount.
     ///
-    /// A file of several names counts for the jobs of all names by which the mount knows it. One whose names
-    /// are all gone does not count, nor do files that are not archived, as the job's lock: whether that is
-    /// held is to be asked on the disk. For a job that has been moved, the files count that were opened
-    /// before. Takes as long as there are files open.
+    /// A file with several names counts for the jobs of all names known to the mount. A file without a name does not
+    /// count, nor do files that are not archived, like the job's lock: the caller must check on the disk whether the
+    /// lock is held. For a job that has been moved, the files that were opened before the move count. Takes time
+    /// proportional to the number of open files.
     pub fn is_written(&self, job: &JobId) -> bool {
         self.is_written
             .get()
@@ -46,7 +46,7 @@ impl fmt::Debug for Writers {
     }
 }
 
-/// Whether one of the open files is being written that belong to a job.
+/// Whether any of the open files of a job is being written.
 pub(super) fn is_written(handles: &Handles, nodes: &Nodes, job: &JobId) -> bool {
     let mut files = handles.writable().into_iter();
     files.any(|file| belongs(nodes, &file, job) && has_a_name(&file))
@@ -58,12 +58,12 @@ fn belongs(nodes: &Nodes, file: &File, job: &JobId) -> bool {
     names.any(|node| is_data_of(nodes, &node, job))
 }
 
-/// Whether a file is one of a job in the primary that is archived with it.
+/// Whether a file belongs to a job in the primary and is archived with it.
 fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
     if file.place != PRIMARY || file.role != Role::Inside {
         return false;
     }
-    // What lies right below the job, on the way to the file, and below that.
+    // The entry directly in the job on the path to the file, and the entry below that.
     let (mut top, mut second) = (file.clone(), None);
     loop {
         let Some(parent) = nodes.get(top.parent) else {
@@ -84,8 +84,7 @@ fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
     }
 }
 
-/// Whether something is never archived. A lock that is one only as long as it is empty may be about to be
-/// filled.
+/// Whether a file is never archived. A lock that is internal only as long as it is empty may be about to be filled.
 fn is_internal(top: &Node, second: Option<&Node>, job_name: &OsStr) -> bool {
     let (name, job_name) = (top.name.as_bytes(), job_name.as_bytes());
     let nested = match second {
@@ -97,7 +96,7 @@ fn is_internal(top: &Node, second: Option<&Node>, job_name: &OsStr) -> bool {
     classify(name, job_name, top.directory, None) == Class::Internal || nested == Class::Internal
 }
 
-/// Whether a file can be reached by any name still.
+/// Whether a file still has a name.
 fn has_a_name(file: &File) -> bool {
     at::stat_fd(&file.fd).is_ok_and(|stat| stat.stx_nlink > 0)
 }

@@ -1,4 +1,4 @@
-//! Extended attributes: the disk's, and what xpmfs tells of itself.
+//! Reads and changes extended attributes: the disk's, and those that xpmfs provides.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,19 +12,19 @@ use super::{Mount, rescue};
 use crate::sys::at;
 use crate::view::PRIMARY;
 
-/// The names that xpmfs answers itself. They are not listed, so that nothing copies them along.
+/// The prefix of the names that xpmfs answers itself. They are not listed, so that no program copies them along.
 const OURS: &[u8] = b"user.xpmfs.";
 
-/// The names that only who has `CAP_SYS_ADMIN` may read.
+/// The prefix of the names that only processes with `CAP_SYS_ADMIN` may read.
 const TRUSTED: &[u8] = b"trusted.";
 
-/// The access control list that the mode shows a part of.
+/// The access control list, of which the mode shows a part.
 const ACCESS_ACL: &str = "system.posix_acl_access";
 
 /// Linux's own limit for a value or a list of names.
 const SIZE_MAX: usize = 64 * 1024;
 
-/// What the kernel has asked for: how long a value is, or the value.
+/// The result of a request: the length of a value, or the value.
 #[derive(Debug)]
 pub(super) enum Value {
     Length(usize),
@@ -32,7 +32,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// Reads what is asked for into a buffer of that size; the length if that is 0.
+    /// Reads the requested data into a buffer of that size; returns the length if the size is 0.
     fn read(
         size: usize,
         length: impl FnOnce() -> Result<usize>,
@@ -49,13 +49,12 @@ impl Value {
 }
 
 impl Mount {
-    /// The value, of which no more than `size` bytes are wanted, or its length if that is 0.
+    /// Returns the value if it fits into `size` bytes, or its length if `size` is 0.
     pub(super) fn getxattr(&self, id: u64, name: &OsStr, size: usize) -> Result<Value> {
         if let Some(ours) = name.as_bytes().strip_prefix(OURS) {
             return self.own_xattr(id, ours).map(Value::Bytes);
         }
-        // Of each file that is written to for the first time the kernel wants to know whether it has
-        // capabilities: that one is open.
+        // On the first write to a file, the kernel asks for its capabilities; that file is open.
         if self.node(id)?.place == PRIMARY
             && let Some(file) = self.handles.file_of(id)
         {
@@ -72,7 +71,7 @@ impl Mount {
         })
     }
 
-    /// What xpmfs tells of something: `location`, where it is served from.
+    /// Returns an attribute that xpmfs provides: `location`, the location that serves the file.
     fn own_xattr(&self, id: u64, name: &[u8]) -> Result<Vec<u8>> {
         match name {
             b"location" => {
@@ -86,8 +85,8 @@ impl Mount {
         }
     }
 
-    /// The names, each with a NUL after it. As on a disk, only the privileged are told of those that
-    /// only they may read.
+    /// Returns the names, each followed by a NUL. As on a disk, the list contains the names that only privileged
+    /// callers may read for privileged callers only.
     pub(super) fn listxattr(&self, caller: &Caller, id: u64) -> Result<Vec<u8>> {
         let mut names = self.on_object(id, all_names)?;
         let hidden = |name: &[u8]| name.starts_with(TRUSTED);
@@ -117,7 +116,7 @@ impl Mount {
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         let _rights = match caller.unprivileged() {
             Some(caller) if name == ACCESS_ACL => {
-                // An owner outside the file's group loses set-group-ID by it.
+                // An owner outside the file's group loses set-group-ID by this change.
                 self.clearing_set_id_for(caller, &self.stat(id)?.1)?
             }
             _ => None,
@@ -138,8 +137,8 @@ impl Mount {
         Ok(())
     }
 
-    /// Calls with a path that leads to the node itself, even if it is a symlink: the calls for
-    /// descriptors do not take one that is open for nothing (`O_PATH`).
+    /// Calls `call` with a path that leads to the node itself, even if it is a symlink: the calls for descriptors do
+    /// not accept an `O_PATH` descriptor.
     fn on_object<T>(&self, id: u64, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         match self.open_verified(id, OFlags::PATH) {
             Err(Errno::STALE) => self.on_open(id, |fd| call(&at::proc_path(fd))),
@@ -149,7 +148,7 @@ impl Mount {
     }
 }
 
-/// The names of all attributes. There are few, as a rule.
+/// Returns the names of all attributes, usually few.
 fn all_names(path: &str) -> Result<Vec<u8>> {
     let length = rustix::fs::listxattr_query(path)?;
     if length == 0 {
@@ -162,7 +161,7 @@ fn all_names(path: &str) -> Result<Vec<u8>> {
         Ok(names)
     };
     match read(length) {
-        // More have come meanwhile.
+        // Names have been added meanwhile.
         Err(Errno::RANGE) => read(SIZE_MAX),
         names => names,
     }

@@ -15,7 +15,7 @@ use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
 use crate::workspace::layout;
 
-/// The position after `jobs` at the top, if only folders have it; no disk uses this position.
+/// The position after `jobs` at the top, if it exists only in folders; no disk uses this position.
 const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
 
 impl Mount {
