@@ -1,10 +1,10 @@
-//! A tree is taken away, whoever else takes it away or writes to it meanwhile.
+//! Removes a tree, also while other processes remove it or write to it.
 //!
 //! - Names are removed relative to open directories, and only directories that are opened without following a symlink
-//!   are gone through: a name that is swapped leads nowhere.
-//! - What is mounted below the tree is not part of it, and is left alone.
+//!   are entered: a replaced name cannot redirect the removal.
+//! - Mounts below the tree are not part of it, and are not touched.
 //! - A directory that its owner may not list or change is given those rights first.
-//! - What cannot be removed does not keep the rest.
+//! - An entry that cannot be removed does not prevent the removal of the others.
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -21,21 +21,21 @@ use crate::sys::at::{self, open_to_list};
 use crate::sys::dir_stack::DirStack;
 use crate::sys::read_dir::{self, EntryBuffer};
 
-/// How often a directory is emptied that is not empty when it is to go: somebody writes to it.
+/// How often a directory is emptied again, if another process writes to it before it is removed.
 const TRIES: u32 = 16;
 
-/// How often it begins at the top again, when directories were moved or removed around it.
+/// How often the removal restarts at the top, if directories were moved or removed around it.
 const STARTS: u32 = 64;
 
-/// Removes the tree, file or symlink `name` in the directory `dir` (`O_PATH` will do), and all below it. That it is not
-/// there, or that somebody else removes it at the same time, is no error. `progress` counts what is removed,
-/// directories not counted, and may cancel it.
+/// Removes the tree, file or symlink `name` in the directory `dir` (`O_PATH` is sufficient), and all entries below it.
+/// A missing tree, or one that another process removes at the same time, is not an error. `progress` counts the removed
+/// entries, without directories, and may cancel the removal.
 ///
 /// # Errors
 ///
-/// The first entry that could not be removed, its path beginning with `name`; all else that can be is removed nevertheless.
-/// `EXDEV` says that something is mounted there, `ENOTEMPTY` that somebody keeps writing.
-/// [`Error::Cancelled`], with what was not removed by then left.
+/// The first entry that could not be removed, its path beginning with `name`; all other entries are removed
+/// nevertheless. `EXDEV` if a file system is mounted there, `ENOTEMPTY` if another process keeps writing.
+/// [`Error::Cancelled`], with the entries kept that were not removed by then.
 pub fn remove_tree(
     dir: impl AsFd,
     name: &OsStr,
@@ -71,30 +71,30 @@ pub fn remove_tree(
 
 struct Removal<'a> {
     trail: DirStack,
-    /// The directories that are not done yet, the current one last. The first is the caller's, of which one name goes.
+    /// The unfinished directories, the current one last. The first is the caller's, in which one name is removed.
     above: Vec<Directory>,
     buffer: EntryBuffer,
-    /// What the tree is mounted as.
+    /// The mount of the tree.
     mount: (u64, u32, u32),
     progress: Option<&'a Progress>,
-    /// The first thing that could not be removed.
+    /// The first error.
     first: Option<Error>,
 }
 
-/// A directory from which all is gone but the directories in it.
+/// A directory that is empty except for directories.
 struct Directory {
     name: Box<OsStr>,
     waiting: Vec<Box<OsStr>>,
-    /// How often it has been emptied before.
+    /// How often the directory has been emptied before.
     tries: u32,
-    /// Something in it could not be removed.
+    /// Whether an entry in the directory could not be removed.
     stays: bool,
 }
 
-/// Why it does not go on.
+/// Why the removal stops.
 enum Stop {
     Cancelled,
-    /// The way back up is lost.
+    /// The way back to the parent directory is lost.
     Astray(Errno),
 }
 
@@ -125,7 +125,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes a name in the current directory; a directory waits until what is in it is gone.
+    /// Removes a name in the current directory; a directory is queued until it is empty.
     fn unlink(&mut self, name: &OsStr) {
         match rustix::fs::unlinkat(&**self.trail.current(), name, AtFlags::empty()) {
             Ok(()) => {
@@ -135,7 +135,7 @@ impl Removal<'_> {
             }
             Err(Errno::NOENT) => {}
             Err(Errno::ISDIR) => self.wait(name),
-            // What POSIX says of a directory.
+            // The error for a directory by POSIX.
             Err(Errno::PERM) if self.is_directory(name) => self.wait(name),
             Err(errno) => self.fail("remove", errno, name),
         }
@@ -152,18 +152,18 @@ impl Removal<'_> {
         }
     }
 
-    /// Goes down to a directory in the current one, and removes what is in it but for directories.
+    /// Enters a directory in the current one, and removes its entries except directories.
     fn down(&mut self, name: Box<OsStr>, tries: u32) -> std::result::Result<(), Stop> {
         let fd = match self.open(&name) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Ok(()),
-            // Something else is in its place.
+            // An entry of another type is in its place.
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 self.unlink(&name);
                 return Ok(());
             }
             Err(errno) => {
-                // An empty one goes without being opened.
+                // An empty directory can be removed without opening it.
                 let dir = &**self.trail.current();
                 if rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR).is_err() {
                     self.fail("open", errno, &name);
@@ -184,7 +184,7 @@ impl Removal<'_> {
         self.empty()
     }
 
-    /// Opens a directory of the tree, with the right to list and change it where the caller can have that.
+    /// Opens a directory of the tree, and adds the rights to list and change it where the caller may do that.
     fn open(&self, name: &OsStr) -> Result<OwnedFd> {
         let dir = &**self.trail.current();
         let fd = match open_to_list(dir, name) {
@@ -192,7 +192,8 @@ impl Removal<'_> {
                 let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(dir, name, path, Mode::empty())?;
                 let stat = self.within(&fd)?;
-                // Refused for what is open as a path only; this leads to what is open, whatever its name is now.
+                // An O_PATH descriptor does not permit fchmod; this path leads to the open directory, whatever its name
+                // is now.
                 let itself = format!("/proc/self/fd/{}", fd.as_raw_fd());
                 rustix::fs::chmod(itself, opened_up(&stat)).map_err(|_| Errno::ACCESS)?;
                 return open_to_list(&fd, OsStr::new("."));
@@ -201,13 +202,13 @@ impl Removal<'_> {
         };
         let stat = self.within(&fd)?;
         if u32::from(stat.stx_mode) & Mode::RWXU.bits() != Mode::RWXU.bits() {
-            // Whose it is not may have the right by other means; if not, removing says so.
+            // A caller that is not the owner may have the right by other means; if not, the removal fails later.
             let _ = rustix::fs::fchmod(&fd, opened_up(&stat));
         }
         Ok(fd)
     }
 
-    /// The attributes of a directory, if it is no place where something is mounted.
+    /// The attributes of a directory; fails with `EXDEV` if it is in another mount.
     fn within(&self, fd: &OwnedFd) -> Result<Statx> {
         let stat = stat(fd)?;
         match mount(&stat) == self.mount {
@@ -239,7 +240,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Goes back up, and removes the directory that was left.
+    /// Returns to the parent directory, and removes the directory that was left.
     fn up(&mut self) -> std::result::Result<(), Stop> {
         let Some(left) = self.above.pop() else {
             return Ok(());
@@ -264,14 +265,14 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Puts down that the current directory cannot go.
+    /// Records that the current directory cannot be removed.
     fn stay(&mut self) {
         if let Some(here) = self.above.last_mut() {
             here.stays = true;
         }
     }
 
-    /// Puts down what failed with an entry of the current directory, or with itself if there is no name.
+    /// Records an error of an entry of the current directory, or of the directory itself if `name` is empty.
     fn fail(&mut self, operation: &'static str, errno: Errno, name: &OsStr) {
         self.stay();
         let above = &self.above;
@@ -297,7 +298,7 @@ fn stat(fd: impl AsFd) -> Result<Statx> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, wanted)
 }
 
-/// Which mount something is in. Before Linux 5.8 it is only known which file system.
+/// The mount of a file. Before Linux 5.8 only its file system is known.
 fn mount(stat: &Statx) -> (u64, u32, u32) {
     match StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) {
         true => (stat.stx_mnt_id, 0, 0),

@@ -1,4 +1,4 @@
-//! Which entries are copied is decided by whoever calls.
+//! Lets the caller decide which entries are copied.
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use crate::sys::at;
 
-/// Says of each entry whether it is copied; a directory that is not takes along all that it holds.
+/// Returns for each entry whether it is copied; a directory that is not copied excludes all its entries.
 pub type Select<'a> = dyn Fn(&Candidate<'_>) -> bool + Sync + 'a;
 
 /// An entry that may be copied or left out.
@@ -39,37 +39,37 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// How far below the top its directory is: 0 for an entry at the top.
+    /// The depth of the entry's directory below the top: 0 for an entry at the top.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// The name of its directory; the top has none.
+    /// The name of the entry's directory, empty for the top.
     #[must_use]
     pub fn parent(&self) -> &OsStr {
         self.parent
     }
 
-    /// Its name.
+    /// The entry's name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         self.name
     }
 
-    /// Whether it is a directory.
+    /// Whether the entry is a directory.
     #[must_use]
     pub fn is_directory(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a regular file.
+    /// Whether the entry is a regular file.
     #[must_use]
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
     }
 
-    /// Its size in bytes (of a symlink itself), looked up when it is first asked for; `None` if it cannot be told.
+    /// The entry's size in bytes (of a symlink itself), read at the first call; `None` if it cannot be read.
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         *self.size.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! By what a change is noticed.
+//! Detects changes of an entry.
 
 use rustix::fs::{FileType, Statx, StatxTimestamp};
 
@@ -6,12 +6,12 @@ use super::error::OTHER;
 use super::manifest::Time;
 use crate::sys::file_id::FileId;
 
-/// What is remembered of an entry to see later whether it has changed.
+/// The attributes of an entry by which a later change is detected.
 ///
-/// The time of change (`ctime`) cannot be set by a program, so that a change that hides behind a restored `mtime` is seen
-/// too. Before Linux 6.13, and on some file systems since, these times advance in steps of some
-/// milliseconds: what is changed twice within one step, once before and once after it is read, looks the
-/// same. Whoever archives waits until a file has been left alone for longer.
+/// A program cannot set the time of change (`ctime`), so a change that restores `mtime` is detected too. Before Linux
+/// 6.13, and on some file systems since, these times advance in steps of some milliseconds: of two changes within one
+/// step, one before and one after the entry is read, the second is not detected. So the archiver waits until a file has
+/// been unchanged for longer than that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     identity: FileId,
@@ -32,12 +32,12 @@ impl Stamp {
         }
     }
 
-    /// When anything about it was last changed, content or attributes.
+    /// The time of the last change, of content or attributes.
     pub(super) fn newest(&self) -> Time {
         self.mtime.max(self.ctime)
     }
 
-    /// Whether it is the same after its name was changed, which counts as a change of attributes.
+    /// The stamp after a rename, which counts as a change of attributes.
     pub(super) fn renamed(self, later: &Stamp) -> Stamp {
         Stamp {
             ctime: later.ctime,
@@ -45,7 +45,7 @@ impl Stamp {
         }
     }
 
-    /// What is different later.
+    /// The difference in a later stamp, if any.
     pub(super) fn change(&self, later: &Stamp) -> Option<&'static str> {
         if (self.identity, self.kind) != (later.identity, later.kind) {
             Some(OTHER)
@@ -61,7 +61,7 @@ impl Stamp {
     }
 }
 
-/// What a file is.
+/// The type of a file.
 pub(super) fn kind(stat: &Statx) -> FileType {
     FileType::from_raw_mode(stat.stx_mode.into())
 }

@@ -1,4 +1,4 @@
-//! Reading a tree again, and comparing it with what it should be.
+//! Reads a tree again, and compares it with its manifest.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -11,19 +11,19 @@ use super::walk::walk;
 use super::work::{Found, Work};
 use crate::sys::at::open_to_list;
 
-/// What is known of a tree whose files have not been read.
+/// The attributes of a tree whose files have not been read.
 #[derive(Debug)]
 pub struct Survey {
-    /// When anything in it, or of itself, was last changed: content or attributes.
+    /// The time of the last change of the tree or an entry: content or attributes.
     pub newest: Time,
-    /// Bytes that its files take on their disk, each once and without holes; some disks say less as long as a file is not
-    /// written out.
+    /// Bytes that the files use on their disk, each file once and without holes; some disks report less until a file is
+    /// written back.
     pub taken: u64,
-    /// What a copy of it counts.
+    /// The amount that a copy of the tree counts.
     pub size: Size,
 }
 
-/// Looks at every entry of a tree, and reads none.
+/// Looks at every entry of a tree, and reads no file.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ fn size(entries: &[Entry]) -> Size {
     size
 }
 
-/// What a tree holds, without the contents of its files: their hashes are zeros.
+/// The manifest of a tree without the contents of its files: their hashes are zeros.
 ///
 /// # Errors
 ///
@@ -79,23 +79,23 @@ fn look(tree: impl AsFd, options: &Options<'_>) -> Result<Found> {
     work.found()
 }
 
-/// Reads and hashes a tree as it is, without copying it.
+/// Reads and hashes a tree, without copying it.
 ///
 /// # Errors
 ///
-/// The first entry that could not be read; [`Error::Cancelled`](super::Error::Cancelled). It is not looked at
-/// again, so that a tree that changes meanwhile may be put down in a state that it never had.
+/// The first entry that could not be read; [`Error::Cancelled`](super::Error::Cancelled). Changes are not detected, so
+/// the manifest of a tree that changes meanwhile may describe a state that never existed.
 pub fn scan(tree: impl AsFd, options: &Options<'_>) -> Result<Manifest> {
     run(tree, options, false).map(|(manifest, _)| manifest)
 }
 
-/// Reads a tree again, from the disk and not from the cache, and tells each way in which each entry differs from a manifest:
-/// the manifest of the copy itself, or one that [`scan`] has made of another tree. Entries that `options.select`
-/// leaves out are not looked for.
+/// Reads a tree again, from the disk and not from the cache, and returns every difference from a manifest: the manifest
+/// of the copy itself, or one that [`scan`] has made of another tree. Entries that `options.select` excludes are
+/// ignored.
 ///
 /// # Errors
 ///
-/// If the top cannot be opened, or it is cancelled. An entry that cannot be read is a difference.
+/// If the top cannot be opened, or the call is cancelled. An entry that cannot be read is a difference.
 pub fn verify(
     tree: impl AsFd,
     manifest: &Manifest,
@@ -103,7 +103,7 @@ pub fn verify(
 ) -> Result<Vec<Difference>> {
     let (found, unreadable) = run(tree, options, true)?;
     let mut differences = manifest.differences(&found);
-    // Nothing can be said about what could not be read, nor about what is in it.
+    // The state of an unreadable entry, and of all entries in it, is unknown.
     differences.retain(|difference| {
         !unreadable
             .iter()

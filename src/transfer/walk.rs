@@ -1,4 +1,4 @@
-//! Through the source, from the top down: directories are made in the copy, and what is in them is handed out.
+//! Goes through the source from the top down, makes directories in the copy, and queues their entries.
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ use crate::sys::at::{self, open_to_list};
 use crate::sys::dir_stack::DirStack;
 use crate::sys::read_dir::{self, EntryBuffer};
 
-/// Copies all below the top, or scans it if there is no copy. What goes wrong is put down.
+/// Copies all entries below the top, or scans them if there is no copy. Failures are recorded.
 pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
     let last = std::thread::scope(|scope| {
         let mut walk = Walk {
@@ -46,13 +46,13 @@ struct Walk<'scope, 'env> {
     source: DirStack,
     copy: Option<DirStack>,
     entries: EntryBuffer,
-    /// The directories that are not done yet, the current one last.
+    /// The unfinished directories, the current one last.
     above: Vec<Directory>,
-    /// What the caller wants to come after all else.
+    /// The entry that the caller wants to be written last.
     last: Option<Task>,
 }
 
-/// A directory whose entries have been handed out, but for the directories in it.
+/// A directory whose entries have been queued, except the directories in it.
 struct Directory {
     index: usize,
     name: Box<OsStr>,
@@ -77,7 +77,7 @@ impl Walk<'_, '_> {
                 let lost = name.is_empty();
                 self.work.fail(failure, index, &name);
                 if lost {
-                    // Where the walk is cannot be told any more.
+                    // The position of the walk is unknown after a failure to go up.
                     return;
                 }
             }
@@ -94,7 +94,8 @@ impl Walk<'_, '_> {
         let copy = match &self.copy {
             Some(copy) => {
                 let dir = &**copy.current();
-                // Nobody else gets there before the top has its mode. Ours it is until all is in it.
+                // Other users cannot reach the directory before the top has its mode. The owner's rights are needed
+                // until the directory is complete.
                 let mode = Mode::from_raw_mode(stat.stx_mode.into()) | Mode::RWXU;
                 rustix::fs::mkdirat(dir, name, mode).copy("create")?;
                 Some(open_to_list(dir, name).copy("open")?)
@@ -106,7 +107,7 @@ impl Walk<'_, '_> {
             trail.down(copy).copy("look at")?;
         }
         self.enter(parent, name, &stat).inspect_err(|_| {
-            // Back to where the failure is put down; should that fail too, the next step up does.
+            // Returns to the directory where the failure is recorded. If that fails too, the next step up fails.
             let _ = self.source.up();
         })
     }
@@ -123,7 +124,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Puts down the directory where the walk has just come, and hands out what is in it.
+    /// Records the directory that the walk has just entered, and queues its entries.
     fn enter(&mut self, parent: usize, name: &OsStr, stat: &Statx) -> Result<(), Failure> {
         let fd = self.source.current().clone();
         let index = self.work.add(parent, name, stat, Kind::Directory);
@@ -131,7 +132,7 @@ impl Walk<'_, '_> {
             let attributes = Attributes::read(&*fd, stat)?;
             self.work.add_directory(index, attributes);
         }
-        // From here on it is left again whatever happens.
+        // From here on `up` leaves the directory, even after a failure.
         self.above.push(Directory {
             index,
             name: name.into(),

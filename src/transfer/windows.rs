@@ -1,5 +1,6 @@
-//! What is done with each window of a large file once it is read and written (see [`cache`]): on a thread of its own, since
-//! most of it is waiting for the disk.
+//! Handles the cache for each window of a large file after it is read and written (see [`cache`]).
+//!
+//! This runs on a separate thread, because most of it is waiting for the disk.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::{Builder, JoinHandle};
@@ -9,10 +10,10 @@ use rustix::io::{Errno, Result};
 
 use super::cache::{self, WINDOW};
 
-/// From how many bytes on a file is worth a thread.
+/// The smallest file for which a separate thread is started.
 const LARGE: u64 = 4 * WINDOW;
 
-/// How many windows that are read and written wait for that thread.
+/// The maximum number of finished windows queued for that thread.
 const WAITING: usize = 4;
 
 /// A window that has been read, and written if there is a copy.
@@ -20,21 +21,21 @@ const WAITING: usize = 4;
 pub(super) struct Window {
     pub(super) start: u64,
     pub(super) length: u64,
-    /// Whether it was cached before it was read.
+    /// Whether the window was cached before it was read.
     pub(super) was_cached: bool,
 }
 
 /// The windows of one file.
 pub(super) enum Windows<'a> {
-    /// Taken care of by the thread that reads and writes.
+    /// Handled by the thread that reads and writes.
     Here(BorrowedFd<'a>, Option<BorrowedFd<'a>>),
-    /// By another.
+    /// Handled by another thread.
     Beside(Sender<Window>, JoinHandle<Result<()>>),
 }
 
 impl<'a> Windows<'a> {
-    /// Of a file of this size that is read, and of its copy, if that is large enough for its windows to be sent to the disk. On a thread of its own
-    /// only if there may be several, and one can be had.
+    /// For a file of this size that is read, and for its copy, if that is large enough for its windows to be sent to
+    /// the disk. Uses a separate thread only if `threads` permits it, and if one can be started.
     pub(super) fn new(
         from: BorrowedFd<'a>,
         to: Option<BorrowedFd<'a>>,
@@ -65,27 +66,27 @@ impl<'a> Windows<'a> {
         Some(Windows::Beside(sender, thread.ok()?))
     }
 
-    /// A window has been read and written.
+    /// Handles a window that has been read and written.
     ///
     /// # Errors
     ///
-    /// What writing an earlier one to the disk met; some are told of by [`Windows::finish`] alone.
+    /// An error of writing an earlier window to the disk; some errors are returned by [`Windows::finish`] only.
     pub(super) fn done(&self, window: Window) -> Result<()> {
         match self {
             Windows::Here(from, to) => take_care(from, to.as_ref(), window),
             Windows::Beside(sender, _) => {
-                // Who does not listen any more has failed, and says how in the end.
+                // If sending fails, the thread has ended with an error, which `finish` returns.
                 let _ = sender.send(window);
                 Ok(())
             }
         }
     }
 
-    /// Waits until all are taken care of.
+    /// Waits until all windows are handled.
     ///
     /// # Errors
     ///
-    /// What writing one to the disk met.
+    /// An error of writing a window to the disk.
     pub(super) fn finish(self) -> Result<()> {
         match self {
             Windows::Here(..) => Ok(()),

@@ -1,4 +1,4 @@
-//! What the threads of one copy share: what they have found, and whether they are to go on.
+//! The state that the threads of one copy share: the found entries, and whether to go on.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,19 +20,19 @@ use super::stamp::{Stamp, time};
 use super::{Options, Writeback};
 use crate::sys::file_id::FileId;
 
-/// How many files are made durable one by one; more of them, by one call for all.
+/// Up to how many files are made durable one by one; more files, by one call for all.
 pub(super) const FEW: usize = 8;
 
-/// One copy, or one scan, that is under way.
+/// One running copy or scan.
 pub(super) struct Work<'a> {
     pub(super) options: &'a Options<'a>,
-    /// What is written; a scan writes nothing.
+    /// The copy; `None` for a scan.
     pub(super) target: Option<Target<'a>>,
-    /// Whether an entry that cannot be read ends the work, or is put down.
+    /// Whether an entry that cannot be read is only recorded, and does not end the work.
     pub(super) lenient: bool,
-    /// Whether files are read from the disk, also if they are cached.
+    /// Whether files are read from the disk even if they are cached.
     pub(super) afresh: bool,
-    /// Whether files are only looked at, and none is read: their hashes are zeros then.
+    /// Whether files are only looked at and not read: their hashes are zeros then.
     pub(super) look_only: bool,
     /// Which file systems are believed about holes.
     pub(super) believed: Believed,
@@ -43,38 +43,38 @@ pub(super) struct Work<'a> {
 /// The unit of `stx_blocks`, on every disk.
 const BLOCK: u64 = 512;
 
-/// What is known of the tree that is written.
+/// The state of the tree that is written.
 pub(super) struct Target<'a> {
     pub(super) writeback: &'a Writeback,
-    /// Whether the copy is durable when it returns, and not later together with others.
+    /// Whether the copy is durable when the call returns, and not later together with others.
     pub(super) now: bool,
     /// Whether cloning has not been refused yet.
     pub(super) clones: AtomicBool,
-    /// Whom it belongs to what is made in it.
+    /// The owner and the group of new entries.
     pub(super) created: OnceLock<(u32, u32)>,
     /// The files written so far, open, as long as they are few.
     pub(super) held: Mutex<Option<Vec<OwnedFd>>>,
 }
 
-/// What has been found, in the order of finding.
+/// The found entries and their state, in the order in which they were found.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     pub(super) stamps: Vec<Stamp>,
-    /// Of directories, by position: what they get when all is in them.
+    /// The attributes that directories get when they are complete, by position.
     pub(super) directories: HashMap<usize, Attributes>,
-    /// Files of more than one name: where each was met first.
+    /// Files of more than one name: the position of the first name found.
     links: HashMap<FileId, usize>,
-    /// Bytes that the files take on their disk, without holes.
+    /// Bytes that the files use on their disk, without holes.
     pub(super) taken: u64,
-    /// Entries that were left out as the caller wished.
+    /// Entries that the caller excluded.
     pub(super) excluded: Vec<Excluded>,
     pub(super) losses: Losses,
-    /// What went wrong; but for a lenient scan, the first ends the work.
+    /// The errors; the first one ends the work, except in a lenient scan.
     pub(super) errors: Vec<Error>,
 }
 
-/// An entry that was left out.
+/// An entry that the caller excluded.
 #[derive(Debug)]
 pub(super) struct Excluded {
     pub(super) parent: usize,
@@ -109,7 +109,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Puts down an entry, and gives its position.
+    /// Records an entry, and returns its position.
     pub(super) fn add(&self, parent: usize, name: &OsStr, stat: &Statx, kind: Kind) -> usize {
         let entry = Entry {
             parent,
@@ -124,8 +124,8 @@ impl<'a> Work<'a> {
         found.entries.len() - 1
     }
 
-    /// Puts down a file whose hash is not known yet. Gives its position, and that of the first name of
-    /// the same file, if this is a further one.
+    /// Records a file whose hash is not known yet. Returns its position, and the position of the first name of the same
+    /// file, if this is a further name.
     pub(super) fn add_file(
         &self,
         parent: usize,
@@ -162,17 +162,17 @@ impl<'a> Work<'a> {
         (index, Some(first))
     }
 
-    /// Whether another name of the same symlink or fifo has been met before; such links are not kept.
+    /// Whether another name of the same symlink or fifo was found before; such links are not kept.
     pub(super) fn is_further_name(&self, stat: &Statx) -> bool {
         if stat.stx_nlink < 2 {
             return false;
         }
         let mut found = self.found.lock();
-        // What it is said to be a link of is asked of files alone.
+        // The position is not used: only files are linked to their first name.
         found.links.insert(FileId::of(stat), 0).is_some()
     }
 
-    /// Sets the times of an entry that comes back from an archive.
+    /// Sets the times of an entry that is restored from an archive.
     pub(super) fn restore_times(
         &self,
         attributes: &mut Attributes,
@@ -187,7 +187,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Puts down what a file holds, and the mode that its copy got.
+    /// Records a file's hash, and the mode of its copy.
     pub(super) fn finish_file(&self, index: usize, content: Hash, mode: Option<u32>) {
         if let Some(entry) = self.found.lock().entries.get_mut(index) {
             if let Kind::File { hash, .. } = &mut entry.kind {
@@ -197,7 +197,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Puts down the mode that an entry's copy got, if it was written.
+    /// Records the mode of an entry's copy, if it was written.
     pub(super) fn set_mode(&self, index: usize, mode: Option<u32>) {
         if let Some(entry) = self.found.lock().entries.get_mut(index) {
             entry.mode = mode.unwrap_or(entry.mode);
@@ -212,15 +212,14 @@ impl<'a> Work<'a> {
         self.found.lock().excluded.push(excluded);
     }
 
-    /// Puts down that something could not be kept of the entry `name` in `parent`.
+    /// Records that an attribute of the entry `name` in `parent` could not be kept.
     pub(super) fn lose(&self, what: Lost, parent: usize, name: &OsStr) {
         let mut found = self.found.lock();
         let example = found.path_in(parent, name);
         found.losses.add(what, || example);
     }
 
-    /// Puts down that something failed with the entry `name` in `parent`, or with the directory `parent` if there
-    /// is no name.
+    /// Records a failure with the entry `name` in `parent`, or with the directory `parent` if `name` is empty.
     pub(super) fn fail(&self, failure: Failure, parent: usize, name: &OsStr) {
         let cancelled = matches!(failure, Failure::Cancelled);
         if cancelled || !self.lenient {
@@ -231,7 +230,7 @@ impl<'a> Work<'a> {
         found.errors.push(error);
     }
 
-    /// Whether to go on.
+    /// Fails with [`Failure::Cancelled`] if the work was stopped or cancelled.
     pub(super) fn go_on(&self) -> Result<(), Failure> {
         let cancelled = |progress: &super::Progress| progress.is_cancelled();
         if self.options.progress.is_some_and(cancelled) || self.stopped() {
@@ -264,16 +263,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What was found, once all threads are done.
+    /// The result, after all threads have ended.
     ///
     /// # Errors
     ///
-    /// The first thing that went wrong, unless the scan is lenient.
+    /// The first error, unless the scan is lenient.
     pub(super) fn found(&self) -> Result<Found, Error> {
         let mut found = std::mem::take(&mut *self.found.lock());
         if self.stopped() && !found.errors.is_empty() {
-            // What stopped the others; they then say that they were cancelled. Only that stops a
-            // lenient scan.
+            // The error that stopped the other threads, which then report that they were cancelled. A lenient scan is
+            // stopped only by a cancellation.
             let first = found
                 .errors
                 .iter()
@@ -286,7 +285,7 @@ impl<'a> Work<'a> {
 }
 
 impl Found {
-    /// Gives further names of a file what was found of its first.
+    /// Copies the hash and the mode of a file's first name to its further names.
     fn share_hashes(&mut self) {
         for index in 0..self.entries.len() {
             let Some(Entry {

@@ -1,4 +1,4 @@
-//! Whether anybody has a file of a tree open for writing, by whatever path.
+//! Finds files of a tree that a process has open for writing, by whatever path.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,15 +12,16 @@ use crate::sys::at::{open_noatime, open_to_list};
 use crate::sys::calls;
 use crate::sys::dir_stack::IndexedDirStack;
 
-/// The first file of a tree that somebody has open for writing, or has mapped to write to, on this machine; by its path in the tree.
+/// The first file of a tree that a process on this machine has open for writing, or has mapped for writing. The path is
+/// relative to the top.
 ///
-/// The kernel gives a lease for reading only on a file that nobody has open for writing (fcntl(2)); it is asked for one of each, which is given
-/// back at once. Of files of other users, and on file systems without leases, nothing can be told, and they
-/// count as closed. Files that are gone count as closed, too.
+/// The kernel grants a read lease only on a file that no process has open for writing (fcntl(2)). A lease on each file
+/// is requested, and released at once. The state of other users' files, and of files on file systems without leases, is
+/// unknown: they count as closed. So do files that are gone.
 ///
 /// # Errors
 ///
-/// What opening a directory or a file of it gave.
+/// An error of opening a directory or a file of the tree.
 pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
     let top = open_to_list(tree, OsStr::new(".")).source("open");
@@ -61,11 +62,12 @@ fn is_written(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     }
 }
 
-/// Whether the caller may remove all that is in a tree: every directory of it may be written to. Gives the first that may not.
+/// The first directory of a tree whose entries the caller may not remove, because it is not writable; `None` if the
+/// caller may remove all.
 ///
 /// # Errors
 ///
-/// What opening a directory gave.
+/// An error of opening a directory.
 pub fn unremovable(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
     use rustix::fs::{Access, AtFlags, accessat};
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
@@ -73,7 +75,7 @@ pub fn unremovable(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::p
     let mut steps = IndexedDirStack::new(top.map_err(at(0))?);
     let may = |directory: &OwnedFd| {
         let access = Access::WRITE_OK | Access::EXEC_OK;
-        // The owner may give himself the right.
+        // The owner may add the right.
         let own = rustix::fs::fstat(directory)
             .is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw());
         own || accessat(directory, ".", access, AtFlags::EACCESS) != Err(Errno::ACCESS)
