@@ -1,8 +1,8 @@
 //! Frees `.tmp.<hash>` when a crash of another user left data there that this user cannot remove.
 //!
-//! In a workspace of a group, each user's copies are made in directories of mode 0700. Another user can neither enter nor
-//! remove them, but may rename them where both users have write permission: to `.tmp.<hash>.left`, which the first user's
-//! next sweep removes.
+//! In a workspace of a group, each user's copies are made in directories of mode 0700. Another user can neither enter
+//! nor remove them, but may rename them where both users have write permission: to `.tmp.<hash>.left`, which the first
+//! user's next sweep removes.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
