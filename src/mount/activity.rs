@@ -1,4 +1,4 @@
-//! Reports jobs of the primary that are altered through the mount, or that may now be settled, to the archiver.
+//! Reports to the archiver which jobs of the primary are altered, or may now be settled.
 //!
 //! The first alteration of a job is reported at once, further ones at most once per [`INTERVAL`]: an alteration that is
 //! not reported at once is reported at the end of the interval, so that a report always follows the last alteration.

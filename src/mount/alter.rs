@@ -1,4 +1,6 @@
 //! Decides where a change to a job that a folder serves is made, and whether it is permitted.
+//!
+//! No other module makes this decision.
 
 use std::ffi::OsStr;
 

@@ -1,4 +1,4 @@
-//! Decides whether the kernel reads and writes an open file by passthrough or through its cache and the daemon.
+//! Chooses passthrough, or the kernel's cache and the daemon, for each open file.
 //!
 //! The kernel accepts one backing file for a node, and no mixture of both ways at a time. So the way is chosen when a
 //! node is first opened, and stays until all of its files are closed.

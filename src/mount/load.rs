@@ -1,4 +1,4 @@
-//! Counts the requests that take long, so that a folder that does not answer cannot occupy every thread.
+//! Counts slow requests, so that a folder that does not answer cannot occupy every thread.
 
 use std::cell::Cell;
 use std::ops::Deref;

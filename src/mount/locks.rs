@@ -1,4 +1,6 @@
-//! Implements `flock` on the file beneath, so that locks taken through the mount and beside it exclude each other.
+//! Implements `flock` on the file beneath.
+//!
+//! Locks taken through the mount and beside it therefore exclude each other.
 //!
 //! A blocking request must neither delay the loop that serves other requests nor outlive its caller: the kernel cannot
 //! withdraw a request that the daemon has read. A thread retries the locks that requests wait for, and gives up when a

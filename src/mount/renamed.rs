@@ -1,4 +1,6 @@
-//! Finds directories of the primary again that other processes rename, through another mount or beneath.
+//! Finds directories of the primary again that other processes rename.
+//!
+//! The rename may be made through another mount or beneath.
 //!
 //! On a disk, a process continues to work in a directory that is renamed. A node stores only a parent and a name, so
 //! the directory is found again, in this order:

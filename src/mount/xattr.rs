@@ -54,7 +54,7 @@ impl Mount {
         if let Some(ours) = name.as_bytes().strip_prefix(OURS) {
             return self.own_xattr(id, ours).map(Value::Bytes);
         }
-        // On the first write to a file, the kernel asks for its capabilities; that file is open.
+        // On the first write to a file, the kernel asks whether the file has capabilities; the file is open then.
         if self.node(id)?.place == PRIMARY
             && let Some(file) = self.handles.file_of(id)
         {

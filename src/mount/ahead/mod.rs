@@ -39,7 +39,7 @@ const CACHED: Duration = Duration::from_micros(100);
 /// After so many jobs in a row that were already cached, only one in [`PROBE`] is read.
 const CACHED_MAX: usize = 64;
 const PROBE: usize = 16;
-/// How many jobs a thread checks before other work.
+/// How many jobs a thread checks as one unit of work.
 const CHECKED_AT_ONCE: usize = 8;
 
 /// The walks that are under way.
@@ -115,8 +115,8 @@ impl Ahead {
         known.and_then(|at| walks.remove(at))
     }
 
-    /// Returns the function to call when a folder goes offline, so that none of its directories stays open. A walk is
-    /// followed again when its task is listed anew.
+    /// Returns the function to call when a folder has disappeared or was replaced, so that none of its directories
+    /// stays open. A walk is followed again when its task is listed anew.
     pub(super) fn letting_go(&self) -> impl Fn() + Send + Sync + use<> {
         let shared = self.shared.clone();
         move || {

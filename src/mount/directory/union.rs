@@ -1,4 +1,4 @@
-//! Reads several directories as one, source after source, with positions that count the returned entries.
+//! Reads several directories as one, source after source; positions count the returned entries.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
