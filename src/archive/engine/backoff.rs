@@ -12,7 +12,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// From so many seconds to so many.
+    /// Waits of `first` to `most` seconds.
     pub(super) const fn seconds(first: u64, most: u64) -> Backoff {
         Backoff {
             first: Duration::from_secs(first),
@@ -30,21 +30,21 @@ impl Backoff {
 /// The engine's waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// A job that is finished, but somebody is at it still.
+    /// A finished job that a process still uses.
     pub(super) look: Backoff,
-    /// A job that somebody else archives, or that changed while it was copied.
+    /// A job that another process archives, or that changed while it was copied.
     pub(super) busy: Backoff,
     /// A job that cannot be archived as it is.
     pub(super) job: Backoff,
-    /// A folder that takes no job.
+    /// A folder that accepts no job.
     pub(super) folder: Backoff,
-    /// How often a folder that is not there is asked for, while jobs wait for it.
+    /// How often the engine checks whether a missing folder is back, while jobs wait for it.
     pub(super) tick: Duration,
-    /// How often all that is archived is looked at again.
+    /// How often all archived jobs are checked again.
     pub(super) recheck: Duration,
-    /// How often the markers of all that is archived are compared with those of the copies.
+    /// How often the markers of all archived jobs are compared with those of the copies.
     pub(super) markers: Duration,
-    /// How long a pause is made after each few jobs that are looked at again.
+    /// The pause after each few jobs that are checked again.
     pub(super) breath: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What the engine has others do: to see whether a job may be archived, and to archive it.
+//! The engine's interface to the disks: checks whether a job may be archived, and archives it.
 
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
@@ -7,80 +7,81 @@ use crate::archive::store::Due;
 use crate::transfer::{Progress, Size};
 use crate::workspace::JobId;
 
-/// What one look at a job, or one copy of it, takes. All of it waits for disks.
+/// The operations on jobs and folders. They wait for disks, unless noted otherwise.
 pub(super) trait Core: Send + Sync + 'static {
-    /// Whether a folder's directory is there, as far as is known: this waits for no disk.
+    /// Whether a folder's directory is there, by the cached state: this waits for no disk.
     fn is_there(&self, folder: u8) -> bool;
     /// Whether a job may be archived now.
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure>;
-    /// Brings jobs to a folder; one outcome per job, in order.
+    /// Copies jobs to a folder; returns one outcome per job, in order.
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<Outcome>;
-    /// Clears a task's directory in the primary of what the dead have left there.
+    /// Removes from a task's directory in the primary the leftovers of processes that died.
     fn clear(&self, task: &OsStr);
-    /// Puts in order what the dead have left in a folder; returns the jobs whose copies were found damaged, and are to be made anew.
+    /// Cleans up the leftovers of dead processes in a folder; returns the jobs whose copies are damaged and must be
+    /// made anew.
     fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId>;
-    /// Removes old directories of moved jobs that are due, and gives when the next is; with `last`, waits for all.
+    /// Removes the old directories of moved jobs that are due, and returns when the next is due; with `last`, waits for
+    /// all.
     fn tidy(&self, last: bool) -> Option<Instant>;
-    /// Whether there are no such directories, and nobody is to be told of a job that came back from one.
+    /// Whether no such directory is left, and no job that came back from one is still to be reported.
     fn is_tidy(&self) -> bool;
-    /// Tells of the jobs that came back since this was called last: what was written into their old directories is not
-    /// archived yet.
+    /// Calls `tell` for each job that came back since the last call: the data that was written into its old directory is
+    /// not archived yet.
     fn tell_back(&self, tell: &mut dyn FnMut(JobId));
 }
 
-/// What became of one job in one folder.
+/// The result of storing one job in one folder.
 pub(super) type Outcome = Result<Done, Failure>;
 
-/// What a look at a job says.
+/// The result of a look at a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Look {
     /// It may be archived; there is so much to copy.
     Ready(Size),
-    /// It changed a moment ago: look again after this.
+    /// It changed a moment ago: look again after this time.
     Settling(Duration),
-    /// It is finished, but somebody is at it: who.
+    /// It is finished, but in use; holds the user of the job.
     Busy(String),
-    /// There is nothing to do, until something changes: it is not finished, has failed, is not there, has been moved, or
-    /// is not to be archived.
+    /// Nothing to do until the job changes: it is unfinished, failed, missing, moved, or not to be archived.
     Nothing,
 }
 
-/// What was done with a job.
+/// How a job was handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Done {
     /// It has been copied.
     Stored {
-        /// Files of it.
+        /// The number of its files.
         files: u64,
-        /// Bytes of them.
+        /// The bytes of these files.
         bytes: u64,
     },
-    /// The folder has it, and it is the same.
+    /// The folder already has the same copy.
     Already,
-    /// It is not to be archived now, after all.
+    /// It must not be archived now, after all.
     Left,
 }
 
 /// Why a job could not be looked at or archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// Whom it concerns.
+    /// Which jobs it concerns.
     pub(super) whom: Whom,
     /// Why, for a person.
     pub(super) why: String,
 }
 
-/// Whom a failure concerns.
+/// Which jobs a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whom {
     /// All jobs of the folder.
     Folder,
     /// This job.
     Job,
-    /// This job, as long as somebody is at it.
+    /// This job, as long as a process uses it.
     Passing,
-    /// This job, which other folders have to be given first: they have an older state of it, or lost it.
+    /// This job, which must go to other folders first: they have an older state of it, or lost it.
     Again,
-    /// Nobody: we are to end.
+    /// None: the engine is stopping.
     Cancelled,
 }

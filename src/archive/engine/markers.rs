@@ -78,7 +78,7 @@ pub(super) struct Seen {
     tasks: HashMap<OsString, Task>,
 }
 
-/// What is known of one task.
+/// The cached state of one task.
 #[derive(Default)]
 struct Task {
     /// How it was when it was compared.
@@ -86,36 +86,36 @@ struct Task {
     behind: Vec<Behind>,
 }
 
-/// A job whose copy is not of what the primary has, or soon will not be.
+/// A job whose copy is not of the state in the primary, or soon will not be.
 struct Behind {
     hash: Name,
     /// Whether it has been handed over since it was finished.
     told: bool,
 }
 
-/// How much is compared.
+/// Which jobs are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
     /// Jobs whose copies are known to be behind.
     Behind,
     /// Those, and the tasks that have changed.
     Changed,
-    /// All there is.
+    /// All jobs.
     All,
 }
 
-/// When what is compared.
+/// When which comparison is due.
 struct Plan {
     /// When tasks that have changed are compared next.
     changed: Instant,
     /// When all is.
     all: Instant,
-    /// Which of the full looks that were asked for has been done.
+    /// The last requested full comparison that has been done.
     answered: u64,
 }
 
 impl Markers {
-    /// Does it, until all ends.
+    /// Compares in a loop, until the engine stops.
     pub(super) fn run(mut self) {
         let now = Instant::now();
         let mut plan = Plan {
@@ -135,7 +135,7 @@ impl Markers {
         }
     }
 
-    /// Compares what is due; gives whether the folder was there.
+    /// Compares the jobs that are due; returns whether the folder was there.
     fn follow(&mut self, plan: &mut Plan) -> Result<bool, Ended> {
         let began = Instant::now();
         let wanted = self.walk.shared.wanted.load(Ordering::SeqCst);
@@ -164,14 +164,13 @@ impl Markers {
         Ok(true)
     }
 
-    /// Hands over the jobs whose copies are of an earlier run, or have no marker. Gives whether the folder was there to be compared
-    /// with.
+    /// Hands over the jobs whose copies are of an earlier run, or have no marker. Returns whether the folder was there.
     pub(super) fn compare(&mut self, extent: Extent) -> Result<bool, Ended> {
         let folder = self.walk.view.location(self.folder);
         let Some(root) = folder.and_then(|folder| folder.root().ok()) else {
             return Ok(false);
         };
-        // One that was away is opened anew, and may have come back with copies of earlier runs: nothing that was compared counts.
+        // A folder that was away is opened anew, and may have copies of earlier runs: earlier comparisons do not count.
         if !std::ptr::eq(self.seen.with.as_ptr(), Arc::as_ptr(&root)) {
             self.seen = Seen {
                 with: Arc::downgrade(&root),
@@ -188,7 +187,7 @@ impl Markers {
         }
         let primary = self.walk.view.primary();
         let Ok(jobs) = primary.root().and_then(|root| root.jobs()) else {
-            // What has been compared is not forgotten: nothing else may tell of it again.
+            // Earlier results are kept: no other part may report these jobs again.
             return Ok(true);
         };
         let mut tasks = match extent {
@@ -212,7 +211,7 @@ impl Markers {
         Ok(true)
     }
 
-    /// The tasks that there are now, and what is known of them.
+    /// The existing tasks, with their cached state.
     fn tasks(&mut self, jobs: &OwnedFd) -> HashMap<OsString, Task> {
         let mut compared = std::mem::take(&mut self.seen.tasks);
         let (now, wall) = (Instant::now(), SystemTime::now());
@@ -230,7 +229,7 @@ impl Markers {
         compared
     }
 
-    /// Looks at the jobs of one task that are known to be behind: whether they are finished by now, or archived.
+    /// Checks whether the jobs of one task that are known to be behind are finished by now, or archived.
     fn look(
         &self,
         jobs: &OwnedFd,
@@ -268,11 +267,11 @@ impl Markers {
         self.hand_over(again)
     }
 
-    /// Compares one task, and notes what is behind; gives whether all of it could be compared.
+    /// Compares one task, and notes the jobs that are behind; returns whether all jobs could be compared.
     fn task(&self, folder: &Root, task: &OsStr, behind: &mut Vec<Behind>) -> Result<bool, Ended> {
         let copies = match at::absent(folder.task(task)) {
             Ok(Some(copies)) => copies,
-            // What is not there at all, the scan finds.
+            // The scan finds jobs without any copy.
             Ok(None) => return Ok(true),
             Err(_) => return Ok(false),
         };
@@ -316,14 +315,14 @@ impl Markers {
         if whole {
             *behind = found;
         } else {
-            // What was not seen this time is not forgotten.
+            // Jobs that were not seen this time are kept.
             behind.retain(|one| found.iter().all(|other| other.hash != one.hash));
             behind.append(&mut found);
         }
         Ok(whole)
     }
 
-    /// Whether a job is to stay in the primary, as far as is known.
+    /// Whether a job stays in the primary; true if this cannot be read.
     fn is_kept(&self, job: &JobId) -> bool {
         state_dir::is_kept(self.walk.view.primary(), job).unwrap_or(true)
     }
@@ -338,7 +337,7 @@ impl Markers {
     }
 }
 
-/// How a job and its copy stand to each other.
+/// How the copy of a job compares with the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// The copy is of the same run.

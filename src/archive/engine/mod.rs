@@ -1,18 +1,18 @@
-//! The archiver at work in the background: what finishes in the primary is brought to the folders.
+//! The background archiver: copies jobs that finish in the primary to the folders.
 //!
-//! - here: starting and ending it
-//! - `coordinator`: the thread that decides; `worker`: those that wait for disks; `events`, `shared`: between them
+//! - here: starts and ends it
+//! - `coordinator`: the thread that decides; `worker`: threads that wait for disks; `events`, `shared`: connect them
 //! - `queue`: which job waits for what; `lane`: for which folder; `route`: which folders want it; `backoff`: how long
-//! - `scan`: finds what nobody has told of; `markers`: and what has been run again; `recheck`: looks once a day at what is archived;
-//!   `walk`: how these two go through all jobs
-//! - `journal`, `keeper`: what is on its way is written down for whoever comes after
-//! - `report`: how it does
-//! - `core`: what it has others do, with the disks; `disk`: how these do it
+//! - `scan`: finds jobs that were not reported; `markers`: finds jobs that were run again; `recheck`: checks archived
+//!   jobs once a day; `walk`: how the last two go through all jobs
+//! - `journal`, `keeper`: write down the queued jobs for the next process
+//! - `report`: reports the state of archiving
+//! - `core`: the interface to the disks; `disk`: its implementation
 //!
 //! # Invariants
 //!
-//! - The coordinator waits for no folder: each folder has a thread that stores, one that scans, and one that compares markers, so
-//!   that one that hangs keeps nobody else waiting.
+//! - The coordinator waits for no folder: each folder has a thread that stores, one that scans, and one that compares
+//!   markers, so that a folder that hangs does not delay the others.
 //! - Memory grows with the jobs that are not archived yet, and not with those that are.
 //! - Waits go by monotonic time; a clock that jumps delays nothing. No lock is held over a system call that can wait.
 
@@ -70,7 +70,7 @@ pub use report::{
     Damaged, Failed, Folder, Idle, Refuses, Report, Total, UnderWay, Waiting, damaged,
 };
 
-/// How long the end of a thread is waited for. One that waits for a disk that hangs ends when that answers.
+/// How long a stop waits for the end of a thread. A thread that waits for a disk that hangs ends when the disk replies.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long in all where old directories of moved jobs are to be removed first, for which there is a time.

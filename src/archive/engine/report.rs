@@ -1,4 +1,4 @@
-//! How archiving does, for `status` and for whoever waits for its end.
+//! Reports the state of archiving, for `status` and for callers that wait for its end.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,32 +22,32 @@ use crate::view::location::Role;
 use crate::view::{Location, View};
 use crate::workspace::JobId;
 
-/// No more jobs are told of by name, of each kind.
+/// The most jobs of each kind that a report lists by name.
 const NAMES_MAX: usize = 100;
 
-/// A scan that takes longer is not waited for: its folder hangs.
+/// A scan that takes longer than this is no longer waited for: its folder hangs.
 const SCAN_MAX: Duration = Duration::from_secs(60);
 
-/// How archiving does.
+/// The state of archiving.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// How many jobs are on their way, those under way and failed ones among them.
+    /// How many jobs are queued, including those being copied and those that failed.
     pub queued: usize,
     /// Jobs that wait, and have not failed: the first few.
     pub waiting: Vec<Waiting>,
     /// Jobs that failed: the first few.
     pub failed: Vec<Failed>,
-    /// How many have failed in all.
+    /// How many jobs have failed in all.
     pub failures: usize,
     /// Copies that `verify` found damaged or missing: the first few.
     #[serde(default)]
     pub damaged: Vec<Damaged>,
-    /// How many there are of these in all.
+    /// How many copies are damaged or missing in all.
     #[serde(default)]
     pub damages: usize,
-    /// How each `backup` and `move` folder does.
+    /// The state of each `backup` and `move` folder.
     pub folders: Vec<Folder>,
-    /// Why what is on its way is not written down, if so: it is found again after a restart nonetheless.
+    /// Why the queued jobs are not in the journal, if so: a restart finds them again nonetheless.
     pub journal: Option<String>,
 }
 
@@ -56,9 +56,9 @@ pub struct Report {
 pub struct Waiting {
     /// `task_id/hash`.
     pub job: String,
-    /// What for, in a few words.
+    /// Why it waits, in a few words.
     pub why: String,
-    /// Whether it was tried, and something prevents it for now.
+    /// Whether an attempt was made and refused for now.
     #[serde(default)]
     pub refused: bool,
 }
@@ -108,7 +108,7 @@ impl fmt::Display for Damaged {
     }
 }
 
-/// How a folder does.
+/// The state of a folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Folder {
     /// `backup` or `move`.
@@ -119,7 +119,7 @@ pub struct Folder {
     pub waiting: usize,
     /// What is being copied to it.
     pub under_way: Option<UnderWay>,
-    /// Why it takes no job, if it does not.
+    /// Why the folder accepts no job, if so.
     pub refuses: Option<Refuses>,
     /// Jobs that were copied to it since the start.
     pub jobs: u64,
@@ -127,11 +127,11 @@ pub struct Folder {
     pub files: u64,
     /// Bytes of these.
     pub bytes: u64,
-    /// Jobs that the primary has and it has not, finished or not, as of the last scan.
+    /// Jobs that are in the primary and not in the folder, finished or not, as of the last scan.
     pub missing: usize,
-    /// When the primary was compared with it last, in seconds since 1970.
+    /// When the primary was last compared with the folder, in seconds since 1970.
     pub last_scan: Option<f64>,
-    /// What could not be read then.
+    /// Which paths the last scan could not read.
     pub trouble: Option<String>,
 }
 
@@ -160,14 +160,14 @@ pub struct Total {
     pub bytes: u64,
 }
 
-/// A folder that takes no job.
+/// Why and until when a folder accepts no job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Refuses {
     /// Why.
     pub why: String,
     /// How often in a row it was tried.
     pub tries: u32,
-    /// When it is tried again, in seconds from now; as soon as it is there, if this is not known.
+    /// When it is tried again, in seconds from now; if `None`, as soon as the folder is there.
     pub next_try: Option<f64>,
 }
 
@@ -177,27 +177,27 @@ pub struct Refuses {
 pub enum Idle {
     /// Nothing.
     Yes,
-    /// There is work, or it is looked for.
+    /// Jobs are queued, or a scan is looking for some.
     Busy {
-        /// Jobs that are on their way.
+        /// Jobs that are queued.
         left: usize,
     },
-    /// All that is left has failed, or its folder takes no job; or it is not known whether anything is left, since not
-    /// everything can be looked at.
+    /// All jobs that are left have failed, or their folders accept no job; or it is unknown whether any job is left,
+    /// since some folders or directories cannot be read.
     Stuck {
-        /// Jobs that are on their way.
+        /// Jobs that are queued.
         failed: usize,
     },
 }
 
-/// Tells how archiving does.
+/// Returns the state of archiving.
 pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
     let mut report = queued(shared, view, now);
     report.add_damaged(view);
     report
 }
 
-/// The copies that `verify` found damaged or missing, of a workspace that nothing archives now.
+/// The copies that `verify` found damaged or missing, of a workspace that no process archives now.
 #[must_use]
 pub fn damaged(view: &View) -> Report {
     let mut report = Report::default();
@@ -205,7 +205,7 @@ pub fn damaged(view: &View) -> Report {
     report
 }
 
-/// What the queue and the scans say.
+/// The report of the queue and the scans.
 fn queued(shared: &Shared, view: &View, now: Instant) -> Report {
     let state = &*shared.state.lock();
     let mut report = Report {
@@ -230,7 +230,7 @@ fn queued(shared: &Shared, view: &View, now: Instant) -> Report {
 }
 
 impl Report {
-    /// Why it is not known whether all that is finished has been found, if so.
+    /// Why some finished jobs may not have been found yet, if so.
     #[must_use]
     pub fn unseen(&self) -> Option<String> {
         self.folders.iter().find_map(|folder| {
@@ -241,13 +241,13 @@ impl Report {
         })
     }
 
-    /// The first copy that is not as it should be, if any, as a sentence.
+    /// The first damaged or missing copy, if any, as a sentence.
     #[must_use]
     pub fn first_damaged(&self) -> Option<String> {
         Some(self.damaged.first()?.to_string())
     }
 
-    /// Reads from the primary what `verify` found.
+    /// Adds the findings of `verify`, which are in the primary.
     fn add_damaged(&mut self, view: &View) {
         for folder in archived_to(view) {
             let limit = NAMES_MAX.saturating_sub(self.damaged.len());
@@ -383,7 +383,7 @@ fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
 
 fn under_way(flight: &Flight, now: Instant) -> UnderWay {
     let (files, bytes) = (flight.progress.files(), flight.progress.bytes());
-    // What has grown since it was looked at, or was begun anew, is not known any more.
+    // The total is unknown for jobs that grew since the last look, or whose copy was restarted.
     let expected = flight.progress.expected();
     let expected = expected.filter(|size| size.files >= files && size.bytes >= bytes);
     UnderWay {
@@ -395,7 +395,7 @@ fn under_way(flight: &Flight, now: Instant) -> UnderWay {
     }
 }
 
-/// Why a folder cannot be asked, if so, as far as is known: this waits for no disk.
+/// Why a folder cannot be used, if so, by the cached state: this waits for no disk.
 fn why_absent(view: &View, folder: u8) -> Option<String> {
     let error = view.location(folder)?.root().err()?;
     Some(match error {
@@ -408,7 +408,7 @@ fn why_absent(view: &View, folder: u8) -> Option<String> {
 }
 
 impl Lane {
-    /// Whether it takes no job now.
+    /// Whether the folder accepts no job now.
     fn refuses(&self, view: &View, now: Instant) -> bool {
         !self.there || self.is_held(now) || why_absent(view, self.folder).is_some()
     }
@@ -429,7 +429,7 @@ fn is_any_damaged(view: &View) -> bool {
     })
 }
 
-/// What the queue and the scans say. Jobs that are looked at again as a matter of routine do not count.
+/// As `idle`, by the queue and the scans only. Jobs that are only rechecked by routine do not count.
 fn idle_queue(shared: &Shared, view: &View, now: Instant) -> Idle {
     let state = &*shared.state.lock();
     let is_there = |folder| why_absent(view, folder).is_none();
@@ -438,7 +438,7 @@ fn idle_queue(shared: &Shared, view: &View, now: Instant) -> Idle {
     let wanted = shared.wanted.load(Ordering::SeqCst);
     let scanning = state.scans.iter().any(|scan| {
         let hangs = scan.hangs(now);
-        // What is left for want of room is looked for when jobs have been archived, if any can be.
+        // A scan that stopped for lack of room goes on when jobs have been archived, if any can be.
         let full = scan.more && scan.since.is_none() && scan.asked == wanted;
         let known = scan.answered >= wanted || hangs || full;
         !known && is_there(scan.folder)
@@ -451,7 +451,7 @@ fn idle_queue(shared: &Shared, view: &View, now: Instant) -> Idle {
         return Idle::Busy { left };
     }
     if comparing {
-        // What is found has to wait for room, and for ever if nothing that is on its way can be archived.
+        // Jobs that are found wait for room, and for ever if none of the queued jobs can be archived.
         let mut all = state.queue.jobs.values();
         let stuck = state.queue.jobs.len() > MANY && all.all(|job| is_stuck(job, state, view, now));
         return match stuck {
@@ -471,7 +471,7 @@ fn idle_queue(shared: &Shared, view: &View, now: Instant) -> Idle {
 }
 
 impl Scan {
-    /// Whether it takes so long that it cannot be waited for.
+    /// Whether the scan takes so long that callers should not wait for it.
     fn hangs(&self, now: Instant) -> bool {
         let long = |since| now.saturating_duration_since(since) > SCAN_MAX;
         self.since.is_some_and(long)
@@ -488,7 +488,7 @@ fn is_stuck(job: &Job, state: &State, view: &View, now: Instant) -> bool {
         let lanes = &state.queue.lanes;
         let lane = lanes.iter().find(|lane| lane.folder == want.stop.folder);
         match want.turn.at {
-            // What waits for an answer of its disk.
+            // The folder's thread waits for a reply of its disk.
             At::Now => why_absent(view, want.stop.folder).is_some(),
             At::Later => true,
             At::Due(_) => {

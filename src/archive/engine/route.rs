@@ -1,4 +1,4 @@
-//! Which folders want a job.
+//! Decides to which folders a job is archived.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(super) struct Stop {
     pub(super) backup: bool,
 }
 
-/// The folders that jobs are archived to, and what is left out.
+/// The folders that jobs are archived to, and the rules that exclude jobs.
 #[derive(Debug)]
 pub(super) struct Route {
     stops: Vec<Stop>,
@@ -49,7 +49,7 @@ impl Route {
     }
 
     /// The folders that want a job: every `backup` folder, and the first `move` folder, since the job is no longer
-    /// in the primary when that has it. Less those whose globs leave it out.
+    /// in the primary once that folder has the copy. Folders whose globs exclude the job are left out.
     pub(super) fn of(&self, job: &JobId) -> Vec<Stop> {
         if self.judge.out.is_excluded(job) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! The threads that wait for disks: one that looks at jobs, and one per folder that stores them.
+//! The threads that wait for disks: one looks at jobs, and one per folder stores them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::workspace::JobId;
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) jobs: Vec<Arc<JobId>>,
-    /// The same, with what is known of them.
+    /// The same jobs, with their cached state.
     pub(super) due: Vec<Due>,
     pub(super) progress: Arc<Progress>,
 }
 
-/// Looks at jobs until nobody can ask any more.
+/// Looks at jobs until the request channel closes.
 pub(super) fn look(
     core: &dyn Core,
     shared: &Shared,
@@ -34,13 +34,13 @@ pub(super) fn look(
                 true => Err(cancelled()),
                 false => caught(|| core.look(&job, &shared.looks)).unwrap_or_else(Err),
             };
-            // Whoever listened is gone, and this thread is next.
+            // An error means that the coordinator has ended; this thread then ends too.
             let _ = events.send(Event::Looked(job, result));
         }
     }
 }
 
-/// Stores jobs in a folder until nobody can ask any more.
+/// Stores jobs in a folder until the request channel closes.
 pub(super) fn store(
     core: &dyn Core,
     folder: u8,
@@ -73,7 +73,7 @@ pub(super) fn store(
     core.tidy(true);
 }
 
-/// Gives each job its outcome.
+/// Pairs each job with its outcome.
 fn pair(
     jobs: Vec<Arc<JobId>>,
     outcomes: Result<Vec<Outcome>, Failure>,
@@ -87,9 +87,9 @@ fn pair(
         .collect()
 }
 
-/// Calls something whose mistakes must not end all archiving.
+/// Calls a function, and returns a panic in it as a failure, so that a bug does not end all archiving.
 fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
-    // What it shares with others is behind locks that a panic does not poison.
+    // The state that it shares with other threads is behind locks that a panic does not poison.
     catch_unwind(AssertUnwindSafe(call))
         .map_err(|_| failed("this is a mistake in xpmfs: the log has more of it"))
 }

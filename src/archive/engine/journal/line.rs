@@ -1,4 +1,4 @@
-//! One line of a journal.
+//! Writes and reads one line of a journal.
 
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 use crate::transfer::manifest::{bytes, text_or_hex};
 use crate::workspace::JobId;
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::archive::engine) enum Line {
-    /// The job is on its way.
+    /// The job is queued.
     Queued(JobId),
-    /// It is no more.
+    /// The job is no longer queued.
     Done(JobId),
-    /// A folder has refused it.
+    /// A folder has refused the job.
     Failed(JobId, Refused),
 }
 
-/// That a folder has refused a job.
+/// A folder's refusal of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::archive::engine) struct Refused {
     /// The folder's directory, as in the settings.
     pub(in crate::archive::engine) folder: OsString,
     /// How often in a row.
     pub(in crate::archive::engine) tries: u32,
-    /// When it is asked again.
+    /// When the folder is tried again.
     pub(in crate::archive::engine) next: SystemTime,
     /// Why, for a person.
     pub(in crate::archive::engine) why: String,
@@ -61,7 +61,7 @@ struct Written {
 }
 
 impl Line {
-    /// Appends it to a text, with its end.
+    /// Appends the line to a text, with a newline.
     pub(super) fn write(&self, text: &mut Vec<u8>) {
         let mut line = Written::default();
         let name = |job: &JobId| text_or_hex(job.path().as_os_str());
@@ -84,7 +84,7 @@ impl Line {
         }
     }
 
-    /// Reads it; `None` if it is torn, or says nothing that is known.
+    /// Parses a line; `None` if the line is torn or of an unknown kind.
     pub(super) fn read(line: &[u8]) -> Option<Line> {
         let line: Written = serde_json::from_slice(line).ok()?;
         let job = |text: &Option<String>, hex: &Option<String>| {

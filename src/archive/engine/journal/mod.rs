@@ -103,23 +103,23 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// What the primary's file system gave.
+    /// The error of the primary's file system.
     pub(super) fn append(&mut self, lines: &[Line]) -> io::Result<()> {
         self.file.write_all(&text(lines.iter()))?;
         self.lines += lines.len();
         Ok(())
     }
 
-    /// Whether it has become long for so many jobs on their way.
+    /// Whether the journal is too long for the number of queued jobs, and should be rewritten.
     pub(super) fn is_long(&self, live: usize) -> bool {
         self.lines > LINES_MIN.max(live.saturating_mul(2))
     }
 
-    /// Writes it anew.
+    /// Rewrites the journal.
     ///
     /// # Errors
     ///
-    /// What the primary's file system gave; then it is as it was.
+    /// The error of the primary's file system; the journal is then unchanged.
     pub(super) fn rewrite(&mut self, live: &[Line]) -> io::Result<()> {
         self.file = replace(
             &self.directory,
@@ -136,24 +136,24 @@ impl Journal {
         format!("{}{SUFFIX}", self.name)
     }
 
-    /// The directory that it is in.
+    /// The journal's directory.
     pub(super) fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
-    /// Removes it: nothing is on its way any more.
+    /// Removes the journal: no job is queued any more.
     pub(super) fn remove(self) {
-        // One that stays says nothing, and is removed by whoever comes next.
+        // A journal that stays lists no job, and the next process removes it.
         let _ = rustix::fs::unlinkat(&self.directory, self.file_name(), AtFlags::empty());
     }
 }
 
-/// Leaves jobs for whoever comes next, as if their owner were gone; but for those that somebody else has left already, so
-/// that there are no more journals the more often the same is tried.
+/// Writes jobs into a journal for the next process, as if their owner were gone. Leaves out jobs that another journal
+/// without an owner lists already, so that repeated attempts do not add journals.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// The error of the primary's file system.
 pub(super) fn leave(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
     let left: HashSet<JobId> = orphans(&directory(view)?, "")?
         .iter()
@@ -175,15 +175,15 @@ fn text<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<u8> {
     text
 }
 
-/// Makes a journal with this text in place of any of the name. It is locked before it can be seen by its name.
+/// Makes a journal with this text, and replaces any journal of that name. It is locked before it gets its name.
 ///
-/// Between making a file and locking it there is a moment in which whoever looks for journals that were left behind may find
-/// it, and remove it. Then there is another.
+/// Between creating and locking the file, a process that looks for journals without an owner may find the file and
+/// remove it. This function then makes another.
 fn replace(directory: &OwnedFd, sharing: Sharing, name: &str, text: &[u8]) -> io::Result<File> {
     let mut tries = 0;
     loop {
         tries += 1;
-        // Each has a name of its own: whoever took one for left behind may be about to remove that still.
+        // Each try uses a new name: a process that took the last one for abandoned may be about to remove it.
         let staged = format!("{name}-{tries}{STAGED}");
         match place(directory, sharing, &staged, name, text) {
             Err(error) if tries < TRIES && was_taken(&error) => {}
@@ -200,7 +200,7 @@ fn was_taken(error: &io::Error) -> bool {
     )
 }
 
-/// Makes a journal under one name, and gives it the other.
+/// Makes a journal under one name, and renames it to the other.
 fn place(
     directory: &OwnedFd,
     sharing: Sharing,

@@ -1,4 +1,4 @@
-//! A journal whose owner is gone.
+//! Finds, reads and removes journals whose owner is gone.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::workspace::JobId;
 
-/// No more of a journal is read, in bytes.
+/// The most bytes of a journal that are read.
 const SIZE_MAX: u64 = 64 << 20;
 
 /// A journal whose owner is gone. It is locked as long as this lives.
@@ -52,9 +52,9 @@ pub(in crate::archive::engine) fn orphans(
 }
 
 impl Orphan {
-    /// Takes a journal if its owner is gone. What cannot be opened or locked is somebody else's.
+    /// Locks a journal if its owner is gone. One that cannot be opened or locked belongs to another process.
     fn take(directory: &OwnedFd, name: OsString) -> Option<Orphan> {
-        // Without waiting: a fifo would have us wait for whoever writes into it.
+        // Without blocking: the open of a fifo could wait for another process.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, &name, flags, Mode::empty()).ok()?;
         let file = File::from(file);
@@ -62,7 +62,7 @@ impl Orphan {
         let stat = at::stat_fd(&file).ok()?;
         let there = at::stat(directory, &name).ok()?;
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
-        // Its owner may have put another in its place before it let go.
+        // Its owner may have replaced the file before it released the lock.
         if !regular || FileId::of(&stat) != FileId::of(&there) {
             return None;
         }
@@ -73,11 +73,10 @@ impl Orphan {
         })
     }
 
-    /// The jobs that were on their way, with the refusals of folders. What is torn is
-    /// passed over.
+    /// The jobs that were queued, with the refusals of folders. Torn lines are skipped.
     pub(in crate::archive::engine) fn jobs(&self) -> Vec<(JobId, Vec<Refused>)> {
         let mut jobs: IndexMap<JobId, Vec<Refused>> = IndexMap::new();
-        // A journal that was being written anew stands beside the old one still.
+        // A journal that was being rewritten: the old one is still there.
         if self.name.as_bytes().ends_with(STAGED.as_bytes()) {
             return Vec::new();
         }
@@ -106,9 +105,9 @@ impl Orphan {
         jobs.into_iter().collect()
     }
 
-    /// Removes it, when what it says is in another journal.
+    /// Removes the journal, once its jobs are in another one.
     pub(in crate::archive::engine) fn remove(self) {
-        // One that stays is taken over again, which does no harm.
+        // A journal that stays is read again, which does no harm.
         let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
     }
 }

@@ -1,4 +1,4 @@
-//! One job on its way, and what it waits for.
+//! The state of one queued job, and when its next step is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,21 +40,21 @@ impl Waiting {
     }
 }
 
-/// A job on its way.
+/// A queued job.
 #[derive(Debug)]
 pub(in crate::archive::engine) struct Job {
-    /// It is here only since everything is looked at now and then; nothing says that it has changed.
+    /// It is queued only for the periodic recheck of all jobs; no change of it was seen.
     pub(in crate::archive::engine) routine: bool,
-    /// What follows when nobody works on it any more.
+    /// The next step when no thread works on the job any more.
     pub(super) then: Then,
-    /// How much there is to copy, as of the last look at it.
+    /// How much there is to copy, as of the last look at the job.
     pub(in crate::archive::engine) size: Option<Size>,
     pub(in crate::archive::engine) step: Step,
-    /// Which folder has refused it, and until when, for when it is queued for that folder again.
+    /// Which folders refused it, and until when; applied when the job is queued for that folder again.
     pub(super) refused: BTreeMap<u8, (Refusal, Instant)>,
 }
 
-/// What follows when nobody works on a job any more.
+/// The next step when no thread works on a job any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     GoOn,
@@ -78,22 +78,22 @@ pub(in crate::archive::engine) struct Want {
     pub(in crate::archive::engine) turn: Turn,
 }
 
-/// When it is a job's turn.
+/// When a step of a job is due.
 #[derive(Debug)]
 pub(in crate::archive::engine) struct Turn {
     pub(in crate::archive::engine) at: At,
-    /// What came of it last time.
+    /// The refusal of the last attempt, if any.
     pub(in crate::archive::engine) refusal: Option<Refusal>,
 }
 
-/// When something is done.
+/// When a step is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::archive::engine) enum At {
     /// From this moment on.
     Due(Instant),
     /// It is being done.
     Now,
-    /// When something else has been done.
+    /// After another step.
     Later,
 }
 
@@ -120,7 +120,7 @@ impl Turn {
             && matches!(self.at, At::Due(due) if due > now)
     }
 
-    /// Counts a refusal; gives how long to wait, and how often it was in a row.
+    /// Counts a refusal; returns how long to wait, and how many refusals there were in a row.
     pub(super) fn refuse(&mut self, failure: Failure, backoff: Backoff) -> (Duration, u32) {
         let before = self.refusal.as_ref();
         let same = before.filter(|before| before.failure.whom == failure.whom);
@@ -130,14 +130,14 @@ impl Turn {
     }
 }
 
-/// What is to be remembered beyond the life of the process.
+/// A change of the queue that the journal keeps beyond the life of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::archive::engine) enum Change {
-    /// A job is on its way.
+    /// A job is queued.
     Queued(Arc<JobId>),
-    /// It is no more.
+    /// The job is no longer queued.
     Done(Arc<JobId>),
-    /// A folder has refused it so often in a row, and is not asked before the moment.
+    /// A folder has refused the job this many times in a row, and is not tried before this moment.
     Refused(Arc<JobId>, u8, u32, Instant, String),
 }
 
@@ -163,7 +163,7 @@ impl Job {
         }
     }
 
-    /// Whether somebody looks at it or stores it now.
+    /// Whether a thread looks at it or stores it now.
     pub(in crate::archive::engine) fn is_worked_on(&self) -> bool {
         match &self.step {
             Step::Look(turn) => turn.at == At::Now,

@@ -1,11 +1,11 @@
-//! Which jobs wait for what: to be looked at, or to be stored in which folders.
+//! Keeps which jobs wait for a look, and which wait to be stored in which folders.
 //!
-//! Plain state and no threads; whoever calls brings the time, so that tests need not wait.
+//! Plain state and no threads; the caller passes the time, so that tests need not wait.
 //!
-//! - A job is here from the moment at which somebody says that it may be finished, until every folder that wants it
-//!   has it, or a look at it says that there is nothing to do.
-//! - It is looked at first, then goes to all `backup` folders, and when these have it to the `move` folder.
-//! - One that is touched while it is here is looked at again from the beginning.
+//! - A job is queued from the report that it may be finished until every folder that wants it has a copy, or a look
+//!   at it finds nothing to do.
+//! - It is looked at first, then copied to all `backup` folders, and after that to the `move` folder.
+//! - A job that is touched while it is queued starts again with a look.
 
 mod job;
 
@@ -22,7 +22,7 @@ use crate::workspace::JobId;
 use self::job::Then;
 pub(super) use self::job::{At, Change, Job, Refusal, Step, Turn, Waiting, Want};
 
-/// All jobs that are on their way.
+/// All queued jobs.
 #[derive(Debug)]
 pub(super) struct Queue {
     pace: Pace,
@@ -48,7 +48,7 @@ impl Queue {
         }
     }
 
-    /// What has changed since this was asked last.
+    /// Returns the changes since the last call.
     pub(super) fn changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
     }
@@ -57,7 +57,7 @@ impl Queue {
         self.lanes.iter_mut().find(|lane| lane.folder == folder)
     }
 
-    /// Something happened in a job: it is looked at when nothing has for the settle time.
+    /// A job changed: it is looked at once it has not changed for the settle time.
     pub(super) fn touch(&mut self, id: JobId, now: Instant) {
         let due = now + self.settle;
         let Some((id, mut job)) = self.jobs.remove_entry(&id) else {
@@ -73,7 +73,7 @@ impl Queue {
         self.jobs.insert(id, job);
     }
 
-    /// A job may be finished, for all that is known; `routine`: and has not changed.
+    /// Queues a job that may be finished; `routine`: no change of it was seen.
     pub(super) fn found(&mut self, id: JobId, routine: bool, now: Instant) {
         match self.jobs.remove_entry(&id) {
             None => self.insert(Arc::new(id), routine, now),
@@ -86,7 +86,7 @@ impl Queue {
         }
     }
 
-    /// A job that another process has left behind, with the refusals that it noted.
+    /// Queues a job from the journal of a process that is gone, with the refusals noted there.
     pub(super) fn restore(
         &mut self,
         id: JobId,
@@ -114,7 +114,7 @@ impl Queue {
         }
     }
 
-    /// As `found`; gives the job if it was not here.
+    /// As `found`; returns the job if it was not queued before.
     fn found_again(&mut self, id: JobId, now: Instant) -> Option<Arc<JobId>> {
         if self.jobs.contains_key(&id) {
             return None;
@@ -139,14 +139,14 @@ impl Queue {
         self.jobs.insert(id, job);
     }
 
-    /// What was routine is none any more.
+    /// Marks a routine job as changed, which also queues it in the journal.
     fn rouse(&mut self, id: &Arc<JobId>, job: &mut Job) {
         if std::mem::take(&mut job.routine) {
             self.changes.push(Change::Queued(id.clone()));
         }
     }
 
-    /// Has a job that nobody works on looked at.
+    /// Queues a look at a job that no thread works on.
     fn look_at(&mut self, id: &Arc<JobId>, job: &mut Job, due: Instant) {
         self.leave_lanes(id, job);
         let refusal = match &mut job.step {
@@ -166,7 +166,7 @@ impl Queue {
         self.looks.insert(due, id);
     }
 
-    /// Takes a job out of the folders' queues where nobody works on it.
+    /// Removes a job from the queues of the folders whose threads do not work on it.
     fn leave_lanes(&mut self, id: &Arc<JobId>, job: &mut Job) {
         let Step::Store(wants) = &mut job.step else {
             return;
@@ -181,7 +181,7 @@ impl Queue {
         }
     }
 
-    /// Jobs to look at now, if none are being looked at: at most so many.
+    /// Returns at most `most` jobs to look at now, if none are being looked at.
     pub(super) fn take_looks(&mut self, most: usize, now: Instant) -> Vec<Arc<JobId>> {
         let mut taken = Vec::new();
         while self.looking == 0
@@ -201,7 +201,7 @@ impl Queue {
         taken
     }
 
-    /// What came of looking at a job; `route` are the folders that want it.
+    /// Handles the result of a look at a job; `route` are the folders that want it.
     pub(super) fn looked(
         &mut self,
         id: &Arc<JobId>,

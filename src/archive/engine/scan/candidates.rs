@@ -1,4 +1,4 @@
-//! The jobs of one task that the primary has and a folder has not: candidates for archiving.
+//! Finds the jobs of one task that are in the primary and not in a folder: candidates for archiving.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use crate::sys::at;
 use crate::sys::name::Name;
 use crate::workspace::{jobs, markers};
 
-/// What is known of one task.
+/// The cached state of one task.
 #[derive(Debug, Default)]
 pub(super) struct Task {
     pub(super) primary: Watched,
@@ -20,7 +20,7 @@ pub(super) struct Task {
     pub(super) candidates: Vec<Candidate>,
 }
 
-/// A job that a folder has not.
+/// A job that is missing from a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) hash: Name,
@@ -87,13 +87,13 @@ pub(super) fn compare(
     Ok(staging)
 }
 
-/// What a candidate is now.
+/// The state of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::archive::engine) enum State {
-    /// It has its marker, or cannot be looked at, which whoever looks closer will say.
+    /// It has its marker, or cannot be read; the closer look that follows reports why.
     Done,
     Unfinished,
-    /// It is no directory any more.
+    /// It is not a directory any more.
     Gone,
 }
 

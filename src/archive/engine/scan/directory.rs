@@ -1,4 +1,4 @@
-//! Whether a directory has changed, and reading it.
+//! Detects whether a directory has changed, and reads its entries.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +20,7 @@ const GRANULARITY: Duration = Duration::from_secs(2);
 /// Clocks of machines that share a disk differ less than this.
 const SKEW: Duration = Duration::from_secs(10 * 60);
 
-/// What tells a directory's state from another.
+/// Distinguishes the states of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::archive::engine) struct Stamp {
     identity: FileId,
