@@ -117,7 +117,7 @@ fn next(file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Option<(u64, u64
     let data = match rustix::fs::seek(file, Data(offset)) {
         Ok(data) => data.max(offset),
         Err(Errno::NXIO) => size,
-        // It does not know.
+        // The file system does not report its data: the whole rest is read.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, size))),
         Err(errno) => return Err(errno).source("look for holes in"),
     };
