@@ -7,11 +7,11 @@
 //!
 //! 1. By a descriptor of it, if one is kept: the kernel has the names of the directory and of those above it. Each is
 //!    checked, up to the primary's own directory, so that a directory that has left the primary is not followed.
-//! 2. Without a descriptor by its identity: among the entries of the directory that it was in, of those beside that one,
-//!    and of those below either, as long as they are few.
+//! 2. Without a descriptor by its identity: among the entries of the directory in which it was, of the directory above
+//!    that, and of the directories below either, up to a limit of entries.
 //!
-//! The nodes on the way then get their new parents and names, all at once. If one of these directories is unknown to the
-//! kernel, there is no node to be the parent, and the descriptor is kept instead.
+//! The nodes on the path then get their new parents and names, all at once. If the kernel does not know one of these
+//! directories, the parent has no node, and the descriptor is kept instead.
 //!
 //! A job that was moved to a folder is not followed to where its directory is put aside: it is served from the folder.
 
