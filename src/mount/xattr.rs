@@ -49,7 +49,8 @@ impl Value {
 }
 
 impl Mount {
-    /// Returns the value if it fits into `size` bytes, or its length if `size` is 0.
+    /// Returns the value if it fits into `size` bytes, or its length if `size` is 0. Attributes of xpmfs itself
+    /// are returned for any size.
     pub(super) fn getxattr(&self, id: u64, name: &OsStr, size: usize) -> Result<Value> {
         if let Some(ours) = name.as_bytes().strip_prefix(OURS) {
             return self.own_xattr(id, ours).map(Value::Bytes);

@@ -50,7 +50,7 @@ impl Before {
         Before(windows)
     }
 
-    /// Whether at least half of the window at an offset was cached.
+    /// Whether more than half of the window at an offset was cached.
     pub(super) fn was_cached(&self, offset: u64) -> bool {
         let window = usize::try_from(offset / WINDOW).unwrap_or(usize::MAX);
         let known = self.0.get(window).or(self.0.first());

@@ -12,15 +12,15 @@
 //!
 //! The parts of a copy:
 //!
-//! - [`walk`]: goes through the source; [`trail`]: goes up and down with few descriptors; [`crew`]: the threads
+//! - [`walk`]: goes through the source, with [`dir_stack`](crate::sys::dir_stack); [`crew`]: the threads
 //! - [`work`]: the state that these share
 //! - [`entry`]: one file, symlink or fifo; [`data`]: a file's bytes; [`holes`]: where the data is; [`digest`]: the
 //!   hash; [`attributes`]: owner, mode, times and extended attributes; `access`: the mode where not all of these can be
 //!   kept; [`originals`]: the times of restored files
 //! - [`finish`]: hard links and directories; [`recheck`], [`stamp`]: whether the source has changed
-//! - [`cache`]: the page cache; [`windows`]: its handling for each part of a large file; [`sys`]: a system call
+//! - [`cache`]: the page cache; [`windows`]: its handling for each part of a large file
 //!
-//! `archive` and all other code that copies a tree call this module. The module calls the system, and `workspace` for
+//! `archive` and all other code that copies a tree call this module. The module calls `sys`, and `workspace` for
 //! the names of jobs. A copy does not depend on stagings: the caller chooses its directory.
 //! # Invariants
 //!

@@ -62,8 +62,8 @@ fn is_written(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     }
 }
 
-/// The first directory of a tree whose entries the caller may not remove, because it is not writable; `None` if the
-/// caller may remove all.
+/// The first directory of a tree whose entries the caller may not remove, because it is not writable and searchable;
+/// `None` if the caller may remove all.
 ///
 /// # Errors
 ///
