@@ -1,4 +1,4 @@
-//! The thread that decides what is done when. It waits for no folder.
+//! Runs the thread that schedules all work of the engine. It waits for no folder.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,14 +18,14 @@ use crate::archive::store::Due;
 use crate::transfer::{Progress, Size};
 use crate::workspace::JobId;
 
-/// How many jobs a folder is given at a time, and how many are looked at.
+/// The most jobs that are sent to a folder's thread, or looked at, at a time.
 const BATCH: usize = 256;
 
-/// Scans find no more jobs while so many are on their way: memory is bounded, also where a million jobs are to be
+/// Scans find no more jobs while this many are queued: this bounds memory, also where a million jobs wait to be
 /// archived.
 const ROOM: usize = 10_000;
 
-/// No more events are heard before work is given out again.
+/// The most events that are handled before work is dispatched again.
 const EVENTS_MAX: usize = 10_000;
 
 /// Longer than this, nothing is waited for: a monotonic clock that misbehaves is looked at again.
@@ -41,11 +41,11 @@ pub(super) struct Coordinator {
     pub(super) looks: Sender<Vec<Arc<JobId>>>,
     pub(super) lines: Vec<Line>,
     pub(super) keeper: Keeper,
-    /// When other processes' journals are looked for next.
+    /// When the journals of other processes are next looked for.
     pub(super) adoption: Instant,
 }
 
-/// How to speak to a folder's threads.
+/// The channels to a folder's threads.
 pub(super) struct Line {
     pub(super) folder: u8,
     pub(super) batches: Sender<Batch>,
@@ -55,7 +55,7 @@ pub(super) struct Line {
 }
 
 impl Coordinator {
-    /// Works until it is told to stop.
+    /// Runs until the engine stops.
     pub(super) fn run(mut self) {
         loop {
             self.adopt();
@@ -68,7 +68,7 @@ impl Coordinator {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             self.look_for_folders();
-            // What is there, so that the journal is written to once for them.
+            // Takes all pending events, so that the journal is written once for all of them.
             let more = self.events.try_iter().take(EVENTS_MAX);
             let events: Vec<Event> = first.into_iter().chain(more).collect();
             for event in events {
@@ -119,7 +119,7 @@ impl Coordinator {
                 state.queue.retry(now);
                 self.adoption = now;
                 for line in &self.lines {
-                    // One that has been woken already will see what is wanted now.
+                    // A full channel is fine: a thread that is already woken reads the current `wanted`.
                     let _ = line.wakes.try_send(());
                 }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
@@ -163,7 +163,7 @@ impl Coordinator {
         }
     }
 
-    /// Gives out what is due, and gives when there is more to do.
+    /// Dispatches the work that is due, and returns when more is due.
     fn dispatch(&self) -> Instant {
         let now = Instant::now();
         let mut state = self.shared.state.lock();
@@ -189,7 +189,7 @@ impl Coordinator {
         state.queue.next(now).map_or(next, |due| next.min(due))
     }
 
-    /// Has a folder scanned if that is due; gives when it is otherwise.
+    /// Starts a scan of a folder if it is due; returns when it is due otherwise.
     fn scan(&self, line: &Line, state: &mut State, now: Instant) -> Option<Instant> {
         let length = state.queue.jobs.len();
         let wanted = self.shared.wanted.load(Ordering::SeqCst);
@@ -214,7 +214,7 @@ impl Coordinator {
         None
     }
 
-    /// Takes over what processes have left that are gone.
+    /// Takes over the jobs in journals of processes that are gone.
     fn adopt(&mut self) {
         let now = Instant::now();
         if self.adoption > now {
@@ -235,7 +235,7 @@ impl Coordinator {
         }
     }
 
-    /// Writes down what has changed; gives whether that is written.
+    /// Writes changes into the journal; returns whether they are written.
     fn keep(&mut self) -> bool {
         let mut state = self.shared.state.lock();
         let changes = state.queue.changes();
@@ -250,7 +250,7 @@ impl Coordinator {
 }
 
 impl Line {
-    /// Gives a folder's thread jobs, which it waits for.
+    /// Sends jobs to a folder's thread, which waits for them.
     fn give(&self, state: &mut State, jobs: Vec<Arc<JobId>>, now: Instant) {
         let progress = Arc::new(Progress::new());
         let due = jobs.iter().map(|id| Due {

@@ -25,8 +25,8 @@ pub(super) trait Core: Send + Sync + 'static {
     fn tidy(&self, last: bool) -> Option<Instant>;
     /// Whether no such directory is left, and no job that came back from one is still to be reported.
     fn is_tidy(&self) -> bool;
-    /// Calls `tell` for each job that came back since the last call: the data that was written into its old directory is
-    /// not archived yet.
+    /// Calls `tell` for each job that came back since the last call: the data that was written into its old directory
+    /// is not archived yet.
     fn tell_back(&self, tell: &mut dyn FnMut(JobId));
 }
 

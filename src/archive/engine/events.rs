@@ -1,4 +1,4 @@
-//! What the engine's coordinator is told.
+//! Defines the events that the other threads send to the engine's coordinator.
 
 use std::sync::Arc;
 
@@ -6,29 +6,29 @@ use super::core::{Failure, Look, Outcome};
 use super::scan::Found;
 use crate::workspace::JobId;
 
-/// Something that happened.
+/// An event for the coordinator.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Something happened in a job, through the mount.
+    /// A job changed through the mount.
     Touched(JobId),
     /// A job was looked at.
     Looked(Arc<JobId>, Result<Look, Failure>),
-    /// Jobs were stored in a folder, or not; all that it was given.
+    /// All jobs of one batch for a folder were stored, or failed.
     Stored {
         folder: u8,
         results: Vec<(Arc<JobId>, Outcome)>,
     },
     /// The primary was compared with a folder.
     Scanned { folder: u8, found: Found },
-    /// Jobs to look at again, though nothing says that they have changed.
+    /// Jobs to check again by routine; no change of them was seen.
     Routine(Vec<JobId>),
     /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
     Again(Vec<JobId>),
-    /// The markers of all jobs have been compared with a folder's, after so many full looks had been asked for; what was found has
-    /// been told of.
+    /// The markers of all jobs have been compared with a folder's, for the full look number `wanted`. The jobs found were
+    /// sent before.
     Compared { folder: u8, wanted: u64 },
-    /// All that waits is to be tried at once.
+    /// Retry all waiting jobs at once.
     Retry,
-    /// The end.
+    /// Stop.
     Stop,
 }

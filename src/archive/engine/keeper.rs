@@ -1,4 +1,4 @@
-//! Writes down what is on its way, as long as the primary can be written to.
+//! Keeps the journal of queued jobs, as long as the primary can be written to.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ impl Keeper {
         }
     }
 
-    /// Why nothing is written down, if so.
+    /// Why no journal is written, if so.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.clone()
     }
 
-    /// The journals of processes that are gone; none if we cannot take over what they say. Makes our own journal if there
+    /// The journals of processes that are gone; none if their jobs cannot be taken over. Makes our own journal if there
     /// is none.
     pub(super) fn orphans(&mut self, shared: &Shared) -> Vec<Orphan> {
         if self.journal.is_none() {
@@ -54,7 +54,7 @@ impl Keeper {
         })
     }
 
-    /// Refusals by folders that we know, and how long these wait. A clock may have jumped: whoever uses this bounds it.
+    /// Refusals by known folders, and how long these wait. The caller must bound the waits, since a clock may have jumped.
     pub(super) fn refused(&self, refused: &[Refused]) -> Vec<(u8, u32, Duration, String)> {
         let now = SystemTime::now();
         let known = refused.iter().filter_map(|one| {
@@ -66,7 +66,7 @@ impl Keeper {
         known.collect()
     }
 
-    /// Adds what has changed.
+    /// Adds changes to the journal.
     pub(super) fn record(&mut self, changes: Vec<Change>) {
         let lines: Vec<Line> = changes
             .into_iter()
@@ -80,13 +80,13 @@ impl Keeper {
         }
     }
 
-    /// Whether the journal is long for what is on its way.
+    /// Whether the journal is too long for the number of queued jobs.
     pub(super) fn is_long(&self, shared: &Shared) -> bool {
         let long = |journal: &Journal| journal.is_long(shared.state.lock().queue.jobs.len());
         self.journal.as_ref().is_some_and(long)
     }
 
-    /// Writes the journal anew, with what is on its way now.
+    /// Rewrites the journal with the jobs that are queued now.
     pub(super) fn rewrite(&mut self, shared: &Shared) {
         let live: Vec<Change> = {
             let queue = &shared.state.lock().queue;
@@ -104,7 +104,7 @@ impl Keeper {
         }
     }
 
-    /// Ends: a journal that says nothing is removed; one that does is for whoever comes next.
+    /// Closes the journal: one without jobs is removed, one with jobs is kept for the next process.
     pub(super) fn close(self, idle: bool) {
         if let Some(journal) = self.journal
             && idle
@@ -113,7 +113,7 @@ impl Keeper {
         }
     }
 
-    /// Goes on without a journal; it is tried again with the next scan.
+    /// Goes on without a journal; the next scan tries to make one again.
     fn fail(&mut self, error: &std::io::Error) {
         let trouble = format!(
             "cannot keep a journal in {}: {error}",
@@ -144,7 +144,7 @@ impl Keeper {
     }
 }
 
-/// What says that a job is on its way, and which folders have refused it.
+/// The changes that record that a job is queued, and which folders have refused it.
 fn live(id: &Arc<JobId>, job: &Job) -> Vec<Change> {
     let mut changes = vec![Change::Queued(id.clone())];
     if let Step::Store(wants) = &job.step {

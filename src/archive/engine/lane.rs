@@ -1,4 +1,4 @@
-//! One folder's queue, and how the folder does.
+//! Keeps one folder's queue, and the state of the folder.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ pub(super) struct Lane {
     /// The folder's number.
     pub(super) folder: u8,
     pub(super) waiting: Waiting,
-    /// What is being stored.
+    /// The jobs that are being stored.
     pub(super) flight: Option<Flight>,
-    /// That the folder takes no job.
+    /// Set while the folder accepts no job.
     pub(super) hold: Option<Hold>,
     /// Whether the folder's directory is there.
     pub(super) there: bool,
@@ -32,23 +32,23 @@ pub(super) struct Flight {
     pub(super) since: Instant,
 }
 
-/// A folder that refused.
+/// The refusal of a folder.
 #[derive(Debug)]
 pub(super) struct Hold {
-    /// It is asked again then.
+    /// When the folder is tried again.
     pub(super) until: Instant,
     /// How often in a row it refused.
     pub(super) tries: u32,
     pub(super) why: String,
 }
 
-/// What has been stored in a folder since the start.
+/// Counts of what was stored in a folder since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) jobs: u64,
     pub(super) files: u64,
     pub(super) bytes: u64,
-    /// Jobs that it had already.
+    /// Jobs of which the folder already had a copy.
     pub(super) already: u64,
 }
 
@@ -64,22 +64,22 @@ impl Lane {
         }
     }
 
-    /// Whether it can be given jobs.
+    /// Whether the folder can be sent jobs.
     pub(super) fn is_free(&self, now: Instant) -> bool {
         self.there && self.flight.is_none() && !self.is_held(now)
     }
 
-    /// Whether it is to be left alone for now, since it refused.
+    /// Whether the folder is not tried for now, since it refused.
     pub(super) fn is_held(&self, now: Instant) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.until > now)
     }
 
-    /// Whether it refused when it was asked last.
+    /// Whether the folder refused the last attempt.
     pub(super) fn has_failed(&self) -> bool {
         self.hold.is_some()
     }
 
-    /// Notes whether its directory is there; gives whether it has come back.
+    /// Notes whether its directory is there; returns whether it has come back.
     pub(super) fn is_there(&mut self, there: bool) -> bool {
         let back = there && !self.there;
         self.there = there;
@@ -89,12 +89,12 @@ impl Lane {
         back
     }
 
-    /// Asks it at once, whatever happened before.
+    /// Ends the wait after a refusal, so that the folder is tried at once.
     pub(super) fn forgive(&mut self) {
         self.hold = None;
     }
 
-    /// Takes note of what came of the jobs that it was given.
+    /// Records the outcomes of the jobs that were sent to the folder.
     pub(super) fn landed<'a>(
         &mut self,
         results: impl Iterator<Item = &'a Outcome>,
@@ -112,7 +112,7 @@ impl Lane {
                 }
                 Ok(Done::Already) => self.counts.already += 1,
                 Ok(Done::Left) => {}
-                // One that is not there is asked as soon as it is.
+                // A missing folder is tried as soon as it is back.
                 Err(failure) if failure.whom == Whom::Folder && self.there => {
                     let tries = before.as_ref().map_or(0, |hold| hold.tries);
                     let tries = tries.saturating_add(1);

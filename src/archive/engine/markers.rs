@@ -1,8 +1,9 @@
-//! Comparing the markers of archived jobs with those of their copies, in one folder.
+//! Compares the markers of archived jobs with those of their copies, in one folder.
 //!
-//! A scan takes what a folder has for archived. So the markers of all jobs are compared at the start, when somebody asks whether all
-//! is archived, and now and then; and those of a task whenever its directory has changed. A marker that is newer in the primary is of
-//! a job that has been run again, and one that the folder lacks, of a copy that somebody else has made, and not finished.
+//! A scan takes each job with a copy for archived. So the markers of all jobs are compared at the start, when a caller
+//! asks whether all is archived, and periodically; those of a task whenever its directory has changed. A marker that is
+//! newer in the primary belongs to a job that was run again; one that is missing from the folder, to an unfinished copy
+//! that another process made.
 //!
 //! A job that a folder has, and that is not finished in the primary, is being run again: its end does not show in its task's
 //! directory. So it is kept in mind, and looked at as often as scans are made, until its copy is level with it.
@@ -57,7 +58,7 @@ pub(super) struct Markers {
     pub(super) route: Arc<Route>,
     pub(super) core: Arc<dyn Core>,
     pub(super) events: Sender<Event>,
-    /// Says that somebody asks whether all is archived.
+    /// Wakes the thread when a caller asks whether all is archived.
     pub(super) wakes: Receiver<()>,
     /// How often tasks are looked at.
     pub(super) interval: Duration,

@@ -76,15 +76,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long in all where old directories of moved jobs are to be removed first, for which there is a time.
 const TIDY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Scans do not follow each other faster.
+/// The shortest interval between scans.
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// What is archived, and how.
+/// Which jobs are archived, and how.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How long nothing in a job may have changed before it is archived.
+    /// How long a job must be unchanged before it is archived.
     pub settle: Duration,
-    /// How long between two scans for jobs that nobody has told of.
+    /// The time between two scans for jobs that were not reported.
     pub scan_interval: Duration,
     /// Jobs that are not archived.
     pub exclude: Option<Patterns>,
@@ -96,7 +96,7 @@ pub struct Config {
     pub threads: usize,
 }
 
-/// The archiver of one view, at work. It ends when this is dropped.
+/// The running archiver of one view. It stops when this is dropped.
 pub struct Archiver {
     view: Arc<View>,
     shared: Arc<Shared>,
@@ -108,19 +108,19 @@ pub struct Archiver {
 #[derive(Default)]
 struct Threads {
     running: Vec<JoinHandle<()>>,
-    /// Nothing is sent: it says by its end that all is to end.
+    /// Carries no message: all threads stop when it is dropped.
     end: Option<Sender<()>>,
-    /// Nothing is sent: it says by its end that all threads have ended.
+    /// Carries no message: it disconnects when all threads have ended.
     alive: Option<Receiver<()>>,
 }
 
 impl Archiver {
-    /// Starts to archive a view's primary: what is there, what is told of, and what is found later. Threads are a few, and
-    /// three per `backup` or `move` folder. `hooks` are called from them.
+    /// Starts to archive the jobs of a view's primary: existing jobs, reported jobs, and jobs that scans find later. Starts
+    /// a few threads, and three per `backup` or `move` folder; they call `hooks`.
     ///
     /// # Errors
     ///
-    /// That a thread cannot be started. All else is tried again, and told of in the report.
+    /// Fails if a thread cannot be started. All other failures are retried, and listed in the report.
     pub fn start(
         view: Arc<View>,
         config: Config,
@@ -163,7 +163,7 @@ impl Archiver {
             events,
             threads: Mutex::default(),
         };
-        // Without a folder to archive to, there is nothing to do, and nothing to take over from others who may have one.
+        // Without a folder to archive to, no thread is needed. Journals of other processes, which may have one, are kept.
         if !route.stops().is_empty() {
             archiver.spawn(heard, Arc::new(route), timing)?;
         }
@@ -261,19 +261,19 @@ impl Archiver {
         spawn("archive", Box::new(move || coordinator.run()))
     }
 
-    /// Says that something happened in a job of the primary: it may have finished, or changed. It is looked at when it has
-    /// been left alone for the settle time. Never waits.
+    /// Reports that a job of the primary may have finished, or changed. The job is looked at once it has not changed for
+    /// the settle time. Never waits.
     pub fn touched(&self, job: JobId) {
         self.send(Event::Touched(job));
     }
 
-    /// Tries at once all that waits, whatever it waits for, and looks for jobs that nobody has told of.
+    /// Retries all waiting jobs at once, and scans for jobs that were not reported.
     pub fn retry_now(&self) {
         self.shared.wanted.fetch_add(1, Ordering::SeqCst);
         self.send(Event::Retry);
     }
 
-    /// Sends what is counted as unheard until the state shows it.
+    /// Sends an event, which is counted as unheard until the state shows it.
     fn send(&self, event: Event) {
         if self.threads.lock().end.is_none() {
             return;
@@ -284,20 +284,20 @@ impl Archiver {
         }
     }
 
-    /// How it does.
+    /// Returns the state of archiving.
     #[must_use]
     pub fn report(&self) -> Report {
         report::report(&self.shared, &self.view, Instant::now())
     }
 
-    /// Whether there is anything left to do, as far as is known. Call [`Archiver::retry_now`] once before, and then this
-    /// until it is not busy, to have all archived that can be.
+    /// Whether any job is known to be left. To wait until all possible jobs are archived, call
+    /// [`Archiver::retry_now`] once, and then this until it is not busy.
     #[must_use]
     pub fn is_idle(&self) -> Idle {
         if self.threads.lock().end.is_none() {
             return Idle::Yes;
         }
-        // First: a job that comes back from where it was moved to is on its way from then on.
+        // Before the queue is read: a job that comes back from a `move` folder is queued from then on.
         let tidy = self.core.is_tidy();
         match report::idle(&self.shared, &self.view, Instant::now()) {
             Idle::Yes if !tidy => Idle::Busy { left: 0 },
@@ -305,8 +305,8 @@ impl Archiver {
         }
     }
 
-    /// Ends what is under way, and all threads. What is on its way is found by the next start. A thread that waits for a
-    /// folder that hangs is left to itself after 2 s.
+    /// Cancels the running copies, and ends all threads. The next start finds the queued jobs. A thread that waits for a
+    /// folder that hangs is abandoned after 2 s.
     pub fn stop(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         let Some(alive) = threads.alive else {
@@ -314,11 +314,11 @@ impl Archiver {
         };
         self.shared.stop();
         drop(threads.end);
-        // Nobody listens any more if it has ended by itself.
+        // The send fails if the coordinator has already ended.
         let _ = self.events.send(Event::Stop);
         let begun = Instant::now();
         let waits = alive.recv_timeout(STOP_PATIENCE);
-        // Now, not before: a move that was under way has left its old directory since.
+        // Checked only now: a move that was in progress may have left its old directory since.
         if waits == Err(crossbeam_channel::RecvTimeoutError::Timeout) && !self.core.is_tidy() {
             let _ = alive.recv_timeout(TIDY_PATIENCE.saturating_sub(begun.elapsed()));
         }
@@ -339,7 +339,7 @@ impl Archiver {
 }
 
 impl Archiver {
-    /// Leaves jobs that came back at the very end to whoever comes next: no scan finds them, since the folder has them.
+    /// Writes jobs that came back at the very end into a journal: no scan finds them, since the folder has copies.
     fn leave_back(&self) {
         let mut back = Vec::new();
         self.core.tell_back(&mut |job| back.push(job));
@@ -354,12 +354,12 @@ impl Archiver {
     }
 }
 
-/// Leaves jobs that could not be archived to the next archiver of the primary: what a scan takes for archived, since the
-/// folder has a copy of it, would be forgotten.
+/// Leaves jobs that could not be archived to the next archiver of the primary. No scan finds those of which the folder
+/// has a copy.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// The error of the primary's file system.
 pub fn leave(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
     journal::leave(view, jobs)
 }

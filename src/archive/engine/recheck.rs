@@ -1,9 +1,9 @@
-//! Looking at all that is archived again, once a day: whether it has changed since.
+//! Checks once a day whether archived jobs have changed since.
 //!
-//! A change inside a job does not show in its task's directory, and no mount is told of what is
-//! written beside it. So all finished jobs are handed over once a day, slowly; this looks at the primary alone, and waits for no folder.
-//! When it was done last is the time of `<primary>/.xpmfs/archive/rechecked`; whoever does it holds a
-//! `flock` on that file, so that of several machines only one does.
+//! A change inside a job does not show in its task's directory, and a mount does not notice writes that bypass it. So
+//! all finished jobs are handed over once a day, slowly; this reads the primary alone, and waits for no folder. The time
+//! of `<primary>/.xpmfs/archive/rechecked` records the last recheck; the process that rechecks holds a `flock` on that
+//! file, so that only one of several machines does.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -29,19 +29,19 @@ const NAME: &str = "rechecked";
 /// How often it is seen whether it is due: clocks jump, and others do it, too.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 
-/// Looks at everything again, now and then.
+/// Checks all finished jobs again, periodically.
 pub(super) struct Recheck {
     pub(super) walk: Walk,
     pub(super) route: Arc<Route>,
     pub(super) events: Sender<Event>,
-    /// How often it is done.
+    /// How often all jobs are checked.
     pub(super) period: Duration,
-    /// When it was done last, for a primary that cannot be written to.
+    /// The last recheck, for a primary that cannot be written to.
     pub(super) last: Instant,
 }
 
 impl Recheck {
-    /// Does it whenever it is due, until all ends.
+    /// Rechecks whenever it is due, until the engine stops.
     pub(super) fn run(mut self) {
         while self.walk.pause(LOOK.min(self.period)).is_ok() {
             let file = match self.file() {
@@ -57,7 +57,7 @@ impl Recheck {
         }
     }
 
-    /// The file by which it is known when this was done last; made now if there is none.
+    /// The file whose time records the last recheck; made now if there is none.
     fn file(&self) -> io::Result<File> {
         let directory = journal::directory(&self.walk.view)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -75,7 +75,7 @@ impl Recheck {
         Ok(File::from(made))
     }
 
-    /// Whether it is to be done now. The file is locked then.
+    /// Whether a recheck is due. The file is locked then.
     fn is_due(&self, file: Option<&File>) -> bool {
         let Some(file) = file else {
             return self.last.elapsed() >= self.period;

@@ -1,4 +1,4 @@
-//! What the coordinator knows, for whoever asks.
+//! Holds the state that the threads of the engine share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
@@ -11,7 +11,7 @@ use super::events::Event;
 use super::queue::Queue;
 use crate::transfer::Progress;
 
-/// What all threads of the engine share. No lock is held over a system call that can wait.
+/// The state that all threads of the engine share. No lock is held over a system call that can wait.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
@@ -33,7 +33,7 @@ pub(super) struct State {
     pub(super) journal: Option<String>,
 }
 
-/// How a folder's scans do.
+/// The state of a folder's scans.
 #[derive(Debug)]
 pub(super) struct Scan {
     pub(super) folder: u8,
@@ -45,14 +45,14 @@ pub(super) struct Scan {
     pub(super) answered: u64,
     /// When it is scanned next.
     pub(super) next: Instant,
-    /// Whether the last one left something, for there was no room.
+    /// Whether the last scan left out jobs for lack of room.
     pub(super) more: bool,
     /// When the last one ended.
     pub(super) last: Option<SystemTime>,
-    /// How many jobs the folder has not.
+    /// How many jobs are missing from the folder.
     pub(super) candidates: usize,
-    /// After how many full looks had been asked for the markers of all jobs were compared with the folder's: until that is done,
-    /// nobody knows whether all is archived.
+    /// The number of the last full look for which the markers of all jobs were compared with the folder's. Until this
+    /// reaches `wanted`, it is unknown whether all jobs are archived.
     pub(super) compared: u64,
     /// What could not be read.
     pub(super) trouble: Option<String>,
@@ -86,12 +86,12 @@ impl Shared {
         }
     }
 
-    /// Whether all is to end.
+    /// Whether the engine is stopping.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Has the jobs looked at that came back from where they were moved to.
+    /// Queues a look at the jobs that came back from a `move` folder.
     pub(super) fn tell_back(&self, core: &dyn Core, events: &Sender<Event>) {
         core.tell_back(&mut |job| {
             self.unheard.fetch_add(1, Ordering::SeqCst);
@@ -101,7 +101,7 @@ impl Shared {
         });
     }
 
-    /// Has everything end.
+    /// Makes all threads stop.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.looks.cancel();

@@ -1,4 +1,4 @@
-//! Walking through all of the primary's jobs, slowly: in nobody's way, and not past the end of all.
+//! Walks through all of the primary's jobs, slowly, until the engine stops.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::view::View;
 /// How many jobs are looked at at a time.
 const FEW: usize = 20;
 
-/// No more are handed over while so many are on their way.
+/// No more jobs are handed over while this many are queued.
 pub(super) const MANY: usize = 200;
 
 /// Whoever walks.
@@ -22,13 +22,13 @@ pub(super) const MANY: usize = 200;
 pub(super) struct Walk {
     pub(super) view: Arc<View>,
     pub(super) shared: Arc<Shared>,
-    /// Says nothing, and ends when all does.
+    /// Carries no message, and disconnects when the engine stops.
     pub(super) end: Receiver<()>,
     /// How long a pause is.
     pub(super) breath: Duration,
 }
 
-/// That all is to end.
+/// The engine is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ended;
 
@@ -48,7 +48,7 @@ impl Walk {
         Ok(tasks)
     }
 
-    /// Calls with a few jobs of a task at a time, and with its directory. Gives whether all of it could be read.
+    /// Calls `call` with a few jobs of a task at a time, and its directory. Returns whether all of it could be read.
     pub(super) fn each_few(&self, task: &OsStr, call: &mut Call<'_>) -> Result<bool, Ended> {
         let jobs = self.view.primary().root().and_then(|root| root.jobs());
         let Ok(fd) = jobs.and_then(|jobs| directory::open(&*jobs, task)) else {
@@ -76,7 +76,7 @@ impl Walk {
         }
     }
 
-    /// Waits while many jobs are on their way.
+    /// Waits while many jobs are queued.
     pub(super) fn wait_for_room(&self) -> Result<(), Ended> {
         while self.shared.state.lock().queue.jobs.len() > MANY {
             self.pause(self.breath)?;
@@ -84,7 +84,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Waits, unless all ends.
+    /// Waits, unless the engine stops.
     pub(super) fn pause(&self, time: Duration) -> Result<(), Ended> {
         match self.end.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -92,7 +92,7 @@ impl Walk {
         }
     }
 
-    /// As [`Walk::pause`]; but not any longer than until somebody wakes.
+    /// As [`Walk::pause`], but ends early when `woken` receives a message.
     pub(super) fn pause_unless(&self, woken: &Receiver<()>, time: Duration) -> Result<(), Ended> {
         select! {
             recv(self.end) -> _ => Err(Ended),

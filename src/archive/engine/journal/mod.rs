@@ -1,8 +1,8 @@
-//! What is on its way, kept on the primary for whoever comes after us.
+//! Keeps the queued jobs in a file on the primary, for the next process.
 //!
 //! `<primary>/.xpmfs/archive/<host>-<pid>-<start>.jsonl`, one per process, locked with `flock` by its owner as long as
-//! that lives; on whatever node. One whose lock is free has lost its owner: another process takes what it says upon
-//! itself, and removes it.
+//! that lives, on any node. If the lock is free, the owner is gone: another process takes over the jobs of the journal,
+//! and removes it.
 //!
 //! A line is a JSON object: `{"queued": "task/hash"}`, `{"done": "task/hash"}`, or
 //! `{"failed": "task/hash", "folder": "/slow/backup", "tries": 3, "next": 1795000000, "why": "…"}`; `next` is in seconds
@@ -43,14 +43,14 @@ const STAGED: &str = ".jsonl.new";
 /// A journal of fewer lines is not written anew.
 const LINES_MIN: usize = 1_000;
 
-/// How often a journal is made anew that another process has taken for one that was left behind.
+/// The most attempts to make a journal, if other processes take it for abandoned.
 const TRIES: usize = 100;
 
 /// The directory of a workspace's journals, made if need be.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// The error of the primary's file system.
 pub(super) fn directory(view: &View) -> io::Result<OwnedFd> {
     Ok(places::make_own(view.primary(), [OsStr::new(ARCHIVE)])?)
 }
@@ -67,14 +67,14 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Makes a journal that says nothing.
+    /// Makes an empty journal.
     ///
     /// # Errors
     ///
-    /// What the primary's file system gave.
+    /// The error of the primary's file system.
     pub(super) fn make(view: &View) -> io::Result<Journal> {
         let directory = directory(view)?;
-        // Whoever may work in the workspace may take it over.
+        // All users who may write to the workspace may take over the journal.
         let sharing = places::sharing(view.primary().root()?.fd(), &directory)?;
         let host = rustix::system::uname();
         let host: String = host

@@ -306,7 +306,7 @@ impl Queue {
         let Some(lane) = lane(&mut self.lanes, folder) else {
             return taken;
         };
-        // A folder that failed has to show with one job that it works again.
+        // After a failure, the folder is tried with one job first.
         let most = if lane.has_failed() { 1 } else { most };
         while lane.is_free(now)
             && taken.len() < most
@@ -320,7 +320,7 @@ impl Queue {
         taken
     }
 
-    /// What came of storing jobs in a folder, all that were taken together.
+    /// Handles the results of storing one batch of jobs in a folder.
     pub(super) fn stored(&mut self, folder: u8, results: Vec<(Arc<JobId>, Outcome)>, now: Instant) {
         if let Some(lane) = lane(&mut self.lanes, folder) {
             lane.landed(results.iter().map(|(_, result)| result), &self.pace, now);
@@ -361,7 +361,7 @@ impl Queue {
         self.jobs.insert(id.clone(), job);
     }
 
-    /// A folder has refused a job.
+    /// Handles a folder's refusal of a job.
     fn refused(
         &mut self,
         folder: u8,

@@ -59,7 +59,7 @@ fn digest(name: &OsStr) -> u128 {
 }
 
 /// Compares the primary's directory of a task, open, with the names that a folder has; `before` are the candidates that
-/// were found last time. Gives whether there are copies that grow, or were left behind.
+/// were found last time. Returns whether there are staged copies, in progress or abandoned.
 pub(super) fn compare(
     primary: impl AsFd,
     folder: &Names,

@@ -62,13 +62,13 @@ pub(in crate::archive::engine) struct Watched {
 }
 
 impl Watched {
-    /// Takes note of the directory's state (`None`: it is not there), and gives whether it must be listed.
+    /// Notes the directory's state (`None`: it is not there), and returns whether it must be listed.
     pub(in crate::archive::engine) fn see(&mut self, stamp: Option<Stamp>, now: Instant) -> bool {
         if self.since.is_none() || self.stamp != stamp {
             *self = Watched {
                 stamp,
                 since: Some(now),
-                // What is not there holds nothing, and makes a stamp when it appears.
+                // A missing directory has no entries, and gets a stamp when it appears.
                 believed: false,
             };
         }
@@ -83,7 +83,7 @@ impl Watched {
         self.believed = known || self.stamp.is_none_or(|stamp| stamp.is_old(wall));
     }
 
-    /// Has it listed again.
+    /// Makes the next check list the directory again.
     pub(in crate::archive::engine) fn doubt(&mut self) {
         self.believed = false;
     }
@@ -94,11 +94,11 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The state of the directory `name` in `dir`; `None` if it is no directory.
+/// The state of the directory `name` in `dir`; `None` if it is not a directory.
 ///
 /// # Errors
 ///
-/// What `statx` gives, other than that it is not there.
+/// As `statx`, except that a missing directory is not an error.
 pub(in crate::archive::engine) fn stamp(dir: impl AsFd, name: &OsStr) -> Result<Option<Stamp>> {
     let stat = at::absent(at::stat(dir, name))?;
     Ok(stat.filter(at::is_dir).map(|stat| Stamp::from(&stat)))
@@ -108,7 +108,7 @@ pub(in crate::archive::engine) fn stamp(dir: impl AsFd, name: &OsStr) -> Result<
 ///
 /// # Errors
 ///
-/// What `openat` gives.
+/// As `openat`.
 pub(in crate::archive::engine) fn open(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     rustix::fs::openat(dir, name, READ, Mode::empty())
 }
@@ -124,11 +124,11 @@ pub(in crate::archive::engine) enum Entry<'a> {
     Staging,
 }
 
-/// Reads on in an open directory, as much as the kernel gives at a time. Gives whether it was not at the end.
+/// Reads on in an open directory, as much as the kernel returns at a time. Returns whether it was not at the end.
 ///
 /// # Errors
 ///
-/// What `getdents` gives.
+/// As `getdents`.
 pub(in crate::archive::engine) fn read_on(
     fd: impl AsFd,
     mut each: impl FnMut(Entry<'_>),
@@ -157,7 +157,7 @@ pub(in crate::archive::engine) fn read_on(
 ///
 /// # Errors
 ///
-/// What `getdents` gives.
+/// As `getdents`.
 pub(in crate::archive::engine) fn read(
     fd: impl AsFd,
     mut each: impl FnMut(Entry<'_>),

@@ -1,8 +1,8 @@
-//! Finding finished jobs that nobody has told of: what the primary has and a folder has not.
+//! Finds finished jobs that were not reported: those in the primary that a folder lacks.
 //!
 //! - `directory`: whether a directory has changed, and reading it
-//! - `candidates`: the jobs of one task that a folder has not
-//! - `thread`: a scanner at work
+//! - `candidates`: the jobs of one task that a folder lacks
+//! - `thread`: runs a scanner
 //!
 //! A scan makes no system call per job that the folder has: each task's directory is looked at, on both sides, and listed
 //! only if it changed. Only jobs that the folder has not are kept in memory. Each folder has a scanner, and each scanner a
@@ -35,14 +35,14 @@ pub(super) use self::thread::{Request, run};
 /// The longest that a job, found finished, but not archived since, is not looked at again.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// Jobs that seem to be finished, and that the folder has not.
     pub(super) jobs: Vec<JobId>,
     /// Whether it ended before it had seen all, since it had found as many as it was to.
     pub(super) more: bool,
-    /// How many jobs the folder has not, finished or not.
+    /// How many jobs the folder lacks, finished or not.
     pub(super) candidates: usize,
     /// Directories that were listed.
     pub(super) listed: u64,
@@ -118,7 +118,7 @@ impl Scanner {
         }
     }
 
-    /// Compares once, and gives at most `room` jobs. Waits for both disks.
+    /// Compares once, and returns at most `room` jobs. Waits for both disks.
     pub(super) fn scan(&mut self, room: usize, stopping: &dyn Fn() -> bool) -> Found {
         let mut pass = Pass {
             room,
@@ -209,7 +209,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Visits one task; gives whether it is still there.
+    /// Visits one task; returns whether it is still there.
     fn visit(
         &self,
         jobs: &OwnedFd,
@@ -247,7 +247,7 @@ impl Scanner {
                     task.primary.listed(now, wall);
                     task.folder.listed(now, wall);
                     if staging {
-                        // Whoever is at it may die without a trace in the directory.
+                        // The process that uses it may die without a trace in the directory.
                         task.primary.doubt();
                         pass.found.staging.push((**name).to_owned());
                     }
@@ -292,7 +292,7 @@ impl Scanner {
         .map_err(|error| (0, error))
     }
 
-    /// Looks which candidates are finished.
+    /// Checks which candidates are finished.
     fn look(&self, jobs: &OwnedFd, name: &Name, task: &mut Task, pass: &mut Pass<'_>) {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let now = millis(self.began.elapsed());
@@ -332,7 +332,7 @@ impl Scanner {
         task.candidates.shrink_to_fit();
     }
 
-    /// A directory, for a person.
+    /// The path of a directory, for messages.
     fn place(&self, location: u8, task: Option<&Name>) -> String {
         let path = self.view.location(location).map(|place| place.path());
         let mut path = path.unwrap_or("".as_ref()).to_owned();

@@ -1,4 +1,4 @@
-//! A scanner at work.
+//! Runs a scanner in its thread.
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -16,7 +16,7 @@ pub(in crate::archive::engine) struct Request {
     pub(in crate::archive::engine) forgive: bool,
 }
 
-/// Scans whenever it is asked to, and clears up where somebody died, until nobody can ask any more.
+/// Scans on request, and cleans up after processes that died, until the request channel closes.
 pub(in crate::archive::engine) fn run(
     mut scanner: Scanner,
     core: &dyn Core,
