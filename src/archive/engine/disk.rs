@@ -1,4 +1,4 @@
-//! Jobs looked at and archived by the rest of the room.
+//! Looks at and archives jobs on the disks, with the other modules of `archive`.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::transfer::{Bandwidth, Progress};
 use crate::view::View;
 use crate::workspace::JobId;
 
-/// What jobs are archived with.
+/// The parts that looks and copies of jobs need.
 pub(super) struct Disk {
     pub(super) view: Arc<View>,
     pub(super) hooks: Arc<dyn Hooks>,
@@ -42,7 +42,7 @@ impl Disk {
 }
 
 impl Disk {
-    /// Says in the log what became of jobs in a folder.
+    /// Logs the outcomes of jobs in a folder.
     fn log(&self, folder: u8, jobs: &[Due], outcomes: &[Outcome]) {
         let location = self.view.location(folder);
         let folder = location.map_or_else(Default::default, |location| {
@@ -140,7 +140,7 @@ impl From<Error> for Failure {
                 Scope::Again => Whom::Again,
                 Scope::Cancelled => Whom::Cancelled,
             },
-            // The job is told of beside it.
+            // The report names the job beside the reason.
             why: match error.advice_of_daemon() {
                 Some(advice) => format!("{}: {advice}", error.cause),
                 None => error.cause.to_string(),

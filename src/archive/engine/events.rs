@@ -24,8 +24,8 @@ pub(super) enum Event {
     Routine(Vec<JobId>),
     /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
     Again(Vec<JobId>),
-    /// The markers of all jobs have been compared with a folder's, for the full look number `wanted`. The jobs found were
-    /// sent before.
+    /// The markers of all jobs have been compared with a folder's, for the full look number `wanted`. The jobs found
+    /// were sent before.
     Compared { folder: u8, wanted: u64 },
     /// Retry all waiting jobs at once.
     Retry,

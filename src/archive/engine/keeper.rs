@@ -54,7 +54,7 @@ impl Keeper {
         })
     }
 
-    /// Refusals by known folders, and how long these wait. The caller must bound the waits, since a clock may have jumped.
+    /// Refusals by known folders, and how long these wait. The caller must bound the waits: a clock may have jumped.
     pub(super) fn refused(&self, refused: &[Refused]) -> Vec<(u8, u32, Duration, String)> {
         let now = SystemTime::now();
         let known = refused.iter().filter_map(|one| {

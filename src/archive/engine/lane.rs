@@ -132,7 +132,7 @@ impl Lane {
         }
     }
 
-    /// When it can be given jobs, or asked for.
+    /// When the folder can next be sent jobs, or checked for its return.
     pub(super) fn next(&self, tick: Duration, now: Instant) -> Option<Instant> {
         let due = self.waiting.first()?;
         if self.flight.is_some() {

@@ -5,15 +5,16 @@
 //! newer in the primary belongs to a job that was run again; one that is missing from the folder, to an unfinished copy
 //! that another process made.
 //!
-//! A job that a folder has, and that is not finished in the primary, is being run again: its end does not show in its task's
-//! directory. So it is kept in mind, and looked at as often as scans are made, until its copy is level with it.
+//! A job with a copy that is not finished in the primary is being run again: its end does not show in its task's
+//! directory. So it is remembered, and looked at as often as scans are made, until its copy is of the same run.
 //!
-//! A job that a `move` folder has, and that the primary still has as a directory, is one whose move was cut short: it is handed over
-//! too, but for those that were recovered by hand.
+//! A job with a copy in a `move` folder that is still a directory in the primary is one whose move was cut short: it is
+//! handed over too, except for jobs that were recovered by hand.
 //!
-//! Before all of a folder is compared, what the dead have left in it is put in order, and manifests that a power cut has emptied.
+//! Before all of a folder is compared, the leftovers of dead processes in it are cleaned up, and manifests that a power
+//! cut has emptied are repaired.
 //!
-//! Each folder has a thread that does it, so that a folder that hangs keeps no other from being compared.
+//! Each folder has a thread for this, so that a folder that hangs does not keep the others from being compared.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};

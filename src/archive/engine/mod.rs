@@ -73,7 +73,7 @@ pub use report::{
 /// How long a stop waits for the end of a thread. A thread that waits for a disk that hangs ends when the disk replies.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long in all where old directories of moved jobs are to be removed first, for which there is a time.
+/// How long a stop waits in all if old directories of moved jobs must be removed first.
 const TIDY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The shortest interval between scans.
@@ -115,8 +115,8 @@ struct Threads {
 }
 
 impl Archiver {
-    /// Starts to archive the jobs of a view's primary: existing jobs, reported jobs, and jobs that scans find later. Starts
-    /// a few threads, and three per `backup` or `move` folder; they call `hooks`.
+    /// Starts to archive the jobs of a view's primary: existing jobs, reported jobs, and jobs that scans find later.
+    /// Starts a few threads, and three per `backup` or `move` folder; they call `hooks`.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Archiver {
             events,
             threads: Mutex::default(),
         };
-        // Without a folder to archive to, no thread is needed. Journals of other processes, which may have one, are kept.
+        // Without a folder to archive to, no thread is needed; journals of processes that may have one are not taken over.
         if !route.stops().is_empty() {
             archiver.spawn(heard, Arc::new(route), timing)?;
         }
@@ -261,8 +261,8 @@ impl Archiver {
         spawn("archive", Box::new(move || coordinator.run()))
     }
 
-    /// Reports that a job of the primary may have finished, or changed. The job is looked at once it has not changed for
-    /// the settle time. Never waits.
+    /// Reports that a job of the primary may have finished, or changed. The job is looked at once it has not changed
+    /// for the settle time. Never waits.
     pub fn touched(&self, job: JobId) {
         self.send(Event::Touched(job));
     }
@@ -305,8 +305,8 @@ impl Archiver {
         }
     }
 
-    /// Cancels the running copies, and ends all threads. The next start finds the queued jobs. A thread that waits for a
-    /// folder that hangs is abandoned after 2 s.
+    /// Cancels the running copies, and ends all threads. The next start finds the queued jobs. A thread that waits for
+    /// a folder that hangs is abandoned after 2 s.
     pub fn stop(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         let Some(alive) = threads.alive else {

@@ -1,9 +1,9 @@
 //! Checks once a day whether archived jobs have changed since.
 //!
 //! A change inside a job does not show in its task's directory, and a mount does not notice writes that bypass it. So
-//! all finished jobs are handed over once a day, slowly; this reads the primary alone, and waits for no folder. The time
-//! of `<primary>/.xpmfs/archive/rechecked` records the last recheck; the process that rechecks holds a `flock` on that
-//! file, so that only one of several machines does.
+//! all finished jobs are handed over once a day, slowly; this reads the primary alone, and waits for no folder. The
+//! time of `<primary>/.xpmfs/archive/rechecked` records the last recheck; the process that rechecks holds a `flock` on
+//! that file, so that only one of several machines does.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -87,8 +87,8 @@ impl Recheck {
         last.is_ok_and(|last| is_past(last, SystemTime::now(), self.period))
     }
 
-    /// Hands over every finished job that the primary has. Begins at any task, so that not always the same are left out
-    /// where nobody lives to the end of it.
+    /// Hands over every finished job in the primary. Begins at any task, so that daemons that always stop before the end
+    /// do not always leave out the same tasks.
     fn everything(&mut self) -> Result<(), Ended> {
         let mut tasks = self.walk.tasks().unwrap_or_default();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();

@@ -105,7 +105,7 @@ impl Shared {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.looks.cancel();
-        // What is given out from now on is given by somebody who has seen that it is to end.
+        // Work that is dispatched from now on comes from a thread that has seen `stopping`.
         for lane in &self.state.lock().queue.lanes {
             if let Some(flight) = &lane.flight {
                 flight.progress.cancel();

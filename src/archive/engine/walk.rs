@@ -17,7 +17,7 @@ const FEW: usize = 20;
 /// No more jobs are handed over while this many are queued.
 pub(super) const MANY: usize = 200;
 
-/// Whoever walks.
+/// A walk through the primary's jobs.
 #[derive(Debug, Clone)]
 pub(super) struct Walk {
     pub(super) view: Arc<View>,

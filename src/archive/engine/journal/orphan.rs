@@ -54,7 +54,7 @@ pub(in crate::archive::engine) fn orphans(
 impl Orphan {
     /// Locks a journal if its owner is gone. One that cannot be opened or locked belongs to another process.
     fn take(directory: &OwnedFd, name: OsString) -> Option<Orphan> {
-        // Without blocking: the open of a fifo could wait for another process.
+        // Without blocking: a fifo would make this process wait for a writer.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, &name, flags, Mode::empty()).ok()?;
         let file = File::from(file);

@@ -68,7 +68,7 @@ fn a_journal_is_its_owners_as_long_as_that_lives() {
     assert!(disk.journals().is_empty());
 }
 
-/// Others look for journals of the dead all the time, also in the moment before a new one is locked.
+/// Other processes always look for journals without an owner, also in the moment before a new one is locked.
 #[test]
 fn one_that_is_being_made_is_not_lost_to_those_who_look_for_journals_of_the_dead() {
     let disk = Disk::new();

@@ -46,7 +46,7 @@ impl Stage {
         self.queue.take_looks(64, self.now)
     }
 
-    /// Has all that is due looked at, with this result.
+    /// Looks at all jobs that are due, with this result.
     fn look(&mut self, result: &Look) -> usize {
         let jobs = self.looks();
         for job in &jobs {
@@ -64,7 +64,7 @@ impl Stage {
         self.queue.stored(stop.folder, results.collect(), self.now);
     }
 
-    /// Has a folder take all that is due, with this outcome.
+    /// Stores all jobs that are due in a folder, with this outcome.
     fn store(&mut self, stop: Stop, outcome: &Outcome) -> usize {
         let jobs = self.take(stop);
         let count = jobs.len();

@@ -120,7 +120,7 @@ pub(in crate::archive::engine) enum Entry<'a> {
     Directory(&'a OsStr),
     /// A symlink in the place of one.
     Symlink(&'a OsStr),
-    /// What guards or holds a copy that grows, or what was one.
+    /// A guard or a directory of a staged copy, in progress or abandoned.
     Staging,
 }
 

@@ -4,9 +4,9 @@
 //! - `candidates`: the jobs of one task that a folder lacks
 //! - `thread`: runs a scanner
 //!
-//! A scan makes no system call per job that the folder has: each task's directory is looked at, on both sides, and listed
-//! only if it changed. Only jobs that the folder has not are kept in memory. Each folder has a scanner, and each scanner a
-//! thread, so that a folder that hangs keeps no other from being compared.
+//! A scan makes no system call for jobs that are in the folder: it checks each task's directory, on both sides, and
+//! lists it only if it changed. Only jobs that the folder lacks are kept in memory. Each folder has a scanner, and each
+//! scanner a thread, so that a folder that hangs does not keep the others from being compared.
 
 mod candidates;
 pub(super) mod directory;
@@ -262,7 +262,7 @@ impl Scanner {
         true
     }
 
-    /// Lists a task on both sides; gives whether the primary has copies that grow, or were left behind.
+    /// Lists a task on both sides; returns whether the primary has staged copies, in progress or abandoned.
     fn list(
         &self,
         jobs: &OwnedFd,
@@ -271,7 +271,7 @@ impl Scanner {
         task: &mut Task,
         pass: &mut Pass<'_>,
     ) -> Result<bool, (u8, Errno)> {
-        // The folder first: what is archived meanwhile is looked at in vain, and not missed.
+        // The folder first: a job that is archived meanwhile is then looked at in vain, and not missed.
         let opened = folder.map(|jobs| directory::open(jobs, name));
         let opened = match opened {
             None | Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => None,

@@ -15,7 +15,7 @@ use super::super::shared::Shared;
 use super::super::walk::Walk;
 use super::stage::{BACKUP, Stage, settled, until};
 
-/// The markers of the jobs of a stage, and what is told of them.
+/// The markers of the jobs of a stage, and the events that report them.
 struct Comparison {
     markers: Markers,
     told: Receiver<Event>,
@@ -51,12 +51,12 @@ impl Comparison {
         }
     }
 
-    /// Compares once, and gives the hashes of the jobs whose copies are behind, in order.
+    /// Compares once, and returns the hashes of the jobs whose copies are behind, in order.
     fn behind(&mut self) -> Vec<String> {
         self.compare(Extent::Changed)
     }
 
-    /// Compares so much, and gives the hashes of the jobs whose copies are found behind, in order.
+    /// Compares this extent, and returns the hashes of the jobs whose copies are found behind, in order.
     fn compare(&mut self, extent: Extent) -> Vec<String> {
         self.markers.compare(extent).unwrap();
         let again = self.told.try_iter().flat_map(|event| match event {

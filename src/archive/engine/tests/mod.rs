@@ -92,7 +92,7 @@ fn a_folder_that_is_gone_is_waited_for() {
     let refuses = report.folders[0].refuses.as_ref().unwrap();
     assert_eq!(refuses.why, "it is not there");
     assert_eq!(report.waiting[0].job, format!("{TASK}/a"));
-    // What nobody has told of is found when it is back.
+    // A job that was not reported is found when the folder is back.
     stage.finished("b");
     fs::rename(&away, &folder).unwrap();
     until("that both are stored", || {

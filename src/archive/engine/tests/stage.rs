@@ -1,4 +1,4 @@
-//! A workspace on a real disk, and a core that archives with little ado.
+//! Makes a workspace on a real disk, and a simple core that archives, for tests.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -26,10 +26,10 @@ pub(super) const TASK: &str = "my.module.train";
 pub(super) const BACKUP: u8 = 1;
 pub(super) const MOVE: u8 = 2;
 
-/// What a test tells the core to do.
+/// How a test makes the core behave.
 #[derive(Default)]
 pub(super) struct Orders {
-    /// What each folder says instead of taking a job.
+    /// The failure that each folder returns instead of storing a job.
     pub(super) refuses: HashMap<u8, Whom>,
     /// Folders that hang.
     pub(super) hangs: Vec<u8>,
