@@ -50,7 +50,7 @@ pub(super) struct Line {
     pub(super) folder: u8,
     pub(super) batches: Sender<Batch>,
     pub(super) scans: Sender<Request>,
-    /// Has the markers of all jobs compared, as many times as that is wanted.
+    /// Wakes the thread that compares markers, to compare those of all jobs if `wanted` has grown.
     pub(super) wakes: Sender<()>,
 }
 

@@ -12,7 +12,7 @@
 //! handed over too, except for jobs that were recovered by hand.
 //!
 //! Before all of a folder is compared, the leftovers of dead processes in it are cleaned up, and manifests that a power
-//! cut has emptied are repaired.
+//! cut has emptied are made anew.
 //!
 //! Each folder has a thread for this, so that a folder that hangs does not keep the others from being compared.
 

@@ -163,7 +163,8 @@ impl Archiver {
             events,
             threads: Mutex::default(),
         };
-        // Without a folder to archive to, no thread is needed; journals of processes that may have one are not taken over.
+        // Without a folder to archive to, there is nothing to do; the journals of other processes stay for daemons that
+        // may have one.
         if !route.stops().is_empty() {
             archiver.spawn(heard, Arc::new(route), timing)?;
         }

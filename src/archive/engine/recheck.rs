@@ -87,8 +87,8 @@ impl Recheck {
         last.is_ok_and(|last| is_past(last, SystemTime::now(), self.period))
     }
 
-    /// Hands over every finished job in the primary. Begins at any task, so that daemons that always stop before the end
-    /// do not always leave out the same tasks.
+    /// Hands over every finished job in the primary. Begins at any task, so that daemons that always stop before the
+    /// end do not always leave out the same tasks.
     fn everything(&mut self) -> Result<(), Ended> {
         let mut tasks = self.walk.tasks().unwrap_or_default();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -110,7 +110,7 @@ impl Recheck {
                 last_access: now,
                 last_modification: now,
             };
-            // Then it is done again sooner.
+            // If this fails, the next recheck comes sooner.
             let _ = rustix::fs::futimens(&file, &times);
         }
         Ok(())

@@ -129,7 +129,7 @@ fn a_job_that_is_touched_on_its_way_begins_anew() {
     stage.ready("a");
     let under_way = stage.take(BACKUP);
     stage.queue.touch(job("a"), stage.now);
-    // Whoever has not begun does not begin; who has is let be.
+    // Folders that have not begun do not begin; one that has begun goes on.
     assert_eq!(stage.store(OTHER, &STORED), 0);
     assert!(stage.looks().is_empty());
     stage.land(BACKUP, under_way, &STORED);

@@ -70,7 +70,7 @@ impl Comparison {
         hashes
     }
 
-    /// Compares until nothing is compared any more that has not changed; something is to be behind, which nobody archives.
+    /// Compares until unchanged tasks are not compared any more; some job must be behind, and is not archived.
     fn rest(&mut self) {
         assert!(!self.behind().is_empty());
         until("that what was compared is believed", || {
@@ -79,7 +79,7 @@ impl Comparison {
     }
 }
 
-/// Does something as somebody who has no rights to what is forbidden to its owner.
+/// Runs a function without the rights of root, who may also access paths that are forbidden to their owner.
 fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let nobody = || {
         if rustix::process::geteuid().is_root() {
@@ -156,7 +156,7 @@ fn a_task_that_cannot_be_read_for_a_moment_is_compared_afterwards() {
     let copies = stage.path("backup", "again").parent().unwrap().to_owned();
     let permit = |mode| fs::set_permissions(&copies, fs::Permissions::from_mode(mode)).unwrap();
     permit(0o000);
-    // Longer than it takes until what was compared is believed.
+    // Longer than it takes until a comparison is believed.
     let begun = Instant::now();
     as_nobody(|| {
         until("that it would be believed", || {
@@ -194,7 +194,7 @@ fn what_is_run_again_while_its_folder_is_away_is_found_when_that_is_back() {
     assert_eq!(comparison.behind(), ["again", "behind"]);
 }
 
-/// Compares for longer than it takes until what was compared is believed; nothing is to be behind.
+/// Compares for longer than it takes until a comparison is believed; no job may be behind.
 fn believe(comparison: &mut Comparison) {
     let begun = Instant::now();
     until("that what was compared is believed", || {
@@ -234,7 +234,7 @@ fn what_is_run_again_is_told_of_once_when_it_is_finished_until_its_copy_is_level
     finish();
     assert_eq!(comparison.compare(Extent::Behind), again);
     assert!(comparison.behind().is_empty());
-    // What is level again costs nothing any more.
+    // A job whose copy is of the same run again costs nothing any more.
     again.iter().for_each(|hash| stage.archived(hash));
     assert!(comparison.compare(Extent::Behind).is_empty());
     stop();
@@ -267,7 +267,7 @@ fn all_markers_are_compared_now_and_then_and_when_that_is_asked_for() {
         }
         let archiver = stage.start();
         assert_eq!(settled(&archiver), Idle::Yes);
-        // Longer than it takes until what was compared is believed.
+        // Longer than it takes until a comparison is believed.
         let begun = Instant::now();
         until("that it is believed", || {
             begun.elapsed() > Duration::from_secs(3)
@@ -282,7 +282,7 @@ fn all_markers_are_compared_now_and_then_and_when_that_is_asked_for() {
     }
 }
 
-/// More are behind than there is room for at a time.
+/// More jobs are behind than there is room for at a time.
 #[test]
 fn nobody_waits_for_what_is_not_compared_while_nothing_can_be_archived() {
     let stage = Stage::new(false);

@@ -37,7 +37,7 @@ fn nothing_is_listed_and_no_job_looked_at_when_nothing_changed() {
     let first = scan(&mut scanner);
     assert_eq!((first.listed, first.looked, first.candidates), (3, 0, 0));
     rest(&mut scanner);
-    // What changes in a job changes no directory of jobs.
+    // A change inside a job changes no directory of jobs.
     fs::write(stage.path("primary", "7").join("new"), "").unwrap();
     let found = scan(&mut scanner);
     assert_eq!((found.listed, found.looked), (0, 0));

@@ -41,7 +41,7 @@ pub(super) struct Orders {
     pub(super) stored: Vec<(u8, JobId)>,
 }
 
-/// What each job is said to hold.
+/// The size that the core returns for each job.
 pub(super) const SIZE: Size = Size {
     files: 3,
     bytes: 2048,
@@ -248,7 +248,7 @@ impl Stage {
         fs::write(copy.join("train.done"), "").unwrap();
     }
 
-    /// Has a finished job, or its copy, be of an earlier run.
+    /// Makes a finished job, or its copy, one of an earlier run.
     pub(super) fn make_earlier(&self, location: &str, hash: &str) {
         let marker = self.path(location, hash).join("train.done");
         let marker = fs::File::options().write(true).open(marker).unwrap();
@@ -286,7 +286,7 @@ pub(super) fn job(hash: impl AsRef<OsStr>) -> JobId {
     JobId::new(TASK, hash.as_ref()).unwrap()
 }
 
-/// Waits for something that has to happen.
+/// Waits for a condition that must become true.
 pub(super) fn until(what: &str, mut happens: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !happens() {
@@ -295,7 +295,7 @@ pub(super) fn until(what: &str, mut happens: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until there is nothing left to do, or nothing that can be done.
+/// Waits until no job is left, or none that can be archived.
 pub(super) fn settled(archiver: &Archiver) -> Idle {
     let mut idle = Idle::Yes;
     until("that it comes to rest", || {
