@@ -40,7 +40,7 @@ pub(super) enum Look {
     Ready(Size),
     /// It changed a moment ago: look again after this time.
     Settling(Duration),
-    /// It is finished, but in use; the text names the user of the job.
+    /// It is finished, but still in use; the text states how.
     Busy(String),
     /// Nothing to do until the job changes: it is unfinished, failed, missing, moved, or not to be archived.
     Nothing,
