@@ -1,4 +1,6 @@
-//! Whether a folder has directories of its own: what it shares with the primary, or with another folder, is no second copy.
+//! Detects folders that share a directory with the primary or with another folder.
+//!
+//! A shared directory does not hold a second copy.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,8 +12,10 @@ use crate::sys::at;
 use crate::view::location::Role;
 use crate::view::{Location, View};
 
-/// Why a folder keeps nothing: its `jobs` is that of another location of the workspace under another name. `None` if it is one of its own,
-/// or cannot be looked at. Of other folders, which may hang, nothing is asked: they count as they were seen last.
+/// Returns why a folder keeps nothing: its `jobs` is that of another location of the workspace under another name.
+///
+/// Returns `None` if the folder has a `jobs` of its own, or if its `jobs` cannot be opened. Other folders may hang, so
+/// this function does not query them: their last seen state counts.
 #[must_use]
 pub fn shared(view: &View, folder: &Location) -> Option<String> {
     let own = folder.root().ok()?;
@@ -32,7 +36,7 @@ pub fn shared(view: &View, folder: &Location) -> Option<String> {
     })
 }
 
-/// Says that something of a folder is another location's.
+/// Returns the message that a directory of a folder is that of another location.
 pub(super) fn shares(what: &str, other: &Path) -> String {
     format!(
         "its {what} is that of {} under another name, so that there is no second copy: give it one of its own",
@@ -40,11 +44,11 @@ pub(super) fn shares(what: &str, other: &Path) -> String {
     )
 }
 
-/// Whether two descriptors are of one directory.
+/// Whether two descriptors refer to the same directory.
 ///
 /// # Errors
 ///
-/// What `statx` gives.
+/// As `statx`.
 pub(super) fn is_one(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
     Ok(at::file_id(one)? == at::file_id(other)?)
 }

@@ -1,4 +1,4 @@
-//! Which command makes a damaged or missing copy of a job anew.
+//! Returns the command that recreates a damaged or missing copy of a job.
 
 use crate::settings::Mode;
 use crate::sys::at;
@@ -8,15 +8,15 @@ use crate::workspace::jobs::JobId;
 
 use super::places;
 
-/// Where a job is, according to the primary's own directory.
+/// The place of a job, according to the primary's own directory.
 enum Place {
     Primary,
-    /// It was moved to a folder.
+    /// The job was moved to a folder.
     Moved,
     Unknown,
 }
 
-/// The command that makes a folder's copy of a job anew: a clause. Asks the primary's disk only.
+/// Returns a clause with the command that recreates a folder's copy of a job. Reads only the primary's disk.
 #[must_use]
 pub fn remedy(view: &View, folder: &Location, job: &JobId) -> String {
     let backup = folder.role() == Role::Folder(Mode::Backup);

@@ -1,4 +1,4 @@
-//! Makes damaged or missing backups of a moved job anew, from the folder that the job was moved to.
+//! Recreates damaged or missing backups of a moved job from the folder that the job was moved to.
 
 use super::error::{Cause, Context, Error, Result};
 use super::ready::Judge;
@@ -10,12 +10,13 @@ use crate::view::{Location, PRIMARY, Served};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-/// Makes the copies of a moved job anew that `verify` found damaged or missing, or that a `backup` folder lacks; gives the folders,
-/// and what became of each. The copy that they are made from must be what its manifest says.
+/// Recreates the copies of a moved job that `verify` found damaged or missing, or that a `backup` folder lacks.
+///
+/// Returns the folders with the result of each. The source copy must match its manifest.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// Fails with the error of the primary's file system.
 pub(super) fn renew(
     env: &Env<'_>,
     judge: &Judge,
@@ -60,14 +61,14 @@ fn unsafe_source(job: &JobId) -> String {
     )
 }
 
-/// Whether a folder's copy is known to be damaged, or is not there.
+/// Whether a folder's copy is recorded as damaged, or is missing.
 fn is_due(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<bool> {
     let primary = env.view.primary();
     let damaged = state_dir::is_damaged(primary, folder, job);
     if state_dir::checked(primary, job, "look up", damaged)? {
         return Ok(true);
     }
-    // A folder that is not there lacks it as well: to copy it there says why that fails.
+    // A missing folder lacks the copy as well: the attempt to copy reports why that fails.
     let there = places::job(folder, job).ok().flatten();
     let finished = there.is_some_and(|copy| markers::is_done(&copy, job.name()).unwrap_or(true));
     let manifest = manifests::read(folder, job);

@@ -1,17 +1,19 @@
-//! Whether a location has space for a copy: a disk that is not filled to the last byte is of use to others.
+//! Checks that a location has space for a copy, so that a copy does not fill a disk that others use.
 
 use super::error::{Cause, Context, Error, Result};
 use crate::view::Location;
 use crate::workspace::jobs::JobId;
 
-/// Where so many bytes are free, it is of no use to look at each file, which costs something.
+/// With this many free bytes, the size of the copy is not computed: that reads the metadata of each file.
 const PLENTY: u64 = 64 << 30;
 
-/// Makes sure that a location has as many bytes free as a copy of a job takes. `needed` is asked only where it matters.
+/// Checks that a location has enough free bytes for a copy of a job.
+///
+/// Calls `needed` only if less than `PLENTY` is free.
 ///
 /// # Errors
 ///
-/// It has not; what its file system, or `needed`, gave.
+/// Fails with [`Cause::Folder`] if the space is too small; otherwise as `fstatvfs` and `needed`.
 pub(super) fn expect(
     location: &Location,
     job: &JobId,

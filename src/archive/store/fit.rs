@@ -1,4 +1,4 @@
-//! Whether a folder can take a job.
+//! Checks whether a folder can accept a job.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -15,8 +15,9 @@ use crate::transfer;
 use crate::workspace::jobs::JobId;
 
 impl Group<'_> {
-    /// Makes sure that the folder's directory of a task, `task`, is no other location's under another name: what is there would be
-    /// taken for a copy of itself, and a job be moved away to where it lies.
+    /// Checks that the folder's directory of a task, `task`, is not that of another location under another name.
+    ///
+    /// Otherwise a job would count as a copy of itself, and would be moved to the directory that it is already in.
     pub(super) fn expect_apart(&self, job: &JobId, task: &OwnedFd) -> Result<()> {
         if let Some(why) = apart::shared(self.env.view, self.folder) {
             return Err(self.unusable(job, &why));
@@ -32,8 +33,10 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// A folder that was archived to before has its jobs: without them, its disk is not mounted, and another one would be
-    /// filled in its place. Where the primary can no longer remember that, nothing is archived.
+    /// Checks that a folder that was archived to before still has its `jobs`.
+    ///
+    /// Without `jobs`, its disk is not mounted, and the copy would fill another disk. Fails as well if the primary's
+    /// record of the folder cannot be read.
     pub(super) fn expect_disk(&self, job: &JobId) -> Result<()> {
         let at = self.folder.path();
         let primary = self.env.view.primary();
@@ -51,17 +54,18 @@ impl Group<'_> {
         }
     }
 
-    /// The folder's path leads to the directory that it led to when the group began: a disk may have been mounted there meanwhile, or
-    /// taken away, and what was copied to the one has no business in the other.
+    /// Checks that the folder's path leads to the same directory as when the group began.
+    ///
+    /// A disk may have been mounted or unmounted there since, and the copy must not continue on another disk.
     pub(super) fn expect_same_folder(&self, job: &JobId) -> Result<()> {
         let at = self.folder.path();
         let known = match self.folder.root() {
             Ok(root) => Arc::ptr_eq(&root, &self.root),
-            // It hangs, or did a moment ago: what is under way goes on.
+            // The folder hangs, or did a moment ago: the copy in progress continues.
             Err(errno) => errno == Errno::TIMEDOUT,
         };
         let begun = at::file_id(self.root.fd()).tried(job, "look at", at)?;
-        // It may have happened a moment ago, and nobody watches it for commands.
+        // The symlink may have changed a moment ago, and commands run without a watcher.
         if !self.root.has_same_jobs() {
             return Err(self.unusable(
                 job,
@@ -74,7 +78,9 @@ impl Group<'_> {
         }
     }
 
-    /// Makes sure that there is space for the copy; `taken` is what the job takes where it lies, if that is known.
+    /// Checks that the folder has space for the copy.
+    ///
+    /// `taken` is the space that the job occupies at its source, if known.
     pub(super) fn expect_space(
         &self,
         job: &JobId,

@@ -1,43 +1,43 @@
-//! Which jobs are to be stored, and what becomes of each.
+//! Defines a job that is due to be stored, and the outcome of storing a job.
 
 use std::fmt;
 
 use crate::transfer::Size;
 use crate::workspace::jobs::JobId;
 
-/// What became of a job.
+/// The outcome of storing a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
-    /// It was copied.
+    /// The job was copied.
     Copied {
         /// Files, symlinks among them.
         files: u64,
         /// Bytes of files.
         bytes: u64,
     },
-    /// It was copied, in place of an older copy.
+    /// The job was copied, and replaced an older copy.
     Replaced {
         /// Files, symlinks among them.
         files: u64,
         /// Bytes of files.
         bytes: u64,
     },
-    /// The folder has it already, the same.
+    /// The folder already has an identical copy.
     Already,
-    /// It was left as it is.
+    /// The job was skipped.
     Left(Left),
 }
 
-/// Why a job was left as it is.
+/// Why a job was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// It is no directory of the primary any more: it has been moved, or removed.
+    /// The job is not a directory of the primary any more: it was moved or removed.
     Gone,
-    /// It has no marker of success any more.
+    /// The job does not have a marker of success any more.
     Unfinished,
     /// The folder's copy holds more, or is newer: the primary's was purged, or is an older state.
     Older,
-    /// It has been recovered by hand, and stays in the primary until it changes.
+    /// The job was recovered by hand, and stays in the primary until it changes.
     Kept,
 }
 
@@ -52,14 +52,14 @@ impl fmt::Display for Left {
     }
 }
 
-/// A job that is to be stored.
+/// A job that is due to be stored.
 #[derive(Debug, Clone)]
 pub struct Due {
-    /// Which.
+    /// The job.
     pub job: JobId,
-    /// How many bytes its files take on their disk, if that has been looked up.
+    /// The bytes that its files occupy on their disk, if known.
     pub taken: Option<u64>,
-    /// How much there is to copy, if that is known: for whoever watches.
+    /// The amount to copy, if known: for progress reports.
     pub size: Option<Size>,
 }
 
