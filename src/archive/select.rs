@@ -1,4 +1,4 @@
-//! What of a job is copied: all but what experimaestro keeps for itself.
+//! Selects the entries of a job that are copied: all except experimaestro's internal files.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use crate::workspace::internal::{classify, classify_nested, is_bookkeeping};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 
-/// The least digits of such a name: fewer, and it may be a person's.
+/// The minimum number of digits in the name of a removed file: a shorter name may be the user's.
 const DIGITS: usize = 4;
 
 /// Whether an entry of a job is copied. A `*.lock` that holds something is the user's data (`uv.lock`), and is.
@@ -45,7 +45,7 @@ pub fn is_removed(name: &OsStr) -> bool {
     rest.any(|rest| rest.len() >= DIGITS && rest.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Whether an entry of `.experimaestro` opts the job out. It is not copied: it would opt out the job that is recovered.
+/// Whether an entry of `.experimaestro` opts the job out. The entry is not copied: it would opt out the recovered job.
 fn is_opt_out(name: &[u8], directory: bool) -> bool {
     name == FILE.as_bytes() && !directory
 }
