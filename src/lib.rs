@@ -5,8 +5,9 @@
 //! - [`cli`]: what a person types: one file a command; prints; decides nothing
 //! - [`daemon`]: the life of the process that serves a mount: background, signals, control socket
 //! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations
+//! - [`archive`]: copies finished jobs to folders, moves, recovers and verifies them
 //! - [`view`]: which location serves a job: resolving, union listing, folder health
-//! - [`transfer`]: how bytes move: copying a tree, hashes, manifests; it knows no other room
+//! - [`transfer`]: how bytes move: copying a tree, hashes, manifests
 //! - [`workspace`]: reads what is on disk: job ids, layout, markers, runs, `jobs.jsonl`
 //! - [`settings`]: reads `settings.yaml`: YAML, interpolation, checks, selection of a workspace
 //! - [`sys`]: Linux: directories below a descriptor, identities of files, all `unsafe`
