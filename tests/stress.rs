@@ -462,9 +462,11 @@ fn check_nothing_is_left(mounted: &Mounted<'_>, before: &Daemon) {
     // What there is, and a few that the kernel has not given up yet.
     let enough = before.nodes + 100;
     let mut after = Daemon::of(mounted);
-    eventually("files are closed and nodes forgotten", || {
+    // A thread that waited for a disk is kept for a moment, for the next request that waits.
+    let threads = before.footprint.threads + 4;
+    eventually("files are closed, nodes forgotten, threads ended", || {
         after = Daemon::of(mounted);
-        after.files == 0 && after.nodes <= enough
+        after.files == 0 && after.nodes <= enough && after.footprint.threads <= threads
     });
     common::say(&format!("before {before:?}\nafter  {after:?}"));
     // A few directories that are kept open on purpose, for each place.
@@ -474,10 +476,6 @@ fn check_nothing_is_left(mounted: &Mounted<'_>, before: &Daemon) {
     );
     assert!(
         after.footprint.kibibytes <= before.footprint.kibibytes + 64 * 1024,
-        "{before:?} {after:?}"
-    );
-    assert!(
-        after.footprint.threads <= before.footprint.threads + 4,
         "{before:?} {after:?}"
     );
 }

@@ -226,8 +226,13 @@ enum End {
 impl Front {
     fn wait(mut self) -> ExitCode {
         let end = loop {
-            if let Some(end) = self.reported().or_else(|| self.ended()) {
+            if let Some(end) = self.reported() {
                 break end;
+            }
+            if let Some(end) = self.ended() {
+                // The worker reports before it ends, perhaps since the pipe was last read. Without this, a command that
+                // succeeded would seem to have been killed.
+                break self.reported().unwrap_or(end);
             }
             self.wait_for_event(match self.last_signal {
                 Some(_) => LOOK_INTERVAL_AFTER_SIGNAL,

@@ -298,12 +298,13 @@ fn rights_are_not_won_by_a_race() {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 // It replaces what the others have made, and goes away again.
+                let there = Instant::now();
                 fs::rename(&secret, &name).unwrap();
                 std::thread::yield_now();
                 fs::rename(&name, &secret).unwrap();
-                // Mostly away: whoever sees it under the name is refused for as long as the
-                // kernel believes that it is there.
-                std::thread::sleep(Duration::from_micros(200));
+                // Away for longer than it was there, also on a busy machine: a caller that sees it under the
+                // name is refused for as long as the kernel believes that it is there.
+                std::thread::sleep(4 * there.elapsed() + Duration::from_micros(200));
             }
         });
         for flags in [
@@ -327,8 +328,8 @@ fn rights_are_not_won_by_a_race() {
         }
         std::thread::sleep(RACE);
         // On a busy machine it takes longer until it has been tried often enough.
-        let deadline = std::time::Instant::now() + 20 * RACE;
-        while opened.load(Ordering::Relaxed) <= 100 && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + 20 * RACE;
+        while opened.load(Ordering::Relaxed) <= 100 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
         done.store(true, Ordering::Relaxed);

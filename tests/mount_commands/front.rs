@@ -231,3 +231,50 @@ fn a_terminal_interrupts_and_stops_front_and_worker() {
     });
     let _ = end(&mut child, "the terminal");
 }
+
+/// The front looks whether its worker has been killed by reading `/proc`. Here the worker ends, with success, while it is about to look.
+#[test]
+fn a_worker_that_ends_while_the_front_looks_at_it_was_not_killed() {
+    if !crate::common::is_root() {
+        eprintln!("SKIPPED: only root may trace a process that it has not started");
+        return;
+    }
+    let workspace = Workspace::new();
+    let silent = Silent::new(&workspace);
+    workspace.with_folders(&[]);
+    workspace.attach("use", &silent.folder());
+    silent.stop();
+    let mut command = workspace.xpmfs();
+    command.args(["status", "-w", "test"]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let front = child.id();
+    let worker = worker(front);
+    kill("-STOP", &worker);
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", "trace=openat"]);
+    strace.args(["-e", "inject=openat:delay_enter=3000000"]);
+    strace.args(["-p", &front.to_string()]);
+    let mut strace = strace.spawn().unwrap();
+    // For longer than a system call that is only passed through.
+    let mut since = None;
+    eventually("the front is held before it opens a file", || {
+        if state(&front.to_string()) != Some('t') {
+            since = None;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(200)
+    });
+    kill("-CONT", &silent.servers[0].id().to_string());
+    kill("-CONT", &worker);
+    eventually("the worker has ended", || {
+        matches!(state(&worker), Some('Z') | None)
+    });
+    let status = end(&mut child, "status");
+    let _ = strace.wait();
+    assert_eq!(status.code(), Some(0), "{status:?}");
+}
+
+/// The state of a process, as `ps` prints it.
+fn state(process: &str) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
