@@ -170,7 +170,8 @@ fn two_daemons_move_the_same_jobs_at_once() {
     common::say(&format!(
         "of {JOBS} jobs one archived {ours}, the other {theirs}"
     ));
-    // One that the one has copied may be moved by the other.
-    assert!(theirs > 0 && ours > 0, "{said}");
+    // On a busy machine, one of them may be too late for each job: then they have met at some.
+    let met = said.contains("another process");
+    assert!(met || (theirs > 0 && ours > 0), "{said}");
     assert!(!said.contains("warning"), "{said}");
 }
