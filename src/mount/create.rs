@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::file::{Opened, open_flags};
 use super::lookup::{Entry, Found};
 use super::nodes::{INTERNAL, Role};
-use super::{Mount, caller, handles, rescue};
+use super::{Mount, caller, deferred, handles};
 use crate::sys::at;
 
 /// Opens only the file itself, without blocking, whatever kind of file has the name.
@@ -76,7 +76,7 @@ impl Mount {
         let target = {
             let _identity = self.assume(caller)?;
             let target = self.target(parent, name, directory)?;
-            rescue::commit()?;
+            deferred::commit()?;
             make(&target)?;
             target
         };
@@ -124,7 +124,7 @@ impl Mount {
         let (fd, target) = {
             let _identity = self.assume(caller)?;
             let target = self.target(parent, name, false)?;
-            rescue::commit()?;
+            deferred::commit()?;
             (self.create_in(&target, name, flags, mode), target)
         };
         let fd = match fd {
@@ -214,7 +214,7 @@ impl Mount {
             return Err(Errno::ROFS);
         }
         let file = self.open_verified(id, OFlags::PATH)?;
-        rescue::commit()?;
+        deferred::commit()?;
         rustix::fs::linkat(
             rustix::fs::CWD,
             at::proc_path(&file),

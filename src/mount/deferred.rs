@@ -1,15 +1,38 @@
-//! Runs requests that may wait for a folder so that some of the loop's threads always stay free.
+//! Replies that come later: lets an operation hand its reply to another thread, so that its own goes on.
 //!
-//! The loop has a fixed number of threads, and a request that waits in a system call for a folder occupies its thread.
-//! So only some of them may process such requests; the others are passed, with their replies, to threads of their own.
+//! The loop that reads requests has a fixed number of threads, and a request that waits in a system call for a folder
+//! occupies its thread. So only some of the loop's threads may process such requests ([`Deferred::run`]); the others
+//! are passed, with their replies, to threads outside the loop. What waits for something other than a disk (a lock, a
+//! free descriptor) has one thread for all of its requests ([`Deferred::start`]).
+//!
+//! A deferred operation may hold:
+//!
+//! - its reply, which is `Send`, and copies of the request's arguments;
+//! - the mount and its tables, by `Arc`, and open files of the mount.
+//!
+//! It must not hold, while it waits:
+//!
+//! - a lock of a table: requests that the loop answers need it;
+//! - anything that belongs to a thread: the umask and an assumed identity (`caller`), which are set for each attempt;
+//! - the only reference to data that the kernel is to receive exactly once: a reply that is dropped fails with `EIO`.
+//!
+//! A request that may wait for a folder can be attempted several times at once (`timeouts`), and is answered once:
+//!
+//! 1. The attempt that claims the request first replies ([`Attempt`]).
+//! 2. An attempt claims the request before it changes a file ([`commit`]). An attempt that lost the claim changes
+//!    nothing on a disk, and undoes what it did in the tables ([`Reply::undo`]).
 
+use std::cell::RefCell;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use rustix::io::{Errno, Result};
 
-use super::THREADS;
+use super::{Mount, THREADS};
 
 /// How many threads of the loop may wait for folders: the others answer all other requests.
 const LOOP_MAX: usize = THREADS - 2;
@@ -61,7 +84,7 @@ impl Drop for Counted {
 impl Deferred {
     /// Processes a request at once, or in another thread if many already wait. A request that is dropped fails with
     /// `EIO`.
-    pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
+    fn run(&self, work: impl FnOnce() + Send + 'static) {
         if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
             return work();
         }
@@ -86,6 +109,189 @@ impl Deferred {
             tracing::warn!(%error, "a request fails: starting a thread failed");
         }
     }
+
+    /// Starts the one thread that holds the replies of all requests which wait for something other than a folder.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(work).map(drop)
+    }
+}
+
+/// What the kernel receives for a request: a value or an error.
+pub(super) trait Reply: Send + 'static {
+    type Value;
+
+    fn send(self, mount: &Mount, value: Self::Value);
+
+    fn refuse(self, mount: &Mount, error: Errno);
+
+    /// Undoes what an attempt did in the tables, since the kernel has received the reply of another one.
+    fn undo(_mount: &Mount, _value: Self::Value) {}
+}
+
+impl Mount {
+    /// Answers a request by `work`. If the request may wait for a folder, another thread may run `work`, and may
+    /// attempt it again or give it up.
+    pub(super) fn answer<R: Reply>(
+        self: &Arc<Self>,
+        may_wait: bool,
+        reply: R,
+        work: impl Fn(&Mount) -> Result<R::Value> + Send + Sync + 'static,
+    ) {
+        let attempt = Attempt::new(reply);
+        if !may_wait {
+            return attempt.finish(self, &work);
+        }
+        let (mount, work) = (self.clone(), Arc::new(work));
+        self.deferred.run(move || attempt.run(&mount, &work));
+    }
+
+    /// Runs work that may wait for a folder without delaying other requests.
+    pub(super) fn defer(
+        self: &Arc<Self>,
+        may_wait: bool,
+        work: impl FnOnce(&Arc<Mount>) + Send + 'static,
+    ) {
+        if !may_wait {
+            return work(self);
+        }
+        let mount = self.clone();
+        self.deferred.run(move || work(&mount));
+    }
+}
+
+/// A request that no attempt has claimed.
+const FREE: u32 = 0;
+
+thread_local! {
+    /// The claim of the attempt that this thread processes, if it is one of several.
+    static CURRENT: RefCell<Option<(Arc<AtomicU32>, u32)>> = const { RefCell::new(None) };
+}
+
+fn claim(claimed: &AtomicU32, by: u32) -> bool {
+    match claimed.compare_exchange(FREE, by, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => true,
+        Err(other) => other == by,
+    }
+}
+
+/// Claims the request that this thread processes, before a file is changed for it.
+///
+/// # Errors
+///
+/// `ETIMEDOUT` if the request has been answered, or another attempt has claimed it.
+pub(super) fn commit() -> Result<()> {
+    CURRENT.with_borrow(|current| match current {
+        Some((claimed, by)) if !claim(claimed, *by) => Err(Errno::TIMEDOUT),
+        _ => Ok(()),
+    })
+}
+
+/// An attempt to answer a request.
+#[derive(Debug)]
+struct Attempt<R> {
+    request: Arc<Request<R>>,
+    claimed: Arc<AtomicU32>,
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Request<R> {
+    reply: Mutex<Option<R>>,
+    attempts: AtomicU32,
+}
+
+/// Ends the attempt of this thread when it is dropped.
+struct Current;
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        let ended = CURRENT.take();
+        drop(ended);
+    }
+}
+
+impl<R> Attempt<R> {
+    fn new(reply: R) -> Attempt<R> {
+        let request = Request {
+            reply: Mutex::new(Some(reply)),
+            attempts: AtomicU32::new(FREE + 1),
+        };
+        Attempt {
+            request: Arc::new(request),
+            claimed: Arc::new(AtomicU32::new(FREE)),
+            number: FREE + 1,
+        }
+    }
+
+    /// Returns another attempt at the same request.
+    fn next(&self) -> Attempt<R> {
+        Attempt {
+            request: self.request.clone(),
+            claimed: self.claimed.clone(),
+            number: self.request.attempts.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
+    /// Makes [`commit`] in this thread claim this attempt.
+    fn begin(&self) -> Current {
+        CURRENT.set(Some((self.claimed.clone(), self.number)));
+        Current
+    }
+
+    /// Whether another attempt has claimed the request.
+    fn is_lost(&self) -> bool {
+        ![FREE, self.number].contains(&self.claimed.load(Ordering::Acquire))
+    }
+
+    /// Returns the reply, unless another attempt has claimed the request.
+    fn take(&self) -> Option<R> {
+        match claim(&self.claimed, self.number) {
+            true => self.request.reply.lock().take(),
+            false => None,
+        }
+    }
+}
+
+impl<R: Reply> Attempt<R> {
+    /// Attempts to answer the request; the request is attempted again, or given up, if that takes too long.
+    fn run<W>(&self, mount: &Arc<Mount>, work: &Arc<W>)
+    where
+        W: Fn(&Mount) -> Result<R::Value> + Send + Sync + 'static,
+    {
+        if self.is_lost() {
+            return;
+        }
+        let again = {
+            let (next, mount, work) = (self.next(), mount.clone(), work.clone());
+            move || next.run(&mount, &work)
+        };
+        let give_up = {
+            let (last, mount) = (self.next(), mount.clone());
+            move || {
+                if let Some(reply) = last.take() {
+                    reply.refuse(&mount, Errno::TIMEDOUT);
+                }
+            }
+        };
+        let _watched = mount.timeouts.watch(again, give_up);
+        let _current = self.begin();
+        self.finish(mount, &**work);
+    }
+
+    fn finish(&self, mount: &Mount, work: &impl Fn(&Mount) -> Result<R::Value>) {
+        let result = work(&mount.work());
+        match (result, self.take()) {
+            (Ok(value), Some(reply)) => reply.send(mount, value),
+            (Err(error), Some(reply)) => reply.refuse(mount, error),
+            (Ok(value), None) => R::undo(mount, value),
+            (Err(_), None) => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +299,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn one_attempt_changes_something_and_replies() {
+        let first = Attempt::new("reply");
+        let second = first.next();
+        {
+            let _current = second.begin();
+            assert_eq!(commit(), Ok(()));
+            assert_eq!(commit(), Ok(()), "it has claimed it already");
+        }
+        let _current = first.begin();
+        assert_eq!(commit(), Err(Errno::TIMEDOUT));
+        assert!(first.is_lost() && !second.is_lost());
+        assert_eq!((first.take(), second.take()), (None, Some("reply")));
+        assert_eq!(second.take(), None);
+    }
 
     #[test]
     fn requests_that_wait_leave_threads_of_the_loop_free() {

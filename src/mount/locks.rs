@@ -24,11 +24,12 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, Result};
 
+use super::deferred::Deferred;
 use super::handles::{File, Handles};
 use super::lock_names::LockNames;
 use super::nodes::Nodes;
 use super::notices::Notices;
-use super::{Mount, adaptor};
+use super::{Mount, replies};
 
 /// The intervals between attempts at locks that requests wait for: at first, and when nothing has changed for a while.
 /// They are retried at once when a lock is released through this mount.
@@ -91,7 +92,7 @@ impl Mount {
             Ok((file, operation))
         }) {
             Ok(found) => found,
-            Err(error) => return reply.error(adaptor::errno(error)),
+            Err(error) => return reply.error(replies::errno(error)),
         };
         let mut tried = attempt(&self.handles, &file, operation);
         let may_go = self.handles.lock_may_go(file.node);
@@ -103,11 +104,11 @@ impl Mount {
             Attempt::Done(result) if operation == FlockOperation::NonBlockingUnlock => {
                 self.locks.given_up();
                 self.at_rest(file.node);
-                adaptor::empty(result, reply);
+                replies::empty(result, reply);
             }
             Attempt::Done(result) => self.fresh().answer(&file, result, reply),
             Attempt::Held if !wait && !may_go => {
-                reply.error(adaptor::errno(Errno::WOULDBLOCK));
+                reply.error(replies::errno(Errno::WOULDBLOCK));
             }
             Attempt::Held => self.wait(Waiting {
                 file,
@@ -128,15 +129,15 @@ impl Mount {
         }
         let shared = self.locks.shared.clone();
         let (handles, fresh) = (self.handles.clone(), self.fresh());
-        let spawned = std::thread::Builder::new()
-            .name("xpmfs-flock".to_owned())
-            .spawn(move || try_until_none_waits(&shared, &handles, &fresh));
-        match spawned {
-            Ok(_) => state.running = true,
+        let started = Deferred::start("xpmfs-flock", move || {
+            try_until_none_waits(&shared, &handles, &fresh);
+        });
+        match started {
+            Ok(()) => state.running = true,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for a lock: starting a thread failed");
                 for waiting in state.added.drain(..) {
-                    waiting.reply.error(adaptor::errno(Errno::NOLCK));
+                    waiting.reply.error(replies::errno(Errno::NOLCK));
                 }
             }
         }
@@ -261,10 +262,10 @@ impl Polled {
             let looked_at = (at + count - from) % count < INTERRUPTED_MAX;
             match waiting.refused {
                 Some(refused) if now >= refused => {
-                    waiting.reply.error(adaptor::errno(Errno::WOULDBLOCK));
+                    waiting.reply.error(replies::errno(Errno::WOULDBLOCK));
                 }
                 None if looked_at && is_interrupted(waiting.tid) => {
-                    waiting.reply.error(adaptor::errno(Errno::INTR));
+                    waiting.reply.error(replies::errno(Errno::INTR));
                 }
                 _ => self.waiting.push(waiting),
             }
@@ -290,7 +291,7 @@ struct Fresh {
 impl Fresh {
     fn answer(&self, file: &File, result: Result<()>, reply: ReplyEmpty) {
         if let Err(error) = result {
-            return reply.error(adaptor::errno(error));
+            return reply.error(replies::errno(error));
         }
         let name = self.nodes.get(file.node).and_then(|node| {
             let added = self.names.add(node.parent, &node.name);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fuser::{FileAttr, Generation};
-use rustix::fs::{Access, AtFlags, OFlags, Statx};
+use rustix::fs::{Access, AtFlags, FileType, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::identity::ROOT;
@@ -40,8 +40,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Returns the entry of a name that does not exist, which the kernel may cache. Its number is that of no node.
+    pub(super) fn absent(ttl: Duration) -> Entry {
+        Entry {
+            id: 0,
+            attributes: attributes::unknown(0, FileType::Unknown),
+            generation: Generation(0),
+            ttl,
+        }
+    }
+
     /// Returns an entry of which only the kind is known, not to be cached.
-    pub(super) fn unknown(inode: u64, kind: rustix::fs::FileType) -> Entry {
+    pub(super) fn unknown(inode: u64, kind: FileType) -> Entry {
         Entry {
             id: inode,
             attributes: attributes::unknown(inode, kind),

@@ -1,11 +1,11 @@
 //! Serves a view to the kernel: receives FUSE requests and answers them from the view.
 //!
-//! - [`adaptor`]: translates from and to fuser's trait, and does nothing else
+//! - [`fuse`]: implements fuser's trait, and does nothing else; [`replies`]: what the kernel receives
 //! - [`nodes`], [`identity`]: the nodes that the kernel knows, by number
 //! - [`place`]: from a node to the directory and the name where it lies
 //! - [`renamed`]: directories that other processes rename
 //! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
-//! - [`rescue`]: requests that wait for a folder which does not answer; [`deferred`]: in which threads they wait
+//! - [`deferred`]: replies that come later; [`timeouts`]: how long requests wait for a folder
 //! - [`load`]: how many requests take long; [`room`]: opens that wait for other files to be closed
 //! - [`ahead`]: reads jobs before they are requested
 //! - [`cursor`]: reading a directory of the disk from any position on
@@ -39,13 +39,13 @@
 
 mod access_times;
 mod activity;
-pub mod adaptor;
 mod ahead;
 mod alter;
 mod ancestry;
 mod attributes;
 mod backing;
 mod caller;
+mod capabilities;
 mod census;
 mod contended;
 mod create;
@@ -54,6 +54,7 @@ mod deferred;
 mod descriptors;
 mod directory;
 mod file;
+mod fuse;
 mod handles;
 mod identity;
 mod listings;
@@ -67,11 +68,12 @@ mod place;
 mod places;
 mod remove;
 mod renamed;
-mod rescue;
+mod replies;
 mod retries;
 mod room;
 mod setattr;
 mod small_copy;
+mod timeouts;
 mod validity;
 mod watch;
 mod writers;
@@ -130,7 +132,7 @@ pub struct Mount {
     contended: contended::Contended,
     retries: retries::Retries,
     renamed: renamed::Renamed,
-    rescue: Arc<rescue::Rescue>,
+    timeouts: Arc<timeouts::Timeouts>,
     deferred: deferred::Deferred,
     listings: Arc<listings::Listings>,
     ahead: ahead::Ahead,
@@ -159,7 +161,7 @@ impl Mount {
             contended: contended::Contended::default(),
             retries: retries::Retries::default(),
             renamed: renamed::Renamed::default(),
-            rescue: Arc::default(),
+            timeouts: Arc::default(),
             deferred: deferred::Deferred::default(),
             listings: Arc::default(),
             ahead: ahead::Ahead::default(),
@@ -225,7 +227,7 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
     // The kernel itself keeps other users out unless `allow_other` is set.
     let mount = Mount::new(view, options)?;
     mount.ahead.start(&mount.view)?;
-    mount.rescue.start(&mount.view)?;
+    mount.timeouts.start(&mount.view)?;
     let notices = mount.notices.clone();
     mount.view.on_change(mount.letting_go());
     mount.view.is_crowded_by({
@@ -258,12 +260,8 @@ pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn())
         backings: mount.backings.clone(),
         notices: notices.clone(),
     };
-    let session = fuser::Session::from_fd(
-        adaptor::Adaptor::new(mount),
-        fuse,
-        fuser::SessionACL::All,
-        config,
-    )?;
+    let session =
+        fuser::Session::from_fd(fuse::Fuse::new(mount), fuse, fuser::SessionACL::All, config)?;
     notices.start(session.notifier())?;
     watch.start()?;
     ready();

@@ -12,7 +12,7 @@ use super::caller::Caller;
 use super::lookup::Found;
 use super::nodes::{INTERNAL, Node, Role};
 use super::place::Dir;
-use super::{Mount, rescue};
+use super::{Mount, deferred};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
@@ -32,7 +32,7 @@ impl Mount {
     pub(super) fn unlink(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
-        rescue::commit()?;
+        deferred::commit()?;
         rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())?;
         self.entry_touched(parent, name, from.place);
         self.keep(removed);
@@ -42,7 +42,7 @@ impl Mount {
     pub(super) fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
-        rescue::commit()?;
+        deferred::commit()?;
         rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)?;
         self.entry_touched(parent, name, from.place);
         self.keep(removed);
@@ -172,7 +172,7 @@ impl Mount {
             true if flags.is_empty() => self.known(new_name, &to.dir),
             _ => None,
         };
-        rescue::commit()?;
+        deferred::commit()?;
         rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
         self.keep(replaced);
         self.forget_tasks(parent)?;

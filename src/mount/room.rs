@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, getrlimit};
 
+use super::deferred::Deferred;
+
 /// How long an open waits for a file to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -108,11 +110,8 @@ impl Room {
             return;
         }
         let room = self.clone();
-        let spawned = std::thread::Builder::new()
-            .name("xpmfs-room".to_owned())
-            .spawn(move || room.serve());
-        match spawned {
-            Ok(_) => state.running = true,
+        match Deferred::start("xpmfs-room", move || room.serve()) {
+            Ok(()) => state.running = true,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for files to be closed: starting a thread failed");
                 let waiting = std::mem::take(&mut state.waiting);

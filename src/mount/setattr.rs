@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 use rustix::process::geteuid;
 
 use super::caller::{AssumedIdentity, Caller};
-use super::{Mount, rescue};
+use super::{Mount, deferred};
 use crate::sys::at;
 
 /// The attributes to change.
@@ -32,7 +32,7 @@ impl Mount {
         changes: &Changes,
     ) -> Result<(FileAttr, Duration)> {
         self.alterable(caller, id)?;
-        rescue::commit()?;
+        deferred::commit()?;
         let changed = self.change_all(caller, id, handle, changes);
         // Also if only some of the changes succeeded.
         self.touched(id);

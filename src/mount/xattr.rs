@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use super::caller::Caller;
 use super::nodes::INTERNAL;
-use super::{Mount, rescue};
+use super::{Mount, deferred};
 use crate::sys::at;
 use crate::view::PRIMARY;
 
@@ -113,7 +113,7 @@ impl Mount {
             return Err(Errno::PERM);
         }
         self.alterable(caller, id)?;
-        rescue::commit()?;
+        deferred::commit()?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         let _rights = match caller.unprivileged() {
             Some(caller) if name == ACCESS_ACL => {
@@ -132,7 +132,7 @@ impl Mount {
             return Err(Errno::PERM);
         }
         self.alterable(caller, id)?;
-        rescue::commit()?;
+        deferred::commit()?;
         self.on_object(id, |path| rustix::fs::removexattr(path, name))?;
         self.touched(id);
         Ok(())

@@ -1,0 +1,604 @@
+//! Implements fuser's trait: translates the kernel's requests to operations of the mount, and does nothing else.
+//!
+//! The replies are in `replies`, and how a request waits is in `deferred`.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+use super::caller::Caller;
+use super::lookup::Entry;
+use super::replies::{
+    AttributesReply, CreateReply, HowOpened, OpenDirectoryReply, OpenReply, XattrChange,
+    XattrReply, empty, errno, written,
+};
+use super::setattr::Changes;
+use super::xattr::Value;
+use super::{Mount, capabilities};
+
+/// A mount in the form that fuser expects.
+#[derive(Debug)]
+pub(super) struct Fuse {
+    mount: Arc<Mount>,
+    /// Whether files that are read and written past the cache can be mapped.
+    maps_uncached: bool,
+}
+
+thread_local! {
+    /// The data that was read, on its way to the kernel.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Fuse {
+    pub(super) fn new(mount: Mount) -> Fuse {
+        Fuse {
+            mount: Arc::new(mount),
+            maps_uncached: false,
+        }
+    }
+
+    fn how_opened(&self, flags: i32) -> HowOpened {
+        HowOpened {
+            flags,
+            maps_uncached: self.maps_uncached,
+        }
+    }
+}
+
+fn caller(request: &Request, umask: u32) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        tid: request.pid(),
+        umask,
+    }
+}
+
+/// Whether an extended attribute is an access control list.
+fn is_acl(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"system.posix_acl_")
+}
+
+impl Filesystem for Fuse {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let agreed = capabilities::request(config, &self.mount.options);
+        self.maps_uncached = agreed.maps_uncached;
+        if agreed.passthrough {
+            self.mount.backings.enable();
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.mount.answer(may_wait, reply, move |mount| {
+            match mount.lookup(parent.0, &name) {
+                // States for how long the kernel may cache that the name does not exist.
+                Err(Errno::NOENT) => match mount.absent_for(parent.0) {
+                    Duration::ZERO => Err(Errno::NOENT),
+                    ttl => Ok(Entry::absent(ttl)),
+                },
+                found => found,
+            }
+        });
+    }
+
+    fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
+        self.mount.work().forget(node.0, count);
+    }
+
+    fn getattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        let tid = request.pid();
+        let (may_wait, reply) = (self.mount.may_wait(node.0), AttributesReply { reply, tid });
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.getattr(node.0, handle.map(|handle| handle.0))
+        });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        };
+        let handle = handle.map(|handle| handle.0);
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.setattr(&caller, node.0, handle, &changes)
+        });
+    }
+
+    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount
+            .answer(may_wait, reply, move |mount| mount.readlink(node.0));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request, umask);
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.mknod(&caller, parent.0, &name, mode, device)
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request, umask);
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.mkdir(&caller, parent.0, &name, mode)
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (caller(request, 0), name.to_owned());
+        let may_wait = self.mount.may_wait_at(parent.0, &name);
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.unlink(&caller, parent.0, &name)
+        });
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (caller(request, 0), name.to_owned());
+        let may_wait = self.mount.may_wait_at(parent.0, &name);
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.rmdir(&caller, parent.0, &name)
+        });
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request, 0);
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        let target = target.as_os_str().to_owned();
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.symlink(&caller, parent.0, &name, &target)
+        });
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        let (caller, old, new) = (caller(request, 0), name.to_owned(), new_name.to_owned());
+        let may_wait =
+            self.mount.may_wait_at(parent.0, &old) || self.mount.may_wait_at(new_parent.0, &new);
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.rename(&caller, parent.0, &old, new_parent.0, &new, flags)
+        });
+    }
+
+    fn link(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (caller, name) = (caller(request, 0), name.to_owned());
+        let may_wait = self.mount.may_wait(node.0) || self.mount.may_wait_at(parent.0, &name);
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.link(&caller, node.0, parent.0, &name)
+        });
+    }
+
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (mount, caller) = (self.mount.clone(), caller(request, 0));
+        let how = self.how_opened(flags.0);
+        self.mount.room.when_free(move |free| match free {
+            true => {
+                let may_wait = mount.may_wait(node.0);
+                let node = node.0;
+                let reply = OpenReply { reply, node, how };
+                mount.answer(may_wait, reply, move |mount| {
+                    mount.open(&caller, node, how.flags)
+                });
+            }
+            false => reply.error(fuser::Errno::ENFILE),
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (mount, caller, name) = (self.mount.clone(), caller(request, umask), name.to_owned());
+        let how = self.how_opened(flags);
+        self.mount.room.when_free(move |free| match free {
+            true => {
+                let may_wait = mount.may_wait_at(parent.0, &name);
+                mount.answer(may_wait, CreateReply { reply, how }, move |mount| {
+                    mount.create(&caller, parent.0, &name, mode, flags)
+                });
+            }
+            false => reply.error(fuser::Errno::ENFILE),
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (of_folder, size) = (self.mount.is_of_folder(node.0), size as usize);
+        self.mount.defer(of_folder, move |mount| {
+            BUFFER.with_borrow_mut(|buffer| {
+                if buffer.len() < size {
+                    buffer.resize(size, 0);
+                }
+                let buffer = buffer.get_mut(..size).unwrap_or_default();
+                match mount.work().read(handle.0, offset, buffer) {
+                    Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
+                    Err(error) => reply.error(errno(error)),
+                }
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let caller = clear_set_id.then(|| caller(request, 0));
+        // Data that is written back from the cache has its own offset, through any descriptor.
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let append = flags.0 & libc::O_APPEND != 0 && !cached;
+        let count = self
+            .mount
+            .write(handle.0, offset, data, append, caller.as_ref());
+        written(count, reply);
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.work().flush(handle.0), reply);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let of_folder = self.mount.is_of_folder(node.0);
+        self.mount.defer(of_folder, move |mount| {
+            mount.work().release(handle.0);
+            reply.ok();
+        });
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.work().fsync(handle.0, data_only), reply);
+    }
+
+    fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.mount.options.default_permissions {
+            // The kernel then sends no further requests to open or close directories.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount
+            .answer(may_wait, OpenDirectoryReply(reply), move |mount| {
+                mount.opendir(node.0)
+            });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount.defer(may_wait, move |mount| {
+            mount.list_into(node.0, offset, reply);
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount.defer(may_wait, move |mount| {
+            mount.list_into(node.0, offset, reply);
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(self.mount.work().fsyncdir(node.0, data_only), reply);
+    }
+
+    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        let primary = self.mount.view.primary().root();
+        match primary.and_then(|root| rustix::fs::fstatvfs(root.fd())) {
+            Ok(stat) => reply.statfs(
+                stat.f_blocks,
+                stat.f_bfree,
+                stat.f_bavail,
+                stat.f_files,
+                stat.f_ffree,
+                u32::try_from(stat.f_bsize).unwrap_or(4096),
+                u32::try_from(stat.f_namemax).unwrap_or(255),
+                u32::try_from(stat.f_frsize).unwrap_or(4096),
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        let (name, value) = (name.to_owned(), value.to_owned());
+        let reply = XattrChange {
+            reply,
+            node: node.0,
+            of_mode: is_acl(&name),
+        };
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.setxattr(&caller, node.0, &name, &value, flags)
+        });
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let (may_wait, name) = (self.mount.may_wait(node.0), name.to_owned());
+        self.mount
+            .answer(may_wait, XattrReply { reply, size }, move |mount| {
+                mount.getxattr(node.0, &name, size as usize)
+            });
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        self.mount
+            .answer(may_wait, XattrReply { reply, size }, move |mount| {
+                mount.listxattr(&caller, node.0).map(Value::Bytes)
+            });
+    }
+
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
+        let name = name.to_owned();
+        let reply = XattrChange {
+            reply,
+            node: node.0,
+            of_mode: is_acl(&name),
+        };
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.removexattr(&caller, node.0, &name)
+        });
+    }
+
+    fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount
+            .answer(may_wait, reply, move |mount| mount.access(node.0, wanted));
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        kind: i32,
+        _pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.mount
+            .work()
+            .flock(handle.0, kind, wait, request.pid(), reply);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Python asks of each file that it opens whether the file is a terminal.
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let caller = caller(request, 0);
+        let done = self
+            .mount
+            .fallocate(&caller, handle.0, mode, offset, length);
+        empty(done, reply);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let of_folder = self.mount.is_of_folder(node.0);
+        self.mount.defer(of_folder, move |mount| {
+            match mount.work().lseek(handle.0, offset, whence) {
+                Ok(position) => reply.offset(position),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _from: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _to: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let copied = self.mount.work().copy_file_range(
+            &caller(request, 0),
+            (from.0, from_offset),
+            (to.0, to_offset),
+            length,
+        );
+        written(copied, reply);
+    }
+}

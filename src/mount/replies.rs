@@ -1,0 +1,406 @@
+//! Sends the results of operations to the kernel, in the form of fuser's reply to each request.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    BackingId, FileAttr, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
+};
+use parking_lot::Mutex;
+use rustix::io::{Errno, Result};
+
+use super::deferred::Reply;
+use super::file::Opened;
+use super::lookup::Entry;
+use super::xattr::Value;
+use super::{Mount, attributes};
+
+pub(super) fn errno(error: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(error.raw_os_error())
+}
+
+pub(super) fn empty(result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+pub(super) fn written(result: Result<usize>, reply: ReplyWrite) {
+    match result.map(|count| u32::try_from(count).unwrap_or(u32::MAX)) {
+        Ok(count) => reply.written(count),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Implements [`Reply::refuse`] by fuser's reply, or the one in a field.
+macro_rules! refuse {
+    ($($field:tt)?) => {
+        fn refuse(self, _mount: &Mount, error: Errno) {
+            self$(.$field)?.error(errno(error));
+        }
+    };
+}
+
+impl Reply for ReplyEmpty {
+    type Value = ();
+
+    fn send(self, _mount: &Mount, (): ()) {
+        self.ok();
+    }
+
+    refuse!();
+}
+
+impl Reply for ReplyEntry {
+    type Value = Entry;
+
+    fn send(self, _mount: &Mount, entry: Entry) {
+        self.entry(&entry.ttl, &entry.attributes, entry.generation);
+    }
+
+    refuse!();
+
+    fn undo(mount: &Mount, entry: Entry) {
+        mount.forget(entry.id, 1);
+    }
+}
+
+impl Reply for ReplyAttr {
+    type Value = (FileAttr, Duration);
+
+    fn send(self, _mount: &Mount, (attributes, ttl): (FileAttr, Duration)) {
+        self.attr(&ttl, &attributes);
+    }
+
+    refuse!();
+}
+
+impl Reply for ReplyData {
+    type Value = OsString;
+
+    fn send(self, _mount: &Mount, data: OsString) {
+        self.data(data.as_bytes());
+    }
+
+    refuse!();
+}
+
+/// The reply to a request for attributes that may be a step of an `open` by the thread `tid`, which the kernel then
+/// tries again.
+pub(super) struct AttributesReply {
+    pub(super) reply: ReplyAttr,
+    pub(super) tid: u32,
+}
+
+impl Reply for AttributesReply {
+    type Value = (FileAttr, Duration);
+
+    fn send(self, _mount: &Mount, (attributes, ttl): (FileAttr, Duration)) {
+        self.reply.attr(&ttl, &attributes);
+    }
+
+    fn refuse(self, mount: &Mount, error: Errno) {
+        if error == Errno::STALE {
+            mount.retries.add(self.tid);
+        }
+        self.reply.error(errno(error));
+    }
+}
+
+/// The reply to a request for extended attributes of at most `size` bytes, or for their length if that is 0.
+pub(super) struct XattrReply {
+    pub(super) reply: ReplyXattr,
+    pub(super) size: u32,
+}
+
+impl Reply for XattrReply {
+    type Value = Value;
+
+    fn send(self, _mount: &Mount, value: Value) {
+        let (length, value) = match value {
+            Value::Length(length) => (length, None),
+            Value::Bytes(value) => (value.len(), Some(value)),
+        };
+        match (u32::try_from(length), value) {
+            (Ok(length), _) if self.size == 0 => self.reply.size(length),
+            (Ok(length), Some(value)) if length <= self.size => self.reply.data(&value),
+            _ => self.reply.error(fuser::Errno::ERANGE),
+        }
+    }
+
+    refuse!(reply);
+}
+
+/// The reply to a request that has changed an extended attribute of a node.
+pub(super) struct XattrChange {
+    pub(super) reply: ReplyEmpty,
+    pub(super) node: u64,
+    /// Whether the attribute is an access control list: it changes the mode, which the kernel notices only if it
+    /// handles such lists itself.
+    pub(super) of_mode: bool,
+}
+
+impl Reply for XattrChange {
+    type Value = ();
+
+    fn send(self, mount: &Mount, (): ()) {
+        if self.of_mode && !mount.options.allow_other {
+            let notices = &mount.notices;
+            notices.forget_before(self.node, None, move || self.reply.ok());
+        } else {
+            self.reply.ok();
+        }
+    }
+
+    refuse!(reply);
+}
+
+/// The reply to the opening of a directory; its value is whether the kernel may cache the listing.
+pub(super) struct OpenDirectoryReply(pub(super) ReplyOpen);
+
+impl Reply for OpenDirectoryReply {
+    type Value = bool;
+
+    fn send(self, _mount: &Mount, cacheable: bool) {
+        let flags = match cacheable {
+            true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+            false => FopenFlags::empty(),
+        };
+        self.0.opened(FileHandle(0), flags);
+    }
+
+    refuse!(0);
+}
+
+/// With what flags a file is opened, and what the kernel can do with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HowOpened {
+    /// The flags of `open`.
+    pub(super) flags: i32,
+    /// Whether files that are read and written past the cache can be mapped.
+    pub(super) maps_uncached: bool,
+}
+
+impl HowOpened {
+    /// How the kernel must treat a file that it does not read and write by itself.
+    fn cached(self, opened: &Opened) -> FopenFlags {
+        let mut how = closing_flags(opened);
+        // Through its cache, the kernel splits a write at page boundaries: another process's append could come between.
+        let append = self.flags & libc::O_APPEND != 0
+            && (self.maps_uncached || self.flags & libc::O_ACCMODE == libc::O_WRONLY);
+        // The kernel accepts a new size a moment before it drops the page in which the file ended. Another reader would
+        // find zeros there.
+        let growing = opened.changing && self.maps_uncached;
+        if append || growing || self.flags & libc::O_DIRECT != 0 {
+            how |= FopenFlags::FOPEN_DIRECT_IO;
+        }
+        if opened.unchanged {
+            how |= FopenFlags::FOPEN_KEEP_CACHE;
+        }
+        how
+    }
+}
+
+/// Whether the kernel must report the closing of a file: not if no data can have been written whose error the close
+/// would return.
+fn closing_flags(opened: &Opened) -> FopenFlags {
+    match opened.file.writable {
+        true => FopenFlags::empty(),
+        false => FopenFlags::FOPEN_NOFLUSH,
+    }
+}
+
+/// Registers a file with the kernel for passthrough. The kernel uses the file with the rights of the registering
+/// thread, which must not keep set-id bits.
+fn register(
+    mount: &Mount,
+    register: impl FnOnce() -> io::Result<BackingId>,
+) -> io::Result<BackingId> {
+    let _unprivileged = mount.clearing_set_id()?;
+    register()
+}
+
+/// The reply to the opening of a node.
+pub(super) struct OpenReply {
+    pub(super) reply: ReplyOpen,
+    pub(super) node: u64,
+    pub(super) how: HowOpened,
+}
+
+impl Reply for OpenReply {
+    type Value = Opened;
+
+    fn send(self, mount: &Mount, opened: Opened) {
+        let OpenReply { reply, node, how } = self;
+        let register = || register(mount, || reply.open_backing(&opened.file.fd));
+        let way = (mount.backings).open(node, how.flags, opened.direct, register);
+        let handle = FileHandle(opened.handle);
+        let Some(backing) = way.backing else {
+            return reply.opened(handle, how.cached(&opened));
+        };
+        let flags = closing_flags(&opened);
+        let answer = move || reply.opened_passthrough(handle, flags, &backing);
+        if way.becomes_mapped {
+            mount.notices.forget_before(node, None, answer);
+        } else {
+            answer();
+        }
+    }
+
+    refuse!(reply);
+
+    fn undo(mount: &Mount, opened: Opened) {
+        mount.discard(&opened);
+    }
+}
+
+/// The reply to the creation of a file, which opens it.
+pub(super) struct CreateReply {
+    pub(super) reply: ReplyCreate,
+    pub(super) how: HowOpened,
+}
+
+impl Reply for CreateReply {
+    type Value = (Entry, Opened);
+
+    fn send(self, mount: &Mount, (entry, opened): (Entry, Opened)) {
+        let CreateReply { reply, how } = self;
+        let register = || register(mount, || reply.open_backing(&opened.file.fd));
+        let way = (mount.backings).open(entry.id, how.flags, opened.direct, register);
+        let handle = FileHandle(opened.handle);
+        let ttl = &entry.ttl.min(mount.mapped_ttl(entry.id));
+        let (made, generation) = (&entry.attributes, entry.generation);
+        match way.backing {
+            Some(backing) => {
+                let flags = closing_flags(&opened);
+                reply.created_passthrough(ttl, made, generation, handle, flags, &backing);
+            }
+            None => reply.created(ttl, made, generation, handle, how.cached(&opened)),
+        }
+    }
+
+    refuse!(reply);
+
+    fn undo(mount: &Mount, (entry, opened): (Entry, Opened)) {
+        mount.discard(&opened);
+        mount.forget(entry.id, 1);
+    }
+}
+
+/// The reply to the listing of a directory, to which entries are added until it is full.
+///
+/// Unlike other requests, a listing is answered by the attempt that ends first: the entries that are in the reply by
+/// then are right, and the kernel asks for the rest.
+pub(super) trait ListReply: Send + Sized + 'static {
+    /// Adds the entries from a position on.
+    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()>;
+
+    fn end(self);
+
+    fn refuse(self, error: Errno);
+}
+
+/// A reply to which entries are added, unless another attempt has sent it.
+pub(super) struct Partial<R>(Arc<Mutex<Option<(R, bool)>>>);
+
+impl<R: ListReply> Partial<R> {
+    /// Adds an entry by `add`, which returns whether there is no room for it; returns whether to go on.
+    fn add(&self, add: impl FnOnce(&mut R) -> bool) -> bool {
+        match &mut *self.0.lock() {
+            Some((reply, begun)) => {
+                let added = !add(reply);
+                *begun |= added;
+                added
+            }
+            None => false,
+        }
+    }
+
+    /// Returns the reply, and whether it has entries, unless another attempt has sent it.
+    fn take(&self) -> Option<(R, bool)> {
+        self.0.lock().take()
+    }
+}
+
+impl Mount {
+    /// Lists a directory into a reply. If a folder does not answer, begins the listing anew without the folder.
+    pub(super) fn list_into<R: ListReply>(self: &Arc<Self>, node: u64, from: u64, reply: R) {
+        let reply = Partial(Arc::new(Mutex::new(Some((reply, false)))));
+        // Without folders, no request waits for one.
+        let _watched = match self.view.folders().is_empty() {
+            true => None,
+            false => {
+                let (mount, begun) = (self.clone(), Partial(reply.0.clone()));
+                let again = move || match begun.take() {
+                    Some((reply, true)) => reply.end(),
+                    Some((reply, false)) => {
+                        mount.listings.let_go(node);
+                        mount.list_into(node, from, reply);
+                    }
+                    None => {}
+                };
+                let last = Partial(reply.0.clone());
+                let give_up = move || match last.take() {
+                    Some((reply, true)) => reply.end(),
+                    Some((reply, false)) => reply.refuse(Errno::TIMEDOUT),
+                    None => {}
+                };
+                Some(self.timeouts.watch(again, give_up))
+            }
+        };
+        let listed = R::fill(&self.work(), node, from, &reply);
+        match (listed, reply.take()) {
+            (_, None) => {}
+            (Ok(()), Some((reply, _))) => reply.end(),
+            (Err(error), Some((reply, _))) => reply.refuse(error),
+        }
+    }
+}
+
+impl ListReply for ReplyDirectory {
+    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()> {
+        mount.list(node, from, |item| {
+            let kind = attributes::kind(item.kind.as_raw_mode());
+            to.add(|reply| reply.add(INodeNo(item.inode), item.next, kind, item.name))
+        })
+    }
+
+    fn end(self) {
+        self.ok();
+    }
+
+    fn refuse(self, error: Errno) {
+        self.error(errno(error));
+    }
+}
+
+impl ListReply for ReplyDirectoryPlus {
+    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()> {
+        mount.list_plus(node, from, |name, next, entry| {
+            let (attributes, generation) = (&entry.attributes, entry.generation);
+            to.add(|reply| {
+                reply.add(
+                    attributes.ino,
+                    next,
+                    name,
+                    &entry.ttl,
+                    attributes,
+                    generation,
+                )
+            })
+        })
+    }
+
+    fn end(self) {
+        self.ok();
+    }
+
+    fn refuse(self, error: Errno) {
+        self.error(errno(error));
+    }
+}

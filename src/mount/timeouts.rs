@@ -1,0 +1,185 @@
+//! Bounds how long a request waits for a folder.
+//!
+//! The kernel holds the lock of a directory while it looks a name up in it, lists it, or makes, renames or removes an
+//! entry in it. A request that waits for a folder blocks all requests that need this lock.
+//!
+//! 1. As soon as a folder is known not to answer, a waiting request is attempted again by another thread, which skips
+//!    the folder (`deferred`: each request is answered once).
+//! 2. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers other
+//!    requests. This is not `ENOENT`: the contents of the folder are unknown.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::view::View;
+
+/// How often waiting requests are checked, and how long each waits at least before it is attempted again.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a request waits for a folder: longer than the detection of a folder that does not answer at all takes.
+const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The same timeout while another request has timed out and still waits for its folder, since requests that wait for
+/// one lock time out one after the other.
+const NEXT_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Act = Arc<dyn Fn() + Send + Sync>;
+
+/// Requests that are being processed.
+#[derive(Default)]
+pub(super) struct Timeouts {
+    requests: Mutex<Requests>,
+}
+
+#[derive(Default)]
+struct Requests {
+    next: u64,
+    waiting: HashMap<u64, Waiting>,
+}
+
+struct Waiting {
+    begun: Instant,
+    /// Attempts the request without the folders that do not answer; called once.
+    again: Option<Act>,
+    /// Replies that the request has timed out; called once.
+    give_up: Option<Act>,
+}
+
+impl std::fmt::Debug for Timeouts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timeouts").finish_non_exhaustive()
+    }
+}
+
+/// A request, as long as it is processed.
+pub(super) struct Watched<'a> {
+    timeouts: &'a Timeouts,
+    number: u64,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let done = self.timeouts.requests.lock().waiting.remove(&self.number);
+        // `done` may hold the last handle of a file, so it must not be dropped under the lock.
+        drop(done);
+    }
+}
+
+impl Timeouts {
+    /// Watches a request: calls `again` to attempt it again if it takes long and a folder does not answer, and
+    /// `give_up` to answer it if it takes too long.
+    pub(super) fn watch(
+        &self,
+        again: impl Fn() + Send + Sync + 'static,
+        give_up: impl Fn() + Send + Sync + 'static,
+    ) -> Watched<'_> {
+        let waiting = Waiting {
+            begun: Instant::now(),
+            again: Some(Arc::new(again)),
+            give_up: Some(Arc::new(give_up)),
+        };
+        let mut requests = self.requests.lock();
+        requests.next += 1;
+        let number = requests.next;
+        requests.waiting.insert(number, waiting);
+        Watched {
+            timeouts: self,
+            number,
+        }
+    }
+
+    /// Starts the thread that checks the waiting requests, until the view is gone.
+    pub(super) fn start(self: &Arc<Self>, view: &Arc<View>) -> std::io::Result<()> {
+        let (timeouts, view) = (Arc::downgrade(self), Arc::downgrade(view));
+        let thread = std::thread::Builder::new().name("xpmfs-timeouts".to_owned());
+        thread.spawn(move || look(&timeouts, &view)).map(drop)
+    }
+
+    /// Returns the actions for requests that have timed out.
+    fn timed_out(&self) -> Vec<Act> {
+        let mut requests = self.requests.lock();
+        let others = requests.waiting.values().any(|one| one.give_up.is_none());
+        let timeout = match others {
+            true => NEXT_REPLY_TIMEOUT,
+            false => FOLDER_REPLY_TIMEOUT,
+        };
+        let waiting = requests.waiting.values_mut();
+        let old = waiting.filter(|one| one.begun.elapsed() > timeout);
+        old.filter_map(|one| {
+            one.again = None;
+            one.give_up.take()
+        })
+        .collect()
+    }
+
+    /// Returns the actions for requests that have waited for a while, with their numbers.
+    fn slow(&self) -> Vec<(u64, Act)> {
+        let requests = self.requests.lock();
+        let waiting = requests.waiting.iter();
+        let old = waiting.filter(|(_, one)| one.begun.elapsed() > INTERVAL);
+        old.filter_map(|(number, one)| Some((*number, one.again.clone()?)))
+            .collect()
+    }
+}
+
+fn look(timeouts: &Weak<Timeouts>, view: &Weak<View>) {
+    loop {
+        std::thread::sleep(INTERVAL);
+        let (Some(timeouts), Some(view)) = (timeouts.upgrade(), view.upgrade()) else {
+            return;
+        };
+        for give_up in timeouts.timed_out() {
+            give_up();
+        }
+        if !view.has_silent_folder() {
+            continue;
+        }
+        for (number, again) in timeouts.slow() {
+            let thread = std::thread::Builder::new().name("xpmfs-again".to_owned());
+            match thread.spawn(move || again()) {
+                // Once: the new attempt is watched separately.
+                Ok(_) => {
+                    let mut requests = timeouts.requests.lock();
+                    let request = requests.waiting.get_mut(&number);
+                    let done = request.and_then(|request| request.again.take());
+                    drop(requests);
+                    drop(done);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot attempt a request again: starting a thread failed");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_time_out_sooner_while_another_waits_that_has() {
+        let timeouts = Timeouts::default();
+        let before = |time: Duration| Instant::now().checked_sub(time).unwrap();
+        let first = timeouts.watch(|| {}, || {});
+        let second = timeouts.watch(|| {}, || {});
+        let set = |number: u64, begun| {
+            let mut requests = timeouts.requests.lock();
+            requests.waiting.get_mut(&number).unwrap().begun = begun;
+        };
+        set(first.number, before(FOLDER_REPLY_TIMEOUT * 2));
+        set(second.number, before(NEXT_REPLY_TIMEOUT * 2));
+        assert_eq!(timeouts.slow().len(), 2);
+        assert_eq!(timeouts.timed_out().len(), 1);
+        assert_eq!(timeouts.timed_out().len(), 1);
+        assert_eq!(timeouts.timed_out().len(), 0);
+        drop(first);
+        drop(second);
+        let _third = timeouts.watch(|| {}, || {});
+        set(3, before(NEXT_REPLY_TIMEOUT * 2));
+        assert_eq!(timeouts.timed_out().len(), 0);
+    }
+}
