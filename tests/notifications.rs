@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{Workspace, eventually, xattr};
 use rustix::fs::{FlockOperation, RenameFlags, flock};
 use xpmfs::daemon::attach::{Attachment, How, attach, detach};
-use xpmfs::mount::{self, Activity, Exclusive, Options, Places, Writers};
+use xpmfs::mount::{Activity, Handle, Mount, Options};
 use xpmfs::settings::Mode;
 use xpmfs::view::{FolderSpec, View, ViewSpec};
 use xpmfs::workspace::jobs::JobId;
@@ -46,8 +46,7 @@ struct Served<'a> {
     /// The primary, beneath the mount.
     beneath: OwnedFd,
     recorder: Arc<Recorder>,
-    writers: Arc<Writers>,
-    places: Arc<Places>,
+    mount: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,27 +69,27 @@ impl<'a> Served<'a> {
         let root = rustix::process::geteuid().is_root();
         let options = Options {
             default_permissions: root,
-            exclusive: Exclusive::claim(&beneath).into(),
-            activity: Some(recorder.clone()),
+            alone: true,
             ..Options::default()
         };
-        let (writers, places) = (options.writers.clone(), options.places.clone());
+        let mount = Mount::new(view, options).unwrap();
+        let handle = mount.handle();
         let attachment = Attachment {
             default_permissions: root,
             ..Attachment::new(&primary, "test")
         };
         let fuse = attach(&attachment).unwrap();
         let (ready, is_ready) = mpsc::channel();
+        let activity = recorder.clone();
         let thread = std::thread::spawn(move || {
             let ready = || ready.send(()).unwrap();
-            mount::serve(view, options, fuse, &ready).unwrap();
+            mount.serve(fuse, Some(activity), &ready).unwrap();
         });
         let served = Served {
             workspace,
             beneath,
             recorder,
-            writers,
-            places,
+            mount: handle,
             thread: Some(thread),
         };
         is_ready.recv().unwrap();
@@ -135,7 +134,7 @@ impl<'a> Served<'a> {
     }
 
     fn is_written(&self, hash: &str) -> bool {
-        self.writers.is_written(&JobId::new(TASK, hash).unwrap())
+        self.mount.is_written(&JobId::new(TASK, hash).unwrap())
     }
 }
 
@@ -345,7 +344,7 @@ fn a_job_that_has_moved_is_found_in_its_new_place_at_once() {
     rustix::fs::symlinkat(&archived, &task, ".tmp.a").unwrap();
     rustix::fs::renameat_with(&task, ".tmp.a", &task, "a", RenameFlags::EXCHANGE).unwrap();
     let id = JobId::new(TASK, "a").unwrap();
-    served.places.moved(&id);
+    served.mount.moved(&id);
     eventually("it is served by the folder", || {
         location().starts_with("move:")
     });
@@ -354,6 +353,6 @@ fn a_job_that_has_moved_is_found_in_its_new_place_at_once() {
     assert_eq!(content, [7; 10_000]);
     // And back.
     rustix::fs::renameat_with(&task, ".tmp.a", &task, "a", RenameFlags::EXCHANGE).unwrap();
-    served.places.moved(&id);
+    served.mount.moved(&id);
     eventually("it is served by the primary", || location() == "primary");
 }

@@ -20,9 +20,9 @@ use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::options::{self, MountOptions};
-use crate::daemon::run::{About, Caller, run as serve};
+use crate::daemon::run::{About, Caller, raise_descriptor_limit, run as serve};
 use crate::daemon::service::{self, Workspace as Service};
-use crate::mount;
+use crate::mount::{self, Mount};
 use crate::settings::{Folder, Settings, Workspace, validate_folders};
 use crate::view::location::NO_JOBS;
 use crate::view::{FolderSpec, View, ViewSpec};
@@ -244,6 +244,8 @@ impl Plan {
             tracing::warn!("{warning}");
         }
         self.prepare()?;
+        // The mount divides the descriptors between its caches and open files when it is made.
+        raise_descriptor_limit();
         let primary = self.workspace.path.clone();
         let beneath = service::beneath(&primary).with_context(|| {
             format!("{} is mounted in place, and that mount's daemon does not hand out the directory beneath", primary.display())
@@ -265,24 +267,20 @@ impl Plan {
             service::beneath_folders(),
         )?);
         hint(&view, &primary);
-        let exclusive = match view.primary().root() {
-            Ok(root) if alone => mount::Exclusive::claim(root.fd()),
-            _ => mount::Exclusive::default(),
-        };
         view.watch(WATCH);
-        let mut options = mount::Options {
+        let options = mount::Options {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,
             noatime: !self.attachment.atime,
-            exclusive: exclusive.into(),
-            ..mount::Options::default()
+            alone,
         };
+        let cannot_open = || format!("cannot open {}", primary.display());
+        let mount = Mount::new(view.clone(), options).with_context(cannot_open)?;
         let archiver = match self.archive {
-            Some(config) => Some(archiving::beside(&view, config, &mut options)?),
+            Some(config) => Some(archiving::beside(&view, config, mount.handle())?),
             None => None,
         };
-        let service = Service::new(view, options, archiver)
-            .with_context(|| format!("cannot open {}", primary.display()))?;
+        let service = Service::new(view, mount, archiver).with_context(cannot_open)?;
         let about = About {
             workspace: Some(self.workspace.id).filter(|id| !id.is_empty()),
             primary,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::peers::Peers;
 use crate::archive::engine::{Archiver, Config};
 use crate::archive::{Hooks, Writing};
-use crate::mount::{self, Places, Writers};
+use crate::mount::Handle;
 use crate::settings::{Folder, Mode, Tuning};
 use crate::view::View;
 use crate::workspace::jobs::JobId;
@@ -41,43 +41,35 @@ pub fn is_wanted(folders: &[Folder]) -> bool {
     folders.iter().any(|folder| folder.mode != Mode::Use)
 }
 
-/// Starts archiving for a mount that is about to be served with these options.
+/// Starts archiving beside a mount that is about to be served.
 ///
 /// # Errors
 ///
 /// No thread can be started, or the table of mounts cannot be read.
-pub fn beside(
-    view: &Arc<View>,
-    config: Config,
-    options: &mut mount::Options,
-) -> io::Result<Arc<Archiver>> {
+pub fn beside(view: &Arc<View>, config: Config, mount: Handle) -> io::Result<Arc<Archiver>> {
     let hooks = Arc::new(Served {
-        writers: options.writers.clone(),
-        places: options.places.clone(),
+        mount,
         peers: Peers::of(view.primary_path())?,
     });
-    let archiver = Archiver::start(view.clone(), config, hooks)?;
-    options.activity = Some(archiver.clone());
-    Ok(archiver)
+    Archiver::start(view.clone(), config, hooks)
 }
 
-/// What a mount knows, and is told; and other mounts of the workspace.
+/// The mount beside which jobs are archived, and the other mounts of the workspace.
 struct Served {
-    writers: Arc<Writers>,
-    places: Arc<Places>,
+    mount: Handle,
     peers: Peers,
 }
 
 impl Hooks for Served {
     fn writing(&self, job: &JobId) -> Writing {
-        match self.writers.is_written(job) {
+        match self.mount.is_written(job) {
             true => Writing::Yes,
             false => self.peers.writing(job),
         }
     }
 
     fn moved(&self, job: &JobId) {
-        self.places.moved(job);
+        self.mount.moved(job);
         self.peers.moved(job);
     }
 }

@@ -86,7 +86,6 @@ pub fn run(
     rustix::process::chdir("/")
         .map_err(|errno| setup("change to the directory /")(errno.into()))?;
     let taken = signals::take().map_err(setup("take signals"))?;
-    raise_descriptor_limit();
     let turn = Turn::take(attachment)?;
     let fuse = attach(attachment)?;
     let mount = find(attachment)?;

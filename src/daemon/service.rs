@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::control::{self, ClientError};
 use super::inventory;
 use super::{Asked, Service};
 use crate::archive::engine::Archiver;
-use crate::mount;
+use crate::mount::{Activity, Handle, Mount};
 use crate::view::{Beneath, LocationStatus, Root, View};
 use crate::workspace::jobs::JobId;
 
@@ -33,29 +35,32 @@ pub fn is_alone(primary: &Path) -> bool {
     inventory::take().is_ok_and(|mounts| !mounts.iter().any(|mount| mount.shows(None, primary)))
 }
 
-/// A workspace's view, with how it is mounted.
+/// A workspace's view, and its mount.
 pub struct Workspace {
     view: Arc<View>,
-    options: mount::Options,
+    /// Until it is served.
+    mount: Mutex<Option<Mount>>,
+    handle: Handle,
     primary: Arc<Root>,
     archiver: Option<Arc<Archiver>>,
 }
 
 impl Workspace {
-    /// Takes a view that is open, and who archives beside it.
+    /// Returns a workspace with a mount of its view, and the archiver beside the mount.
     ///
     /// # Errors
     ///
     /// The primary is not open.
     pub fn new(
         view: Arc<View>,
-        options: mount::Options,
+        mount: Mount,
         archiver: Option<Arc<Archiver>>,
     ) -> io::Result<Workspace> {
         let primary = view.primary().root()?;
         Ok(Workspace {
             view,
-            options,
+            handle: mount.handle(),
+            mount: Mutex::new(Some(mount)),
             primary,
             archiver,
         })
@@ -72,7 +77,15 @@ pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Va
 
 impl Service for Workspace {
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
-        mount::serve(self.view.clone(), self.options.clone(), fuse, ready)
+        let Some(mount) = self.mount.lock().take() else {
+            return Err(io::Error::other("the mount has been served already"));
+        };
+        let archiver = self.archiver.clone();
+        mount.serve(
+            fuse,
+            archiver.map(|archiver| archiver as Arc<dyn Activity>),
+            ready,
+        )
     }
 
     fn stop(&self) {
@@ -86,7 +99,7 @@ impl Service for Workspace {
 impl Asked for Workspace {
     fn status(&self) -> serde_json::Value {
         let mut status = status(&self.view, self.archiver.as_deref());
-        status["counts"] = serde_json::json!(self.options.census.take());
+        status["counts"] = serde_json::json!(self.handle.counts());
         status
     }
 
@@ -95,16 +108,16 @@ impl Asked for Workspace {
     }
 
     fn is_written(&self, job: &JobId) -> bool {
-        self.options.writers.is_written(job)
+        self.handle.is_written(job)
     }
 
     fn moved(&self, job: &JobId) {
-        self.options.places.moved(job);
+        self.handle.moved(job);
     }
 
     fn primary(&self) -> std::os::fd::BorrowedFd<'_> {
         // Whoever asks for it is going to change it, or to look at what others change.
-        self.options.exclusive.give_up();
+        self.handle.primary_is_shared();
         self.primary.fd()
     }
 }

@@ -7,41 +7,18 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use super::Mount;
+use super::handle::Activity;
 use super::nodes::{Nodes, Role};
-use crate::archive::engine::Archiver;
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
-
-/// Receives reports of jobs of the primary that are altered through the mount.
-pub trait Activity: Send + Sync {
-    /// Reports that a job in the primary has been altered, or may now be settled: an entry was made, renamed, linked or
-    /// removed, attributes were changed, a file was opened for writing or closed after that, or a lock was released.
-    /// The job may be gone by now. A report follows the last alteration within half a second.
-    ///
-    /// Called by threads that answer requests: it must neither block nor use the mount.
-    fn touched(&self, job: JobId);
-}
-
-impl Activity for Archiver {
-    fn touched(&self, job: JobId) {
-        Archiver::touched(self, job);
-    }
-}
-
-impl fmt::Debug for dyn Activity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Activity")
-    }
-}
 
 /// Interval between reports of a job that is altered all the time.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -53,8 +30,8 @@ const SHARDS: usize = 16;
 pub(super) struct Touched {
     receiver: Option<Arc<dyn Activity>>,
     recent: Arc<[Mutex<HashMap<u64, Recent>>; SHARDS]>,
-    /// Wakes the thread that sends delayed reports.
-    wake: OnceLock<Sender<()>>,
+    /// Wakes the thread that sends delayed reports; without the thread, everything is reported at once.
+    wake: Option<Sender<()>>,
 }
 
 /// A job that was reported in this interval, keyed by its node.
@@ -66,27 +43,22 @@ struct Recent {
 }
 
 impl Touched {
-    pub(super) fn new(receiver: Option<Arc<dyn Activity>>) -> Touched {
-        Touched {
-            receiver,
-            ..Touched::default()
-        }
-    }
-
-    /// Starts the thread that sends delayed reports; it ends with the mount. Without the thread, everything is reported
-    /// at once.
-    pub(super) fn start(&self, nodes: &Arc<Nodes>) -> std::io::Result<()> {
-        let Some(receiver) = self.receiver.clone() else {
-            return Ok(());
-        };
+    /// Starts the thread that sends delayed reports to `receiver`; it ends with the mount.
+    pub(super) fn start(
+        receiver: Arc<dyn Activity>,
+        nodes: &Arc<Nodes>,
+    ) -> std::io::Result<Touched> {
         let (wake, woken) = crossbeam_channel::bounded(1);
-        let (recent, nodes) = (self.recent.clone(), nodes.clone());
+        let touched = Touched {
+            receiver: Some(receiver.clone()),
+            recent: Arc::default(),
+            wake: Some(wake),
+        };
+        let (recent, nodes) = (touched.recent.clone(), nodes.clone());
         std::thread::Builder::new()
             .name("xpmfs-activity".to_owned())
             .spawn(move || report_all(&woken, &recent, &nodes, &*receiver))?;
-        // A mount is served once.
-        let _ = self.wake.set(wake);
-        Ok(())
+        Ok(touched)
     }
 
     /// Reports the job of a node at once, or at the end of the interval if it has already been reported in this one.
@@ -105,7 +77,7 @@ impl Touched {
         let Some(job) = nodes.job_id(id) else {
             return;
         };
-        if let Some(wake) = self.wake.get() {
+        if let Some(wake) = &self.wake {
             let again = false;
             let known = Recent {
                 job: job.clone(),

@@ -21,8 +21,8 @@
 //! - [`watch`]: open files that other processes change
 //! - [`writers`]: which jobs are being written
 //! - [`places`]: jobs that other processes move
-//! - [`census`]: counts of nodes and open files
 //! - [`caller`]: umask and ownership of new files
+//! - [`handle`]: what others may ask of a mount
 //!
 //! `daemon` calls this room; this room calls `view` and the rooms below it.
 //!
@@ -46,7 +46,6 @@ mod attributes;
 mod backing;
 mod caller;
 mod capabilities;
-mod census;
 mod contended;
 mod create;
 mod cursor;
@@ -55,6 +54,7 @@ mod descriptors;
 mod directory;
 mod file;
 mod fuse;
+mod handle;
 mod handles;
 mod identity;
 mod listings;
@@ -82,12 +82,9 @@ mod xattr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-pub use activity::Activity;
-pub use census::{Census, Counts};
-pub use places::Places;
-pub use validity::Exclusive;
-pub use writers::Writers;
+pub use handle::{Activity, Counts, Handle};
 
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -103,16 +100,8 @@ pub struct Options {
     pub default_permissions: bool,
     /// Reading leaves access times unchanged (`noatime`); the kernel then reads and writes no file by itself.
     pub noatime: bool,
-    /// Whether only this mount changes the primary.
-    pub exclusive: Arc<Exclusive>,
-    /// Reports how many nodes and open files the mount has.
-    pub census: Arc<Census>,
-    /// Receives reports of jobs of the primary that are altered.
-    pub activity: Option<Arc<dyn Activity>>,
-    /// Reports whether jobs are being written.
-    pub writers: Arc<Writers>,
-    /// Receives the jobs that other processes move.
-    pub places: Arc<Places>,
+    /// The primary is mounted in place, and no other mount of this machine serves it.
+    pub alone: bool,
 }
 
 /// How many requests are processed at the same time.
@@ -140,16 +129,26 @@ pub struct Mount {
     lock_names: Arc<lock_names::LockNames>,
     notices: Arc<notices::Notices>,
     touched: activity::Touched,
+    /// Whether only this mount changes the primary.
+    exclusive: Arc<AtomicBool>,
     load: Arc<load::Load>,
 }
 
 impl Mount {
-    fn new(view: Arc<View>, options: Options) -> io::Result<Mount> {
+    /// Makes a mount of a view, which is served later. The process's limit of descriptors must not change any more: it
+    /// bounds the mount's caches and open files.
+    ///
+    /// # Errors
+    ///
+    /// The primary is not open, or cannot be examined.
+    pub fn new(view: Arc<View>, options: Options) -> io::Result<Mount> {
         let root = view.primary().root()?;
         let stat = at::stat_fd(root.fd())?;
         let identity = FileId::of(&stat);
+        let exclusive = options.alone && validity::is_local(root.fd());
         Ok(Mount {
-            touched: activity::Touched::new(options.activity.clone()),
+            touched: activity::Touched::default(),
+            exclusive: Arc::new(exclusive.into()),
             view,
             options,
             nodes: Arc::new(nodes::Nodes::new(identity)),
@@ -186,6 +185,48 @@ impl Mount {
         }
     }
 
+    /// Serves the mount on an open `/dev/fuse` that has been mounted, until it is unmounted. Reports to `activity` which
+    /// jobs of the primary are altered. Calls `ready` after the handshake with the kernel, just before the first request
+    /// is answered.
+    ///
+    /// # Errors
+    ///
+    /// The error of the handshake with the kernel or of its device.
+    pub fn serve(
+        mut self,
+        fuse: OwnedFd,
+        activity: Option<Arc<dyn Activity>>,
+        ready: &dyn Fn(),
+    ) -> io::Result<()> {
+        let mut config = fuser::Config::default();
+        config.n_threads = Some(THREADS);
+        config.clone_fd = true;
+        self.ahead.start(&self.view)?;
+        self.timeouts.start(&self.view)?;
+        if let Some(activity) = activity {
+            self.touched = activity::Touched::start(activity, &self.nodes)?;
+        }
+        self.view.on_change(self.letting_go());
+        self.view.is_crowded_by({
+            let load = self.load.clone();
+            move || load.is_high()
+        });
+        let notices = self.notices.clone();
+        let watch = watch::Watch {
+            handles: Arc::downgrade(&self.handles),
+            nodes: self.nodes.clone(),
+            backings: self.backings.clone(),
+            notices: notices.clone(),
+        };
+        // The kernel itself keeps other users out unless `allow_other` is set.
+        let acl = fuser::SessionACL::All;
+        let session = fuser::Session::from_fd(fuse::Fuse::new(self), fuse, acl, config)?;
+        notices.start(session.notifier())?;
+        watch.start()?;
+        ready();
+        session.run()
+    }
+
     /// Closes the descriptors kept for a folder, whose file system could not be unmounted otherwise, and makes the
     /// kernel look its jobs up anew.
     fn letting_go(&self) -> impl Fn(u8) + Send + Sync + 'static {
@@ -212,58 +253,4 @@ impl Mount {
             }
         }
     }
-}
-
-/// Serves a view on an open `/dev/fuse` that has been mounted, until it is unmounted. Calls `ready` after the handshake
-/// with the kernel, just before the first request is answered.
-///
-/// # Errors
-///
-/// The error of the handshake with the kernel or of its device.
-pub fn serve(view: Arc<View>, options: Options, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(THREADS);
-    config.clone_fd = true;
-    // The kernel itself keeps other users out unless `allow_other` is set.
-    let mount = Mount::new(view, options)?;
-    mount.ahead.start(&mount.view)?;
-    mount.timeouts.start(&mount.view)?;
-    let notices = mount.notices.clone();
-    mount.view.on_change(mount.letting_go());
-    mount.view.is_crowded_by({
-        let load = mount.load.clone();
-        move || load.is_high()
-    });
-    mount.options.exclusive.on_loss({
-        let (nodes, notices) = (mount.nodes.clone(), notices.clone());
-        move || nodes.each(|id, node| notices.forget(id, node))
-    });
-    mount.options.census.answer_by({
-        let (nodes, handles) = (mount.nodes.clone(), mount.handles.clone());
-        move || Counts {
-            nodes: nodes.count(),
-            files: handles.count(),
-        }
-    });
-    mount.options.writers.answer_by({
-        let (nodes, handles) = (mount.nodes.clone(), mount.handles.clone());
-        move |job| writers::is_written(&handles, &nodes, job)
-    });
-    mount.options.places.answer_by({
-        let known = mount.known_jobs();
-        move |job| known.moved(job)
-    });
-    mount.touched.start(&mount.nodes)?;
-    let watch = watch::Watch {
-        handles: Arc::downgrade(&mount.handles),
-        nodes: mount.nodes.clone(),
-        backings: mount.backings.clone(),
-        notices: notices.clone(),
-    };
-    let session =
-        fuser::Session::from_fd(fuse::Fuse::new(mount), fuse, fuser::SessionACL::All, config)?;
-    notices.start(session.notifier())?;
-    watch.start()?;
-    ready();
-    session.run()
 }

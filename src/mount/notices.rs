@@ -12,13 +12,31 @@ use fuser::{INodeNo, Notifier};
 use super::nodes::Node;
 use crate::sys::name::Name;
 
-/// The channel to the thread that sends notices; nothing is sent before that thread is started.
-#[derive(Default)]
+/// The notices to be sent.
 pub(super) struct Notices {
-    sender: OnceLock<Sender<Notice>>,
-    notifier: OnceLock<Notifier>,
+    /// The channel to the thread that sends notices.
+    sender: Sender<Notice>,
+    queue: Receiver<Notice>,
+    /// fuser makes the notifier from a session, which needs the mount first.
+    connected: OnceLock<Connected>,
+}
+
+/// The connection to the kernel.
+struct Connected {
+    notifier: Notifier,
     /// The channel to the thread that makes the kernel drop names and attributes before a request is answered.
-    before_reply: OnceLock<Sender<BeforeReply>>,
+    before_reply: Sender<BeforeReply>,
+}
+
+impl Default for Notices {
+    fn default() -> Notices {
+        let (sender, queue) = crossbeam_channel::unbounded();
+        Notices {
+            sender,
+            queue,
+            connected: OnceLock::new(),
+        }
+    }
 }
 
 /// The cached state that the kernel must drop before a request is answered.
@@ -55,54 +73,27 @@ pub(super) enum Notice {
 impl Notices {
     /// Starts the threads; they end with the mount.
     pub(super) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
-        self.start_before_reply(notifier.clone())?;
-        // Set only here.
-        let _ = self.notifier.set(notifier.clone());
-        let (sender, notices) = crossbeam_channel::unbounded();
+        let connected = Connected {
+            notifier: notifier.clone(),
+            before_reply: start_before_reply(notifier.clone())?,
+        };
+        let queue = self.queue.clone();
         std::thread::Builder::new()
             .name("xpmfs-notices".to_owned())
             .spawn(move || {
-                for notice in notices {
+                for notice in queue {
                     send(&notifier, &notice);
                 }
             })?;
-        if self.sender.set(sender).is_err() {
-            tracing::warn!("notices were started twice");
-        }
-        Ok(())
-    }
-
-    /// Starts separate threads, since other notices may wait in the kernel for requests of other processes.
-    fn start_before_reply(&self, notifier: Notifier) -> std::io::Result<()> {
-        let (names, forgotten) = forgetting_names(notifier.clone())?;
-        let (sender, requests) = crossbeam_channel::unbounded::<BeforeReply>();
-        std::thread::Builder::new()
-            .name("xpmfs-fresh".to_owned())
-            .spawn(move || {
-                for request in requests {
-                    send(&notifier, &Notice::Attributes(request.node));
-                    if let Some((parent, name)) = request.name {
-                        // Discards reports that came too late for earlier requests.
-                        while forgotten.try_recv().is_ok() {}
-                        if names.try_send(Notice::Name(parent, name)).is_ok() {
-                            let _ = forgotten.recv_timeout(NAME_TIMEOUT);
-                        }
-                    }
-                    (request.reply)();
-                }
-            })?;
-        if self.before_reply.set(sender).is_err() {
-            tracing::warn!("notices were started twice");
-        }
+        // A mount is served once.
+        let _ = self.connected.set(connected);
         Ok(())
     }
 
     /// Returns the notices that would be sent, in place of the thread that sends them.
     #[cfg(test)]
-    pub(super) fn intercept(&self) -> crossbeam_channel::Receiver<Notice> {
-        let (sender, notices) = crossbeam_channel::unbounded();
-        self.sender.set(sender).unwrap();
-        notices
+    pub(super) fn intercept(&self) -> Receiver<Notice> {
+        self.queue.clone()
     }
 
     /// Makes the kernel look a name up again, and request the attributes of its node again.
@@ -120,16 +111,16 @@ impl Notices {
     /// takes no lock of an inode or a page in the kernel (`fuse_reverse_inval_inode` with a negative offset), so a
     /// thread that answers requests may send it while the file is held open or is being opened.
     pub(super) fn forget_attributes_now(&self, id: u64) {
-        if let Some(notifier) = self.notifier.get() {
-            send(notifier, &Notice::Attributes(id));
+        if let Some(connected) = self.connected.get() {
+            send(&connected.notifier, &Notice::Attributes(id));
         }
     }
 
     /// Makes the kernel drop the contents and attributes of a node before this returns. Not to be called by a thread
     /// that answers requests.
     pub(super) fn forget_pages_now(&self, id: u64) {
-        if let Some(notifier) = self.notifier.get() {
-            send(notifier, &Notice::Pages(id));
+        if let Some(connected) = self.connected.get() {
+            send(&connected.notifier, &Notice::Pages(id));
         }
     }
 
@@ -141,9 +132,15 @@ impl Notices {
         reply: impl FnOnce() + Send + 'static,
     ) {
         let reply = Box::new(reply);
-        match self.before_reply.get() {
+        match self.connected.get() {
             // The thread ends only with the mount.
-            Some(sender) => drop(sender.send(BeforeReply { node, name, reply })),
+            Some(connected) => {
+                drop(
+                    connected
+                        .before_reply
+                        .send(BeforeReply { node, name, reply }),
+                );
+            }
             None => reply(),
         }
     }
@@ -159,11 +156,32 @@ impl Notices {
     }
 
     fn send(&self, notice: Notice) {
-        if let Some(sender) = self.sender.get() {
-            // The thread ends only with the mount.
-            let _ = sender.send(notice);
-        }
+        // The channel is open as long as this sender.
+        let _ = self.sender.send(notice);
     }
+}
+
+/// Starts the threads that make the kernel drop names and attributes before a request is answered: separate ones, since
+/// other notices may wait in the kernel for requests of other processes.
+fn start_before_reply(notifier: Notifier) -> std::io::Result<Sender<BeforeReply>> {
+    let (names, forgotten) = forgetting_names(notifier.clone())?;
+    let (sender, requests) = crossbeam_channel::unbounded::<BeforeReply>();
+    std::thread::Builder::new()
+        .name("xpmfs-fresh".to_owned())
+        .spawn(move || {
+            for request in requests {
+                send(&notifier, &Notice::Attributes(request.node));
+                if let Some((parent, name)) = request.name {
+                    // Discards reports that came too late for earlier requests.
+                    while forgotten.try_recv().is_ok() {}
+                    if names.try_send(Notice::Name(parent, name)).is_ok() {
+                        let _ = forgotten.recv_timeout(NAME_TIMEOUT);
+                    }
+                }
+                (request.reply)();
+            }
+        })?;
+    Ok(sender)
 }
 
 /// Starts a thread that makes the kernel drop names, one at a time, and reports each.

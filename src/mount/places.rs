@@ -1,9 +1,8 @@
 //! Drops the cached state of a job that another process moved.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, Statx};
@@ -21,34 +20,6 @@ use crate::view::{Location, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
-type Moved = Box<dyn Fn(&JobId) + Send + Sync>;
-
-/// Accepts reports of moved jobs, once there is a mount.
-#[derive(Default)]
-pub struct Places {
-    moved: OnceLock<Moved>,
-}
-
-impl Places {
-    /// Reports that the directory of a job in the primary has become a symlink to a folder, or the other way round. The
-    /// caller must do so after the exchange, and before the removal of the previous entry, now called `.tmp.<hash>`:
-    /// the mount then finds the job anew at once and keeps none of its files open. Files that other processes have open
-    /// stay readable.
-    ///
-    /// Sends no request to the mount and waits for none. Accesses the primary's disk, and those of folders with a
-    /// deadline.
-    pub fn moved(&self, job: &JobId) {
-        if let Some(moved) = self.moved.get() {
-            moved(job);
-        }
-    }
-
-    pub(super) fn answer_by(&self, moved: impl Fn(&JobId) + Send + Sync + 'static) {
-        // The first mount that is served with these options is the only one.
-        let _ = self.moved.set(Box::new(moved));
-    }
-}
-
 /// The name of a job's directory after another entry has replaced it.
 pub(super) fn staging(hash: &OsStr) -> OsString {
     let mut name = OsString::from(layout::STAGING_PREFIX);
@@ -56,13 +27,8 @@ pub(super) fn staging(hash: &OsStr) -> OsString {
     name
 }
 
-impl fmt::Debug for Places {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Places")
-    }
-}
-
 /// The state that a mount caches of jobs that may be moved.
+#[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) view: Arc<View>,
     pub(super) devices: Arc<Devices>,

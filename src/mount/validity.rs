@@ -14,8 +14,7 @@
 //! open; hence the third row, which works as in NFS clients (`acregmin`, `acregmax` in nfs(5)).
 
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Statx;
@@ -32,48 +31,6 @@ use crate::view::location;
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(600);
 const UNCHANGED_MAX: Duration = Duration::from_secs(60);
-
-/// Whether only this mount changes the primary.
-#[derive(Default)]
-pub struct Exclusive {
-    held: AtomicBool,
-    on_loss: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl Exclusive {
-    /// Claims the primary for a mount in place, if no other mount serves it.
-    pub fn claim(primary: impl AsFd) -> Exclusive {
-        Exclusive {
-            held: AtomicBool::new(is_local(primary)),
-            on_loss: OnceLock::new(),
-        }
-    }
-
-    /// Notes that other processes may change the primary from now on.
-    pub fn give_up(&self) {
-        if self.held.swap(false, Ordering::Relaxed)
-            && let Some(on_loss) = self.on_loss.get()
-        {
-            on_loss();
-        }
-    }
-
-    /// Sets the function to call once other processes may change the primary; only the first one counts.
-    pub(super) fn on_loss(&self, on_loss: impl Fn() + Send + Sync + 'static) {
-        // A mount is served once.
-        let _ = self.on_loss.set(Box::new(on_loss));
-    }
-
-    fn is_held(&self) -> bool {
-        self.held.load(Ordering::Relaxed)
-    }
-}
-
-impl std::fmt::Debug for Exclusive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Exclusive").field(&self.is_held()).finish()
-    }
-}
 
 impl Mount {
     /// How long the kernel may cache a node that lies in `place`.
@@ -93,10 +50,15 @@ impl Mount {
         }
         // Jobs in folders appear and disappear.
         let union = matches!(role, Role::Jobs | Role::Task) && !self.view.folders().is_empty();
-        if place == PRIMARY && self.options.exclusive.is_held() && !union {
+        if place == PRIMARY && self.is_exclusive() && !union {
             return unchanged_for(stat);
         }
         SHORT
+    }
+
+    /// Whether only this mount changes the primary.
+    fn is_exclusive(&self) -> bool {
+        self.exclusive.load(Ordering::Relaxed)
     }
 
     /// The upper bound for caching attributes of a node that programs may have mapped and may write to.
@@ -111,7 +73,7 @@ impl Mount {
     /// How long the kernel may cache that a name does not exist.
     pub(super) fn absence_validity(&self, place: u8, role: Role) -> Duration {
         let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
-        if archived || (place == PRIMARY && self.options.exclusive.is_held()) {
+        if archived || (place == PRIMARY && self.is_exclusive()) {
             SHORT
         } else {
             Duration::ZERO
@@ -134,7 +96,7 @@ pub(super) fn age(stat: &Statx) -> Duration {
 
 /// Whether no other machine changes a file system: whether it is one of those that are known to be local, by their
 /// magic numbers (statfs(2)).
-fn is_local(fd: impl AsFd) -> bool {
+pub(super) fn is_local(fd: impl AsFd) -> bool {
     const LOCAL: [u32; 8] = [
         0x0000_ef53, // ext2, ext3, ext4
         0x5846_5342, // xfs

@@ -1,9 +1,7 @@
 //! Finds out which jobs are being written through the mount.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
 
 use super::handles::{File, Handles};
 use super::nodes::{Node, Nodes, Role};
@@ -13,40 +11,7 @@ use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
-type IsWritten = Box<dyn Fn(&JobId) -> bool + Send + Sync>;
-
-/// Returns whether a job of the primary is being written through the mount, once there is a mount.
-#[derive(Default)]
-pub struct Writers {
-    is_written: OnceLock<IsWritten>,
-}
-
-impl Writers {
-    /// Whether a file of a job in the primary is open for writing now, or mapped. Returns `false` if there is no mount.
-    ///
-    /// A file with several names counts for the jobs of all names known to the mount. A file without a name does not
-    /// count, nor do files that are not archived, like the job's lock: the caller must check on the disk whether the
-    /// lock is held. For a job that has been moved, the files that were opened before the move count. Takes time
-    /// proportional to the number of open files.
-    pub fn is_written(&self, job: &JobId) -> bool {
-        self.is_written
-            .get()
-            .is_some_and(|is_written| is_written(job))
-    }
-
-    pub(super) fn answer_by(&self, is_written: impl Fn(&JobId) -> bool + Send + Sync + 'static) {
-        // The first mount that is served with these options is the only one.
-        let _ = self.is_written.set(Box::new(is_written));
-    }
-}
-
-impl fmt::Debug for Writers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Writers")
-    }
-}
-
-/// Whether any of the open files of a job is being written.
+/// Whether a file of a job in the primary is open for writing.
 pub(super) fn is_written(handles: &Handles, nodes: &Nodes, job: &JobId) -> bool {
     let mut files = handles.writable().into_iter();
     files.any(|file| belongs(nodes, &file, job) && has_a_name(&file))
