@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::Mount;
+use crate::mount::Mount;
 
 impl Mount {
     /// Under `noatime`, makes reading through `fd` leave the access time unchanged.

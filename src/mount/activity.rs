@@ -14,9 +14,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use super::Mount;
-use super::handle::Activity;
-use super::nodes::{Nodes, Role};
+use crate::mount::Mount;
+use crate::mount::handle::Activity;
+use crate::mount::tables::nodes::{Nodes, Role};
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 

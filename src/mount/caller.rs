@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::Mount;
+use crate::mount::Mount;
 use crate::sys::calls;
 
 thread_local! {

@@ -2,7 +2,7 @@
 
 use fuser::{InitFlags, KernelConfig};
 
-use super::Options;
+use crate::mount::Options;
 
 /// How many background requests, closing files among them, the kernel sends before it holds further ones back. Closes
 /// must not wait behind opens, or all descriptors are used up.

@@ -32,7 +32,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
-use super::{Mount, THREADS};
+use crate::mount::{Mount, THREADS};
 
 /// How many threads of the loop may wait for folders: the others answer all other requests.
 const LOOP_MAX: usize = THREADS - 2;

@@ -19,15 +19,15 @@ use fuser::{
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use super::caller::Caller;
-use super::lookup::Entry;
-use super::replies::{
+use crate::mount::caller::Caller;
+use crate::mount::ops::lookup::Entry;
+use crate::mount::ops::setattr::Changes;
+use crate::mount::ops::xattr::Value;
+use crate::mount::replies::{
     AttributesReply, CreateReply, HowOpened, OpenDirectoryReply, OpenReply, XattrChange,
     XattrReply, empty, errno, written,
 };
-use super::setattr::Changes;
-use super::xattr::Value;
-use super::{Mount, capabilities};
+use crate::mount::{Mount, capabilities};
 
 /// A mount in the form that fuser expects.
 #[derive(Debug)]

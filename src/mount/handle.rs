@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use super::handles::Handles;
-use super::places::Known;
-use super::{Mount, writers};
 use crate::archive::engine::Archiver;
+use crate::mount::moved_jobs::Known;
+use crate::mount::tables::handles::Handles;
+use crate::mount::{Mount, writers};
 use crate::workspace::jobs::JobId;
 
 /// Receives reports of jobs of the primary that are altered through the mount.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Mount, THREADS};
+use crate::mount::{Mount, THREADS};
 
 /// A request that takes longer waits for a disk that is very busy, or does not answer.
 const LONG: Duration = Duration::from_secs(5);

@@ -1,30 +1,28 @@
 //! Serves a view to the kernel: receives FUSE requests and answers them from the view.
 //!
-//! - [`fuse`]: implements fuser's trait, and does nothing else; [`replies`]: what the kernel receives
-//! - [`nodes`], [`identity`]: the nodes that the kernel knows, by number
-//! - [`place`]: from a node to the directory and the name where it lies
-//! - [`renamed`]: directories that other processes rename
-//! - [`descriptors`], [`handles`], [`listings`]: directory descriptors, open files, listings
-//! - [`deferred`]: replies that come later; [`timeouts`]: how long requests wait for a folder
-//! - [`load`]: how many requests take long; [`room`]: opens that wait for other files to be closed
-//! - [`ahead`]: reads jobs before they are requested
-//! - [`cursor`]: reading a directory of the disk from any position on
-//! - [`backing`]: whether the kernel reads and writes a file by itself; [`access_times`]: reading without changing
-//!   atimes
-//! - [`notices`]: notifications that the kernel has not asked for
-//! - [`attributes`]: from `statx` to the attributes that the kernel expects
-//! - one file per group of operations: [`lookup`], [`setattr`], [`create`], [`remove`], [`file`], [`directory`],
-//!   [`xattr`], [`locks`] with [`lock_names`], [`alter`]
-//! - [`validity`]: how long the kernel may cache names and attributes
-//! - [`contended`]: names that other processes keep replacing; [`retries`]: opens that the kernel tries again
-//! - [`activity`], [`ancestry`]: reports of altered jobs, and which job a node belongs to
-//! - [`watch`]: open files that other processes change
-//! - [`writers`]: which jobs are being written
-//! - [`places`]: jobs that other processes move
-//! - [`caller`]: umask and ownership of new files
-//! - [`handle`]: what others may ask of a mount
+//! A request comes in at the top of this list, and calls downwards:
 //!
-//! `daemon` calls this room; this room calls `view` and the rooms below it.
+//! - [`fuse`]: implements fuser's trait, and does nothing else; [`capabilities`]: what is agreed with the kernel
+//! - [`replies`]: sends results to the kernel
+//! - [`deferred`]: replies that come later; [`timeouts`]: how long requests wait for a folder; [`load`]: how many take
+//!   long; [`open_limit`]: opens that wait for other files to be closed
+//! - [`ops`]: the operations, one file per group
+//! - [`copy_up`]: where a change to an archived job is made, and whether it is permitted
+//! - [`locate`]: from a node to the directory and the name where it lies; [`renamed_dirs`]: directories that other
+//!   processes rename
+//! - [`caller`]: umask, ownership and rights of the calling process; [`access_times`]: reading without changing atimes
+//! - [`ttl`]: how long the kernel may cache names and attributes; [`attributes`]: from `statx` to what the kernel expects
+//! - [`tables`]: what is kept in memory
+//!
+//! Beside the requests:
+//!
+//! - [`handle`]: what others may ask of a mount: whether a job is being written ([`writers`]), and which jobs have moved
+//!   ([`moved_jobs`])
+//! - [`activity`]: reports of altered jobs to the archiver
+//! - [`mapped_files`]: open files that other processes change
+//! - [`readahead`]: reads jobs before they are requested
+//!
+//! `daemon` calls this room; this room calls `view`, `archive` (which receives reports) and the rooms below it.
 //!
 //! # Invariants
 //!
@@ -39,45 +37,26 @@
 
 mod access_times;
 mod activity;
-mod ahead;
-mod alter;
-mod ancestry;
 mod attributes;
-mod backing;
 mod caller;
 mod capabilities;
-mod contended;
-mod create;
-mod cursor;
+mod copy_up;
 mod deferred;
-mod descriptors;
-mod directory;
-mod file;
 mod fuse;
 mod handle;
-mod handles;
-mod identity;
-mod listings;
 mod load;
-mod lock_names;
-mod locks;
-mod lookup;
-mod nodes;
-mod notices;
-mod place;
-mod places;
-mod remove;
-mod renamed;
+mod locate;
+mod mapped_files;
+mod moved_jobs;
+mod open_limit;
+mod ops;
+mod readahead;
+mod renamed_dirs;
 mod replies;
-mod retries;
-mod room;
-mod setattr;
-mod small_copy;
+mod tables;
 mod timeouts;
-mod validity;
-mod watch;
+mod ttl;
 mod writers;
-mod xattr;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -112,22 +91,22 @@ const THREADS: usize = 8;
 pub struct Mount {
     view: Arc<View>,
     options: Options,
-    nodes: Arc<nodes::Nodes>,
-    devices: Arc<identity::Devices>,
-    directories: Arc<descriptors::Directories>,
-    handles: Arc<handles::Handles>,
-    room: Arc<room::Room>,
-    backings: Arc<backing::Backings>,
-    contended: contended::Contended,
-    retries: retries::Retries,
-    renamed: renamed::Renamed,
+    nodes: Arc<tables::nodes::Nodes>,
+    devices: Arc<tables::numbers::Devices>,
+    directories: Arc<tables::dir_cache::Directories>,
+    handles: Arc<tables::handles::Handles>,
+    room: Arc<open_limit::Room>,
+    backings: Arc<tables::passthrough::Backings>,
+    contended: tables::contended::Contended,
+    retries: tables::retries::Retries,
+    renamed: renamed_dirs::Renamed,
     timeouts: Arc<timeouts::Timeouts>,
     deferred: deferred::Deferred,
-    listings: Arc<listings::Listings>,
-    ahead: ahead::Ahead,
-    locks: locks::Waiter,
-    lock_names: Arc<lock_names::LockNames>,
-    notices: Arc<notices::Notices>,
+    listings: Arc<tables::listings::Listings>,
+    ahead: readahead::Ahead,
+    locks: ops::locks::Waiter,
+    lock_names: Arc<tables::lock_names::LockNames>,
+    notices: Arc<tables::invalidate::Notices>,
     touched: activity::Touched,
     /// Whether only this mount changes the primary.
     exclusive: Arc<AtomicBool>,
@@ -145,26 +124,26 @@ impl Mount {
         let root = view.primary().root()?;
         let stat = at::stat_fd(root.fd())?;
         let identity = FileId::of(&stat);
-        let exclusive = options.alone && validity::is_local(root.fd());
+        let exclusive = options.alone && ttl::is_local(root.fd());
         Ok(Mount {
             touched: activity::Touched::default(),
             exclusive: Arc::new(exclusive.into()),
             view,
             options,
-            nodes: Arc::new(nodes::Nodes::new(identity)),
-            devices: Arc::new(identity::Devices::new(identity)),
+            nodes: Arc::new(tables::nodes::Nodes::new(identity)),
+            devices: Arc::new(tables::numbers::Devices::new(identity)),
             directories: Arc::default(),
             handles: Arc::default(),
             room: Arc::default(),
             backings: Arc::default(),
-            contended: contended::Contended::default(),
-            retries: retries::Retries::default(),
-            renamed: renamed::Renamed::default(),
+            contended: tables::contended::Contended::default(),
+            retries: tables::retries::Retries::default(),
+            renamed: renamed_dirs::Renamed::default(),
             timeouts: Arc::default(),
             deferred: deferred::Deferred::default(),
             listings: Arc::default(),
-            ahead: ahead::Ahead::default(),
-            locks: locks::Waiter::default(),
+            ahead: readahead::Ahead::default(),
+            locks: ops::locks::Waiter::default(),
             lock_names: Arc::default(),
             notices: Arc::default(),
             load: Arc::new(load::Load::new()),
@@ -174,8 +153,8 @@ impl Mount {
 
 impl Mount {
     /// The cached state of jobs, to be dropped when a job is moved.
-    fn known_jobs(&self) -> places::Known {
-        places::Known {
+    fn known_jobs(&self) -> moved_jobs::Known {
+        moved_jobs::Known {
             view: self.view.clone(),
             devices: self.devices.clone(),
             nodes: self.nodes.clone(),
@@ -212,7 +191,7 @@ impl Mount {
             move || load.is_high()
         });
         let notices = self.notices.clone();
-        let watch = watch::Watch {
+        let watch = mapped_files::Watch {
             handles: Arc::downgrade(&self.handles),
             nodes: self.nodes.clone(),
             backings: self.backings.clone(),
@@ -237,12 +216,15 @@ impl Mount {
             let_go_ahead();
             let mut kept = Vec::new();
             nodes.each(|id, node| {
-                if node.role == nodes::Role::Job && node.place == folder {
+                if node.role == tables::nodes::Role::Job && node.place == folder {
                     // With the job, the kernel forgets all nodes below it.
                     notices.forget(id, node);
                 }
                 // Unions are kept open in every location, not only in their own.
-                let union = matches!(node.role, nodes::Role::Jobs | nodes::Role::Task);
+                let union = matches!(
+                    node.role,
+                    tables::nodes::Role::Jobs | tables::nodes::Role::Task
+                );
                 if node.directory && (node.place == folder || union) {
                     kept.push(id);
                 }

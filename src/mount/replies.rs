@@ -13,11 +13,11 @@ use fuser::{
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
-use super::deferred::Reply;
-use super::file::Opened;
-use super::lookup::Entry;
-use super::xattr::Value;
-use super::{Mount, attributes};
+use crate::mount::deferred::Reply;
+use crate::mount::ops::file::Opened;
+use crate::mount::ops::lookup::Entry;
+use crate::mount::ops::xattr::Value;
+use crate::mount::{Mount, attributes};
 
 pub(super) fn errno(error: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(error.raw_os_error())

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::handles::{File, Handles};
-use super::nodes::{Node, Nodes, Role};
+use crate::mount::tables::handles::{File, Handles};
+use crate::mount::tables::nodes::{Node, Nodes, Role};
 use crate::sys::at;
 use crate::view::PRIMARY;
 use crate::workspace::internal::{Class, classify, classify_nested};

@@ -1,0 +1,260 @@
+//! Decides where a change to a job that a folder serves is made, and whether it is permitted.
+//!
+//! No other module makes this decision.
+
+mod small_copy;
+
+use std::ffi::OsStr;
+
+use rustix::fs::OFlags;
+use rustix::io::{Errno, Result};
+
+use crate::mount::Mount;
+use crate::mount::caller::Caller;
+use crate::mount::locate::Dir;
+use crate::mount::tables::handles::File;
+use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::PRIMARY;
+use crate::view::change::{Change, Verdict, judge};
+use crate::view::internal::Holder;
+use crate::workspace::layout;
+
+/// The place where an entry will be created.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) dir: Dir,
+    pub(super) place: u8,
+    /// The role of the parent node; see [`Target::role`].
+    parent: Role,
+}
+
+impl Target {
+    /// Returns the target in a directory of a place, below a parent of this role.
+    pub(super) fn known(dir: Dir, place: u8, parent: Role) -> Target {
+        Target { dir, place, parent }
+    }
+
+    /// The role of the new entry in the view.
+    pub(super) fn role(&self, name: &OsStr, directory: bool) -> Role {
+        role_in(self.parent, name, directory)
+    }
+}
+
+/// The role in the view of an entry of the primary below a node of the role `parent`.
+pub(super) fn role_in(parent: Role, name: &OsStr, directory: bool) -> Role {
+    match parent {
+        Role::Root if directory && name == "jobs" => Role::Jobs,
+        Role::Jobs if directory => Role::Task,
+        Role::Task if directory => Role::Job,
+        Role::Job | Role::Inside => Role::Inside,
+        _ => Role::Outside,
+    }
+}
+
+impl Mount {
+    /// Returns where a new `name` below `parent` will be created; `directory` is whether it will be a directory. Checks
+    /// whether a folder has the name, but not whether it is free in the primary.
+    pub(super) fn target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
+        let node = self.node(parent)?;
+        let in_primary = |dir| Target {
+            dir,
+            place: PRIMARY,
+            parent: node.role,
+        };
+        match node.role {
+            Role::Root if name == layout::XPMFS => Err(Errno::PERM),
+            Role::Root => Ok(in_primary(self.primary_dir()?)),
+            Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
+            // The directory that the kernel means, whatever its present name.
+            Role::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
+            Role::Task => Ok(in_primary(
+                self.view.make_task(&node.name, node.place)?.into(),
+            )),
+            Role::Job | Role::Inside | Role::Outside => {
+                self.target_inside(parent, &node, name, directory)
+            }
+        }
+    }
+
+    /// Makes sure that the caller may create a `name` below `parent`, where the kernel cannot decide that.
+    pub(super) fn permit(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<()> {
+        let holder = self.holder(&self.node(parent)?)?;
+        match holder {
+            Some(holder) if holder.is_internal(name, directory, None) => self.may_work(caller),
+            _ => Ok(()),
+        }
+    }
+
+    fn target_inside(
+        &self,
+        parent: u64,
+        node: &Node,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<Target> {
+        if node.place == PRIMARY || node.place == INTERNAL {
+            self.still_in_primary(node)?;
+            return Ok(Target {
+                dir: self.directory(parent)?,
+                place: node.place,
+                parent: node.role,
+            });
+        }
+        let holder = self.holder(node)?;
+        let internal = holder.filter(|holder| holder.is_internal(name, directory, None));
+        match judge(node.place, internal.is_some(), Change::Alter) {
+            Verdict::Internal => {
+                let holder = internal.ok_or(Errno::ROFS)?;
+                Ok(Target {
+                    dir: self.view.make_internal_dir(&holder)?.into(),
+                    place: INTERNAL,
+                    parent: node.role,
+                })
+            }
+            Verdict::Refuse(error) => Err(error),
+            Verdict::Go | Verdict::Recover => {
+                self.recover(node)?;
+                self.target(parent, name, directory)
+            }
+        }
+    }
+
+    /// Makes sure that the job of a node of the primary is still there: if another process has moved the job to a
+    /// folder of the same disk, its files are the same nodes, but belong to an archive.
+    pub(super) fn still_in_primary(&self, node: &Node) -> Result<()> {
+        if node.place != PRIMARY {
+            return Ok(());
+        }
+        let mut job = node.clone();
+        while job.role == Role::Inside {
+            job = self.node(job.parent)?;
+        }
+        if job.role != Role::Job {
+            return Ok(());
+        }
+        let dir = self.holding(job.parent, PRIMARY)?;
+        match at::absent(at::stat(dir, &job.name))? {
+            Some(stat) if FileId::of(&stat) == job.identity => Ok(()),
+            _ if self.find_renamed(&job).is_some() => Ok(()),
+            // The kernel looks the path up again, and finds the new place.
+            _ => Err(Errno::STALE),
+        }
+    }
+
+    /// Whether another entry is in the place of the job of a directory of the primary: another process has moved the
+    /// job. Returns `false` if the job was removed through the mount: then the directory is empty, as on a disk.
+    pub(super) fn stands_elsewhere(&self, id: u64, node: &Node) -> bool {
+        if node.place != PRIMARY {
+            return false;
+        }
+        let (mut id, mut job) = (id, node.clone());
+        while job.role == Role::Inside {
+            id = job.parent;
+            match self.nodes.get(id) {
+                Some(parent) => job = parent,
+                None => return false,
+            }
+        }
+        if job.role != Role::Job {
+            return false;
+        }
+        let there = self
+            .holding(job.parent, PRIMARY)
+            .and_then(|dir| at::stat(dir, &job.name));
+        there.is_ok_and(|stat| FileId::of(&stat) != job.identity)
+            && self.directories.removed(id).is_none()
+            && self.find_renamed(&job).is_none()
+    }
+
+    /// Makes sure that a node may be changed where it lies, and returns its present state.
+    pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
+        let node = self.brought_back(caller, id)?;
+        self.still_in_primary(&node)?;
+        Ok(node)
+    }
+
+    /// Returns a node that may be changed where it lies, unless another process has moved its job.
+    pub(super) fn brought_back(&self, caller: &Caller, id: u64) -> Result<Node> {
+        let node = self.node(id)?;
+        if node.place == PRIMARY || node.place == INTERNAL {
+            return Ok(node);
+        }
+        let parent = self.node(node.parent)?;
+        let internal = match self.holder(&parent)? {
+            Some(holder) if !node.directory => {
+                let size = self.stat(id)?.1.stx_size;
+                Some(holder).filter(|holder| holder.is_internal(&node.name, false, Some(size)))
+            }
+            _ => None,
+        };
+        match judge(node.place, internal.is_some(), Change::Alter) {
+            Verdict::Internal => {
+                let holder = internal.ok_or(Errno::ROFS)?;
+                self.may_work(caller)?;
+                let _identity = self.assume(caller)?;
+                self.internalize(id, &node, &holder)
+            }
+            Verdict::Refuse(error) => Err(error),
+            Verdict::Go | Verdict::Recover => {
+                self.recover(&node)?;
+                self.node(id)
+            }
+        }
+    }
+
+    /// Whether a node is a lock of an archived job that becomes user data when it is written.
+    pub(super) fn is_only_lock(&self, id: u64) -> Result<bool> {
+        let node = self.node(id)?;
+        if node.place != INTERNAL {
+            return Ok(false);
+        }
+        self.is_lock_name(node.parent, &node.name)
+    }
+
+    /// Whether an internal file of this name is internal only as long as it is empty.
+    pub(super) fn is_lock_name(&self, parent: u64, name: &OsStr) -> Result<bool> {
+        let holder = self.holder(&self.node(parent)?)?;
+        Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
+    }
+
+    /// Makes sure that data may be written to an open file.
+    pub(super) fn fillable(&self, file: &File) -> Result<()> {
+        if file.only_lock {
+            self.recover(&self.node(file.node)?)?;
+        }
+        Ok(())
+    }
+
+    /// Restores the job of a node to the primary, once, so that it can be changed there. Not implemented: an archived
+    /// job cannot be changed through the view.
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    pub(super) fn recover(&self, _node: &Node) -> Result<()> {
+        Err(Errno::ROFS)
+    }
+
+    /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.
+    fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
+        let archived = self.open_verified(id, OFlags::RDONLY)?;
+        self.keep_atime_if_asked(&archived);
+        let dir = self.view.make_internal_dir(holder)?;
+        let stat = match at::absent(at::stat(&dir, &node.name))? {
+            Some(stat) => stat,
+            None => small_copy::copy(&archived, &dir, &node.name, &self.view.internal_top()?)?,
+        };
+        let internal = Node {
+            identity: FileId::of(&stat),
+            place: INTERNAL,
+            ..node.clone()
+        };
+        self.nodes.update(id, internal);
+        self.node(id)
+    }
+}

@@ -1,0 +1,347 @@
+//! Finds the directory and the name where a node lies.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, Statx};
+use rustix::io::{Errno, Result};
+
+use crate::mount::Mount;
+use crate::mount::moved_jobs;
+use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::numbers::ROOT;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::internal::Holder;
+use crate::view::{PRIMARY, Root};
+use crate::workspace::layout;
+
+/// A directory to work in.
+#[derive(Debug, Clone)]
+pub(super) enum Dir {
+    Cached(Arc<OwnedFd>),
+    Location(Arc<Root>),
+}
+
+impl From<OwnedFd> for Dir {
+    fn from(fd: OwnedFd) -> Dir {
+        Dir::Cached(Arc::new(fd))
+    }
+}
+
+impl From<Arc<OwnedFd>> for Dir {
+    fn from(fd: Arc<OwnedFd>) -> Dir {
+        Dir::Cached(fd)
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Cached(fd) => fd.as_fd(),
+            Dir::Location(root) => root.fd(),
+        }
+    }
+}
+
+/// The place of a file: a name in a directory.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) dir: Dir,
+    pub(super) name: Name,
+}
+
+impl Mount {
+    /// Returns a node. Fails if the node lies in a folder that must not be asked now.
+    pub(super) fn node(&self, id: u64) -> Result<Node> {
+        let node = self.nodes.get(id).ok_or(Errno::STALE)?;
+        self.may_be_asked(node.place)?;
+        // Entries below `jobs/` and a task may be in another location, which is checked when they are accessed.
+        let union = matches!(node.role, Role::Root | Role::Jobs | Role::Task);
+        if !union && self.is_silent(node.place) {
+            return Err(Errno::TIMEDOUT);
+        }
+        Ok(node)
+    }
+
+    fn is_silent(&self, place: u8) -> bool {
+        let location = self.view.location(place);
+        location.is_some_and(|location| location.is_silent())
+    }
+
+    /// Whether a request for a node may wait for a folder.
+    pub(super) fn may_wait(&self, id: u64) -> bool {
+        if self.view.folders().is_empty() {
+            return false;
+        }
+        self.nodes.way(id).is_some_and(|way| match way.place {
+            PRIMARY | INTERNAL => matches!(way.role, Role::Jobs | Role::Task | Role::Job),
+            _ => true,
+        })
+    }
+
+    /// Whether a node lies in a folder.
+    pub(super) fn is_of_folder(&self, id: u64) -> bool {
+        let way = self.nodes.way(id);
+        way.is_some_and(|way| !matches!(way.place, PRIMARY | INTERNAL))
+    }
+
+    /// Whether a request for a name may wait for a folder.
+    pub(super) fn may_wait_at(&self, parent: u64, name: &OsStr) -> bool {
+        let jobs = parent == ROOT && name == "jobs" && !self.view.folders().is_empty();
+        jobs || self.may_wait(parent)
+    }
+
+    /// Makes sure that a location may be asked.
+    pub(super) fn may_be_asked(&self, place: u8) -> Result<()> {
+        match place {
+            PRIMARY | INTERNAL => Ok(()),
+            place => self
+                .view
+                .location(place)
+                .map_or(Ok(()), |place| place.may_be_asked()),
+        }
+    }
+
+    /// Returns where a node lies, without checking which file is there now.
+    pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
+        match node.role {
+            Role::Root => Ok(itself(self.primary_dir()?)),
+            Role::Jobs => Ok(itself(self.root(node.place)?.jobs()?.into())),
+            Role::Task => Ok(itself(self.root(node.place)?.task(&node.name)?.into())),
+            Role::Job | Role::Inside | Role::Outside => Ok(Place {
+                dir: self.holding(node.parent, node.place)?,
+                name: node.name.clone(),
+            }),
+        }
+    }
+
+    /// Returns the directory in `place` that has the children of `parent`.
+    pub(super) fn holding(&self, parent: u64, place: u8) -> Result<Dir> {
+        let node = self.node(parent)?;
+        match node.role {
+            Role::Root => self.primary_dir(),
+            Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
+            // The kernel has checked the caller's rights on this very directory.
+            Role::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
+            Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
+            _ if place == INTERNAL && node.place != INTERNAL => {
+                let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
+                let dir = self.view.internal_dir(&holder)?;
+                Ok(dir.ok_or(Errno::NOENT)?.into())
+            }
+            _ => self.directory(parent),
+        }
+    }
+
+    /// Returns the holder of internal files in the primary, for a directory of a job that a folder serves; `None` for
+    /// any other node.
+    pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
+        if node.place == PRIMARY || node.place == INTERNAL {
+            return Ok(None);
+        }
+        if node.role == Role::Job {
+            return Ok(Some(Holder {
+                task: self.node(node.parent)?.name,
+                hash: node.name.clone(),
+                nested: false,
+            }));
+        }
+        if node.role != Role::Inside || !node.directory || *node.name != *layout::JOB_STATE {
+            return Ok(None);
+        }
+        let job = self.node(node.parent)?;
+        if job.role != Role::Job {
+            return Ok(None);
+        }
+        Ok(Some(Holder {
+            task: self.node(job.parent)?.name,
+            hash: job.name,
+            nested: true,
+        }))
+    }
+
+    /// Returns a descriptor of a directory node, to be kept.
+    pub(super) fn directory_fd(&self, id: u64) -> Result<Arc<OwnedFd>> {
+        match self.directory(id)? {
+            Dir::Cached(fd) => Ok(fd),
+            Dir::Location(root) => Ok(rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?.into()),
+        }
+    }
+
+    /// Returns a descriptor of a directory node.
+    pub(super) fn directory(&self, id: u64) -> Result<Dir> {
+        if id == ROOT {
+            return self.primary_dir();
+        }
+        if let Some(fd) = self.directories.get(id) {
+            return Ok(Dir::Cached(fd));
+        }
+        // From the top down, so that a deep tree needs no deep stack.
+        let mut unopened = vec![id];
+        let mut above = self.node(id)?.parent;
+        while above != ROOT && self.directories.get(above).is_none() {
+            let node = self.node(above)?;
+            if matches!(node.role, Role::Jobs | Role::Task) {
+                break;
+            }
+            unopened.push(above);
+            above = node.parent;
+        }
+        for id in unopened.into_iter().skip(1).rev() {
+            self.open_directory(id)?;
+        }
+        self.open_directory(id)
+    }
+
+    fn open_directory(&self, id: u64) -> Result<Dir> {
+        let fd = Arc::new(self.open_verified(id, OFlags::PATH | OFlags::DIRECTORY)?);
+        self.directories.insert(id, fd.clone());
+        Ok(Dir::Cached(fd))
+    }
+
+    /// Opens a node, and verifies that the opened file is this node. `O_PATH` opens any file without side effects. A
+    /// file with several names is found under any known name.
+    pub(super) fn open_verified(&self, id: u64, flags: OFlags) -> Result<OwnedFd> {
+        self.open_with_stat(id, flags).map(|(fd, _)| fd)
+    }
+
+    /// As [`Mount::open_verified`], with the node's attributes at the time of the open.
+    pub(super) fn open_with_stat(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
+        self.under_any_name(id, |node, place| {
+            // Non-blocking: a pipe may have replaced the file meanwhile.
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let opened = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty());
+            let fd = match opened {
+                Ok(fd) => fd,
+                // The error concerns the node only if the name still leads to the node.
+                Err(error) => {
+                    let stat = at::stat_at(&place.dir, &place.name)?;
+                    let is_it = FileId::of(&stat) == node.identity;
+                    return Err(if is_it { error } else { Errno::STALE });
+                }
+            };
+            let stat = at::stat_fd(&fd)?;
+            if FileId::of(&stat) == node.identity {
+                Ok((fd, stat))
+            } else {
+                Err(Errno::STALE)
+            }
+        })
+    }
+
+    /// Returns a node and its present attributes; those of an open file if its names are gone.
+    pub(super) fn stat(&self, id: u64) -> Result<(Node, Statx)> {
+        let by_name = self.under_any_name(id, |node, place| {
+            let stat = at::stat_at(&place.dir, &place.name)?;
+            if FileId::of(&stat) == node.identity {
+                Ok((node.clone(), stat))
+            } else {
+                Err(Errno::STALE)
+            }
+        });
+        match by_name {
+            Err(Errno::STALE) => self.stat_open(id),
+            result => result,
+        }
+    }
+
+    /// Returns the attributes of a node whose names are gone but which is open.
+    fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
+        let node = self.node(id)?;
+        let stat = self.on_open(id, |fd| at::stat_fd(fd))?;
+        Ok((node, stat))
+    }
+
+    /// Calls `work` with a descriptor of a node that is open, or was kept when its name was removed.
+    pub(super) fn on_open<T>(
+        &self,
+        id: u64,
+        call: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(file) = self.handles.file_of(id) {
+            return call(file.fd.as_fd());
+        }
+        if let Some(fd) = self.directories.removed(id) {
+            return call(fd.as_fd());
+        }
+        let node = self.node(id)?;
+        self.contended.note(node.parent, node.name);
+        Err(Errno::STALE)
+    }
+
+    /// Calls `work` with a node under its name, and then under its other names, until it succeeds. Fails with `ESTALE`
+    /// if the name is gone or leads to another file by now.
+    fn under_any_name<T>(&self, id: u64, work: impl Fn(&Node, &Place) -> Result<T>) -> Result<T> {
+        let attempt = |node: &Node| work(node, &self.place_of(node)?);
+        let node = self.node(id)?;
+        let first = match attempt(&node) {
+            Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
+            result => return result,
+        };
+        if node.role == Role::Job
+            && let Some(there) = self.job_elsewhere(id, &node)
+            && let Ok(value) = attempt(&there)
+        {
+            return Ok(value);
+        }
+        if let Some(aside) = put_aside(&node)
+            && let Ok(value) = attempt(&aside)
+        {
+            return Ok(value);
+        }
+        for other in self.nodes.other_names(id) {
+            if let Ok(value) = attempt(&other) {
+                self.nodes.update(id, other);
+                return Ok(value);
+            }
+        }
+        if let Some(fd) = self.find_renamed(&node) {
+            return work(&self.node(id)?, &itself(fd.into()));
+        }
+        tracing::trace!(id, name = ?node.name, %first, "node is not where it was");
+        Err(Errno::STALE)
+    }
+
+    /// Returns a job that has been renamed to another location since it was looked up: the same directory.
+    fn job_elsewhere(&self, id: u64, node: &Node) -> Option<Node> {
+        let found = self.find(node.parent, &node.name).ok()?;
+        if FileId::of(&found.stat) != node.identity || found.place == node.place {
+            return None;
+        }
+        let there = Node {
+            place: found.place,
+            ..node.clone()
+        };
+        self.nodes.update(id, there.clone());
+        self.job_changed_place(id, found.place);
+        Some(there)
+    }
+
+    pub(super) fn primary_dir(&self) -> Result<Dir> {
+        Ok(Dir::Location(self.root(PRIMARY)?))
+    }
+
+    pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
+        self.view.location(place).ok_or(Errno::STALE)?.root()
+    }
+}
+
+/// Returns a directory as its own place.
+fn itself(dir: Dir) -> Place {
+    Place {
+        dir,
+        name: Name::from(OsStr::new(".")),
+    }
+}
+
+/// Returns where the directory of a job remains for a while after another process has moved the job from the primary to
+/// a folder: processes that keep it open, or are in it, continue to work in it as on a disk.
+fn put_aside(node: &Node) -> Option<Node> {
+    (node.role == Role::Job && node.place == PRIMARY).then(|| Node {
+        name: Name::from(&*moved_jobs::staging(&node.name)),
+        ..node.clone()
+    })
+}

@@ -1,0 +1,102 @@
+//! Checks open files regularly, so that programs that have mapped them see changes by other processes.
+//!
+//! The kernel sends no request for a mapped page in its cache, and does not report that a file is mapped. Each
+//! location is checked by a thread of its own, since a disk that does not answer must not delay the others.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::mount::tables::handles::{File, Handles};
+use crate::mount::tables::invalidate::Notices;
+use crate::mount::tables::nodes::{Nodes, Version};
+use crate::mount::tables::passthrough::Backings;
+use crate::sys::at;
+
+/// How long a mapped file may show its previous contents.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The parts of a mount that are needed to check its open files.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// Dropped when the mount ends.
+    pub(super) handles: Weak<Handles>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) backings: Arc<Backings>,
+    pub(super) notices: Arc<Notices>,
+}
+
+impl Watch {
+    /// Starts the thread that starts a check of each location at intervals.
+    pub(super) fn start(self) -> std::io::Result<()> {
+        std::thread::Builder::new()
+            .name("xpmfs-watch".to_owned())
+            .spawn(move || self.run())?;
+        Ok(())
+    }
+
+    fn run(self) {
+        let mut busy: HashMap<u8, Arc<AtomicBool>> = HashMap::new();
+        loop {
+            std::thread::sleep(INTERVAL);
+            let Some(files) = self.handles.upgrade().map(|handles| self.cached(&handles)) else {
+                return;
+            };
+            for (place, files) in files {
+                let busy = busy.entry(place).or_default();
+                if !busy.swap(true, Ordering::AcqRel) {
+                    self.look_at(files, busy.clone());
+                }
+            }
+        }
+    }
+
+    /// Returns the files, by location, of which the kernel may have cached pages, each node once.
+    fn cached(&self, handles: &Handles) -> HashMap<u8, Vec<Arc<File>>> {
+        let mut nodes = HashSet::new();
+        let mut files: HashMap<u8, Vec<Arc<File>>> = HashMap::new();
+        for file in handles.readable() {
+            if nodes.insert(file.node)
+                && !self.backings.is_direct(file.node)
+                && let Some(way) = self.nodes.way(file.node)
+            {
+                files.entry(way.place).or_default().push(file);
+            }
+        }
+        files
+    }
+
+    fn look_at(&self, files: Vec<Arc<File>>, busy: Arc<AtomicBool>) {
+        let (nodes, notices) = (self.nodes.clone(), self.notices.clone());
+        let done = busy.clone();
+        let spawned = std::thread::Builder::new()
+            .name("xpmfs-watch-one".to_owned())
+            .spawn(move || {
+                for file in files {
+                    refresh(&file, &nodes, &notices);
+                }
+                busy.store(false, Ordering::Release);
+            });
+        if let Err(error) = spawned {
+            tracing::debug!(%error, "open files are looked at later");
+            done.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Makes the kernel drop its cached pages of a file that has changed.
+fn refresh(file: &File, nodes: &Nodes, notices: &Notices) {
+    // The version that the kernel has is read first: the kernel may receive a newer one meanwhile.
+    let Some(known) = nodes.version(file.node) else {
+        return;
+    };
+    let Ok(stat) = at::stat_fd(&file.fd) else {
+        return;
+    };
+    let version = Version::of(&stat);
+    if version != known {
+        notices.forget_pages_now(file.node);
+        nodes.forgotten(file.node, known, version);
+    }
+}

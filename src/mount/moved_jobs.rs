@@ -1,0 +1,254 @@
+//! Drops the cached state of a job that another process moved.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, Statx};
+
+use crate::mount::tables::dir_cache::Directories;
+use crate::mount::tables::invalidate::Notices;
+use crate::mount::tables::listings::Listings;
+use crate::mount::tables::nodes::Nodes;
+use crate::mount::tables::numbers::Devices;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::location::Role;
+use crate::view::{Location, View};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout;
+
+/// The name of a job's directory after another entry has replaced it.
+pub(super) fn staging(hash: &OsStr) -> OsString {
+    let mut name = OsString::from(layout::STAGING_PREFIX);
+    name.push(hash);
+    name
+}
+
+/// The state that a mount caches of jobs that may be moved.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) view: Arc<View>,
+    pub(super) devices: Arc<Devices>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) directories: Arc<Directories>,
+    pub(super) listings: Arc<Listings>,
+    pub(super) notices: Arc<Notices>,
+}
+
+impl Known {
+    /// Drops the cached state of a job that has been moved.
+    pub(super) fn moved(&self, job: &JobId) {
+        let hash = Name::from(job.hash());
+        // The task's node is that of the first location with a directory of this task.
+        for location in self.view.locations() {
+            if let Ok(stat) = task_of(location, job)
+                && let Some(task) = self.number(&FileId::of(&stat))
+            {
+                self.notices.forget_name(task, &hash);
+            }
+        }
+        if let Some((old, fd)) = self.old_directory(job) {
+            self.let_go_below(old);
+            self.notices.forget_attributes(old);
+            // For processes that work in it, until the kernel forgets it.
+            self.directories.keep_removed(old, fd.into());
+            if self.nodes.get(old).is_none() {
+                self.directories.forget(old);
+            }
+        }
+    }
+
+    /// The job's previous directory in the primary, if the kernel knows it.
+    fn old_directory(&self, job: &JobId) -> Option<(u64, OwnedFd)> {
+        let task = self.view.primary().root().ok()?.task(job.task_id()).ok()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = staging(job.hash());
+        let fd = rustix::fs::openat(task, name, flags, Mode::empty()).ok()?;
+        let identity = FileId::of(&at::stat_fd(&fd).ok()?);
+        Some((self.number(&identity)?, fd))
+    }
+
+    /// Returns the number of the node with an identity, if there is one.
+    fn number(&self, identity: &FileId) -> Option<u64> {
+        let id = self.nodes.number(self.devices.node(identity), identity);
+        let node = self.nodes.get(id)?;
+        (node.identity == *identity).then_some(id)
+    }
+
+    /// Closes the descriptors and listings of a job's directory and of those below it. Only directories that are kept
+    /// open are checked, and their number is bounded.
+    fn let_go_below(&self, job: u64) {
+        for id in self
+            .directories
+            .kept()
+            .into_iter()
+            .chain(self.listings.kept())
+        {
+            if self.nodes.is_below_job(id, job) {
+                self.directories.let_go(id);
+                self.listings.let_go(id);
+            }
+        }
+    }
+}
+
+/// How long the lock of a moved job is held while a folder is asked.
+const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The attributes of a location's directory of a task. A folder is asked with a deadline: the caller holds the lock of
+/// the job, which may have moved to another folder.
+fn task_of(location: &Location, job: &JobId) -> rustix::io::Result<Statx> {
+    let (root, task) = (location.root()?, job.task_id().to_owned());
+    let look = move || root.task(&task).and_then(at::stat_fd);
+    match location.role() {
+        Role::Primary => look(),
+        Role::Folder(_) => location.answer(FOLDER_REPLY_TIMEOUT, look)?,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use rustix::fs::{CWD, RenameFlags};
+
+    use super::*;
+    use crate::mount::tables::invalidate::Notice;
+    use crate::mount::tables::numbers::ROOT;
+    use crate::mount::{Mount, Options};
+    use crate::settings::Mode as FolderMode;
+    use crate::view::{FolderSpec, PRIMARY, ViewSpec};
+
+    /// A mount of `primary` and `folder` below a directory, used only by this test.
+    fn mount(top: &Path) -> Mount {
+        let spec = ViewSpec {
+            workspace: String::new(),
+            primary: top.join("primary"),
+            folders: vec![FolderSpec {
+                mode: FolderMode::Move,
+                path: top.join("folder"),
+            }],
+            mountpoint: None,
+        };
+        let view = View::open(spec, None).unwrap();
+        Mount::new(Arc::new(view), Options::default()).unwrap()
+    }
+
+    /// Looks a path up as the kernel does, name by name.
+    fn look_up(mount: &Mount, path: &str) -> Vec<u64> {
+        let mut ids = vec![ROOT];
+        for name in path.split('/') {
+            let parent = ids[ids.len() - 1];
+            ids.push(mount.lookup(parent, OsStr::new(name)).unwrap().id);
+        }
+        ids
+    }
+
+    fn exchange(top: &Path) {
+        let task = top.join("primary/jobs/t");
+        let (job, aside) = (task.join("h"), task.join(".tmp.h"));
+        rustix::fs::renameat_with(CWD, aside, CWD, job, RenameFlags::EXCHANGE).unwrap();
+    }
+
+    #[test]
+    fn of_a_job_that_has_moved_the_kernel_is_told_and_nothing_is_kept_open() {
+        let top = tempfile::tempdir().unwrap();
+        for job in [
+            "primary/jobs/t/h",
+            "primary/jobs/t/other",
+            "folder/jobs/t/h",
+        ] {
+            fs::create_dir_all(top.path().join(job).join("deep/er")).unwrap();
+            fs::write(top.path().join(job).join("deep/er/file"), "").unwrap();
+        }
+        let mount = mount(top.path());
+        let notices = mount.notices.intercept();
+        let known = mount.known_jobs();
+        let ids = look_up(&mount, "jobs/t/h/deep/er/file");
+        let others = look_up(&mount, "jobs/t/other/deep/er/file");
+        let (task, job) = (ids[2], ids[3]);
+        mount.list(ids[4], 0, |_| true).unwrap();
+        let archived = top.path().join("folder/jobs/t/h");
+        symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
+        exchange(top.path());
+
+        known.moved(&JobId::new("t", "h").unwrap());
+        let name = Notice::Name(task, Name::from(OsStr::new("h")));
+        let told: Vec<Notice> = notices.try_iter().collect();
+        assert!(told.contains(&name), "{told:?}");
+        let kept = mount.directories.kept();
+        assert!(ids[3..].iter().all(|id| !kept.contains(id)), "{kept:?}");
+        assert!(mount.listings.get(ids[4]).is_none());
+        assert!(kept.contains(&others[4]), "what has not moved stays");
+        // A process that is in it can still look at it, until the kernel forgets it.
+        mount.getattr(job, None).unwrap();
+        let now = look_up(&mount, "jobs/t/h");
+        assert_ne!(now[3], job);
+        assert_ne!(mount.node(now[3]).unwrap().place, PRIMARY);
+        mount.forget(job, u64::MAX);
+        assert!(mount.directories.removed(job).is_none());
+
+        exchange(top.path());
+        known.moved(&JobId::new("t", "h").unwrap());
+        assert!(notices.try_iter().any(|notice| notice == name));
+        assert_eq!(look_up(&mount, "jobs/t/h")[3], job);
+    }
+
+    #[test]
+    fn what_is_left_of_a_job_that_has_moved_is_not_taken_for_all_of_it() {
+        let top = tempfile::tempdir().unwrap();
+        for job in ["primary/jobs/t/h", "folder/jobs/t/h"] {
+            fs::create_dir_all(top.path().join(job).join("deep")).unwrap();
+            fs::write(top.path().join(job).join("deep/file"), "").unwrap();
+        }
+        let mount = mount(top.path());
+        let ids = look_up(&mount, "jobs/t/h/deep/file");
+        let archived = top.path().join("folder/jobs/t/h");
+        symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
+        exchange(top.path());
+        // The mount has received no report of the move; the old directory is removed name by name.
+        let aside = top.path().join("primary/jobs/t/.tmp.h");
+        fs::remove_file(aside.join("deep/file")).unwrap();
+        let found = mount.lookup(ids[4], OsStr::new("file"));
+        assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
+        fs::remove_dir_all(aside).unwrap();
+        let found = mount.lookup(ids[3], OsStr::new("deep"));
+        assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
+        // A process that has the directory open lists the directory that replaced it.
+        for id in [ids[3], ids[4]] {
+            let mut names = Vec::new();
+            mount
+                .list(id, 0, |item| {
+                    names.push(item.name.to_owned());
+                    true
+                })
+                .unwrap();
+            assert_eq!(names.len(), 3, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_there() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("primary/jobs/t/h")).unwrap();
+        fs::create_dir(top.path().join("folder")).unwrap();
+        let mount = mount(top.path());
+        let ids = look_up(&mount, "jobs/t/h");
+        let absent = || mount.lookup(ids[3], OsStr::new("file")).unwrap_err();
+        assert_eq!(absent(), rustix::io::Errno::NOENT);
+        known_is_harmless(&mount);
+        assert_eq!(absent(), rustix::io::Errno::NOENT);
+    }
+
+    /// Checks that reporting jobs that do not exist, or have not moved, has no effect.
+    fn known_is_harmless(mount: &Mount) {
+        for (task, hash) in [("t", "h"), ("t", "none"), ("none", "none")] {
+            mount.known_jobs().moved(&JobId::new(task, hash).unwrap());
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Creates files, directories, symlinks, links and special files.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::mount::caller::Caller;
+use crate::mount::copy_up::Target;
+use crate::mount::ops::file::{Opened, open_flags};
+use crate::mount::ops::lookup::{Entry, Found};
+use crate::mount::tables::handles;
+use crate::mount::tables::nodes::{INTERNAL, Role};
+use crate::mount::{Mount, caller, deferred};
+use crate::sys::at;
+
+/// Opens only the file itself, without blocking, whatever kind of file has the name.
+const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
+
+impl Mount {
+    pub(in crate::mount) fn mknod(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        device: u32,
+    ) -> Result<Entry> {
+        self.make(caller, parent, name, false, |target| {
+            let kind = FileType::from_raw_mode(mode);
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            rustix::fs::mknodat(&target.dir, name, kind, mode, device.into())
+        })
+    }
+
+    pub(in crate::mount) fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry> {
+        self.make(caller, parent, name, true, |target| {
+            rustix::fs::mkdirat(&target.dir, name, Mode::from_raw_mode(mode & 0o7777))
+        })
+    }
+
+    pub(in crate::mount) fn symlink(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Result<Entry> {
+        let stored = self.view.stored_target(target);
+        let written = stored.as_deref().unwrap_or(target);
+        self.make(caller, parent, name, false, |target| {
+            rustix::fs::symlinkat(written, &target.dir, name)
+        })
+    }
+
+    /// Creates an entry by `make`, with the caller's ownership, and returns its attributes.
+    fn make(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+        make: impl FnOnce(&Target) -> Result<()>,
+    ) -> Result<Entry> {
+        caller::set_umask(caller.umask)?;
+        self.permit(caller, parent, name, directory)?;
+        self.must_be_free(parent, name)?;
+        let target = {
+            let _identity = self.assume(caller)?;
+            let target = self.target(parent, name, directory)?;
+            deferred::commit()?;
+            make(&target)?;
+            target
+        };
+        self.made(parent, name, &target)
+    }
+
+    /// Makes sure that no folder has a name that is to be created: the view shows the entries of folders, too.
+    fn must_be_free(&self, parent: u64, name: &OsStr) -> Result<()> {
+        let node = self.node(parent)?;
+        let taken = match node.role {
+            Role::Jobs => self.view.task_in_folders(name),
+            Role::Task => self.view.served_by_folder(&node.name, name),
+            _ => false,
+        };
+        match taken {
+            true => Err(Errno::EXIST),
+            false => Ok(()),
+        }
+    }
+
+    fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
+        self.entry_touched(parent, name, target.place);
+        let stat = at::stat(&target.dir, name)?;
+        let found = Found {
+            place: target.place,
+            role: target.role(name, at::is_dir(&stat)),
+            stat,
+        };
+        self.enter(parent, name, found)
+    }
+
+    pub(in crate::mount) fn create(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        caller::set_umask(caller.umask)?;
+        let flags = open_flags(flags) | OFlags::CREATE;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        self.permit(caller, parent, name, false)?;
+        self.must_be_free(parent, name)?;
+        let (fd, target) = {
+            let _identity = self.assume(caller)?;
+            let target = self.target(parent, name, false)?;
+            deferred::commit()?;
+            (self.create_in(&target, name, flags, mode), target)
+        };
+        let fd = match fd {
+            // Another process has created the file since the kernel looked it up.
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                self.open_existing(caller, &target, name, flags, mode)?
+            }
+            // A symlink, which the kernel has to follow.
+            Err(Errno::LOOP) => return Err(Errno::STALE),
+            result => result?,
+        };
+        self.retries.opened(caller.tid);
+        self.entry_touched(parent, name, target.place);
+        let found = Found {
+            place: target.place,
+            role: target.role(name, false),
+            stat: at::stat_fd(&fd)?,
+        };
+        if FileType::from_raw_mode(found.stat.stx_mode.into()) != FileType::RegularFile {
+            // A pipe or a device, which the kernel opens itself.
+            return Err(Errno::STALE);
+        }
+        let stat = found.stat;
+        let entry = self.enter(parent, name, found)?;
+        let file = handles::File {
+            fd,
+            node: entry.id,
+            readable: !flags.contains(OFlags::WRONLY),
+            writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
+            only_lock: self.is_only_lock(entry.id)?,
+            lock: handles::Lock::default(),
+        };
+        let opened = self.opened(file, &stat);
+        Ok((entry, opened))
+    }
+
+    /// Creates a file. Where users other than the daemon's may send requests, an existing file is not opened with the
+    /// daemon's rights: the kernel has checked the caller's rights only to the directory.
+    fn create_in(
+        &self,
+        target: &Target,
+        name: &OsStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
+        let mut how = flags | CREATE_FLAGS;
+        if self.options.allow_other {
+            how |= OFlags::EXCL;
+        }
+        rustix::fs::openat(&target.dir, name, how, mode)
+    }
+
+    /// Opens a file that another process has created since the kernel looked it up, with no more than the caller's
+    /// rights. Where that fails, the kernel looks the name up again (`ESTALE`) and opens the file that it finds; but
+    /// the kernel does so only once, and lock files are created and removed faster.
+    fn open_existing(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        name: &OsStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
+        let _rights = self.rights_of(caller).map_err(|_| Errno::STALE)?;
+        // The file is created after all if it has been removed again.
+        let opened = rustix::fs::openat(&target.dir, name, flags | CREATE_FLAGS, mode);
+        opened.map_err(|_| Errno::STALE)
+    }
+
+    pub(in crate::mount) fn link(
+        &self,
+        caller: &Caller,
+        id: u64,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<Entry> {
+        // A second name of an archived file would allow changing the file under that name.
+        let node = self.alterable(caller, id)?;
+        self.permit(caller, parent, name, false)?;
+        self.must_be_free(parent, name)?;
+        let target = self.target(parent, name, false)?;
+        if (node.place == INTERNAL) != (target.place == INTERNAL) {
+            return Err(Errno::XDEV);
+        }
+        // Under another name, data could be written to a lock that must stay empty.
+        if node.place == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
+            return Err(Errno::ROFS);
+        }
+        let file = self.open_verified(id, OFlags::PATH)?;
+        deferred::commit()?;
+        rustix::fs::linkat(
+            rustix::fs::CWD,
+            at::proc_path(&file),
+            &target.dir,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
+        self.touched(id);
+        self.made(parent, name, &target)
+    }
+}

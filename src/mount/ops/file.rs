@@ -1,0 +1,313 @@
+//! Opens, reads, writes and closes files.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
+use rustix::io::{Errno, ReadWriteFlags, Result};
+
+use crate::mount::Mount;
+use crate::mount::caller::{AssumedIdentity, Caller, SET_ID};
+use crate::mount::tables::handles::{File, Lock};
+use crate::mount::tables::nodes::Version;
+use crate::mount::ttl::age;
+use crate::sys::{at, calls};
+
+/// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's cache of this
+/// mount, which keeps the pages from one open to the next: setting up passthrough takes longer than reading the file. A
+/// file that is being written is left to the kernel, whose times are exact.
+const LITTLE_MAX: u64 = 64 * 1024;
+const UNCHANGED_FOR: Duration = Duration::from_secs(60);
+
+fn is_little(stat: &Statx) -> bool {
+    stat.stx_size <= LITTLE_MAX && age(stat) >= UNCHANGED_FOR
+}
+
+/// A file that was changed more recently than this may be changed again while it is read.
+const CHANGING: Duration = Duration::from_secs(2);
+
+/// An open file, as described in the reply to the kernel.
+#[derive(Debug)]
+pub(in crate::mount) struct Opened {
+    pub(in crate::mount) handle: u64,
+    pub(in crate::mount) file: Arc<File>,
+    /// Whether the kernel may read and write the disk's file by itself.
+    pub(in crate::mount) direct: bool,
+    /// Whether the file was changed a moment ago.
+    pub(in crate::mount) changing: bool,
+    /// Whether the contents that the kernel has cached are still right.
+    pub(in crate::mount) unchanged: bool,
+}
+
+/// The flags of an `open` that are passed on to the disk.
+///
+/// `O_DIRECT` is not: it would require alignment of our memory, not of the caller's. Nor is `O_APPEND`: the kernel
+/// states for each write whether it appends, since pages of a mapped file that it writes back belong at their own
+/// offset, through any descriptor.
+pub(in crate::mount) fn open_flags(flags: i32) -> OFlags {
+    let honoured = libc::O_ACCMODE
+        | libc::O_TRUNC
+        | libc::O_EXCL
+        | libc::O_SYNC
+        | libc::O_DSYNC
+        | libc::O_NOATIME;
+    OFlags::from_bits_retain((flags & honoured).cast_unsigned())
+}
+
+impl Mount {
+    pub(in crate::mount) fn open(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
+        let append = flags & libc::O_APPEND != 0;
+        // Truncating the file is a separate request.
+        let flags = open_flags(flags).difference(OFlags::TRUNC);
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        if !writable {
+            return self.open_file(caller, id, flags, append);
+        }
+        let node = self.brought_back(caller, id)?;
+        let opened = self.open_file(caller, id, flags, append);
+        // Checked after the open: the process that moves the job asks for open files after the move.
+        if let Err(error) = self.still_in_primary(&node) {
+            if let Ok(opened) = opened {
+                self.discard(&opened);
+            }
+            return Err(error);
+        }
+        opened
+    }
+
+    /// Closes a file that was opened for a request which has failed since.
+    pub(in crate::mount) fn discard(&self, opened: &Opened) {
+        if self.handles.remove_file(opened.handle).is_some() {
+            self.room.closed();
+        }
+    }
+
+    fn open_file(&self, caller: &Caller, id: u64, flags: OFlags, append: bool) -> Result<Opened> {
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let (fd, stat) = match self.open_with_stat(id, flags) {
+            Err(Errno::STALE) => self.open_nameless(caller, id, flags)?,
+            // The file itself may be appended to only (`chattr +a`).
+            Err(Errno::PERM) if append => self.open_with_stat(id, flags | OFlags::APPEND)?,
+            result => result?,
+        };
+        self.retries.opened(caller.tid);
+        let file = File {
+            fd,
+            node: id,
+            readable: !flags.contains(OFlags::WRONLY),
+            writable,
+            only_lock: writable && self.is_only_lock(id)?,
+            lock: Lock::default(),
+        };
+        Ok(self.opened(file, &stat))
+    }
+
+    /// Registers a file that was opened.
+    pub(in crate::mount) fn opened(&self, file: File, stat: &Statx) -> Opened {
+        self.keep_atime_if_asked(&file.fd);
+        let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        // The kernel writes with the rights of the daemon, which would keep set-id bits.
+        let set_id = stat.stx_mode & SET_ID != 0;
+        let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
+        let unchanged = self.nodes.opened(file.node, Version::of(stat));
+        if !unchanged {
+            // The kernel drops the contents itself on the reply, but would cut them at its cached size.
+            self.notices.forget_attributes_now(file.node);
+        }
+        self.room.opened();
+        let (handle, file) = self.handles.add_file(file);
+        if file.writable {
+            self.touched(file.node);
+        }
+        Opened {
+            handle,
+            file,
+            direct,
+            unchanged,
+            changing: regular && age(stat) < CHANGING,
+        }
+    }
+
+    /// Opens a node whose name leads elsewhere, if it is already open: `/proc/PID/fd/N` leads here. A caller that used
+    /// the name gets the file that has the name now, since the kernel looks the name up again.
+    fn open_nameless(&self, caller: &Caller, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
+        let opened = match self.retries.contains(caller.tid) {
+            true => self.reopen(id, flags),
+            false => {
+                let node = self.node(id)?;
+                self.contended.note(node.parent, node.name);
+                Err(Errno::STALE)
+            }
+        };
+        if let Err(Errno::STALE) = opened {
+            self.retries.add(caller.tid);
+        }
+        opened
+    }
+
+    pub(in crate::mount) fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = self.on_open(id, |fd| {
+            rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())
+        })?;
+        let stat = at::stat_fd(&fd)?;
+        Ok((fd, stat))
+    }
+
+    /// Reads up to the buffer's length; less only at the end of the file.
+    pub(in crate::mount) fn read(
+        &self,
+        handle: u64,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let file = self.handles.file(handle)?;
+        if self.load.is_high() {
+            self.node(file.node)?;
+        }
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&file.fd, rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                // The data that was read is returned; the error occurs again with the next read.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Writes all of the data, or as much as possible before an error; with `append`, at the end of the file, wherever
+    /// that is by then. `clear_set_id_for`: a caller who may not keep set-id bits.
+    pub(in crate::mount) fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        clear_set_id_for: Option<&Caller>,
+    ) -> Result<usize> {
+        let file = self.handles.file(handle)?;
+        self.fillable(&file)?;
+        let _rights = self.set_id_rights(clear_set_id_for, &file)?;
+        let mut written = 0;
+        while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
+            let at = offset + written as u64;
+            let done = match append {
+                true => {
+                    let rest = [IoSlice::new(rest)];
+                    rustix::io::pwritev2(&file.fd, &rest, at, ReadWriteFlags::APPEND)
+                }
+                false => rustix::io::pwrite(&file.fd, rest, at),
+            };
+            match done {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if append && at::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
+            // The kernel has put the data into its cache at its own idea of the end.
+            self.notices.forget_pages(file.node);
+        }
+        Ok(written)
+    }
+
+    /// Makes the disk clear the set-id bits of an open file that changes for a caller.
+    fn set_id_rights(
+        &self,
+        caller: Option<&Caller>,
+        file: &File,
+    ) -> Result<Option<AssumedIdentity>> {
+        match caller {
+            Some(caller) => self.clearing_set_id_for(caller, &at::stat_fd(&file.fd)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes that a descriptor of the file is closed, and returns the disk's error for data written through it.
+    pub(in crate::mount) fn flush(&self, handle: u64) -> Result<()> {
+        let file = self.handles.file(handle)?;
+        file.lock.set_closing();
+        if file.writable {
+            calls::close_duplicate(&file.fd)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::mount) fn release(&self, handle: u64) {
+        let unlocked = self.give_lock_up(handle);
+        if let Some(file) = self.handles.remove_file(handle) {
+            self.room.closed();
+            self.backings.close(file.node);
+            if file.writable || unlocked {
+                self.at_rest(file.node);
+            }
+        }
+    }
+
+    pub(in crate::mount) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        let file = self.handles.file(handle)?;
+        if data_only {
+            rustix::fs::fdatasync(&file.fd)
+        } else {
+            rustix::fs::fsync(&file.fd)
+        }
+    }
+
+    pub(in crate::mount) fn fallocate(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
+        let file = self.handles.file(handle)?;
+        self.fillable(&file)?;
+        let _rights = self.set_id_rights(caller.unprivileged(), &file)?;
+        let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        rustix::fs::fallocate(&file.fd, mode, offset, length)
+    }
+
+    /// Only `SEEK_DATA` and `SEEK_HOLE` reach the daemon; the kernel handles the others.
+    pub(in crate::mount) fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
+        let file = self.handles.file(handle)?;
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let position = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        let found = rustix::fs::seek(&file.fd, position)?;
+        i64::try_from(found).map_err(|_| Errno::OVERFLOW)
+    }
+
+    pub(in crate::mount) fn copy_file_range(
+        &self,
+        caller: &Caller,
+        from: (u64, u64),
+        to: (u64, u64),
+        length: u64,
+    ) -> Result<usize> {
+        let (source, destination) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
+        self.fillable(&destination)?;
+        let _rights = self.set_id_rights(caller.unprivileged(), &destination)?;
+        let (mut at, mut into) = (from.1, to.1);
+        // The reply counts bytes in 32 bits.
+        let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
+        rustix::fs::copy_file_range(
+            &source.fd,
+            Some(&mut at),
+            &destination.fd,
+            Some(&mut into),
+            length,
+        )
+    }
+}

@@ -1,0 +1,501 @@
+//! Finds files by name, and returns their attributes.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use fuser::{FileAttr, Generation};
+use rustix::fs::{Access, AtFlags, FileType, OFlags, Statx};
+use rustix::io::{Errno, Result};
+
+use crate::mount::tables::nodes::{INTERNAL, Node, Role, Version};
+use crate::mount::tables::numbers::ROOT;
+use crate::mount::{Mount, attributes};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::internal::Holder;
+use crate::view::{PRIMARY, Served, links};
+use crate::workspace::{jobs, layout};
+
+/// How often a contended name is looked up for one lookup by the kernel.
+const LOOKUPS_MAX: usize = 100;
+
+/// A file or directory that was found under a name.
+#[derive(Debug)]
+pub(in crate::mount) struct Found {
+    pub(in crate::mount) place: u8,
+    pub(in crate::mount) role: Role,
+    pub(in crate::mount) stat: Statx,
+}
+
+/// The kernel's view of a name: the reply to a lookup.
+#[derive(Debug)]
+pub(in crate::mount) struct Entry {
+    pub(in crate::mount) id: u64,
+    pub(in crate::mount) attributes: FileAttr,
+    pub(in crate::mount) generation: Generation,
+    pub(in crate::mount) ttl: Duration,
+}
+
+impl Entry {
+    /// Returns the entry of a name that does not exist, which the kernel may cache. Its number is that of no node.
+    pub(in crate::mount) fn absent(ttl: Duration) -> Entry {
+        Entry {
+            id: 0,
+            attributes: attributes::unknown(0, FileType::Unknown),
+            generation: Generation(0),
+            ttl,
+        }
+    }
+
+    /// Returns an entry of which only the kind is known, not to be cached.
+    pub(in crate::mount) fn unknown(inode: u64, kind: FileType) -> Entry {
+        Entry {
+            id: inode,
+            attributes: attributes::unknown(inode, kind),
+            generation: Generation(0),
+            ttl: Duration::ZERO,
+        }
+    }
+}
+
+impl Mount {
+    pub(in crate::mount) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
+        let found = self.find(parent, name)?;
+        let entry = self.enter(parent, name, found)?;
+        match self.contended.contains(parent, name) {
+            true => self.lookup_held(parent, name, entry),
+            false => Ok(entry),
+        }
+    }
+
+    /// Makes sure that the file found under a contended name stays available to the kernel.
+    fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: Entry) -> Result<Entry> {
+        for _ in 0..LOOKUPS_MAX {
+            match self.open_verified(entry.id, OFlags::PATH) {
+                Ok(fd) => {
+                    self.directories.keep_removed(entry.id, fd.into());
+                    break;
+                }
+                // The name has already been replaced again.
+                Err(Errno::STALE) => {}
+                Err(_) => break,
+            }
+            let found = self.find(parent, name);
+            self.forget(entry.id, 1);
+            entry = self.enter(parent, name, found?)?;
+        }
+        Ok(entry)
+    }
+
+    /// How long the kernel may cache that a name does not exist below `parent`.
+    pub(in crate::mount) fn absent_for(&self, parent: u64) -> Duration {
+        self.node(parent).map_or(Duration::ZERO, |node| {
+            self.absence_validity(node.place, node.role)
+        })
+    }
+
+    /// Registers a file that the kernel is about to receive, and returns the reply.
+    pub(in crate::mount) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
+        let identity = FileId::of(&found.stat);
+        let node = Node {
+            identity,
+            parent,
+            name: Name::from(name),
+            place: found.place,
+            role: found.role,
+            directory: at::is_dir(&found.stat),
+        };
+        let mut attributes = self.attributes(&node, &found.stat);
+        // Lets the kernel distinguish objects that have had the same inode number.
+        let generation = fuser::Generation(identity.birth());
+        let mut ttl = self.validity(node.place, node.role, &found.stat);
+        let place = node.place;
+        let (id, was) =
+            self.nodes
+                .remember(self.devices.node(&identity), node, Version::of(&found.stat));
+        if self.is_lock_file(id, parent, name) {
+            ttl = Duration::ZERO;
+        }
+        ttl = ttl.min(self.mapped_ttl(id));
+        if found.role == Role::Job && was.is_some_and(|was| was != place) {
+            self.job_changed_place(id, place);
+        }
+        // The number that the kernel uses in later requests.
+        attributes.ino = fuser::INodeNo(id);
+        Ok(Entry {
+            id,
+            attributes,
+            generation,
+            ttl,
+        })
+    }
+
+    /// Returns the directory that has replaced one of a job which another process moved from the primary, after its
+    /// ancestors from the job on. Each must be forgotten once.
+    pub(in crate::mount) fn enter_moved(&self, id: u64) -> Result<Vec<u64>> {
+        let mut job = self.node(id)?;
+        if !self.stands_elsewhere(id, &job) {
+            return Err(Errno::STALE);
+        }
+        let mut names = Vec::new();
+        while job.role == Role::Inside {
+            names.push(job.name);
+            job = self.node(job.parent)?;
+        }
+        let found = self.find(job.parent, &job.name)?;
+        // Another directory of the primary may be a different job.
+        if found.role != Role::Job || found.place == PRIMARY {
+            return Err(Errno::STALE);
+        }
+        let mut there = self.enter(job.parent, &job.name, found)?.id;
+        let mut entered = vec![there];
+        for name in names.into_iter().rev() {
+            match self.lookup(there, &name) {
+                Ok(next) => there = next.id,
+                Err(error) => {
+                    self.forget_each(&entered);
+                    return Err(error);
+                }
+            }
+            entered.push(there);
+        }
+        Ok(entered)
+    }
+
+    /// Undoes that each of some nodes was entered once.
+    pub(in crate::mount) fn forget_each(&self, entered: &[u64]) {
+        for id in entered {
+            self.forget(*id, 1);
+        }
+    }
+
+    /// Updates the nodes of a job that is served from another place than before, by the same directory: its files may
+    /// be changed from now on, or no longer.
+    pub(in crate::mount) fn job_changed_place(&self, id: u64, place: u8) {
+        self.nodes.below(id, |id, node| {
+            if node.place != INTERNAL {
+                node.place = place;
+            }
+            self.notices.forget(id, node);
+        });
+    }
+
+    /// Returns the file or directory under a name.
+    pub(in crate::mount) fn find(&self, parent: u64, name: &OsStr) -> Result<Found> {
+        let node = self.node(parent)?;
+        match node.role {
+            Role::Root => self.find_at_top(name),
+            Role::Jobs => self.find_task(name),
+            Role::Task => self.find_job(&node, name),
+            Role::Job | Role::Inside => match self.holder(&node)? {
+                Some(holder) => self.find_in_archived_job(parent, &node, &holder, name),
+                None => self.find_plain(parent, &node, name, Role::Inside),
+            },
+            Role::Outside => self.find_plain(parent, &node, name, Role::Outside),
+        }
+    }
+
+    fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: Role) -> Result<Found> {
+        let dir = self.directory(parent)?;
+        let stat = match at::stat(dir, name) {
+            // Another process removes the rest of a moved job name by name.
+            Err(Errno::NOENT) if self.stands_elsewhere(parent, node) => Err(Errno::STALE),
+            result => result,
+        }?;
+        Ok(Found {
+            place: node.place,
+            role,
+            stat,
+        })
+    }
+
+    fn find_at_top(&self, name: &OsStr) -> Result<Found> {
+        if name == layout::XPMFS {
+            return Err(Errno::NOENT);
+        }
+        if name == "jobs"
+            && let Some(found) = self.find_jobs()?
+        {
+            return Ok(found);
+        }
+        Ok(Found {
+            place: PRIMARY,
+            role: Role::Outside,
+            stat: at::stat(self.primary_dir()?, name)?,
+        })
+    }
+
+    /// Finds `jobs/`: the primary's, or the first folder's if the primary has none.
+    pub(in crate::mount) fn find_jobs(&self) -> Result<Option<Found>> {
+        for location in self.view.locations() {
+            let jobs = location.root().and_then(|root| root.jobs());
+            match jobs.and_then(at::stat_fd) {
+                Ok(stat) => {
+                    return Ok(Some(Found {
+                        place: location.index(),
+                        role: Role::Jobs,
+                        stat,
+                    }));
+                }
+                // The primary's `jobs` is not a directory: it is shown unchanged.
+                Err(Errno::NOTDIR) if location.index() == PRIMARY => return Ok(None),
+                Err(Errno::NOENT) => {}
+                Err(error) if location.index() == PRIMARY => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds `jobs/<task>/`: the primary's, or that of the first folder with this task.
+    fn find_task(&self, name: &OsStr) -> Result<Found> {
+        let jobs = at::absent(self.root(PRIMARY)?.jobs())?;
+        if let Some(jobs) = jobs
+            && let Some(stat) = at::absent(at::stat(jobs, name))?
+        {
+            let role = match at::is_dir(&stat) {
+                true => Role::Task,
+                false => Role::Outside,
+            };
+            return Ok(Found {
+                place: PRIMARY,
+                role,
+                stat,
+            });
+        }
+        if !jobs::is_job_entry(name) {
+            return Err(Errno::NOENT);
+        }
+        let in_folder = self.view.folders().iter().find_map(|folder| {
+            let task = folder.root().and_then(|root| root.task(name)).ok()?;
+            Some(Found {
+                place: folder.index(),
+                role: Role::Task,
+                stat: at::stat_fd(task).ok()?,
+            })
+        });
+        in_folder.ok_or(Errno::NOENT)
+    }
+
+    fn find_job(&self, task: &Node, name: &OsStr) -> Result<Found> {
+        match self.view.resolve(&task.name, name)? {
+            None => Err(Errno::NOENT),
+            Some(Served::Job { location, stat }) => Ok(Found {
+                place: location,
+                role: Role::Job,
+                stat: *stat,
+            }),
+            Some(Served::AsItIs { location, stat }) => Ok(Found {
+                place: location,
+                role: Role::Outside,
+                stat: *stat,
+            }),
+        }
+    }
+
+    /// In a job that a folder serves, internal files come from the primary.
+    fn find_in_archived_job(
+        &self,
+        parent: u64,
+        node: &Node,
+        holder: &Holder,
+        name: &OsStr,
+    ) -> Result<Found> {
+        let archived = self.find_plain(parent, node, name, Role::Inside);
+        let internal = match &archived {
+            Ok(Found { stat, .. }) => {
+                holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
+            }
+            // If the name does not exist, checks whether it could become an internal file.
+            Err(Errno::NOENT) => {
+                holder.is_internal(name, false, None) || holder.is_internal(name, true, None)
+            }
+            Err(error) => return Err(*error),
+        };
+        if !internal {
+            return archived;
+        }
+        match self.view.internal_dir(holder)? {
+            None => archived,
+            Some(dir) => match at::absent(at::stat(dir, name))? {
+                None => archived,
+                Some(stat) => Ok(Found {
+                    place: INTERNAL,
+                    role: Role::Inside,
+                    stat,
+                }),
+            },
+        }
+    }
+
+    pub(in crate::mount) fn forget(&self, id: u64, count: u64) {
+        let released = self.nodes.forget(id, count, || {
+            self.backings.forget(id);
+            (
+                self.directories.forget(id),
+                self.listings.forget(id),
+                self.ahead.forget(id),
+            )
+        });
+        // Closing can block on a network file system, so it must not happen with the node's lock held.
+        drop(released);
+    }
+
+    /// Returns the attributes of a node, and how long the kernel may cache them.
+    pub(in crate::mount) fn getattr(
+        &self,
+        id: u64,
+        handle: Option<u64>,
+    ) -> Result<(FileAttr, Duration)> {
+        if let Some(handle) = handle
+            && let Ok(file) = self.handles.file(handle)
+        {
+            let node = self.node(id)?;
+            let stat = at::stat_fd(&file.fd)?;
+            let ttl = self.attributes_ttl(id, &node, &stat);
+            self.nodes.sent(id, Version::of(&stat));
+            return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
+        }
+        let (node, stat) = self.stat(id)?;
+        let ttl = self.attributes_ttl(id, &node, &stat);
+        self.nodes.sent(id, Version::of(&stat));
+        Ok((self.attributes(&node, &stat), ttl))
+    }
+
+    fn attributes_ttl(&self, id: u64, node: &Node, stat: &Statx) -> Duration {
+        match self.is_lock_file(id, node.parent, &node.name) {
+            true => Duration::ZERO,
+            false => self
+                .validity(node.place, node.role, stat)
+                .min(self.mapped_ttl(id)),
+        }
+    }
+
+    /// Whether processes may synchronize by this file, also through another mount or beneath: the kernel must then
+    /// cache neither its link count nor its name.
+    fn is_lock_file(&self, id: u64, parent: u64, name: &OsStr) -> bool {
+        self.lock_names.contains(parent, name) || self.handles.is_locked(id)
+    }
+
+    /// The inode number that is shown for a node.
+    fn inode(&self, id: u64, stat: &Statx) -> u64 {
+        match id {
+            ROOT => self.devices.inode(&FileId::of(stat)),
+            _ => id,
+        }
+    }
+
+    /// The attributes that are shown for a node.
+    pub(in crate::mount) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
+        let inode = self.devices.inode(&FileId::of(stat));
+        let mut shown = match node.role {
+            Role::Jobs | Role::Task => {
+                let mut newest = *stat;
+                let task = (node.role == Role::Task).then_some(&*node.name);
+                self.view.make_newest(&mut newest, node.place, task);
+                attributes::attributes(&newest, inode)
+            }
+            _ => attributes::attributes(stat, inode),
+        };
+        if at::is_symlink(stat)
+            && let Ok(Some(target)) = self.changed_target(node)
+        {
+            shown.size = target.len() as u64;
+        }
+        if self.options.allow_other && node.role == Role::Job && node.place != PRIMARY {
+            // The kernel decides by the attributes which users may create files in a directory. In a job that a folder
+            // serves, files are created in the primary, which decides then.
+            shown.perm |= (shown.perm & 0o111) << 1;
+        }
+        if self.options.allow_other && self.is_internal_of_folder(node, stat) {
+            shown.perm |= (shown.perm & 0o444) >> 1;
+        }
+        shown
+    }
+
+    /// Whether a node is an internal file of a folder, which would move to the primary on the first write.
+    fn is_internal_of_folder(&self, node: &Node, stat: &Statx) -> bool {
+        if node.role != Role::Inside || node.directory || matches!(node.place, PRIMARY | INTERNAL) {
+            return false;
+        }
+        let holder = self
+            .node(node.parent)
+            .and_then(|parent| self.holder(&parent));
+        matches!(holder, Ok(Some(holder)) if holder.is_internal(&node.name, false, Some(stat.stx_size)))
+    }
+
+    pub(in crate::mount) fn readlink(&self, id: u64) -> Result<OsString> {
+        // Not by its name alone, which may be that of another file by now.
+        let link = self.open_verified(id, OFlags::PATH)?;
+        let written = links::read(&link, OsStr::new(""))?;
+        let node = self.node(id)?;
+        match self.may_change_target(&node)? {
+            true => Ok(self.target_shown(&node, &written)?.unwrap_or(written)),
+            false => Ok(written),
+        }
+    }
+
+    /// Returns the target of a symlink, if the target that is shown differs from the one on the disk.
+    fn changed_target(&self, node: &Node) -> Result<Option<OsString>> {
+        if !self.may_change_target(node)? {
+            return Ok(None);
+        }
+        let place = self.place_of(node)?;
+        self.target_shown(node, &links::read(&place.dir, &place.name)?)
+    }
+
+    /// Whether the target shown for a symlink could differ from the one on the disk.
+    fn may_change_target(&self, node: &Node) -> Result<bool> {
+        Ok(self.view.elsewhere().is_some() || self.is_in_place_of_job(node)?)
+    }
+
+    /// Whether a symlink of a folder is in the place of a job.
+    fn is_in_place_of_job(&self, node: &Node) -> Result<bool> {
+        let of_folder = node.place != PRIMARY && node.place != INTERNAL;
+        Ok(of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task)
+    }
+
+    fn target_shown(&self, node: &Node, written: &OsStr) -> Result<Option<OsString>> {
+        if self.is_in_place_of_job(node)? && Path::new(written).is_relative() {
+            // The target is relative to the folder, not to the place where the mount shows the symlink.
+            let task = self.node(node.parent)?.name;
+            let root = self.root(node.place)?;
+            let jobs = root.jobs_paths().first().ok_or(Errno::STALE)?;
+            return Ok(Some(jobs.join(&*task).join(written).into_os_string()));
+        }
+        Ok(self.view.shown_target(written))
+    }
+
+    /// Checks whether the daemon's own user has access to a node. Not called where the kernel checks rights.
+    pub(in crate::mount) fn access(&self, id: u64, wanted: Access) -> Result<()> {
+        // Not by a name alone, which may be that of another file by now.
+        let object = match self.open_verified(id, OFlags::PATH) {
+            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
+            result => result,
+        }?;
+        let node = self.node(id)?;
+        let check = |object: &OwnedFd, access| {
+            let path = at::proc_path(object);
+            rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
+        };
+        let archived = node.place != PRIMARY && node.place != INTERNAL;
+        if !archived || !wanted.contains(Access::WRITE_OK) {
+            if !node.directory && at::is_symlink(&at::stat_fd(&object)?) {
+                return Ok(());
+            }
+            return check(&object, wanted);
+        }
+        check(&object, wanted - Access::WRITE_OK)?;
+        match node.role {
+            // New entries in these directories are created in the primary.
+            Role::Root | Role::Jobs | Role::Task | Role::Job => {
+                let primary = self.primary_dir()?;
+                rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
+            }
+            Role::Inside | Role::Outside => Err(Errno::ROFS),
+        }
+    }
+}

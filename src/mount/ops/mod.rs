@@ -1,0 +1,23 @@
+//! What a mount does for each request of the kernel: one file per group of operations.
+//!
+//! | requests | file |
+//! | --- | --- |
+//! | lookup, forget, getattr, readlink, access | [`lookup`] |
+//! | setattr: chmod, chown, truncate, utimes | [`setattr`] |
+//! | create, mknod, mkdir, symlink, link | [`create`] |
+//! | unlink, rmdir, rename | [`remove`] |
+//! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`file`] |
+//! | opendir, readdir, readdirplus, fsyncdir | [`readdir`] |
+//! | getxattr, setxattr, listxattr, removexattr | [`xattr`] |
+//! | setlk: flock | [`locks`] |
+//!
+//! Called by `fuse` and `replies` with numbers of nodes and open files; calls the tables, `locate` and `copy_up`.
+
+pub(super) mod create;
+pub(super) mod file;
+pub(super) mod locks;
+pub(super) mod lookup;
+pub(super) mod readdir;
+pub(super) mod remove;
+pub(super) mod setattr;
+pub(super) mod xattr;

@@ -1,0 +1,286 @@
+//! Lists directories.
+//!
+//! A listing belongs to a node and not to an open directory: the kernel need not report opening and closing, and caches
+//! the listed entries. A plain directory is listed with the disk's own positions. A union of several is listed source
+//! after source, with positions that count the returned entries; each stores its position on the disk, so that a
+//! listing can continue from any of them. The entries of a union can change without a change of its own directories, so
+//! the daemon makes the kernel drop the cached listing once it is complete.
+//!
+//! - here: opening directories for listing, and returning entries with or without their attributes
+//! - `plain`: reading one directory; `union`: reading several, with `positions`
+
+mod plain;
+mod union;
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::mount::Mount;
+use crate::mount::ops::lookup::{Entry, Found};
+use crate::mount::tables::listings::{Kind, Listing, OPEN, Open};
+use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::numbers::ROOT;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::PRIMARY;
+use crate::view::listing::Source;
+
+/// An entry, as the kernel receives it.
+#[derive(Debug)]
+pub(in crate::mount) struct Item<'a> {
+    pub(in crate::mount) name: &'a OsStr,
+    pub(in crate::mount) kind: FileType,
+    pub(in crate::mount) inode: u64,
+    /// Where the listing continues after this entry.
+    pub(in crate::mount) next: u64,
+    /// The file under the name, if already known.
+    found: Option<Found>,
+}
+
+/// Accepts entries until it returns `false`, when it has enough.
+type Taker<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
+
+impl Mount {
+    /// Checks that a directory can be listed; returns whether the kernel may cache the listing.
+    pub(in crate::mount) fn opendir(&self, id: u64) -> Result<bool> {
+        let listing = Arc::new(self.new_listing(id)?);
+        let plain = matches!(listing.kind, Kind::Plain);
+        self.listings.keep(id, listing);
+        Ok(plain)
+    }
+
+    fn new_listing(&self, id: u64) -> Result<Listing> {
+        let node = self.node(id)?;
+        let (sources, kind) = self.listing_of(id, &node)?;
+        let sources = match kind {
+            Kind::Plain => vec![Open::plain(self.open_listed(id)?, &node)],
+            _ => self.open_sources(&node, sources)?,
+        };
+        for source in &sources {
+            self.keep_atime_if_asked(source.cursor.fd());
+        }
+        Ok(Listing {
+            sources,
+            kind,
+            node,
+        })
+    }
+
+    /// Opens the directories of a union. A folder's directory that may not be listed is skipped: it must not hide the
+    /// jobs of the other folders.
+    fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<Open>> {
+        let mut opened = Vec::with_capacity(sources.len());
+        let union = matches!(node.role, Role::Jobs | Role::Task);
+        let task = (node.role == Role::Task).then_some(&*node.name);
+        for source in sources {
+            let location = source.location;
+            match Open::source(source) {
+                Ok(open) => {
+                    opened.push(open);
+                    if union {
+                        self.view.is_listed(location, task);
+                    }
+                }
+                Err(error) if union && location != PRIMARY => {
+                    self.view.cannot_be_listed(location, task, error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens a directory for listing, and for later lookups of names as well.
+    fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
+        if let Some(removed) = self.directories.removed(id) {
+            // The kept descriptor is not open for reading (`O_PATH`).
+            let path = at::proc_path(&removed);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            return Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?));
+        }
+        let listed = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = Arc::new(match id {
+            ROOT => rustix::fs::openat(self.primary_dir()?, ".", OPEN, Mode::empty())?,
+            _ => self.open_verified(id, listed)?,
+        });
+        if id != ROOT {
+            self.directories.insert(id, fd.clone());
+        }
+        Ok(fd)
+    }
+
+    fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, Kind)> {
+        match node.role {
+            Role::Jobs => Ok((self.view.jobs_sources()?, Kind::Jobs)),
+            Role::Task => Ok((self.view.task_sources(&node.name)?, Kind::Task)),
+            _ => match self.holder(node)? {
+                Some(holder) => match self.view.internal_dir(&holder)? {
+                    Some(internal) => Ok((self.with_internal(id, node, internal)?, Kind::Holder)),
+                    None => Ok((Vec::new(), Kind::Plain)),
+                },
+                None => Ok((Vec::new(), Kind::Plain)),
+            },
+        }
+    }
+
+    fn with_internal(&self, id: u64, node: &Node, internal: OwnedFd) -> Result<Vec<Source>> {
+        let archived = Source {
+            location: node.place,
+            dir: self.directory_fd(id)?,
+        };
+        let internal = Source {
+            location: INTERNAL,
+            dir: internal.into(),
+        };
+        Ok(vec![archived, internal])
+    }
+
+    /// Passes the entries from a position on to `give`, until it returns `false`.
+    pub(in crate::mount) fn list(
+        &self,
+        id: u64,
+        from: u64,
+        mut give: impl FnMut(&Item<'_>) -> bool,
+    ) -> Result<()> {
+        self.list_there(id, |id| {
+            self.read_listing(id, from, false, &mut |item| give(&item))
+        })
+    }
+
+    /// Lists a directory. If its job has been moved since the kernel opened it, lists it in its new place: the kernel
+    /// does not look the directory up again for that.
+    fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        match list(id) {
+            Err(Errno::STALE) => {
+                let entered = self.enter_moved(id)?;
+                let listed = entered
+                    .last()
+                    .map_or(Err(Errno::STALE), |there| list(*there));
+                self.forget_each(&entered);
+                listed
+            }
+            listed => listed,
+        }
+    }
+
+    /// As [`Mount::list`], with the result of a lookup of each entry. Entries for which the kernel has no more room are
+    /// not counted as looked up.
+    pub(in crate::mount) fn list_plus(
+        &self,
+        id: u64,
+        from: u64,
+        mut give: impl FnMut(&OsStr, u64, &Entry) -> bool,
+    ) -> Result<()> {
+        self.list_there(id, |id| self.list_plus_of(id, from, &mut give))
+    }
+
+    fn list_plus_of(
+        &self,
+        id: u64,
+        from: u64,
+        give: &mut dyn FnMut(&OsStr, u64, &Entry) -> bool,
+    ) -> Result<()> {
+        self.read_listing(id, from, true, &mut |item| {
+            if item.name == "." || item.name == ".." {
+                // The kernel creates no node for these.
+                return give(item.name, item.next, &Entry::unknown(item.inode, item.kind));
+            }
+            let (name, next) = (item.name, item.next);
+            let entry = match self.entry_of(id, item) {
+                Some(entry) => entry,
+                None => return true,
+            };
+            let taken = give(name, next, &entry);
+            if !taken {
+                self.forget(entry.id, 1);
+            }
+            taken
+        })
+    }
+
+    /// Returns the kernel's view of an entry; `None` if it has been removed since.
+    fn entry_of(&self, parent: u64, mut item: Item<'_>) -> Option<Entry> {
+        let entry = match item.found.take() {
+            Some(found) => self.enter(parent, item.name, found),
+            None => self.lookup(parent, item.name),
+        };
+        match entry {
+            Ok(entry) => Some(entry),
+            Err(Errno::NOENT) => None,
+            Err(_) => Some(self.enter_unknown(parent, &item)),
+        }
+    }
+
+    /// Returns an entry of which only the name may be known, as in a directory that may be listed but not searched: the
+    /// kernel must cache nothing else, and requests the attributes again when a process needs them.
+    fn enter_unknown(&self, parent: u64, item: &Item<'_>) -> Entry {
+        let node = Node {
+            identity: FileId::UNKNOWN,
+            parent,
+            name: Name::from(item.name),
+            place: PRIMARY,
+            role: Role::Outside,
+            directory: item.kind == FileType::Directory,
+        };
+        self.nodes.remember_unless_known(item.inode, node);
+        Entry::unknown(item.inode, item.kind)
+    }
+
+    fn read_listing(&self, id: u64, from: u64, plus: bool, give: &mut Taker<'_>) -> Result<()> {
+        let kept = match from {
+            0 => None,
+            _ => self.listings.get(id),
+        };
+        let listing = match kept {
+            Some(listing) => listing,
+            None => {
+                let listing = Arc::new(self.new_listing(id)?);
+                self.listings.keep(id, listing.clone());
+                listing
+            }
+        };
+        if from == 0 {
+            self.read_ahead(id, &listing.node);
+        }
+        let at_end = match listing.kind {
+            Kind::Plain => self.read_plain(&listing, from, plus, give)?,
+            _ => self.read_union(id, &listing, from, plus, give)?,
+        };
+        if at_end && !matches!(listing.kind, Kind::Plain) {
+            self.notices.forget_pages(id);
+        }
+        Ok(())
+    }
+
+    /// Starts reading the next jobs ahead, if this is one step of a walk through the jobs of a task.
+    fn read_ahead(&self, id: u64, node: &Node) {
+        match node.role {
+            Role::Task => self.ahead.begun(id),
+            Role::Job => {
+                if let Ok(task) = self.node(node.parent) {
+                    self.ahead.listed(node.parent, &task.name, &node.name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(in crate::mount) fn fsyncdir(&self, id: u64, data_only: bool) -> Result<()> {
+        let listing = self.new_listing(id)?;
+        // Directories of folders need no sync: this mount has not changed them.
+        let ours = |open: &&Open| matches!(open.source.location, PRIMARY | INTERNAL);
+        for open in listing.sources.iter().filter(ours) {
+            if data_only {
+                rustix::fs::fdatasync(open.cursor.fd())?;
+            } else {
+                rustix::fs::fsync(open.cursor.fd())?;
+            }
+        }
+        Ok(())
+    }
+}

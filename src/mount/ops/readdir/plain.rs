@@ -1,0 +1,103 @@
+//! Reads a directory as the disk lists it, with the disk's own positions.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{FileType, Statx};
+use rustix::io::{Errno, Result};
+
+use super::{Item, Taker};
+use crate::mount::Mount;
+use crate::mount::ops::lookup::Found;
+use crate::mount::tables::listings::Listing;
+use crate::mount::tables::nodes::Role;
+use crate::mount::tables::numbers::ROOT;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::PRIMARY;
+use crate::workspace::layout;
+
+/// The position after `jobs` at the top, if it exists only in folders; no disk uses this position.
+const AFTER_JOBS: u64 = i64::MAX as u64 - 1;
+
+impl Mount {
+    /// Reads entries; returns whether the end was reached.
+    pub(in crate::mount) fn read_plain(
+        &self,
+        listing: &Listing,
+        from: u64,
+        plus: bool,
+        give: &mut Taker<'_>,
+    ) -> Result<bool> {
+        if from == AFTER_JOBS {
+            return Ok(true);
+        }
+        let open = listing.sources.first().ok_or(Errno::STALE)?;
+        let node = &listing.node;
+        let role = match node.role {
+            Role::Job | Role::Inside => Role::Inside,
+            _ => Role::Outside,
+        };
+        // At the top, and where internal files may have been created meanwhile, names need further checks.
+        let holder = self.holder(node)?;
+        let internal = |name: &OsStr, stat: &Statx| {
+            holder.as_ref().is_some_and(|holder| {
+                holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
+            })
+        };
+        let mut given = false;
+        let fd = open.cursor.fd();
+        let end = open.cursor.read(
+            from,
+            |_| (),
+            |entry| {
+                let name = entry.name();
+                if node.role == Role::Root && name == layout::XPMFS {
+                    return true;
+                }
+                given = true;
+                let asked = plus && node.role != Role::Root && name != "." && name != "..";
+                let found = match asked {
+                    true => at::stat_at(fd, name).ok(),
+                    false => None,
+                };
+                let found = found.filter(|stat| !internal(name, stat));
+                give(Item {
+                    name,
+                    kind: entry.kind,
+                    inode: self.devices.entry(&open.identity, entry.inode),
+                    next: entry.next,
+                    found: found.map(|stat| Found {
+                        place: node.place,
+                        role,
+                        stat,
+                    }),
+                })
+            },
+        )?;
+        if end && node.role == Role::Root {
+            return Ok(!self.give_jobs_of_folders(give)? && !given);
+        }
+        Ok(end && !given)
+    }
+
+    /// Returns `jobs` at the end of the top, if a folder has jobs and the primary lacks the directory. Returns whether
+    /// there was an entry to return.
+    fn give_jobs_of_folders(&self, give: &mut Taker<'_>) -> Result<bool> {
+        let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
+            return Ok(false);
+        };
+        if at::absent(at::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some() {
+            return Ok(false);
+        }
+        // The top itself does not change when that entry disappears.
+        self.notices.forget_pages(ROOT);
+        give(Item {
+            name: OsStr::new(layout::JOBS),
+            kind: FileType::Directory,
+            inode: self.devices.inode(&FileId::of(&jobs.stat)),
+            next: AFTER_JOBS,
+            found: Some(jobs),
+        });
+        Ok(true)
+    }
+}

@@ -1,0 +1,224 @@
+//! Reads several directories as one, source after source; positions count the returned entries.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+
+use rustix::fs::FileType;
+use rustix::io::{Errno, Result};
+
+use super::{Item, Taker};
+use crate::mount::Mount;
+use crate::mount::ops::lookup::Found;
+use crate::mount::tables::cursor;
+use crate::mount::tables::listings::{Kind, Listing, Open};
+use crate::mount::tables::nodes::Role;
+use crate::mount::tables::positions::Position;
+use crate::settings;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+use crate::view::listing::Shown;
+use crate::view::{PRIMARY, location};
+
+impl Mount {
+    /// Reads entries; returns whether the end was reached.
+    pub(in crate::mount) fn read_union(
+        &self,
+        id: u64,
+        listing: &Listing,
+        from: u64,
+        plus: bool,
+        give: &mut Taker<'_>,
+    ) -> Result<bool> {
+        let positions = self.listings.positions(id);
+        let start = match usize::try_from(from).map_err(|_| Errno::INVAL)? {
+            0 => {
+                positions.lock().begin();
+                Position {
+                    location: PRIMARY,
+                    offset: 0,
+                }
+            }
+            last => positions.lock().get(last).ok_or(Errno::INVAL)?,
+        };
+        let mut given = false;
+        for (at, open) in listing.sources.iter().enumerate() {
+            let location = open.source.location;
+            // A source that can no longer be listed is skipped.
+            let offset = match location.cmp(&start.location) {
+                Ordering::Less => continue,
+                Ordering::Equal => start.offset,
+                Ordering::Greater => 0,
+            };
+            let fetched = |entries: &[cursor::Entry]| {
+                if plus && matches!(listing.kind, Kind::Jobs) {
+                    self.view.ask_times(entries.iter().map(cursor::Entry::name));
+                }
+                self.check_ahead(listing, open, entries);
+            };
+            let read = open.cursor.read(offset, fetched, |entry| {
+                let name = entry.name();
+                let Some(shown) = self.shows(listing, at, name, entry.kind) else {
+                    return true;
+                };
+                let here = Position {
+                    location,
+                    offset: entry.next,
+                };
+                given = true;
+                let next = positions.lock().number(here);
+                give(Item {
+                    name,
+                    kind: shown.kind,
+                    inode: match &shown.stat {
+                        Some(stat) => self.devices.inode(&FileId::of(stat)),
+                        None => self.devices.entry(&open.identity, entry.inode),
+                    },
+                    next: next as u64,
+                    found: match plus {
+                        true => found_in(listing, open, name, shown),
+                        false => None,
+                    },
+                })
+            });
+            let end = match read {
+                // Removed meanwhile: the entries of the other sources are shown nevertheless.
+                Err(Errno::NOENT) if !matches!(listing.kind, Kind::Holder) => true,
+                read => read?,
+            };
+            if !end {
+                return Ok(false);
+            }
+        }
+        if !given {
+            positions.lock().end();
+        }
+        Ok(!given)
+    }
+
+    /// Checks several jobs of a `use` folder at the same time, since each job in it must be checked before it is
+    /// listed.
+    fn check_ahead(&self, listing: &Listing, open: &Open, entries: &[cursor::Entry]) {
+        let location = self.view.location(open.source.location);
+        let checked = location
+            .is_some_and(|location| location.role() == location::Role::Folder(settings::Mode::Use));
+        if !matches!(listing.kind, Kind::Task) || !checked {
+            return;
+        }
+        let directories = entries
+            .iter()
+            .filter(|entry| entry.kind == FileType::Directory);
+        let names = directories.map(|entry| Name::from(entry.name()));
+        let (dir, task) = (&open.source.dir, &listing.node.name);
+        self.ahead.check(dir, task, names.collect());
+    }
+
+    /// Returns how an entry of source number `at` is shown; `None` if it is hidden.
+    fn shows(&self, listing: &Listing, at: usize, name: &OsStr, entry: FileType) -> Option<Shown> {
+        if name == "." || name == ".." {
+            return (at == 0).then_some(FileType::Directory.into());
+        }
+        let sources = &listing.sources;
+        let source = &sources.get(at)?.source;
+        match listing.kind {
+            Kind::Plain => Some(entry.into()),
+            Kind::Jobs => {
+                let earlier = sources.iter().take(at).map(|open| &open.source);
+                let shown = self.view.shows_in_jobs(source, earlier, name, entry);
+                shown.map(Shown::from)
+            }
+            Kind::Task => {
+                let task = &listing.node.name;
+                self.view.shows_in_task(source.location, task, name, entry)
+            }
+            Kind::Holder => {
+                let first = &sources.first()?.source.dir;
+                let twice = at > 0 && at::stat(first, name).is_ok();
+                (!twice).then_some(entry.into())
+            }
+        }
+    }
+}
+
+/// Returns the node behind a task's entry, if showing the entry has already found it.
+fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Option<Found> {
+    if !matches!(listing.kind, Kind::Task) || name == "." || name == ".." {
+        return None;
+    }
+    let (place, stat) = match (shown.stat, shown.location) {
+        (Some(stat), Some(location)) => (location, *stat),
+        // A directory of the primary: no other location takes precedence.
+        _ => {
+            let stat = at::stat(&open.source.dir, name).ok()?;
+            if at::is_symlink(&stat) {
+                // Moved to a folder since its name was read: the symlink's target counts.
+                return None;
+            }
+            (open.source.location, stat)
+        }
+    };
+    let job = shown.kind == FileType::Directory && at::is_dir(&stat);
+    let role = if job { Role::Job } else { Role::Outside };
+    Some(Found { place, role, stat })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mount::Options;
+    use crate::mount::tables::numbers::ROOT;
+    use crate::settings::Mode;
+    use crate::view::{FolderSpec, View, ViewSpec};
+
+    #[test]
+    fn listing_a_task_that_changes_again_and_again_keeps_little() {
+        const JOBS: usize = 300;
+        const CHANGES: usize = 100;
+        let top = tempfile::tempdir().unwrap();
+        let task = top.path().join("primary/jobs/t");
+        let job = |number: usize| task.join(format!("job-{number}"));
+        for number in 0..JOBS {
+            fs::create_dir_all(job(number)).unwrap();
+        }
+        fs::create_dir_all(top.path().join("folder/jobs/t/archived")).unwrap();
+        let spec = ViewSpec {
+            workspace: String::new(),
+            primary: top.path().join("primary"),
+            folders: vec![FolderSpec {
+                mode: Mode::Backup,
+                path: top.path().join("folder"),
+            }],
+            mountpoint: None,
+        };
+        let view = Arc::new(View::open(spec, None).unwrap());
+        let mount = Mount::new(view, Options::default()).unwrap();
+        let jobs = mount.lookup(ROOT, OsStr::new("jobs")).unwrap().id;
+        let task = mount.lookup(jobs, OsStr::new("t")).unwrap().id;
+        for change in 0..CHANGES {
+            fs::remove_dir(job(change)).unwrap();
+            fs::create_dir(job(JOBS + change)).unwrap();
+            // As the kernel does: some entries at a time, and once more at the end.
+            let (mut next, mut listed) = (0, 0);
+            loop {
+                let (from, before) = (next, listed);
+                let mut room = 50;
+                let give = |item: &Item<'_>| {
+                    room -= 1;
+                    next = item.next;
+                    listed += 1;
+                    room > 0
+                };
+                mount.list(task, from, give).unwrap();
+                if listed == before {
+                    break;
+                }
+            }
+            assert_eq!(listed, JOBS + 3, "with the folder's, and `.` and `..`");
+        }
+        let kept = mount.listings.positions(task).lock().count();
+        assert!(kept < JOBS + 10 * CHANGES, "{kept}");
+    }
+}

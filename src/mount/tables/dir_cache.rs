@@ -1,0 +1,160 @@
+//! Caches a bounded number of directory descriptors, by node.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+const SHARDS: usize = 16;
+/// Limit of descriptors in a shard; 1,024 in all, unless that is a large part of the process's limit of open files.
+const SHARD_MAX: usize = 64;
+
+/// The part of the process's limit of descriptors that is for directories: a quarter.
+const PART: u64 = 4;
+
+/// Limit of kept descriptors of renamed directories.
+const PINNED_MAX: usize = 64;
+
+fn shard_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let fair = limit.map_or(u64::MAX, |limit| limit / PART / SHARDS as u64);
+    usize::try_from(fair)
+        .unwrap_or(SHARD_MAX)
+        .clamp(4, SHARD_MAX)
+}
+
+/// Descriptors of recently used directories (`O_PATH`, checked to be their node's).
+#[derive(Debug)]
+pub(in crate::mount) struct Directories {
+    shard_max: usize,
+    shards: [Mutex<Shard>; SHARDS],
+    removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    /// Directories that were renamed to a place without a node, the latest last.
+    pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    clock: u64,
+    entries: HashMap<u64, (Arc<OwnedFd>, u64)>,
+}
+
+impl Default for Directories {
+    fn default() -> Directories {
+        Directories {
+            shard_max: shard_max(),
+            shards: Default::default(),
+            removed: Mutex::default(),
+            pinned: Mutex::default(),
+        }
+    }
+}
+
+impl Directories {
+    fn shard(&self, id: u64) -> &Mutex<Shard> {
+        &self.shards[(id % SHARDS as u64) as usize]
+    }
+
+    pub(in crate::mount) fn get(&self, id: u64) -> Option<Arc<OwnedFd>> {
+        let mut shard = self.shard(id).lock();
+        shard.clock += 1;
+        let now = shard.clock;
+        if let Some((fd, used)) = shard.entries.get_mut(&id) {
+            *used = now;
+            return Some(fd.clone());
+        }
+        drop(shard);
+        let pinned = self.pinned.lock();
+        let found = pinned.iter().find(|(known, _)| *known == id);
+        found.map(|(_, fd)| fd.clone())
+    }
+
+    /// Keeps the descriptor of a directory that cannot be opened by a name, until the kernel forgets the directory or
+    /// many others are kept.
+    pub(in crate::mount) fn pin(&self, id: u64, fd: Arc<OwnedFd>) {
+        let mut pinned = self.pinned.lock();
+        let before = pinned.iter().position(|(known, _)| *known == id);
+        let again = before.and_then(|at| pinned.remove(at));
+        let evicted = match pinned.len() >= PINNED_MAX {
+            true => pinned.pop_front(),
+            false => None,
+        };
+        pinned.push_back((id, fd));
+        drop(pinned);
+        drop((again, evicted));
+    }
+
+    pub(in crate::mount) fn insert(&self, id: u64, fd: Arc<OwnedFd>) {
+        let mut evicted = None;
+        let mut shard = self.shard(id).lock();
+        if shard.entries.len() >= self.shard_max {
+            let oldest = shard.entries.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
+                evicted = shard.entries.remove(&oldest);
+            }
+        }
+        shard.clock += 1;
+        let now = shard.clock;
+        shard.entries.insert(id, (fd, now));
+        drop(shard);
+        // Closing can block on a network file system: not under the lock.
+        drop(evicted);
+    }
+
+    /// Closes the cached descriptor of a directory; it is opened again when it is needed.
+    pub(in crate::mount) fn let_go(&self, id: u64) {
+        let kept = self.shard(id).lock().entries.remove(&id);
+        drop(kept);
+    }
+
+    /// Returns the directories with a kept descriptor.
+    pub(in crate::mount) fn kept(&self) -> Vec<u64> {
+        let ids = |shard: &Mutex<Shard>| shard.lock().entries.keys().copied().collect::<Vec<_>>();
+        self.shards.iter().flat_map(ids).collect()
+    }
+
+    /// Removes and returns all descriptors kept for a node: closing them can block.
+    pub(in crate::mount) fn forget(&self, id: u64) -> impl Sized + use<> {
+        let kept = self.shard(id).lock().entries.remove(&id);
+        let removed = match self.removed.lock() {
+            removed if removed.is_empty() => None,
+            mut removed => removed.remove(&id),
+        };
+        let pinned = {
+            let mut pinned = self.pinned.lock();
+            let at = pinned.iter().position(|(known, _)| *known == id);
+            at.and_then(|at| pinned.remove(at))
+        };
+        (kept, removed, pinned)
+    }
+
+    /// Keeps the descriptor of a removed file or directory until the kernel forgets it, since a process may still be in
+    /// it or keep it open.
+    pub(in crate::mount) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
+        self.removed.lock().insert(id, fd);
+    }
+
+    /// Returns the descriptor of a removed file or directory that the kernel has not forgotten.
+    pub(in crate::mount) fn removed(&self, id: u64) -> Option<Arc<OwnedFd>> {
+        self.removed.lock().get(&id).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_bounded_and_keeps_what_is_used() {
+        let cache = Directories::default();
+        let fd = || Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
+        cache.insert(0, fd());
+        for id in 1..10_000_u64 {
+            cache.insert(id * SHARDS as u64, fd());
+            assert!(cache.get(0).is_some(), "used each time, evicted at {id}");
+        }
+        let kept: usize = cache.shards.iter().map(|s| s.lock().entries.len()).sum();
+        assert!(kept <= SHARD_MAX, "{kept} descriptors in one shard");
+    }
+}

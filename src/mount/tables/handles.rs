@@ -1,0 +1,198 @@
+//! Keeps open files, by the number that the kernel sends back.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::io::{Errno, Result};
+
+/// An open file.
+#[derive(Debug)]
+pub(in crate::mount) struct File {
+    pub(in crate::mount) fd: OwnedFd,
+    pub(in crate::mount) node: u64,
+    pub(in crate::mount) readable: bool,
+    /// Whether the file may be written to.
+    pub(in crate::mount) writable: bool,
+    /// Whether the file must stay empty, since it is internal only as long as it is empty.
+    pub(in crate::mount) only_lock: bool,
+    pub(in crate::mount) lock: Lock,
+}
+
+/// The state of the lock on an open file.
+#[derive(Debug, Default)]
+pub(in crate::mount) struct Lock {
+    held: AtomicBool,
+    /// A descriptor of the file has been closed since; possibly the last one.
+    closing: AtomicBool,
+}
+
+impl Lock {
+    /// Sets whether the lock is held; returns whether it was held before.
+    fn set_held(&self, held: bool) -> bool {
+        self.closing.store(false, Ordering::Release);
+        self.held.swap(held, Ordering::AcqRel)
+    }
+
+    pub(in crate::mount) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(in crate::mount) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether the lock may be about to be released.
+    fn may_go(&self) -> bool {
+        self.is_held() && self.closing.load(Ordering::Acquire)
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// All open files.
+#[derive(Debug)]
+pub(in crate::mount) struct Handles {
+    next: AtomicU64,
+    files: Vec<RwLock<HashMap<u64, Arc<File>>>>,
+    /// The open files of a node: an open file stays reachable when its name is gone.
+    by_node: Vec<RwLock<HashMap<u64, Vec<u64>>>>,
+    locked: Locked,
+}
+
+/// How many open files of each node hold a lock.
+#[derive(Debug, Default)]
+struct Locked {
+    /// How many nodes have a locked file: usually few.
+    count: AtomicUsize,
+    nodes: Mutex<HashMap<u64, usize>>,
+}
+
+impl Locked {
+    fn contains(&self, node: u64) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.nodes.lock().contains_key(&node)
+    }
+
+    fn change(&self, node: u64, held: bool) {
+        let mut nodes = self.nodes.lock();
+        let files = nodes.entry(node).or_default();
+        *files = match held {
+            true => *files + 1,
+            false => files.saturating_sub(1),
+        };
+        if *files == 0 {
+            nodes.remove(&node);
+        }
+        self.count.store(nodes.len(), Ordering::Release);
+    }
+}
+
+impl Default for Handles {
+    fn default() -> Handles {
+        Handles {
+            next: AtomicU64::new(1),
+            files: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            by_node: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            locked: Locked::default(),
+        }
+    }
+}
+
+fn shard<T>(shards: &[T], key: u64) -> &T {
+    &shards[(key % SHARDS as u64) as usize]
+}
+
+impl Handles {
+    pub(in crate::mount) fn add_file(&self, file: File) -> (u64, Arc<File>) {
+        let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        let node = file.node;
+        let file = Arc::new(file);
+        shard(&self.files, handle)
+            .write()
+            .insert(handle, file.clone());
+        shard(&self.by_node, node)
+            .write()
+            .entry(node)
+            .or_default()
+            .push(handle);
+        (handle, file)
+    }
+
+    pub(in crate::mount) fn file(&self, handle: u64) -> Result<Arc<File>> {
+        let files = shard(&self.files, handle).read();
+        files.get(&handle).cloned().ok_or(Errno::BADF)
+    }
+
+    /// Returns an open file of a node, if there is one.
+    pub(in crate::mount) fn file_of(&self, node: u64) -> Option<Arc<File>> {
+        let handle = *shard(&self.by_node, node).read().get(&node)?.last()?;
+        self.file(handle).ok()
+    }
+
+    /// Returns a file of a node that is open for writing, if there is one.
+    pub(in crate::mount) fn writable_file_of(&self, node: u64) -> Option<Arc<File>> {
+        let handles = shard(&self.by_node, node).read().get(&node).cloned();
+        let mut files = handles?.into_iter().filter_map(|one| self.file(one).ok());
+        files.find(|file| file.writable)
+    }
+
+    /// Returns the files that are open for writing.
+    pub(in crate::mount) fn writable(&self) -> Vec<Arc<File>> {
+        let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
+            let shard = shard.read();
+            let writable = shard.values().filter(|file| file.writable);
+            writable.cloned().collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of_shard).collect()
+    }
+
+    /// Returns the files that are open for reading.
+    pub(in crate::mount) fn readable(&self) -> Vec<Arc<File>> {
+        let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
+            let shard = shard.read();
+            let readable = shard.values().filter(|file| file.readable);
+            readable.cloned().collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of_shard).collect()
+    }
+
+    /// How many files are open.
+    pub(in crate::mount) fn count(&self) -> usize {
+        self.files.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Notes whether an open file holds a lock.
+    pub(in crate::mount) fn set_locked(&self, file: &File, held: bool) {
+        if file.lock.set_held(held) != held {
+            self.locked.change(file.node, held);
+        }
+    }
+
+    /// Whether an open file of a node holds a lock.
+    pub(in crate::mount) fn is_locked(&self, node: u64) -> bool {
+        self.locked.contains(node)
+    }
+
+    /// Whether a lock on a node may be about to be released by closing the file.
+    pub(in crate::mount) fn lock_may_go(&self, node: u64) -> bool {
+        let handles = shard(&self.by_node, node).read().get(&node).cloned();
+        let mut files = handles.into_iter().flatten();
+        files.any(|handle| self.file(handle).is_ok_and(|file| file.lock.may_go()))
+    }
+
+    pub(in crate::mount) fn remove_file(&self, handle: u64) -> Option<Arc<File>> {
+        let file = shard(&self.files, handle).write().remove(&handle)?;
+        self.set_locked(&file, false);
+        let mut by_node = shard(&self.by_node, file.node).write();
+        if let Some(handles) = by_node.get_mut(&file.node) {
+            handles.retain(|one| *one != handle);
+            if handles.is_empty() {
+                by_node.remove(&file.node);
+            }
+        }
+        drop(by_node);
+        Some(file)
+    }
+}

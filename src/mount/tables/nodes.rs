@@ -1,0 +1,552 @@
+//! Keeps the table of nodes that the kernel knows, by number.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use indexmap::IndexMap;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rustc_hash::FxBuildHasher;
+use rustix::fs::Statx;
+
+use crate::mount::tables::numbers::ROOT;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+
+/// The place of internal files: not a location, but a directory in the primary.
+pub(in crate::mount) const INTERNAL: u8 = u8::MAX;
+
+/// The role of a node in the view; decides how its children are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mount) enum Role {
+    /// The top of the mount.
+    Root,
+    /// `jobs/`.
+    Jobs,
+    /// `jobs/<task_id>/`.
+    Task,
+    /// `jobs/<task_id>/<hash>/`.
+    Job,
+    /// Any node inside a job.
+    Inside,
+    /// Any other node: it lies in the primary, or is shown as it is there.
+    Outside,
+}
+
+/// A node that the kernel has looked up and not yet forgotten.
+#[derive(Debug, Clone)]
+pub(in crate::mount) struct Node {
+    pub(in crate::mount) identity: FileId,
+    pub(in crate::mount) parent: u64,
+    pub(in crate::mount) name: Name,
+    /// The number of the location in which the node lies, or [`INTERNAL`].
+    pub(in crate::mount) place: u8,
+    pub(in crate::mount) role: Role,
+    /// Whether it is a directory.
+    pub(in crate::mount) directory: bool,
+}
+
+/// Distinguishes the contents of a file at different times, as far as its attributes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::mount) struct Version(u64);
+
+impl Version {
+    pub(in crate::mount) fn of(stat: &Statx) -> Version {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for time in [stat.stx_mtime, stat.stx_ctime] {
+            (time.tv_sec, time.tv_nsec).hash(&mut hasher);
+        }
+        stat.stx_size.hash(&mut hasher);
+        Version(hasher.finish() | CERTAIN)
+    }
+
+    /// The state of the kernel's cache once `next` has been sent: the kernel drops a reply that crosses another, so
+    /// attributes that have changed are certain only after an invalidation.
+    fn after_reply(self, next: Version) -> Version {
+        match self == next {
+            true => next,
+            false => Version(next.0 & !CERTAIN),
+        }
+    }
+}
+
+/// Set in a version that certainly agrees with the kernel's cache.
+const CERTAIN: u64 = 1;
+
+#[derive(Debug)]
+struct Entry {
+    node: Node,
+    /// For a file, the version that the kernel's cache agrees with.
+    version: Version,
+    /// How often the kernel has received the node in replies and has not forgotten it.
+    lookups: u64,
+}
+
+/// The nodes of one shard: in a vector, so that memory use is proportional to the number of nodes.
+#[derive(Debug, Default)]
+struct Shard {
+    entries: IndexMap<u64, Entry, FxBuildHasher>,
+    /// Other names of files with several links.
+    aliases: HashMap<u64, Vec<Alias>, FxBuildHasher>,
+}
+
+/// Another name of a node, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Alias {
+    parent: u64,
+    name: Name,
+    place: u8,
+    role: Role,
+}
+
+impl Node {
+    fn alias(&self) -> Alias {
+        Alias {
+            parent: self.parent,
+            name: self.name.clone(),
+            place: self.place,
+            role: self.role,
+        }
+    }
+
+    fn called(&self, alias: Alias) -> Node {
+        Node {
+            parent: alias.parent,
+            name: alias.name,
+            place: alias.place,
+            role: alias.role,
+            ..self.clone()
+        }
+    }
+}
+
+/// Where a node lies in the tree under one of its names.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::mount) struct Way {
+    pub(in crate::mount) parent: u64,
+    pub(in crate::mount) place: u8,
+    pub(in crate::mount) role: Role,
+}
+
+impl From<&Node> for Way {
+    fn from(node: &Node) -> Way {
+        let (parent, place, role) = (node.parent, node.place, node.role);
+        Way {
+            parent,
+            place,
+            role,
+        }
+    }
+}
+
+impl From<&Alias> for Way {
+    fn from(alias: &Alias) -> Way {
+        let (parent, place, role) = (alias.parent, alias.place, alias.role);
+        Way {
+            parent,
+            place,
+            role,
+        }
+    }
+}
+
+/// Limit of remembered names of one file; the kernel looks further ones up again.
+const ALIASES_MAX: usize = 16;
+
+const SHARDS: usize = 64;
+
+/// All nodes, in shards, so that threads rarely contend for a lock.
+#[derive(Debug)]
+pub(in crate::mount) struct Nodes {
+    shards: Vec<RwLock<Shard>>,
+    displaced: Displaced,
+}
+
+/// Nodes whose number is not derived from their inode, since another node that the kernel still knows has that number.
+/// The disk reuses the inode numbers of removed files at once, and the kernel treats a number with another generation
+/// as a broken old node (`EIO`).
+#[derive(Debug, Default)]
+struct Displaced {
+    /// How many there are: usually none.
+    count: AtomicUsize,
+    /// How many there have been so far.
+    total: AtomicU64,
+    numbers: Mutex<HashMap<FileId, u64>>,
+}
+
+/// Marks the numbers of displaced nodes; see `identity` for the other numbers.
+const DISPLACED: u64 = 3 << 62;
+
+impl Displaced {
+    /// Returns the number of a displaced node.
+    fn get(&self, identity: &FileId) -> Option<u64> {
+        match self.count.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.numbers.lock().get(identity).copied(),
+        }
+    }
+
+    /// Returns a number, of the same shard, for a node whose own number, `id`, is in use.
+    fn add(&self, id: u64, identity: FileId) -> u64 {
+        let mut numbers = self.numbers.lock();
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
+        numbers.insert(identity, number);
+        self.count.store(numbers.len(), Ordering::Release);
+        number
+    }
+
+    fn forget(&self, identity: &FileId) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let mut numbers = self.numbers.lock();
+            numbers.remove(identity);
+            self.count.store(numbers.len(), Ordering::Release);
+        }
+    }
+}
+
+impl Nodes {
+    /// Returns a table that contains the root, which is never forgotten.
+    pub(in crate::mount) fn new(root: FileId) -> Nodes {
+        let nodes = Nodes {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            displaced: Displaced::default(),
+        };
+        let root = Node {
+            identity: root,
+            parent: ROOT,
+            name: Name::from(OsStr::new(".")),
+            place: crate::view::PRIMARY,
+            role: Role::Root,
+            directory: true,
+        };
+        nodes.remember(ROOT, root, Version::default());
+        nodes
+    }
+
+    fn read(&self, id: u64) -> RwLockReadGuard<'_, Shard> {
+        self.shard(id).read()
+    }
+
+    fn write(&self, id: u64) -> RwLockWriteGuard<'_, Shard> {
+        self.shard(id).write()
+    }
+
+    fn shard(&self, id: u64) -> &RwLock<Shard> {
+        // Inode numbers of neighbours differ in their low bits.
+        &self.shards[(id % SHARDS as u64) as usize]
+    }
+
+    /// Returns the node with a number.
+    pub(in crate::mount) fn get(&self, id: u64) -> Option<Node> {
+        let shard = self.read(id);
+        shard.entries.get(&id).map(|entry| entry.node.clone())
+    }
+
+    /// Where a node lies, under the name by which it was last looked up.
+    pub(in crate::mount) fn way(&self, id: u64) -> Option<Way> {
+        let shard = self.read(id);
+        shard.entries.get(&id).map(|entry| Way::from(&entry.node))
+    }
+
+    /// Where a node lies: first under the name by which it was last looked up, then under its other names.
+    pub(in crate::mount) fn ways(&self, id: u64) -> Option<(Way, Vec<Way>)> {
+        let shard = self.read(id);
+        let entry = shard.entries.get(&id)?;
+        let aliases = shard.aliases.get(&id).into_iter().flatten();
+        Some((Way::from(&entry.node), aliases.map(Way::from).collect()))
+    }
+
+    /// Notes that the kernel receives a node once more, under this name, and returns the number of the node: `id`, or
+    /// another if that is in use. A previous name of a file stays as one of its other names.
+    ///
+    /// Also returns the place of the node in the previous reply to the kernel, if there was one.
+    pub(in crate::mount) fn remember(
+        &self,
+        id: u64,
+        node: Node,
+        version: Version,
+    ) -> (u64, Option<u8>) {
+        let mut shard = self.write(id);
+        let mut number = self.displaced.get(&node.identity).unwrap_or(id);
+        if let Some(entry) = shard.entries.get(&number)
+            && entry.node.identity != node.identity
+        {
+            number = self.displaced.add(id, node.identity);
+        }
+        let was = match shard.entries.get_mut(&number) {
+            None => {
+                let mut entry = Entry::new(node, 1);
+                entry.version = version;
+                shard.entries.insert(number, entry);
+                None
+            }
+            Some(entry) => {
+                entry.lookups += 1;
+                entry.version = entry.version.after_reply(version);
+                let was = entry.node.place;
+                shard.rename(number, node);
+                Some(was)
+            }
+        };
+        (number, was)
+    }
+
+    /// Returns the number under which a node is known; `id`, its own, if it is not displaced.
+    pub(in crate::mount) fn number(&self, id: u64, identity: &FileId) -> u64 {
+        self.displaced.get(identity).unwrap_or(id)
+    }
+
+    /// As [`Nodes::remember`], but leaves a node unchanged that is already known.
+    pub(in crate::mount) fn remember_unless_known(&self, id: u64, node: Node) {
+        let mut shard = self.write(id);
+        let entry = shard.entries.entry(id);
+        entry.or_insert_with(|| Entry::new(node, 0)).lookups += 1;
+    }
+
+    /// Undoes `count` calls of [`Nodes::remember`]. If that removes the node, calls `release` before the number can be
+    /// assigned to another node, or to the same one again, and returns its result. `release` must not block, nor use
+    /// this table.
+    pub(in crate::mount) fn forget<T>(
+        &self,
+        id: u64,
+        count: u64,
+        release: impl FnOnce() -> T,
+    ) -> Option<T> {
+        if id == ROOT {
+            return None;
+        }
+        let mut shard = self.write(id);
+        let entry = shard.entries.get_mut(&id)?;
+        entry.lookups = entry.lookups.saturating_sub(count);
+        if entry.lookups > 0 {
+            return None;
+        }
+        if id & DISPLACED == DISPLACED {
+            self.displaced.forget(&entry.node.identity);
+        }
+        shard.remove(id);
+        Some(release())
+    }
+
+    /// Notes that a file of this version is opened; returns whether the kernel's cache agrees with it. If not, the
+    /// kernel must drop its cached pages of the file before the reply.
+    pub(in crate::mount) fn opened(&self, id: u64, version: Version) -> bool {
+        match self.write(id).entries.get_mut(&id) {
+            Some(entry) => std::mem::replace(&mut entry.version, version) == version,
+            None => false,
+        }
+    }
+
+    /// Notes that attributes are about to be sent to the kernel.
+    pub(in crate::mount) fn sent(&self, id: u64, version: Version) {
+        if self.version(id).is_some_and(|known| known != version)
+            && let Some(entry) = self.write(id).entries.get_mut(&id)
+        {
+            entry.version = entry.version.after_reply(version);
+        }
+    }
+
+    /// Notes that the kernel's cache may no longer agree with any version of a file: the kernel accepts the attributes
+    /// in the reply to a change without dropping the contents that it had cached before.
+    pub(in crate::mount) fn distrust(&self, id: u64) {
+        if let Some(entry) = self.write(id).entries.get_mut(&id) {
+            entry.version = Version::default();
+        }
+    }
+
+    /// The version of a file that the kernel's cache agrees with.
+    pub(in crate::mount) fn version(&self, id: u64) -> Option<Version> {
+        self.read(id).entries.get(&id).map(|entry| entry.version)
+    }
+
+    /// Notes that the kernel has dropped its cache of a file, unless other attributes have been sent to it since
+    /// `known`.
+    pub(in crate::mount) fn forgotten(&self, id: u64, known: Version, version: Version) {
+        if let Some(entry) = self.write(id).entries.get_mut(&id)
+            && entry.version == known
+        {
+            entry.version = version;
+        }
+    }
+
+    /// Returns the same node under each of its other known names.
+    pub(in crate::mount) fn other_names(&self, id: u64) -> Vec<Node> {
+        let shard = self.read(id);
+        let Some(entry) = shard.entries.get(&id) else {
+            return Vec::new();
+        };
+        let aliases = shard.aliases.get(&id).into_iter().flatten();
+        aliases
+            .map(|alias| entry.node.called(alias.clone()))
+            .collect()
+    }
+
+    /// Replaces the entry of `id` by `node`, if the kernel still knows that number. Its previous names stay as its
+    /// other names.
+    pub(in crate::mount) fn update(&self, id: u64, node: Node) {
+        self.write(id).rename(id, node);
+    }
+
+    /// How many nodes there are.
+    pub(in crate::mount) fn count(&self) -> usize {
+        let lengths = self.shards.iter().map(|shard| shard.read().entries.len());
+        lengths.sum()
+    }
+
+    /// Notes that a node was moved: its old name is gone. Returns the previous node.
+    pub(in crate::mount) fn moved(&self, id: u64, old: (u64, &OsStr), node: Node) -> Option<Node> {
+        let mut shard = self.write(id);
+        let was = shard.entries.get(&id)?.node.clone();
+        shard.rename(id, node);
+        if let Some(aliases) = shard.aliases.get_mut(&id) {
+            aliases.retain(|alias| (alias.parent, &*alias.name) != old);
+        }
+        Some(was)
+    }
+
+    /// Calls `call` with every node but the root.
+    pub(in crate::mount) fn each(&self, mut call: impl FnMut(u64, &Node)) {
+        for shard in &self.shards {
+            for (id, entry) in &shard.read().entries {
+                if *id != ROOT {
+                    call(*id, &entry.node);
+                }
+            }
+        }
+    }
+
+    /// Calls `call` with every node below `top`. Takes time proportional to the number of all nodes.
+    pub(in crate::mount) fn below(&self, top: u64, mut call: impl FnMut(u64, &mut Node)) {
+        let mut level = HashSet::from([top]);
+        while !level.is_empty() {
+            let mut next = HashSet::new();
+            for shard in &self.shards {
+                for (id, entry) in &mut shard.write().entries {
+                    if level.contains(&entry.node.parent) && *id != ROOT {
+                        call(*id, &mut entry.node);
+                        if entry.node.directory {
+                            next.insert(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
+        }
+    }
+
+    /// Sets the role of every node below `top` according to its present place in the tree. Needed only when a directory
+    /// is moved into or out of `jobs/`.
+    pub(in crate::mount) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
+        let mut level = vec![top];
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            let roles: HashMap<u64, Role> = level
+                .iter()
+                .filter_map(|id| Some((*id, self.get(*id)?.role)))
+                .collect();
+            for shard in &self.shards {
+                for (id, entry) in &mut shard.write().entries {
+                    if let Some(role) = roles.get(&entry.node.parent)
+                        && *id != ROOT
+                    {
+                        entry.node.role = role_below(*role);
+                        if entry.node.directory {
+                            next.push(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
+        }
+    }
+}
+
+impl Entry {
+    fn new(node: Node, lookups: u64) -> Entry {
+        Entry {
+            node,
+            version: Version::default(),
+            lookups,
+        }
+    }
+}
+
+/// A shard with fewer nodes than this is not shrunk: the freed memory would not be worth the work.
+const SHRINK_MIN: usize = 1024;
+
+impl Shard {
+    /// Replaces the entry of `id` by `node`, if that number is known.
+    fn rename(&mut self, id: u64, node: Node) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let old = entry.node.alias();
+        let new = node.alias();
+        let same_file = entry.node.identity == node.identity && !node.directory;
+        entry.node = node;
+        if !same_file {
+            self.aliases.remove(&id);
+            return;
+        }
+        if old == new {
+            return;
+        }
+        let aliases = self.aliases.entry(id).or_default();
+        aliases.retain(|alias| *alias != new && *alias != old);
+        if aliases.len() < ALIASES_MAX {
+            aliases.push(old);
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        self.entries.swap_remove(&id);
+        self.aliases.remove(&id);
+        // Frees memory after a walk over everything, which would otherwise stay allocated for ever.
+        let (length, capacity) = (self.entries.len(), self.entries.capacity());
+        if capacity > SHRINK_MIN && length < capacity / 4 {
+            self.entries.shrink_to(capacity / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_takes_little_memory() {
+        // With its part of the index, the number twice, and a name of a few dozen letters: 160 at most.
+        assert!(size_of::<Entry>() <= 72, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn a_number_is_not_given_again_before_what_belonged_to_it_is_released() {
+        let nodes = Nodes::new(FileId::new(1, 1, 0));
+        let node = Node {
+            identity: FileId::new(1, 7, 0),
+            parent: ROOT,
+            name: Name::from(std::ffi::OsStr::new("lock")),
+            place: 0,
+            role: Role::Outside,
+            directory: false,
+        };
+        nodes.remember(7, node.clone(), Version::default());
+        let (forgotten, starts) = crossbeam_channel::bounded::<()>(1);
+        let (given, is_given) = crossbeam_channel::bounded::<()>(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                starts.recv().unwrap();
+                nodes.remember(7, node.clone(), Version::default());
+                given.send(()).unwrap();
+            });
+            let early = nodes.forget(7, 1, || {
+                forgotten.send(()).unwrap();
+                is_given.recv_timeout(std::time::Duration::from_millis(100))
+            });
+            assert!(early.unwrap().is_err());
+        });
+        assert!(nodes.get(7).is_some());
+    }
+}

@@ -1,0 +1,115 @@
+//! Computes the numbers of nodes for the kernel, and the inode numbers that users see.
+
+use parking_lot::RwLock;
+
+use crate::sys::file_id::FileId;
+
+/// The node of the mount's own root.
+pub(in crate::mount) const ROOT: u64 = 1;
+
+/// Numbers devices in the order of their first use, and computes node numbers from them.
+///
+/// All of a mount has one `st_dev`, so inode numbers of different devices must not collide: `tar`, `rsync -H` and `du`
+/// would treat two files as one. The primary's device keeps its own numbers; numbers of other devices contain the
+/// device's number in the upper bits.
+#[derive(Debug)]
+pub(in crate::mount) struct Devices {
+    root: FileId,
+    known: RwLock<Vec<u32>>,
+}
+
+/// Above the inode numbers of any disk in practice; a larger number is hashed.
+const DEVICE_SHIFT: u32 = 48;
+/// Marks numbers that are not composed of device and inode.
+const SPECIAL: u64 = 1 << 63;
+
+impl Devices {
+    pub(in crate::mount) fn new(root: FileId) -> Devices {
+        Devices {
+            root,
+            known: RwLock::new(vec![root.device()]),
+        }
+    }
+
+    /// Returns the number of the node with an identity.
+    pub(in crate::mount) fn node(&self, identity: &FileId) -> u64 {
+        if (identity.device(), identity.inode()) == (self.root.device(), self.root.inode()) {
+            return ROOT;
+        }
+        self.number(identity.device(), identity.inode())
+    }
+
+    /// Returns the inode number to show; the same as the node's, except for the root.
+    pub(in crate::mount) fn inode(&self, identity: &FileId) -> u64 {
+        self.number(identity.device(), identity.inode())
+    }
+
+    /// Returns the inode number to show for an entry of a directory on the same device as `like`.
+    pub(in crate::mount) fn entry(&self, like: &FileId, inode: u64) -> u64 {
+        self.number(like.device(), inode)
+    }
+
+    fn number(&self, device: u32, inode: u64) -> u64 {
+        let index = self.index(device);
+        if index == 0 && inode <= ROOT {
+            return SPECIAL | inode;
+        }
+        if inode >> DEVICE_SHIFT == 0 && index < 1 << (63 - DEVICE_SHIFT) {
+            return (index << DEVICE_SHIFT) | inode;
+        }
+        // The final step of splitmix64: no two inodes of one device collide, since each step is reversible.
+        let mut mixed = inode ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) | SPECIAL
+    }
+
+    fn index(&self, device: u32) -> u64 {
+        let position = |known: &[u32]| known.iter().position(|one| *one == device);
+        if let Some(index) = position(&self.known.read()) {
+            return index as u64;
+        }
+        let mut known = self.known.write();
+        if let Some(index) = position(&known) {
+            return index as u64;
+        }
+        known.push(device);
+        (known.len() - 1) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(device: u32, inode: u64) -> FileId {
+        FileId::new(device, inode, 0)
+    }
+
+    #[test]
+    fn the_primarys_inodes_keep_their_numbers_and_others_never_meet_them() {
+        let devices = Devices::new(identity(8, 2));
+        assert_eq!(devices.node(&identity(8, 2)), ROOT);
+        assert_eq!(devices.inode(&identity(8, 2)), 2);
+        assert_eq!(devices.node(&identity(8, 77)), 77);
+        let other = devices.node(&identity(9, 77));
+        assert_ne!(other, 77);
+        assert_ne!(other, devices.node(&identity(10, 77)));
+        assert_eq!(other, devices.node(&identity(9, 77)));
+    }
+
+    #[test]
+    fn nothing_but_the_root_has_the_roots_number() {
+        let devices = Devices::new(identity(8, 2));
+        for device in [8, 9] {
+            for inode in [0, 1] {
+                assert_ne!(devices.node(&identity(device, inode)), ROOT);
+                assert_ne!(devices.node(&identity(device, inode)), 0);
+            }
+        }
+        assert_ne!(
+            devices.node(&identity(9, u64::MAX)),
+            devices.node(&identity(9, u64::MAX - 1))
+        );
+    }
+}

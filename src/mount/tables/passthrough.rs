@@ -1,0 +1,170 @@
+//! Chooses passthrough, or the kernel's cache and the daemon, for each open file.
+//!
+//! The kernel accepts one backing file for a node, and no mixture of both ways at a time. So the way is chosen when a
+//! node is first opened, and stays until all of its files are closed.
+//!
+//! A program that maps the disk's file by passthrough changes it without a request, and FUSE does not report that the
+//! file is mapped. So the kernel must not cache the attributes for long of a file that may be mapped and written: it
+//! must be open for reading and writing, and may stay mapped when it is closed.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fuser::BackingId;
+use parking_lot::Mutex;
+
+const SHARDS: usize = 64;
+
+/// How each open node is opened.
+#[derive(Debug, Default)]
+pub(in crate::mount) struct Backings {
+    possible: AtomicBool,
+    shards: Shards,
+}
+
+/// Whether a program may have mapped the disk's file of a node and write to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mount) enum Mapped {
+    Never,
+    /// The file is closed; it may have been mapped before.
+    Perhaps,
+    /// The file is open for reading and writing.
+    Likely,
+}
+
+#[derive(Debug)]
+struct Shards(Vec<Mutex<Shard>>);
+
+#[derive(Debug, Default)]
+struct Shard {
+    open: HashMap<u64, Open>,
+    /// Nodes that are closed, that the kernel still knows, and that may have been mapped.
+    once_mapped: HashSet<u64>,
+}
+
+impl Default for Shards {
+    fn default() -> Shards {
+        Shards((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    /// `None`: through the kernel's cache.
+    backing: Option<Arc<BackingId>>,
+    handles: usize,
+    /// Whether the node was opened for reading and writing.
+    read_write: bool,
+}
+
+/// How a node is opened.
+#[derive(Debug)]
+pub(in crate::mount) struct Way {
+    /// The backing file, if the node has one.
+    pub(in crate::mount) backing: Option<Arc<BackingId>>,
+    /// Whether the file may be mapped and written from now on, but could not be before.
+    pub(in crate::mount) becomes_mapped: bool,
+}
+
+impl Backings {
+    /// Notes that the kernel has agreed to passthrough.
+    pub(in crate::mount) fn enable(&self) {
+        self.possible.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a node is opened once more with these flags of `open`, and returns how. If it is not open yet and
+    /// `wanted` is set, `register` registers the file with the kernel.
+    pub(in crate::mount) fn open(
+        &self,
+        node: u64,
+        flags: i32,
+        wanted: bool,
+        register: impl FnOnce() -> io::Result<BackingId>,
+    ) -> Way {
+        let read_write = flags & libc::O_ACCMODE == libc::O_RDWR;
+        let mut shard = self.shard(node).lock();
+        if let Some(open) = shard.open.get_mut(&node) {
+            open.handles += 1;
+            let was = open.read_write;
+            open.read_write |= read_write;
+            return Way {
+                backing: open.backing.clone(),
+                becomes_mapped: open.backing.is_some() && open.read_write && !was,
+            };
+        }
+        // Under the lock, since another thread must not decide otherwise: `register` calls the kernel, not a disk.
+        let backing = match wanted && self.possible.load(Ordering::Relaxed) {
+            true => self.registered(register()),
+            false => None,
+        };
+        let open = Open {
+            backing: backing.clone(),
+            handles: 1,
+            read_write,
+        };
+        shard.open.insert(node, open);
+        Way {
+            becomes_mapped: backing.is_some() && read_write,
+            backing,
+        }
+    }
+
+    /// Whether a program may have mapped the disk's file of a node and write to it.
+    pub(in crate::mount) fn mapped(&self, node: u64) -> Mapped {
+        let shard = self.shard(node).lock();
+        match shard.open.get(&node) {
+            Some(open) if open.backing.is_some() && open.read_write => Mapped::Likely,
+            _ if shard.once_mapped.contains(&node) => Mapped::Perhaps,
+            _ => Mapped::Never,
+        }
+    }
+
+    /// Notes that the kernel has forgotten a node, which does not happen while the node is mapped.
+    pub(in crate::mount) fn forget(&self, node: u64) {
+        self.shard(node).lock().once_mapped.remove(&node);
+    }
+
+    fn registered(&self, registered: io::Result<BackingId>) -> Option<Arc<BackingId>> {
+        match registered {
+            Ok(backing) => Some(Arc::new(backing)),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    // Registering needs CAP_SYS_ADMIN, which the daemon will not get.
+                    self.possible.store(false, Ordering::Relaxed);
+                }
+                tracing::debug!(%error, "a file is read and written through the cache");
+                None
+            }
+        }
+    }
+
+    /// Whether the kernel reads and writes an open node by itself.
+    pub(in crate::mount) fn is_direct(&self, node: u64) -> bool {
+        let shard = self.shard(node).lock();
+        shard
+            .open
+            .get(&node)
+            .is_some_and(|open| open.backing.is_some())
+    }
+
+    /// Notes that a node is closed once.
+    pub(in crate::mount) fn close(&self, node: u64) {
+        let mut shard = self.shard(node).lock();
+        let Some(open) = shard.open.get_mut(&node) else {
+            return;
+        };
+        open.handles -= 1;
+        if open.handles == 0 {
+            if open.backing.is_some() && open.read_write {
+                shard.once_mapped.insert(node);
+            }
+            shard.open.remove(&node);
+        }
+    }
+
+    fn shard(&self, node: u64) -> &Mutex<Shard> {
+        &self.shards.0[(node % SHARDS as u64) as usize]
+    }
+}

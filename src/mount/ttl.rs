@@ -1,0 +1,145 @@
+//! Decides how long the kernel may cache names and attributes.
+//!
+//! | what | how long |
+//! | --- | --- |
+//! | inside a job of a `backup` or `move` folder | 10 minutes: archives do not change |
+//! | inside a job of a `use` folder | half the time since its last change, between 1 second and 1 minute |
+//! | in the primary, if only this mount changes it (but not `jobs/` and tasks, if there are folders) | the same |
+//! | a set-user-ID or set-group-ID file, wherever it lies | not at all: a write clears the bits |
+//! | a file that may be mapped and written by passthrough | not at all while it is open, 1 second afterwards |
+//! | anything else | 1 second |
+//!
+//! Only this mount changes the primary if it is mounted in place, on a local file system, and no other process has
+//! received the directory beneath. Programs that were in the directory before may still change the files that they have
+//! open; hence the third row, which works as in NFS clients (`acregmin`, `acregmax` in nfs(5)).
+
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::Statx;
+
+use crate::mount::Mount;
+use crate::mount::caller::SET_ID;
+use crate::mount::tables::nodes::{INTERNAL, Role};
+use crate::mount::tables::passthrough::Mapped;
+use crate::settings::Mode;
+use crate::sys::at;
+use crate::view::PRIMARY;
+use crate::view::location;
+
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(600);
+const UNCHANGED_MAX: Duration = Duration::from_secs(60);
+
+impl Mount {
+    /// How long the kernel may cache a node that lies in `place`.
+    pub(super) fn validity(&self, place: u8, role: Role, stat: &Statx) -> Duration {
+        // The kernel would still execute the file with these bits after a write has cleared them.
+        if !at::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
+            return Duration::ZERO;
+        }
+        if place == INTERNAL {
+            return SHORT;
+        }
+        if place != PRIMARY && role == Role::Inside {
+            return match self.view.location(place).map(|location| location.role()) {
+                Some(location::Role::Folder(Mode::Use)) => unchanged_for(stat),
+                _ => LONG,
+            };
+        }
+        // Jobs in folders appear and disappear.
+        let union = matches!(role, Role::Jobs | Role::Task) && !self.view.folders().is_empty();
+        if place == PRIMARY && self.is_exclusive() && !union {
+            return unchanged_for(stat);
+        }
+        SHORT
+    }
+
+    /// Whether only this mount changes the primary.
+    fn is_exclusive(&self) -> bool {
+        self.exclusive.load(Ordering::Relaxed)
+    }
+
+    /// The upper bound for caching attributes of a node that programs may have mapped and may write to.
+    pub(super) fn mapped_ttl(&self, id: u64) -> Duration {
+        match self.backings.mapped(id) {
+            Mapped::Never => Duration::MAX,
+            Mapped::Perhaps => SHORT,
+            Mapped::Likely => Duration::ZERO,
+        }
+    }
+
+    /// How long the kernel may cache that a name does not exist.
+    pub(super) fn absence_validity(&self, place: u8, role: Role) -> Duration {
+        let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
+        if archived || (place == PRIMARY && self.is_exclusive()) {
+            SHORT
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// Half the time since the last change, within bounds.
+fn unchanged_for(stat: &Statx) -> Duration {
+    (age(stat) / 2).clamp(SHORT, UNCHANGED_MAX)
+}
+
+/// The time since the last change, in whole seconds.
+pub(super) fn age(stat: &Statx) -> Duration {
+    let changed = stat.stx_mtime.tv_sec.max(stat.stx_ctime.tv_sec);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs().cast_signed());
+    Duration::from_secs(u64::try_from(now.saturating_sub(changed)).unwrap_or(0))
+}
+
+/// Whether no other machine changes a file system: whether it is one of those that are known to be local, by their
+/// magic numbers (statfs(2)).
+pub(super) fn is_local(fd: impl AsFd) -> bool {
+    const LOCAL: [u32; 8] = [
+        0x0000_ef53, // ext2, ext3, ext4
+        0x5846_5342, // xfs
+        0x9123_683e, // btrfs
+        0x0102_1994, // tmpfs
+        0x2fc1_2fc1, // zfs
+        0xf2f5_2010, // f2fs
+        0xca45_1a4e, // bcachefs
+        0x794c_7630, // overlayfs
+    ];
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| {
+        let magic = stat.f_type as u32;
+        LOCAL.contains(&magic)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat_of_age(seconds: u64) -> Statx {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut stat = crate::sys::at::stat_fd(file.as_file()).unwrap();
+        stat.stx_mtime.tv_sec -= seconds.cast_signed();
+        stat.stx_ctime.tv_sec -= seconds.cast_signed();
+        stat
+    }
+
+    #[test]
+    fn what_has_not_changed_for_long_is_believed_for_longer() {
+        assert_eq!(unchanged_for(&stat_of_age(0)), SHORT);
+        let some = unchanged_for(&stat_of_age(20));
+        assert!((9..=11).contains(&some.as_secs()), "{some:?}");
+        assert_eq!(unchanged_for(&stat_of_age(100_000)), UNCHANGED_MAX);
+        let mut future = stat_of_age(0);
+        future.stx_mtime.tv_sec += 1000;
+        assert_eq!(unchanged_for(&future), SHORT);
+    }
+
+    #[test]
+    fn the_disk_of_a_temporary_directory_is_local_and_proc_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(is_local(std::fs::File::open(directory.path()).unwrap()));
+        assert!(!is_local(std::fs::File::open("/proc").unwrap()));
+    }
+}
