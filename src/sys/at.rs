@@ -9,7 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, renameat,
+    renameat_with,
+};
 use rustix::io::{Errno, Result};
 
 use super::file_id::FileId;
@@ -182,6 +185,44 @@ fn component(name: &OsStr) -> Result<()> {
     } else {
         Err(Errno::INVAL)
     }
+}
+
+/// Renames within a directory, to a name that must not exist. Where the file system lacks `RENAME_NOREPLACE` (NFS, some
+/// of FUSE), it checks before: the caller must accept that an empty directory made in between is replaced, and a file,
+/// if `from` is not a directory.
+///
+/// # Errors
+///
+/// `EEXIST` if the name exists.
+pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
+    match renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE) {
+        Err(errno) if lacks_flag(errno) => {}
+        result => return result,
+    }
+    // The check and the rename are two steps: an entry that another process makes in between is replaced if it is an
+    // empty directory, or a file where `from` is not a directory.
+    match stat_at(&dir, to) {
+        Ok(_) => return Err(Errno::EXIST),
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    match renameat(&dir, from, &dir, to) {
+        Err(Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => Err(Errno::EXIST),
+        result => result,
+    }
+}
+
+/// Exchanges two names of a directory in one step; returns false where the file system cannot.
+pub fn rename_exchange(dir: impl AsFd, a: &OsStr, b: &OsStr) -> Result<bool> {
+    match renameat_with(&dir, a, &dir, b, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(errno) if lacks_flag(errno) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn lacks_flag(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
 #[cfg(test)]

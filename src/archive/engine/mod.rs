@@ -61,8 +61,8 @@ use self::walk::Walk;
 use super::ready::Judge;
 use super::{Hooks, OptOuts, Retired};
 use crate::settings::Patterns;
+use crate::sys::priority::lower_priority;
 use crate::transfer::Bandwidth;
-use crate::transfer::background::give_way;
 use crate::view::View;
 use crate::workspace::JobId;
 
@@ -181,7 +181,7 @@ impl Archiver {
             let living = living.clone();
             let thread = std::thread::Builder::new().name(format!("xpmfs-{name}"));
             threads.running.push(thread.spawn(move || {
-                give_way();
+                lower_priority();
                 work();
                 drop(living);
             })?);

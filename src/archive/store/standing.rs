@@ -116,7 +116,7 @@ impl Group<'_> {
         let ours = self
             .with_options(job, |options| transfer::outline(source, options))
             .copying(job, &from)?;
-        let unlike = transfer::unlike(source, archived, &ours).copying(job, &from)?;
+        let unlike = transfer::first_difference(source, archived, &ours).copying(job, &from)?;
         Ok(unlike.is_some())
     }
 

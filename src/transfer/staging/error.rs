@@ -99,11 +99,11 @@ impl Error {
 
 /// Adds the failed operation and its name to an error.
 pub(super) trait Context<T> {
-    fn told(self, operation: &'static str, name: &OsStr) -> Result<T>;
+    fn at_name(self, operation: &'static str, name: &OsStr) -> Result<T>;
 }
 
 impl<T> Context<T> for rustix::io::Result<T> {
-    fn told(self, operation: &'static str, name: &OsStr) -> Result<T> {
+    fn at_name(self, operation: &'static str, name: &OsStr) -> Result<T> {
         self.map_err(|errno| Error::Io {
             operation,
             name: name.to_owned(),

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use super::error::{Context, Error, Result};
-use super::{Held, Staging, rename};
+use super::{Held, Staging};
+use crate::sys::at;
 
 /// How an exchange was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Staging {
     /// - [`Error::Io`]: a rename failed. `old` has its name again, or, if the last of three renames failed, is
     ///   `.replaced.<hash>`, which is removed when the lock is released.
     pub fn exchange(&mut self, old: impl AsFd) -> Result<Exchanged> {
-        let old = Held::new(old).told("look at", &self.names.hash)?;
+        let old = Held::new(old).at_name("look at", &self.names.hash)?;
         self.check()?;
         self.swap(old)
     }
@@ -47,7 +48,7 @@ impl Staging {
         self.check()?;
         match self.placed.take() {
             Some(placed) => self.swap(placed),
-            None => Err(Errno::INVAL).told("put back", &self.names.hash),
+            None => Err(Errno::INVAL).at_name("put back", &self.names.hash),
         }
     }
 
@@ -57,9 +58,9 @@ impl Staging {
         // Writing the note fails on a full disk, and the exchange may end a move that frees space there. Only the
         // exchange by renames requires the note.
         let announced = self.announce();
-        let swapped = match rename::swap(&self.task, staging, hash) {
+        let swapped = match at::rename_exchange(&self.task, staging, hash) {
             Err(Errno::NOENT) => return Err(self.replaced()),
-            swapped => swapped.told("exchange", hash)?,
+            swapped => swapped.at_name("exchange", hash)?,
         };
         let how = if swapped {
             if self.expect(staging, &old).is_err() {
@@ -79,7 +80,7 @@ impl Staging {
     /// Reverts an exchange that moved another entry than `old`: the entry gets its former name.
     fn swap_back(&self) -> Error {
         let (staging, hash) = (&self.names.staging, &self.names.hash);
-        let swapped = rename::swap(&self.task, staging, hash).is_ok_and(|swapped| swapped);
+        let swapped = at::rename_exchange(&self.task, staging, hash).is_ok_and(|swapped| swapped);
         match swapped && self.holds().is_ok_and(|holds| holds) {
             true => self.replaced(),
             false => self.lost(true),
@@ -87,33 +88,33 @@ impl Staging {
     }
 
     /// Exchanges in three renames. At every moment each entry has a name that no other process removes;
-    /// [`leftover`](super::leftover) describes the recovery after a crash.
+    /// `crash_recovery` describes the recovery after a crash.
     fn by_renames(&self, old: &Held) -> Result<()> {
         let (staging, hash, aside) = (&self.names.staging, &self.names.hash, &self.names.old);
-        match rename::to_free(&self.task, hash, aside) {
+        match at::rename_new(&self.task, hash, aside) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(self.occupied()),
             Err(Errno::NOENT) => return Err(self.replaced()),
-            Err(errno) => return Err(errno).told("rename", hash),
+            Err(errno) => return Err(errno).at_name("rename", hash),
         }
         let placed = self.expect(aside, old).and_then(|()| {
-            let placed = rename::to_free(&self.task, staging, hash);
-            placed.told("put the copy in its place as", hash)
+            let placed = at::rename_new(&self.task, staging, hash);
+            placed.at_name("put the copy in its place as", hash)
         });
         if let Err(error) = placed {
             // If another process has made an entry in its place meanwhile, `old` stays here, and the error names it.
-            return match rename::to_free(&self.task, aside, hash) {
+            return match at::rename_new(&self.task, aside, hash) {
                 Ok(()) => Err(error),
                 Err(Errno::EXIST) => Err(self.occupied()),
                 Err(_) => Err(error),
             };
         }
-        rename::to_free(&self.task, aside, staging).told("rename", aside)
+        at::rename_new(&self.task, aside, staging).at_name("rename", aside)
     }
 
     /// Checks that the given entry has this name.
     fn expect(&self, name: &OsStr, held: &Held) -> Result<()> {
-        match self.identity(name).told("look at", name)? == Some(held.identity) {
+        match self.identity(name).at_name("look at", name)? == Some(held.identity) {
             true => Ok(()),
             false => Err(self.replaced()),
         }

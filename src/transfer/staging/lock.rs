@@ -45,7 +45,7 @@ impl Lock {
     /// Locks without waiting; `None` if another process has the lock.
     pub(super) fn take(task: impl AsFd, names: &Names) -> Result<Option<Lock>> {
         let name = &names.lock;
-        let directory = at::stat_fd(&task).told("look at the directory of", &names.hash)?;
+        let directory = at::stat_fd(&task).at_name("look at the directory of", &names.hash)?;
         let rights = Mode::from_raw_mode(directory.stx_mode.into()) & RIGHTS;
         for attempt in 0..TRIES {
             let fd = match open(&task, name, rights) {
@@ -61,7 +61,7 @@ impl Lock {
                 }
                 Err(errno) => return Err(refused(&task, names, errno)),
             };
-            let stat = at::stat_fd(&fd).told("look at", name)?;
+            let stat = at::stat_fd(&fd).at_name("look at", name)?;
             if stamp::kind(&stat) != FileType::RegularFile {
                 return Err(not_a_lock(name, &stat));
             }
@@ -78,14 +78,14 @@ impl Lock {
             match flock(&fd) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
-                Err(errno) => return Err(errno).told("lock", name),
+                Err(errno) => return Err(errno).at_name("lock", name),
             }
             let lock = Lock {
                 identity: FileId::of(&stat),
                 name: name.clone(),
                 fd,
             };
-            if lock.is_there(&task).told("look at", name)? {
+            if lock.is_there(&task).at_name("look at", name)? {
                 return Ok(Some(lock));
             }
         }

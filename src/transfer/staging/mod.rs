@@ -1,10 +1,8 @@
 //! Makes a copy as `.tmp.<hash>`, locked by `.tmp.<hash>.lock`, and moves it to its place.
 //!
 //! - [`Staging`]: the right to make, replace or remove one job's directory
-//! - `lock`: the lock; `names`: the names of all these files; `rename`: renames where a file system lacks some
-//! - `exchange`: replaces one entry by another; `leftover`: recovers an exchange that a crash interrupted
-//! - `abandoned`: data of another user that this user cannot remove
-//! - [`sweep`]: removes data of owners that crashed; [`Error`]: the errors of all these
+//! - `lock`: the lock; `names`: the names of all these files; `exchange`: replaces one entry by another
+//! - `crash_recovery`: what a crash left, also of another user; [`sweep`] removes it; [`Error`]: the errors of all these
 //!
 //! # Concurrent processes
 //!
@@ -17,14 +15,11 @@
 //!
 //! Two processes that run this code never remove each other's lock file: each removes the file before it unlocks it.
 
-mod abandoned;
+mod crash_recovery;
 mod error;
 mod exchange;
-mod leftover;
 mod lock;
 mod names;
-mod rename;
-mod sweep;
 
 use std::ffi::OsStr;
 use std::io;
@@ -40,12 +35,12 @@ use super::progress::Progress;
 use super::remove::remove_tree;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
+pub use crash_recovery::{sweep, sweep_with};
 use error::Context;
 pub use error::{Error, Result};
 pub use exchange::Exchanged;
 use lock::Lock;
 use names::Names;
-pub use sweep::{sweep, sweep_with};
 
 /// The right to make, replace or remove `<hash>` in a task's directory, and the entry that is staged for it. No other
 /// process that follows the protocol has this right at the same time.
@@ -96,7 +91,7 @@ impl Staging {
         };
         let task = rustix::io::fcntl_dupfd_cloexec(task.as_fd(), 0);
         let staging = Staging {
-            task: task.told("open", hash)?,
+            task: task.at_name("open", hash)?,
             names,
             lock,
             staged: None,
@@ -117,9 +112,9 @@ impl Staging {
         self.free_name()?;
         self.forget()?;
         let name = &self.names.staging;
-        rustix::fs::mkdirat(&self.task, name, Mode::RWXU).told("create", name)?;
-        let fd = at::open_to_list(&self.task, name).told("open", name)?;
-        self.staged = Some(Held::new(&fd).told("look at", name)?);
+        rustix::fs::mkdirat(&self.task, name, Mode::RWXU).at_name("create", name)?;
+        let fd = at::open_to_list(&self.task, name).at_name("open", name)?;
+        self.staged = Some(Held::new(&fd).at_name("look at", name)?);
         Ok(fd)
     }
 
@@ -132,10 +127,11 @@ impl Staging {
         self.free_name()?;
         self.forget()?;
         let name = &self.names.staging;
-        rustix::fs::symlinkat(target, &self.task, name).told(SYMLINK, name)?;
+        rustix::fs::symlinkat(target, &self.task, name).at_name(SYMLINK, name)?;
         let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.task, name, itself, Mode::empty()).told("open", name)?;
-        self.staged = Some(Held::new(&fd).told("look at", name)?);
+        let fd =
+            rustix::fs::openat(&self.task, name, itself, Mode::empty()).at_name("open", name)?;
+        self.staged = Some(Held::new(&fd).at_name("look at", name)?);
         Ok(())
     }
 
@@ -146,7 +142,7 @@ impl Staging {
     ///
     /// [`Error::Io`].
     pub fn adopt(&mut self, left: impl AsFd) -> Result<()> {
-        self.staged = Some(Held::new(left).told("look at", &self.names.staging)?);
+        self.staged = Some(Held::new(left).at_name("look at", &self.names.staging)?);
         Ok(())
     }
 
@@ -176,11 +172,11 @@ impl Staging {
     pub fn publish(&mut self) -> Result<()> {
         self.check()?;
         let (from, to) = (&self.names.staging, &self.names.hash);
-        match rename::to_free(&self.task, from, to) {
+        match at::rename_new(&self.task, from, to) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Error::Exists { name: to.clone() }),
             Err(Errno::NOENT) => return Err(self.lost(false)),
-            Err(errno) => return Err(errno).told("put the copy in its place as", to),
+            Err(errno) => return Err(errno).at_name("put the copy in its place as", to),
         }
         self.placed = self.staged.take();
         self.check_placed()
@@ -193,9 +189,9 @@ impl Staging {
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<()> {
         let name = OsStr::new(".");
-        let fd =
-            at::open_to_list(&self.task, name).told("open the directory of", &self.names.hash)?;
-        sync_directory(&fd).told("sync the directory of", &self.names.hash)
+        let fd = at::open_to_list(&self.task, name)
+            .at_name("open the directory of", &self.names.hash)?;
+        sync_directory(&fd).at_name("sync the directory of", &self.names.hash)
     }
 
     /// Removes the entry `.tmp.<hash>` (after an exchange, the previous `<hash>`) and the lock file, and then unlocks.
@@ -218,7 +214,7 @@ impl Staging {
         // After the last access to the guarded data.
         let removed = self.lock.remove(&self.task);
         cleared?;
-        removed.told("remove", &self.names.lock)
+        removed.at_name("remove", &self.names.lock)
     }
 
     /// Removes the entry `.tmp.<hash>`.
@@ -226,7 +222,7 @@ impl Staging {
         self.check_lock()?;
         let name = &self.names.staging;
         if let Some(staged) = &self.staged
-            && let Some(there) = self.identity(name).told("look at", name)?
+            && let Some(there) = self.identity(name).at_name("look at", name)?
             && there != staged.identity
         {
             // Not a leftover: another process put it there while the lock was held.
@@ -241,7 +237,7 @@ impl Staging {
         match self
             .lock
             .is_there(&self.task)
-            .told("look at", &self.names.lock)?
+            .at_name("look at", &self.names.lock)?
         {
             true => Ok(()),
             false => Err(self.lost(false)),
@@ -264,12 +260,12 @@ impl Staging {
     /// Checks that the placed entry exists, and that no other process had the lock meanwhile.
     fn check_placed(&self) -> Result<()> {
         let hash = &self.names.hash;
-        let there = self.identity(hash).told("look at", hash)?;
+        let there = self.identity(hash).at_name("look at", hash)?;
         let placed = self.placed.as_ref().map(|placed| placed.identity);
         let lock = self
             .lock
             .is_there(&self.task)
-            .told("look at", &self.names.lock)?;
+            .at_name("look at", &self.names.lock)?;
         match lock && there == placed {
             true => Ok(()),
             false => Err(self.lost(true)),

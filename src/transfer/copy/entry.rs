@@ -3,23 +3,24 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::attributes::Attributes;
-use super::cache::{self, Before, WINDOW};
-use super::crew::Task;
-use super::data::{BLOCK, Buffer, Stream};
-use super::error::{Context, Failure, OTHER, SYMLINK, Side};
+use super::data::Stream;
+use super::digest::{BLOCK, Buffer};
 use super::holes::Holes;
-use super::loss::Lost;
-use super::manifest::Kind;
-use super::stamp;
+use super::page_cache::{self, Before, WINDOW};
 use super::work::{FEW, Target, Work};
 use crate::sys::at;
 use crate::sys::at::open_noatime;
+use crate::transfer::attributes::Attributes;
+use crate::transfer::attributes::loss::Lost;
+use crate::transfer::error::{Context, Failure, OTHER, SYMLINK, Side};
+use crate::transfer::manifest::Kind;
+use crate::transfer::stamp;
 
 /// The smallest file for which a clone costs less than writing.
 const CLONE: u64 = 64 << 10;
@@ -31,6 +32,20 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(ITSELF);
+
+/// One entry to copy.
+pub(super) struct Task {
+    /// The directory of the entry.
+    pub(super) source: Arc<OwnedFd>,
+    /// The directory in the copy.
+    pub(super) copy: Option<Arc<OwnedFd>>,
+    /// The position of the directory in the manifest.
+    pub(super) parent: usize,
+    pub(super) name: Box<OsStr>,
+    pub(super) kind: FileType,
+    /// The file, if the disk has been asked to read it.
+    pub(super) opened: Option<Opened>,
+}
 
 /// Copies an entry, and records a failure.
 pub(super) fn copy(work: &Work<'_>, mut task: Task, buffer: &mut Buffer) {
@@ -80,7 +95,7 @@ impl Opened {
         }
         let before = Before::of(&file, stat.stx_size);
         if !before.was_cached(0) {
-            cache::ask(&file, 0, stat.stx_size);
+            page_cache::ask(&file, 0, stat.stx_size);
         }
         Some(Opened { file, stat, before })
     }
@@ -117,7 +132,7 @@ fn file(
         return Ok(());
     }
     if work.afresh {
-        cache::drop(&source, 0, 0);
+        page_cache::uncache(&source, 0, 0);
     }
     let stream = Stream {
         from: source.as_fd(),
@@ -160,7 +175,9 @@ fn file(
         link: None,
     };
     work.restore_times(&mut attributes, task.parent, &task.name, &kind);
-    let mode = attributes.apply(target, &to, |lost| work.lose(lost, task.parent, &task.name))?;
+    let mode = attributes.apply(&target.created, &to, |lost| {
+        work.lose(lost, task.parent, &task.name)
+    })?;
     work.finish_file(index, hash, Some(mode));
     make_durable(target, to, &stat)
 }
@@ -195,7 +212,7 @@ pub(super) fn duplicate(
     };
     stream.run(work, &mut Buffer::default()).map_err(of_copy)?;
     // An attribute that cannot be kept here was not kept of the first name either.
-    attributes.apply(target, &to, |_| {})?;
+    attributes.apply(&target.created, &to, |_| {})?;
     make_durable(target, to, &stat)
 }
 
@@ -222,7 +239,7 @@ fn make_durable(target: &Target<'_>, file: OwnedFd, stat: &Statx) -> Result<(), 
     if large || !target.writeback.is_whole() {
         rustix::fs::fsync(&file).copy("write")?;
         if large {
-            cache::drop(&file, 0, 0);
+            page_cache::uncache(&file, 0, 0);
         }
     } else if target.now {
         // The files are closed after the lock is released.
@@ -259,7 +276,7 @@ fn symlink(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
         if work.is_further_name(&stat) {
             lose(Lost::HardLink);
         }
-        attributes.apply_to_link(to, &**copy, &task.name, lose)?;
+        attributes.apply_to_link(&to.created, &**copy, &task.name, lose)?;
     }
     work.add(task.parent, &task.name, &stat, kind);
     Ok(())
@@ -292,7 +309,7 @@ fn fifo(work: &Work<'_>, task: &Task) -> Result<(), Failure> {
         }
         let mut attributes = Attributes::read_at(&*task.source, name, &stat)?;
         work.restore_times(&mut attributes, task.parent, name, &Kind::Fifo);
-        got = Some(attributes.apply(to, &fifo, lose)?);
+        got = Some(attributes.apply(&to.created, &fifo, lose)?);
     }
     let index = work.add(task.parent, &task.name, &stat, Kind::Fifo);
     work.set_mode(index, got);

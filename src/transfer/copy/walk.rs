@@ -6,25 +6,25 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, Statx};
 
-use super::attributes::Attributes;
-use super::crew::{Crew, Task};
-use super::data::Buffer;
-use super::entry;
-use super::error::{Context, Failure};
-use super::manifest::Kind;
-use super::select::Candidate;
-use super::stamp;
+use super::digest::Buffer;
+use super::entry::{self, Task};
 use super::work::{Excluded, Work};
+use super::workers::Workers;
 use crate::sys::at::{self, open_to_list};
 use crate::sys::dir_stack::DirStack;
 use crate::sys::read_dir::{self, EntryBuffer};
+use crate::transfer::attributes::Attributes;
+use crate::transfer::error::{Context, Failure};
+use crate::transfer::manifest::Kind;
+use crate::transfer::options::Candidate;
+use crate::transfer::stamp;
 
 /// Copies all entries below the top, or scans them if there is no copy. Failures are recorded.
 pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
     let last = std::thread::scope(|scope| {
         let mut walk = Walk {
             work,
-            crew: Crew::new(scope, work),
+            workers: Workers::new(scope, work),
             source: DirStack::new(source),
             copy: copy.map(DirStack::new),
             entries: EntryBuffer::default(),
@@ -32,7 +32,7 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
             last: None,
         };
         walk.all();
-        walk.crew.finish();
+        walk.workers.finish();
         walk.last
     });
     if let Some(task) = last {
@@ -42,7 +42,7 @@ pub(super) fn walk(work: &Work<'_>, source: OwnedFd, copy: Option<OwnedFd>) {
 
 struct Walk<'scope, 'env> {
     work: &'env Work<'env>,
-    crew: Crew<'scope, 'env>,
+    workers: Workers<'scope, 'env>,
     source: DirStack,
     copy: Option<DirStack>,
     entries: EntryBuffer,
@@ -199,7 +199,7 @@ impl Walk<'_, '_> {
         if depth == 0 && self.work.options.last == Some(name) {
             self.last = Some(task);
         } else {
-            self.crew.give(task);
+            self.workers.give(task);
         }
         Ok(())
     }

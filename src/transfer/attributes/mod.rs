@@ -1,21 +1,28 @@
 //! Reads and sets a file's owner, mode, times, extended attributes and access control lists.
 
+mod access;
+mod compare;
+pub(super) mod loss;
+
+pub use compare::first_difference;
+
+pub use loss::{Loss, Lost};
+
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Statx, Timespec, Timestamps, UTIME_NOW, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
-use super::access;
-use super::error::{Context, Failure};
-use super::loss::Lost;
-use super::manifest::Time;
-use super::stamp;
-use super::work::Target;
+use crate::transfer::error::{Context, Failure};
+
 use crate::sys::at;
+use crate::transfer::manifest::Time;
+use crate::transfer::stamp;
 
 const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 const DEFAULT_LIST: &CStr = c"system.posix_acl_default";
@@ -163,17 +170,17 @@ impl Attributes {
     /// and capabilities, and an access control list changes the mode.
     pub(super) fn apply(
         &self,
-        target: &Target<'_>,
+        created: &OnceLock<(u32, u32)>,
         fd: impl AsFd,
         mut lose: impl FnMut(Lost),
     ) -> Result<u32, Failure> {
         let mut mode = self.mode;
         let kept = self.apply_owner(
-            target,
+            created,
             || at::stat_fd(&fd),
             |user, group| rustix::fs::fchown(&fd, user, group),
         )?;
-        if kept.tell(&mut lose) {
+        if kept.report(&mut lose) {
             mode &= !self.set_id;
         }
         let original = self.access_list();
@@ -231,18 +238,18 @@ impl Attributes {
     /// Sets all attributes on a symlink of the copy but the mode, which a symlink lacks.
     pub(super) fn apply_to_link(
         &self,
-        target: &Target<'_>,
+        created: &OnceLock<(u32, u32)>,
         dir: impl AsFd,
         name: &OsStr,
         mut lose: impl FnMut(Lost),
     ) -> Result<(), Failure> {
         let itself = AtFlags::SYMLINK_NOFOLLOW;
         let kept = self.apply_owner(
-            target,
+            created,
             || at::stat_at(&dir, name),
             |user, group| rustix::fs::chownat(&dir, name, user, group, itself),
         )?;
-        kept.tell(&mut lose);
+        kept.report(&mut lose);
         self.apply_extended(Subject::Named(&named(&dir, name)), kept, &mut lose)?;
         match rustix::fs::utimensat(&dir, name, &self.times, itself) {
             // Some of FUSE, and CIFS, cannot.
@@ -252,22 +259,22 @@ impl Attributes {
         Ok(())
     }
 
-    /// Sets the owner of a new entry, unless it is right already. The owner of new entries is queried once, for the
+    /// Sets the owner of a new entry, unless it is right already. `created`, the owner of new entries, is queried once, for the
     /// first entry, and is the same for all, because all directories inherit from one parent.
     fn apply_owner(
         &self,
-        target: &Target<'_>,
+        created: &OnceLock<(u32, u32)>,
         stat: impl FnOnce() -> rustix::io::Result<Statx>,
         chown: impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
     ) -> Result<Kept, Failure> {
-        let created = match target.created.get() {
-            Some(created) => *created,
+        let owner = match created.get() {
+            Some(owner) => *owner,
             None => {
                 let stat = stat().copy("look at")?;
-                *target.created.get_or_init(|| (stat.stx_uid, stat.stx_gid))
+                *created.get_or_init(|| (stat.stx_uid, stat.stx_gid))
             }
         };
-        if created == self.owner {
+        if owner == self.owner {
             return Ok(Kept::ALL);
         }
         let (user, group) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
@@ -275,9 +282,9 @@ impl Attributes {
             Ok(()) => Ok(Kept::ALL),
             Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
                 // The caller may set a group that it is a member of.
-                let given = created.1 == self.owner.1 || chown(None, Some(group)).is_ok();
+                let given = owner.1 == self.owner.1 || chown(None, Some(group)).is_ok();
                 Ok(Kept {
-                    user: created.0 == self.owner.0,
+                    user: owner.0 == self.owner.0,
                     group: given,
                 })
             }
@@ -300,7 +307,7 @@ impl Kept {
     };
 
     /// Reports to `lose` which of the two was not kept; returns whether any was not.
-    fn tell(self, lose: &mut impl FnMut(Lost)) -> bool {
+    fn report(self, lose: &mut impl FnMut(Lost)) -> bool {
         if !self.user {
             lose(Lost::Owner);
         }

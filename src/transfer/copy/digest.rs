@@ -5,7 +5,9 @@ use std::thread::{Builder, JoinHandle};
 use blake3::{Hash, Hasher};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::data::{BLOCK, Buffer};
+/// How much is read and written at once: small enough to stay in the processor's cache between reading, hashing and
+/// writing.
+pub(super) const BLOCK: usize = 256 << 10;
 
 /// The smallest file that is hashed on a separate thread: starting one takes as long as hashing some of these bytes.
 const LARGE: u64 = 4 << 20;
@@ -15,6 +17,31 @@ const WAITING: usize = 4;
 
 /// Zeros for holes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The memory that a thread reads into. It grows to the size that the largest file needs: clearing a large buffer for
+/// each small job would take longer than the job.
+#[derive(Default)]
+pub(super) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    pub(super) fn upto(&mut self, length: u64) -> &mut [u8] {
+        let length = usize::try_from(length).unwrap_or(BLOCK).min(BLOCK);
+        if self.0.len() < length {
+            self.0.resize(length.next_power_of_two(), 0);
+        }
+        self.0.get_mut(..length).unwrap_or_default()
+    }
+
+    /// The first `length` bytes.
+    pub(super) fn filled(&self, length: usize) -> &[u8] {
+        self.0.get(..length).unwrap_or_default()
+    }
+
+    /// Returns the memory of this buffer, and uses `other` instead.
+    pub(super) fn replace(&mut self, other: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.0, other)
+    }
+}
 
 /// A hash in progress.
 pub(super) enum Digest {

@@ -12,7 +12,7 @@ use rustix::fs::SeekFrom::{Data, Hole};
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
-use super::error::{Context, Failure};
+use crate::transfer::error::{Context, Failure};
 
 /// The file systems whose `SEEK_DATA` is believed (`statfs`' `f_type`).
 const BELIEVED: [u64; 4] = [

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
-use super::attributes::Attributes;
-use super::error::{Context, Failure, Result};
-use super::manifest::{Kind, Manifest};
+use super::Attributes;
 use crate::sys::at;
 use crate::sys::at::{open_noatime, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
+use crate::transfer::error::{Context, Failure, Result};
+use crate::transfer::manifest::{Kind, Manifest};
 
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
@@ -25,7 +25,11 @@ const READ: OFlags = OFlags::RDONLY
 /// # Errors
 ///
 /// An error of reading the tree.
-pub fn unlike(tree: impl AsFd, copy: impl AsFd, manifest: &Manifest) -> Result<Option<PathBuf>> {
+pub fn first_difference(
+    tree: impl AsFd,
+    copy: impl AsFd,
+    manifest: &Manifest,
+) -> Result<Option<PathBuf>> {
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
     let open = |top: &dyn AsFd| open_to_list(top.as_fd(), OsStr::new(".")).source("open");
     let tops = open(&tree).and_then(|tree| Ok((tree, open(&copy)?)));

@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
-use super::error::{Context, Error, Failure};
-use super::manifest::{self, Kind, Manifest};
-use super::select::{Candidate, Select};
-use super::stamp::Stamp;
 use super::work::Excluded;
 use crate::sys::at::{self, open_dirs, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
+use crate::transfer::error::{Context, Error, Failure};
+use crate::transfer::manifest::{self, Kind, Manifest};
+use crate::transfer::options::{Candidate, Select};
+use crate::transfer::stamp::Stamp;
 
 /// The state of a source when it was read.
 #[derive(Debug)]

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::attributes::Attributes;
-use super::durable::sync_directory;
 use super::entry;
-use super::error::{Context, Error, Failure};
-use super::loss::{Losses, Lost};
-use super::manifest::{self, Entry, Kind, Manifest};
 use super::work::{Target, Work};
 use crate::sys::at::{open_dirs, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
+use crate::transfer::attributes::Attributes;
+use crate::transfer::attributes::loss::{Losses, Lost};
+use crate::transfer::durable::sync_directory;
+use crate::transfer::error::{Context, Error, Failure};
+use crate::transfer::manifest::{self, Entry, Kind, Manifest};
 
 /// A copy that has all its files.
 pub(super) struct Finish<'a> {
@@ -79,7 +79,7 @@ impl Finish<'_> {
                     let original = originals.mtime(&path, &Kind::Directory, mtime);
                     attributes.set_times(original.unwrap_or(mtime));
                 }
-                let mode = attributes.apply(self.target, &**fd, |lost| {
+                let mode = attributes.apply(&self.target.created, &**fd, |lost| {
                     let path = || self.manifest.path(index);
                     self.losses.borrow_mut().add(lost, path);
                 })?;

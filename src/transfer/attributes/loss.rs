@@ -65,14 +65,14 @@ impl fmt::Display for Loss {
 
 /// The losses so far: for each kind, the number and one example.
 #[derive(Debug, Default)]
-pub(super) struct Losses(BTreeMap<Lost, (u64, PathBuf)>);
+pub(in crate::transfer) struct Losses(BTreeMap<Lost, (u64, PathBuf)>);
 
 impl Losses {
-    pub(super) fn add(&mut self, what: Lost, example: impl FnOnce() -> PathBuf) {
+    pub(in crate::transfer) fn add(&mut self, what: Lost, example: impl FnOnce() -> PathBuf) {
         self.0.entry(what).or_insert_with(|| (0, example())).0 += 1;
     }
 
-    pub(super) fn into_list(self) -> Vec<Loss> {
+    pub(in crate::transfer) fn into_list(self) -> Vec<Loss> {
         let loss = |(what, (count, example))| Loss {
             what,
             count,

@@ -11,14 +11,14 @@ use blake3::Hash;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Statx};
 
-use super::attributes::Attributes;
-use super::error::{Error, Failure};
 use super::holes::Believed;
-use super::loss::{Losses, Lost};
-use super::manifest::{Entry, Kind, path};
-use super::stamp::{Stamp, time};
-use super::{Options, Writeback};
 use crate::sys::file_id::FileId;
+use crate::transfer::attributes::Attributes;
+use crate::transfer::attributes::loss::{Losses, Lost};
+use crate::transfer::error::{Error, Failure};
+use crate::transfer::manifest::{Entry, Kind, path};
+use crate::transfer::stamp::{Stamp, time};
+use crate::transfer::{Options, Writeback};
 
 /// Up to how many files are made durable one by one; more files, by one call for all.
 pub(super) const FEW: usize = 8;
@@ -232,7 +232,7 @@ impl<'a> Work<'a> {
 
     /// Fails with [`Failure::Cancelled`] if the work was stopped or cancelled.
     pub(super) fn go_on(&self) -> Result<(), Failure> {
-        let cancelled = |progress: &super::Progress| progress.is_cancelled();
+        let cancelled = |progress: &crate::transfer::Progress| progress.is_cancelled();
         if self.options.progress.is_some_and(cancelled) || self.stopped() {
             return Err(Failure::Cancelled);
         }

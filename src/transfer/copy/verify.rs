@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
-use super::Options;
-use super::error::{Context, Result};
-use super::manifest::{Difference, Entry, Kind, Manifest, Time, What};
-use super::progress::Size;
 use super::walk::walk;
 use super::work::{Found, Work};
 use crate::sys::at::open_to_list;
+use crate::transfer::Options;
+use crate::transfer::error::{Context, Result};
+use crate::transfer::manifest::{Difference, Entry, Kind, Manifest, Time, What};
+use crate::transfer::progress::Size;
 
 /// The attributes of a tree whose files have not been read.
 #[derive(Debug)]
@@ -35,7 +35,10 @@ pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
         entries,
         ..
     } = look(tree, options)?;
-    let newest = stamps.iter().map(super::stamp::Stamp::newest).max();
+    let newest = stamps
+        .iter()
+        .map(crate::transfer::stamp::Stamp::newest)
+        .max();
     Ok(Survey {
         newest: newest.unwrap_or_default(),
         taken,
@@ -83,7 +86,7 @@ fn look(tree: impl AsFd, options: &Options<'_>) -> Result<Found> {
 ///
 /// # Errors
 ///
-/// The first entry that could not be read; [`Error::Cancelled`](super::Error::Cancelled). Changes are not detected, so
+/// The first entry that could not be read; [`Error::Cancelled`](crate::transfer::Error::Cancelled). Changes are not detected, so
 /// the manifest of a tree that changes meanwhile may describe a state that never existed.
 pub fn scan(tree: impl AsFd, options: &Options<'_>) -> Result<Manifest> {
     run(tree, options, false).map(|(manifest, _)| manifest)

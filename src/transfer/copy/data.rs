@@ -9,47 +9,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use blake3::Hash;
 use rustix::io::Errno;
 
-use super::cache::{self, Before, WINDOW};
-use super::digest::Digest;
-use super::error::{Context, Failure};
+use super::digest::{BLOCK, Buffer, Digest};
 use super::holes::Holes;
-use super::windows::{Window, Windows};
+use super::page_cache::{self, Before, WINDOW};
+use super::page_cache::{Window, Windows};
 use super::work::Work;
-
-/// How much is read and written at once: small enough to stay in the processor's cache between reading, hashing and
-/// writing.
-pub(super) const BLOCK: usize = 256 << 10;
+use crate::transfer::error::{Context, Failure};
 
 /// How much of a hole is hashed at once.
 const HOLE: u64 = 1 << 20;
 
 /// The smallest hole that is made of zeros that were read: the block size of most disks.
 const ZEROS: usize = 4 << 10;
-
-/// The memory that a thread reads into. It grows to the size that the largest file needs: clearing a large buffer for
-/// each small job would take longer than the job.
-#[derive(Default)]
-pub(super) struct Buffer(Vec<u8>);
-
-impl Buffer {
-    pub(super) fn upto(&mut self, length: u64) -> &mut [u8] {
-        let length = usize::try_from(length).unwrap_or(BLOCK).min(BLOCK);
-        if self.0.len() < length {
-            self.0.resize(length.next_power_of_two(), 0);
-        }
-        self.0.get_mut(..length).unwrap_or_default()
-    }
-
-    /// The first `length` bytes.
-    pub(super) fn filled(&self, length: usize) -> &[u8] {
-        self.0.get(..length).unwrap_or_default()
-    }
-
-    /// Returns the memory of this buffer, and uses `other` instead.
-    pub(super) fn replace(&mut self, other: Vec<u8>) -> Vec<u8> {
-        std::mem::replace(&mut self.0, other)
-    }
-}
 
 /// The source and the target of a file's bytes.
 pub(super) struct Stream<'a> {
@@ -78,7 +49,7 @@ impl Stream<'_> {
     /// Moves all bytes, and returns their hash. The target must be empty.
     pub(super) fn run(mut self, work: &Work<'_>, buffer: &mut Buffer) -> Result<Hash, Failure> {
         if self.size > BLOCK as u64 {
-            cache::in_sequence(self.from);
+            page_cache::in_sequence(self.from);
         }
         let mut moving = Moving {
             digest: Digest::new(self.size, work.options.threads),

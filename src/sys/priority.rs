@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, setpriority_process};
 
-use crate::sys::calls;
+use super::calls;
 
 /// The nice value: high enough that other computations are hardly slowed, and low enough that the work still
 /// progresses.
@@ -10,14 +10,14 @@ const NICE: i32 = 10;
 
 /// Lowers the processor and disk priority of the calling thread, and of threads that it starts later. The disk's
 /// scheduler must support priorities. Never fails: a priority that cannot be set is skipped.
-pub fn give_way() {
+pub fn lower_priority() {
     // On Linux, the nice value is one of the thread; without a process id, the call is for the calling thread.
     let itself: Option<Pid> = None;
     if let Err(error) = setpriority_process(itself, NICE) {
-        tracing::debug!("archiving is not nice: {error}");
+        tracing::debug!("cannot set the nice value: {error}");
     }
     if let Err(error) = calls::lowest_io_priority() {
-        tracing::debug!("archiving does not give way at disks: {error}");
+        tracing::debug!("cannot lower the disk priority: {error}");
     }
 }
 
@@ -26,11 +26,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_gives_way_does_so_for_itself_and_for_those_that_it_starts() {
+    fn the_priority_of_a_thread_and_of_those_that_it_starts_is_lower() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
         let (own, inner) = std::thread::spawn(move || {
-            give_way();
+            lower_priority();
             (nice(), std::thread::spawn(nice).join().unwrap())
         })
         .join()

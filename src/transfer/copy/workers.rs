@@ -1,16 +1,12 @@
 //! Runs the threads of one copy: the walking thread copies few files alone, others join for many.
 
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::thread::{Builder, Scope};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::data::Buffer;
-use super::entry::{self, Opened};
+use super::digest::Buffer;
+use super::entry::{self, Opened, Task};
 use super::work::Work;
-use rustix::fs::FileType;
 
 /// The maximum number of queued entries. Each is open, and keeps its directories open, so this limits the descriptors.
 const WAITING: usize = 32;
@@ -18,22 +14,8 @@ const WAITING: usize = 32;
 /// The queue length at which another thread starts: a small job is copied faster than a thread starts.
 const PILE: usize = 24;
 
-/// One entry to copy.
-pub(super) struct Task {
-    /// The directory of the entry.
-    pub(super) source: Arc<OwnedFd>,
-    /// The directory in the copy.
-    pub(super) copy: Option<Arc<OwnedFd>>,
-    /// The position of the directory in the manifest.
-    pub(super) parent: usize,
-    pub(super) name: Box<OsStr>,
-    pub(super) kind: FileType,
-    /// The file, if the disk has been asked to read it.
-    pub(super) opened: Option<Opened>,
-}
-
 /// Distributes tasks to threads.
-pub(super) struct Crew<'scope, 'env> {
+pub(super) struct Workers<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     work: &'env Work<'env>,
     sender: Sender<Task>,
@@ -42,13 +24,13 @@ pub(super) struct Crew<'scope, 'env> {
     buffer: Buffer,
 }
 
-impl<'scope, 'env> Crew<'scope, 'env> {
+impl<'scope, 'env> Workers<'scope, 'env> {
     pub(super) fn new(
         scope: &'scope Scope<'scope, 'env>,
         work: &'env Work<'env>,
-    ) -> Crew<'scope, 'env> {
+    ) -> Workers<'scope, 'env> {
         let (sender, receiver) = bounded(WAITING);
-        Crew {
+        Workers {
             scope,
             work,
             sender,

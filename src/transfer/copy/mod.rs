@@ -1,4 +1,22 @@
-//! Copies one tree, from the first name to the last `fsync`.
+//! Copies one tree, from the first name to the last `fsync`; reads one again, and compares it.
+//!
+//! - `walk`: goes through the source; `workers`: the threads; `work`: the state that these share
+//! - `entry`: one file, symlink or fifo; `data`: a file's bytes; `holes`: where the data is; `digest`: the hash
+//! - `finish`: hard links and directories; `recheck`: whether the source has changed
+//! - `page_cache`: leaves the page cache as it was
+//! - [`verify`]: reads a tree again
+
+mod data;
+mod digest;
+mod entry;
+mod finish;
+mod holes;
+mod page_cache;
+mod recheck;
+pub(super) mod verify;
+mod walk;
+mod work;
+mod workers;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,17 +28,17 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::attributes::{Attributes, shed_inherited};
-use super::error::{Context, Error, Failure, Result};
-use super::finish::{Finish, links};
-use super::loss::{Loss, Losses};
-use super::manifest::Manifest;
-use super::recheck::Remembered;
-use super::select::Select;
-use super::walk::walk;
-use super::work::{FEW, Found, Target, Work};
-use super::{Durability, Options, Writeback};
 use crate::sys::at::open_to_list;
+use crate::transfer::attributes::loss::{Loss, Losses};
+use crate::transfer::attributes::{Attributes, shed_inherited};
+use crate::transfer::error::{Context, Error, Failure, Result};
+use crate::transfer::manifest::Manifest;
+use crate::transfer::options::Select;
+use crate::transfer::{Durability, Options, Writeback};
+use finish::{Finish, links};
+use recheck::Remembered;
+use walk::walk;
+use work::{FEW, Found, Target, Work};
 
 /// A tree that has been copied.
 #[derive(Debug)]
