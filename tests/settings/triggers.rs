@@ -50,7 +50,7 @@ fn triggers_match_as_fnmatch_does() {
     let any = (text(PATTERN, 10), text(NAME, 8));
     let pair = prop_oneof![sets, fixed, any];
     let mut pairs: Vec<(String, String)> = Vec::new();
-    for _ in 0..30_000 {
+    for _ in 0..10_000 {
         pairs.push(pair.new_tree(&mut runner).unwrap().current());
     }
     // All sets of up to four of these, against each character.
@@ -69,15 +69,23 @@ fn triggers_match_as_fnmatch_does() {
     let theirs: Vec<bool> = serde_json::from_value(theirs).unwrap();
     let yes = theirs.iter().filter(|matched| **matched).count();
     assert!(
-        yes > 2000 && yes < pairs.len() - 2000,
+        yes > 1000 && yes < pairs.len() - 1000,
         "{yes} of {} match: the pairs say little",
         pairs.len()
     );
-    let wrong: Vec<_> = pairs
-        .iter()
-        .zip(&theirs)
-        .filter(|((pattern, name), theirs)| Trigger::new(pattern).matches(name) != **theirs)
-        .take(10)
-        .collect();
+    // Making a trigger takes longest, and neighbours have the same pattern.
+    let mut last: Option<(&str, Trigger)> = None;
+    let mut wrong = Vec::new();
+    for ((pattern, name), theirs) in pairs.iter().zip(&theirs) {
+        let trigger = match last.take() {
+            Some((before, trigger)) if before == pattern => trigger,
+            _ => Trigger::new(pattern),
+        };
+        if trigger.matches(name) != *theirs {
+            wrong.push((pattern, name, theirs));
+        }
+        last = Some((pattern, trigger));
+    }
+    wrong.truncate(10);
     assert!(wrong.is_empty(), "{wrong:?}");
 }
