@@ -1,6 +1,6 @@
 //! Reports to the archiver which jobs of the primary are altered, or may now be settled.
 //!
-//! The first alteration of a job is reported at once, further ones at most once per [`INTERVAL`]: an alteration that is
+//! The first alteration of a job is reported at once, further ones at most once per [`REPORT_INTERVAL`]: an alteration that is
 //! not reported at once is reported at the end of the interval, so that a report always follows the last alteration.
 //! The last things that a program does with a job are reported at once, too: it closes a file after writing to it,
 //! releases a lock, or creates a marker.
@@ -21,7 +21,7 @@ use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
 /// Interval between reports of a job that is altered all the time.
-const INTERVAL: Duration = Duration::from_millis(500);
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 const SHARDS: usize = 16;
 
@@ -104,7 +104,7 @@ fn report_all(
     for () in woken {
         let mut left = true;
         while left {
-            std::thread::sleep(INTERVAL);
+            std::thread::sleep(REPORT_INTERVAL);
             left = false;
             for shard in recent {
                 let again = next_interval(&mut shard.lock());
@@ -144,7 +144,7 @@ impl Mount {
     }
 
     /// Reports that a known node may have been altered for the last time.
-    pub(super) fn at_rest(&self, id: u64) {
+    pub(super) fn may_be_settled(&self, id: u64) {
         if let Some(receiver) = &self.touched.receiver {
             self.nodes.each_job_of(id, |job| {
                 self.touched.report_now(&**receiver, &self.nodes, job);
@@ -170,7 +170,7 @@ impl Mount {
                     receiver.touched(job);
                 }
             }
-            Role::Job if is_marker(name) => self.at_rest(parent),
+            Role::Job if is_marker(name) => self.may_be_settled(parent),
             Role::Job | Role::Inside => self.touched(parent),
             Role::Root | Role::Jobs | Role::Outside => {}
         }

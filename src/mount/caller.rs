@@ -82,7 +82,7 @@ impl Mount {
             groups: None,
             capabilities: rustix::thread::capabilities(None)?,
         };
-        identity.take_on(caller)?;
+        identity.assume_ids(caller)?;
         // A change of the effective user has dropped all capabilities from the effective set.
         let keep = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         let kept = CapabilitySets {
@@ -123,7 +123,7 @@ impl Mount {
         };
         rustix::thread::set_thread_groups(&caller.groups())?;
         // A change of the effective user drops all capabilities.
-        identity.take_on(caller)?;
+        identity.assume_ids(caller)?;
         Ok(Some(identity))
     }
 }
@@ -189,12 +189,12 @@ impl Drop for WithoutFsetid {
 }
 
 impl AssumedIdentity {
-    fn take_on(&self, caller: &Caller) -> Result<()> {
+    fn assume_ids(&self, caller: &Caller) -> Result<()> {
         rustix::thread::set_thread_res_gid(None, Some(Gid::from_raw(caller.gid)), None)?;
         rustix::thread::set_thread_res_uid(None, Some(Uid::from_raw(caller.uid)), None)
     }
 
-    fn give_back(&self) -> Result<()> {
+    fn restore(&self) -> Result<()> {
         rustix::thread::set_thread_res_uid(None, Some(Uid::ROOT), None)?;
         rustix::thread::set_thread_res_gid(None, Some(self.gid), None)?;
         rustix::thread::set_capabilities(None, self.capabilities)?;
@@ -207,7 +207,7 @@ impl AssumedIdentity {
 
 impl Drop for AssumedIdentity {
     fn drop(&mut self) {
-        if let Err(error) = self.give_back() {
+        if let Err(error) = self.restore() {
             // Continuing with another user's identity would be worse than stopping.
             tracing::error!(%error, "cannot take back root's identity");
             std::process::abort();

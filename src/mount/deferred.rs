@@ -32,10 +32,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
-use crate::mount::{Mount, THREADS};
+use crate::mount::{LOOP_THREADS, Mount};
 
 /// How many threads of the loop may wait for folders: the others answer all other requests.
-const LOOP_MAX: usize = THREADS - 2;
+const LOOP_MAX: usize = LOOP_THREADS - 2;
 
 /// How many other threads may wait. Requests beyond them fail with `EIO`.
 const OTHERS_MAX: usize = 1024;
@@ -321,7 +321,7 @@ mod tests {
         let deferred = Arc::new(Deferred::default());
         let (end, ends) = crossbeam_channel::bounded::<()>(0);
         let (begin, begins) = crossbeam_channel::unbounded();
-        let threads: Vec<_> = (0..THREADS * 2)
+        let threads: Vec<_> = (0..LOOP_THREADS * 2)
             .map(|_| {
                 let (deferred, ends, begin) = (deferred.clone(), ends.clone(), begin.clone());
                 let (done, is_done) = crossbeam_channel::bounded::<()>(0);
@@ -336,7 +336,7 @@ mod tests {
             })
             .collect();
         let timeout = Duration::from_secs(60);
-        for _ in 0..THREADS * 2 {
+        for _ in 0..LOOP_THREADS * 2 {
             begins.recv_timeout(timeout).unwrap();
         }
         let is_free = |thread: &&crossbeam_channel::Receiver<()>| {
@@ -345,7 +345,7 @@ mod tests {
                 .is_err_and(|error| !error.is_timeout())
         };
         let free = threads.iter().filter(is_free).count();
-        assert_eq!(free, THREADS * 2 - LOOP_MAX);
+        assert_eq!(free, LOOP_THREADS * 2 - LOOP_MAX);
         drop(end);
     }
 }

@@ -77,7 +77,7 @@ impl Filesystem for Fuse {
         let agreed = capabilities::request(config, &self.mount.options);
         self.maps_uncached = agreed.maps_uncached;
         if agreed.passthrough {
-            self.mount.backings.enable();
+            self.mount.passthrough.enable();
         }
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Filesystem for Fuse {
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mount, caller) = (self.mount.clone(), caller(request, 0));
         let how = self.how_opened(flags.0);
-        self.mount.room.when_free(move |free| match free {
+        self.mount.open_limit.when_free(move |free| match free {
             true => {
                 let may_wait = mount.may_wait(node.0);
                 let node = node.0;
@@ -280,7 +280,7 @@ impl Filesystem for Fuse {
     ) {
         let (mount, caller, name) = (self.mount.clone(), caller(request, umask), name.to_owned());
         let how = self.how_opened(flags);
-        self.mount.room.when_free(move |free| match free {
+        self.mount.open_limit.when_free(move |free| match free {
             true => {
                 let may_wait = mount.may_wait_at(parent.0, &name);
                 mount.answer(may_wait, CreateReply { reply, how }, move |mount| {

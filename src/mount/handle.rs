@@ -3,17 +3,24 @@
 //! A mount is made before those who use it: `daemon` makes the mount, gives its [`Handle`] to the archiver and to the
 //! control socket, and then serves the mount. A handle works before and after that, too: no job is then being written.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 use crate::archive::engine::Archiver;
-use crate::mount::moved_jobs::Known;
-use crate::mount::tables::handles::Handles;
-use crate::mount::{Mount, writers};
+use crate::mount::Mount;
+use crate::mount::moved_jobs::JobCaches;
+use crate::mount::tables::handles::{File, Handles};
+use crate::mount::tables::nodes::{Node, Nodes, Role};
+use crate::sys::at;
+use crate::view::PRIMARY;
+use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout;
 
 /// Receives reports of jobs of the primary that are altered through the mount.
 pub trait Activity: Send + Sync {
@@ -49,7 +56,7 @@ pub struct Counts {
 /// A mount, as other rooms see it.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    known: Known,
+    caches: JobCaches,
     files: Arc<Handles>,
     exclusive: Arc<AtomicBool>,
 }
@@ -59,7 +66,7 @@ impl Mount {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
-            known: self.known_jobs(),
+            caches: self.job_caches(),
             files: self.handles.clone(),
             exclusive: self.exclusive.clone(),
         }
@@ -75,7 +82,7 @@ impl Handle {
     /// proportional to the number of open files.
     #[must_use]
     pub fn is_written(&self, job: &JobId) -> bool {
-        writers::is_written(&self.files, &self.known.nodes, job)
+        is_written(&self.files, &self.caches.nodes, job)
     }
 
     /// Reports that the directory of a job in the primary has become a symlink to a folder, or the other way round. The
@@ -86,15 +93,15 @@ impl Handle {
     /// Sends no request to the mount and waits for none. Accesses the primary's disk, and those of folders with a
     /// deadline.
     pub fn moved(&self, job: &JobId) {
-        self.known.moved(job);
+        self.caches.moved(job);
     }
 
     /// Reports that other processes may change the primary from now on: the kernel must no longer cache for long what
     /// it shows.
     pub fn primary_is_shared(&self) {
         if self.exclusive.swap(false, Ordering::Relaxed) {
-            let (nodes, notices) = (&self.known.nodes, &self.known.notices);
-            nodes.each(|id, node| notices.forget(id, node));
+            let (nodes, invalidate) = (&self.caches.nodes, &self.caches.invalidate);
+            nodes.each(|id, node| invalidate.node(id, node));
         }
     }
 
@@ -102,8 +109,63 @@ impl Handle {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
-            nodes: self.known.nodes.count(),
+            nodes: self.caches.nodes.count(),
             files: self.files.count(),
         }
     }
+}
+
+/// Whether a file of a job in the primary is open for writing.
+fn is_written(handles: &Handles, nodes: &Nodes, job: &JobId) -> bool {
+    let mut files = handles.writable().into_iter();
+    files.any(|file| belongs(nodes, &file, job) && has_a_name(&file))
+}
+
+fn belongs(nodes: &Nodes, file: &File, job: &JobId) -> bool {
+    let first = nodes.get(file.node).into_iter();
+    let mut names = first.chain(nodes.other_names(file.node));
+    names.any(|node| is_data_of(nodes, &node, job))
+}
+
+/// Whether a file belongs to a job in the primary and is archived with it.
+fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
+    if file.place != PRIMARY || file.role != Role::Inside {
+        return false;
+    }
+    // The entry directly in the job on the path to the file, and the entry below that.
+    let (mut top, mut second) = (file.clone(), None);
+    loop {
+        let Some(parent) = nodes.get(top.parent) else {
+            return false;
+        };
+        match parent.role {
+            Role::Inside => second = Some(std::mem::replace(&mut top, parent)),
+            Role::Job => {
+                let is_it = parent.place == PRIMARY
+                    && *parent.name == *job.hash()
+                    && nodes
+                        .get(parent.parent)
+                        .is_some_and(|task| *task.name == *job.task_id());
+                return is_it && !is_internal(&top, second.as_ref(), job.name());
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a file is never archived. A lock that is internal only as long as it is empty may be about to be filled.
+fn is_internal(top: &Node, second: Option<&Node>, job_name: &OsStr) -> bool {
+    let (name, job_name) = (top.name.as_bytes(), job_name.as_bytes());
+    let nested = match second {
+        Some(second) if *top.name == *layout::JOB_STATE => {
+            classify_nested(second.name.as_bytes(), job_name, second.directory, None)
+        }
+        _ => Class::Data,
+    };
+    classify(name, job_name, top.directory, None) == Class::Internal || nested == Class::Internal
+}
+
+/// Whether a file still has a name.
+fn has_a_name(file: &File) -> bool {
+    at::stat_fd(&file.fd).is_ok_and(|stat| stat.stx_nlink > 0)
 }

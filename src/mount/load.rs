@@ -5,20 +5,20 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::mount::{Mount, THREADS};
+use crate::mount::{LOOP_THREADS, Mount};
 
 /// A request that takes longer waits for a disk that is very busy, or does not answer.
-const LONG: Duration = Duration::from_secs(5);
+const LONG_REQUEST: Duration = Duration::from_secs(5);
 
 /// Half of the threads are reserved for requests that can be answered.
-const MANY: usize = THREADS / 2;
+const STUCK_MAX: usize = LOOP_THREADS / 2;
 
 /// The start time of each thread's request.
 #[derive(Debug)]
 pub(super) struct Load {
     began: Instant,
     /// In milliseconds since `began`, and 0 for a thread that waits for a request.
-    threads: [AtomicU64; THREADS],
+    threads: [AtomicU64; LOOP_THREADS],
     next: AtomicUsize,
 }
 
@@ -31,7 +31,7 @@ impl Load {
     pub(super) fn new() -> Load {
         Load {
             began: Instant::now(),
-            threads: [const { AtomicU64::new(0) }; THREADS],
+            threads: [const { AtomicU64::new(0) }; LOOP_THREADS],
             next: AtomicUsize::new(0),
         }
     }
@@ -39,13 +39,13 @@ impl Load {
     /// Whether so many requests have taken so long that few threads are left.
     pub(super) fn is_high(&self) -> bool {
         let now = self.now();
-        let long = u64::try_from(LONG.as_millis()).unwrap_or(u64::MAX);
+        let long = u64::try_from(LONG_REQUEST.as_millis()).unwrap_or(u64::MAX);
         let since = self
             .threads
             .iter()
             .map(|since| since.load(Ordering::Relaxed));
         let stuck = since.filter(|since| *since > 0 && now.saturating_sub(*since) > long);
-        stuck.count() >= MANY
+        stuck.count() >= STUCK_MAX
     }
 
     fn now(&self) -> u64 {
@@ -106,11 +106,11 @@ mod tests {
         let mut load = Load::new();
         assert!(!load.is_high());
         let now = load.now();
-        for thread in load.threads.iter().take(MANY) {
+        for thread in load.threads.iter().take(STUCK_MAX) {
             thread.store(now, Ordering::Relaxed);
         }
         assert!(!load.is_high());
-        load.began = load.began.checked_sub(LONG * 2).unwrap();
+        load.began = load.began.checked_sub(LONG_REQUEST * 2).unwrap();
         assert!(load.is_high());
         load.threads[0].store(0, Ordering::Relaxed);
         assert!(!load.is_high());

@@ -76,16 +76,16 @@ impl Mount {
         if self.view.folders().is_empty() {
             return false;
         }
-        self.nodes.way(id).is_some_and(|way| match way.place {
-            PRIMARY | INTERNAL => matches!(way.role, Role::Jobs | Role::Task | Role::Job),
+        self.nodes.link(id).is_some_and(|link| match link.place {
+            PRIMARY | INTERNAL => matches!(link.role, Role::Jobs | Role::Task | Role::Job),
             _ => true,
         })
     }
 
     /// Whether a node lies in a folder.
     pub(super) fn is_of_folder(&self, id: u64) -> bool {
-        let way = self.nodes.way(id);
-        way.is_some_and(|way| !matches!(way.place, PRIMARY | INTERNAL))
+        let link = self.nodes.link(id);
+        link.is_some_and(|link| !matches!(link.place, PRIMARY | INTERNAL))
     }
 
     /// Whether a request for a name may wait for a folder.
@@ -176,13 +176,13 @@ impl Mount {
         if id == ROOT {
             return self.primary_dir();
         }
-        if let Some(fd) = self.directories.get(id) {
+        if let Some(fd) = self.dir_cache.get(id) {
             return Ok(Dir::Cached(fd));
         }
         // From the top down, so that a deep tree needs no deep stack.
         let mut unopened = vec![id];
         let mut above = self.node(id)?.parent;
-        while above != ROOT && self.directories.get(above).is_none() {
+        while above != ROOT && self.dir_cache.get(above).is_none() {
             let node = self.node(above)?;
             if matches!(node.role, Role::Jobs | Role::Task) {
                 break;
@@ -198,7 +198,7 @@ impl Mount {
 
     fn open_directory(&self, id: u64) -> Result<Dir> {
         let fd = Arc::new(self.open_verified(id, OFlags::PATH | OFlags::DIRECTORY)?);
-        self.directories.insert(id, fd.clone());
+        self.dir_cache.insert(id, fd.clone());
         Ok(Dir::Cached(fd))
     }
 
@@ -264,7 +264,7 @@ impl Mount {
         if let Some(file) = self.handles.file_of(id) {
             return call(file.fd.as_fd());
         }
-        if let Some(fd) = self.directories.removed(id) {
+        if let Some(fd) = self.dir_cache.removed(id) {
             return call(fd.as_fd());
         }
         let node = self.node(id)?;
@@ -287,7 +287,7 @@ impl Mount {
         {
             return Ok(value);
         }
-        if let Some(aside) = put_aside(&node)
+        if let Some(aside) = set_aside(&node)
             && let Ok(value) = attempt(&aside)
         {
             return Ok(value);
@@ -320,6 +320,13 @@ impl Mount {
         Some(there)
     }
 
+    /// Under `noatime`, makes reading through `fd` leave the access time unchanged.
+    pub(super) fn keep_atime_if_asked(&self, fd: impl AsFd) {
+        if self.options.noatime {
+            at::keep_atime(fd);
+        }
+    }
+
     pub(super) fn primary_dir(&self) -> Result<Dir> {
         Ok(Dir::Location(self.root(PRIMARY)?))
     }
@@ -339,7 +346,7 @@ fn itself(dir: Dir) -> Place {
 
 /// Returns where the directory of a job remains for a while after another process has moved the job from the primary to
 /// a folder: processes that keep it open, or are in it, continue to work in it as on a disk.
-fn put_aside(node: &Node) -> Option<Node> {
+fn set_aside(node: &Node) -> Option<Node> {
     (node.role == Role::Job && node.place == PRIMARY).then(|| Node {
         name: Name::from(&*moved_jobs::staging(&node.name)),
         ..node.clone()

@@ -9,13 +9,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::mount::tables::handles::{File, Handles};
-use crate::mount::tables::invalidate::Notices;
+use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::nodes::{Nodes, Version};
-use crate::mount::tables::passthrough::Backings;
+use crate::mount::tables::passthrough::Passthrough;
 use crate::sys::at;
 
 /// How long a mapped file may show its previous contents.
-const INTERVAL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The parts of a mount that are needed to check its open files.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub(super) struct Watch {
     /// Dropped when the mount ends.
     pub(super) handles: Weak<Handles>,
     pub(super) nodes: Arc<Nodes>,
-    pub(super) backings: Arc<Backings>,
-    pub(super) notices: Arc<Notices>,
+    pub(super) passthrough: Arc<Passthrough>,
+    pub(super) invalidate: Arc<Invalidator>,
 }
 
 impl Watch {
@@ -39,7 +39,7 @@ impl Watch {
     fn run(self) {
         let mut busy: HashMap<u8, Arc<AtomicBool>> = HashMap::new();
         loop {
-            std::thread::sleep(INTERVAL);
+            std::thread::sleep(POLL_INTERVAL);
             let Some(files) = self.handles.upgrade().map(|handles| self.cached(&handles)) else {
                 return;
             };
@@ -58,23 +58,23 @@ impl Watch {
         let mut files: HashMap<u8, Vec<Arc<File>>> = HashMap::new();
         for file in handles.readable() {
             if nodes.insert(file.node)
-                && !self.backings.is_direct(file.node)
-                && let Some(way) = self.nodes.way(file.node)
+                && !self.passthrough.is_direct(file.node)
+                && let Some(link) = self.nodes.link(file.node)
             {
-                files.entry(way.place).or_default().push(file);
+                files.entry(link.place).or_default().push(file);
             }
         }
         files
     }
 
     fn look_at(&self, files: Vec<Arc<File>>, busy: Arc<AtomicBool>) {
-        let (nodes, notices) = (self.nodes.clone(), self.notices.clone());
+        let (nodes, invalidate) = (self.nodes.clone(), self.invalidate.clone());
         let done = busy.clone();
         let spawned = std::thread::Builder::new()
             .name("xpmfs-watch-one".to_owned())
             .spawn(move || {
                 for file in files {
-                    refresh(&file, &nodes, &notices);
+                    refresh(&file, &nodes, &invalidate);
                 }
                 busy.store(false, Ordering::Release);
             });
@@ -86,7 +86,7 @@ impl Watch {
 }
 
 /// Makes the kernel drop its cached pages of a file that has changed.
-fn refresh(file: &File, nodes: &Nodes, notices: &Notices) {
+fn refresh(file: &File, nodes: &Nodes, invalidate: &Invalidator) {
     // The version that the kernel has is read first: the kernel may receive a newer one meanwhile.
     let Some(known) = nodes.version(file.node) else {
         return;
@@ -96,7 +96,7 @@ fn refresh(file: &File, nodes: &Nodes, notices: &Notices) {
     };
     let version = Version::of(&stat);
     if version != known {
-        notices.forget_pages_now(file.node);
-        nodes.forgotten(file.node, known, version);
+        invalidate.pages_now(file.node);
+        nodes.cache_dropped(file.node, known, version);
     }
 }

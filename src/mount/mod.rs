@@ -10,14 +10,13 @@
 //! - [`copy_up`]: where a change to an archived job is made, and whether it is permitted
 //! - [`locate`]: from a node to the directory and the name where it lies; [`renamed_dirs`]: directories that other
 //!   processes rename
-//! - [`caller`]: umask, ownership and rights of the calling process; [`access_times`]: reading without changing atimes
+//! - [`caller`]: umask, ownership and rights of the calling process
 //! - [`ttl`]: how long the kernel may cache names and attributes; [`attributes`]: from `statx` to what the kernel expects
 //! - [`tables`]: what is kept in memory
 //!
 //! Beside the requests:
 //!
-//! - [`handle`]: what others may ask of a mount: whether a job is being written ([`writers`]), and which jobs have moved
-//!   ([`moved_jobs`])
+//! - [`handle`]: what others may ask of a mount and report to it; [`moved_jobs`]: jobs that other processes move
 //! - [`activity`]: reports of altered jobs to the archiver
 //! - [`mapped_files`]: open files that other processes change
 //! - [`readahead`]: reads jobs before they are requested
@@ -35,7 +34,6 @@
 //!   lead out of a location.
 //! - No lock is held over a system call that can block on a disk.
 
-mod access_times;
 mod activity;
 mod attributes;
 mod caller;
@@ -56,7 +54,6 @@ mod replies;
 mod tables;
 mod timeouts;
 mod ttl;
-mod writers;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -84,7 +81,7 @@ pub struct Options {
 }
 
 /// How many requests are processed at the same time.
-const THREADS: usize = 8;
+const LOOP_THREADS: usize = 8;
 
 /// A view that is served to the kernel.
 #[derive(Debug)]
@@ -93,20 +90,20 @@ pub struct Mount {
     options: Options,
     nodes: Arc<tables::nodes::Nodes>,
     devices: Arc<tables::numbers::Devices>,
-    directories: Arc<tables::dir_cache::Directories>,
+    dir_cache: Arc<tables::dir_cache::DirCache>,
     handles: Arc<tables::handles::Handles>,
-    room: Arc<open_limit::Room>,
-    backings: Arc<tables::passthrough::Backings>,
+    open_limit: Arc<open_limit::OpenLimit>,
+    passthrough: Arc<tables::passthrough::Passthrough>,
     contended: tables::contended::Contended,
     retries: tables::retries::Retries,
     renamed: renamed_dirs::Renamed,
     timeouts: Arc<timeouts::Timeouts>,
     deferred: deferred::Deferred,
     listings: Arc<tables::listings::Listings>,
-    ahead: readahead::Ahead,
+    readahead: readahead::Readahead,
     locks: ops::locks::Waiter,
     lock_names: Arc<tables::lock_names::LockNames>,
-    notices: Arc<tables::invalidate::Notices>,
+    invalidate: Arc<tables::invalidate::Invalidator>,
     touched: activity::Touched,
     /// Whether only this mount changes the primary.
     exclusive: Arc<AtomicBool>,
@@ -132,20 +129,20 @@ impl Mount {
             options,
             nodes: Arc::new(tables::nodes::Nodes::new(identity)),
             devices: Arc::new(tables::numbers::Devices::new(identity)),
-            directories: Arc::default(),
+            dir_cache: Arc::default(),
             handles: Arc::default(),
-            room: Arc::default(),
-            backings: Arc::default(),
+            open_limit: Arc::default(),
+            passthrough: Arc::default(),
             contended: tables::contended::Contended::default(),
             retries: tables::retries::Retries::default(),
             renamed: renamed_dirs::Renamed::default(),
             timeouts: Arc::default(),
             deferred: deferred::Deferred::default(),
             listings: Arc::default(),
-            ahead: readahead::Ahead::default(),
+            readahead: readahead::Readahead::default(),
             locks: ops::locks::Waiter::default(),
             lock_names: Arc::default(),
-            notices: Arc::default(),
+            invalidate: Arc::default(),
             load: Arc::new(load::Load::new()),
         })
     }
@@ -153,14 +150,14 @@ impl Mount {
 
 impl Mount {
     /// The cached state of jobs, to be dropped when a job is moved.
-    fn known_jobs(&self) -> moved_jobs::Known {
-        moved_jobs::Known {
+    fn job_caches(&self) -> moved_jobs::JobCaches {
+        moved_jobs::JobCaches {
             view: self.view.clone(),
             devices: self.devices.clone(),
             nodes: self.nodes.clone(),
-            directories: self.directories.clone(),
+            dir_cache: self.dir_cache.clone(),
             listings: self.listings.clone(),
-            notices: self.notices.clone(),
+            invalidate: self.invalidate.clone(),
         }
     }
 
@@ -178,29 +175,29 @@ impl Mount {
         ready: &dyn Fn(),
     ) -> io::Result<()> {
         let mut config = fuser::Config::default();
-        config.n_threads = Some(THREADS);
+        config.n_threads = Some(LOOP_THREADS);
         config.clone_fd = true;
-        self.ahead.start(&self.view)?;
+        self.readahead.start(&self.view)?;
         self.timeouts.start(&self.view)?;
         if let Some(activity) = activity {
             self.touched = activity::Touched::start(activity, &self.nodes)?;
         }
-        self.view.on_change(self.letting_go());
+        self.view.on_change(self.folder_closer());
         self.view.is_crowded_by({
             let load = self.load.clone();
             move || load.is_high()
         });
-        let notices = self.notices.clone();
+        let invalidate = self.invalidate.clone();
         let watch = mapped_files::Watch {
             handles: Arc::downgrade(&self.handles),
             nodes: self.nodes.clone(),
-            backings: self.backings.clone(),
-            notices: notices.clone(),
+            passthrough: self.passthrough.clone(),
+            invalidate: invalidate.clone(),
         };
         // The kernel itself keeps other users out unless `allow_other` is set.
         let acl = fuser::SessionACL::All;
         let session = fuser::Session::from_fd(fuse::Fuse::new(self), fuse, acl, config)?;
-        notices.start(session.notifier())?;
+        invalidate.start(session.notifier())?;
         watch.start()?;
         ready();
         session.run()
@@ -208,17 +205,17 @@ impl Mount {
 
     /// Closes the descriptors kept for a folder, whose file system could not be unmounted otherwise, and makes the
     /// kernel look its jobs up anew.
-    fn letting_go(&self) -> impl Fn(u8) + Send + Sync + 'static {
-        let (nodes, directories) = (self.nodes.clone(), self.directories.clone());
-        let (listings, notices) = (self.listings.clone(), self.notices.clone());
-        let let_go_ahead = self.ahead.letting_go();
+    fn folder_closer(&self) -> impl Fn(u8) + Send + Sync + 'static {
+        let (nodes, directories) = (self.nodes.clone(), self.dir_cache.clone());
+        let (listings, invalidate) = (self.listings.clone(), self.invalidate.clone());
+        let close_readahead = self.readahead.folder_closer();
         move |folder| {
-            let_go_ahead();
+            close_readahead();
             let mut kept = Vec::new();
             nodes.each(|id, node| {
                 if node.role == tables::nodes::Role::Job && node.place == folder {
                     // With the job, the kernel forgets all nodes below it.
-                    notices.forget(id, node);
+                    invalidate.node(id, node);
                 }
                 // Unions are kept open in every location, not only in their own.
                 let union = matches!(
@@ -230,8 +227,8 @@ impl Mount {
                 }
             });
             for id in kept {
-                directories.let_go(id);
-                listings.let_go(id);
+                directories.close(id);
+                listings.close(id);
             }
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, Statx};
 
-use crate::mount::tables::dir_cache::Directories;
-use crate::mount::tables::invalidate::Notices;
+use crate::mount::tables::dir_cache::DirCache;
+use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::listings::Listings;
 use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
@@ -29,16 +29,16 @@ pub(super) fn staging(hash: &OsStr) -> OsString {
 
 /// The state that a mount caches of jobs that may be moved.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct JobCaches {
     pub(super) view: Arc<View>,
     pub(super) devices: Arc<Devices>,
     pub(super) nodes: Arc<Nodes>,
-    pub(super) directories: Arc<Directories>,
+    pub(super) dir_cache: Arc<DirCache>,
     pub(super) listings: Arc<Listings>,
-    pub(super) notices: Arc<Notices>,
+    pub(super) invalidate: Arc<Invalidator>,
 }
 
-impl Known {
+impl JobCaches {
     /// Drops the cached state of a job that has been moved.
     pub(super) fn moved(&self, job: &JobId) {
         let hash = Name::from(job.hash());
@@ -47,16 +47,16 @@ impl Known {
             if let Ok(stat) = task_of(location, job)
                 && let Some(task) = self.number(&FileId::of(&stat))
             {
-                self.notices.forget_name(task, &hash);
+                self.invalidate.name(task, &hash);
             }
         }
         if let Some((old, fd)) = self.old_directory(job) {
-            self.let_go_below(old);
-            self.notices.forget_attributes(old);
+            self.close_below(old);
+            self.invalidate.attributes(old);
             // For processes that work in it, until the kernel forgets it.
-            self.directories.keep_removed(old, fd.into());
+            self.dir_cache.keep_removed(old, fd.into());
             if self.nodes.get(old).is_none() {
-                self.directories.forget(old);
+                self.dir_cache.forget(old);
             }
         }
     }
@@ -80,23 +80,23 @@ impl Known {
 
     /// Closes the descriptors and listings of a job's directory and of those below it. Only directories that are kept
     /// open are checked, and their number is bounded.
-    fn let_go_below(&self, job: u64) {
+    fn close_below(&self, job: u64) {
         for id in self
-            .directories
+            .dir_cache
             .kept()
             .into_iter()
             .chain(self.listings.kept())
         {
             if self.nodes.is_below_job(id, job) {
-                self.directories.let_go(id);
-                self.listings.let_go(id);
+                self.dir_cache.close(id);
+                self.listings.close(id);
             }
         }
     }
 }
 
 /// How long the lock of a moved job is held while a folder is asked.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+const TASK_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The attributes of a location's directory of a task. A folder is asked with a deadline: the caller holds the lock of
 /// the job, which may have moved to another folder.
@@ -105,7 +105,7 @@ fn task_of(location: &Location, job: &JobId) -> rustix::io::Result<Statx> {
     let look = move || root.task(&task).and_then(at::stat_fd);
     match location.role() {
         Role::Primary => look(),
-        Role::Folder(_) => location.answer(FOLDER_REPLY_TIMEOUT, look)?,
+        Role::Folder(_) => location.answer(TASK_REPLY_TIMEOUT, look)?,
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
     use rustix::fs::{CWD, RenameFlags};
 
     use super::*;
-    use crate::mount::tables::invalidate::Notice;
+    use crate::mount::tables::invalidate::Invalidation;
     use crate::mount::tables::numbers::ROOT;
     use crate::mount::{Mount, Options};
     use crate::settings::Mode as FolderMode;
@@ -167,8 +167,8 @@ mod tests {
             fs::write(top.path().join(job).join("deep/er/file"), "").unwrap();
         }
         let mount = mount(top.path());
-        let notices = mount.notices.intercept();
-        let known = mount.known_jobs();
+        let invalidate = mount.invalidate.intercept();
+        let caches = mount.job_caches();
         let ids = look_up(&mount, "jobs/t/h/deep/er/file");
         let others = look_up(&mount, "jobs/t/other/deep/er/file");
         let (task, job) = (ids[2], ids[3]);
@@ -177,11 +177,11 @@ mod tests {
         symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
         exchange(top.path());
 
-        known.moved(&JobId::new("t", "h").unwrap());
-        let name = Notice::Name(task, Name::from(OsStr::new("h")));
-        let told: Vec<Notice> = notices.try_iter().collect();
+        caches.moved(&JobId::new("t", "h").unwrap());
+        let name = Invalidation::Name(task, Name::from(OsStr::new("h")));
+        let told: Vec<Invalidation> = invalidate.try_iter().collect();
         assert!(told.contains(&name), "{told:?}");
-        let kept = mount.directories.kept();
+        let kept = mount.dir_cache.kept();
         assert!(ids[3..].iter().all(|id| !kept.contains(id)), "{kept:?}");
         assert!(mount.listings.get(ids[4]).is_none());
         assert!(kept.contains(&others[4]), "what has not moved stays");
@@ -191,11 +191,11 @@ mod tests {
         assert_ne!(now[3], job);
         assert_ne!(mount.node(now[3]).unwrap().place, PRIMARY);
         mount.forget(job, u64::MAX);
-        assert!(mount.directories.removed(job).is_none());
+        assert!(mount.dir_cache.removed(job).is_none());
 
         exchange(top.path());
-        known.moved(&JobId::new("t", "h").unwrap());
-        assert!(notices.try_iter().any(|notice| notice == name));
+        caches.moved(&JobId::new("t", "h").unwrap());
+        assert!(invalidate.try_iter().any(|notice| notice == name));
         assert_eq!(look_up(&mount, "jobs/t/h")[3], job);
     }
 
@@ -248,7 +248,7 @@ mod tests {
     /// Checks that reporting jobs that do not exist, or have not moved, has no effect.
     fn known_is_harmless(mount: &Mount) {
         for (task, hash) in [("t", "h"), ("t", "none"), ("none", "none")] {
-            mount.known_jobs().moved(&JobId::new(task, hash).unwrap());
+            mount.job_caches().moved(&JobId::new(task, hash).unwrap());
         }
     }
 }

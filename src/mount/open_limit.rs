@@ -19,14 +19,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A quarter of the process's descriptors is for directories (`descriptors`), and another quarter, up to this limit,
 /// for listings and for files that are open only for a moment.
-const OTHERS_MAX: u64 = 1024;
+const RESERVED_MAX: u64 = 1024;
 
 /// Answers a request: grants it, or refuses it for lack of room.
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
-/// The room for open files.
+/// How many files may be open, and the opens that wait for others to be closed.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct OpenLimit {
     files: AtomicUsize,
     files_max: usize,
     /// How many opens wait.
@@ -36,14 +36,14 @@ pub(super) struct Room {
 
 #[derive(Default)]
 struct Queue {
-    state: Mutex<State>,
+    state: Mutex<Waiting>,
     /// Wakes the thread.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<(Instant, Answer)>,
+struct Waiting {
+    opens: VecDeque<(Instant, Answer)>,
     /// Whether the thread runs.
     running: bool,
 }
@@ -56,21 +56,21 @@ impl std::fmt::Debug for Queue {
 
 /// How many files may be open, given the limit of descriptors.
 fn files_max(limit: u64) -> usize {
-    let others = limit / 4 + (limit / 4).min(OTHERS_MAX);
+    let others = limit / 4 + (limit / 4).min(RESERVED_MAX);
     usize::try_from(limit - others).unwrap_or(usize::MAX)
 }
 
-impl Default for Room {
-    fn default() -> Room {
-        Room::new(files_max(
+impl Default for OpenLimit {
+    fn default() -> OpenLimit {
+        OpenLimit::new(files_max(
             getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
         ))
     }
 }
 
-impl Room {
-    fn new(files_max: usize) -> Room {
-        Room {
+impl OpenLimit {
+    fn new(files_max: usize) -> OpenLimit {
+        OpenLimit {
             files: AtomicUsize::new(0),
             files_max,
             waiting: AtomicUsize::new(0),
@@ -105,16 +105,16 @@ impl Room {
         let mut state = self.queue.state.lock();
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let until = Instant::now() + CLOSE_TIMEOUT;
-        state.waiting.push_back((until, Box::new(answer)));
+        state.opens.push_back((until, Box::new(answer)));
         if state.running {
             return;
         }
-        let room = self.clone();
-        match Deferred::start("xpmfs-room", move || room.serve()) {
+        let limit = self.clone();
+        match Deferred::start("xpmfs-open-limit", move || limit.serve()) {
             Ok(()) => state.running = true,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for files to be closed: starting a thread failed");
-                let waiting = std::mem::take(&mut state.waiting);
+                let waiting = std::mem::take(&mut state.opens);
                 self.waiting.fetch_sub(waiting.len(), Ordering::AcqRel);
                 drop(state);
                 for (_, answer) in waiting {
@@ -127,7 +127,7 @@ impl Room {
     /// Answers the waiting requests, until none is left.
     fn serve(&self) {
         let mut state = self.queue.state.lock();
-        while let Some((until, answer)) = state.waiting.pop_front() {
+        while let Some((until, answer)) = state.opens.pop_front() {
             let mut room = !self.is_full();
             while !room && Instant::now() < until {
                 self.queue.changed.wait_until(&mut state, until);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn opens_wait_in_order_for_files_to_be_closed() {
-        let room = Arc::new(Room::new(2));
+        let room = Arc::new(OpenLimit::new(2));
         let (sender, opened) = crossbeam_channel::unbounded();
         let open = |number: usize| {
             let (room_, sender) = (room.clone(), sender.clone());

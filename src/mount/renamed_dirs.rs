@@ -29,10 +29,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::mount::Mount;
-use crate::mount::access_times::keep_atime;
-use crate::mount::copy_up::role_in;
 use crate::mount::locate;
-use crate::mount::ops::remove::role_below;
 use crate::mount::tables::nodes::{Node, Role};
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
@@ -45,13 +42,13 @@ use crate::workspace::layout;
 /// Entries that are looked at to find one directory.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Directories above one that are checked.
+/// DirCache above one that are checked.
 const DEPTH_MAX: usize = 256;
 
 /// A directory that was not found is searched for again after this time.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Directories that are remembered as not found.
+/// DirCache that are remembered as not found.
 const NOT_FOUND_MAX: usize = 64;
 
 const PATH: OFlags = OFlags::PATH
@@ -96,7 +93,7 @@ struct Step {
 }
 
 /// The path to a directory, from the primary's own directory or from its `jobs/` down.
-struct Way {
+struct Chain {
     from: FileId,
     steps: Vec<Step>,
 }
@@ -110,17 +107,17 @@ impl Mount {
             return None;
         }
         let id = self.number(&node.identity)?;
-        let kept = self.directories.get(id);
-        let fd = match kept.or_else(|| self.directories.removed(id)) {
+        let kept = self.dir_cache.get(id);
+        let fd = match kept.or_else(|| self.dir_cache.removed(id)) {
             Some(fd) => fd,
             None => self.search(id, node)?,
         };
-        let way = self.way_in_primary(&fd, &node.identity)?;
-        if !self.name_nodes(&way) {
-            self.directories.pin(id, fd.clone());
+        let chain = self.chain_in_primary(&fd, &node.identity)?;
+        if !self.name_nodes(&chain) {
+            self.dir_cache.pin(id, fd.clone());
             // If the kernel has forgotten the node meanwhile, no later request would remove the descriptor.
             if self.nodes.get(id).is_none() {
-                self.directories.forget(id);
+                self.dir_cache.forget(id);
             }
         }
         Some(fd)
@@ -156,12 +153,12 @@ impl Mount {
             self.renamed.note_not_found(id);
             return None;
         };
-        self.directories.insert(id, found.clone());
+        self.dir_cache.insert(id, found.clone());
         Some(found)
     }
 
     /// Returns the path to an open directory, unless it is outside the primary or in one of its internal directories.
-    fn way_in_primary(&self, fd: &OwnedFd, identity: &FileId) -> Option<Way> {
+    fn chain_in_primary(&self, fd: &OwnedFd, identity: &FileId) -> Option<Chain> {
         let root = self.root(PRIMARY).ok()?;
         let top = FileId::of(&at::stat_fd(root.fd()).ok()?);
         // `jobs/` may lie on another disk.
@@ -205,18 +202,18 @@ impl Mount {
             }),
         };
         let from = identity;
-        (!internal).then_some(Way { from, steps })
+        (!internal).then_some(Chain { from, steps })
     }
 
     /// Updates parents and names of the nodes of all directories on a path; `false` if the kernel does not know them
     /// all.
-    fn name_nodes(&self, way: &Way) -> bool {
+    fn name_nodes(&self, chain: &Chain) -> bool {
         let _updating = self.renamed.updating.lock();
-        let mut named = Vec::with_capacity(way.steps.len());
-        let Some(mut parent) = self.number(&way.from) else {
+        let mut named = Vec::with_capacity(chain.steps.len());
+        let Some(mut parent) = self.number(&chain.from) else {
             return false;
         };
-        for step in &way.steps {
+        for step in &chain.steps {
             let id = self.number(&step.identity);
             let node = id.and_then(|id| self.nodes.get(id));
             let (Some(id), Some(node)) = (id, node) else {
@@ -235,7 +232,7 @@ impl Mount {
             let Some(above) = self.nodes.get(parent) else {
                 return false;
             };
-            let role = role_in(above.role, name, true);
+            let role = above.role.of_entry(name, true);
             let node = Node {
                 parent,
                 name: Name::from(&**name),
@@ -244,7 +241,7 @@ impl Mount {
             };
             self.nodes.moved(id, (was.parent, &was.name), node);
             if was.role != role {
-                self.nodes.change_roles(id, role_below);
+                self.nodes.change_roles(id, Role::of_directory);
             }
         }
         true
@@ -254,7 +251,7 @@ impl Mount {
 /// Searches a directory for another one, then its subdirectories, until `left` entries have been checked.
 fn search_below(dir: &locate::Dir, wanted: &FileId, left: &mut usize) -> Option<OwnedFd> {
     let top = rustix::fs::openat(dir, ".", LIST, Mode::empty()).ok()?;
-    keep_atime(&top);
+    at::keep_atime(&top);
     let mut beside = Vec::new();
     let found = search_in(&top, wanted, left, &mut |name| beside.push(name.to_owned()));
     if found.is_some() {
@@ -269,7 +266,7 @@ fn search_below(dir: &locate::Dir, wanted: &FileId, left: &mut usize) -> Option<
         let Ok(dir) = rustix::fs::openat2(&top, &name, LIST, Mode::empty(), within) else {
             continue;
         };
-        keep_atime(&dir);
+        at::keep_atime(&dir);
         let found = search_in(&dir, wanted, left, &mut |_| ());
         if found.is_some() {
             return found;
@@ -359,7 +356,7 @@ mod tests {
 
         /// Closes the cached descriptor of a directory, as happens when many others have been used since.
         fn close(&self, id: u64) {
-            self.mount.directories.let_go(id);
+            self.mount.dir_cache.close(id);
         }
 
         /// Whether a process that is in a directory can look at it, list it and make files there.
@@ -413,7 +410,7 @@ mod tests {
                 tree.rename(from, to);
                 if closed {
                     tree.mount
-                        .directories
+                        .dir_cache
                         .kept()
                         .into_iter()
                         .for_each(|id| tree.close(id));
@@ -443,7 +440,7 @@ mod tests {
         tree.close(id);
         assert!(tree.works(id, &tree.path("unknown/c")));
         tree.mount.forget(id, u64::MAX);
-        assert!(tree.mount.directories.get(id).is_none());
+        assert!(tree.mount.dir_cache.get(id).is_none());
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Reply for XattrReply {
 pub(super) struct XattrChange {
     pub(super) reply: ReplyEmpty,
     pub(super) node: u64,
-    /// Whether the attribute is an access control list: it changes the mode, which the kernel notices only if it
+    /// Whether the attribute is an access control list: it changes the mode, which the kernel invalidate only if it
     /// handles such lists itself.
     pub(super) of_mode: bool,
 }
@@ -150,8 +150,8 @@ impl Reply for XattrChange {
 
     fn send(self, mount: &Mount, (): ()) {
         if self.of_mode && !mount.options.allow_other {
-            let notices = &mount.notices;
-            notices.forget_before(self.node, None, move || self.reply.ok());
+            let invalidate = &mount.invalidate;
+            invalidate.before_reply(self.node, None, move || self.reply.ok());
         } else {
             self.reply.ok();
         }
@@ -238,15 +238,15 @@ impl Reply for OpenReply {
     fn send(self, mount: &Mount, opened: Opened) {
         let OpenReply { reply, node, how } = self;
         let register = || register(mount, || reply.open_backing(&opened.file.fd));
-        let way = (mount.backings).open(node, how.flags, opened.direct, register);
+        let choice = (mount.passthrough).open(node, how.flags, opened.direct, register);
         let handle = FileHandle(opened.handle);
-        let Some(backing) = way.backing else {
+        let Some(backing) = choice.backing else {
             return reply.opened(handle, how.cached(&opened));
         };
         let flags = closing_flags(&opened);
         let answer = move || reply.opened_passthrough(handle, flags, &backing);
-        if way.becomes_mapped {
-            mount.notices.forget_before(node, None, answer);
+        if choice.becomes_mapped {
+            mount.invalidate.before_reply(node, None, answer);
         } else {
             answer();
         }
@@ -271,11 +271,11 @@ impl Reply for CreateReply {
     fn send(self, mount: &Mount, (entry, opened): (Entry, Opened)) {
         let CreateReply { reply, how } = self;
         let register = || register(mount, || reply.open_backing(&opened.file.fd));
-        let way = (mount.backings).open(entry.id, how.flags, opened.direct, register);
+        let choice = (mount.passthrough).open(entry.id, how.flags, opened.direct, register);
         let handle = FileHandle(opened.handle);
         let ttl = &entry.ttl.min(mount.mapped_ttl(entry.id));
         let (made, generation) = (&entry.attributes, entry.generation);
-        match way.backing {
+        match choice.backing {
             Some(backing) => {
                 let flags = closing_flags(&opened);
                 reply.created_passthrough(ttl, made, generation, handle, flags, &backing);
@@ -339,7 +339,7 @@ impl Mount {
                 let again = move || match begun.take() {
                     Some((reply, true)) => reply.end(),
                     Some((reply, false)) => {
-                        mount.listings.let_go(node);
+                        mount.listings.close(node);
                         mount.list_into(node, from, reply);
                     }
                     None => {}

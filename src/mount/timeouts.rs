@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::view::View;
 
 /// How often waiting requests are checked, and how long each waits at least before it is attempted again.
-const INTERVAL: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a request waits for a folder: longer than the detection of a folder that does not answer at all takes.
 const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -119,7 +119,7 @@ impl Timeouts {
     fn slow(&self) -> Vec<(u64, Act)> {
         let requests = self.requests.lock();
         let waiting = requests.waiting.iter();
-        let old = waiting.filter(|(_, one)| one.begun.elapsed() > INTERVAL);
+        let old = waiting.filter(|(_, one)| one.begun.elapsed() > CHECK_INTERVAL);
         old.filter_map(|(number, one)| Some((*number, one.again.clone()?)))
             .collect()
     }
@@ -127,7 +127,7 @@ impl Timeouts {
 
 fn look(timeouts: &Weak<Timeouts>, view: &Weak<View>) {
     loop {
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(CHECK_INTERVAL);
         let (Some(timeouts), Some(view)) = (timeouts.upgrade(), view.upgrade()) else {
             return;
         };

@@ -28,24 +28,24 @@ use crate::sys::at;
 use crate::view::PRIMARY;
 use crate::view::location;
 
-const SHORT: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(600);
-const UNCHANGED_MAX: Duration = Duration::from_secs(60);
+const SHORT_TTL: Duration = Duration::from_secs(1);
+const LONG_TTL: Duration = Duration::from_secs(600);
+const UNCHANGED_TTL_MAX: Duration = Duration::from_secs(60);
 
 impl Mount {
     /// How long the kernel may cache a node that lies in `place`.
-    pub(super) fn validity(&self, place: u8, role: Role, stat: &Statx) -> Duration {
+    pub(super) fn ttl(&self, place: u8, role: Role, stat: &Statx) -> Duration {
         // The kernel would still execute the file with these bits after a write has cleared them.
         if !at::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
             return Duration::ZERO;
         }
         if place == INTERNAL {
-            return SHORT;
+            return SHORT_TTL;
         }
         if place != PRIMARY && role == Role::Inside {
             return match self.view.location(place).map(|location| location.role()) {
                 Some(location::Role::Folder(Mode::Use)) => unchanged_for(stat),
-                _ => LONG,
+                _ => LONG_TTL,
             };
         }
         // Jobs in folders appear and disappear.
@@ -53,7 +53,7 @@ impl Mount {
         if place == PRIMARY && self.is_exclusive() && !union {
             return unchanged_for(stat);
         }
-        SHORT
+        SHORT_TTL
     }
 
     /// Whether only this mount changes the primary.
@@ -63,18 +63,18 @@ impl Mount {
 
     /// The upper bound for caching attributes of a node that programs may have mapped and may write to.
     pub(super) fn mapped_ttl(&self, id: u64) -> Duration {
-        match self.backings.mapped(id) {
+        match self.passthrough.mapped(id) {
             Mapped::Never => Duration::MAX,
-            Mapped::Perhaps => SHORT,
+            Mapped::Perhaps => SHORT_TTL,
             Mapped::Likely => Duration::ZERO,
         }
     }
 
     /// How long the kernel may cache that a name does not exist.
-    pub(super) fn absence_validity(&self, place: u8, role: Role) -> Duration {
+    pub(super) fn absence_ttl(&self, place: u8, role: Role) -> Duration {
         let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
         if archived || (place == PRIMARY && self.is_exclusive()) {
-            SHORT
+            SHORT_TTL
         } else {
             Duration::ZERO
         }
@@ -83,7 +83,7 @@ impl Mount {
 
 /// Half the time since the last change, within bounds.
 fn unchanged_for(stat: &Statx) -> Duration {
-    (age(stat) / 2).clamp(SHORT, UNCHANGED_MAX)
+    (age(stat) / 2).clamp(SHORT_TTL, UNCHANGED_TTL_MAX)
 }
 
 /// The time since the last change, in whole seconds.
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn what_has_not_changed_for_long_is_believed_for_longer() {
-        assert_eq!(unchanged_for(&stat_of_age(0)), SHORT);
+        assert_eq!(unchanged_for(&stat_of_age(0)), SHORT_TTL);
         let some = unchanged_for(&stat_of_age(20));
         assert!((9..=11).contains(&some.as_secs()), "{some:?}");
-        assert_eq!(unchanged_for(&stat_of_age(100_000)), UNCHANGED_MAX);
+        assert_eq!(unchanged_for(&stat_of_age(100_000)), UNCHANGED_TTL_MAX);
         let mut future = stat_of_age(0);
         future.stx_mtime.tv_sec += 1000;
-        assert_eq!(unchanged_for(&future), SHORT);
+        assert_eq!(unchanged_for(&future), SHORT_TTL);
     }
 
     #[test]

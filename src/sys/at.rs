@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, renameat,
-    renameat_with,
+    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, fcntl_getfl,
+    fcntl_setfl, renameat, renameat_with,
 };
 use rustix::io::{Errno, Result};
 
@@ -92,6 +92,17 @@ pub fn open_noatime(dir: impl AsFd, name: &OsStr, flags: OFlags) -> Result<Owned
     match rustix::fs::openat(&dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(&dir, name, flags, Mode::empty()),
         result => result,
+    }
+}
+
+/// Makes reading through `fd` leave the access time unchanged, where that is permitted: for the file's owner and with
+/// `CAP_FOWNER`.
+///
+/// Set on the open descriptor, not when opening: there, a refusal after `O_CREAT` would leave a new file behind.
+pub fn keep_atime(fd: impl AsFd) {
+    let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NOATIME));
+    if let Err(error) = set {
+        tracing::debug!(%error, "reading an open file updates its access time");
     }
 }
 

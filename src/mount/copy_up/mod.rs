@@ -38,18 +38,7 @@ impl Target {
 
     /// The role of the new entry in the view.
     pub(super) fn role(&self, name: &OsStr, directory: bool) -> Role {
-        role_in(self.parent, name, directory)
-    }
-}
-
-/// The role in the view of an entry of the primary below a node of the role `parent`.
-pub(super) fn role_in(parent: Role, name: &OsStr, directory: bool) -> Role {
-    match parent {
-        Role::Root if directory && name == "jobs" => Role::Jobs,
-        Role::Jobs if directory => Role::Task,
-        Role::Task if directory => Role::Job,
-        Role::Job | Role::Inside => Role::Inside,
-        _ => Role::Outside,
+        self.parent.of_entry(name, directory)
     }
 }
 
@@ -151,7 +140,7 @@ impl Mount {
 
     /// Whether another entry is in the place of the job of a directory of the primary: another process has moved the
     /// job. Returns `false` if the job was removed through the mount: then the directory is empty, as on a disk.
-    pub(super) fn stands_elsewhere(&self, id: u64, node: &Node) -> bool {
+    pub(super) fn is_moved(&self, id: u64, node: &Node) -> bool {
         if node.place != PRIMARY {
             return false;
         }
@@ -170,19 +159,19 @@ impl Mount {
             .holding(job.parent, PRIMARY)
             .and_then(|dir| at::stat(dir, &job.name));
         there.is_ok_and(|stat| FileId::of(&stat) != job.identity)
-            && self.directories.removed(id).is_none()
+            && self.dir_cache.removed(id).is_none()
             && self.find_renamed(&job).is_none()
     }
 
     /// Makes sure that a node may be changed where it lies, and returns its present state.
     pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
-        let node = self.brought_back(caller, id)?;
+        let node = self.copied_up(caller, id)?;
         self.still_in_primary(&node)?;
         Ok(node)
     }
 
     /// Returns a node that may be changed where it lies, unless another process has moved its job.
-    pub(super) fn brought_back(&self, caller: &Caller, id: u64) -> Result<Node> {
+    pub(super) fn copied_up(&self, caller: &Caller, id: u64) -> Result<Node> {
         let node = self.node(id)?;
         if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(node);

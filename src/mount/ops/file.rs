@@ -65,7 +65,7 @@ impl Mount {
         if !writable {
             return self.open_file(caller, id, flags, append);
         }
-        let node = self.brought_back(caller, id)?;
+        let node = self.copied_up(caller, id)?;
         let opened = self.open_file(caller, id, flags, append);
         // Checked after the open: the process that moves the job asks for open files after the move.
         if let Err(error) = self.still_in_primary(&node) {
@@ -80,7 +80,7 @@ impl Mount {
     /// Closes a file that was opened for a request which has failed since.
     pub(in crate::mount) fn discard(&self, opened: &Opened) {
         if self.handles.remove_file(opened.handle).is_some() {
-            self.room.closed();
+            self.open_limit.closed();
         }
     }
 
@@ -114,9 +114,9 @@ impl Mount {
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         if !unchanged {
             // The kernel drops the contents itself on the reply, but would cut them at its cached size.
-            self.notices.forget_attributes_now(file.node);
+            self.invalidate.attributes_now(file.node);
         }
-        self.room.opened();
+        self.open_limit.opened();
         let (handle, file) = self.handles.add_file(file);
         if file.writable {
             self.touched(file.node);
@@ -214,7 +214,7 @@ impl Mount {
         }
         if append && at::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
             // The kernel has put the data into its cache at its own idea of the end.
-            self.notices.forget_pages(file.node);
+            self.invalidate.pages(file.node);
         }
         Ok(written)
     }
@@ -242,12 +242,12 @@ impl Mount {
     }
 
     pub(in crate::mount) fn release(&self, handle: u64) {
-        let unlocked = self.give_lock_up(handle);
+        let unlocked = self.release_lock(handle);
         if let Some(file) = self.handles.remove_file(handle) {
-            self.room.closed();
-            self.backings.close(file.node);
+            self.open_limit.closed();
+            self.passthrough.close(file.node);
             if file.writable || unlocked {
-                self.at_rest(file.node);
+                self.may_be_settled(file.node);
             }
         }
     }

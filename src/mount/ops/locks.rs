@@ -26,7 +26,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::deferred::Deferred;
 use crate::mount::tables::handles::{File, Handles};
-use crate::mount::tables::invalidate::Notices;
+use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::lock_names::LockNames;
 use crate::mount::tables::nodes::Nodes;
 use crate::mount::{Mount, replies};
@@ -42,7 +42,7 @@ const INTERRUPTED_MAX: usize = 64;
 /// How long the report of a lock that was released by closing may take. A request for the lock of a process that has
 /// closed another descriptor of the file must wait for as long; a process that takes the lock and then starts another
 /// does that.
-const RELEASE: Duration = Duration::from_millis(100);
+const RELEASE_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The requests that wait for a lock, and the thread that retries them while there are any.
 #[derive(Debug, Default)]
@@ -52,17 +52,17 @@ pub(in crate::mount) struct Waiter {
 
 #[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Pending>,
     /// Wakes the thread.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Pending {
     /// Requests that the thread has not seen yet.
     added: Vec<Waiting>,
     /// A lock has been released since the last poll.
-    given_up: bool,
+    released: bool,
     running: bool,
 }
 
@@ -78,7 +78,7 @@ struct Waiting {
 }
 
 /// The result of an attempt.
-enum Attempt {
+enum FlockResult {
     Done(Result<()>),
     Held,
 }
@@ -102,26 +102,26 @@ impl Mount {
             Err(error) => return reply.error(replies::errno(error)),
         };
         let mut tried = attempt(&self.handles, &file, operation);
-        let may_go = self.handles.lock_may_go(file.node);
-        if !wait && !may_go && matches!(tried, Attempt::Held) {
+        let may_be_released = self.handles.lock_may_be_released(file.node);
+        if !wait && !may_be_released && matches!(tried, FlockResult::Held) {
             // The lock may just have been released.
             tried = attempt(&self.handles, &file, operation);
         }
         match tried {
-            Attempt::Done(result) if operation == FlockOperation::NonBlockingUnlock => {
-                self.locks.given_up();
-                self.at_rest(file.node);
+            FlockResult::Done(result) if operation == FlockOperation::NonBlockingUnlock => {
+                self.locks.notify_released();
+                self.may_be_settled(file.node);
                 replies::empty(result, reply);
             }
-            Attempt::Done(result) => self.fresh().answer(&file, result, reply),
-            Attempt::Held if !wait && !may_go => {
+            FlockResult::Done(result) => self.fresh().answer(&file, result, reply),
+            FlockResult::Held if !wait && !may_be_released => {
                 reply.error(replies::errno(Errno::WOULDBLOCK));
             }
-            Attempt::Held => self.wait(Waiting {
+            FlockResult::Held => self.wait(Waiting {
                 file,
                 operation,
                 tid,
-                refused: (!wait).then(|| Instant::now() + RELEASE),
+                refused: (!wait).then(|| Instant::now() + RELEASE_REPORT_TIMEOUT),
                 reply,
             }),
         }
@@ -154,17 +154,17 @@ impl Mount {
         Fresh {
             nodes: self.nodes.clone(),
             names: self.lock_names.clone(),
-            notices: self.notices.clone(),
+            invalidate: self.invalidate.clone(),
         }
     }
 
     /// Releases the lock of a file that no process has open any more. The lock disappears no later than the file
-    /// ([`crate::mount::tables::handles::Handles::lock_may_go`]). Returns whether there was one.
-    pub(in crate::mount) fn give_lock_up(&self, handle: u64) -> bool {
+    /// ([`crate::mount::tables::handles::Handles::lock_may_be_released`]). Returns whether there was one.
+    pub(in crate::mount) fn release_lock(&self, handle: u64) -> bool {
         match self.handles.file(handle) {
             Ok(file) if file.lock.is_held() => {
                 let _ = attempt(&self.handles, &file, FlockOperation::NonBlockingUnlock);
-                self.locks.given_up();
+                self.locks.notify_released();
                 true
             }
             _ => false,
@@ -174,10 +174,10 @@ impl Mount {
 
 impl Waiter {
     /// Makes the thread retry the waiting requests at once, since a lock has been released.
-    fn given_up(&self) {
+    fn notify_released(&self) {
         let mut state = self.shared.state.lock();
         if state.running {
-            state.given_up = true;
+            state.released = true;
             self.shared.changed.notify_one();
         }
     }
@@ -193,9 +193,9 @@ fn try_until_none_waits(shared: &Shared, handles: &Handles, fresh: &Fresh) {
             state.running = false;
             return;
         }
-        let given_up = std::mem::take(&mut state.given_up);
+        let released = std::mem::take(&mut state.released);
         let added = std::mem::take(&mut state.added);
-        if !given_up && added.is_empty() && Instant::now() < next {
+        if !released && added.is_empty() && Instant::now() < next {
             shared.changed.wait_until(&mut state, next);
             continue;
         }
@@ -205,9 +205,9 @@ fn try_until_none_waits(shared: &Shared, handles: &Handles, fresh: &Fresh) {
             interval = POLL_MIN;
             next = next.min(Instant::now() + interval);
         }
-        if given_up || Instant::now() >= next {
+        if released || Instant::now() >= next {
             polled.poll(handles, fresh);
-            interval = match given_up {
+            interval = match released {
                 true => POLL_MIN,
                 false => (interval * 2).min(POLL_MAX),
             };
@@ -260,7 +260,7 @@ impl Polled {
         for (at, waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
             let (node, operation) = (waiting.file.node, waiting.operation);
             if !held.contains(node, operation) {
-                if let Attempt::Done(result) = attempt(handles, &waiting.file, operation) {
+                if let FlockResult::Done(result) = attempt(handles, &waiting.file, operation) {
                     fresh.answer(&waiting.file, result, waiting.reply);
                     continue;
                 }
@@ -292,7 +292,7 @@ impl Polled {
 struct Fresh {
     nodes: Arc<Nodes>,
     names: Arc<LockNames>,
-    notices: Arc<Notices>,
+    invalidate: Arc<Invalidator>,
 }
 
 impl Fresh {
@@ -304,19 +304,19 @@ impl Fresh {
             let added = self.names.add(node.parent, &node.name);
             added.then_some((node.parent, node.name))
         });
-        self.notices
-            .forget_before(file.node, name, move || reply.ok());
+        self.invalidate
+            .before_reply(file.node, name, move || reply.ok());
     }
 }
 
-fn attempt(handles: &Handles, file: &File, operation: FlockOperation) -> Attempt {
+fn attempt(handles: &Handles, file: &File, operation: FlockOperation) -> FlockResult {
     match rustix::fs::flock(&file.fd, operation) {
-        Err(Errno::WOULDBLOCK) => Attempt::Held,
+        Err(Errno::WOULDBLOCK) => FlockResult::Held,
         Ok(()) => {
             handles.set_locked(file, operation != FlockOperation::NonBlockingUnlock);
-            Attempt::Done(Ok(()))
+            FlockResult::Done(Ok(()))
         }
-        Err(error) => Attempt::Done(Err(error)),
+        Err(error) => FlockResult::Done(Err(error)),
     }
 }
 

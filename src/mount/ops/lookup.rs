@@ -76,7 +76,7 @@ impl Mount {
         for _ in 0..LOOKUPS_MAX {
             match self.open_verified(entry.id, OFlags::PATH) {
                 Ok(fd) => {
-                    self.directories.keep_removed(entry.id, fd.into());
+                    self.dir_cache.keep_removed(entry.id, fd.into());
                     break;
                 }
                 // The name has already been replaced again.
@@ -93,7 +93,7 @@ impl Mount {
     /// How long the kernel may cache that a name does not exist below `parent`.
     pub(in crate::mount) fn absent_for(&self, parent: u64) -> Duration {
         self.node(parent).map_or(Duration::ZERO, |node| {
-            self.absence_validity(node.place, node.role)
+            self.absence_ttl(node.place, node.role)
         })
     }
 
@@ -111,7 +111,7 @@ impl Mount {
         let mut attributes = self.attributes(&node, &found.stat);
         // Lets the kernel distinguish objects that have had the same inode number.
         let generation = fuser::Generation(identity.birth());
-        let mut ttl = self.validity(node.place, node.role, &found.stat);
+        let mut ttl = self.ttl(node.place, node.role, &found.stat);
         let place = node.place;
         let (id, was) =
             self.nodes
@@ -137,7 +137,7 @@ impl Mount {
     /// ancestors from the job on. Each must be forgotten once.
     pub(in crate::mount) fn enter_moved(&self, id: u64) -> Result<Vec<u64>> {
         let mut job = self.node(id)?;
-        if !self.stands_elsewhere(id, &job) {
+        if !self.is_moved(id, &job) {
             return Err(Errno::STALE);
         }
         let mut names = Vec::new();
@@ -179,7 +179,7 @@ impl Mount {
             if node.place != INTERNAL {
                 node.place = place;
             }
-            self.notices.forget(id, node);
+            self.invalidate.node(id, node);
         });
     }
 
@@ -202,7 +202,7 @@ impl Mount {
         let dir = self.directory(parent)?;
         let stat = match at::stat(dir, name) {
             // Another process removes the rest of a moved job name by name.
-            Err(Errno::NOENT) if self.stands_elsewhere(parent, node) => Err(Errno::STALE),
+            Err(Errno::NOENT) if self.is_moved(parent, node) => Err(Errno::STALE),
             result => result,
         }?;
         Ok(Found {
@@ -333,11 +333,11 @@ impl Mount {
 
     pub(in crate::mount) fn forget(&self, id: u64, count: u64) {
         let released = self.nodes.forget(id, count, || {
-            self.backings.forget(id);
+            self.passthrough.forget(id);
             (
-                self.directories.forget(id),
+                self.dir_cache.forget(id),
                 self.listings.forget(id),
-                self.ahead.forget(id),
+                self.readahead.forget(id),
             )
         });
         // Closing can block on a network file system, so it must not happen with the node's lock held.
@@ -369,7 +369,7 @@ impl Mount {
         match self.is_lock_file(id, node.parent, &node.name) {
             true => Duration::ZERO,
             false => self
-                .validity(node.place, node.role, stat)
+                .ttl(node.place, node.role, stat)
                 .min(self.mapped_ttl(id)),
         }
     }

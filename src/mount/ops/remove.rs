@@ -68,10 +68,10 @@ impl Mount {
     /// Keeps a file that has lost its name until the kernel forgets it.
     fn keep(&self, removed: Option<(u64, Arc<OwnedFd>)>) {
         if let Some((id, fd)) = removed {
-            self.directories.keep_removed(id, fd);
+            self.dir_cache.keep_removed(id, fd);
             // If the kernel has forgotten the node meanwhile, no later request would remove the descriptor.
             if self.nodes.get(id).is_none() {
-                self.directories.forget(id);
+                self.dir_cache.forget(id);
             }
         }
     }
@@ -265,18 +265,7 @@ impl Mount {
         };
         let was = self.nodes.moved(id, from, node);
         if directory && was.is_some_and(|was| was.role != role) {
-            self.nodes.change_roles(id, role_below);
+            self.nodes.change_roles(id, Role::of_directory);
         }
-    }
-}
-
-/// The role of a child in the view, given the role of its parent. Only directories are asked for below `jobs/` and a
-/// task; other entries there get their role when they are looked up again.
-pub(in crate::mount) fn role_below(parent: Role) -> Role {
-    match parent {
-        Role::Jobs => Role::Task,
-        Role::Task => Role::Job,
-        Role::Job | Role::Inside => Role::Inside,
-        Role::Root | Role::Outside => Role::Outside,
     }
 }

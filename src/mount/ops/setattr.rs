@@ -38,7 +38,7 @@ impl Mount {
         self.touched(id);
         changed?;
         let shown = self.getattr(id, handle);
-        self.nodes.distrust(id);
+        self.nodes.drop_version(id);
         shown
     }
 

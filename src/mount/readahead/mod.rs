@@ -23,28 +23,28 @@ use rustix::io::Result;
 
 use job::{Check, Job};
 use names::{Names, Next};
-use walk::{Followed, State, WINDOW_MAX, Walk};
+use walk::{Followed, Phase, WINDOW_MAX, Walk};
 
 use crate::sys::name::Name;
 use crate::view::View;
 
 /// Threads that read ahead. They wait for the disk and do little else.
-const THREADS: usize = 4;
+const READERS: usize = 4;
 /// Limit of jobs that wait to be read.
 const WAITING_MAX: usize = 4 * WINDOW_MAX;
 /// Limit of walks that are followed at the same time.
 const WALKS_MAX: usize = 16;
 /// A read that takes no longer than this has not waited for a disk.
-const CACHED: Duration = Duration::from_micros(100);
+const CACHED_READ_MAX: Duration = Duration::from_micros(100);
 /// After so many jobs in a row that were already cached, only one in [`PROBE`] is read.
-const CACHED_MAX: usize = 64;
+const CACHED_IN_A_ROW_MAX: usize = 64;
 const PROBE: usize = 16;
 /// How many jobs a thread checks as one unit of work.
 const CHECKED_AT_ONCE: usize = 8;
 
 /// The walks that are under way.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct Readahead {
     shared: Arc<Shared>,
 }
 
@@ -81,13 +81,13 @@ enum Work {
     Check(Check),
 }
 
-impl Ahead {
+impl Readahead {
     /// Starts the threads; they end with the mount.
     pub(super) fn start(&self, view: &Arc<View>) -> std::io::Result<()> {
-        for _ in 0..THREADS {
+        for _ in 0..READERS {
             let (view, shared) = (view.clone(), self.shared.clone());
             std::thread::Builder::new()
-                .name("xpmfs-ahead".to_owned())
+                .name("xpmfs-readahead".to_owned())
                 .spawn(move || shared.serve(&view))?;
         }
         Ok(())
@@ -97,13 +97,13 @@ impl Ahead {
     pub(super) fn begun(&self, task: u64) {
         let mut walks = self.shared.walks.lock();
         match walks.iter_mut().find(|walk| walk.task == task) {
-            Some(walk) => walk.state.begin(),
+            Some(walk) => walk.phase.begin(),
             None => {
                 if walks.len() >= WALKS_MAX {
                     walks.pop_front();
                 }
-                let state = State::Begun;
-                walks.push_back(Walk { task, state });
+                let phase = Phase::Begun;
+                walks.push_back(Walk { task, phase });
             }
         }
     }
@@ -117,7 +117,7 @@ impl Ahead {
 
     /// Returns the function to call when a folder has disappeared or was replaced, so that none of its directories
     /// stays open. A walk is followed again when its task is listed anew.
-    pub(super) fn letting_go(&self) -> impl Fn() + Send + Sync + use<> {
+    pub(super) fn folder_closer(&self) -> impl Fn() + Send + Sync + use<> {
         let shared = self.shared.clone();
         move || {
             let walks = std::mem::take(&mut *shared.walks.lock());
@@ -145,13 +145,13 @@ impl Ahead {
         let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) else {
             return;
         };
-        let work = walk.state.go_on(job, (task, task_name));
+        let work = walk.phase.go_on(job, (task, task_name));
         drop(walks);
         self.shared.add(work.into_iter().collect());
     }
 }
 
-impl Drop for Ahead {
+impl Drop for Readahead {
     fn drop(&mut self) {
         let mut waiting = self.shared.waiting.lock();
         waiting.over = true;
@@ -200,7 +200,7 @@ impl Shared {
                     second,
                 } => match Names::after(view, &walk.1, &first, &second) {
                     Ok(Some(names)) => self.follow(walk, Followed::new(names)),
-                    _ => self.change(walk.0, |state| *state = State::Unordered),
+                    _ => self.change(walk.0, |phase| *phase = Phase::Unordered),
                 },
                 Work::GoOn { walk, names } => self.go_on(walk, names),
                 Work::Read(job) => self.read(|| job.read(view)),
@@ -209,17 +209,17 @@ impl Shared {
         }
     }
 
-    /// Changes the state of a walk that is still followed.
-    fn change(&self, task: u64, change: impl FnOnce(&mut State)) {
+    /// Changes the phase of a walk that is still followed.
+    fn change(&self, task: u64, change: impl FnOnce(&mut Phase)) {
         let mut walks = self.walks.lock();
         if let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) {
-            change(&mut walk.state);
+            change(&mut walk.phase);
         }
     }
 
     fn follow(&self, walk: (u64, Name), mut followed: Followed) {
         let names = followed.names.take();
-        self.change(walk.0, |state| *state = State::Followed(followed));
+        self.change(walk.0, |phase| *phase = Phase::Followed(followed));
         if let Some(names) = names {
             self.go_on(walk, names);
         }
@@ -228,8 +228,8 @@ impl Shared {
     /// Queues the next jobs of a walk for reading.
     fn go_on(&self, (id, task): (u64, Name), mut names: Names) {
         let mut wanted = 0;
-        self.change(id, |state| {
-            if let State::Followed(followed) = state {
+        self.change(id, |phase| {
+            if let Phase::Followed(followed) = phase {
                 followed.window = (followed.window * 2).min(WINDOW_MAX);
                 wanted = followed.window.saturating_sub(followed.coming.len());
             }
@@ -238,8 +238,8 @@ impl Shared {
             .take(wanted)
             .collect();
         let more = next.len() == wanted;
-        self.change(id, |state| {
-            if let State::Followed(followed) = state {
+        self.change(id, |phase| {
+            if let Phase::Followed(followed) = phase {
                 let coming = next.iter().map(|(_, name, _)| name.clone());
                 followed.coming.extend(coming);
                 followed.names = more.then_some(names);
@@ -261,7 +261,7 @@ impl Shared {
 
     /// Returns n, where one of n jobs is to be read.
     fn each(&self) -> usize {
-        match self.cached.load(Ordering::Relaxed) >= CACHED_MAX {
+        match self.cached.load(Ordering::Relaxed) >= CACHED_IN_A_ROW_MAX {
             true => PROBE,
             false => 1,
         }
@@ -273,7 +273,7 @@ impl Shared {
         if let Err(error) = read() {
             tracing::trace!(%error, "cannot read ahead");
         }
-        if start.elapsed() < CACHED {
+        if start.elapsed() < CACHED_READ_MAX {
             self.cached.fetch_add(1, Ordering::Relaxed);
         } else {
             self.cached.store(0, Ordering::Relaxed);

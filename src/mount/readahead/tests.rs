@@ -49,16 +49,16 @@ fn in_order(top: &std::path::Path) -> Vec<Name> {
         .collect()
 }
 
-/// Waits until the state of the only walk meets a condition.
-fn wait(ahead: &Ahead, mut until: impl FnMut(&mut State) -> bool) {
+/// Waits until the phase of the only walk meets a condition.
+fn wait(ahead: &Readahead, mut until: impl FnMut(&mut Phase) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let mut walks = ahead.shared.walks.lock();
-        let state = &mut walks.front_mut().unwrap().state;
-        if until(state) {
+        let phase = &mut walks.front_mut().unwrap().phase;
+        if until(phase) {
             return;
         }
-        assert!(Instant::now() < deadline, "{state:?}");
+        assert!(Instant::now() < deadline, "{phase:?}");
         drop(walks);
         std::thread::yield_now();
     }
@@ -70,7 +70,7 @@ fn a_walk_in_order_is_read_ahead_of_to_its_end() {
     let view = view(top.path());
     let jobs = in_order(top.path());
     assert_eq!(jobs.len(), 2 * JOBS);
-    let ahead = Ahead::default();
+    let ahead = Readahead::default();
     ahead.start(&view).unwrap();
     let task: Name = Name::from(OsStr::new("t"));
     ahead.begun(1);
@@ -78,14 +78,14 @@ fn a_walk_in_order_is_read_ahead_of_to_its_end() {
     for at in 1..jobs.len() {
         ahead.listed(1, &task, &jobs[at]);
         let next = &jobs[at + 1..];
-        wait(&ahead, |state| match state {
-            State::Followed(followed) if next.is_empty() => followed.coming.is_empty(),
-            State::Followed(followed) => followed.coming.front() == next.first(),
+        wait(&ahead, |phase| match phase {
+            Phase::Followed(followed) if next.is_empty() => followed.coming.is_empty(),
+            Phase::Followed(followed) => followed.coming.front() == next.first(),
             _ => false,
         });
     }
     ahead.begun(1);
-    wait(&ahead, |state| matches!(state, State::Begun));
+    wait(&ahead, |phase| matches!(phase, Phase::Begun));
 }
 
 #[test]
@@ -93,17 +93,17 @@ fn jobs_that_are_listed_in_another_order_are_not_read_ahead_of() {
     let top = tempfile::tempdir().unwrap();
     let view = view(top.path());
     let jobs = in_order(top.path());
-    let ahead = Ahead::default();
+    let ahead = Readahead::default();
     ahead.start(&view).unwrap();
     let task: Name = Name::from(OsStr::new("t"));
     ahead.begun(1);
     ahead.listed(1, &task, &jobs[7]);
     ahead.listed(1, &task, &jobs[3]);
-    wait(&ahead, |state| matches!(state, State::Unordered));
+    wait(&ahead, |phase| matches!(phase, Phase::Unordered));
     ahead.listed(1, &task, &jobs[4]);
-    wait(&ahead, |state| matches!(state, State::Unordered));
+    wait(&ahead, |phase| matches!(phase, Phase::Unordered));
     ahead.begun(1);
-    wait(&ahead, |state| matches!(state, State::Begun));
+    wait(&ahead, |phase| matches!(phase, Phase::Begun));
 }
 
 #[test]

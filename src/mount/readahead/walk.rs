@@ -19,11 +19,11 @@ const MISSES_MAX: usize = 64;
 pub(super) struct Walk {
     /// The task's node.
     pub(super) task: u64,
-    pub(super) state: State,
+    pub(super) phase: Phase,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum Phase {
     /// The task has been listed.
     Begun,
     /// Then one of its jobs has been listed.
@@ -46,36 +46,36 @@ pub(super) struct Followed {
     misses: usize,
 }
 
-impl State {
+impl Phase {
     /// Notes that the listing of the task begins.
     pub(super) fn begin(&mut self) {
         let over = match self {
-            State::Begun | State::One(_) => false,
-            State::Two | State::Unordered => true,
-            State::Followed(followed) => followed.names.is_none() && followed.coming.is_empty(),
+            Phase::Begun | Phase::One(_) => false,
+            Phase::Two | Phase::Unordered => true,
+            Phase::Followed(followed) => followed.names.is_none() && followed.coming.is_empty(),
         };
         if over {
-            *self = State::Begun;
+            *self = Phase::Begun;
         }
     }
 
     /// Notes that a job is listed; returns the resulting work.
     pub(super) fn go_on(&mut self, job: &Name, (id, task): (u64, &Name)) -> Option<Work> {
         match self {
-            State::Begun => {
-                *self = State::One(job.clone());
+            Phase::Begun => {
+                *self = Phase::One(job.clone());
                 None
             }
-            State::One(first) if first != job => {
+            Phase::One(first) if first != job => {
                 let first = first.clone();
-                *self = State::Two;
+                *self = Phase::Two;
                 Some(Work::Find {
                     walk: (id, task.clone()),
                     first,
                     second: job.clone(),
                 })
             }
-            State::Followed(followed) if followed.misses < MISSES_MAX => {
+            Phase::Followed(followed) if followed.misses < MISSES_MAX => {
                 followed.advance(job);
                 let names = match followed.coming.len() <= followed.window / 2 {
                     true => followed.names.take()?,
@@ -84,11 +84,11 @@ impl State {
                 let walk = (id, task.clone());
                 Some(Work::GoOn { walk, names })
             }
-            State::Followed(_) => {
-                *self = State::One(job.clone());
+            Phase::Followed(_) => {
+                *self = Phase::One(job.clone());
                 None
             }
-            State::One(_) | State::Two | State::Unordered => None,
+            Phase::One(_) | Phase::Two | Phase::Unordered => None,
         }
     }
 }

@@ -20,7 +20,7 @@ pub(in crate::mount) struct Cursor {
 
 /// An entry of a directory.
 #[derive(Debug)]
-pub(in crate::mount) struct Entry {
+pub(in crate::mount) struct OwnedEntry {
     name: CString,
     pub(in crate::mount) kind: FileType,
     pub(in crate::mount) inode: u64,
@@ -28,7 +28,7 @@ pub(in crate::mount) struct Entry {
     pub(in crate::mount) next: u64,
 }
 
-impl Entry {
+impl OwnedEntry {
     pub(in crate::mount) fn name(&self) -> &OsStr {
         OsStr::from_bytes(self.name.to_bytes())
     }
@@ -44,7 +44,7 @@ struct At {
     /// Whether anything has been read from the descriptor.
     begun: bool,
     /// The entries that were read last and not all returned, from the position `first` up to `offset`.
-    entries: Vec<Entry>,
+    entries: Vec<OwnedEntry>,
     first: u64,
 }
 
@@ -66,8 +66,8 @@ impl Cursor {
     pub(in crate::mount) fn read(
         &self,
         from: u64,
-        fetched: impl Fn(&[Entry]),
-        mut each: impl FnMut(&Entry) -> bool,
+        fetched: impl Fn(&[OwnedEntry]),
+        mut each: impl FnMut(&OwnedEntry) -> bool,
     ) -> Result<bool> {
         // Other threads may list the same directory at the same time.
         let mut at = self.at.lock();
@@ -141,7 +141,7 @@ impl At {
         self.begun = true;
         let entries = &mut self.entries;
         read_dir::read_once_with_dots(fd, &mut EntryBuffer::default(), |entry| {
-            entries.push(Entry::from(entry));
+            entries.push(OwnedEntry::from(entry));
         })?;
         self.offset = Some(self.entries.last().map_or(from, |last| last.next));
         self.end = self.entries.is_empty();
@@ -149,9 +149,9 @@ impl At {
     }
 }
 
-impl From<&read_dir::Entry<'_>> for Entry {
-    fn from(entry: &read_dir::Entry<'_>) -> Entry {
-        Entry {
+impl From<&read_dir::Entry<'_>> for OwnedEntry {
+    fn from(entry: &read_dir::Entry<'_>) -> OwnedEntry {
+        OwnedEntry {
             name: entry.c_name().to_owned(),
             kind: entry.kind(),
             inode: entry.inode(),
@@ -236,7 +236,7 @@ mod tests {
         let (mut from, mut given) = (0, 0);
         loop {
             let mut left = 10;
-            let names = |entries: &[Entry]| {
+            let names = |entries: &[OwnedEntry]| {
                 let names = entries.iter().map(|entry| entry.name().to_owned());
                 fetched.borrow_mut().extend(names);
             };

@@ -26,11 +26,11 @@ fn shard_max() -> usize {
 
 /// Descriptors of recently used directories (`O_PATH`, checked to be their node's).
 #[derive(Debug)]
-pub(in crate::mount) struct Directories {
+pub(in crate::mount) struct DirCache {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
     removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
-    /// Directories that were renamed to a place without a node, the latest last.
+    /// DirCache that were renamed to a place without a node, the latest last.
     pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
 }
 
@@ -40,9 +40,9 @@ struct Shard {
     entries: HashMap<u64, (Arc<OwnedFd>, u64)>,
 }
 
-impl Default for Directories {
-    fn default() -> Directories {
-        Directories {
+impl Default for DirCache {
+    fn default() -> DirCache {
+        DirCache {
             shard_max: shard_max(),
             shards: Default::default(),
             removed: Mutex::default(),
@@ -51,7 +51,7 @@ impl Default for Directories {
     }
 }
 
-impl Directories {
+impl DirCache {
     fn shard(&self, id: u64) -> &Mutex<Shard> {
         &self.shards[(id % SHARDS as u64) as usize]
     }
@@ -103,7 +103,7 @@ impl Directories {
     }
 
     /// Closes the cached descriptor of a directory; it is opened again when it is needed.
-    pub(in crate::mount) fn let_go(&self, id: u64) {
+    pub(in crate::mount) fn close(&self, id: u64) {
         let kept = self.shard(id).lock().entries.remove(&id);
         drop(kept);
     }
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_keeps_what_is_used() {
-        let cache = Directories::default();
+        let cache = DirCache::default();
         let fd = || Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
         cache.insert(0, fd());
         for id in 1..10_000_u64 {

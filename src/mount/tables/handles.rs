@@ -45,7 +45,7 @@ impl Lock {
     }
 
     /// Whether the lock may be about to be released.
-    fn may_go(&self) -> bool {
+    fn may_be_released(&self) -> bool {
         self.is_held() && self.closing.load(Ordering::Acquire)
     }
 }
@@ -176,10 +176,13 @@ impl Handles {
     }
 
     /// Whether a lock on a node may be about to be released by closing the file.
-    pub(in crate::mount) fn lock_may_go(&self, node: u64) -> bool {
+    pub(in crate::mount) fn lock_may_be_released(&self, node: u64) -> bool {
         let handles = shard(&self.by_node, node).read().get(&node).cloned();
         let mut files = handles.into_iter().flatten();
-        files.any(|handle| self.file(handle).is_ok_and(|file| file.lock.may_go()))
+        files.any(|handle| {
+            self.file(handle)
+                .is_ok_and(|file| file.lock.may_be_released())
+        })
     }
 
     pub(in crate::mount) fn remove_file(&self, handle: u64) -> Option<Arc<File>> {

@@ -1,6 +1,6 @@
-//! Sends notifications to the kernel without a request from it.
+//! Makes the kernel drop cached names, attributes and contents.
 //!
-//! A notification may wait in the kernel for a lock that an unanswered request holds. So notifications are sent by a
+//! An invalidation may wait in the kernel for a lock that an unanswered request holds. So invalidations are sent by a
 //! thread that answers no requests and holds none of our locks.
 
 use std::sync::OnceLock;
@@ -12,11 +12,11 @@ use fuser::{INodeNo, Notifier};
 use crate::mount::tables::nodes::Node;
 use crate::sys::name::Name;
 
-/// The notices to be sent.
-pub(in crate::mount) struct Notices {
-    /// The channel to the thread that sends notices.
-    sender: Sender<Notice>,
-    queue: Receiver<Notice>,
+/// The invalidations to be sent.
+pub(in crate::mount) struct Invalidator {
+    /// The channel to the thread that sends invalidations.
+    sender: Sender<Invalidation>,
+    queue: Receiver<Invalidation>,
     /// fuser makes the notifier from a session, which needs the mount first.
     connected: OnceLock<Connected>,
 }
@@ -28,10 +28,10 @@ struct Connected {
     before_reply: Sender<BeforeReply>,
 }
 
-impl Default for Notices {
-    fn default() -> Notices {
+impl Default for Invalidator {
+    fn default() -> Invalidator {
         let (sender, queue) = crossbeam_channel::unbounded();
-        Notices {
+        Invalidator {
             sender,
             queue,
             connected: OnceLock::new(),
@@ -53,15 +53,15 @@ struct BeforeReply {
 /// for a folder.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl std::fmt::Debug for Notices {
+impl std::fmt::Debug for Invalidator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Notices")
+        f.write_str("Invalidator")
     }
 }
 
 /// Cached state that the kernel must drop, since it may be wrong.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::mount) enum Notice {
+pub(in crate::mount) enum Invalidation {
     /// The contents of a file or directory.
     Pages(u64),
     /// The attributes of a node.
@@ -70,7 +70,7 @@ pub(in crate::mount) enum Notice {
     Name(u64, Name),
 }
 
-impl Notices {
+impl Invalidator {
     /// Starts the threads; they end with the mount.
     pub(in crate::mount) fn start(&self, notifier: Notifier) -> std::io::Result<()> {
         let connected = Connected {
@@ -79,10 +79,10 @@ impl Notices {
         };
         let queue = self.queue.clone();
         std::thread::Builder::new()
-            .name("xpmfs-notices".to_owned())
+            .name("xpmfs-invalidate".to_owned())
             .spawn(move || {
-                for notice in queue {
-                    send(&notifier, &notice);
+                for invalidation in queue {
+                    send(&notifier, &invalidation);
                 }
             })?;
         // A mount is served once.
@@ -90,42 +90,42 @@ impl Notices {
         Ok(())
     }
 
-    /// Returns the notices that would be sent, in place of the thread that sends them.
+    /// Returns the invalidations that would be sent, in place of the thread that sends them.
     #[cfg(test)]
-    pub(in crate::mount) fn intercept(&self) -> Receiver<Notice> {
+    pub(in crate::mount) fn intercept(&self) -> Receiver<Invalidation> {
         self.queue.clone()
     }
 
     /// Makes the kernel look a name up again, and request the attributes of its node again.
-    pub(in crate::mount) fn forget(&self, id: u64, node: &Node) {
-        self.forget_attributes(id);
-        self.forget_name(node.parent, &node.name);
+    pub(in crate::mount) fn node(&self, id: u64, node: &Node) {
+        self.attributes(id);
+        self.name(node.parent, &node.name);
     }
 
     /// Makes the kernel request the attributes of a node again.
-    pub(in crate::mount) fn forget_attributes(&self, id: u64) {
-        self.send(Notice::Attributes(id));
+    pub(in crate::mount) fn attributes(&self, id: u64) {
+        self.send(Invalidation::Attributes(id));
     }
 
-    /// Makes the kernel request the attributes of a node again, and returns after that. Unlike other notices, this one
+    /// Makes the kernel request the attributes of a node again, and returns after that. Unlike other invalidations, this one
     /// takes no lock of an inode or a page in the kernel (`fuse_reverse_inval_inode` with a negative offset), so a
     /// thread that answers requests may send it while the file is held open or is being opened.
-    pub(in crate::mount) fn forget_attributes_now(&self, id: u64) {
+    pub(in crate::mount) fn attributes_now(&self, id: u64) {
         if let Some(connected) = self.connected.get() {
-            send(&connected.notifier, &Notice::Attributes(id));
+            send(&connected.notifier, &Invalidation::Attributes(id));
         }
     }
 
     /// Makes the kernel drop the contents and attributes of a node before this returns. Not to be called by a thread
     /// that answers requests.
-    pub(in crate::mount) fn forget_pages_now(&self, id: u64) {
+    pub(in crate::mount) fn pages_now(&self, id: u64) {
         if let Some(connected) = self.connected.get() {
-            send(&connected.notifier, &Notice::Pages(id));
+            send(&connected.notifier, &Invalidation::Pages(id));
         }
     }
 
     /// Makes the kernel drop the attributes of a node, and a name, and answers a request after that.
-    pub(in crate::mount) fn forget_before(
+    pub(in crate::mount) fn before_reply(
         &self,
         node: u64,
         name: Option<(u64, Name)>,
@@ -146,35 +146,35 @@ impl Notices {
     }
 
     /// Makes the kernel look up a name in a directory again.
-    pub(in crate::mount) fn forget_name(&self, parent: u64, name: &Name) {
-        self.send(Notice::Name(parent, name.clone()));
+    pub(in crate::mount) fn name(&self, parent: u64, name: &Name) {
+        self.send(Invalidation::Name(parent, name.clone()));
     }
 
     /// Makes the kernel drop the cached contents of a node.
-    pub(in crate::mount) fn forget_pages(&self, node: u64) {
-        self.send(Notice::Pages(node));
+    pub(in crate::mount) fn pages(&self, node: u64) {
+        self.send(Invalidation::Pages(node));
     }
 
-    fn send(&self, notice: Notice) {
+    fn send(&self, invalidation: Invalidation) {
         // The channel is open as long as this sender.
-        let _ = self.sender.send(notice);
+        let _ = self.sender.send(invalidation);
     }
 }
 
 /// Starts the threads that make the kernel drop names and attributes before a request is answered: separate ones, since
-/// other notices may wait in the kernel for requests of other processes.
+/// other invalidations may wait in the kernel for requests of other processes.
 fn start_before_reply(notifier: Notifier) -> std::io::Result<Sender<BeforeReply>> {
     let (names, forgotten) = forgetting_names(notifier.clone())?;
     let (sender, requests) = crossbeam_channel::unbounded::<BeforeReply>();
     std::thread::Builder::new()
-        .name("xpmfs-fresh".to_owned())
+        .name("xpmfs-before-reply".to_owned())
         .spawn(move || {
             for request in requests {
-                send(&notifier, &Notice::Attributes(request.node));
+                send(&notifier, &Invalidation::Attributes(request.node));
                 if let Some((parent, name)) = request.name {
                     // Discards reports that came too late for earlier requests.
                     while forgotten.try_recv().is_ok() {}
-                    if names.try_send(Notice::Name(parent, name)).is_ok() {
+                    if names.try_send(Invalidation::Name(parent, name)).is_ok() {
                         let _ = forgotten.recv_timeout(NAME_TIMEOUT);
                     }
                 }
@@ -185,7 +185,7 @@ fn start_before_reply(notifier: Notifier) -> std::io::Result<Sender<BeforeReply>
 }
 
 /// Starts a thread that makes the kernel drop names, one at a time, and reports each.
-fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Notice>, Receiver<()>)> {
+fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Invalidation>, Receiver<()>)> {
     // While the thread waits in the kernel, it accepts no further names.
     let (names, wanted) = crossbeam_channel::bounded(1);
     let (report, forgotten) = crossbeam_channel::unbounded();
@@ -201,13 +201,13 @@ fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Notice>, Rece
     Ok((names, forgotten))
 }
 
-fn send(notifier: &Notifier, notice: &Notice) {
-    let sent = match notice {
-        Notice::Pages(node) => notifier.inval_inode(INodeNo(*node), 0, 0),
-        Notice::Attributes(node) => notifier.inval_inode(INodeNo(*node), -1, 0),
-        Notice::Name(parent, name) => notifier.inval_entry(INodeNo(*parent), name),
+fn send(notifier: &Notifier, invalidation: &Invalidation) {
+    let sent = match invalidation {
+        Invalidation::Pages(node) => notifier.inval_inode(INodeNo(*node), 0, 0),
+        Invalidation::Attributes(node) => notifier.inval_inode(INodeNo(*node), -1, 0),
+        Invalidation::Name(parent, name) => notifier.inval_entry(INodeNo(*parent), name),
     };
     if let Err(error) = sent {
-        tracing::debug!(?notice, %error, "the kernel does not take a notice");
+        tracing::debug!(?invalidation, %error, "the kernel rejects an invalidation");
     }
 }

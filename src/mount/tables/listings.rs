@@ -19,13 +19,13 @@ use crate::view::listing::Source;
 /// A directory that is being listed.
 #[derive(Debug)]
 pub(in crate::mount) struct Listing {
-    pub(in crate::mount) sources: Vec<Open>,
-    pub(in crate::mount) kind: Kind,
+    pub(in crate::mount) sources: Vec<OpenSource>,
+    pub(in crate::mount) kind: ListingKind,
     pub(in crate::mount) node: Node,
 }
 
 #[derive(Debug)]
-pub(in crate::mount) struct Open {
+pub(in crate::mount) struct OpenSource {
     pub(in crate::mount) cursor: Cursor,
     /// The same directory as `O_PATH`, to look names up in.
     pub(in crate::mount) source: Source,
@@ -34,7 +34,7 @@ pub(in crate::mount) struct Open {
 
 /// The kind of directory that is listed.
 #[derive(Debug)]
-pub(in crate::mount) enum Kind {
+pub(in crate::mount) enum ListingKind {
     Plain,
     Jobs,
     Task,
@@ -47,11 +47,11 @@ pub(in crate::mount) const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-impl Open {
+impl OpenSource {
     /// One source of a union.
-    pub(in crate::mount) fn source(source: Source) -> Result<Open> {
+    pub(in crate::mount) fn source(source: Source) -> Result<OpenSource> {
         let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
-        Ok(Open {
+        Ok(OpenSource {
             identity: FileId::of(&at::stat_fd(&fd)?),
             cursor: Cursor::new(fd.into()),
             source,
@@ -59,8 +59,8 @@ impl Open {
     }
 
     /// The one source of a plain directory.
-    pub(in crate::mount) fn plain(fd: Arc<OwnedFd>, node: &Node) -> Open {
-        Open {
+    pub(in crate::mount) fn plain(fd: Arc<OwnedFd>, node: &Node) -> OpenSource {
+        OpenSource {
             identity: node.identity,
             source: Source {
                 location: node.place,
@@ -121,7 +121,7 @@ impl Listings {
     }
 
     /// Closes a kept listing; it is opened again when it is continued.
-    pub(in crate::mount) fn let_go(&self, node: u64) {
+    pub(in crate::mount) fn close(&self, node: u64) {
         let listing = self.kept.lock().listings.remove(&node);
         drop(listing);
     }

@@ -23,12 +23,12 @@ const NAMES_MAX: usize = 1024;
 pub(in crate::mount) struct LockNames {
     /// Whether any name has been added.
     any: AtomicBool,
-    known: RwLock<Known>,
+    known: RwLock<Names>,
 }
 
 /// Pairs of a directory's node and a name in it: the recent ones and the previous ones.
 #[derive(Debug, Default)]
-struct Known {
+struct Names {
     recent: HashSet<(u64, Name)>,
     old: HashSet<(u64, Name)>,
 }

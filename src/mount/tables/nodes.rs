@@ -34,6 +34,30 @@ pub(in crate::mount) enum Role {
     Outside,
 }
 
+impl Role {
+    /// The role of an entry of the primary below a node of this role.
+    pub(in crate::mount) fn of_entry(self, name: &OsStr, directory: bool) -> Role {
+        match self {
+            Role::Root if directory && name == "jobs" => Role::Jobs,
+            Role::Jobs if directory => Role::Task,
+            Role::Task if directory => Role::Job,
+            Role::Job | Role::Inside => Role::Inside,
+            _ => Role::Outside,
+        }
+    }
+
+    /// The role of a directory below a node of this role, or of any entry inside a job. Other entries of `jobs/` and
+    /// of a task get their role when they are looked up again.
+    pub(in crate::mount) fn of_directory(self) -> Role {
+        match self {
+            Role::Jobs => Role::Task,
+            Role::Task => Role::Job,
+            Role::Job | Role::Inside => Role::Inside,
+            Role::Root | Role::Outside => Role::Outside,
+        }
+    }
+}
+
 /// A node that the kernel has looked up and not yet forgotten.
 #[derive(Debug, Clone)]
 pub(in crate::mount) struct Node {
@@ -121,18 +145,18 @@ impl Node {
     }
 }
 
-/// Where a node lies in the tree under one of its names.
+/// A link of a directory to a node: where the node lies under one of its names.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::mount) struct Way {
+pub(in crate::mount) struct Link {
     pub(in crate::mount) parent: u64,
     pub(in crate::mount) place: u8,
     pub(in crate::mount) role: Role,
 }
 
-impl From<&Node> for Way {
-    fn from(node: &Node) -> Way {
+impl From<&Node> for Link {
+    fn from(node: &Node) -> Link {
         let (parent, place, role) = (node.parent, node.place, node.role);
-        Way {
+        Link {
             parent,
             place,
             role,
@@ -140,10 +164,10 @@ impl From<&Node> for Way {
     }
 }
 
-impl From<&Alias> for Way {
-    fn from(alias: &Alias) -> Way {
+impl From<&Alias> for Link {
+    fn from(alias: &Alias) -> Link {
         let (parent, place, role) = (alias.parent, alias.place, alias.role);
-        Way {
+        Link {
             parent,
             place,
             role,
@@ -245,17 +269,17 @@ impl Nodes {
     }
 
     /// Where a node lies, under the name by which it was last looked up.
-    pub(in crate::mount) fn way(&self, id: u64) -> Option<Way> {
+    pub(in crate::mount) fn link(&self, id: u64) -> Option<Link> {
         let shard = self.read(id);
-        shard.entries.get(&id).map(|entry| Way::from(&entry.node))
+        shard.entries.get(&id).map(|entry| Link::from(&entry.node))
     }
 
     /// Where a node lies: first under the name by which it was last looked up, then under its other names.
-    pub(in crate::mount) fn ways(&self, id: u64) -> Option<(Way, Vec<Way>)> {
+    pub(in crate::mount) fn links(&self, id: u64) -> Option<(Link, Vec<Link>)> {
         let shard = self.read(id);
         let entry = shard.entries.get(&id)?;
         let aliases = shard.aliases.get(&id).into_iter().flatten();
-        Some((Way::from(&entry.node), aliases.map(Way::from).collect()))
+        Some((Link::from(&entry.node), aliases.map(Link::from).collect()))
     }
 
     /// Notes that the kernel receives a node once more, under this name, and returns the number of the node: `id`, or
@@ -350,7 +374,7 @@ impl Nodes {
 
     /// Notes that the kernel's cache may no longer agree with any version of a file: the kernel accepts the attributes
     /// in the reply to a change without dropping the contents that it had cached before.
-    pub(in crate::mount) fn distrust(&self, id: u64) {
+    pub(in crate::mount) fn drop_version(&self, id: u64) {
         if let Some(entry) = self.write(id).entries.get_mut(&id) {
             entry.version = Version::default();
         }
@@ -363,7 +387,7 @@ impl Nodes {
 
     /// Notes that the kernel has dropped its cache of a file, unless other attributes have been sent to it since
     /// `known`.
-    pub(in crate::mount) fn forgotten(&self, id: u64, known: Version, version: Version) {
+    pub(in crate::mount) fn cache_dropped(&self, id: u64, known: Version, version: Version) {
         if let Some(entry) = self.write(id).entries.get_mut(&id)
             && entry.version == known
         {

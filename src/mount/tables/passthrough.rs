@@ -19,7 +19,7 @@ const SHARDS: usize = 64;
 
 /// How each open node is opened.
 #[derive(Debug, Default)]
-pub(in crate::mount) struct Backings {
+pub(in crate::mount) struct Passthrough {
     possible: AtomicBool,
     shards: Shards,
 }
@@ -59,16 +59,16 @@ struct Open {
     read_write: bool,
 }
 
-/// How a node is opened.
+/// The way that was chosen for an open file.
 #[derive(Debug)]
-pub(in crate::mount) struct Way {
+pub(in crate::mount) struct Choice {
     /// The backing file, if the node has one.
     pub(in crate::mount) backing: Option<Arc<BackingId>>,
     /// Whether the file may be mapped and written from now on, but could not be before.
     pub(in crate::mount) becomes_mapped: bool,
 }
 
-impl Backings {
+impl Passthrough {
     /// Notes that the kernel has agreed to passthrough.
     pub(in crate::mount) fn enable(&self) {
         self.possible.store(true, Ordering::Relaxed);
@@ -82,14 +82,14 @@ impl Backings {
         flags: i32,
         wanted: bool,
         register: impl FnOnce() -> io::Result<BackingId>,
-    ) -> Way {
+    ) -> Choice {
         let read_write = flags & libc::O_ACCMODE == libc::O_RDWR;
         let mut shard = self.shard(node).lock();
         if let Some(open) = shard.open.get_mut(&node) {
             open.handles += 1;
             let was = open.read_write;
             open.read_write |= read_write;
-            return Way {
+            return Choice {
                 backing: open.backing.clone(),
                 becomes_mapped: open.backing.is_some() && open.read_write && !was,
             };
@@ -105,7 +105,7 @@ impl Backings {
             read_write,
         };
         shard.open.insert(node, open);
-        Way {
+        Choice {
             becomes_mapped: backing.is_some() && read_write,
             backing,
         }

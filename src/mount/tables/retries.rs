@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 const CALLERS_MAX: usize = 256;
 
 /// How long a caller is remembered; the kernel tries again at once.
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The threads that have received `ESTALE` for an `open`, with the time, and have opened no file since.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Retries {
     pub(in crate::mount) fn contains(&self, tid: u32) -> bool {
         let callers = self.callers.lock();
         let mut times = callers.iter().filter(|(known, _)| *known == tid);
-        times.any(|(_, since)| since.elapsed() < RETRY_MAX)
+        times.any(|(_, since)| since.elapsed() < RETRY_TIMEOUT)
     }
 
     /// Notes that a caller has opened a file: its next attempt is a first one.

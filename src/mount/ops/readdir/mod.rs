@@ -21,7 +21,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
 use crate::mount::ops::lookup::{Entry, Found};
-use crate::mount::tables::listings::{Kind, Listing, OPEN, Open};
+use crate::mount::tables::listings::{Listing, ListingKind, OPEN, OpenSource};
 use crate::mount::tables::nodes::{INTERNAL, Node, Role};
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
@@ -43,13 +43,13 @@ pub(in crate::mount) struct Item<'a> {
 }
 
 /// Accepts entries until it returns `false`, when it has enough.
-type Taker<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
+type Emit<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
 
 impl Mount {
     /// Checks that a directory can be listed; returns whether the kernel may cache the listing.
     pub(in crate::mount) fn opendir(&self, id: u64) -> Result<bool> {
         let listing = Arc::new(self.new_listing(id)?);
-        let plain = matches!(listing.kind, Kind::Plain);
+        let plain = matches!(listing.kind, ListingKind::Plain);
         self.listings.keep(id, listing);
         Ok(plain)
     }
@@ -58,7 +58,7 @@ impl Mount {
         let node = self.node(id)?;
         let (sources, kind) = self.listing_of(id, &node)?;
         let sources = match kind {
-            Kind::Plain => vec![Open::plain(self.open_listed(id)?, &node)],
+            ListingKind::Plain => vec![OpenSource::plain(self.open_listed(id)?, &node)],
             _ => self.open_sources(&node, sources)?,
         };
         for source in &sources {
@@ -73,13 +73,13 @@ impl Mount {
 
     /// Opens the directories of a union. A folder's directory that may not be listed is skipped: it must not hide the
     /// jobs of the other folders.
-    fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<Open>> {
+    fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<OpenSource>> {
         let mut opened = Vec::with_capacity(sources.len());
         let union = matches!(node.role, Role::Jobs | Role::Task);
         let task = (node.role == Role::Task).then_some(&*node.name);
         for source in sources {
             let location = source.location;
-            match Open::source(source) {
+            match OpenSource::source(source) {
                 Ok(open) => {
                     opened.push(open);
                     if union {
@@ -97,7 +97,7 @@ impl Mount {
 
     /// Opens a directory for listing, and for later lookups of names as well.
     fn open_listed(&self, id: u64) -> Result<Arc<OwnedFd>> {
-        if let Some(removed) = self.directories.removed(id) {
+        if let Some(removed) = self.dir_cache.removed(id) {
             // The kept descriptor is not open for reading (`O_PATH`).
             let path = at::proc_path(&removed);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -109,21 +109,23 @@ impl Mount {
             _ => self.open_verified(id, listed)?,
         });
         if id != ROOT {
-            self.directories.insert(id, fd.clone());
+            self.dir_cache.insert(id, fd.clone());
         }
         Ok(fd)
     }
 
-    fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, Kind)> {
+    fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, ListingKind)> {
         match node.role {
-            Role::Jobs => Ok((self.view.jobs_sources()?, Kind::Jobs)),
-            Role::Task => Ok((self.view.task_sources(&node.name)?, Kind::Task)),
+            Role::Jobs => Ok((self.view.jobs_sources()?, ListingKind::Jobs)),
+            Role::Task => Ok((self.view.task_sources(&node.name)?, ListingKind::Task)),
             _ => match self.holder(node)? {
                 Some(holder) => match self.view.internal_dir(&holder)? {
-                    Some(internal) => Ok((self.with_internal(id, node, internal)?, Kind::Holder)),
-                    None => Ok((Vec::new(), Kind::Plain)),
+                    Some(internal) => {
+                        Ok((self.with_internal(id, node, internal)?, ListingKind::Holder))
+                    }
+                    None => Ok((Vec::new(), ListingKind::Plain)),
                 },
-                None => Ok((Vec::new(), Kind::Plain)),
+                None => Ok((Vec::new(), ListingKind::Plain)),
             },
         }
     }
@@ -140,15 +142,15 @@ impl Mount {
         Ok(vec![archived, internal])
     }
 
-    /// Passes the entries from a position on to `give`, until it returns `false`.
+    /// Passes the entries from a position on to `emit`, until it returns `false`.
     pub(in crate::mount) fn list(
         &self,
         id: u64,
         from: u64,
-        mut give: impl FnMut(&Item<'_>) -> bool,
+        mut emit: impl FnMut(&Item<'_>) -> bool,
     ) -> Result<()> {
         self.list_there(id, |id| {
-            self.read_listing(id, from, false, &mut |item| give(&item))
+            self.read_listing(id, from, false, &mut |item| emit(&item))
         })
     }
 
@@ -174,32 +176,32 @@ impl Mount {
         &self,
         id: u64,
         from: u64,
-        mut give: impl FnMut(&OsStr, u64, &Entry) -> bool,
+        mut emit: impl FnMut(&OsStr, u64, &Entry) -> bool,
     ) -> Result<()> {
-        self.list_there(id, |id| self.list_plus_of(id, from, &mut give))
+        self.list_there(id, |id| self.list_plus_of(id, from, &mut emit))
     }
 
     fn list_plus_of(
         &self,
         id: u64,
         from: u64,
-        give: &mut dyn FnMut(&OsStr, u64, &Entry) -> bool,
+        emit: &mut dyn FnMut(&OsStr, u64, &Entry) -> bool,
     ) -> Result<()> {
         self.read_listing(id, from, true, &mut |item| {
             if item.name == "." || item.name == ".." {
                 // The kernel creates no node for these.
-                return give(item.name, item.next, &Entry::unknown(item.inode, item.kind));
+                return emit(item.name, item.next, &Entry::unknown(item.inode, item.kind));
             }
             let (name, next) = (item.name, item.next);
             let entry = match self.entry_of(id, item) {
                 Some(entry) => entry,
                 None => return true,
             };
-            let taken = give(name, next, &entry);
-            if !taken {
+            let emitted = emit(name, next, &entry);
+            if !emitted {
                 self.forget(entry.id, 1);
             }
-            taken
+            emitted
         })
     }
 
@@ -231,7 +233,7 @@ impl Mount {
         Entry::unknown(item.inode, item.kind)
     }
 
-    fn read_listing(&self, id: u64, from: u64, plus: bool, give: &mut Taker<'_>) -> Result<()> {
+    fn read_listing(&self, id: u64, from: u64, plus: bool, emit: &mut Emit<'_>) -> Result<()> {
         let kept = match from {
             0 => None,
             _ => self.listings.get(id),
@@ -248,11 +250,11 @@ impl Mount {
             self.read_ahead(id, &listing.node);
         }
         let at_end = match listing.kind {
-            Kind::Plain => self.read_plain(&listing, from, plus, give)?,
-            _ => self.read_union(id, &listing, from, plus, give)?,
+            ListingKind::Plain => self.read_plain(&listing, from, plus, emit)?,
+            _ => self.read_union(id, &listing, from, plus, emit)?,
         };
-        if at_end && !matches!(listing.kind, Kind::Plain) {
-            self.notices.forget_pages(id);
+        if at_end && !matches!(listing.kind, ListingKind::Plain) {
+            self.invalidate.pages(id);
         }
         Ok(())
     }
@@ -260,10 +262,10 @@ impl Mount {
     /// Starts reading the next jobs ahead, if this is one step of a walk through the jobs of a task.
     fn read_ahead(&self, id: u64, node: &Node) {
         match node.role {
-            Role::Task => self.ahead.begun(id),
+            Role::Task => self.readahead.begun(id),
             Role::Job => {
                 if let Ok(task) = self.node(node.parent) {
-                    self.ahead.listed(node.parent, &task.name, &node.name);
+                    self.readahead.listed(node.parent, &task.name, &node.name);
                 }
             }
             _ => {}
@@ -272,8 +274,8 @@ impl Mount {
 
     pub(in crate::mount) fn fsyncdir(&self, id: u64, data_only: bool) -> Result<()> {
         let listing = self.new_listing(id)?;
-        // Directories of folders need no sync: this mount has not changed them.
-        let ours = |open: &&Open| matches!(open.source.location, PRIMARY | INTERNAL);
+        // DirCache of folders need no sync: this mount has not changed them.
+        let ours = |open: &&OpenSource| matches!(open.source.location, PRIMARY | INTERNAL);
         for open in listing.sources.iter().filter(ours) {
             if data_only {
                 rustix::fs::fdatasync(open.cursor.fd())?;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use rustix::fs::{FileType, Statx};
 use rustix::io::{Errno, Result};
 
-use super::{Item, Taker};
+use super::{Emit, Item};
 use crate::mount::Mount;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::listings::Listing;
@@ -26,7 +26,7 @@ impl Mount {
         listing: &Listing,
         from: u64,
         plus: bool,
-        give: &mut Taker<'_>,
+        emit: &mut Emit<'_>,
     ) -> Result<bool> {
         if from == AFTER_JOBS {
             return Ok(true);
@@ -44,7 +44,7 @@ impl Mount {
                 holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
             })
         };
-        let mut given = false;
+        let mut emitted = false;
         let fd = open.cursor.fd();
         let end = open.cursor.read(
             from,
@@ -54,14 +54,14 @@ impl Mount {
                 if node.role == Role::Root && name == layout::XPMFS {
                     return true;
                 }
-                given = true;
+                emitted = true;
                 let asked = plus && node.role != Role::Root && name != "." && name != "..";
                 let found = match asked {
                     true => at::stat_at(fd, name).ok(),
                     false => None,
                 };
                 let found = found.filter(|stat| !internal(name, stat));
-                give(Item {
+                emit(Item {
                     name,
                     kind: entry.kind,
                     inode: self.devices.entry(&open.identity, entry.inode),
@@ -75,14 +75,14 @@ impl Mount {
             },
         )?;
         if end && node.role == Role::Root {
-            return Ok(!self.give_jobs_of_folders(give)? && !given);
+            return Ok(!self.emit_jobs_of_folders(emit)? && !emitted);
         }
-        Ok(end && !given)
+        Ok(end && !emitted)
     }
 
     /// Returns `jobs` at the end of the top, if a folder has jobs and the primary lacks the directory. Returns whether
     /// there was an entry to return.
-    fn give_jobs_of_folders(&self, give: &mut Taker<'_>) -> Result<bool> {
+    fn emit_jobs_of_folders(&self, emit: &mut Emit<'_>) -> Result<bool> {
         let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
             return Ok(false);
         };
@@ -90,8 +90,8 @@ impl Mount {
             return Ok(false);
         }
         // The top itself does not change when that entry disappears.
-        self.notices.forget_pages(ROOT);
-        give(Item {
+        self.invalidate.pages(ROOT);
+        emit(Item {
             name: OsStr::new(layout::JOBS),
             kind: FileType::Directory,
             inode: self.devices.inode(&FileId::of(&jobs.stat)),

@@ -6,11 +6,11 @@ use std::ffi::OsStr;
 use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
-use super::{Item, Taker};
+use super::{Emit, Item};
 use crate::mount::Mount;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::cursor;
-use crate::mount::tables::listings::{Kind, Listing, Open};
+use crate::mount::tables::listings::{Listing, ListingKind, OpenSource};
 use crate::mount::tables::nodes::Role;
 use crate::mount::tables::positions::Position;
 use crate::settings;
@@ -28,7 +28,7 @@ impl Mount {
         listing: &Listing,
         from: u64,
         plus: bool,
-        give: &mut Taker<'_>,
+        emit: &mut Emit<'_>,
     ) -> Result<bool> {
         let positions = self.listings.positions(id);
         let start = match usize::try_from(from).map_err(|_| Errno::INVAL)? {
@@ -41,7 +41,7 @@ impl Mount {
             }
             last => positions.lock().get(last).ok_or(Errno::INVAL)?,
         };
-        let mut given = false;
+        let mut emitted = false;
         for (at, open) in listing.sources.iter().enumerate() {
             let location = open.source.location;
             // A source that can no longer be listed is skipped.
@@ -50,9 +50,10 @@ impl Mount {
                 Ordering::Equal => start.offset,
                 Ordering::Greater => 0,
             };
-            let fetched = |entries: &[cursor::Entry]| {
-                if plus && matches!(listing.kind, Kind::Jobs) {
-                    self.view.ask_times(entries.iter().map(cursor::Entry::name));
+            let fetched = |entries: &[cursor::OwnedEntry]| {
+                if plus && matches!(listing.kind, ListingKind::Jobs) {
+                    self.view
+                        .ask_times(entries.iter().map(cursor::OwnedEntry::name));
                 }
                 self.check_ahead(listing, open, entries);
             };
@@ -65,9 +66,9 @@ impl Mount {
                     location,
                     offset: entry.next,
                 };
-                given = true;
+                emitted = true;
                 let next = positions.lock().number(here);
-                give(Item {
+                emit(Item {
                     name,
                     kind: shown.kind,
                     inode: match &shown.stat {
@@ -83,26 +84,26 @@ impl Mount {
             });
             let end = match read {
                 // Removed meanwhile: the entries of the other sources are shown nevertheless.
-                Err(Errno::NOENT) if !matches!(listing.kind, Kind::Holder) => true,
+                Err(Errno::NOENT) if !matches!(listing.kind, ListingKind::Holder) => true,
                 read => read?,
             };
             if !end {
                 return Ok(false);
             }
         }
-        if !given {
+        if !emitted {
             positions.lock().end();
         }
-        Ok(!given)
+        Ok(!emitted)
     }
 
     /// Checks several jobs of a `use` folder at the same time, since each job in it must be checked before it is
     /// listed.
-    fn check_ahead(&self, listing: &Listing, open: &Open, entries: &[cursor::Entry]) {
+    fn check_ahead(&self, listing: &Listing, open: &OpenSource, entries: &[cursor::OwnedEntry]) {
         let location = self.view.location(open.source.location);
         let checked = location
             .is_some_and(|location| location.role() == location::Role::Folder(settings::Mode::Use));
-        if !matches!(listing.kind, Kind::Task) || !checked {
+        if !matches!(listing.kind, ListingKind::Task) || !checked {
             return;
         }
         let directories = entries
@@ -110,7 +111,7 @@ impl Mount {
             .filter(|entry| entry.kind == FileType::Directory);
         let names = directories.map(|entry| Name::from(entry.name()));
         let (dir, task) = (&open.source.dir, &listing.node.name);
-        self.ahead.check(dir, task, names.collect());
+        self.readahead.check(dir, task, names.collect());
     }
 
     /// Returns how an entry of source number `at` is shown; `None` if it is hidden.
@@ -121,17 +122,17 @@ impl Mount {
         let sources = &listing.sources;
         let source = &sources.get(at)?.source;
         match listing.kind {
-            Kind::Plain => Some(entry.into()),
-            Kind::Jobs => {
+            ListingKind::Plain => Some(entry.into()),
+            ListingKind::Jobs => {
                 let earlier = sources.iter().take(at).map(|open| &open.source);
                 let shown = self.view.shows_in_jobs(source, earlier, name, entry);
                 shown.map(Shown::from)
             }
-            Kind::Task => {
+            ListingKind::Task => {
                 let task = &listing.node.name;
                 self.view.shows_in_task(source.location, task, name, entry)
             }
-            Kind::Holder => {
+            ListingKind::Holder => {
                 let first = &sources.first()?.source.dir;
                 let twice = at > 0 && at::stat(first, name).is_ok();
                 (!twice).then_some(entry.into())
@@ -141,8 +142,8 @@ impl Mount {
 }
 
 /// Returns the node behind a task's entry, if showing the entry has already found it.
-fn found_in(listing: &Listing, open: &Open, name: &OsStr, shown: Shown) -> Option<Found> {
-    if !matches!(listing.kind, Kind::Task) || name == "." || name == ".." {
+fn found_in(listing: &Listing, open: &OpenSource, name: &OsStr, shown: Shown) -> Option<Found> {
+    if !matches!(listing.kind, ListingKind::Task) || name == "." || name == ".." {
         return None;
     }
     let (place, stat) = match (shown.stat, shown.location) {
@@ -205,13 +206,13 @@ mod tests {
             loop {
                 let (from, before) = (next, listed);
                 let mut room = 50;
-                let give = |item: &Item<'_>| {
+                let emit = |item: &Item<'_>| {
                     room -= 1;
                     next = item.next;
                     listed += 1;
                     room > 0
                 };
-                mount.list(task, from, give).unwrap();
+                mount.list(task, from, emit).unwrap();
                 if listed == before {
                     break;
                 }
