@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::obstacle::Obstacle;
-use super::rights::{self, Refused};
+use crate::archive::obstacle::Obstacle;
 use crate::transfer::{self, staging};
 use crate::workspace::jobs::JobId;
 
 /// A result about one job.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T> = std::result::Result<T, JobError>;
 
 /// What went wrong with one job.
 #[derive(Debug, thiserror::Error)]
 #[error("{job}: {cause}")]
-pub struct Error {
+pub struct JobError {
     /// The job.
     pub job: JobId,
     // Told in the message, and so no `source`: whoever prints a chain would print it twice.
@@ -90,6 +89,15 @@ pub enum Cause {
     Cancelled,
 }
 
+/// A kind of access to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading a file, or listing a directory.
+    Read,
+    /// Creating, writing or removing an entry.
+    Write,
+}
+
 /// Whom an error concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -105,9 +113,9 @@ pub enum Scope {
     Cancelled,
 }
 
-impl Error {
-    pub(super) fn new(job: &JobId, cause: Cause) -> Error {
-        Error {
+impl JobError {
+    pub(super) fn new(job: &JobId, cause: Cause) -> JobError {
+        JobError {
             job: job.clone(),
             cause: Box::new(cause),
         }
@@ -119,21 +127,16 @@ impl Error {
         self.scope() == Scope::Cancelled
     }
 
-    /// What can be done about it, where that is not said with it: a clause. It may walk paths, also into a mount of the workspace, so
-    /// that it is not for those who serve one.
+    /// What can be done about it, as a clause, unless a permission is missing or the message says it.
     #[must_use]
-    pub fn advice(&self) -> Option<String> {
-        let advice = match self.errno()? {
+    pub fn advice(&self) -> Option<&'static str> {
+        Some(match self.errno()? {
             Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS if self.tried(transfer::SYMLINK) => {
                 "its file system has no symlinks, it seems (vfat): use another"
             }
             Errno::NOSPC => "make room there and try again",
             Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
             Errno::ROFS => "mount it to be written, and try again",
-            Errno::ACCESS | Errno::PERM => {
-                let (path, refused) = self.refused()?;
-                return Some(rights::advice(&path, refused));
-            }
             Errno::IO => "the kernel's log (dmesg) tells more: the disk may be failing",
             Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
                 "see whether its disk is mounted, and try again"
@@ -142,8 +145,7 @@ impl Error {
                 "its file system cannot lock files, without which nothing is archived there: mount it with locks, or use another"
             }
             _ => return None,
-        };
-        Some(advice.to_owned())
+        })
     }
 
     /// Whether something cannot be written for want of a right, or since the file system is read-only.
@@ -152,14 +154,14 @@ impl Error {
         self.errno().is_some_and(|errno| denied.contains(&errno))
     }
 
-    /// Like [`Error::advice`], but without walking a path: for a daemon, whose own mount the path may lead into.
+    /// What can be done about it, for a daemon: it must not find out which permission is missing, since the path may lead into its own mount.
     pub(super) fn advice_of_daemon(&self) -> Option<String> {
         match self.errno()? {
             Errno::ACCESS | Errno::PERM => Some(format!(
                 "`xpmfs jobs archive {}` says which right is missing, and who can give it",
                 self.job
             )),
-            _ => self.advice(),
+            _ => self.advice().map(ToOwned::to_owned),
         }
     }
 
@@ -190,8 +192,15 @@ impl Error {
         }
     }
 
-    /// What was refused, where it was the system that did so.
-    fn refused(&self) -> Option<(PathBuf, Refused)> {
+    /// The path and the kind of access that failed for want of a permission, if so.
+    #[must_use]
+    pub fn denied(&self) -> Option<(PathBuf, Access)> {
+        let denied = matches!(self.errno()?, Errno::ACCESS | Errno::PERM);
+        self.access().filter(|_| denied && self.advice().is_none())
+    }
+
+    /// The path and the kind of access of the system call that failed.
+    fn access(&self) -> Option<(PathBuf, Access)> {
         const READ: [&str; 6] = [
             "open",
             "look at",
@@ -203,8 +212,8 @@ impl Error {
         Some(match &*self.cause {
             Cause::Io {
                 operation, path, ..
-            } if READ.contains(operation) => (path.clone(), Refused::Reading),
-            Cause::Io { path, .. } => (path.clone(), Refused::Writing),
+            } if READ.contains(operation) => (path.clone(), Access::Read),
+            Cause::Io { path, .. } => (path.clone(), Access::Write),
             Cause::Transfer { place, error } => {
                 let path = match error.path()? {
                     top if top.as_os_str().is_empty() => place.clone(),
@@ -214,12 +223,12 @@ impl Error {
                     transfer::Error::Io {
                         side: transfer::Side::Source,
                         ..
-                    } => (path, Refused::Reading),
-                    _ => (path, Refused::Writing),
+                    } => (path, Access::Read),
+                    _ => (path, Access::Write),
                 }
             }
             // Beside the job.
-            Cause::Staging { place, .. } => (place.clone(), Refused::Writing),
+            Cause::Staging { place, .. } => (place.clone(), Access::Write),
             _ => return None,
         })
     }
@@ -305,7 +314,7 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
                 path: path.to_owned(),
                 cause: error.into(),
             };
-            Error::new(job, cause)
+            JobError::new(job, cause)
         })
     }
 }
@@ -339,7 +348,7 @@ impl<T> InPlace<T> for transfer::Result<T> {
                     error,
                 },
             };
-            Error::new(job, cause)
+            JobError::new(job, cause)
         })
     }
 }
@@ -353,7 +362,7 @@ impl<T> Beside<T> for staging::Result<T> {
     fn beside(self, job: &JobId, place: &Path) -> Result<T> {
         self.map_err(|error| {
             let place = place.to_owned();
-            Error::new(job, Cause::Staging { place, error })
+            JobError::new(job, Cause::Staging { place, error })
         })
     }
 }
@@ -377,7 +386,7 @@ mod tests {
                 path: "/folder/jobs/my.module.train/a".into(),
                 cause: errno.into(),
             };
-            let error = Error::new(&job, cause);
+            let error = JobError::new(&job, cause);
             assert_eq!(error.advice_of_daemon().as_deref(), Some(expected));
         }
     }
@@ -392,7 +401,7 @@ mod tests {
                 cause: errno.into(),
             };
             let place = PathBuf::from("/folder/jobs/my.module.train/a");
-            let error = Error::new(&job, Cause::Staging { place, error });
+            let error = JobError::new(&job, Cause::Staging { place, error });
             assert_eq!(error.scope(), Scope::Folder);
             assert!(error.advice().unwrap().contains("cannot lock files"));
         }

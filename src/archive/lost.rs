@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Env, apart, manifests, places, state_dir};
+use super::{folder_alias, places, state_dir};
+use crate::archive::env::Env;
+use crate::archive::job::manifests;
 use crate::settings::Mode;
-use crate::view::location::Role;
 use crate::view::{Location, Unlisted};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
@@ -77,9 +78,8 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
 /// A sentence: what the primary or the `move` folder has is not known, so that nothing tells what is lost.
 pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<Listed, String> {
     let of = |mode| {
-        let folders = env.view.folders().iter();
-        let folders = folders.filter(move |folder| folder.role() == Role::Folder(mode));
-        folders.map(|folder| folder.index()).collect::<Vec<u8>>()
+        let folders = places::folders_of_mode(env.view, mode);
+        folders.map(Location::index).collect::<Vec<u8>>()
     };
     let primary = env.view.primary();
     let (present, tasks) = primary
@@ -110,7 +110,7 @@ pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
         Err(errno) => return Some(errno.to_string()),
     };
     if root.jobs().is_ok() {
-        return apart::shared(env.view, folder);
+        return folder_alias::shared(env.view, folder);
     }
     let primary = env.view.primary();
     match state_dir::is_known(primary, folder) {

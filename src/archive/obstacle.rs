@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::error::{Cause, Context, Error, Result};
-use super::{manifests, places};
+use super::places;
 use crate::sys::at;
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
@@ -65,7 +64,7 @@ pub fn of(location: &Location, job: &JobId) -> Option<Obstacle> {
 
 /// What is in the way of a job's manifest in a folder, whose directory is `root`, if anything is.
 pub(super) fn of_manifest(folder: &Location, root: &Root, job: &JobId) -> Option<Obstacle> {
-    let own = [OsStr::new(XPMFS), OsStr::new(manifests::DIRECTORY)];
+    let own = [OsStr::new(XPMFS), OsStr::new(places::MANIFESTS)];
     let names = [own.as_slice(), &[job.task_id()]].concat();
     let found = first(root.fd(), folder.path().to_owned(), &names)?;
     let of_all = !found.path.ends_with(job.task_id());
@@ -119,36 +118,4 @@ fn what(dir: BorrowedFd<'_>, name: &OsStr) -> Option<String> {
         FileType::Directory => return None,
         _ => "a device".to_owned(),
     })
-}
-
-/// The directory of a task, made if need be ([`places::make_task`]); what is in the way is told.
-pub(super) fn make_task(
-    location: &Location,
-    job: &JobId,
-    from: &Location,
-) -> Result<std::sync::Arc<OwnedFd>> {
-    let made = places::make_task(location, job.task_id(), from);
-    if let Err(Errno::NOTDIR) = made {
-        expect_none(location, job)?;
-    }
-    let at = places::path(location, job);
-    made.tried(job, "make the directory of", &at)
-}
-
-/// The directory of a job in a task's ([`places::open`]); what is in its place is told.
-pub(super) fn open(location: &Location, task: &OwnedFd, job: &JobId) -> Result<Option<OwnedFd>> {
-    match places::open_exactly(task, job.hash()) {
-        Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(Errno::NOTDIR) => expect_none(location, job).map(|()| None),
-        Err(errno) => Err(errno).tried(job, "open", &places::path(location, job)),
-    }
-}
-
-/// Makes sure that nothing is in the way.
-pub(super) fn expect_none(location: &Location, job: &JobId) -> Result<()> {
-    match of(location, job) {
-        Some(obstacle) => Err(Error::new(job, Cause::Obstacle(obstacle))),
-        None => Ok(()),
-    }
 }

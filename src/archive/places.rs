@@ -8,7 +8,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use crate::settings::Mode as FolderMode;
 use crate::sys::{at, shared_dir};
+use crate::view::location::Role;
 use crate::view::{Location, PRIMARY, Root, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, XPMFS};
@@ -193,6 +195,20 @@ fn rights(dir: impl AsFd) -> Result<Mode> {
 /// The folder of a number: any location but the primary.
 pub(super) fn folder(view: &View, index: u8) -> Option<&Location> {
     view.location(index).filter(|_| index != PRIMARY)
+}
+
+/// The directory of manifests in a folder's `.xpmfs`.
+pub(super) const MANIFESTS: &str = "manifests";
+
+/// The folders of a mode, in the order of the settings.
+pub fn folders_of_mode(view: &View, mode: FolderMode) -> impl Iterator<Item = &Location> {
+    let folders = view.folders().iter().map(|folder| &**folder);
+    folders.filter(move |folder| folder.role() == Role::Folder(mode))
+}
+
+/// The folders that jobs are archived to: `backup` folders before `move` folders.
+pub fn archives(view: &View) -> impl Iterator<Item = &Location> {
+    folders_of_mode(view, FolderMode::Backup).chain(folders_of_mode(view, FolderMode::Move))
 }
 
 /// Said of a folder that has no jobs, though some were archived there.

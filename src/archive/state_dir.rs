@@ -18,9 +18,9 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::error::{self, Cause, Context, Error};
-use super::obstacle::Obstacle;
-use super::{obstacle, places};
+use super::places;
+use crate::archive::error::{self, Cause, Context, JobError};
+use crate::archive::obstacle::{self, Obstacle};
 use crate::sys::{at, shared_dir};
 use crate::view::Location;
 use crate::view::jobs::names as names_in;
@@ -137,7 +137,7 @@ pub fn is_damaged(primary: &Location, folder: &Location, job: &JobId) -> Result<
 
 /// Copies of a folder that `verify` found damaged or missing.
 #[derive(Debug, Default)]
-pub struct Damaged {
+pub struct DamagedCopies {
     /// How many; counting ends at [`DAMAGED_MAX`].
     pub count: usize,
     /// The first few, with what is wrong.
@@ -149,8 +149,8 @@ pub struct Damaged {
 /// # Errors
 ///
 /// Errors of the primary's file system.
-pub fn damaged(primary: &Location, folder: &Location, limit: usize) -> Result<Damaged> {
-    let mut damaged = Damaged::default();
+pub fn damaged(primary: &Location, folder: &Location, limit: usize) -> Result<DamagedCopies> {
+    let mut damaged = DamagedCopies::default();
     let folder = folder_name(folder);
     let names = [OsStr::new(DAMAGED), &folder];
     let Some(tasks) = open(primary, &names)? else {
@@ -221,7 +221,7 @@ pub(super) fn checked<T>(
 ) -> error::Result<T> {
     match result {
         Err(Errno::NOTDIR) => match damage(primary, Some(job)) {
-            Some(damaged) => Err(Error::new(job, Cause::Obstacle(damaged))),
+            Some(damaged) => Err(JobError::new(job, Cause::Obstacle(damaged))),
             None => result.tried(job, operation, &path(primary)),
         },
         result => result.tried(job, operation, &path(primary)),

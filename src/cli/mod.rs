@@ -3,6 +3,7 @@
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod advice;
 pub mod archive;
 pub mod completions;
 pub mod front;

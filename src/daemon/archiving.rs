@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::peers::Peers;
 use crate::archive::engine::{Archiver, Config};
-use crate::archive::{Hooks, Writing};
+use crate::archive::env::{Hooks, Writing};
 use crate::mount::Handle;
 use crate::settings::{Folder, Mode, Tuning};
 use crate::view::View;

@@ -6,50 +6,49 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::core::Core;
-use super::events::Event;
-use super::keeper::Keeper;
-use super::lane::Flight;
+use super::disks::Disks;
+use super::journal::JournalWriter;
+use super::queue::folder_queue::InProgress;
 use super::route::Route;
-use super::scan::{Found, Request};
-use super::shared::{Scan, Shared, State};
-use super::worker::Batch;
-use crate::archive::store::Due;
+use super::shared::{EngineState, Event, FolderScans, Shared};
+use super::survey::scanner::ScanResult;
+use super::worker::{ScanRequest, StoreRequest};
+use crate::archive::job::store::Due;
 use crate::transfer::{Progress, Size};
 use crate::workspace::JobId;
 
 /// The most jobs that are sent to a folder's thread, or looked at, at a time.
-const BATCH: usize = 256;
+const BATCH_JOBS_MAX: usize = 256;
 
 /// Scans find no more jobs while this many are queued: this bounds memory, also where a million jobs wait to be
 /// archived.
-const ROOM: usize = 10_000;
+const QUEUE_MAX: usize = 10_000;
 
 /// The most events that are handled before work is dispatched again.
 const EVENTS_MAX: usize = 10_000;
 
 /// Longer than this, nothing is waited for: a monotonic clock that misbehaves is looked at again.
-const LONGEST: Duration = Duration::from_secs(600);
+const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The coordinator.
 pub(super) struct Coordinator {
     pub(super) shared: Arc<Shared>,
-    pub(super) core: Arc<dyn Core>,
+    pub(super) disks: Arc<dyn Disks>,
     pub(super) route: Arc<Route>,
     pub(super) interval: Duration,
     pub(super) events: Receiver<Event>,
     pub(super) looks: Sender<Vec<Arc<JobId>>>,
-    pub(super) lines: Vec<Line>,
-    pub(super) keeper: Keeper,
+    pub(super) channels: Vec<FolderChannels>,
+    pub(super) journal: JournalWriter,
     /// When the journals of other processes are next looked for.
     pub(super) adoption: Instant,
 }
 
 /// The channels to a folder's threads.
-pub(super) struct Line {
+pub(super) struct FolderChannels {
     pub(super) folder: u8,
-    pub(super) batches: Sender<Batch>,
-    pub(super) scans: Sender<Request>,
+    pub(super) batches: Sender<StoreRequest>,
+    pub(super) scans: Sender<ScanRequest>,
     /// Wakes the thread that compares markers, to compare those of all jobs if `wanted` has grown.
     pub(super) wakes: Sender<()>,
 }
@@ -80,7 +79,7 @@ impl Coordinator {
         }
         self.keep();
         let idle = self.shared.state.lock().queue.jobs.is_empty();
-        self.keeper.close(idle);
+        self.journal.close(idle);
     }
 
     fn handle(&mut self, event: Event) {
@@ -118,9 +117,9 @@ impl Coordinator {
             Event::Retry => {
                 state.queue.retry(now);
                 self.adoption = now;
-                for line in &self.lines {
+                for channel in &self.channels {
                     // A full channel is fine: a thread that is already woken reads the current `wanted`.
-                    let _ = line.wakes.try_send(());
+                    let _ = channel.wakes.try_send(());
                 }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
             }
@@ -128,7 +127,7 @@ impl Coordinator {
         }
     }
 
-    fn scanned(&self, state: &mut State, folder: u8, found: Found, now: Instant) {
+    fn scanned(&self, state: &mut EngineState, folder: u8, found: ScanResult, now: Instant) {
         for job in found.jobs {
             state.queue.found(job, false, now);
         }
@@ -155,9 +154,9 @@ impl Coordinator {
     fn look_for_folders(&self) {
         let now = Instant::now();
         let state = &mut *self.shared.state.lock();
-        for lane in &mut state.queue.lanes {
-            let back = lane.is_there(self.core.is_there(lane.folder));
-            if back && let Some(scan) = find(&mut state.scans, lane.folder) {
+        for folder_queue in &mut state.queue.folder_queues {
+            let back = folder_queue.is_there(self.disks.is_there(folder_queue.folder));
+            if back && let Some(scan) = find(&mut state.scans, folder_queue.folder) {
                 scan.next = now;
             }
         }
@@ -170,18 +169,18 @@ impl Coordinator {
         if self.shared.is_stopping() {
             return now;
         }
-        let looks = state.queue.take_looks(BATCH, now);
+        let looks = state.queue.take_looks(BATCH_JOBS_MAX, now);
         if !looks.is_empty() {
             // The thread ends after this one.
             let _ = self.looks.send(looks);
         }
-        let mut next = now + LONGEST;
-        for line in &self.lines {
-            let jobs = state.queue.take_batch(line.folder, BATCH, now);
+        let mut next = now + WAIT_MAX;
+        for channel in &self.channels {
+            let jobs = state.queue.take_batch(channel.folder, BATCH_JOBS_MAX, now);
             if !jobs.is_empty() {
-                line.give(&mut state, jobs, now);
+                channel.give(&mut state, jobs, now);
             }
-            if let Some(due) = self.scan(line, &mut state, now) {
+            if let Some(due) = self.scan(channel, &mut state, now) {
                 next = next.min(due);
             }
         }
@@ -190,27 +189,32 @@ impl Coordinator {
     }
 
     /// Starts a scan of a folder if it is due; returns when it is due otherwise.
-    fn scan(&self, line: &Line, state: &mut State, now: Instant) -> Option<Instant> {
+    fn scan(
+        &self,
+        channel: &FolderChannels,
+        state: &mut EngineState,
+        now: Instant,
+    ) -> Option<Instant> {
         let length = state.queue.jobs.len();
         let wanted = self.shared.wanted.load(Ordering::SeqCst);
-        let scan = state.scan(line.folder)?;
+        let scan = state.scan(channel.folder)?;
         if scan.since.is_some() {
             return None;
         }
-        if scan.more && length > ROOM / 2 {
+        if scan.more && length > QUEUE_MAX / 2 {
             // Whatever takes a job off the queue comes by here again.
             return None;
         }
         if !scan.more && scan.answered >= wanted && scan.next > now {
             return Some(scan.next);
         }
-        let request = Request {
-            room: ROOM.saturating_sub(length),
+        let request = ScanRequest {
+            room: QUEUE_MAX.saturating_sub(length),
             forgive: scan.asked < wanted,
         };
         scan.asked = wanted;
         scan.since = Some(now);
-        let _ = line.scans.send(request);
+        let _ = channel.scans.send(request);
         None
     }
 
@@ -222,10 +226,10 @@ impl Coordinator {
         }
         self.adoption = now + self.interval;
         self.keep();
-        let orphans = self.keeper.orphans(&self.shared);
+        let orphans = self.journal.orphans(&self.shared);
         for orphan in &orphans {
             for (job, refused) in orphan.jobs() {
-                let refused = self.keeper.refused(&refused);
+                let refused = self.journal.refused(&refused);
                 let queue = &mut self.shared.state.lock().queue;
                 queue.restore(job, &refused, now);
             }
@@ -240,18 +244,18 @@ impl Coordinator {
         let mut state = self.shared.state.lock();
         let changes = state.queue.changes();
         drop(state);
-        self.keeper.record(changes);
-        if self.keeper.is_long(&self.shared) {
-            self.keeper.rewrite(&self.shared);
+        self.journal.record(changes);
+        if self.journal.is_long(&self.shared) {
+            self.journal.rewrite(&self.shared);
         }
-        self.shared.state.lock().journal = self.keeper.trouble();
-        self.keeper.trouble().is_none()
+        self.shared.state.lock().journal = self.journal.trouble();
+        self.journal.trouble().is_none()
     }
 }
 
-impl Line {
+impl FolderChannels {
     /// Sends jobs to a folder's thread, which waits for them.
-    fn give(&self, state: &mut State, jobs: Vec<Arc<JobId>>, now: Instant) {
+    fn give(&self, state: &mut EngineState, jobs: Vec<Arc<JobId>>, now: Instant) {
         let progress = Arc::new(Progress::new());
         let due = jobs.iter().map(|id| Due {
             size: state.queue.jobs.get(id).and_then(|job| job.size),
@@ -262,15 +266,15 @@ impl Line {
         if let Some(sizes) = sizes {
             progress.expect(sizes.into_iter().sum());
         }
-        if let Some(lane) = state.queue.lane(self.folder) {
-            lane.flight = Some(Flight {
+        if let Some(folder_queue) = state.queue.folder_queue(self.folder) {
+            folder_queue.in_progress = Some(InProgress {
                 jobs: jobs.clone(),
                 progress: progress.clone(),
                 since: now,
             });
         }
         // The thread ends after this one.
-        let _ = self.batches.send(Batch {
+        let _ = self.batches.send(StoreRequest {
             jobs,
             due,
             progress,
@@ -278,12 +282,12 @@ impl Line {
     }
 }
 
-impl State {
-    fn scan(&mut self, folder: u8) -> Option<&mut Scan> {
+impl EngineState {
+    fn scan(&mut self, folder: u8) -> Option<&mut FolderScans> {
         find(&mut self.scans, folder)
     }
 }
 
-fn find(scans: &mut [Scan], folder: u8) -> Option<&mut Scan> {
+fn find(scans: &mut [FolderScans], folder: u8) -> Option<&mut FolderScans> {
     scans.iter_mut().find(|scan| scan.folder == folder)
 }

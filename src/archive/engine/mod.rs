@@ -1,13 +1,14 @@
 //! The background archiver: copies jobs that finish in the primary to the folders.
 //!
-//! - here: starts and ends it
-//! - `coordinator`: the thread that decides; `worker`: threads that wait for disks; `events`, `shared`: connect them
-//! - `queue`: which job waits for what; `lane`: for which folder; `route`: which folders want it; `backoff`: how long
-//! - `scan`: finds jobs that were not reported; `markers`: finds jobs that were run again; `recheck`: checks archived
-//!   jobs once a day; `walk`: how the last two go through all jobs
-//! - `journal`, `keeper`: write down the queued jobs for the next process
-//! - `report`: reports the state of archiving
-//! - `core`: the interface to the disks; `disk`: its implementation
+//! - here: starts and stops it
+//! - `coordinator`: the thread that decides; `worker`: the threads that wait for disks; `shared`: the state and the events that connect them
+//! - `disks`: what the engine asks of the disks, and its implementation by [`relocate`](super::relocate) and [`job`](super::job)
+//! - `queue`: which job waits for what; `route`: which folders want a job
+//! - `survey`: finds jobs that were not reported
+//! - `journal`: records the queued jobs for the next process
+//! - `report`: the state of archiving; `idle`: whether anything is left to archive
+//!
+//! Called by `daemon` and `mount`; `manual` leaves failed jobs to it.
 //!
 //! # Invariants
 //!
@@ -16,22 +17,15 @@
 //! - Memory grows with the jobs that are not archived yet, and not with those that are.
 //! - Waits go by monotonic time; a clock that jumps delays nothing. No lock is held over a system call that can wait.
 
-mod backoff;
 mod coordinator;
-mod core;
-mod disk;
-mod events;
+mod disks;
+mod idle;
 mod journal;
-mod keeper;
-mod lane;
-mod markers;
 mod queue;
-mod recheck;
 mod report;
 mod route;
-mod scan;
 mod shared;
-mod walk;
+mod survey;
 mod worker;
 
 use std::collections::HashMap;
@@ -44,37 +38,39 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
-use self::backoff::Pace;
-use self::coordinator::{Coordinator, Line};
-use self::core::Core;
-use self::disk::Disk;
-use self::events::Event;
-use self::keeper::Keeper;
-use self::lane::Lane;
-use self::markers::{Markers, Seen};
+use self::coordinator::{Coordinator, FolderChannels};
+use self::disks::{Disks, RealDisks};
+use self::journal::JournalWriter;
 use self::queue::Queue;
-use self::recheck::Recheck;
+use self::queue::backoff::Pace;
+use self::queue::folder_queue::FolderQueue;
 use self::route::Route;
-use self::scan::Scanner;
-use self::shared::Shared;
-use self::walk::Walk;
-use super::ready::Judge;
-use super::{Hooks, OptOuts, Retired};
+use self::shared::{Event, Shared};
+use self::survey::markers::{Compared, Markers};
+use self::survey::recheck::Recheck;
+use self::survey::scanner::Scanner;
+use self::survey::walk::Walk;
+use crate::archive::env::Hooks;
+use crate::archive::job::opt_out::OptOuts;
+use crate::archive::job::ready::Judge;
+use crate::archive::relocate::retire::Retired;
 use crate::settings::Patterns;
 use crate::sys::priority::lower_priority;
 use crate::transfer::Bandwidth;
 use crate::view::View;
 use crate::workspace::JobId;
 
-pub use report::{
-    Damaged, Failed, Folder, Idle, Refuses, Report, Total, UnderWay, Waiting, damaged,
+pub use self::idle::Idle;
+pub use self::report::{
+    CopyInProgress, DamagedCopy, FailedJob, FolderRefusal, FolderReport, Report, Total, WaitingJob,
+    damaged,
 };
 
 /// How long a stop waits for the end of a thread. A thread that waits for a disk that hangs ends when the disk replies.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a stop waits in all if old directories of moved jobs must be removed first.
-const TIDY_PATIENCE: Duration = Duration::from_secs(5);
+const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest interval between scans.
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -100,7 +96,7 @@ pub struct Config {
 pub struct Archiver {
     view: Arc<View>,
     shared: Arc<Shared>,
-    core: Arc<dyn Core>,
+    disks: Arc<dyn Disks>,
     events: Sender<Event>,
     threads: Mutex<Threads>,
 }
@@ -134,7 +130,7 @@ impl Archiver {
             interval: config.scan_interval,
             pace: Pace::default(),
         };
-        let core = Disk {
+        let disks = RealDisks {
             view: view.clone(),
             hooks,
             judge,
@@ -143,23 +139,26 @@ impl Archiver {
             settle: config.settle,
             threads: config.threads.max(1),
         };
-        Archiver::begin(view, route, timing, Arc::new(core))
+        Archiver::begin(view, route, timing, Arc::new(disks))
     }
 
     fn begin(
         view: Arc<View>,
         route: Route,
         timing: Timing,
-        core: Arc<dyn Core>,
+        disks: Arc<dyn Disks>,
     ) -> io::Result<Arc<Archiver>> {
         let now = Instant::now();
-        let lanes = route.stops().iter().map(|stop| Lane::new(stop.folder));
-        let queue = Queue::new(timing.pace, timing.settle, lanes.collect());
+        let folder_queues = route
+            .stops()
+            .iter()
+            .map(|stop| FolderQueue::new(stop.folder));
+        let queue = Queue::new(timing.pace, timing.settle, folder_queues.collect());
         let (events, heard) = unbounded();
         let archiver = Archiver {
             view,
             shared: Arc::new(Shared::new(queue, now)),
-            core,
+            disks,
             events,
             threads: Mutex::default(),
         };
@@ -172,7 +171,7 @@ impl Archiver {
     }
 
     fn spawn(&self, heard: Receiver<Event>, route: Arc<Route>, timing: Timing) -> io::Result<()> {
-        let core = &self.core;
+        let disks = &self.disks;
         let (end, ended) = bounded(0);
         let (living, alive) = bounded(0);
         let mut threads = self.threads.lock();
@@ -189,7 +188,7 @@ impl Archiver {
         };
         let interval = timing.interval.max(INTERVAL_MIN);
         let (looks, to_look) = unbounded();
-        let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
+        let (this, events, shared) = (disks.clone(), self.events.clone(), self.shared.clone());
         spawn(
             "look",
             Box::new(move || worker::look(&*this, &shared, &to_look, &events)),
@@ -200,40 +199,40 @@ impl Archiver {
             end: ended,
             breath: timing.pace.breath,
         };
-        let mut lines = Vec::new();
+        let mut channels = Vec::new();
         for stop in route.stops() {
             let folder = stop.folder;
             let (batches, to_store) = unbounded();
-            let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
+            let (this, events, shared) = (disks.clone(), self.events.clone(), self.shared.clone());
             spawn(
                 &format!("store-{folder}"),
                 Box::new(move || worker::store(&*this, folder, &shared, &to_store, &events)),
             )?;
             let (scans, to_scan) = unbounded();
             let scanner = Scanner::new(self.view.clone(), folder, route.clone(), interval);
-            let (this, events, shared) = (core.clone(), self.events.clone(), self.shared.clone());
+            let (this, events, shared) = (disks.clone(), self.events.clone(), self.shared.clone());
             spawn(
                 &format!("scan-{folder}"),
-                Box::new(move || scan::run(scanner, &*this, &to_scan, &events, &shared)),
+                Box::new(move || worker::scan(scanner, folder, &*this, &to_scan, &events, &shared)),
             )?;
             let (wakes, woken) = bounded(1);
             let markers = Markers {
                 walk: walk.clone(),
                 folder,
                 route: route.clone(),
-                core: self.core.clone(),
+                disks: self.disks.clone(),
                 events: self.events.clone(),
                 wakes: woken,
                 interval,
                 tick: timing.pace.tick,
                 anew: timing.pace.markers,
-                seen: Seen::default(),
+                compared: Compared::default(),
             };
             spawn(
                 &format!("markers-{folder}"),
                 Box::new(move || markers.run()),
             )?;
-            lines.push(Line {
+            channels.push(FolderChannels {
                 folder,
                 batches,
                 scans,
@@ -250,13 +249,13 @@ impl Archiver {
         spawn("recheck", Box::new(move || recheck.run()))?;
         let coordinator = Coordinator {
             shared: self.shared.clone(),
-            core: core.clone(),
+            disks: disks.clone(),
             route,
             interval,
             events: heard,
             looks,
-            lines,
-            keeper: Keeper::new(self.view.clone()),
+            channels,
+            journal: JournalWriter::new(self.view.clone()),
             adoption: Instant::now(),
         };
         spawn("archive", Box::new(move || coordinator.run()))
@@ -299,8 +298,8 @@ impl Archiver {
             return Idle::Yes;
         }
         // Before the queue is read: a job that comes back from a `move` folder is queued from then on.
-        let tidy = self.core.is_tidy();
-        match report::idle(&self.shared, &self.view, Instant::now()) {
+        let tidy = self.disks.is_tidy();
+        match idle::idle(&self.shared, &self.view, Instant::now()) {
             Idle::Yes if !tidy => Idle::Busy { left: 0 },
             idle => idle,
         }
@@ -318,10 +317,10 @@ impl Archiver {
         // The send fails if the coordinator has already ended.
         let _ = self.events.send(Event::Stop);
         let begun = Instant::now();
-        let waits = alive.recv_timeout(STOP_PATIENCE);
+        let waits = alive.recv_timeout(STOP_TIMEOUT);
         // Checked only now: a move that was in progress may have left its old directory since.
-        if waits == Err(crossbeam_channel::RecvTimeoutError::Timeout) && !self.core.is_tidy() {
-            let _ = alive.recv_timeout(TIDY_PATIENCE.saturating_sub(begun.elapsed()));
+        if waits == Err(crossbeam_channel::RecvTimeoutError::Timeout) && !self.disks.is_tidy() {
+            let _ = alive.recv_timeout(TIDY_TIMEOUT.saturating_sub(begun.elapsed()));
         }
         for thread in threads.running {
             let name = thread.thread().name().unwrap_or_default().to_owned();
@@ -335,19 +334,19 @@ impl Archiver {
                 tracing::error!("{name} has ended by a mistake in xpmfs");
             }
         }
-        self.leave_back();
+        self.record_put_back();
     }
 }
 
 impl Archiver {
     /// Writes jobs that came back at the very end into a journal: no scan finds them, since the folder has copies.
-    fn leave_back(&self) {
+    fn record_put_back(&self) {
         let mut back = Vec::new();
-        self.core.tell_back(&mut |job| back.push(job));
+        self.disks.report_put_back(&mut |job| back.push(job));
         if back.is_empty() {
             return;
         }
-        if let Err(error) = journal::leave(&self.view, back) {
+        if let Err(error) = journal::queue_for_next_start(&self.view, back) {
             tracing::warn!(
                 "what was written to jobs while they were moved is archived within a day: {error}"
             );
@@ -355,14 +354,13 @@ impl Archiver {
     }
 }
 
-/// Leaves jobs that could not be archived to the next archiver of the primary. No scan finds those of which the folder
-/// has a copy.
+/// Records jobs that could not be archived for the next archiver of the primary: a scan does not find them if the folder has copies.
 ///
 /// # Errors
 ///
-/// The error of the primary's file system.
-pub fn leave(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
-    journal::leave(view, jobs)
+/// Fails with the error of the primary's file system.
+pub fn queue_for_next_start(view: &View, jobs: Vec<JobId>) -> io::Result<()> {
+    journal::queue_for_next_start(view, jobs)
 }
 
 impl Drop for Archiver {

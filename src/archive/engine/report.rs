@@ -4,29 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::lane::{Flight, Lane};
-use super::queue::{At, Job, Step, Turn};
-use super::shared::{Scan, Shared, State};
-use super::walk::MANY;
-use crate::archive::remedy::remedy;
-use crate::archive::state_dir;
+use super::queue::folder_queue::{FolderQueue, InProgress};
+use super::queue::{At, QueuedJob, Step, Turn};
+use super::shared::{FolderScans, Shared};
+use crate::archive::job::verify::remedy;
+use crate::archive::{places, state_dir};
 use crate::settings::Mode;
 use crate::transfer::Size;
+use crate::view::View;
 use crate::view::location::Role;
-use crate::view::{Location, View};
 use crate::workspace::JobId;
 
 /// The most jobs of each kind that a report lists by name.
 const NAMES_MAX: usize = 100;
-
-/// A scan that takes longer than this is no longer waited for: its folder hangs.
-const SCAN_MAX: Duration = Duration::from_secs(60);
 
 /// The state of archiving.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,26 +29,26 @@ pub struct Report {
     /// How many jobs are queued, including those being copied and those that failed.
     pub queued: usize,
     /// Jobs that wait, and have not failed: the first few.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingJob>,
     /// Jobs that failed: the first few.
-    pub failed: Vec<Failed>,
+    pub failed: Vec<FailedJob>,
     /// How many jobs have failed in all.
     pub failures: usize,
     /// Copies that `verify` found damaged or missing: the first few.
     #[serde(default)]
-    pub damaged: Vec<Damaged>,
+    pub damaged: Vec<DamagedCopy>,
     /// How many copies are damaged or missing in all.
     #[serde(default)]
     pub damages: usize,
     /// The state of each `backup` and `move` folder.
-    pub folders: Vec<Folder>,
+    pub folders: Vec<FolderReport>,
     /// Why the queued jobs are not in the journal, if so: a restart finds them again nonetheless.
     pub journal: Option<String>,
 }
 
 /// A job that waits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Waiting {
+pub struct WaitingJob {
     /// `task_id/hash`.
     pub job: String,
     /// Why it waits, in a few words.
@@ -65,7 +60,7 @@ pub struct Waiting {
 
 /// A job that could not be archived.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Failed {
+pub struct FailedJob {
     /// `task_id/hash`.
     pub job: String,
     /// The folder, unless the job itself could not be looked at.
@@ -80,7 +75,7 @@ pub struct Failed {
 
 /// A copy that `verify` found damaged or missing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Damaged {
+pub struct DamagedCopy {
     /// `task_id/hash`.
     pub job: String,
     /// The folder.
@@ -92,9 +87,9 @@ pub struct Damaged {
     pub remedy: String,
 }
 
-impl fmt::Display for Damaged {
+impl fmt::Display for DamagedCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Damaged {
+        let DamagedCopy {
             job,
             folder,
             finding,
@@ -110,7 +105,7 @@ impl fmt::Display for Damaged {
 
 /// The state of a folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Folder {
+pub struct FolderReport {
     /// `backup` or `move`.
     pub mode: String,
     /// Its directory.
@@ -118,9 +113,9 @@ pub struct Folder {
     /// How many jobs wait for it.
     pub waiting: usize,
     /// What is being copied to it.
-    pub under_way: Option<UnderWay>,
+    pub under_way: Option<CopyInProgress>,
     /// Why the folder accepts no job, if so.
-    pub refuses: Option<Refuses>,
+    pub refuses: Option<FolderRefusal>,
     /// Jobs that were copied to it since the start.
     pub jobs: u64,
     /// Files of these.
@@ -137,7 +132,7 @@ pub struct Folder {
 
 /// What is being copied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UnderWay {
+pub struct CopyInProgress {
     /// The jobs, which go together: `task_id/hash`.
     pub jobs: Vec<String>,
     /// Files that are done.
@@ -162,32 +157,13 @@ pub struct Total {
 
 /// Why and until when a folder accepts no job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Refuses {
+pub struct FolderRefusal {
     /// Why.
     pub why: String,
     /// How often in a row it was tried.
     pub tries: u32,
     /// When it is tried again, in seconds from now; if `None`, as soon as the folder is there.
     pub next_try: Option<f64>,
-}
-
-/// Whether there is anything left to archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "lowercase")]
-pub enum Idle {
-    /// Nothing.
-    Yes,
-    /// Jobs are queued, or a scan is looking for some.
-    Busy {
-        /// Jobs that are queued.
-        left: usize,
-    },
-    /// All jobs that are left have failed, or their folders accept no job; or it is unknown whether any job is left,
-    /// since some folders or directories cannot be read.
-    Stuck {
-        /// Jobs that are queued.
-        failed: usize,
-    },
 }
 
 /// Returns the state of archiving.
@@ -213,18 +189,18 @@ fn queued(shared: &Shared, view: &View, now: Instant) -> Report {
         journal: state.journal.clone(),
         ..Report::default()
     };
-    let lanes: BTreeMap<u8, &Lane> = state
+    let folder_queues: BTreeMap<u8, &FolderQueue> = state
         .queue
-        .lanes
+        .folder_queues
         .iter()
-        .map(|lane| (lane.folder, lane))
+        .map(|folder_queue| (folder_queue.folder, folder_queue))
         .collect();
     for (id, job) in &state.queue.jobs {
-        report.add(id, job, &lanes, view, now);
+        report.add(id, job, &folder_queues, view, now);
     }
     let scans = state.scans.iter();
     report.folders = scans
-        .filter_map(|scan| Some(folder(lanes.get(&scan.folder)?, scan, view, now)))
+        .filter_map(|scan| Some(folder(folder_queues.get(&scan.folder)?, scan, view, now)))
         .collect();
     report
 }
@@ -249,7 +225,7 @@ impl Report {
 
     /// Adds the findings of `verify`, which are in the primary.
     fn add_damaged(&mut self, view: &View) {
-        for folder in archived_to(view) {
+        for folder in places::archives(view) {
             let limit = NAMES_MAX.saturating_sub(self.damaged.len());
             let found = match state_dir::damaged(view.primary(), folder, limit) {
                 Ok(found) => found,
@@ -265,7 +241,7 @@ impl Report {
             };
             self.damages += found.count;
             self.damaged
-                .extend(found.first.into_iter().map(|(job, finding)| Damaged {
+                .extend(found.first.into_iter().map(|(job, finding)| DamagedCopy {
                     job: job.to_string(),
                     folder: folder.path().to_owned(),
                     finding,
@@ -277,8 +253,8 @@ impl Report {
     fn add(
         &mut self,
         id: &Arc<JobId>,
-        job: &Job,
-        lanes: &BTreeMap<u8, &Lane>,
+        job: &QueuedJob,
+        folder_queues: &BTreeMap<u8, &FolderQueue>,
         view: &View,
         now: Instant,
     ) {
@@ -297,7 +273,7 @@ impl Report {
                 failed = true;
                 if self.failed.len() < NAMES_MAX {
                     let path = folder.and_then(|folder| Some(view.location(folder)?.path()));
-                    self.failed.push(Failed {
+                    self.failed.push(FailedJob {
                         job: id.to_string(),
                         folder: path.map(ToOwned::to_owned),
                         why: refusal.failure.why.clone(),
@@ -311,8 +287,10 @@ impl Report {
         if !failed && !job.is_worked_on() && self.waiting.len() < NAMES_MAX {
             let refusal = turns.iter().find_map(|(_, turn)| turn.refusal.as_ref());
             let held = turns.iter().any(|(folder, turn)| {
-                let lane = folder.and_then(|folder| lanes.get(&folder));
-                lane.is_some_and(|lane| turn.at != At::Later && lane.refuses(view, now))
+                let folder_queue = folder.and_then(|folder| folder_queues.get(&folder));
+                folder_queue.is_some_and(|folder_queue| {
+                    turn.at != At::Later && folder_queue.refuses(view, now)
+                })
             });
             let (why, refused) = match (refusal, &job.step) {
                 (_, Step::Store(_)) if held => ("its folder takes no job now", false),
@@ -320,7 +298,7 @@ impl Report {
                 (None, Step::Look(_)) => ("to be left alone for a while", false),
                 (None, Step::Store(_)) => ("its turn", false),
             };
-            self.waiting.push(Waiting {
+            self.waiting.push(WaitingJob {
                 job: id.to_string(),
                 why: why.to_owned(),
                 refused,
@@ -329,31 +307,36 @@ impl Report {
     }
 }
 
-/// The folders that jobs are archived to.
-fn archived_to(view: &View) -> impl Iterator<Item = &Location> {
-    let folders = view.folders().iter().map(|folder| &**folder);
-    folders.filter(|folder| folder.role() != Role::Folder(Mode::Use))
-}
-
-fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
-    let location = view.location(lane.folder);
+fn folder(
+    folder_queue: &FolderQueue,
+    scan: &FolderScans,
+    view: &View,
+    now: Instant,
+) -> FolderReport {
+    let location = view.location(folder_queue.folder);
     let mode = location.map(|location| location.role());
-    let under_way = lane.flight.as_ref().map(|flight| under_way(flight, now));
-    let held = lane.hold.as_ref().filter(|_| lane.is_held(now));
-    let refuses = match (why_absent(view, lane.folder), held) {
-        (Some(why), _) => Some(Refuses {
+    let under_way = folder_queue
+        .in_progress
+        .as_ref()
+        .map(|in_progress| under_way(in_progress, now));
+    let held = folder_queue
+        .hold
+        .as_ref()
+        .filter(|_| folder_queue.is_held(now));
+    let refuses = match (why_absent(view, folder_queue.folder), held) {
+        (Some(why), _) => Some(FolderRefusal {
             why,
             tries: 0,
             next_try: None,
         }),
-        (None, Some(hold)) => Some(Refuses {
+        (None, Some(hold)) => Some(FolderRefusal {
             why: hold.why.clone(),
             tries: hold.tries,
             next_try: Some(hold.until.saturating_duration_since(now).as_secs_f64()),
         }),
         (None, None) => None,
     };
-    Folder {
+    FolderReport {
         mode: match mode {
             Some(Role::Folder(Mode::Move)) => "move".to_owned(),
             _ => "backup".to_owned(),
@@ -361,12 +344,12 @@ fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
         path: location
             .map(|location| location.path().to_owned())
             .unwrap_or_default(),
-        waiting: lane.waiting.len(),
+        waiting: folder_queue.waiting.len(),
         under_way,
         refuses,
-        jobs: lane.counts.jobs,
-        files: lane.counts.files,
-        bytes: lane.counts.bytes,
+        jobs: folder_queue.counts.jobs,
+        files: folder_queue.counts.files,
+        bytes: folder_queue.counts.bytes,
         missing: scan.candidates,
         last_scan: scan.last.and_then(|last: SystemTime| {
             let since = last.duration_since(UNIX_EPOCH).ok()?;
@@ -381,22 +364,24 @@ fn folder(lane: &Lane, scan: &Scan, view: &View, now: Instant) -> Folder {
     }
 }
 
-fn under_way(flight: &Flight, now: Instant) -> UnderWay {
-    let (files, bytes) = (flight.progress.files(), flight.progress.bytes());
+fn under_way(in_progress: &InProgress, now: Instant) -> CopyInProgress {
+    let (files, bytes) = (in_progress.progress.files(), in_progress.progress.bytes());
     // The total is unknown for jobs that grew since the last look, or whose copy was restarted.
-    let expected = flight.progress.expected();
+    let expected = in_progress.progress.expected();
     let expected = expected.filter(|size| size.files >= files && size.bytes >= bytes);
-    UnderWay {
-        jobs: flight.jobs.iter().map(ToString::to_string).collect(),
+    CopyInProgress {
+        jobs: in_progress.jobs.iter().map(ToString::to_string).collect(),
         files,
         bytes,
         total: expected.map(|Size { files, bytes }| Total { files, bytes }),
-        seconds: now.saturating_duration_since(flight.since).as_secs_f64(),
+        seconds: now
+            .saturating_duration_since(in_progress.since)
+            .as_secs_f64(),
     }
 }
 
 /// Why a folder cannot be used, if so, by the cached state: this waits for no disk.
-fn why_absent(view: &View, folder: u8) -> Option<String> {
+pub(super) fn why_absent(view: &View, folder: u8) -> Option<String> {
     let error = view.location(folder)?.root().err()?;
     Some(match error {
         Errno::TIMEDOUT => "it does not answer".to_owned(),
@@ -407,93 +392,9 @@ fn why_absent(view: &View, folder: u8) -> Option<String> {
     })
 }
 
-impl Lane {
+impl FolderQueue {
     /// Whether the folder accepts no job now.
-    fn refuses(&self, view: &View, now: Instant) -> bool {
+    pub(super) fn refuses(&self, view: &View, now: Instant) -> bool {
         !self.there || self.is_held(now) || why_absent(view, self.folder).is_some()
     }
-}
-
-/// Returns whether there is anything left to do; a copy that is damaged or missing, and is not made anew, keeps it from being
-/// [`Idle::Yes`].
-pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
-    match idle_queue(shared, view, now) {
-        Idle::Yes if is_any_damaged(view) => Idle::Stuck { failed: 0 },
-        idle => idle,
-    }
-}
-
-fn is_any_damaged(view: &View) -> bool {
-    archived_to(view).any(|folder| {
-        state_dir::damaged(view.primary(), folder, 0).is_ok_and(|damaged| damaged.count > 0)
-    })
-}
-
-/// As `idle`, by the queue and the scans only. Jobs that are only rechecked by routine do not count.
-fn idle_queue(shared: &Shared, view: &View, now: Instant) -> Idle {
-    let state = &*shared.state.lock();
-    let is_there = |folder| why_absent(view, folder).is_none();
-    let jobs = state.queue.jobs.values().filter(|job| !job.routine);
-    let left = jobs.clone().count();
-    let wanted = shared.wanted.load(Ordering::SeqCst);
-    let scanning = state.scans.iter().any(|scan| {
-        let hangs = scan.hangs(now);
-        // A scan that stopped for lack of room goes on when jobs have been archived, if any can be.
-        let full = scan.more && scan.since.is_none() && scan.asked == wanted;
-        let known = scan.answered >= wanted || hangs || full;
-        !known && is_there(scan.folder)
-    });
-    let comparing = state.scans.iter();
-    let comparing = comparing
-        .filter(|scan| scan.compared < wanted)
-        .any(|scan| is_there(scan.folder));
-    if scanning || shared.unheard.load(Ordering::SeqCst) > 0 {
-        return Idle::Busy { left };
-    }
-    if comparing {
-        // Jobs that are found wait for room, and for ever if none of the queued jobs can be archived.
-        let mut all = state.queue.jobs.values();
-        let stuck = state.queue.jobs.len() > MANY && all.all(|job| is_stuck(job, state, view, now));
-        return match stuck {
-            true => Idle::Stuck { failed: left },
-            false => Idle::Busy { left },
-        };
-    }
-    let mut stuck = jobs.map(|job| is_stuck(job, state, view, now));
-    let unseen = |scan: &Scan| !is_there(scan.folder) || scan.hangs(now) || scan.trouble.is_some();
-    let unseen = state.scans.iter().any(unseen);
-    match (left, stuck.all(|stuck| stuck)) {
-        (0, _) if unseen => Idle::Stuck { failed: 0 },
-        (0, _) => Idle::Yes,
-        (failed, true) => Idle::Stuck { failed },
-        (left, false) => Idle::Busy { left },
-    }
-}
-
-impl Scan {
-    /// Whether the scan takes so long that callers should not wait for it.
-    fn hangs(&self, now: Instant) -> bool {
-        let long = |since| now.saturating_duration_since(since) > SCAN_MAX;
-        self.since.is_some_and(long)
-    }
-}
-
-/// Whether nothing can be done for a job now.
-fn is_stuck(job: &Job, state: &State, view: &View, now: Instant) -> bool {
-    let wants = match &job.step {
-        Step::Look(turn) => return turn.has_failed(now),
-        Step::Store(wants) => wants,
-    };
-    wants.iter().all(|want| {
-        let lanes = &state.queue.lanes;
-        let lane = lanes.iter().find(|lane| lane.folder == want.stop.folder);
-        match want.turn.at {
-            // The folder's thread waits for a reply of its disk.
-            At::Now => why_absent(view, want.stop.folder).is_some(),
-            At::Later => true,
-            At::Due(_) => {
-                want.turn.has_failed(now) || lane.is_none_or(|lane| lane.refuses(view, now))
-            }
-        }
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::archive::ready::Judge;
+use crate::archive::job::ready::Judge;
 use crate::settings::Mode;
 use crate::view::View;
 use crate::view::location::Role;

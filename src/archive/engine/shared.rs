@@ -1,20 +1,52 @@
-//! Holds the state that the threads of the engine share.
+//! What the threads of the engine share: the state, and the events that they send to the coordinator.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::core::Core;
-use super::events::Event;
+use super::disks::{Disks, Failure, Look, StoreResult};
 use super::queue::Queue;
+use super::survey::scanner::ScanResult;
 use crate::transfer::Progress;
+use crate::workspace::JobId;
+
+/// An event for the coordinator.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A job changed through the mount.
+    Touched(JobId),
+    /// A job was looked at.
+    Looked(Arc<JobId>, Result<Look, Failure>),
+    /// All jobs of one batch for a folder were stored, or failed.
+    Stored {
+        folder: u8,
+        results: Vec<(Arc<JobId>, StoreResult)>,
+    },
+    /// The primary was compared with a folder.
+    Scanned { folder: u8, found: ScanResult },
+    /// Jobs to check again by routine; no change of them was seen.
+    Routine(Vec<JobId>),
+    /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
+    Again(Vec<JobId>),
+    /// The markers of all jobs have been compared with a folder's, for the full look number `wanted`. The jobs found
+    /// were sent before.
+    Compared { folder: u8, wanted: u64 },
+    /// Retry all waiting jobs at once.
+    Retry,
+    /// Stop.
+    Stop,
+}
+
+/// A scan that takes longer than this is no longer waited for: its folder hangs.
+const SCAN_MAX: Duration = Duration::from_secs(60);
 
 /// The state that all threads of the engine share. No lock is held over a system call that can wait.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<EngineState>,
     /// Events that were sent and that the state does not show yet.
     pub(super) unheard: AtomicUsize,
     /// How many full looks, scans and comparisons of all markers, have been asked for; the first one by the start.
@@ -26,16 +58,16 @@ pub(super) struct Shared {
 
 /// The engine's state.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct EngineState {
     pub(super) queue: Queue,
-    pub(super) scans: Vec<Scan>,
+    pub(super) scans: Vec<FolderScans>,
     /// Why there is no journal.
     pub(super) journal: Option<String>,
 }
 
 /// The state of a folder's scans.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(super) struct FolderScans {
     pub(super) folder: u8,
     /// Since when it is being scanned.
     pub(super) since: Option<Instant>,
@@ -60,8 +92,8 @@ pub(super) struct Scan {
 
 impl Shared {
     pub(super) fn new(queue: Queue, now: Instant) -> Shared {
-        let scans = queue.lanes.iter().map(|lane| Scan {
-            folder: lane.folder,
+        let scans = queue.folder_queues.iter().map(|folder_queue| FolderScans {
+            folder: folder_queue.folder,
             since: None,
             asked: 0,
             answered: 0,
@@ -74,7 +106,7 @@ impl Shared {
         });
         let scans = scans.collect();
         Shared {
-            state: Mutex::new(State {
+            state: Mutex::new(EngineState {
                 queue,
                 scans,
                 journal: None,
@@ -92,8 +124,8 @@ impl Shared {
     }
 
     /// Queues a look at the jobs that came back from a `move` folder.
-    pub(super) fn tell_back(&self, core: &dyn Core, events: &Sender<Event>) {
-        core.tell_back(&mut |job| {
+    pub(super) fn report_put_back(&self, disks: &dyn Disks, events: &Sender<Event>) {
+        disks.report_put_back(&mut |job| {
             self.unheard.fetch_add(1, Ordering::SeqCst);
             if events.send(Event::Touched(job)).is_err() {
                 self.unheard.fetch_sub(1, Ordering::SeqCst);
@@ -106,10 +138,18 @@ impl Shared {
         self.stopping.store(true, Ordering::SeqCst);
         self.looks.cancel();
         // Work that is dispatched from now on comes from a thread that has seen `stopping`.
-        for lane in &self.state.lock().queue.lanes {
-            if let Some(flight) = &lane.flight {
-                flight.progress.cancel();
+        for folder_queue in &self.state.lock().queue.folder_queues {
+            if let Some(in_progress) = &folder_queue.in_progress {
+                in_progress.progress.cancel();
             }
         }
+    }
+}
+
+impl FolderScans {
+    /// Whether the scan takes so long that callers should not wait for it.
+    pub(super) fn hangs(&self, now: Instant) -> bool {
+        let long = |since| now.saturating_duration_since(since) > SCAN_MAX;
+        self.since.is_some_and(long)
     }
 }

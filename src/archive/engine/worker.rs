@@ -1,20 +1,21 @@
-//! The threads that wait for disks: one looks at jobs, and one per folder stores them.
+//! The threads that wait for disks: one looks at jobs; for each folder, one stores jobs and one scans.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::core::{Core, Failure, Outcome, Whom};
-use super::events::Event;
-use super::shared::Shared;
-use crate::archive::store::Due;
+use super::disks::{Disks, Failure, StoreResult};
+use super::shared::{Event, Shared};
+use super::survey::scanner::Scanner;
+use crate::archive::error::Scope;
+use crate::archive::job::store::Due;
 use crate::transfer::Progress;
 use crate::workspace::JobId;
 
 /// Jobs for a folder.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct StoreRequest {
     pub(super) jobs: Vec<Arc<JobId>>,
     /// The same jobs, with their cached state.
     pub(super) due: Vec<Due>,
@@ -23,7 +24,7 @@ pub(super) struct Batch {
 
 /// Looks at jobs until the request channel closes.
 pub(super) fn look(
-    core: &dyn Core,
+    disks: &dyn Disks,
     shared: &Shared,
     requests: &Receiver<Vec<Arc<JobId>>>,
     events: &Sender<Event>,
@@ -32,7 +33,7 @@ pub(super) fn look(
         for job in jobs {
             let result = match shared.is_stopping() {
                 true => Err(cancelled()),
-                false => caught(|| core.look(&job, &shared.looks)).unwrap_or_else(Err),
+                false => caught(|| disks.look(&job, &shared.looks)).unwrap_or_else(Err),
             };
             // An error means that the coordinator has ended; this thread then ends too.
             let _ = events.send(Event::Looked(job, result));
@@ -42,10 +43,10 @@ pub(super) fn look(
 
 /// Stores jobs in a folder until the request channel closes.
 pub(super) fn store(
-    core: &dyn Core,
+    disks: &dyn Disks,
     folder: u8,
     shared: &Shared,
-    requests: &Receiver<Batch>,
+    requests: &Receiver<StoreRequest>,
     events: &Sender<Event>,
 ) {
     let mut untidy = None;
@@ -55,29 +56,65 @@ pub(super) fn store(
             Some(due) => requests.recv_deadline(due),
         };
         match request {
-            Ok(Batch {
+            Ok(StoreRequest {
                 jobs,
                 due,
                 progress,
             }) => {
-                let outcomes = caught(|| core.store(folder, &due, &progress));
+                let outcomes = caught(|| disks.store(folder, &due, &progress));
                 let results = pair(jobs, outcomes);
                 let _ = events.send(Event::Stored { folder, results });
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        untidy = core.tidy(false);
-        shared.tell_back(core, events);
+        untidy = disks.tidy(false);
+        shared.report_put_back(disks, events);
     }
-    core.tidy(true);
+    disks.tidy(true);
+}
+
+/// To scan once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScanRequest {
+    /// How many jobs may be found.
+    pub(super) room: usize,
+    /// Whether also jobs are looked at that were looked at in vain.
+    pub(super) forgive: bool,
+}
+
+/// Scans on request, and cleans up after processes that died, until the request channel closes.
+pub(super) fn scan(
+    mut scanner: Scanner,
+    folder: u8,
+    disks: &dyn Disks,
+    requests: &Receiver<ScanRequest>,
+    events: &Sender<Event>,
+    shared: &Shared,
+) {
+    let stopping = || shared.is_stopping();
+    for request in requests {
+        if request.forgive {
+            scanner.forgive();
+        }
+        let found = scanner.scan(request.room, &stopping);
+        for task in &found.staging {
+            if !stopping() {
+                disks.clear(task);
+            }
+        }
+        shared.report_put_back(disks, events);
+        if stopping() || events.send(Event::Scanned { folder, found }).is_err() {
+            return;
+        }
+    }
 }
 
 /// Pairs each job with its outcome.
 fn pair(
     jobs: Vec<Arc<JobId>>,
-    outcomes: Result<Vec<Outcome>, Failure>,
-) -> Vec<(Arc<JobId>, Outcome)> {
+    outcomes: Result<Vec<StoreResult>, Failure>,
+) -> Vec<(Arc<JobId>, StoreResult)> {
     let (mut outcomes, missing) = match outcomes {
         Ok(outcomes) => (outcomes.into_iter(), failed("nothing is known of it")),
         Err(failure) => (Vec::new().into_iter(), failure),
@@ -96,14 +133,14 @@ fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
 
 fn failed(why: &str) -> Failure {
     Failure {
-        whom: Whom::Job,
+        scope: Scope::Job,
         why: why.to_owned(),
     }
 }
 
 fn cancelled() -> Failure {
     Failure {
-        whom: Whom::Cancelled,
+        scope: Scope::Cancelled,
         why: "cancelled".to_owned(),
     }
 }

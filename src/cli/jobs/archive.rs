@@ -13,9 +13,14 @@ use serde_json::{Value, json};
 use super::interrupt::Interrupt;
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
-use crate::archive::by_hand::{self, Outcome};
-use crate::archive::ready::{Judge, unknown};
-use crate::archive::{Env, Left, OptOuts, Readiness, Retired, Stored, folder_leftovers, state_dir};
+use crate::archive::env::Env;
+use crate::archive::job::crash_recovery;
+use crate::archive::job::opt_out::OptOuts;
+use crate::archive::job::ready::{Judge, Readiness, unknown};
+use crate::archive::job::store::{Skipped, Stored};
+use crate::archive::manual::{self, Outcome};
+use crate::archive::relocate::retire::Retired;
+use crate::archive::{places, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving;
@@ -136,10 +141,10 @@ impl Listed {
             // The folder had the copy before, and the job is moved to it.
             Stored::Already if moves => ("moved", None, Some((0, 0))),
             Stored::Already => ("present", None, None),
-            Stored::Left(Left::Gone) => ("skipped", Some("gone"), None),
-            Stored::Left(Left::Unfinished) => ("skipped", Some("unfinished"), None),
-            Stored::Left(Left::Older) => ("skipped", Some("copy_newer"), None),
-            Stored::Left(Left::Kept) => ("skipped", Some("recovered"), None),
+            Stored::Skipped(Skipped::Gone) => ("skipped", Some("gone"), None),
+            Stored::Skipped(Skipped::Unfinished) => ("skipped", Some("unfinished"), None),
+            Stored::Skipped(Skipped::Older) => ("skipped", Some("copy_newer"), None),
+            Stored::Skipped(Skipped::Kept) => ("skipped", Some("recovered"), None),
         };
         Listed {
             result,
@@ -186,12 +191,12 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
     let progress = Arc::new(Progress::new());
     let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let threads = arguments.threads.unwrap_or_else(by_hand::threads);
+    let threads = arguments.threads.unwrap_or_else(manual::threads);
     let env = Env {
         force: arguments.force,
-        ..env(&opened, &progress, &retired, limit.as_ref(), threads)
+        ..env(&opened, &progress, limit.as_ref(), threads)
     };
-    if by_hand::folders(&env).is_empty() {
+    if places::archives(&opened.view).next().is_none() {
         bail!(
             "the workspace has no `backup` or `move` folder to archive to: add one in {}",
             opened.settings.display()
@@ -200,7 +205,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let config = archiving::config(&opened.tuning, &opened.folders);
     let judge = Judge::new(OptOuts::new(config.exclude, config.folder_exclude));
     let (jobs, unlisted) = if arguments.all {
-        by_hand::all_jobs(&env).with_context(|| {
+        manual::all_jobs(&env, &retired).with_context(|| {
             format!(
                 "cannot list the jobs of {}",
                 opened.workspace.path.display()
@@ -208,7 +213,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         })?
     } else {
         let jobs = named(&opened, &arguments.jobs)?;
-        folder_leftovers::heal_of(&env, &jobs);
+        crash_recovery::heal_of(&env, &jobs);
         for job in &jobs {
             // Whoever names it wants it moved.
             let primary = opened.view.primary();
@@ -228,9 +233,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             "files": null, "bytes": null, "why": task.to_string(),
         }));
     }
-    by_hand::archive(&env, &judge, &jobs, arguments.force, &mut |job, outcome| {
+    let report = &mut |job: &JobId, outcome| {
         tally.add(&opened, job, outcome, arguments.all, &meter, global);
-    });
+    };
+    manual::archive(&env, &retired, &judge, &jobs, arguments.force, report);
     meter.end();
     let interrupted = interrupt.came();
     drop(interrupt);
@@ -341,13 +347,13 @@ impl Tally {
                 };
                 (result, None)
             }
-            Stored::Left(left) => {
+            Stored::Skipped(left) => {
                 if let Some(why) = kept_apart(left) {
                     self.leave(why);
                 }
                 (
                     "left as it is in",
-                    (left != Left::Gone).then(|| left.to_string()),
+                    (left != Skipped::Gone).then(|| left.to_string()),
                 )
             }
         }
@@ -415,12 +421,12 @@ fn were(count: u64) -> &'static str {
 }
 
 /// What is said of jobs that were left as they are; of one that has gone meanwhile, nothing.
-fn kept_apart(left: Left) -> Option<&'static str> {
+fn kept_apart(left: Skipped) -> Option<&'static str> {
     match left {
-        Left::Gone => None,
-        Left::Unfinished => Some("not finished any more"),
-        Left::Older => Some("older or less than its copy"),
-        Left::Kept => Some("recovered by hand"),
+        Skipped::Gone => None,
+        Skipped::Unfinished => Some("not finished any more"),
+        Skipped::Older => Some("older or less than its copy"),
+        Skipped::Kept => Some("recovered by hand"),
     }
 }
 

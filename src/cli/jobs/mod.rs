@@ -12,9 +12,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::open::{More, Opened};
 use super::{Global, Listing, Select, Usage};
-use crate::archive::{Env, Error, Hooks, Retired};
+use crate::archive::env::{Env, Hooks};
+use crate::archive::error::JobError;
+use crate::cli::advice::advice;
+use crate::cli::open::{More, Opened};
 use crate::settings::DEFAULT_SETTLE;
 use crate::transfer::{Bandwidth, Progress};
 use crate::workspace::jobs::JobId;
@@ -96,7 +98,6 @@ pub(super) fn bandwidth(opened: &Opened) -> Option<Bandwidth> {
 fn env<'a>(
     opened: &'a Opened,
     progress: &'a Progress,
-    retired: &'a Retired,
     bandwidth: Option<&'a Bandwidth>,
     threads: usize,
 ) -> Env<'a> {
@@ -106,7 +107,6 @@ fn env<'a>(
         hooks,
         progress,
         bandwidth,
-        retired,
         out: None,
         settle: opened.tuning.settle.unwrap_or(DEFAULT_SETTLE),
         threads,
@@ -138,8 +138,8 @@ fn named(opened: &Opened, texts: &[OsString]) -> anyhow::Result<Vec<JobId>> {
 }
 
 /// What went wrong with a job, and what can be done about it.
-fn why(error: &Error) -> String {
-    match error.advice() {
+fn why(error: &JobError) -> String {
+    match advice(error) {
         Some(advice) => format!("{}: {advice}", error.cause),
         None => error.cause.to_string(),
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 
 use super::{expect_jobs, named};
-use crate::archive::opt_out::{self, OptOuts, Standing};
+use crate::archive::job::opt_out::{self, Eligibility, OptOuts};
 use crate::archive::places;
 use crate::cli::open::{More, open};
 use crate::cli::{Global, Select, print};
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
         let changed = changed
             .with_context(|| format!("cannot change whether {} is opted out", path.display()))?;
         if !global.quiet {
-            if !out && let Ok(Standing::Out(how)) = outs.of(&opened.view, &job, &directory) {
+            if !out && let Ok(Eligibility::Out(how)) = outs.of(&opened.view, &job, &directory) {
                 print::line(&format!("{job} is still opted out, as {how}"));
                 continue;
             }

@@ -13,8 +13,11 @@ use serde_json::{Value, json};
 use super::interrupt::Interrupt;
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
+use crate::archive::env::Env;
+use crate::archive::error::JobError;
+use crate::archive::job::recover::Recovered;
 use crate::archive::lost::{self, Listed};
-use crate::archive::{Env, Error, Recovered, Retired, by_hand, places};
+use crate::archive::{manual, places};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::settings::{Folder, Mode};
@@ -104,11 +107,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         folder.map(|folder| folder.index())
     });
     let progress = Arc::new(Progress::new());
-    let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let threads = arguments.threads.unwrap_or_else(by_hand::threads);
+    let limit = bandwidth(&opened);
+    let threads = arguments.threads.unwrap_or_else(manual::threads);
     let env = Env {
         force: arguments.force,
-        ..env(&opened, &progress, &retired, limit.as_ref(), threads)
+        ..env(&opened, &progress, limit.as_ref(), threads)
     };
     let Listed { jobs, unseen } = match arguments.all {
         true => lost::lost(&env, from).map_err(anyhow::Error::msg)?,
@@ -122,7 +125,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     }
     let interrupt = Interrupt::cancels(&progress);
     let meter = Meter::new(jobs.len(), &progress, global);
-    let recovered = by_hand::recover_all(&env, &jobs, from, &|job, recovered| {
+    let recovered = manual::recover_all(&env, &jobs, from, &|job, recovered| {
         tell(&opened, job, recovered, &meter, arguments.all, global);
         meter.job();
     });
@@ -163,7 +166,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, recovered: &Result<Recovered, Error>) {
+    fn add(&mut self, recovered: &Result<Recovered, JobError>) {
         match recovered {
             Ok(Recovered::Copied { files, bytes, .. }) => {
                 self.copied += 1;
@@ -206,7 +209,7 @@ impl Tally {
 fn tell(
     opened: &Opened,
     job: &JobId,
-    recovered: &Result<Recovered, Error>,
+    recovered: &Result<Recovered, JobError>,
     meter: &Meter,
     all: bool,
     global: &Global,
@@ -247,7 +250,7 @@ fn tell(
     }
 }
 
-fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, Error>) -> Value {
+fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, JobError>) -> Value {
     let path = places::path(opened.view.primary(), job);
     let path = Some(path.to_string_lossy().into_owned());
     let entry = |result, why| line(Some(job), path, result, why);

@@ -11,15 +11,16 @@ use serde_json::{Value, json};
 
 use super::meter::Meter;
 use super::{bandwidth, env, expect_jobs, label, named, why};
+use crate::archive::env::Env;
+use crate::archive::job::select::is_of_content;
+use crate::archive::job::verify::{self, Unread, Verified, remedy};
 use crate::archive::lost::{self, Listed};
-use crate::archive::remedy::remedy;
-use crate::archive::select::is_of_content;
-use crate::archive::verify::{self, Unread, Verified};
-use crate::archive::{self, Env, Retired, by_hand, state_dir};
+use crate::archive::{error, manual, places, state_dir};
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, print};
 use crate::printable::printable;
 use crate::transfer::{Difference, Progress, What};
+use crate::view::Location;
 use crate::workspace::jobs::JobId;
 
 /// What is said of a copy that another user may read.
@@ -61,15 +62,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     }
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
     let progress = Arc::new(Progress::new());
-    let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let env = env(
-        &opened,
-        &progress,
-        &retired,
-        limit.as_ref(),
-        by_hand::threads(),
-    );
-    let folders = by_hand::folders(&env);
+    let limit = bandwidth(&opened);
+    let env = env(&opened, &progress, limit.as_ref(), manual::threads());
+    let folders: Vec<u8> = places::archives(&opened.view)
+        .map(Location::index)
+        .collect();
     let Listed { jobs, unseen } = match arguments.all {
         true => lost::recorded(&env, &folders),
         false => Listed {
@@ -199,7 +196,7 @@ fn record(
     env: &Env<'_>,
     folder: u8,
     job: &JobId,
-    verified: &archive::Result<Option<Verified>>,
+    verified: &error::Result<Option<Verified>>,
 ) -> Result<(), String> {
     let primary = env.view.primary();
     let Some(location) = env.view.location(folder) else {

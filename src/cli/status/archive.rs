@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{Folder, Refuses, Report, UnderWay};
+use crate::archive::engine::{CopyInProgress, FolderRefusal, FolderReport, Report};
 use crate::printable::printable;
 
 /// No more failed jobs are told of.
@@ -32,7 +32,7 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
             parts.push(format!("{count} {what}"));
         }
     }
-    let scanned = |folder: &Folder| folder.last_scan.is_some() || folder.refuses.is_some();
+    let scanned = |folder: &FolderReport| folder.last_scan.is_some() || folder.refuses.is_some();
     let state = match (parts.is_empty(), report.unseen()) {
         (true, None) if !report.folders.iter().all(scanned) => {
             "looking for what has finished".to_owned()
@@ -130,9 +130,9 @@ fn reasons(report: &Report) -> Vec<(&str, usize)> {
     counts
 }
 
-fn describe_folder(line: &mut impl FnMut(String), folder: &Folder, since: &str) {
+fn describe_folder(line: &mut impl FnMut(String), folder: &FolderReport, since: &str) {
     let place = format!("{}:{}", folder.mode, folder.path.display());
-    let is_away = |refuses: &Refuses| refuses.next_try.is_none();
+    let is_away = |refuses: &FolderRefusal| refuses.next_try.is_none();
     let away = folder.refuses.as_ref().is_some_and(is_away);
     if let Some(under_way) = folder.under_way.as_ref().filter(|_| !away) {
         let first = under_way
@@ -185,7 +185,7 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &Folder, since: &str) 
 }
 
 /// How much is done, and of how much if that is known.
-fn done(under_way: &UnderWay) -> String {
+fn done(under_way: &CopyInProgress) -> String {
     let (files, bytes) = (under_way.files, HumanBytes(under_way.bytes).to_string());
     let Some(total) = &under_way.total else {
         return format!("{files} files, {bytes}");
@@ -223,13 +223,13 @@ fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::engine::{Failed, Total};
+    use crate::archive::engine::{FailedJob, Total};
 
     #[test]
     fn names_stay_on_their_lines() {
         let report = Report {
             failures: 1,
-            failed: vec![Failed {
+            failed: vec![FailedJob {
                 job: "t/a\nb".to_owned(),
                 folder: Some("/f\x1b[2J".into()),
                 why: "no\r".to_owned(),
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn what_is_done_is_told_with_the_total_where_that_is_known() {
         let told = |bytes, total| {
-            done(&UnderWay {
+            done(&CopyInProgress {
                 jobs: Vec::new(),
                 files: 1,
                 bytes,

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Global, Listing, Select, print, table};
-use crate::archive::engine::{Damaged, Report};
+use crate::archive::engine::{DamagedCopy, Report};
 use crate::daemon::alone::{self, Archiving};
 use crate::daemon::control::Identity;
 use crate::daemon::health::Health;
@@ -91,7 +91,7 @@ struct WorkspaceStatus {
     primary: String,
     locations: Vec<Place>,
     /// Copies that `verify` found damaged or missing: the first few.
-    damaged: Vec<Damaged>,
+    damaged: Vec<DamagedCopy>,
     /// How many there are of these in all.
     damages: usize,
 }

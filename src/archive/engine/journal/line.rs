@@ -16,12 +16,12 @@ pub(in crate::archive::engine) enum Line {
     /// The job is no longer queued.
     Done(JobId),
     /// A folder has refused the job.
-    Failed(JobId, Refused),
+    Failed(JobId, RecordedRefusal),
 }
 
 /// A folder's refusal of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::archive::engine) struct Refused {
+pub(in crate::archive::engine) struct RecordedRefusal {
     /// The folder's directory, as in the settings.
     pub(in crate::archive::engine) folder: OsString,
     /// How often in a row.
@@ -99,7 +99,7 @@ impl Line {
         }
         let job = job(&line.failed, &line.failed_hex)?;
         let next = Duration::from_secs(line.next?);
-        let refused = Refused {
+        let refused = RecordedRefusal {
             folder: bytes(line.folder.as_deref(), line.folder_hex.as_deref())?,
             tries: line.tries?,
             next: UNIX_EPOCH.checked_add(next)?,
@@ -120,7 +120,7 @@ mod tests {
         let next = UNIX_EPOCH + Duration::from_secs(1_795_000_000);
         for id in [&b"my.task/0123"[..], b"my.\xff/\xfe", b"a\nb/\"c\""] {
             let job = JobId::parse(OsStr::from_bytes(id)).unwrap();
-            let refused = Refused {
+            let refused = RecordedRefusal {
                 folder: OsStr::from_bytes(b"/slow/\xff").to_owned(),
                 tries: 3,
                 next,

@@ -1,5 +1,6 @@
 //! Finds, reads and removes journals whose owner is gone.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -9,9 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use indexmap::IndexMap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
-use super::{Line, Refused, STAGED, SUFFIX, lock};
+use super::file::{Journal, STAGED, SUFFIX, directory, lock};
+use super::line::{Line, RecordedRefusal};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
+use crate::view::View;
 use crate::workspace::JobId;
 
 /// The most bytes of a journal that are read.
@@ -74,8 +77,8 @@ impl Orphan {
     }
 
     /// The jobs that were queued, with the refusals of folders. Torn lines are skipped.
-    pub(in crate::archive::engine) fn jobs(&self) -> Vec<(JobId, Vec<Refused>)> {
-        let mut jobs: IndexMap<JobId, Vec<Refused>> = IndexMap::new();
+    pub(in crate::archive::engine) fn jobs(&self) -> Vec<(JobId, Vec<RecordedRefusal>)> {
+        let mut jobs: IndexMap<JobId, Vec<RecordedRefusal>> = IndexMap::new();
         // A journal that was being rewritten: the old one is still there.
         if self.name.as_bytes().ends_with(STAGED.as_bytes()) {
             return Vec::new();
@@ -109,5 +112,27 @@ impl Orphan {
     pub(in crate::archive::engine) fn remove(self) {
         // A journal that stays is read again, which does no harm.
         let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+    }
+}
+
+/// Writes jobs into a journal for the next process, as if their owner were gone. Leaves out jobs that another journal
+/// without an owner lists already, so that repeated attempts do not add journals.
+///
+/// # Errors
+///
+/// The error of the primary's file system.
+pub(in crate::archive::engine) fn queue_for_next_start(
+    view: &View,
+    jobs: Vec<JobId>,
+) -> io::Result<()> {
+    let left: HashSet<JobId> = orphans(&directory(view)?, "")?
+        .iter()
+        .flat_map(|orphan| orphan.jobs().into_iter().map(|(job, _)| job))
+        .collect();
+    let jobs = jobs.into_iter().filter(|job| !left.contains(job));
+    let lines: Vec<Line> = jobs.map(Line::Queued).collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => Journal::make(view)?.append(&lines),
     }
 }

@@ -1,8 +1,15 @@
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::UNIX_EPOCH;
 
+use rustix::fs::Mode;
+
+use super::file::LINES_MIN;
+use super::line::RecordedRefusal;
+use super::orphan::{Orphan, orphans};
 use super::*;
-use crate::view::ViewSpec;
+use crate::view::{View, ViewSpec};
 use crate::workspace::JobId;
 
 struct Disk {
@@ -28,7 +35,7 @@ impl Disk {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    fn orphaned(&self) -> Vec<(JobId, Vec<Refused>)> {
+    fn orphaned(&self) -> Vec<(JobId, Vec<RecordedRefusal>)> {
         let directory = directory(&self.view).unwrap();
         let orphans = orphans(&directory, "").unwrap();
         let jobs = orphans.iter().flat_map(Orphan::jobs).collect();
@@ -45,7 +52,7 @@ fn queued(hash: &str) -> Line {
     Line::Queued(job(hash))
 }
 
-fn hashes(jobs: &[(JobId, Vec<Refused>)]) -> Vec<&str> {
+fn hashes(jobs: &[(JobId, Vec<RecordedRefusal>)]) -> Vec<&str> {
     jobs.iter()
         .map(|(job, _)| job.hash().to_str().unwrap())
         .collect()
@@ -142,7 +149,7 @@ fn the_last_refusal_of_each_folder_is_kept() {
     let disk = Disk::new();
     let mut journal = Journal::make(&disk.view).unwrap();
     let failed = |folder: &str, tries| {
-        let refused = Refused {
+        let refused = RecordedRefusal {
             folder: folder.into(),
             tries,
             next: UNIX_EPOCH,

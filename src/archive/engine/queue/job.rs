@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::backoff::Backoff;
-use super::super::core::{Failure, Whom};
-use super::super::route::Stop;
+use super::backoff::Backoff;
+use crate::archive::engine::disks::Failure;
+use crate::archive::engine::route::Stop;
+use crate::archive::error::Scope;
 use crate::transfer::Size;
 use crate::workspace::JobId;
 
 /// Jobs in the order in which they are due.
 #[derive(Debug, Default)]
-pub(in crate::archive::engine) struct Waiting(BTreeSet<(Instant, Arc<JobId>)>);
+pub(in crate::archive::engine) struct DueJobs(BTreeSet<(Instant, Arc<JobId>)>);
 
-impl Waiting {
+impl DueJobs {
     /// When the first is due.
     pub(in crate::archive::engine) fn first(&self) -> Option<Instant> {
         self.0.first().map(|(due, _)| *due)
@@ -42,7 +43,7 @@ impl Waiting {
 
 /// A queued job.
 #[derive(Debug)]
-pub(in crate::archive::engine) struct Job {
+pub(in crate::archive::engine) struct QueuedJob {
     /// It is queued only for the periodic recheck of all jobs; no change of it was seen.
     pub(in crate::archive::engine) routine: bool,
     /// The next step when no thread works on the job any more.
@@ -59,7 +60,7 @@ pub(in crate::archive::engine) struct Job {
 pub(super) enum Then {
     GoOn,
     LookAgain,
-    Leave,
+    Skip,
 }
 
 /// What a job waits for.
@@ -116,14 +117,14 @@ impl Turn {
     /// Whether it failed, and is not due yet.
     pub(in crate::archive::engine) fn has_failed(&self, now: Instant) -> bool {
         let failed = self.refusal.as_ref();
-        failed.is_some_and(|refusal| refusal.failure.whom == Whom::Job)
+        failed.is_some_and(|refusal| refusal.failure.scope == Scope::Job)
             && matches!(self.at, At::Due(due) if due > now)
     }
 
     /// Counts a refusal; returns how long to wait, and how many refusals there were in a row.
     pub(super) fn refuse(&mut self, failure: Failure, backoff: Backoff) -> (Duration, u32) {
         let before = self.refusal.as_ref();
-        let same = before.filter(|before| before.failure.whom == failure.whom);
+        let same = before.filter(|before| before.failure.scope == failure.scope);
         let tries = same.map_or(1, |before| before.tries.saturating_add(1));
         self.refusal = Some(Refusal { failure, tries });
         (backoff.after(tries), tries)
@@ -143,7 +144,7 @@ pub(in crate::archive::engine) enum Change {
 
 impl Turn {
     /// Ends the wait after a refusal.
-    pub(super) fn hasten(&mut self, id: &Arc<JobId>, waiting: &mut Waiting, now: Instant) {
+    pub(super) fn end_wait(&mut self, id: &Arc<JobId>, waiting: &mut DueJobs, now: Instant) {
         if let At::Due(due) = self.at
             && self.refusal.take().is_some()
             && due > now
@@ -155,7 +156,7 @@ impl Turn {
     }
 }
 
-impl Job {
+impl QueuedJob {
     pub(super) fn want(&mut self, folder: u8) -> Option<&mut Want> {
         match &mut self.step {
             Step::Store(wants) => wants.iter_mut().find(|want| want.stop.folder == folder),

@@ -1,4 +1,6 @@
 use super::*;
+use crate::archive::engine::disks::{Done, Look, StoreResult};
+use crate::archive::engine::route::Stop;
 use crate::transfer::Size;
 
 const BACKUP: Stop = Stop {
@@ -19,7 +21,7 @@ const READY: Look = Look::Ready(Size {
     files: 1,
     bytes: 10,
 });
-const STORED: Outcome = Ok(Done::Stored {
+const STORED: StoreResult = Ok(Done::Stored {
     files: 1,
     bytes: 10,
 });
@@ -31,9 +33,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
-        let lanes = ALL.iter().map(|stop| Lane::new(stop.folder)).collect();
+        let folder_queues = ALL
+            .iter()
+            .map(|stop| FolderQueue::new(stop.folder))
+            .collect();
         Stage {
-            queue: Queue::new(Pace::default(), SETTLE, lanes),
+            queue: Queue::new(Pace::default(), SETTLE, folder_queues),
             now: Instant::now(),
         }
     }
@@ -59,13 +64,13 @@ impl Stage {
         self.queue.take_batch(stop.folder, 64, self.now)
     }
 
-    fn land(&mut self, stop: Stop, jobs: Vec<Arc<JobId>>, outcome: &Outcome) {
+    fn land(&mut self, stop: Stop, jobs: Vec<Arc<JobId>>, outcome: &StoreResult) {
         let results = jobs.into_iter().map(|job| (job, outcome.clone()));
         self.queue.stored(stop.folder, results.collect(), self.now);
     }
 
     /// Stores all jobs that are due in a folder, with this outcome.
-    fn store(&mut self, stop: Stop, outcome: &Outcome) -> usize {
+    fn store(&mut self, stop: Stop, outcome: &StoreResult) -> usize {
         let jobs = self.take(stop);
         let count = jobs.len();
         if count > 0 {
@@ -84,9 +89,9 @@ fn job(hash: &str) -> JobId {
     JobId::new("my.task", hash).unwrap()
 }
 
-fn failed(whom: Whom) -> Outcome {
+fn failed(scope: Scope) -> StoreResult {
     Err(Failure {
-        whom,
+        scope,
         why: "no".to_owned(),
     })
 }
@@ -102,7 +107,7 @@ fn a_job_goes_to_the_move_folder_when_all_backup_folders_have_it() {
     assert_eq!(stage.store(MOVE, &STORED), 1);
     assert!(stage.queue.jobs.is_empty());
     assert_eq!(stage.queue.next(stage.now), None);
-    let counts = stage.queue.lane(BACKUP.folder).unwrap().counts;
+    let counts = stage.queue.folder_queue(BACKUP.folder).unwrap().counts;
     assert_eq!((counts.jobs, counts.files, counts.bytes), (1, 1, 10));
 }
 
@@ -159,16 +164,16 @@ fn a_job_that_fails_waits_longer_each_time_and_keeps_no_other_waiting() {
     let mut stage = Stage::new();
     stage.ready("a");
     for wait in [10, 20, 40] {
-        assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);
+        assert_eq!(stage.store(BACKUP, &failed(Scope::Job)), 1);
         stage.pass(wait - 1);
         assert_eq!(stage.store(BACKUP, &STORED), 0);
         stage.pass(1);
     }
-    assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);
+    assert_eq!(stage.store(BACKUP, &failed(Scope::Job)), 1);
     stage.ready("b");
     assert_eq!(stage.store(BACKUP, &STORED), 1);
     stage.queue.retry(stage.now);
-    assert_eq!(stage.store(BACKUP, &failed(Whom::Passing)), 1);
+    assert_eq!(stage.store(BACKUP, &failed(Scope::Soon)), 1);
     stage.pass(2);
     assert_eq!(stage.store(BACKUP, &STORED), 1);
 }
@@ -179,7 +184,7 @@ fn a_folder_that_fails_waits_as_a_whole_and_is_tried_with_one_job() {
     for hash in ["a", "b", "c"] {
         stage.ready(hash);
     }
-    assert_eq!(stage.store(BACKUP, &failed(Whom::Folder)), 3);
+    assert_eq!(stage.store(BACKUP, &failed(Scope::Folder)), 3);
     stage.ready("d");
     assert_eq!(stage.store(OTHER, &STORED), 4);
     for wait in [5, 10, 20] {
@@ -187,7 +192,7 @@ fn a_folder_that_fails_waits_as_a_whole_and_is_tried_with_one_job() {
         assert_eq!(stage.store(BACKUP, &STORED), 0);
         assert!(stage.queue.next(stage.now).unwrap() > stage.now);
         stage.pass(1);
-        assert_eq!(stage.store(BACKUP, &failed(Whom::Folder)), 1);
+        assert_eq!(stage.store(BACKUP, &failed(Scope::Folder)), 1);
     }
     stage.pass(40);
     assert_eq!(stage.store(BACKUP, &STORED), 1);
@@ -200,13 +205,19 @@ fn a_folder_that_fails_waits_as_a_whole_and_is_tried_with_one_job() {
 fn a_folder_that_was_gone_is_tried_as_soon_as_it_is_there() {
     let mut stage = Stage::new();
     stage.ready("a");
-    let lane = |stage: &mut Stage, there| stage.queue.lane(BACKUP.folder).unwrap().is_there(there);
+    let folder_queue = |stage: &mut Stage, there| {
+        stage
+            .queue
+            .folder_queue(BACKUP.folder)
+            .unwrap()
+            .is_there(there)
+    };
     let under_way = stage.take(BACKUP);
-    assert!(!lane(&mut stage, false));
-    stage.land(BACKUP, under_way, &failed(Whom::Folder));
+    assert!(!folder_queue(&mut stage, false));
+    stage.land(BACKUP, under_way, &failed(Scope::Folder));
     assert!(stage.take(BACKUP).is_empty());
     assert!(stage.queue.next(stage.now).unwrap() <= stage.now + Duration::from_secs(1));
-    assert!(lane(&mut stage, true));
+    assert!(folder_queue(&mut stage, true));
     assert_eq!(stage.take(BACKUP).len(), 1);
 }
 
@@ -224,7 +235,7 @@ fn what_lies_in_the_future_is_not_waited_for() {
     assert_eq!(stage.look(&READY), 1);
     assert!(stage.take(BACKUP).is_empty());
     stage.pass(3600);
-    assert_eq!(stage.store(BACKUP, &failed(Whom::Job)), 1);
+    assert_eq!(stage.store(BACKUP, &failed(Scope::Job)), 1);
     let refused = stage.queue.changes().pop();
     assert!(
         matches!(refused, Some(Change::Refused(_, 1, 8, _, _))),
@@ -237,9 +248,9 @@ fn a_job_that_is_left_goes_nowhere_else() {
     let mut stage = Stage::new();
     stage.ready("a");
     let under_way = stage.take(OTHER);
-    assert_eq!(stage.store(BACKUP, &Ok(Done::Left)), 1);
+    assert_eq!(stage.store(BACKUP, &Ok(Done::Skipped)), 1);
     assert_eq!(stage.queue.jobs.len(), 1);
-    stage.land(OTHER, under_way, &failed(Whom::Job));
+    stage.land(OTHER, under_way, &failed(Scope::Job));
     assert!(stage.queue.jobs.is_empty());
     assert_eq!(stage.queue.next(stage.now), None);
 }

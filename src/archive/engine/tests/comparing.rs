@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use rustix::thread::Uid;
 
-use super::super::Idle;
-use super::super::core::Whom;
-use super::super::events::Event;
-use super::super::markers::{Extent, Markers, Seen};
-use super::super::queue::Queue;
-use super::super::shared::Shared;
-use super::super::walk::Walk;
 use super::stage::{BACKUP, Stage, settled, until};
+use crate::archive::engine::Idle;
+use crate::archive::engine::queue::Queue;
+use crate::archive::engine::shared::{Event, Shared};
+use crate::archive::engine::survey::markers::{Compared, Extent, Markers};
+use crate::archive::engine::survey::walk::Walk;
+use crate::archive::error::Scope;
 
 /// The markers of the jobs of a stage, and the events that report them.
 struct Comparison {
@@ -36,13 +35,13 @@ impl Comparison {
             },
             folder: BACKUP,
             route: Arc::new(stage.route()),
-            core: stage.fake.clone(),
+            disks: stage.fake.clone(),
             events,
             wakes: never(),
             interval: Duration::ZERO,
             tick: Duration::ZERO,
             anew: Duration::ZERO,
-            seen: Seen::default(),
+            compared: Compared::default(),
         };
         Comparison {
             markers,
@@ -291,7 +290,7 @@ fn nobody_waits_for_what_is_not_compared_while_nothing_can_be_archived() {
         stage.archived(&hash);
         stage.make_earlier("backup", &hash);
     }
-    stage.refuse(BACKUP, Whom::Folder);
+    stage.refuse(BACKUP, Scope::Folder);
     let archiver = stage.start();
     // As long as there is no room, nothing is compared.
     for _ in 0..2 {

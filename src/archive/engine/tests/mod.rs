@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use self::stage::{BACKUP, MOVE, Stage, TASK, job, settled, until};
-use super::core::Whom;
 use super::journal::{Journal, Line};
 use super::{Archiver, Config, Idle};
+use crate::archive::error::Scope;
 use crate::settings::Patterns;
 
 #[test]
@@ -120,7 +120,7 @@ fn a_folder_that_is_there_and_cannot_be_opened_is_not_said_to_be_gone() {
 fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
     let stage = Stage::new(true);
     stage.finished("a");
-    stage.refuse(BACKUP, Whom::Job);
+    stage.refuse(BACKUP, Scope::Job);
     let archiver = stage.start();
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
     let report = archiver.report();
@@ -135,7 +135,7 @@ fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
     );
     archiver.retry_now();
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
-    stage.refuse(BACKUP, Whom::Folder);
+    stage.refuse(BACKUP, Scope::Folder);
     archiver.retry_now();
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
     assert!(archiver.report().folders[0].refuses.is_some());
@@ -225,7 +225,7 @@ fn what_another_process_left_behind_is_taken_over() {
 fn what_could_not_be_done_is_taken_up_by_the_next_start() {
     let stage = Stage::new(false);
     stage.archived("a");
-    stage.refuse(BACKUP, Whom::Job);
+    stage.refuse(BACKUP, Scope::Job);
     let archiver = stage.start();
     archiver.touched(job("a"));
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });

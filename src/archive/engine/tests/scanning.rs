@@ -2,8 +2,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::scan::{Found, Scanner};
 use super::stage::{BACKUP, MOVE, Stage, job, until};
+use crate::archive::engine::survey::scanner::{ScanResult, Scanner};
 
 fn scanner(stage: &Stage, folder: u8, interval: Duration) -> Scanner {
     Scanner::new(
@@ -14,7 +14,7 @@ fn scanner(stage: &Stage, folder: u8, interval: Duration) -> Scanner {
     )
 }
 
-fn scan(scanner: &mut Scanner) -> Found {
+fn scan(scanner: &mut Scanner) -> ScanResult {
     scanner.scan(usize::MAX, &|| false)
 }
 
@@ -114,7 +114,7 @@ fn a_folder_that_is_gone_is_left_out_of_the_comparison() {
         stage.view.folders()[0].root().is_err()
     });
     stage.finished("b");
-    assert_eq!(scan(&mut scanner), Found::default());
+    assert_eq!(scan(&mut scanner), ScanResult::default());
     fs::rename(&away, &folder).unwrap();
     until("that the folder is there", || {
         stage.view.folders()[0].root().is_ok()

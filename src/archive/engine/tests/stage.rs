@@ -1,4 +1,4 @@
-//! Makes a workspace on a real disk, and a simple core that archives, for tests.
+//! Makes a workspace on a real disk, and a simple disks that archives, for tests.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::super::backoff::{Backoff, Pace};
-use super::super::core::{Core, Done, Failure, Look, Outcome, Whom};
-use super::super::route::Route;
-use super::super::{Archiver, Idle, Timing};
-use crate::archive::OptOuts;
-use crate::archive::ready::Judge;
-use crate::archive::store::Due;
+use crate::archive::engine::disks::{Disks, Done, Failure, Look, StoreResult};
+use crate::archive::engine::queue::backoff::{Backoff, Pace};
+use crate::archive::engine::route::Route;
+use crate::archive::engine::{Archiver, Idle, Timing};
+use crate::archive::error::Scope;
+use crate::archive::job::opt_out::OptOuts;
+use crate::archive::job::ready::Judge;
+use crate::archive::job::store::Due;
 use crate::settings::{Mode, Patterns};
 use crate::transfer::{Progress, Size};
 use crate::view::{FolderSpec, View, ViewSpec};
@@ -26,11 +27,11 @@ pub(super) const TASK: &str = "my.module.train";
 pub(super) const BACKUP: u8 = 1;
 pub(super) const MOVE: u8 = 2;
 
-/// How a test makes the core behave.
+/// How a test makes the disks behave.
 #[derive(Default)]
 pub(super) struct Orders {
     /// The failure that each folder returns instead of storing a job.
-    pub(super) refuses: HashMap<u8, Whom>,
+    pub(super) refuses: HashMap<u8, Scope>,
     /// Folders that hang.
     pub(super) hangs: Vec<u8>,
     /// Whether the old directories of moved jobs are kept for a while, and how many are.
@@ -41,7 +42,7 @@ pub(super) struct Orders {
     pub(super) stored: Vec<(u8, JobId)>,
 }
 
-/// The size that the core returns for each job.
+/// The size that the disks returns for each job.
 pub(super) const SIZE: Size = Size {
     files: 3,
     bytes: 2048,
@@ -56,7 +57,7 @@ pub(super) struct Fake {
     pub(super) changed: Condvar,
 }
 
-impl Core for Fake {
+impl Disks for Fake {
     fn is_there(&self, folder: u8) -> bool {
         self.view
             .location(folder)
@@ -74,23 +75,23 @@ impl Core for Fake {
         )
     }
 
-    fn store(&self, folder: u8, jobs: &[Due], _: &Progress) -> Vec<Outcome> {
+    fn store(&self, folder: u8, jobs: &[Due], _: &Progress) -> Vec<StoreResult> {
         let mut orders = self.orders.lock();
         while orders.hangs.contains(&folder) {
             self.changed.wait(&mut orders);
         }
         let why = "as it was told".to_owned();
-        if let Some(whom) = orders.refuses.get(&folder) {
-            let failure = Failure { whom: *whom, why };
+        if let Some(scope) = orders.refuses.get(&folder) {
+            let failure = Failure { scope: *scope, why };
             return jobs.iter().map(|_| Err(failure.clone())).collect();
         }
         if !self.is_there(folder) {
-            let whom = Whom::Folder;
+            let scope = Scope::Folder;
             return jobs
                 .iter()
                 .map(|_| {
                     Err(Failure {
-                        whom,
+                        scope,
                         why: why.clone(),
                     })
                 })
@@ -125,7 +126,7 @@ impl Core for Fake {
         self.orders.lock().kept == 0
     }
 
-    fn tell_back(&self, _: &mut dyn FnMut(JobId)) {}
+    fn report_put_back(&self, _: &mut dyn FnMut(JobId)) {}
 }
 
 impl Fake {
@@ -216,8 +217,8 @@ impl Stage {
     }
 
     pub(super) fn start(&self) -> Arc<Archiver> {
-        let core = self.fake.clone();
-        Archiver::begin(self.view.clone(), self.route(), self.timing, core).unwrap()
+        let disks = self.fake.clone();
+        Archiver::begin(self.view.clone(), self.route(), self.timing, disks).unwrap()
     }
 
     pub(super) fn path(&self, location: &str, hash: impl AsRef<OsStr>) -> PathBuf {
@@ -269,9 +270,9 @@ impl Stage {
         self.fake.changed.notify_all();
     }
 
-    pub(super) fn refuse(&self, folder: u8, whom: Whom) {
+    pub(super) fn refuse(&self, folder: u8, scope: Scope) {
         self.order(|orders| {
-            orders.refuses.insert(folder, whom);
+            orders.refuses.insert(folder, scope);
         });
     }
 

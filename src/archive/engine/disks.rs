@@ -1,0 +1,209 @@
+//! What the engine asks of the disks: an interface, so that tests can replace it, and its implementation by the rest of `archive`.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::archive::env::{Env, Hooks};
+use crate::archive::error::{JobError, Scope};
+use crate::archive::job;
+use crate::archive::job::ready::{Judge, Readiness, unknown};
+use crate::archive::job::store::{Due, Stored};
+use crate::archive::relocate::retire::Retired;
+use crate::archive::relocate::{self, crash_recovery};
+use crate::transfer::{Bandwidth, Progress, Size};
+use crate::view::View;
+use crate::workspace::JobId;
+
+/// The operations on jobs and folders. They wait for disks, unless noted otherwise.
+pub(super) trait Disks: Send + Sync + 'static {
+    /// Whether a folder's directory is there, by the cached state: this waits for no disk.
+    fn is_there(&self, folder: u8) -> bool;
+    /// Whether a job may be archived now.
+    fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure>;
+    /// Copies jobs to a folder; returns one outcome per job, in order.
+    fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult>;
+    /// Removes from a task's directory in the primary the leftovers of processes that died.
+    fn clear(&self, task: &OsStr);
+    /// Cleans up the leftovers of dead processes in a folder; returns the jobs whose copies are damaged and must be
+    /// made anew.
+    fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId>;
+    /// Removes the old directories of moved jobs that are due, and returns when the next is due; with `last`, waits for
+    /// all.
+    fn tidy(&self, last: bool) -> Option<Instant>;
+    /// Whether no such directory is left, and no job that came back from one is still to be reported.
+    fn is_tidy(&self) -> bool;
+    /// Calls `tell` for each job that came back since the last call: the data that was written into its old directory
+    /// is not archived yet.
+    fn report_put_back(&self, tell: &mut dyn FnMut(JobId));
+}
+
+/// The result of storing one job in one folder.
+pub(super) type StoreResult = Result<Done, Failure>;
+
+/// The result of a look at a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It may be archived; there is so much to copy.
+    Ready(Size),
+    /// It changed a moment ago: look again after this time.
+    Settling(Duration),
+    /// It is finished, but still in use; the text states how.
+    Busy(String),
+    /// Nothing to do until the job changes: it is unfinished, failed, missing, moved, or not to be archived.
+    Nothing,
+}
+
+/// How a job was handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    /// It has been copied.
+    Stored {
+        /// The number of its files.
+        files: u64,
+        /// The bytes of these files.
+        bytes: u64,
+    },
+    /// The folder already has the same copy.
+    Already,
+    /// It must not be archived now, after all.
+    Skipped,
+}
+
+/// Why a job could not be looked at or archived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Which jobs it concerns.
+    pub(super) scope: Scope,
+    /// Why, for a person.
+    pub(super) why: String,
+}
+
+/// The parts that looks and copies of jobs need.
+pub(super) struct RealDisks {
+    pub(super) view: Arc<View>,
+    pub(super) hooks: Arc<dyn Hooks>,
+    pub(super) judge: Arc<Judge>,
+    pub(super) bandwidth: Bandwidth,
+    pub(super) retired: Retired,
+    pub(super) settle: Duration,
+    pub(super) threads: usize,
+}
+
+impl RealDisks {
+    fn env<'a>(&'a self, progress: &'a Progress) -> Env<'a> {
+        Env {
+            view: &self.view,
+            hooks: &*self.hooks,
+            progress,
+            bandwidth: Some(&self.bandwidth),
+            out: Some(&self.judge.out),
+            settle: self.settle,
+            threads: self.threads,
+            force: false,
+        }
+    }
+}
+
+impl RealDisks {
+    /// Logs the outcomes of jobs in a folder.
+    fn log(&self, folder: u8, jobs: &[Due], outcomes: &[StoreResult]) {
+        let location = self.view.location(folder);
+        let folder = location.map_or_else(Default::default, |location| {
+            location.path().display().to_string()
+        });
+        for (Due { job, .. }, outcome) in jobs.iter().zip(outcomes) {
+            match outcome {
+                Ok(Done::Stored { files, bytes }) => {
+                    tracing::info!("archived {job} in {folder}: {files} files, {bytes} bytes");
+                }
+                Ok(Done::Already | Done::Skipped) => {}
+                Err(failure) => tracing::debug!("{job} is not in {folder} yet: {}", failure.why),
+            }
+        }
+    }
+}
+
+impl Disks for RealDisks {
+    fn is_there(&self, folder: u8) -> bool {
+        let location = self.view.location(folder);
+        location.is_some_and(|location| location.root().is_ok())
+    }
+
+    fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure> {
+        let readiness = self.judge.readiness(&self.env(progress), job)?;
+        Ok(match readiness {
+            Readiness::Ready { size, .. } => Look::Ready(size),
+            Readiness::Settling(wait) => Look::Settling(wait),
+            Readiness::Busy(why) => Look::Busy(why.to_owned()),
+            Readiness::Unknown(file) => {
+                let scope = Scope::Job;
+                let why = unknown(&file);
+                return Err(Failure { scope, why });
+            }
+            Readiness::Unfinished
+            | Readiness::Failed
+            | Readiness::Elsewhere
+            | Readiness::Lost
+            | Readiness::Absent
+            | Readiness::OptedOut(_) => Look::Nothing,
+        })
+    }
+
+    fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult> {
+        let stored = relocate::store(&self.env(progress), &self.retired, folder, jobs);
+        let outcomes = stored.into_iter().map(|stored| {
+            Ok(match stored? {
+                Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
+                    Done::Stored { files, bytes }
+                }
+                Stored::Already => Done::Already,
+                Stored::Skipped(_) => Done::Skipped,
+            })
+        });
+        let outcomes: Vec<StoreResult> = outcomes.collect();
+        self.log(folder, jobs, &outcomes);
+        outcomes
+    }
+
+    fn clear(&self, task: &OsStr) {
+        if let Err(error) = crash_recovery::clear(&self.env(&Progress::new()), &self.retired, task)
+        {
+            let cause = std::io::Error::from(error);
+            tracing::warn!("cannot clear what was left of {}: {cause}", task.display());
+        }
+    }
+
+    fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId> {
+        let location = self.view.location(folder);
+        location.map_or_else(Vec::new, |location| {
+            job::crash_recovery::clear(&self.env(progress), location)
+        })
+    }
+
+    fn tidy(&self, last: bool) -> Option<Instant> {
+        self.retired.clear(&self.env(&Progress::new()), last);
+        self.retired.due()
+    }
+
+    fn is_tidy(&self) -> bool {
+        self.retired.is_empty()
+    }
+
+    fn report_put_back(&self, tell: &mut dyn FnMut(JobId)) {
+        self.retired.report_put_back(tell);
+    }
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Failure {
+        Failure {
+            scope: error.scope(),
+            // The report names the job beside the reason.
+            why: match error.advice_of_daemon() {
+                Some(advice) => format!("{}: {advice}", error.cause),
+                None => error.cause.to_string(),
+            },
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Checks once a day whether archived jobs have changed since.
+//!
+//! A change inside a job does not show in its task's directory, and a mount does not notice writes that bypass it. So
+//! all finished jobs are handed over once a day, slowly; this reads the primary alone, and waits for no folder. The
+//! time of `<primary>/.xpmfs/archive/rechecked` records the last recheck; the process that rechecks holds a `flock` on
+//! that file, so that only one of several machines does.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::Sender;
+use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock};
+
+use super::candidates;
+use super::walk::{Ended, Walk};
+use crate::archive::engine::journal;
+use crate::archive::engine::route::Route;
+use crate::archive::engine::shared::Event;
+use crate::archive::places;
+use crate::sys::shared_dir;
+use crate::workspace::JobId;
+
+const FILE_NAME: &str = "rechecked";
+
+/// How often it is seen whether it is due: clocks jump, and others do it, too.
+const DUE_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Checks all finished jobs again, periodically.
+pub(in crate::archive::engine) struct Recheck {
+    pub(in crate::archive::engine) walk: Walk,
+    pub(in crate::archive::engine) route: Arc<Route>,
+    pub(in crate::archive::engine) events: Sender<Event>,
+    /// How often all jobs are checked.
+    pub(in crate::archive::engine) period: Duration,
+    /// The last recheck, for a primary that cannot be written to.
+    pub(in crate::archive::engine) last: Instant,
+}
+
+impl Recheck {
+    /// Rechecks whenever it is due, until the engine stops.
+    pub(in crate::archive::engine) fn run(mut self) {
+        while self.walk.pause(DUE_CHECK_INTERVAL.min(self.period)).is_ok() {
+            let file = match self.file() {
+                Ok(file) => Some(file),
+                Err(error) => {
+                    tracing::debug!("cannot note when archived jobs were last looked at: {error}");
+                    None
+                }
+            };
+            if self.is_due(file.as_ref()) && self.everything().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The file whose time records the last recheck; made now if there is none.
+    fn file(&self) -> io::Result<File> {
+        let directory = journal::directory(&self.walk.view)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::openat(&directory, FILE_NAME, flags, Mode::empty()) {
+            return Ok(File::from(fd));
+        }
+        let made = rustix::fs::openat(
+            &directory,
+            FILE_NAME,
+            flags | OFlags::CREATE,
+            Mode::from_raw_mode(0o600),
+        )?;
+        let sharing = places::sharing(self.walk.view.primary().root()?.fd(), &directory)?;
+        shared_dir::share(&made, sharing.group, sharing.of_file())?;
+        Ok(File::from(made))
+    }
+
+    /// Whether a recheck is due. The file is locked then.
+    fn is_due(&self, file: Option<&File>) -> bool {
+        let Some(file) = file else {
+            return self.last.elapsed() >= self.period;
+        };
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return false;
+        }
+        let last = file.metadata().and_then(|metadata| metadata.modified());
+        last.is_ok_and(|last| is_past(last, SystemTime::now(), self.period))
+    }
+
+    /// Hands over every finished job in the primary. Begins at any task, so that daemons that always stop before the
+    /// end do not always leave out the same tasks.
+    fn everything(&mut self) -> Result<(), Ended> {
+        let mut tasks = self.walk.tasks().unwrap_or_default();
+        let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let any = nanos.subsec_nanos() as usize;
+        if let Some(start) = any.checked_rem(tasks.len()) {
+            tasks.rotate_left(start);
+        }
+        for task in tasks {
+            let hand_over = &mut |fd: &OwnedFd, few: &[OsString]| self.hand_over(fd, &task, few);
+            self.walk.each_few(&task, hand_over)?;
+        }
+        self.last = Instant::now();
+        if let Ok(file) = self.file() {
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            };
+            let times = Timestamps {
+                last_access: now,
+                last_modification: now,
+            };
+            // If this fails, the next recheck comes sooner.
+            let _ = rustix::fs::futimens(&file, &times);
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, fd: impl AsFd, task: &OsStr, names: &[OsString]) -> Result<(), Ended> {
+        self.walk.wait_for_room()?;
+        let finished = names.iter().filter_map(|hash| {
+            let job = JobId::new(task, hash).ok()?;
+            let wanted = !self.route.of(&job).is_empty();
+            (wanted && candidates::is_done(&fd, task, hash)).then_some(job)
+        });
+        let jobs = finished.collect();
+        self.events.send(Event::Routine(jobs)).map_err(|_| Ended)?;
+        self.walk.pause(self.walk.breath)
+    }
+}
+
+/// Whether so much time has passed; or the clocks say what cannot be, as when one has jumped.
+fn is_past(last: SystemTime, now: SystemTime, period: Duration) -> bool {
+    match now.duration_since(last) {
+        Ok(age) => age >= period,
+        Err(ahead) => ahead.duration() >= period,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_done_once_a_period_whatever_clocks_say() {
+        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        assert!(is_past(now - day, now, day));
+        assert!(!is_past(now - day / 2, now, day));
+        assert!(!is_past(now + day / 2, now, day));
+        assert!(is_past(now + 20 * day, now, day));
+    }
+}

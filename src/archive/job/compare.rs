@@ -1,0 +1,297 @@
+//! Which of two copies of a job is to be kept: the primary's, or the archived one.
+//!
+//! An archived copy must never give way to less than it holds: what a purge of the primary's disk left of a job, or the
+//! older state of it that another workspace has, which archives to the same folder.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use crate::transfer::{Entry, Hash, Kind, Manifest, Time};
+
+/// How the primary's copy of a job is to the archived one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// They hold the same.
+    Same,
+    /// It is newer, and holds all that the archived copy does; or the job has been run again since.
+    Newer,
+    /// It holds nothing that is new, and lacks something, or has it in an older state.
+    Older,
+    /// Something in it is new, and something is missing or older.
+    Mixed {
+        /// An entry that it lacks, or has in an older state.
+        example: PathBuf,
+    },
+}
+
+/// Compares the primary's copy of a job with the archived one by kinds, sizes and times of change, as far as disks keep these; `done` is the
+/// name of the marker, which tells of two runs which is the later.
+///
+/// A file that is found again under another name, with the same size, time and hash, is not missing: `wandb sync` renames the directory of an
+/// offline run. Where a manifest has no hashes, as that of an outline, nothing is found again.
+#[must_use]
+pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Comparison {
+    compare_by(primary, archived, done, Content::read_of)
+}
+
+/// Whether the primary's copy would be [`Comparison::Newer`] if files that are found again under other names, with the same size and time, hold
+/// the same.
+#[must_use]
+pub(in crate::archive) fn is_newer_if_renamed(
+    primary: &Manifest,
+    archived: &Manifest,
+    done: &OsStr,
+) -> bool {
+    compare_by(primary, archived, done, Content::seen_of) == Comparison::Newer
+}
+
+/// What a file or symlink holds, as far as is known.
+#[derive(PartialEq, Eq, Hash)]
+enum Content<'a> {
+    Read(u64, Hash),
+    Seen(u64),
+    Link(&'a OsStr),
+}
+
+impl<'a> Content<'a> {
+    /// By its hash, if there is one.
+    fn read_of(entry: &'a Entry) -> Option<Content<'a>> {
+        match &entry.kind {
+            Kind::File { hash, .. } if *hash.as_bytes() == [0; 32] => None,
+            Kind::File { size, hash, .. } => Some(Content::Read(*size, *hash)),
+            _ => Content::seen_of(entry),
+        }
+    }
+
+    /// By its size.
+    fn seen_of(entry: &'a Entry) -> Option<Content<'a>> {
+        match &entry.kind {
+            Kind::File { size, .. } => Some(Content::Seen(*size)),
+            Kind::Symlink { target } => Some(Content::Link(target)),
+            Kind::Directory | Kind::Fifo => None,
+        }
+    }
+}
+
+fn compare_by<'a>(
+    primary: &'a Manifest,
+    archived: &'a Manifest,
+    done: &OsStr,
+    content: impl Fn(&'a Entry) -> Option<Content<'a>>,
+) -> Comparison {
+    // What was archived without its marker was archived too early, or by half: it gives way, but for what it alone has.
+    let early = match (marked(primary, done), marked(archived, done)) {
+        (Some(ours), Some(theirs)) => match ours.order(theirs) {
+            Ordering::Greater => return Comparison::Newer,
+            Ordering::Less => return Comparison::Older,
+            Ordering::Equal => false,
+        },
+        (ours, _) => ours.is_some(),
+    };
+    let mut by_name: HashMap<(usize, &OsStr), usize> = HashMap::new();
+    for (index, entry) in archived.entries().iter().enumerate().skip(1) {
+        by_name.insert((entry.parent, &entry.name), index);
+    }
+    let (mut newer, mut older) = (false, None);
+    // What the primary has under new names: when it was last changed.
+    let mut renamed: HashMap<Content<'_>, Vec<Time>> = HashMap::new();
+    // Where each entry is in the archived copy.
+    let mut there: Vec<Option<usize>> = vec![Some(0)];
+    for (index, entry) in primary.entries().iter().enumerate().skip(1) {
+        let parent = there.get(entry.parent).copied().flatten();
+        let other = parent.and_then(|parent| by_name.remove(&(parent, &*entry.name)));
+        there.push(other);
+        match other.and_then(|other| archived.entries().get(other)) {
+            // Not every disk can have fifos, and they hold no data.
+            None if matches!(entry.kind, Kind::Fifo) => {}
+            None => {
+                newer = true;
+                if let Some(content) = content(entry) {
+                    renamed.entry(content).or_default().push(entry.mtime);
+                }
+            }
+            Some(other) if is_same(entry, other) => {}
+            // What a full disk or a crash leaves of a file is newer, and nothing.
+            Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
+                newer = true;
+            }
+            Some(_) => older = older.or(Some(primary.path(index))),
+        }
+    }
+    // A purge leaves directories, so that only their absence says nothing.
+    let is_missing = |index: &usize| {
+        let Some(entry) = archived.entries().get(*index) else {
+            return false;
+        };
+        let times = content(entry).and_then(|content| renamed.get(&content));
+        let mut times = times.into_iter().flatten();
+        let is_found = times.any(|time| time.order(entry.mtime).is_eq());
+        !is_found && !matches!(entry.kind, Kind::Directory | Kind::Fifo)
+    };
+    let missing = by_name.into_values().filter(is_missing).min();
+    let older = older.or_else(|| missing.map(|index| archived.path(index)));
+    match (newer, older) {
+        (false, None) => Comparison::Same,
+        (true, None) => Comparison::Newer,
+        (false, Some(_)) => Comparison::Older,
+        (true, Some(example)) => Comparison::Mixed { example },
+    }
+}
+
+/// When the job ended, by its marker.
+pub(in crate::archive) fn marked(manifest: &Manifest, done: &OsStr) -> Option<Time> {
+    let entries = manifest.entries().iter().skip(1);
+    let mut found = entries.filter(|entry| entry.parent == 0 && *entry.name == *done);
+    found.next().map(|entry| entry.mtime)
+}
+
+/// Whether a file that held something is empty now.
+fn is_emptied(entry: &Entry, other: &Entry) -> bool {
+    matches!(
+        (&entry.kind, &other.kind),
+        (Kind::File { size: 0, .. }, Kind::File { size: 1.., .. })
+    )
+}
+
+/// Whether two entries hold the same, as far as can be told without reading. Neither modes nor the times of directories count: no
+/// new copy is worth their while, and not every disk keeps them.
+fn is_same(entry: &Entry, other: &Entry) -> bool {
+    match (&entry.kind, &other.kind) {
+        (Kind::Directory, Kind::Directory) | (Kind::Fifo, Kind::Fifo) => true,
+        (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
+        (
+            Kind::File { size, .. },
+            Kind::File {
+                size: other_size, ..
+            },
+        ) => size == other_size && entry.mtime.order(other.mtime) == Ordering::Equal,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::transfer::{Options, outline};
+
+    /// Files with their age in seconds.
+    fn tree(files: &[(&str, u64)]) -> Manifest {
+        let top = tempfile::tempdir().unwrap();
+        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (name, age) in files {
+            let path = top.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let file = File::create(path).unwrap();
+            file.set_modified(base - Duration::from_secs(*age)).unwrap();
+        }
+        let dir = File::open(top.path()).unwrap();
+        outline(&dir, &Options::default()).unwrap()
+    }
+
+    fn compared(ours: &[(&str, u64)], archived: &[(&str, u64)]) -> Comparison {
+        compare(&tree(ours), &tree(archived), OsStr::new("a.done"))
+    }
+
+    #[test]
+    fn what_a_purge_left_is_older_whatever_is_gone() {
+        let whole = [("a.done", 5), ("d/model", 9), ("out", 9)];
+        assert_eq!(compared(&whole, &whole), Comparison::Same);
+        assert_eq!(compared(&whole[..2], &whole), Comparison::Older);
+        assert_eq!(compared(&[("a.done", 5)], &whole), Comparison::Older);
+    }
+
+    #[test]
+    fn what_a_disk_of_whole_seconds_has_kept_is_the_same() {
+        let times = |nanoseconds| {
+            let top = tempfile::tempdir().unwrap();
+            for (name, seconds) in [("a.done", 105), ("out", 101)] {
+                let file = File::create(top.path().join(name)).unwrap();
+                let time = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+                file.set_modified(time).unwrap();
+            }
+            outline(File::open(top.path()).unwrap(), &Options::default()).unwrap()
+        };
+        let (whole, cut) = (times(987_654_321), times(0));
+        let done = OsStr::new("a.done");
+        assert_eq!(compare(&whole, &cut, done), Comparison::Same);
+        assert_eq!(compare(&cut, &whole, done), Comparison::Same);
+    }
+
+    #[test]
+    fn what_is_new_or_newer_is_archived_again_and_older_states_are_not() {
+        let archived = [("a.done", 5), ("out", 9)];
+        for ours in [
+            &[("a.done", 5), ("out", 1)][..],
+            &[("a.done", 5), ("out", 9), ("d/more", 20)],
+            // Run again, with other results.
+            &[("a.done", 4), ("other", 4)],
+        ] {
+            assert_eq!(compared(ours, &archived), Comparison::Newer, "{ours:?}");
+            assert_ne!(compared(&archived, ours), Comparison::Newer, "{ours:?}");
+        }
+        assert_eq!(
+            compared(&[("a.done", 6), ("out", 1)], &archived),
+            Comparison::Older
+        );
+    }
+
+    #[test]
+    fn new_and_missing_at_once_is_for_a_person_to_decide() {
+        let example = PathBuf::from("out");
+        let mixed = compared(&[("a.done", 5), ("note", 1)], &[("a.done", 5), ("out", 9)]);
+        assert_eq!(mixed, Comparison::Mixed { example });
+    }
+
+    #[test]
+    fn what_has_another_name_now_is_not_missing_if_it_is_known_to_be_the_same() {
+        let tree = |run: &str, content: &str, age| {
+            let top = tempfile::tempdir().unwrap();
+            let time = |age: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
+            let (run, done) = (top.path().join(run), top.path().join("a.done"));
+            fs::create_dir(&run).unwrap();
+            for (path, content, age) in [(run.join("log"), content, age), (done, "", 5)] {
+                fs::write(&path, content).unwrap();
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(time(age)).unwrap();
+            }
+            let top = File::open(top.path()).unwrap();
+            let read = crate::transfer::scan(&top, &Options::default()).unwrap();
+            (read, outline(&top, &Options::default()).unwrap())
+        };
+        let done = OsStr::new("a.done");
+        let mixed = Comparison::Mixed {
+            example: PathBuf::from("offline/log"),
+        };
+        let (archived, seen) = tree("offline", "same", 9);
+        let (renamed, outlined) = tree("online", "same", 9);
+        assert_eq!(compare(&renamed, &archived, done), Comparison::Newer);
+        assert_eq!(compare(&outlined, &archived, done), mixed);
+        assert_eq!(compare(&outlined, &seen, done), mixed);
+        assert!(is_newer_if_renamed(&outlined, &archived, done));
+        for (content, age, may_be) in [
+            ("some", 9, true),
+            ("more than", 9, false),
+            ("same", 1, false),
+        ] {
+            let (other, outlined) = tree("online", content, age);
+            assert_eq!(compare(&other, &archived, done), mixed);
+            assert_eq!(is_newer_if_renamed(&outlined, &archived, done), may_be);
+        }
+    }
+
+    #[test]
+    fn a_copy_without_its_marker_gives_way_but_for_what_it_alone_has() {
+        let ours = [("a.done", 5), ("out", 9)];
+        for archived in [&[][..], &[("out", 9)], &[("out", 1)], &[("out", 20)]] {
+            assert_eq!(compared(&ours, archived), Comparison::Newer, "{archived:?}");
+        }
+        let example = PathBuf::from("model");
+        let mixed = compared(&ours, &[("out", 9), ("model", 9)]);
+        assert_eq!(mixed, Comparison::Mixed { example });
+    }
+}

@@ -1,0 +1,226 @@
+//! What a crash left in a folder: copies that were never completed, and manifests that a power cut has emptied.
+//!
+//! A copy to a folder removes what the dead have left beside it; but of a task whose jobs are all archived, nothing is copied any more. A
+//! manifest is made anew only for a copy that has its marker, which is copied last. What the copy holds is read, and where the primary has
+//! the job in the same state, compared with it: a copy that is damaged, too, must not become its own proof.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+
+use super::compare::{Comparison, compare};
+use super::{manifests, select};
+use crate::archive::env::Env;
+use crate::archive::error::{Beside, Context, InPlace, Result};
+use crate::archive::{folder_alias, places, state_dir};
+use crate::sys::at;
+use crate::transfer::staging::{Staging, sweep_with};
+use crate::transfer::{self, Candidate, Manifest, Options};
+use crate::view::Location;
+use crate::workspace::jobs::{JobId, is_job_entry};
+use crate::workspace::markers;
+
+/// Clears every task's directory in each `backup` and `move` folder, see [`clear`].
+pub fn clear_all(env: &Env<'_>) {
+    for folder in places::archives(env.view) {
+        clear(env, folder);
+    }
+}
+
+/// Makes the manifests of some jobs anew that a power cut has emptied, in each `backup` and `move` folder.
+pub fn heal_of(env: &Env<'_>, jobs: &[JobId]) {
+    let tasks: BTreeSet<&OsStr> = jobs.iter().map(JobId::task_id).collect();
+    for folder in places::archives(env.view) {
+        for task in &tasks {
+            for job in cut_short(folder, task) {
+                if jobs.contains(&job) {
+                    heal_or_warn(env, folder, &job);
+                }
+            }
+        }
+    }
+}
+
+/// Removes from a folder the copies that were never completed and whose makers are gone, and makes the manifests anew that a power cut
+/// has emptied. Returns the jobs whose copies turned out to be damaged, which are to be archived again. What fails is in the log, and is
+/// tried again by the next start.
+pub fn clear(env: &Env<'_>, folder: &Location) -> Vec<JobId> {
+    let mut damaged = Vec::new();
+    // What is there under names of staging may be a moved job's directory, which `relocate::crash_recovery` handles.
+    if folder_alias::shared(env.view, folder).is_some() {
+        return damaged;
+    }
+    for task in tasks(folder).unwrap_or_default() {
+        if env.progress.is_cancelled() {
+            break;
+        }
+        sweep_task(folder, &task);
+        let cut_short = cut_short(folder, &task).into_iter();
+        damaged.extend(cut_short.filter(|job| heal_or_warn(env, folder, job)));
+    }
+    damaged
+}
+
+/// The names of the directories that a folder has in `jobs`.
+fn tasks(folder: &Location) -> rustix::io::Result<Vec<OsString>> {
+    let Some(jobs) = at::absent(folder.root()?.jobs())? else {
+        return Ok(Vec::new());
+    };
+    let mut tasks = crate::view::jobs::names(&jobs)?;
+    tasks.retain(|task| is_job_entry(task));
+    Ok(tasks)
+}
+
+fn sweep_task(folder: &Location, task: &OsStr) {
+    let Ok(root) = folder.root() else { return };
+    let Ok(directory) = root.task(task) else {
+        return;
+    };
+    // Beside a symlink, it is the directory of a job that was moved from there: the folder is the primary of another workspace.
+    let is_moved =
+        &|hash: &OsStr| at::stat(&*directory, hash).is_ok_and(|stat| at::is_symlink(&stat));
+    let manifest = &mut |hash: &OsStr| manifests::discard(&root, task, hash);
+    match sweep_with(&*directory, is_moved, manifest) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(
+            "removed {count} copies of {} in {} that were never completed",
+            task.display(),
+            folder.path().display()
+        ),
+        Err(error) => tracing::debug!(
+            "cannot clear {} in {}: {error}",
+            task.display(),
+            folder.path().display()
+        ),
+    }
+}
+
+fn cut_short(folder: &Location, task: &OsStr) -> Vec<JobId> {
+    manifests::cut_short(folder, task).unwrap_or_else(|errno| {
+        tracing::debug!(
+            "cannot look at the manifests of {} in {}: {errno}",
+            task.display(),
+            folder.path().display()
+        );
+        Vec::new()
+    })
+}
+
+/// Makes a manifest anew; returns whether its copy is damaged.
+fn heal_or_warn(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
+    let at = places::path(folder, job);
+    match heal(env, folder, job) {
+        Ok(Healed::Yes) => {
+            tracing::info!(
+                "the manifest of {} was of no use, and is made anew",
+                at.display()
+            );
+        }
+        Ok(Healed::No) => {}
+        Ok(Healed::Damaged(finding)) => {
+            tracing::warn!(
+                "{} has no manifest that can be read: {finding}",
+                at.display()
+            );
+            let primary = env.view.primary();
+            let _ = state_dir::set_damaged(primary, folder, job, Some(&finding));
+            return true;
+        }
+        Err(error) if error.is_cancelled() => {}
+        Err(error) => tracing::warn!("the manifest of {} is of no use: {error}", at.display()),
+    }
+    false
+}
+
+/// What became of a manifest.
+enum Healed {
+    /// It has been made anew.
+    Yes,
+    /// There was nothing to do, or it cannot be done.
+    No,
+    /// Its copy is not what the primary has in the same state: how.
+    Damaged(String),
+}
+
+/// Makes the manifest of a folder's copy of a job anew, if it is damaged and the copy was completed.
+fn heal(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> {
+    let at = places::path(folder, job);
+    let Some(task) = places::task(folder, job).tried(job, "open", &at)? else {
+        return Ok(Healed::No);
+    };
+    let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
+        // Its holder makes it anew.
+        return Ok(Healed::No);
+    };
+    let healed = heal_locked(env, folder, job);
+    staging.finish(None).beside(job, &at)?;
+    healed
+}
+
+fn heal_locked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> {
+    let at = places::path(folder, job);
+    if !matches!(manifests::read(folder, job), Err(error) if error.is_damage()) {
+        return Ok(Healed::No);
+    }
+    let root = folder.root().tried(job, "open", &at)?;
+    let Some(copy) = places::job(folder, job).tried(job, "open", &at)? else {
+        return Ok(Healed::No);
+    };
+    if !markers::is_done(&copy, job.name()).tried(job, "look into", &at)? {
+        return Ok(Healed::No);
+    }
+    let mut manifest = read(env, job, folder, &copy)?;
+    let primary = env.view.primary();
+    let from = places::path(primary, job);
+    if let Some(source) = places::job(primary, job).tried(job, "open", &from)? {
+        manifest = match compare_contents(env, job, &source, manifest)? {
+            Ok(manifest) => manifest,
+            Err(finding) => return Ok(Healed::Damaged(finding)),
+        };
+    }
+    manifests::write(&root, job, &manifest).tried(job, "write", &manifests::path(folder, job))?;
+    // That `verify` could not read it.
+    let _ = state_dir::set_damaged(primary, folder, job, None);
+    Ok(Healed::Yes)
+}
+
+fn read(env: &Env<'_>, job: &JobId, location: &Location, tree: &OwnedFd) -> Result<Manifest> {
+    let at = places::path(location, job);
+    let read = with_options(env, job, |options| transfer::read(tree, options));
+    Ok(read.copying(job, &at)?.manifest)
+}
+
+/// Compares what was read of a copy with the primary's job, where that is in the same state; returns what knows more: the primary's times
+/// are whole. Or in what the copy is damaged.
+fn compare_contents(
+    env: &Env<'_>,
+    job: &JobId,
+    source: &OwnedFd,
+    copy: Manifest,
+) -> Result<std::result::Result<Manifest, String>> {
+    let primary = env.view.primary();
+    let from = places::path(primary, job);
+    let outline = with_options(env, job, |options| transfer::outline(source, options));
+    let outline = outline.copying(job, &from)?;
+    if compare(&outline, &copy, &markers::done(job.name())) != Comparison::Same {
+        return Ok(Ok(copy));
+    }
+    let original = read(env, job, primary, source)?;
+    let differences = original.differences(&copy);
+    let Some(first) = differences.iter().find(|it| select::is_of_content(it)) else {
+        return Ok(Ok(original));
+    };
+    let (path, what) = (first.path.display(), &first.what);
+    Ok(Err(format!("the copy is damaged: {path} {what}")))
+}
+
+fn with_options<T>(env: &Env<'_>, job: &JobId, call: impl FnOnce(&Options<'_>) -> T) -> T {
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    call(&Options {
+        select: Some(&select),
+        progress: Some(env.progress),
+        bandwidth: env.bandwidth,
+        threads: env.threads,
+        ..Options::default()
+    })
+}

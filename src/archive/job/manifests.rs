@@ -1,0 +1,260 @@
+//! The record of each archived copy: `<folder>/.xpmfs/manifests/<task_id>/<hash>.json`.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::select::is_removed;
+use crate::archive::places::{self, MANIFESTS};
+use crate::sys::{at, shared_dir};
+use crate::transfer::durable::sync_directory;
+use crate::transfer::{Manifest, ReadError};
+use crate::view::jobs::names;
+use crate::view::{Location, Root};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::XPMFS;
+
+/// Bytes of most lines of a manifest, at the most.
+const LINE: usize = 256;
+
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
+/// No manifest has fewer bytes.
+const SHORTEST: u64 = 100;
+
+/// Why there is no manifest to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Its file cannot be opened.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What it holds is of no use.
+    #[error("{0}")]
+    Content(#[from] ReadError),
+}
+
+impl ManifestError {
+    /// Whether the manifest has lost what it said. One that a newer version has written, or that could not be read just now, has not.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            ManifestError::Io(_) => false,
+            ManifestError::Content(ReadError::Json(error)) => !error.is_io(),
+            ManifestError::Content(error) => matches!(error, ReadError::Entry { .. }),
+        }
+    }
+}
+
+fn file_name(job: &JobId) -> OsString {
+    let mut name = job.hash().to_owned();
+    name.push(".json");
+    name
+}
+
+/// Where the manifest of a job's copy in a folder is, for people.
+#[must_use]
+pub fn path(folder: &Location, job: &JobId) -> PathBuf {
+    let mut path = folder.path().join(XPMFS).join(MANIFESTS);
+    path.extend([job.task_id(), &file_name(job)]);
+    path
+}
+
+/// The manifest of a job's copy in a folder, if there is one.
+///
+/// # Errors
+///
+/// It is there and cannot be read, or says what no manifest does.
+pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, ManifestError> {
+    let names = [OsStr::new(MANIFESTS), job.task_id()];
+    let io = |errno: Errno| ManifestError::Io(errno.into());
+    let Some(dir) = places::own(folder, names).map_err(io)? else {
+        return Ok(None);
+    };
+    let opened = rustix::fs::openat(&dir, file_name(job), READ, Mode::empty());
+    match at::absent(opened).map_err(io)? {
+        Some(file) => {
+            let manifest = Manifest::read(BufReader::new(File::from(file)))?;
+            // Earlier versions have copied these, too.
+            Ok(Some(manifest.without(|entry| is_removed(&entry.name))))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The jobs that a folder has manifests of.
+///
+/// # Errors
+///
+/// What its file system gave.
+pub fn jobs(folder: &Location) -> rustix::io::Result<Vec<JobId>> {
+    let mut jobs = Vec::new();
+    let directory = OsStr::new(MANIFESTS);
+    let Some(tasks) = places::own(folder, [directory])? else {
+        return Ok(jobs);
+    };
+    for task in names(&tasks)? {
+        let Some(dir) = places::own(folder, [directory, &task])? else {
+            continue;
+        };
+        for name in names(&dir)? {
+            let hash = name.as_bytes().strip_suffix(b".json");
+            let job = hash.map(|hash| JobId::new(&task, OsStr::from_bytes(hash)));
+            jobs.extend(job.and_then(Result::ok));
+        }
+    }
+    Ok(jobs)
+}
+
+/// The manifests of a task in a folder that do not begin and end as one does: after a power cut, those of earlier versions may be empty.
+/// Whether what is between can be read, [`read`] tells.
+///
+/// # Errors
+///
+/// What its file system gave.
+pub(in crate::archive) fn cut_short(
+    folder: &Location,
+    task: &OsStr,
+) -> rustix::io::Result<Vec<JobId>> {
+    let Some(dir) = places::own(folder, [OsStr::new(MANIFESTS), task])? else {
+        return Ok(Vec::new());
+    };
+    let mut jobs = Vec::new();
+    for name in names(&dir)? {
+        let hash = name.as_bytes().strip_suffix(b".json");
+        let job = hash.map(|hash| JobId::new(task, OsStr::from_bytes(hash)));
+        if let Some(Ok(job)) = job
+            && is_cut_short(&dir, &name).unwrap_or(false)
+        {
+            jobs.push(job);
+        }
+    }
+    Ok(jobs)
+}
+
+fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
+    let file = rustix::fs::openat(dir, name, READ, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Ok(false);
+    }
+    let end = match u64::try_from(stat.st_size - 1) {
+        Ok(end) if end >= SHORTEST => end,
+        _ => return Ok(true),
+    };
+    // Also where people have looked at it with an editor.
+    let mut last = [0; 8];
+    let from = end.saturating_sub(last.len() as u64 - 1);
+    let length = rustix::io::pread(&file, &mut last, from)?;
+    let mut first = [0];
+    rustix::io::pread(&file, &mut first, 0)?;
+    let last = last.get(..length).unwrap_or_default().trim_ascii_end();
+    Ok(first != *b"{" || !last.ends_with(b"}"))
+}
+
+/// Writes the manifest of a job's copy in a folder, whose directory is the one that the copy was written to: whole, or not at all, and
+/// durable. The caller holds the lock of the job's staging in the folder.
+///
+/// # Errors
+///
+/// What the folder's file system gave.
+pub fn write(folder: &Root, job: &JobId, manifest: &Manifest) -> io::Result<()> {
+    let dir = stage(folder, job, manifest, true)?;
+    let placed = place_in(&dir, job, true);
+    if placed.is_err() {
+        discard_in(&dir, job);
+    }
+    placed
+}
+
+/// Writes a manifest beside its place, for those to read who may list the job; with `sync`, durably. It must be durable before
+/// [`place`] renames it: a rename may reach the disk before the bytes do, and a power cut leave an empty file.
+pub(in crate::archive) fn stage(
+    folder: &Root,
+    job: &JobId,
+    manifest: &Manifest,
+    sync: bool,
+) -> io::Result<OwnedFd> {
+    let names = [OsStr::new(MANIFESTS), job.task_id()];
+    let dir = match places::own_in(folder, names)? {
+        Some(dir) => dir,
+        None => places::make_own_in(folder, names)?,
+    };
+    let staged = staged_name(job.hash());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let create = || rustix::fs::openat(&dir, &staged, flags, Mode::RUSR | Mode::WUSR);
+    let file = match create() {
+        // Left by a process that had the lock of the job's staging before, and died.
+        Err(Errno::EXIST) => {
+            discard_in(&dir, job);
+            create()?
+        }
+        created => created?,
+    };
+    // The job's own directory is the first entry. Neither more nor less than that, whatever the umask.
+    let rights = manifest.entries().first().map_or(0, |job| job.mode);
+    let rights = Mode::from_raw_mode(rights & 0o666) | Mode::RUSR | Mode::WUSR;
+    let written = (|| {
+        shared_dir::share(&file, places::sharing(folder.fd(), &dir)?.group, rights)?;
+        let size = manifest.entries().len().saturating_mul(LINE);
+        let buffer = size.clamp(LINE, 64 << 10);
+        let mut buffered = BufWriter::with_capacity(buffer, File::from(file));
+        manifest.write(&mut buffered)?;
+        buffered.flush()?;
+        match sync {
+            true => buffered.get_ref().sync_all(),
+            false => Ok(()),
+        }
+    })();
+    match written {
+        Ok(()) => Ok(dir),
+        Err(error) => {
+            discard_in(&dir, job);
+            Err(error)
+        }
+    }
+}
+
+/// Gives a manifest that was staged its place; with `sync`, durably.
+pub(in crate::archive) fn place(folder: &Root, job: &JobId, sync: bool) -> io::Result<()> {
+    let names = [OsStr::new(MANIFESTS), job.task_id()];
+    match places::own_in(folder, names)? {
+        Some(dir) => place_in(&dir, job, sync),
+        None => Err(Errno::NOENT.into()),
+    }
+}
+
+/// Removes a manifest that was staged, and is not to be placed.
+pub(in crate::archive) fn discard(folder: &Root, task: &OsStr, hash: &OsStr) {
+    if let Ok(Some(dir)) = places::own_in(folder, [OsStr::new(MANIFESTS), task]) {
+        let _ = rustix::fs::unlinkat(&dir, staged_name(hash), AtFlags::empty());
+    }
+}
+
+fn place_in(dir: &OwnedFd, job: &JobId, sync: bool) -> io::Result<()> {
+    rustix::fs::renameat(dir, staged_name(job.hash()), dir, file_name(job))?;
+    if sync {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        sync_directory(rustix::fs::openat(dir, ".", flags, Mode::empty())?)?;
+    }
+    Ok(())
+}
+
+fn discard_in(dir: &OwnedFd, job: &JobId) {
+    let _ = rustix::fs::unlinkat(dir, staged_name(job.hash()), AtFlags::empty());
+}
+
+fn staged_name(hash: &OsStr) -> OsString {
+    let mut staged = OsString::from(".");
+    staged.push(hash);
+    staged.push(".new");
+    staged
+}

@@ -1,0 +1,26 @@
+//! Operations on one job, and on several in one call; each returns when it is done.
+//!
+//! - [`ready`]: whether a job is finished and settled; [`opt_out`]: whether a person, a tag or the settings exclude it; `transient`:
+//!   whether its plan may still remove it
+//! - [`store`]: copies jobs to a folder, each whole or not at all; `renew`: replaces damaged backups of a moved job
+//! - `preconditions`: what is checked before a job is copied or moved; `backups`: whether the `backup` folders have a job
+//! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
+//! - [`recover`]: copies a job back into the primary; [`verify`]: reads an archived copy and compares it
+//! - [`manifests`]: the record of each archived copy, in its folder
+//! - [`crash_recovery`]: removes unfinished copies from folders, and rewrites manifests that a power cut has emptied
+//!
+//! Called by `relocate`, `engine` and `manual`, and by commands.
+
+pub(super) mod backups;
+pub mod compare;
+pub mod crash_recovery;
+pub mod manifests;
+pub mod opt_out;
+mod preconditions;
+pub mod ready;
+pub mod recover;
+pub(super) mod renew;
+pub mod select;
+pub mod store;
+mod transient;
+pub mod verify;

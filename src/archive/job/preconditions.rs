@@ -1,0 +1,144 @@
+//! Checks before a job is copied to a location: its directories, its disk, and its space.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::archive::env::Env;
+use crate::archive::error::{Cause, Context, JobError, Result};
+use crate::archive::{folder_alias, obstacle, places, state_dir};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::{Location, Root};
+use crate::workspace::jobs::JobId;
+
+/// With this many free bytes, the size of the copy is not computed: that reads the metadata of each file.
+const FREE_BYTES_ENOUGH: u64 = 64 << 30;
+
+/// Opens the directory of a task, and makes it if it is missing ([`places::make_task`]). An error names the obstacle, if any.
+pub(super) fn make_task(location: &Location, job: &JobId, from: &Location) -> Result<Arc<OwnedFd>> {
+    let made = places::make_task(location, job.task_id(), from);
+    if let Err(Errno::NOTDIR) = made {
+        expect_no_obstacle(location, job)?;
+    }
+    let at = places::path(location, job);
+    made.tried(job, "make the directory of", &at)
+}
+
+/// Opens the directory of a job in its task's ([`places::open`]). An error names the obstacle, if any.
+pub(super) fn open(location: &Location, task: &OwnedFd, job: &JobId) -> Result<Option<OwnedFd>> {
+    match places::open_exactly(task, job.hash()) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::NOTDIR) => expect_no_obstacle(location, job).map(|()| None),
+        Err(errno) => Err(errno).tried(job, "open", &places::path(location, job)),
+    }
+}
+
+/// Checks that no file or symlink is in the place of one of the job's directories.
+fn expect_no_obstacle(location: &Location, job: &JobId) -> Result<()> {
+    match obstacle::of(location, job) {
+        Some(obstacle) => Err(JobError::new(job, Cause::Obstacle(obstacle))),
+        None => Ok(()),
+    }
+}
+
+/// Returns the error that a folder cannot be used.
+fn unusable(folder: &Location, job: &JobId, why: impl Into<String>) -> JobError {
+    let (folder, why) = (folder.path().to_owned(), why.into());
+    JobError::new(job, Cause::Folder { folder, why })
+}
+
+/// Checks that the folder's directory of a task, `task`, is not that of another location under another name.
+///
+/// Otherwise a job would count as a copy of itself, and would be moved to the directory that it is already in.
+pub(super) fn expect_distinct(
+    env: &Env<'_>,
+    folder: &Location,
+    job: &JobId,
+    task: &OwnedFd,
+) -> Result<()> {
+    if let Some(why) = folder_alias::shared(env.view, folder) {
+        return Err(unusable(folder, job, why));
+    }
+    let primary = env.view.primary();
+    let at = primary.path();
+    if let Some(theirs) = places::task(primary, job).tried(job, "open", at)?
+        && folder_alias::is_same(&theirs, task).tried(job, "look at", at)?
+    {
+        let why = folder_alias::shares("directory of the task", at);
+        return Err(unusable(folder, job, why));
+    }
+    Ok(())
+}
+
+/// Checks that a folder that was archived to before still has its `jobs`.
+///
+/// Without `jobs`, its disk is not mounted, and the copy would fill another disk. Fails as well if the primary's
+/// record of the folder cannot be read.
+pub(super) fn expect_disk(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<()> {
+    let primary = env.view.primary();
+    let known = state_dir::is_known(primary, folder);
+    let known = state_dir::checked(primary, job, "look up", known)?;
+    let root = folder.root().tried(job, "open", folder.path())?;
+    match root.jobs() {
+        Ok(_) => return Ok(()),
+        Err(Errno::NOTDIR) => expect_no_obstacle(folder, job)?,
+        Err(_) => {}
+    }
+    match known {
+        true => Err(unusable(folder, job, places::NO_DISK)),
+        false => Ok(()),
+    }
+}
+
+/// Checks that the folder's path leads to the same directory as when the batch began, `root`.
+///
+/// A disk may have been mounted or unmounted there since, and the copy must not continue on another disk.
+pub(super) fn expect_same_folder(folder: &Location, root: &Arc<Root>, job: &JobId) -> Result<()> {
+    let at = folder.path();
+    let known = match folder.root() {
+        Ok(now) => Arc::ptr_eq(&now, root),
+        // The folder hangs, or did a moment ago: the copy in progress continues.
+        Err(errno) => errno == Errno::TIMEDOUT,
+    };
+    let begun = at::file_id(root.fd()).tried(job, "look at", at)?;
+    // The symlink may have changed a moment ago, and commands run without a watcher.
+    if !root.has_same_jobs() {
+        let why = "its `jobs` is a symlink that leads elsewhere than when it was opened: mount the workspace again";
+        return Err(unusable(folder, job, why));
+    }
+    match at::stat_path(at) {
+        Ok(now) if known && FileId::of(&now) == begun => Ok(()),
+        _ => {
+            let why = "its path does not lead to the directory any more that the job was copied to: see whether its disk is mounted";
+            Err(unusable(folder, job, why))
+        }
+    }
+}
+
+/// Checks that a location has enough free bytes for a copy of a job, so that the copy does not fill a disk that others use.
+///
+/// Calls `needed` only if less than [`FREE_BYTES_ENOUGH`] is free.
+pub(super) fn expect_space(
+    location: &Location,
+    job: &JobId,
+    needed: impl FnOnce() -> Result<u64>,
+) -> Result<()> {
+    let at = location.path();
+    let root = location.root().tried(job, "open", at)?;
+    let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free >= FREE_BYTES_ENOUGH {
+        return Ok(());
+    }
+    let needed = needed()?;
+    if needed <= free {
+        return Ok(());
+    }
+    let why = format!(
+        "no space: {needed} bytes are needed, and {free} are free: make room there and try again"
+    );
+    Err(unusable(location, job, why))
+}

@@ -1,0 +1,304 @@
+//! A job is brought back from a folder into the primary.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{manifests, preconditions, select};
+use crate::archive::env::Env;
+use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::{obstacle, places};
+use crate::sys::at;
+use crate::transfer::staging::Staging;
+use crate::transfer::{self, Candidate, Copied, Difference, Options, Originals};
+use crate::view::{InPrimary, Location};
+use crate::workspace::jobs::JobId;
+use crate::workspace::markers;
+
+/// How often somebody else's work on the same job is looked at.
+const OTHER_PROCESS_POLL: Duration = Duration::from_millis(50);
+
+/// What became of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovered {
+    /// It was copied.
+    Copied {
+        /// The number of the folder that it was copied from.
+        folder: u8,
+        /// Files, symlinks among them.
+        files: u64,
+        /// Bytes of files.
+        bytes: u64,
+        /// Whether it has a marker of success.
+        finished: bool,
+        /// The folders that come before in the settings and have the job, and why they were passed over.
+        passed_over: Vec<(u8, &'static str)>,
+    },
+    /// The primary has it.
+    Present,
+}
+
+/// Why a folder's copy was passed over.
+#[derive(Debug)]
+struct Damage {
+    at: PathBuf,
+    first: Difference,
+    more: usize,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.at.join(&self.first.path);
+        write!(f, "{} {}", path.display(), self.first.what)?;
+        match self.more {
+            0 => Ok(()),
+            1 => f.write_str(", and one more difference from its manifest"),
+            more => write!(f, ", and {more} more differences from its manifest"),
+        }
+    }
+}
+
+/// What the primary has under a job's name.
+enum Present {
+    Nothing,
+    /// A symlink to a job that a folder has, or to nothing.
+    Link(OwnedFd),
+    Job,
+}
+
+/// Brings a job back into the primary: from the folder of number `from`, or from the first that has it, finished copies
+/// before others, and those with a manifest before those without. It appears there whole or not at all, and is durable. Waits while another process recovers or
+/// archives it. A copy that is not what its manifest says is passed over.
+///
+/// # Errors
+///
+/// No folder has it, or none that is whole; what a file system gave.
+pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered> {
+    loop {
+        let primary = env.view.primary();
+        let at = places::path(primary, job);
+        if matches!(present(env, job)?, Present::Job) {
+            return Ok(Recovered::Present);
+        }
+        if env.progress.is_cancelled() {
+            return Err(JobError::new(job, Cause::Cancelled));
+        }
+        let candidates = candidates(env, job, from)?;
+        let task = preconditions::make_task(primary, job, primary)?;
+        let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
+            if env.progress.is_cancelled() {
+                return Err(JobError::new(job, Cause::Cancelled));
+            }
+            std::thread::sleep(OTHER_PROCESS_POLL);
+            continue;
+        };
+        // Somebody may have been faster.
+        let link = match present(env, job)? {
+            Present::Job => return Ok(Recovered::Present),
+            Present::Link(link) => Some(link),
+            Present::Nothing => None,
+        };
+        let (chosen, copied) = copy_first(env, job, &candidates, &mut staging)?;
+        let passed_over = passed_over(&candidates, chosen);
+        match link {
+            Some(link) => staging.exchange(&link).map(|_| ()),
+            None => staging.publish(),
+        }
+        .beside(job, &at)?;
+        env.hooks.moved(job);
+        staging.sync().beside(job, &at)?;
+        staging.finish(None).beside(job, &at)?;
+        let done = markers::done(job.name());
+        let is_done = |entry: &transfer::Entry| entry.parent == 0 && *entry.name == *done;
+        return Ok(Recovered::Copied {
+            folder: chosen.folder.index(),
+            passed_over,
+            files: copied.manifest.files(),
+            bytes: copied.manifest.bytes(),
+            finished: copied.manifest.entries().iter().skip(1).any(is_done),
+        });
+    }
+}
+
+/// What the primary has.
+fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
+    let primary = env.view.primary();
+    let at = places::path(primary, job);
+    match env
+        .view
+        .in_primary(job.task_id(), job.hash())
+        .tried(job, "look up", &at)?
+    {
+        InPrimary::Nothing => return Ok(Present::Nothing),
+        InPrimary::Job => {
+            // Or something that is none; but a symlink may lead to where somebody has put it.
+            return match obstacle::of(env.view.primary(), job) {
+                Some(obstacle) if !obstacle.is_link => {
+                    Err(JobError::new(job, Cause::Obstacle(obstacle)))
+                }
+                _ => Ok(Present::Job),
+            };
+        }
+        InPrimary::Link => {}
+    }
+    let Some(task) = places::task(primary, job).tried(job, "open", &at)? else {
+        return Ok(Present::Nothing);
+    };
+    let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = rustix::fs::openat(&*task, job.hash(), itself, Mode::empty());
+    let link = at::absent(link).tried(job, "open", &at)?;
+    Ok(link.map_or(Present::Nothing, Present::Link))
+}
+
+/// A folder that has a job.
+#[derive(Clone, Copy)]
+struct FolderCopy<'a> {
+    folder: &'a Location,
+    /// Whether the copy has its marker of success.
+    finished: bool,
+    /// Whether it has a manifest, which says what it should be.
+    manifest: bool,
+}
+
+/// The folders that come before the chosen one in the settings, and what each of their copies lacks.
+fn passed_over(candidates: &[FolderCopy<'_>], chosen: FolderCopy<'_>) -> Vec<(u8, &'static str)> {
+    let earlier = |found: &&FolderCopy<'_>| found.folder.index() < chosen.folder.index();
+    let why = |found: &FolderCopy<'_>| {
+        let why = match (
+            chosen.finished && !found.finished,
+            chosen.manifest && !found.manifest,
+        ) {
+            (true, _) => "its copy is not finished",
+            (false, true) => "its copy has no manifest",
+            (false, false) => "its copy could not be used",
+        };
+        (found.folder.index(), why)
+    };
+    let mut passed: Vec<_> = candidates.iter().filter(earlier).map(why).collect();
+    passed.sort_unstable();
+    passed
+}
+
+/// The folders that have a job, those with a finished copy first.
+fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<FolderCopy<'a>>> {
+    let folders = env.view.folders().iter().map(AsRef::as_ref);
+    let folders: Vec<&Location> = folders
+        .filter(|folder| from.is_none_or(|from| from == folder.index()))
+        .collect();
+    let mut found = Vec::new();
+    let mut asked = Vec::new();
+    for folder in folders {
+        let at = places::path(folder, job);
+        match places::job(folder, job) {
+            Ok(Some(directory)) => {
+                let finished = markers::is_done(&directory, job.name()).unwrap_or(false);
+                // A copy that says what it should be comes before one that does not.
+                let manifest = matches!(manifests::read(folder, job), Ok(Some(_)));
+                found.push(FolderCopy {
+                    folder,
+                    finished,
+                    manifest,
+                });
+            }
+            Ok(None) => asked.push(format!("not in {}", at.display())),
+            Err(errno) => asked.push(format!("{} cannot be looked at ({errno})", at.display())),
+        }
+    }
+    if found.is_empty() {
+        let why = match asked.is_empty() {
+            true => "it is not in the primary, and the workspace has no folders".to_owned(),
+            false => format!("no folder has it: {}", asked.join(", ")),
+        };
+        return Err(JobError::new(job, Cause::Absent(why)));
+    }
+    // Stable: of equals, the order of the settings holds.
+    found.sort_by_key(|found| (!found.finished, !found.manifest));
+    Ok(found)
+}
+
+/// Copies from the first folder whose copy is what it should be.
+fn copy_first<'a>(
+    env: &Env<'_>,
+    job: &JobId,
+    candidates: &[FolderCopy<'a>],
+    staging: &mut Staging,
+) -> Result<(FolderCopy<'a>, Copied)> {
+    let mut problem = None;
+    for found in candidates {
+        match copy(env, job, found.folder, staging) {
+            Ok(copied) => return Ok((*found, copied)),
+            Err(error) if candidates.len() == 1 || error.is_cancelled() => return Err(error),
+            Err(error) => {
+                tracing::warn!("{error}; another copy is looked for");
+                problem.get_or_insert(error);
+            }
+        }
+    }
+    Err(problem.unwrap_or_else(|| JobError::new(job, Cause::Absent("no folder has it".to_owned()))))
+}
+
+fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) -> Result<Copied> {
+    let primary = env.view.primary();
+    let (at, to) = (places::path(folder, job), places::path(primary, job));
+    let gone = || JobError::new(job, Cause::Changed(format!("{} is gone", at.display())));
+    let source = places::job(folder, job)
+        .tried(job, "open", &at)?
+        .ok_or_else(gone)?;
+    let done = markers::done(job.name());
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    let options = Options {
+        select: Some(&select),
+        last: Some(&done),
+        progress: Some(env.progress),
+        bandwidth: env.bandwidth,
+        threads: env.threads,
+        ..Options::default()
+    };
+    preconditions::expect_space(primary, job, || {
+        let survey = transfer::survey(&source, &options).copying(job, &at)?;
+        Ok(survey.taken)
+    })?;
+    let manifest = manifests::read(folder, job).unwrap_or_else(|error| {
+        tracing::warn!("the manifest of {} is of no use: {error}", at.display());
+        None
+    });
+    let originals = manifest
+        .as_ref()
+        .map_or_else(Originals::default, Originals::of);
+    let options = Options {
+        originals: Some(&originals),
+        ..options
+    };
+    let staged = staging.make().beside(job, &to)?;
+    let copied = transfer::copy(&source, &staged, &options).copying_between(job, &at, &to)?;
+    for loss in &copied.losses {
+        tracing::warn!("{job}: {loss}");
+    }
+    if let Some(manifest) = &manifest {
+        match check(job, &at, manifest, &copied) {
+            Err(error) if env.force => tracing::warn!("{error}"),
+            checked => checked?,
+        }
+    }
+    Ok(copied)
+}
+
+/// Compares what was copied with the manifest.
+fn check(job: &JobId, at: &Path, manifest: &transfer::Manifest, copied: &Copied) -> Result<()> {
+    let differences = manifest.differences(&copied.manifest);
+    let mut content = differences.into_iter().filter(select::is_of_content);
+    let Some(first) = content.next() else {
+        return Ok(());
+    };
+    let damaged = Damage {
+        at: at.to_owned(),
+        first,
+        more: content.count(),
+    };
+    let why =
+        format!("the copy is not what its manifest says (--force recovers it as it is): {damaged}");
+    Err(JobError::new(job, Cause::Unsafe(why)))
+}

@@ -1,0 +1,95 @@
+//! Selects the entries of a job that are copied: all except experimaestro's internal files.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::opt_out::OPT_OUT_FILE;
+use crate::transfer::{Candidate, Difference};
+use crate::workspace::internal::{classify, classify_nested, is_bookkeeping};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::JOB_STATE;
+
+/// The minimum number of digits in the name of a removed file: a shorter name may be the user's.
+const REMOVED_DIGITS_MIN: usize = 4;
+
+/// Whether an entry of a job is copied. A `*.lock` that holds something is the user's data (`uv.lock`), and is.
+#[must_use]
+pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
+    let (name, job) = (candidate.name().as_bytes(), job.name().as_bytes());
+    if candidate.is_file() && is_removed(candidate.name()) {
+        return false;
+    }
+    let directory = candidate.is_directory();
+    let size = || match name.ends_with(b".lock") {
+        true => candidate.size(),
+        false => Some(0),
+    };
+    let class = match candidate.depth() {
+        0 => classify(name, job, directory, size()),
+        1 if candidate.parent() == JOB_STATE && is_opt_out(name, directory) => return false,
+        1 if candidate.parent() == JOB_STATE => classify_nested(name, job, directory, size()),
+        _ => return true,
+    };
+    !class.is_internal()
+}
+
+/// Whether a file of this name is what NFS (`.nfs00000000004c29a300000005`) or FUSE (`.fuse_hidden0000000500000001`) has made of one
+/// that was removed while it was open. They remove it when it is closed.
+#[must_use]
+pub fn is_removed(name: &OsStr) -> bool {
+    let prefixes = [&b".nfs"[..], b".fuse_hidden"];
+    let mut rest = prefixes
+        .into_iter()
+        .filter_map(|prefix| name.as_bytes().strip_prefix(prefix));
+    rest.any(|rest| rest.len() >= REMOVED_DIGITS_MIN && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Whether an entry of `.experimaestro` opts the job out. The entry is not copied: it would opt out the recovered job.
+fn is_opt_out(name: &[u8], directory: bool) -> bool {
+    name == OPT_OUT_FILE.as_bytes() && !directory
+}
+
+/// Whether a path in a job is that of what opts it out. Manifests of earlier copies may name it.
+pub(in crate::archive) fn is_opt_out_path(path: &Path) -> bool {
+    path.parent() == Some(Path::new(JOB_STATE))
+        && path.file_name() == Some(OsStr::new(OPT_OUT_FILE))
+}
+
+/// Whether a difference is about what files of a job hold, and not about attributes, nor about what opts the job out, nor
+/// about what experimaestro writes anew in a finished job, also in an archived one, whenever a plan is run again at another path.
+#[must_use]
+pub fn is_of_content(difference: &Difference) -> bool {
+    let bookkeeping = difference.path.parent() == Some(Path::new(JOB_STATE))
+        && difference
+            .path
+            .file_name()
+            .is_some_and(|name| is_bookkeeping(name.as_bytes()));
+    difference.what.is_content() && !bookkeeping && !is_opt_out_path(&difference.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_open_files_is_known_by_its_name() {
+        for name in [
+            ".nfs00000000004c29a300000005",
+            ".fuse_hidden0000000500000001",
+            ".nfs0001",
+        ] {
+            assert!(is_removed(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            ".nfs",
+            ".nfsrc",
+            ".nfs_notes",
+            ".nfsabc",
+            "x.nfs00000001",
+            ".fuse_hidden",
+        ] {
+            assert!(!is_removed(OsStr::new(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Compares jobs with a folder's copies, and copies those that are due to staging.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::batch::{Batch, Existing, Staged, StagedCopy};
+use super::outcome::{Due, Skipped, Stored};
+use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::job::compare::Comparison;
+use crate::archive::job::ready::{WRITTEN, expect_unwritten};
+use crate::archive::job::{backups, manifests, preconditions, select};
+use crate::archive::parallel::in_parallel_while;
+use crate::archive::{folder_alias, places};
+use crate::transfer::staging::{Staging, sweep_with};
+use crate::transfer::{self, Copied, Difference, Options, Originals, writers};
+use crate::view::location::Role;
+use crate::workspace::jobs::JobId;
+use crate::workspace::markers;
+
+impl Batch<'_> {
+    /// Copies jobs to staging, those at the beginning of `jobs`: no more than `limit` bytes, and what the last of them
+    /// has beyond that. One at least.
+    pub(super) fn stage_all(&self, jobs: &[Due], limit: u64) -> Vec<Result<Staged>> {
+        let threads = self.env.threads.min(jobs.len());
+        let room = || self.bytes.load(Ordering::Relaxed) < limit;
+        in_parallel_while(threads, jobs, room, |due| self.stage(due))
+    }
+
+    /// Copies a job to staging, unless the folder has it; then it is not waited for.
+    fn stage(&self, due: &Due) -> Result<Staged> {
+        let step = self.stage_if_due(due);
+        if let (false, Some(size)) = (matches!(step, Ok(Staged::Copy(_))), due.size) {
+            self.env.progress.forgo(size);
+        }
+        step
+    }
+
+    fn stage_if_due(&self, due: &Due) -> Result<Staged> {
+        let Due { job, .. } = due;
+        let progress = self.env.progress;
+        if progress.is_cancelled() {
+            return Err(JobError::new(job, Cause::Cancelled));
+        }
+        let from = places::path(self.source, job);
+        let Some(source) = places::job(self.source, job).tried(job, "open", &from)? else {
+            return Ok(Staged::Done(Stored::Skipped(Skipped::Gone)));
+        };
+        if !markers::is_done(&source, job.name()).tried(job, "look into", &from)? {
+            return Ok(Staged::Done(Stored::Skipped(Skipped::Unfinished)));
+        }
+        if self.moves() {
+            // Asked again before the job is moved; here, so that nothing is copied in vain.
+            expect_unwritten(self.env, job)?;
+            backups::expect(self.env, job, &source, None)?;
+        }
+        let at = places::path(self.folder, job);
+        preconditions::expect_disk(self.env, self.folder, job)?;
+        let task = preconditions::make_task(self.folder, job, self.source)?;
+        preconditions::expect_distinct(self.env, self.folder, job, &task)?;
+        self.sweep(job, &task);
+        let taken = Staging::take(&*task, job.hash()).beside(job, &at);
+        if let Err(error) = &taken
+            && error.is_denied_writing()
+            && self.is_up_to_date(job, &source, &task)
+        {
+            return Ok(Staged::Done(Stored::Already));
+        }
+        let Some(mut staging) = taken? else {
+            return Err(JobError::new(
+                job,
+                Cause::Busy("another process copies it to the same folder".into()),
+            ));
+        };
+        let existing = match preconditions::open(self.folder, &task, job)? {
+            None => Existing::Nothing,
+            Some(archived)
+                if folder_alias::is_same(&source, &archived).tried(job, "look at", &at)? =>
+            {
+                return Err(
+                    self.unusable(job, "the workspace's own job is there under another name")
+                );
+            }
+            Some(archived) => {
+                let (comparison, compared) = self.compare(job, &source, &archived)?;
+                match comparison {
+                    // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
+                    Comparison::Same if self.env.force => Existing::Older(archived),
+                    // What is given up is not to be the only one that has them.
+                    Comparison::Same
+                        if self.moves() && self.lacks_attributes(job, &source, &archived)? =>
+                    {
+                        Existing::Older(archived)
+                    }
+                    Comparison::Same => Existing::Same(compared),
+                    Comparison::Newer => Existing::Older(archived),
+                    _ if self.env.force => Existing::Older(archived),
+                    Comparison::Older => return Ok(Staged::Done(Stored::Skipped(Skipped::Older))),
+                    Comparison::Mixed { example } => {
+                        return Err(JobError::new(
+                            job,
+                            Cause::Unsafe(format!(
+                                "something in it is newer than its copy in {}, which has {} that the primary lacks or has in an older state: \
+                         `xpmfs jobs archive --force` puts the primary's in place of it",
+                                self.folder.path().display(),
+                                example.display(),
+                            )),
+                        ));
+                    }
+                }
+            }
+        };
+        let copied = match &existing {
+            Existing::Same(_) if !self.moves() => return Ok(Staged::Done(Stored::Already)),
+            Existing::Same(_) if self.is_kept(job)? => {
+                return Ok(Staged::Done(Stored::Skipped(Skipped::Kept)));
+            }
+            // Read, so that it is known what is given up; but not with each try while a process writes to it.
+            Existing::Same(compared) => {
+                let written = writers::written(&source, &compared.0).copying(job, &from)?;
+                if written.is_some() {
+                    return Err(JobError::new(job, Cause::Busy(WRITTEN.into())));
+                }
+                let copied = self
+                    .with_options(job, |options| transfer::read(&source, options))
+                    .copying(job, &from)?;
+                compared.expect(job, &copied.manifest)?;
+                copied
+            }
+            Existing::Nothing | Existing::Older(_) => {
+                self.expect_space(due, &source, &from)?;
+                let to = staging.make().beside(job, &at)?;
+                self.copy(job, (&source, &from), (&to, &at))?
+            }
+        };
+        for loss in &copied.losses {
+            tracing::warn!("{job} in {}: {loss}", self.folder.path().display());
+        }
+        let manifest = match &existing {
+            Existing::Same(_) => None,
+            // With the copy, one `syncfs` makes it durable.
+            Existing::Nothing | Existing::Older(_) => {
+                Some(self.stage_manifest(job, &copied.manifest)?)
+            }
+        };
+        let bytes = copied.manifest.bytes();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Staged::Copy(Box::new(StagedCopy {
+            manifest,
+            staging,
+            copied,
+            source,
+            existing,
+        })))
+    }
+
+    /// Copies a job to staging. One that was moved is compared with the manifest of the copy that it was moved to.
+    fn copy(
+        &self,
+        job: &JobId,
+        (source, from): (&OwnedFd, &Path),
+        (to, at): (&OwnedFd, &Path),
+    ) -> Result<Copied> {
+        if self.source.role() == Role::Primary {
+            let copied = self.with_options(job, |options| transfer::copy(source, to, options));
+            return copied.copying_between(job, from, at);
+        }
+        let refused = |why: String| {
+            let why = format!("{} is not copied: {why}", from.display());
+            JobError::new(job, Cause::Unsafe(why))
+        };
+        let manifest =
+            manifests::read(self.source, job).map_err(|error| refused(error.to_string()))?;
+        let Some(manifest) = manifest else {
+            let why = "it has no manifest, so that nothing says whether it is whole";
+            return Err(refused(why.to_owned()));
+        };
+        let originals = Originals::of(&manifest);
+        let copied = self.with_options(job, |options| {
+            let options = Options {
+                originals: Some(&originals),
+                ..*options
+            };
+            transfer::copy(source, to, &options)
+        });
+        let copied = copied.copying_between(job, from, at)?;
+        let differences = manifest.differences(&copied.manifest);
+        match differences.iter().find(|it| select::is_of_content(it)) {
+            Some(Difference { path, what }) => {
+                let path = path.display();
+                Err(refused(format!("it is damaged: {path} {what}")))
+            }
+            None => Ok(copied),
+        }
+    }
+
+    /// Whether the folder, which cannot be written to, has a job as it is.
+    fn is_up_to_date(&self, job: &JobId, source: &OwnedFd, task: &OwnedFd) -> bool {
+        if self.moves() || self.env.force {
+            return false;
+        }
+        match places::open(task, job.hash()) {
+            Ok(Some(archived)) => self.has_same(job, source, &archived).unwrap_or(false),
+            _ => false,
+        }
+    }
+
+    /// Checks that the folder has space for the copy.
+    fn expect_space(&self, due: &Due, source: &OwnedFd, from: &Path) -> Result<()> {
+        let job = &due.job;
+        preconditions::expect_space(self.folder, job, || match due.taken {
+            Some(taken) => Ok(taken),
+            None => {
+                let survey = self.with_options(job, |options| transfer::survey(source, options));
+                Ok(survey.copying(job, from)?.taken)
+            }
+        })
+    }
+
+    /// Removes what the dead have left, once for each task.
+    fn sweep(&self, job: &JobId, task: &Arc<OwnedFd>) {
+        if !self.swept.lock().insert(job.task_id().to_owned()) {
+            return;
+        }
+        let manifest = &mut |hash: &OsStr| manifests::discard(&self.root, job.task_id(), hash);
+        match sweep_with(&**task, &|_| false, manifest) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(
+                "removed {count} copies of {} in {} that were never completed",
+                job.task_id().display(),
+                self.folder.path().display()
+            ),
+            Err(error) => tracing::warn!(
+                "cannot clear {} in {}: {error}",
+                job.task_id().display(),
+                self.folder.path().display()
+            ),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Advises what to do about an error of a job; for a missing permission, names it and the user who can grant it.
+//!
+//! This walks paths, which a daemon must not do: in place, they may lead into its own mount.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User};
+use rustix::fs::{AtFlags, CWD};
+
+use crate::archive::error::{Access, JobError};
+
+/// What can be done about an error, as a clause, if anything.
+pub(super) fn advice(error: &JobError) -> Option<String> {
+    match error.denied() {
+        Some((path, access)) => Some(advice_on(&path, access)),
+        None => error.advice().map(ToOwned::to_owned),
+    }
+}
+
+/// What can be done about an access that was denied.
+fn advice_on(path: &Path, access: Access) -> String {
+    match missing(path, access) {
+        Some(missing) => missing.advice(rustix::process::geteuid().as_raw()),
+        None => {
+            "the rights to it are there: see whether an attribute (`lsattr`) or its file server \
+                 forbids it"
+                .to_owned()
+        }
+    }
+}
+
+/// Rights that the caller lacks.
+#[derive(Debug)]
+struct Missing {
+    path: PathBuf,
+    /// As in `chmod u+…`.
+    rights: String,
+    directory: bool,
+    owner: u32,
+}
+
+impl Missing {
+    fn advice(&self, user: u32) -> String {
+        let Missing { path, rights, .. } = self;
+        let verbs = rights.chars().map(|right| match (right, self.directory) {
+            ('r', false) => "read",
+            ('r', true) => "list",
+            ('w', false) => "write",
+            ('w', true) => "write in",
+            (_, false) => "run",
+            (_, true) => "go into",
+        });
+        let (to, at) = (verbs.collect::<Vec<_>>().join(" and "), path.display());
+        if self.owner == user {
+            let quoted = quoted(path);
+            return format!("it is yours, but you may not {to} {at}: `chmod u+{rights} {quoted}`");
+        }
+        let name = User::from_uid(Uid::from_raw(self.owner)).ok().flatten();
+        let name = name.map_or_else(|| self.owner.to_string(), |user| user.name);
+        format!("ask the user `{name}`, whose it is, for the right to {to} {at}")
+    }
+}
+
+/// The first thing on the way that lacks a right.
+fn missing(path: &Path, access: Access) -> Option<Missing> {
+    let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
+    ancestors.reverse();
+    let mut last = None;
+    for directory in ancestors {
+        if directory.metadata().is_err() {
+            break;
+        }
+        if let Some(missing) = lacks(directory, "x") {
+            return Some(missing);
+        }
+        last = Some(directory);
+    }
+    let there = path.symlink_metadata().ok();
+    let is_directory = there.as_ref().is_some_and(std::fs::Metadata::is_dir);
+    let itself = |rights| there.as_ref().and_then(|_| lacks(path, rights));
+    match (access, is_directory) {
+        (Access::Read, true) => itself("rx"),
+        (Access::Read, false) => itself("r"),
+        // A name is made in a directory, or taken out of it.
+        (Access::Write, true) => last
+            .and_then(|last| lacks(last, "w"))
+            .or_else(|| itself("wx")),
+        (Access::Write, false) => last.and_then(|last| lacks(last, "w")),
+    }
+}
+
+/// Whether any of these rights is missing.
+fn lacks(path: &Path, rights: &str) -> Option<Missing> {
+    let may = |right| {
+        let access = match right {
+            'r' => rustix::fs::Access::READ_OK,
+            'w' => rustix::fs::Access::WRITE_OK,
+            _ => rustix::fs::Access::EXEC_OK,
+        };
+        // A disk that is read-only, and the like, is not a matter of rights.
+        !matches!(
+            rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS),
+            Err(rustix::io::Errno::ACCESS)
+        )
+    };
+    let rights: String = rights.chars().filter(|right| !may(*right)).collect();
+    let metadata = path.metadata().ok()?;
+    (!rights.is_empty()).then(|| Missing {
+        path: path.to_owned(),
+        rights,
+        directory: metadata.is_dir(),
+        owner: metadata.uid(),
+    })
+}
+
+/// A path for a shell.
+fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match path.chars().all(plain) {
+        true => path.into_owned(),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_is_told_how_and_others_whom_to_ask() {
+        let missing = Missing {
+            path: "/a b/c".into(),
+            rights: "wx".to_owned(),
+            directory: true,
+            owner: 0,
+        };
+        assert_eq!(
+            missing.advice(0),
+            "it is yours, but you may not write in and go into /a b/c: `chmod u+wx '/a b/c'`"
+        );
+        assert_eq!(
+            missing.advice(1),
+            "ask the user `root`, whose it is, for the right to write in and go into /a b/c"
+        );
+    }
+}
