@@ -1,4 +1,4 @@
-//! What went wrong with one job, and whom it concerns.
+//! The error of one job, and which jobs it affects.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,13 +13,13 @@ use crate::workspace::jobs::JobId;
 /// A result about one job.
 pub type Result<T> = std::result::Result<T, JobError>;
 
-/// What went wrong with one job.
+/// The error of one job.
 #[derive(Debug, thiserror::Error)]
 #[error("{job}: {cause}")]
 pub struct JobError {
     /// The job.
     pub job: JobId,
-    // Told in the message, and so no `source`: whoever prints a chain would print it twice.
+    // Part of the message, and therefore not a `source`: a caller that prints the chain would print it twice.
     /// What went wrong.
     pub cause: Box<Cause>,
 }
@@ -27,14 +27,14 @@ pub struct JobError {
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// The system refused something in a location.
+    /// A system call in a location failed.
     #[error("cannot {operation} {}: {cause}", path.display())]
     Io {
         /// What was tried.
         operation: &'static str,
-        /// With what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         cause: io::Error,
     },
     /// Copying failed.
@@ -45,7 +45,7 @@ pub enum Cause {
         /// What failed.
         error: transfer::Error,
     },
-    /// What guards a job's name could not be had, or was lost.
+    /// The lock on a job's name could not be taken, or was lost.
     #[error("{}: {error}", place.display())]
     Staging {
         /// The job's directory.
@@ -53,38 +53,38 @@ pub enum Cause {
         /// What failed.
         error: staging::Error,
     },
-    /// Somebody else is at it, and it may be tried again soon.
+    /// Another process uses the job: try again soon.
     #[error("{0}")]
     Busy(Cow<'static, str>),
-    /// The source did not hold still.
+    /// The source changed meanwhile.
     #[error("{0}")]
     Changed(String),
-    /// Nothing of the kind is there.
+    /// The job or the folder does not exist.
     #[error("{0}")]
     Absent(String),
-    /// It was refused, lest something be lost.
+    /// Refused, since data could be lost.
     #[error("{0}")]
     Unsafe(String),
-    /// Something else is where a directory should be.
+    /// A file or symlink is in the place of a directory.
     #[error("{0}")]
     Obstacle(Obstacle),
     /// A folder cannot be used.
     #[error("{}: {why}", folder.display())]
     Folder {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
         /// Why not.
         why: String,
     },
-    /// A `backup` folder does not have it as it is now, and so it is not moved.
+    /// The job is not moved, since a `backup` folder does not have it in its current state.
     #[error("it is not moved before {} has it as it is: {why}", folder.display())]
     NoBackup {
-        /// Which.
+        /// The folder.
         folder: PathBuf,
         /// Why not.
         why: String,
     },
-    /// It was to end.
+    /// The operation was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
@@ -98,18 +98,18 @@ pub enum Access {
     Write,
 }
 
-/// Whom an error concerns.
+/// Which jobs an error affects, and what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The folder: it is full, read-only, gone, and no other job will do better.
+    /// All jobs of the folder: it is full, read-only or missing.
     Folder,
     /// This job.
     Job,
-    /// This job, which somebody else is at, or which changes.
+    /// This job, as long as another process uses it, or it changes.
     Soon,
-    /// This job, in the folders that come before: it is to be archived there first.
+    /// This job, which must go to earlier folders first: they have an older state of it, or lost it.
     Again,
-    /// Nobody: it was cancelled.
+    /// None: the operation was cancelled.
     Cancelled,
 }
 
@@ -121,7 +121,7 @@ impl JobError {
         }
     }
 
-    /// Whether it was cancelled.
+    /// Whether the operation was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.scope() == Scope::Cancelled
@@ -137,7 +137,7 @@ impl JobError {
             Errno::NOSPC => "make room there and try again",
             Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
             Errno::ROFS => "mount it to be written, and try again",
-            Errno::IO => "the kernel's log (dmesg) tells more: the disk may be failing",
+            Errno::IO => "see the kernel's log (dmesg): the disk may be failing",
             Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
                 "see whether its disk is mounted, and try again"
             }
@@ -148,7 +148,7 @@ impl JobError {
         })
     }
 
-    /// Whether something cannot be written for want of a right, or since the file system is read-only.
+    /// Whether writing failed for want of a permission, or since the file system is read-only.
     pub(super) fn is_denied_writing(&self) -> bool {
         let denied = [Errno::ROFS, Errno::ACCESS, Errno::PERM];
         self.errno().is_some_and(|errno| denied.contains(&errno))
@@ -165,7 +165,7 @@ impl JobError {
         }
     }
 
-    /// The system's error, where it was the system that refused.
+    /// The error number, if a system call failed.
     pub(super) fn errno(&self) -> Option<Errno> {
         let error = match &*self.cause {
             Cause::Io { cause, .. } => cause,
@@ -176,7 +176,7 @@ impl JobError {
         Errno::from_io_error(error)
     }
 
-    /// Whether this is what failed.
+    /// Whether this operation failed.
     fn tried(&self, what: &str) -> bool {
         match &*self.cause {
             Cause::Io { operation, .. }
@@ -227,13 +227,13 @@ impl JobError {
                     _ => (path, Access::Write),
                 }
             }
-            // Beside the job.
+            // Staging makes its entries beside the job.
             Cause::Staging { place, .. } => (place.clone(), Access::Write),
             _ => return None,
         })
     }
 
-    /// Whom it concerns.
+    /// Which jobs the error affects.
     #[must_use]
     pub fn scope(&self) -> Scope {
         match &*self.cause {
@@ -266,7 +266,7 @@ impl JobError {
     }
 }
 
-/// Whether an error of a write is the file system's, and not the one file's.
+/// Whether an error of a write affects the whole file system, and not only one file.
 fn of_folder(error: &io::Error) -> Scope {
     match Errno::from_io_error(error) {
         Some(
@@ -284,7 +284,7 @@ fn of_folder(error: &io::Error) -> Scope {
             | Errno::NOMEM
             | Errno::MFILE
             | Errno::NFILE
-            // Its file system has no locks.
+            // The file system has no locks.
             | Errno::NOLCK
             | Errno::NOSYS,
         ) => Scope::Folder,
@@ -301,7 +301,7 @@ fn of_staging(error: &staging::Error) -> Scope {
     }
 }
 
-/// Says what was tried, and with what.
+/// Adds the operation and the path to an I/O error.
 pub(super) trait Context<T> {
     fn tried(self, job: &JobId, operation: &'static str, path: &Path) -> Result<T>;
 }
@@ -319,11 +319,11 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Says where something was copied to, or read.
+/// Adds the directory that was read or written to an error of `transfer`.
 pub(super) trait InPlace<T> {
     fn copying(self, job: &JobId, place: &Path) -> Result<T>;
 
-    /// Of a copy from one directory to another: the error is about one of them.
+    /// For a copy from one directory to another: adds the one that the error is about.
     fn copying_between(self, job: &JobId, from: &Path, to: &Path) -> Result<T>;
 }
 
@@ -353,7 +353,7 @@ impl<T> InPlace<T> for transfer::Result<T> {
     }
 }
 
-/// Says beside which job's directory something was staged.
+/// Adds the job's directory to an error of `staging`.
 pub(super) trait Beside<T> {
     fn beside(self, job: &JobId, place: &Path) -> Result<T>;
 }
@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_says_what_to_do_without_walking_the_path() {
+    fn advice_for_a_daemon_does_not_walk_the_path() {
         let job = JobId::new("my.module.train", "a").unwrap();
         for (errno, expected) in [
             (Errno::ROFS, "mount it to be written, and try again"),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_without_locks_is_no_matter_of_one_job() {
+    fn a_file_system_without_locks_affects_all_jobs() {
         let job = JobId::new("my.module.train", "a").unwrap();
         for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL] {
             let error = staging::Error::Io {

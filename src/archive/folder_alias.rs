@@ -31,7 +31,10 @@ pub fn shared(view: &View, folder: &Location) -> Option<String> {
         root.is_ok_and(|root| own.shares_jobs_with(&root))
     })?;
     Some(match other.path() == folder.path() {
-        true => "it is listed twice, and there is no second copy: take one of the two out of the settings".to_owned(),
+        true => {
+            "it is listed twice in the settings, which makes no second copy: remove one of the two"
+                .to_owned()
+        }
         false => shares("`jobs`", other.path()),
     })
 }
@@ -39,7 +42,7 @@ pub fn shared(view: &View, folder: &Location) -> Option<String> {
 /// Returns the message that a directory of a folder is that of another location.
 pub(super) fn shares(what: &str, other: &Path) -> String {
     format!(
-        "its {what} is that of {} under another name, so that there is no second copy: give it one of its own",
+        "its {what} is that of {} under another name, which makes no second copy: use another directory",
         other.display()
     )
 }

@@ -1,4 +1,4 @@
-//! What folders have, and which jobs of it the primary has lost.
+//! Lists the jobs in the folders, and those of them that the primary has lost.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::view::{Location, Unlisted};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
-/// Jobs that were looked for.
+/// The result of a search for jobs.
 #[derive(Debug, Default)]
 pub struct Listed {
     /// The jobs, in order.
     pub jobs: Vec<JobId>,
-    /// What could not be looked at: sentences.
+    /// What could not be read, as sentences.
     pub unseen: Vec<String>,
 }
 
-/// The jobs that have been archived in any of these folders, given by their numbers.
+/// The jobs in any of these folders, given by their numbers.
 #[must_use]
 pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
     let (mut jobs, mut unseen) = (BTreeSet::new(), Vec::new());
@@ -41,13 +41,13 @@ pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
     }
 }
 
-/// The same, and those that manifests in these folders are of: a copy that has vanished.
+/// As [`archived`], with the jobs that have only a manifest: their copies are missing.
 #[must_use]
 pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
     let Listed { jobs, mut unseen } = archived(env, folders);
     let mut jobs: BTreeSet<JobId> = jobs.into_iter().collect();
     for folder in folders {
-        // If it is not there, that has been told.
+        // A missing folder is already in `unseen`.
         let Some(location) = places::folder(env.view, *folder).filter(|it| it.root().is_ok())
         else {
             continue;
@@ -69,13 +69,13 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
     }
 }
 
-/// The jobs that a purge has taken from the primary: those that a `backup` folder has, no `move` folder has, where they were
-/// meant to be, and the primary has no name for. Of the folder `from`, every job that the primary has no name for. Those are
-/// among them of which a folder has nothing but the manifest.
+/// The jobs that a purge has removed from the primary: those in a `backup` folder that have no entry in the primary and are not in a
+/// `move` folder, where they would be on purpose. With `from`, all jobs of that folder without an entry in the primary. Includes jobs of
+/// which a folder has only the manifest.
 ///
 /// # Errors
 ///
-/// A sentence: what the primary or the `move` folder has is not known, so that nothing tells what is lost.
+/// Fails with a sentence if the primary or a `move` folder cannot be listed: then it is unknown which jobs are lost.
 pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<Listed, String> {
     let of = |mode| {
         let folders = places::folders_of_mode(env.view, mode);
@@ -102,7 +102,7 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<Listed, String> {
     Ok(listed)
 }
 
-/// Why what a folder has cannot be looked at, if it cannot.
+/// Why the jobs of a folder cannot be listed, if so.
 #[must_use]
 pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
     let root = match folder.root() {

@@ -50,7 +50,7 @@ pub fn threads() -> usize {
 
 /// Lists the jobs of the primary, and the tasks whose jobs cannot be listed.
 ///
-/// First cleans up after crashed processes, in the primary and in the folders: a directory that was put aside may be the only copy of a job.
+/// First cleans up after crashed processes, in the primary and in the folders: the directory of an interrupted move may be the only copy of a job.
 ///
 /// # Errors
 ///

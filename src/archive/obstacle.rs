@@ -1,4 +1,4 @@
-//! Something that stands where a directory should be, and is none: it is looked at only once something has failed of it.
+//! Explains `ENOTDIR`: finds the file or symlink that is in the place of an expected directory. Called only after a failure.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, XPMFS};
 
-/// Something that is in the way.
+/// An entry that is in the place of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     path: PathBuf,
@@ -22,12 +22,12 @@ pub struct Obstacle {
     what: String,
     /// Whether it is a symlink.
     pub(super) is_link: bool,
-    /// Whether it is in the way of every job of the location.
+    /// Whether it affects all jobs of the location.
     pub(super) of_all: bool,
 }
 
 impl Obstacle {
-    /// The same obstacle, where it stops every job and not only one.
+    /// The same obstacle, as one that affects all jobs.
     pub(super) fn of_every_job(self) -> Obstacle {
         Obstacle {
             of_all: true,
@@ -47,7 +47,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// What is in the way of a job's directory in a location, if anything is.
+/// The obstacle in the path of a job's directory in a location, if any.
 #[must_use]
 pub fn of(location: &Location, job: &JobId) -> Option<Obstacle> {
     let root = location.root().ok()?;
@@ -62,7 +62,7 @@ pub fn of(location: &Location, job: &JobId) -> Option<Obstacle> {
     Some(found.of_every_job())
 }
 
-/// What is in the way of a job's manifest in a folder, whose directory is `root`, if anything is.
+/// The obstacle in the path of a job's manifest in a folder with the directory `root`, if any.
 pub(super) fn of_manifest(folder: &Location, root: &Root, job: &JobId) -> Option<Obstacle> {
     let own = [OsStr::new(XPMFS), OsStr::new(places::MANIFESTS)];
     let names = [own.as_slice(), &[job.task_id()]].concat();
@@ -71,14 +71,14 @@ pub(super) fn of_manifest(folder: &Location, root: &Root, job: &JobId) -> Option
     Some(Obstacle { of_all, ..found })
 }
 
-/// What is in the way of a directory below a location's `.xpmfs`, if anything is.
+/// The obstacle in the path of a directory below a location's `.xpmfs`, if any.
 pub(super) fn of_own(location: &Location, names: &[&OsStr]) -> Option<Obstacle> {
     let root = location.root().ok()?;
     let names = [&[OsStr::new(XPMFS)], names].concat();
     first(root.fd(), location.path().to_owned(), &names)
 }
 
-/// The first of several names, one below the other, that is there and no directory.
+/// The first of several nested names that exists and is not a directory.
 fn first(dir: BorrowedFd<'_>, mut path: PathBuf, names: &[&OsStr]) -> Option<Obstacle> {
     let mut held: Option<OwnedFd> = None;
     for name in names {

@@ -6,7 +6,7 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use parking_lot::Mutex;
 
-/// What is done meanwhile, on another thread if one may be had; if not, at once.
+/// A call on another thread; if no thread can be started, it runs at once.
 pub(super) enum Aside<'scope, T> {
     UnderWay(ScopedJoinHandle<'scope, Option<T>>),
     Done(Option<T>),
@@ -27,7 +27,7 @@ impl<'scope, T: Default + Send + 'scope> Aside<'scope, T> {
         }
     }
 
-    /// What came of it.
+    /// Waits for the result.
     pub(super) fn wait(self) -> T {
         let done = match self {
             Aside::Done(done) => done,
@@ -44,7 +44,7 @@ fn run<T>(slot: &Mutex<Option<impl FnOnce() -> T>>) -> Option<T> {
     Some(call())
 }
 
-/// Calls with each item, on several threads, and gives the results in order.
+/// Calls a function with each item, on several threads, and returns the results in order.
 pub(super) fn in_parallel<T: Sync, R: Send>(
     threads: usize,
     items: &[T],
@@ -53,8 +53,8 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
     in_parallel_while(threads, items, || true, call)
 }
 
-/// The same, until it is said that no further item is to be begun: there are as many results, then, as items were begun.
-/// The first always is.
+/// As [`in_parallel`], but begins no further item once `go_on` returns false, except the first. Returns the results of the items that were
+/// begun.
 pub(super) fn in_parallel_while<T: Sync, R: Send>(
     threads: usize,
     items: &[T],
@@ -74,7 +74,7 @@ pub(super) fn in_parallel_while<T: Sync, R: Send>(
     std::thread::scope(|scope| {
         for _ in 1..threads {
             let thread = Builder::new().name("xpmfs-jobs".to_owned());
-            // Where no thread may be had, it takes longer.
+            // If no thread can be started, it takes longer.
             let _ = thread.spawn_scoped(scope, work);
         }
         work();
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_begun_has_no_result_and_the_first_always_is() {
+    fn items_that_are_not_begun_have_no_result_and_the_first_is_always_begun() {
         let items: Vec<usize> = (0..100).collect();
         for threads in 1..8 {
             let begun = AtomicUsize::new(0);

@@ -1,4 +1,4 @@
-//! The directories of jobs and tasks in locations, and what we keep in `.xpmfs` there.
+//! Finds and makes the directories of tasks and jobs in a location, and those in its `.xpmfs`.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,21 +15,23 @@ use crate::view::{Location, PRIMARY, Root, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, XPMFS};
 
-/// The directory of a task in a location, if there is one.
+/// Opens the directory of a task in a location, if it exists.
 ///
 /// # Errors
 ///
-/// What opening it gave, but for its absence.
+/// As `openat`, except that a missing directory is not an error.
 pub fn task(location: &Location, job: &JobId) -> Result<Option<Arc<OwnedFd>>> {
     at::absent(location.root()?.task(job.task_id()))
 }
 
-/// The directory of a task in a location, made if need be, with the rights of the directory that it is in, but for those that
-/// the directory of the task does not give where its jobs come `from`.
+/// Opens the directory of a task in a location, and makes it if it is missing.
+///
+/// A new directory gets the mode of its parent, without the permissions that the task's directory in the location `from`, the source of
+/// its jobs, does not have.
 ///
 /// # Errors
 ///
-/// What the location's file system gave.
+/// Fails with the error of the location's file system.
 pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<Arc<OwnedFd>> {
     let root = location.root()?;
     match root.task(task) {
@@ -41,7 +43,7 @@ pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<A
             return found;
         }
     }
-    // Kept descriptors may be of a directory that was removed since.
+    // Cached descriptors may refer to a directory that was removed since.
     root.forget_tasks();
     let jobs = match root.jobs() {
         Err(Errno::NOENT) => {
@@ -59,15 +61,15 @@ pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<A
     root.task(task)
 }
 
-/// The rights of all.
+/// The permissions of all classes of users.
 const ALL: u32 = 0o777;
 
-/// The directory of a job in a location, opened to be read; `None` if there is nothing of the name, or
-/// something else than a directory: a symlink, where the job has been moved.
+/// Opens the directory of a job in a location for reading; `None` if it is missing, or another entry is in its place, such as the symlink
+/// of a moved job.
 ///
 /// # Errors
 ///
-/// What opening it gave.
+/// As `openat`.
 pub fn job(location: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
     match task(location, job)? {
         Some(task) => open(&*task, job.hash()),
@@ -75,22 +77,22 @@ pub fn job(location: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// A directory in a task's, opened to be read; `None` if there is none.
+/// Opens a directory in a task's for reading; `None` if it is missing, or another entry is in its place.
 ///
 /// # Errors
 ///
-/// What opening it gave.
+/// As `openat`.
 pub fn open(task: impl AsFd, name: &OsStr) -> Result<Option<OwnedFd>> {
     at::absent(open_exactly(task, name))
 }
 
-/// The same, where it matters what is there in place of a directory.
+/// As [`open`], but fails if the directory is missing, or another entry is in its place.
 pub(super) fn open_exactly(task: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(task, name, flags, Mode::empty())
 }
 
-/// Where a job is in a location, for people and for symlinks.
+/// The path of a job in a location, for messages and for symlinks.
 #[must_use]
 pub fn path(location: &Location, job: &JobId) -> PathBuf {
     let jobs = match location.root() {
@@ -101,11 +103,11 @@ pub fn path(location: &Location, job: &JobId) -> PathBuf {
     jobs.join(job.path())
 }
 
-/// A directory below a location's `.xpmfs`, made if need be, with the rights of the location's own.
+/// Opens a directory below a location's `.xpmfs`, and makes it if it is missing, with the mode of the location's directory.
 ///
 /// # Errors
 ///
-/// What the location's file system gave; `ENOTDIR` if something else is in the way.
+/// Fails with the error of the location's file system; `ENOTDIR` if a file or symlink is in the path.
 pub fn make_own<'a>(
     location: &Location,
     names: impl IntoIterator<Item = &'a OsStr>,
@@ -113,7 +115,7 @@ pub fn make_own<'a>(
     make_own_in(&*location.root()?, names)
 }
 
-/// The same, in a location's directory as it was opened.
+/// As [`make_own`], in the open directory of a location.
 pub(super) fn make_own_in<'a>(
     root: &Root,
     names: impl IntoIterator<Item = &'a OsStr>,
@@ -125,11 +127,11 @@ pub(super) fn make_own_in<'a>(
     Ok(dir)
 }
 
-/// A directory below a location's `.xpmfs`, if there is one.
+/// Opens a directory below a location's `.xpmfs`, if it exists.
 ///
 /// # Errors
 ///
-/// What opening it gave, but for its absence.
+/// As `openat`, except that a missing directory is not an error.
 pub fn own<'a>(
     location: &Location,
     names: impl IntoIterator<Item = &'a OsStr>,
@@ -137,7 +139,7 @@ pub fn own<'a>(
     own_in(&*location.root()?, names)
 }
 
-/// The same, in a location's directory as it was opened.
+/// As [`own`], in the open directory of a location.
 pub(super) fn own_in<'a>(
     root: &Root,
     names: impl IntoIterator<Item = &'a OsStr>,
@@ -150,31 +152,30 @@ pub(super) fn own_in<'a>(
     ))
 }
 
-/// Opens a directory, and makes it with the rights of the one that it is in if there is none: whoever may
-/// work there may work in it.
+/// Opens a directory, and makes it if it is missing, with the group and mode of its parent: the same users may write in it.
 fn make_dir(root: impl AsFd, dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let Sharing { group, rights } = sharing(root, &dir)?;
     shared_dir::make_shared(dir, name, group, rights)
 }
 
-/// Whose something that is made in a directory is to be.
+/// The group and mode of new entries in a directory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sharing {
     pub(super) group: u32,
-    /// Those of a directory.
+    /// The mode of a directory.
     pub(super) rights: Mode,
 }
 
 impl Sharing {
-    /// The rights of a file.
+    /// The mode of a file.
     pub(super) fn of_file(self) -> Mode {
         let read_and_write = Mode::from_raw_mode(0o666);
         (self.rights & read_and_write) | Mode::RUSR | Mode::WUSR
     }
 }
 
-/// The group and the rights of a directory in a location. One that is new may not have them yet, if another process of this user is
-/// making it: then those of the location's own directory, `root`, count.
+/// The group and mode of a directory in a location. A new directory may not have them yet, if another process of this user is making it:
+/// then those of the location's own directory, `root`, are returned.
 pub(super) fn sharing(root: impl AsFd, dir: impl AsFd) -> Result<Sharing> {
     let mut model = at::stat_fd(&dir)?;
     if shared_dir::is_new(&model) {
@@ -192,7 +193,7 @@ fn rights(dir: impl AsFd) -> Result<Mode> {
     ))
 }
 
-/// The folder of a number: any location but the primary.
+/// The folder with a number: any location except the primary.
 pub(super) fn folder(view: &View, index: u8) -> Option<&Location> {
     view.location(index).filter(|_| index != PRIMARY)
 }
@@ -211,6 +212,6 @@ pub fn archives(view: &View) -> impl Iterator<Item = &Location> {
     folders_of_mode(view, FolderMode::Backup).chain(folders_of_mode(view, FolderMode::Move))
 }
 
-/// Said of a folder that has no jobs, though some were archived there.
+/// The reason for a folder without jobs although some were archived there.
 pub const NO_DISK: &str =
     "jobs were archived there before, and it has none now: see whether its disk is mounted";

@@ -1,14 +1,14 @@
-//! What archiving remembers in the primary, below `.xpmfs/archive/`.
+//! Records of archiving in the primary, below `.xpmfs/archive/`.
 //!
-//! | file | remembers |
+//! | file | meaning |
 //! | --- | --- |
 //! | `folders/<BLAKE3 of the folder's path>` | jobs were archived in this folder: if it has none now, its disk is not mounted |
-//! | `kept/<task_id>/<hash>` | the job was recovered by hand, and stays in the primary until it changes |
+//! | `kept/<task_id>/<hash>` | the job was recovered on request, and stays in the primary until it changes |
 //! | `opt-outs/<task_id>/<hash>` | the job's last run opted it out by its tag, or a person in ([`super::opt_out`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
-//! Forgetting one of the first three does harm: copies would be made below the mount point of a missing disk, and jobs moved that are to stay.
-//! So a file or a symlink in place of one of the directories is an error that names it, and not an absent record.
+//! The loss of one of the first three does harm: jobs would be copied below the mount point of a missing disk, or moved although they
+//! must stay. So a file or symlink in the place of one of the directories is an error that names it, and not a missing record.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,10 +37,10 @@ const DAMAGED: &str = "damaged";
 /// Where damaged copies are recorded, in the primary's `.xpmfs`.
 pub const RECORDS_OF_DAMAGE: &str = "archive/damaged";
 
-/// No more damaged copies of a folder are counted.
+/// The most damaged copies of a folder that are counted.
 const DAMAGED_MAX: usize = 10_000;
 
-/// Bytes of what is recorded of a damaged copy, at most.
+/// The most bytes in the record of a damaged copy.
 const FINDING_MAX: usize = 1024;
 
 /// The finding of a record that this user may not read.
@@ -56,7 +56,7 @@ pub fn is_known(primary: &Location, folder: &Location) -> Result<bool> {
     exists(primary, &[OsStr::new(FOLDERS)], &folder_name(folder))
 }
 
-/// Remembers that jobs of a primary have been archived in a folder.
+/// Records that jobs of a primary were archived in a folder.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ pub fn make_known(primary: &Location, folder: &Location) -> Result<()> {
     touch(primary, &dir, &folder_name(folder))
 }
 
-/// Whether a job has been recovered by hand, and is to stay in the primary.
+/// Whether a job was recovered on request, and stays in the primary.
 ///
 /// # Errors
 ///
@@ -78,7 +78,7 @@ pub fn is_kept(primary: &Location, job: &JobId) -> Result<bool> {
     exists(primary, &[OsStr::new(KEPT), job.task_id()], job.hash())
 }
 
-/// Remembers, or forgets, that a job is to stay in the primary.
+/// Records that a job stays in the primary, or removes that record.
 ///
 /// # Errors
 ///
@@ -97,7 +97,7 @@ pub fn set_kept(primary: &Location, job: &JobId, kept: bool) -> Result<()> {
     }
 }
 
-/// Records what `verify` found wrong with a folder's copy of a job, or that nothing is wrong.
+/// Records what `verify` found wrong with a folder's copy of a job; `None` removes the record.
 ///
 /// # Errors
 ///
@@ -138,13 +138,13 @@ pub fn is_damaged(primary: &Location, folder: &Location, job: &JobId) -> Result<
 /// Copies of a folder that `verify` found damaged or missing.
 #[derive(Debug, Default)]
 pub struct DamagedCopies {
-    /// How many; counting ends at [`DAMAGED_MAX`].
+    /// The number of copies, at most [`DAMAGED_MAX`].
     pub count: usize,
-    /// The first few, with what is wrong.
+    /// The first few, with the findings.
     pub first: Vec<(JobId, String)>,
 }
 
-/// The copies of a folder that `verify` found damaged or missing, the first `limit` of them with what is wrong.
+/// The copies of a folder that `verify` found damaged or missing, the first `limit` of them with the findings.
 ///
 /// # Errors
 ///
@@ -179,9 +179,9 @@ pub fn damaged(primary: &Location, folder: &Location, limit: usize) -> Result<Da
 fn finding(dir: &OwnedFd, hash: &OsStr) -> Result<String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(dir, hash, flags, Mode::empty()) {
-        // The copy was replaced a moment ago; or no file of ours.
+        // The copy was replaced a moment ago, or this is another program's symlink.
         Err(Errno::NOENT | Errno::LOOP) => return Ok(String::new()),
-        // Earlier versions wrote it for its writer alone if the umask said so.
+        // Earlier versions applied the umask, so that only the writer may read it.
         Err(Errno::ACCESS | Errno::PERM) => return Ok(UNREADABLE.to_owned()),
         opened => opened?,
     };
@@ -192,7 +192,7 @@ fn finding(dir: &OwnedFd, hash: &OsStr) -> Result<String> {
 }
 
 /// The file or symlink that is in the place of a directory of the state; for a job, of the directory of its task as well.
-/// To be asked after an `ENOTDIR`.
+/// Called after an `ENOTDIR`.
 #[must_use]
 pub fn damage(primary: &Location, job: Option<&JobId>) -> Option<Obstacle> {
     let of_all = [FOLDERS, KEPT, OPT_OUTS, DAMAGED]
@@ -212,7 +212,7 @@ pub fn damage(primary: &Location, job: Option<&JobId>) -> Option<Obstacle> {
     of_all.or_else(of_job)
 }
 
-/// Turns a result of the state into one about a job, with the obstacle in place of `ENOTDIR`.
+/// Converts a result of this module into one about a job, with the obstacle instead of `ENOTDIR`.
 pub(super) fn checked<T>(
     primary: &Location,
     job: &JobId,
@@ -232,7 +232,7 @@ fn path(primary: &Location) -> PathBuf {
     primary.path().join(XPMFS).join(ARCHIVE)
 }
 
-/// What an error of the state means, as a sentence.
+/// Explains an error of this module, as a sentence.
 #[must_use]
 pub fn explain(primary: &Location, error: Errno) -> String {
     let damaged = (error == Errno::NOTDIR)
@@ -251,7 +251,7 @@ fn exists(primary: &Location, names: &[&OsStr], name: &OsStr) -> Result<bool> {
     }
 }
 
-/// A directory of the state; `None` only if there is nothing of the name.
+/// Opens a directory of the state; `None` only if it does not exist.
 pub(super) fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedFd>> {
     let names = [OsStr::new(XPMFS), OsStr::new(ARCHIVE)]
         .into_iter()
@@ -270,7 +270,7 @@ fn folder_name(folder: &Location) -> OsString {
         .into()
 }
 
-/// Makes an empty record, unless there is one.
+/// Makes an empty record, unless it exists.
 fn touch(primary: &Location, dir: &OwnedFd, name: &OsStr) -> Result<()> {
     match create(primary.root()?.fd(), dir, name) {
         Err(Errno::EXIST) => Ok(()),
@@ -278,14 +278,14 @@ fn touch(primary: &Location, dir: &OwnedFd, name: &OsStr) -> Result<()> {
     }
 }
 
-/// Writes a record in place of any of the name, also of another user's that this one may not write to.
+/// Writes a record, and replaces any of the name, even one of another user that this user may not write to.
 pub(super) fn replace(primary: &Location, dir: &OwnedFd, name: &OsStr, text: &[u8]) -> Result<()> {
     let root = primary.root()?;
     let mut staged = OsString::from(format!(".new-{}-", std::process::id()));
     // Shortened, since the record's name may be as long as the file system allows.
     staged.push(blake3::hash(name.as_bytes()).to_hex().as_str());
     let file = match create(root.fd(), dir, &staged) {
-        // Left by a process that had this number before, and died.
+        // Left by a crashed process that had the same number.
         Err(Errno::EXIST) => {
             rustix::fs::unlinkat(dir, &staged, AtFlags::empty())?;
             create(root.fd(), dir, &staged)?
@@ -300,8 +300,8 @@ pub(super) fn replace(primary: &Location, dir: &OwnedFd, name: &OsStr, text: &[u
     renamed
 }
 
-/// Makes a file that all may read and write who may work in its directory, whatever the umask of its maker. While the directory is new,
-/// those who may work in `root`.
+/// Makes a file that the users of its directory may read and write, independent of the umask. While the directory is new, the users of
+/// `root`.
 pub(super) fn create(root: impl AsFd, dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;

@@ -18,7 +18,7 @@ use crate::transfer::{Progress, Size};
 use crate::workspace::JobId;
 
 /// The most jobs that are sent to a folder's thread, or looked at, at a time.
-const BATCH_JOBS_MAX: usize = 256;
+const REQUEST_JOBS_MAX: usize = 256;
 
 /// Scans find no more jobs while this many are queued: this bounds memory, also where a million jobs wait to be
 /// archived.
@@ -27,7 +27,7 @@ const QUEUE_MAX: usize = 10_000;
 /// The most events that are handled before work is dispatched again.
 const EVENTS_MAX: usize = 10_000;
 
-/// Longer than this, nothing is waited for: a monotonic clock that misbehaves is looked at again.
+/// The longest wait for an event: afterwards the clock is read again, in case it misbehaves.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The coordinator.
@@ -169,14 +169,16 @@ impl Coordinator {
         if self.shared.is_stopping() {
             return now;
         }
-        let looks = state.queue.take_looks(BATCH_JOBS_MAX, now);
+        let looks = state.queue.take_looks(REQUEST_JOBS_MAX, now);
         if !looks.is_empty() {
             // The thread ends after this one.
             let _ = self.looks.send(looks);
         }
         let mut next = now + WAIT_MAX;
         for channel in &self.channels {
-            let jobs = state.queue.take_batch(channel.folder, BATCH_JOBS_MAX, now);
+            let jobs = state
+                .queue
+                .take_batch(channel.folder, REQUEST_JOBS_MAX, now);
             if !jobs.is_empty() {
                 channel.give(&mut state, jobs, now);
             }
@@ -202,7 +204,7 @@ impl Coordinator {
             return None;
         }
         if scan.more && length > QUEUE_MAX / 2 {
-            // Whatever takes a job off the queue comes by here again.
+            // The coordinator comes here again after each event that removes a job from the queue.
             return None;
         }
         if !scan.more && scan.answered >= wanted && scan.next > now {

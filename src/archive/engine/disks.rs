@@ -26,16 +26,16 @@ pub(super) trait Disks: Send + Sync + 'static {
     /// Removes from a task's directory in the primary the leftovers of processes that died.
     fn clear(&self, task: &OsStr);
     /// Cleans up the leftovers of dead processes in a folder; returns the jobs whose copies are damaged and must be
-    /// made anew.
+    /// replaced.
     fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId>;
     /// Removes the old directories of moved jobs that are due, and returns when the next is due; with `last`, waits for
     /// all.
     fn tidy(&self, last: bool) -> Option<Instant>;
-    /// Whether no such directory is left, and no job that came back from one is still to be reported.
+    /// Whether no such directory is left, and no job that was put back is still to be reported.
     fn is_tidy(&self) -> bool;
-    /// Calls `tell` for each job that came back since the last call: the data that was written into its old directory
-    /// is not archived yet.
-    fn report_put_back(&self, tell: &mut dyn FnMut(JobId));
+    /// Reports each job that was put back since the last call: the data that was written to its old directory is not
+    /// archived yet.
+    fn report_put_back(&self, report: &mut dyn FnMut(JobId));
 }
 
 /// The result of storing one job in one folder.
@@ -44,7 +44,7 @@ pub(super) type StoreResult = Result<Done, Failure>;
 /// The result of a look at a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Look {
-    /// It may be archived; there is so much to copy.
+    /// It may be archived; the amount to copy.
     Ready(Size),
     /// It changed a moment ago: look again after this time.
     Settling(Duration),
@@ -73,13 +73,13 @@ pub(super) enum Done {
 /// Why a job could not be looked at or archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// Which jobs it concerns.
+    /// Which jobs it affects.
     pub(super) scope: Scope,
     /// Why, for a person.
     pub(super) why: String,
 }
 
-/// The parts that looks and copies of jobs need.
+/// The implementation on the disks, by the rest of `archive`.
 pub(super) struct RealDisks {
     pub(super) view: Arc<View>,
     pub(super) hooks: Arc<dyn Hooks>,
@@ -170,7 +170,7 @@ impl Disks for RealDisks {
         if let Err(error) = crash_recovery::clear(&self.env(&Progress::new()), &self.retired, task)
         {
             let cause = std::io::Error::from(error);
-            tracing::warn!("cannot clear what was left of {}: {cause}", task.display());
+            tracing::warn!("cannot clean up {}: {cause}", task.display());
         }
     }
 
@@ -190,8 +190,8 @@ impl Disks for RealDisks {
         self.retired.is_empty()
     }
 
-    fn report_put_back(&self, tell: &mut dyn FnMut(JobId)) {
-        self.retired.report_put_back(tell);
+    fn report_put_back(&self, report: &mut dyn FnMut(JobId)) {
+        self.retired.report_put_back(report);
     }
 }
 

@@ -31,8 +31,7 @@ pub enum Idle {
     },
 }
 
-/// Returns whether there is anything left to do; a copy that is damaged or missing, and is not made anew, keeps it from being
-/// [`Idle::Yes`].
+/// Returns whether anything is left to do. A damaged or missing copy counts as stuck until it is replaced.
 pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
     match idle_queue(shared, view, now) {
         Idle::Yes if is_any_damaged(view) => Idle::Stuck { failed: 0 },

@@ -46,7 +46,7 @@ use self::queue::backoff::Pace;
 use self::queue::folder_queue::FolderQueue;
 use self::route::Route;
 use self::shared::{Event, Shared};
-use self::survey::markers::{Compared, Markers};
+use self::survey::markers::{ComparedTasks, MarkerSurvey};
 use self::survey::recheck::Recheck;
 use self::survey::scanner::Scanner;
 use self::survey::walk::Walk;
@@ -216,7 +216,7 @@ impl Archiver {
                 Box::new(move || worker::scan(scanner, folder, &*this, &to_scan, &events, &shared)),
             )?;
             let (wakes, woken) = bounded(1);
-            let markers = Markers {
+            let markers = MarkerSurvey {
                 walk: walk.clone(),
                 folder,
                 route: route.clone(),
@@ -225,8 +225,8 @@ impl Archiver {
                 wakes: woken,
                 interval,
                 tick: timing.pace.tick,
-                anew: timing.pace.markers,
-                compared: Compared::default(),
+                all_interval: timing.pace.markers,
+                compared: ComparedTasks::default(),
             };
             spawn(
                 &format!("markers-{folder}"),
@@ -297,7 +297,7 @@ impl Archiver {
         if self.threads.lock().end.is_none() {
             return Idle::Yes;
         }
-        // Before the queue is read: a job that comes back from a `move` folder is queued from then on.
+        // Before the queue is read: a job that is put back is queued from then on.
         let tidy = self.disks.is_tidy();
         match idle::idle(&self.shared, &self.view, Instant::now()) {
             Idle::Yes if !tidy => Idle::Busy { left: 0 },
@@ -328,10 +328,10 @@ impl Archiver {
                 && alive.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected)
             {
                 tracing::warn!(
-                    "{name} waits for a disk that does not answer: it is left to itself"
+                    "{name} waits for a disk that does not answer, and is not waited for"
                 );
             } else if thread.join().is_err() {
-                tracing::error!("{name} has ended by a mistake in xpmfs");
+                tracing::error!("{name} panicked: this is a bug in xpmfs");
             }
         }
         self.record_put_back();
@@ -339,7 +339,7 @@ impl Archiver {
 }
 
 impl Archiver {
-    /// Writes jobs that came back at the very end into a journal: no scan finds them, since the folder has copies.
+    /// Records jobs that were put back at the very end in a journal: no scan finds them, since the folder has copies.
     fn record_put_back(&self) {
         let mut back = Vec::new();
         self.disks.report_put_back(&mut |job| back.push(job));
@@ -348,7 +348,7 @@ impl Archiver {
         }
         if let Err(error) = journal::queue_for_next_start(&self.view, back) {
             tracing::warn!(
-                "what was written to jobs while they were moved is archived within a day: {error}"
+                "changes to jobs that were put back will be archived within a day only: {error}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Reports the state of archiving, for `status` and for callers that wait for its end.
+//! Reports the state of archiving, for `status`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,7 +82,7 @@ pub struct DamagedCopy {
     pub folder: PathBuf,
     /// What is wrong with it.
     pub finding: String,
-    /// The command that makes the copy anew, as a clause.
+    /// The command that replaces the copy, as a clause.
     #[serde(default)]
     pub remedy: String,
 }
@@ -139,14 +139,14 @@ pub struct CopyInProgress {
     pub files: u64,
     /// Bytes that are done.
     pub bytes: u64,
-    /// How much there is in all, if that is known.
+    /// The total amount, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<Total>,
-    /// For how long, in seconds.
+    /// The time since the copy began, in seconds.
     pub seconds: f64,
 }
 
-/// How much there is to copy, of jobs that the folder does not have yet.
+/// The amount to copy, of jobs that the folder does not have yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
     /// Files.
@@ -293,10 +293,10 @@ impl Report {
                 })
             });
             let (why, refused) = match (refusal, &job.step) {
-                (_, Step::Store(_)) if held => ("its folder takes no job now", false),
+                (_, Step::Store(_)) if held => ("its folder accepts no job now", false),
                 (Some(refusal), _) => (&*refusal.failure.why, true),
-                (None, Step::Look(_)) => ("to be left alone for a while", false),
-                (None, Step::Store(_)) => ("its turn", false),
+                (None, Step::Look(_)) => ("settling", false),
+                (None, Step::Store(_)) => ("queued", false),
             };
             self.waiting.push(WaitingJob {
                 job: id.to_string(),
@@ -385,7 +385,7 @@ pub(super) fn why_absent(view: &View, folder: u8) -> Option<String> {
     let error = view.location(folder)?.root().err()?;
     Some(match error {
         Errno::TIMEDOUT => "it does not answer".to_owned(),
-        Errno::NOENT => "it is not there".to_owned(),
+        Errno::NOENT => "the folder is missing".to_owned(),
         Errno::NOTDIR => "it is not a directory".to_owned(),
         Errno::ACCESS | Errno::PERM => "it may not be opened: permission denied".to_owned(),
         error => format!("it cannot be opened: {error}"),

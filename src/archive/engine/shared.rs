@@ -31,7 +31,7 @@ pub(super) enum Event {
     Routine(Vec<JobId>),
     /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
     Again(Vec<JobId>),
-    /// The markers of all jobs have been compared with a folder's, for the full look number `wanted`. The jobs found
+    /// The markers of all jobs were compared with a folder's, for the full survey number `wanted`. The jobs found
     /// were sent before.
     Compared { folder: u8, wanted: u64 },
     /// Retry all waiting jobs at once.
@@ -49,10 +49,10 @@ pub(super) struct Shared {
     pub(super) state: Mutex<EngineState>,
     /// Events that were sent and that the state does not show yet.
     pub(super) unheard: AtomicUsize,
-    /// How many full looks, scans and comparisons of all markers, have been asked for; the first one by the start.
+    /// How many full surveys (a scan and a comparison of all markers) were requested; the start requests the first.
     pub(super) wanted: AtomicU64,
     stopping: AtomicBool,
-    /// By which looks at jobs are ended.
+    /// Cancels looks at jobs.
     pub(super) looks: Progress,
 }
 
@@ -69,22 +69,22 @@ pub(super) struct EngineState {
 #[derive(Debug)]
 pub(super) struct FolderScans {
     pub(super) folder: u8,
-    /// Since when it is being scanned.
+    /// When the running scan began.
     pub(super) since: Option<Instant>,
-    /// Which of the scans that were asked for is the one that runs, or ran last.
+    /// The number of the last requested scan that was started.
     pub(super) asked: u64,
-    /// Which of the scans that were asked for has ended.
+    /// The number of the last requested scan that has ended.
     pub(super) answered: u64,
-    /// When it is scanned next.
+    /// When the next scan is due.
     pub(super) next: Instant,
     /// Whether the last scan left out jobs for lack of room.
     pub(super) more: bool,
-    /// When the last one ended.
+    /// When the last scan ended.
     pub(super) last: Option<SystemTime>,
-    /// How many jobs are missing from the folder.
+    /// How many jobs the folder lacks.
     pub(super) candidates: usize,
-    /// The number of the last full look for which the markers of all jobs were compared with the folder's. Until this
-    /// reaches `wanted`, it is unknown whether all jobs are archived.
+    /// The number of the last full survey for which all markers were compared. Until this reaches `wanted`, it is unknown
+    /// whether all jobs are archived.
     pub(super) compared: u64,
     /// What could not be read.
     pub(super) trouble: Option<String>,
@@ -123,7 +123,7 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Queues a look at the jobs that came back from a `move` folder.
+    /// Queues a look at the moved jobs that were put back.
     pub(super) fn report_put_back(&self, disks: &dyn Disks, events: &Sender<Event>) {
         disks.report_put_back(&mut |job| {
             self.unheard.fetch_add(1, Ordering::SeqCst);

@@ -74,12 +74,12 @@ pub(super) fn store(
     disks.tidy(true);
 }
 
-/// To scan once.
+/// A request to scan once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ScanRequest {
-    /// How many jobs may be found.
+    /// The most jobs that the scan may return.
     pub(super) room: usize,
-    /// Whether also jobs are looked at that were looked at in vain.
+    /// Whether the scan also checks jobs that earlier scans found unfinished.
     pub(super) forgive: bool,
 }
 
@@ -116,7 +116,7 @@ fn pair(
     outcomes: Result<Vec<StoreResult>, Failure>,
 ) -> Vec<(Arc<JobId>, StoreResult)> {
     let (mut outcomes, missing) = match outcomes {
-        Ok(outcomes) => (outcomes.into_iter(), failed("nothing is known of it")),
+        Ok(outcomes) => (outcomes.into_iter(), failed("the outcome is missing")),
         Err(failure) => (Vec::new().into_iter(), failure),
     };
     jobs.into_iter()
@@ -128,7 +128,7 @@ fn pair(
 fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
     // The state that it shares with other threads is behind locks that a panic does not poison.
     catch_unwind(AssertUnwindSafe(call))
-        .map_err(|_| failed("this is a mistake in xpmfs: the log has more of it"))
+        .map_err(|_| failed("this is a bug in xpmfs: the log has details"))
 }
 
 fn failed(why: &str) -> Failure {

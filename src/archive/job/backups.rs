@@ -1,7 +1,7 @@
-//! No job is moved away before each `backup` folder that is to have it has it, as it is then.
+//! Checks before a move that each `backup` folder has the job in its current state.
 //!
-//! It may change between its backup and its move, which wait for folders that are full or away, and for somebody who writes; and a disk may be
-//! taken away meanwhile.
+//! The job may change between its backup and its move: the move may wait for a folder that is full or missing, or for a process that
+//! writes. A disk may be removed meanwhile.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -24,17 +24,17 @@ use crate::view::location::{Role, why_not};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-/// How long another folder may take to answer. It is no matter of whoever moves jobs if it hangs.
+/// How long a `backup` folder may take to reply. If it hangs, the move is retried later.
 const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes sure that each `backup` folder that is to have a job has a finished copy of it where its path leads now: its disk may have been
-/// taken away, or changed, since the job was copied. `source` is the primary's directory of the job, and `read`, where that is known, what
-/// was read of it: that is what they must have.
+/// Checks that each `backup` folder that does not exclude a job has a finished copy of it at its current path: the disk may have been
+/// removed or replaced since the job was copied. `source` is the primary's directory of the job. If `read`, what was read of the job, is
+/// given, the manifest of each copy must match it.
 ///
 /// # Errors
 ///
-/// One has not, or does not say: the job is to be archived there first ([`Scope::Again`](super::Scope::Again)). Or nothing but
-/// the content of a file tells that it has not.
+/// Fails with [`Cause::NoBackup`] if a folder lacks the copy or does not reply: the job must be archived there first. Fails with
+/// [`Cause::Unsafe`] if a copy differs only in content, with the same size and time: archiving the job again would not replace it.
 pub(in crate::archive) fn expect(
     env: &Env<'_>,
     job: &JobId,
@@ -60,7 +60,7 @@ pub(in crate::archive) fn expect(
     Ok(())
 }
 
-/// Why a folder does not count as one that has a job, if so.
+/// Why a folder does not have a usable copy of a job, if so.
 fn lacks(
     env: &Env<'_>,
     folder: &Location,
@@ -82,7 +82,7 @@ fn lacks(
     Ok((copy == source).then(is_one))
 }
 
-/// Why a folder's copy of a job is not what was read of the job, if it is not.
+/// Why a folder's copy of a job does not match what was read of the job, if so.
 fn is_behind(folder: &Location, job: &JobId, read: &Manifest) -> Result<Option<String>> {
     let Ok(Some(theirs)) = manifests::read(folder, job) else {
         return Ok(Some("its copy there has no manifest".to_owned()));
@@ -92,7 +92,7 @@ fn is_behind(folder: &Location, job: &JobId, read: &Manifest) -> Result<Option<S
         return Ok(None);
     };
     match compare(read, &theirs, &markers::done(job.name())) {
-        // To archive it there again would change nothing.
+        // Archiving it there again would not replace the copy.
         Comparison::Same => {
             let why = format!(
                 "its backup has another content, with the same size and time of change (`xpmfs jobs archive --force` makes a new one): {}",
@@ -104,8 +104,8 @@ fn is_behind(folder: &Location, job: &JobId, read: &Manifest) -> Result<Option<S
     }
 }
 
-/// Which directory is the finished copy of a job at a path, if there is one. By the path, and not from what is open of the folder; but
-/// what is there in place of the job's directory is not followed.
+/// The identity of the finished copy of a job at a path, if there is one. Goes by the path, not by the folder's open directory, which may
+/// be that of an unmounted disk; but does not follow a symlink in the place of the job's directory.
 fn copy(path: &Path, job: &JobId) -> rustix::io::Result<Option<FileId>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let task = path.parent().unwrap_or(path);

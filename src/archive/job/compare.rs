@@ -1,7 +1,7 @@
-//! Which of two copies of a job is to be kept: the primary's, or the archived one.
+//! Decides which of two copies of a job is kept: the primary's, or the archived one.
 //!
-//! An archived copy must never give way to less than it holds: what a purge of the primary's disk left of a job, or the
-//! older state of it that another workspace has, which archives to the same folder.
+//! An archived copy must never be replaced by one that holds less: the files that a purge of the primary's disk has left, or the older
+//! state in another workspace that archives to the same folder.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -10,34 +10,33 @@ use std::path::PathBuf;
 
 use crate::transfer::{Entry, Hash, Kind, Manifest, Time};
 
-/// How the primary's copy of a job is to the archived one.
+/// How the primary's copy of a job compares with the archived one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// They hold the same.
+    /// They have the same content.
     Same,
-    /// It is newer, and holds all that the archived copy does; or the job has been run again since.
+    /// It is newer, and lacks no file of the archived copy; or the job was run again since.
     Newer,
-    /// It holds nothing that is new, and lacks something, or has it in an older state.
+    /// It has no newer file, and lacks a file or has an older version of one.
     Older,
-    /// Something in it is new, and something is missing or older.
+    /// It has newer files, and others are missing or older.
     Mixed {
-        /// An entry that it lacks, or has in an older state.
+        /// An entry that is missing or older in the primary.
         example: PathBuf,
     },
 }
 
-/// Compares the primary's copy of a job with the archived one by kinds, sizes and times of change, as far as disks keep these; `done` is the
-/// name of the marker, which tells of two runs which is the later.
+/// Compares the primary's copy of a job with the archived one by types, sizes and modification times, at the precision that disks keep.
+/// `done` is the name of the marker, whose time orders two runs.
 ///
-/// A file that is found again under another name, with the same size, time and hash, is not missing: `wandb sync` renames the directory of an
-/// offline run. Where a manifest has no hashes, as that of an outline, nothing is found again.
+/// A file that is found under another name, with the same size, time and hash, is not missing: `wandb sync` renames the directory of an
+/// offline run. In a manifest without hashes, as that of an outline, no file is found under another name.
 #[must_use]
 pub fn compare(primary: &Manifest, archived: &Manifest, done: &OsStr) -> Comparison {
     compare_by(primary, archived, done, Content::read_of)
 }
 
-/// Whether the primary's copy would be [`Comparison::Newer`] if files that are found again under other names, with the same size and time, hold
-/// the same.
+/// Whether the primary's copy is [`Comparison::Newer`] if files under other names, with the same size and time, also have the same content.
 #[must_use]
 pub(in crate::archive) fn is_newer_if_renamed(
     primary: &Manifest,
@@ -47,7 +46,7 @@ pub(in crate::archive) fn is_newer_if_renamed(
     compare_by(primary, archived, done, Content::seen_of) == Comparison::Newer
 }
 
-/// What a file or symlink holds, as far as is known.
+/// The content of a file or symlink, as far as it is known.
 #[derive(PartialEq, Eq, Hash)]
 enum Content<'a> {
     Read(u64, Hash),
@@ -56,7 +55,7 @@ enum Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// By its hash, if there is one.
+    /// The content by hash; `None` without a hash.
     fn read_of(entry: &'a Entry) -> Option<Content<'a>> {
         match &entry.kind {
             Kind::File { hash, .. } if *hash.as_bytes() == [0; 32] => None,
@@ -65,7 +64,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// By its size.
+    /// The content by size.
     fn seen_of(entry: &'a Entry) -> Option<Content<'a>> {
         match &entry.kind {
             Kind::File { size, .. } => Some(Content::Seen(*size)),
@@ -81,7 +80,7 @@ fn compare_by<'a>(
     done: &OsStr,
     content: impl Fn(&'a Entry) -> Option<Content<'a>>,
 ) -> Comparison {
-    // What was archived without its marker was archived too early, or by half: it gives way, but for what it alone has.
+    // A copy without its marker was made too early, or is incomplete: it is replaced, unless it has files that the primary lacks.
     let early = match (marked(primary, done), marked(archived, done)) {
         (Some(ours), Some(theirs)) => match ours.order(theirs) {
             Ordering::Greater => return Comparison::Newer,
@@ -95,16 +94,16 @@ fn compare_by<'a>(
         by_name.insert((entry.parent, &entry.name), index);
     }
     let (mut newer, mut older) = (false, None);
-    // What the primary has under new names: when it was last changed.
+    // Modification times of files with new names in the primary, by content.
     let mut renamed: HashMap<Content<'_>, Vec<Time>> = HashMap::new();
-    // Where each entry is in the archived copy.
+    // The index of each entry in the archived copy.
     let mut there: Vec<Option<usize>> = vec![Some(0)];
     for (index, entry) in primary.entries().iter().enumerate().skip(1) {
         let parent = there.get(entry.parent).copied().flatten();
         let other = parent.and_then(|parent| by_name.remove(&(parent, &*entry.name)));
         there.push(other);
         match other.and_then(|other| archived.entries().get(other)) {
-            // Not every disk can have fifos, and they hold no data.
+            // Not every file system has fifos, and they contain no data.
             None if matches!(entry.kind, Kind::Fifo) => {}
             None => {
                 newer = true;
@@ -113,14 +112,14 @@ fn compare_by<'a>(
                 }
             }
             Some(other) if is_same(entry, other) => {}
-            // What a full disk or a crash leaves of a file is newer, and nothing.
+            // A full disk or a crash leaves a file that is newer, but empty.
             Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
                 newer = true;
             }
             Some(_) => older = older.or(Some(primary.path(index))),
         }
     }
-    // A purge leaves directories, so that only their absence says nothing.
+    // Missing directories do not count: the files in them do.
     let is_missing = |index: &usize| {
         let Some(entry) = archived.entries().get(*index) else {
             return false;
@@ -140,14 +139,14 @@ fn compare_by<'a>(
     }
 }
 
-/// When the job ended, by its marker.
+/// The modification time of the marker: the end of the job.
 pub(in crate::archive) fn marked(manifest: &Manifest, done: &OsStr) -> Option<Time> {
     let entries = manifest.entries().iter().skip(1);
     let mut found = entries.filter(|entry| entry.parent == 0 && *entry.name == *done);
     found.next().map(|entry| entry.mtime)
 }
 
-/// Whether a file that held something is empty now.
+/// Whether a file with content is empty now.
 fn is_emptied(entry: &Entry, other: &Entry) -> bool {
     matches!(
         (&entry.kind, &other.kind),
@@ -155,8 +154,8 @@ fn is_emptied(entry: &Entry, other: &Entry) -> bool {
     )
 }
 
-/// Whether two entries hold the same, as far as can be told without reading. Neither modes nor the times of directories count: no
-/// new copy is worth their while, and not every disk keeps them.
+/// Whether two entries have the same content, as far as is known without reading. Ignores modes and the times of directories: they do not
+/// justify a new copy, and not every file system keeps them.
 fn is_same(entry: &Entry, other: &Entry) -> bool {
     match (&entry.kind, &other.kind) {
         (Kind::Directory, Kind::Directory) | (Kind::Fifo, Kind::Fifo) => true,
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_purge_left_is_older_whatever_is_gone() {
+    fn a_purged_job_is_older_than_its_copy() {
         let whole = [("a.done", 5), ("d/model", 9), ("out", 9)];
         assert_eq!(compared(&whole, &whole), Comparison::Same);
         assert_eq!(compared(&whole[..2], &whole), Comparison::Older);
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_disk_of_whole_seconds_has_kept_is_the_same() {
+    fn a_copy_with_times_in_whole_seconds_is_the_same() {
         let times = |nanoseconds| {
             let top = tempfile::tempdir().unwrap();
             for (name, seconds) in [("a.done", 105), ("out", 101)] {
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_or_newer_is_archived_again_and_older_states_are_not() {
+    fn new_and_newer_files_make_a_job_newer_and_older_files_do_not() {
         let archived = [("a.done", 5), ("out", 9)];
         for ours in [
             &[("a.done", 5), ("out", 1)][..],
@@ -241,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn new_and_missing_at_once_is_for_a_person_to_decide() {
+    fn new_and_missing_files_together_are_mixed() {
         let example = PathBuf::from("out");
         let mixed = compared(&[("a.done", 5), ("note", 1)], &[("a.done", 5), ("out", 9)]);
         assert_eq!(mixed, Comparison::Mixed { example });
     }
 
     #[test]
-    fn what_has_another_name_now_is_not_missing_if_it_is_known_to_be_the_same() {
+    fn a_renamed_file_with_the_same_hash_is_not_missing() {
         let tree = |run: &str, content: &str, age| {
             let top = tempfile::tempdir().unwrap();
             let time = |age: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_without_its_marker_gives_way_but_for_what_it_alone_has() {
+    fn a_copy_without_its_marker_is_older_unless_the_primary_lacks_a_file_of_it() {
         let ours = [("a.done", 5), ("out", 9)];
         for archived in [&[][..], &[("out", 9)], &[("out", 1)], &[("out", 20)]] {
             assert_eq!(compared(&ours, archived), Comparison::Newer, "{archived:?}");

@@ -1,8 +1,8 @@
-//! What a crash left in a folder: copies that were never completed, and manifests that a power cut has emptied.
+//! Cleans up after crashed processes in folders: removes unfinished copies, and rewrites manifests that a power cut has emptied.
 //!
-//! A copy to a folder removes what the dead have left beside it; but of a task whose jobs are all archived, nothing is copied any more. A
-//! manifest is made anew only for a copy that has its marker, which is copied last. What the copy holds is read, and where the primary has
-//! the job in the same state, compared with it: a copy that is damaged, too, must not become its own proof.
+//! A copy to a task's directory removes unfinished copies there; but once all jobs of a task are archived, no further copy does. A
+//! manifest is rewritten only for a copy with its marker, which is copied last. The copy is read, and compared with the primary's job if
+//! that is in the same state: otherwise the new manifest could confirm a damaged copy.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -20,14 +20,14 @@ use crate::view::Location;
 use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::markers;
 
-/// Clears every task's directory in each `backup` and `move` folder, see [`clear`].
+/// Cleans up every task's directory in each `backup` and `move` folder ([`clear`]).
 pub fn clear_all(env: &Env<'_>) {
     for folder in places::archives(env.view) {
         clear(env, folder);
     }
 }
 
-/// Makes the manifests of some jobs anew that a power cut has emptied, in each `backup` and `move` folder.
+/// Rewrites the manifests of some jobs that a power cut has emptied, in each `backup` and `move` folder.
 pub fn heal_of(env: &Env<'_>, jobs: &[JobId]) {
     let tasks: BTreeSet<&OsStr> = jobs.iter().map(JobId::task_id).collect();
     for folder in places::archives(env.view) {
@@ -41,12 +41,11 @@ pub fn heal_of(env: &Env<'_>, jobs: &[JobId]) {
     }
 }
 
-/// Removes from a folder the copies that were never completed and whose makers are gone, and makes the manifests anew that a power cut
-/// has emptied. Returns the jobs whose copies turned out to be damaged, which are to be archived again. What fails is in the log, and is
-/// tried again by the next start.
+/// Removes the unfinished copies of crashed processes from a folder, and rewrites the manifests that a power cut has emptied. Returns the
+/// jobs whose copies are damaged and must be archived again. Failures are logged, and retried by the next start.
 pub fn clear(env: &Env<'_>, folder: &Location) -> Vec<JobId> {
     let mut damaged = Vec::new();
-    // What is there under names of staging may be a moved job's directory, which `relocate::crash_recovery` handles.
+    // An entry `.tmp.<hash>` there may be a moved job's directory, which `relocate::crash_recovery` handles.
     if folder_alias::shared(env.view, folder).is_some() {
         return damaged;
     }
@@ -76,7 +75,7 @@ fn sweep_task(folder: &Location, task: &OsStr) {
     let Ok(directory) = root.task(task) else {
         return;
     };
-    // Beside a symlink, it is the directory of a job that was moved from there: the folder is the primary of another workspace.
+    // Beside a symlink, `.tmp.<hash>` is the directory of a job that was moved from there: the folder is the primary of another workspace.
     let is_moved =
         &|hash: &OsStr| at::stat(&*directory, hash).is_ok_and(|stat| at::is_symlink(&stat));
     let manifest = &mut |hash: &OsStr| manifests::discard(&root, task, hash);
@@ -106,13 +105,13 @@ fn cut_short(folder: &Location, task: &OsStr) -> Vec<JobId> {
     })
 }
 
-/// Makes a manifest anew; returns whether its copy is damaged.
+/// Rewrites a manifest, and logs failures; returns whether the copy is damaged.
 fn heal_or_warn(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
     let at = places::path(folder, job);
     match heal(env, folder, job) {
         Ok(Healed::Yes) => {
             tracing::info!(
-                "the manifest of {} was of no use, and is made anew",
+                "rewrote the manifest of {}, which could not be read",
                 at.display()
             );
         }
@@ -127,29 +126,29 @@ fn heal_or_warn(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
             return true;
         }
         Err(error) if error.is_cancelled() => {}
-        Err(error) => tracing::warn!("the manifest of {} is of no use: {error}", at.display()),
+        Err(error) => tracing::warn!("cannot rewrite the manifest of {}: {error}", at.display()),
     }
     false
 }
 
-/// What became of a manifest.
+/// The result of healing a manifest.
 enum Healed {
-    /// It has been made anew.
+    /// It was rewritten.
     Yes,
-    /// There was nothing to do, or it cannot be done.
+    /// There was nothing to do, or it is not possible.
     No,
-    /// Its copy is not what the primary has in the same state: how.
+    /// The copy differs from the primary's job in the same state; the text says how.
     Damaged(String),
 }
 
-/// Makes the manifest of a folder's copy of a job anew, if it is damaged and the copy was completed.
+/// Rewrites the manifest of a folder's copy of a job, if it is damaged and the copy was completed.
 fn heal(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> {
     let at = places::path(folder, job);
     let Some(task) = places::task(folder, job).tried(job, "open", &at)? else {
         return Ok(Healed::No);
     };
     let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
-        // Its holder makes it anew.
+        // The process that holds the lock rewrites it.
         return Ok(Healed::No);
     };
     let healed = heal_locked(env, folder, job);
@@ -179,7 +178,7 @@ fn heal_locked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> 
         };
     }
     manifests::write(&root, job, &manifest).tried(job, "write", &manifests::path(folder, job))?;
-    // That `verify` could not read it.
+    // `verify` may have recorded that it cannot be read.
     let _ = state_dir::set_damaged(primary, folder, job, None);
     Ok(Healed::Yes)
 }
@@ -190,8 +189,8 @@ fn read(env: &Env<'_>, job: &JobId, location: &Location, tree: &OwnedFd) -> Resu
     Ok(read.copying(job, &at)?.manifest)
 }
 
-/// Compares what was read of a copy with the primary's job, where that is in the same state; returns what knows more: the primary's times
-/// are whole. Or in what the copy is damaged.
+/// Compares what was read of a copy with the primary's job, if that is in the same state. Returns the manifest to write, that of the
+/// primary if possible, since its times have full precision; or how the copy is damaged.
 fn compare_contents(
     env: &Env<'_>,
     job: &JobId,

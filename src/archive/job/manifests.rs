@@ -1,4 +1,4 @@
-//! The record of each archived copy: `<folder>/.xpmfs/manifests/<task_id>/<hash>.json`.
+//! Reads and writes the manifest of each archived copy: `<folder>/.xpmfs/manifests/<task_id>/<hash>.json`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,8 +20,8 @@ use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
-/// Bytes of most lines of a manifest, at the most.
-const LINE: usize = 256;
+/// The estimated bytes per entry, for the size of the buffer.
+const LINE_BYTES: usize = 256;
 
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
@@ -29,21 +29,21 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// No manifest has fewer bytes.
-const SHORTEST: u64 = 100;
+const MANIFEST_BYTES_MIN: u64 = 100;
 
-/// Why there is no manifest to be had.
+/// Why a manifest cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Its file cannot be opened.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What it holds is of no use.
+    /// Its content cannot be used.
     #[error("{0}")]
     Content(#[from] ReadError),
 }
 
 impl ManifestError {
-    /// Whether the manifest has lost what it said. One that a newer version has written, or that could not be read just now, has not.
+    /// Whether the manifest is damaged: not if a newer version wrote it, or if reading it failed.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
@@ -60,7 +60,7 @@ fn file_name(job: &JobId) -> OsString {
     name
 }
 
-/// Where the manifest of a job's copy in a folder is, for people.
+/// The path of the manifest of a job's copy in a folder, for messages.
 #[must_use]
 pub fn path(folder: &Location, job: &JobId) -> PathBuf {
     let mut path = folder.path().join(XPMFS).join(MANIFESTS);
@@ -68,11 +68,11 @@ pub fn path(folder: &Location, job: &JobId) -> PathBuf {
     path
 }
 
-/// The manifest of a job's copy in a folder, if there is one.
+/// Reads the manifest of a job's copy in a folder, if it exists.
 ///
 /// # Errors
 ///
-/// It is there and cannot be read, or says what no manifest does.
+/// Fails if the manifest cannot be read, or is damaged.
 pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, ManifestError> {
     let names = [OsStr::new(MANIFESTS), job.task_id()];
     let io = |errno: Errno| ManifestError::Io(errno.into());
@@ -83,18 +83,18 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Manifest
     match at::absent(opened).map_err(io)? {
         Some(file) => {
             let manifest = Manifest::read(BufReader::new(File::from(file)))?;
-            // Earlier versions have copied these, too.
+            // Earlier versions have copied these too.
             Ok(Some(manifest.without(|entry| is_removed(&entry.name))))
         }
         None => Ok(None),
     }
 }
 
-/// The jobs that a folder has manifests of.
+/// The jobs that have a manifest in a folder.
 ///
 /// # Errors
 ///
-/// What its file system gave.
+/// Fails with the error of the folder's file system.
 pub fn jobs(folder: &Location) -> rustix::io::Result<Vec<JobId>> {
     let mut jobs = Vec::new();
     let directory = OsStr::new(MANIFESTS);
@@ -114,12 +114,12 @@ pub fn jobs(folder: &Location) -> rustix::io::Result<Vec<JobId>> {
     Ok(jobs)
 }
 
-/// The manifests of a task in a folder that do not begin and end as one does: after a power cut, those of earlier versions may be empty.
-/// Whether what is between can be read, [`read`] tells.
+/// The jobs of a task in a folder whose manifests do not begin with `{` and end with `}`: a power cut may have emptied those of earlier
+/// versions. [`read`] checks the rest.
 ///
 /// # Errors
 ///
-/// What its file system gave.
+/// Fails with the error of the folder's file system.
 pub(in crate::archive) fn cut_short(
     folder: &Location,
     task: &OsStr,
@@ -147,10 +147,10 @@ fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
         return Ok(false);
     }
     let end = match u64::try_from(stat.st_size - 1) {
-        Ok(end) if end >= SHORTEST => end,
+        Ok(end) if end >= MANIFEST_BYTES_MIN => end,
         _ => return Ok(true),
     };
-    // Also where people have looked at it with an editor.
+    // An editor may have added whitespace at the end.
     let mut last = [0; 8];
     let from = end.saturating_sub(last.len() as u64 - 1);
     let length = rustix::io::pread(&file, &mut last, from)?;
@@ -160,12 +160,12 @@ fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     Ok(first != *b"{" || !last.ends_with(b"}"))
 }
 
-/// Writes the manifest of a job's copy in a folder, whose directory is the one that the copy was written to: whole, or not at all, and
-/// durable. The caller holds the lock of the job's staging in the folder.
+/// Writes the manifest of a job's copy in a folder, atomically and durably. `folder` is the directory that the copy was written to. The
+/// caller holds the lock of the job's staging in the folder.
 ///
 /// # Errors
 ///
-/// What the folder's file system gave.
+/// Fails with the error of the folder's file system.
 pub fn write(folder: &Root, job: &JobId, manifest: &Manifest) -> io::Result<()> {
     let dir = stage(folder, job, manifest, true)?;
     let placed = place_in(&dir, job, true);
@@ -175,8 +175,8 @@ pub fn write(folder: &Root, job: &JobId, manifest: &Manifest) -> io::Result<()> 
     placed
 }
 
-/// Writes a manifest beside its place, for those to read who may list the job; with `sync`, durably. It must be durable before
-/// [`place`] renames it: a rename may reach the disk before the bytes do, and a power cut leave an empty file.
+/// Writes a manifest beside its place, readable for the users who may list the job; with `sync`, durably. It must be durable before
+/// [`place`] renames it: otherwise a power cut after the rename may leave an empty file.
 pub(in crate::archive) fn stage(
     folder: &Root,
     job: &JobId,
@@ -192,20 +192,20 @@ pub(in crate::archive) fn stage(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let create = || rustix::fs::openat(&dir, &staged, flags, Mode::RUSR | Mode::WUSR);
     let file = match create() {
-        // Left by a process that had the lock of the job's staging before, and died.
+        // Left by a process that held the lock of the job's staging before, and crashed.
         Err(Errno::EXIST) => {
             discard_in(&dir, job);
             create()?
         }
         created => created?,
     };
-    // The job's own directory is the first entry. Neither more nor less than that, whatever the umask.
+    // Exactly the permissions of the job's own directory, which is the first entry, independent of the umask.
     let rights = manifest.entries().first().map_or(0, |job| job.mode);
     let rights = Mode::from_raw_mode(rights & 0o666) | Mode::RUSR | Mode::WUSR;
     let written = (|| {
         shared_dir::share(&file, places::sharing(folder.fd(), &dir)?.group, rights)?;
-        let size = manifest.entries().len().saturating_mul(LINE);
-        let buffer = size.clamp(LINE, 64 << 10);
+        let size = manifest.entries().len().saturating_mul(LINE_BYTES);
+        let buffer = size.clamp(LINE_BYTES, 64 << 10);
         let mut buffered = BufWriter::with_capacity(buffer, File::from(file));
         manifest.write(&mut buffered)?;
         buffered.flush()?;
@@ -223,7 +223,7 @@ pub(in crate::archive) fn stage(
     }
 }
 
-/// Gives a manifest that was staged its place; with `sync`, durably.
+/// Renames a staged manifest to its place; with `sync`, durably.
 pub(in crate::archive) fn place(folder: &Root, job: &JobId, sync: bool) -> io::Result<()> {
     let names = [OsStr::new(MANIFESTS), job.task_id()];
     match places::own_in(folder, names)? {
@@ -232,7 +232,7 @@ pub(in crate::archive) fn place(folder: &Root, job: &JobId, sync: bool) -> io::R
     }
 }
 
-/// Removes a manifest that was staged, and is not to be placed.
+/// Removes a staged manifest.
 pub(in crate::archive) fn discard(folder: &Root, task: &OsStr, hash: &OsStr) {
     if let Ok(Some(dir)) = places::own_in(folder, [OsStr::new(MANIFESTS), task]) {
         let _ = rustix::fs::unlinkat(&dir, staged_name(hash), AtFlags::empty());

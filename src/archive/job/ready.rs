@@ -23,63 +23,63 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 use crate::workspace::markers::{self, State};
 
-/// How a job stands to being archived.
+/// Whether a job may be archived now, or why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// It may be archived now.
     Ready {
         /// How many bytes its files take on their disk, without holes.
         taken: u64,
-        /// How much there is to copy.
+        /// The amount to copy.
         size: Size,
     },
-    /// It has changed a moment ago: to be looked at again after so long.
+    /// It changed a moment ago: look again after this time.
     Settling(Duration),
-    /// Somebody is at it; says how that is seen.
+    /// A process uses it; the text says how that shows.
     Busy(&'static str),
-    /// It has no marker: it never ran, runs, or was cut short.
+    /// It has no marker: it never ran, is running, or was interrupted.
     Unfinished,
     /// It has failed.
     Failed,
-    /// The primary has a symlink in its place: it has been moved.
+    /// The primary has a symlink in its place: it was moved.
     Elsewhere,
-    /// The primary has a symlink in its place, and no folder has the job. Only who waits for an answer looks for that: a folder may hang.
+    /// The primary has a symlink in its place, and no folder has the job. [`Judge::readiness`] does not return this, since a folder may
+    /// hang: only a command that waits checks it.
     Lost,
-    /// The primary does not have it.
+    /// The primary does not have the job.
     Absent,
-    /// It is not to be archived.
+    /// It is excluded from archiving.
     OptedOut(OptOut),
-    /// Whether it is opted out is not known: this file, of a run that names it, cannot be read.
+    /// Whether it is opted out is unknown: this file of a run that names it cannot be read.
     Unknown(PathBuf),
 }
 
-/// Said of a job whose lock is held.
-pub(in crate::archive) const LOCKED: &str =
-    "its lock is held: it is being run, or looked at by a plan";
-/// Said of a transient job of a plan that runs, or has just ended.
+/// The reason for a job whose lock is held.
+pub(in crate::archive) const LOCKED: &str = "its lock is held: it is running, or a plan checks it";
+/// The reason for a transient job of a plan that is running, or has just ended.
 const TRANSIENT: &str = "it is transient: its plan may remove it when that ends";
-/// Said of a job that is being written.
+/// The reason for a job that is being written.
 pub(in crate::archive) const WRITTEN: &str = "a file of it is open for writing";
 
-/// For how long a job must have been left alone whose `status.json` does not say yet that it is done. experimaestro writes that after
-/// the marker, and on a busy machine long after; if it was killed before, it never does.
+/// How long a job must be unchanged if its `status.json` does not say `done` yet. experimaestro writes that after the marker, on a busy
+/// machine long after, and never if it was killed in between.
 const FINAL_STATUS_WAIT: Duration = Duration::from_secs(20);
 
-/// When to look again at a job of a run that is being written.
+/// How soon to look again at a job of a run whose job list is being written.
 const SUBMISSION_POLL: Duration = Duration::from_secs(1);
 
-/// Tells how jobs stand, and remembers what it needs for that.
+/// Decides whether jobs may be archived, and caches what that takes.
 #[derive(Debug, Default)]
 pub struct Judge {
     /// Which jobs are opted out.
     pub out: OptOuts,
     transients: Transients,
-    /// Jobs whose last change is in the future, by the clock: what it was, and since when it has been that.
+    /// Jobs whose last change is in the future by the clock: the time of the change, and when it was first seen.
     ahead: Mutex<HashMap<JobId, (Time, Instant)>>,
 }
 
 impl Judge {
-    /// With these opted out.
+    /// A judge that excludes these jobs.
     #[must_use]
     pub fn new(out: OptOuts) -> Judge {
         Judge {
@@ -89,11 +89,11 @@ impl Judge {
         }
     }
 
-    /// How a job of the primary stands.
+    /// Returns whether a job of the primary may be archived.
     ///
     /// # Errors
     ///
-    /// What looking at it gave.
+    /// Fails if the job cannot be read.
     pub fn readiness(&self, env: &Env<'_>, job: &JobId) -> Result<Readiness> {
         let primary = env.view.primary();
         let path = primary.path().join("jobs").join(job.path());
@@ -129,8 +129,8 @@ impl Judge {
         if self.transients.may_be_removed(env.view, job) {
             return Ok(Readiness::Busy(TRANSIENT));
         }
-        // A mount that does not answer is no reason to wait here: a copy is compared with the job after it was made, and a job that is
-        // written later is copied again, as one that another machine writes. A move gives the job up, and so it waits: see `expect_unwritten`.
+        // A mount that does not reply does not delay a copy: the copy is compared with the job afterwards, and a job that is written later
+        // is copied again, like a job that another machine writes. A move removes the original, so it waits: see `expect_unwritten`.
         if env.hooks.writing(job) == Writing::Yes {
             return Ok(Readiness::Busy(WRITTEN));
         }
@@ -147,7 +147,7 @@ impl Judge {
             Err(transfer::Error::Changed { .. }) => return Ok(Readiness::Settling(env.settle)),
             survey => survey.copying(job, &path)?,
         };
-        // Of what has been left alone for that long, it does not matter what its status says.
+        // After this time without a change, the status does not matter.
         let long = env.settle.max(FINAL_STATUS_WAIT);
         let unsettled = self.unsettled(job, survey.newest, long).and_then(|rest| {
             match has_final_status(&directory, &path) {
@@ -164,7 +164,7 @@ impl Judge {
         })
     }
 
-    /// For how long a job whose last change was at this time is still to be left alone; `None` if it has been, for long enough.
+    /// How long a job with this last change must still be unchanged; `None` if it has settled.
     fn unsettled(&self, job: &JobId, newest: Time, settle: Duration) -> Option<Duration> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
@@ -175,8 +175,7 @@ impl Judge {
             self.ahead.lock().remove(job);
             return settle.checked_sub(age).filter(|rest| !rest.is_zero());
         }
-        // The clock has jumped back, or another machine's is ahead: what counts is for how long the job has
-        // been seen like this.
+        // The clock jumped back, or another machine's is ahead: count the time since the change was first seen.
         let mut ahead = self.ahead.lock();
         let (seen, since) = ahead.entry(job.clone()).or_insert((newest, Instant::now()));
         if *seen != newest {
@@ -188,7 +187,7 @@ impl Judge {
     }
 }
 
-/// Why it is not known whether a job is opted out, and what to do.
+/// Explains [`Readiness::Unknown`], with the remedy.
 #[must_use]
 pub fn unknown(file: &Path) -> String {
     format!(
@@ -198,7 +197,7 @@ pub fn unknown(file: &Path) -> String {
     )
 }
 
-/// Whether a finished job's `status.json` says that it is done, or there is none. One that cannot be read may be half written.
+/// Whether a finished job's `status.json` says `done`, or is missing. A file that cannot be read may be half written.
 fn has_final_status(job: &OwnedFd, shown: &Path) -> bool {
     match JobStatus::read_at(job, Path::new("."), shown) {
         Ok(Some(status)) => matches!(status.state, None | Some(JobState::Done)),
@@ -207,7 +206,7 @@ fn has_final_status(job: &OwnedFd, shown: &Path) -> bool {
     }
 }
 
-/// Makes sure that no process has a file of the job open for writing, as is required before the job is moved.
+/// Checks that no process has a file of the job open for writing, as a move requires.
 pub(in crate::archive) fn expect_unwritten(env: &Env<'_>, job: &JobId) -> Result<()> {
     match env.hooks.writing(job) {
         Writing::No => Ok(()),
@@ -216,7 +215,7 @@ pub(in crate::archive) fn expect_unwritten(env: &Env<'_>, job: &JobId) -> Result
     }
 }
 
-/// Why a job waits whose writers are unknown.
+/// The reason for a job whose writers are unknown, since this mount does not reply.
 pub(in crate::archive) fn no_reply(mount: &Path) -> String {
     format!(
         "the mount at {} does not answer, so whether a process writes to the job through it is unknown: continue its daemon, or \
@@ -225,13 +224,13 @@ pub(in crate::archive) fn no_reply(mount: &Path) -> String {
     )
 }
 
-/// Whether somebody holds a job's lock: `<name>.lock`, or `.experimaestro/<name>.lock` in older layouts.
+/// Whether a process holds a job's lock: `<name>.lock`, or `.experimaestro/<name>.lock` in older layouts.
 pub(in crate::archive) fn is_locked(job: impl AsFd, id: &JobId) -> rustix::io::Result<bool> {
     Ok(hold_locks(job, id)?.is_none())
 }
 
-/// Takes a job's locks, shared with others that only look, for as long as the descriptors are kept; `None` if somebody
-/// holds one. A lock that does not exist, or that we may not open, is not taken.
+/// Takes a job's locks as shared locks, held until the descriptors are closed; `None` if another process holds one exclusively. Skips a
+/// lock that does not exist or cannot be opened.
 pub(in crate::archive) fn hold_locks(
     job: impl AsFd,
     id: &JobId,
@@ -251,7 +250,7 @@ pub(in crate::archive) fn hold_locks(
         match flock(&lock, FlockOperation::NonBlockingLockShared) {
             Ok(()) => held.push(lock),
             Err(Errno::WOULDBLOCK) => return Ok(None),
-            // A file system without locks: nobody can hold one.
+            // A file system without locks: no process can hold one.
             Err(Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => {}
             Err(error) => return Err(error),
         }

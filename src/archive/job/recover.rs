@@ -1,4 +1,4 @@
-//! A job is brought back from a folder into the primary.
+//! Copies a job from a folder back into the primary.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -18,30 +18,30 @@ use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-/// How often somebody else's work on the same job is looked at.
+/// How often to check whether another process has finished its work on the same job.
 const OTHER_PROCESS_POLL: Duration = Duration::from_millis(50);
 
-/// What became of a job.
+/// The result of recovering a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovered {
-    /// It was copied.
+    /// The job was copied.
     Copied {
         /// The number of the folder that it was copied from.
         folder: u8,
-        /// Files, symlinks among them.
+        /// Files, including symlinks.
         files: u64,
         /// Bytes of files.
         bytes: u64,
-        /// Whether it has a marker of success.
+        /// Whether it has its marker of success.
         finished: bool,
-        /// The folders that come before in the settings and have the job, and why they were passed over.
+        /// The folders that are earlier in the settings and have the job, and why they were skipped.
         passed_over: Vec<(u8, &'static str)>,
     },
-    /// The primary has it.
+    /// The primary already has the job.
     Present,
 }
 
-/// Why a folder's copy was passed over.
+/// How a copy differs from its manifest.
 #[derive(Debug)]
 struct Damage {
     at: PathBuf,
@@ -61,21 +61,21 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What the primary has under a job's name.
+/// The primary's entry of a job.
 enum Present {
     Nothing,
-    /// A symlink to a job that a folder has, or to nothing.
+    /// A symlink to a folder's copy, or a dangling one.
     Link(OwnedFd),
     Job,
 }
 
-/// Brings a job back into the primary: from the folder of number `from`, or from the first that has it, finished copies
-/// before others, and those with a manifest before those without. It appears there whole or not at all, and is durable. Waits while another process recovers or
-/// archives it. A copy that is not what its manifest says is passed over.
+/// Copies a job into the primary, atomically and durably: from the folder with the number `from`, or from the first folder that has it;
+/// finished copies come before others, and copies with a manifest before those without. Waits while another process recovers or archives
+/// the job. Skips a copy that does not match its manifest.
 ///
 /// # Errors
 ///
-/// No folder has it, or none that is whole; what a file system gave.
+/// Fails if no folder has an intact copy, or with the error of a file system.
 pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered> {
     loop {
         let primary = env.view.primary();
@@ -95,7 +95,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             std::thread::sleep(OTHER_PROCESS_POLL);
             continue;
         };
-        // Somebody may have been faster.
+        // Another process may have been faster.
         let link = match present(env, job)? {
             Present::Job => return Ok(Recovered::Present),
             Present::Link(link) => Some(link),
@@ -123,7 +123,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
     }
 }
 
-/// What the primary has.
+/// Returns the primary's entry of a job.
 fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     let primary = env.view.primary();
     let at = places::path(primary, job);
@@ -134,7 +134,7 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     {
         InPrimary::Nothing => return Ok(Present::Nothing),
         InPrimary::Job => {
-            // Or something that is none; but a symlink may lead to where somebody has put it.
+            // Or a file; but a symlink may lead to a place where a user has put the job.
             return match obstacle::of(env.view.primary(), job) {
                 Some(obstacle) if !obstacle.is_link => {
                     Err(JobError::new(job, Cause::Obstacle(obstacle)))
@@ -159,11 +159,11 @@ struct FolderCopy<'a> {
     folder: &'a Location,
     /// Whether the copy has its marker of success.
     finished: bool,
-    /// Whether it has a manifest, which says what it should be.
+    /// Whether it has a manifest to compare with.
     manifest: bool,
 }
 
-/// The folders that come before the chosen one in the settings, and what each of their copies lacks.
+/// The folders before the chosen one in the settings, and why each was skipped.
 fn passed_over(candidates: &[FolderCopy<'_>], chosen: FolderCopy<'_>) -> Vec<(u8, &'static str)> {
     let earlier = |found: &&FolderCopy<'_>| found.folder.index() < chosen.folder.index();
     let why = |found: &FolderCopy<'_>| {
@@ -182,7 +182,7 @@ fn passed_over(candidates: &[FolderCopy<'_>], chosen: FolderCopy<'_>) -> Vec<(u8
     passed
 }
 
-/// The folders that have a job, those with a finished copy first.
+/// The folders that have a job; those with a finished copy come first.
 fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<FolderCopy<'a>>> {
     let folders = env.view.folders().iter().map(AsRef::as_ref);
     let folders: Vec<&Location> = folders
@@ -195,7 +195,6 @@ fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<Fo
         match places::job(folder, job) {
             Ok(Some(directory)) => {
                 let finished = markers::is_done(&directory, job.name()).unwrap_or(false);
-                // A copy that says what it should be comes before one that does not.
                 let manifest = matches!(manifests::read(folder, job), Ok(Some(_)));
                 found.push(FolderCopy {
                     folder,
@@ -214,12 +213,12 @@ fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<Fo
         };
         return Err(JobError::new(job, Cause::Absent(why)));
     }
-    // Stable: of equals, the order of the settings holds.
+    // A stable sort: equal copies stay in the order of the settings.
     found.sort_by_key(|found| (!found.finished, !found.manifest));
     Ok(found)
 }
 
-/// Copies from the first folder whose copy is what it should be.
+/// Copies from the first folder with an intact copy.
 fn copy_first<'a>(
     env: &Env<'_>,
     job: &JobId,
@@ -232,7 +231,7 @@ fn copy_first<'a>(
             Ok(copied) => return Ok((*found, copied)),
             Err(error) if candidates.len() == 1 || error.is_cancelled() => return Err(error),
             Err(error) => {
-                tracing::warn!("{error}; another copy is looked for");
+                tracing::warn!("{error}; trying the next copy");
                 problem.get_or_insert(error);
             }
         }
@@ -262,7 +261,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         Ok(survey.taken)
     })?;
     let manifest = manifests::read(folder, job).unwrap_or_else(|error| {
-        tracing::warn!("the manifest of {} is of no use: {error}", at.display());
+        tracing::warn!("cannot use the manifest of {}: {error}", at.display());
         None
     });
     let originals = manifest
@@ -286,7 +285,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
     Ok(copied)
 }
 
-/// Compares what was copied with the manifest.
+/// Checks that the copied files match the manifest.
 fn check(job: &JobId, at: &Path, manifest: &transfer::Manifest, copied: &Copied) -> Result<()> {
     let differences = manifest.differences(&copied.manifest);
     let mut content = differences.into_iter().filter(select::is_of_content);

@@ -13,7 +13,7 @@ use crate::workspace::layout::JOB_STATE;
 /// The minimum number of digits in the name of a removed file: a shorter name may be the user's.
 const REMOVED_DIGITS_MIN: usize = 4;
 
-/// Whether an entry of a job is copied. A `*.lock` that holds something is the user's data (`uv.lock`), and is.
+/// Whether an entry of a job is copied. A non-empty `*.lock` is the user's data (`uv.lock`), and is copied.
 #[must_use]
 pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
     let (name, job) = (candidate.name().as_bytes(), job.name().as_bytes());
@@ -34,8 +34,8 @@ pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
     !class.is_internal()
 }
 
-/// Whether a file of this name is what NFS (`.nfs00000000004c29a300000005`) or FUSE (`.fuse_hidden0000000500000001`) has made of one
-/// that was removed while it was open. They remove it when it is closed.
+/// Whether a file of this name is one that was removed while it was open: NFS (`.nfs00000000004c29a300000005`) and FUSE
+/// (`.fuse_hidden0000000500000001`) rename it, and remove it when it is closed.
 #[must_use]
 pub fn is_removed(name: &OsStr) -> bool {
     let prefixes = [&b".nfs"[..], b".fuse_hidden"];
@@ -50,14 +50,14 @@ fn is_opt_out(name: &[u8], directory: bool) -> bool {
     name == OPT_OUT_FILE.as_bytes() && !directory
 }
 
-/// Whether a path in a job is that of what opts it out. Manifests of earlier copies may name it.
+/// Whether a path in a job is that of the opt-out file. Manifests of earlier copies may contain it.
 pub(in crate::archive) fn is_opt_out_path(path: &Path) -> bool {
     path.parent() == Some(Path::new(JOB_STATE))
         && path.file_name() == Some(OsStr::new(OPT_OUT_FILE))
 }
 
-/// Whether a difference is about what files of a job hold, and not about attributes, nor about what opts the job out, nor
-/// about what experimaestro writes anew in a finished job, also in an archived one, whenever a plan is run again at another path.
+/// Whether a difference concerns the content of a job's files. Ignores attributes, the opt-out file, and the bookkeeping that
+/// experimaestro rewrites in a finished job, also in an archived one, when a plan runs again at another path.
 #[must_use]
 pub fn is_of_content(difference: &Difference) -> bool {
     let bookkeeping = difference.path.parent() == Some(Path::new(JOB_STATE))
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_of_open_files_is_known_by_its_name() {
+    fn leftovers_of_removed_open_files_are_recognized_by_name() {
         for name in [
             ".nfs00000000004c29a300000005",
             ".fuse_hidden0000000500000001",

@@ -1,11 +1,11 @@
-//! Whether a plan that still runs may remove a job: a transient job that one of its runs names.
+//! Decides whether a job is transient and its plan, which still runs, may remove it.
 //!
-//! experimaestro 2.7.0 tells of a transient job in the events of its run alone, as `"scheduler_state":"transient"`, and not
-//! at all if the job was done before. Its plan removes it right after it has released the experiment's lock.
+//! experimaestro 2.7.0 records that a job is transient only in the events of its run, as `"scheduler_state":"transient"`, and not
+//! at all if the job was done before. The plan removes the job right after it has released the experiment's lock.
 //!
-//! 1. Experiments are looked for whose lock is held, or was until a moment ago ([`REMOVAL_WAIT`]). Mostly there are none.
-//! 2. Only if a run of one names the job, the files of all runs that name it are searched for it.
-//! 3. These files only grow: each is read on from where it was read to. Only transient jobs are kept.
+//! 1. Finds the experiments whose lock is held, or was until a moment ago ([`REMOVAL_WAIT`]). Mostly there are none.
+//! 2. Searches the files of their runs for the job; if one of these runs names the job, also the files of the other runs that name it.
+//! 3. These files only grow: each search continues where the last one ended. Only transient jobs are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -26,23 +26,23 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOBS;
 use crate::workspace::runs::{Layout, Run, RunState};
 
-/// How long after the last change in a run its plan may remove transient jobs, which it does without the lock.
+/// How long after the last change in a run its plan may still remove transient jobs, which it does without the lock.
 const REMOVAL_WAIT: Duration = Duration::from_secs(15);
 
-/// How long the list of runs is believed. A job becomes transient before it runs.
+/// How long the list of runs is cached. A job becomes transient before it runs.
 const RUN_LIST_TTL: Duration = Duration::from_secs(1);
 
 /// Longer lines than this are skipped.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// `TransientMode.REMOVE`, as `jobs.jsonl` may have it.
+/// `TransientMode.REMOVE`, in a `jobs.jsonl`.
 const MODE_REMOVE: u64 = 2;
 
 /// Knows which transient jobs a plan may remove.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Transients {
     listed: Mutex<Option<(Instant, Arc<RunList>)>>,
-    /// By path below the primary.
+    /// The searched files, by path below the primary.
     files: Mutex<HashMap<PathBuf, Searched>>,
 }
 
@@ -54,7 +54,7 @@ struct RunList {
 
 #[derive(Debug)]
 struct Experiment {
-    /// Where its runs write events while they run.
+    /// The event files of its runs while they run.
     events: Vec<PathBuf>,
     runs: Vec<PathBuf>,
     /// Whether a plan may still remove jobs of it.
@@ -69,7 +69,7 @@ struct Searched {
 }
 
 impl Transients {
-    /// Whether a plan may still remove a job.
+    /// Returns whether a plan may still remove a job.
     pub(in crate::archive) fn may_be_removed(&self, view: &View, job: &JobId) -> bool {
         let Ok(root) = view.primary().root() else {
             return false;
@@ -93,7 +93,7 @@ impl Transients {
         if is_in_live {
             return true;
         }
-        // The job was done before: an earlier run knows that it is transient, if any does.
+        // The job was done before: only the events of an earlier run may say that it is transient.
         live().any(|each| each.runs.iter().any(names))
             && listed
                 .experiments
@@ -127,7 +127,7 @@ impl Transients {
         listed
     }
 
-    /// Whether a file says that a job is transient.
+    /// Whether a job is transient according to a file.
     fn search(&self, top: &Path, file: &Path, job: &JobId) -> bool {
         let before = self.files.lock().get(file).cloned().unwrap_or_default();
         let length = fs::metadata(top.join(file)).map_or(0, |meta| meta.len());
@@ -167,7 +167,7 @@ impl Searched {
             let skipped = match line.ends_with(b"\n") {
                 true => 0,
                 false if read == LINE_BYTES_MAX => file.skip_until(b'\n')? as u64,
-                // The rest is still to be written.
+                // The line is incomplete.
                 false => return Ok(()),
             };
             self.length += read + skipped;
@@ -176,7 +176,7 @@ impl Searched {
     }
 }
 
-/// The transient job of which a line of `jobs.jsonl`, or of a run's events, tells.
+/// The job of a line of `jobs.jsonl` or of a run's events, if the line says that the job is transient.
 fn transient(line: &[u8]) -> Option<JobId> {
     #[derive(Deserialize)]
     struct Line {
@@ -239,7 +239,7 @@ fn events(top: &Path, directory: &Path, prefix: &str) -> Vec<PathBuf> {
     names.map(|name| directory.join(name)).collect()
 }
 
-/// Whether the lock of an experiment is held; `None` if that cannot be found out.
+/// Whether the lock of an experiment is held; `None` if that is unknown.
 fn is_locked(experiment: &Path) -> Option<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let lock = rustix::fs::openat(CWD, experiment.join("lock"), flags, Mode::empty()).ok()?;

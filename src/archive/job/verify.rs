@@ -1,4 +1,4 @@
-//! An archived copy is read again, and compared with its manifest and with the primary.
+//! Reads an archived copy, and compares it with its manifest and with the primary.
 
 use std::os::fd::OwnedFd;
 
@@ -16,30 +16,30 @@ use crate::view::{Location, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-/// What was found out about one copy.
+/// The result of verifying one copy.
 #[derive(Debug)]
 pub struct Verified {
-    /// The number of the folder that has it.
+    /// The number of the folder.
     pub folder: u8,
-    /// How many files it should have, symlinks among them.
+    /// How many files it should have, including symlinks.
     pub files: u64,
     /// How many bytes they should have.
     pub bytes: u64,
-    /// Whether it is there; if not, it has a manifest, and was lost.
+    /// Whether the copy exists; if not, it has a manifest, and was lost.
     pub present: bool,
     /// Whether it has a manifest; without one, it can only be compared with the primary.
     pub manifest: bool,
     /// Whether it has the job's marker of success.
     pub finished: bool,
-    /// In what the copy differs from its manifest: damage.
+    /// The differences from its manifest: damage.
     pub differences: Vec<Difference>,
-    /// In what the primary differs from it, if the primary has the job: it has changed since.
+    /// The differences of the primary's job, if it has one: it has changed since.
     pub primary: Option<Vec<Difference>>,
 }
 
 impl Verified {
-    /// Whether the copy is what it should be, where something says what that is: attributes do not count. One without a manifest and
-    /// without its marker, which is copied last, was never completed. `None` also if this user may not read all of it.
+    /// Whether the copy matches its manifest; attributes do not count. False without a manifest and without the marker, which is copied
+    /// last: such a copy was never completed. `None` without a manifest, or if this user may not read all of the copy.
     #[must_use]
     pub fn is_whole(&self) -> Option<bool> {
         if !self.present {
@@ -53,7 +53,7 @@ impl Verified {
         }
     }
 
-    /// Whether this user may not read all of the copy, and nothing is wrong with the rest.
+    /// Whether this user may not read all of the copy, and the rest is intact.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         self.manifest
@@ -69,7 +69,7 @@ impl Verified {
         of_content.filter(|it| !is_denied_entry(it))
     }
 
-    /// What is wrong with the copy, in a few words; `None` if nothing is, or nothing says what should be in it.
+    /// What is wrong with the copy, in a few words; `None` if it is intact, or this is unknown.
     #[must_use]
     pub fn finding(&self) -> Option<String> {
         if self.is_whole() != Some(false) {
@@ -92,14 +92,14 @@ impl Verified {
         })
     }
 
-    /// Whether it was never completed.
+    /// Whether the copy was never completed.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         !self.manifest && !self.finished
     }
 }
 
-/// Whether this user may not read an entry, so that nothing can be said about it.
+/// Whether this user may not read an entry, so that its state is unknown.
 fn is_denied_entry(difference: &Difference) -> bool {
     match &difference.what {
         What::Unreadable(error) => error
@@ -114,16 +114,16 @@ fn denies(errno: Errno) -> bool {
     matches!(errno, Errno::ACCESS | Errno::PERM)
 }
 
-/// Why a copy could not be read, where that says nothing about the copy.
+/// Why a copy could not be read, if the copy may be intact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
     /// This user may not read the copy, its manifest or the workspace's job.
     Denied,
-    /// The file system does not answer, or this process lacks memory or descriptors.
+    /// The file system does not reply, or this process lacks memory or descriptors.
     Unavailable,
 }
 
-/// Whether an error of [`verify`] says nothing about the copy: another user, or the same one later, may read it.
+/// Whether an error of [`verify`] does not mean damage: another user, or the same user later, may read it.
 #[must_use]
 pub fn unread(error: &JobError) -> Option<Unread> {
     match error.errno()? {
@@ -141,11 +141,11 @@ pub fn unread(error: &JobError) -> Option<Unread> {
     }
 }
 
-/// Reads a folder's copy of a job from its disk. `None` if the folder has neither that nor a manifest of it.
+/// Reads a folder's copy of a job from its disk. Returns `None` if the folder has neither the copy nor its manifest.
 ///
 /// # Errors
 ///
-/// It or its manifest cannot be read.
+/// Fails if the copy or its manifest cannot be read.
 pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>> {
     let Some(location) = places::folder(env.view, folder) else {
         return Ok(None);
@@ -166,7 +166,7 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     };
     let primary = env.view.primary();
     let from = places::path(primary, job);
-    // It says nothing of the copy if the primary cannot be read.
+    // The copy is verified even if the primary cannot be read.
     let source = places::job(primary, job).unwrap_or_else(|errno| {
         tracing::warn!(
             "{job}: its copies are not compared with {}: {errno}",
@@ -186,7 +186,7 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         Some(manifest) => {
             let mut differences =
                 transfer::verify(&archived, manifest, &options).copying(job, &at)?;
-            // Copies of earlier versions may hold it.
+            // Copies of earlier versions may contain the opt-out file.
             differences.retain(|difference| !select::is_opt_out_path(&difference.path));
             (manifest.clone(), differences)
         }

@@ -1,4 +1,4 @@
-//! What a crash left in the primary: copies that were never completed, directories of moved jobs that were not removed.
+//! Cleans up after crashed processes in the primary: finishes or reverts moves, and removes unfinished copies.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -25,11 +25,11 @@ use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
 
-/// Clears every task's directory in the primary, see [`clear`].
+/// Cleans up every task's directory in the primary ([`clear`]).
 ///
 /// # Errors
 ///
-/// What listing the tasks gave.
+/// Fails if the tasks cannot be listed.
 pub fn clear_all(env: &Env<'_>, retired: &Retired) -> rustix::io::Result<()> {
     let Some(jobs) = at::absent(env.view.primary().root()?.jobs())? else {
         return Ok(());
@@ -46,7 +46,7 @@ pub fn clear_all(env: &Env<'_>, retired: &Retired) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Clears the directories of the tasks of some jobs, see [`clear`].
+/// Cleans up the directories of the tasks of some jobs ([`clear`]).
 pub fn clear_of(env: &Env<'_>, retired: &Retired, jobs: &[JobId]) {
     let tasks: BTreeSet<&OsStr> = jobs.iter().map(JobId::task_id).collect();
     for task in tasks {
@@ -64,12 +64,12 @@ fn clear_or_warn(env: &Env<'_>, retired: &Retired, task: &OsStr) {
     }
 }
 
-/// Clears a task's directory in the primary of what is left there under names of staging. A job's directory that
-/// was put aside when the job was moved, and that somebody has written into since, takes its place again.
+/// Removes the entries `.tmp.<hash>` in a task's directory in the primary whose lock is free. The directory of a moved job that was
+/// written to since is put back instead, and reported by `retired`.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// Fails with the error of the primary's file system.
 pub fn clear(env: &Env<'_>, retired: &Retired, task: &OsStr) -> rustix::io::Result<()> {
     let primary = env.view.primary();
     let Some(directory) = at::absent(primary.root()?.task(task))? else {
@@ -96,7 +96,7 @@ pub fn clear(env: &Env<'_>, retired: &Retired, task: &OsStr) -> rustix::io::Resu
     match sweep(&*directory) {
         Ok(0) => {}
         Ok(count) => tracing::info!(
-            "removed {count} leftovers of {} in {}",
+            "removed {count} unfinished copies and moved jobs of {} in {}",
             task.display(),
             primary.path().display()
         ),
@@ -109,7 +109,7 @@ pub fn clear(env: &Env<'_>, retired: &Retired, task: &OsStr) -> rustix::io::Resu
     Ok(())
 }
 
-/// Puts a moved job's directory back if it is newer than the folder's copy.
+/// Puts the directory of a moved job back if it is newer than the folder's copy, or open for writing; otherwise removes it.
 fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
     let primary = env.view.primary();
     let path = places::path(primary, job);
@@ -122,20 +122,20 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
     let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &path)? else {
         return Ok(());
     };
-    // Until now somebody else may have been at it, and have removed it, or put it back.
+    // Before the lock was taken, another process may have removed it or put it back.
     let Some((aside, link)) = aside(&task, job, &path)? else {
         return staging.finish(None).beside(job, &path);
     };
     let folders = env.view.folders().iter();
     let (moves, others): (Vec<_>, Vec<_>) =
         folders.partition(|folder| folder.role() == Role::Folder(settings::Mode::Move));
-    // The symlink leads to one of those that jobs are moved to; of the others it says nothing.
+    // The symlink leads to a `move` folder; the other folders come after these.
     let archived = moves
         .into_iter()
         .chain(others)
         .find_map(|folder| copy_in(folder, job));
     let newer = match &archived {
-        // Nothing else has it.
+        // The directory may be the only copy.
         None => markers::is_done(&aside, job.name()).unwrap_or(true),
         Some(archived) => {
             let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
@@ -148,7 +148,7 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
             let done = markers::done(job.name());
             let comparison = compare(&ours, &theirs, &done);
             let exchanged = staging.exchanged().beside(job, &path)?;
-            // Whoever has a file of it open goes on writing to it.
+            // A process that has a file of it open continues to write to it.
             let written =
                 exchanged != Some(false) && !matches!(writers::written(&aside, &ours), Ok(None));
             match exchanged {
@@ -156,9 +156,9 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
                 Some(true) => {
                     matches!(comparison, Comparison::Newer | Comparison::Mixed { .. })
                 }
-                // The copy of a recovery that was broken off. Files that it has not finished are newer than all others.
+                // The copy of an interrupted recovery. Its unfinished files are newer than all others.
                 Some(false) => false,
-                // A copy gets its marker last: with the folder's, all of its files are finished.
+                // A copy gets its marker last: if it has the folder's marker, all of its files are complete.
                 None => {
                     comparison == Comparison::Newer
                         && match (marked(&ours, &done), marked(&theirs, &done)) {
@@ -180,14 +180,14 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
     staging.finish(None).beside(job, &path)
 }
 
-/// The directory of a moved job that was put aside, and the symlink in its place.
+/// The replaced directory of a moved job, and the symlink in its place.
 fn aside(task: &OwnedFd, job: &JobId, path: &Path) -> Result<Option<(OwnedFd, OwnedFd)>> {
     let mut name = OsString::from(STAGING_PREFIX);
     name.push(job.hash());
     let Some(aside) = places::open(task, &name).tried(job, "open", path)? else {
         return Ok(None);
     };
-    // Where nothing has its name, a copy was on its way to it; only a symlink in its place says that it was moved.
+    // Only a symlink in its place shows that the job was moved. Without an entry there, this is an unfinished copy.
     let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = rustix::fs::openat(task, job.hash(), itself, Mode::empty());
     let Some(link) = at::absent(link).tried(job, "open", path)? else {

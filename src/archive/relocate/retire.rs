@@ -1,7 +1,7 @@
-//! Directories of jobs that have been moved: they are kept for a moment, and then removed.
+//! Keeps the directories of moved jobs for a grace period, and then removes them.
 //!
-//! Whoever was on the way into such a directory when a symlink took its place still finds all that it holds. And should
-//! somebody write into it in that moment, it is put back.
+//! A process that was resolving a path into the directory when the symlink replaced it still finds its files. If a process writes to
+//! the directory meanwhile, the directory is put back.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use crate::transfer::{Candidate, Copied, writers};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-/// How long a directory is kept after a symlink has taken its place. Kernels believe names for a second.
+/// How long a directory is kept after a symlink has replaced it. Kernels cache names for a second.
 const GRACE: Duration = Duration::from_millis(2500);
 
 /// [`GRACE`], or the milliseconds that a test of a debug build sets. A release build reads no variable: the environment of
@@ -37,9 +37,10 @@ fn grace() -> Duration {
     }
 }
 
-/// How many are kept at the same time at most, and of how many files that may be open one of them takes its share: each keeps
-/// some open.
+/// The most directories that are kept at the same time.
 const RETIRING_MAX: usize = 2048;
+
+/// The process's limit of descriptors divided by the directories that are kept: each has some files open.
 const DESCRIPTORS_PER_RETIRING: u64 = 32;
 
 fn most() -> usize {
@@ -50,20 +51,20 @@ fn most() -> usize {
     share.clamp(8, RETIRING_MAX)
 }
 
-/// A directory that is to be removed. It has the name of its staging in the primary.
+/// A directory that will be removed. Its name in the primary is `.tmp.<hash>`.
 #[derive(Debug)]
 pub(super) struct Retiring {
     job: JobId,
     staging: Staging,
     copied: Copied,
     directory: OwnedFd,
-    /// Where the symlink leads.
+    /// The target of the symlink.
     target: PathBuf,
     since: Instant,
 }
 
 impl Retiring {
-    /// From now on; `copied` is what was read of the directory, and `target` where the symlink leads.
+    /// A directory that a symlink to `target` has just replaced; `copied` is what was read of it.
     pub(super) fn new(
         job: JobId,
         staging: Staging,
@@ -80,19 +81,19 @@ impl Retiring {
         }
     }
 
-    /// Whether a copy is there, finished. Whoever remembers names, as file systems of the network do, might have taken this directory
-    /// for its own copy when it was exchanged.
+    /// Whether the symlink leads to a finished copy. A network file system, which caches names, might have taken this directory for the
+    /// copy when they were exchanged.
     fn has_copy(&self) -> bool {
         let marker = self.target.join(markers::done(self.job.name()));
         rustix::fs::stat(&marker).is_ok()
     }
 }
 
-/// The directories that are to be removed, and the jobs that have come back instead.
+/// The directories that will be removed, and the jobs that were put back instead.
 #[derive(Debug, Default)]
 pub struct Retired {
     waiting: Mutex<VecDeque<Retiring>>,
-    /// How many are being removed now.
+    /// How many directories are being removed now.
     going: AtomicUsize,
     back: Mutex<Vec<JobId>>,
 }
@@ -102,7 +103,7 @@ impl Retired {
         self.waiting.lock().push_back(retiring);
     }
 
-    /// When the next one is due, if any waits.
+    /// When the next directory is due, if any waits.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.waiting
@@ -111,26 +112,25 @@ impl Retired {
             .map(|first| first.since + grace())
     }
 
-    /// Whether nothing is left to be done: no directory waits or is being removed, and nobody is to be told of a job that
-    /// came back.
+    /// Whether no directory waits or is being removed, and no job that was put back is still to be reported.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        // In the order in which they follow each other.
+        // In the order in which a directory goes through them.
         let waiting = self.waiting.lock();
         waiting.is_empty() && self.going.load(Ordering::SeqCst) == 0 && self.back.lock().is_empty()
     }
 
-    /// Tells of each job that has been put back since this was called last: it is to be archived again. Until all are told,
-    /// [`Retired::is_empty`] waits.
-    pub fn report_put_back(&self, tell: &mut dyn FnMut(JobId)) {
-        self.back.lock().drain(..).for_each(tell);
+    /// Reports each job that was put back since the last call: it must be archived again. Until all are reported,
+    /// [`Retired::is_empty`] is false.
+    pub fn report_put_back(&self, report: &mut dyn FnMut(JobId)) {
+        self.back.lock().drain(..).for_each(report);
     }
 
     pub(super) fn put_back(&self, job: JobId) {
         self.back.lock().push(job);
     }
 
-    /// Removes those that are due; with `wait`, all, when they are. Waits, too, while there are too many.
+    /// Removes the directories that are due; with `wait`, waits for all. Waits as well while more than the maximum are kept.
     pub fn clear(&self, env: &Env<'_>, wait: bool) {
         loop {
             let first = {
@@ -167,13 +167,13 @@ impl Retired {
         } = retiring;
         let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
         let path = places::path(env.view.primary(), &job);
-        // In this order: whoever closes a file between the two has changed what is looked at then.
+        // In this order: a process that closes a file between the two checks has changed the directory, which the second detects.
         let writing = match env.hooks.writing(&job) {
             Writing::No if matches!(writers::written(&directory, &copied.manifest), Ok(None)) => {
                 None
             }
             Writing::Unknown(mount) => Some(no_reply(&mount)),
-            Writing::No | Writing::Yes => Some("it is being written".to_owned()),
+            Writing::No | Writing::Yes => Some("it is open for writing".to_owned()),
         };
         let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
         let done = match unchanged {
@@ -186,7 +186,7 @@ impl Retired {
                     Ok(()) => writing.unwrap_or_default(),
                     Err(error) => format!("it was written to: {error}"),
                 };
-                tracing::warn!("{job} is put back where it was moved from: {how}");
+                tracing::warn!("{job} is put back in the primary: {how}");
                 staging.undo().and_then(|_| {
                     env.hooks.moved(&job);
                     staging.sync()?;
@@ -196,12 +196,12 @@ impl Retired {
             }
         };
         if let Err(error) = done {
-            tracing::warn!("cannot clear up beside {}: {error}", path.display());
+            tracing::warn!("cannot clean up beside {}: {error}", path.display());
         }
     }
 }
 
-/// Counts one that is being removed.
+/// Counts a directory that is being removed.
 struct Going<'a>(&'a AtomicUsize);
 
 impl Drop for Going<'_> {

@@ -1,4 +1,4 @@
-//! A job that has been moved gives way to a symlink.
+//! Replaces the primary's directory of a copied job by a symlink to the copy.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,15 +19,16 @@ use crate::view::Location;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::STAGING_PREFIX;
 
-/// Puts a symlink to a folder's copy in place of the primary's directory of a job, in one step, if that is still what was
-/// read of it; the directory is removed later ([`super::retire`]).
+/// Exchanges the primary's directory of a job with a symlink to a folder's copy, in one step, if the directory is still what was read of
+/// it. The directory is removed later ([`super::retire`]).
 ///
-/// What prevents a move is asked twice: before the copy is read again, which takes long for a large job, so that a job in use does not
-/// cost a reading with each try; and after it, with the job's locks held.
+/// The reasons against a move are checked twice: before the copy is read again, which takes long for a large job, so that a job in use
+/// does not cost a read with each attempt; and after it, with the job's locks held.
 ///
 /// # Errors
 ///
-/// The copy does not hold what the job does; somebody is at it; what the primary's file system gave. The job is then as it was.
+/// Fails if the copy does not match the job, if a process uses the job, or with the error of the primary's file system. The job is then
+/// unchanged.
 pub(super) fn swap(
     env: &Env<'_>,
     retired: &Retired,
@@ -52,10 +53,10 @@ pub(super) fn swap(
     let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &from)? else {
         return Err(JobError::new(
             job,
-            Cause::Busy("another process brings it back, or moves it".into()),
+            Cause::Busy("another process recovers or moves it".into()),
         ));
     };
-    // Nobody shall begin to run it now.
+    // No process may begin to run the job now.
     let Some(locks) = hold_locks(&source, job).tried(job, "lock", &from)? else {
         return Err(JobError::new(job, Cause::Busy(LOCKED.into())));
     };
@@ -75,8 +76,8 @@ pub(super) fn swap(
     staging.exchange(&source).beside(job, &from)?;
     drop(locks);
     env.hooks.moved(job);
-    // Nobody gets there by its path any more: who has it open now is the last. And if the copy was the job itself, on another way
-    // that nothing tells of, it is seen now.
+    // The path does not lead to the directory any more, so no other process can open it. And if the copy was the directory itself, under
+    // another name that nothing has revealed, the symlink does not lead to it now.
     let led = leads_to(&target, &archived, folder, job);
     let written = writers::written(&source, &copied.manifest);
     if led.is_err() || !matches!(written, Ok(None)) {
@@ -98,7 +99,8 @@ pub(super) fn swap(
     Ok(())
 }
 
-/// Makes sure that no process writes to the job, that it is what was read of it, that every backup has it so, and that it may be removed.
+/// Checks that no process writes to the job, that it is unchanged since it was read, that each backup matches it, and that this user may
+/// remove its files.
 fn expect_idle(
     env: &Env<'_>,
     job: &JobId,
@@ -107,14 +109,14 @@ fn expect_idle(
     from: &Path,
 ) -> Result<()> {
     expect_unwritten(env, job)?;
-    // In this order: a process that closes a file between the two has changed what the second looks at.
+    // In this order: a process that closes a file between the two checks has changed the job, which the second detects.
     let written = writers::written(source, &copied.manifest).copying(job, from)?;
     if written.is_some() {
         return Err(JobError::new(job, Cause::Busy(WRITTEN.into())));
     }
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
     copied.unchanged(source, Some(&select)).copying(job, from)?;
-    // Last: a process that wrote until now has made the backups stale.
+    // After these: a process that wrote until now has outdated the backups.
     backups::expect(env, job, source, Some(&copied.manifest))?;
     match writers::unremovable(source, &copied.manifest).copying(job, from)? {
         None => Ok(()),
@@ -128,8 +130,8 @@ fn expect_idle(
     }
 }
 
-/// Makes sure that the symlink that stands beside the job now does not stand beside its copy as well: then they are one, though their
-/// file systems do not tell, as when the folder is the workspace through another mount of it.
+/// Checks that the symlink beside the job is not beside the copy as well. Otherwise both are the same directory although their file
+/// systems differ, as when the folder is the workspace through another mount.
 fn expect_apart(env: &Env<'_>, folder: &Location, job: &JobId, target: &Path) -> Result<()> {
     let mut staging = OsString::from(STAGING_PREFIX);
     staging.push(job.hash());
@@ -149,8 +151,8 @@ fn expect_apart(env: &Env<'_>, folder: &Location, job: &JobId, target: &Path) ->
     }
 }
 
-/// Makes sure that the symlink will lead to the copy. The folder may have gone from its path a moment ago, its disk
-/// unmounted or renamed: what is open of it still takes copies.
+/// Checks that the symlink will lead to the copy. The folder may have been unmounted or renamed a moment ago, while its open directory
+/// still accepts copies.
 fn leads_to(target: &Path, archived: &OwnedFd, folder: &Location, job: &JobId) -> Result<()> {
     let at = folder.path();
     let copy = at::file_id(archived).tried(job, "look at the copy in", at)?;
@@ -167,7 +169,7 @@ fn leads_to(target: &Path, archived: &OwnedFd, folder: &Location, job: &JobId) -
     }
 }
 
-/// Reads the folder's copy again from its disk, and gives its directory: what is given up must be there.
+/// Reads the folder's copy again from its disk, compares it with what was read of the job, and returns its directory.
 fn verify(env: &Env<'_>, folder: &Location, job: &JobId, copied: &Copied) -> Result<OwnedFd> {
     let at = places::path(folder, job);
     let Some(archived) = places::job(folder, job).tried(job, "open", &at)? else {

@@ -84,13 +84,13 @@ fn jobs_wait_for_a_folder_that_is_renamed_and_comes_back() {
     fs::rename(&folder, &away).unwrap();
     until("the folder is missed", || {
         let folder = folder_status(&workspace, &mountpoint, "backup");
-        folder["refuses"]["why"] == "it is not there"
+        folder["refuses"]["why"] == "the folder is missing"
     });
     for number in 1..10 {
         assert_not_blocked(&mountpoint, number);
         expected.push(job::tree(&workspace.primary().join(job::path(number))));
     }
-    refuses(&workspace, &mountpoint, "it is not there");
+    refuses(&workspace, &mountpoint, "the folder is missing");
     assert!(!folder.exists(), "another folder was made in its place");
     fs::rename(&away, &folder).unwrap();
     until("all jobs are archived", || has_all(&folder, 0..10));
@@ -172,7 +172,7 @@ fn no_job_is_moved_to_a_folder_that_has_gone_a_moment_ago() {
     until("the folder is missed", || {
         job::look_at(&primary.join(job::path(0)), 0).unwrap();
         let folder = folder_status(&workspace, &mountpoint, "move");
-        folder["refuses"]["why"] == "it is not there"
+        folder["refuses"]["why"] == "the folder is missing"
     });
     assert!(!primary.join(job::path(0)).is_symlink());
     fs::rename(&away, &folder).unwrap();
@@ -369,7 +369,7 @@ fn with_a_folder_that_is_away_nothing_is_said_to_be_archived() {
     fs::rename(&folder, &away).unwrap();
     let mountpoint = workspace.mountpoint("mounted");
     let _mounted = workspace.mount_archiving(&mountpoint, &[]);
-    assert_unseen(&workspace, &mountpoint, "it is not there");
+    assert_unseen(&workspace, &mountpoint, "the folder is missing");
     fs::rename(&away, &folder).unwrap();
     until("it is archived", || has_all(&folder, 0..1));
     run(workspace

@@ -18,10 +18,10 @@ use crate::view::View;
 /// How the name of a journal ends.
 pub(super) const SUFFIX: &str = ".jsonl";
 
-/// How the name of a journal ends that is being written anew.
+/// How the name of a journal ends that is being rewritten.
 pub(super) const STAGED: &str = ".jsonl.new";
 
-/// A journal of fewer lines is not written anew.
+/// A journal of fewer lines is not rewritten.
 pub(super) const LINES_MIN: usize = 1_000;
 
 /// The most attempts to make a journal, if other processes take it for abandoned.

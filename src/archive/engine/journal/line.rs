@@ -116,7 +116,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_lines_are_read_back() {
         let next = UNIX_EPOCH + Duration::from_secs(1_795_000_000);
         for id in [&b"my.task/0123"[..], b"my.\xff/\xfe", b"a\nb/\"c\""] {
             let job = JobId::parse(OsStr::from_bytes(id)).unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_passed_over() {
+    fn invalid_lines_are_skipped() {
         for line in [
             &b""[..],
             b"{",

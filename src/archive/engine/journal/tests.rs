@@ -59,7 +59,7 @@ fn hashes(jobs: &[(JobId, Vec<RecordedRefusal>)]) -> Vec<&str> {
 }
 
 #[test]
-fn a_journal_is_its_owners_as_long_as_that_lives() {
+fn a_journal_belongs_to_its_owner_as_long_as_the_owner_lives() {
     let disk = Disk::new();
     let mut journal = Journal::make(&disk.view).unwrap();
     let mut other = Journal::make(&disk.view).unwrap();
@@ -77,7 +77,7 @@ fn a_journal_is_its_owners_as_long_as_that_lives() {
 
 /// Other processes always look for journals without an owner, also in the moment before a new one is locked.
 #[test]
-fn one_that_is_being_made_is_not_lost_to_those_who_look_for_journals_of_the_dead() {
+fn a_new_journal_is_not_lost_to_processes_that_look_for_abandoned_ones() {
     let disk = Disk::new();
     let directory = directory(&disk.view).unwrap();
     let over = AtomicBool::new(false);
@@ -103,7 +103,7 @@ fn one_that_is_being_made_is_not_lost_to_those_who_look_for_journals_of_the_dead
 }
 
 #[test]
-fn one_that_is_written_anew_stays_locked_and_says_the_same() {
+fn a_rewritten_journal_stays_locked_and_keeps_its_jobs() {
     let disk = Disk::new();
     let mut journal = Journal::make(&disk.view).unwrap();
     let lines: Vec<Line> = (0..LINES_MIN).map(|_| queued("a")).collect();
@@ -120,7 +120,7 @@ fn one_that_is_written_anew_stays_locked_and_says_the_same() {
 }
 
 #[test]
-fn what_is_torn_or_staged_or_no_journal_does_no_harm() {
+fn torn_lines_and_other_files_are_skipped() {
     let disk = Disk::new();
     drop(Journal::make(&disk.view).unwrap());
     let path = disk.journals().pop().unwrap();
@@ -171,7 +171,7 @@ fn the_last_refusal_of_each_folder_is_kept() {
 }
 
 #[test]
-fn its_rights_are_the_workspaces() {
+fn a_journal_has_the_permissions_of_the_workspace() {
     use std::os::unix::fs::PermissionsExt;
     let disk = Disk::new();
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::file::Journal;
 use super::line::{Line, RecordedRefusal};
 use super::orphan::{Orphan, orphans};
-use crate::archive::engine::queue::{At, Change, QueuedJob, Step};
+use crate::archive::engine::queue::{At, QueueChange, QueuedJob, Step};
 use crate::archive::engine::shared::Shared;
 use crate::archive::error::Scope;
 use crate::view::View;
@@ -72,7 +72,7 @@ impl JournalWriter {
     }
 
     /// Adds changes to the journal.
-    pub(in crate::archive::engine) fn record(&mut self, changes: Vec<Change>) {
+    pub(in crate::archive::engine) fn record(&mut self, changes: Vec<QueueChange>) {
         let lines: Vec<Line> = changes
             .into_iter()
             .filter_map(|change| self.line(change))
@@ -93,7 +93,7 @@ impl JournalWriter {
 
     /// Rewrites the journal with the jobs that are queued now.
     pub(in crate::archive::engine) fn rewrite(&mut self, shared: &Shared) {
-        let live: Vec<Change> = {
+        let live: Vec<QueueChange> = {
             let queue = &shared.state.lock().queue;
             let jobs = queue.jobs.iter().filter(|(_, job)| !job.routine);
             jobs.flat_map(|(id, job)| live(id, job)).collect()
@@ -125,17 +125,19 @@ impl JournalWriter {
             self.view.primary_path().join(".xpmfs/archive").display()
         );
         if self.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!("{trouble}; jobs are archived, and are looked for anew after a restart");
+            tracing::warn!(
+                "{trouble}; jobs are archived nevertheless, and found again by scans after a restart"
+            );
         }
         self.trouble = Some(trouble);
         self.journal = None;
     }
 
-    fn line(&self, change: Change) -> Option<Line> {
+    fn line(&self, change: QueueChange) -> Option<Line> {
         Some(match change {
-            Change::Queued(job) => Line::Queued(JobId::clone(&job)),
-            Change::Done(job) => Line::Done(JobId::clone(&job)),
-            Change::Refused(job, folder, tries, due, why) => {
+            QueueChange::Queued(job) => Line::Queued(JobId::clone(&job)),
+            QueueChange::Done(job) => Line::Done(JobId::clone(&job)),
+            QueueChange::Refused(job, folder, tries, due, why) => {
                 let wait = due.saturating_duration_since(Instant::now());
                 let refused = RecordedRefusal {
                     folder: self.view.location(folder)?.path().as_os_str().to_owned(),
@@ -150,8 +152,8 @@ impl JournalWriter {
 }
 
 /// The changes that record that a job is queued, and which folders have refused it.
-fn live(id: &Arc<JobId>, job: &QueuedJob) -> Vec<Change> {
-    let mut changes = vec![Change::Queued(id.clone())];
+fn live(id: &Arc<JobId>, job: &QueuedJob) -> Vec<QueueChange> {
+    let mut changes = vec![QueueChange::Queued(id.clone())];
     if let Step::Store(wants) = &job.step {
         let refused = wants.iter().filter_map(|want| {
             let refusal = want.turn.refusal.as_ref()?;
@@ -160,7 +162,7 @@ fn live(id: &Arc<JobId>, job: &QueuedJob) -> Vec<Change> {
             };
             (refusal.failure.scope == Scope::Job).then(|| {
                 let (folder, why) = (want.stop.folder, refusal.failure.why.clone());
-                Change::Refused(id.clone(), folder, refusal.tries, due, why)
+                QueueChange::Refused(id.clone(), folder, refusal.tries, due, why)
             })
         });
         changes.extend(refused);

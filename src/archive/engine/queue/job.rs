@@ -48,7 +48,7 @@ pub(in crate::archive::engine) struct QueuedJob {
     pub(in crate::archive::engine) routine: bool,
     /// The next step when no thread works on the job any more.
     pub(super) then: Then,
-    /// How much there is to copy, as of the last look at the job.
+    /// The amount to copy, as of the last look at the job.
     pub(in crate::archive::engine) size: Option<Size>,
     pub(in crate::archive::engine) step: Step,
     /// Which folders refused it, and until when; applied when the job is queued for that folder again.
@@ -98,7 +98,7 @@ pub(in crate::archive::engine) enum At {
     Later,
 }
 
-/// That a job was refused.
+/// The refusal of a job.
 #[derive(Debug, Clone)]
 pub(in crate::archive::engine) struct Refusal {
     pub(in crate::archive::engine) failure: Failure,
@@ -133,7 +133,7 @@ impl Turn {
 
 /// A change of the queue that the journal keeps beyond the life of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::archive::engine) enum Change {
+pub(in crate::archive::engine) enum QueueChange {
     /// A job is queued.
     Queued(Arc<JobId>),
     /// The job is no longer queued.

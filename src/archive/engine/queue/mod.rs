@@ -23,7 +23,7 @@ use super::disks::Failure;
 use crate::archive::error::Scope;
 use crate::workspace::JobId;
 
-pub(super) use self::job::{At, Change, DueJobs, QueuedJob, Refusal, Step, Turn};
+pub(super) use self::job::{At, DueJobs, QueueChange, QueuedJob, Refusal, Step, Turn};
 
 /// All queued jobs.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Queue {
     /// Jobs that are being looked at.
     looking: usize,
     pub(super) folder_queues: Vec<FolderQueue>,
-    changes: Vec<Change>,
+    changes: Vec<QueueChange>,
 }
 
 impl Queue {
@@ -52,7 +52,7 @@ impl Queue {
     }
 
     /// Returns the changes since the last call.
-    pub(super) fn changes(&mut self) -> Vec<Change> {
+    pub(super) fn changes(&mut self) -> Vec<QueueChange> {
         std::mem::take(&mut self.changes)
     }
 
@@ -71,7 +71,7 @@ impl Queue {
         self.mark_changed(&id, &mut job);
         if job.is_worked_on() {
             job.then = Then::LookAgain;
-            self.leave_folder_queues(&id, &mut job);
+            self.remove_from_folder_queues(&id, &mut job);
         } else {
             self.look_at(&id, &mut job, due);
         }
@@ -114,7 +114,7 @@ impl Queue {
             };
             job.refused
                 .insert(*folder, (Refusal { failure, tries }, due));
-            let change = Change::Refused(id.clone(), *folder, tries, due, why.clone());
+            let change = QueueChange::Refused(id.clone(), *folder, tries, due, why.clone());
             self.changes.push(change);
         }
     }
@@ -131,7 +131,7 @@ impl Queue {
 
     fn insert(&mut self, id: Arc<JobId>, routine: bool, due: Instant) {
         if !routine {
-            self.changes.push(Change::Queued(id.clone()));
+            self.changes.push(QueueChange::Queued(id.clone()));
         }
         self.looks.insert(due, &id);
         let job = QueuedJob {
@@ -147,13 +147,13 @@ impl Queue {
     /// Marks a routine job as changed, which also queues it in the journal.
     fn mark_changed(&mut self, id: &Arc<JobId>, job: &mut QueuedJob) {
         if std::mem::take(&mut job.routine) {
-            self.changes.push(Change::Queued(id.clone()));
+            self.changes.push(QueueChange::Queued(id.clone()));
         }
     }
 
     /// Queues a look at a job that no thread works on.
     fn look_at(&mut self, id: &Arc<JobId>, job: &mut QueuedJob, due: Instant) {
-        self.leave_folder_queues(id, job);
+        self.remove_from_folder_queues(id, job);
         let refusal = match &mut job.step {
             Step::Look(turn) => {
                 if let At::Due(before) = turn.at {
@@ -172,7 +172,7 @@ impl Queue {
     }
 
     /// Removes a job from the queues of the folders whose threads do not work on it.
-    fn leave_folder_queues(&mut self, id: &Arc<JobId>, job: &mut QueuedJob) {
+    fn remove_from_folder_queues(&mut self, id: &Arc<JobId>, job: &mut QueuedJob) {
         let Step::Store(wants) = &mut job.step else {
             return;
         };
@@ -208,7 +208,7 @@ impl Queue {
     }
 
     /// Puts a job into the queues of the folders whose turn it is now.
-    fn enter_folder_queues(&mut self, id: &Arc<JobId>, job: &mut QueuedJob, now: Instant) {
+    fn add_to_folder_queues(&mut self, id: &Arc<JobId>, job: &mut QueuedJob, now: Instant) {
         let Step::Store(wants) = &mut job.step else {
             return;
         };
@@ -231,7 +231,7 @@ impl Queue {
 
     fn finish(&mut self, id: &Arc<JobId>, job: &QueuedJob) {
         if !job.routine {
-            self.changes.push(Change::Done(id.clone()));
+            self.changes.push(QueueChange::Done(id.clone()));
         }
     }
 
@@ -277,7 +277,7 @@ impl Queue {
         }
     }
 
-    /// When something is to be done next, if nothing happens before.
+    /// When the next step is due, if no event comes before.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         let looks = self.looks.first().filter(|_| self.looking == 0);
         let folder_queues = self

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::job::{At, Change, QueuedJob, Step, Then, Turn, Want};
+use super::job::{At, QueueChange, QueuedJob, Step, Then, Turn, Want};
 use super::{Queue, folder_queue};
 use crate::archive::engine::disks::{Done, Failure, Look, StoreResult};
 use crate::archive::engine::route::Stop;
@@ -78,7 +78,7 @@ impl Queue {
             },
         });
         job.step = Step::Store(wants.collect());
-        self.enter_folder_queues(id, &mut job, now);
+        self.add_to_folder_queues(id, &mut job, now);
         self.jobs.insert(id.clone(), job);
     }
 
@@ -108,7 +108,7 @@ impl Queue {
                 }
                 if done == Done::Skipped && job.then == Then::GoOn {
                     job.then = Then::Skip;
-                    self.leave_folder_queues(id, &mut job);
+                    self.remove_from_folder_queues(id, &mut job);
                 }
             }
             Err(failure) => self.refused(folder, id, &mut job, failure, now),
@@ -122,7 +122,7 @@ impl Queue {
             }
             Then::Skip if !worked_on => return self.finish(id, &job),
             Then::GoOn if empty => return self.finish(id, &job),
-            Then::GoOn => self.enter_folder_queues(id, &mut job, now),
+            Then::GoOn => self.add_to_folder_queues(id, &mut job, now),
             Then::LookAgain | Then::Skip => {}
         }
         self.jobs.insert(id.clone(), job);
@@ -143,7 +143,7 @@ impl Queue {
             }
             if job.then == Then::GoOn {
                 job.then = Then::LookAgain;
-                self.leave_folder_queues(id, job);
+                self.remove_from_folder_queues(id, job);
             }
             return;
         }
@@ -171,7 +171,7 @@ impl Queue {
                 tracing::warn!("cannot archive {id}, and tries again later: {why}");
             }
             self.mark_changed(id, job);
-            let change = Change::Refused(id.clone(), folder, tries, due, why);
+            let change = QueueChange::Refused(id.clone(), folder, tries, due, why);
             self.changes.push(change);
         }
     }

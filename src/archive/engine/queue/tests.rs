@@ -97,7 +97,7 @@ fn failed(scope: Scope) -> StoreResult {
 }
 
 #[test]
-fn a_job_goes_to_the_move_folder_when_all_backup_folders_have_it() {
+fn a_job_goes_to_the_move_folder_after_all_backup_folders() {
     let mut stage = Stage::new();
     stage.ready("a");
     assert_eq!(stage.store(MOVE, &STORED), 0);
@@ -112,7 +112,7 @@ fn a_job_goes_to_the_move_folder_when_all_backup_folders_have_it() {
 }
 
 #[test]
-fn a_touched_job_is_looked_at_when_it_has_been_left_alone() {
+fn a_touched_job_is_looked_at_after_the_settle_time() {
     let mut stage = Stage::new();
     stage.queue.touch(job("a"), stage.now);
     stage.pass(1);
@@ -129,7 +129,7 @@ fn a_touched_job_is_looked_at_when_it_has_been_left_alone() {
 }
 
 #[test]
-fn a_job_that_is_touched_on_its_way_begins_anew() {
+fn a_job_that_is_touched_while_queued_starts_again_with_a_look() {
     let mut stage = Stage::new();
     stage.ready("a");
     let under_way = stage.take(BACKUP);
@@ -144,7 +144,7 @@ fn a_job_that_is_touched_on_its_way_begins_anew() {
         assert_eq!(stage.store(stop, &STORED), 1);
     }
     assert!(stage.queue.jobs.is_empty());
-    // While it is looked at, too; and when it waits for a folder.
+    // Also while it is looked at, and while it waits for a folder.
     stage.queue.found(job("b"), false, stage.now);
     let looks = stage.looks();
     stage.queue.touch(job("b"), stage.now);
@@ -160,7 +160,7 @@ fn a_job_that_is_touched_on_its_way_begins_anew() {
 }
 
 #[test]
-fn a_job_that_fails_waits_longer_each_time_and_keeps_no_other_waiting() {
+fn a_failed_job_waits_longer_each_time_and_delays_no_other() {
     let mut stage = Stage::new();
     stage.ready("a");
     for wait in [10, 20, 40] {
@@ -179,7 +179,7 @@ fn a_job_that_fails_waits_longer_each_time_and_keeps_no_other_waiting() {
 }
 
 #[test]
-fn a_folder_that_fails_waits_as_a_whole_and_is_tried_with_one_job() {
+fn a_failed_folder_delays_all_its_jobs_and_is_retried_with_one() {
     let mut stage = Stage::new();
     for hash in ["a", "b", "c"] {
         stage.ready(hash);
@@ -202,7 +202,7 @@ fn a_folder_that_fails_waits_as_a_whole_and_is_tried_with_one_job() {
 }
 
 #[test]
-fn a_folder_that_was_gone_is_tried_as_soon_as_it_is_there() {
+fn a_missing_folder_is_retried_as_soon_as_it_is_back() {
     let mut stage = Stage::new();
     stage.ready("a");
     let folder_queue = |stage: &mut Stage, there| {
@@ -222,14 +222,14 @@ fn a_folder_that_was_gone_is_tried_as_soon_as_it_is_there() {
 }
 
 #[test]
-fn what_lies_in_the_future_is_not_waited_for() {
+fn waits_are_bounded_also_for_times_in_the_future() {
     let mut stage = Stage::new();
     stage.queue.found(job("a"), false, stage.now);
     let year = Duration::from_secs(365 * 86_400);
     assert_eq!(stage.look(&Look::Settling(year)), 1);
     stage.pass(60);
     assert_eq!(stage.look(&Look::Nothing), 1);
-    // A clock that has jumped since a refusal was written down.
+    // A clock has jumped since a refusal was recorded.
     let refused = [(BACKUP.folder, 7, year, "no".to_owned())];
     stage.queue.restore(job("b"), &refused, stage.now);
     assert_eq!(stage.look(&READY), 1);
@@ -238,13 +238,13 @@ fn what_lies_in_the_future_is_not_waited_for() {
     assert_eq!(stage.store(BACKUP, &failed(Scope::Job)), 1);
     let refused = stage.queue.changes().pop();
     assert!(
-        matches!(refused, Some(Change::Refused(_, 1, 8, _, _))),
+        matches!(refused, Some(QueueChange::Refused(_, 1, 8, _, _))),
         "{refused:?}"
     );
 }
 
 #[test]
-fn a_job_that_is_left_goes_nowhere_else() {
+fn a_skipped_job_goes_to_no_other_folder() {
     let mut stage = Stage::new();
     stage.ready("a");
     let under_way = stage.take(OTHER);
@@ -256,7 +256,7 @@ fn a_job_that_is_left_goes_nowhere_else() {
 }
 
 #[test]
-fn what_is_looked_at_as_a_matter_of_routine_is_not_written_down() {
+fn routine_looks_are_not_recorded_in_the_journal() {
     let mut stage = Stage::new();
     stage.queue.found(job("a"), true, stage.now);
     stage.queue.found(job("b"), true, stage.now);
@@ -265,7 +265,7 @@ fn what_is_looked_at_as_a_matter_of_routine_is_not_written_down() {
     let b = Arc::new(job("b"));
     assert_eq!(
         stage.queue.changes(),
-        [Change::Queued(b.clone()), Change::Done(b)]
+        [QueueChange::Queued(b.clone()), QueueChange::Done(b)]
     );
 }
 

@@ -24,9 +24,9 @@ pub(in crate::archive::engine) struct TaskListing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::archive::engine) struct MissingJob {
     pub(in crate::archive::engine) hash: Name,
-    /// It is not looked at before this, in milliseconds since the scanner began.
+    /// When it is checked next, in milliseconds since the scanner began.
     pub(in crate::archive::engine) again: u64,
-    /// How often it was found finished, and yet was not archived.
+    /// How often it was found finished, without being archived since.
     pub(in crate::archive::engine) tries: u8,
 }
 

@@ -49,7 +49,7 @@ impl DirectoryStamp {
     }
 }
 
-/// A directory that is listed only when it changed.
+/// Decides whether a directory must be listed again.
 ///
 /// Timestamps are coarse, and a directory may change again within one tick of its disk's clock. So a listing is
 /// believed only if the directory had been seen with the same stamp long enough before. This goes by the time that
@@ -79,7 +79,7 @@ impl Watched {
         !self.believed
     }
 
-    /// It has been listed, whole, after it was seen at `now`.
+    /// Notes that the directory was listed completely after the update at `now`.
     pub(in crate::archive::engine) fn listed(&mut self, now: Instant, wall: SystemTime) {
         let known = self
             .since
@@ -133,7 +133,7 @@ pub(in crate::archive::engine) enum JobEntry<'a> {
     Staging,
 }
 
-/// Reads on in an open directory, as much as the kernel returns at a time. Returns whether it was not at the end.
+/// Reads the next entries of an open directory, as many as the kernel returns at a time. Returns false at the end.
 ///
 /// # Errors
 ///
@@ -162,7 +162,7 @@ pub(in crate::archive::engine) fn read_on(
     })
 }
 
-/// Reads a directory from where it is to its end; see [`read_on`].
+/// Reads a directory to its end; see [`read_on`].
 ///
 /// # Errors
 ///
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_believed_when_nothing_could_have_changed_within_one_tick() {
+    fn a_listing_is_believed_if_the_stamp_would_show_any_change() {
         let (start, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(100_000));
         let at = |seconds| start + Duration::from_secs(seconds);
         // Just changed; long ago; on a disk whose clock is ahead, and behind by less than clocks may be.

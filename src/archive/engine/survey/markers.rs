@@ -9,10 +9,10 @@
 //! directory. So it is remembered, and looked at as often as scans are made, until its copy is of the same run.
 //!
 //! A job with a copy in a `move` folder that is still a directory in the primary is one whose move was cut short: it is
-//! handed over too, except for jobs that were recovered by hand.
+//! handed over too, except for jobs that were recovered on request.
 //!
 //! Before all of a folder is compared, the leftovers of dead processes in it are cleaned up, and manifests that a power
-//! cut has emptied are made anew.
+//! cut has emptied are rewritten.
 //!
 //! Each folder has a thread for this, so that a folder that hangs does not keep the others from being compared.
 
@@ -43,17 +43,17 @@ use crate::view::Root;
 use crate::view::location::Role;
 use crate::workspace::{JobId, markers};
 
-/// Markers are compared for no more than one part of the time in so many.
+/// The pause after a comparison is this many times as long as the comparison.
 const TIME_SHARE: u32 = 100;
 
-/// No pause between two looks at what has changed is longer, however long one took.
+/// The longest such pause after a comparison of changed tasks.
 const CHANGED_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// And none between two at all there is.
+/// The longest such pause after a comparison of all jobs.
 const ALL_PAUSE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Compares the markers of all jobs with those that a folder has, again and again.
-pub(in crate::archive::engine) struct Markers {
+/// Compares the markers of all jobs with those of the copies in a folder, repeatedly.
+pub(in crate::archive::engine) struct MarkerSurvey {
     pub(in crate::archive::engine) walk: Walk,
     pub(in crate::archive::engine) folder: u8,
     pub(in crate::archive::engine) route: Arc<Route>,
@@ -61,19 +61,19 @@ pub(in crate::archive::engine) struct Markers {
     pub(in crate::archive::engine) events: Sender<Event>,
     /// Wakes the thread when a caller asks whether all is archived.
     pub(in crate::archive::engine) wakes: Receiver<()>,
-    /// How often tasks are looked at.
+    /// How often changed tasks are compared.
     pub(in crate::archive::engine) interval: Duration,
-    /// How often it is seen whether a folder that was away is back.
+    /// How often a missing folder is checked.
     pub(in crate::archive::engine) tick: Duration,
-    /// How often all is compared, whether it has changed or not.
-    pub(in crate::archive::engine) anew: Duration,
-    pub(in crate::archive::engine) compared: Compared,
+    /// How often all jobs are compared, changed or not.
+    pub(in crate::archive::engine) all_interval: Duration,
+    pub(in crate::archive::engine) compared: ComparedTasks,
 }
 
-/// What has been compared.
+/// The results of earlier comparisons.
 #[derive(Default)]
-pub(in crate::archive::engine) struct Compared {
-    /// With which directory. It is not held open: its disk may be taken away.
+pub(in crate::archive::engine) struct ComparedTasks {
+    /// The folder's directory that was compared with. Not held open: its disk may be unmounted.
     with: Weak<Root>,
     /// The directory of all tasks.
     jobs: Watched,
@@ -83,15 +83,15 @@ pub(in crate::archive::engine) struct Compared {
 /// The cached state of one task.
 #[derive(Default)]
 struct TaskMarkers {
-    /// How it was when it was compared.
+    /// The state of its directory when it was compared.
     watched: Watched,
     behind: Vec<Behind>,
 }
 
-/// A job whose copy is not of the state in the primary, or soon will not be.
+/// A job whose copy is of an earlier run, or will be when the job has finished.
 struct Behind {
     hash: Name,
-    /// Whether it has been handed over since it was finished.
+    /// Whether it was handed over since it finished.
     reported: bool,
 }
 
@@ -108,15 +108,15 @@ pub(in crate::archive::engine) enum Extent {
 
 /// When which comparison is due.
 struct Plan {
-    /// When tasks that have changed are compared next.
+    /// When changed tasks are compared next.
     changed: Instant,
-    /// When all is.
+    /// When all jobs are compared next.
     all: Instant,
     /// The last requested full comparison that has been done.
     answered: u64,
 }
 
-impl Markers {
+impl MarkerSurvey {
     /// Compares in a loop, until the engine stops.
     pub(in crate::archive::engine) fn run(mut self) {
         let now = Instant::now();
@@ -128,7 +128,7 @@ impl Markers {
         while let Ok(there) = self.follow(&mut plan) {
             let pause = match there {
                 true => self.interval,
-                // This asks no disk.
+                // This accesses no disk.
                 false => self.tick,
             };
             if self.walk.pause_unless(&self.wakes, pause).is_err() {
@@ -158,7 +158,8 @@ impl Markers {
             Extent::Behind => {}
             Extent::Changed => plan.changed = now + rest.min(CHANGED_PAUSE_MAX),
             Extent::All => {
-                plan.all = now + rest.clamp(self.anew, ALL_PAUSE_MAX.max(self.anew));
+                plan.all =
+                    now + rest.clamp(self.all_interval, ALL_PAUSE_MAX.max(self.all_interval));
                 plan.answered = wanted;
                 let folder = self.folder;
                 let compared = Event::Compared { folder, wanted };
@@ -174,11 +175,11 @@ impl Markers {
         let Some(root) = folder.and_then(|folder| folder.root().ok()) else {
             return Ok(false);
         };
-        // A folder that was away is opened anew, and may have copies of earlier runs: earlier comparisons do not count.
+        // A folder that was missing is opened again, and may have copies of earlier runs: earlier comparisons do not count.
         if !std::ptr::eq(self.compared.with.as_ptr(), Arc::as_ptr(&root)) {
-            self.compared = Compared {
+            self.compared = ComparedTasks {
                 with: Arc::downgrade(&root),
-                ..Compared::default()
+                ..ComparedTasks::default()
             };
         }
         if extent == Extent::All {
@@ -254,7 +255,7 @@ impl Markers {
                 return false;
             };
             match candidates::state(&originals, task, &one.hash) {
-                // Its task has changed, and will if it comes back.
+                // The change of its task is detected, also if it comes back.
                 CandidateState::Gone => return false,
                 CandidateState::Unfinished => one.reported = false,
                 CandidateState::Done if !one.reported => {

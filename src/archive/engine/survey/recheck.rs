@@ -26,7 +26,7 @@ use crate::workspace::JobId;
 
 const FILE_NAME: &str = "rechecked";
 
-/// How often it is seen whether it is due: clocks jump, and others do it, too.
+/// How often to check whether a recheck is due: clocks may jump, and other machines recheck as well.
 const DUE_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Checks all finished jobs again, periodically.
@@ -47,7 +47,7 @@ impl Recheck {
             let file = match self.file() {
                 Ok(file) => Some(file),
                 Err(error) => {
-                    tracing::debug!("cannot note when archived jobs were last looked at: {error}");
+                    tracing::debug!("cannot record the time of the last recheck: {error}");
                     None
                 }
             };
@@ -129,7 +129,7 @@ impl Recheck {
     }
 }
 
-/// Whether so much time has passed; or the clocks say what cannot be, as when one has jumped.
+/// Whether the period has passed, or the time is too far in the future, as after a jump of a clock.
 fn is_past(last: SystemTime, now: SystemTime, period: Duration) -> bool {
     match now.duration_since(last) {
         Ok(age) => age >= period,
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_done_once_a_period_whatever_clocks_say() {
+    fn a_recheck_is_due_once_per_period_also_after_clock_jumps() {
         let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
         assert!(is_past(now - day, now, day));
         assert!(!is_past(now - day / 2, now, day));

@@ -21,15 +21,15 @@ use crate::sys::name::Name;
 use crate::view::{Root, Unlisted, View};
 use crate::workspace::JobId;
 
-/// The longest that a job, found finished, but not archived since, is not looked at again.
+/// The longest time between two checks of a job that was found finished but was not archived.
 const CANDIDATE_RETRY_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The result of a scan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::archive::engine) struct ScanResult {
-    /// Jobs that seem to be finished, and that the folder has not.
+    /// Finished jobs that the folder lacks.
     pub(in crate::archive::engine) jobs: Vec<JobId>,
-    /// Whether it ended before it had seen all, since it had found as many as it was to.
+    /// Whether the scan ended early, since it had found the maximum.
     pub(in crate::archive::engine) more: bool,
     /// How many jobs the folder lacks, finished or not.
     pub(in crate::archive::engine) candidates: usize,
@@ -37,13 +37,13 @@ pub(in crate::archive::engine) struct ScanResult {
     pub(in crate::archive::engine) listed: u64,
     /// Jobs that were looked at.
     pub(in crate::archive::engine) looked: u64,
-    /// Tasks in whose directories in the primary copies grow, or were left behind.
+    /// Tasks with staged copies in the primary, in progress or abandoned.
     pub(in crate::archive::engine) staging: Vec<OsString>,
     /// What could not be read.
     pub(in crate::archive::engine) trouble: Option<String>,
 }
 
-/// Compares the primary with one folder, again and again.
+/// Compares the primary with one folder, repeatedly.
 pub(in crate::archive::engine) struct Scanner {
     view: Arc<View>,
     folder: u8,
@@ -58,7 +58,7 @@ pub(in crate::archive::engine) struct Scanner {
 
 /// One scan.
 struct Pass<'a> {
-    /// How many jobs may be found.
+    /// The most jobs that the scan may return.
     room: usize,
     stopping: &'a dyn Fn() -> bool,
     found: ScanResult,
@@ -96,7 +96,7 @@ impl Scanner {
         }
     }
 
-    /// Looks at what has been looked at in vain, too, the next time.
+    /// Makes the next scan check all candidates, also those that earlier scans found unfinished.
     pub(in crate::archive::engine) fn forgive(&mut self) {
         let candidates = self
             .tasks
@@ -154,7 +154,7 @@ impl Scanner {
         };
         let primary = self.view.primary();
         let missing = own.and_then(|own| match state_dir::is_known(primary, own) {
-            // What was moved there is missing with it.
+            // The jobs that were moved there are missing with the disk.
             Ok(true) if there.is_none() => {
                 Some(format!("{}: {}", own.path().display(), places::NO_DISK))
             }
@@ -228,7 +228,7 @@ impl Scanner {
                 return true;
             }
         };
-        // Both are asked: each takes note.
+        // Updates both, without a short circuit.
         let changed = [
             task.primary.update(Some(here), now),
             task.folder.update(there, now),
@@ -264,7 +264,7 @@ impl Scanner {
         task: &mut TaskListing,
         pass: &mut Pass<'_>,
     ) -> Result<bool, (u8, Errno)> {
-        // The folder first: a job that is archived meanwhile is then looked at in vain, and not missed.
+        // The folder first: a job that is archived meanwhile is then checked needlessly, but not missed.
         let opened = folder.map(|jobs| directory::open(jobs, name));
         let opened = match opened {
             None | Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => None,
@@ -307,7 +307,7 @@ impl Scanner {
             pass.found.looked += 1;
             let wait = match candidates::state(directory, name, &candidate.hash) {
                 CandidateState::Gone => return false,
-                // So that a scan that goes on where the last one ended does not look again.
+                // A scan that continues where the last one ended does not check the job again.
                 CandidateState::Unfinished => self.interval / 2,
                 CandidateState::Done => {
                     if let Ok(job) = JobId::new(&**name, &*candidate.hash) {

@@ -32,7 +32,7 @@ pub(in crate::archive::engine) struct Walk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::archive::engine) struct Ended;
 
-/// What is done with a few jobs of a task, whose directory is open.
+/// A function that handles a few jobs of a task, whose directory is open.
 pub(in crate::archive::engine) type Call<'a> =
     dyn FnMut(&OwnedFd, &[OsString]) -> Result<(), Ended> + 'a;
 

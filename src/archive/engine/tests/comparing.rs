@@ -10,23 +10,23 @@ use super::stage::{BACKUP, Stage, settled, until};
 use crate::archive::engine::Idle;
 use crate::archive::engine::queue::Queue;
 use crate::archive::engine::shared::{Event, Shared};
-use crate::archive::engine::survey::markers::{Compared, Extent, Markers};
+use crate::archive::engine::survey::markers::{ComparedTasks, Extent, MarkerSurvey};
 use crate::archive::engine::survey::walk::Walk;
 use crate::archive::error::Scope;
 
 /// The markers of the jobs of a stage, and the events that report them.
 struct Comparison {
-    markers: Markers,
-    told: Receiver<Event>,
+    markers: MarkerSurvey,
+    reported: Receiver<Event>,
     _end: Sender<()>,
 }
 
 impl Comparison {
     fn new(stage: &Stage) -> Comparison {
         let queue = Queue::new(stage.timing.pace, Duration::ZERO, Vec::new());
-        let (events, told) = unbounded();
+        let (events, reported) = unbounded();
         let (end, ended) = bounded(0);
-        let markers = Markers {
+        let markers = MarkerSurvey {
             walk: Walk {
                 view: stage.view.clone(),
                 shared: Arc::new(Shared::new(queue, Instant::now())),
@@ -40,12 +40,12 @@ impl Comparison {
             wakes: never(),
             interval: Duration::ZERO,
             tick: Duration::ZERO,
-            anew: Duration::ZERO,
-            compared: Compared::default(),
+            all_interval: Duration::ZERO,
+            compared: ComparedTasks::default(),
         };
         Comparison {
             markers,
-            told,
+            reported,
             _end: end,
         }
     }
@@ -58,7 +58,7 @@ impl Comparison {
     /// Compares this extent, and returns the hashes of the jobs whose copies are found behind, in order.
     fn compare(&mut self, extent: Extent) -> Vec<String> {
         self.markers.compare(extent).unwrap();
-        let again = self.told.try_iter().flat_map(|event| match event {
+        let again = self.reported.try_iter().flat_map(|event| match event {
             Event::Again(jobs) => jobs,
             other => panic!("{other:?}"),
         });
@@ -69,7 +69,7 @@ impl Comparison {
         hashes
     }
 
-    /// Compares until unchanged tasks are not compared any more; some job must be behind, and is not archived.
+    /// Compares until unchanged tasks are not compared any more. At least one job must be behind.
     fn rest(&mut self) {
         assert!(!self.behind().is_empty());
         until("that what was compared is believed", || {
@@ -79,19 +79,19 @@ impl Comparison {
 }
 
 /// Runs a function without the rights of root, who may also access paths that are forbidden to their owner.
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let nobody = || {
+fn as_ordinary_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let call = || {
         if rustix::process::geteuid().is_root() {
-            let nobody = Some(Uid::from_raw(65534));
-            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            let user = Some(Uid::from_raw(65534));
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
         }
         work()
     };
-    std::thread::scope(|scope| scope.spawn(nobody).join()).unwrap()
+    std::thread::scope(|scope| scope.spawn(call).join()).unwrap()
 }
 
 #[test]
-fn what_is_behind_is_told_of_until_that_is_believed_and_again_when_its_task_changes() {
+fn a_job_behind_is_reported_until_the_listing_is_believed_and_again_when_its_task_changes() {
     let stage = Stage::new(false);
     stage.archived("same");
     stage.archived("again");
@@ -104,7 +104,7 @@ fn what_is_behind_is_told_of_until_that_is_believed_and_again_when_its_task_chan
 }
 
 #[test]
-fn a_copy_on_a_disk_of_whole_seconds_is_of_the_same_run() {
+fn a_copy_with_times_in_whole_seconds_is_of_the_same_run() {
     let stage = Stage::new(false);
     stage.archived("same");
     let marker = |location: &str| {
@@ -123,7 +123,7 @@ fn a_copy_on_a_disk_of_whole_seconds_is_of_the_same_run() {
 
 /// A directory that cannot be opened for a moment has the same times afterwards.
 #[test]
-fn a_primary_that_cannot_be_reached_for_a_moment_is_compared_afterwards() {
+fn an_unreadable_primary_is_compared_once_it_is_readable() {
     let stage = Stage::new(false);
     stage.archived("again");
     stage.make_earlier("backup", "again");
@@ -134,8 +134,8 @@ fn a_primary_that_cannot_be_reached_for_a_moment_is_compared_afterwards() {
         fs::set_permissions(primary, fs::Permissions::from_mode(mode)).unwrap();
     };
     permit(0o000);
-    as_nobody(|| {
-        until("that it cannot be reached", || {
+    as_ordinary_user(|| {
+        until("that it cannot be read", || {
             stage.view.primary().root().unwrap().jobs().is_err()
         });
         assert!(comparison.behind().is_empty());
@@ -147,7 +147,7 @@ fn a_primary_that_cannot_be_reached_for_a_moment_is_compared_afterwards() {
 }
 
 #[test]
-fn a_task_that_cannot_be_read_for_a_moment_is_compared_afterwards() {
+fn an_unreadable_task_is_compared_once_it_is_readable() {
     let stage = Stage::new(false);
     stage.archived("again");
     stage.make_earlier("backup", "again");
@@ -157,7 +157,7 @@ fn a_task_that_cannot_be_read_for_a_moment_is_compared_afterwards() {
     permit(0o000);
     // Longer than it takes until a comparison is believed.
     let begun = Instant::now();
-    as_nobody(|| {
+    as_ordinary_user(|| {
         until("that it would be believed", || {
             assert!(comparison.behind().is_empty());
             begun.elapsed() > Duration::from_secs(3)
@@ -168,7 +168,7 @@ fn a_task_that_cannot_be_read_for_a_moment_is_compared_afterwards() {
 }
 
 #[test]
-fn what_is_run_again_while_its_folder_is_away_is_found_when_that_is_back() {
+fn a_rerun_while_the_folder_is_missing_is_found_when_it_is_back() {
     let stage = Stage::new(false);
     for hash in ["again", "behind", "same"] {
         stage.archived(hash);
@@ -193,7 +193,7 @@ fn what_is_run_again_while_its_folder_is_away_is_found_when_that_is_back() {
     assert_eq!(comparison.behind(), ["again", "behind"]);
 }
 
-/// Compares for longer than it takes until a comparison is believed; no job may be behind.
+/// Compares for longer than it takes until a listing is believed. No job may be behind.
 fn believe(comparison: &mut Comparison) {
     let begun = Instant::now();
     until("that what was compared is believed", || {
@@ -203,7 +203,7 @@ fn believe(comparison: &mut Comparison) {
 }
 
 #[test]
-fn what_is_run_again_is_told_of_once_when_it_is_finished_until_its_copy_is_level() {
+fn each_finished_rerun_is_reported_once_until_the_copy_is_of_the_same_run() {
     let stage = Stage::new(false);
     for hash in ["again", "earlier", "same"] {
         stage.archived(hash);
@@ -243,7 +243,7 @@ fn what_is_run_again_is_told_of_once_when_it_is_finished_until_its_copy_is_level
 }
 
 #[test]
-fn what_is_run_again_where_it_is_is_found_when_all_is_compared() {
+fn a_rerun_in_an_unchanged_task_is_found_by_comparing_all() {
     let stage = Stage::new(false);
     stage.archived("again");
     stage.archived("same");
@@ -255,7 +255,7 @@ fn what_is_run_again_where_it_is_is_found_when_all_is_compared() {
 }
 
 #[test]
-fn all_markers_are_compared_now_and_then_and_when_that_is_asked_for() {
+fn all_markers_are_compared_periodically_and_on_request() {
     for asked in [false, true] {
         let mut stage = Stage::new(false);
         stage.archived("again");
@@ -283,7 +283,7 @@ fn all_markers_are_compared_now_and_then_and_when_that_is_asked_for() {
 
 /// More jobs are behind than there is room for at a time.
 #[test]
-fn nobody_waits_for_what_is_not_compared_while_nothing_can_be_archived() {
+fn a_comparison_without_room_does_not_delay_a_caller_while_no_job_can_be_archived() {
     let stage = Stage::new(false);
     for number in 0..500 {
         let hash = format!("{number}");

@@ -14,7 +14,7 @@ use crate::archive::error::Scope;
 use crate::settings::Patterns;
 
 #[test]
-fn what_finished_behind_our_back_is_backed_up_and_then_moved() {
+fn finished_jobs_that_were_not_reported_are_backed_up_and_then_moved() {
     let stage = Stage::new(true);
     let names = [OsStr::new("a"), OsStr::from_bytes(b"\xff\n\"")];
     for name in names {
@@ -45,7 +45,7 @@ fn what_finished_behind_our_back_is_backed_up_and_then_moved() {
 }
 
 #[test]
-fn what_is_touched_is_archived_without_a_scan() {
+fn a_touched_job_is_archived_without_a_scan() {
     let stage = Stage::new(false);
     let archiver = stage.start();
     assert_eq!(settled(&archiver), Idle::Yes);
@@ -63,7 +63,7 @@ fn what_is_touched_is_archived_without_a_scan() {
 }
 
 #[test]
-fn what_the_settings_leave_out_stays() {
+fn jobs_that_the_settings_exclude_are_not_archived() {
     let mut stage = Stage::new(false);
     let globs = vec![format!("{TASK}/a*"), "other".to_owned()];
     stage.exclude = Some(Patterns::new(globs).unwrap());
@@ -77,7 +77,7 @@ fn what_the_settings_leave_out_stays() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_waited_for() {
+fn jobs_wait_for_a_missing_folder() {
     let stage = Stage::new(false);
     let (folder, away) = (stage.top.join("backup"), stage.top.join("away"));
     fs::rename(&folder, &away).unwrap();
@@ -90,7 +90,7 @@ fn a_folder_that_is_gone_is_waited_for() {
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
     let report = archiver.report();
     let refuses = report.folders[0].refuses.as_ref().unwrap();
-    assert_eq!(refuses.why, "it is not there");
+    assert_eq!(refuses.why, "the folder is missing");
     assert_eq!(report.waiting[0].job, format!("{TASK}/a"));
     // A job that was not reported is found when the folder is back.
     stage.finished("b");
@@ -102,7 +102,7 @@ fn a_folder_that_is_gone_is_waited_for() {
 }
 
 #[test]
-fn a_folder_that_is_there_and_cannot_be_opened_is_not_said_to_be_gone() {
+fn a_file_in_place_of_a_folder_is_not_reported_as_missing() {
     let stage = Stage::new(false);
     let (folder, away) = (stage.top.join("backup"), stage.top.join("away"));
     fs::rename(&folder, &away).unwrap();
@@ -117,7 +117,7 @@ fn a_folder_that_is_there_and_cannot_be_opened_is_not_said_to_be_gone() {
 }
 
 #[test]
-fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
+fn failed_jobs_are_reported_and_retried_on_request() {
     let stage = Stage::new(true);
     stage.finished("a");
     stage.refuse(BACKUP, Scope::Job);
@@ -126,12 +126,12 @@ fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
     let report = archiver.report();
     let failed = &report.failed[0];
     assert_eq!(failed.folder.as_deref(), Some(&*stage.top.join("backup")));
-    assert_eq!((failed.tries, &*failed.why), (1, "as it was told"));
+    assert_eq!((failed.tries, &*failed.why), (1, "refused by the test"));
     assert!(failed.next_try > 3000.0);
     assert!(
         serde_json::to_string(&report)
             .unwrap()
-            .contains("as it was told")
+            .contains("refused by the test")
     );
     archiver.retry_now();
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
@@ -146,7 +146,7 @@ fn what_fails_is_told_of_and_tried_again_when_that_is_asked_for() {
 }
 
 #[test]
-fn a_folder_that_hangs_keeps_no_other_waiting_and_no_end_either() {
+fn a_folder_that_hangs_delays_neither_others_nor_the_stop() {
     let stage = Stage::new(true);
     stage.order(|orders| orders.hangs.push(MOVE));
     stage.finished("a");
@@ -173,7 +173,7 @@ fn a_folder_that_hangs_keeps_no_other_waiting_and_no_end_either() {
 }
 
 #[test]
-fn what_is_moved_when_the_end_has_begun_is_tidied_up_before_it() {
+fn a_move_in_progress_during_the_stop_is_cleaned_up_before_the_end() {
     let stage = Stage::new(true);
     stage.order(|orders| {
         orders.hangs.push(MOVE);
@@ -195,7 +195,7 @@ fn what_is_moved_when_the_end_has_begun_is_tidied_up_before_it() {
 }
 
 #[test]
-fn what_another_process_left_behind_is_taken_over() {
+fn the_journal_of_a_dead_process_is_taken_over() {
     let stage = Stage::new(false);
     // Archived, and changed since: no scan finds these.
     for hash in ["a", "b", "done"] {
@@ -222,7 +222,7 @@ fn what_another_process_left_behind_is_taken_over() {
 }
 
 #[test]
-fn what_could_not_be_done_is_taken_up_by_the_next_start() {
+fn failed_jobs_are_retried_by_the_next_start() {
     let stage = Stage::new(false);
     stage.archived("a");
     stage.refuse(BACKUP, Scope::Job);
@@ -233,7 +233,7 @@ fn what_could_not_be_done_is_taken_up_by_the_next_start() {
     assert_eq!(stage.journals().len(), 1);
     stage.order(|orders| orders.refuses.clear());
     let archiver = stage.start();
-    // As long as it was to wait before, it waits now.
+    // The wait after the failure continues.
     assert_eq!(settled(&archiver), Idle::Stuck { failed: 1 });
     archiver.retry_now();
     assert_eq!(settled(&archiver), Idle::Yes);
@@ -243,7 +243,7 @@ fn what_could_not_be_done_is_taken_up_by_the_next_start() {
 }
 
 #[test]
-fn without_a_journal_jobs_are_handed_out_and_the_damaged_state_is_reported() {
+fn without_a_journal_jobs_are_archived_and_the_obstacle_is_reported() {
     let stage = Stage::new(false);
     let state = stage.top.join("primary/.xpmfs");
     fs::create_dir(&state).unwrap();
@@ -259,7 +259,7 @@ fn without_a_journal_jobs_are_handed_out_and_the_damaged_state_is_reported() {
 }
 
 #[test]
-fn what_was_run_again_and_what_was_archived_without_its_marker_is_found_by_the_start() {
+fn the_start_finds_reruns_and_copies_without_a_marker() {
     let stage = Stage::new(false);
     for hash in ["archived", "again", "half"] {
         stage.archived(hash);
@@ -275,7 +275,7 @@ fn what_was_run_again_and_what_was_archived_without_its_marker_is_found_by_the_s
 }
 
 #[test]
-fn all_that_is_archived_is_looked_at_again_now_and_then() {
+fn all_archived_jobs_are_rechecked_periodically() {
     let mut stage = Stage::new(false);
     for number in 0..50 {
         stage.archived(&format!("{number}"));
@@ -297,7 +297,7 @@ fn all_that_is_archived_is_looked_at_again_now_and_then() {
 }
 
 #[test]
-fn without_a_folder_to_archive_to_nothing_is_done() {
+fn without_an_archive_folder_the_engine_does_nothing() {
     let stage = Stage::new(false);
     stage.finished("a");
     let spec = crate::view::ViewSpec {
@@ -317,7 +317,7 @@ fn without_a_folder_to_archive_to_nothing_is_done() {
 }
 
 #[test]
-fn what_the_dead_left_beside_a_job_is_cleared() {
+fn stagings_of_dead_processes_in_the_primary_are_removed() {
     let stage = Stage::new(false);
     stage.archived("a");
     let archiver = stage.start();

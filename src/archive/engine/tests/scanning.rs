@@ -28,7 +28,7 @@ fn rest(scanner: &mut Scanner) {
 }
 
 #[test]
-fn nothing_is_listed_and_no_job_looked_at_when_nothing_changed() {
+fn an_unchanged_workspace_costs_no_listing_and_no_look() {
     let stage = Stage::new(false);
     for number in 0..100 {
         stage.archived(&format!("{number}"));
@@ -52,7 +52,7 @@ fn nothing_is_listed_and_no_job_looked_at_when_nothing_changed() {
 }
 
 #[test]
-fn only_what_the_folder_has_not_is_looked_at() {
+fn only_jobs_that_the_folder_lacks_are_looked_at() {
     let stage = Stage::new(true);
     stage.archived("archived");
     stage.finished("finished");
@@ -72,7 +72,7 @@ fn only_what_the_folder_has_not_is_looked_at() {
 }
 
 #[test]
-fn what_is_found_and_not_archived_is_looked_at_less_often() {
+fn jobs_that_are_found_but_not_archived_are_looked_at_less_often() {
     let stage = Stage::new(false);
     stage.finished("out");
     let mut scanner = scanner(&stage, BACKUP, Duration::from_secs(3600));
@@ -84,7 +84,7 @@ fn what_is_found_and_not_archived_is_looked_at_less_often() {
 }
 
 #[test]
-fn a_scan_that_finds_too_much_goes_on_the_next_time() {
+fn a_scan_that_finds_the_maximum_continues_the_next_time() {
     let stage = Stage::new(false);
     for number in 0..25 {
         stage.finished(format!("{number}"));
@@ -103,7 +103,7 @@ fn a_scan_that_finds_too_much_goes_on_the_next_time() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_left_out_of_the_comparison() {
+fn a_missing_folder_is_not_compared() {
     let stage = Stage::new(false);
     stage.archived("a");
     let mut scanner = scanner(&stage, BACKUP, Duration::ZERO);

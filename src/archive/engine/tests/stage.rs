@@ -1,4 +1,4 @@
-//! Makes a workspace on a real disk, and a simple disks that archives, for tests.
+//! Makes a workspace on a real disk, and a simple implementation of `Disks`, for tests.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -27,7 +27,7 @@ pub(super) const TASK: &str = "my.module.train";
 pub(super) const BACKUP: u8 = 1;
 pub(super) const MOVE: u8 = 2;
 
-/// How a test makes the disks behave.
+/// How the disks behave in a test.
 #[derive(Default)]
 pub(super) struct Orders {
     /// The failure that each folder returns instead of storing a job.
@@ -42,7 +42,7 @@ pub(super) struct Orders {
     pub(super) stored: Vec<(u8, JobId)>,
 }
 
-/// The size that the disks returns for each job.
+/// The size of each job.
 pub(super) const SIZE: Size = Size {
     files: 3,
     bytes: 2048,
@@ -80,7 +80,7 @@ impl Disks for Fake {
         while orders.hangs.contains(&folder) {
             self.changed.wait(&mut orders);
         }
-        let why = "as it was told".to_owned();
+        let why = "refused by the test".to_owned();
         if let Some(scope) = orders.refuses.get(&folder) {
             let failure = Failure { scope: *scope, why };
             return jobs.iter().map(|_| Err(failure.clone())).collect();

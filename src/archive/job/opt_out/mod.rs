@@ -1,4 +1,4 @@
-//! Jobs that are not to be archived: by a tag, by a file in them, by a pattern of the settings.
+//! Decides which jobs are excluded from archiving: by a tag, by a file in the job, or by a pattern in the settings.
 
 mod records;
 mod run_tags;
@@ -25,14 +25,13 @@ use crate::view::View;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
 
-/// The file in a job's `.experimaestro` by which a person opts it out. It says something of the workspace's job, and is
-/// never copied.
+/// The file in a job's `.experimaestro` that opts it out. It applies to the workspace's own job, and is never copied.
 pub const OPT_OUT_FILE: &str = "no-backup";
 
-/// How long tags are believed to be what the runs say. A job's are written when it is submitted, long before it has ended.
+/// How long the tags that were read are used. A job's tags are written when it is submitted, long before it ends.
 const TAGS_VALID: Duration = Duration::from_secs(1);
 
-/// By what a job was opted out.
+/// How a job was opted out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptOut {
     /// Its tag `backup` is false in the last run that submitted it.
@@ -61,12 +60,12 @@ pub struct OptOuts {
     runs: Runs,
 }
 
-/// What was read of the runs last. No lock is held while they are read: who wants to know meanwhile waits for the end of that.
+/// The tags that were last read from the runs. No lock is held while the runs are read: other threads wait on `ended`.
 #[derive(Debug, Default)]
 struct Runs {
     state: Mutex<Reading>,
     ended: Condvar,
-    /// Whether it was reported that records cannot be written.
+    /// Whether a failure to write records was logged.
     reported: AtomicBool,
 }
 
@@ -77,21 +76,21 @@ struct Reading {
     is_read: bool,
 }
 
-/// How a job stands.
+/// Whether a job may be archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eligibility {
-    /// It is to be archived.
+    /// It is archived.
     In,
-    /// It is not to be archived.
+    /// It is opted out.
     Out(OptOut),
-    /// A run that names it is being written: to be asked again.
+    /// A run that names it is being written: ask again.
     Pending,
-    /// A run that names it may opt it out: this file of it cannot be read.
+    /// A run that names it may opt it out: this file of the run cannot be read.
     Unknown(PathBuf),
 }
 
 impl OptOuts {
-    /// With what the settings exclude: everywhere, and from single folders, by their number.
+    /// With the patterns of the settings: for all folders, and for single folders by their number.
     #[must_use]
     pub fn new(exclude: Option<Patterns>, folders: HashMap<u8, Patterns>) -> OptOuts {
         OptOuts {
@@ -101,7 +100,7 @@ impl OptOuts {
         }
     }
 
-    /// Whether the settings exclude a job from all folders. Asks no disk.
+    /// Whether the settings exclude a job from all folders. Accesses no disk.
     #[must_use]
     pub fn is_excluded(&self, job: &JobId) -> bool {
         self.exclude
@@ -109,7 +108,7 @@ impl OptOuts {
             .is_some_and(|patterns| matches(patterns, job))
     }
 
-    /// Whether the settings exclude a job from one folder. Asks no disk.
+    /// Whether the settings exclude a job from one folder. Accesses no disk.
     #[must_use]
     pub fn is_excluded_from(&self, folder: u8, job: &JobId) -> bool {
         self.folders
@@ -117,11 +116,11 @@ impl OptOuts {
             .is_some_and(|patterns| matches(patterns, job))
     }
 
-    /// How a job stands; `directory` is the job's.
+    /// Returns whether a job may be archived; `directory` is the job's.
     ///
     /// # Errors
     ///
-    /// What looking into the job, or at the record of it, gave.
+    /// Fails if the job or its record cannot be read.
     pub fn of(&self, view: &View, job: &JobId, directory: impl AsFd) -> Result<Eligibility> {
         if self.is_excluded(job) {
             return Ok(Eligibility::Out(OptOut::Pattern));
@@ -132,12 +131,12 @@ impl OptOuts {
         self.by_tag(view, job)
     }
 
-    /// Opts a job in by hand: removes the file in it, and outdates what runs have said of it so far. Returns whether that
+    /// Opts a job in: removes the file in it, and records a decision that is later than those of the runs so far. Returns whether that
     /// changed anything.
     ///
     /// # Errors
     ///
-    /// What removing the file, or writing the record, gave.
+    /// Fails if the file cannot be removed, or the record cannot be written.
     pub fn opt_in(&self, view: &View, job: &JobId, directory: &OwnedFd) -> std::io::Result<bool> {
         let had_file = set_file(directory, false)?;
         let by_tag = self.by_tag(view, job)?;
@@ -156,7 +155,7 @@ impl OptOuts {
         let record = records::read(view.primary(), job)?;
         let mut tags = self.tags(view, false);
         if record.is_some() && tags.last(job).is_none() {
-            // Another node has made the record since.
+            // Another node has written the record since.
             tags = self.tags(view, true);
         }
         let known = last(tags.last(job).flatten(), record);
@@ -168,7 +167,7 @@ impl OptOuts {
         })
     }
 
-    /// What the runs say, as of a second ago at most; with `anew`, as of now, and of all jobs that have records.
+    /// The tags in the runs, at most [`TAGS_VALID`] old; with `anew`, as of now, and for all jobs that have records.
     fn tags(&self, view: &View, anew: bool) -> Arc<RunTags> {
         let runs = &self.runs;
         let mut state = runs.state.lock();
@@ -204,7 +203,7 @@ impl OptOuts {
         tags
     }
 
-    /// Writes down what is new: runs may be removed before the job is looked at again.
+    /// Records new decisions on disk: runs may be removed before the job is looked at again.
     fn record(&self, view: &View, before: &RunTags, now: &RunTags) {
         let primary = view.primary();
         for (job, decision) in now.decided() {
@@ -229,8 +228,8 @@ impl OptOuts {
             {
                 let path = primary.path();
                 tracing::warn!(
-                    "cannot record in {}/.xpmfs that {job} is opted out by its tag: {error}; this holds only as long as its \
-                     run is there",
+                    "cannot record in {}/.xpmfs that {job} is opted out by its tag: {error}; this is lost when the run \
+                     is removed",
                     path.display()
                 );
             }
@@ -243,7 +242,7 @@ impl OptOuts {
     }
 }
 
-/// Lets others read the runs, also if reading them panicked.
+/// Lets the next thread read the runs, also after a panic.
 struct End<'a>(&'a Runs);
 
 impl Drop for End<'_> {
@@ -253,7 +252,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// The later of what a run and the record say; the run's, if both are of the same time.
+/// The later decision, of a run or of the record; the run's if both have the same time.
 fn last(run: Option<Decision>, record: Option<Decision>) -> Option<Decision> {
     match (run, record) {
         (Some(run), Some(record)) if record.submitted > run.submitted => Some(record),
@@ -268,11 +267,11 @@ fn matches(patterns: &Patterns, job: &JobId) -> bool {
     )
 }
 
-/// Whether a job has been opted out by hand.
+/// Whether a job has the file that opts it out.
 ///
 /// # Errors
 ///
-/// What looking for the file gave, but for its absence.
+/// Fails if the directory cannot be searched.
 pub fn has_file(job: impl AsFd) -> Result<bool> {
     let Some(state) = at::absent(at::open_dir(job, OsStr::new(JOB_STATE)))? else {
         return Ok(false);
@@ -280,11 +279,11 @@ pub fn has_file(job: impl AsFd) -> Result<bool> {
     Ok(at::absent(at::stat(state, OsStr::new(OPT_OUT_FILE)))?.is_some())
 }
 
-/// Opts a job out by hand, or in again. Gives whether that changed anything.
+/// Creates or removes the file that opts a job out. Returns whether that changed anything.
 ///
 /// # Errors
 ///
-/// What making or removing the file gave.
+/// Fails if the file cannot be created or removed.
 pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
     let name = OsStr::new(JOB_STATE);
     if !out {
@@ -294,7 +293,7 @@ pub fn set_file(job: &OwnedFd, out: bool) -> Result<bool> {
         let removed = rustix::fs::unlinkat(state, OPT_OUT_FILE, rustix::fs::AtFlags::empty());
         return Ok(at::absent(removed)?.is_some());
     }
-    // With the rights of the job's own directory: the users who may work in it may also opt it in again.
+    // With the mode of the job's own directory: the users who may write in it may also opt it in again.
     let rights = Mode::from_raw_mode(rustix::fs::fstat(job)?.st_mode & 0o7777);
     let state = shared_dir::make_dir(job, name, rights)?;
     match state_dir::create(job, &state, OsStr::new(OPT_OUT_FILE)) {
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_a_job_decides_whether_it_has_the_tag_or_not() {
+    fn the_last_submission_of_a_job_decides_whether_it_is_opted_out() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("jobs")).unwrap();
         let spec = ViewSpec {

@@ -1,7 +1,7 @@
-//! Remembers on the primary's disk which jobs were opted out by their tag, for when the runs that say so are gone.
+//! Records on the primary's disk which jobs were opted out by their tag, in case the runs with the tags are removed.
 //!
-//! A record is `.xpmfs/archive/opt-outs/<task_id>/<hash>`: a line of `out` or `in`, and when the job was submitted with
-//! that tag. It is renamed into place, and not made durable: what a power cut leaves of it counts as `out`.
+//! A record is `.xpmfs/archive/opt-outs/<task_id>/<hash>`: one line with `out` or `in`, and the time when the job was submitted with
+//! that tag. It is renamed into place but not synced: a record that a power cut has emptied counts as `out`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,14 +19,14 @@ use crate::view::Location;
 use crate::view::jobs::names;
 use crate::workspace::jobs::JobId;
 
-/// More bytes than a record has.
+/// No record is longer.
 const RECORD_BYTES_MAX: u64 = 200;
 
-/// The record of a job, if there is one.
+/// Reads the record of a job, if it has one.
 ///
 /// # Errors
 ///
-/// What looking for it gave, but for its absence.
+/// Fails with the error of the primary's file system.
 pub(in crate::archive) fn read(primary: &Location, job: &JobId) -> Result<Option<Decision>> {
     let Some(dir) = state_dir::open(primary, &task(job))? else {
         return Ok(None);
@@ -35,7 +35,7 @@ pub(in crate::archive) fn read(primary: &Location, job: &JobId) -> Result<Option
     let mut text = String::new();
     match rustix::fs::openat(&dir, job.hash(), flags, Mode::empty()) {
         Ok(file) => {
-            // What cannot be read of it is taken for `out`.
+            // A record that cannot be read counts as `out`.
             let _ = File::from(file)
                 .take(RECORD_BYTES_MAX)
                 .read_to_string(&mut text);
@@ -51,11 +51,11 @@ pub(in crate::archive) fn read(primary: &Location, job: &JobId) -> Result<Option
     }))
 }
 
-/// Writes the record of a job, over the one that it has.
+/// Writes the record of a job, and replaces an earlier one.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// Fails with the error of the primary's file system.
 pub(in crate::archive) fn write(
     primary: &Location,
     job: &JobId,
@@ -77,11 +77,11 @@ pub(in crate::archive) fn write(
     )?)
 }
 
-/// Removes the record of a job, if there is one.
+/// Removes the record of a job, if it has one.
 ///
 /// # Errors
 ///
-/// What the primary's file system gave.
+/// Fails with the error of the primary's file system.
 pub(in crate::archive) fn remove(primary: &Location, job: &JobId) -> Result<()> {
     match state_dir::open(primary, &task(job))? {
         Some(dir) => {
@@ -92,7 +92,7 @@ pub(in crate::archive) fn remove(primary: &Location, job: &JobId) -> Result<()> 
     }
 }
 
-/// The jobs that have a record. What cannot be listed is found when the job itself is looked at.
+/// The jobs that have a record. Skips directories that cannot be listed: [`read`] fails for their jobs.
 pub(in crate::archive) fn list(primary: &Location) -> Vec<JobId> {
     let mut jobs = Vec::new();
     let tasks = state_dir::open(primary, &[OsStr::new(OPT_OUTS)]);
@@ -116,7 +116,7 @@ pub(in crate::archive) fn list(primary: &Location) -> Vec<JobId> {
     jobs
 }
 
-/// Removes the record of a job that no run names any more, if its task is there and the job is not.
+/// Removes the record of a job that is named by no run any more and is gone from its task's directory.
 pub(in crate::archive) fn remove_if_gone(primary: &Location, job: &JobId) {
     if let Ok(Some(task)) = places::task(primary, job)
         && let Ok(None) = at::absent(at::stat(&*task, job.hash()))

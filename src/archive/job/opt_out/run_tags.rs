@@ -1,12 +1,12 @@
-//! Reads from the runs' `jobs.jsonl` which jobs the last run that submitted them opts out.
+//! Reads from the runs' `jobs.jsonl` which jobs were opted out by the last run that submitted them.
 //!
 //! A workspace may have submitted millions of jobs, and each file may be damaged or half written:
 //!
-//! 1. Only candidates are kept in memory: jobs that some run opts out, that have a record on disk, or that a run
-//!    names whose file cannot be read. A new candidate makes all files be read again for it.
-//! 2. A run only appends to its file, so that a file of the same version is not read again. If a run is gone, or
-//!    its file has shrunk, all is read anew.
-//! 3. A file that cannot be read puts all jobs in doubt that its run's `jobs/` names ([`Unreadable`]).
+//! 1. Only candidates are kept in memory: jobs that some run opts out, that have a record on disk, or that are named by a run whose file
+//!    cannot be read. A new candidate causes all files to be read again.
+//! 2. A run only appends to its file, so a file of the same version is not read again. If a run is gone, or its file has shrunk, all
+//!    files are read again.
+//! 3. If a file cannot be read, it is unknown whether the jobs in its run's `jobs/` are opted out ([`Unreadable`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsRawFd;
@@ -27,14 +27,14 @@ use crate::workspace::runs::Layout;
 /// The tag by which a plan opts a job out: `.tag("backup", False)`.
 const TAG: &str = "backup";
 
-/// A file that cannot be read is read again after so long, also if it has not changed; if it was written to more recently,
-/// the rest of its last line may be still to come.
+/// A file that cannot be read is read again after this time, even if it has not changed. If it was written to more recently, its last
+/// line may still be incomplete.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// The file of a run that lists its jobs.
 const RUN_JOBS_FILE: &str = "jobs.jsonl";
 
-/// Whether a job is opted out, and since when that is so.
+/// Whether a job is opted out, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::archive) struct Decision {
     /// When the job was submitted.
@@ -43,19 +43,19 @@ pub(in crate::archive) struct Decision {
     pub(in crate::archive) out: bool,
 }
 
-/// What the runs say of the candidates.
+/// The decisions of the runs on the candidates.
 #[derive(Debug, Clone, Default)]
 pub(in crate::archive) struct RunTags {
-    /// Whether the runs have been read at all.
+    /// Whether the runs were read.
     begun: bool,
-    /// The files, by their path below the primary, as they were when they were read.
+    /// The version of each file when it was read, by its path below the primary.
     files: BTreeMap<PathBuf, Version>,
-    /// The candidates, with their last line in any file.
+    /// The candidates, each with its last line in any file.
     jobs: HashMap<JobId, Option<Decision>>,
     unreadable: Vec<Unreadable>,
 }
 
-/// The file of a run that cannot be read to its end.
+/// A run's file that cannot be read to its end.
 #[derive(Debug, Clone)]
 pub(in crate::archive) struct Unreadable {
     /// Below the primary.
@@ -70,8 +70,8 @@ pub(in crate::archive) struct Unreadable {
 type Version = (u64, Option<SystemTime>, (i64, i64));
 
 impl RunTags {
-    /// The runs as they are now; `None` if they have not changed. `recorded` lists jobs that have a record, and is
-    /// called if all is read anew.
+    /// Reads the runs again; `None` if they have not changed. `recorded` lists jobs that have a record, and is called if all files are
+    /// read again.
     pub(in crate::archive) fn refreshed(
         &self,
         view: &View,
@@ -116,7 +116,7 @@ impl RunTags {
         Some(next)
     }
 
-    /// Adds the candidates of a file; returns whether there are new ones.
+    /// Adds the candidates of a file; returns whether any is new.
     fn find_candidates(&mut self, top: &Path, file: &Path, version: Option<&Version>) -> bool {
         let before = self.jobs.len();
         self.unreadable.retain(|each| each.file != *file);
@@ -134,7 +134,7 @@ impl RunTags {
         if !readable || empty {
             let run = top.join(file).with_file_name(JOBS);
             let jobs: HashSet<JobId> = jobs::list(&run).found.into_iter().collect();
-            // A run that has submitted nothing yet has an empty file, and no jobs.
+            // A run that has not submitted a job yet has an empty file, and no jobs.
             if !jobs.is_empty() {
                 for job in &jobs {
                     self.jobs.entry(job.clone()).or_default();
@@ -150,14 +150,14 @@ impl RunTags {
         self.jobs.len() > before
     }
 
-    /// Takes over what a file says of the candidates.
+    /// Applies the lines of a file to the candidates.
     fn decide(&mut self, top: &Path, file: &Path) {
         if self.jobs.is_empty() {
             return;
         }
         for (job, now) in lines(&top.join(file)).flatten() {
             if let Some(last) = self.jobs.get_mut(&job) {
-                // Of two at the same time, the one further down in its file.
+                // Of two lines with the same time, the later one in the file counts.
                 if last.is_none_or(|last| last.submitted <= now.submitted) {
                     *last = Some(now);
                 }
@@ -165,18 +165,18 @@ impl RunTags {
         }
     }
 
-    /// The last line of a job in any run; `None` if it is no candidate, `Some(None)` if no run has a line of it.
+    /// The last decision on a job in any run; `None` if the job is not a candidate, `Some(None)` if it has no line in any run.
     pub(in crate::archive) fn last(&self, job: &JobId) -> Option<Option<Decision>> {
         self.jobs.get(job).copied()
     }
 
-    /// The candidates of which runs have lines, and the last of these.
+    /// The candidates with lines in runs, and the decision of the last line.
     pub(in crate::archive) fn decided(&self) -> impl Iterator<Item = (&JobId, Decision)> {
         let jobs = self.jobs.iter();
         jobs.filter_map(|(job, last)| Some((job, (*last)?)))
     }
 
-    /// The candidates of which no run has a line, nor names them without.
+    /// The candidates that are in no run's file, nor in the `jobs/` of a run whose file cannot be read.
     pub(in crate::archive) fn undecided(&self) -> impl Iterator<Item = &JobId> {
         let jobs = self.jobs.iter();
         let jobs =
@@ -184,13 +184,13 @@ impl RunTags {
         jobs.map(|(job, _)| job)
     }
 
-    /// Whether all was read anew since an earlier state.
+    /// Whether all files were read again since an earlier state.
     pub(in crate::archive) fn is_anew(&self, before: &RunTags) -> bool {
         let gone = |file: &PathBuf| !self.files.contains_key(file);
         !before.begun || before.files.keys().any(gone)
     }
 
-    /// The unreadable file of a run that may have submitted a job after its last known decision.
+    /// The unreadable file of a run that may have submitted a job after its last known decision, if any.
     pub(in crate::archive) fn unreadable_run(
         &self,
         job: &JobId,
@@ -206,14 +206,14 @@ impl RunTags {
 }
 
 impl Unreadable {
-    /// Whether the file was written to so recently that the rest of a line may be still to come.
+    /// Whether the file was written to so recently that its last line may still be incomplete.
     pub(in crate::archive) fn is_being_written(&self) -> bool {
         let Some(modified) = self.modified else {
             return false;
         };
         match SystemTime::now().duration_since(modified) {
             Ok(age) => age < READ_AGAIN,
-            // A clock that is ahead.
+            // Another machine's clock is ahead.
             Err(ahead) => ahead.duration() < READ_AGAIN,
         }
     }
@@ -239,7 +239,7 @@ fn files(top: &Path) -> BTreeMap<PathBuf, Version> {
     files.collect()
 }
 
-/// The lines of a `jobs.jsonl`: job and decision, or that one cannot be read.
+/// The lines of a `jobs.jsonl`: job and decision, or an error for a line that cannot be read.
 fn lines(file: &Path) -> impl Iterator<Item = Result<(JobId, Decision), ()>> + use<> {
     let (lines, unreadable) = match JobsJsonl::open(file) {
         Ok(lines) => (lines, None),

@@ -84,12 +84,12 @@ pub(super) enum Existing {
     /// An older copy, with its directory.
     Older(OwnedFd),
     /// An identical copy.
-    Same(Compared),
+    Same(ComparedState),
 }
 
 /// The state of the source that was compared with its copy.
 #[derive(Debug)]
-pub(super) struct Compared(pub(super) Manifest);
+pub(super) struct ComparedState(pub(super) Manifest);
 
 /// The manifest of a staged copy, durable when the copy is. Dropping it removes the manifest, unless it was placed.
 pub(super) struct StagedManifest {

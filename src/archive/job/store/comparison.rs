@@ -1,10 +1,10 @@
-//! How the primary's job is to the copy that a folder has.
+//! Compares a job with the folder's copy of it.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::batch::{Batch, Compared};
+use super::batch::{Batch, ComparedState};
 use crate::archive::error::{Cause, InPlace, JobError, Result};
 use crate::archive::job::compare::{Comparison, compare, is_newer_if_renamed, marked};
 use crate::archive::job::{manifests, preconditions, select};
@@ -14,8 +14,8 @@ use crate::view::Location;
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-impl Compared {
-    /// Makes sure that what has been read of the job since is that state: if it is not, the copy is not to blame.
+impl ComparedState {
+    /// Checks that what was read of the job since is still that state: otherwise a difference would not mean damage.
     pub(super) fn expect(&self, job: &JobId, read: &Manifest) -> Result<()> {
         match compare(read, &self.0, &markers::done(job.name())) {
             Comparison::Same => Ok(()),
@@ -28,23 +28,23 @@ impl Compared {
 }
 
 impl Batch<'_> {
-    /// How the primary's job is to the copy that the folder has, and the state of the job that this holds for.
+    /// Returns how the job compares with the folder's copy, and the state of the job that was compared.
     pub(super) fn compare(
         &self,
         job: &JobId,
         source: &OwnedFd,
         archived: &OwnedFd,
-    ) -> Result<(Comparison, Compared)> {
+    ) -> Result<(Comparison, ComparedState)> {
         let from = places::path(self.source, job);
         let at = places::path(self.folder, job);
         let done = markers::done(job.name());
         let ours = self
             .with_options(job, |options| transfer::outline(source, options))
             .copying(job, &from)
-            .map(Compared)?;
+            .map(ComparedState)?;
         let known = manifests::read(self.folder, job).unwrap_or_else(|error| {
             tracing::warn!(
-                "the manifest of {job} in {} is of no use, and is made anew: {error}",
+                "cannot use the manifest of {job} in {}, and writes a new one: {error}",
                 self.folder.path().display()
             );
             None
@@ -53,7 +53,7 @@ impl Batch<'_> {
             .with_options(job, |options| transfer::outline(archived, options))
             .copying(job, &at)?;
         let comparison = match known {
-            // The manifest is believed only of the copy that it was written for.
+            // The manifest counts only for the copy that it was written for.
             Some(manifest) if holds_as_much(&manifest, &theirs) => {
                 let comparison = compare(&ours.0, &manifest, &done);
                 let from = (source, &*from);
@@ -68,7 +68,7 @@ impl Batch<'_> {
                 let rerun = is_rerun(marked(&ours.0, &done), marked(&theirs, &done));
                 let written = known.and_then(|manifest| written_since(&manifest, &theirs));
                 match (how, written) {
-                    // What somebody has written into the copy itself is nowhere else.
+                    // Data that was written into the copy itself exists nowhere else.
                     (Comparison::Newer, Some(example)) if !rerun => Comparison::Mixed { example },
                     (how, _) => how,
                 }
@@ -77,7 +77,7 @@ impl Batch<'_> {
         Ok((comparison, ours))
     }
 
-    /// Whether the folder's copy of a job has a manifest that holds for it, and for the job as it is. Writes nothing.
+    /// Whether the folder's copy of a job has a manifest that matches both the copy and the job. Writes nothing.
     pub(super) fn has_same(
         &self,
         job: &JobId,
@@ -97,8 +97,8 @@ impl Batch<'_> {
         Ok(same && holds_as_much(&manifest, &outline(archived, self.folder)?))
     }
 
-    /// Whether the folder's copy of a job, which has the same files, lacks modes, access control lists or extended attributes of
-    /// the primary's. Of one that is to stay in the primary, it is of no importance.
+    /// Whether the folder's copy of a job, which has the same files, lacks modes, access control lists or extended attributes of the
+    /// primary's. False for a job that stays in the primary.
     pub(super) fn lacks_attributes(
         &self,
         job: &JobId,
@@ -116,13 +116,13 @@ impl Batch<'_> {
         Ok(unlike.is_some())
     }
 
-    /// The same, where there is no manifest: somebody else has archived it. Writes one if they hold the same.
+    /// Compares a job with a copy that has no matching manifest, such as one of another program. Writes a manifest if both are the same.
     fn compare_contents(
         &self,
         job: &JobId,
         (source, from): (&OwnedFd, &Path),
         (archived, at): (&OwnedFd, &Path),
-        ours: &Compared,
+        ours: &ComparedState,
         theirs: &Manifest,
     ) -> Result<Comparison> {
         let done = markers::done(job.name());
@@ -148,17 +148,17 @@ impl Batch<'_> {
         }
         preconditions::expect_same_folder(self.folder, &self.root, job)?;
         self.write_manifest(job, &read)?;
-        // That `verify` could not read it.
+        // `verify` may have recorded that it cannot be read.
         let _ = state_dir::set_damaged(self.env.view.primary(), self.folder, job, None);
         Ok(Comparison::Same)
     }
 
-    /// Reads the primary's job, which was compared in this state.
+    /// Reads a job, which must still be in the state that was compared.
     fn read_again(
         &self,
         job: &JobId,
         (source, from): (&OwnedFd, &Path),
-        ours: &Compared,
+        ours: &ComparedState,
     ) -> Result<Manifest> {
         let read = self.with_options(job, |options| transfer::read(source, options));
         let read = read.copying(job, from)?.manifest;
@@ -167,7 +167,7 @@ impl Batch<'_> {
     }
 }
 
-/// Whether a job with this marker was run again after one with that marker was archived.
+/// Whether a job with the marker `ours` was run again after the one with the marker `theirs` was archived.
 fn is_rerun(ours: Option<Time>, theirs: Option<Time>) -> bool {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) => ours.order(theirs).is_gt(),
@@ -175,12 +175,17 @@ fn is_rerun(ours: Option<Time>, theirs: Option<Time>) -> bool {
     }
 }
 
-/// Whether all that seems to be missing may have another name now: what the files hold tells.
-fn is_renamed(comparison: &Comparison, ours: &Compared, theirs: &Manifest, done: &OsStr) -> bool {
+/// Whether all files that seem to be missing may have other names now, which their content shows.
+fn is_renamed(
+    comparison: &Comparison,
+    ours: &ComparedState,
+    theirs: &Manifest,
+    done: &OsStr,
+) -> bool {
     matches!(comparison, Comparison::Mixed { .. }) && is_newer_if_renamed(&ours.0, theirs, done)
 }
 
-/// A file that is in a copy and not in its manifest, or has become longer since that was written.
+/// A file of a copy that is not in its manifest, or has become longer since.
 fn written_since(manifest: &Manifest, copy: &Manifest) -> Option<PathBuf> {
     let differences = manifest.differences(copy).into_iter();
     let mut of_content = differences.filter(select::is_of_content);
@@ -192,10 +197,10 @@ fn written_since(manifest: &Manifest, copy: &Manifest) -> Option<PathBuf> {
     written.map(|difference| difference.path)
 }
 
-/// Whether a tree has what a manifest says, as far as can be told from names and sizes.
+/// Whether a tree matches a manifest in names and sizes.
 fn holds_as_much(manifest: &Manifest, tree: &Manifest) -> bool {
     let differences = manifest.differences(tree);
-    // The tree has not been read: its hashes are none.
+    // The tree was not read, so it has no hashes.
     !differences.iter().any(|difference| {
         select::is_of_content(difference) && !matches!(difference.what, What::Content)
     })

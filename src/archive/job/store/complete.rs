@@ -16,7 +16,7 @@ use crate::transfer::Candidate;
 use crate::workspace::jobs::JobId;
 
 impl Batch<'_> {
-    /// Makes what was staged durable, and gives it its place; what became of each job, in their order.
+    /// Makes the staged copies durable and renames them into place; returns the result of each job, in order.
     pub(super) fn complete(
         &self,
         jobs: &[Due],
@@ -41,7 +41,7 @@ impl Batch<'_> {
                 }
             }
         });
-        // The names, and the manifests; nothing of the primary's goes before these stand.
+        // The names and the manifests: these must be durable before the primary's directory is replaced.
         let synced = self.sync(&placed);
         let placed = jobs.iter().zip(placed);
         placed
@@ -53,7 +53,7 @@ impl Batch<'_> {
             .collect()
     }
 
-    /// Makes all that was written durable, if anything was; gives why that failed.
+    /// Makes all written files durable, if there are any; returns why that failed, if so.
     fn sync(&self, steps: &[Result<Staged>]) -> Option<String> {
         let written = steps
             .iter()
@@ -62,7 +62,7 @@ impl Batch<'_> {
         Some(format!("cannot make what was copied durable: {error}"))
     }
 
-    /// Gives a staged copy its name, if the source is still what was copied, and writes its manifest.
+    /// Renames a staged copy and its manifest into place, if the source is still what was copied.
     fn place(&self, job: &JobId, mut staged: StagedCopy) -> Result<Staged> {
         let at = places::path(self.folder, job);
         self.expect_unchanged(job, &staged)?;
@@ -82,7 +82,7 @@ impl Batch<'_> {
             if let Some(manifest) = &mut staged.manifest {
                 manifest.placed = true;
             }
-            // From now on, that it has no jobs tells that its disk is missing.
+            // From now on, the folder without `jobs` means that its disk is missing.
             if !self.known.load(Ordering::Relaxed)
                 && state_dir::make_known(self.env.view.primary(), self.folder).is_ok()
             {
@@ -94,7 +94,7 @@ impl Batch<'_> {
         Ok(Staged::Copy(Box::new(staged)))
     }
 
-    /// Makes sure that the source is what was read of it, and that nobody is at it.
+    /// Checks that the source is still what was read of it, and that no process uses it.
     fn expect_unchanged(&self, job: &JobId, staged: &StagedCopy) -> Result<()> {
         let from = places::path(self.source, job);
         if self.moves() {
@@ -112,7 +112,7 @@ impl Batch<'_> {
             .copying(job, &from)
     }
 
-    /// The copy stands: the primary's gives way, in a `move` folder's favour.
+    /// Ends the staging of a durable copy, and moves the job if the folder is a `move` folder.
     fn finish(&self, job: &JobId, staged: StagedCopy) -> Result<Stored> {
         let (files, bytes) = (
             staged.copied.manifest.files(),

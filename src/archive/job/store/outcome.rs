@@ -10,14 +10,14 @@ use crate::workspace::jobs::JobId;
 pub enum Stored {
     /// The job was copied.
     Copied {
-        /// Files, symlinks among them.
+        /// Files, including symlinks.
         files: u64,
         /// Bytes of files.
         bytes: u64,
     },
     /// The job was copied, and replaced an older copy.
     Replaced {
-        /// Files, symlinks among them.
+        /// Files, including symlinks.
         files: u64,
         /// Bytes of files.
         bytes: u64,
@@ -37,7 +37,7 @@ pub enum Skipped {
     Unfinished,
     /// The folder's copy holds more, or is newer: the primary's was purged, or is an older state.
     Older,
-    /// The job was recovered by hand, and stays in the primary until it changes.
+    /// The job was recovered on request, and stays in the primary until it changes.
     Kept,
 }
 

@@ -21,15 +21,15 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
 impl Batch<'_> {
-    /// Copies jobs to staging, those at the beginning of `jobs`: no more than `limit` bytes, and what the last of them
-    /// has beyond that. One at least.
+    /// Copies jobs to staging, from the beginning of `jobs` until `limit` bytes are reached, and at least one. Returns the results of these
+    /// jobs.
     pub(super) fn stage_all(&self, jobs: &[Due], limit: u64) -> Vec<Result<Staged>> {
         let threads = self.env.threads.min(jobs.len());
         let room = || self.bytes.load(Ordering::Relaxed) < limit;
         in_parallel_while(threads, jobs, room, |due| self.stage(due))
     }
 
-    /// Copies a job to staging, unless the folder has it; then it is not waited for.
+    /// Copies a job to staging if it is due; otherwise subtracts its size from the expected total.
     fn stage(&self, due: &Due) -> Result<Staged> {
         let step = self.stage_if_due(due);
         if let (false, Some(size)) = (matches!(step, Ok(Staged::Copy(_))), due.size) {
@@ -52,7 +52,7 @@ impl Batch<'_> {
             return Ok(Staged::Done(Stored::Skipped(Skipped::Unfinished)));
         }
         if self.moves() {
-            // Asked again before the job is moved; here, so that nothing is copied in vain.
+            // Checked again before the job is moved; here, to avoid a useless copy.
             expect_unwritten(self.env, job)?;
             backups::expect(self.env, job, &source, None)?;
         }
@@ -74,50 +74,16 @@ impl Batch<'_> {
                 Cause::Busy("another process copies it to the same folder".into()),
             ));
         };
-        let existing = match preconditions::open(self.folder, &task, job)? {
-            None => Existing::Nothing,
-            Some(archived)
-                if folder_alias::is_same(&source, &archived).tried(job, "look at", &at)? =>
-            {
-                return Err(
-                    self.unusable(job, "the workspace's own job is there under another name")
-                );
-            }
-            Some(archived) => {
-                let (comparison, compared) = self.compare(job, &source, &archived)?;
-                match comparison {
-                    // Whoever insists gets a new copy: of what has been damaged, nothing else tells.
-                    Comparison::Same if self.env.force => Existing::Older(archived),
-                    // What is given up is not to be the only one that has them.
-                    Comparison::Same
-                        if self.moves() && self.lacks_attributes(job, &source, &archived)? =>
-                    {
-                        Existing::Older(archived)
-                    }
-                    Comparison::Same => Existing::Same(compared),
-                    Comparison::Newer => Existing::Older(archived),
-                    _ if self.env.force => Existing::Older(archived),
-                    Comparison::Older => return Ok(Staged::Done(Stored::Skipped(Skipped::Older))),
-                    Comparison::Mixed { example } => {
-                        return Err(JobError::new(
-                            job,
-                            Cause::Unsafe(format!(
-                                "something in it is newer than its copy in {}, which has {} that the primary lacks or has in an older state: \
-                         `xpmfs jobs archive --force` puts the primary's in place of it",
-                                self.folder.path().display(),
-                                example.display(),
-                            )),
-                        ));
-                    }
-                }
-            }
+        let existing = match self.existing(job, &source, &task)? {
+            Ok(existing) => existing,
+            Err(skipped) => return Ok(Staged::Done(Stored::Skipped(skipped))),
         };
         let copied = match &existing {
             Existing::Same(_) if !self.moves() => return Ok(Staged::Done(Stored::Already)),
             Existing::Same(_) if self.is_kept(job)? => {
                 return Ok(Staged::Done(Stored::Skipped(Skipped::Kept)));
             }
-            // Read, so that it is known what is given up; but not with each try while a process writes to it.
+            // Reads the original before it is removed; but not with each attempt while a process writes to it.
             Existing::Same(compared) => {
                 let written = writers::written(&source, &compared.0).copying(job, &from)?;
                 if written.is_some() {
@@ -140,7 +106,7 @@ impl Batch<'_> {
         }
         let manifest = match &existing {
             Existing::Same(_) => None,
-            // With the copy, one `syncfs` makes it durable.
+            // One `syncfs` makes it durable together with the copy.
             Existing::Nothing | Existing::Older(_) => {
                 Some(self.stage_manifest(job, &copied.manifest)?)
             }
@@ -156,7 +122,48 @@ impl Batch<'_> {
         })))
     }
 
-    /// Copies a job to staging. One that was moved is compared with the manifest of the copy that it was moved to.
+    /// Returns the folder's copy of a job, or why the job is skipped.
+    fn existing(
+        &self,
+        job: &JobId,
+        source: &OwnedFd,
+        task: &OwnedFd,
+    ) -> Result<std::result::Result<Existing, Skipped>> {
+        let at = places::path(self.folder, job);
+        let Some(archived) = preconditions::open(self.folder, task, job)? else {
+            return Ok(Ok(Existing::Nothing));
+        };
+        if folder_alias::is_same(source, &archived).tried(job, "look at", &at)? {
+            return Err(self.unusable(job, "the workspace's own job is there under another name"));
+        }
+        let (comparison, compared) = self.compare(job, source, &archived)?;
+        let force = self.env.force;
+        Ok(Ok(match comparison {
+            // With --force, always copies: damage may show in nothing else.
+            Comparison::Same if force => Existing::Older(archived),
+            // The original, which is removed, must not be the only copy with these attributes.
+            Comparison::Same
+                if self.moves() && self.lacks_attributes(job, source, &archived)? =>
+            {
+                Existing::Older(archived)
+            }
+            Comparison::Same => Existing::Same(compared),
+            Comparison::Newer => Existing::Older(archived),
+            Comparison::Older | Comparison::Mixed { .. } if force => Existing::Older(archived),
+            Comparison::Older => return Ok(Err(Skipped::Older)),
+            Comparison::Mixed { example } => {
+                let why = format!(
+                    "conflict: the primary has newer files, but the copy in {} also has {}, which the primary lacks or has in an older \
+                     state; to keep the primary's: `xpmfs jobs archive --force {job}`",
+                    self.folder.path().display(),
+                    example.display(),
+                );
+                return Err(JobError::new(job, Cause::Unsafe(why)));
+            }
+        }))
+    }
+
+    /// Copies a job to staging. A job that was moved must match the manifest of its copy in the `move` folder.
     fn copy(
         &self,
         job: &JobId,
@@ -174,7 +181,7 @@ impl Batch<'_> {
         let manifest =
             manifests::read(self.source, job).map_err(|error| refused(error.to_string()))?;
         let Some(manifest) = manifest else {
-            let why = "it has no manifest, so that nothing says whether it is whole";
+            let why = "it has no manifest, so it is unknown whether it is intact";
             return Err(refused(why.to_owned()));
         };
         let originals = Originals::of(&manifest);
@@ -196,7 +203,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether the folder, which cannot be written to, has a job as it is.
+    /// Whether the folder, which is not writable, has an identical copy of a job.
     fn is_up_to_date(&self, job: &JobId, source: &OwnedFd, task: &OwnedFd) -> bool {
         if self.moves() || self.env.force {
             return false;
@@ -219,7 +226,7 @@ impl Batch<'_> {
         })
     }
 
-    /// Removes what the dead have left, once for each task.
+    /// Removes the unfinished copies of crashed processes, once for each task.
     fn sweep(&self, job: &JobId, task: &Arc<OwnedFd>) {
         if !self.swept.lock().insert(job.task_id().to_owned()) {
             return;
