@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,32 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use crate::mount::Mount;
-use crate::mount::handle::Activity;
+use crate::archive::engine::Archiver;
 use crate::mount::tables::nodes::{Nodes, Role};
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
+
+/// Receives reports of jobs of the primary that are altered through the mount.
+pub trait Activity: Send + Sync {
+    /// Reports that a job in the primary has been altered, or may now be settled: an entry was made, renamed, linked or
+    /// removed, attributes were changed, a file was opened for writing or closed after that, or a lock was released.
+    /// The job may be gone by now. A report follows the last alteration within half a second.
+    ///
+    /// Called by threads that answer requests: it must neither block nor use the mount.
+    fn touched(&self, job: JobId);
+}
+
+impl Activity for Archiver {
+    fn touched(&self, job: JobId) {
+        Archiver::touched(self, job);
+    }
+}
+
+impl fmt::Debug for dyn Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Activity")
+    }
+}
 
 /// Interval between reports of a job that is altered all the time.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
@@ -26,8 +48,9 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 const SHARDS: usize = 16;
 
 /// The jobs that were reported recently.
-#[derive(Debug, Default)]
-pub(super) struct Touched {
+#[derive(Debug)]
+pub(super) struct ActivityReports {
+    nodes: Arc<Nodes>,
     receiver: Option<Arc<dyn Activity>>,
     recent: Arc<[Mutex<HashMap<u64, Recent>>; SHARDS]>,
     /// Wakes the thread that sends delayed reports; without the thread, everything is reported at once.
@@ -42,39 +65,83 @@ struct Recent {
     again: bool,
 }
 
-impl Touched {
-    /// Starts the thread that sends delayed reports to `receiver`; it ends with the mount.
-    pub(super) fn start(
-        receiver: Arc<dyn Activity>,
-        nodes: &Arc<Nodes>,
-    ) -> std::io::Result<Touched> {
-        let (wake, woken) = crossbeam_channel::bounded(1);
-        let touched = Touched {
-            receiver: Some(receiver.clone()),
+impl ActivityReports {
+    /// Returns reports that have no receiver yet.
+    pub(super) fn new(nodes: Arc<Nodes>) -> ActivityReports {
+        ActivityReports {
+            nodes,
+            receiver: None,
             recent: Arc::default(),
-            wake: Some(wake),
-        };
-        let (recent, nodes) = (touched.recent.clone(), nodes.clone());
+            wake: None,
+        }
+    }
+
+    /// Starts the thread that sends delayed reports to `receiver`; it ends with the mount.
+    pub(super) fn start(&mut self, receiver: Arc<dyn Activity>) -> std::io::Result<()> {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        self.receiver = Some(receiver.clone());
+        self.wake = Some(wake);
+        let (recent, nodes) = (self.recent.clone(), self.nodes.clone());
         std::thread::Builder::new()
             .name("xpmfs-activity".to_owned())
             .spawn(move || report_all(&woken, &recent, &nodes, &*receiver))?;
-        Ok(touched)
+        Ok(())
+    }
+
+    /// Reports that a known node has been altered.
+    pub(super) fn altered(&self, id: u64) {
+        if let Some(receiver) = &self.receiver {
+            self.nodes
+                .each_job_of(id, |job| self.report(&**receiver, job));
+        }
+    }
+
+    /// Reports that a known node may have been altered for the last time.
+    pub(super) fn may_be_settled(&self, id: u64) {
+        if let Some(receiver) = &self.receiver {
+            self.nodes
+                .each_job_of(id, |job| self.report_now(&**receiver, job));
+        }
+    }
+
+    /// Reports that the entry `name` of a directory has been made, replaced or removed in `place`.
+    pub(super) fn entry_altered(&self, parent: u64, name: &OsStr, place: u8) {
+        let Some(receiver) = &self.receiver else {
+            return;
+        };
+        if place != PRIMARY {
+            return;
+        }
+        let Some(node) = self.nodes.get(parent) else {
+            return;
+        };
+        match node.role {
+            // The job itself.
+            Role::Task => {
+                if let Ok(job) = JobId::new(&*node.name, name) {
+                    receiver.touched(job);
+                }
+            }
+            Role::Job if is_marker(name) => self.may_be_settled(parent),
+            Role::Job | Role::Inside => self.altered(parent),
+            Role::Root | Role::Jobs | Role::Outside => {}
+        }
     }
 
     /// Reports the job of a node at once, or at the end of the interval if it has already been reported in this one.
-    fn report(&self, receiver: &dyn Activity, nodes: &Nodes, id: u64) {
+    fn report(&self, receiver: &dyn Activity, id: u64) {
         let mut recent = self.shard(id).lock();
         if let Some(known) = recent.get_mut(&id) {
             known.again = true;
             return;
         }
         drop(recent);
-        self.report_now(receiver, nodes, id);
+        self.report_now(receiver, id);
     }
 
     /// Reports the job of a node at once.
-    fn report_now(&self, receiver: &dyn Activity, nodes: &Nodes, id: u64) {
-        let Some(job) = nodes.job_id(id) else {
+    fn report_now(&self, receiver: &dyn Activity, id: u64) {
+        let Some(job) = self.nodes.job_id(id) else {
             return;
         };
         if let Some(wake) = &self.wake {
@@ -131,50 +198,6 @@ fn next_interval(recent: &mut HashMap<u64, Recent>) -> Vec<(u64, JobId)> {
         (*id, known.job.clone())
     });
     again.collect()
-}
-
-impl Mount {
-    /// Reports that a known node has been altered.
-    pub(super) fn touched(&self, id: u64) {
-        if let Some(receiver) = &self.touched.receiver {
-            self.nodes.each_job_of(id, |job| {
-                self.touched.report(&**receiver, &self.nodes, job);
-            });
-        }
-    }
-
-    /// Reports that a known node may have been altered for the last time.
-    pub(super) fn may_be_settled(&self, id: u64) {
-        if let Some(receiver) = &self.touched.receiver {
-            self.nodes.each_job_of(id, |job| {
-                self.touched.report_now(&**receiver, &self.nodes, job);
-            });
-        }
-    }
-
-    /// Reports that the entry `name` of a directory has been made, replaced or removed in `place`.
-    pub(super) fn entry_touched(&self, parent: u64, name: &OsStr, place: u8) {
-        let Some(receiver) = &self.touched.receiver else {
-            return;
-        };
-        if place != PRIMARY {
-            return;
-        }
-        let Some(node) = self.nodes.get(parent) else {
-            return;
-        };
-        match node.role {
-            // The job itself.
-            Role::Task => {
-                if let Ok(job) = JobId::new(&*node.name, name) {
-                    receiver.touched(job);
-                }
-            }
-            Role::Job if is_marker(name) => self.may_be_settled(parent),
-            Role::Job | Role::Inside => self.touched(parent),
-            Role::Root | Role::Jobs | Role::Outside => {}
-        }
-    }
 }
 
 /// Whether a name may be the name of a marker.

@@ -1,9 +1,10 @@
-//! Converts `statx` results to the attributes that the kernel expects.
+//! Converts attributes and errors of the disk to what the kernel expects.
 
 use std::time::{Duration, SystemTime};
 
 use fuser::{FileAttr, FileType, INodeNo};
 use rustix::fs::{Statx, StatxTimestamp};
+use rustix::io::Errno;
 
 /// Returns the attributes of a file, with the inode number to show.
 pub(super) fn attributes(stat: &Statx, inode: u64) -> FileAttr {
@@ -61,6 +62,11 @@ pub(super) fn kind(mode: u32) -> FileType {
         Kind::BlockDevice => FileType::BlockDevice,
         Kind::RegularFile | Kind::Unknown => FileType::RegularFile,
     }
+}
+
+/// Returns an error as fuser expects it.
+pub(super) fn errno(error: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(error.raw_os_error())
 }
 
 /// Converts a time stamp, which may lie before 1970.

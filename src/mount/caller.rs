@@ -8,7 +8,7 @@ use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::mount::Mount;
-use crate::sys::calls;
+use crate::sys::{at, calls};
 
 thread_local! {
     /// The umask of this thread, once the thread has its own.
@@ -156,7 +156,7 @@ impl Mount {
         caller: &Caller,
         stat: &Statx,
     ) -> Result<Option<AssumedIdentity>> {
-        if stat.stx_mode & SET_ID == 0 || !geteuid().is_root() {
+        if stat.stx_mode & at::SET_ID == 0 || !geteuid().is_root() {
             return Ok(None);
         }
         let capabilities = rustix::thread::capabilities(None)?;
@@ -175,9 +175,6 @@ impl Mount {
         Ok(Some(identity))
     }
 }
-
-/// The set-user-ID and set-group-ID bits of a mode.
-pub(super) const SET_ID: u16 = 0o6000;
 
 impl Drop for WithoutFsetid {
     fn drop(&mut self) {

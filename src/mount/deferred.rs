@@ -1,9 +1,9 @@
 //! Replies that come later: lets an operation hand its reply to another thread, so that its own goes on.
 //!
 //! The loop that reads requests has a fixed number of threads, and a request that waits in a system call for a folder
-//! occupies its thread. So only some of the loop's threads may process such requests ([`Deferred::run`]); the others
+//! occupies its thread. So only some of the loop's threads may process such requests (`threads`); the others
 //! are passed, with their replies, to threads outside the loop. What waits for something other than a disk (a lock, a
-//! free descriptor) has one thread for all of its requests ([`Deferred::start`]).
+//! free descriptor) has one thread for all of its requests (`threads::start`).
 //!
 //! A deferred operation may hold:
 //!
@@ -23,103 +23,15 @@
 //!    nothing on a disk, and undoes what it did in the tables ([`Reply::undo`]).
 
 use std::cell::RefCell;
-use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
-use crate::mount::{LOOP_THREADS, Mount};
-
-/// How many threads of the loop may wait for folders: the others answer all other requests.
-const LOOP_MAX: usize = LOOP_THREADS - 2;
-
-/// How many other threads may wait. Requests beyond them fail with `EIO`.
-const OTHERS_MAX: usize = 1024;
-
-/// How long a separate thread without a request waits before it ends.
-const IDLE_MAX: Duration = Duration::from_secs(1);
-
-type Work = Box<dyn FnOnce() + Send>;
-
-/// Counts the threads that process requests which may wait for a folder.
-#[derive(Debug)]
-pub(super) struct Deferred {
-    of_loop: Arc<AtomicUsize>,
-    others: Arc<AtomicUsize>,
-    /// Without capacity: sending succeeds only if a thread waits for work.
-    idle: (Sender<Work>, Receiver<Work>),
-}
-
-impl Default for Deferred {
-    fn default() -> Deferred {
-        Deferred {
-            of_loop: Arc::default(),
-            others: Arc::default(),
-            idle: bounded(0),
-        }
-    }
-}
-
-/// A thread that is counted until its work is done.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
-        let counted = Counted(count.clone());
-        // When dropped, the thread is no longer counted.
-        (count.fetch_add(1, Ordering::AcqRel) < max).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Deferred {
-    /// Processes a request at once, or in another thread if many already wait. A request that is dropped fails with
-    /// `EIO`.
-    fn run(&self, work: impl FnOnce() + Send + 'static) {
-        if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
-            return work();
-        }
-        let work: Work = Box::new(work);
-        let Err(refused) = self.idle.0.try_send(work) else {
-            return;
-        };
-        let Some(counted) = Counted::new(&self.others, OTHERS_MAX) else {
-            tracing::warn!("{OTHERS_MAX} requests wait for folders: another one fails");
-            return;
-        };
-        let (work, more) = (refused.into_inner(), self.idle.1.clone());
-        let thread = std::thread::Builder::new().name("xpmfs-deferred".to_owned());
-        let spawned = thread.spawn(move || {
-            let _counted = counted;
-            work();
-            while let Ok(work) = more.recv_timeout(IDLE_MAX) {
-                work();
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "a request fails: starting a thread failed");
-        }
-    }
-
-    /// Starts the one thread that holds the replies of all requests which wait for something other than a folder.
-    ///
-    /// # Errors
-    ///
-    /// No thread can be started.
-    pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        thread.spawn(work).map(drop)
-    }
-}
+use crate::mount::Mount;
+use crate::mount::load::Busy;
 
 /// What the kernel receives for a request: a value or an error.
 pub(super) trait Reply: Send + 'static {
@@ -134,6 +46,14 @@ pub(super) trait Reply: Send + 'static {
 }
 
 impl Mount {
+    /// Returns the mount for work that may wait for a disk.
+    pub(super) fn work(&self) -> Working<'_> {
+        Working {
+            mount: self,
+            _busy: self.load.begin(),
+        }
+    }
+
     /// Answers a request by `work`. If the request may wait for a folder, another thread may run `work`, and may
     /// attempt it again or give it up.
     pub(super) fn answer<R: Reply>(
@@ -147,7 +67,7 @@ impl Mount {
             return attempt.finish(self, &work);
         }
         let (mount, work) = (self.clone(), Arc::new(work));
-        self.deferred.run(move || attempt.run(&mount, &work));
+        self.threads.run(move || attempt.run(&mount, &work));
     }
 
     /// Runs work that may wait for a folder without delaying other requests.
@@ -160,7 +80,21 @@ impl Mount {
             return work(self);
         }
         let mount = self.clone();
-        self.deferred.run(move || work(&mount));
+        self.threads.run(move || work(&mount));
+    }
+}
+
+/// A mount, as long as this thread processes a request.
+pub(super) struct Working<'a> {
+    mount: &'a Mount,
+    _busy: Busy<'a>,
+}
+
+impl Deref for Working<'_> {
+    type Target = Mount;
+
+    fn deref(&self) -> &Mount {
+        self.mount
     }
 }
 
@@ -296,8 +230,6 @@ impl<R: Reply> Attempt<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -314,38 +246,5 @@ mod tests {
         assert!(first.is_lost() && !second.is_lost());
         assert_eq!((first.take(), second.take()), (None, Some("reply")));
         assert_eq!(second.take(), None);
-    }
-
-    #[test]
-    fn requests_that_wait_leave_threads_of_the_loop_free() {
-        let deferred = Arc::new(Deferred::default());
-        let (end, ends) = crossbeam_channel::bounded::<()>(0);
-        let (begin, begins) = crossbeam_channel::unbounded();
-        let threads: Vec<_> = (0..LOOP_THREADS * 2)
-            .map(|_| {
-                let (deferred, ends, begin) = (deferred.clone(), ends.clone(), begin.clone());
-                let (done, is_done) = crossbeam_channel::bounded::<()>(0);
-                std::thread::spawn(move || {
-                    deferred.run(move || {
-                        begin.send(()).unwrap();
-                        let _ = ends.recv();
-                    });
-                    drop(done);
-                });
-                is_done
-            })
-            .collect();
-        let timeout = Duration::from_secs(60);
-        for _ in 0..LOOP_THREADS * 2 {
-            begins.recv_timeout(timeout).unwrap();
-        }
-        let is_free = |thread: &&crossbeam_channel::Receiver<()>| {
-            thread
-                .recv_timeout(Duration::from_millis(200))
-                .is_err_and(|error| !error.is_timeout())
-        };
-        let free = threads.iter().filter(is_free).count();
-        assert_eq!(free, LOOP_THREADS * 2 - LOOP_MAX);
-        drop(end);
     }
 }

@@ -19,13 +19,14 @@ use fuser::{
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use crate::mount::attributes::errno;
 use crate::mount::caller::Caller;
 use crate::mount::ops::lookup::Entry;
 use crate::mount::ops::setattr::Changes;
 use crate::mount::ops::xattr::Value;
 use crate::mount::replies::{
     AttributesReply, CreateReply, HowOpened, OpenDirectoryReply, OpenReply, XattrChange,
-    XattrReply, empty, errno, written,
+    XattrReply, empty, written,
 };
 use crate::mount::{Mount, capabilities};
 

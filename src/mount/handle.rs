@@ -1,48 +1,24 @@
-//! What other rooms may ask of a mount and report to it, and what a mount reports to them.
+//! What other rooms may ask of a mount and report to it. What a mount reports to them is in `activity`.
 //!
 //! A mount is made before those who use it: `daemon` makes the mount, gives its [`Handle`] to the archiver and to the
 //! control socket, and then serves the mount. A handle works before and after that, too: no job is then being written.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::archive::engine::Archiver;
 use crate::mount::Mount;
 use crate::mount::moved_jobs::JobCaches;
 use crate::mount::tables::handles::{File, Handles};
 use crate::mount::tables::nodes::{Node, Nodes, Role};
+use crate::mount::tables::ttl::Ttls;
 use crate::sys::at;
 use crate::view::PRIMARY;
 use crate::workspace::internal::{Class, classify, classify_nested};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
-
-/// Receives reports of jobs of the primary that are altered through the mount.
-pub trait Activity: Send + Sync {
-    /// Reports that a job in the primary has been altered, or may now be settled: an entry was made, renamed, linked or
-    /// removed, attributes were changed, a file was opened for writing or closed after that, or a lock was released.
-    /// The job may be gone by now. A report follows the last alteration within half a second.
-    ///
-    /// Called by threads that answer requests: it must neither block nor use the mount.
-    fn touched(&self, job: JobId);
-}
-
-impl Activity for Archiver {
-    fn touched(&self, job: JobId) {
-        Archiver::touched(self, job);
-    }
-}
-
-impl fmt::Debug for dyn Activity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Activity")
-    }
-}
 
 /// The numbers of objects that a mount keeps because the kernel refers to them: to find leaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,17 +34,29 @@ pub struct Counts {
 pub struct Handle {
     caches: JobCaches,
     files: Arc<Handles>,
-    exclusive: Arc<AtomicBool>,
+    ttls: Arc<Ttls>,
 }
 
 impl Mount {
+    /// The cached state of jobs, to be dropped when a job is moved.
+    pub(super) fn job_caches(&self) -> JobCaches {
+        JobCaches {
+            view: self.view.clone(),
+            devices: self.devices.clone(),
+            nodes: self.nodes.clone(),
+            dir_cache: self.dir_cache.clone(),
+            listings: self.listings.clone(),
+            invalidate: self.invalidate.clone(),
+        }
+    }
+
     /// Returns what other rooms may ask of this mount.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
             caches: self.job_caches(),
             files: self.handles.clone(),
-            exclusive: self.exclusive.clone(),
+            ttls: self.ttls.clone(),
         }
     }
 }
@@ -99,7 +87,7 @@ impl Handle {
     /// Reports that other processes may change the primary from now on: the kernel must no longer cache for long what
     /// it shows.
     pub fn primary_is_shared(&self) {
-        if self.exclusive.swap(false, Ordering::Relaxed) {
+        if self.ttls.primary_is_shared() {
             let (nodes, invalidate) = (&self.caches.nodes, &self.caches.invalidate);
             nodes.each(|id, node| invalidate.node(id, node));
         }

@@ -1,11 +1,10 @@
 //! Counts slow requests, so that a folder that does not answer cannot occupy every thread.
 
 use std::cell::Cell;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::mount::{LOOP_THREADS, Mount};
+use crate::mount::threads::LOOP_THREADS;
 
 /// A request that takes longer waits for a disk that is very busy, or does not answer.
 const LONG_REQUEST: Duration = Duration::from_secs(5);
@@ -48,6 +47,16 @@ impl Load {
         stuck.count() >= STUCK_MAX
     }
 
+    /// Notes that this thread processes a request from now on.
+    pub(super) fn begin(&self) -> Busy<'_> {
+        let since = self.thread();
+        let since = since.filter(|since| since.load(Ordering::Relaxed) == 0);
+        if let Some(since) = since {
+            since.store(self.now(), Ordering::Relaxed);
+        }
+        Busy(since)
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
@@ -62,38 +71,14 @@ impl Load {
     }
 }
 
-/// A mount, as long as this thread processes a request.
-pub(super) struct Working<'a> {
-    mount: &'a Mount,
-    /// `None` within another request.
-    since: Option<&'a AtomicU64>,
-}
+/// A request that this thread processes, until it is dropped; `None` within another request.
+pub(super) struct Busy<'a>(Option<&'a AtomicU64>);
 
-impl Deref for Working<'_> {
-    type Target = Mount;
-
-    fn deref(&self) -> &Mount {
-        self.mount
-    }
-}
-
-impl Drop for Working<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        if let Some(since) = self.since {
+        if let Some(since) = self.0 {
             since.store(0, Ordering::Relaxed);
         }
-    }
-}
-
-impl Mount {
-    /// Notes that this thread processes a request from now on.
-    pub(super) fn work(&self) -> Working<'_> {
-        let since = self.load.thread();
-        let since = since.filter(|since| since.load(Ordering::Relaxed) == 0);
-        if let Some(since) = since {
-            since.store(self.load.now(), Ordering::Relaxed);
-        }
-        Working { mount: self, since }
     }
 }
 

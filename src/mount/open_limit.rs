@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, getrlimit};
 
-use crate::mount::deferred::Deferred;
+use crate::mount::threads;
 
 /// How long an open waits for a file to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ impl OpenLimit {
             return;
         }
         let limit = self.clone();
-        match Deferred::start("xpmfs-open-limit", move || limit.serve()) {
+        match threads::start("xpmfs-open-limit", move || limit.serve()) {
             Ok(()) => state.running = true,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for files to be closed: starting a thread failed");

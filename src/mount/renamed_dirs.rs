@@ -15,16 +15,13 @@
 //!
 //! A job that was moved to a folder is not followed to where its directory is put aside: it is served from the folder.
 
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -45,12 +42,6 @@ const ENTRIES_MAX: usize = 10_000;
 /// DirCache above one that are checked.
 const DEPTH_MAX: usize = 256;
 
-/// A directory that was not found is searched for again after this time.
-const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// DirCache that are remembered as not found.
-const NOT_FOUND_MAX: usize = 64;
-
 const PATH: OFlags = OFlags::PATH
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -61,30 +52,6 @@ const LIST: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
-
-/// The state for finding renamed directories.
-#[derive(Debug, Default)]
-pub(super) struct Renamed {
-    /// Held while nodes get new parents: two threads at once could make two nodes each other's parent.
-    updating: Mutex<()>,
-    not_found: Mutex<VecDeque<(u64, Instant)>>,
-}
-
-impl Renamed {
-    fn was_searched(&self, id: u64) -> bool {
-        let mut not_found = self.not_found.lock();
-        not_found.retain(|(_, at)| at.elapsed() < SEARCH_INTERVAL);
-        not_found.iter().any(|(known, _)| *known == id)
-    }
-
-    fn note_not_found(&self, id: u64) {
-        let mut not_found = self.not_found.lock();
-        if not_found.len() >= NOT_FOUND_MAX {
-            not_found.pop_front();
-        }
-        not_found.push_back((id, Instant::now()));
-    }
-}
 
 /// A directory, with its name in the one above.
 struct Step {

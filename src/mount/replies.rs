@@ -13,15 +13,12 @@ use fuser::{
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
+use crate::mount::Mount;
+use crate::mount::attributes::{self, errno};
 use crate::mount::deferred::Reply;
 use crate::mount::ops::file::Opened;
 use crate::mount::ops::lookup::Entry;
 use crate::mount::ops::xattr::Value;
-use crate::mount::{Mount, attributes};
-
-pub(super) fn errno(error: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(error.raw_os_error())
-}
 
 pub(super) fn empty(result: Result<()>, reply: ReplyEmpty) {
     match result {
@@ -273,7 +270,7 @@ impl Reply for CreateReply {
         let register = || register(mount, || reply.open_backing(&opened.file.fd));
         let choice = (mount.passthrough).open(entry.id, how.flags, opened.direct, register);
         let handle = FileHandle(opened.handle);
-        let ttl = &entry.ttl.min(mount.mapped_ttl(entry.id));
+        let ttl = &entry.ttl.min(mount.passthrough.ttl_max(entry.id));
         let (made, generation) = (&entry.attributes, entry.generation);
         match choice.backing {
             Some(backing) => {

@@ -148,6 +148,9 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Statx> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, WANTED)
 }
 
+/// The set-user-ID and set-group-ID bits of a mode.
+pub const SET_ID: u16 = 0o6000;
+
 /// Whether the attributes are a directory's.
 pub fn is_dir(stat: &Statx) -> bool {
     u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR

@@ -99,7 +99,7 @@ impl Mount {
     }
 
     fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
-        self.entry_touched(parent, name, target.place);
+        self.activity.entry_altered(parent, name, target.place);
         let stat = at::stat(&target.dir, name)?;
         let found = Found {
             place: target.place,
@@ -138,7 +138,7 @@ impl Mount {
             result => result?,
         };
         self.retries.opened(caller.tid);
-        self.entry_touched(parent, name, target.place);
+        self.activity.entry_altered(parent, name, target.place);
         let found = Found {
             place: target.place,
             role: target.role(name, false),
@@ -223,7 +223,7 @@ impl Mount {
             name,
             AtFlags::SYMLINK_FOLLOW,
         )?;
-        self.touched(id);
+        self.activity.altered(id);
         self.made(parent, name, &target)
     }
 }

@@ -9,10 +9,10 @@ use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use crate::mount::Mount;
-use crate::mount::caller::{AssumedIdentity, Caller, SET_ID};
+use crate::mount::caller::{AssumedIdentity, Caller};
 use crate::mount::tables::handles::{File, Lock};
 use crate::mount::tables::nodes::Version;
-use crate::mount::ttl::age;
+use crate::mount::tables::ttl::age;
 use crate::sys::{at, calls};
 
 /// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's cache of this
@@ -109,7 +109,7 @@ impl Mount {
         self.keep_atime_if_asked(&file.fd);
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // The kernel writes with the rights of the daemon, which would keep set-id bits.
-        let set_id = stat.stx_mode & SET_ID != 0;
+        let set_id = stat.stx_mode & at::SET_ID != 0;
         let direct = regular && !set_id && !file.only_lock && (file.writable || !is_little(stat));
         let unchanged = self.nodes.opened(file.node, Version::of(stat));
         if !unchanged {
@@ -119,7 +119,7 @@ impl Mount {
         self.open_limit.opened();
         let (handle, file) = self.handles.add_file(file);
         if file.writable {
-            self.touched(file.node);
+            self.activity.altered(file.node);
         }
         Opened {
             handle,
@@ -247,7 +247,7 @@ impl Mount {
             self.open_limit.closed();
             self.passthrough.close(file.node);
             if file.writable || unlocked {
-                self.may_be_settled(file.node);
+                self.activity.may_be_settled(file.node);
             }
         }
     }

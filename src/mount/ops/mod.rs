@@ -2,10 +2,12 @@
 //!
 //! | requests | file |
 //! | --- | --- |
-//! | lookup, forget, getattr, readlink, access | [`lookup`] |
+//! | lookup, forget | [`lookup`] |
+//! | getattr, readlink, access | [`getattr`] |
 //! | setattr: chmod, chown, truncate, utimes | [`setattr`] |
 //! | create, mknod, mkdir, symlink, link | [`create`] |
-//! | unlink, rmdir, rename | [`remove`] |
+//! | unlink, rmdir | [`remove`] |
+//! | rename | [`rename`] |
 //! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`file`] |
 //! | opendir, readdir, readdirplus, fsyncdir | [`readdir`] |
 //! | getxattr, setxattr, listxattr, removexattr | [`xattr`] |
@@ -15,9 +17,11 @@
 
 pub(super) mod create;
 pub(super) mod file;
+pub(super) mod getattr;
 pub(super) mod locks;
 pub(super) mod lookup;
 pub(super) mod readdir;
 pub(super) mod remove;
+pub(super) mod rename;
 pub(super) mod setattr;
 pub(super) mod xattr;

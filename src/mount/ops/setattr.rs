@@ -35,7 +35,7 @@ impl Mount {
         deferred::commit()?;
         let changed = self.change_all(caller, id, handle, changes);
         // Also if only some of the changes succeeded.
-        self.touched(id);
+        self.activity.altered(id);
         changed?;
         let shown = self.getattr(id, handle);
         self.nodes.drop_version(id);

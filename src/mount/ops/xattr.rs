@@ -123,7 +123,7 @@ impl Mount {
             _ => None,
         };
         self.on_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
-        self.touched(id);
+        self.activity.altered(id);
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl Mount {
         self.alterable(caller, id)?;
         deferred::commit()?;
         self.on_object(id, |path| rustix::fs::removexattr(path, name))?;
-        self.touched(id);
+        self.activity.altered(id);
         Ok(())
     }
 

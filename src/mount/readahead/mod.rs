@@ -23,7 +23,7 @@ use rustix::io::Result;
 
 use job::{Check, Job};
 use names::{Names, Next};
-use walk::{Followed, Phase, WINDOW_MAX, Walk};
+use walk::{Followed, Phase, WINDOW_MAX, Walk, Work};
 
 use crate::sys::name::Name;
 use crate::view::View;
@@ -63,22 +63,6 @@ struct Waiting {
     work: VecDeque<Work>,
     /// Whether the mount has ended.
     over: bool,
-}
-
-#[derive(Debug)]
-enum Work {
-    /// Finds out whether a job follows directly after another in the listing.
-    Find {
-        walk: (u64, Name),
-        first: Name,
-        second: Name,
-    },
-    /// Determines the next jobs, and queues them for reading.
-    GoOn { walk: (u64, Name), names: Names },
-    /// Reads a job.
-    Read(Job),
-    /// Checks whether jobs are finished.
-    Check(Check),
 }
 
 impl Readahead {

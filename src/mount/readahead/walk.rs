@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 
-use super::Work;
+use super::job::{Check, Job};
 use super::names::Names;
 use crate::sys::name::Name;
 
@@ -13,6 +13,23 @@ pub(super) const WINDOW_MAX: usize = 64;
 const WINDOW_MIN: usize = 4;
 /// After so many jobs that were listed out of order, the walk is searched for anew.
 const MISSES_MAX: usize = 64;
+
+/// What the threads do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Finds out whether a job follows directly after another in the listing.
+    Find {
+        walk: (u64, Name),
+        first: Name,
+        second: Name,
+    },
+    /// Determines the next jobs, and queues them for reading.
+    GoOn { walk: (u64, Name), names: Names },
+    /// Reads a job.
+    Read(Job),
+    /// Checks whether jobs are finished.
+    Check(Check),
+}
 
 /// A walk through the jobs of a task.
 #[derive(Debug)]

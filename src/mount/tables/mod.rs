@@ -1,16 +1,15 @@
 //! The tables of a mount: what it keeps in memory, by node. They ask no disk, know nothing above them, and are bounded.
 //!
-//! - [`nodes`]: the nodes that the kernel knows, by number; [`ancestry`]: which job a node belongs to
+//! - [`nodes`]: the nodes that the kernel knows, by number; [`tree`]: what is below a node, and which job it belongs to
 //! - [`numbers`]: the numbers of nodes
 //! - [`handles`]: open files; [`passthrough`]: which of them the kernel reads and writes by itself
 //! - [`dir_cache`]: descriptors of directories; [`listings`]: directories that are being listed, with a [`cursor`] for
 //!   each source and the [`positions`] of unions
 //! - [`invalidate`]: the threads that make the kernel drop cached state
 //! - [`lock_names`]: names that the kernel must look up each time
-//! - [`contended`]: names that other processes keep replacing; [`retries`]: opens that the kernel tries again
+//! - [`stale`]: names, opens and directories that failed with `ESTALE`
+//! - [`ttl`]: how long the kernel may cache names and attributes
 
-pub(super) mod ancestry;
-pub(super) mod contended;
 pub(super) mod cursor;
 pub(super) mod dir_cache;
 pub(super) mod handles;
@@ -21,4 +20,6 @@ pub(super) mod nodes;
 pub(super) mod numbers;
 pub(super) mod passthrough;
 pub(super) mod positions;
-pub(super) mod retries;
+pub(super) mod stale;
+pub(super) mod tree;
+pub(super) mod ttl;

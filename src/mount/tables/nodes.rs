@@ -1,16 +1,15 @@
 //! Keeps the table of nodes that the kernel knows, by number.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
-use crate::mount::tables::numbers::ROOT;
+use crate::mount::tables::numbers::{Displaced, ROOT, SHARDS};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
@@ -99,8 +98,8 @@ impl Version {
 const CERTAIN: u64 = 1;
 
 #[derive(Debug)]
-struct Entry {
-    node: Node,
+pub(super) struct Entry {
+    pub(super) node: Node,
     /// For a file, the version that the kernel's cache agrees with.
     version: Version,
     /// How often the kernel has received the node in replies and has not forgotten it.
@@ -109,8 +108,8 @@ struct Entry {
 
 /// The nodes of one shard: in a vector, so that memory use is proportional to the number of nodes.
 #[derive(Debug, Default)]
-struct Shard {
-    entries: IndexMap<u64, Entry, FxBuildHasher>,
+pub(super) struct Shard {
+    pub(super) entries: IndexMap<u64, Entry, FxBuildHasher>,
     /// Other names of files with several links.
     aliases: HashMap<u64, Vec<Alias>, FxBuildHasher>,
 }
@@ -178,56 +177,11 @@ impl From<&Alias> for Link {
 /// Limit of remembered names of one file; the kernel looks further ones up again.
 const ALIASES_MAX: usize = 16;
 
-const SHARDS: usize = 64;
-
 /// All nodes, in shards, so that threads rarely contend for a lock.
 #[derive(Debug)]
 pub(in crate::mount) struct Nodes {
-    shards: Vec<RwLock<Shard>>,
+    pub(super) shards: Vec<RwLock<Shard>>,
     displaced: Displaced,
-}
-
-/// Nodes whose number is not derived from their inode, since another node that the kernel still knows has that number.
-/// The disk reuses the inode numbers of removed files at once, and the kernel treats a number with another generation
-/// as a broken old node (`EIO`).
-#[derive(Debug, Default)]
-struct Displaced {
-    /// How many there are: usually none.
-    count: AtomicUsize,
-    /// How many there have been so far.
-    total: AtomicU64,
-    numbers: Mutex<HashMap<FileId, u64>>,
-}
-
-/// Marks the numbers of displaced nodes; see `identity` for the other numbers.
-const DISPLACED: u64 = 3 << 62;
-
-impl Displaced {
-    /// Returns the number of a displaced node.
-    fn get(&self, identity: &FileId) -> Option<u64> {
-        match self.count.load(Ordering::Acquire) {
-            0 => None,
-            _ => self.numbers.lock().get(identity).copied(),
-        }
-    }
-
-    /// Returns a number, of the same shard, for a node whose own number, `id`, is in use.
-    fn add(&self, id: u64, identity: FileId) -> u64 {
-        let mut numbers = self.numbers.lock();
-        let total = self.total.fetch_add(1, Ordering::Relaxed);
-        let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
-        numbers.insert(identity, number);
-        self.count.store(numbers.len(), Ordering::Release);
-        number
-    }
-
-    fn forget(&self, identity: &FileId) {
-        if self.count.load(Ordering::Acquire) > 0 {
-            let mut numbers = self.numbers.lock();
-            numbers.remove(identity);
-            self.count.store(numbers.len(), Ordering::Release);
-        }
-    }
 }
 
 impl Nodes {
@@ -347,7 +301,7 @@ impl Nodes {
         if entry.lookups > 0 {
             return None;
         }
-        if id & DISPLACED == DISPLACED {
+        if Displaced::contains(id) {
             self.displaced.forget(&entry.node.identity);
         }
         shard.remove(id);
@@ -438,51 +392,6 @@ impl Nodes {
                     call(*id, &entry.node);
                 }
             }
-        }
-    }
-
-    /// Calls `call` with every node below `top`. Takes time proportional to the number of all nodes.
-    pub(in crate::mount) fn below(&self, top: u64, mut call: impl FnMut(u64, &mut Node)) {
-        let mut level = HashSet::from([top]);
-        while !level.is_empty() {
-            let mut next = HashSet::new();
-            for shard in &self.shards {
-                for (id, entry) in &mut shard.write().entries {
-                    if level.contains(&entry.node.parent) && *id != ROOT {
-                        call(*id, &mut entry.node);
-                        if entry.node.directory {
-                            next.insert(*id);
-                        }
-                    }
-                }
-            }
-            level = next;
-        }
-    }
-
-    /// Sets the role of every node below `top` according to its present place in the tree. Needed only when a directory
-    /// is moved into or out of `jobs/`.
-    pub(in crate::mount) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
-        let mut level = vec![top];
-        while !level.is_empty() {
-            let mut next = Vec::new();
-            let roles: HashMap<u64, Role> = level
-                .iter()
-                .filter_map(|id| Some((*id, self.get(*id)?.role)))
-                .collect();
-            for shard in &self.shards {
-                for (id, entry) in &mut shard.write().entries {
-                    if let Some(role) = roles.get(&entry.node.parent)
-                        && *id != ROOT
-                    {
-                        entry.node.role = role_below(*role);
-                        if entry.node.directory {
-                            next.push(*id);
-                        }
-                    }
-                }
-            }
-            level = next;
         }
     }
 }

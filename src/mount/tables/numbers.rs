@@ -1,6 +1,9 @@
 //! Computes the numbers of nodes for the kernel, and the inode numbers that users see.
 
-use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
 
 use crate::sys::file_id::FileId;
 
@@ -75,6 +78,57 @@ impl Devices {
         }
         known.push(device);
         (known.len() - 1) as u64
+    }
+}
+
+/// How many shards the table of nodes has. The number of a displaced node leads to the shard of its own number.
+pub(super) const SHARDS: usize = 64;
+
+/// Nodes whose number is not derived from their inode, since another node that the kernel still knows has that number.
+/// The disk reuses the inode numbers of removed files at once, and the kernel treats a number with another generation
+/// as a broken old node (`EIO`).
+#[derive(Debug, Default)]
+pub(super) struct Displaced {
+    /// How many there are: usually none.
+    count: AtomicUsize,
+    /// How many there have been so far.
+    total: AtomicU64,
+    numbers: Mutex<HashMap<FileId, u64>>,
+}
+
+/// Marks the numbers of displaced nodes.
+const DISPLACED: u64 = 3 << 62;
+
+impl Displaced {
+    /// Whether a number is that of a displaced node.
+    pub(super) fn contains(number: u64) -> bool {
+        number & DISPLACED == DISPLACED
+    }
+
+    /// Returns the number of a displaced node.
+    pub(super) fn get(&self, identity: &FileId) -> Option<u64> {
+        match self.count.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.numbers.lock().get(identity).copied(),
+        }
+    }
+
+    /// Returns a number, of the same shard, for a node whose own number, `id`, is in use.
+    pub(super) fn add(&self, id: u64, identity: FileId) -> u64 {
+        let mut numbers = self.numbers.lock();
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
+        numbers.insert(identity, number);
+        self.count.store(numbers.len(), Ordering::Release);
+        number
+    }
+
+    pub(super) fn forget(&self, identity: &FileId) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let mut numbers = self.numbers.lock();
+            numbers.remove(identity);
+            self.count.store(numbers.len(), Ordering::Release);
+        }
     }
 }
 

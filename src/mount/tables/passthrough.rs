@@ -11,9 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fuser::BackingId;
 use parking_lot::Mutex;
+
+use crate::mount::tables::ttl::SHORT_TTL;
 
 const SHARDS: usize = 64;
 
@@ -26,7 +29,7 @@ pub(in crate::mount) struct Passthrough {
 
 /// Whether a program may have mapped the disk's file of a node and write to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mount) enum Mapped {
+enum Mapped {
     Never,
     /// The file is closed; it may have been mapped before.
     Perhaps,
@@ -112,12 +115,21 @@ impl Passthrough {
     }
 
     /// Whether a program may have mapped the disk's file of a node and write to it.
-    pub(in crate::mount) fn mapped(&self, node: u64) -> Mapped {
+    fn mapped(&self, node: u64) -> Mapped {
         let shard = self.shard(node).lock();
         match shard.open.get(&node) {
             Some(open) if open.backing.is_some() && open.read_write => Mapped::Likely,
             _ if shard.once_mapped.contains(&node) => Mapped::Perhaps,
             _ => Mapped::Never,
+        }
+    }
+
+    /// The upper bound for caching attributes of a node that programs may have mapped and may write to.
+    pub(in crate::mount) fn ttl_max(&self, node: u64) -> Duration {
+        match self.mapped(node) {
+            Mapped::Never => Duration::MAX,
+            Mapped::Perhaps => SHORT_TTL,
+            Mapped::Likely => Duration::ZERO,
         }
     }
 

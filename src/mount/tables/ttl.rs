@@ -14,29 +14,49 @@
 //! open; hence the third row, which works as in NFS clients (`acregmin`, `acregmax` in nfs(5)).
 
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Statx;
 
-use crate::mount::Mount;
-use crate::mount::caller::SET_ID;
 use crate::mount::tables::nodes::{INTERNAL, Role};
-use crate::mount::tables::passthrough::Mapped;
 use crate::settings::Mode;
 use crate::sys::at;
-use crate::view::PRIMARY;
-use crate::view::location;
+use crate::view::{PRIMARY, View, location};
 
-const SHORT_TTL: Duration = Duration::from_secs(1);
+pub(in crate::mount) const SHORT_TTL: Duration = Duration::from_secs(1);
 const LONG_TTL: Duration = Duration::from_secs(600);
 const UNCHANGED_TTL_MAX: Duration = Duration::from_secs(60);
 
-impl Mount {
+/// Decides how long the kernel may cache what lies in the view.
+#[derive(Debug)]
+pub(in crate::mount) struct Ttls {
+    view: Arc<View>,
+    /// Whether only this mount changes the primary.
+    exclusive: AtomicBool,
+}
+
+impl Ttls {
+    /// `alone`: whether no other mount of this machine serves the primary, which is mounted in place.
+    pub(in crate::mount) fn new(view: Arc<View>, alone: bool) -> Ttls {
+        let root = view.primary().root();
+        let exclusive = alone && root.is_ok_and(|root| is_local(root.fd()));
+        Ttls {
+            view,
+            exclusive: exclusive.into(),
+        }
+    }
+
+    /// Notes that other processes may change the primary from now on; returns whether that is new.
+    pub(in crate::mount) fn primary_is_shared(&self) -> bool {
+        self.exclusive.swap(false, Ordering::Relaxed)
+    }
+
     /// How long the kernel may cache a node that lies in `place`.
-    pub(super) fn ttl(&self, place: u8, role: Role, stat: &Statx) -> Duration {
+    pub(in crate::mount) fn of(&self, place: u8, role: Role, stat: &Statx) -> Duration {
         // The kernel would still execute the file with these bits after a write has cleared them.
-        if !at::is_dir(stat) && stat.stx_mode & SET_ID != 0 {
+        if !at::is_dir(stat) && stat.stx_mode & at::SET_ID != 0 {
             return Duration::ZERO;
         }
         if place == INTERNAL {
@@ -61,17 +81,8 @@ impl Mount {
         self.exclusive.load(Ordering::Relaxed)
     }
 
-    /// The upper bound for caching attributes of a node that programs may have mapped and may write to.
-    pub(super) fn mapped_ttl(&self, id: u64) -> Duration {
-        match self.passthrough.mapped(id) {
-            Mapped::Never => Duration::MAX,
-            Mapped::Perhaps => SHORT_TTL,
-            Mapped::Likely => Duration::ZERO,
-        }
-    }
-
     /// How long the kernel may cache that a name does not exist.
-    pub(super) fn absence_ttl(&self, place: u8, role: Role) -> Duration {
+    pub(in crate::mount) fn of_absence(&self, place: u8, role: Role) -> Duration {
         let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
         if archived || (place == PRIMARY && self.is_exclusive()) {
             SHORT_TTL
@@ -87,7 +98,7 @@ fn unchanged_for(stat: &Statx) -> Duration {
 }
 
 /// The time since the last change, in whole seconds.
-pub(super) fn age(stat: &Statx) -> Duration {
+pub(in crate::mount) fn age(stat: &Statx) -> Duration {
     let changed = stat.stx_mtime.tv_sec.max(stat.stx_ctime.tv_sec);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs().cast_signed());
@@ -96,7 +107,7 @@ pub(super) fn age(stat: &Statx) -> Duration {
 
 /// Whether no other machine changes a file system: whether it is one of those that are known to be local, by their
 /// magic numbers (statfs(2)).
-pub(super) fn is_local(fd: impl AsFd) -> bool {
+fn is_local(fd: impl AsFd) -> bool {
     const LOCAL: [u32; 8] = [
         0x0000_ef53, // ext2, ext3, ext4
         0x5846_5342, // xfs

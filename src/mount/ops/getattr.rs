@@ -1,0 +1,175 @@
+//! Returns attributes, targets of symlinks, and whether a caller has access.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use fuser::FileAttr;
+use rustix::fs::{Access, AtFlags, OFlags, Statx};
+use rustix::io::{Errno, Result};
+
+use crate::mount::tables::nodes::{INTERNAL, Node, Role, Version};
+use crate::mount::tables::numbers::ROOT;
+use crate::mount::{Mount, attributes};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::{PRIMARY, links};
+
+impl Mount {
+    /// Returns the attributes of a node, and how long the kernel may cache them.
+    pub(in crate::mount) fn getattr(
+        &self,
+        id: u64,
+        handle: Option<u64>,
+    ) -> Result<(FileAttr, Duration)> {
+        if let Some(handle) = handle
+            && let Ok(file) = self.handles.file(handle)
+        {
+            let node = self.node(id)?;
+            let stat = at::stat_fd(&file.fd)?;
+            let ttl = self.attributes_ttl(id, &node, &stat);
+            self.nodes.sent(id, Version::of(&stat));
+            return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
+        }
+        let (node, stat) = self.stat(id)?;
+        let ttl = self.attributes_ttl(id, &node, &stat);
+        self.nodes.sent(id, Version::of(&stat));
+        Ok((self.attributes(&node, &stat), ttl))
+    }
+
+    fn attributes_ttl(&self, id: u64, node: &Node, stat: &Statx) -> Duration {
+        match self.is_lock_file(id, node.parent, &node.name) {
+            true => Duration::ZERO,
+            false => self
+                .ttls
+                .of(node.place, node.role, stat)
+                .min(self.passthrough.ttl_max(id)),
+        }
+    }
+
+    /// Whether processes may synchronize by this file, also through another mount or beneath: the kernel must then
+    /// cache neither its link count nor its name.
+    pub(super) fn is_lock_file(&self, id: u64, parent: u64, name: &OsStr) -> bool {
+        self.lock_names.contains(parent, name) || self.handles.is_locked(id)
+    }
+
+    /// The inode number that is shown for a node.
+    fn inode(&self, id: u64, stat: &Statx) -> u64 {
+        match id {
+            ROOT => self.devices.inode(&FileId::of(stat)),
+            _ => id,
+        }
+    }
+
+    /// The attributes that are shown for a node.
+    pub(in crate::mount) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
+        let inode = self.devices.inode(&FileId::of(stat));
+        let mut shown = match node.role {
+            Role::Jobs | Role::Task => {
+                let mut newest = *stat;
+                let task = (node.role == Role::Task).then_some(&*node.name);
+                self.view.make_newest(&mut newest, node.place, task);
+                attributes::attributes(&newest, inode)
+            }
+            _ => attributes::attributes(stat, inode),
+        };
+        if at::is_symlink(stat)
+            && let Ok(Some(target)) = self.changed_target(node)
+        {
+            shown.size = target.len() as u64;
+        }
+        if self.options.allow_other && node.role == Role::Job && node.place != PRIMARY {
+            // The kernel decides by the attributes which users may create files in a directory. In a job that a folder
+            // serves, files are created in the primary, which decides then.
+            shown.perm |= (shown.perm & 0o111) << 1;
+        }
+        if self.options.allow_other && self.is_internal_of_folder(node, stat) {
+            shown.perm |= (shown.perm & 0o444) >> 1;
+        }
+        shown
+    }
+
+    /// Whether a node is an internal file of a folder, which would move to the primary on the first write.
+    fn is_internal_of_folder(&self, node: &Node, stat: &Statx) -> bool {
+        if node.role != Role::Inside || node.directory || matches!(node.place, PRIMARY | INTERNAL) {
+            return false;
+        }
+        let holder = self
+            .node(node.parent)
+            .and_then(|parent| self.holder(&parent));
+        matches!(holder, Ok(Some(holder)) if holder.is_internal(&node.name, false, Some(stat.stx_size)))
+    }
+
+    pub(in crate::mount) fn readlink(&self, id: u64) -> Result<OsString> {
+        // Not by its name alone, which may be that of another file by now.
+        let link = self.open_verified(id, OFlags::PATH)?;
+        let written = links::read(&link, OsStr::new(""))?;
+        let node = self.node(id)?;
+        match self.may_change_target(&node)? {
+            true => Ok(self.target_shown(&node, &written)?.unwrap_or(written)),
+            false => Ok(written),
+        }
+    }
+
+    /// Returns the target of a symlink, if the target that is shown differs from the one on the disk.
+    fn changed_target(&self, node: &Node) -> Result<Option<OsString>> {
+        if !self.may_change_target(node)? {
+            return Ok(None);
+        }
+        let place = self.place_of(node)?;
+        self.target_shown(node, &links::read(&place.dir, &place.name)?)
+    }
+
+    /// Whether the target shown for a symlink could differ from the one on the disk.
+    fn may_change_target(&self, node: &Node) -> Result<bool> {
+        Ok(self.view.elsewhere().is_some() || self.is_in_place_of_job(node)?)
+    }
+
+    /// Whether a symlink of a folder is in the place of a job.
+    fn is_in_place_of_job(&self, node: &Node) -> Result<bool> {
+        let of_folder = node.place != PRIMARY && node.place != INTERNAL;
+        Ok(of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task)
+    }
+
+    fn target_shown(&self, node: &Node, written: &OsStr) -> Result<Option<OsString>> {
+        if self.is_in_place_of_job(node)? && Path::new(written).is_relative() {
+            // The target is relative to the folder, not to the place where the mount shows the symlink.
+            let task = self.node(node.parent)?.name;
+            let root = self.root(node.place)?;
+            let jobs = root.jobs_paths().first().ok_or(Errno::STALE)?;
+            return Ok(Some(jobs.join(&*task).join(written).into_os_string()));
+        }
+        Ok(self.view.shown_target(written))
+    }
+
+    /// Checks whether the daemon's own user has access to a node. Not called where the kernel checks rights.
+    pub(in crate::mount) fn access(&self, id: u64, wanted: Access) -> Result<()> {
+        // Not by a name alone, which may be that of another file by now.
+        let object = match self.open_verified(id, OFlags::PATH) {
+            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
+            result => result,
+        }?;
+        let node = self.node(id)?;
+        let check = |object: &OwnedFd, access| {
+            let path = at::proc_path(object);
+            rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
+        };
+        let archived = node.place != PRIMARY && node.place != INTERNAL;
+        if !archived || !wanted.contains(Access::WRITE_OK) {
+            if !node.directory && at::is_symlink(&at::stat_fd(&object)?) {
+                return Ok(());
+            }
+            return check(&object, wanted);
+        }
+        check(&object, wanted - Access::WRITE_OK)?;
+        match node.role {
+            // New entries in these directories are created in the primary.
+            Role::Root | Role::Jobs | Role::Task | Role::Job => {
+                let primary = self.primary_dir()?;
+                rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
+            }
+            Role::Inside | Role::Outside => Err(Errno::ROFS),
+        }
+    }
+}

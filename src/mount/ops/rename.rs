@@ -1,0 +1,148 @@
+//! Renames entries, and updates the nodes that move.
+
+use std::ffi::OsStr;
+
+use rustix::fs::RenameFlags;
+use rustix::io::{Errno, Result};
+
+use crate::mount::caller::Caller;
+use crate::mount::copy_up::Target;
+use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::{Mount, deferred};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+
+impl Mount {
+    pub(in crate::mount) fn rename(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        new_parent: u64,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::INVAL);
+        }
+        let from = self.removable(caller, parent, name)?;
+        let (directory, from_place) = (at::is_dir(&from.stat), from.place);
+        let internal = match from.place {
+            INTERNAL if flags.is_empty() => {
+                self.replaceable_internal(new_parent, new_name, directory)?
+            }
+            _ => None,
+        };
+        let (to, existing) = match internal {
+            Some(target) => {
+                let existing = at::stat(&target.dir, new_name).is_ok();
+                (target, existing)
+            }
+            None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
+        };
+        if (from.place == INTERNAL) != (to.place == INTERNAL) {
+            return Err(Errno::ROFS);
+        }
+        // A file that may have contents must not get the name of a lock that must stay empty.
+        if from.place == INTERNAL
+            && self.is_lock_name(parent, name)? != self.is_lock_name(new_parent, new_name)?
+        {
+            return Err(Errno::ROFS);
+        }
+        let replaced = match existing {
+            true if flags.is_empty() => self.known(new_name, &to.dir),
+            _ => None,
+        };
+        deferred::commit()?;
+        rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
+        self.keep(replaced);
+        self.forget_tasks(parent)?;
+        self.forget_tasks(new_parent)?;
+        let (old, new) = ((parent, name), (new_parent, new_name));
+        self.note_move(old, new, &to);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            let back = Target::known(from.dir, from.place, self.node(parent)?.role);
+            self.note_move(new, old, &back);
+        }
+        self.activity.entry_altered(parent, name, from_place);
+        self.activity.entry_altered(new_parent, new_name, to.place);
+        Ok(())
+    }
+
+    /// Returns where an internal file may be renamed to another internal name: the file then hides the folder's file of
+    /// this name, as an internal file does after a write.
+    fn replaceable_internal(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<Option<Target>> {
+        match self.holder(&self.node(parent)?)? {
+            Some(holder) if holder.is_internal(name, directory, None) => {
+                self.target(parent, name, directory).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns where a file may be renamed to, and whether an existing entry there may be replaced.
+    fn replaceable(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+        flags: RenameFlags,
+    ) -> Result<(Target, bool)> {
+        let existing = match self.find(parent, name) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok((self.target(parent, name, directory)?, false)),
+            Err(error) => return Err(error),
+        };
+        if flags.contains(RenameFlags::NOREPLACE) {
+            return Err(Errno::EXIST);
+        }
+        let occupied = at::is_dir(&existing.stat);
+        match self.removal(caller, parent, name, &existing) {
+            Ok(removable) => {
+                let role = self.node(parent)?.role;
+                let target = Target::known(removable.dir, removable.place, role);
+                Ok((target, true))
+            }
+            // The same error as the disk's for a directory that is not empty.
+            Err(Errno::ROFS) if occupied && !flags.contains(RenameFlags::EXCHANGE) => {
+                Err(if directory {
+                    Errno::NOTEMPTY
+                } else {
+                    Errno::ISDIR
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Updates the nodes after a rename.
+    fn note_move(&self, from: (u64, &OsStr), to: (u64, &OsStr), target: &Target) {
+        let Ok(stat) = at::stat(&target.dir, to.1) else {
+            // Already removed again; the next lookup will notice.
+            return;
+        };
+        let identity = FileId::of(&stat);
+        let directory = at::is_dir(&stat);
+        let role = target.role(to.1, directory);
+        let id = self.nodes.number(self.devices.node(&identity), &identity);
+        let node = Node {
+            identity,
+            parent: to.0,
+            name: Name::from(to.1),
+            place: target.place,
+            role,
+            directory,
+        };
+        let was = self.nodes.moved(id, from, node);
+        if directory && was.is_some_and(|was| was.role != role) {
+            self.nodes.change_roles(id, Role::of_directory);
+        }
+    }
+}

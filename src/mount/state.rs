@@ -1,0 +1,110 @@
+//! The state of a mount: its tables, and the threads that work beside the requests.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::mount::activity::ActivityReports;
+use crate::mount::load::Load;
+use crate::mount::lock_waiter::Waiter;
+use crate::mount::open_limit::OpenLimit;
+use crate::mount::readahead::Readahead;
+use crate::mount::tables::dir_cache::DirCache;
+use crate::mount::tables::handles::Handles;
+use crate::mount::tables::invalidate::Invalidator;
+use crate::mount::tables::listings::Listings;
+use crate::mount::tables::lock_names::LockNames;
+use crate::mount::tables::nodes::Nodes;
+use crate::mount::tables::numbers::Devices;
+use crate::mount::tables::passthrough::Passthrough;
+use crate::mount::tables::stale::{Contended, Renamed, Retries};
+use crate::mount::tables::ttl::Ttls;
+use crate::mount::threads::Threads;
+use crate::mount::timeouts::Timeouts;
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::View;
+
+/// How a view is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Other users may use the mount: the kernel checks rights against the attributes, and new files belong to the user
+    /// who made them.
+    pub allow_other: bool,
+    /// The kernel checks rights (`default_permissions`): opening a directory needs no request.
+    pub default_permissions: bool,
+    /// Reading leaves access times unchanged (`noatime`); the kernel then reads and writes no file by itself.
+    pub noatime: bool,
+    /// The primary is mounted in place, and no other mount of this machine serves it.
+    pub alone: bool,
+}
+
+/// A view that is served to the kernel.
+#[derive(Debug)]
+pub struct Mount {
+    pub(super) view: Arc<View>,
+    pub(super) options: Options,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) devices: Arc<Devices>,
+    pub(super) dir_cache: Arc<DirCache>,
+    pub(super) handles: Arc<Handles>,
+    pub(super) open_limit: Arc<OpenLimit>,
+    pub(super) passthrough: Arc<Passthrough>,
+    pub(super) contended: Contended,
+    pub(super) retries: Retries,
+    pub(super) renamed: Renamed,
+    pub(super) timeouts: Arc<Timeouts>,
+    pub(super) threads: Threads,
+    pub(super) listings: Arc<Listings>,
+    pub(super) readahead: Readahead,
+    pub(super) locks: Waiter,
+    pub(super) lock_names: Arc<LockNames>,
+    pub(super) invalidate: Arc<Invalidator>,
+    pub(super) activity: ActivityReports,
+    pub(super) ttls: Arc<Ttls>,
+    pub(super) load: Arc<Load>,
+}
+
+impl Mount {
+    /// Makes a mount of a view, which is served later. The process's limit of descriptors must not change any more: it
+    /// bounds the mount's caches and open files.
+    ///
+    /// # Errors
+    ///
+    /// The primary is not open, or cannot be examined.
+    pub fn new(view: Arc<View>, options: Options) -> io::Result<Mount> {
+        let root = view.primary().root()?;
+        let stat = at::stat_fd(root.fd())?;
+        let identity = FileId::of(&stat);
+        let nodes = Arc::new(Nodes::new(identity));
+        let (handles, lock_names) = (Arc::<Handles>::default(), Arc::<LockNames>::default());
+        let invalidate = Arc::<Invalidator>::default();
+        Ok(Mount {
+            activity: ActivityReports::new(nodes.clone()),
+            ttls: Arc::new(Ttls::new(view.clone(), options.alone)),
+            locks: Waiter::new(
+                handles.clone(),
+                nodes.clone(),
+                lock_names.clone(),
+                invalidate.clone(),
+            ),
+            view,
+            options,
+            nodes,
+            devices: Arc::new(Devices::new(identity)),
+            dir_cache: Arc::default(),
+            handles,
+            open_limit: Arc::default(),
+            passthrough: Arc::default(),
+            contended: Contended::default(),
+            retries: Retries::default(),
+            renamed: Renamed::default(),
+            timeouts: Arc::default(),
+            threads: Threads::default(),
+            listings: Arc::default(),
+            readahead: Readahead::default(),
+            lock_names,
+            invalidate,
+            load: Arc::new(Load::new()),
+        })
+    }
+}

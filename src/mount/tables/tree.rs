@@ -1,0 +1,100 @@
+//! Walks the tree of nodes by their parents: down to all nodes below one, and up to the job of one.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::mount::tables::nodes::{Link, Node, Nodes, Role};
+use crate::mount::tables::numbers::ROOT;
+use crate::view::PRIMARY;
+use crate::workspace::jobs::JobId;
+
+impl Nodes {
+    /// Calls `call` with every node below `top`. Takes time proportional to the number of all nodes.
+    pub(in crate::mount) fn below(&self, top: u64, mut call: impl FnMut(u64, &mut Node)) {
+        let mut level = HashSet::from([top]);
+        while !level.is_empty() {
+            let mut next = HashSet::new();
+            for shard in &self.shards {
+                for (id, entry) in &mut shard.write().entries {
+                    if level.contains(&entry.node.parent) && *id != ROOT {
+                        call(*id, &mut entry.node);
+                        if entry.node.directory {
+                            next.insert(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
+        }
+    }
+
+    /// Sets the role of every node below `top` according to its present place in the tree. Needed only when a directory
+    /// is moved into or out of `jobs/`.
+    pub(in crate::mount) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
+        let mut level = vec![top];
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            let roles: HashMap<u64, Role> = level
+                .iter()
+                .filter_map(|id| Some((*id, self.get(*id)?.role)))
+                .collect();
+            for shard in &self.shards {
+                for (id, entry) in &mut shard.write().entries {
+                    if let Some(role) = roles.get(&entry.node.parent)
+                        && *id != ROOT
+                    {
+                        entry.node.role = role_below(*role);
+                        if entry.node.directory {
+                            next.push(*id);
+                        }
+                    }
+                }
+            }
+            level = next;
+        }
+    }
+
+    /// Calls `call` with the node of each job of the primary that a node is, or belongs to by one of its names.
+    pub(in crate::mount) fn each_job_of(&self, id: u64, mut call: impl FnMut(u64)) {
+        let Some((link, others)) = self.links(id) else {
+            return;
+        };
+        let first = self.job_above(id, link);
+        if let Some(job) = first {
+            call(job);
+        }
+        for other in others {
+            if let Some(job) = self.job_above(id, other).filter(|job| first != Some(*job)) {
+                call(job);
+            }
+        }
+    }
+
+    /// Returns the node of the job of the primary that a node is, or belongs to by one of its names.
+    fn job_above(&self, id: u64, link: Link) -> Option<u64> {
+        let (mut id, mut link) = (id, link);
+        while link.role == Role::Inside && link.place == PRIMARY {
+            id = link.parent;
+            link = self.link(id)?;
+        }
+        (link.role == Role::Job && link.place == PRIMARY).then_some(id)
+    }
+
+    /// Whether a node is the job with the node `job`, or lies in it by the name that it was last looked up by.
+    pub(in crate::mount) fn is_below_job(&self, id: u64, job: u64) -> bool {
+        let mut at = id;
+        while at != job {
+            match self.link(at) {
+                Some(link) if link.role == Role::Inside => at = link.parent,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Returns the job of a node.
+    pub(in crate::mount) fn job_id(&self, id: u64) -> Option<JobId> {
+        let job = self.get(id).filter(|node| node.role == Role::Job)?;
+        let task = self.get(job.parent)?;
+        JobId::new(&*task.name, &*job.name).ok()
+    }
+}

@@ -1,0 +1,138 @@
+//! The threads in which requests wait for folders: some of the loop's, then others outside the loop.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// How many requests the loop processes at the same time.
+pub(super) const LOOP_THREADS: usize = 8;
+
+/// How many threads of the loop may wait for folders: the others answer all other requests.
+const LOOP_MAX: usize = LOOP_THREADS - 2;
+
+/// How many other threads may wait. Requests beyond them fail with `EIO`.
+const OTHERS_MAX: usize = 1024;
+
+/// How long a separate thread without a request waits before it ends.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Counts the threads that process requests which may wait for a folder.
+#[derive(Debug)]
+pub(super) struct Threads {
+    of_loop: Arc<AtomicUsize>,
+    others: Arc<AtomicUsize>,
+    /// Without capacity: sending succeeds only if a thread waits for work.
+    idle: (Sender<Work>, Receiver<Work>),
+}
+
+impl Default for Threads {
+    fn default() -> Threads {
+        Threads {
+            of_loop: Arc::default(),
+            others: Arc::default(),
+            idle: bounded(0),
+        }
+    }
+}
+
+/// A thread that is counted until its work is done.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
+        let counted = Counted(count.clone());
+        // When dropped, the thread is no longer counted.
+        (count.fetch_add(1, Ordering::AcqRel) < max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Threads {
+    /// Processes a request at once, or in another thread if many already wait. A request that is dropped fails with
+    /// `EIO`.
+    pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
+            return work();
+        }
+        let work: Work = Box::new(work);
+        let Err(refused) = self.idle.0.try_send(work) else {
+            return;
+        };
+        let Some(counted) = Counted::new(&self.others, OTHERS_MAX) else {
+            tracing::warn!("{OTHERS_MAX} requests wait for folders: another one fails");
+            return;
+        };
+        let (work, more) = (refused.into_inner(), self.idle.1.clone());
+        let thread = std::thread::Builder::new().name("xpmfs-deferred".to_owned());
+        let spawned = thread.spawn(move || {
+            let _counted = counted;
+            work();
+            while let Ok(work) = more.recv_timeout(IDLE_MAX) {
+                work();
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a request fails: starting a thread failed");
+        }
+    }
+}
+
+/// Starts the one thread that holds the replies of all requests which wait for something other than a folder.
+///
+/// # Errors
+///
+/// No thread can be started.
+pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn requests_that_wait_leave_threadsof_the_loop_free() {
+        let threads = Arc::new(Threads::default());
+        let (end, ends) = crossbeam_channel::bounded::<()>(0);
+        let (begin, begins) = crossbeam_channel::unbounded();
+        let loops: Vec<_> = (0..LOOP_THREADS * 2)
+            .map(|_| {
+                let (threads, ends, begin) = (threads.clone(), ends.clone(), begin.clone());
+                let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+                std::thread::spawn(move || {
+                    threads.run(move || {
+                        begin.send(()).unwrap();
+                        let _ = ends.recv();
+                    });
+                    drop(done);
+                });
+                is_done
+            })
+            .collect();
+        let timeout = Duration::from_secs(60);
+        for _ in 0..LOOP_THREADS * 2 {
+            begins.recv_timeout(timeout).unwrap();
+        }
+        let is_free = |thread: &&crossbeam_channel::Receiver<()>| {
+            thread
+                .recv_timeout(Duration::from_millis(200))
+                .is_err_and(|error| !error.is_timeout())
+        };
+        let free = loops.iter().filter(is_free).count();
+        assert_eq!(free, LOOP_THREADS * 2 - LOOP_MAX);
+        drop(end);
+    }
+}
