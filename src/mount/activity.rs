@@ -1,9 +1,9 @@
 //! Reports to the archiver which jobs of the primary are altered, or may now be settled.
 //!
-//! The first alteration of a job is reported at once, further ones at most once per [`REPORT_INTERVAL`]: an alteration that is
-//! not reported at once is reported at the end of the interval, so that a report always follows the last alteration.
-//! The last things that a program does with a job are reported at once, too: it closes a file after writing to it,
-//! releases a lock, or creates a marker.
+//! The first alteration of a job is reported at once, further ones at most once per [`REPORT_INTERVAL`]: an alteration
+//! that is not reported at once is reported at the end of the interval, so that a report always follows the last
+//! alteration. The last things that a program does with a job are reported at once, too: it closes a file after writing
+//! to it, releases a lock, or creates a marker.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

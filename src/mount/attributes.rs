@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_1970_keep_their_nanoseconds() {
+    fn times_before_1970_keep_nanoseconds() {
         let path = tempfile::NamedTempFile::new().unwrap();
         let before = SystemTime::UNIX_EPOCH - Duration::new(5, 250_000_000);
         path.as_file().set_modified(before).unwrap();

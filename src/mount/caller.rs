@@ -180,7 +180,7 @@ impl Drop for WithoutFsetid {
     fn drop(&mut self) {
         if let Err(error) = rustix::thread::set_capabilities(None, self.capabilities) {
             // Clearing bits too often does no harm.
-            tracing::error!(%error, "cannot take a capability back");
+            tracing::error!(%error, "cannot restore a capability");
         }
     }
 }
@@ -206,7 +206,7 @@ impl Drop for AssumedIdentity {
     fn drop(&mut self) {
         if let Err(error) = self.restore() {
             // Continuing with another user's identity would be worse than stopping.
-            tracing::error!(%error, "cannot take back root's identity");
+            tracing::error!(%error, "cannot restore the daemon's identity");
             std::process::abort();
         }
     }
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_read_from_the_status_of_a_process() {
+    fn groups_are_parsed_from_process_status() {
         let status = "Name:\tx\nUid:\t0\nGroups:\t4 24 1000 \nNStgid:\t7\n";
         let numbers: Vec<u32> = groups(status).iter().map(|gid| gid.as_raw()).collect();
         assert_eq!(numbers, [4, 24, 1000]);

@@ -29,7 +29,7 @@ pub(super) fn request(config: &mut KernelConfig, options: &Options) -> Agreed {
         InitFlags::FUSE_AUTO_INVAL_DATA,
         InitFlags::FUSE_DONT_MASK,
         // Always, and not when the kernel guesses that it helps: a process that walks a tree reads a directory to
-        // the end before it looks at the entries, and the guess is wrong then.
+        // the end before it examines the entries, and the guess is wrong then.
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_PARALLEL_DIROPS,
         // The disk clears set-id bits, given the caller's rights: see `clearing_set_id_for`.
@@ -45,7 +45,7 @@ pub(super) fn request(config: &mut KernelConfig, options: &Options) -> Agreed {
     }
     for flag in wanted {
         if config.add_capabilities(flag).is_err() {
-            tracing::debug!(?flag, "the kernel does not have a capability");
+            tracing::debug!(?flag, "the kernel lacks a capability");
         }
     }
     let maps_uncached = config
@@ -56,13 +56,10 @@ pub(super) fn request(config: &mut KernelConfig, options: &Options) -> Agreed {
         !options.noatime && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
     let passthrough = passthrough && config.set_max_stack_depth(1).is_ok();
     if let Err(nearest) = config.set_max_background(BACKGROUND_MAX) {
-        tracing::debug!(
-            nearest,
-            "the kernel does not take so many requests at a time"
-        );
+        tracing::debug!(nearest, "the kernel accepts fewer background requests");
     }
     if let Err(nearest) = config.set_max_write(TRANSFER_MAX) {
-        tracing::debug!(nearest, "the kernel does not take such large writes");
+        tracing::debug!(nearest, "the kernel accepts only smaller writes");
     }
     Agreed {
         maps_uncached,

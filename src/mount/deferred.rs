@@ -1,4 +1,4 @@
-//! Replies that come later: lets an operation hand its reply to another thread, so that its own goes on.
+//! Replies that come later: an operation may hand its reply to another thread and free its own.
 //!
 //! The loop that reads requests has a fixed number of threads, and a request that waits in a system call for a folder
 //! occupies its thread. So only some of the loop's threads may process such requests (`threads`); the others
@@ -233,13 +233,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_attempt_changes_something_and_replies() {
+    fn only_one_attempt_commits_and_replies() {
         let first = Attempt::new("reply");
         let second = first.next();
         {
             let _current = second.begin();
             assert_eq!(commit(), Ok(()));
-            assert_eq!(commit(), Ok(()), "it has claimed it already");
+            assert_eq!(
+                commit(),
+                Ok(()),
+                "the attempt has claimed the request already"
+            );
         }
         let _current = first.begin();
         assert_eq!(commit(), Err(Errno::TIMEDOUT));

@@ -1,7 +1,7 @@
 //! What other rooms may ask of a mount and report to it. What a mount reports to them is in `activity`.
 //!
-//! A mount is made before those who use it: `daemon` makes the mount, gives its [`Handle`] to the archiver and to the
-//! control socket, and then serves the mount. A handle works before and after that, too: no job is then being written.
+//! A mount is made before those who use it: `daemon` makes the mount, passes its [`Handle`] to the archiver and to the
+//! control socket, and then serves the mount. A handle also works before and after that: no job is being written then.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

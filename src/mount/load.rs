@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_high_when_half_of_the_threads_have_been_at_it_for_long() {
+    fn load_is_high_when_half_of_threads_are_stuck() {
         let mut load = Load::new();
         assert!(!load.is_high());
         let now = load.now();

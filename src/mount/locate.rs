@@ -54,7 +54,7 @@ pub(super) struct Place {
 }
 
 impl Mount {
-    /// Returns a node. Fails if the node lies in a folder that must not be asked now.
+    /// Returns a node. Fails if the node lies in a folder that must not be accessed now.
     pub(super) fn node(&self, id: u64) -> Result<Node> {
         let node = self.nodes.get(id).ok_or(Errno::STALE)?;
         self.may_be_asked(node.place)?;
@@ -94,7 +94,7 @@ impl Mount {
         jobs || self.may_wait(parent)
     }
 
-    /// Makes sure that a location may be asked.
+    /// Makes sure that a location may be accessed.
     pub(super) fn may_be_asked(&self, place: u8) -> Result<()> {
         match place {
             PRIMARY | INTERNAL => Ok(()),
@@ -301,7 +301,7 @@ impl Mount {
         if let Some(fd) = self.find_renamed(&node) {
             return work(&self.node(id)?, &itself(fd.into()));
         }
-        tracing::trace!(id, name = ?node.name, %first, "node is not where it was");
+        tracing::trace!(id, name = ?node.name, %first, "a node is not at its last known place");
         Err(Errno::STALE)
     }
 

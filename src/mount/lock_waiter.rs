@@ -1,8 +1,8 @@
 //! Retries the locks that requests wait for, in one thread, and answers the requests.
 //!
-//! A request for a lock is a deferred one (`deferred`): it holds its reply and the open file, and no thread of the loop.
-//! The kernel cannot withdraw a request that the daemon has read, so the thread gives up when a signal is pending for
-//! the caller.
+//! A request for a lock is deferred (`deferred`): it holds its reply and the open file, and no thread of the loop. The
+//! kernel cannot withdraw a request that the daemon has read, so the thread ends the wait when a signal is pending
+//! for the caller.
 //!
 //! A protocol may check the file once it has the lock (`fstat`: is it still linked?), so a lock is granted to its
 //! caller only when the kernel has dropped its cached state of the file.
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_counts_unless_it_is_blocked() {
+    fn pending_signal_interrupts_unless_blocked() {
         let status = |pending, shared, blocked| {
             format!(
                 "Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\n"
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_held_is_tried_once_in_a_poll() {
+    fn held_lock_is_tried_once_per_poll() {
         let (shared, exclusive) = (
             FlockOperation::NonBlockingLockShared,
             FlockOperation::NonBlockingLockExclusive,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_gone_waits_no_longer() {
+    fn ended_thread_is_interrupted() {
         let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
         let tid = gone.as_raw_nonzero().get().unsigned_abs();
         // The thread's entry in `/proc` disappears a moment after the join.

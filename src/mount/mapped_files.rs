@@ -46,7 +46,7 @@ impl Watch {
             for (place, files) in files {
                 let busy = busy.entry(place).or_default();
                 if !busy.swap(true, Ordering::AcqRel) {
-                    self.look_at(files, busy.clone());
+                    self.check(files, busy.clone());
                 }
             }
         }
@@ -67,7 +67,7 @@ impl Watch {
         files
     }
 
-    fn look_at(&self, files: Vec<Arc<File>>, busy: Arc<AtomicBool>) {
+    fn check(&self, files: Vec<Arc<File>>, busy: Arc<AtomicBool>) {
         let (nodes, invalidate) = (self.nodes.clone(), self.invalidate.clone());
         let done = busy.clone();
         let spawned = std::thread::Builder::new()
@@ -79,7 +79,7 @@ impl Watch {
                 busy.store(false, Ordering::Release);
             });
         if let Err(error) = spawned {
-            tracing::debug!(%error, "open files are looked at later");
+            tracing::debug!(%error, "open files are checked later: starting a thread failed");
             done.store(false, Ordering::Release);
         }
     }

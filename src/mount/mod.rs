@@ -5,8 +5,8 @@
 //! - [`serve`]: starts the threads and the loop
 //! - [`fuse`]: implements fuser's trait, and does nothing else; [`capabilities`]: what is agreed with the kernel
 //! - [`replies`]: sends results to the kernel
-//! - [`deferred`]: replies that come later; [`threads`]: where they wait; [`timeouts`]: how long they wait for a folder;
-//!   [`load`]: how many take long
+//! - [`deferred`]: replies that come later; [`threads`]: where they wait; [`timeouts`]: how long they wait for a
+//!   folder; [`load`]: how many take long
 //! - [`lock_waiter`]: requests that wait for locks; [`open_limit`]: opens that wait for other files to be closed
 //! - [`ops`]: the operations, one file per group
 //! - [`copy_up`]: where a change to an archived job is made, and whether it is permitted

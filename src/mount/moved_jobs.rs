@@ -95,10 +95,10 @@ impl JobCaches {
     }
 }
 
-/// How long the lock of a moved job is held while a folder is asked.
+/// How long a folder may take to reply; the lock of the moved job is held meanwhile.
 const TASK_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The attributes of a location's directory of a task. A folder is asked with a deadline: the caller holds the lock of
+/// The attributes of a location's directory of a task. Folders have a deadline: the caller holds the lock of
 /// the job, which may have moved to another folder.
 fn task_of(location: &Location, job: &JobId) -> rustix::io::Result<Statx> {
     let (root, task) = (location.root()?, job.task_id().to_owned());
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_job_that_has_moved_the_kernel_is_told_and_nothing_is_kept_open() {
+    fn moved_job_is_invalidated_and_closed() {
         let top = tempfile::tempdir().unwrap();
         for job in [
             "primary/jobs/t/h",
@@ -179,13 +179,16 @@ mod tests {
 
         caches.moved(&JobId::new("t", "h").unwrap());
         let name = Invalidation::Name(task, Name::from(OsStr::new("h")));
-        let told: Vec<Invalidation> = invalidate.try_iter().collect();
-        assert!(told.contains(&name), "{told:?}");
+        let sent: Vec<Invalidation> = invalidate.try_iter().collect();
+        assert!(sent.contains(&name), "{sent:?}");
         let kept = mount.dir_cache.kept();
         assert!(ids[3..].iter().all(|id| !kept.contains(id)), "{kept:?}");
         assert!(mount.listings.get(ids[4]).is_none());
-        assert!(kept.contains(&others[4]), "what has not moved stays");
-        // A process that is in it can still look at it, until the kernel forgets it.
+        assert!(
+            kept.contains(&others[4]),
+            "jobs that have not moved stay open"
+        );
+        // A process that is in the old directory can still use it until the kernel forgets it.
         mount.getattr(job, None).unwrap();
         let now = look_up(&mount, "jobs/t/h");
         assert_ne!(now[3], job);
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_job_that_has_moved_is_not_taken_for_all_of_it() {
+    fn remainder_of_moved_job_is_stale() {
         let top = tempfile::tempdir().unwrap();
         for job in ["primary/jobs/t/h", "folder/jobs/t/h"] {
             fs::create_dir_all(top.path().join(job).join("deep")).unwrap();
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_there() {
+    fn report_of_unmoved_job_has_no_effect() {
         let top = tempfile::tempdir().unwrap();
         fs::create_dir_all(top.path().join("primary/jobs/t/h")).unwrap();
         fs::create_dir(top.path().join("folder")).unwrap();
@@ -241,12 +244,12 @@ mod tests {
         let ids = look_up(&mount, "jobs/t/h");
         let absent = || mount.lookup(ids[3], OsStr::new("file")).unwrap_err();
         assert_eq!(absent(), rustix::io::Errno::NOENT);
-        known_is_harmless(&mount);
+        check_reports_without_effect(&mount);
         assert_eq!(absent(), rustix::io::Errno::NOENT);
     }
 
     /// Checks that reporting jobs that do not exist, or have not moved, has no effect.
-    fn known_is_harmless(mount: &Mount) {
+    fn check_reports_without_effect(mount: &Mount) {
         for (task, hash) in [("t", "h"), ("t", "none"), ("none", "none")] {
             mount.job_caches().moved(&JobId::new(task, hash).unwrap());
         }

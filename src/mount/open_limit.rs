@@ -147,14 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_few_descriptors_and_most_of_many_are_for_files() {
+    fn share_of_descriptors_for_files() {
         assert_eq!(files_max(256), 128);
         assert_eq!(files_max(20_000), 20_000 - 5_000 - 1_024);
         assert!(files_max(u64::MAX) > 1 << 40);
     }
 
     #[test]
-    fn opens_wait_in_order_for_files_to_be_closed() {
+    fn opens_wait_in_order_for_closes() {
         let room = Arc::new(OpenLimit::new(2));
         let (sender, opened) = crossbeam_channel::unbounded();
         let open = |number: usize| {

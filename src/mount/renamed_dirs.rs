@@ -36,10 +36,10 @@ use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::PRIMARY;
 use crate::workspace::layout;
 
-/// Entries that are looked at to find one directory.
+/// Limit of entries that are examined to find one directory.
 const ENTRIES_MAX: usize = 10_000;
 
-/// DirCache above one that are checked.
+/// Limit of directories above one that are checked.
 const DEPTH_MAX: usize = 256;
 
 const PATH: OFlags = OFlags::PATH
@@ -326,18 +326,18 @@ mod tests {
             self.mount.dir_cache.close(id);
         }
 
-        /// Whether a process that is in a directory can look at it, list it and make files there.
+        /// Whether a process that is in a directory can examine it, list it and create files in it.
         fn works(&self, id: u64, path: &Path) -> bool {
-            let looked_at = self.mount.getattr(id, None);
+            let attributes = self.mount.getattr(id, None);
             let listed = self.mount.list(id, 0, |_| true);
-            let target = self.mount.target(id, OsStr::new("made"), false);
+            let target = self.mount.target(id, OsStr::new("new"), false);
             let found = self.mount.lookup(id, OsStr::new("none"));
             let there = |target: &crate::mount::copy_up::Target| {
                 let stat = at::stat_at(&target.dir, OsStr::new(".")).unwrap();
                 let at = fs::File::open(path).unwrap();
                 FileId::of(&stat) == FileId::of(&at::stat_fd(at).unwrap())
             };
-            looked_at.is_ok()
+            attributes.is_ok()
                 && listed.is_ok()
                 && found.is_err_and(|error| error == Errno::NOENT)
                 && target.is_ok_and(|target| there(&target))
@@ -366,7 +366,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_renamed_directory_is_found_with_a_descriptor_and_without() {
+    fn renamed_directory_is_found_with_and_without_descriptor() {
         for closed in [false, true] {
             for (at, from, to, then) in RENAMES {
                 let tree = Tree::new(&MADE);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_goes_on_where_the_kernel_knows_no_directory_above() {
+    fn directory_is_found_below_unknown_parent() {
         let tree = Tree::new(&MADE);
         let id = tree.look_up("a/b");
         assert!(tree.works(id, &tree.path("a/b")));
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_change_places_are_not_each_others_parents() {
+    fn swapped_directories_form_no_cycle() {
         let tree = Tree::new(&["a/b"]);
         let (outer, inner) = (tree.look_up("a"), tree.look_up("a/b"));
         tree.rename("a/b", "b");
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_or_has_left_the_primary_is_not_found() {
+    fn removed_or_moved_out_directory_is_not_found() {
         for closed in [false, true] {
             let tree = Tree::new(&["gone", "left", "jobs/t/h", ".xpmfs/trash"]);
             let ids = ["gone", "left", "jobs/t/h"].map(|path| tree.look_up(path));
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_is_bounded() {
+    fn search_is_bounded() {
         let top = tempfile::tempdir().unwrap();
         for number in 0..20 {
             fs::create_dir_all(top.path().join(format!("{number}/in"))).unwrap();

@@ -137,7 +137,7 @@ impl Reply for XattrReply {
 pub(super) struct XattrChange {
     pub(super) reply: ReplyEmpty,
     pub(super) node: u64,
-    /// Whether the attribute is an access control list: it changes the mode, which the kernel invalidate only if it
+    /// Whether the attribute is an access control list: it changes the mode, which the kernel notices only if it
     /// handles such lists itself.
     pub(super) of_mode: bool,
 }
@@ -292,7 +292,7 @@ impl Reply for CreateReply {
 /// The reply to the listing of a directory, to which entries are added until it is full.
 ///
 /// Unlike other requests, a listing is answered by the attempt that ends first: the entries that are in the reply by
-/// then are right, and the kernel asks for the rest.
+/// then are right, and the kernel requests the rest.
 pub(super) trait ListReply: Send + Sized + 'static {
     /// Adds the entries from a position on.
     fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()>;

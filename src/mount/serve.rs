@@ -12,9 +12,9 @@ use crate::mount::tables::nodes::Role;
 use crate::mount::threads::LOOP_THREADS;
 
 impl Mount {
-    /// Serves the mount on an open `/dev/fuse` that has been mounted, until it is unmounted. Reports to `activity` which
-    /// jobs of the primary are altered. Calls `ready` after the handshake with the kernel, just before the first request
-    /// is answered.
+    /// Serves the mount on an open `/dev/fuse` that has been mounted, until it is unmounted. Reports altered jobs of
+    /// the primary to `activity`. Calls `ready` after the handshake with the kernel, just before the first request is
+    /// answered.
     ///
     /// # Errors
     ///

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_wait_leave_threadsof_the_loop_free() {
+    fn waiting_requests_leave_loop_threads_free() {
         let threads = Arc::new(Threads::default());
         let (end, ends) = crossbeam_channel::bounded::<()>(0);
         let (begin, begins) = crossbeam_channel::unbounded();

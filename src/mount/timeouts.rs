@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_time_out_sooner_while_another_waits_that_has() {
+    fn requests_time_out_sooner_behind_timed_out_request() {
         let timeouts = Timeouts::default();
         let before = |time: Duration| Instant::now().checked_sub(time).unwrap();
         let first = timeouts.watch(|| {}, || {});

@@ -1,8 +1,8 @@
-//! Files and directories below a descriptor, opened without ever leaving it.
+//! Opens and examines files and directories below a descriptor, without leaving it.
 //!
-//! Each name is opened relative to the descriptor of its directory: one component at a time, or several by the kernel's own
-//! walk that stays in the directory (`openat2`). A symlink is never followed. A hostile process that renames things meanwhile
-//! can make an operation fail, but cannot lead it out of the directory.
+//! Each name is opened relative to the descriptor of its directory: one component at a time, or several by the kernel's
+//! own walk that stays in the directory (`openat2`). A symlink is never followed. A hostile process that renames things
+//! meanwhile can make an operation fail, but cannot lead it out of the directory.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -43,8 +43,8 @@ pub fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
-/// A descriptor of the directory that names lead to, each below the one before, as repeated [`open_dir`] would return it: in
-/// one step where the kernel can (`openat2`). Without names, of `dir` itself.
+/// A descriptor of the directory that names lead to, each below the one before, as repeated [`open_dir`] would return
+/// it: in one step where the kernel can (`openat2`). Without names, of `dir` itself.
 ///
 /// # Errors
 ///
@@ -82,8 +82,8 @@ pub fn open_to_list(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     open_noatime(dir, name, flags)
 }
 
-/// Opens `name` in `dir` so that reading it leaves its time of access alone, where the kernel allows that: for the owner and
-/// root.
+/// Opens `name` in `dir` so that reading leaves its access time unchanged, where the kernel permits that: for the owner
+/// and root.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub fn stat_at(dir: impl AsFd, name: &OsStr) -> Result<Statx> {
     rustix::fs::statx(dir, name, flags, WANTED)
 }
 
-/// As [`stat_at`], but a network file system asks its server. Of `dir` itself if the name is empty.
+/// As [`stat_at`], but a network file system queries its server. Of `dir` itself if the name is empty.
 ///
 /// # Errors
 ///
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_single_components_are_names() {
+    fn names_are_single_components() {
         for bad in ["", ".", "..", "a/b", "/", "../x"] {
             assert!(!is_component(OsStr::new(bad)), "{bad:?}");
         }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_symlink_to_a_directory_is_not_opened() {
+    fn symlink_to_directory_is_not_opened() {
         let top = tempfile::tempdir().unwrap();
         std::fs::create_dir(top.path().join("real")).unwrap();
         std::os::unix::fs::symlink("real", top.path().join("link")).unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn several_names_are_opened_as_one_by_one() {
+    fn several_names_are_opened_like_one_by_one() {
         let top = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(top.path().join("a/b/c")).unwrap();
         std::fs::write(top.path().join("a/file"), "").unwrap();

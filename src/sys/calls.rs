@@ -1,4 +1,4 @@
-//! All `unsafe` code: system calls that no safe wrapper offers.
+//! Contains all `unsafe` code: system calls without a safe wrapper.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
@@ -16,12 +16,12 @@ pub enum Writeout {
     Wait,
 }
 
-/// Writes a part of a file's cached pages to the disk. A file system that cannot do so, or a sandbox that forbids it, is no
-/// error: the call is only advice.
+/// Writes a part of a file's cached pages to the disk. A file system that cannot do so, or a sandbox that forbids it,
+/// is not an error: the call is only advice.
 ///
 /// # Errors
 ///
-/// `EIO`, `ENOSPC`: what writing met since the last call with the same open file.
+/// `EIO`, `ENOSPC`: errors of writing since the last call with the same open file.
 pub fn write_out(fd: impl AsFd, offset: u64, length: u64, how: Writeout) -> Result<()> {
     let flags = match how {
         Writeout::Start => libc::SYNC_FILE_RANGE_WRITE,
@@ -44,13 +44,13 @@ pub fn write_out(fd: impl AsFd, offset: u64, length: u64, how: Writeout) -> Resu
 /// `F_SETSIG` of Linux (fcntl(2)).
 const SETSIG: libc::c_int = 10;
 
-/// Whether a process has a file open for writing, as far as the kernel knows: it grants a lease for reading only if none has.
-/// The file must be open for reading only.
+/// Whether a process has a file open for writing, as far as the kernel knows: it grants a lease for reading only if
+/// none has. The file must be open for reading only.
 pub fn has_writers(fd: impl AsFd) -> bool {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open during these calls, which take only numbers.
     let control = |command, number: libc::c_int| unsafe { libc::fcntl(fd, command, number) };
-    // A lease that is broken before it is given back sends a signal. The default, SIGIO, would end the process; SIGURG is
+    // A lease that is broken before it is released sends a signal. The default, SIGIO, would end the process; SIGURG is
     // ignored by default.
     if control(SETSIG, libc::SIGURG) != 0 {
         return false;
@@ -66,7 +66,7 @@ pub fn has_writers(fd: impl AsFd) -> bool {
 const WHO_PROCESS: libc::c_int = 1;
 const LOWEST: libc::c_int = (2 << 13) | 7;
 
-/// Gives the calling thread the lowest disk priority that still guarantees progress.
+/// Sets the disk priority of the calling thread to the lowest that still guarantees progress.
 ///
 /// # Errors
 ///
@@ -112,19 +112,20 @@ pub fn cached(fd: impl AsFd, offset: u64, length: u64) -> Result<u64> {
         .saturating_mul(rustix::param::page_size() as u64))
 }
 
-/// Closes a duplicate of a descriptor, and returns the error of `close`: network file systems write back in it, and report
-/// a full disk only there.
+/// Closes a duplicate of a descriptor, and returns the error of `close`: network file systems write back in it, and
+/// report a full disk only there.
 ///
 /// # Errors
 ///
 /// As `close`.
 pub fn close_duplicate(fd: impl AsFd) -> Result<()> {
     let duplicate = rustix::io::fcntl_dupfd_cloexec(fd, 0)?.into_raw_fd();
-    // SAFETY: the descriptor was made one line above, no other code knows it, and it is not used again.
+    // SAFETY: the descriptor was created one line above, no other code knows it, and it is not used again.
     succeeded(unsafe { libc::close(duplicate) }.into())
 }
 
-/// Gives the calling thread its own mount namespace, root directory and current directory.
+/// Separates the mount namespace, root directory and current directory of the calling thread from those of other
+/// threads.
 ///
 /// # Errors
 ///
@@ -134,7 +135,7 @@ pub fn own_mount_namespace() -> Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
 }
 
-/// Gives the calling thread its own umask and current directory.
+/// Separates the umask and current directory of the calling thread from those of other threads.
 ///
 /// # Errors
 ///
@@ -144,7 +145,8 @@ pub fn own_umask() -> Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
 }
 
-/// Starts a copy of this process, which must have one thread only. Returns the copy's process id, or `None` in the copy.
+/// Starts a copy of this process, which must have one thread only. Returns the copy's process id, or `None` in the
+/// copy.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Going down a tree and back up with a few descriptors, however deep it is.
+//! Descends into a tree of any depth and goes back up, with few open descriptors.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The directory where a walk is, and how it gets back. Directories far above are closed, and opened
-/// again as `..`; what is found there must be the directory that was left, so that a directory that
-/// somebody moves away meanwhile ends the walk and leads nowhere.
+/// The current directory of a walk, and the directories above it. Directories far above are closed, and reopened as
+/// `..`. The reopened directory must be the one that was closed, so that the walk fails if another process moves a
+/// directory away meanwhile.
 pub struct DirStack {
     current: Arc<OwnedFd>,
     above: Vec<Above>,
@@ -29,7 +29,7 @@ pub struct DirStack {
 /// A directory above the current one.
 enum Above {
     Open(Arc<OwnedFd>),
-    /// Far above: which one it was.
+    /// Far above: its identity.
     Closed(FileId),
 }
 
@@ -42,12 +42,12 @@ impl DirStack {
         }
     }
 
-    /// The directory where it is.
+    /// The current directory.
     pub fn current(&self) -> &Arc<OwnedFd> {
         &self.current
     }
 
-    /// Goes down to a directory in the current one, which is open already.
+    /// Descends into an open directory that is in the current one.
     pub fn down(&mut self, fd: OwnedFd) -> Result<()> {
         if let Some(far) = self.above.len().checked_sub(KEPT)
             && let Some(far) = self.above.get_mut(far)
@@ -60,11 +60,11 @@ impl DirStack {
         Ok(())
     }
 
-    /// Goes back up, and gives the directory that was left. At the top, it stays.
+    /// Goes back up, and returns the directory that was left. Has no effect at the top.
     ///
     /// # Errors
     ///
-    /// `ESTALE` if the directory is not where it was.
+    /// `ESTALE` if the directory has been moved.
     pub fn up(&mut self) -> Result<Arc<OwnedFd>> {
         let Some(above) = self.above.pop() else {
             return Ok(self.current.clone());
@@ -83,15 +83,15 @@ impl DirStack {
     }
 }
 
-/// A walk through directories that are known already, each after the one that it is in.
+/// A walk through numbered directories, each of which follows the directory that contains it.
 pub struct IndexedDirStack {
     stack: DirStack,
-    /// The positions of the directories that lead to the current one, below the top, with it.
+    /// The numbers of the directories from the top, exclusive, to the current one, inclusive.
     at: Vec<usize>,
 }
 
 impl IndexedDirStack {
-    /// Starts at the top, whose position is 0.
+    /// Starts at the top, whose number is 0.
     pub fn new(top: OwnedFd) -> IndexedDirStack {
         IndexedDirStack {
             stack: DirStack::new(top),
@@ -99,17 +99,17 @@ impl IndexedDirStack {
         }
     }
 
-    /// The directory where it is.
+    /// The current directory.
     pub fn current(&self) -> &Arc<OwnedFd> {
         self.stack.current()
     }
 
-    /// Where it is.
+    /// The number of the current directory.
     pub fn position(&self) -> usize {
         self.at.last().copied().unwrap_or(0)
     }
 
-    /// Goes up one directory, and gives the one that it has left; `None` at the top.
+    /// Goes up one directory, and returns the one that was left; `None` at the top.
     pub fn up(&mut self) -> Result<Option<Arc<OwnedFd>>> {
         match self.at.pop() {
             Some(_) => self.stack.up().map(Some),
@@ -117,7 +117,7 @@ impl IndexedDirStack {
         }
     }
 
-    /// Goes down to a directory, whose position is told.
+    /// Descends into an open directory with this number.
     pub fn down(&mut self, position: usize, fd: OwnedFd) -> Result<()> {
         self.stack.down(fd)?;
         self.at.push(position);

@@ -1,10 +1,10 @@
-//! Which file or directory something is, whatever its name.
+//! Identifies files and directories, independent of their names.
 
 use rustix::fs::Statx;
 
 /// The identity of an object of a file system: device, inode, and time of birth, since inode numbers are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-// The mount keeps one per node: no byte is spent on alignment.
+// One is kept per node of a mount, so no byte is spent on alignment.
 #[repr(Rust, packed(4))]
 pub struct FileId {
     inode: u64,
@@ -13,7 +13,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// Stands for an object whose attributes could not be read. Differs from every real one.
+    /// The identity of an object whose attributes could not be read. Differs from every real one.
     pub const UNKNOWN: FileId = FileId {
         device: u32::MAX,
         inode: u64::MAX,
@@ -48,7 +48,7 @@ impl FileId {
         self.birth
     }
 
-    /// An identity made of numbers, for tests of what depends on them.
+    /// An identity with these numbers, for tests.
     #[cfg(test)]
     pub(crate) fn new(device: u32, inode: u64, birth: u64) -> FileId {
         FileId {

@@ -1,8 +1,8 @@
-//! Linux, as a program sees it: this room knows system calls, and no word of xpmfs. Every other room may call it.
+//! Wraps the system calls of Linux, without any concept of xpmfs. Every other room may call this room.
 //!
 //! - [`at`]: files and directories below a descriptor; [`shared_dir`]: those that several users share
-//! - [`file_id`]: which file something is; [`name`]: one component of a path
-//! - [`dir_stack`]: the way down a tree and back up
+//! - [`file_id`]: identities of files; [`name`]: one component of a path
+//! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`calls`]: all `unsafe` code

@@ -1,11 +1,11 @@
-//! A name, kept in as little memory as it needs.
+//! Stores one component of a path in little memory.
 
 use std::ffi::OsStr;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// The longest name that needs no memory of its own; most are shorter.
+/// The longest name that is stored inline; most are shorter.
 const INLINE_MAX: usize = 22;
 
 /// One component of a path, owned and cheap to clone.
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_every_length_are_what_they_were_made_from() {
+    fn names_of_every_length_are_preserved() {
         for length in [
             0,
             1,

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_priority_of_a_thread_and_of_those_that_it_starts_is_lower() {
+    fn priority_of_thread_and_its_children_is_lower() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
         let (own, inner) = std::thread::spawn(move || {

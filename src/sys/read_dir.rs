@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{FileType, RawDir, RawDirEntry};
 use rustix::io::Result;
 
-/// Bytes of entries that the kernel is asked for at a time.
+/// Bytes of entries that are requested from the kernel at a time.
 const BUFFER: usize = 32 << 10;
 
 /// The memory that entries are read into, for one directory after another. Allocated with its first use.
@@ -34,13 +34,13 @@ impl Entry<'_> {
         OsStr::from_bytes(self.c_name().to_bytes())
     }
 
-    /// Its name, as C has it.
+    /// Its name, as a C string.
     #[must_use]
     pub fn c_name(&self) -> &CStr {
         self.0.file_name()
     }
 
-    /// Its type; [`FileType::Unknown`] on file systems that do not keep it in the directory.
+    /// Its type; [`FileType::Unknown`] on file systems that do not store the type in the directory.
     #[must_use]
     pub fn kind(&self) -> FileType {
         self.0.file_type()
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_of_reading_passes_each_entry_once() {
+    fn every_function_passes_each_entry_once() {
         let top = tempfile::tempdir().unwrap();
         let names: HashSet<String> = (0..3000).map(|number| format!("file-{number}")).collect();
         for name in &names {

@@ -1,4 +1,4 @@
-//! Directories and files that several users share: made with exact rights and a group, whatever the umask.
+//! Creates directories and files that several users share, with exact rights and a group, independent of the umask.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,11 +9,11 @@ use rustix::io::{Errno, Result};
 
 use super::at::{absent, open_dir, stat_fd};
 
-/// Opens a directory, or makes it with exactly these rights and the group of `dir` ([`share`]).
+/// Opens a directory, or creates it with exactly these rights and the group of `dir` ([`share`]).
 ///
 /// # Errors
 ///
-/// `ENOTDIR` if something else is in the way; as `mkdirat`, `fchown` and `fchmod`.
+/// `ENOTDIR` if the name is that of another kind of file; as `mkdirat`, `fchown` and `fchmod`.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
     if let Some(found) = absent(open_dir(&dir, name))? {
         await_shared(&found);
@@ -23,7 +23,7 @@ pub fn make_dir(dir: impl AsFd, name: &OsStr, rights: Mode) -> Result<OwnedFd> {
     make_shared(dir, name, group, rights)
 }
 
-/// As [`make_dir`], with a given group.
+/// As [`make_dir`], with a specified group.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn make_shared(dir: impl AsFd, name: &OsStr, group: u32, rights: Mode) -> Re
     }
     match rustix::fs::mkdirat(&dir, name, rights) {
         Ok(()) => {
-            // Sets the rights whatever the umask, and through a descriptor: a symlink in the way is not followed.
+            // Sets the rights whatever the umask, and through a descriptor: a symlink of this name is not followed.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let made = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
             share(&made, group, rights)?;
@@ -48,15 +48,16 @@ pub fn make_shared(dir: impl AsFd, name: &OsStr, group: u32, rights: Mode) -> Re
     Ok(made)
 }
 
-/// How often, and how long each time, a directory that another process has just made is waited for.
+/// How often, and how long each time, [`await_shared`] waits.
 const DENIALS_MAX: u32 = 20;
 const DENIAL_PAUSE: Duration = Duration::from_millis(10);
 
-/// A directory is no longer new that was changed so long ago, in seconds.
+/// A directory that was changed longer ago, in seconds, is not new.
 const NEW: i64 = 2;
 
-/// Waits until this process may enter a directory that another user's process has just made: for a moment, before [`share`],
-/// its umask and its group keep others out. Returns at once in any other case, also where access is denied for good.
+/// Waits until this process may enter a directory that a process of another user has just created: until that process
+/// has called [`share`], its umask and group exclude other users. Returns at once in any other case, also where access
+/// is denied permanently.
 pub fn await_shared(dir: impl AsFd) {
     for _ in 0..DENIALS_MAX {
         let entered = accessat(&dir, ".", Access::EXEC_OK, AtFlags::EACCESS);
@@ -67,25 +68,26 @@ pub fn await_shared(dir: impl AsFd) {
     }
 }
 
-/// Whether something was made or changed so short a time ago that the process that did it may not be done.
+/// Whether a file was created or changed so recently that the process which did so may not have finished.
 pub fn is_new(stat: &Statx) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.is_ok_and(|now| now.as_secs().cast_signed() - stat.stx_ctime.tv_sec < NEW)
 }
 
-/// Gives a file or directory that this process has just made a group and rights, whatever the umask. Where it cannot have
-/// the group, its own group gets no more than all others. A disk that keeps no rights of its own (vfat, exfat, CIFS) decides itself.
+/// Sets the group and the rights of a file or directory that this process has just created, independent of the umask.
+/// If the group cannot be set, the file's own group gets no more rights than all users. On a disk without rights (vfat,
+/// exfat, CIFS), this has no effect.
 ///
 /// # Errors
 ///
 /// As `fstat` and `fchmod`.
 pub fn share(made: impl AsFd, group: u32, rights: Mode) -> Result<()> {
     let stat = rustix::fs::fstat(&made)?;
-    let given =
+    let has_group =
         stat.st_gid == group || rustix::fs::fchown(&made, None, Some(Gid::from_raw(group))).is_ok();
-    let rights = match given {
+    let rights = match has_group {
         true => rights,
-        false => like_others(rights),
+        false => limit_group(rights),
     };
     if Mode::from_raw_mode(stat.st_mode & 0o7777) == rights && stat.st_gid == group {
         return Ok(());
@@ -96,8 +98,8 @@ pub fn share(made: impl AsFd, group: u32, rights: Mode) -> Result<()> {
     }
 }
 
-/// Rights with those of others in place of the group's, and without set-group-ID.
-fn like_others(rights: Mode) -> Mode {
+/// Returns rights in which the group has no more than all users, without set-group-ID.
+fn limit_group(rights: Mode) -> Mode {
     let others = Mode::from_raw_mode((rights & Mode::RWXO).as_raw_mode() << 3);
     (rights - Mode::RWXG - Mode::SGID) | (rights & others)
 }
@@ -106,8 +108,8 @@ fn like_others(rights: Mode) -> Mode {
 mod tests {
     use super::*;
 
-    /// As the user `nobody`, in a thread of its own.
-    fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    /// Runs work as the user `nobody`, in a separate thread.
+    fn as_unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         use rustix::thread::{Gid, Uid};
         let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
         std::thread::scope(|scope| {
@@ -122,9 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_another_user_has_just_made_is_waited_for() {
+    fn new_directory_of_another_user_is_waited_for() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: only root can do this");
+            eprintln!("SKIPPED: needs root");
             return;
         }
         let top = tempfile::tempdir().unwrap();
@@ -138,7 +140,7 @@ mod tests {
                 std::thread::sleep(DENIAL_PAUSE * 3);
                 rights(0o755);
             });
-            let waited = as_nobody(|| {
+            let waited = as_unprivileged(|| {
                 let before = may_enter();
                 await_shared(&made);
                 (before, may_enter())

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_what_the_kernel_sent() {
+    fn times_are_converted_exactly() {
         let time = since_epoch(UNIX_EPOCH + Duration::new(1, 250_000_000));
         assert_eq!((time.tv_sec, time.tv_nsec), (1, 250_000_000));
         let time = since_epoch(UNIX_EPOCH - Duration::new(2, 750_000_000));

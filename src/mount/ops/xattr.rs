@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_as_large_as_asked_for() {
+    fn buffer_size_follows_request_up_to_limit() {
         let asked = |size| {
             let mut given = None;
             let read = |buffer: &mut [u8]| {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn all_names_are_read() {
+    fn long_name_lists_are_read_completely() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         assert!(all_names(path).unwrap().is_empty());

@@ -65,7 +65,7 @@ fn wait(ahead: &Readahead, mut until: impl FnMut(&mut Phase) -> bool) {
 }
 
 #[test]
-fn a_walk_in_order_is_read_ahead_of_to_its_end() {
+fn ordered_walk_is_read_ahead_to_end() {
     let top = tempfile::tempdir().unwrap();
     let view = view(top.path());
     let jobs = in_order(top.path());
@@ -89,7 +89,7 @@ fn a_walk_in_order_is_read_ahead_of_to_its_end() {
 }
 
 #[test]
-fn jobs_that_are_listed_in_another_order_are_not_read_ahead_of() {
+fn unordered_walk_is_not_read_ahead() {
     let top = tempfile::tempdir().unwrap();
     let view = view(top.path());
     let jobs = in_order(top.path());
@@ -107,7 +107,7 @@ fn jobs_that_are_listed_in_another_order_are_not_read_ahead_of() {
 }
 
 #[test]
-fn a_moved_job_is_read_where_it_is() {
+fn moved_job_is_read_in_folder() {
     let top = tempfile::tempdir().unwrap();
     let view = view(top.path());
     let moved = top.path().join("backup/jobs/t/backup-0");

@@ -78,12 +78,12 @@ impl Cursor {
             ..At::default()
         };
         let mut now = std::mem::replace(&mut *at, unknown);
-        let mut given = now.find(from);
-        if given.is_none() {
+        let mut skipped = now.find(from);
+        if skipped.is_none() {
             now.seek(&self.fd, from)?;
         }
         loop {
-            for entry in now.entries.iter().skip(given.take().unwrap_or(0)) {
+            for entry in now.entries.iter().skip(skipped.take().unwrap_or(0)) {
                 from = entry.next;
                 if !each(entry) {
                     *at = now;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_is_read_once_however_many_at_a_time() {
+    fn each_entry_is_read_once_in_any_batch_size() {
         let (_top, cursor) = directory();
         for count in [1, 7, 100, FILES * 2] {
             let (mut names, mut from) = (Vec::new(), 0);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_goes_on_from_every_position() {
+    fn reading_continues_from_any_position() {
         let (top, cursor) = directory();
         let all = some(&cursor, 0, FILES * 2);
         for at in (0..all.len()).rev().step_by(97).chain(0..50) {
@@ -230,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_is_told_before_it_is_given_and_once() {
+    fn each_batch_is_reported_before_its_entries() {
         let (_top, cursor) = directory();
         let fetched = std::cell::RefCell::new(Vec::new());
-        let (mut from, mut given) = (0, 0);
+        let (mut from, mut passed) = (0, 0);
         loop {
             let mut left = 10;
             let names = |entries: &[OwnedEntry]| {
@@ -245,8 +245,8 @@ mod tests {
                     return false;
                 }
                 left -= 1;
-                assert_eq!(fetched.borrow()[given], entry.name());
-                given += 1;
+                assert_eq!(fetched.borrow()[passed], entry.name());
+                passed += 1;
                 from = entry.next;
                 true
             });
@@ -254,6 +254,6 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((given, fetched.borrow().len()), (FILES + 2, FILES + 2));
+        assert_eq!((passed, fetched.borrow().len()), (FILES + 2, FILES + 2));
     }
 }

@@ -30,7 +30,7 @@ pub(in crate::mount) struct DirCache {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
     removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
-    /// DirCache that were renamed to a place without a node, the latest last.
+    /// Directories that were renamed to a place without a node, the latest last.
     pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
 }
 
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_is_bounded_and_keeps_what_is_used() {
+    fn cache_is_bounded_and_evicts_least_recently_used() {
         let cache = DirCache::default();
         let fd = || Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
         cache.insert(0, fd());

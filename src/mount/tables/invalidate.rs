@@ -107,7 +107,7 @@ impl Invalidator {
         self.send(Invalidation::Attributes(id));
     }
 
-    /// Makes the kernel request the attributes of a node again, and returns after that. Unlike other invalidations, this one
+    /// Makes the kernel request the attributes of a node again, and returns after that. Unlike other invalidations, it
     /// takes no lock of an inode or a page in the kernel (`fuse_reverse_inval_inode` with a negative offset), so a
     /// thread that answers requests may send it while the file is held open or is being opened.
     pub(in crate::mount) fn attributes_now(&self, id: u64) {

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_names_are_known() {
+    fn latest_lock_names_are_kept() {
         let names = LockNames::default();
         let name = |number: usize| Name::from(OsStr::new(&number.to_string()));
         assert!(names.contains(1, OsStr::new("train.lock")));

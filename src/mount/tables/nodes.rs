@@ -449,13 +449,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_takes_little_memory() {
+    fn node_size_is_bounded() {
         // With its part of the index, the number twice, and a name of a few dozen letters: 160 at most.
         assert!(size_of::<Entry>() <= 72, "{}", size_of::<Entry>());
     }
 
     #[test]
-    fn a_number_is_not_given_again_before_what_belonged_to_it_is_released() {
+    fn number_is_reused_only_after_release() {
         let nodes = Nodes::new(FileId::new(1, 1, 0));
         let node = Node {
             identity: FileId::new(1, 7, 0),
@@ -467,16 +467,16 @@ mod tests {
         };
         nodes.remember(7, node.clone(), Version::default());
         let (forgotten, starts) = crossbeam_channel::bounded::<()>(1);
-        let (given, is_given) = crossbeam_channel::bounded::<()>(1);
+        let (remembered, is_remembered) = crossbeam_channel::bounded::<()>(1);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 starts.recv().unwrap();
                 nodes.remember(7, node.clone(), Version::default());
-                given.send(()).unwrap();
+                remembered.send(()).unwrap();
             });
             let early = nodes.forget(7, 1, || {
                 forgotten.send(()).unwrap();
-                is_given.recv_timeout(std::time::Duration::from_millis(100))
+                is_remembered.recv_timeout(std::time::Duration::from_millis(100))
             });
             assert!(early.unwrap().is_err());
         });

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_primarys_inodes_keep_their_numbers_and_others_never_meet_them() {
+    fn primary_keeps_inode_numbers_without_collisions() {
         let devices = Devices::new(identity(8, 2));
         assert_eq!(devices.node(&identity(8, 2)), ROOT);
         assert_eq!(devices.inode(&identity(8, 2)), 2);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_the_root_has_the_roots_number() {
+    fn root_number_is_reserved() {
         let devices = Devices::new(identity(8, 2));
         for device in [8, 9] {
             for inode in [0, 1] {

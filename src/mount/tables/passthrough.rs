@@ -146,7 +146,7 @@ impl Passthrough {
                     // Registering needs CAP_SYS_ADMIN, which the daemon will not get.
                     self.possible.store(false, Ordering::Relaxed);
                 }
-                tracing::debug!(%error, "a file is read and written through the cache");
+                tracing::debug!(%error, "no passthrough: a file is read and written through the cache");
                 None
             }
         }

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_keep_their_numbers_and_new_ones_get_new_numbers() {
+    fn same_position_has_same_number() {
         let mut positions = Positions::default();
         assert_eq!(positions.number(position(10)), 1);
         assert_eq!(positions.number(position(20)), 2);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn listings_of_a_directory_that_changes_all_the_time_keep_a_bounded_table() {
+    fn table_of_changing_directory_is_bounded() {
         const ENTRIES: u64 = 100;
         let mut positions = Positions::default();
         // A listing that was begun before a table was replaced continues after that.

@@ -100,7 +100,7 @@ impl Retries {
 /// A directory that was not found is searched for again after this time.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// DirCache that are remembered as not found.
+/// Limit of directories that are remembered as not found.
 const NOT_FOUND_MAX: usize = 64;
 
 /// The state for finding directories that other processes rename (`renamed_dirs`).
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contended_names_are_bounded() {
+    fn latest_contended_names_are_kept() {
         let contended = Contended::default();
         assert!(!contended.contains(1, OsStr::new("0")));
         for number in 0..1000 {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_the_second_until_something_is_opened() {
+    fn retry_lasts_until_next_open() {
         let retries = Retries::default();
         assert!(!retries.contains(1));
         retries.add(1);
@@ -155,7 +155,7 @@ mod tests {
         for tid in 1..2000 {
             retries.add(tid);
         }
-        assert!(!retries.contains(1), "forgotten");
+        assert!(!retries.contains(1), "evicted");
         assert!(retries.contains(1999));
         assert!(retries.callers.lock().len() <= CALLERS_MAX);
     }

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_changed_for_long_is_believed_for_longer() {
+    fn ttl_grows_with_time_since_change() {
         assert_eq!(unchanged_for(&stat_of_age(0)), SHORT_TTL);
         let some = unchanged_for(&stat_of_age(20));
         assert!((9..=11).contains(&some.as_secs()), "{some:?}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_of_a_temporary_directory_is_local_and_proc_is_not() {
+    fn only_disk_file_systems_are_local() {
         let directory = tempfile::tempdir().unwrap();
         assert!(is_local(std::fs::File::open(directory.path()).unwrap()));
         assert!(!is_local(std::fs::File::open("/proc").unwrap()));

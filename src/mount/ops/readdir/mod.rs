@@ -274,7 +274,7 @@ impl Mount {
 
     pub(in crate::mount) fn fsyncdir(&self, id: u64, data_only: bool) -> Result<()> {
         let listing = self.new_listing(id)?;
-        // DirCache of folders need no sync: this mount has not changed them.
+        // Directories of folders need no sync: this mount has not changed them.
         let ours = |open: &&OpenSource| matches!(open.source.location, PRIMARY | INTERNAL);
         for open in listing.sources.iter().filter(ours) {
             if data_only {

@@ -175,7 +175,7 @@ mod tests {
     use crate::view::{FolderSpec, View, ViewSpec};
 
     #[test]
-    fn listing_a_task_that_changes_again_and_again_keeps_little() {
+    fn positions_of_changing_task_are_bounded() {
         const JOBS: usize = 300;
         const CHANGES: usize = 100;
         let top = tempfile::tempdir().unwrap();
