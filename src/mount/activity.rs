@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use crate::archive::engine::Archiver;
-use crate::mount::tables::nodes::{Nodes, Role};
+use crate::mount::tables::nodes::{NodeRole, Nodes};
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
@@ -117,14 +117,14 @@ impl ActivityReports {
         };
         match node.role {
             // The job itself.
-            Role::Task => {
+            NodeRole::Task => {
                 if let Ok(job) = JobId::new(&*node.name, name) {
                     receiver.touched(job);
                 }
             }
-            Role::Job if is_marker(name) => self.may_be_settled(parent),
-            Role::Job | Role::Inside => self.altered(parent),
-            Role::Root | Role::Jobs | Role::Outside => {}
+            NodeRole::Job if is_marker(name) => self.may_be_settled(parent),
+            NodeRole::Job | NodeRole::Inside => self.altered(parent),
+            NodeRole::Root | NodeRole::Jobs | NodeRole::Outside => {}
         }
     }
 

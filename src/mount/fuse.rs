@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::mount::attributes::errno;
 use crate::mount::caller::Caller;
-use crate::mount::ops::lookup::Entry;
+use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::setattr::Changes;
 use crate::mount::ops::xattr::Value;
 use crate::mount::replies::{
@@ -90,7 +90,7 @@ impl Filesystem for Fuse {
                 // States for how long the kernel may cache that the name does not exist.
                 Err(Errno::NOENT) => match mount.absent_for(parent.0) {
                     Duration::ZERO => Err(Errno::NOENT),
-                    ttl => Ok(Entry::absent(ttl)),
+                    ttl => Ok(NodeEntry::absent(ttl)),
                 },
                 found => found,
             }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::mount::Mount;
 use crate::mount::moved_jobs::JobCaches;
 use crate::mount::tables::handles::{File, Handles};
-use crate::mount::tables::nodes::{Node, Nodes, Role};
+use crate::mount::tables::nodes::{Node, NodeRole, Nodes};
 use crate::mount::tables::ttl::Ttls;
 use crate::sys::at;
 use crate::view::PRIMARY;
@@ -117,7 +117,7 @@ fn belongs(nodes: &Nodes, file: &File, job: &JobId) -> bool {
 
 /// Whether a file belongs to a job in the primary and is archived with it.
 fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
-    if file.place != PRIMARY || file.role != Role::Inside {
+    if file.place != PRIMARY || file.role != NodeRole::Inside {
         return false;
     }
     // The entry directly in the job on the path to the file, and the entry below that.
@@ -127,8 +127,8 @@ fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
             return false;
         };
         match parent.role {
-            Role::Inside => second = Some(std::mem::replace(&mut top, parent)),
-            Role::Job => {
+            NodeRole::Inside => second = Some(std::mem::replace(&mut top, parent)),
+            NodeRole::Job => {
                 let is_it = parent.place == PRIMARY
                     && *parent.name == *job.hash()
                     && nodes

@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
 use crate::mount::moved_jobs;
-use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -59,7 +59,7 @@ impl Mount {
         let node = self.nodes.get(id).ok_or(Errno::STALE)?;
         self.may_be_asked(node.place)?;
         // Entries below `jobs/` and a task may be in another location, which is checked when they are accessed.
-        let union = matches!(node.role, Role::Root | Role::Jobs | Role::Task);
+        let union = matches!(node.role, NodeRole::Root | NodeRole::Jobs | NodeRole::Task);
         if !union && self.is_silent(node.place) {
             return Err(Errno::TIMEDOUT);
         }
@@ -77,7 +77,9 @@ impl Mount {
             return false;
         }
         self.nodes.link(id).is_some_and(|link| match link.place {
-            PRIMARY | INTERNAL => matches!(link.role, Role::Jobs | Role::Task | Role::Job),
+            PRIMARY | INTERNAL => {
+                matches!(link.role, NodeRole::Jobs | NodeRole::Task | NodeRole::Job)
+            }
             _ => true,
         })
     }
@@ -108,10 +110,10 @@ impl Mount {
     /// Returns where a node lies, without checking which file is there now.
     pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
         match node.role {
-            Role::Root => Ok(itself(self.primary_dir()?)),
-            Role::Jobs => Ok(itself(self.root(node.place)?.jobs()?.into())),
-            Role::Task => Ok(itself(self.root(node.place)?.task(&node.name)?.into())),
-            Role::Job | Role::Inside | Role::Outside => Ok(Place {
+            NodeRole::Root => Ok(itself(self.primary_dir()?)),
+            NodeRole::Jobs => Ok(itself(self.root(node.place)?.jobs()?.into())),
+            NodeRole::Task => Ok(itself(self.root(node.place)?.task(&node.name)?.into())),
+            NodeRole::Job | NodeRole::Inside | NodeRole::Outside => Ok(Place {
                 dir: self.holding(node.parent, node.place)?,
                 name: node.name.clone(),
             }),
@@ -122,11 +124,11 @@ impl Mount {
     pub(super) fn holding(&self, parent: u64, place: u8) -> Result<Dir> {
         let node = self.node(parent)?;
         match node.role {
-            Role::Root => self.primary_dir(),
-            Role::Jobs => Ok(self.root(place)?.jobs()?.into()),
+            NodeRole::Root => self.primary_dir(),
+            NodeRole::Jobs => Ok(self.root(place)?.jobs()?.into()),
             // The kernel has checked the caller's rights on this very directory.
-            Role::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
-            Role::Task => Ok(self.root(place)?.task(&node.name)?.into()),
+            NodeRole::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
+            NodeRole::Task => Ok(self.root(place)?.task(&node.name)?.into()),
             _ if place == INTERNAL && node.place != INTERNAL => {
                 let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
                 let dir = self.view.internal_dir(&holder)?;
@@ -142,18 +144,18 @@ impl Mount {
         if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(None);
         }
-        if node.role == Role::Job {
+        if node.role == NodeRole::Job {
             return Ok(Some(Holder {
                 task: self.node(node.parent)?.name,
                 hash: node.name.clone(),
                 nested: false,
             }));
         }
-        if node.role != Role::Inside || !node.directory || *node.name != *layout::JOB_STATE {
+        if node.role != NodeRole::Inside || !node.directory || *node.name != *layout::JOB_STATE {
             return Ok(None);
         }
         let job = self.node(node.parent)?;
-        if job.role != Role::Job {
+        if job.role != NodeRole::Job {
             return Ok(None);
         }
         Ok(Some(Holder {
@@ -184,7 +186,7 @@ impl Mount {
         let mut above = self.node(id)?.parent;
         while above != ROOT && self.dir_cache.get(above).is_none() {
             let node = self.node(above)?;
-            if matches!(node.role, Role::Jobs | Role::Task) {
+            if matches!(node.role, NodeRole::Jobs | NodeRole::Task) {
                 break;
             }
             unopened.push(above);
@@ -281,7 +283,7 @@ impl Mount {
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
             result => return result,
         };
-        if node.role == Role::Job
+        if node.role == NodeRole::Job
             && let Some(there) = self.job_elsewhere(id, &node)
             && let Ok(value) = attempt(&there)
         {
@@ -347,7 +349,7 @@ fn itself(dir: Dir) -> Place {
 /// Returns where the directory of a job remains for a while after another process has moved the job from the primary to
 /// a folder: processes that keep it open, or are in it, continue to work in it as on a disk.
 fn set_aside(node: &Node) -> Option<Node> {
-    (node.role == Role::Job && node.place == PRIMARY).then(|| Node {
+    (node.role == NodeRole::Job && node.place == PRIMARY).then(|| Node {
         name: Name::from(&*moved_jobs::staging(&node.name)),
         ..node.clone()
     })

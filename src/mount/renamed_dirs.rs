@@ -27,7 +27,7 @@ use rustix::io::Errno;
 
 use crate::mount::Mount;
 use crate::mount::locate;
-use crate::mount::tables::nodes::{Node, Role};
+use crate::mount::tables::nodes::{Node, NodeRole};
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -69,7 +69,9 @@ impl Mount {
     /// Returns a descriptor of a directory of the primary whose name leads elsewhere or nowhere, if it is still in the
     /// primary under another name. Its node gets that name.
     pub(super) fn find_renamed(&self, node: &Node) -> Option<Arc<OwnedFd>> {
-        if !node.directory || node.place != PRIMARY || matches!(node.role, Role::Root | Role::Jobs)
+        if !node.directory
+            || node.place != PRIMARY
+            || matches!(node.role, NodeRole::Root | NodeRole::Jobs)
         {
             return None;
         }
@@ -208,7 +210,7 @@ impl Mount {
             };
             self.nodes.moved(id, (was.parent, &was.name), node);
             if was.role != role {
-                self.nodes.change_roles(id, Role::of_directory);
+                self.nodes.change_roles(id, NodeRole::of_directory);
             }
         }
         true

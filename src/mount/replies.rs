@@ -17,7 +17,7 @@ use crate::mount::Mount;
 use crate::mount::attributes::{self, errno};
 use crate::mount::deferred::Reply;
 use crate::mount::ops::file::Opened;
-use crate::mount::ops::lookup::Entry;
+use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::xattr::Value;
 
 pub(super) fn empty(result: Result<()>, reply: ReplyEmpty) {
@@ -54,15 +54,15 @@ impl Reply for ReplyEmpty {
 }
 
 impl Reply for ReplyEntry {
-    type Value = Entry;
+    type Value = NodeEntry;
 
-    fn send(self, _mount: &Mount, entry: Entry) {
+    fn send(self, _mount: &Mount, entry: NodeEntry) {
         self.entry(&entry.ttl, &entry.attributes, entry.generation);
     }
 
     refuse!();
 
-    fn undo(mount: &Mount, entry: Entry) {
+    fn undo(mount: &Mount, entry: NodeEntry) {
         mount.forget(entry.id, 1);
     }
 }
@@ -263,9 +263,9 @@ pub(super) struct CreateReply {
 }
 
 impl Reply for CreateReply {
-    type Value = (Entry, Opened);
+    type Value = (NodeEntry, Opened);
 
-    fn send(self, mount: &Mount, (entry, opened): (Entry, Opened)) {
+    fn send(self, mount: &Mount, (entry, opened): (NodeEntry, Opened)) {
         let CreateReply { reply, how } = self;
         let register = || register(mount, || reply.open_backing(&opened.file.fd));
         let choice = (mount.passthrough).open(entry.id, how.flags, opened.direct, register);
@@ -283,7 +283,7 @@ impl Reply for CreateReply {
 
     refuse!(reply);
 
-    fn undo(mount: &Mount, (entry, opened): (Entry, Opened)) {
+    fn undo(mount: &Mount, (entry, opened): (NodeEntry, Opened)) {
         mount.discard(&opened);
         mount.forget(entry.id, 1);
     }

@@ -8,7 +8,7 @@ use crate::mount::Mount;
 use crate::mount::activity::Activity;
 use crate::mount::fuse::Fuse;
 use crate::mount::mapped_files::Watch;
-use crate::mount::tables::nodes::Role;
+use crate::mount::tables::nodes::NodeRole;
 use crate::mount::threads::LOOP_THREADS;
 
 impl Mount {
@@ -64,12 +64,12 @@ impl Mount {
             close_readahead();
             let mut kept = Vec::new();
             nodes.each(|id, node| {
-                if node.role == Role::Job && node.place == folder {
+                if node.role == NodeRole::Job && node.place == folder {
                     // With the job, the kernel forgets all nodes below it.
                     invalidate.node(id, node);
                 }
                 // Unions are kept open in every location, not only in their own.
-                let union = matches!(node.role, Role::Jobs | Role::Task);
+                let union = matches!(node.role, NodeRole::Jobs | NodeRole::Task);
                 if node.directory && (node.place == folder || union) {
                     kept.push(id);
                 }

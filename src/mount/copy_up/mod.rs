@@ -13,7 +13,7 @@ use crate::mount::Mount;
 use crate::mount::caller::Caller;
 use crate::mount::locate::Dir;
 use crate::mount::tables::handles::File;
-use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
@@ -27,17 +27,17 @@ pub(super) struct Target {
     pub(super) dir: Dir,
     pub(super) place: u8,
     /// The role of the parent node; see [`Target::role`].
-    parent: Role,
+    parent: NodeRole,
 }
 
 impl Target {
     /// Returns the target in a directory of a place, below a parent of this role.
-    pub(super) fn known(dir: Dir, place: u8, parent: Role) -> Target {
+    pub(super) fn known(dir: Dir, place: u8, parent: NodeRole) -> Target {
         Target { dir, place, parent }
     }
 
     /// The role of the new entry in the view.
-    pub(super) fn role(&self, name: &OsStr, directory: bool) -> Role {
+    pub(super) fn role(&self, name: &OsStr, directory: bool) -> NodeRole {
         self.parent.of_entry(name, directory)
     }
 }
@@ -53,15 +53,15 @@ impl Mount {
             parent: node.role,
         };
         match node.role {
-            Role::Root if name == layout::XPMFS => Err(Errno::PERM),
-            Role::Root => Ok(in_primary(self.primary_dir()?)),
-            Role::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
+            NodeRole::Root if name == layout::XPMFS => Err(Errno::PERM),
+            NodeRole::Root => Ok(in_primary(self.primary_dir()?)),
+            NodeRole::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
             // The directory that the kernel means, whatever its present name.
-            Role::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
-            Role::Task => Ok(in_primary(
+            NodeRole::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
+            NodeRole::Task => Ok(in_primary(
                 self.view.make_task(&node.name, node.place)?.into(),
             )),
-            Role::Job | Role::Inside | Role::Outside => {
+            NodeRole::Job | NodeRole::Inside | NodeRole::Outside => {
                 self.target_inside(parent, &node, name, directory)
             }
         }
@@ -123,10 +123,10 @@ impl Mount {
             return Ok(());
         }
         let mut job = node.clone();
-        while job.role == Role::Inside {
+        while job.role == NodeRole::Inside {
             job = self.node(job.parent)?;
         }
-        if job.role != Role::Job {
+        if job.role != NodeRole::Job {
             return Ok(());
         }
         let dir = self.holding(job.parent, PRIMARY)?;
@@ -145,14 +145,14 @@ impl Mount {
             return false;
         }
         let (mut id, mut job) = (id, node.clone());
-        while job.role == Role::Inside {
+        while job.role == NodeRole::Inside {
             id = job.parent;
             match self.nodes.get(id) {
                 Some(parent) => job = parent,
                 None => return false,
             }
         }
-        if job.role != Role::Job {
+        if job.role != NodeRole::Job {
             return false;
         }
         let there = self

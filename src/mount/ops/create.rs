@@ -9,9 +9,9 @@ use rustix::io::{Errno, Result};
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::Target;
 use crate::mount::ops::file::{Opened, open_flags};
-use crate::mount::ops::lookup::{Entry, Found};
+use crate::mount::ops::lookup::{Found, NodeEntry};
 use crate::mount::tables::handles;
-use crate::mount::tables::nodes::{INTERNAL, Role};
+use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::mount::{Mount, caller, deferred};
 use crate::sys::at;
 
@@ -28,7 +28,7 @@ impl Mount {
         name: &OsStr,
         mode: u32,
         device: u32,
-    ) -> Result<Entry> {
+    ) -> Result<NodeEntry> {
         self.make(caller, parent, name, false, |target| {
             let kind = FileType::from_raw_mode(mode);
             let mode = Mode::from_raw_mode(mode & 0o7777);
@@ -42,7 +42,7 @@ impl Mount {
         parent: u64,
         name: &OsStr,
         mode: u32,
-    ) -> Result<Entry> {
+    ) -> Result<NodeEntry> {
         self.make(caller, parent, name, true, |target| {
             rustix::fs::mkdirat(&target.dir, name, Mode::from_raw_mode(mode & 0o7777))
         })
@@ -54,7 +54,7 @@ impl Mount {
         parent: u64,
         name: &OsStr,
         target: &OsStr,
-    ) -> Result<Entry> {
+    ) -> Result<NodeEntry> {
         let stored = self.view.stored_target(target);
         let written = stored.as_deref().unwrap_or(target);
         self.make(caller, parent, name, false, |target| {
@@ -70,7 +70,7 @@ impl Mount {
         name: &OsStr,
         directory: bool,
         make: impl FnOnce(&Target) -> Result<()>,
-    ) -> Result<Entry> {
+    ) -> Result<NodeEntry> {
         caller::set_umask(caller.umask)?;
         self.permit(caller, parent, name, directory)?;
         self.must_be_free(parent, name)?;
@@ -88,8 +88,8 @@ impl Mount {
     fn must_be_free(&self, parent: u64, name: &OsStr) -> Result<()> {
         let node = self.node(parent)?;
         let taken = match node.role {
-            Role::Jobs => self.view.task_in_folders(name),
-            Role::Task => self.view.served_by_folder(&node.name, name),
+            NodeRole::Jobs => self.view.task_in_folders(name),
+            NodeRole::Task => self.view.served_by_folder(&node.name, name),
             _ => false,
         };
         match taken {
@@ -98,7 +98,7 @@ impl Mount {
         }
     }
 
-    fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<Entry> {
+    fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<NodeEntry> {
         self.activity.entry_altered(parent, name, target.place);
         let stat = at::stat(&target.dir, name)?;
         let found = Found {
@@ -116,7 +116,7 @@ impl Mount {
         name: &OsStr,
         mode: u32,
         flags: i32,
-    ) -> Result<(Entry, Opened)> {
+    ) -> Result<(NodeEntry, Opened)> {
         caller::set_umask(caller.umask)?;
         let flags = open_flags(flags) | OFlags::CREATE;
         let mode = Mode::from_raw_mode(mode & 0o7777);
@@ -201,7 +201,7 @@ impl Mount {
         id: u64,
         parent: u64,
         name: &OsStr,
-    ) -> Result<Entry> {
+    ) -> Result<NodeEntry> {
         // A second name of an archived file would allow changing the file under that name.
         let node = self.alterable(caller, id)?;
         self.permit(caller, parent, name, false)?;

@@ -9,7 +9,7 @@ use fuser::FileAttr;
 use rustix::fs::{Access, AtFlags, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use crate::mount::tables::nodes::{INTERNAL, Node, Role, Version};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
 use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
@@ -66,9 +66,9 @@ impl Mount {
     pub(in crate::mount) fn attributes(&self, node: &Node, stat: &Statx) -> FileAttr {
         let inode = self.devices.inode(&FileId::of(stat));
         let mut shown = match node.role {
-            Role::Jobs | Role::Task => {
+            NodeRole::Jobs | NodeRole::Task => {
                 let mut newest = *stat;
-                let task = (node.role == Role::Task).then_some(&*node.name);
+                let task = (node.role == NodeRole::Task).then_some(&*node.name);
                 self.view.make_newest(&mut newest, node.place, task);
                 attributes::attributes(&newest, inode)
             }
@@ -79,7 +79,7 @@ impl Mount {
         {
             shown.size = target.len() as u64;
         }
-        if self.options.allow_other && node.role == Role::Job && node.place != PRIMARY {
+        if self.options.allow_other && node.role == NodeRole::Job && node.place != PRIMARY {
             // The kernel decides by the attributes which users may create files in a directory. In a job that a folder
             // serves, files are created in the primary, which decides then.
             shown.perm |= (shown.perm & 0o111) << 1;
@@ -92,7 +92,10 @@ impl Mount {
 
     /// Whether a node is an internal file of a folder, which would move to the primary on the first write.
     fn is_internal_of_folder(&self, node: &Node, stat: &Statx) -> bool {
-        if node.role != Role::Inside || node.directory || matches!(node.place, PRIMARY | INTERNAL) {
+        if node.role != NodeRole::Inside
+            || node.directory
+            || matches!(node.place, PRIMARY | INTERNAL)
+        {
             return false;
         }
         let holder = self
@@ -129,7 +132,9 @@ impl Mount {
     /// Whether a symlink of a folder is in the place of a job.
     fn is_in_place_of_job(&self, node: &Node) -> Result<bool> {
         let of_folder = node.place != PRIMARY && node.place != INTERNAL;
-        Ok(of_folder && node.role == Role::Outside && self.node(node.parent)?.role == Role::Task)
+        Ok(of_folder
+            && node.role == NodeRole::Outside
+            && self.node(node.parent)?.role == NodeRole::Task)
     }
 
     fn target_shown(&self, node: &Node, written: &OsStr) -> Result<Option<OsString>> {
@@ -165,11 +170,11 @@ impl Mount {
         check(&object, wanted - Access::WRITE_OK)?;
         match node.role {
             // New entries in these directories are created in the primary.
-            Role::Root | Role::Jobs | Role::Task | Role::Job => {
+            NodeRole::Root | NodeRole::Jobs | NodeRole::Task | NodeRole::Job => {
                 let primary = self.primary_dir()?;
                 rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
             }
-            Role::Inside | Role::Outside => Err(Errno::ROFS),
+            NodeRole::Inside | NodeRole::Outside => Err(Errno::ROFS),
         }
     }
 }

@@ -7,7 +7,7 @@ use fuser::{FileAttr, Generation};
 use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use crate::mount::tables::nodes::{INTERNAL, Node, Role, Version};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -23,23 +23,23 @@ const LOOKUPS_MAX: usize = 100;
 #[derive(Debug)]
 pub(in crate::mount) struct Found {
     pub(in crate::mount) place: u8,
-    pub(in crate::mount) role: Role,
+    pub(in crate::mount) role: NodeRole,
     pub(in crate::mount) stat: Statx,
 }
 
 /// The kernel's view of a name: the reply to a lookup.
 #[derive(Debug)]
-pub(in crate::mount) struct Entry {
+pub(in crate::mount) struct NodeEntry {
     pub(in crate::mount) id: u64,
     pub(in crate::mount) attributes: FileAttr,
     pub(in crate::mount) generation: Generation,
     pub(in crate::mount) ttl: Duration,
 }
 
-impl Entry {
+impl NodeEntry {
     /// Returns the entry of a name that does not exist, which the kernel may cache. Its number is that of no node.
-    pub(in crate::mount) fn absent(ttl: Duration) -> Entry {
-        Entry {
+    pub(in crate::mount) fn absent(ttl: Duration) -> NodeEntry {
+        NodeEntry {
             id: 0,
             attributes: attributes::unknown(0, FileType::Unknown),
             generation: Generation(0),
@@ -48,8 +48,8 @@ impl Entry {
     }
 
     /// Returns an entry of which only the kind is known, not to be cached.
-    pub(in crate::mount) fn unknown(inode: u64, kind: FileType) -> Entry {
-        Entry {
+    pub(in crate::mount) fn unknown(inode: u64, kind: FileType) -> NodeEntry {
+        NodeEntry {
             id: inode,
             attributes: attributes::unknown(inode, kind),
             generation: Generation(0),
@@ -59,7 +59,7 @@ impl Entry {
 }
 
 impl Mount {
-    pub(in crate::mount) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Entry> {
+    pub(in crate::mount) fn lookup(&self, parent: u64, name: &OsStr) -> Result<NodeEntry> {
         let found = self.find(parent, name)?;
         let entry = self.enter(parent, name, found)?;
         match self.contended.contains(parent, name) {
@@ -69,7 +69,7 @@ impl Mount {
     }
 
     /// Makes sure that the file found under a contended name stays available to the kernel.
-    fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: Entry) -> Result<Entry> {
+    fn lookup_held(&self, parent: u64, name: &OsStr, mut entry: NodeEntry) -> Result<NodeEntry> {
         for _ in 0..LOOKUPS_MAX {
             match self.open_verified(entry.id, OFlags::PATH) {
                 Ok(fd) => {
@@ -95,7 +95,12 @@ impl Mount {
     }
 
     /// Registers a file that the kernel is about to receive, and returns the reply.
-    pub(in crate::mount) fn enter(&self, parent: u64, name: &OsStr, found: Found) -> Result<Entry> {
+    pub(in crate::mount) fn enter(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        found: Found,
+    ) -> Result<NodeEntry> {
         let identity = FileId::of(&found.stat);
         let node = Node {
             identity,
@@ -117,12 +122,12 @@ impl Mount {
             ttl = Duration::ZERO;
         }
         ttl = ttl.min(self.passthrough.ttl_max(id));
-        if found.role == Role::Job && was.is_some_and(|was| was != place) {
+        if found.role == NodeRole::Job && was.is_some_and(|was| was != place) {
             self.job_changed_place(id, place);
         }
         // The number that the kernel uses in later requests.
         attributes.ino = fuser::INodeNo(id);
-        Ok(Entry {
+        Ok(NodeEntry {
             id,
             attributes,
             generation,
@@ -138,13 +143,13 @@ impl Mount {
             return Err(Errno::STALE);
         }
         let mut names = Vec::new();
-        while job.role == Role::Inside {
+        while job.role == NodeRole::Inside {
             names.push(job.name);
             job = self.node(job.parent)?;
         }
         let found = self.find(job.parent, &job.name)?;
         // Another directory of the primary may be a different job.
-        if found.role != Role::Job || found.place == PRIMARY {
+        if found.role != NodeRole::Job || found.place == PRIMARY {
             return Err(Errno::STALE);
         }
         let mut there = self.enter(job.parent, &job.name, found)?.id;
@@ -184,18 +189,18 @@ impl Mount {
     pub(in crate::mount) fn find(&self, parent: u64, name: &OsStr) -> Result<Found> {
         let node = self.node(parent)?;
         match node.role {
-            Role::Root => self.find_at_top(name),
-            Role::Jobs => self.find_task(name),
-            Role::Task => self.find_job(&node, name),
-            Role::Job | Role::Inside => match self.holder(&node)? {
+            NodeRole::Root => self.find_at_top(name),
+            NodeRole::Jobs => self.find_task(name),
+            NodeRole::Task => self.find_job(&node, name),
+            NodeRole::Job | NodeRole::Inside => match self.holder(&node)? {
                 Some(holder) => self.find_in_archived_job(parent, &node, &holder, name),
-                None => self.find_plain(parent, &node, name, Role::Inside),
+                None => self.find_plain(parent, &node, name, NodeRole::Inside),
             },
-            Role::Outside => self.find_plain(parent, &node, name, Role::Outside),
+            NodeRole::Outside => self.find_plain(parent, &node, name, NodeRole::Outside),
         }
     }
 
-    fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: Role) -> Result<Found> {
+    fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: NodeRole) -> Result<Found> {
         let dir = self.directory(parent)?;
         let stat = match at::stat(dir, name) {
             // Another process removes the rest of a moved job name by name.
@@ -220,7 +225,7 @@ impl Mount {
         }
         Ok(Found {
             place: PRIMARY,
-            role: Role::Outside,
+            role: NodeRole::Outside,
             stat: at::stat(self.primary_dir()?, name)?,
         })
     }
@@ -233,7 +238,7 @@ impl Mount {
                 Ok(stat) => {
                     return Ok(Some(Found {
                         place: location.index(),
-                        role: Role::Jobs,
+                        role: NodeRole::Jobs,
                         stat,
                     }));
                 }
@@ -254,8 +259,8 @@ impl Mount {
             && let Some(stat) = at::absent(at::stat(jobs, name))?
         {
             let role = match at::is_dir(&stat) {
-                true => Role::Task,
-                false => Role::Outside,
+                true => NodeRole::Task,
+                false => NodeRole::Outside,
             };
             return Ok(Found {
                 place: PRIMARY,
@@ -270,7 +275,7 @@ impl Mount {
             let task = folder.root().and_then(|root| root.task(name)).ok()?;
             Some(Found {
                 place: folder.index(),
-                role: Role::Task,
+                role: NodeRole::Task,
                 stat: at::stat_fd(task).ok()?,
             })
         });
@@ -282,12 +287,12 @@ impl Mount {
             None => Err(Errno::NOENT),
             Some(Served::Job { location, stat }) => Ok(Found {
                 place: location,
-                role: Role::Job,
+                role: NodeRole::Job,
                 stat: *stat,
             }),
             Some(Served::AsItIs { location, stat }) => Ok(Found {
                 place: location,
-                role: Role::Outside,
+                role: NodeRole::Outside,
                 stat: *stat,
             }),
         }
@@ -301,7 +306,7 @@ impl Mount {
         holder: &Holder,
         name: &OsStr,
     ) -> Result<Found> {
-        let archived = self.find_plain(parent, node, name, Role::Inside);
+        let archived = self.find_plain(parent, node, name, NodeRole::Inside);
         let internal = match &archived {
             Ok(Found { stat, .. }) => {
                 holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
@@ -321,7 +326,7 @@ impl Mount {
                 None => archived,
                 Some(stat) => Ok(Found {
                     place: INTERNAL,
-                    role: Role::Inside,
+                    role: NodeRole::Inside,
                     stat,
                 }),
             },

@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use crate::mount::caller::Caller;
 use crate::mount::locate::Dir;
 use crate::mount::ops::lookup::Found;
-use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -76,7 +76,7 @@ impl Mount {
 
     /// Makes the view look up the directories of tasks again if one of them may have changed.
     pub(super) fn forget_tasks(&self, parent: u64) -> Result<()> {
-        if matches!(self.node(parent)?.role, Role::Root | Role::Jobs) {
+        if matches!(self.node(parent)?.role, NodeRole::Root | NodeRole::Jobs) {
             self.root(crate::view::PRIMARY)?.forget_tasks();
         }
         Ok(())
@@ -103,10 +103,10 @@ impl Mount {
     ) -> Result<Removable> {
         let node = self.node(parent)?;
         match node.role {
-            Role::Root if name == layout::XPMFS => Err(Errno::NOENT),
+            NodeRole::Root if name == layout::XPMFS => Err(Errno::NOENT),
             // The directories of the union cannot be removed, like a mount point.
-            Role::Root if found.role == Role::Jobs => Err(Errno::BUSY),
-            Role::Jobs if found.role == Role::Task && self.view.task_in_folders(name) => {
+            NodeRole::Root if found.role == NodeRole::Jobs => Err(Errno::BUSY),
+            NodeRole::Jobs if found.role == NodeRole::Task && self.view.task_in_folders(name) => {
                 Err(Errno::ROFS)
             }
             _ => {

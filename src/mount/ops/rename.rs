@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::Target;
-use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -142,7 +142,7 @@ impl Mount {
         };
         let was = self.nodes.moved(id, from, node);
         if directory && was.is_some_and(|was| was.role != role) {
-            self.nodes.change_roles(id, Role::of_directory);
+            self.nodes.change_roles(id, NodeRole::of_directory);
         }
     }
 }

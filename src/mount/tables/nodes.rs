@@ -18,7 +18,7 @@ pub(in crate::mount) const INTERNAL: u8 = u8::MAX;
 
 /// The role of a node in the view; decides how its children are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mount) enum Role {
+pub(in crate::mount) enum NodeRole {
     /// The top of the mount.
     Root,
     /// `jobs/`.
@@ -33,26 +33,26 @@ pub(in crate::mount) enum Role {
     Outside,
 }
 
-impl Role {
+impl NodeRole {
     /// The role of an entry of the primary below a node of this role.
-    pub(in crate::mount) fn of_entry(self, name: &OsStr, directory: bool) -> Role {
+    pub(in crate::mount) fn of_entry(self, name: &OsStr, directory: bool) -> NodeRole {
         match self {
-            Role::Root if directory && name == "jobs" => Role::Jobs,
-            Role::Jobs if directory => Role::Task,
-            Role::Task if directory => Role::Job,
-            Role::Job | Role::Inside => Role::Inside,
-            _ => Role::Outside,
+            NodeRole::Root if directory && name == "jobs" => NodeRole::Jobs,
+            NodeRole::Jobs if directory => NodeRole::Task,
+            NodeRole::Task if directory => NodeRole::Job,
+            NodeRole::Job | NodeRole::Inside => NodeRole::Inside,
+            _ => NodeRole::Outside,
         }
     }
 
     /// The role of a directory below a node of this role, or of any entry inside a job. Other entries of `jobs/` and
     /// of a task get their role when they are looked up again.
-    pub(in crate::mount) fn of_directory(self) -> Role {
+    pub(in crate::mount) fn of_directory(self) -> NodeRole {
         match self {
-            Role::Jobs => Role::Task,
-            Role::Task => Role::Job,
-            Role::Job | Role::Inside => Role::Inside,
-            Role::Root | Role::Outside => Role::Outside,
+            NodeRole::Jobs => NodeRole::Task,
+            NodeRole::Task => NodeRole::Job,
+            NodeRole::Job | NodeRole::Inside => NodeRole::Inside,
+            NodeRole::Root | NodeRole::Outside => NodeRole::Outside,
         }
     }
 }
@@ -65,7 +65,7 @@ pub(in crate::mount) struct Node {
     pub(in crate::mount) name: Name,
     /// The number of the location in which the node lies, or [`INTERNAL`].
     pub(in crate::mount) place: u8,
-    pub(in crate::mount) role: Role,
+    pub(in crate::mount) role: NodeRole,
     /// Whether it is a directory.
     pub(in crate::mount) directory: bool,
 }
@@ -98,7 +98,7 @@ impl Version {
 const CERTAIN: u64 = 1;
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct KnownNode {
     pub(super) node: Node,
     /// For a file, the version that the kernel's cache agrees with.
     version: Version,
@@ -109,7 +109,7 @@ pub(super) struct Entry {
 /// The nodes of one shard: in a vector, so that memory use is proportional to the number of nodes.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    pub(super) entries: IndexMap<u64, Entry, FxBuildHasher>,
+    pub(super) entries: IndexMap<u64, KnownNode, FxBuildHasher>,
     /// Other names of files with several links.
     aliases: HashMap<u64, Vec<Alias>, FxBuildHasher>,
 }
@@ -120,7 +120,7 @@ struct Alias {
     parent: u64,
     name: Name,
     place: u8,
-    role: Role,
+    role: NodeRole,
 }
 
 impl Node {
@@ -149,7 +149,7 @@ impl Node {
 pub(in crate::mount) struct Link {
     pub(in crate::mount) parent: u64,
     pub(in crate::mount) place: u8,
-    pub(in crate::mount) role: Role,
+    pub(in crate::mount) role: NodeRole,
 }
 
 impl From<&Node> for Link {
@@ -196,7 +196,7 @@ impl Nodes {
             parent: ROOT,
             name: Name::from(OsStr::new(".")),
             place: crate::view::PRIMARY,
-            role: Role::Root,
+            role: NodeRole::Root,
             directory: true,
         };
         nodes.remember(ROOT, root, Version::default());
@@ -255,7 +255,7 @@ impl Nodes {
         }
         let was = match shard.entries.get_mut(&number) {
             None => {
-                let mut entry = Entry::new(node, 1);
+                let mut entry = KnownNode::new(node, 1);
                 entry.version = version;
                 shard.entries.insert(number, entry);
                 None
@@ -280,7 +280,7 @@ impl Nodes {
     pub(in crate::mount) fn remember_unless_known(&self, id: u64, node: Node) {
         let mut shard = self.write(id);
         let entry = shard.entries.entry(id);
-        entry.or_insert_with(|| Entry::new(node, 0)).lookups += 1;
+        entry.or_insert_with(|| KnownNode::new(node, 0)).lookups += 1;
     }
 
     /// Undoes `count` calls of [`Nodes::remember`]. If that removes the node, calls `release` before the number can be
@@ -396,9 +396,9 @@ impl Nodes {
     }
 }
 
-impl Entry {
-    fn new(node: Node, lookups: u64) -> Entry {
-        Entry {
+impl KnownNode {
+    fn new(node: Node, lookups: u64) -> KnownNode {
+        KnownNode {
             node,
             version: Version::default(),
             lookups,
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn node_size_is_bounded() {
         // With its part of the index, the number twice, and a name of a few dozen letters: 160 at most.
-        assert!(size_of::<Entry>() <= 72, "{}", size_of::<Entry>());
+        assert!(size_of::<KnownNode>() <= 72, "{}", size_of::<KnownNode>());
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
             parent: ROOT,
             name: Name::from(std::ffi::OsStr::new("lock")),
             place: 0,
-            role: Role::Outside,
+            role: NodeRole::Outside,
             directory: false,
         };
         nodes.remember(7, node.clone(), Version::default());

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::mount::tables::nodes::{Link, Node, Nodes, Role};
+use crate::mount::tables::nodes::{Link, Node, NodeRole, Nodes};
 use crate::mount::tables::numbers::ROOT;
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
@@ -29,11 +29,15 @@ impl Nodes {
 
     /// Sets the role of every node below `top` according to its present place in the tree. Needed only when a directory
     /// is moved into or out of `jobs/`.
-    pub(in crate::mount) fn change_roles(&self, top: u64, role_below: impl Fn(Role) -> Role) {
+    pub(in crate::mount) fn change_roles(
+        &self,
+        top: u64,
+        role_below: impl Fn(NodeRole) -> NodeRole,
+    ) {
         let mut level = vec![top];
         while !level.is_empty() {
             let mut next = Vec::new();
-            let roles: HashMap<u64, Role> = level
+            let roles: HashMap<u64, NodeRole> = level
                 .iter()
                 .filter_map(|id| Some((*id, self.get(*id)?.role)))
                 .collect();
@@ -72,11 +76,11 @@ impl Nodes {
     /// Returns the node of the job of the primary that a node is, or belongs to by one of its names.
     fn job_above(&self, id: u64, link: Link) -> Option<u64> {
         let (mut id, mut link) = (id, link);
-        while link.role == Role::Inside && link.place == PRIMARY {
+        while link.role == NodeRole::Inside && link.place == PRIMARY {
             id = link.parent;
             link = self.link(id)?;
         }
-        (link.role == Role::Job && link.place == PRIMARY).then_some(id)
+        (link.role == NodeRole::Job && link.place == PRIMARY).then_some(id)
     }
 
     /// Whether a node is the job with the node `job`, or lies in it by the name that it was last looked up by.
@@ -84,7 +88,7 @@ impl Nodes {
         let mut at = id;
         while at != job {
             match self.link(at) {
-                Some(link) if link.role == Role::Inside => at = link.parent,
+                Some(link) if link.role == NodeRole::Inside => at = link.parent,
                 _ => return false,
             }
         }
@@ -93,7 +97,7 @@ impl Nodes {
 
     /// Returns the job of a node.
     pub(in crate::mount) fn job_id(&self, id: u64) -> Option<JobId> {
-        let job = self.get(id).filter(|node| node.role == Role::Job)?;
+        let job = self.get(id).filter(|node| node.role == NodeRole::Job)?;
         let task = self.get(job.parent)?;
         JobId::new(&*task.name, &*job.name).ok()
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Statx;
 
-use crate::mount::tables::nodes::{INTERNAL, Role};
+use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::view::{PRIMARY, View, location};
@@ -54,7 +54,7 @@ impl Ttls {
     }
 
     /// How long the kernel may cache a node that lies in `place`.
-    pub(in crate::mount) fn of(&self, place: u8, role: Role, stat: &Statx) -> Duration {
+    pub(in crate::mount) fn of(&self, place: u8, role: NodeRole, stat: &Statx) -> Duration {
         // The kernel would still execute the file with these bits after a write has cleared them.
         if !at::is_dir(stat) && stat.stx_mode & at::SET_ID != 0 {
             return Duration::ZERO;
@@ -62,14 +62,15 @@ impl Ttls {
         if place == INTERNAL {
             return SHORT_TTL;
         }
-        if place != PRIMARY && role == Role::Inside {
+        if place != PRIMARY && role == NodeRole::Inside {
             return match self.view.location(place).map(|location| location.role()) {
                 Some(location::Role::Folder(Mode::Use)) => unchanged_for(stat),
                 _ => LONG_TTL,
             };
         }
         // Jobs in folders appear and disappear.
-        let union = matches!(role, Role::Jobs | Role::Task) && !self.view.folders().is_empty();
+        let union =
+            matches!(role, NodeRole::Jobs | NodeRole::Task) && !self.view.folders().is_empty();
         if place == PRIMARY && self.is_exclusive() && !union {
             return unchanged_for(stat);
         }
@@ -82,8 +83,8 @@ impl Ttls {
     }
 
     /// How long the kernel may cache that a name does not exist.
-    pub(in crate::mount) fn of_absence(&self, place: u8, role: Role) -> Duration {
-        let archived = place != PRIMARY && place != INTERNAL && role == Role::Inside;
+    pub(in crate::mount) fn of_absence(&self, place: u8, role: NodeRole) -> Duration {
+        let archived = place != PRIMARY && place != INTERNAL && role == NodeRole::Inside;
         if archived || (place == PRIMARY && self.is_exclusive()) {
             SHORT_TTL
         } else {

@@ -20,9 +20,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
-use crate::mount::ops::lookup::{Entry, Found};
+use crate::mount::ops::lookup::{Found, NodeEntry};
 use crate::mount::tables::listings::{Listing, ListingKind, OPEN, OpenSource};
-use crate::mount::tables::nodes::{INTERNAL, Node, Role};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -75,8 +75,8 @@ impl Mount {
     /// jobs of the other folders.
     fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<OpenSource>> {
         let mut opened = Vec::with_capacity(sources.len());
-        let union = matches!(node.role, Role::Jobs | Role::Task);
-        let task = (node.role == Role::Task).then_some(&*node.name);
+        let union = matches!(node.role, NodeRole::Jobs | NodeRole::Task);
+        let task = (node.role == NodeRole::Task).then_some(&*node.name);
         for source in sources {
             let location = source.location;
             match OpenSource::source(source) {
@@ -116,8 +116,8 @@ impl Mount {
 
     fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, ListingKind)> {
         match node.role {
-            Role::Jobs => Ok((self.view.jobs_sources()?, ListingKind::Jobs)),
-            Role::Task => Ok((self.view.task_sources(&node.name)?, ListingKind::Task)),
+            NodeRole::Jobs => Ok((self.view.jobs_sources()?, ListingKind::Jobs)),
+            NodeRole::Task => Ok((self.view.task_sources(&node.name)?, ListingKind::Task)),
             _ => match self.holder(node)? {
                 Some(holder) => match self.view.internal_dir(&holder)? {
                     Some(internal) => {
@@ -176,7 +176,7 @@ impl Mount {
         &self,
         id: u64,
         from: u64,
-        mut emit: impl FnMut(&OsStr, u64, &Entry) -> bool,
+        mut emit: impl FnMut(&OsStr, u64, &NodeEntry) -> bool,
     ) -> Result<()> {
         self.list_there(id, |id| self.list_plus_of(id, from, &mut emit))
     }
@@ -185,12 +185,16 @@ impl Mount {
         &self,
         id: u64,
         from: u64,
-        emit: &mut dyn FnMut(&OsStr, u64, &Entry) -> bool,
+        emit: &mut dyn FnMut(&OsStr, u64, &NodeEntry) -> bool,
     ) -> Result<()> {
         self.read_listing(id, from, true, &mut |item| {
             if item.name == "." || item.name == ".." {
                 // The kernel creates no node for these.
-                return emit(item.name, item.next, &Entry::unknown(item.inode, item.kind));
+                return emit(
+                    item.name,
+                    item.next,
+                    &NodeEntry::unknown(item.inode, item.kind),
+                );
             }
             let (name, next) = (item.name, item.next);
             let entry = match self.entry_of(id, item) {
@@ -206,7 +210,7 @@ impl Mount {
     }
 
     /// Returns the kernel's view of an entry; `None` if it has been removed since.
-    fn entry_of(&self, parent: u64, mut item: Item<'_>) -> Option<Entry> {
+    fn entry_of(&self, parent: u64, mut item: Item<'_>) -> Option<NodeEntry> {
         let entry = match item.found.take() {
             Some(found) => self.enter(parent, item.name, found),
             None => self.lookup(parent, item.name),
@@ -220,17 +224,17 @@ impl Mount {
 
     /// Returns an entry of which only the name may be known, as in a directory that may be listed but not searched: the
     /// kernel must cache nothing else, and requests the attributes again when a process needs them.
-    fn enter_unknown(&self, parent: u64, item: &Item<'_>) -> Entry {
+    fn enter_unknown(&self, parent: u64, item: &Item<'_>) -> NodeEntry {
         let node = Node {
             identity: FileId::UNKNOWN,
             parent,
             name: Name::from(item.name),
             place: PRIMARY,
-            role: Role::Outside,
+            role: NodeRole::Outside,
             directory: item.kind == FileType::Directory,
         };
         self.nodes.remember_unless_known(item.inode, node);
-        Entry::unknown(item.inode, item.kind)
+        NodeEntry::unknown(item.inode, item.kind)
     }
 
     fn read_listing(&self, id: u64, from: u64, plus: bool, emit: &mut Emit<'_>) -> Result<()> {
@@ -262,8 +266,8 @@ impl Mount {
     /// Starts reading the next jobs ahead, if this is one step of a walk through the jobs of a task.
     fn read_ahead(&self, id: u64, node: &Node) {
         match node.role {
-            Role::Task => self.readahead.begun(id),
-            Role::Job => {
+            NodeRole::Task => self.readahead.begun(id),
+            NodeRole::Job => {
                 if let Ok(task) = self.node(node.parent) {
                     self.readahead.listed(node.parent, &task.name, &node.name);
                 }

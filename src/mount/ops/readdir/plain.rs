@@ -9,7 +9,7 @@ use super::{Emit, Item};
 use crate::mount::Mount;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::listings::Listing;
-use crate::mount::tables::nodes::Role;
+use crate::mount::tables::nodes::NodeRole;
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -34,8 +34,8 @@ impl Mount {
         let open = listing.sources.first().ok_or(Errno::STALE)?;
         let node = &listing.node;
         let role = match node.role {
-            Role::Job | Role::Inside => Role::Inside,
-            _ => Role::Outside,
+            NodeRole::Job | NodeRole::Inside => NodeRole::Inside,
+            _ => NodeRole::Outside,
         };
         // At the top, and where internal files may have been created meanwhile, names need further checks.
         let holder = self.holder(node)?;
@@ -51,11 +51,11 @@ impl Mount {
             |_| (),
             |entry| {
                 let name = entry.name();
-                if node.role == Role::Root && name == layout::XPMFS {
+                if node.role == NodeRole::Root && name == layout::XPMFS {
                     return true;
                 }
                 emitted = true;
-                let asked = plus && node.role != Role::Root && name != "." && name != "..";
+                let asked = plus && node.role != NodeRole::Root && name != "." && name != "..";
                 let found = match asked {
                     true => at::stat_at(fd, name).ok(),
                     false => None,
@@ -74,7 +74,7 @@ impl Mount {
                 })
             },
         )?;
-        if end && node.role == Role::Root {
+        if end && node.role == NodeRole::Root {
             return Ok(!self.emit_jobs_of_folders(emit)? && !emitted);
         }
         Ok(end && !emitted)

@@ -11,7 +11,7 @@ use crate::mount::Mount;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::cursor;
 use crate::mount::tables::listings::{Listing, ListingKind, OpenSource};
-use crate::mount::tables::nodes::Role;
+use crate::mount::tables::nodes::NodeRole;
 use crate::mount::tables::positions::Position;
 use crate::settings;
 use crate::sys::at;
@@ -159,7 +159,11 @@ fn found_in(listing: &Listing, open: &OpenSource, name: &OsStr, shown: Shown) ->
         }
     };
     let job = shown.kind == FileType::Directory && at::is_dir(&stat);
-    let role = if job { Role::Job } else { Role::Outside };
+    let role = if job {
+        NodeRole::Job
+    } else {
+        NodeRole::Outside
+    };
     Some(Found { place, role, stat })
 }
 
