@@ -158,7 +158,7 @@ impl JobError {
     pub(super) fn advice_of_daemon(&self) -> Option<String> {
         match self.errno()? {
             Errno::ACCESS | Errno::PERM => Some(format!(
-                "`xpmfs jobs archive {}` says which right is missing, and who can give it",
+                "`xpmfs jobs archive {}` shows which permission is missing, and who can grant it",
                 self.job
             )),
             _ => self.advice().map(ToOwned::to_owned),
@@ -378,7 +378,7 @@ mod tests {
             (Errno::ROFS, "mount it to be written, and try again"),
             (
                 Errno::ACCESS,
-                "`xpmfs jobs archive my.module.train/a` says which right is missing, and who can give it",
+                "`xpmfs jobs archive my.module.train/a` shows which permission is missing, and who can grant it",
             ),
         ] {
             let cause = Cause::Io {

@@ -23,14 +23,14 @@ fn advice_on(path: &Path, access: Access) -> String {
     match missing(path, access) {
         Some(missing) => missing.advice(rustix::process::geteuid().as_raw()),
         None => {
-            "the rights to it are there: see whether an attribute (`lsattr`) or its file server \
+            "the permissions allow it: check whether an attribute (`lsattr`) or its file server \
                  forbids it"
                 .to_owned()
         }
     }
 }
 
-/// Rights that the caller lacks.
+/// Permissions that the caller lacks on a path.
 #[derive(Debug)]
 struct Missing {
     path: PathBuf,
@@ -54,15 +54,15 @@ impl Missing {
         let (to, at) = (verbs.collect::<Vec<_>>().join(" and "), path.display());
         if self.owner == user {
             let quoted = quoted(path);
-            return format!("it is yours, but you may not {to} {at}: `chmod u+{rights} {quoted}`");
+            return format!("you own it, but may not {to} {at}: `chmod u+{rights} {quoted}`");
         }
         let name = User::from_uid(Uid::from_raw(self.owner)).ok().flatten();
         let name = name.map_or_else(|| self.owner.to_string(), |user| user.name);
-        format!("ask the user `{name}`, whose it is, for the right to {to} {at}")
+        format!("ask its owner `{name}` for permission to {to} {at}")
     }
 }
 
-/// The first thing on the way that lacks a right.
+/// The first entry on the path that lacks a permission.
 fn missing(path: &Path, access: Access) -> Option<Missing> {
     let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
     ancestors.reverse();
@@ -82,7 +82,7 @@ fn missing(path: &Path, access: Access) -> Option<Missing> {
     match (access, is_directory) {
         (Access::Read, true) => itself("rx"),
         (Access::Read, false) => itself("r"),
-        // A name is made in a directory, or taken out of it.
+        // An entry is created in a directory, or removed from it.
         (Access::Write, true) => last
             .and_then(|last| lacks(last, "w"))
             .or_else(|| itself("wx")),
@@ -90,7 +90,7 @@ fn missing(path: &Path, access: Access) -> Option<Missing> {
     }
 }
 
-/// Whether any of these rights is missing.
+/// Returns which of these permissions are missing on a path, if any.
 fn lacks(path: &Path, rights: &str) -> Option<Missing> {
     let may = |right| {
         let access = match right {
@@ -98,7 +98,7 @@ fn lacks(path: &Path, rights: &str) -> Option<Missing> {
             'w' => rustix::fs::Access::WRITE_OK,
             _ => rustix::fs::Access::EXEC_OK,
         };
-        // A disk that is read-only, and the like, is not a matter of rights.
+        // Other errors, such as of a read-only disk, do not mean that a permission is missing.
         !matches!(
             rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS),
             Err(rustix::io::Errno::ACCESS)
@@ -114,7 +114,7 @@ fn lacks(path: &Path, rights: &str) -> Option<Missing> {
     })
 }
 
-/// A path for a shell.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_owner_is_told_how_and_others_whom_to_ask() {
+    fn the_owner_gets_a_command_and_others_get_the_name_of_the_owner() {
         let missing = Missing {
             path: "/a b/c".into(),
             rights: "wx".to_owned(),
@@ -138,11 +138,11 @@ mod tests {
         };
         assert_eq!(
             missing.advice(0),
-            "it is yours, but you may not write in and go into /a b/c: `chmod u+wx '/a b/c'`"
+            "you own it, but may not write in and go into /a b/c: `chmod u+wx '/a b/c'`"
         );
         assert_eq!(
             missing.advice(1),
-            "ask the user `root`, whose it is, for the right to write in and go into /a b/c"
+            "ask its owner `root` for permission to write in and go into /a b/c"
         );
     }
 }

@@ -332,10 +332,14 @@ fn whoever_lacks_a_right_is_told_whom_to_ask_or_how_to_take_it() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         let say = say.replace("PATH", path.to_str().unwrap());
         assert!(said.contains(&say), "{say}, not {said}");
-        assert_eq!(said.contains("ask the user"), say.contains("ask"), "{said}");
+        assert_eq!(
+            said.contains("ask its owner"),
+            say.contains("ask"),
+            "{said}"
+        );
     };
     refused(
-        "ask the user `root`, whose it is, for the right to write in PATH",
+        "ask its owner `root` for permission to write in PATH",
         &folder,
     );
     give(&[], &folder);
@@ -350,10 +354,7 @@ fn whoever_lacks_a_right_is_told_whom_to_ask_or_how_to_take_it() {
     fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
     refused("may not read PATH: `chmod u+r PATH`", &file);
     run(Command::new("chown").arg("0:0").arg(&file));
-    refused(
-        "ask the user `root`, whose it is, for the right to read PATH",
-        &file,
-    );
+    refused("ask its owner `root` for permission to read PATH", &file);
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     let output = archive();
     assert!(output.status.success(), "{}", said(&output));

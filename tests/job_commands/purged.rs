@@ -207,7 +207,7 @@ fn what_was_written_into_a_copy_is_not_replaced_by_what_is_newer() {
             let output = stage.jobs(&["archive", "--all"]);
             let told = said(&output);
             assert_eq!(output.status.code(), Some(1), "{told}");
-            assert!(told.contains(&format!("which has {name} that")), "{told}");
+            assert!(told.contains(&format!("also has {name}, which")), "{told}");
             assert_eq!(fs::read_to_string(held.join(name)).unwrap(), text);
             // Whose it is not: that is the archive as it was.
             match name {

@@ -44,7 +44,7 @@ use crate::view::location::Role;
 use crate::workspace::{JobId, markers};
 
 /// The pause after a comparison is this many times as long as the comparison.
-const TIME_SHARE: u32 = 100;
+const PAUSE_FACTOR: u32 = 100;
 
 /// The longest such pause after a comparison of changed tasks.
 const CHANGED_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -153,7 +153,7 @@ impl MarkerSurvey {
         let now = Instant::now();
         let rest = now
             .saturating_duration_since(began)
-            .saturating_mul(TIME_SHARE);
+            .saturating_mul(PAUSE_FACTOR);
         match extent {
             Extent::Behind => {}
             Extent::Changed => plan.changed = now + rest.min(CHANGED_PAUSE_MAX),
