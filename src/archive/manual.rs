@@ -15,8 +15,9 @@ use crate::archive::parallel::{Aside, in_parallel};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::{crash_recovery, store};
 use crate::settings::Mode;
-use crate::view::Unlisted;
+use crate::transfer::Size;
 use crate::view::location::Role;
+use crate::view::{Location, Unlisted};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -185,14 +186,22 @@ fn archive_once(
                 }
             }
             let deadline = Instant::now() + BUSY_JOB_WAIT;
+            let folders: Vec<&Location> = places::archives(env.view).collect();
+            for _ in &folders {
+                env.progress.expect_more(total(&ready));
+            }
             let mut left = ready;
             while !left.is_empty() {
                 let mut again = Vec::new();
                 let mut failed = HashSet::new();
-                for folder in places::archives(env.view) {
+                for (done, folder) in folders.iter().enumerate() {
                     if folder.role() == Role::Folder(Mode::Move) {
-                        left.retain(|due| !failed.contains(&due.job));
+                        let (goes_on, ends): (Vec<Due>, Vec<Due>) =
+                            left.into_iter().partition(|due| !failed.contains(&due.job));
+                        forgo(env, &ends, folders.len() - done);
+                        left = goes_on;
                     }
+                    let before = total(&left);
                     let behind = (Instant::now() < deadline).then_some(&mut again);
                     let (folder, jobs) = (folder.index(), left);
                     let report = &mut |job: &JobId, outcome| {
@@ -202,6 +211,14 @@ fn archive_once(
                         report(job, outcome);
                     };
                     left = store_in(env, retired, judge, folder, jobs, behind, report);
+                    let after = total(&left);
+                    let ended = Size {
+                        files: before.files.saturating_sub(after.files),
+                        bytes: before.bytes.saturating_sub(after.bytes),
+                    };
+                    for _ in done + 1..folders.len() {
+                        env.progress.forgo(ended);
+                    }
                 }
                 if !again.is_empty() {
                     std::thread::sleep(BUSY_JOB_POLL);
@@ -214,6 +231,18 @@ fn archive_once(
             looked = meanwhile.map(Aside::wait);
         }
     });
+}
+
+/// The size of jobs, as far as it is known.
+fn total(jobs: &[Due]) -> Size {
+    jobs.iter().filter_map(|due| due.size).sum()
+}
+
+/// Subtracts jobs that some folders will not get from the progress's total.
+fn forgo(env: &Env<'_>, jobs: &[Due], folders: usize) {
+    for _ in 0..folders {
+        env.progress.forgo(total(jobs));
+    }
 }
 
 /// Jobs that were looked at.
@@ -306,6 +335,7 @@ fn store_in(
     let (excluded, mut waiting): (Vec<Due>, Vec<Due>) = jobs
         .into_iter()
         .partition(|due| judge.out.is_excluded_from(folder, &due.job));
+    forgo(env, &excluded, 1);
     let mut next = excluded;
     let mut reported = false;
     while !waiting.is_empty() {
@@ -318,6 +348,8 @@ fn store_in(
                         let most = BUSY_JOB_WAIT.as_secs();
                         tracing::warn!("waiting, for {most} s at most: {error}");
                     }
+                    // Its size was subtracted when it was refused.
+                    env.progress.expect_more(due.size.unwrap_or_default());
                     again.push(due);
                 }
                 Err(error) => match &mut behind {

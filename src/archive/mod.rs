@@ -8,7 +8,8 @@
 //! - [`lost`]: lists the archived jobs, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
 //! - [`places`]: the directories of tasks and jobs in a location; [`folder_alias`]: whether two locations share one
-//! - [`state_dir`]: what archiving records in the primary
+//! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
+//! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads
 //!
 //! Called by `mount`, `daemon` and `cli`; calls `view`, `transfer` and the rooms below them. Within the room, `engine` and `manual`
@@ -21,11 +22,13 @@
 //!   guarded by the lock of the job's staging, as in experimaestro's `folders.py`.
 //! - An archived copy is never edited in place, and never replaced by a copy that holds less.
 
+pub mod amount;
 pub mod engine;
 pub mod env;
 pub mod error;
 pub mod folder_alias;
 pub mod job;
+pub mod last_verify;
 pub mod lost;
 pub mod manual;
 pub mod obstacle;

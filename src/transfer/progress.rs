@@ -64,6 +64,13 @@ impl Progress {
         *self.expected.lock() = Some(size);
     }
 
+    /// Adds to the total amount.
+    pub fn expect_more(&self, size: Size) {
+        let mut expected = self.expected.lock();
+        let sizes = [expected.unwrap_or_default(), size];
+        *expected = Some(sizes.into_iter().sum());
+    }
+
     /// Subtracts a part that will not be copied after all from the total amount.
     pub fn forgo(&self, size: Size) {
         if let Some(expected) = &mut *self.expected.lock() {
@@ -105,5 +112,7 @@ mod tests {
         progress.expect([size(2, 30), size(1, 10)].into_iter().sum());
         progress.forgo(size(2, 30));
         assert_eq!(progress.expected(), Some(size(1, 10)));
+        progress.expect_more(size(1, 5));
+        assert_eq!(progress.expected(), Some(size(2, 15)));
     }
 }

@@ -1,4 +1,4 @@
-//! Jobs by what a person writes: `task_id/hash`, or the beginning of a hash.
+//! Finds jobs by what a person writes: `task_id/hash`, the start of a hash, a task, or a glob.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -9,66 +9,152 @@ use rustix::io::{Errno, Result as SysResult};
 
 use super::View;
 use super::jobs::names;
+use crate::settings::Patterns;
 use crate::sys::at;
 use crate::workspace::jobs::{JobId, is_job_entry};
 
-/// How many jobs an error names.
-const NAMED: usize = 5;
+/// The characters that make a text a glob.
+const GLOB: &[u8] = b"*?[{";
+
+/// The jobs that a text names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// One job, by its name.
+    Job(JobId),
+    /// The jobs of a task, or those that a glob matches: at least one, in order.
+    Matching(Vec<JobId>),
+}
 
 /// Why a text names no job.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// It cannot name one.
-    #[error("{text:?} does not name a job: write task_id/hash, or the beginning of a hash")]
+    #[error(
+        "{text:?} does not name a job: write task_id/hash, the start of a hash, a path, a task, or a glob"
+    )]
     Invalid {
-        /// What was given.
+        /// The text.
         text: OsString,
+    },
+    /// It is not a glob.
+    #[error("{text:?} is not a valid glob: {why}")]
+    Glob {
+        /// The text.
+        text: OsString,
+        /// The reason.
+        why: String,
     },
     /// No location has such a job.
     #[error("no job {text:?}: neither {} nor any of its folders has one", primary.display())]
     Absent {
-        /// What was given.
+        /// The text.
         text: OsString,
         /// The workspace's directory.
         primary: PathBuf,
     },
-    /// Several jobs begin with it.
-    #[error("{text:?} names several jobs: {}; write more of the hash", some(jobs))]
+    /// Several jobs start with it.
+    #[error("{text:?} is the start of {} jobs: write more of the hash", jobs.len())]
     Ambiguous {
-        /// What was given.
+        /// The text.
         text: OsString,
-        /// The jobs.
+        /// The jobs, in order.
         jobs: Vec<JobId>,
     },
-    /// The primary cannot be looked at.
+    /// The primary cannot be listed.
     #[error("cannot list the jobs of {}: {errno}", primary.display())]
     System {
         /// The workspace's directory.
         primary: PathBuf,
-        /// Why not.
+        /// The reason.
         errno: Errno,
     },
 }
 
-fn some(jobs: &[JobId]) -> String {
-    let named: Vec<String> = jobs.iter().take(NAMED).map(ToString::to_string).collect();
-    match jobs.len().checked_sub(NAMED) {
-        None | Some(0) => named.join(", "),
-        Some(more) => format!("{} and {more} more", named.join(", ")),
-    }
-}
-
 impl View {
-    /// The job that a text names: `task_id/hash`, `task_id/` and the beginning of a hash, or only that, if one job
-    /// begins with it; a `jobs/` before it and a `/` behind it do not matter.
+    /// Finds the jobs that a text names: those of a task, those that a glob over `task_id` or `task_id/hash` matches, or one job as
+    /// [`View::find_job`] does. An exact name comes first, so that names with characters of a glob can be written.
     ///
     /// # Errors
     ///
-    /// None, or several.
+    /// No job has the name, or several jobs start with it.
+    pub fn find_jobs(&self, text: &OsStr) -> Result<Named, FindError> {
+        let bytes = trimmed(text);
+        if !bytes.contains(&b'/') {
+            let task = OsStr::from_bytes(bytes);
+            let jobs = self.jobs_where(|name| name == task, |_| true)?;
+            if !jobs.is_empty() {
+                return Ok(Named::Matching(jobs));
+            }
+        }
+        if !bytes.iter().any(|byte| GLOB.contains(byte)) {
+            return self.find_job(text).map(Named::Job);
+        }
+        if let Ok(job) = self.find_job(text) {
+            return Ok(Named::Job(job));
+        }
+        let written = vec![String::from_utf8_lossy(bytes).into_owned()];
+        let glob = Patterns::new(written).map_err(|(_, why)| FindError::Glob {
+            text: text.to_owned(),
+            why,
+        })?;
+        let matches = |job: &JobId| {
+            let (task, hash) = (
+                job.task_id().to_string_lossy(),
+                job.hash().to_string_lossy(),
+            );
+            glob.matches(&task, &hash)
+        };
+        let jobs = self.jobs_where(|_| true, matches)?;
+        match jobs.is_empty() {
+            true => Err(FindError::Absent {
+                text: text.to_owned(),
+                primary: self.primary_path().to_owned(),
+            }),
+            false => Ok(Named::Matching(jobs)),
+        }
+    }
+
+    /// The jobs of all locations, in order, that `job` accepts, of the tasks that `task` accepts.
+    fn jobs_where(
+        &self,
+        task: impl Fn(&OsStr) -> bool,
+        job: impl Fn(&JobId) -> bool,
+    ) -> Result<Vec<JobId>, FindError> {
+        let tasks = self.task_names().map_err(|errno| self.unlisted(errno))?;
+        let (mut found, mut refused) = (BTreeSet::new(), None);
+        for task in tasks.iter().filter(|name| task(name)) {
+            // In a workspace of several people, this user may not be able to list every task.
+            let hashes = self.job_names(task).unwrap_or_else(|errno| {
+                tracing::warn!("cannot list the jobs of {}: {errno}", task.display());
+                refused = Some(errno);
+                BTreeSet::new()
+            });
+            let jobs = hashes
+                .into_iter()
+                .filter_map(|hash| JobId::new(task, hash).ok());
+            found.extend(jobs.filter(&job));
+        }
+        match refused {
+            Some(errno) if found.is_empty() => Err(self.unlisted(errno)),
+            _ => Ok(found.into_iter().collect()),
+        }
+    }
+
+    fn unlisted(&self, errno: Errno) -> FindError {
+        FindError::System {
+            primary: self.primary_path().to_owned(),
+            errno,
+        }
+    }
+
+    /// Finds the job that a text names: `task_id/hash`, `task_id/` and the start of a hash, or only that, if one job starts with it.
+    /// A `jobs/` before it and a `/` after it are ignored.
+    ///
+    /// # Errors
+    ///
+    /// No job has the name, or several jobs start with it.
     pub fn find_job(&self, text: &OsStr) -> Result<JobId, FindError> {
-        let bytes = text.as_bytes();
-        let bytes = bytes.strip_prefix(b"jobs/").unwrap_or(bytes);
-        let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
+        let bytes = trimmed(text);
         let split = bytes.iter().position(|byte| *byte == b'/');
         let (task, hash) = match split.map(|at| bytes.split_at(at)) {
             Some((task, hash)) => (
@@ -83,18 +169,14 @@ impl View {
                 text: text.to_owned(),
             });
         }
-        let system = |errno| FindError::System {
-            primary: self.primary_path().to_owned(),
-            errno,
-        };
         let tasks = match task {
             Some(task) => BTreeSet::from([task.to_owned()]),
-            None => self.task_names().map_err(system)?,
+            None => self.task_names().map_err(|errno| self.unlisted(errno))?,
         };
         let mut found = BTreeSet::new();
         let mut refused = None;
         for task in tasks {
-            // In a workspace of several people, some tasks may be for others.
+            // In a workspace of several people, this user may not be able to list every task.
             let names = self.job_names(&task).unwrap_or_else(|errno| {
                 refused = Some(errno);
                 BTreeSet::new()
@@ -107,12 +189,12 @@ impl View {
                 }
             }
         }
-        // A whole name is meant also where another begins with it.
+        // A complete name is exact, also if another name starts with it.
         let whole: Vec<&JobId> = found.iter().filter(|job| job.hash() == hash).collect();
         match (whole.as_slice(), found.len()) {
             ([job], _) => Ok((*job).clone()),
             ([], 0) => Err(match refused {
-                Some(errno) => system(errno),
+                Some(errno) => self.unlisted(errno),
                 None => FindError::Absent {
                     text: text.to_owned(),
                     primary: self.primary_path().to_owned(),
@@ -128,7 +210,7 @@ impl View {
         }
     }
 
-    /// The names below `jobs/` in all locations; folders that cannot be listed are passed over.
+    /// The names below `jobs/` in all locations, without folders that cannot be listed.
     fn task_names(&self) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
         for location in self.locations() {
@@ -143,7 +225,7 @@ impl View {
         Ok(found)
     }
 
-    /// The names below `jobs/<task>/` in all locations; those that cannot be listed are passed over, if any can.
+    /// The names below `jobs/<task>/` in all locations, without locations that cannot be listed, if any can.
     fn job_names(&self, task: &OsStr) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
         let mut refused = None;
@@ -161,4 +243,11 @@ impl View {
             _ => Ok(found),
         }
     }
+}
+
+/// A text without `jobs/` before it and `/` after it.
+fn trimmed(text: &OsStr) -> &[u8] {
+    let bytes = text.as_bytes();
+    let bytes = bytes.strip_prefix(b"jobs/").unwrap_or(bytes);
+    bytes.strip_suffix(b"/").unwrap_or(bytes)
 }

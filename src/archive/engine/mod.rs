@@ -62,8 +62,8 @@ use crate::workspace::JobId;
 
 pub use self::idle::Idle;
 pub use self::report::{
-    CopyInProgress, DamagedCopy, FailedJob, FolderRefusal, FolderReport, Report, Total, WaitingJob,
-    damaged,
+    CopyInProgress, DamagedCopy, FailedJob, FolderRefusal, FolderReport, Report, Total,
+    VerifiedFolder, WaitingJob, damaged,
 };
 
 /// How long a stop waits for the end of a thread. A thread that waits for a disk that hangs ends when the disk replies.

@@ -13,6 +13,7 @@ use super::queue::folder_queue::{FolderQueue, InProgress};
 use super::queue::{At, QueuedJob, Step, Turn};
 use super::shared::{FolderScans, Shared};
 use crate::archive::job::verify::remedy;
+use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::{places, state_dir};
 use crate::settings::Mode;
 use crate::transfer::Size;
@@ -40,6 +41,9 @@ pub struct Report {
     /// How many copies are damaged or missing in all.
     #[serde(default)]
     pub damages: usize,
+    /// When all copies of each folder were verified last, of those that have been.
+    #[serde(default)]
+    pub verified: Vec<VerifiedFolder>,
     /// The state of each `backup` and `move` folder.
     pub folders: Vec<FolderReport>,
     /// Why the queued jobs are not in the journal, if so: a restart finds them again nonetheless.
@@ -85,6 +89,16 @@ pub struct DamagedCopy {
     /// The command that replaces the copy, as a clause.
     #[serde(default)]
     pub remedy: String,
+}
+
+/// The last verification of all copies of a folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VerifiedFolder {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its time and result.
+    #[serde(flatten)]
+    pub last: LastVerify,
 }
 
 impl fmt::Display for DamagedCopy {
@@ -226,6 +240,11 @@ impl Report {
     /// Adds the findings of `verify`, which are in the primary.
     fn add_damaged(&mut self, view: &View) {
         for folder in places::archives(view) {
+            // A record that cannot be read is not worth an error: the next verification replaces it.
+            if let Ok(Some(last)) = last_verify::of(view.primary(), folder) {
+                let folder = folder.path().to_owned();
+                self.verified.push(VerifiedFolder { folder, last });
+            }
             let limit = NAMES_MAX.saturating_sub(self.damaged.len());
             let found = match state_dir::damaged(view.primary(), folder, limit) {
                 Ok(found) => found,

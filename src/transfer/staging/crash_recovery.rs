@@ -189,8 +189,12 @@ pub fn sweep_with(
     Ok(swept)
 }
 
-/// The jobs that may have leftovers.
-fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
+/// Lists the jobs in a task's directory that may have a staging: of a running process, or a leftover.
+///
+/// # Errors
+///
+/// As [`sweep`].
+pub fn leftovers(task: impl AsFd) -> Result<BTreeSet<OsString>> {
     let here = OsStr::new(".");
     let fd = at::open_to_list(&task, here).at_name("open", here)?;
     let mut found = BTreeSet::new();

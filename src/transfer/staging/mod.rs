@@ -35,7 +35,7 @@ use super::progress::Progress;
 use super::remove::remove_tree;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
-pub use crash_recovery::{sweep, sweep_with};
+pub use crash_recovery::{leftovers, sweep, sweep_with};
 use error::Context;
 pub use error::{Error, Result};
 pub use exchange::Exchanged;
