@@ -6,15 +6,19 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use xpmfs::cli::mount_helper::{self, Asked};
-use xpmfs::cli::{self, Cli, front};
+use xpmfs::cli::{self, Cli, completions, front};
 
 fn main() -> ExitCode {
+    if completions::is_asked() {
+        // A directory that does not reply must not keep the shell waiting for the end of this process.
+        return front::run(completions::answer);
+    }
     let cli = match mount_helper::arguments(std::env::args_os()) {
         Ok(Asked::Run(arguments)) => Cli::parse_from(arguments),
-        // There is nothing to rehearse.
+        // mount(8) asks for a dry run.
         Ok(Asked::Rehearse) => return ExitCode::SUCCESS,
         Ok(Asked::Print(text)) => {
-            // Nobody may be there to read it.
+            // The reader may be gone.
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> ExitCode {
     match cli::run(cli) {
         Ok(status) => status,
-        // As with `head`: whoever reads has had enough.
+        // As with `head`: the reader has closed the pipe.
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xpmfs: {}", cli::sentence(&error));

@@ -217,7 +217,7 @@ fn what_may_not_be_read_of_a_folder_is_told_of_and_hides_nothing_else() {
     let status = || run(workspace.xpmfs().args(["status", "-w", "test"]));
     let said = status();
     assert!(
-        said.contains("2 entries of it cannot be looked at") && said.contains("Permission denied"),
+        said.contains("2 entries not shown") && said.contains("Permission denied"),
         "{said}"
     );
     assert!(workspace.log().contains("cannot be looked at"));

@@ -1,4 +1,4 @@
-//! `xpmfs archive`: a workspace is archived without a mount.
+//! `xpmfs archive`: archives a workspace without a mount.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
 use crate::daemon::{alone, archiving, run, service_manager};
 
-/// How often a workspace that no mount tells of is scanned, unless the settings say.
+/// How often a workspace without a mount is scanned, unless the settings say otherwise.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// For how long.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Go on until it is interrupted, with what finishes meanwhile
+    /// Keep running, and archive jobs as they finish
     #[arg(long)]
     watch: bool,
     /// How the outcome is printed.
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
             opened.settings.display()
         );
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot take signals")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot handle signals")?;
     let config = Config {
         scan_interval: opened.tuning.scan_interval.unwrap_or(SCAN_INTERVAL),
         ..archiving::config(&opened.tuning, &opened.folders)
@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if !global.quiet {
         print::line(&format!("archiving {path}, until it is interrupted"));
     }
-    // The first signal is enough.
+    // The first signal ends it.
     let _ = signals.forever().next();
     service_manager::stopping("interrupted");
     drop(control);

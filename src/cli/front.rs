@@ -99,7 +99,7 @@ fn split() -> Option<Side> {
     let forked = fork();
     if let Ok(Some(worker)) = forked {
         // The front keeps no mount busy that the worker may unmount, and no pipe open that the worker closes.
-        leave(&inherited);
+        close_streams(&inherited);
         let _ = process::chdir("/");
         drop(ready);
         return Some(Side::Front(Front {
@@ -147,7 +147,7 @@ impl Worker {
         let spawned = thread.spawn(move || {
             for signal in signals.forever() {
                 if signal == SIGQUIT || !HANDLED.load(Ordering::SeqCst) {
-                    leave(&inherited);
+                    close_streams(&inherited);
                     let _ = emulate_default_handler(signal);
                 }
             }
@@ -165,7 +165,7 @@ impl Worker {
     fn finish(self, status: ExitCode) -> ! {
         let status = (0..=u8::MAX).find(|number| ExitCode::from(*number) == status);
         let status = status.unwrap_or(1);
-        leave(&self.inherited);
+        close_streams(&self.inherited);
         // If the front is gone, nothing waits for it.
         let _ = rustix::io::write(&self.report, &[status]);
         std::process::exit(status.into())
@@ -194,12 +194,12 @@ impl Drop for Handled {
 
 /// Ends this process by a signal, as if nothing handled it, with its output closed.
 pub(super) fn end_by(signal: i32) {
-    leave(&[]);
+    close_streams(&[]);
     let _ = emulate_default_handler(signal);
 }
 
 /// Closes what this process was started with. Other threads may still print: to `/dev/null`.
-fn leave(inherited: &[i32]) {
+fn close_streams(inherited: &[i32]) {
     let _ = std::io::stdout().flush();
     let _ = descriptors::leave_input();
     let _ = descriptors::leave_output();

@@ -1,4 +1,4 @@
-//! What a person types: one file a command. Prints, and decides nothing.
+//! The commands that a person types: one file a command. Prints, and decides nothing.
 //!
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
@@ -15,6 +15,7 @@ pub mod open;
 mod print;
 pub mod settings;
 pub mod status;
+mod style;
 mod table;
 pub mod umount;
 pub mod workspaces;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
 
 use crate::daemon::options::OptionError;
 use crate::daemon::unmount::UnmountError;
@@ -35,17 +37,17 @@ use crate::settings::Selection;
 #[derive(Debug, Parser)]
 #[command(name = "xpmfs", version, about, propagate_version = true)]
 pub struct Cli {
-    /// What holds for every command.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the options are called that every command takes.
+/// The heading of the options that every command has.
 const GENERAL: &str = "General options";
-/// What the options are called that choose a workspace.
+/// The heading of the options that select a workspace.
 const WHICH: &str = "Which workspace";
 
 /// Options that every command takes.
@@ -57,10 +59,10 @@ pub struct Global {
     /// Print listings as JSON
     #[arg(long, display_order = 102)]
     pub json: bool,
-    /// Say more on standard error (twice: still more)
+    /// More detail (repeat for more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GENERAL, display_order = 103)]
     pub verbose: u8,
-    /// Say only what went wrong
+    /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GENERAL, display_order = 104)]
     pub quiet: bool,
 }
@@ -77,7 +79,7 @@ pub struct Listing {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Select {
     /// The one with this id in the settings
-    #[arg(short, long, value_name = "ID", value_hint = ValueHint::Other, help_heading = WHICH, display_order = 51)]
+    #[arg(short, long, value_name = "ID", add = ArgValueCompleter::new(completions::workspaces), help_heading = WHICH, display_order = 51)]
     pub workspace: Option<String>,
     /// The one in this directory, with or without settings; with --workspace, that one at another path
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, help_heading = WHICH, display_order = 52)]
@@ -97,7 +99,7 @@ impl Global {
 }
 
 impl Select {
-    /// As the settings take it.
+    /// The same for the settings.
     fn selection(&self) -> Selection {
         Selection {
             workspace: self.workspace.clone(),
@@ -115,27 +117,29 @@ impl Select {
 /// The exit status of a command line that is not understood.
 pub const WRONG_USAGE: u8 = 2;
 
-/// An error and its causes in one line, whatever is named in them. Many of our errors say their cause themselves; that is not said
-/// again.
+/// An error and its causes in one line, with control characters in names escaped. A cause that an error's own text contains is not
+/// repeated.
 #[must_use]
 pub fn sentence(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
-        let mut told = without_numbers(&cause.to_string());
-        // It has a line for each who is in the way, and sees to the names itself.
-        if !matches!(cause.downcast_ref(), Some(UnmountError::Busy { .. })) {
-            told = printable(&told).into_owned();
+        let mut message = without_numbers(&cause.to_string());
+        // These list processes or jobs on lines of their own, and escape names themselves.
+        let has_lines = matches!(cause.downcast_ref(), Some(UnmountError::Busy { .. }))
+            || cause.is::<jobs::Ambiguous>();
+        if !has_lines {
+            message = printable(&message).into_owned();
         }
         if text.is_empty() {
-            told
-        } else if text.contains(&told) {
+            message
+        } else if text.contains(&message) {
             text
         } else {
-            format!("{text}: {told}")
+            format!("{text}: {message}")
         }
     })
 }
 
-/// A text without the numbers of errors, which are nothing to a person.
+/// A text without the numbers of errors, which mean nothing to a person.
 fn without_numbers(text: &str) -> String {
     let mut words = text.to_owned();
     while let Some(start) = words.find(" (os error ")
@@ -146,7 +150,7 @@ fn without_numbers(text: &str) -> String {
     words
 }
 
-/// Whether a command failed because nobody reads what it prints any more.
+/// Whether a command failed because its output is no longer read.
 #[must_use]
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let mut causes = error
@@ -179,7 +183,7 @@ pub enum Command {
     Mount(Box<mount::Arguments>),
     /// Unmounts a workspace
     Umount(umount::Arguments),
-    /// Shows what is mounted, and how mounts and folders do
+    /// Shows mounts, the state of folders, and what is being archived
     Status(status::Arguments),
     /// Archives a workspace that is not mounted: once, or for as long as it runs
     ///
@@ -191,15 +195,15 @@ pub enum Command {
     /// Shows the workspaces of the settings file
     #[command(subcommand)]
     Workspaces(workspaces::Command),
-    /// Finds mistakes in the settings file, or says where it is
+    /// Finds mistakes in the settings file, or prints its path
     #[command(subcommand)]
     Settings(settings::Command),
-    /// Prints a shell's completions, to be sourced or put where the shell looks for them
+    /// Prints a shell's completions, also of workspaces, jobs and mount points
     Completions(completions::Arguments),
     /// Prints the manual page, or writes all of them
     Man(man::Arguments),
     /// Asks a mount whether it answers (for `mount`, which must not wait for it itself)
-    // Its name is like no other, so that it is not proposed for one that is mistyped.
+    // The name resembles no other, so that it is not proposed for a mistyped one.
     #[command(hide = true, name = "__answers")]
     Probe {
         /// The mount point
@@ -224,7 +228,7 @@ impl Command {
         }
     }
 
-    /// The listing that it prints, if it does.
+    /// The options of its listing, if it prints one.
     fn listing(&self) -> Option<&Listing> {
         match self {
             Self::Status(arguments) => Some(&arguments.listing),
@@ -241,7 +245,7 @@ impl Command {
 ///
 /// # Errors
 ///
-/// What the command could not do, with the path and the operation.
+/// The operation that failed, its path, and the reason.
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
@@ -279,13 +283,13 @@ mod tests {
     use anyhow::Context;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         let cause = || std::io::Error::from_raw_os_error(13);
-        let said = crate::settings::SettingsError::Read {
+        let error = crate::settings::SettingsError::Read {
             path: "/s".into(),
             source: cause(),
         };
-        let text = sentence(&said.into());
+        let text = sentence(&error.into());
         assert_eq!(text.matches("Permission denied").count(), 1, "{text}");
         let error = Err::<(), _>(cause()).context("cannot write /x");
         let text = sentence(&error.unwrap_err());

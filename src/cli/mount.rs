@@ -14,6 +14,7 @@ use clap::{Args, ValueHint};
 
 use super::{Global, Select, mount_helper, print, sentence};
 use crate::archive::engine::Config;
+use crate::archive::state_dir;
 use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, RemountError, expect_no_silent_mount, prepare, remount};
 use crate::daemon::background::{Launch, Parent, launch};
@@ -23,12 +24,12 @@ use crate::daemon::options::{self, MountOptions};
 use crate::daemon::run::{About, Caller, raise_descriptor_limit, run as serve};
 use crate::daemon::service::{self, Workspace as Service};
 use crate::mount::{self, Mount};
-use crate::settings::{Folder, Settings, Workspace, validate_folders};
-use crate::view::location::NO_JOBS;
+use crate::settings::{Folder, Mode, Settings, Workspace, validate_folders};
+use crate::view::location::{NO_JOBS, Role};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
 
-/// How often folders are looked at, whether they have appeared or gone.
+/// How often folders are checked for having appeared or disappeared.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What to mount, and how.
@@ -43,7 +44,7 @@ pub struct Arguments {
     /// Attach one more folder: use:PATH, backup:PATH or move:PATH
     #[arg(long = "folder", value_name = "MODE:PATH", value_hint = ValueHint::Other, value_parser = OsStringValueParser::new().try_map(|text| options::folder(&text)))]
     folders: Vec<Folder>,
-    /// Let nothing be written through the mount
+    /// Refuse all writes through the mount
     #[arg(long)]
     read_only: bool,
     /// Mount options, with commas between them: ro, noexec, noatime, allow_other, … and workspace=ID, settings=FILE, folder=MODE:PATH, log=FILE, no_archive
@@ -66,13 +67,13 @@ pub struct Arguments {
     in_background: bool,
 }
 
-/// Everything that is known before anything is opened or mounted.
+/// Everything that is decided before a directory is opened or mounted.
 struct Plan {
     workspace: Workspace,
     folders: Vec<Folder>,
     attachment: Attachment,
     log: Destination,
-    /// How it is archived, if it is.
+    /// The configuration of archiving, if the workspace is archived.
     archive: Option<Config>,
     warnings: Vec<String>,
 }
@@ -97,7 +98,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     } else {
         log::init(&Destination::Terminal, global.verbosity())?;
         let plan = plan.launch()?;
-        tell(&plan, global);
+        report(&plan, global);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -118,7 +119,7 @@ fn change_live_mount(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// The daemon's part: what goes wrong is told to who waits, who tells the person.
+/// The daemon's part. An error is sent to the waiting parent process, which prints it.
 fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let parent = Parent::from_stdin()
         .context("--in-background is for `xpmfs mount` itself; leave it out")?;
@@ -130,7 +131,7 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
     Ok(match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // It goes to the log; the person hears it from who waits.
+            // Here it goes to the log; the parent prints it.
             log::leave_stderr();
             let sentence = sentence(&error);
             tracing::error!(target: "xpmfs::daemon", "{sentence}");
@@ -142,7 +143,7 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
 
 impl Plan {
     fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
-        // First: without threads, folders are reported that do not answer.
+        // First: without threads, all folders would seem not to answer.
         limits::check_start()?;
         let (options, mut warnings) = arguments.read_options()?;
         let file = global.settings.as_deref().or(options.settings.as_deref());
@@ -260,19 +261,19 @@ impl Plan {
                 .collect(),
             mountpoint: Some(self.attachment.mountpoint.clone()),
         };
-        let alone = self.attachment.mountpoint == primary && service::is_alone(&primary);
+        let only_mount = self.attachment.mountpoint == primary && service::is_alone(&primary);
         let view = Arc::new(View::open_beneath(
             spec,
             beneath,
             service::beneath_folders(),
         )?);
-        hint(&view, &primary);
+        note_empty(&view, &primary);
         view.watch(WATCH);
         let options = mount::Options {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,
             noatime: !self.attachment.atime,
-            alone,
+            alone: only_mount,
         };
         let cannot_open = || format!("cannot open {}", primary.display());
         let mount = Mount::new(view.clone(), options).with_context(cannot_open)?;
@@ -318,7 +319,7 @@ impl Arguments {
     }
 }
 
-/// What a workspace is called: its id, or its path.
+/// The name of a workspace: its id, or its path.
 fn name_of(workspace: &Workspace) -> OsString {
     if workspace.id.is_empty() {
         workspace.path.clone().into()
@@ -327,7 +328,7 @@ fn name_of(workspace: &Workspace) -> OsString {
     }
 }
 
-/// Whether the workspace is a directory. A dead mount may be there too, which can be told nothing of.
+/// Checks that the workspace is a directory. The state of a dead mount in its place is unknown, and no error here.
 fn check_workspace(workspace: &Workspace) -> anyhow::Result<()> {
     let path = workspace.path.display();
     let written = Path::new(&workspace.raw_path);
@@ -352,30 +353,42 @@ fn check_workspace(workspace: &Workspace) -> anyhow::Result<()> {
     }
 }
 
-/// A directory that nothing of a workspace is in may be a new workspace, or the wrong directory; and a folder without
-/// jobs may be new, or only where its disk belongs.
-fn hint(view: &View, primary: &Path) {
+/// Notes directories that are empty: on a first mount that is as it should be, later a disk may be missing.
+fn note_empty(view: &View, primary: &Path) {
     for folder in view.folders() {
-        let status = folder.status();
-        if status.state == NO_JOBS {
-            tracing::warn!(
-                "the folder {} has no `jobs` in it: unless it is new, see whether its disk is mounted",
-                status.path.display()
-            );
+        if folder.status().state != NO_JOBS {
+            continue;
+        }
+        let (mode, path) = (folder.role(), folder.path().display());
+        let known = state_dir::is_known(view.primary(), folder).unwrap_or(false);
+        match mode {
+            _ if known => tracing::warn!(
+                "{path} has no jobs, but jobs were archived there before: check that its disk is mounted"
+            ),
+            Role::Folder(mode) if mode == Mode::Use => tracing::info!(
+                target: log::NOTE,
+                "{mode} folder {path} has no jobs; if you expected some, check the path and that its disk is mounted"
+            ),
+            Role::Folder(mode) => tracing::info!(
+                target: log::NOTE,
+                "{mode} folder {path} is empty; fine on first use, otherwise check that its disk is mounted"
+            ),
+            Role::Primary => {}
         }
     }
     let Ok(root) = view.primary().root() else {
         return;
     };
     if let Ok(Recognition::Neither) = recognise(root.fd()) {
-        tracing::warn!(
-            "{} is no experimaestro workspace yet (no {MARKER}, `{JOBS}` or `{EXPERIMENTS}` is in it): if it is not to become one, see whether the path is right",
+        tracing::info!(
+            target: log::NOTE,
+            "{} has no {MARKER}, `{JOBS}` or `{EXPERIMENTS}`: mounting it as a new workspace. If you expected jobs here, check the path",
             primary.display()
         );
     }
 }
 
-/// The file's directory has to be there: one that is mistyped should not come to be.
+/// Checks that the log file's directory exists: a mistyped one must not be made.
 fn check_log(file: &Path) -> anyhow::Result<()> {
     match file.parent() {
         Some(directory) if !directory.is_dir() => bail!(
@@ -387,8 +400,8 @@ fn check_log(file: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Tells a person at a terminal what is mounted now; mount(8) says nothing, either.
-fn tell(plan: &Plan, global: &Global) {
+/// Prints at a terminal what is mounted now; mount(8) prints nothing.
+fn report(plan: &Plan, global: &Global) {
     if global.quiet || mount_helper::has_called() || !std::io::stderr().is_terminal() {
         return;
     }

@@ -1,4 +1,4 @@
-//! A workspace, opened by a command that works on its jobs itself, mounted or not.
+//! Opens a workspace for a command that works on its jobs itself, mounted or not.
 
 use std::path::{PathBuf, absolute};
 
@@ -31,12 +31,12 @@ pub(super) struct Opened {
     pub(super) tuning: Tuning,
     /// Its folders, in the order of the view's.
     pub(super) folders: Vec<Folder>,
-    /// The daemons that serve it.
+    /// The daemons that serve the workspace.
     pub(super) peers: Peers,
 }
 
-/// Opens the workspace that is selected, with more folders after its own. Mounted in place, what is beneath is asked of the mount's
-/// daemon.
+/// Opens the selected workspace, with more folders after its own. If it is mounted in place, the mount's daemon hands out the
+/// directory beneath.
 ///
 /// # Errors
 ///

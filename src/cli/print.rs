@@ -1,4 +1,4 @@
-//! What commands give: text, or JSON, on standard output.
+//! Prints: results on standard output, as text or JSON; messages on standard error.
 
 use std::io::{self, Write};
 
@@ -11,14 +11,14 @@ use crate::printable::printable;
 ///
 /// # Errors
 ///
-/// Standard output takes no more.
+/// Standard output accepts no more.
 pub(super) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.context("cannot write to standard output")
 }
 
-/// Tells a person something: one line on standard error, whatever is named in it.
+/// Prints a message: one line on standard error, with control characters in names escaped.
 pub(super) fn line(line: &str) {
     eprintln!("xpmfs: {}", printable(line));
 }

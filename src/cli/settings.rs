@@ -61,8 +61,8 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
 fn show(path: &Path, global: &Global) -> anyhow::Result<ExitCode> {
     let exists = path.is_file();
     if global.json {
-        let told = json!({"path": path.to_string_lossy(), "exists": exists});
-        print::json(&told)?;
+        let entry = json!({"path": path.to_string_lossy(), "exists": exists});
+        print::json(&entry)?;
     } else {
         print::text(&format!("{}\n", path.display()))?;
     }

@@ -4,19 +4,19 @@ use comfy_table::{Table, presets};
 
 use crate::printable::printable;
 
-/// A table with no lines in it, and these titles.
+/// A table without borders, with these titles.
 pub(super) fn plain(titles: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(titles.to_vec());
-    // Columns are set apart by two spaces, and lines begin at the margin.
+    // Two spaces between columns, none before the first.
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table
 }
 
-/// Adds a row, in which whatever is named stays in its cell.
+/// Adds a row; control characters in names are escaped.
 pub(super) fn row<'a>(table: &mut Table, cells: impl IntoIterator<Item = &'a str>) {
     table.add_row(cells.into_iter().map(printable));
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueHint};
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use indicatif::ProgressBar;
 
-use super::{Global, Select};
+use super::{Global, Select, completions};
 use crate::daemon::attach::How;
 use crate::daemon::drain::{Drained, drain};
 use crate::daemon::inventory;
@@ -20,15 +21,15 @@ use crate::settings::Settings;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The mount point [default: the workspace's own directory, or the only place where it is mounted]
-    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    #[arg(add = ArgValueCompleter::new(completions::mountpoints), conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
     /// Which workspace.
     #[command(flatten)]
     select: Select,
-    /// Detach at once, also when it is in use; what is open is served until it is closed
+    /// Detach at once, also if it is in use: open files are served until they are closed
     #[arg(short, long)]
     lazy: bool,
-    /// Wait until every finished job is archived; what was changed beside the mount in jobs that already were is not looked for
+    /// Wait until every finished job is archived (changes that bypassed the mount in jobs already archived are not searched for)
     #[arg(long, conflicts_with = "lazy")]
     drain: bool,
 }
@@ -121,7 +122,7 @@ impl Arguments {
             jobs => format!("{jobs} finished jobs cannot be archived now"),
         };
         bail!(
-            "{what}, and {place} stays mounted: {}; `xpmfs status` tells more, and `xpmfs umount {place}` unmounts it without",
+            "{what}, and {place} stays mounted: {}; `xpmfs status` shows more; `xpmfs umount {place}` unmounts without waiting",
             why.or_else(|| report.unseen())
                 .or_else(|| report.first_damaged())
                 .unwrap_or_default()

@@ -12,7 +12,7 @@ use crate::settings::{Folder, Mode, Selection, Settings, Workspace};
 /// What to do with workspaces.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Lists them in the order of the settings; -v tells of folders and triggers, and what exists
+    /// Lists them in the order of the settings; with -v also their folders and triggers, and whether they exist
     List {
         /// How they are printed.
         #[command(flatten)]

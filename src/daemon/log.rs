@@ -24,6 +24,9 @@ use crate::printable::printable;
 /// The journal's socket (systemd-journald(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
+/// The target of notes: events of level `info` that a person at the terminal sees too, with `note:` before them.
+pub const NOTE: &str = "xpmfs::note";
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verbosity {
@@ -205,6 +208,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         writer.write_str(match *event.metadata().level() {
+            Level::INFO if event.metadata().target() == NOTE => "xpmfs: note: ",
             Level::ERROR => "xpmfs: ",
             Level::WARN => "xpmfs: warning: ",
             Level::INFO => "xpmfs: info: ",
@@ -286,7 +290,7 @@ fn warnings(verbosity: Verbosity) -> EnvFilter {
     if verbosity.quiet || verbosity.verbose > 0 {
         return everything(verbosity);
     }
-    filter("warn")
+    filter("warn,xpmfs::note=info")
 }
 
 fn filter(default: &str) -> EnvFilter {

@@ -33,7 +33,7 @@ fn a_damaged_and_a_missing_copy_are_reported_until_they_are_made_anew() {
         has_all(&folder, 0..3) && is_drained(&workspace, &mountpoint)
     });
     until("status says so", || {
-        told(&workspace, &mountpoint).contains("all that is finished is archived")
+        told(&workspace, &mountpoint).contains("all finished jobs are archived")
     });
     corrupt(&folder.join(job::path(0)).join("model.bin"));
     fs::remove_dir_all(folder.join(job::path(1))).unwrap();
@@ -55,7 +55,7 @@ fn a_damaged_and_a_missing_copy_are_reported_until_they_are_made_anew() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(!text.contains("all that is finished is archived"), "{text}");
+    assert!(!text.contains("all finished jobs are archived"), "{text}");
 
     // The drain looks for what is missing and copies it; the damaged copy stays.
     let output = fails(
@@ -72,7 +72,7 @@ fn a_damaged_and_a_missing_copy_are_reported_until_they_are_made_anew() {
         .xpmfs()
         .args(["jobs", "archive", "--force", "-w", "test", &hash(0)]));
     let text = told(&workspace, &mountpoint);
-    assert!(text.contains("all that is finished is archived"), "{text}");
+    assert!(text.contains("all finished jobs are archived"), "{text}");
     job::look_at(&folder.join(job::path(0)), 0).unwrap();
     run(workspace
         .xpmfs()
@@ -129,7 +129,7 @@ fn the_directory_of_a_job_has_the_name_that_it_has_in_manifests() {
     let copy = workspace.folder("backup").join(job::path(0));
     let closed = fs::Permissions::from_mode(0o710);
     fs::set_permissions(copy, closed).unwrap();
-    let text = run(&mut command(&["jobs", "verify", &hash(0)]));
+    let text = run(&mut command(&["jobs", "verify", "-v", &hash(0)]));
     assert!(text.contains("  . has another mode"), "{text}");
     let report = run(&mut command(&["--json", "jobs", "verify", &hash(0)]));
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();

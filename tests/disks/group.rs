@@ -213,7 +213,7 @@ fn what_one_member_makes_the_other_can_use() {
         for member in MEMBERS {
             eventually("all is archived, for either", || {
                 let status = shared.sh(member, "$X status -w lab");
-                status.contains("all that is finished is archived")
+                status.contains("all finished jobs are archived")
             });
         }
         shared.assert_shared("primary/.xpmfs", 14);
@@ -310,7 +310,7 @@ fn a_copy_that_a_member_may_not_read_is_not_recorded_as_damaged() {
         let printed = verify_fails(&shared, second);
         let what = format!("{} {closed:o}: {printed}", path.display());
         assert!(printed.contains("cannot be read by this user"), "{what}");
-        let summary = "1 copy is whole, 0 are not, 1 could not be read";
+        let summary = "1 copy OK, 0 damaged, 1 could not be read";
         assert!(printed.contains(summary), "{what}");
         assert!(!shared.at(DAMAGED).exists(), "{what}");
         // What its owner finds stands, whoever looks after that.

@@ -254,7 +254,10 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
             said.is_some_and(|said| said.contains("no jobs")),
             "{status}"
         );
-        assert!(status.contains("see whether it is mounted"), "{status}");
+        assert!(
+            status.contains("check that its disk is mounted"),
+            "{status}"
+        );
         assert!(
             workspace
                 .log()

@@ -110,11 +110,7 @@ fn a_job_on_a_disk_of_whole_seconds_is_what_it_was_recovered_from() {
     assert_eq!(recovered.mtime_nsec(), 0);
     stage.verify();
     let output = stage.jobs(&["archive", "--all"]);
-    assert!(
-        said(&output).contains("1 was there already"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("1 up to date"), "{}", said(&output));
     add_and_archive(&stage);
 }
 
@@ -223,11 +219,7 @@ fn what_an_earlier_version_has_copied_of_such_files_is_not_missing() {
     fs::remove_file(stage.job().join("open")).unwrap();
     stage.verify();
     let output = stage.jobs(&["archive", "--all"]);
-    assert!(
-        said(&output).contains("1 was there already"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("1 up to date"), "{}", said(&output));
 }
 
 /// What the files and symlinks of a job hold.
@@ -260,7 +252,7 @@ fn assert_cycle(what: &str, within: &Path) {
     stage.assert_clean();
     let output = stage.jobs(&["archive", "--all"]);
     assert!(
-        said(&output).contains("nothing was to be copied"),
+        said(&output).contains("nothing to copy"),
         "{what}: {}",
         said(&output)
     );

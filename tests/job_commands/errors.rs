@@ -481,8 +481,8 @@ fn a_folder_that_fails_does_not_keep_a_job_from_the_next_backup() {
     let told = archive();
     let failed = |folder: &Path| format!("failed in backup:{}", folder.display());
     assert!(told.contains(&failed(&stage.folder("backup"))), "{told}");
-    assert!(told.contains("1 copy of a job was made"), "{told}");
-    assert!(told.contains("; 1 failed"), "{told}");
+    assert!(told.contains("1 copy made"), "{told}");
+    assert!(told.contains(": 1 failed"), "{told}");
     let copy = other.join("jobs").join(super::stage::TASK).join(HASH);
     assert_tree("the copy", &job, whole(&copy).as_ref());
     assert!(!stage.job().is_symlink(), "moved without a backup");
@@ -493,5 +493,5 @@ fn a_folder_that_fails_does_not_keep_a_job_from_the_next_backup() {
     for folder in [stage.folder("backup"), other] {
         assert!(told.contains(&failed(&folder)), "{told}");
     }
-    assert!(told.contains("; 2 failed"), "{told}");
+    assert!(told.contains(": 2 failed"), "{told}");
 }

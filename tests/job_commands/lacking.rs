@@ -299,7 +299,7 @@ fn a_primary_that_cannot_be_read_does_not_make_a_copy_count_as_damaged() {
     ]);
     let job = format!("{TASK}/{HASH}");
     let output = command
-        .args(["jobs", "verify", "-w", "test", &job])
+        .args(["jobs", "verify", "-w", "test", "-v", &job])
         .output()
         .unwrap();
     let (text, found) = (said(&output), String::from_utf8_lossy(&output.stdout));

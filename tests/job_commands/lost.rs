@@ -27,7 +27,7 @@ fn all_that_a_purge_took_is_given_back_at_once() {
     stage.archive();
     assert_eq!(
         summary(&stage, &["recover", "--all"], 0),
-        "xpmfs: nothing was to be recovered"
+        "xpmfs: nothing to recover"
     );
     let (kept, purged) = hashes.split_at(10);
     for hash in purged {
@@ -36,7 +36,7 @@ fn all_that_a_purge_took_is_given_back_at_once() {
     fs::write(at(&stage, &kept[0]).join("train.out"), "newer").unwrap();
     let told = summary(&stage, &["recover", "--all"], 0);
     assert!(
-        told.starts_with("xpmfs: 30 jobs were recovered (210 files, "),
+        told.starts_with("xpmfs: 30 jobs recovered (210 files, "),
         "{told}"
     );
     assert_trees("the job", &before[10..], &stage.primary(), purged);
@@ -45,7 +45,7 @@ fn all_that_a_purge_took_is_given_back_at_once() {
     // The whole disk was purged.
     fs::remove_dir_all(stage.primary().join("jobs")).unwrap();
     let told = summary(&stage, &["recover", "--all"], 0);
-    assert!(told.starts_with("xpmfs: 40 jobs were recovered"), "{told}");
+    assert!(told.starts_with("xpmfs: 40 jobs recovered"), "{told}");
     assert_trees("the job", &before, &stage.primary(), &hashes);
     stage.assert_clean();
 }
@@ -59,8 +59,8 @@ fn a_job_that_is_lost_for_good_is_named() {
     let copies = stage.folder("backup").join("jobs").join(TASK);
     fs::remove_dir_all(copies.join(&hashes[1])).unwrap();
     for summary in [
-        "xpmfs: 2 jobs were recovered",
-        "xpmfs: nothing was to be recovered; 1 failed",
+        "xpmfs: 2 jobs recovered",
+        "xpmfs: nothing to recover: 1 failed",
     ] {
         let output = stage.jobs(&["recover", "--all"]);
         let said = said(&output);
@@ -169,7 +169,7 @@ fn what_there_is_no_space_for_is_told_and_the_rest_comes_back() {
         told.contains("no space: ") && told.contains("are free"),
         "{told}"
     );
-    assert!(told.ends_with("; 1 failed\n"), "{told}");
+    assert!(told.ends_with(": 1 failed\n"), "{told}");
     assert_trees("the job", &before, &stage.primary(), &hashes);
     assert!(!stage.job().exists());
     stage.assert_clean();
@@ -194,7 +194,7 @@ fn a_copy_that_has_vanished_is_told_by_verify() {
         let line = text.lines().find(|line| line.starts_with(&told));
         assert!(
             line.unwrap()
-                .contains(": MISSING: there is a manifest of it, and no copy"),
+                .contains(": MISSING: the manifest is there, the copy is not"),
             "{text}"
         );
     }
@@ -203,7 +203,7 @@ fn a_copy_that_has_vanished_is_told_by_verify() {
     assert!(text.lines().count() == 1 && text.contains("MISSING"));
     let last = said(&stage.jobs(&["verify", "--all"]));
     assert!(
-        last.starts_with("xpmfs: 2 copies are whole, 0 are not, 1 is missing; "),
+        last.starts_with("xpmfs: 2 copies OK, 0 damaged, 1 missing ("),
         "{last}"
     );
     stage.archive();

@@ -136,7 +136,11 @@ fn a_tag_counts_when_its_run_is_gone_until_a_later_run_or_a_person_decides() {
     let run = write_run(&stage, "20260104_000000", &line(HASH, OUT, 400));
     assert!(!archive(&stage).0);
     let told = stage.jobs(&["opt-in", &job(HASH)]);
-    assert!(said(&told).contains("is archived again"), "{}", said(&told));
+    assert!(
+        said(&told).contains("will be archived again"),
+        "{}",
+        said(&told)
+    );
     assert!(archive(&stage).0);
     fs::remove_dir_all(stage.archived("backup")).unwrap();
     fs::remove_dir_all(&run).unwrap();

@@ -45,7 +45,7 @@ fn a_backup_of_a_moved_job_is_made_anew_by_force() {
     stage.archive();
     // Nothing is wrong: nothing is copied.
     let text = jobs(&stage, &["archive", "--force", &job()], 0);
-    expect(&text, "nothing was to be copied; 1 was there already");
+    expect(&text, "nothing to copy: 1 up to date");
 
     corrupt(&stage.archived("backup").join("params.json"));
     expect(&jobs(&stage, &["verify", "--all"], 1), FORCE);
@@ -54,7 +54,7 @@ fn a_backup_of_a_moved_job_is_made_anew_by_force() {
     expect(&status, "archive: 1 copy is damaged or missing");
     expect(&status, FORCE);
     let text = jobs(&stage, &["archive", "--force", &job()], 0);
-    expect(&text, "1 copy of a job was made");
+    expect(&text, "1 copy made");
     stage.verify();
     assert_tree("the copy", &tree, whole(&stage.archived("backup")).as_ref());
     let status = stage.xpmfs().args(["status", "-w", "test"]).output();
@@ -139,7 +139,7 @@ fn what_a_read_only_disk_has_already_is_up_to_date() {
     stage.archive();
     disk.again("ro");
     let text = jobs(&stage, &["archive", "--all"], 0);
-    expect(&text, "nothing was to be copied; 1 was there already");
+    expect(&text, "nothing to copy: 1 up to date");
     fs::write(stage.job().join("notes.txt"), "new").unwrap();
     let text = jobs(&stage, &["archive", "--all"], 1);
     expect(&text, "mount it to be written");

@@ -91,6 +91,10 @@ impl Stage {
     }
 
     /// The command with our settings.
+    pub(crate) fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
     pub(crate) fn xpmfs(&self) -> Command {
         self.workspace.xpmfs()
     }
@@ -141,7 +145,7 @@ impl Stage {
 
     /// Reads every archived copy again: all must be whole, with a manifest.
     pub(crate) fn verify(&self) {
-        let output = self.jobs(&["verify", "--all"]);
+        let output = self.jobs(&["verify", "--all", "-v"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", said(&output));
         let copies = text.lines().filter(|line| line.contains(": ok (")).count();

@@ -178,7 +178,7 @@ fn a_name_with_control_characters_is_written_out_but_in_json() {
     write_job(&primary.with_file_name(NAME));
     let calls: [&[&str]; 6] = [
         &["archive", "-v", &job],
-        &["verify", &job],
+        &["verify", "-v", &job],
         &["opt-out", &job],
         &["archive", &job],
         &["opt-in", &job],
@@ -274,8 +274,11 @@ fn without_jobs_it_is_said_what_can_be_given() {
         let output = stage.jobs(&[command]);
         let said = said(&output);
         assert_eq!(output.status.code(), Some(2), "{command}: {said}");
-        assert!(said.starts_with("xpmfs: say which jobs to "), "{said}");
-        assert!(said.contains("`task_id/hash`, or the beginning"), "{said}");
+        assert!(said.starts_with("xpmfs: name the jobs to "), "{said}");
+        assert!(
+            said.contains("task_id/hash, the start of a hash, a path, a task, or a glob"),
+            "{said}"
+        );
         assert_eq!(said.lines().count(), 1, "{said}");
         let all = !command.starts_with("opt-");
         assert_eq!(said.contains("--all"), all, "{said}");
@@ -295,13 +298,10 @@ fn what_was_left_as_it_is_is_counted_apart_from_what_was_there() {
     assert!(stage.jobs(&["recover", &job()]).status.success());
     assert_eq!(
         summary(),
-        "xpmfs: nothing was to be copied; 1 was there already; 1 was left as it is (1 recovered by hand)"
+        "xpmfs: nothing to copy: 1 up to date, 1 recovered, so not moved back"
     );
     assert!(stage.jobs(&["opt-out", &job()]).status.success());
-    assert_eq!(
-        summary(),
-        "xpmfs: nothing was to be copied; 1 was left as it is (1 opted out)"
-    );
+    assert_eq!(summary(), "xpmfs: nothing to copy: 1 opted out");
 }
 
 #[test]
@@ -313,6 +313,10 @@ fn verify_says_which_of_the_two_has_what_the_other_lacks() {
     fs::write(stage.job().join("train.out"), "other").unwrap();
     fs::remove_file(stage.job().join("latest")).unwrap();
     let output = stage.jobs(&["verify", "--all"]);
+    assert_eq!(output.stdout, b"", "the copy is right");
+    let summary = "1 copy OK, 0 damaged, 1 differs from the workspace's job: -v shows how";
+    assert!(said(&output).contains(summary), "{}", said(&output));
+    let output = stage.jobs(&["verify", "--all", "-v"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     for line in [
@@ -330,7 +334,7 @@ fn a_copy_without_manifest_and_marker_is_incomplete() {
     write_job(&stage.job());
     stage.archive();
     fs::remove_dir_all(stage.folder("backup").join(".xpmfs")).unwrap();
-    let verified = stage.jobs(&["verify", "--all"]);
+    let verified = stage.jobs(&["verify", "--all", "-v"]);
     let text = String::from_utf8_lossy(&verified.stdout);
     assert!(text.contains(": no manifest ("), "{text}");
     assert!(verified.status.success(), "{}", said(&verified));
@@ -342,7 +346,7 @@ fn a_copy_without_manifest_and_marker_is_incomplete() {
     assert!(text.contains(told), "{text}");
     let said = said(&verified);
     assert!(
-        said.contains("0 copies are whole, 0 are not, 1 is incomplete;"),
+        said.contains("0 copies OK, 0 damaged, 1 incomplete ("),
         "{said}"
     );
     let verified = stage.jobs(&["verify", "--all", "--json"]);

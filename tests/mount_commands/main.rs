@@ -12,6 +12,7 @@ mod machine;
 mod messages;
 mod options;
 mod shells;
+mod status;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -463,7 +464,10 @@ fn in_the_foreground_the_service_manager_is_told() {
 fn completions_and_manual_pages_are_printed() {
     let home = Home::new(true);
     for shell in ["bash", "zsh", "fish"] {
-        assert!(home.does(&["completions", shell]).contains("umount"));
+        assert!(
+            home.does(&["completions", shell])
+                .contains("XPMFS_COMPLETE")
+        );
     }
     assert!(home.does(&["man"]).starts_with(".ie"));
     let dir = home.directory("man");

@@ -87,7 +87,14 @@ fn a_directory_that_is_no_workspace_is_mounted_with_a_hint() {
             home.does(&["umount", new.to_str().unwrap()]);
             output
         };
-        one_line(&mount(&[]), &["no experimaestro workspace yet"]);
+        one_line(
+            &mount(&[]),
+            &[
+                "xpmfs: note: ",
+                "mounting it as a new workspace",
+                "check the path",
+            ],
+        );
         assert_eq!(said(&mount(&["-q"])), "");
         fs::create_dir(new.join("jobs")).unwrap();
         assert_eq!(said(&mount(&[])), "");

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common;
 use crate::home::Home;
@@ -15,6 +18,9 @@ fn run(home: &Home, shell: &str, script: &str) -> String {
     command
         .args(["60", shell, "-c", script])
         .env("SCRIPT", file);
+    // The script asks the `xpmfs` in PATH.
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", home.path("").display()));
     // fish wants to keep what it knows somewhere.
     command.env("XDG_CONFIG_HOME", home.path("state"));
     command.env("XDG_DATA_HOME", home.path("state"));
@@ -24,19 +30,86 @@ fn run(home: &Home, shell: &str, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What bash offers for the last of these words.
+fn bash(home: &Home, words: &str) -> String {
+    let script = format!(
+        "source \"$SCRIPT\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+         _clap_complete_xpmfs xpmfs \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[*]}}\""
+    );
+    run(home, "bash", &script).trim_end().to_owned()
+}
+
 #[test]
 fn bash_completes_commands_options_and_values() {
     let home = Home::new(true);
-    let offered = |words: &str| {
-        let script = format!(
-            "source \"$SCRIPT\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-             _xpmfs xpmfs \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[*]}}\""
-        );
-        run(&home, "bash", &script).trim_end().to_owned()
-    };
+    let offered = |words: &str| bash(&home, words);
     assert_eq!(offered("xpmfs umo"), "umount");
     assert_eq!(offered("xpmfs status --j"), "--json");
-    assert!(offered("xpmfs completions ''").ends_with("bash elvish fish powershell zsh"));
+    assert_eq!(offered("xpmfs completions f"), "fish");
+    assert_eq!(offered("xpmfs __a"), "");
+    assert_eq!(offered("xpmfs mount --slo"), "");
+}
+
+#[test]
+fn workspaces_jobs_and_mount_points_are_completed_from_the_disk() {
+    let home = Home::new(true);
+    let settings = home.path("settings.yaml");
+    let offered = |words: &str| {
+        let settings = format!("xpmfs --settings '{}'", settings.display());
+        bash(&home, &words.replacen("xpmfs", &settings, 1))
+    };
+    let (a, b) = ("a".repeat(64), "b".repeat(64));
+    assert_eq!(offered("xpmfs mount -w ''"), "nlp gone");
+    assert_eq!(offered("xpmfs mount -w n"), "nlp");
+    assert_eq!(offered("xpmfs jobs verify -w nlp t"), "t/");
+    // One is in the primary, one in the folder.
+    assert_eq!(
+        offered("xpmfs jobs verify -w nlp t/"),
+        format!("t/{a} t/{b}")
+    );
+    assert_eq!(offered("xpmfs jobs recover t/b"), format!("t/{b}"));
+    assert_eq!(offered("xpmfs jobs archive aa"), a);
+    assert_eq!(offered("xpmfs jobs opt-out -w gone t"), "");
+    home.mount(&[]);
+    let ws = home.path("ws");
+    let prefix = format!(
+        "'{}/w'",
+        home.path("").display().to_string().trim_end_matches('/')
+    );
+    assert_eq!(
+        offered(&format!("xpmfs umount {prefix}")),
+        ws.to_str().unwrap()
+    );
+    assert_eq!(
+        offered(&format!("xpmfs status {prefix}")),
+        ws.to_str().unwrap()
+    );
+    // In place, the jobs are read through the mount.
+    assert_eq!(offered("xpmfs jobs verify t/"), format!("t/{a} t/{b}"));
+    home.does(&["umount"]);
+}
+
+#[test]
+fn a_folder_that_does_not_answer_does_not_keep_the_shell_waiting() {
+    let (home, silent) = (Home::new(false), Home::new(false));
+    silent.mount(&[]);
+    let place = silent.path("ws");
+    let pid = Pid::from_raw(silent.daemon(&place)).unwrap();
+    let settings = home.path("settings.yaml");
+    let text = fs::read_to_string(&settings).unwrap();
+    let kept = home.path("kept").display().to_string();
+    fs::write(&settings, text.replace(&kept, place.to_str().unwrap())).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let begun = Instant::now();
+    let offered = bash(
+        &home,
+        &format!("xpmfs --settings '{}' jobs verify t/", settings.display()),
+    );
+    let took = begun.elapsed();
+    kill_process(pid, Signal::CONT).unwrap();
+    silent.does(&["umount"]);
+    assert_eq!(offered, format!("t/{}", "a".repeat(64)));
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
@@ -53,11 +126,7 @@ fn fish_completes_commands_options_and_values() {
     };
     assert_eq!(offered("xpmfs umo"), "umount");
     assert_eq!(offered("xpmfs --json status --j"), "--json");
-    assert_eq!(offered("xpmfs mount -w "), "");
-    assert_eq!(
-        offered("xpmfs completions "),
-        "bash elvish fish powershell zsh"
-    );
+    assert_eq!(offered("xpmfs completions f"), "fish");
 }
 
 #[test]

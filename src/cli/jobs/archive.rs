@@ -1,19 +1,16 @@
 //! `xpmfs jobs archive`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Args, ValueHint};
+use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::interrupt::Interrupt;
+use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
-use super::{bandwidth, env, expect_jobs, label, named, why};
-use crate::archive::env::Env;
+use super::session::{Jobs, Session, Which, why};
 use crate::archive::job::crash_recovery;
 use crate::archive::job::opt_out::OptOuts;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
@@ -21,21 +18,16 @@ use crate::archive::job::store::{Skipped, Stored};
 use crate::archive::manual::{self, Outcome};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::{places, state_dir};
-use crate::cli::open::{More, Opened, open};
+use crate::cli::open::More;
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving;
-use crate::daemon::run::raise_descriptor_limit;
-use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 
 /// Which jobs.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other, conflicts_with = "all")]
-    jobs: Vec<OsString>,
     /// Every finished job of the workspace
-    #[arg(long)]
+    #[arg(long, conflicts_with = "jobs")]
     all: bool,
     /// Also jobs that are opted out, and also where a folder's copy holds more or is newer
     #[arg(long)]
@@ -43,18 +35,15 @@ pub struct Arguments {
     /// Threads that copy [default: two per processor, from 4 to 16]
     #[arg(long, value_name = "N", hide = true)]
     threads: Option<usize>,
-    /// Nothing asks: archiving loses nothing.
+    /// Accepted and ignored: archiving loses nothing, so it asks nothing.
     #[arg(short, long, hide = true)]
     yes: bool,
     /// How the outcome is printed.
     #[command(flatten)]
     listing: Listing,
-    /// More folders.
+    /// The jobs.
     #[command(flatten)]
-    more: More,
-    /// Which workspace.
-    #[command(flatten)]
-    select: Select,
+    which: Which,
 }
 
 impl Arguments {
@@ -63,21 +52,23 @@ impl Arguments {
     }
 }
 
-/// Every finished job of a workspace.
+/// Archives every finished job of a workspace.
 pub(super) fn all(
     listing: &Listing,
     (select, more): (&Select, &More),
     global: &Global,
 ) -> anyhow::Result<ExitCode> {
     let arguments = Arguments {
-        jobs: Vec::new(),
         all: true,
         force: false,
         threads: None,
         yes: false,
         listing: listing.clone(),
-        more: more.clone(),
-        select: select.clone(),
+        which: Which {
+            jobs: Vec::new(),
+            more: more.clone(),
+            select: select.clone(),
+        },
     };
     run(&arguments, global)
 }
@@ -168,15 +159,15 @@ impl Listed {
     }
 }
 
-/// What became of all.
+/// Counts jobs and copies by their outcome.
 #[derive(Default)]
 struct Tally {
     copied: u64,
     files: u64,
     bytes: u64,
-    already: u64,
-    /// Jobs that were left as they are: how many for which reason.
-    left: BTreeMap<&'static str, u64>,
+    up_to_date: u64,
+    /// Jobs that were skipped: how many for which reason.
+    skipped: BTreeMap<&'static str, u64>,
     failed: u64,
     cancelled: u64,
     lines: Vec<Value>,
@@ -184,18 +175,13 @@ struct Tally {
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if !arguments.all {
-        expect_jobs(&arguments.jobs, "archive", Some("every finished job"))?;
+        let all = "every finished job";
+        arguments.which.expect_jobs("archive", Some(all))?;
     }
-    // The more may be open, the more jobs go together.
-    raise_descriptor_limit();
-    let opened = open(&arguments.select, &arguments.more.folders, global)?;
-    let progress = Arc::new(Progress::new());
-    let (retired, limit) = (Retired::default(), bandwidth(&opened));
-    let threads = arguments.threads.unwrap_or_else(manual::threads);
-    let env = Env {
-        force: arguments.force,
-        ..env(&opened, &progress, limit.as_ref(), threads)
-    };
+    let session = Session::open(&arguments.which, &[], global)?;
+    let session = session.copying(arguments.threads, arguments.force);
+    let (env, opened) = (session.env(), &session.opened);
+    let retired = Retired::default();
     if places::archives(&opened.view).next().is_none() {
         bail!(
             "the workspace has no `backup` or `move` folder to archive to: add one in {}",
@@ -205,25 +191,27 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let config = archiving::config(&opened.tuning, &opened.folders);
     let judge = Judge::new(OptOuts::new(config.exclude, config.folder_exclude));
     let (jobs, unlisted) = if arguments.all {
-        manual::all_jobs(&env, &retired).with_context(|| {
+        let (jobs, unlisted) = manual::all_jobs(&env, &retired).with_context(|| {
             format!(
                 "cannot list the jobs of {}",
                 opened.workspace.path.display()
             )
-        })?
+        })?;
+        (Jobs::from(jobs), unlisted)
     } else {
-        let jobs = named(&opened, &arguments.jobs)?;
-        crash_recovery::heal_of(&env, &jobs);
-        for job in &jobs {
-            // Whoever names it wants it moved.
+        let jobs = session.named(&arguments.which)?;
+        crash_recovery::heal_of(&env, &jobs.jobs);
+        // A recovered job stays in the primary until it is named here.
+        for job in jobs.jobs.iter().filter(|job| jobs.is_single(job)) {
             let primary = opened.view.primary();
             state_dir::set_kept(primary, job, false)
                 .map_err(|error| anyhow!(state_dir::explain(primary, error)))?;
         }
         (jobs, Vec::new())
     };
-    let interrupt = Interrupt::cancels(&progress);
-    let meter = Meter::new(jobs.len(), &progress, global);
+    let destinations = Destinations::of(places::archives(&opened.view), &jobs.jobs);
+    let interrupt = Interrupt::cancels(&session, destinations.clone());
+    let meter = Meter::new(jobs.jobs.len(), &session.progress, global);
     let mut tally = Tally::default();
     for task in &unlisted {
         tally.failed += 1;
@@ -234,9 +222,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }));
     }
     let report = &mut |job: &JobId, outcome| {
-        tally.add(&opened, job, outcome, arguments.all, &meter, global);
+        let single = jobs.is_single(job);
+        tally.add(&session, (job, single), outcome, &meter, global);
     };
-    manual::archive(&env, &retired, &judge, &jobs, arguments.force, report);
+    manual::archive(&env, &retired, &judge, &jobs.jobs, arguments.force, report);
     meter.end();
     let interrupted = interrupt.came();
     drop(interrupt);
@@ -244,6 +233,12 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         print::json(&tally.lines)?;
     } else if !global.quiet {
         print::line(&tally.summary());
+    }
+    if interrupted {
+        destinations
+            .describe()
+            .iter()
+            .for_each(|it| print::line(it));
     }
     Ok(match tally.failed {
         0 if !interrupted => ExitCode::SUCCESS,
@@ -254,14 +249,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
 impl Tally {
     fn add(
         &mut self,
-        opened: &Opened,
-        job: &JobId,
+        session: &Session,
+        (job, single): (&JobId, bool),
         outcome: Outcome,
-        all: bool,
         meter: &Meter,
         global: &Global,
     ) {
-        let mut listed = Listed::of(&outcome, |folder| label(opened, folder));
+        let mut listed = Listed::of(&outcome, |folder| session.label(folder));
         let (folder, result, why, wrong) = match outcome {
             Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) if error.is_cancelled() => {
                 self.cancelled += 1;
@@ -269,7 +263,7 @@ impl Tally {
                 return meter.job();
             }
             Outcome::Folder(folder, Ok(stored)) => {
-                let place = label(opened, folder);
+                let place = session.label(folder);
                 let (result, why) = self.stored(stored, place.starts_with("move:"));
                 if global.verbose > 0 || (why.is_some() && !global.quiet) {
                     let why = why
@@ -280,33 +274,34 @@ impl Tally {
                 (Some(place), result, why, false)
             }
             Outcome::Folder(folder, Err(error)) => (
-                Some(label(opened, folder)),
+                Some(session.label(folder)),
                 "failed",
                 Some(why(&error)),
                 true,
             ),
-            // That it was put back has been said.
+            // The archive has logged that it was put back.
             Outcome::PutBack { again: true } => return meter.jobs(1),
             Outcome::PutBack { again: false } => {
-                let why = "it was written to each time it had just been moved, and was put back: try again later";
+                let why =
+                    "a process wrote to it after each move, so it was put back: try again later";
                 (None, "not archived", Some(why.to_owned()), true)
             }
             Outcome::Unknown(error) => (None, "failed", Some(why(&error)), true),
-            // Of all jobs, those are meant that may be archived.
-            Outcome::NotReady(readiness) if all && is_usual(&readiness) => {
+            // `--all`, a task and a glob select the jobs that can be archived.
+            Outcome::NotReady(readiness) if !single && is_usual(&readiness) => {
                 if let Readiness::OptedOut(_) = readiness {
-                    self.leave("opted out");
+                    self.skip("opted out");
                     self.lines
                         .push(listed.json(job, Some(not_ready(&readiness))));
                 }
                 return meter.job();
             }
             Outcome::NotReady(readiness) => {
-                // Moved already is what was asked for.
+                // A job that was moved before is archived.
                 let wrong = readiness != Readiness::Elsewhere;
                 let why = not_ready(&readiness);
                 if !wrong {
-                    self.already += 1;
+                    self.up_to_date += 1;
                     if !global.quiet {
                         meter.say(&format!("{job}: {why}"));
                     }
@@ -340,27 +335,27 @@ impl Tally {
                 ("replaced in", None)
             }
             Stored::Already => {
-                self.already += 1;
+                self.up_to_date += 1;
                 let result = match moves {
                     true => "moved to its copy in",
-                    false => "is already in",
+                    false => "up to date in",
                 };
                 (result, None)
             }
-            Stored::Skipped(left) => {
-                if let Some(why) = kept_apart(left) {
-                    self.leave(why);
+            Stored::Skipped(reason) => {
+                if let Some(why) = skipped(reason) {
+                    self.skip(why);
                 }
                 (
-                    "left as it is in",
-                    (left != Skipped::Gone).then(|| left.to_string()),
+                    "skipped in",
+                    (reason != Skipped::Gone).then(|| reason.to_string()),
                 )
             }
         }
     }
 
-    fn leave(&mut self, why: &'static str) {
-        *self.left.entry(why).or_default() += 1;
+    fn skip(&mut self, why: &'static str) {
+        *self.skipped.entry(why).or_default() += 1;
     }
 
     fn count(&mut self, files: u64, bytes: u64) {
@@ -369,64 +364,44 @@ impl Tally {
         self.bytes += bytes;
     }
 
+    /// `3 copies made (12 files, 5.00 MiB): 4 up to date, 1 opted out`
     fn summary(&self) -> String {
-        let mut text = match self.copied {
-            0 => "nothing was to be copied".to_owned(),
-            1 => format!(
-                "1 copy of a job was made ({} files, {})",
-                self.files,
-                HumanBytes(self.bytes)
-            ),
-            copied => format!(
-                "{copied} copies of jobs were made ({} files, {})",
-                self.files,
-                HumanBytes(self.bytes)
-            ),
+        let size = format!("({} files, {})", self.files, HumanBytes(self.bytes));
+        let text = match self.copied {
+            0 => "nothing to copy".to_owned(),
+            1 => format!("1 copy made {size}"),
+            copied => format!("{copied} copies made {size}"),
         };
-        if self.already > 0 {
-            let were = were(self.already);
-            text.push_str(&format!("; {} {were} there already", self.already));
+        let mut others = Vec::new();
+        if self.up_to_date > 0 {
+            others.push(format!("{} up to date", self.up_to_date));
         }
-        let left: u64 = self.left.values().sum();
-        if left > 0 {
-            let reasons = self
-                .left
+        others.extend(
+            self.skipped
                 .iter()
-                .map(|(why, count)| format!("{count} {why}"));
-            let reasons = reasons.collect::<Vec<_>>().join(", ");
-            let as_they_are = if left == 1 { "as it is" } else { "as they are" };
-            text.push_str(&format!(
-                "; {left} {} left {as_they_are} ({reasons})",
-                were(left)
-            ));
-        }
-        if self.cancelled > 0 {
-            text.push_str(&format!(
-                "; {} not archived, of which nothing is left in a folder",
-                self.cancelled
-            ));
-        }
+                .map(|(why, count)| format!("{count} {why}")),
+        );
         if self.failed > 0 {
-            text.push_str(&format!("; {} failed", self.failed));
+            others.push(format!("{} failed", self.failed));
+        }
+        let mut text = match others.is_empty() {
+            true => text,
+            false => format!("{text}: {}", others.join(", ")),
+        };
+        if self.cancelled > 0 {
+            text.push_str(&format!("; interrupted: {} not archived", self.cancelled));
         }
         text
     }
 }
 
-fn were(count: u64) -> &'static str {
-    match count {
-        1 => "was",
-        _ => "were",
-    }
-}
-
-/// What is said of jobs that were left as they are; of one that has gone meanwhile, nothing.
-fn kept_apart(left: Skipped) -> Option<&'static str> {
-    match left {
+/// The reason in the summary for a skipped job; `None` for one that has been removed meanwhile.
+fn skipped(reason: Skipped) -> Option<&'static str> {
+    match reason {
         Skipped::Gone => None,
-        Skipped::Unfinished => Some("not finished any more"),
-        Skipped::Older => Some("older or less than its copy"),
-        Skipped::Kept => Some("recovered by hand"),
+        Skipped::Unfinished => Some("no longer finished"),
+        Skipped::Older => Some("skipped: the copy is newer or more complete"),
+        Skipped::Kept => Some("recovered, so not moved back"),
     }
 }
 
@@ -444,19 +419,19 @@ fn is_usual(readiness: &Readiness) -> bool {
 
 fn not_ready(readiness: &Readiness) -> String {
     match readiness {
-        Readiness::Ready { .. } => "it is ready".to_owned(),
-        Readiness::Settling(_) => "it still changes: try again later".to_owned(),
+        Readiness::Ready { .. } => "ready".to_owned(),
+        Readiness::Settling(_) => "still changing: try again later".to_owned(),
         Readiness::Busy(why) => format!("{why}: try again later"),
-        Readiness::Unfinished => "it has not finished: it has no `.done`".to_owned(),
-        Readiness::Failed => "it has failed, and only jobs that succeeded are archived".to_owned(),
-        Readiness::Elsewhere => "it has been moved to a folder already".to_owned(),
+        Readiness::Unfinished => "not finished: it has no `.done`".to_owned(),
+        Readiness::Failed => "failed, and only jobs that succeeded are archived".to_owned(),
+        Readiness::Elsewhere => "already moved to a folder".to_owned(),
         Readiness::Lost => {
             "the workspace has a symlink in its place, and no `backup` or `move` folder has the job"
                 .to_owned()
         }
-        Readiness::Absent => "the workspace's own directory does not have it".to_owned(),
+        Readiness::Absent => "not in the primary".to_owned(),
         Readiness::OptedOut(how) => {
-            format!("it is opted out, as {how}: --force archives it nevertheless")
+            format!("opted out, as {how}: --force archives it nevertheless")
         }
         Readiness::Unknown(file) => unknown(file),
     }

@@ -1,93 +1,188 @@
-//! How far a command is, on a terminal's standard error.
+//! Shows the progress of a command on a terminal's standard error: bytes, total, rate and time left.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::cli::{Global, print};
-use crate::transfer::Progress;
+use crate::transfer::{Progress, Size};
+use crate::workspace::jobs::JobId;
 
-/// How often it is drawn.
+/// How often the line is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A line that tells how many jobs are done, and how many files and bytes.
+/// The line where the total amount is known.
+const WITH_TOTAL: &str = "{bytes} of {total_bytes}, {rate}, {left}, {msg} {wide_bar}";
+
+/// The line where it is not.
+const WITHOUT_TOTAL: &str = "{spinner} {bytes}, {rate}, {msg}";
+
+/// A line with the progress of a command.
 pub(super) struct Meter {
     bar: ProgressBar,
-    over: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    progress: Arc<Progress>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread that draws reads.
+#[derive(Debug, Default)]
+struct Shared {
+    done: AtomicU64,
+    jobs: AtomicU64,
+    /// Whether the total amount is still being measured.
+    measuring: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
 }
 
 impl Meter {
-    /// Begins to tell of so many jobs; silent with `--quiet`, and where nobody looks.
+    /// Shows the progress of so many jobs; hidden with `--quiet`, and if standard error is not a terminal.
     pub(super) fn new(jobs: usize, progress: &Arc<Progress>, global: &Global) -> Meter {
-        if global.quiet || !std::io::stderr().is_terminal() {
-            return Meter {
-                bar: ProgressBar::hidden(),
-                over: Arc::default(),
-                thread: None,
-            };
-        }
-        let bar = ProgressBar::new(jobs as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} jobs, {msg}") {
-            bar.set_style(style);
-        }
-        let over = Arc::new(AtomicBool::new(false));
-        let thread = {
-            let (bar, over, progress) = (bar.clone(), over.clone(), progress.clone());
-            let begun = std::time::Instant::now();
-            let draw = move || {
-                while !over.load(Ordering::Relaxed) {
-                    let (files, bytes) = (progress.files(), progress.bytes());
-                    let speed = bytes as f64 / begun.elapsed().as_secs_f64().max(0.1);
-                    bar.set_message(format!(
-                        "{files} files, {}, {}/s",
-                        HumanBytes(bytes),
-                        HumanBytes(speed as u64)
-                    ));
-                    std::thread::park_timeout(TICK);
-                }
-            };
-            // Without a thread the line shows the jobs alone.
-            std::thread::Builder::new().spawn(draw).ok()
+        let shared = Arc::new(Shared::default());
+        shared.jobs.store(jobs as u64, Ordering::Relaxed);
+        let visible = !global.quiet && std::io::stderr().is_terminal();
+        let bar = match visible {
+            true => ProgressBar::new(0),
+            false => ProgressBar::hidden(),
         };
-        Meter { bar, over, thread }
+        let draw = {
+            let (bar, progress, shared) = (bar.clone(), progress.clone(), shared.clone());
+            move || draw(&bar, &progress, &shared)
+        };
+        Meter {
+            bar,
+            progress: progress.clone(),
+            shared,
+            // Without a thread, the line is not drawn.
+            thread: visible
+                .then(|| std::thread::Builder::new().spawn(draw).ok())
+                .flatten(),
+        }
     }
 
-    /// So many jobs more are to be done.
+    /// Runs `work` while a thread adds up the sizes of jobs, if the progress is visible.
+    pub(super) fn measured<T>(
+        &self,
+        jobs: &[JobId],
+        size: impl Fn(&JobId) -> Size + Sync,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        if self.thread.is_none() {
+            return work();
+        }
+        self.shared.measuring.store(true, Ordering::Relaxed);
+        let working = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            let measure = || {
+                for job in jobs {
+                    if !working.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    self.progress.expect_more(size(job));
+                }
+                self.shared.measuring.store(false, Ordering::Relaxed);
+            };
+            // Without a thread, no total is shown.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, measure);
+            let result = work();
+            working.store(false, Ordering::Relaxed);
+            result
+        })
+    }
+
+    /// Adds jobs to the total.
     pub(super) fn jobs(&self, more: u64) {
-        self.bar.inc_length(more);
+        self.shared.jobs.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// One job more is done.
+    /// Counts a job that is done.
     pub(super) fn job(&self) {
-        self.bar.inc(1);
+        self.shared.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Prints a line above the bar, whatever is named in it.
+    /// How many jobs are done.
+    pub(super) fn done(&self) -> u64 {
+        self.shared.done.load(Ordering::Relaxed)
+    }
+
+    /// Prints a message above the line; control characters in names are escaped.
     pub(super) fn say(&self, line: &str) {
         self.bar.suspend(|| print::line(line));
     }
 
-    /// Prints a text on standard output, and keeps the bar below it.
+    /// Prints a text on standard output, above the line.
     ///
     /// # Errors
     ///
-    /// Standard output takes no more.
+    /// Standard output accepts no more.
     pub(super) fn print(&self, text: &str) -> anyhow::Result<()> {
         self.bar.suspend(|| print::text(text))
     }
 
-    /// Takes the bar away.
+    /// Removes the line.
     pub(super) fn end(mut self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.shared.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It ends by itself.
+            // A panic in it would only lack the line.
             let _ = thread.join();
         }
         self.bar.finish_and_clear();
     }
+}
+
+/// Draws the line until the command is over.
+fn draw(bar: &ProgressBar, progress: &Progress, shared: &Shared) {
+    let (with, without) = (style(WITH_TOTAL), style(WITHOUT_TOTAL));
+    let mut has_total = None;
+    while !shared.is_over() {
+        let bytes = progress.bytes();
+        let total = match progress.expected() {
+            // A job may have grown since it was measured.
+            Some(total) if total.bytes > 0 && total.bytes >= bytes => Some(total.bytes),
+            _ => None,
+        };
+        let total = total.filter(|_| !shared.measuring.load(Ordering::Relaxed));
+        if has_total.replace(total.is_some()) != Some(total.is_some()) {
+            let style = if total.is_some() { &with } else { &without };
+            if let Some(style) = style {
+                bar.set_style(style.clone());
+            }
+        }
+        bar.set_length(total.unwrap_or(bytes));
+        bar.set_position(bytes);
+        let (done, jobs) = (&shared.done, &shared.jobs);
+        let (done, jobs) = (done.load(Ordering::Relaxed), jobs.load(Ordering::Relaxed));
+        bar.set_message(format!("{done} of {jobs} {}", noun(jobs)));
+        bar.tick();
+        std::thread::park_timeout(TICK);
+    }
+}
+
+fn noun(jobs: u64) -> &'static str {
+    if jobs == 1 { "job" } else { "jobs" }
+}
+
+fn style(template: &str) -> Option<ProgressStyle> {
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{}/s", HumanBytes(state.per_sec() as u64));
+    };
+    let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = match state.per_sec() < 1.0 {
+            true => write!(out, "time left unknown"),
+            false => write!(out, "{:#} left", HumanDuration(state.eta())),
+        };
+    };
+    let style = ProgressStyle::with_template(template).ok()?;
+    Some(style.with_key("rate", rate).with_key("left", left))
 }

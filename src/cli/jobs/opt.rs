@@ -1,68 +1,84 @@
 //! `xpmfs jobs opt-out` and `opt-in`.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use clap::{Args, ValueHint};
+use anyhow::{Context, anyhow};
+use clap::Args;
 
-use super::{expect_jobs, named};
+use super::session::{Session, Which};
 use crate::archive::job::opt_out::{self, Eligibility, OptOuts};
 use crate::archive::places;
-use crate::cli::open::{More, open};
-use crate::cli::{Global, Select, print};
+use crate::cli::{Global, print, sentence};
 use crate::daemon::archiving;
+use crate::workspace::jobs::JobId;
 
 /// Which jobs.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other)]
-    jobs: Vec<OsString>,
-    /// More folders.
+    /// The jobs.
     #[command(flatten)]
-    more: More,
-    /// Which workspace.
-    #[command(flatten)]
-    select: Select,
+    which: Which,
 }
 
+/// Excludes jobs from archiving (`out`), or includes them again.
 pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::Result<ExitCode> {
     let what = if out { "opt out" } else { "opt in" };
-    expect_jobs(&arguments.jobs, what, None)?;
-    let opened = open(&arguments.select, &arguments.more.folders, global)?;
-    for job in named(&opened, &arguments.jobs)? {
-        let primary = opened.view.primary();
-        let path = places::path(primary, &job);
-        let directory = places::job(primary, &job)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        let Some(directory) = directory else {
-            bail!(
-                "{job}: the workspace's own directory does not have it, so that there is nothing to opt {}",
-                if out { "out" } else { "in" }
-            );
-        };
-        let config = archiving::config(&opened.tuning, &opened.folders);
-        let outs = OptOuts::new(config.exclude, config.folder_exclude);
-        let changed = match out {
-            true => opt_out::set_file(&directory, true).map_err(Into::into),
-            false => outs.opt_in(&opened.view, &job, &directory),
-        };
-        let changed = changed
-            .with_context(|| format!("cannot change whether {} is opted out", path.display()))?;
-        if !global.quiet {
-            if !out && let Ok(Eligibility::Out(how)) = outs.of(&opened.view, &job, &directory) {
-                print::line(&format!("{job} is still opted out, as {how}"));
-                continue;
+    arguments.which.expect_jobs(what, None)?;
+    let session = Session::open(&arguments.which, &[], global)?;
+    let jobs = session.named(&arguments.which)?;
+    let opened = &session.opened;
+    let config = archiving::config(&opened.tuning, &opened.folders);
+    let outs = OptOuts::new(config.exclude, config.folder_exclude);
+    let mut status = ExitCode::SUCCESS;
+    for job in jobs.jobs.iter() {
+        match set(&session, &outs, job, out) {
+            Ok(Some(done)) if !global.quiet => print::line(&format!("{job} {done}")),
+            Ok(Some(_)) => {}
+            // A task and a glob select the jobs of the primary.
+            Ok(None) if !jobs.is_single(job) => {}
+            Ok(None) => {
+                print::line(&format!("{job}: not in the primary: nothing to {what}"));
+                status = ExitCode::FAILURE;
             }
-            let said = match (out, changed) {
-                (true, true) => "is not archived from now on; copies that there are stay",
-                (true, false) => "was opted out already",
-                (false, true) => "is archived again",
-                (false, false) => "was not opted out",
-            };
-            print::line(&format!("{job} {said}"));
+            Err(error) => {
+                print::line(&format!("{job}: {}", sentence(&error)));
+                status = ExitCode::FAILURE;
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(status)
+}
+
+/// Opts a job out or in, and returns what is now the case; `None` if the primary does not have the job.
+fn set(
+    session: &Session,
+    outs: &OptOuts,
+    job: &JobId,
+    out: bool,
+) -> anyhow::Result<Option<String>> {
+    let view = &session.opened.view;
+    let path = places::path(view.primary(), job);
+    let directory = places::job(view.primary(), job)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let Some(directory) = directory else {
+        return Ok(None);
+    };
+    let changed = match out {
+        true => opt_out::set_file(&directory, true).map_err(|error| anyhow!(error)),
+        false => outs
+            .opt_in(view, job, &directory)
+            .map_err(|error| anyhow!(error)),
+    };
+    let changed = changed
+        .with_context(|| format!("cannot change whether {} is opted out", path.display()))?;
+    if !out && let Ok(Eligibility::Out(how)) = outs.of(view, job, &directory) {
+        return Ok(Some(format!("is still opted out, as {how}")));
+    }
+    let done = match (out, changed) {
+        (true, true) => "will no longer be archived; existing copies are kept",
+        (true, false) => "was already opted out",
+        (false, true) => "will be archived again",
+        (false, false) => "was not opted out",
+    };
+    Ok(Some(done.to_owned()))
 }

@@ -1,60 +1,49 @@
 //! `xpmfs jobs recover`.
 
-use std::ffi::OsString;
 use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::interrupt::Interrupt;
+use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
-use super::{bandwidth, env, expect_jobs, label, named, why};
-use crate::archive::env::Env;
+use super::session::{Jobs, Session, Which, why};
 use crate::archive::error::JobError;
 use crate::archive::job::recover::Recovered;
 use crate::archive::lost::{self, Listed};
-use crate::archive::{manual, places};
-use crate::cli::open::{More, Opened, open};
-use crate::cli::{Global, Listing, Select, print};
+use crate::archive::{amount, manual, places};
+use crate::cli::{Global, Listing, print};
 use crate::settings::{Folder, Mode};
-use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 
 /// Which jobs, and from where.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The jobs: task_id/hash, or the beginning of a hash
-    #[arg(value_name = "JOB", value_hint = ValueHint::Other, conflicts_with = "all")]
-    jobs: Vec<OsString>,
-    /// Every job that a `backup` folder has, no `move` folder has, and the workspace's own directory lacks; with --from, every
-    /// job there that it lacks
-    #[arg(long)]
+    /// Every job that a `backup` folder has, no `move` folder has, and the primary lacks; with --from, every job there that the
+    /// primary lacks
+    #[arg(long, conflicts_with = "jobs")]
     all: bool,
     /// From this directory: a folder of the workspace, or another workspace [default: the first folder with a finished copy that has a manifest; else the first with a finished copy; else the first]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     from: Option<PathBuf>,
-    /// Also if a copy is not what its manifest says
+    /// Also copies that differ from their manifests
     #[arg(long)]
     force: bool,
     /// Threads that copy [default: two per processor, from 4 to 16]
     #[arg(long, value_name = "N", hide = true)]
     threads: Option<usize>,
-    /// Nothing asks: recovering loses nothing.
+    /// Accepted and ignored: recovering loses nothing, so it asks nothing.
     #[arg(short, long, hide = true)]
     yes: bool,
     /// How the outcome is printed.
     #[command(flatten)]
     listing: Listing,
-    /// More folders.
+    /// The jobs.
     #[command(flatten)]
-    more: More,
-    /// Which workspace.
-    #[command(flatten)]
-    select: Select,
+    which: Which,
 }
 
 impl Arguments {
@@ -66,84 +55,51 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if !arguments.all {
         let all = "every job that a `backup` folder has and the workspace has lost";
-        expect_jobs(&arguments.jobs, "recover", Some(all))?;
+        arguments.which.expect_jobs("recover", Some(all))?;
     }
-    let from = match &arguments.from {
-        Some(path) => {
-            Some(absolute(path).with_context(|| format!("cannot use {}", path.display()))?)
+    let (session, from) = open(arguments, global)?;
+    let session = session.copying(arguments.threads, arguments.force);
+    let env = session.env();
+    let (jobs, unseen) = match arguments.all {
+        true => {
+            let Listed { jobs, unseen } = lost::lost(&env, from).map_err(anyhow::Error::msg)?;
+            (Jobs::from(jobs), unseen)
         }
-        None => None,
-    };
-    let plain = open(&arguments.select, &arguments.more.folders, global)?;
-    let known = |path: &PathBuf| {
-        plain
-            .view
-            .folders()
-            .iter()
-            .any(|folder| folder.path() == path)
-    };
-    let opened = match &from {
-        Some(path) if !known(path) => {
-            let metadata = std::fs::metadata(path)
-                .with_context(|| format!("cannot recover from {}", path.display()))?;
-            if !metadata.is_dir() {
-                anyhow::bail!(
-                    "cannot recover from {}: it is not a directory",
-                    path.display()
-                );
-            }
-            let mut more = arguments.more.folders.clone();
-            more.push(Folder::new(Mode::Use, path));
-            open(&arguments.select, &more, global)?
-        }
-        _ => plain,
-    };
-    let from = from.and_then(|path| {
-        let folder = opened
-            .view
-            .folders()
-            .iter()
-            .find(|folder| *folder.path() == path);
-        folder.map(|folder| folder.index())
-    });
-    let progress = Arc::new(Progress::new());
-    let limit = bandwidth(&opened);
-    let threads = arguments.threads.unwrap_or_else(manual::threads);
-    let env = Env {
-        force: arguments.force,
-        ..env(&opened, &progress, limit.as_ref(), threads)
-    };
-    let Listed { jobs, unseen } = match arguments.all {
-        true => lost::lost(&env, from).map_err(anyhow::Error::msg)?,
-        false => Listed {
-            jobs: named(&opened, &arguments.jobs)?,
-            unseen: Vec::new(),
-        },
+        false => (session.named(&arguments.which)?, Vec::new()),
     };
     for why in &unseen {
         print::line(why);
     }
-    let interrupt = Interrupt::cancels(&progress);
-    let meter = Meter::new(jobs.len(), &progress, global);
-    let recovered = manual::recover_all(&env, &jobs, from, &|job, recovered| {
-        tell(&opened, job, recovered, &meter, arguments.all, global);
-        meter.job();
+    let destination = Destinations::of([session.opened.view.primary()], &jobs.jobs);
+    let interrupt = Interrupt::cancels(&session, destination.clone());
+    let meter = Meter::new(jobs.jobs.len(), &session.progress, global);
+    let size = |job: &JobId| amount::to_recover(&env, job, from);
+    let recovered = meter.measured(&jobs.jobs, size, || {
+        manual::recover_all(&env, &jobs.jobs, from, &|job, recovered| {
+            let single = jobs.is_single(job) || global.verbose > 0;
+            report(&session, job, recovered, &meter, single && !global.quiet);
+            meter.job();
+        })
     });
     meter.end();
     let mut tally = Tally::default();
     recovered.iter().for_each(|recovered| tally.add(recovered));
     let interrupted = interrupt.came();
     drop(interrupt);
+    let several = jobs.jobs.iter().any(|job| !jobs.is_single(job));
     if global.json {
         let mut lines: Vec<Value> = unseen
             .iter()
             .map(|why| line(None, None, "unlisted", Some(why.clone())))
             .collect();
-        let jobs = jobs.iter().zip(&recovered);
-        lines.extend(jobs.map(|(job, recovered)| as_json(&opened, job, recovered)));
+        let jobs = jobs.jobs.iter().zip(&recovered);
+        lines.extend(jobs.map(|(job, recovered)| as_json(&session, job, recovered)));
         print::json(&lines)?;
-    } else if (arguments.all || interrupted) && !global.quiet {
+    } else if (arguments.all || several || interrupted) && !global.quiet {
         print::line(&tally.summary());
+    }
+    if interrupted {
+        destination.describe().iter().for_each(|it| print::line(it));
     }
     Ok(
         if tally.failed + tally.cancelled > 0 || !unseen.is_empty() {
@@ -154,7 +110,36 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     )
 }
 
-/// What became of all.
+/// Opens the workspace, with the directory of `--from` as one more folder unless it is one. Returns that folder's number.
+fn open(arguments: &Arguments, global: &Global) -> anyhow::Result<(Session, Option<u8>)> {
+    let session = Session::open(&arguments.which, &[], global)?;
+    let Some(path) = &arguments.from else {
+        return Ok((session, None));
+    };
+    let path = absolute(path).with_context(|| format!("cannot use {}", path.display()))?;
+    let number = |session: &Session| {
+        let mut folders = session.opened.view.folders().iter();
+        let folder = folders.find(|folder| *folder.path() == path);
+        folder.map(|folder| folder.index())
+    };
+    if let Some(number) = number(&session) {
+        return Ok((session, Some(number)));
+    }
+    let metadata = std::fs::metadata(&path)
+        .with_context(|| format!("cannot recover from {}", path.display()))?;
+    if !metadata.is_dir() {
+        anyhow::bail!(
+            "cannot recover from {}: it is not a directory",
+            path.display()
+        );
+    }
+    let folder = Folder::new(Mode::Use, &path);
+    let session = Session::open(&arguments.which, &[folder], global)?;
+    let number = number(&session);
+    Ok((session, number))
+}
+
+/// Counts jobs by their outcome.
 #[derive(Default)]
 struct Tally {
     copied: u64,
@@ -179,42 +164,40 @@ impl Tally {
         }
     }
 
+    /// `3 jobs recovered (12 files, 5.00 MiB): 1 already in the primary`
     fn summary(&self) -> String {
-        let mut text = match self.copied {
-            0 => "nothing was to be recovered".to_owned(),
-            copied => format!(
-                "{copied} {} recovered ({} files, {})",
-                if copied == 1 { "job was" } else { "jobs were" },
-                self.files,
-                HumanBytes(self.bytes)
-            ),
+        let size = format!("({} files, {})", self.files, HumanBytes(self.bytes));
+        let text = match self.copied {
+            0 => "nothing to recover".to_owned(),
+            1 => format!("1 job recovered {size}"),
+            copied => format!("{copied} jobs recovered {size}"),
         };
+        let mut others = Vec::new();
         if self.present > 0 {
-            text.push_str(&format!("; {} came back meanwhile", self.present));
-        }
-        if self.cancelled > 0 {
-            text.push_str(&format!(
-                "; {} not recovered, of which nothing is left in the workspace",
-                self.cancelled
-            ));
+            others.push(format!("{} already in the primary", self.present));
         }
         if self.failed > 0 {
-            text.push_str(&format!("; {} failed", self.failed));
+            others.push(format!("{} failed", self.failed));
+        }
+        let mut text = match others.is_empty() {
+            true => text,
+            false => format!("{text}: {}", others.join(", ")),
+        };
+        if self.cancelled > 0 {
+            text.push_str(&format!("; interrupted: {} not recovered", self.cancelled));
         }
         text
     }
 }
 
-/// Tells of one job: of each that is named, and of all only what is out of the ordinary.
-fn tell(
-    opened: &Opened,
+/// Prints the outcome for one job: what went wrong, and if `verbose` also what went right.
+fn report(
+    session: &Session,
     job: &JobId,
     recovered: &Result<Recovered, JobError>,
     meter: &Meter,
-    all: bool,
-    global: &Global,
+    verbose: bool,
 ) {
-    let told = !global.quiet && (!all || global.verbose > 0);
     match recovered {
         Ok(Recovered::Copied {
             folder,
@@ -223,14 +206,14 @@ fn tell(
             finished,
             passed_over,
         }) => {
-            if told {
+            if verbose {
                 let passed = passed_over.iter();
                 let passed = passed.map(|(folder, why)| {
-                    format!("; {} comes first, but {why}", label(opened, *folder))
+                    format!("; {} comes first, but {why}", session.label(*folder))
                 });
                 meter.say(&format!(
                     "{job}: recovered from {} ({files} files, {}){}",
-                    label(opened, *folder),
+                    session.label(*folder),
                     HumanBytes(*bytes),
                     passed.collect::<String>()
                 ));
@@ -241,17 +224,17 @@ fn tell(
                 );
             }
         }
-        Ok(Recovered::Present) if told => meter.say(&format!(
-            "{job}: the workspace's own directory has it already, and it is left alone"
-        )),
+        Ok(Recovered::Present) if verbose => {
+            meter.say(&format!("{job}: already in the primary; nothing to do"));
+        }
         Ok(Recovered::Present) => {}
         Err(error) if error.is_cancelled() => {}
         Err(error) => meter.say(&format!("{job}: {}", why(error))),
     }
 }
 
-fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, JobError>) -> Value {
-    let path = places::path(opened.view.primary(), job);
+fn as_json(session: &Session, job: &JobId, recovered: &Result<Recovered, JobError>) -> Value {
+    let path = places::path(session.opened.view.primary(), job);
     let path = Some(path.to_string_lossy().into_owned());
     let entry = |result, why| line(Some(job), path, result, why);
     match recovered {
@@ -263,13 +246,13 @@ fn as_json(opened: &Opened, job: &JobId, recovered: &Result<Recovered, JobError>
             passed_over,
         }) => {
             let mut line = entry("recovered", None);
-            line["folder"] = label(opened, *folder).into();
+            line["folder"] = session.label(*folder).into();
             line["files"] = (*files).into();
             line["bytes"] = (*bytes).into();
             line["finished"] = (*finished).into();
             let passed = passed_over.iter();
             let passed =
-                passed.map(|(folder, why)| json!({ "folder": label(opened, *folder), "why": why }));
+                passed.map(|(folder, why)| json!({ "folder": session.label(*folder), "why": why }));
             line["passed_over"] = passed.collect();
             line
         }

@@ -1,4 +1,4 @@
-//! `xpmfs man`: manual pages, of what the parser knows and of the sections beside this file.
+//! `xpmfs man`: manual pages, from the parser and the sections beside this file.
 
 use std::fs;
 use std::io;
@@ -52,7 +52,7 @@ fn write(dir: &Path, name: &str, page: &str) -> anyhow::Result<()> {
 
 /// The name of each page, and the page.
 fn pages() -> io::Result<Vec<(String, String)>> {
-    // `xpmfs help` says what these pages say.
+    // `xpmfs help` prints the same.
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let mut pages = Vec::new();
@@ -85,7 +85,7 @@ fn add(
     Ok(())
 }
 
-/// A page with a title that tells of the whole program, without the section of the version, and with sections of ours.
+/// A page with a title that names the whole program, without the section of the version, and with sections of ours.
 fn finished(page: &str, name: &str) -> String {
     let title = format!(
         ".TH {} 1 \"\" \"xpmfs {}\" \"User Commands\"",
@@ -103,7 +103,7 @@ fn finished(page: &str, name: &str) -> String {
     text
 }
 
-/// What the parser does not know.
+/// The sections that the parser does not have.
 fn sections(name: &str) -> &'static str {
     match name {
         "xpmfs" => include_str!("xpmfs.roff"),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_of_the_program_tells_of_the_environment_and_of_files() {
+    fn the_page_of_the_program_lists_the_environment_and_files() {
         let page = page("xpmfs");
         for word in ["XPMFS_LOG", "settings.yaml", ".SH EXAMPLES", ".SH FILES"] {
             assert!(page.contains(word), "{word}");

@@ -1,17 +1,19 @@
-//! How archiving does, for a person.
+//! Prints the state of archiving, for a person.
 
 use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{CopyInProgress, FolderRefusal, FolderReport, Report};
+use super::text::Look;
+use crate::archive::engine::{CopyInProgress, FolderRefusal, FolderReport, Report, VerifiedFolder};
+use crate::cli::style::{Tone, local};
 use crate::printable::printable;
 
-/// No more failed jobs are told of.
-const FAILED: usize = 10;
+/// The most jobs of each kind that are listed.
+const LISTED_MAX: usize = 10;
 
-/// Adds how archiving does; `since` says from when on it counts.
-pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
+/// Adds the state of archiving; `since` says from when on jobs are counted.
+pub(super) fn describe(text: &mut String, report: &Report, since: &str, look: Look) {
     let under_way: usize = report
         .folders
         .iter()
@@ -24,8 +26,8 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
         .saturating_sub(under_way);
     let mut parts = Vec::new();
     for (count, what) in [
-        (under_way, "under way"),
-        (waiting, "waiting"),
+        (under_way, "copying"),
+        (waiting, "queued"),
         (report.failures, "failed"),
     ] {
         if count > 0 {
@@ -35,69 +37,101 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str) {
     let scanned = |folder: &FolderReport| folder.last_scan.is_some() || folder.refuses.is_some();
     let state = match (parts.is_empty(), report.unseen()) {
         (true, None) if !report.folders.iter().all(scanned) => {
-            "looking for what has finished".to_owned()
+            "looking for finished jobs".to_owned()
         }
         (true, _) if report.damages > 0 => "nothing is queued".to_owned(),
-        (true, None) => "all that is finished is archived".to_owned(),
-        (true, Some(_)) => "all that was found is archived".to_owned(),
+        (true, None) => "all finished jobs are archived".to_owned(),
+        (true, Some(_)) => "all finished jobs that were found are archived".to_owned(),
         (false, _) => parts.join(", "),
     };
     let state = match report.damages {
         0 => state,
         count => format!("{state}, {}", damages(count)),
     };
-    let _ = writeln!(text, "\narchive: {state}");
+    let tone = match (report.failures + report.damages, parts.is_empty()) {
+        (0, true) if report.unseen().is_none() => Tone::Good,
+        (0, _) => Tone::Plain,
+        _ => Tone::Bad,
+    };
+    let _ = writeln!(text, "\narchive: {}", look.colours.paint(&state, tone));
     let mut line = |line: String| {
-        // Jobs and folders have the names that somebody gave them.
+        // Users choose the names of jobs and folders.
         let _ = writeln!(text, "  {}", printable(&line));
     };
     for folder in &report.folders {
         describe_folder(&mut line, folder, since);
     }
+    describe_verified(&mut line, report);
     for (why, count) in reasons(report) {
-        let wait = match count {
-            1 => "1 job waits",
-            _ => &format!("{count} jobs wait"),
-        };
-        line(format!("{wait}: {why}"));
+        line(format!("{} waiting: {why}", jobs(count as u64)));
     }
-    for failed in report.failed.iter().take(FAILED) {
+    for failed in report.failed.iter().take(LISTED_MAX) {
         let place = failed
             .folder
             .as_ref()
             .map_or_else(String::new, |folder| format!(" to {}", folder.display()));
         line(format!(
-            "{}{place} failed: {} (tried {}, again in {})",
+            "{}{place} failed: {} (tried {}, retrying in {})",
             failed.job,
             failed.why,
             times(failed.tries),
             seconds(failed.next_try),
         ));
     }
-    if report.failures > FAILED {
+    if report.failures > LISTED_MAX {
         line(format!(
-            "and {} more, which --json tells of",
-            report.failures - FAILED
+            "and {} more, listed by --json",
+            report.failures - LISTED_MAX
         ));
     }
     describe_damaged(&mut line, report);
     if let Some(journal) = &report.journal {
         line(format!(
-            "{journal}; what waits is found again after a restart"
+            "{journal}; queued jobs are found again after a restart"
         ));
     }
 }
 
-/// Adds the copies that `verify` found damaged or missing, of a workspace that nothing archives now.
-pub(super) fn describe_recorded(text: &mut String, report: &Report) {
-    if report.damages == 0 {
-        return;
-    }
-    let _ = writeln!(text, "\narchive: {}", damages(report.damages));
+/// Adds what `verify` recorded, of a workspace that is not being archived.
+pub(super) fn describe_recorded(text: &mut String, report: &Report, look: Look) {
+    let state = match (report.damages, report.verified.is_empty()) {
+        (0, true) => return,
+        (0, false) => "not running".to_owned(),
+        (count, _) => look.colours.paint(&damages(count), Tone::Bad),
+    };
+    let _ = writeln!(text, "\narchive: {state}");
     let mut line = |line: String| {
         let _ = writeln!(text, "  {}", printable(&line));
     };
+    describe_verified(&mut line, report);
     describe_damaged(&mut line, report);
+}
+
+/// Adds when all copies of each folder were verified last.
+fn describe_verified(line: &mut impl FnMut(String), report: &Report) {
+    for VerifiedFolder { folder, last } in &report.verified {
+        let result = match last.wrong {
+            0 => "all OK".to_owned(),
+            wrong => format!("{wrong} not OK"),
+        };
+        let copies = match last.copies {
+            1 => "1 copy".to_owned(),
+            copies => format!("{copies} copies"),
+        };
+        line(format!(
+            "{}: last verified {}: {copies}, {result}",
+            folder.display(),
+            local(last.at)
+        ));
+    }
+    if report.verified.is_empty()
+        && report
+            .folders
+            .iter()
+            .any(|folder| folder.last_scan.is_some())
+    {
+        line("never verified: `xpmfs jobs verify --all` reads every copy again".to_owned());
+    }
 }
 
 fn damages(count: usize) -> String {
@@ -108,11 +142,11 @@ fn damages(count: usize) -> String {
 }
 
 fn describe_damaged(line: &mut impl FnMut(String), report: &Report) {
-    for damaged in report.damaged.iter().take(FAILED) {
+    for damaged in report.damaged.iter().take(LISTED_MAX) {
         line(damaged.to_string());
     }
-    if report.damages > FAILED {
-        let more = report.damages - FAILED;
+    if report.damages > LISTED_MAX {
+        let more = report.damages - LISTED_MAX;
         line(format!("and {more} more, listed by --json"));
     }
 }
@@ -123,7 +157,7 @@ fn reasons(report: &Report) -> Vec<(&str, usize)> {
     for waiting in report.waiting.iter().filter(|waiting| waiting.refused) {
         if let Some((_, count)) = counts.iter_mut().find(|(why, _)| *why == waiting.why) {
             *count += 1;
-        } else if counts.len() < FAILED {
+        } else if counts.len() < LISTED_MAX {
             counts.push((&waiting.why, 1));
         }
     }
@@ -153,25 +187,21 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &FolderReport, since: 
     }
     if let Some(refuses) = &folder.refuses {
         let again = refuses.next_try.map_or_else(
-            || "as soon as it is there".to_owned(),
-            |next| format!("in {}", seconds(next)),
+            || "will retry when it is back".to_owned(),
+            |next| format!("retrying in {}", seconds(next)),
         );
-        // What was being copied to a folder that is away waits for it as well.
+        // Jobs that were being copied to a missing folder wait for it too.
         let under_way = folder.under_way.as_ref().filter(|_| away);
         let waiting = folder.waiting + under_way.map_or(0, |under_way| under_way.jobs.len());
         let wait = match waiting {
             0 => String::new(),
-            1 => "1 job waits: ".to_owned(),
-            waiting => format!("{waiting} jobs wait: "),
+            waiting => format!("{} waiting: ", jobs(waiting as u64)),
         };
-        line(format!(
-            "{place}: {wait}{}; tried again {again}",
-            refuses.why
-        ));
+        line(format!("{place}: {wait}{}; {again}", refuses.why));
     }
     if let Some(trouble) = &folder.trouble {
         line(format!(
-            "{place}: not every finished job may be found: {trouble}"
+            "{place}: some finished jobs may not have been found: {trouble}"
         ));
     }
     if folder.jobs > 0 {
@@ -184,14 +214,14 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &FolderReport, since: 
     }
 }
 
-/// How much is done, and of how much if that is known.
+/// The amount that is copied, and the total if it is known.
 fn done(under_way: &CopyInProgress) -> String {
     let (files, bytes) = (under_way.files, HumanBytes(under_way.bytes).to_string());
     let Some(total) = &under_way.total else {
         return format!("{files} files, {bytes}");
     };
     let in_all = HumanBytes(total.bytes).to_string();
-    // The unit is said once, if it is the same.
+    // The unit is printed once, if it is the same.
     let bytes = match (bytes.split_once(' '), in_all.split_once(' ')) {
         (Some((number, unit)), Some((_, same))) if unit == same => number,
         _ => &bytes,
@@ -239,16 +269,16 @@ mod tests {
             ..Report::default()
         };
         let mut text = String::new();
-        describe(&mut text, &report, "it was mounted");
+        describe(&mut text, &report, "it was mounted", Look::of_stdout());
         assert_eq!(
             text,
-            "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, again in 1 s)\n"
+            "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, retrying in 1 s)\n"
         );
     }
 
     #[test]
-    fn what_is_done_is_told_with_the_total_where_that_is_known() {
-        let told = |bytes, total| {
+    fn progress_has_the_total_where_it_is_known() {
+        let shown = |bytes, total| {
             done(&CopyInProgress {
                 jobs: Vec::new(),
                 files: 1,
@@ -261,8 +291,8 @@ mod tests {
             files: 5,
             bytes: 4 << 30,
         });
-        assert_eq!(told(1 << 20, None), "1 files, 1.00 MiB");
-        assert_eq!(told(1 << 20, total), "1 of 5 files, 1.00 MiB of 4.00 GiB");
-        assert_eq!(told(3 << 30, total), "1 of 5 files, 3.00 of 4.00 GiB");
+        assert_eq!(shown(1 << 20, None), "1 files, 1.00 MiB");
+        assert_eq!(shown(1 << 20, total), "1 of 5 files, 1.00 MiB of 4.00 GiB");
+        assert_eq!(shown(3 << 30, total), "1 of 5 files, 3.00 of 4.00 GiB");
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn json(status: &Status) -> anyhow::Result<Value> {
         if let Some(workspace) = workspace.as_object_mut() {
             let labels = labels(workspace, "locations");
             label(workspace, "damaged", &labels);
+            label(workspace, "verified", &labels);
         }
     }
     Ok(json)
@@ -36,6 +37,7 @@ pub(super) fn json(status: &Status) -> anyhow::Result<Value> {
 fn archive(report: &mut Map<String, Value>, now: Timestamp) {
     let labels = labels(report, "folders");
     label(report, "damaged", &labels);
+    label(report, "verified", &labels);
     label(report, "failed", &labels);
     for failed in entries(report, "failed") {
         if let Some(next_try) = failed.get_mut("next_try") {

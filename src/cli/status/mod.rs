@@ -1,41 +1,47 @@
-//! `xpmfs status`: here what is mounted; [`archive`]: how archiving does; [`recorded`]: damaged copies of a workspace that is not
-//! mounted; [`mod@json`]: for programs; [`watch`]: again and again.
+//! `xpmfs status`: mounts, folders and archiving. [`text`]: for a person; [`archive`]: the part about archiving; [`mod@json`]: for
+//! programs; [`check`]: whether anything is wrong; [`recorded`]: what `verify` recorded in a workspace that is not mounted;
+//! [`watch`]: repeats it.
 
 mod archive;
+mod check;
 mod json;
 mod recorded;
+mod text;
 mod watch;
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueHint};
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+use jiff::Timestamp;
 use nix::unistd::{Gid, Group};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Global, Listing, Select, print, table};
-use crate::archive::engine::{DamagedCopy, Report};
+use self::text::Look;
+use super::{Global, Listing, Select, completions, print};
+use crate::archive::engine::{DamagedCopy, Report, VerifiedFolder};
 use crate::daemon::alone::{self, Archiving};
 use crate::daemon::control::Identity;
 use crate::daemon::health::Health;
 use crate::daemon::inventory::{self, Mounted, Place};
 use crate::daemon::unmount::find;
-use crate::printable::printable;
 use crate::settings::{Settings, Workspace};
-use crate::view::location::NO_JOBS;
 
 /// What to show.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only the mount here
-    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    #[arg(add = ArgValueCompleter::new(completions::mountpoints), conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
-    /// Show it anew every second, until it is interrupted
-    #[arg(long)]
+    /// Update it every second, until Ctrl-C
+    #[arg(long, conflicts_with = "check")]
     watch: bool,
+    /// Exit with 1 if a mount is dead or does not answer, a job could not be archived, or a copy is damaged or missing
+    #[arg(long)]
+    check: bool,
     /// How it is printed.
     #[command(flatten)]
     pub(super) listing: Listing,
@@ -44,7 +50,7 @@ pub struct Arguments {
     select: Select,
 }
 
-/// What is listed.
+/// Everything that is shown.
 #[derive(Debug, Serialize)]
 struct Status {
     mounts: Vec<MountStatus>,
@@ -61,16 +67,15 @@ struct MountStatus {
     primary: Option<String>,
     /// `ok`, `dead`, `does not answer`, `of another user`, `closed to this group`
     state: &'static str,
-    /// Who mounted it, if that is somebody else.
+    /// The user who mounted it, if that is another user.
     user: Option<String>,
     advice: Option<String>,
     pid: Option<i32>,
-    /// RFC 3339.
-    since: Option<String>,
+    since: Option<Timestamp>,
     read_only: bool,
     log: Option<String>,
     locations: Vec<Place>,
-    /// How archiving does, if anything is archived.
+    /// The state of archiving, if anything is archived.
     archive: Option<Report>,
 }
 
@@ -79,8 +84,7 @@ struct ArchiverStatus {
     workspace: Option<String>,
     primary: String,
     pid: Option<i32>,
-    /// RFC 3339.
-    since: Option<String>,
+    since: Option<Timestamp>,
     locations: Vec<Place>,
     archive: Option<Report>,
 }
@@ -94,13 +98,15 @@ struct WorkspaceStatus {
     damaged: Vec<DamagedCopy>,
     /// How many there are of these in all.
     damages: usize,
+    /// When all copies of each folder were verified last.
+    verified: Vec<VerifiedFolder>,
 }
 
 /// Prints mounts and folders, and workspaces of the settings that are not mounted.
 ///
 /// # Errors
 ///
-/// The settings or the table of mounts cannot be read, or what was asked for is not there.
+/// The settings or the table of mounts cannot be read, or the mount or workspace that was named does not exist.
 pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if arguments.watch {
         watch::watch(arguments, global)?;
@@ -109,9 +115,19 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if global.json {
         print::json(&json::json(&status)?)?;
     } else {
-        print::text(&status.text())?;
+        print::text(&status.text(Look::of_stdout()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    if !arguments.check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let problems = check::problems(&status);
+    for problem in &problems {
+        print::line(problem);
+    }
+    Ok(match problems.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
@@ -193,10 +209,10 @@ impl MountStatus {
                 }),
             ),
         };
-        // It was asked, and has not told: it tells its own user and root alone.
+        // A daemon answers only its own user and root.
         let advice = advice.or_else(|| {
             user.as_ref().filter(|_| identity.is_none()).map(|user| {
-                format!("the user `{user}` mounted it: `xpmfs status` tells that user alone of its folders")
+                format!("the user `{user}` mounted it: `xpmfs status` shows its folders to that user only")
             })
         });
         let (state, advice) = match (health, mount.shut_to_group()) {
@@ -217,7 +233,7 @@ impl MountStatus {
             workspace: identity
                 .and_then(|identity| identity.workspace.clone())
                 .or_else(|| {
-                    // All that is left of a dead one is its name.
+                    // Of a dead mount, only its name is left.
                     let source = mount.source.to_string_lossy();
                     (identity.is_none()).then(|| source.into_owned())
                 }),
@@ -251,39 +267,30 @@ impl ArchiverStatus {
             archive: report(service),
         }
     }
-
-    fn title(&self) -> String {
-        let name = self.workspace.as_ref().unwrap_or(&self.primary);
-        let pid = self
-            .pid
-            .map_or_else(String::new, |pid| format!(" by process {pid}"));
-        let since = self.since.as_deref().unwrap_or_default();
-        format!("{name} (not mounted here, archived{pid} since {since})")
-    }
 }
 
-/// A group's name, or the number if it has none.
+/// A group's name, or its number if it has no name.
 fn group_name(gid: u32) -> String {
     let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
     group.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
-/// When it began, in RFC 3339.
-fn since(identity: &Identity) -> Option<String> {
-    let since = jiff::Timestamp::from_second(identity.since).ok()?;
-    Some(since.to_string())
+/// When a daemon began.
+fn since(identity: &Identity) -> Option<Timestamp> {
+    Timestamp::from_second(identity.since).ok()
 }
 
-/// What a daemon tells of archiving.
+/// A daemon's report of archiving.
 fn report(service: &Value) -> Option<Report> {
     serde_json::from_value(service.get("archive")?.clone()).ok()
 }
 
-/// What a daemon tells of its locations; one that is not understood is left out.
+/// A daemon's report of its locations, without those that cannot be understood.
 fn places(service: &Value) -> Vec<Place> {
-    let told = service.get("locations").and_then(Value::as_array);
-    let told = told.map(Vec::as_slice).unwrap_or_default();
-    told.iter()
+    let listed = service.get("locations").and_then(Value::as_array);
+    let listed = listed.map(Vec::as_slice).unwrap_or_default();
+    listed
+        .iter()
         .filter_map(|place| serde_json::from_value(place.clone()).ok())
         .collect()
 }
@@ -301,7 +308,10 @@ impl WorkspaceStatus {
         let there = locations.first().is_some_and(|place| place.state == "ok");
         let recorded = there.then(|| recorded::damaged(workspace, folders));
         let Report {
-            damaged, damages, ..
+            damaged,
+            damages,
+            verified,
+            ..
         } = recorded.unwrap_or_default();
         Self {
             workspace: workspace.id.clone(),
@@ -309,149 +319,7 @@ impl WorkspaceStatus {
             locations,
             damaged,
             damages,
+            verified,
         }
-    }
-}
-
-impl Status {
-    fn text(&self) -> String {
-        let mut text = String::new();
-        if self.mounts.is_empty() {
-            text.push_str("Nothing is mounted.\n");
-        } else {
-            let mut table = table::plain(&["WORKSPACE", "MOUNTPOINT", "STATE", "PID", "SINCE", ""]);
-            for mount in &self.mounts {
-                let name = mount.workspace.as_deref().or(mount.primary.as_deref());
-                let cells = [
-                    name.unwrap_or_default(),
-                    &in_place(mount),
-                    mount.state,
-                    &mount.pid.map(|pid| pid.to_string()).unwrap_or_default(),
-                    mount.since.as_deref().unwrap_or_default(),
-                    if mount.read_only { "read-only" } else { "" },
-                ];
-                table::row(&mut table, cells);
-            }
-            text.push_str(&table::text(&table));
-        }
-        for mount in &self.mounts {
-            if let Some(advice) = &mount.advice {
-                let advice = format!("{}: {advice}", mount.mountpoint);
-                let _ = writeln!(text, "\n{}", printable(&advice));
-            }
-            locations(&mut text, &mount.mountpoint, &mount.locations);
-            if let Some(report) = &mount.archive {
-                archive::describe(&mut text, report, "it was mounted");
-            }
-        }
-        for archiver in &self.archivers {
-            locations(&mut text, &archiver.title(), &archiver.locations);
-            if let Some(report) = &archiver.archive {
-                archive::describe(&mut text, report, "it began");
-            }
-        }
-        for workspace in &self.workspaces {
-            let name = match workspace.workspace.is_empty() {
-                // Given by its path.
-                true => workspace.locations.first().map_or("", |place| &place.path),
-                false => &workspace.workspace,
-            };
-            let title = format!("{name} (not mounted)");
-            locations(&mut text, &title, &workspace.locations);
-            let report = Report {
-                damaged: workspace.damaged.clone(),
-                damages: workspace.damages,
-                ..Report::default()
-            };
-            archive::describe_recorded(&mut text, &report);
-        }
-        text
-    }
-}
-
-fn in_place(mount: &MountStatus) -> String {
-    if mount.primary.as_ref() == Some(&mount.mountpoint) {
-        format!("{} (in place)", mount.mountpoint)
-    } else {
-        mount.mountpoint.clone()
-    }
-}
-
-fn locations(text: &mut String, title: &str, places: &[Place]) {
-    if places.is_empty() {
-        return;
-    }
-    let mut table = table::plain(&["MODE", "PATH", "STATE", "FREE", "SIZE"]);
-    for place in places {
-        let cells = [
-            place.mode.as_str(),
-            &place.path,
-            &place.state,
-            &place.free.map(size).unwrap_or_default(),
-            &place.total.map(size).unwrap_or_default(),
-        ];
-        table::row(&mut table, cells);
-    }
-    let _ = write!(text, "\n{}\n{}", printable(title), table::text(&table));
-    for place in places {
-        if let Some(hidden) = &place.hidden {
-            let line = format!(
-                "{}: {} of it cannot be looked at, so not shown: {} ({}). They show when you may read them.",
-                place.path,
-                match hidden.count {
-                    1 => "one entry".to_owned(),
-                    count => format!("{count} entries"),
-                },
-                hidden.example.display(),
-                hidden.reason,
-            );
-            let _ = writeln!(text, "{}", printable(&line));
-        }
-        if let Some(advice) = advice(place) {
-            let _ = writeln!(text, "{}: {advice}", printable(&place.path));
-        }
-    }
-}
-
-/// What to do about a directory that is not as it should be.
-fn advice(place: &Place) -> Option<&'static str> {
-    Some(match place.state.as_str() {
-        "ok" => return None,
-        // A new workspace has none.
-        NO_JOBS if place.mode == "primary" => return None,
-        NO_JOBS => "there is no `jobs` in it: if a disk belongs there, see whether it is mounted",
-        "missing" if place.mode == "primary" => "create it, or correct the path",
-        "missing" => "see whether its disk is mounted, or correct the path",
-        "not a directory" => "correct the path",
-        "not permitted" => "see to its permissions, and to those of the directories above",
-        _ => "see whether its disk and its file server are there",
-    })
-}
-
-/// Bytes for a person, in powers of 1024.
-fn size(bytes: u64) -> String {
-    let mut amount = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-        if amount < 1024.0 {
-            return format!(
-                "{amount:.*} {unit}",
-                usize::from(amount < 10.0 && unit != "B")
-            );
-        }
-        amount /= 1024.0;
-    }
-    format!("{amount:.1} PiB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_for_a_person() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(500 << 30), "500 GiB");
-        assert_eq!(size(3 << 50), "3.0 PiB");
     }
 }

@@ -1,14 +1,14 @@
-//! Reads from a workspace that is not mounted which copies `verify` found damaged or missing.
+//! Reads what `jobs verify` recorded in a workspace that is not mounted.
 
 use crate::archive::engine::{self, Report};
-use crate::archive::state_dir;
+use crate::archive::{last_verify, state_dir};
 use crate::daemon::deadline::within;
 use crate::daemon::health::PATIENCE;
 use crate::settings::{Folder, Mode, Workspace};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::XPMFS;
 
-/// The damaged and missing copies of a workspace; none if its disk does not answer in time.
+/// The damaged and missing copies of a workspace, and when its folders were verified; none if its disk does not reply in time.
 pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
     let primary = workspace.path.clone();
     let archived = folders.into_iter().filter(|it| it.mode != Mode::Use);
@@ -21,9 +21,12 @@ pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
         mountpoint: None,
     };
     let report = within(PATIENCE, move || {
-        // Most workspaces have none: their folders need not be opened.
-        let records = primary.join(XPMFS).join(state_dir::RECORDS_OF_DAMAGE);
-        if !records.is_dir() {
+        // Most workspaces have no records: their folders need not be opened.
+        let records = [state_dir::RECORDS_OF_DAMAGE, last_verify::RECORDS];
+        if !records
+            .iter()
+            .any(|it| primary.join(XPMFS).join(it).is_dir())
+        {
             return Report::default();
         }
         match View::open(spec, None) {

@@ -1,19 +1,20 @@
-//! `xpmfs status --watch`: on the screen until it is interrupted.
+//! `xpmfs status --watch`: updates the screen until it is interrupted.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use super::text::Look;
 use super::{Arguments, Status, gather, json};
 use crate::cli::{Global, print};
 
-/// How often it is looked at.
+/// The time between updates.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows the status again and again; as JSON, one line each time.
 ///
 /// # Errors
 ///
-/// What is asked for is not there any more, or nobody reads.
+/// The mount or workspace that was named does not exist any more, or the output is no longer read.
 pub(super) fn watch(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
     let screen = std::io::stdout().is_terminal();
     loop {
@@ -24,8 +25,8 @@ pub(super) fn watch(arguments: &Arguments, global: &Global) -> anyhow::Result<()
                 serde_json::to_string(&json::json(&status)?)?
             ))?;
         } else {
-            let text = status.text();
-            // The cursor goes home, and what is left of the last time goes; in a file, they follow each other.
+            let text = status.text(Look::of_stdout());
+            // On a screen, each update overwrites the last one and clears the rest; in a file, they follow each other.
             let lines = text.lines().map(|line| match screen {
                 true => format!("{line}\x1b[K\n"),
                 false => format!("{line}\n"),

@@ -56,7 +56,7 @@ fn refuses(workspace: &Workspace, mountpoint: &Path, why: &str) {
     });
     until("a person is told", || {
         let told = told(workspace, mountpoint);
-        let waits = [" jobs wait: ", " 1 job waits: "];
+        let waits = [" jobs waiting: ", " 1 job waiting: "];
         waits.iter().any(|waits| told.contains(waits)) && told.contains(why)
     });
 }
@@ -288,7 +288,7 @@ fn jobs_wait_for_a_folder_that_is_read_only() {
 fn assert_unseen(workspace: &Workspace, mountpoint: &Path, why: &str) {
     until("it is told", || told(workspace, mountpoint).contains(why));
     let told = told(workspace, mountpoint);
-    assert!(!told.contains("all that is finished"), "{told}");
+    assert!(!told.contains("all finished jobs are archived"), "{told}");
     let mut drain = workspace.xpmfs();
     let output = fails(drain.args(["umount", "--drain"]).arg(mountpoint));
     let said = String::from_utf8_lossy(&output.stderr);

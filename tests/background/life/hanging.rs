@@ -211,7 +211,7 @@ fn a_folder_that_hangs_holds_up_nothing_but_itself() {
 
     // It is said why not all is archived, to whoever asks and to whoever would wait.
     until("a person is told", || {
-        told(&workspace, &mountpoint).contains(": 4 jobs wait: it does not answer")
+        told(&workspace, &mountpoint).contains(": 4 jobs waiting: it does not answer")
     });
     let drained = promptly(&workspace, &["umount", "--drain", mount]);
     let printed = String::from_utf8(drained.stdout).unwrap();

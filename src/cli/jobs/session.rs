@@ -1,0 +1,179 @@
+//! What every command on jobs opens: the workspace, its folders, and the jobs that the arguments name.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
+
+use super::named;
+use crate::archive::env::{Env, Hooks};
+use crate::archive::error::JobError;
+use crate::archive::{manual, places};
+use crate::cli::advice::advice;
+use crate::cli::open::{More, Opened, open};
+use crate::cli::{Global, Select, Usage, completions};
+use crate::daemon::run::raise_descriptor_limit;
+use crate::settings::{DEFAULT_SETTLE, Folder};
+use crate::transfer::{Bandwidth, Progress};
+use crate::view::Location;
+use crate::workspace::jobs::JobId;
+
+/// Which jobs of which workspace.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Which {
+    /// The jobs: task_id/hash, the start of a hash, a path, a task, or a glob such as 'my.module.*'
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(completions::jobs))]
+    pub(super) jobs: Vec<OsString>,
+    /// More folders.
+    #[command(flatten)]
+    pub(super) more: More,
+    /// Which workspace.
+    #[command(flatten)]
+    pub(super) select: Select,
+}
+
+impl Which {
+    /// Returns an error if no job is named; `all` describes the jobs of `--all`, if the command has that option.
+    pub(super) fn expect_jobs(&self, what: &str, all: Option<&str>) -> anyhow::Result<()> {
+        if !self.jobs.is_empty() {
+            return Ok(());
+        }
+        let all = all.map_or_else(String::new, |all| format!(", or --all for {all}"));
+        let message = format!(
+            "name the jobs to {what}: task_id/hash, the start of a hash, a path, a task, or a glob{all}"
+        );
+        Err(Usage(message).into())
+    }
+}
+
+/// An opened workspace, and what its jobs are processed with.
+pub(super) struct Session {
+    pub(super) opened: Opened,
+    pub(super) progress: Arc<Progress>,
+    bandwidth: Option<Bandwidth>,
+    threads: usize,
+    force: bool,
+}
+
+/// The jobs that arguments name, each once.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    pub(super) jobs: Arc<Vec<JobId>>,
+    /// Those that are named one by one, and not by a task or a glob.
+    single: HashSet<JobId>,
+}
+
+impl From<Vec<JobId>> for Jobs {
+    /// Jobs that `--all` selects.
+    fn from(jobs: Vec<JobId>) -> Jobs {
+        Jobs {
+            jobs: Arc::new(jobs),
+            single: HashSet::new(),
+        }
+    }
+}
+
+impl Jobs {
+    /// Whether a job is named by itself: what cannot be done with it is then an error.
+    pub(super) fn is_single(&self, job: &JobId) -> bool {
+        self.single.contains(job)
+    }
+}
+
+impl Session {
+    /// Opens the workspace, with more folders after its own and those of the command line.
+    ///
+    /// # Errors
+    ///
+    /// The settings are wrong, or the workspace cannot be opened.
+    pub(super) fn open(which: &Which, more: &[Folder], global: &Global) -> anyhow::Result<Session> {
+        // Several jobs at a time have some files open each.
+        raise_descriptor_limit();
+        let folders = [&which.more.folders, more].concat();
+        let opened = open(&which.select, &folders, global)?;
+        Ok(Session {
+            progress: Arc::new(Progress::new()),
+            bandwidth: opened
+                .tuning
+                .bandwidth
+                .map(|rate| Bandwidth::new(Some(rate))),
+            threads: manual::threads(),
+            force: false,
+            opened,
+        })
+    }
+
+    /// Sets the options of a command that copies.
+    pub(super) fn copying(self, threads: Option<usize>, force: bool) -> Session {
+        Session {
+            threads: threads.unwrap_or(self.threads),
+            force,
+            ..self
+        }
+    }
+
+    /// What the archive's functions need.
+    pub(super) fn env(&self) -> Env<'_> {
+        let hooks: &dyn Hooks = &self.opened.peers;
+        Env {
+            view: &self.opened.view,
+            hooks,
+            progress: &self.progress,
+            bandwidth: self.bandwidth.as_ref(),
+            out: None,
+            settle: self.opened.tuning.settle.unwrap_or(DEFAULT_SETTLE),
+            threads: self.threads,
+            force: self.force,
+        }
+    }
+
+    /// Finds the jobs that the arguments name.
+    ///
+    /// # Errors
+    ///
+    /// An argument names no job, or is the start of several.
+    pub(super) fn named(&self, which: &Which) -> anyhow::Result<Jobs> {
+        let (mut named, mut single_ones) = (Vec::new(), HashSet::new());
+        let mut seen = HashSet::new();
+        for text in &which.jobs {
+            let (jobs, single) = named::find(&self.opened, text)?;
+            for job in jobs {
+                if single {
+                    single_ones.insert(job.clone());
+                }
+                if seen.insert(job.clone()) {
+                    named.push(job);
+                }
+            }
+        }
+        Ok(Jobs {
+            single: single_ones,
+            ..Jobs::from(named)
+        })
+    }
+
+    /// The numbers of the `backup` and `move` folders.
+    pub(super) fn archives(&self) -> Vec<u8> {
+        places::archives(&self.opened.view)
+            .map(Location::index)
+            .collect()
+    }
+
+    /// A folder's mode and path, as in `backup:/slow/backup/nlp`.
+    pub(super) fn label(&self, folder: u8) -> String {
+        let location = self.opened.view.location(folder);
+        location.map_or_else(String::new, |location| {
+            String::from_utf8_lossy(&location.label()).into_owned()
+        })
+    }
+}
+
+/// Why a job failed, and what can be done about it.
+pub(super) fn why(error: &JobError) -> String {
+    match advice(error) {
+        Some(advice) => format!("{}: {advice}", error.cause),
+        None => error.cause.to_string(),
+    }
+}

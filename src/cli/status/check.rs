@@ -1,0 +1,55 @@
+//! Finds what is wrong in the status, for `status --check`.
+
+use super::Status;
+use crate::archive::engine::Report;
+
+/// Returns a sentence for each mount that is dead or does not answer, and for each workspace with jobs that could not be archived or
+/// with damaged copies.
+pub(super) fn problems(status: &Status) -> Vec<String> {
+    let mut problems = Vec::new();
+    for mount in &status.mounts {
+        if let state @ ("dead" | "does not answer") = mount.state {
+            problems.push(format!(
+                "{}: the mount is {}",
+                mount.mountpoint,
+                shown(state)
+            ));
+        }
+        if let Some(report) = &mount.archive {
+            archive(&mut problems, &mount.mountpoint, report);
+        }
+    }
+    for archiver in &status.archivers {
+        if let Some(report) = &archiver.archive {
+            archive(&mut problems, &archiver.primary, report);
+        }
+    }
+    for workspace in &status.workspaces {
+        damaged(&mut problems, &workspace.primary, workspace.damages);
+    }
+    problems
+}
+
+fn shown(state: &str) -> &str {
+    match state {
+        "does not answer" => "not answering",
+        state => state,
+    }
+}
+
+fn archive(problems: &mut Vec<String>, place: &str, report: &Report) {
+    match report.failures {
+        0 => {}
+        1 => problems.push(format!("{place}: 1 job could not be archived")),
+        count => problems.push(format!("{place}: {count} jobs could not be archived")),
+    }
+    damaged(problems, place, report.damages);
+}
+
+fn damaged(problems: &mut Vec<String>, place: &str, count: usize) {
+    match count {
+        0 => {}
+        1 => problems.push(format!("{place}: 1 copy is damaged or missing")),
+        count => problems.push(format!("{place}: {count} copies are damaged or missing")),
+    }
+}

@@ -1,0 +1,196 @@
+//! Prints the status for a person: tables, colours at a terminal, local times.
+
+use std::fmt::Write as _;
+
+use super::{ArchiverStatus, MountStatus, Status, archive};
+use crate::archive::engine::Report;
+use crate::cli::style::{Colours, Tone, local};
+use crate::cli::table;
+use crate::daemon::inventory::Place;
+use crate::printable::printable;
+use crate::view::location::NO_JOBS;
+
+/// How the text looks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    pub(super) colours: Colours,
+}
+
+impl Look {
+    /// As standard output can show it.
+    pub(super) fn of_stdout() -> Look {
+        Look {
+            colours: Colours::of_stdout(),
+        }
+    }
+}
+
+impl Status {
+    pub(super) fn text(&self, look: Look) -> String {
+        let mut text = String::new();
+        if self.mounts.is_empty() {
+            text.push_str("Nothing is mounted.\n");
+        } else {
+            let titles = ["WORKSPACE", "MOUNTPOINT", "STATE", "PID", "SINCE", ""];
+            let mut table = table::plain(&titles);
+            for mount in &self.mounts {
+                let name = mount.workspace.as_deref().or(mount.primary.as_deref());
+                let plain = |text: &str| look.colours.cell(text, Tone::Plain);
+                table.add_row([
+                    plain(name.unwrap_or_default()),
+                    plain(&in_place(mount)),
+                    look.colours.cell(mount.state, tone_of_mount(mount.state)),
+                    plain(&mount.pid.map(|pid| pid.to_string()).unwrap_or_default()),
+                    plain(&mount.since.map(local).unwrap_or_default()),
+                    plain(if mount.read_only { "read-only" } else { "" }),
+                ]);
+            }
+            text.push_str(&table::text(&table));
+        }
+        for mount in &self.mounts {
+            if let Some(advice) = &mount.advice {
+                let advice = format!("{}: {advice}", mount.mountpoint);
+                let _ = writeln!(text, "\n{}", printable(&advice));
+            }
+            locations(&mut text, &mount.mountpoint, &mount.locations, look);
+            if let Some(report) = &mount.archive {
+                archive::describe(&mut text, report, "it was mounted", look);
+            }
+        }
+        for archiver in &self.archivers {
+            locations(&mut text, &title(archiver), &archiver.locations, look);
+            if let Some(report) = &archiver.archive {
+                archive::describe(&mut text, report, "it began", look);
+            }
+        }
+        for workspace in &self.workspaces {
+            let name = match workspace.workspace.is_empty() {
+                // Selected by its path.
+                true => workspace.locations.first().map_or("", |place| &place.path),
+                false => &workspace.workspace,
+            };
+            let title = format!("{name} (not mounted)");
+            locations(&mut text, &title, &workspace.locations, look);
+            let report = Report {
+                damaged: workspace.damaged.clone(),
+                damages: workspace.damages,
+                verified: workspace.verified.clone(),
+                ..Report::default()
+            };
+            archive::describe_recorded(&mut text, &report, look);
+        }
+        text
+    }
+}
+
+fn tone_of_mount(state: &str) -> Tone {
+    match state {
+        "ok" => Tone::Good,
+        "dead" | "does not answer" => Tone::Bad,
+        _ => Tone::Warning,
+    }
+}
+
+fn tone_of_place(place: &Place) -> Tone {
+    match place.state.as_str() {
+        "ok" => Tone::Good,
+        NO_JOBS => Tone::Warning,
+        _ => Tone::Bad,
+    }
+}
+
+fn title(archiver: &ArchiverStatus) -> String {
+    let name = archiver.workspace.as_ref().unwrap_or(&archiver.primary);
+    let pid = archiver
+        .pid
+        .map_or_else(String::new, |pid| format!(" by process {pid}"));
+    let since = archiver.since.map(local).unwrap_or_default();
+    format!("{name} (not mounted here, archived{pid} since {since})")
+}
+
+fn in_place(mount: &MountStatus) -> String {
+    if mount.primary.as_ref() == Some(&mount.mountpoint) {
+        format!("{} (in place)", mount.mountpoint)
+    } else {
+        mount.mountpoint.clone()
+    }
+}
+
+fn locations(text: &mut String, title: &str, places: &[Place], look: Look) {
+    if places.is_empty() {
+        return;
+    }
+    let mut table = table::plain(&["MODE", "PATH", "STATE", "FREE", "SIZE"]);
+    for place in places {
+        let plain = |text: &str| look.colours.cell(text, Tone::Plain);
+        table.add_row([
+            plain(&place.mode),
+            plain(&place.path),
+            look.colours.cell(&place.state, tone_of_place(place)),
+            plain(&place.free.map(size).unwrap_or_default()),
+            plain(&place.total.map(size).unwrap_or_default()),
+        ]);
+    }
+    let _ = write!(text, "\n{}\n{}", printable(title), table::text(&table));
+    for place in places {
+        if let Some(hidden) = &place.hidden {
+            let line = format!(
+                "{}: {} not shown, as this user may not read them: {} ({})",
+                place.path,
+                match hidden.count {
+                    1 => "1 entry".to_owned(),
+                    count => format!("{count} entries"),
+                },
+                hidden.example.display(),
+                hidden.reason,
+            );
+            let _ = writeln!(text, "{}", printable(&line));
+        }
+        if let Some(advice) = advice(place) {
+            let _ = writeln!(text, "{}: {advice}", printable(&place.path));
+        }
+    }
+}
+
+/// What to do about a directory in this state.
+fn advice(place: &Place) -> Option<&'static str> {
+    Some(match place.state.as_str() {
+        "ok" => return None,
+        // A new workspace has none.
+        NO_JOBS if place.mode == "primary" => return None,
+        NO_JOBS => "no jobs yet; if you expected some, check that its disk is mounted",
+        "missing" if place.mode == "primary" => "create it, or correct the path",
+        "missing" => "check that its disk is mounted, or correct the path",
+        "not a directory" => "correct the path",
+        "not permitted" => "check its permissions, and those of the directories above",
+        _ => "check that its disk and its file server are reachable",
+    })
+}
+
+/// Bytes for a person, in powers of 1024.
+fn size(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if amount < 1024.0 {
+            return format!(
+                "{amount:.*} {unit}",
+                usize::from(amount < 10.0 && unit != "B")
+            );
+        }
+        amount /= 1024.0;
+    }
+    format!("{amount:.1} PiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_for_a_person() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(500 << 30), "500 GiB");
+        assert_eq!(size(3 << 50), "3.0 PiB");
+    }
+}

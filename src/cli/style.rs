@@ -1,0 +1,87 @@
+//! Colours and local times, for a person at a terminal.
+
+use std::env;
+use std::io::{IsTerminal, stdout};
+
+use comfy_table::{Cell, Color};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::printable::printable;
+
+/// How a state is to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Good,
+    /// It passes by itself, or needs a look.
+    Warning,
+    Bad,
+}
+
+impl Tone {
+    /// The escape sequence that begins it (ECMA-48: select graphic rendition).
+    fn sequence(self) -> Option<&'static str> {
+        match self {
+            Tone::Plain => None,
+            Tone::Good => Some("\x1b[32m"),
+            Tone::Warning => Some("\x1b[33m"),
+            Tone::Bad => Some("\x1b[31m"),
+        }
+    }
+}
+
+/// Whether standard output shows colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Colours(bool);
+
+impl Colours {
+    /// Only at a terminal, and not with `NO_COLOR` (no-color.org) or `TERM=dumb`.
+    pub(super) fn of_stdout() -> Colours {
+        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Colours(stdout().is_terminal() && !is_set("NO_COLOR") && !dumb)
+    }
+
+    /// A text in the colour of its tone; control characters in it are escaped.
+    pub(super) fn paint(self, text: &str, tone: Tone) -> String {
+        let text = printable(text);
+        match tone.sequence().filter(|_| self.0) {
+            Some(sequence) => format!("{sequence}{text}\x1b[0m"),
+            None => text.into_owned(),
+        }
+    }
+
+    /// The same as a cell of a table.
+    pub(super) fn cell(self, text: &str, tone: Tone) -> Cell {
+        let cell = Cell::new(printable(text));
+        match tone {
+            _ if !self.0 => cell,
+            Tone::Plain => cell,
+            Tone::Good => cell.fg(Color::DarkGreen),
+            Tone::Warning => cell.fg(Color::DarkYellow),
+            Tone::Bad => cell.fg(Color::DarkRed),
+        }
+    }
+}
+
+/// A time for a person: `2026-11-28 15:04`, in the time zone of this machine or of `TZ`.
+pub(super) fn local(time: Timestamp) -> String {
+    let local = time.to_zoned(TimeZone::system());
+    local.strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_colours_paint_and_names_are_escaped() {
+        assert_eq!(Colours(false).paint("dead", Tone::Bad), "dead");
+        assert_eq!(
+            Colours(true).paint("dead", Tone::Bad),
+            "\x1b[31mdead\x1b[0m"
+        );
+        assert_eq!(Colours(true).paint("a\x1b", Tone::Plain), "a\\u{1b}");
+    }
+}
