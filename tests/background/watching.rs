@@ -201,7 +201,7 @@ fn after_the_status_was_watched_the_terminal_is_in_order() {
         .stdout(Stdio::null());
     let mut terminal = Process::start(&mut command);
     let shown = || fs::read_to_string(top.join("typescript")).unwrap_or_default();
-    let archived = "archive: all finished jobs are archived";
+    let archived = "all finished jobs are archived";
     eventually("it is shown twice", || {
         shown().matches("\x1b[H").count() >= 2 && shown().contains(archived)
     });
