@@ -144,8 +144,8 @@ fn path(value: &Value) -> Option<PathBuf> {
 /// Seconds, or a duration with its units.
 fn duration(value: &Value) -> Option<Duration> {
     match value {
-        Value::Int(digits) => Duration::try_from_secs_f64(digits.parse().ok()?).ok(),
-        Value::Float(x) => Duration::try_from_secs_f64(*x).ok(),
+        Value::Int(digits) => units::seconds(digits.parse().ok()?),
+        Value::Float(x) => units::seconds(*x),
         Value::Str(text) => units::duration(text).ok(),
         _ => None,
     }

@@ -8,7 +8,7 @@ use super::coerce;
 use super::decode::{Decode, Decoder, ListItem, THE_FILE, table};
 use super::environment;
 use super::model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
-use super::xpmfs::{Patterns, Release, Tuning};
+use super::xpmfs::{Patterns, Release, SCAN_INTERVAL_MIN, Tuning};
 use super::yaml::Node;
 
 table! { Settings, THE_FILE, false, Settings::default() => {
@@ -70,7 +70,7 @@ table! { Ssh, "ssh", false, Ssh::default() => {
     options: optional,
 }}
 
-table! { Tuning, "xpmfs", true, Tuning::default() => {
+table! { Tuning, "xpmfs", true, Tuning::default(), finish check_scan_interval => {
     settle: not_null,
     scan_interval: not_null,
     exclude: not_null,
@@ -92,6 +92,24 @@ impl ListItem for Workspace {
 impl ListItem for Folder {
     fn example(_: &str) -> String {
         "`- path: …` and `mode: …`, one for each folder".to_owned()
+    }
+}
+
+/// Scans without a pause would keep a processor and both disks busy.
+fn check_scan_interval(decoder: &mut Decoder<'_>, node: &Node, tuning: &mut Tuning) {
+    if tuning
+        .scan_interval
+        .is_some_and(|it| it < SCAN_INTERVAL_MIN)
+    {
+        let at = node.get("scan_interval").map_or(node.at, |value| value.at);
+        let message = format!(
+            "`scan_interval` must be at least {} ms: scans would follow each other without a pause",
+            SCAN_INTERVAL_MIN.as_millis()
+        );
+        let advice =
+            "write for example `scan_interval: 1m`, or remove the line to have the default";
+        decoder.error(at, message, advice);
+        tuning.scan_interval = None;
     }
 }
 

@@ -4,6 +4,15 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
+/// The longest duration: a thousand years. Sums of longer ones and a time may overflow.
+const DURATION_MAX: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
+
+/// Reads a duration given in seconds.
+pub(super) fn seconds(seconds: f64) -> Option<Duration> {
+    let duration = Duration::try_from_secs_f64(seconds).ok();
+    duration.filter(|duration| *duration <= DURATION_MAX)
+}
+
 /// Reads a duration: a number of seconds, or numbers with a unit (`ms`, `s`, `m` or `min`, `h`, `d`, `w`), the largest
 /// first: `90`, `1.5`, `2s`, `1h30m`, `30d`.
 ///
@@ -12,13 +21,13 @@ use jiff::{Span, SpanRelativeTo};
 /// A phrase that says what to write.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let seconds = text.parse::<f64>().ok();
-    let duration = match seconds {
-        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+    let duration = match text.parse::<f64>().ok() {
+        Some(number) => seconds(number),
         None => text.parse::<Span>().ok().and_then(|span| {
             // A day is 24 hours; months and years have no fixed length.
             let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-            duration.try_into().ok()
+            let duration: Duration = duration.try_into().ok()?;
+            (duration <= DURATION_MAX).then_some(duration)
         }),
     };
     duration.ok_or_else(|| {
@@ -111,7 +120,8 @@ mod tests {
     #[test]
     fn other_texts_are_not_durations() {
         for text in [
-            "", "s", "-1", "-1s", "2 years", "2s3", "1e400", "inf", "nan", "1..2s", "２s",
+            "", "s", "-1", "-1s", "2 years", "2s3", "1e400", "inf", "nan", "1..2s", "２s", "1e19",
+            "400000d",
         ] {
             assert!(duration(text).is_err(), "{text}");
         }

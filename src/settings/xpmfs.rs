@@ -12,6 +12,9 @@ pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
 /// The time between two scans for jobs that other processes wrote beside the mount.
 pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The shortest time between two scans that the settings may have.
+pub(super) const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
 /// An `xpmfs:` mapping; missing keys are `None`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Tuning {
@@ -25,7 +28,7 @@ pub struct Tuning {
     pub exclude: Option<Patterns>,
     /// When the primary's copy of an archived job may be removed.
     pub release: Release,
-    /// The most bytes a second that archiving may copy, for all jobs together.
+    /// The most bytes a second that archiving may copy, for all jobs together; 0 means no limit, also where the top has one.
     pub bandwidth: Option<u64>,
 }
 

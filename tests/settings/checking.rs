@@ -329,6 +329,30 @@ fn wrong_types_are_found_with_the_remedy() {
 }
 
 #[test]
+fn limits_of_our_own_keys_are_checked() {
+    // 0 is no limit: a workspace can lift that of the top.
+    expect("xpmfs: {bandwidth: 0, settle: 0, scan_interval: 10ms}", &[]);
+    for short in ["0", "0s", "9ms"] {
+        expect(
+            &format!("xpmfs: {{scan_interval: {short}}}"),
+            &[(
+                1,
+                24,
+                Error,
+                "`scan_interval` must be at least 10 ms",
+                "`scan_interval: 1m`",
+            )],
+        );
+    }
+    for long in ["1e19", "10000000000000000000", "400000d"] {
+        expect(
+            &format!("xpmfs: {{settle: {long}}}"),
+            &[(1, 17, Error, "`settle` must be a duration", "5m")],
+        );
+    }
+}
+
+#[test]
 fn missing_keys_are_found() {
     expect(
         "workspaces:\n  - id: a\n  - path: ~/ws",

@@ -378,7 +378,8 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
         &file,
         "xpmfs: {settle: 5, scan_interval: 10m, exclude: ['a.*'], release: {keep_free: 10%, older_than: 30d}, bandwidth: 100M}\n\
          workspaces:\n- id: a\n  path: /a\n  folders: [{path: /b, mode: backup, exclude: [c/1*]}]\n\
-         \x20 xpmfs: {settle: 500ms, release: {keep_free: 2T}}\n- {id: b, path: /b}\n",
+         \x20 xpmfs: {settle: 500ms, release: {keep_free: 2T}}\n- {id: b, path: /b}\n\
+         - {id: c, path: /c, xpmfs: {bandwidth: 0}}\n",
     )
     .unwrap();
     let settings = Settings::load_in(Some(&file), &home.environment()).unwrap();
@@ -391,6 +392,11 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
                "release": {"keep_free": {"bytes": 2_199_023_255_552u64}, "older_than": 2_592_000.0}})
     );
     assert_eq!(tuning(1)["settle"], json!(5.0));
+    assert_eq!(
+        tuning(2)["bandwidth"],
+        json!(0),
+        "no limit, although the top has one"
+    );
     assert_eq!(tuning(1)["release"]["keep_free"], json!({"percent": 10.0}));
     assert!(
         settings.workspaces[0].folders[0]
