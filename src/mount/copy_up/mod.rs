@@ -236,7 +236,11 @@ impl Mount {
         let dir = self.view.make_internal_dir(holder)?;
         let stat = match at::absent(at::stat(&dir, &node.name))? {
             Some(stat) => stat,
-            None => small_copy::copy(&archived, &dir, &node.name, &self.view.internal_top()?)?,
+            None => {
+                let sharing = small_copy::Sharing::of(self.view.primary().root()?.fd())?;
+                let aside = self.view.internal_top()?;
+                small_copy::copy(&archived, &dir, &node.name, &aside, sharing)?
+            }
         };
         let internal = Node {
             identity: FileId::of(&stat),

@@ -3,11 +3,13 @@
 //! Not every disk supports every way of doing that, so the following are tried in turn:
 //!
 //! 1. a file without a name (`O_TMPFILE`), which gets its name by `link`. NFS, CIFS, Lustre and FUSE lack such files;
-//! 2. an empty file, as locks are, is complete from the start: it is created under its name;
-//! 3. a file under a temporary name beside the jobs' directories, which gets its name by `link`;
-//! 4. or, where there are no hard links (vfat, exfat), by `renameat2` with `RENAME_NOREPLACE`.
+//! 2. a file under a temporary name beside the jobs' directories, which gets its name by `link`;
+//! 3. or, where there are no hard links (vfat, exfat), by `renameat2` with `RENAME_NOREPLACE`;
+//! 4. an empty file, as locks are, can be created under its name. This comes last, since other users may find the file
+//!    before it has its rights.
 //!
-//! None of them replaces a file that another process has created meanwhile: that file may be locked.
+//! None of them replaces a file that another process has created meanwhile: that file may be locked. The group and the
+//! rights are given by the caller: another process may be creating the file's directory, which has its own only later.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,19 +26,48 @@ const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 /// Numbers the staged files of this process.
 static STAGED: AtomicU64 = AtomicU64::new(0);
 
+/// The group and the rights of a copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sharing {
+    group: u32,
+    rights: Mode,
+}
+
+impl Sharing {
+    /// As experimaestro's `lock_mode: inherit`: the users who may write in the workspace may write the file.
+    ///
+    /// # Errors
+    ///
+    /// The error of the disk.
+    pub(super) fn of(workspace: impl AsFd) -> Result<Sharing> {
+        let workspace = rustix::fs::fstat(workspace)?;
+        Ok(Sharing {
+            group: workspace.st_gid,
+            rights: Mode::from_raw_mode(workspace.st_mode & 0o666) | PRIVATE,
+        })
+    }
+
+    fn apply(self, file: impl AsFd) -> Result<()> {
+        shared_dir::share(file, self.group, self.rights)
+    }
+}
+
 /// Copies an open file to `name` in `dir`, and returns the attributes of the file there: the copy, or a file that
 /// another process created first. A file that needs a temporary name gets one in `aside`, on the same disk.
 ///
 /// # Errors
 ///
 /// The error of the disk.
-pub(super) fn copy(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd) -> Result<Statx> {
-    let made = match unnamed(from, dir, name) {
+pub(super) fn copy(
+    from: &OwnedFd,
+    dir: &OwnedFd,
+    name: &OsStr,
+    aside: &OwnedFd,
+    sharing: Sharing,
+) -> Result<Statx> {
+    let made = match unnamed(from, dir, name, sharing) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::ISDIR | Errno::PERM) => {
-            match at::stat_fd(from)?.stx_size {
-                0 => empty(dir, name),
-                _ => staged(from, dir, name, aside),
-            }
+            named(from, dir, name, aside, sharing)
         }
         result => result,
     };
@@ -47,18 +78,38 @@ pub(super) fn copy(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd)
     }
 }
 
-fn unnamed(from: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<()> {
+fn unnamed(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, sharing: Sharing) -> Result<()> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let to = rustix::fs::openat(dir, ".", flags, PRIVATE)?;
-    fill(from, &to, dir)?;
+    fill(from, &to, sharing)?;
     rustix::fs::linkat(CWD, at::proc_path(&to), dir, name, AtFlags::SYMLINK_FOLLOW)
 }
 
-fn empty(dir: &OwnedFd, name: &OsStr) -> Result<()> {
-    share(&create(dir, name)?, dir)
+fn named(
+    from: &OwnedFd,
+    dir: &OwnedFd,
+    name: &OsStr,
+    aside: &OwnedFd,
+    sharing: Sharing,
+) -> Result<()> {
+    match staged(from, dir, name, aside, sharing) {
+        // The disk has neither hard links nor `RENAME_NOREPLACE`, as CIFS.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM)
+            if at::stat_fd(from)?.stx_size == 0 =>
+        {
+            sharing.apply(create(dir, name)?)
+        }
+        result => result,
+    }
 }
 
-fn staged(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd) -> Result<()> {
+fn staged(
+    from: &OwnedFd,
+    dir: &OwnedFd,
+    name: &OsStr,
+    aside: &OwnedFd,
+    sharing: Sharing,
+) -> Result<()> {
     let number = STAGED.fetch_add(1, Ordering::Relaxed);
     let process = rustix::process::getpid().as_raw_nonzero();
     // Machines that share the disk may have processes of the same number.
@@ -68,7 +119,7 @@ fn staged(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, aside: &OwnedFd) -> Resul
     // The leftover of an earlier process of this number, which was killed.
     let _ = rustix::fs::unlinkat(aside, &temporary, AtFlags::empty());
     let to = create(aside, &temporary)?;
-    let done = fill(from, &to, dir).and_then(|()| {
+    let done = fill(from, &to, sharing).and_then(|()| {
         match rustix::fs::linkat(aside, &temporary, dir, name, AtFlags::empty()) {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
                 renameat_with(aside, &temporary, dir, name, RenameFlags::NOREPLACE)
@@ -85,15 +136,8 @@ fn create(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
     rustix::fs::openat(dir, name, flags, PRIVATE)
 }
 
-/// As experimaestro's `lock_mode: inherit`: the users who may write in the workspace may write this file.
-fn share(file: impl AsFd, dir: &OwnedFd) -> Result<()> {
-    let workspace = rustix::fs::fstat(dir)?;
-    let rights = Mode::from_raw_mode(workspace.st_mode & 0o666) | PRIVATE;
-    shared_dir::share(file, workspace.st_gid, rights)
-}
-
-fn fill(from: &OwnedFd, to: &OwnedFd, dir: &OwnedFd) -> Result<()> {
-    share(to, dir)?;
+fn fill(from: &OwnedFd, to: &OwnedFd, sharing: Sharing) -> Result<()> {
+    sharing.apply(to)?;
     let mut buffer = vec![0; 64 * 1024];
     let mut offset = 0;
     loop {
@@ -118,35 +162,80 @@ mod tests {
     use super::*;
 
     /// A way to give a file its name.
-    type Way = fn(&OwnedFd, &OwnedFd, &OsStr, &OwnedFd) -> Result<()>;
+    type Way = fn(&OwnedFd, &OwnedFd, &OsStr, &OwnedFd, Sharing) -> Result<()>;
+
+    const WAYS: [(&str, Way); 3] = [
+        ("unnamed", |from, dir, name, _, sharing| {
+            unnamed(from, dir, name, sharing)
+        }),
+        ("named", named),
+        ("staged", staged),
+    ];
+
+    /// A workspace of a group, with a directory that does not have the rights of the group yet.
+    fn workspace() -> (tempfile::TempDir, impl Fn(&str) -> OwnedFd) {
+        let top = tempfile::tempdir().unwrap();
+        for (name, mode) in [("", 0o775), ("dir", 0o700), ("aside", 0o775)] {
+            let path = top.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let path = top.path().to_owned();
+        let open = move |name: &str| OwnedFd::from(File::open(path.join(name)).unwrap());
+        (top, open)
+    }
 
     #[test]
     fn each_way_makes_the_same_file_and_replaces_none() {
-        let ways: [(&str, Way); 2] = [
-            ("unnamed", |from, dir, name, _| unnamed(from, dir, name)),
-            ("staged", staged),
-        ];
-        for (what, way) in ways {
-            let top = tempfile::tempdir().unwrap();
-            for name in ["dir", "aside"] {
-                fs::create_dir(top.path().join(name)).unwrap();
-            }
-            let open = |name: &str| OwnedFd::from(File::open(top.path().join(name)).unwrap());
-            fs::set_permissions(top.path().join("dir"), fs::Permissions::from_mode(0o775)).unwrap();
+        for (what, way) in WAYS {
+            let (top, open) = workspace();
             let contents = vec![7; 100_000];
             fs::write(top.path().join("from"), &contents).unwrap();
             let (from, dir, aside) = (open("from"), open("dir"), open("aside"));
+            let sharing = Sharing::of(open("")).unwrap();
             let name = OsStr::new("train.pid");
-            way(&from, &dir, name, &aside).unwrap_or_else(|error| panic!("{what}: {error}"));
+            way(&from, &dir, name, &aside, sharing)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
             let made = top.path().join("dir/train.pid");
             assert_eq!(fs::read(&made).unwrap(), contents, "{what}");
             let mode = fs::metadata(&made).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o664, "{what}");
             fs::write(&made, "another's").unwrap();
-            assert_eq!(way(&from, &dir, name, &aside), Err(Errno::EXIST), "{what}");
-            assert_eq!(empty(&dir, name), Err(Errno::EXIST));
+            let again = way(&from, &dir, name, &aside, sharing);
+            assert_eq!(again, Err(Errno::EXIST), "{what}");
             assert_eq!(fs::read(&made).unwrap(), b"another's", "{what}");
             assert_eq!(fs::read_dir(top.path().join("aside")).unwrap().count(), 0);
+        }
+    }
+
+    /// Another user of the workspace who opens a lock in the moment of its creation must not be refused.
+    #[test]
+    fn a_lock_has_its_rights_before_its_name() {
+        for (what, way) in WAYS {
+            let (top, open) = workspace();
+            fs::write(top.path().join("from"), "").unwrap();
+            let (from, dir, aside) = (open("from"), open("dir"), open("aside"));
+            let sharing = Sharing::of(open("")).unwrap();
+            let latest = AtomicU64::new(0);
+            let rounds = 2000;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut next = 0;
+                    while next < rounds {
+                        let Ok(found) = at::stat(&dir, OsStr::new(&next.to_string())) else {
+                            next = next.max(latest.load(Ordering::Acquire));
+                            continue;
+                        };
+                        assert_eq!(found.stx_mode & 0o777, 0o664, "{what}");
+                        next += 1;
+                    }
+                });
+                for round in 0..rounds {
+                    latest.store(round, Ordering::Release);
+                    let name = round.to_string();
+                    way(&from, &dir, OsStr::new(&name), &aside, sharing).unwrap();
+                }
+            });
         }
     }
 }
