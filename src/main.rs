@@ -7,8 +7,10 @@ use clap::Parser;
 
 use xpmfs::cli::mount_helper::{self, Asked};
 use xpmfs::cli::{self, Cli, completions, front};
+use xpmfs::sys::calls;
 
 fn main() -> ExitCode {
+    calls::tune_allocator();
     if completions::is_asked() {
         // A directory that does not reply must not keep the shell waiting for the end of this process.
         return front::run(completions::answer);
