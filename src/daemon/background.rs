@@ -26,12 +26,12 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::SIGTERM;
 
 use super::attach::{How, detach};
-use super::deadline::wait_until;
 use super::descriptors;
 use super::health::{self, Health};
 use super::log;
 use super::mounts::{self, Mount};
 use super::signals::Stopper;
+use crate::sys::deadline::wait_until;
 
 /// How long a daemon may take until it has mounted, and how long the mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,8 +7,8 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 
 use super::control::{Client, ClientError};
-use super::deadline::within;
 use super::mounts::Mount;
+use crate::sys::deadline::within;
 
 /// How long a mount may take to answer before it counts as silent.
 pub const PATIENCE: Duration = Duration::from_secs(2);

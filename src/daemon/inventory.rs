@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::{Client, Identity};
-use super::deadline::all_within;
 use super::health::{self, Health};
 use super::mounts::{self, Mount};
+use crate::sys::deadline::all_within;
 use crate::view::Hidden;
 use crate::view::location::why_not;
 

@@ -17,14 +17,12 @@
 //! - [`options`]: the options of `-o`
 //! - [`peers`]: the other daemons of a workspace that a daemon or a command archives
 //! - [`drain`]: waiting until all is archived
-//! - [`deadline`]: asking what may never answer
 
 pub mod alone;
 pub mod archiving;
 pub mod attach;
 pub mod background;
 pub mod control;
-pub mod deadline;
 pub mod descriptors;
 pub mod drain;
 pub mod health;

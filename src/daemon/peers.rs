@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::control::{Client, ClientError, Identity, VERSION};
+use super::health::PATIENCE;
+use super::mounts::{self, Device, Mount};
 use crate::archive::env::{Hooks, Writing};
-use crate::daemon::control::{Client, ClientError, Identity, VERSION};
-use crate::daemon::deadline::{all_within, within};
-use crate::daemon::health::PATIENCE;
-use crate::daemon::mounts::{self, Device, Mount};
+use crate::sys::deadline::{all_within, within};
 use crate::workspace::jobs::JobId;
 
 /// How long the table of mounts is believed. Less than the old directory of a moved job is kept: a mount that has come

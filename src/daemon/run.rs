@@ -14,10 +14,10 @@ use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Name, Server};
-use super::deadline::wait_until;
 use super::mounts::{self, Mount};
 use super::service_manager;
 use super::signals::{self, Stopper};
+use crate::sys::deadline::wait_until;
 
 /// What is served, for `status`.
 #[derive(Debug, Clone)]

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::attach::{DetachError, How, detach, resolve};
 use super::control::Client;
-use super::deadline::{wait_until, within};
 use super::health::{self, Health};
 use super::holders::{self, Holder};
 use super::mounts::{self, Mount};
 use crate::printable::printable;
+use crate::sys::deadline::{wait_until, within};
 
 /// How long a daemon may take to end after its mount has gone.
 const PATIENCE: Duration = Duration::from_secs(30);

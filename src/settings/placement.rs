@@ -2,13 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::environment::{self, Environment};
 use super::error::SettingsError;
 use super::model::{Folder, Mode, Workspace};
+use crate::sys::deadline::all_within;
 
 /// How long the disks of all folders together may take to reply. A dead file server never does.
 const DISK_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -240,37 +239,22 @@ enum State {
     Silent,
 }
 
-/// Looks at the primary and at every folder at once, each in its own thread: one that hangs delays no other, and its thread is
-/// abandoned.
+/// Looks at the primary and at every folder at once: one that hangs delays no other.
 fn look_at_all(primary: &Path, folders: &[Folder], environment: &Environment) -> Vec<Look> {
-    let (sender, receiver) = mpsc::channel();
     let primary = Folder::new(Mode::Use, primary);
     let all: Vec<&Folder> = std::iter::once(&primary).chain(folders).collect();
-    let mut looks: Vec<Look> = Vec::new();
-    let mut waiting = 0;
-    for (index, folder) in all.into_iter().enumerate() {
-        looks.push(Look {
+    let question = |folder: &&Folder| {
+        let (folder, environment) = ((*folder).clone(), environment.clone());
+        move || look(&folder, &environment)
+    };
+    let answers = all_within(DISK_REPLY_TIMEOUT, all.iter().map(question));
+    let looks = all.iter().zip(answers).map(|(folder, answer)| {
+        answer.unwrap_or_else(|| Look {
             real: folder.path.clone(),
             state: State::Silent,
-        });
-        let (sender, folder, environment) = (sender.clone(), folder.clone(), environment.clone());
-        let asked = thread::Builder::new().spawn(move || {
-            // The receiver is gone if this took too long.
-            let _ = sender.send((index, look(&folder, &environment)));
-        });
-        waiting += usize::from(asked.is_ok());
-    }
-    let deadline = Instant::now() + DISK_REPLY_TIMEOUT;
-    for _ in 0..waiting {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok((index, look)) = receiver.recv_timeout(left) else {
-            break;
-        };
-        if let Some(place) = looks.get_mut(index) {
-            *place = look;
-        }
-    }
-    looks
+        })
+    });
+    looks.collect()
 }
 
 fn look(folder: &Folder, environment: &Environment) -> Look {

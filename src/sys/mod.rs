@@ -4,11 +4,13 @@
 //! - [`file_id`]: identities of files; [`name`]: one component of a path
 //! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
+//! - [`deadline`]: asks what may never answer
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`calls`]: all `unsafe` code
 
 pub mod at;
 pub mod calls;
+pub mod deadline;
 pub mod dir_stack;
 pub mod file_id;
 pub mod name;

@@ -9,13 +9,13 @@ use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
 use super::covered::{Beneath, COVERED, Covered, NoBeneath};
-use super::question::Questions;
 use super::root::{Root, open_path};
 use super::times::Times;
 use super::unreadable::{Hidden, Unreadable};
 use super::{FolderSpec, PRIMARY};
 use crate::settings::Mode;
 use crate::sys::at;
+use crate::sys::deadline::Asker;
 
 /// How long a folder may take to answer whoever watches it, before it is left out until it does. A disk that is busy takes
 /// seconds, and a job that is not seen in it for a moment may be run again.
@@ -52,7 +52,7 @@ pub struct Location {
     /// Since when an answer of a folder is waited for, if one is.
     asked: RwLock<Option<Instant>>,
     unreadable: Unreadable,
-    questions: Questions,
+    asker: Asker,
     times: Times,
     on_change: OnceLock<OnChange>,
     crowd: OnceLock<Crowd>,
@@ -127,7 +127,7 @@ impl Location {
             state: RwLock::new(State::Open(Arc::new(root))),
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
-            questions: Questions::default(),
+            asker: Asker::default(),
             times: Times::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
@@ -145,7 +145,7 @@ impl Location {
             seen: RwLock::default(),
             asked: RwLock::default(),
             unreadable: Unreadable::default(),
-            questions: Questions::default(),
+            asker: Asker::default(),
             times: Times::default(),
             on_change: OnceLock::new(),
             crowd: OnceLock::new(),
@@ -239,7 +239,7 @@ impl Location {
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         self.root()?;
-        self.questions.ask(patience, question)
+        self.asker.ask(patience, question)
     }
 
     /// For how long whoever watches it has been waiting for an answer, if so.
@@ -415,27 +415,11 @@ fn look(root: &Root) -> Option<Seen> {
 /// Opens folders, all at once, and waits for those that answer until `patience` is over. One that
 /// answers later is there from then on.
 pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
-    let (done, answers) = crossbeam_channel::bounded(folders.len());
-    for folder in folders {
-        let (folder, done) = (folder.clone(), done.clone());
-        let spawned = std::thread::Builder::new()
-            .name("xpmfs-open".to_owned())
-            .spawn(move || {
-                folder.refresh();
-                // Nobody listens any more if it took too long.
-                let _ = done.send(());
-            });
-        if let Err(error) = spawned {
-            tracing::error!("cannot open a folder: starting a thread failed: {error}");
-        }
-    }
-    drop(done);
-    let deadline = std::time::Instant::now() + patience;
-    for _ in folders {
-        if answers.recv_deadline(deadline).is_err() {
-            break;
-        }
-    }
+    let question = |folder: &Arc<Location>| {
+        let folder = folder.clone();
+        move || folder.refresh()
+    };
+    Asker::new(folders.len()).ask_all(patience, folders.iter().map(question));
     for folder in folders {
         if let Err(Errno::TIMEDOUT) = folder.root() {
             // Whoever mounts has warned of it.

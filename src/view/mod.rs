@@ -16,7 +16,6 @@
 //! - [`internal`]: where the internal files of a job live that a folder serves
 //! - `walk`: paths, walked one name at a time and never into a mount of xpmfs
 //! - `covered`: folders that lie in a mount of xpmfs, opened beneath it
-//! - `question`: asking a file system that may hang
 //! - `tasks`: descriptors of the directories that every lookup of a job goes through
 //! - `times`: when a directory was changed that several locations have
 //! - `unreadable`: what of a folder cannot be looked at, so that it does not show
@@ -36,7 +35,6 @@ pub mod links;
 pub mod listing;
 pub mod location;
 pub mod materialize;
-mod question;
 pub mod resolve;
 mod root;
 mod tasks;

@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use rustix::fs::{Statx, StatxTimestamp};
 use rustix::io::Result;
 
-use super::question::Questions;
 use super::{Root, View};
 use crate::sys::at;
+use crate::sys::deadline::Asker;
 use crate::workspace::jobs;
 
 /// How long a request waits for the times of a folder's directory.
@@ -36,7 +36,7 @@ type Changed = (StatxTimestamp, StatxTimestamp);
 pub(super) struct Times {
     /// By the task; of `jobs/` itself under an empty name.
     known: Arc<Mutex<HashMap<Box<OsStr>, Known>>>,
-    questions: Questions,
+    asker: Asker,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ impl Times {
             return;
         };
         let known = self.known.clone();
-        let asked = self.questions.ask(FOLDER_REPLY_TIMEOUT, move || {
+        let asked = self.asker.ask(FOLDER_REPLY_TIMEOUT, move || {
             for task in wanted {
                 // Otherwise unknown: what it was counts.
                 if let Ok(changed) = look(&root, &task) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use xpmfs::daemon::attach::{How, detach};
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::mounts;
+use xpmfs::sys::deadline::wait_until;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const NOBODY: u32 = 65534;

@@ -29,8 +29,8 @@ use std::time::Duration;
 use home::{Home, LIMIT, at_everybodys_home, is_mounted, is_root, said};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::Value;
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::mounts;
+use xpmfs::sys::deadline::wait_until;
 
 #[test]
 fn in_place_and_elsewhere_at_once_the_view_is_there_when_the_command_returns() {

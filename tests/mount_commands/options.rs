@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::mounts::{self, Mount};
+use xpmfs::sys::deadline::wait_until;
 
 use crate::home::{Home, LIMIT, NOBODY, at_everybodys_home, is_root, said};
 

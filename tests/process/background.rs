@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::process::Stdio;
 
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::mounts;
+use xpmfs::sys::deadline::wait_until;
 
 use crate::stage::{LIMIT, Stage, Who, as_everybody, is_root, sentence};
 

@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use stage::{LIMIT, Stage, Who, as_everybody, is_root, sentence};
 use xpmfs::daemon::control::{self, Client, ClientError};
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::health::{self, Health};
+use xpmfs::sys::deadline::wait_until;
 
 /// No test: the processes on stage come in here.
 #[test]

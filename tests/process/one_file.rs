@@ -11,8 +11,8 @@ use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request, Session, SessionACL,
 };
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::{Asked, Service};
+use xpmfs::sys::deadline::wait_until;
 
 use crate::stage::LIMIT;
 

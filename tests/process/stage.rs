@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use xpmfs::daemon::attach::{Attachment, How, prepare};
 use xpmfs::daemon::background::{self, Launch, Parent};
-use xpmfs::daemon::deadline::wait_until;
 use xpmfs::daemon::log::{self, Destination, Verbosity};
 use xpmfs::daemon::mounts::{self, Mount};
 use xpmfs::daemon::run::{About, Caller, run};
 use xpmfs::daemon::{attach, health, inventory, unmount};
+use xpmfs::sys::deadline::wait_until;
 
 use crate::one_file::{CONTENT, Fault, NAME, OneFile};
 

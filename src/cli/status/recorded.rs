@@ -2,9 +2,9 @@
 
 use crate::archive::engine::{self, Report};
 use crate::archive::{last_verify, state_dir};
-use crate::daemon::deadline::within;
 use crate::daemon::health::PATIENCE;
 use crate::settings::{Folder, Mode, Workspace};
+use crate::sys::deadline::within;
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::XPMFS;
 

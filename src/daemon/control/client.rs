@@ -16,10 +16,10 @@ use rustix::net::{
 use serde_json::{Value, json};
 
 use super::{LONGEST_FOREIGN_REPLY, LONGEST_REPLY, Name, VERSION, directory};
-use crate::daemon::deadline::all_within;
 use crate::daemon::health::PATIENCE;
 use crate::daemon::mounts::{Device, Mount};
 use crate::printable::printable;
+use crate::sys::deadline::all_within;
 
 /// Why the daemon did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use super::answers::{Answers, Reply};
 use super::client::is_stale;
 use super::{LONGEST_REQUEST, Name, directory};
-use crate::daemon::deadline::wait_until;
+use crate::sys::deadline::wait_until;
 
 /// How long a client may say nothing, or take nothing, before it is hung up on.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use super::{Client, ClientError};
-use crate::daemon::deadline::within;
 use crate::daemon::health::PATIENCE;
 use crate::daemon::mounts::{self, Device, Mount};
 use crate::sys::at;
 use crate::sys::calls::own_mount_namespace;
+use crate::sys::deadline::within;
 use crate::sys::file_id::FileId;
 use crate::view::{Beneath, COVERED, MountId};
 
