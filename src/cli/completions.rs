@@ -16,9 +16,9 @@ use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 use clap_complete::env::Shells;
 
 use super::{Cli, print};
-use crate::daemon::deadline::within;
 use crate::daemon::mounts;
 use crate::settings::{Selection, Settings};
+use crate::sys::deadline::within;
 use crate::workspace::jobs::is_job_entry;
 use crate::workspace::layout::JOBS;
 

@@ -34,7 +34,7 @@ impl Mount {
             self.activity.start(activity)?;
         }
         self.view.on_change(self.folder_closer());
-        self.view.is_crowded_by({
+        self.view.set_crowd({
             let load = self.load.clone();
             move || load.is_high()
         });

@@ -4,9 +4,9 @@
 //! own walk that stays in the directory (`openat2`). A symlink is never followed. A hostile process that renames things
 //! meanwhile can make an operation fail, but cannot lead it out of the directory.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -199,6 +199,16 @@ fn component(name: &OsStr) -> Result<()> {
     } else {
         Err(Errno::INVAL)
     }
+}
+
+/// The target of the symlink `name` in `dir`; of the open symlink `dir` itself for an empty name.
+///
+/// # Errors
+///
+/// As `readlinkat`: `EINVAL` or, for an empty name, `ENOENT` if it is not a symlink.
+pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<OsString> {
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+    Ok(OsString::from_vec(target.into_bytes()))
 }
 
 /// Renames within a directory, to a name that must not exist. Where the file system lacks `RENAME_NOREPLACE` (NFS, some

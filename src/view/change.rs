@@ -1,4 +1,4 @@
-//! What may happen to something in the view, given where it is served from.
+//! Which changes in the view are permitted, given the serving location.
 //!
 //! Archives are immutable. A change in the primary goes ahead; internal files of a job that a folder
 //! serves live in the primary; a removal is refused, so that `rm -rf` in the view can neither
@@ -8,17 +8,17 @@ use rustix::io::Errno;
 
 use super::PRIMARY;
 
-/// What someone wants to do.
+/// A requested change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// Anything that alters a file or directory, its attributes, or adds to a directory: write,
     /// create, truncate, chmod, utimes, setxattr, link, rename inside it.
     Alter,
-    /// Taking a name away: unlink, rmdir, rename of the job away.
+    /// The removal of a name: unlink, rmdir, rename of the job away.
     Remove,
 }
 
-/// What is to be done about it.
+/// What is done for a requested change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes ahead in the primary.
@@ -31,8 +31,7 @@ pub enum Verdict {
     Refuse(Errno),
 }
 
-/// Judges a change to something that `location` serves; `internal` tells that it is an internal
-/// file of a job.
+/// Judges a change of an entry that `location` serves; `internal`: the entry is an internal file of a job.
 pub fn judge(location: u8, internal: bool, change: Change) -> Verdict {
     if location == PRIMARY {
         return Verdict::Go;

@@ -1,4 +1,4 @@
-//! The jobs that a location has.
+//! Lists the jobs of a location.
 
 use std::ffi::OsString;
 use std::fmt::{Display, Formatter};
@@ -13,18 +13,18 @@ use super::Location;
 use crate::sys::at;
 use crate::workspace::jobs::{JobId, is_job_entry};
 
-/// A task's directory whose jobs are not known.
+/// A task's directory whose jobs could not be listed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unlisted {
     /// Where it is.
     path: PathBuf,
-    /// Why it cannot be listed; none if it is a symlink, which leads out of its location.
+    /// The error; `None` if it is a symlink, which leads out of its location.
     errno: Option<Errno>,
 }
 
 impl Unlisted {
-    /// A symlink in the place of a task's directory. No symlink is followed on the way to a job, lest it be put where nobody
-    /// looks for it.
+    /// A symlink in the place of a task's directory. No symlink is followed on the way to a job, because the job could then be
+    /// written to a place that no other process reads.
     #[must_use]
     pub fn linked(path: PathBuf) -> Unlisted {
         Unlisted { path, errno: None }
@@ -38,19 +38,18 @@ impl Display for Unlisted {
             Some(errno) => write!(f, "cannot read {path}: {}", std::io::Error::from(errno)),
             None => write!(
                 f,
-                "{path} is a symlink, and jobs behind it are passed over: put the directory itself in its place"
+                "{path} is a symlink, and jobs behind it are skipped: put the directory itself in its place"
             ),
         }
     }
 }
 
 impl Location {
-    /// The jobs that it has, in order, and where it is the primary, also those that have been moved away. And the directories of
-    /// tasks that could not be listed.
+    /// Its jobs, in order; those of the primary include moved jobs. And the directories of tasks that could not be listed.
     ///
     /// # Errors
     ///
-    /// It cannot be opened, or its tasks not be listed.
+    /// The location cannot be opened, or its tasks cannot be listed.
     pub fn jobs(&self) -> SysResult<(Vec<JobId>, Vec<Unlisted>)> {
         let root = self.root()?;
         let (mut jobs, mut unlisted) = (Vec::new(), Vec::new());
@@ -65,7 +64,7 @@ impl Location {
             }
             let listed = root.task(&task).and_then(|task| names(&*task));
             match at::absent(listed) {
-                // A file is no task, and has none.
+                // A file is not a task, and has no jobs.
                 Ok(hashes) => {
                     let hashes = hashes.into_iter().flatten();
                     jobs.extend(hashes.filter_map(|hash| JobId::new(&task, hash).ok()));

@@ -1,27 +1,14 @@
-//! Symlinks: the ones that stand for a moved job, and absolute ones that must lead into the mount.
+//! Translates symlinks: those in the place of a moved job, and absolute ones that must lead into the mount.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::io::Result;
-
 use super::View;
 
-/// The target of the symlink `name` in `dir`, as it is written.
-///
-/// # Errors
-///
-/// What `readlinkat` gives.
-pub fn read(dir: impl AsFd, name: &OsStr) -> Result<OsString> {
-    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
-    Ok(OsString::from_vec(target.into_bytes()))
-}
-
 impl View {
-    /// Which location's directory of the same job the symlink `jobs/<task>/<hash>` of location
-    /// `holder` points to by its words, if it does: `<location>/jobs/<task>/<hash>`.
+    /// The location whose directory of the same job, `<location>/jobs/<task>/<hash>`, the target of the symlink
+    /// `jobs/<task>/<hash>` of location `holder` names, if any. Compares the text only.
     pub(super) fn moved_to(
         &self,
         holder: u8,
@@ -47,14 +34,14 @@ impl View {
         })
     }
 
-    /// How a symlink's target is shown: one that points to the primary's path or below it points
-    /// into the mount instead, if that is somewhere else. `None`: as it is.
+    /// The target that a symlink shows: the primary's path is replaced by the mount point's, if that is elsewhere. `None`: the
+    /// target is unchanged.
     pub fn shown_target(&self, target: &OsStr) -> Option<OsString> {
         replace_prefix(target, self.primary_path(), self.elsewhere()?)
     }
 
-    /// The inverse of [`View::shown_target`], for a symlink made through the mount: it is stored so
-    /// that it is right without the mount, too, and reads back as it was written.
+    /// The inverse of [`View::shown_target`], for a symlink made through the mount: the stored target is right without the
+    /// mount too, and reads back as it was written.
     pub fn stored_target(&self, target: &OsStr) -> Option<OsString> {
         replace_prefix(target, self.elsewhere()?, self.primary_path())
     }
@@ -90,8 +77,7 @@ fn climbs_out(path: &[u8]) -> bool {
     })
 }
 
-/// Resolves `.` and `..` by the words alone, without asking any file system: what the words name
-/// may lie behind our own mount.
+/// Resolves `.` and `..` in the text alone: asking a file system could lead into this process's own mount.
 fn normalize(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {

@@ -62,7 +62,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// What the primary gave, other than that it has none.
+    /// An error of the primary, except that the directory is missing.
     pub fn jobs_sources(&self) -> Result<Vec<Source>> {
         self.sources(None, Root::jobs)
     }
@@ -71,7 +71,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// What the primary gave, other than that it has none.
+    /// An error of the primary, except that the directory is missing.
     pub fn task_sources(&self, task: &OsStr) -> Result<Vec<Source>> {
         let folders = jobs::is_job_entry(task);
         let mut sources = self.sources(Some(task), |root| root.task(task))?;

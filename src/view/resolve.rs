@@ -8,7 +8,7 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::location::Role;
-use super::{Location, PRIMARY, View, links, walk};
+use super::{Location, PRIMARY, View, walk};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::workspace::{jobs, markers};
@@ -23,7 +23,7 @@ pub enum Served {
         /// The directory's attributes.
         stat: Box<Statx>,
     },
-    /// Something that is no job directory, shown as it lies there: a file, a symlink that leads out
+    /// An entry that is not a job's directory, shown unchanged: a file, a symlink that leads out
     /// of the workspace's locations, a symlink to nothing.
     AsItIs {
         /// The location's number.
@@ -72,11 +72,11 @@ impl View {
     /// What stands at `jobs/<task>/<hash>`: the primary's if it has the job, as a directory or a
     /// symlink that resolves; else the first folder's that has it, in the order of the settings.
     ///
-    /// A folder that cannot be asked is passed over, and goes on being watched.
+    /// A folder that cannot be asked is skipped, and is still watched.
     ///
     /// # Errors
     ///
-    /// What the primary's file system gave, other than that there is nothing.
+    /// An error of the primary's file system, except that the entry is missing.
     pub fn resolve(&self, task: &OsStr, hash: &OsStr) -> Result<Option<Served>> {
         let dangling = match self.ask_primary(task, hash)? {
             Candidate::Serves(served) => return Ok(Some(served)),
@@ -148,7 +148,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// What its file system gave, other than that there is nothing.
+    /// An error of its file system, except that the entry is missing.
     pub fn in_primary(&self, task: &OsStr, hash: &OsStr) -> Result<InPrimary> {
         Ok(match self.ask_primary(task, hash)? {
             Candidate::Nothing => InPrimary::Nothing,
@@ -169,8 +169,6 @@ impl View {
             return Ok(Candidate::Nothing);
         };
         if at::is_dir(&stat) {
-            // The place of purged jobs: a directory of which only a skeleton is left will give way
-            // here to the folder that holds the finished job.
             return Ok(Candidate::Serves(Served::Job {
                 location: PRIMARY,
                 stat,
@@ -217,7 +215,7 @@ impl View {
         hash: &OsStr,
         link: Box<Statx>,
     ) -> Result<Candidate> {
-        let target = match links::read(&dir, hash) {
+        let target = match at::read_link(&dir, hash) {
             Ok(target) => target,
             // Replaced since it was looked at: the next lookup will see what is there then.
             Err(Errno::INVAL | Errno::NOENT) => return Ok(Candidate::Nothing),

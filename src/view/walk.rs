@@ -1,9 +1,9 @@
-//! Walking a path one name at a time, and never into a mount of xpmfs.
+//! Walks a path one name at a time, and never into a mount of xpmfs.
 //!
-//! A path may lead back into a mount: into our own, or into one whose daemon walks into ours at the same moment. Left to the
-//! kernel, such a walk waits for the very name that it is made for, and nothing but aborting the connection ends that. So the
-//! path is walked name by name here. What a symlink in a workspace leads to in such a mount counts as leading nowhere
-//! ([`resolves`]); the directory of a folder is opened beneath that mount ([`open_dir`]).
+//! A path may lead into the mount of this process, or into a mount whose daemon walks into this one at the same time. In the
+//! kernel, such a walk waits for the name that it resolves, and only aborting the connection ends that. So the path is
+//! walked here. A symlink in a workspace that leads into such a mount counts as dangling ([`resolves`]); the directory of a
+//! folder is opened beneath that mount ([`open_dir`]).
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,26 +13,25 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
-use super::links;
+use crate::sys::at;
 
-/// The type of our mounts in `/proc/self/mountinfo`.
-const OURS: &[u8] = b"fuse.xpmfs";
+/// The type of xpmfs mounts in `/proc/self/mountinfo`.
+const XPMFS_TYPE: &[u8] = b"fuse.xpmfs";
 
 /// The kernel's own limit for the symlinks of one path.
 const LINKS_MAX: usize = 40;
 
-/// Nothing here opens what it looks at, so neither devices nor pipes matter.
+/// Without opening: devices and fifos do no harm.
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What stands under a name.
+/// The entry of a name.
 enum Step {
     Link(OsString),
-    /// A directory to go on from, or anything at the end of the path.
+    /// A directory on the way, or any entry at the end of the path.
     Object(OwnedFd),
 }
 
-/// Whether `path`, seen from the directory `dir`, leads to anything, following symlinks, without
-/// going through a mount of xpmfs.
+/// Whether `path`, relative to the directory `dir`, leads to an entry, following symlinks, and not through a mount of xpmfs.
 pub(super) fn resolves(dir: impl AsFd, path: &OsStr) -> bool {
     let walked = walk(dir, path);
     if let Err(error) = &walked {
@@ -42,11 +41,11 @@ pub(super) fn resolves(dir: impl AsFd, path: &OsStr) -> bool {
 }
 
 /// Opens the directory that an absolute path leads to (`O_PATH`), following symlinks; with the path that leads there
-/// without symlinks. Where the path enters a mount of xpmfs, `beneath` gives the directory to go on from.
+/// without symlinks. Where the path enters a mount of xpmfs, `beneath` returns the directory to go on from.
 ///
 /// # Errors
 ///
-/// `ENOTDIR` for anything but a directory; what `beneath` and `openat` give.
+/// `ENOTDIR` for anything but a directory; errors of `beneath` and `openat`.
 pub(super) fn open_dir(
     path: &Path,
     beneath: &mut dyn FnMut(&OwnedFd) -> Result<OwnedFd>,
@@ -60,7 +59,7 @@ pub(super) fn open_dir(
 ///
 /// # Errors
 ///
-/// `ELOOP` if it leads through a mount of xpmfs; what `openat` gives.
+/// `ELOOP` if it leads through a mount of xpmfs; errors of `openat`.
 pub(super) fn open_dir_from(dir: impl AsFd, path: &OsStr) -> Result<OwnedFd> {
     let mut refuse = |_: &OwnedFd| Err(Errno::LOOP);
     let here = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
@@ -80,16 +79,16 @@ fn root() -> Result<OwnedFd> {
     rustix::fs::open("/", root, Mode::empty())
 }
 
-/// How often a path may lead into a mount of xpmfs.
+/// How often one path may lead into a mount of xpmfs.
 const MOUNTS_MAX: usize = 8;
 
-/// A walk, and where it stands.
+/// A walk, and its current directory.
 struct Walk<'a> {
     here: OwnedFd,
     device: (u32, u32),
-    /// Where it stands, if it began at `/` or has been there.
+    /// The path of `here`, if the walk began at `/` or has been there.
     path: PathBuf,
-    /// Whether it has to end at a directory.
+    /// Whether it must end at a directory.
     directory: bool,
     beneath: &'a mut dyn FnMut(&OwnedFd) -> Result<OwnedFd>,
 }
@@ -134,14 +133,14 @@ impl<'a> Walk<'a> {
                 }
             }
             let now = device_of(&self.here)?;
-            if self.device != now && is_ours(now) {
+            if self.device != now && is_xpmfs(now) {
                 mounts += 1;
                 if mounts > MOUNTS_MAX {
                     return Err(Errno::LOOP);
                 }
                 self.here = (self.beneath)(&self.here)?;
                 self.device = device_of(&self.here)?;
-                if is_ours(self.device) {
+                if is_xpmfs(self.device) {
                     return Err(Errno::LOOP);
                 }
             } else {
@@ -162,19 +161,19 @@ fn names(path: &OsStr) -> Vec<OsString> {
         .collect()
 }
 
-/// Looks at one name. At the end of the path anything will do, before it only a directory.
+/// Looks up one name: at the end of the path any entry, before only a directory.
 fn step(here: &OwnedFd, name: &OsStr, last: bool) -> Result<Step> {
-    // As in the kernel's own walk, an automounter is woken for a directory to go through only.
+    // As in the kernel's own walk, only a directory on the way triggers an automount.
     let flags = if last { LOOK } else { LOOK | OFlags::DIRECTORY };
     match rustix::fs::openat(here, name, flags, Mode::empty()) {
         Ok(fd) if !last => Ok(Step::Object(fd)),
-        Ok(fd) => match links::read(&fd, OsStr::new("")) {
+        Ok(fd) => match at::read_link(&fd, OsStr::new("")) {
             Ok(target) => Ok(Step::Link(target)),
-            // No symlink.
+            // Not a symlink.
             Err(Errno::NOENT | Errno::INVAL) => Ok(Step::Object(fd)),
             Err(error) => Err(error),
         },
-        Err(Errno::NOTDIR) if !last => match links::read(here, name) {
+        Err(Errno::NOTDIR) if !last => match at::read_link(here, name) {
             Ok(target) => Ok(Step::Link(target)),
             Err(Errno::INVAL) => Err(Errno::NOTDIR),
             Err(error) => Err(error),
@@ -183,37 +182,36 @@ fn step(here: &OwnedFd, name: &OsStr, last: bool) -> Result<Step> {
     }
 }
 
-/// The number of the mount that an open file or directory is in (`STATX_MNT_ID`), as `/proc/self/mountinfo` has it; 0 where
-/// the kernel does not say. Asks no server.
+/// The number of the mount that an open file or directory is in (`STATX_MNT_ID`), as `/proc/self/mountinfo` has it; 0 if
+/// unknown. Asks no server.
 pub(super) fn mount_of(fd: &OwnedFd) -> Result<(u64, (u32, u32))> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(fd, "", flags, StatxFlags::MNT_ID)?;
     Ok((stat.stx_mnt_id, (stat.stx_dev_major, stat.stx_dev_minor)))
 }
 
-/// The number of the device that an object is on. Asks no server, not even that of a mount which
-/// the object is the root of.
+/// The device number of an entry. Asks no server, not even that of a mount whose root the entry is.
 fn device_of(fd: &OwnedFd) -> Result<(u32, u32)> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(fd, "", flags, StatxFlags::empty())?;
     Ok((stat.stx_dev_major, stat.stx_dev_minor))
 }
 
-/// Whether a device is a mount of xpmfs. One that cannot be told counts as one.
-fn is_ours(device: (u32, u32)) -> bool {
+/// Whether a device is a mount of xpmfs; if unknown, it counts as one.
+fn is_xpmfs(device: (u32, u32)) -> bool {
     // Every FUSE mount has major number 0.
     device.0 == 0
-        && std::fs::read("/proc/self/mountinfo").map_or(true, |table| is_ours_in(&table, device))
+        && std::fs::read("/proc/self/mountinfo").map_or(true, |table| is_xpmfs_in(&table, device))
 }
 
-/// Whether a table of mounts (proc_pid_mountinfo(5)) has a device as a mount of xpmfs.
-fn is_ours_in(table: &[u8], (major, minor): (u32, u32)) -> bool {
+/// Whether a table of mounts (proc_pid_mountinfo(5)) has this device as a mount of xpmfs.
+fn is_xpmfs_in(table: &[u8], (major, minor): (u32, u32)) -> bool {
     let device = format!("{major}:{minor}");
     table.split(|byte| *byte == b'\n').any(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         fields.nth(2) == Some(device.as_bytes())
             && fields.by_ref().any(|field| field == b"-")
-            && fields.next() == Some(OURS)
+            && fields.next() == Some(XPMFS_TYPE)
     })
 }
 
@@ -246,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn our_mounts_are_known_by_their_device() {
+    fn xpmfs_mounts_are_recognized_by_their_device() {
         let table = b"30 1 0:5 / / rw - ext4 /dev/a rw\n\
             31 30 0:6 / /x\\040- rw shared:1 - fuse.xpmfs nlp rw\n\
             32 30 0:7 / /fuse.xpmfs rw - fuse.sshfs fuse.xpmfs rw\n";
-        assert!(is_ours_in(table, (0, 6)));
+        assert!(is_xpmfs_in(table, (0, 6)));
         for other in [(0, 5), (0, 7), (0, 8), (31, 30)] {
-            assert!(!is_ours_in(table, other), "{other:?}");
+            assert!(!is_xpmfs_in(table, other), "{other:?}");
         }
     }
 }

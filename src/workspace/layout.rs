@@ -24,6 +24,8 @@ pub const SCHEDULER: &str = ".scheduler";
 pub const JOB_STATE: &str = ".experimaestro";
 /// xpmfs's own state, in a primary and in the folders to which it writes.
 pub const XPMFS: &str = ".xpmfs";
+/// Below [`XPMFS`]: the internal files of jobs that a folder serves.
+pub const INTERNAL: &str = "internal";
 /// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
 

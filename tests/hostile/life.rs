@@ -261,7 +261,7 @@ fn the_disk_of_a_folder_that_is_taken_away_is_let_go() {
         assert!(
             workspace
                 .log()
-                .contains("a disk was mounted there or taken away")
+                .contains("a disk was mounted or unmounted there")
         );
         if round == 0 {
             disk.mount();

@@ -132,7 +132,7 @@ fn a_folder_that_is_away_is_told_and_others_give_what_they_have() {
         let output = stage.jobs(&[command, "--all"]);
         let told = said(&output);
         assert_eq!(output.status.code(), Some(1), "{command}: {told}");
-        let why = format!("jobs/{TASK} is a symlink, and jobs behind it are passed over");
+        let why = format!("jobs/{TASK} is a symlink, and jobs behind it are skipped");
         assert!(
             told.contains(&why) && !told.contains("notes"),
             "{command}: {told}"

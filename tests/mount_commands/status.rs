@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 
 use rustix::process::{Pid, Signal, kill_process};
-use xpmfs::daemon::deadline::wait_until;
+use xpmfs::sys::deadline::wait_until;
 
 use crate::home::{Home, LIMIT, is_mounted, said};
 

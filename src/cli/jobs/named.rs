@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf, absolute};
 use anyhow::{Context, anyhow};
 
 use crate::cli::open::Opened;
-use crate::daemon::deadline::within;
 use crate::daemon::health::PATIENCE;
 use crate::daemon::{inventory, mounts};
 use crate::printable::printable;
+use crate::sys::deadline::within;
 use crate::view::find::{FindError, Named};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOBS;

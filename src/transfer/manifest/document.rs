@@ -7,11 +7,44 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
-use super::Entry;
 use super::json::{FORMAT, HASH, Known, Line, ReadError};
+use super::{Entry, Manifest};
+
+/// The longest manifest that is read, in bytes: enough for some five million files. It limits the memory for one
+/// manifest.
+const SIZE_MAX: u64 = 1 << 30;
+
+impl Manifest {
+    /// Reads a manifest that [`Manifest::write`] has written.
+    ///
+    /// # Errors
+    ///
+    /// Any manifest that is incomplete or invalid: every directory must come before its entries, every path must be
+    /// below the top, every hash must have 64 hexadecimal digits, and the size must not exceed a gibibyte.
+    pub fn read(from: impl Read) -> Result<Manifest, ReadError> {
+        Self::read_at_most(from, SIZE_MAX)
+    }
+
+    pub(super) fn read_at_most(from: impl Read, limit: u64) -> Result<Manifest, ReadError> {
+        let mut limited = from.take(limit);
+        let read = read(&mut limited);
+        if read.is_err() && limited.limit() == 0 {
+            return Err(ReadError::Size(limit));
+        }
+        let entries = read?;
+        if entries.is_empty() {
+            return Err(ReadError::Entry {
+                index: 0,
+                path: ".".to_owned(),
+                what: "is missing",
+            });
+        }
+        Ok(Manifest::arrange(entries).0)
+    }
+}
 
 /// The entries of a document of a known version, with hashes of the known kind.
-pub(super) fn read(from: &mut impl Read) -> Result<Vec<Entry>, ReadError> {
+fn read(from: &mut impl Read) -> Result<Vec<Entry>, ReadError> {
     let mut document = Document::default();
     let mut json = serde_json::Deserializer::from_reader(from);
     let read = (&mut document)

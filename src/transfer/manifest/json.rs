@@ -18,23 +18,19 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Hash, Kind, Manifest, Time, document};
+use super::{Entry, Hash, Kind, Manifest, Time};
 
 /// The version that is written, and the newest version that is read.
 pub const FORMAT: u32 = 1;
 
 /// The only supported hash.
 pub(super) const HASH: &str = "blake3";
-
-/// The longest manifest that is read, in bytes: enough for some five million files. It limits the memory for one
-/// manifest.
-const SIZE_MAX: u64 = 1 << 30;
 
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +45,8 @@ pub enum ReadError {
     #[error("it has hashes of the kind `{0}`, and this program knows `{HASH}` alone")]
     Hash(String),
     /// The manifest is longer than any manifest that this program writes.
-    #[error("it is longer than {SIZE_MAX} bytes")]
-    Size,
+    #[error("it is longer than {0} bytes")]
+    Size(u64),
     /// An entry is invalid, or contradicts another entry.
     #[error("entry {index} (`{path}`) {what}")]
     Entry {
@@ -106,33 +102,6 @@ impl Manifest {
             }
         }
         to.write_all(b"\n]}\n")
-    }
-
-    /// Reads a manifest that [`Manifest::write`] has written.
-    ///
-    /// # Errors
-    ///
-    /// Any manifest that is incomplete or invalid: every directory must come before its entries, every path must be
-    /// below the top, every hash must have 64 hexadecimal digits, and the size must not exceed a gibibyte.
-    pub fn read(from: impl Read) -> Result<Manifest, ReadError> {
-        Self::read_at_most(from, SIZE_MAX)
-    }
-
-    fn read_at_most(from: impl Read, limit: u64) -> Result<Manifest, ReadError> {
-        let mut limited = from.take(limit);
-        let read = document::read(&mut limited);
-        if read.is_err() && limited.limit() == 0 {
-            return Err(ReadError::Size);
-        }
-        let entries = read?;
-        if entries.is_empty() {
-            return Err(ReadError::Entry {
-                index: 0,
-                path: ".".to_owned(),
-                what: "is missing",
-            });
-        }
-        Ok(Manifest::arrange(entries).0)
     }
 
     fn line(&self, index: usize) -> Option<Line> {
@@ -387,10 +356,10 @@ mod tests {
         let length = text.len() as u64;
         assert!(Manifest::read_at_most(text.as_bytes(), length).is_ok());
         let cut = Manifest::read_at_most(text.as_bytes(), length - 1);
-        assert!(matches!(cut, Err(ReadError::Size)), "{cut:?}");
+        assert!(matches!(cut, Err(ReadError::Size(_))), "{cut:?}");
         let endless = io::repeat(b' ');
         let read = Manifest::read_at_most(endless, 1 << 20);
-        assert!(matches!(read, Err(ReadError::Size)), "{read:?}");
+        assert!(matches!(read, Err(ReadError::Size(_))), "{read:?}");
     }
 
     #[test]

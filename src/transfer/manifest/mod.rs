@@ -1,7 +1,7 @@
 //! The content of a tree: the record of a copy, by which the copy can be verified later.
 //!
 //! - this file: the entries, and their order
-//! - [`json`]: writes and reads the file; `document`: reads the file entry by entry
+//! - [`json`]: writes the file, and has its lines; `document`: reads the file entry by entry
 //! - [`difference`]: the differences of two trees
 
 mod difference;

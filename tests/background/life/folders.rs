@@ -316,7 +316,7 @@ fn what_is_behind_a_symlink_is_not_said_to_be_archived() {
     fs::create_dir_all(elsewhere.join("0123")).unwrap();
     fs::write(elsewhere.join("0123/task.done"), "").unwrap();
     std::os::unix::fs::symlink(&elsewhere, primary.join("jobs/other.task")).unwrap();
-    let why = "jobs/other.task is a symlink, and jobs behind it are passed over";
+    let why = "jobs/other.task is a symlink, and jobs behind it are skipped";
     assert_left_out(&workspace, why);
     assert!(has_all(&workspace.folder("backup"), 0..1));
     let mountpoint = workspace.mountpoint("mounted");

@@ -1,4 +1,4 @@
-//! A location's directory, open, with the jobs in it.
+//! A location's open directory, and its jobs directory.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode as FileMode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
-use super::{links, tasks, walk};
+use super::task_dirs::TaskDirs;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
+use crate::view::walk;
+use crate::workspace::layout;
 
 /// A location's directory, open.
 #[derive(Debug)]
@@ -22,15 +24,15 @@ pub struct Root {
     jobs: Jobs,
     /// The absolute paths under which symlinks may name its jobs directory.
     jobs_paths: Vec<PathBuf>,
-    kept: tasks::Kept,
-    /// What its jobs directory was when it was opened last.
+    kept: TaskDirs,
+    /// The identity of its jobs directory when that was last opened.
     known_jobs: Mutex<Option<FileId>>,
 }
 
 /// Where a location's jobs directory is.
 #[derive(Debug)]
 enum Jobs {
-    /// `jobs` in it, opened anew each time: it may be made and removed while we run.
+    /// `jobs` in it, opened anew each time: it may be made and removed while the view is used.
     Inside,
     /// The location's path names the jobs directory itself.
     Itself,
@@ -51,7 +53,7 @@ impl Root {
             let followed = follow_jobs(&fd);
             if followed.is_none() {
                 tracing::warn!(
-                    "jobs in {} is a symlink that is not followed: it leads to no directory, or to one that belongs to somebody else",
+                    "jobs in {} is a symlink that is not followed: it leads to no directory, or to one of another user",
                     path.display()
                 );
             }
@@ -72,25 +74,24 @@ impl Root {
             fd,
             jobs,
             jobs_paths,
-            kept: tasks::Kept::default(),
+            kept: TaskDirs::default(),
             known_jobs: Mutex::default(),
         })
     }
 
-    /// Whether it is what a path leads to: held open, an inode number that is in use cannot be another
-    /// directory's.
+    /// Whether `stat` is of this directory. It is held open, so no other directory can have its inode number.
     pub(super) fn is(&self, stat: &Statx) -> bool {
         self.identity == FileId::of(stat)
     }
 
-    /// Whether its jobs directory is still the one that it was opened with: a symlink in its place may lead elsewhere since.
-    /// One that is not followed counts as none. It goes on being served as it was opened: whoever swaps symlinks while we run leads
-    /// us nowhere.
+    /// Whether its jobs directory is still the one that it was opened with: a symlink in its place may lead elsewhere now. A
+    /// symlink that is not followed counts as missing. The directory is served as it was opened: a process that swaps
+    /// symlinks cannot redirect the view.
     pub fn has_same_jobs(&self) -> bool {
         let name = OsStr::new("jobs");
         match &self.jobs {
             Jobs::Itself => true,
-            // Made, removed and replaced as its owner likes.
+            // Its owner may make, remove and replace it.
             Jobs::Inside => {
                 let link = at::stat(&self.fd, name).is_ok_and(|stat| at::is_symlink(&stat));
                 !link || follow_jobs(&self.fd).is_none()
@@ -124,7 +125,7 @@ impl Root {
         })
     }
 
-    /// Whether its jobs directory is another location's under another name, as far as is known: this asks neither.
+    /// Whether its jobs directory is that of another location, by what was last seen of both. Asks no file system.
     pub fn shares_jobs_with(&self, other: &Root) -> bool {
         let own = *self.known_jobs.lock();
         own.is_some() && own == *other.known_jobs.lock()
@@ -139,9 +140,26 @@ impl Root {
         self.kept.task(&*self.jobs()?, task)
     }
 
-    /// Forgets descriptors of directories of tasks that were kept, when one is removed or renamed.
+    /// Drops the kept descriptors of tasks' directories, when one is removed or renamed.
     pub fn forget_tasks(&self) {
         self.kept.forget();
+    }
+
+    /// The path of the entry, relative to the top, that has the name of a directory of xpmfs and is not a directory. A symlink
+    /// counts too, because it is never followed.
+    pub(in crate::view) fn in_the_way(&self) -> Option<&'static Path> {
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).ok()?;
+        for (name, path) in [
+            (layout::XPMFS, layout::XPMFS),
+            (layout::INTERNAL, ".xpmfs/internal"),
+        ] {
+            match at::open_dir(&dir, OsStr::new(name)) {
+                Ok(next) => dir = next,
+                Err(Errno::NOTDIR) => return Some(Path::new(path)),
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// The absolute paths under which a symlink may name its jobs directory.
@@ -152,15 +170,15 @@ impl Root {
 
 const OPEN_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Follows the symlink that a location has in place of its jobs directory, once. The location's
-/// owner must not be able to lead a daemon with more rights anywhere by it, so that a symlink of
-/// somebody who is neither root nor the daemon's user must lead to a directory of that person's.
+/// Follows the symlink that a location has in place of its jobs directory, once. The location's owner must not redirect a
+/// daemon with more rights by it: a symlink of a user who is neither root nor the daemon's must lead to a directory of that
+/// user.
 fn follow_jobs(fd: &OwnedFd) -> Option<OwnedFd> {
-    // Held open, so that what is judged is what is followed.
+    // Held open, so that the symlink that is checked is the one that is followed.
     let itself = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = rustix::fs::openat(fd, "jobs", itself, FileMode::empty()).ok()?;
-    let target = links::read(&link, OsStr::new("")).ok()?;
-    // Never through a mount of xpmfs, which may be our own, or wait for ours.
+    let target = at::read_link(&link, OsStr::new("")).ok()?;
+    // Never through a mount of xpmfs, which may be this process's own, or wait for it.
     let jobs = match target.as_bytes().starts_with(b"/") {
         true => {
             walk::open_dir(Path::new(&target), &mut |_| Err(Errno::LOOP))

@@ -1,4 +1,4 @@
-//! What of a folder cannot be looked at, so that it does not show: who misses a job must be able to find out why.
+//! Records which tasks and jobs of a folder do not show because they cannot be read, for a user who misses one.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -8,35 +8,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::location::in_words;
+use super::health::in_words;
 use crate::sys::name::Name;
 
-/// More than these are not counted.
+/// The maximum that is counted.
 const COUNTED_MAX: usize = 10_000;
 
-/// Tasks and jobs that were asked for and could not be looked at, and have not been since.
+/// Tasks and jobs that could not be read when they were last looked up.
 #[derive(Debug, Default)]
-pub(super) struct Unreadable {
-    /// Whether there is any: as a rule there is none.
+pub(in crate::view) struct Unreadable {
+    /// Whether there are entries; mostly there are none.
     any: AtomicBool,
     /// By task, and by hash if it is not the whole task.
     entries: Mutex<HashMap<(Name, Option<Name>), Errno>>,
 }
 
-/// What of a folder does not show, for `status`.
+/// The tasks and jobs of a folder that do not show, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hidden {
-    /// How many tasks and jobs, among those that somebody has asked for; no more than 10,000 are counted.
+    /// How many tasks and jobs, of those that were looked up; at most 10,000.
     pub count: usize,
     /// The path of one of them.
     pub example: PathBuf,
-    /// Why that one cannot be looked at.
+    /// Why that one cannot be read.
     pub reason: String,
 }
 
 impl Unreadable {
-    /// Notes that a job, or a task if no `hash` is given, could not be looked at.
-    pub(super) fn note(&self, folder: &Path, task: &OsStr, hash: Option<&OsStr>, error: Errno) {
+    /// Records that a job, or a task if `hash` is `None`, could not be read.
+    pub(in crate::view) fn note(
+        &self,
+        folder: &Path,
+        task: &OsStr,
+        hash: Option<&OsStr>,
+        error: Errno,
+    ) {
         let mut entries = self.entries.lock();
         let key = (Name::from(task), hash.map(Name::from));
         if entries.contains_key(&key) || entries.len() >= COUNTED_MAX {
@@ -50,17 +56,17 @@ impl Unreadable {
         let (folder, entry) = (folder.display(), path.display());
         if first {
             tracing::warn!(
-                "{entry} of the folder {folder} cannot be looked at, so it does not show: {}; \
-                 `xpmfs status` tells of more",
+                "{entry} of the folder {folder} cannot be read and does not show: {}; \
+                 `xpmfs status` counts such entries",
                 in_words(error)
             );
         } else {
-            tracing::debug!("{entry} of the folder {folder} cannot be looked at: {error}");
+            tracing::debug!("{entry} of the folder {folder} cannot be read: {error}");
         }
     }
 
-    /// Notes that a job could be looked at, or is not there at all; or that a task could be listed.
-    pub(super) fn clear(&self, task: &OsStr, hash: Option<&OsStr>) {
+    /// Records that a job could be read, or is missing; or that a task could be listed.
+    pub(in crate::view) fn clear(&self, task: &OsStr, hash: Option<&OsStr>) {
         if !self.any.load(Ordering::Acquire) {
             return;
         }
@@ -69,14 +75,14 @@ impl Unreadable {
         self.any.store(!entries.is_empty(), Ordering::Release);
     }
 
-    /// Forgets all, when the folder's directory is another than it was.
-    pub(super) fn forget(&self) {
+    /// Drops all records, when the folder's directory was replaced.
+    pub(in crate::view) fn forget(&self) {
         self.entries.lock().clear();
         self.any.store(false, Ordering::Release);
     }
 
-    /// What is known, with paths below `jobs`.
-    pub(super) fn hidden(&self, jobs: &Path) -> Option<Hidden> {
+    /// The records, with paths below `jobs`.
+    pub(in crate::view) fn hidden(&self, jobs: &Path) -> Option<Hidden> {
         let entries = self.entries.lock();
         let ((task, hash), error) = entries.iter().next()?;
         Some(Hidden {

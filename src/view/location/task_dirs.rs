@@ -1,8 +1,7 @@
-//! Descriptors of the directories that every lookup of a job goes through: each location's `jobs/`,
-//! and below it one for each task.
+//! Keeps descriptors of the directories on the way to a job: a location's `jobs/`, and below it one for each task.
 //!
-//! They are kept for a second at most: whoever replaces such a directory behind our back is noticed
-//! within that time, as with everything else that others change.
+//! They are kept for at most a second: when another process replaces such a directory, the view follows within that time,
+//! as with all changes by other processes.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,10 +14,10 @@ use rustix::io::Result;
 
 use crate::sys::at;
 
-/// How long a descriptor is believed to be what its name leads to.
+/// How long a descriptor is used before its name is looked up again.
 const TTL: Duration = Duration::from_secs(1);
 
-/// More tasks than this are not kept.
+/// The maximum number of kept tasks.
 const TASKS_MAX: usize = 512;
 
 #[derive(Debug, Clone)]
@@ -42,13 +41,13 @@ impl Held {
 
 /// The kept descriptors of one location.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct TaskDirs {
     jobs: Mutex<Option<Held>>,
     tasks: RwLock<HashMap<Box<OsStr>, Held>>,
 }
 
-impl Kept {
-    /// The location's `jobs/`, as `open` opens it if it is not known.
+impl TaskDirs {
+    /// The location's `jobs/`; calls `open` if no descriptor is kept.
     pub(super) fn jobs(&self, open: impl FnOnce() -> Result<OwnedFd>) -> Result<Arc<OwnedFd>> {
         if let Some(fd) = self.jobs.lock().as_ref().and_then(Held::fresh) {
             return Ok(fd);
@@ -75,8 +74,7 @@ impl Kept {
         Ok(fd)
     }
 
-    /// Forgets what is known of a task, or of all, when a directory on the way to it is made, removed
-    /// or renamed through the mount.
+    /// Drops all descriptors, when a directory on the way to a job is made, removed or renamed through the mount.
     pub(super) fn forget(&self) {
         *self.jobs.lock() = None;
         self.tasks.write().clear();

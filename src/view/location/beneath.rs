@@ -1,4 +1,4 @@
-//! Opening a folder whose path leads into a mount of xpmfs: beneath that mount, and never through it.
+//! Opens a folder whose path leads into a mount of xpmfs: beneath that mount, never through it.
 //!
 //! Two workspaces may attach each other, or three in a ring. Asked through their mounts, each daemon would wait for the other.
 
@@ -9,32 +9,32 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
-use super::walk;
+use crate::view::walk;
 
-/// The error of a folder in an xpmfs mount beneath which it cannot be opened. No disk gives it.
+/// The error of a folder in an xpmfs mount beneath which it cannot be opened. No disk returns it.
 pub const COVERED: Errno = Errno::MULTIHOP;
 
 /// A mount of xpmfs, as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MountId {
-    /// Its number in `/proc/self/mountinfo`; 0 if the kernel does not say.
+    /// Its number in `/proc/self/mountinfo`; 0 if unknown.
     pub id: u64,
     /// Its file system's device number, major and minor.
     pub device: (u32, u32),
 }
 
-/// Opens what lies beneath mounts of xpmfs.
+/// Opens the directories beneath mounts of xpmfs.
 pub trait Beneath: Send + Sync {
-    /// The directory that the root of a mount stands for, on the disk.
+    /// The directory on the disk that the root of a mount shows.
     ///
     /// # Errors
     ///
-    /// [`COVERED`] if it cannot be had, `ELOOP` for this process's own mount.
+    /// [`COVERED`] if it cannot be opened, `ELOOP` for this process's own mount.
     fn open(&self, mount: MountId) -> Result<OwnedFd>;
 }
 
 /// Opens nothing.
-pub(super) struct NoBeneath;
+pub(in crate::view) struct NoBeneath;
 
 impl Beneath for NoBeneath {
     fn open(&self, _mount: MountId) -> Result<OwnedFd> {
@@ -42,10 +42,10 @@ impl Beneath for NoBeneath {
     }
 }
 
-/// Opens one folder's path again and again.
+/// Opens one folder's path, repeatedly.
 pub(super) struct Covered {
     beneath: Arc<dyn Beneath>,
-    /// What was opened last beneath a mount: as long as that mount is there, it is not asked for again.
+    /// The directory last opened beneath a mount: while that mount exists, it is not requested again.
     kept: Mutex<Option<(MountId, OwnedFd)>>,
 }
 
@@ -61,7 +61,7 @@ impl Covered {
     ///
     /// # Errors
     ///
-    /// As [`Beneath::open`]; what `openat` gives.
+    /// As [`Beneath::open`] and `openat`.
     pub(super) fn open_dir(&self, path: &Path) -> Result<(OwnedFd, PathBuf)> {
         // The disk is not asked with the lock held.
         let mut kept = self.kept.lock().take();

@@ -1,30 +1,50 @@
 //! The primary and the folders: opened, watched, reopened.
+//!
+//! - [`root`]: a location's open directory; `task_dirs`: descriptors of the directories on the way to a job
+//! - [`health`]: how a location is, in words; `times`: the times of its directories; [`unreadable`]: what cannot be read
+//! - [`beneath`]: opens a folder that lies in a mount of xpmfs
+//!
+//! A folder's path may lead to a disk that is mounted, taken away or replaced while the view is used, and its server may stop
+//! replying. So a folder has a watcher, a thread that opens its path again and again; no other thread opens the path.
+
+pub(super) mod beneath;
+pub(super) mod health;
+pub(super) mod root;
+mod task_dirs;
+pub(super) mod times;
+pub(super) mod unreadable;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
-use super::covered::{Beneath, COVERED, Covered, NoBeneath};
-use super::root::{Root, open_path};
-use super::times::Times;
-use super::unreadable::{Hidden, Unreadable};
-use super::{FolderSpec, PRIMARY};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::sys::deadline::Asker;
+use beneath::{Beneath, COVERED, Covered, NoBeneath};
+pub use health::{Crowd, NO_JOBS, why_not};
+use health::{Health, Seen};
+use root::{Root, open_path};
+use times::Times;
+use unreadable::{Hidden, Unreadable};
 
-/// How long a folder may take to answer whoever watches it, before it is left out until it does. A disk that is busy takes
-/// seconds, and a job that is not seen in it for a moment may be run again.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The number of the primary among a view's locations.
+pub const PRIMARY: u8 = 0;
 
-/// The same, while those who wait for an answer from somewhere are many.
-const SHORT_SILENCE: Duration = Duration::from_secs(5);
+/// A folder to attach, in the order of the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderSpec {
+    /// How it is used.
+    pub mode: Mode,
+    /// Its directory, absolute.
+    pub path: PathBuf,
+}
 
-/// What a location is to its workspace.
+/// The role of a location in its workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The workspace's own directory.
@@ -48,55 +68,38 @@ pub struct Location {
     role: Role,
     path: PathBuf,
     state: RwLock<State>,
-    seen: RwLock<Option<Seen>>,
-    /// Since when an answer of a folder is waited for, if one is.
-    asked: RwLock<Option<Instant>>,
+    health: Health,
     unreadable: Unreadable,
     asker: Asker,
     times: Times,
     on_change: OnceLock<OnChange>,
-    crowd: OnceLock<Crowd>,
     covered: Covered,
 }
 
-/// What to do when a folder has gone or is another directory than before; given its number.
+/// Called with a folder's number when the folder is missing, or another directory than before.
 pub type OnChange = Arc<dyn Fn(u8) + Send + Sync>;
 
-/// Tells whether many wait for an answer, so that nobody else should.
-pub type Crowd = Arc<dyn Fn() -> bool + Send + Sync>;
-
-/// What was seen of a location when it was last looked at.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    /// Bytes that an ordinary user may still write to its disk.
-    free: u64,
-    /// Bytes that its disk has.
-    total: u64,
-    /// Whether it has a jobs directory.
-    jobs: bool,
-}
-
-/// What is known of a location's directory.
+/// The state of a location's directory.
 #[derive(Debug, Clone)]
 enum State {
     Open(Arc<Root>),
     Closed(Errno),
 }
 
-/// How a location does, for `status`.
+/// The health of a location, for `status`.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct LocationStatus {
     /// `primary`, `use`, `backup` or `move`.
     pub mode: String,
     /// Its directory.
     pub path: PathBuf,
-    /// `ok`, or what is the matter.
+    /// `ok`, or the problem.
     pub state: String,
     /// Bytes that an ordinary user may still write there, if known.
     pub free: Option<u64>,
     /// Bytes in all, if known.
     pub total: Option<u64>,
-    /// What of it does not show since it cannot be looked at, if anything.
+    /// The tasks and jobs that do not show because they cannot be read, if any.
     pub hidden: Option<Hidden>,
 }
 
@@ -119,58 +122,55 @@ impl Location {
     /// The primary, from a descriptor that the caller has opened.
     pub(super) fn primary_from(path: &Path, fd: OwnedFd) -> Result<Location> {
         let root = Root::new(fd, path, None)?;
+        let health = Health::default();
+        health.replace_seen(look(&root));
         Ok(Location {
             index: PRIMARY,
             role: Role::Primary,
             path: path.to_owned(),
-            seen: RwLock::new(look(&root)),
+            health,
             state: RwLock::new(State::Open(Arc::new(root))),
-            asked: RwLock::default(),
             unreadable: Unreadable::default(),
             asker: Asker::default(),
             times: Times::default(),
             on_change: OnceLock::new(),
-            crowd: OnceLock::new(),
             covered: Covered::new(Arc::new(NoBeneath)),
         })
     }
 
-    /// A folder that has not been looked at yet; see [`open_all`].
+    /// A folder that has not been opened yet: [`open_all`] does that.
     pub(super) fn folder(index: u8, spec: &FolderSpec, beneath: Arc<dyn Beneath>) -> Location {
         Location {
             index,
             role: Role::Folder(spec.mode),
             path: spec.path.clone(),
             state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
-            seen: RwLock::default(),
-            asked: RwLock::default(),
+            health: Health::default(),
             unreadable: Unreadable::default(),
             asker: Asker::default(),
             times: Times::default(),
             on_change: OnceLock::new(),
-            crowd: OnceLock::new(),
             covered: Covered::new(beneath),
         }
     }
 
-    /// Who tells whether many wait; only the first one counts.
-    pub(super) fn is_crowded_by(&self, crowd: Crowd) {
-        // A view is mounted once.
-        let _ = self.crowd.set(crowd);
+    /// Sets what decides whether many requests wait for replies.
+    pub(super) fn set_crowd(&self, crowd: Crowd) {
+        self.health.set_crowd(crowd);
     }
 
-    /// What to do when the directory that is open now has gone; only the first one counts.
+    /// Sets what is called when the open directory is missing or replaced. Only the first call counts.
     pub(super) fn on_change(&self, on_change: OnChange) {
         // A view is mounted once.
         let _ = self.on_change.set(on_change);
     }
 
-    /// Its number in the view: 0 is the primary.
+    /// Its number in the view; [`PRIMARY`] is the primary's.
     pub fn index(&self) -> u8 {
         self.index
     }
 
-    /// What it is to the workspace.
+    /// Its role in the workspace.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -180,8 +180,7 @@ impl Location {
         &self.path
     }
 
-    /// What `user.xpmfs.location` says of what is served from here: `primary`, or the mode and
-    /// the path.
+    /// The value of `user.xpmfs.location` for what it serves: `primary`, or the mode and the path.
     pub fn label(&self) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
         match self.role {
@@ -195,11 +194,11 @@ impl Location {
         }
     }
 
-    /// Its directory, if it could be opened. This waits for no file system.
+    /// Its open directory. Waits for no file system.
     ///
     /// # Errors
     ///
-    /// What the last attempt to open it gave; `ETIMEDOUT` for a folder that does not answer.
+    /// The error of the last attempt to open it; `ETIMEDOUT` for a folder that does not reply.
     pub fn root(&self) -> Result<Arc<Root>> {
         match &*self.state.read() {
             State::Open(_) if self.is_silent() => Err(Errno::TIMEDOUT),
@@ -208,50 +207,35 @@ impl Location {
         }
     }
 
-    /// Whether its watcher has been waiting for a reply for long.
+    /// Whether its watcher has had no reply for too long, so that it is excluded.
     pub fn is_silent(&self) -> bool {
-        self.silence()
-            .is_some_and(|silence| silence > SILENCE || self.is_refused(silence))
+        self.health.is_silent()
     }
 
-    /// Makes sure that it may be asked for something: so many may wait already, for it or for another, that nobody else would be
-    /// answered by anybody if one more did.
+    /// Checks whether a request may wait for it.
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT` if it has not answered for a while, and many wait.
+    /// `ETIMEDOUT` if it has not replied for a while, and many requests wait.
     pub fn may_be_asked(&self) -> Result<()> {
-        match self.silence() {
-            Some(silence) if self.is_refused(silence) => Err(Errno::TIMEDOUT),
-            _ => Ok(()),
-        }
+        self.health.may_be_asked()
     }
 
-    /// Asks its file system something, for those who must not wait for it for long: from a thread of its own.
+    /// Asks its file system something in a thread, and waits for the answer for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// That it is not there, as [`Location::root`] says; `ETIMEDOUT` if it does not answer for so long, or has not answered another
-    /// question yet.
+    /// As [`Location::root`]; `ETIMEDOUT` if the answer does not come in time, or that of another question is late.
     pub fn answer<T: Send + 'static>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         self.root()?;
-        self.asker.ask(patience, question)
+        self.asker.ask(timeout, question)
     }
 
-    /// For how long whoever watches it has been waiting for an answer, if so.
-    fn silence(&self) -> Option<Duration> {
-        self.asked.read().map(|asked| asked.elapsed())
-    }
-
-    fn is_refused(&self, silence: Duration) -> bool {
-        silence > SHORT_SILENCE && self.crowd.get().is_some_and(|crowd| crowd())
-    }
-
-    /// What of it cannot be looked at.
+    /// Its tasks and jobs that cannot be read.
     pub(super) fn unreadable(&self) -> &Unreadable {
         &self.unreadable
     }
@@ -261,35 +245,31 @@ impl Location {
         &self.times
     }
 
-    /// Where its jobs are, for a person.
+    /// The path of its jobs, for messages.
     fn jobs_path(&self) -> PathBuf {
         let known = self.root().ok();
         let path = known.and_then(|root| root.jobs_paths().first().cloned());
         path.unwrap_or_else(|| self.path.join("jobs"))
     }
 
-    /// Looks at the folder's path again, and opens what is there now if that is something else.
-    /// Never called for the primary, whose path may lead into the mount. Waits for the folder's
-    /// file system, however long that takes.
+    /// Looks at the folder's path again, and opens the directory there if it is another one. Never called for the primary,
+    /// whose path may lead into the mount. Waits for the folder's file system without a limit.
     fn refresh(&self) {
-        *self.asked.write() = Some(Instant::now());
-        self.ask();
-        let asked = self.asked.write().take();
-        if let Some(silence) = asked.map(|asked| asked.elapsed())
-            && silence > SILENCE
-        {
+        self.health.asking();
+        self.reopen();
+        if let Some(silence) = self.health.replied() {
             tracing::warn!(
-                "the folder {} did not answer for {} s, and was left out meanwhile",
+                "the folder {} did not answer for {} s, and was excluded meanwhile",
                 self.path.display(),
                 silence.as_secs()
             );
         }
     }
 
-    fn ask(&self) {
+    fn reopen(&self) {
         let was = self.state.read().clone();
         let now = match self.covered.open_dir(&self.path) {
-            // A mount has come to lie over the directory, which is open here already.
+            // A mount now covers the directory, which is open already.
             Err(COVERED) if let State::Open(root) = &was => {
                 return self.look(root);
             }
@@ -313,11 +293,11 @@ impl Location {
             }
             (State::Open(_), State::Open(_)) => {
                 tracing::warn!(
-                    "the folder {} is another directory than before: a disk was mounted there or taken away",
+                    "the folder {} is another directory than before: a disk was mounted or unmounted there",
                     self.path.display()
                 );
             }
-            // Before it was looked at: whoever mounts has warned of it.
+            // The first attempt: the command that mounts warns of it.
             (State::Closed(Errno::TIMEDOUT), State::Closed(error)) => {
                 tracing::debug!("the folder {} is not there: {error}", self.path.display());
             }
@@ -332,7 +312,7 @@ impl Location {
         }
         match &now {
             State::Open(root) => self.look(root),
-            State::Closed(_) => *self.seen.write() = None,
+            State::Closed(_) => drop(self.health.replace_seen(None)),
         }
         self.unreadable.forget();
         *self.state.write() = now;
@@ -343,22 +323,22 @@ impl Location {
         }
     }
 
-    /// Looks at what `status` tells of. Waits for the file system.
+    /// Updates what `status` reports. Waits for the file system.
     fn look(&self, root: &Root) {
         let now = look(root);
-        let was = std::mem::replace(&mut *self.seen.write(), now);
+        let was = self.health.replace_seen(now);
         let had = |seen: Option<Seen>| seen.is_some_and(|seen| seen.jobs);
         if had(was) && !had(now) {
             tracing::warn!(
-                "{} has no jobs any more: is its disk still mounted?",
+                "{} has no jobs directory any more: check that its disk is mounted",
                 self.path.display()
             );
         }
     }
 
-    /// How it does, as far as is known: this waits for no file system.
+    /// Its health, as last seen. Waits for no file system.
     pub fn status(&self) -> LocationStatus {
-        let seen = *self.seen.read();
+        let seen = self.health.seen();
         LocationStatus {
             mode: self.role.to_string(),
             path: self.path.clone(),
@@ -374,35 +354,6 @@ impl Location {
     }
 }
 
-/// What is the matter with a directory that cannot be opened, in a word or two where there are some.
-#[must_use]
-pub fn why_not(error: Errno) -> String {
-    match error {
-        Errno::NOENT => "missing".to_owned(),
-        Errno::NOTDIR => "not a directory".to_owned(),
-        Errno::ACCESS | Errno::PERM => "not permitted".to_owned(),
-        Errno::TIMEDOUT => "does not answer".to_owned(),
-        COVERED => {
-            "lies in an xpmfs mount that does not hand out what is beneath it: unmount it, or give the folder the directory itself"
-                .to_owned()
-        }
-        error => in_words(error),
-    }
-}
-
-/// The state of a directory that is there and has no jobs directory, as the mount point has of a disk that is not
-/// mounted.
-pub const NO_JOBS: &str = "no jobs";
-
-/// An error as a person would say it, without its number.
-pub(super) fn in_words(error: Errno) -> String {
-    let text = std::io::Error::from(error).to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
-}
-
 fn look(root: &Root) -> Option<Seen> {
     let stat = rustix::fs::fstatvfs(root.fd()).ok()?;
     Some(Seen {
@@ -412,23 +363,23 @@ fn look(root: &Root) -> Option<Seen> {
     })
 }
 
-/// Opens folders, all at once, and waits for those that answer until `patience` is over. One that
-/// answers later is there from then on.
-pub(super) fn open_all(folders: &[Arc<Location>], patience: Duration) {
+/// Opens folders, all at once, and waits for their replies for at most `timeout`. A folder that replies later is used from
+/// then on.
+pub(super) fn open_all(folders: &[Arc<Location>], timeout: Duration) {
     let question = |folder: &Arc<Location>| {
         let folder = folder.clone();
         move || folder.refresh()
     };
-    Asker::new(folders.len()).ask_all(patience, folders.iter().map(question));
+    Asker::new(folders.len()).ask_all(timeout, folders.iter().map(question));
     for folder in folders {
         if let Err(Errno::TIMEDOUT) = folder.root() {
-            // Whoever mounts has warned of it.
+            // The command that mounts warns of it.
             tracing::info!("the folder {} does not answer", folder.path.display());
         }
     }
 }
 
-/// Watches a location from a thread of its own until its view is gone.
+/// Starts a location's watcher, which ends with the view.
 pub(super) fn watch(location: Weak<Location>, interval: Duration) {
     let spawned = std::thread::Builder::new()
         .name("xpmfs-folder".to_owned())

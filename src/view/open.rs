@@ -1,0 +1,188 @@
+//! Opens the view of one workspace.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::location::beneath::{Beneath, NoBeneath};
+use super::location::{self, FolderSpec, Location};
+use crate::settings::FOLDERS_MAX;
+
+/// The parts of a view.
+#[derive(Debug, Clone)]
+pub struct ViewSpec {
+    /// The workspace's id, or an empty string for a bare directory.
+    pub workspace: String,
+    /// The primary's directory, absolute and canonical.
+    pub primary: PathBuf,
+    /// The folders, in the order in which they are asked for a job.
+    pub folders: Vec<FolderSpec>,
+    /// The mount point, absolute and canonical, if the view is mounted.
+    pub mountpoint: Option<PathBuf>,
+}
+
+/// Why a view could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The primary cannot be opened.
+    #[error("cannot open the workspace {}: {source}", path.display())]
+    Primary {
+        /// The primary's directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Another entry has the name of a directory of xpmfs.
+    #[error(
+        "{} is not a directory: xpmfs keeps its own files there; move it out of the way", path.display()
+    )]
+    InTheWay {
+        /// The entry that is in the way.
+        path: PathBuf,
+    },
+    /// More folders than there are location numbers.
+    #[error(
+        "{count} folders are too many: at most {} can be attached",
+        FOLDERS_MAX
+    )]
+    TooManyFolders {
+        /// The number of folders in the settings.
+        count: usize,
+    },
+}
+
+/// How long opening a view waits for the replies of folders.
+const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The view of one workspace.
+#[derive(Debug)]
+pub struct View {
+    workspace: String,
+    mountpoint: Option<PathBuf>,
+    /// The primary first, then the folders in the order of the settings.
+    locations: Vec<Arc<Location>>,
+}
+
+impl View {
+    /// Opens a view: the primary must exist; a folder may be missing or silent, and is used when it replies
+    /// ([`View::watch`]).
+    ///
+    /// `primary` is a descriptor of the primary, if the caller has one; otherwise it is opened by its path, which must not
+    /// lead through a mount of this view.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn open(spec: ViewSpec, primary: Option<OwnedFd>) -> Result<View, Error> {
+        View::open_beneath(spec, primary, Arc::new(NoBeneath))
+    }
+
+    /// As [`View::open`]. A folder that lies in a mount of xpmfs is opened beneath that mount by `beneath`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn open_beneath(
+        spec: ViewSpec,
+        primary: Option<OwnedFd>,
+        beneath: Arc<dyn Beneath>,
+    ) -> Result<View, Error> {
+        if spec.folders.len() > FOLDERS_MAX {
+            return Err(Error::TooManyFolders {
+                count: spec.folders.len(),
+            });
+        }
+        let first = match primary {
+            Some(fd) => Location::primary_from(&spec.primary, fd),
+            None => Location::primary(&spec.primary),
+        };
+        let first = first.map_err(|source| Error::Primary {
+            path: spec.primary.clone(),
+            source: source.into(),
+        })?;
+        if let Some(name) = first.root().ok().and_then(|root| root.in_the_way()) {
+            return Err(Error::InTheWay {
+                path: spec.primary.join(name),
+            });
+        }
+        let mut locations = vec![Arc::new(first)];
+        for (index, folder) in (1..).zip(&spec.folders) {
+            locations.push(Arc::new(Location::folder(index, folder, beneath.clone())));
+        }
+        location::open_all(&locations[1..], FOLDER_REPLY_TIMEOUT);
+        Ok(View {
+            workspace: spec.workspace,
+            mountpoint: spec.mountpoint,
+            locations,
+        })
+    }
+
+    /// Starts a thread for each location that checks, every `interval`, how full it is; and of a folder, whether it has
+    /// appeared, gone or been replaced. A folder that hangs blocks only its own thread, and is excluded after 10 s until it
+    /// replies. The threads end when the view is dropped.
+    pub fn watch(&self, interval: Duration) {
+        for location in &self.locations {
+            location::watch(Arc::downgrade(location), interval);
+        }
+    }
+
+    /// Sets what is called with a folder's number when its directory is missing or replaced, so that cached entries of it are
+    /// invalid.
+    pub fn on_change(&self, on_change: impl Fn(u8) + Send + Sync + 'static) {
+        let on_change: location::OnChange = Arc::new(on_change);
+        for folder in self.folders() {
+            folder.on_change(on_change.clone());
+        }
+    }
+
+    /// Sets what decides whether so many requests wait for replies that no more should wait for a silent folder.
+    pub fn set_crowd(&self, crowd: impl Fn() -> bool + Send + Sync + 'static) {
+        let crowd: location::Crowd = Arc::new(crowd);
+        for folder in self.folders() {
+            folder.set_crowd(crowd.clone());
+        }
+    }
+
+    /// The workspace's id; empty for a bare directory.
+    pub fn workspace(&self) -> &str {
+        &self.workspace
+    }
+
+    /// The primary's path as given, absolute.
+    pub fn primary_path(&self) -> &Path {
+        self.locations[0].path()
+    }
+
+    /// The primary.
+    pub fn primary(&self) -> &Location {
+        &self.locations[0]
+    }
+
+    /// All locations, the primary first.
+    pub fn locations(&self) -> &[Arc<Location>] {
+        &self.locations
+    }
+
+    /// The location with a number.
+    pub fn location(&self, index: u8) -> Option<&Location> {
+        self.locations.get(usize::from(index)).map(AsRef::as_ref)
+    }
+
+    /// The folders, in the order in which they are asked for a job.
+    pub fn folders(&self) -> &[Arc<Location>] {
+        &self.locations[1..]
+    }
+
+    /// Whether a folder is silent, and therefore excluded.
+    pub fn has_silent_folder(&self) -> bool {
+        self.folders().iter().any(|folder| folder.is_silent())
+    }
+
+    /// The mount point, if it is not the primary itself.
+    pub fn elsewhere(&self) -> Option<&Path> {
+        self.mountpoint
+            .as_deref()
+            .filter(|mountpoint| *mountpoint != self.primary_path())
+    }
+}
