@@ -14,7 +14,7 @@ use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
-use crate::view::{PRIMARY, links};
+use crate::view::PRIMARY;
 
 impl Mount {
     /// Returns the attributes of a node, and how long the kernel may cache them.
@@ -107,7 +107,7 @@ impl Mount {
     pub(in crate::mount) fn readlink(&self, id: u64) -> Result<OsString> {
         // Not by its name alone, which may be that of another file by now.
         let link = self.open_verified(id, OFlags::PATH)?;
-        let written = links::read(&link, OsStr::new(""))?;
+        let written = at::read_link(&link, OsStr::new(""))?;
         let node = self.node(id)?;
         match self.may_change_target(&node)? {
             true => Ok(self.target_shown(&node, &written)?.unwrap_or(written)),
@@ -121,7 +121,7 @@ impl Mount {
             return Ok(None);
         }
         let place = self.place_of(node)?;
-        self.target_shown(node, &links::read(&place.dir, &place.name)?)
+        self.target_shown(node, &at::read_link(&place.dir, &place.name)?)
     }
 
     /// Whether the target shown for a symlink could differ from the one on the disk.
