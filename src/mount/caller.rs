@@ -97,7 +97,7 @@ impl Mount {
     ///
     /// The kernel cannot decide whether a user may create internal files in a job that a folder serves: they are
     /// created elsewhere than the kernel assumes.
-    pub(super) fn may_work(&self, caller: &Caller) -> Result<()> {
+    pub(super) fn check_write_access(&self, caller: &Caller) -> Result<()> {
         let Some(_rights) = self.rights_of(caller)? else {
             return Ok(());
         };

@@ -17,10 +17,11 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::Access;
-use rustix::io::Errno;
+use rustix::io::{Errno, Result};
 
 use crate::mount::attributes::errno;
 use crate::mount::caller::Caller;
+use crate::mount::deferred::Reply;
 use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::setattr::Changes;
 use crate::mount::ops::xattr::Value;
@@ -49,6 +50,30 @@ impl Fuse {
             mount: Arc::new(mount),
             maps_uncached: false,
         }
+    }
+
+    /// Answers a request for a node.
+    fn on_node<R: Reply>(
+        &self,
+        node: INodeNo,
+        reply: R,
+        work: impl Fn(&Mount) -> Result<R::Value> + Send + Sync + 'static,
+    ) {
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount.answer(may_wait, reply, work);
+    }
+
+    /// Answers a request for a name in a directory.
+    fn on_entry<R: Reply>(
+        &self,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: R,
+        work: impl Fn(&Mount, &OsStr) -> Result<R::Value> + Send + Sync + 'static,
+    ) {
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        let work = move |mount: &Mount| work(mount, &name);
+        self.mount.answer(may_wait, reply, work);
     }
 
     fn how_opened(&self, flags: i32) -> HowOpened {
@@ -84,9 +109,8 @@ impl Filesystem for Fuse {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
-        self.mount.answer(may_wait, reply, move |mount| {
-            match mount.lookup(parent.0, &name) {
+        self.on_entry(parent, name, reply, move |mount, name| {
+            match mount.lookup(parent.0, name) {
                 // States for how long the kernel may cache that the name does not exist.
                 Err(Errno::NOENT) => match mount.absent_for(parent.0) {
                     Duration::ZERO => Err(Errno::NOENT),
@@ -108,9 +132,8 @@ impl Filesystem for Fuse {
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        let tid = request.pid();
-        let (may_wait, reply) = (self.mount.may_wait(node.0), AttributesReply { reply, tid });
-        self.mount.answer(may_wait, reply, move |mount| {
+        let opened_by = Some(request.pid());
+        self.on_node(node, AttributesReply { reply, opened_by }, move |mount| {
             mount.getattr(node.0, handle.map(|handle| handle.0))
         });
     }
@@ -142,16 +165,14 @@ impl Filesystem for Fuse {
             mtime,
         };
         let handle = handle.map(|handle| handle.0);
-        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
-        self.mount.answer(may_wait, reply, move |mount| {
+        let (caller, opened_by) = (caller(request, 0), None);
+        self.on_node(node, AttributesReply { reply, opened_by }, move |mount| {
             mount.setattr(&caller, node.0, handle, &changes)
         });
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        let may_wait = self.mount.may_wait(node.0);
-        self.mount
-            .answer(may_wait, reply, move |mount| mount.readlink(node.0));
+        self.on_node(node, reply, move |mount| mount.readlink(node.0));
     }
 
     fn mknod(
@@ -165,9 +186,8 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.mknod(&caller, parent.0, &name, mode, device)
+        self.on_entry(parent, name, reply, move |mount, name| {
+            mount.mknod(&caller, parent.0, name, mode, device)
         });
     }
 
@@ -181,25 +201,22 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.mkdir(&caller, parent.0, &name, mode)
+        self.on_entry(parent, name, reply, move |mount, name| {
+            mount.mkdir(&caller, parent.0, name, mode)
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (caller, name) = (caller(request, 0), name.to_owned());
-        let may_wait = self.mount.may_wait_at(parent.0, &name);
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.unlink(&caller, parent.0, &name)
+        let caller = caller(request, 0);
+        self.on_entry(parent, name, reply, move |mount, name| {
+            mount.unlink(&caller, parent.0, name)
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (caller, name) = (caller(request, 0), name.to_owned());
-        let may_wait = self.mount.may_wait_at(parent.0, &name);
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.rmdir(&caller, parent.0, &name)
+        let caller = caller(request, 0);
+        self.on_entry(parent, name, reply, move |mount, name| {
+            mount.rmdir(&caller, parent.0, name)
         });
     }
 
@@ -212,10 +229,9 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, 0);
-        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
         let target = target.as_os_str().to_owned();
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.symlink(&caller, parent.0, &name, &target)
+        self.on_entry(parent, name, reply, move |mount, name| {
+            mount.symlink(&caller, parent.0, name, &target)
         });
     }
 
@@ -385,11 +401,9 @@ impl Filesystem for Fuse {
             // The kernel then sends no further requests to open or close directories.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        let may_wait = self.mount.may_wait(node.0);
-        self.mount
-            .answer(may_wait, OpenDirectoryReply(reply), move |mount| {
-                mount.opendir(node.0)
-            });
+        self.on_node(node, OpenDirectoryReply(reply), move |mount| {
+            mount.opendir(node.0)
+        });
     }
 
     fn readdir(
@@ -458,14 +472,13 @@ impl Filesystem for Fuse {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
-        let (name, value) = (name.to_owned(), value.to_owned());
+        let (caller, name, value) = (caller(request, 0), name.to_owned(), value.to_owned());
         let reply = XattrChange {
             reply,
             node: node.0,
             of_mode: is_acl(&name),
         };
-        self.mount.answer(may_wait, reply, move |mount| {
+        self.on_node(node, reply, move |mount| {
             mount.setxattr(&caller, node.0, &name, &value, flags)
         });
     }
@@ -478,39 +491,34 @@ impl Filesystem for Fuse {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let (may_wait, name) = (self.mount.may_wait(node.0), name.to_owned());
-        self.mount
-            .answer(may_wait, XattrReply { reply, size }, move |mount| {
-                mount.getxattr(node.0, &name, size as usize)
-            });
+        let name = name.to_owned();
+        self.on_node(node, XattrReply { reply, size }, move |mount| {
+            mount.getxattr(node.0, &name, size as usize)
+        });
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
-        self.mount
-            .answer(may_wait, XattrReply { reply, size }, move |mount| {
-                mount.listxattr(&caller, node.0).map(Value::Bytes)
-            });
+        let caller = caller(request, 0);
+        self.on_node(node, XattrReply { reply, size }, move |mount| {
+            mount.listxattr(&caller, node.0).map(Value::Bytes)
+        });
     }
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (may_wait, caller) = (self.mount.may_wait(node.0), caller(request, 0));
-        let name = name.to_owned();
+        let (caller, name) = (caller(request, 0), name.to_owned());
         let reply = XattrChange {
             reply,
             node: node.0,
             of_mode: is_acl(&name),
         };
-        self.mount.answer(may_wait, reply, move |mount| {
+        self.on_node(node, reply, move |mount| {
             mount.removexattr(&caller, node.0, &name)
         });
     }
 
     fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let wanted = Access::from_bits_retain(mask.bits().cast_unsigned());
-        let may_wait = self.mount.may_wait(node.0);
-        self.mount
-            .answer(may_wait, reply, move |mount| mount.access(node.0, wanted));
+        self.on_node(node, reply, move |mount| mount.access(node.0, wanted));
     }
 
     fn setlk(

@@ -110,9 +110,9 @@ impl Mount {
     /// Returns where a node lies, without checking which file is there now.
     pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
         match node.role {
-            NodeRole::Root => Ok(itself(self.primary_dir()?)),
-            NodeRole::Jobs => Ok(itself(self.root(node.place)?.jobs()?.into())),
-            NodeRole::Task => Ok(itself(self.root(node.place)?.task(&node.name)?.into())),
+            NodeRole::Root => Ok(as_place(self.primary_dir()?)),
+            NodeRole::Jobs => Ok(as_place(self.root(node.place)?.jobs()?.into())),
+            NodeRole::Task => Ok(as_place(self.root(node.place)?.task(&node.name)?.into())),
             NodeRole::Job | NodeRole::Inside | NodeRole::Outside => Ok(Place {
                 dir: self.holding(node.parent, node.place)?,
                 name: node.name.clone(),
@@ -253,12 +253,12 @@ impl Mount {
     /// Returns the attributes of a node whose names are gone but which is open.
     fn stat_open(&self, id: u64) -> Result<(Node, Statx)> {
         let node = self.node(id)?;
-        let stat = self.on_open(id, |fd| at::stat_fd(fd))?;
+        let stat = self.with_open_fd(id, |fd| at::stat_fd(fd))?;
         Ok((node, stat))
     }
 
     /// Calls `work` with a descriptor of a node that is open, or was kept when its name was removed.
-    pub(super) fn on_open<T>(
+    pub(super) fn with_open_fd<T>(
         &self,
         id: u64,
         call: impl FnOnce(BorrowedFd<'_>) -> Result<T>,
@@ -301,7 +301,7 @@ impl Mount {
             }
         }
         if let Some(fd) = self.find_renamed(&node) {
-            return work(&self.node(id)?, &itself(fd.into()));
+            return work(&self.node(id)?, &as_place(fd.into()));
         }
         tracing::trace!(id, name = ?node.name, %first, "a node is not at its last known place");
         Err(Errno::STALE)
@@ -323,7 +323,7 @@ impl Mount {
     }
 
     /// Under `noatime`, makes reading through `fd` leave the access time unchanged.
-    pub(super) fn keep_atime_if_asked(&self, fd: impl AsFd) {
+    pub(super) fn apply_noatime(&self, fd: impl AsFd) {
         if self.options.noatime {
             at::keep_atime(fd);
         }
@@ -339,7 +339,7 @@ impl Mount {
 }
 
 /// Returns a directory as its own place.
-fn itself(dir: Dir) -> Place {
+fn as_place(dir: Dir) -> Place {
     Place {
         dir,
         name: Name::from(OsStr::new(".")),

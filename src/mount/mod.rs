@@ -57,6 +57,8 @@ mod replies;
 mod serve;
 mod state;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod threads;
 mod timeouts;
 

@@ -45,7 +45,7 @@ impl JobCaches {
         // The task's node is that of the first location with a directory of this task.
         for location in self.view.locations() {
             if let Ok(stat) = task_of(location, job)
-                && let Some(task) = self.number(&FileId::of(&stat))
+                && let Some(task) = self.nodes.id_of(&self.devices, &FileId::of(&stat))
             {
                 self.invalidate.name(task, &hash);
             }
@@ -68,14 +68,7 @@ impl JobCaches {
         let name = staging(job.hash());
         let fd = rustix::fs::openat(task, name, flags, Mode::empty()).ok()?;
         let identity = FileId::of(&at::stat_fd(&fd).ok()?);
-        Some((self.number(&identity)?, fd))
-    }
-
-    /// Returns the number of the node with an identity, if there is one.
-    fn number(&self, identity: &FileId) -> Option<u64> {
-        let id = self.nodes.number(self.devices.node(identity), identity);
-        let node = self.nodes.get(id)?;
-        (node.identity == *identity).then_some(id)
+        Some((self.nodes.id_of(&self.devices, &identity)?, fd))
     }
 
     /// Closes the descriptors and listings of a job's directory and of those below it. Only directories that are kept
@@ -119,35 +112,9 @@ mod tests {
 
     use super::*;
     use crate::mount::tables::invalidate::Invalidation;
-    use crate::mount::tables::numbers::ROOT;
-    use crate::mount::{Mount, Options};
+    use crate::mount::testing::Fixture;
     use crate::settings::Mode as FolderMode;
-    use crate::view::{FolderSpec, PRIMARY, ViewSpec};
-
-    /// A mount of `primary` and `folder` below a directory, used only by this test.
-    fn mount(top: &Path) -> Mount {
-        let spec = ViewSpec {
-            workspace: String::new(),
-            primary: top.join("primary"),
-            folders: vec![FolderSpec {
-                mode: FolderMode::Move,
-                path: top.join("folder"),
-            }],
-            mountpoint: None,
-        };
-        let view = View::open(spec, None).unwrap();
-        Mount::new(Arc::new(view), Options::default()).unwrap()
-    }
-
-    /// Looks a path up as the kernel does, name by name.
-    fn look_up(mount: &Mount, path: &str) -> Vec<u64> {
-        let mut ids = vec![ROOT];
-        for name in path.split('/') {
-            let parent = ids[ids.len() - 1];
-            ids.push(mount.lookup(parent, OsStr::new(name)).unwrap().id);
-        }
-        ids
-    }
+    use crate::view::PRIMARY;
 
     fn exchange(top: &Path) {
         let task = top.join("primary/jobs/t");
@@ -157,25 +124,25 @@ mod tests {
 
     #[test]
     fn moved_job_is_invalidated_and_closed() {
-        let top = tempfile::tempdir().unwrap();
-        for job in [
-            "primary/jobs/t/h",
-            "primary/jobs/t/other",
-            "folder/jobs/t/h",
-        ] {
-            fs::create_dir_all(top.path().join(job).join("deep/er")).unwrap();
-            fs::write(top.path().join(job).join("deep/er/file"), "").unwrap();
+        let deep = [
+            "primary/jobs/t/h/deep/er",
+            "primary/jobs/t/other/deep/er",
+            "folder/jobs/t/h/deep/er",
+        ];
+        let fixture = Fixture::new(FolderMode::Move, &deep);
+        for directory in deep {
+            fs::write(fixture.top().join(directory).join("file"), "").unwrap();
         }
-        let mount = mount(top.path());
+        let mount = &fixture.mount;
         let invalidate = mount.invalidate.intercept();
         let caches = mount.job_caches();
-        let ids = look_up(&mount, "jobs/t/h/deep/er/file");
-        let others = look_up(&mount, "jobs/t/other/deep/er/file");
+        let ids = fixture.look_up("jobs/t/h/deep/er/file");
+        let others = fixture.look_up("jobs/t/other/deep/er/file");
         let (task, job) = (ids[2], ids[3]);
         mount.list(ids[4], 0, |_| true).unwrap();
-        let archived = top.path().join("folder/jobs/t/h");
-        symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
-        exchange(top.path());
+        let archived = fixture.top().join("folder/jobs/t/h");
+        symlink(archived, fixture.top().join("primary/jobs/t/.tmp.h")).unwrap();
+        exchange(fixture.top());
 
         caches.moved(&JobId::new("t", "h").unwrap());
         let name = Invalidation::Name(task, Name::from(OsStr::new("h")));
@@ -190,32 +157,32 @@ mod tests {
         );
         // A process that is in the old directory can still use it until the kernel forgets it.
         mount.getattr(job, None).unwrap();
-        let now = look_up(&mount, "jobs/t/h");
+        let now = fixture.look_up("jobs/t/h");
         assert_ne!(now[3], job);
         assert_ne!(mount.node(now[3]).unwrap().place, PRIMARY);
         mount.forget(job, u64::MAX);
         assert!(mount.dir_cache.removed(job).is_none());
 
-        exchange(top.path());
+        exchange(fixture.top());
         caches.moved(&JobId::new("t", "h").unwrap());
-        assert!(invalidate.try_iter().any(|notice| notice == name));
-        assert_eq!(look_up(&mount, "jobs/t/h")[3], job);
+        assert!(invalidate.try_iter().any(|sent| sent == name));
+        assert_eq!(fixture.look_up("jobs/t/h")[3], job);
     }
 
     #[test]
     fn remainder_of_moved_job_is_stale() {
-        let top = tempfile::tempdir().unwrap();
-        for job in ["primary/jobs/t/h", "folder/jobs/t/h"] {
-            fs::create_dir_all(top.path().join(job).join("deep")).unwrap();
-            fs::write(top.path().join(job).join("deep/file"), "").unwrap();
+        let deep = ["primary/jobs/t/h/deep", "folder/jobs/t/h/deep"];
+        let fixture = Fixture::new(FolderMode::Move, &deep);
+        for directory in deep {
+            fs::write(fixture.top().join(directory).join("file"), "").unwrap();
         }
-        let mount = mount(top.path());
-        let ids = look_up(&mount, "jobs/t/h/deep/file");
-        let archived = top.path().join("folder/jobs/t/h");
-        symlink(archived, top.path().join("primary/jobs/t/.tmp.h")).unwrap();
-        exchange(top.path());
+        let mount = &fixture.mount;
+        let ids = fixture.look_up("jobs/t/h/deep/file");
+        let archived = fixture.top().join("folder/jobs/t/h");
+        symlink(archived, fixture.top().join("primary/jobs/t/.tmp.h")).unwrap();
+        exchange(fixture.top());
         // The mount has received no report of the move; the old directory is removed name by name.
-        let aside = top.path().join("primary/jobs/t/.tmp.h");
+        let aside = fixture.top().join("primary/jobs/t/.tmp.h");
         fs::remove_file(aside.join("deep/file")).unwrap();
         let found = mount.lookup(ids[4], OsStr::new("file"));
         assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
@@ -237,21 +204,14 @@ mod tests {
 
     #[test]
     fn report_of_unmoved_job_has_no_effect() {
-        let top = tempfile::tempdir().unwrap();
-        fs::create_dir_all(top.path().join("primary/jobs/t/h")).unwrap();
-        fs::create_dir(top.path().join("folder")).unwrap();
-        let mount = mount(top.path());
-        let ids = look_up(&mount, "jobs/t/h");
+        let fixture = Fixture::new(FolderMode::Move, &["primary/jobs/t/h"]);
+        let mount = &fixture.mount;
+        let ids = fixture.look_up("jobs/t/h");
         let absent = || mount.lookup(ids[3], OsStr::new("file")).unwrap_err();
         assert_eq!(absent(), rustix::io::Errno::NOENT);
-        check_reports_without_effect(&mount);
-        assert_eq!(absent(), rustix::io::Errno::NOENT);
-    }
-
-    /// Checks that reporting jobs that do not exist, or have not moved, has no effect.
-    fn check_reports_without_effect(mount: &Mount) {
         for (task, hash) in [("t", "h"), ("t", "none"), ("none", "none")] {
             mount.job_caches().moved(&JobId::new(task, hash).unwrap());
         }
+        assert_eq!(absent(), rustix::io::Errno::NOENT);
     }
 }

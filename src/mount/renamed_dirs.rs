@@ -75,7 +75,7 @@ impl Mount {
         {
             return None;
         }
-        let id = self.number(&node.identity)?;
+        let id = self.nodes.id_of(&self.devices, &node.identity)?;
         let kept = self.dir_cache.get(id);
         let fd = match kept.or_else(|| self.dir_cache.removed(id)) {
             Some(fd) => fd,
@@ -90,13 +90,6 @@ impl Mount {
             }
         }
         Some(fd)
-    }
-
-    /// Returns the number of the node with an identity, if the kernel knows it.
-    fn number(&self, identity: &FileId) -> Option<u64> {
-        let id = self.nodes.number(self.devices.node(identity), identity);
-        let node = self.nodes.get(id)?;
-        (node.identity == *identity).then_some(id)
     }
 
     /// Searches for a directory near where it was.
@@ -179,11 +172,11 @@ impl Mount {
     fn name_nodes(&self, chain: &Chain) -> bool {
         let _updating = self.renamed.updating.lock();
         let mut named = Vec::with_capacity(chain.steps.len());
-        let Some(mut parent) = self.number(&chain.from) else {
+        let Some(mut parent) = self.nodes.id_of(&self.devices, &chain.from) else {
             return false;
         };
         for step in &chain.steps {
-            let id = self.number(&step.identity);
+            let id = self.nodes.id_of(&self.devices, &step.identity);
             let node = id.and_then(|id| self.nodes.get(id));
             let (Some(id), Some(node)) = (id, node) else {
                 return false;
@@ -278,45 +271,28 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::mount::Options;
+    use crate::mount::testing::Fixture;
     use crate::settings::Mode as FolderMode;
-    use crate::view::{FolderSpec, View, ViewSpec};
 
-    struct Tree {
-        top: tempfile::TempDir,
-        mount: Mount,
-    }
+    struct Tree(Fixture);
 
     impl Tree {
+        /// A tree with these directories in the primary.
         fn new(directories: &[&str]) -> Tree {
-            let top = tempfile::tempdir().unwrap();
-            for directory in directories {
-                fs::create_dir_all(top.path().join("primary").join(directory)).unwrap();
-            }
-            fs::create_dir(top.path().join("folder")).unwrap();
-            let spec = ViewSpec {
-                workspace: String::new(),
-                primary: top.path().join("primary"),
-                folders: vec![FolderSpec {
-                    mode: FolderMode::Move,
-                    path: top.path().join("folder"),
-                }],
-                mountpoint: None,
-            };
-            let view = Arc::new(View::open(spec, None).unwrap());
-            let mount = Mount::new(view, Options::default()).unwrap();
-            Tree { top, mount }
+            let paths: Vec<String> = directories
+                .iter()
+                .map(|path| format!("primary/{path}"))
+                .collect();
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            Tree(Fixture::new(FolderMode::Move, &paths))
         }
 
         fn path(&self, path: &str) -> PathBuf {
-            self.top.path().join("primary").join(path)
+            self.0.primary(path)
         }
 
-        /// Looks a path up as the kernel does, name by name.
         fn look_up(&self, path: &str) -> u64 {
-            path.split('/').fold(ROOT, |parent, name| {
-                self.mount.lookup(parent, OsStr::new(name)).unwrap().id
-            })
+            *self.0.look_up(path).last().unwrap()
         }
 
         fn rename(&self, from: &str, to: &str) {
@@ -325,15 +301,15 @@ mod tests {
 
         /// Closes the cached descriptor of a directory, as happens when many others have been used since.
         fn close(&self, id: u64) {
-            self.mount.dir_cache.close(id);
+            self.0.mount.dir_cache.close(id);
         }
 
         /// Whether a process that is in a directory can examine it, list it and create files in it.
         fn works(&self, id: u64, path: &Path) -> bool {
-            let attributes = self.mount.getattr(id, None);
-            let listed = self.mount.list(id, 0, |_| true);
-            let target = self.mount.target(id, OsStr::new("new"), false);
-            let found = self.mount.lookup(id, OsStr::new("none"));
+            let attributes = self.0.mount.getattr(id, None);
+            let listed = self.0.mount.list(id, 0, |_| true);
+            let target = self.0.mount.target(id, OsStr::new("new"), false);
+            let found = self.0.mount.lookup(id, OsStr::new("none"));
             let there = |target: &crate::mount::copy_up::Target| {
                 let stat = at::stat_at(&target.dir, OsStr::new(".")).unwrap();
                 let at = fs::File::open(path).unwrap();
@@ -378,14 +354,15 @@ mod tests {
                 assert!(tree.works(id, &tree.path(at)), "{at}");
                 tree.rename(from, to);
                 if closed {
-                    tree.mount
+                    tree.0
+                        .mount
                         .dir_cache
                         .kept()
                         .into_iter()
                         .for_each(|id| tree.close(id));
                 }
                 // Drops the view's cache of tasks, which is kept for a second.
-                tree.mount.root(PRIMARY).unwrap().forget_tasks();
+                tree.0.mount.root(PRIMARY).unwrap().forget_tasks();
                 assert!(
                     tree.works(id, &tree.path(then)),
                     "{at} after {from} is {to}, closed: {closed}"
@@ -408,8 +385,8 @@ mod tests {
         assert!(tree.works(id, &tree.path("unknown/c")));
         tree.close(id);
         assert!(tree.works(id, &tree.path("unknown/c")));
-        tree.mount.forget(id, u64::MAX);
-        assert!(tree.mount.dir_cache.get(id).is_none());
+        tree.0.mount.forget(id, u64::MAX);
+        assert!(tree.0.mount.dir_cache.get(id).is_none());
     }
 
     #[test]
@@ -423,8 +400,8 @@ mod tests {
             tree.close(inner);
             assert!(tree.works(id, &tree.path(path)), "{path}");
         }
-        assert_eq!(tree.mount.node(outer).unwrap().parent, inner);
-        assert_eq!(tree.mount.node(inner).unwrap().parent, ROOT);
+        assert_eq!(tree.0.mount.node(outer).unwrap().parent, inner);
+        assert_eq!(tree.0.mount.node(inner).unwrap().parent, ROOT);
     }
 
     #[test]
@@ -433,17 +410,17 @@ mod tests {
             let tree = Tree::new(&["gone", "left", "jobs/t/h", ".xpmfs/trash"]);
             let ids = ["gone", "left", "jobs/t/h"].map(|path| tree.look_up(path));
             for id in ids {
-                tree.mount.list(id, 0, |_| true).unwrap();
+                tree.0.mount.list(id, 0, |_| true).unwrap();
             }
             fs::remove_dir(tree.path("gone")).unwrap();
-            fs::rename(tree.path("left"), tree.top.path().join("left")).unwrap();
+            fs::rename(tree.path("left"), tree.0.top().join("left")).unwrap();
             tree.rename("jobs/t/h", ".xpmfs/trash/h");
             for id in ids {
                 if closed {
                     tree.close(id);
                 }
                 for _ in 0..2 {
-                    assert_eq!(tree.mount.getattr(id, None).unwrap_err(), Errno::STALE);
+                    assert_eq!(tree.0.mount.getattr(id, None).unwrap_err(), Errno::STALE);
                 }
             }
         }

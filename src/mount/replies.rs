@@ -67,16 +67,6 @@ impl Reply for ReplyEntry {
     }
 }
 
-impl Reply for ReplyAttr {
-    type Value = (FileAttr, Duration);
-
-    fn send(self, _mount: &Mount, (attributes, ttl): (FileAttr, Duration)) {
-        self.attr(&ttl, &attributes);
-    }
-
-    refuse!();
-}
-
 impl Reply for ReplyData {
     type Value = OsString;
 
@@ -87,11 +77,11 @@ impl Reply for ReplyData {
     refuse!();
 }
 
-/// The reply to a request for attributes that may be a step of an `open` by the thread `tid`, which the kernel then
-/// tries again.
+/// The reply to a request for attributes or a change of them.
 pub(super) struct AttributesReply {
     pub(super) reply: ReplyAttr,
-    pub(super) tid: u32,
+    /// The calling thread, if the request may be a step of an `open`, which the kernel then tries again.
+    pub(super) opened_by: Option<u32>,
 }
 
 impl Reply for AttributesReply {
@@ -102,8 +92,8 @@ impl Reply for AttributesReply {
     }
 
     fn refuse(self, mount: &Mount, error: Errno) {
-        if error == Errno::STALE {
-            mount.retries.add(self.tid);
+        if let (Errno::STALE, Some(tid)) = (error, self.opened_by) {
+            mount.retries.add(tid);
         }
         self.reply.error(errno(error));
     }

@@ -95,7 +95,9 @@ impl Timeouts {
     pub(super) fn start(self: &Arc<Self>, view: &Arc<View>) -> std::io::Result<()> {
         let (timeouts, view) = (Arc::downgrade(self), Arc::downgrade(view));
         let thread = std::thread::Builder::new().name("xpmfs-timeouts".to_owned());
-        thread.spawn(move || look(&timeouts, &view)).map(drop)
+        thread
+            .spawn(move || check_requests(&timeouts, &view))
+            .map(drop)
     }
 
     /// Returns the actions for requests that have timed out.
@@ -125,7 +127,7 @@ impl Timeouts {
     }
 }
 
-fn look(timeouts: &Weak<Timeouts>, view: &Weak<View>) {
+fn check_requests(timeouts: &Weak<Timeouts>, view: &Weak<View>) {
     loop {
         std::thread::sleep(CHECK_INTERVAL);
         let (Some(timeouts), Some(view)) = (timeouts.upgrade(), view.upgrade()) else {

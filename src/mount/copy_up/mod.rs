@@ -77,7 +77,9 @@ impl Mount {
     ) -> Result<()> {
         let holder = self.holder(&self.node(parent)?)?;
         match holder {
-            Some(holder) if holder.is_internal(name, directory, None) => self.may_work(caller),
+            Some(holder) if holder.is_internal(name, directory, None) => {
+                self.check_write_access(caller)
+            }
             _ => Ok(()),
         }
     }
@@ -187,7 +189,7 @@ impl Mount {
         match judge(node.place, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
-                self.may_work(caller)?;
+                self.check_write_access(caller)?;
                 let _identity = self.assume(caller)?;
                 self.internalize(id, &node, &holder)
             }
@@ -232,7 +234,7 @@ impl Mount {
     /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.
     fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
-        self.keep_atime_if_asked(&archived);
+        self.apply_noatime(&archived);
         let dir = self.view.make_internal_dir(holder)?;
         let stat = match at::absent(at::stat(&dir, &node.name))? {
             Some(stat) => stat,

@@ -106,7 +106,7 @@ impl Mount {
 
     /// Registers a file that was opened.
     pub(in crate::mount) fn opened(&self, file: File, stat: &Statx) -> Opened {
-        self.keep_atime_if_asked(&file.fd);
+        self.apply_noatime(&file.fd);
         let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         // The kernel writes with the rights of the daemon, which would keep set-id bits.
         let set_id = stat.stx_mode & at::SET_ID != 0;
@@ -149,7 +149,7 @@ impl Mount {
 
     pub(in crate::mount) fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = self.on_open(id, |fd| {
+        let fd = self.with_open_fd(id, |fd| {
             rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())
         })?;
         let stat = at::stat_fd(&fd)?;

@@ -152,7 +152,7 @@ impl Mount {
     pub(in crate::mount) fn access(&self, id: u64, wanted: Access) -> Result<()> {
         // Not by a name alone, which may be that of another file by now.
         let object = match self.open_verified(id, OFlags::PATH) {
-            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
+            Err(Errno::STALE) => self.with_open_fd(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
             result => result,
         }?;
         let node = self.node(id)?;

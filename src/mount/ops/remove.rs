@@ -112,7 +112,7 @@ impl Mount {
             _ => {
                 let internal = found.place == INTERNAL && !self.folder_has(parent, &node, name);
                 if internal {
-                    self.may_work(caller)?;
+                    self.check_write_access(caller)?;
                 }
                 match judge(found.place, internal, Change::Remove) {
                     Verdict::Go | Verdict::Internal => {

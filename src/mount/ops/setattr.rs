@@ -82,7 +82,7 @@ impl Mount {
     /// name.
     fn object(&self, id: u64) -> Result<OwnedFd> {
         match self.open_verified(id, OFlags::PATH) {
-            Err(Errno::STALE) => self.on_open(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
+            Err(Errno::STALE) => self.with_open_fd(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
             result => result,
         }
     }

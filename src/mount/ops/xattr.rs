@@ -64,7 +64,7 @@ impl Mount {
                 rustix::fs::fgetxattr(&file.fd, name, value)
             });
         }
-        self.on_object(id, |path| {
+        self.with_object(id, |path| {
             let length = || rustix::fs::getxattr_query(path, name);
             Value::read(size, length, |value| {
                 rustix::fs::getxattr(path, name, value)
@@ -89,7 +89,7 @@ impl Mount {
     /// Returns the names, each followed by a NUL. As on a disk, the list contains the names that only privileged
     /// callers may read for privileged callers only.
     pub(in crate::mount) fn listxattr(&self, caller: &Caller, id: u64) -> Result<Vec<u8>> {
-        let mut names = self.on_object(id, all_names)?;
+        let mut names = self.with_object(id, all_names)?;
         let hidden = |name: &[u8]| name.starts_with(TRUSTED);
         if caller.uid != 0 && names.split(|byte| *byte == 0).any(hidden) {
             let shown = names.split_inclusive(|byte| *byte == 0);
@@ -122,7 +122,7 @@ impl Mount {
             }
             _ => None,
         };
-        self.on_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
+        self.with_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
         self.activity.altered(id);
         Ok(())
     }
@@ -138,16 +138,16 @@ impl Mount {
         }
         self.alterable(caller, id)?;
         deferred::commit()?;
-        self.on_object(id, |path| rustix::fs::removexattr(path, name))?;
+        self.with_object(id, |path| rustix::fs::removexattr(path, name))?;
         self.activity.altered(id);
         Ok(())
     }
 
     /// Calls `call` with a path that leads to the node itself, even if it is a symlink: the calls for descriptors do
     /// not accept an `O_PATH` descriptor.
-    fn on_object<T>(&self, id: u64, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    fn with_object<T>(&self, id: u64, call: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         match self.open_verified(id, OFlags::PATH) {
-            Err(Errno::STALE) => self.on_open(id, |fd| call(&at::proc_path(fd))),
+            Err(Errno::STALE) => self.with_open_fd(id, |fd| call(&at::proc_path(fd))),
             Err(error) => Err(error),
             Ok(object) => call(&at::proc_path(&object)),
         }

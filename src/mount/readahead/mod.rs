@@ -78,10 +78,10 @@ impl Readahead {
     }
 
     /// Notes that the listing of a task begins.
-    pub(super) fn begun(&self, task: u64) {
+    pub(super) fn task_listed(&self, task: u64) {
         let mut walks = self.shared.walks.lock();
         match walks.iter_mut().find(|walk| walk.task == task) {
-            Some(walk) => walk.phase.begin(),
+            Some(walk) => walk.phase.task_listed(),
             None => {
                 if walks.len() >= WALKS_MAX {
                     walks.pop_front();
@@ -124,12 +124,12 @@ impl Readahead {
     }
 
     /// Notes that the listing of a job begins. Waits for no disk.
-    pub(super) fn listed(&self, task: u64, task_name: &Name, job: &Name) {
+    pub(super) fn job_listed(&self, task: u64, task_name: &Name, job: &Name) {
         let mut walks = self.shared.walks.lock();
         let Some(walk) = walks.iter_mut().find(|walk| walk.task == task) else {
             return;
         };
-        let work = walk.phase.go_on(job, (task, task_name));
+        let work = walk.phase.job_listed(job, (task, task_name));
         drop(walks);
         self.shared.add(work.into_iter().collect());
     }
@@ -186,7 +186,7 @@ impl Shared {
                     Ok(Some(names)) => self.follow(walk, Followed::new(names)),
                     _ => self.change(walk.0, |phase| *phase = Phase::Unordered),
                 },
-                Work::GoOn { walk, names } => self.go_on(walk, names),
+                Work::Extend { walk, names } => self.extend(walk, names),
                 Work::Read(job) => self.read(|| job.read(view)),
                 Work::Check(check) => self.read(|| check.read()),
             }
@@ -205,12 +205,12 @@ impl Shared {
         let names = followed.names.take();
         self.change(walk.0, |phase| *phase = Phase::Followed(followed));
         if let Some(names) = names {
-            self.go_on(walk, names);
+            self.extend(walk, names);
         }
     }
 
     /// Queues the next jobs of a walk for reading.
-    fn go_on(&self, (id, task): (u64, Name), mut names: Names) {
+    fn extend(&self, (id, task): (u64, Name), mut names: Names) {
         let mut wanted = 0;
         self.change(id, |phase| {
             if let Phase::Followed(followed) = phase {

@@ -73,10 +73,10 @@ fn ordered_walk_is_read_ahead_to_end() {
     let ahead = Readahead::default();
     ahead.start(&view).unwrap();
     let task: Name = Name::from(OsStr::new("t"));
-    ahead.begun(1);
-    ahead.listed(1, &task, &jobs[0]);
+    ahead.task_listed(1);
+    ahead.job_listed(1, &task, &jobs[0]);
     for at in 1..jobs.len() {
-        ahead.listed(1, &task, &jobs[at]);
+        ahead.job_listed(1, &task, &jobs[at]);
         let next = &jobs[at + 1..];
         wait(&ahead, |phase| match phase {
             Phase::Followed(followed) if next.is_empty() => followed.coming.is_empty(),
@@ -84,7 +84,7 @@ fn ordered_walk_is_read_ahead_to_end() {
             _ => false,
         });
     }
-    ahead.begun(1);
+    ahead.task_listed(1);
     wait(&ahead, |phase| matches!(phase, Phase::Begun));
 }
 
@@ -96,13 +96,13 @@ fn unordered_walk_is_not_read_ahead() {
     let ahead = Readahead::default();
     ahead.start(&view).unwrap();
     let task: Name = Name::from(OsStr::new("t"));
-    ahead.begun(1);
-    ahead.listed(1, &task, &jobs[7]);
-    ahead.listed(1, &task, &jobs[3]);
+    ahead.task_listed(1);
+    ahead.job_listed(1, &task, &jobs[7]);
+    ahead.job_listed(1, &task, &jobs[3]);
     wait(&ahead, |phase| matches!(phase, Phase::Unordered));
-    ahead.listed(1, &task, &jobs[4]);
+    ahead.job_listed(1, &task, &jobs[4]);
     wait(&ahead, |phase| matches!(phase, Phase::Unordered));
-    ahead.begun(1);
+    ahead.task_listed(1);
     wait(&ahead, |phase| matches!(phase, Phase::Begun));
 }
 

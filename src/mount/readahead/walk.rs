@@ -24,7 +24,7 @@ pub(super) enum Work {
         second: Name,
     },
     /// Determines the next jobs, and queues them for reading.
-    GoOn { walk: (u64, Name), names: Names },
+    Extend { walk: (u64, Name), names: Names },
     /// Reads a job.
     Read(Job),
     /// Checks whether jobs are finished.
@@ -65,7 +65,7 @@ pub(super) struct Followed {
 
 impl Phase {
     /// Notes that the listing of the task begins.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn task_listed(&mut self) {
         let over = match self {
             Phase::Begun | Phase::One(_) => false,
             Phase::Two | Phase::Unordered => true,
@@ -77,7 +77,7 @@ impl Phase {
     }
 
     /// Notes that a job is listed; returns the resulting work.
-    pub(super) fn go_on(&mut self, job: &Name, (id, task): (u64, &Name)) -> Option<Work> {
+    pub(super) fn job_listed(&mut self, job: &Name, (id, task): (u64, &Name)) -> Option<Work> {
         match self {
             Phase::Begun => {
                 *self = Phase::One(job.clone());
@@ -99,7 +99,7 @@ impl Phase {
                     false => return None,
                 };
                 let walk = (id, task.clone());
-                Some(Work::GoOn { walk, names })
+                Some(Work::Extend { walk, names })
             }
             Phase::Followed(_) => {
                 *self = Phase::One(job.clone());

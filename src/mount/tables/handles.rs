@@ -140,20 +140,19 @@ impl Handles {
 
     /// Returns the files that are open for writing.
     pub(in crate::mount) fn writable(&self) -> Vec<Arc<File>> {
-        let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
-            let shard = shard.read();
-            let writable = shard.values().filter(|file| file.writable);
-            writable.cloned().collect::<Vec<_>>()
-        };
-        self.files.iter().flat_map(of_shard).collect()
+        self.filtered(|file| file.writable)
     }
 
     /// Returns the files that are open for reading.
     pub(in crate::mount) fn readable(&self) -> Vec<Arc<File>> {
+        self.filtered(|file| file.readable)
+    }
+
+    fn filtered(&self, wanted: impl Fn(&File) -> bool) -> Vec<Arc<File>> {
         let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
             let shard = shard.read();
-            let readable = shard.values().filter(|file| file.readable);
-            readable.cloned().collect::<Vec<_>>()
+            let files = shard.values().filter(|file| wanted(file));
+            files.cloned().collect::<Vec<_>>()
         };
         self.files.iter().flat_map(of_shard).collect()
     }

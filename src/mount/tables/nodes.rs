@@ -9,7 +9,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
-use crate::mount::tables::numbers::{Displaced, ROOT, SHARDS};
+use crate::mount::tables::numbers::{Devices, Displaced, ROOT, SHARDS};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
@@ -269,6 +269,13 @@ impl Nodes {
             }
         };
         (number, was)
+    }
+
+    /// Returns the number of the node with an identity, if the kernel knows it.
+    pub(in crate::mount) fn id_of(&self, devices: &Devices, identity: &FileId) -> Option<u64> {
+        let id = self.number(devices.node(identity), identity);
+        let node = self.get(id)?;
+        (node.identity == *identity).then_some(id)
     }
 
     /// Returns the number under which a node is known; `id`, its own, if it is not displaced.

@@ -62,7 +62,7 @@ impl Mount {
             _ => self.open_sources(&node, sources)?,
         };
         for source in &sources {
-            self.keep_atime_if_asked(source.cursor.fd());
+            self.apply_noatime(source.cursor.fd());
         }
         Ok(Listing {
             sources,
@@ -266,10 +266,11 @@ impl Mount {
     /// Starts reading the next jobs ahead, if this is one step of a walk through the jobs of a task.
     fn read_ahead(&self, id: u64, node: &Node) {
         match node.role {
-            NodeRole::Task => self.readahead.begun(id),
+            NodeRole::Task => self.readahead.task_listed(id),
             NodeRole::Job => {
                 if let Ok(task) = self.node(node.parent) {
-                    self.readahead.listed(node.parent, &task.name, &node.name);
+                    self.readahead
+                        .job_listed(node.parent, &task.name, &node.name);
                 }
             }
             _ => {}

@@ -170,38 +170,21 @@ fn found_in(listing: &Listing, open: &OpenSource, name: &OsStr, shown: Shown) ->
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::mount::Options;
-    use crate::mount::tables::numbers::ROOT;
+    use crate::mount::testing::Fixture;
     use crate::settings::Mode;
-    use crate::view::{FolderSpec, View, ViewSpec};
 
     #[test]
     fn positions_of_changing_task_are_bounded() {
         const JOBS: usize = 300;
         const CHANGES: usize = 100;
-        let top = tempfile::tempdir().unwrap();
-        let task = top.path().join("primary/jobs/t");
-        let job = |number: usize| task.join(format!("job-{number}"));
+        let fixture = Fixture::new(Mode::Backup, &["folder/jobs/t/archived"]);
+        let job = |number: usize| fixture.primary(&format!("jobs/t/job-{number}"));
         for number in 0..JOBS {
             fs::create_dir_all(job(number)).unwrap();
         }
-        fs::create_dir_all(top.path().join("folder/jobs/t/archived")).unwrap();
-        let spec = ViewSpec {
-            workspace: String::new(),
-            primary: top.path().join("primary"),
-            folders: vec![FolderSpec {
-                mode: Mode::Backup,
-                path: top.path().join("folder"),
-            }],
-            mountpoint: None,
-        };
-        let view = Arc::new(View::open(spec, None).unwrap());
-        let mount = Mount::new(view, Options::default()).unwrap();
-        let jobs = mount.lookup(ROOT, OsStr::new("jobs")).unwrap().id;
-        let task = mount.lookup(jobs, OsStr::new("t")).unwrap().id;
+        let (mount, task) = (&fixture.mount, fixture.look_up("jobs/t")[2]);
         for change in 0..CHANGES {
             fs::remove_dir(job(change)).unwrap();
             fs::create_dir(job(JOBS + change)).unwrap();
