@@ -25,7 +25,7 @@
 //! | --- | --- | --- |
 //! | copied | an unfinished copy | the next copy to the task's directory, or [`job::crash_recovery`](super::job::crash_recovery): removes it |
 //! | placed | two copies; perhaps a symlink `T` | [`crash_recovery`] removes `T`. The engine hands the job over again: `job::store` finds the same copy, and moves the job |
-//! | swapped | the old directory as `T` | [`crash_recovery`] removes it, or puts it back if it is newer than the copy, or open for writing. A power cut may have undone the exchange: as placed |
+//! | swapped | the old directory as `T` | [`crash_recovery`] removes it, or puts it back if it is newer than the copy, open for writing, or the only copy. A power cut may have undone the exchange: as placed |
 //! | retiring | the old directory as `T` | as swapped |
 //! | put back | perhaps a symlink `T` | as placed |
 //!
