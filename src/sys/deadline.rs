@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
 /// The maximum number of questions of [`within`] and [`all_within`] whose answers are late. Each is for another mount or
-/// directory, so healthy ones are still asked while some tens of others hang.
+/// directory, so healthy ones are still queried while some tens hang.
 const LATE_MAX: usize = 256;
 
 /// For questions to any file system.

@@ -161,10 +161,10 @@ mod tests {
 
     use super::*;
 
-    /// A way to give a file its name.
-    type Way = fn(&OwnedFd, &OwnedFd, &OsStr, &OwnedFd, Sharing) -> Result<()>;
+    /// A method to create a file under its name.
+    type Method = fn(&OwnedFd, &OwnedFd, &OsStr, &OwnedFd, Sharing) -> Result<()>;
 
-    const WAYS: [(&str, Way); 3] = [
+    const METHODS: [(&str, Method); 3] = [
         ("unnamed", |from, dir, name, _, sharing| {
             unnamed(from, dir, name, sharing)
         }),
@@ -186,22 +186,22 @@ mod tests {
     }
 
     #[test]
-    fn each_way_makes_the_same_file_and_replaces_none() {
-        for (what, way) in WAYS {
+    fn every_method_creates_same_file_and_replaces_none() {
+        for (what, method) in METHODS {
             let (top, open) = workspace();
             let contents = vec![7; 100_000];
             fs::write(top.path().join("from"), &contents).unwrap();
             let (from, dir, aside) = (open("from"), open("dir"), open("aside"));
             let sharing = Sharing::of(open("")).unwrap();
             let name = OsStr::new("train.pid");
-            way(&from, &dir, name, &aside, sharing)
+            method(&from, &dir, name, &aside, sharing)
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             let made = top.path().join("dir/train.pid");
             assert_eq!(fs::read(&made).unwrap(), contents, "{what}");
             let mode = fs::metadata(&made).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o664, "{what}");
             fs::write(&made, "another's").unwrap();
-            let again = way(&from, &dir, name, &aside, sharing);
+            let again = method(&from, &dir, name, &aside, sharing);
             assert_eq!(again, Err(Errno::EXIST), "{what}");
             assert_eq!(fs::read(&made).unwrap(), b"another's", "{what}");
             assert_eq!(fs::read_dir(top.path().join("aside")).unwrap().count(), 0);
@@ -211,7 +211,7 @@ mod tests {
     /// Another user of the workspace who opens a lock in the moment of its creation must not be refused.
     #[test]
     fn a_lock_has_its_rights_before_its_name() {
-        for (what, way) in WAYS {
+        for (what, method) in METHODS {
             let (top, open) = workspace();
             fs::write(top.path().join("from"), "").unwrap();
             let (from, dir, aside) = (open("from"), open("dir"), open("aside"));
@@ -233,7 +233,7 @@ mod tests {
                 for round in 0..rounds {
                     latest.store(round, Ordering::Release);
                     let name = round.to_string();
-                    way(&from, &dir, OsStr::new(&name), &aside, sharing).unwrap();
+                    method(&from, &dir, OsStr::new(&name), &aside, sharing).unwrap();
                 }
             });
         }
