@@ -2,6 +2,7 @@
 //!
 //! - [`descriptors`]: more open files than the daemon has descriptors for
 //! - [`locks`]: protocols by which processes exclude each other
+//! - [`removed`]: files that are removed while processes use them
 //! - [`renamed`]: a directory that gets another name while a process is in it
 
 // clippy.toml allows these in test functions only, not in what they call.
@@ -11,4 +12,5 @@
 mod common;
 mod descriptors;
 mod locks;
+mod removed;
 mod renamed;

@@ -10,7 +10,6 @@ use rustix::fs::{Access, AtFlags, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
-use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -30,7 +29,8 @@ impl Mount {
             let stat = at::stat_fd(&file.fd)?;
             let ttl = self.attributes_ttl(id, &node, &stat);
             self.nodes.sent(id, Version::of(&stat));
-            return Ok((attributes::attributes(&stat, self.inode(id, &stat)), ttl));
+            let inode = self.devices.inode(&FileId::of(&stat));
+            return Ok((attributes::attributes(&stat, inode), ttl));
         }
         let (node, stat) = self.stat(id)?;
         let ttl = self.attributes_ttl(id, &node, &stat);
@@ -52,14 +52,6 @@ impl Mount {
     /// cache neither its link count nor its name.
     pub(super) fn is_lock_file(&self, id: u64, parent: u64, name: &OsStr) -> bool {
         self.lock_names.contains(parent, name) || self.handles.is_locked(id)
-    }
-
-    /// The inode number that is shown for a node.
-    fn inode(&self, id: u64, stat: &Statx) -> u64 {
-        match id {
-            ROOT => self.devices.inode(&FileId::of(stat)),
-            _ => id,
-        }
     }
 
     /// The attributes that are shown for a node.

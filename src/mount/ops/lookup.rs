@@ -8,6 +8,7 @@ use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
+use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -122,6 +123,11 @@ impl Mount {
             ttl = Duration::ZERO;
         }
         ttl = ttl.min(self.passthrough.ttl_max(id));
+        if id != attributes.ino.0 && id != ROOT {
+            // This reply shows the number of the node in place of the inode number, which other nodes have too, one after
+            // the other: the kernel must ask for the attributes before it shows them.
+            ttl = Duration::ZERO;
+        }
         if found.role == NodeRole::Job && was.is_some_and(|was| was != place) {
             self.job_changed_place(id, place);
         }

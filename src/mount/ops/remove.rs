@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
@@ -16,6 +17,9 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::view::change::{Change, Verdict, judge};
 use crate::workspace::layout;
+
+/// More than the longest tick of the kernel's clock, by which files created in succession have the same time of birth.
+const BIRTH_PRECISION: Duration = Duration::from_millis(100);
 
 /// A name that may be removed.
 #[derive(Debug)]
@@ -52,18 +56,30 @@ impl Mount {
         self.forget_tasks(parent)
     }
 
-    /// Returns the file that is about to lose its name, if the kernel knows it: a process may be in it, keep it open
-    /// unknown to the daemon (`O_PATH`, a pipe), or have looked it up to open it next.
+    /// Returns the file that is about to lose its name, if the kernel knows it and its descriptor must be kept.
+    ///
+    /// A descriptor would keep the space of a regular file occupied after `unlink` has returned: until the kernel reports
+    /// the file as forgotten, for a hard link until its other names are forgotten too. On NFS it would leave a `.nfs`
+    /// file. So none is kept: if the file is open, the open file stands for it, and if a process has just looked it up to
+    /// open it, the open fails with `ESTALE` and the kernel looks the name up again.
     pub(super) fn known(&self, name: &OsStr, dir: &Dir) -> Option<(u64, Arc<OwnedFd>)> {
+        let stat = at::stat(dir, name).ok()?;
+        let identity = FileId::of(&stat);
+        let id = self.nodes.number(self.devices.node(&identity), &identity);
+        // Another file could get the number and the node of this one, and be opened in its place.
+        let may_be_mistaken =
+            || stat.stx_nlink == 1 && !is_distinct(&stat) && self.handles.file_of(id).is_none();
+        if !may_be_used_unknown(&stat) && !may_be_mistaken() {
+            return None;
+        }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?;
-        let identity = FileId::of(&at::stat_fd(&fd).ok()?);
-        let id = self.nodes.number(self.devices.node(&identity), &identity);
-        let node = self.nodes.get(id)?;
-        (node.identity == identity).then(|| (id, Arc::new(fd)))
+        let is_it = FileId::of(&at::stat_fd(&fd).ok()?) == identity
+            && self.nodes.get(id)?.identity == identity;
+        is_it.then(|| (id, Arc::new(fd)))
     }
 
-    /// Keeps a file that has lost its name until the kernel forgets it.
+    /// Keeps the descriptor of what has lost its name until the kernel forgets it.
     pub(super) fn keep(&self, removed: Option<(u64, Arc<OwnedFd>)>) {
         if let Some((id, fd)) = removed {
             self.dir_cache.keep_removed(id, fd);
@@ -139,4 +155,30 @@ impl Mount {
                 .and_then(|dir| at::stat(dir, name))
                 .is_ok()
     }
+}
+
+/// Whether the kernel may use an open file of this type without having asked the daemon to open it.
+fn may_be_used_unknown(stat: &Statx) -> bool {
+    match FileType::from_raw_mode(stat.stx_mode.into()) {
+        FileType::RegularFile | FileType::Symlink | FileType::Socket => false,
+        FileType::Directory
+        | FileType::Fifo
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => true,
+    }
+}
+
+/// Whether a file with the same inode number that is created from now on will differ from this one in its time of birth.
+fn is_distinct(stat: &Statx) -> bool {
+    // Where the disk keeps whole seconds or none, this is 0.
+    if stat.stx_btime.tv_nsec == 0 {
+        return false;
+    }
+    let born = Duration::new(
+        stat.stx_btime.tv_sec.try_into().unwrap_or(0),
+        stat.stx_btime.tv_nsec,
+    );
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.is_ok_and(|now| now > born + BIRTH_PRECISION)
 }

@@ -129,13 +129,13 @@ impl DirCache {
         (kept, removed, pinned)
     }
 
-    /// Keeps the descriptor of a removed file or directory until the kernel forgets it, since a process may still be in
-    /// it or keep it open.
+    /// Keeps the descriptor of a removed directory or pipe, or of a file under a contended name, until the kernel forgets
+    /// it, since a process may still be in it or is about to open it.
     pub(in crate::mount) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
         self.removed.lock().insert(id, fd);
     }
 
-    /// Returns the descriptor of a removed file or directory that the kernel has not forgotten.
+    /// Returns the descriptor kept by [`DirCache::keep_removed`].
     pub(in crate::mount) fn removed(&self, id: u64) -> Option<Arc<OwnedFd>> {
         self.removed.lock().get(&id).cloned()
     }
