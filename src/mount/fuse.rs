@@ -388,12 +388,15 @@ impl Filesystem for Fuse {
     fn fsync(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.work().fsync(handle.0, data_only), reply);
+        let of_folder = self.mount.is_of_folder(node.0);
+        self.mount.answer(of_folder, reply, move |mount| {
+            mount.fsync(handle.0, data_only)
+        });
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -442,7 +445,10 @@ impl Filesystem for Fuse {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.work().fsyncdir(node.0, data_only), reply);
+        let may_wait = self.mount.may_wait(node.0);
+        self.mount.answer(may_wait, reply, move |mount| {
+            mount.fsyncdir(node.0, data_only)
+        });
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
@@ -524,7 +530,7 @@ impl Filesystem for Fuse {
     fn setlk(
         &self,
         request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         _owner: LockOwner,
         _start: u64,
@@ -534,9 +540,10 @@ impl Filesystem for Fuse {
         wait: bool,
         reply: ReplyEmpty,
     ) {
-        self.mount
-            .work()
-            .flock(handle.0, kind, wait, request.pid(), reply);
+        let (of_folder, tid) = (self.mount.is_of_folder(node.0), request.pid());
+        self.mount.defer(of_folder, move |mount| {
+            mount.work().flock(handle.0, kind, wait, tid, reply);
+        });
     }
 
     fn ioctl(
@@ -592,7 +599,7 @@ impl Filesystem for Fuse {
     fn copy_file_range(
         &self,
         request: &Request,
-        _from: INodeNo,
+        source: INodeNo,
         from: FileHandle,
         from_offset: u64,
         _to: INodeNo,
@@ -602,12 +609,11 @@ impl Filesystem for Fuse {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copied = self.mount.work().copy_file_range(
-            &caller(request, 0),
-            (from.0, from_offset),
-            (to.0, to_offset),
-            length,
-        );
-        written(copied, reply);
+        let (of_folder, caller) = (self.mount.is_of_folder(source.0), caller(request, 0));
+        self.mount.defer(of_folder, move |mount| {
+            let (from, to) = ((from.0, from_offset), (to.0, to_offset));
+            let copied = mount.work().copy_file_range(&caller, from, to, length);
+            written(copied, reply);
+        });
     }
 }

@@ -5,4 +5,5 @@
 mod common;
 mod group;
 mod limits;
+mod partial;
 mod primary;
