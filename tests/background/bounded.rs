@@ -22,6 +22,10 @@ const LISTED: usize = 4000;
 const LISTED_TASK: &str = "my.module.many";
 /// Jobs of this task that fill the daemon's cache of directories.
 const CACHED: usize = 2000;
+/// The daemon has at least so many descriptors when this cache is full.
+const CACHE_FULL: u64 = 1024;
+/// How long after the end of a sample the cache must have been full.
+const FILLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long it runs, when the first footprint is taken, and by how much the last may exceed it, in percent.
 struct Plan {
@@ -136,21 +140,33 @@ struct Work {
 static RECLAIM: Mutex<()> = Mutex::new(());
 
 impl Work {
-    /// The most that the daemon holds in the time before `end`. Returns early if a worker has failed.
+    /// The most that the daemon holds in the time before `end`, or at the first moment afterwards at which its cache of
+    /// directories is full: only such moments can be compared, and other processes, too, make the kernel drop names.
     fn sample(&self, daemon: i64, end: Instant, length: Duration) -> Footprint {
-        let is_before = |time: Instant| Instant::now() < time && !self.over.load(Ordering::Acquire);
-        while is_before(end - length) {
+        let is_over = || self.over.load(Ordering::Acquire);
+        while Instant::now() < end - length && !is_over() {
             std::thread::sleep(Duration::from_millis(100));
         }
-        let mut most = self.filled(daemon);
-        while is_before(end) {
-            most = most.max(self.filled(daemon));
+        let mut most: Option<Footprint> = None;
+        loop {
+            let now = self.filled(daemon);
+            if now.descriptors >= CACHE_FULL {
+                most = Some(most.map_or(now, |most| most.max(now)));
+            }
+            match most {
+                Some(most) if Instant::now() >= end || is_over() => return most,
+                // Another worker has failed.
+                None if is_over() => return now,
+                _ => {}
+            }
+            assert!(
+                Instant::now() < end + FILLED_WITHIN,
+                "the cache of directories is never full: {now:?}"
+            );
         }
-        most
     }
 
-    /// What the daemon holds when its cache of directories is full, which keeps the descriptors of 1,024: each footprint has
-    /// as many.
+    /// What the daemon holds after enough jobs have been read to fill its cache of directories.
     fn filled(&self, daemon: i64) -> Footprint {
         let _kept = RECLAIM.lock().unwrap_or_else(PoisonError::into_inner);
         let many = self.mount.join("jobs").join(LISTED_TASK);
