@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use xpmfs::cli::mount_helper::{self, Asked};
 use xpmfs::cli::{self, Cli, completions, front};
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     calls::tune_allocator();
     if completions::is_asked() {
         // A directory that does not reply must not keep the shell waiting for the end of this process.
-        return front::run(completions::answer);
+        return front::run(|| completions::answer(Cli::command()));
     }
     let cli = match mount_helper::arguments(std::env::args_os()) {
         Ok(Asked::Run(arguments)) => Cli::parse_from(arguments),

@@ -5,7 +5,10 @@
 
 mod advice;
 pub mod archive;
+mod arguments;
+mod candidates;
 pub mod completions;
+mod errors;
 pub mod front;
 pub mod jobs;
 pub mod man;
@@ -20,18 +23,16 @@ mod table;
 pub mod umount;
 pub mod workspaces;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
-use clap_complete::engine::ArgValueCompleter;
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::daemon::options::OptionError;
-use crate::daemon::unmount::UnmountError;
 use crate::daemon::{health, log};
-use crate::printable::printable;
-use crate::settings::Selection;
+
+pub use self::arguments::{Global, Listing, Select};
+use self::errors::Usage;
+pub use self::errors::{WRONG_USAGE, is_broken_pipe, sentence, status_of};
 
 /// Shows an experimaestro workspace as one directory, whatever disk each job lies on.
 #[derive(Debug, Parser)]
@@ -44,135 +45,6 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
-
-/// The heading of the options that every command has.
-const GENERAL: &str = "General options";
-/// The heading of the options that select a workspace.
-const WHICH: &str = "Which workspace";
-
-/// Options that every command takes.
-#[derive(Debug, Clone, Args)]
-pub struct Global {
-    /// Settings file [default: ~/.config/experimaestro/settings.yaml]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GENERAL, display_order = 101)]
-    pub settings: Option<PathBuf>,
-    /// Print listings as JSON
-    #[arg(long, display_order = 102)]
-    pub json: bool,
-    /// More detail (repeat for more)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GENERAL, display_order = 103)]
-    pub verbose: u8,
-    /// Print errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GENERAL, display_order = 104)]
-    pub quiet: bool,
-}
-
-/// The options of a listing.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Listing {
-    /// Print JSON
-    #[arg(long, display_order = 41)]
-    json: bool,
-}
-
-/// Which workspace a command is about.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Select {
-    /// The one with this id in the settings
-    #[arg(short, long, value_name = "ID", add = ArgValueCompleter::new(completions::workspaces), help_heading = WHICH, display_order = 51)]
-    pub workspace: Option<String>,
-    /// The one in this directory, with or without settings; with --workspace, that one at another path
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, help_heading = WHICH, display_order = 52)]
-    pub workdir: Option<PathBuf>,
-    /// The one with a trigger that matches this experiment's id [default: the first of the settings]
-    #[arg(short = 'x', long, value_name = "ID", value_hint = ValueHint::Other, help_heading = WHICH, display_order = 53)]
-    pub experiment: Option<String>,
-}
-
-impl Global {
-    fn verbosity(&self) -> log::Verbosity {
-        log::Verbosity {
-            verbose: self.verbose,
-            quiet: self.quiet,
-        }
-    }
-}
-
-impl Select {
-    /// The same for the settings.
-    fn selection(&self) -> Selection {
-        Selection {
-            workspace: self.workspace.clone(),
-            workdir: self.workdir.clone(),
-            experiment: self.experiment.clone(),
-        }
-    }
-
-    /// Whether any of the options was given.
-    fn is_given(&self) -> bool {
-        self.workspace.is_some() || self.workdir.is_some() || self.experiment.is_some()
-    }
-}
-
-/// The exit status of a command line that is not understood.
-pub const WRONG_USAGE: u8 = 2;
-
-/// An error and its causes in one line, with control characters in names escaped. A cause that an error's own text contains is not
-/// repeated.
-#[must_use]
-pub fn sentence(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| {
-        let mut message = without_numbers(&cause.to_string());
-        // These list processes or jobs on lines of their own, and escape names themselves.
-        let has_lines = matches!(cause.downcast_ref(), Some(UnmountError::Busy { .. }))
-            || cause.is::<jobs::Ambiguous>();
-        if !has_lines {
-            message = printable(&message).into_owned();
-        }
-        if text.is_empty() {
-            message
-        } else if text.contains(&message) {
-            text
-        } else {
-            format!("{text}: {message}")
-        }
-    })
-}
-
-/// A text without the numbers of errors, which mean nothing to a person.
-fn without_numbers(text: &str) -> String {
-    let mut words = text.to_owned();
-    while let Some(start) = words.find(" (os error ")
-        && let Some(length) = words.get(start..).and_then(|rest| rest.find(')'))
-    {
-        words.replace_range(start..=start + length, "");
-    }
-    words
-}
-
-/// Whether a command failed because its output is no longer read.
-#[must_use]
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let mut causes = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// The exit status of a command that failed.
-#[must_use]
-pub fn status_of(error: &anyhow::Error) -> ExitCode {
-    if error.is::<OptionError>() || error.is::<Usage>() {
-        ExitCode::from(WRONG_USAGE)
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// A command line that is not understood, where the parser has not seen it.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -264,7 +136,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Umount(arguments) => umount::run(arguments, global),
         Command::Status(arguments) => status::run(arguments, global),
         Command::Completions(arguments) => completions::run(arguments),
-        Command::Man(arguments) => man::run(arguments, global),
+        Command::Man(arguments) => man::run(arguments, global, Cli::command()),
         Command::Probe { path } => Ok(if health::answers(path) {
             ExitCode::SUCCESS
         } else {
@@ -274,25 +146,5 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Jobs(command) => jobs::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::Context;
-
-    #[test]
-    fn a_cause_is_printed_once() {
-        let cause = || std::io::Error::from_raw_os_error(13);
-        let error = crate::settings::SettingsError::Read {
-            path: "/s".into(),
-            source: cause(),
-        };
-        let text = sentence(&error.into());
-        assert_eq!(text.matches("Permission denied").count(), 1, "{text}");
-        let error = Err::<(), _>(cause()).context("cannot write /x");
-        let text = sentence(&error.unwrap_err());
-        assert_eq!(text, "cannot write /x: Permission denied");
     }
 }

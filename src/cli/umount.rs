@@ -9,7 +9,7 @@ use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use indicatif::ProgressBar;
 
-use super::{Global, Select, completions};
+use super::{Global, Select, candidates};
 use crate::daemon::attach::How;
 use crate::daemon::drain::{Drained, drain};
 use crate::daemon::inventory;
@@ -21,7 +21,7 @@ use crate::settings::Settings;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The mount point [default: the workspace's own directory, or the only place where it is mounted]
-    #[arg(add = ArgValueCompleter::new(completions::mountpoints), conflicts_with_all = ["workspace", "workdir", "experiment"])]
+    #[arg(add = ArgValueCompleter::new(candidates::mountpoints), conflicts_with_all = ["workspace", "workdir", "experiment"])]
     mountpoint: Option<PathBuf>,
     /// Which workspace.
     #[command(flatten)]

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Global, Listing, Select, print, table};
-use crate::settings::{Folder, Mode, Selection, Settings, Workspace};
+use super::{Global, Listing, print, table};
+use crate::settings::{Folder, Mode, Settings, Workspace};
 
 /// What to do with workspaces.
 #[derive(Debug, Subcommand)]
@@ -52,16 +52,6 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::List { .. } => print::text(&in_short(&settings))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-impl From<&Select> for Selection {
-    fn from(select: &Select) -> Selection {
-        Selection {
-            workspace: select.workspace.clone(),
-            workdir: select.workdir.clone(),
-            experiment: select.experiment.clone(),
-        }
-    }
 }
 
 /// A line for each; nothing is looked up on a disk.

@@ -12,8 +12,9 @@ use crate::archive::env::{Env, Hooks};
 use crate::archive::error::JobError;
 use crate::archive::{manual, places};
 use crate::cli::advice::advice;
+use crate::cli::errors::Usage;
 use crate::cli::open::{More, Opened, open};
-use crate::cli::{Global, Select, Usage, completions};
+use crate::cli::{Global, Select, candidates};
 use crate::daemon::run::raise_descriptor_limit;
 use crate::settings::{DEFAULT_SETTLE, Folder};
 use crate::transfer::{Bandwidth, Progress};
@@ -24,7 +25,7 @@ use crate::workspace::jobs::JobId;
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Which {
     /// The jobs: task_id/hash, the start of a hash, a path, a task, or a glob such as 'my.module.*'
-    #[arg(value_name = "JOB", add = ArgValueCompleter::new(completions::jobs))]
+    #[arg(value_name = "JOB", add = ArgValueCompleter::new(candidates::jobs))]
     pub(super) jobs: Vec<OsString>,
     /// More folders.
     #[command(flatten)]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, ValueHint};
+use clap::{Args, ValueHint};
 use clap_mangen::Man;
 
-use super::{Cli, Global, print};
+use super::{Global, print};
 
 /// Where the pages go.
 #[derive(Debug, Args)]
@@ -24,8 +24,12 @@ pub struct Arguments {
 /// # Errors
 ///
 /// The directory cannot be written to, or standard output is gone.
-pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    let pages = pages()?;
+pub fn run(
+    arguments: &Arguments,
+    global: &Global,
+    program: clap::Command,
+) -> anyhow::Result<ExitCode> {
+    let pages = pages(program)?;
     let Some(dir) = &arguments.dir else {
         // The first one is that of the whole program.
         let page = pages.first().map_or("", |(_, page)| page);
@@ -51,9 +55,9 @@ fn write(dir: &Path, name: &str, page: &str) -> anyhow::Result<()> {
 }
 
 /// The name of each page, and the page.
-fn pages() -> io::Result<Vec<(String, String)>> {
+fn pages(program: clap::Command) -> io::Result<Vec<(String, String)>> {
     // `xpmfs help` prints the same.
-    let mut program = Cli::command().disable_help_subcommand(true);
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let mut pages = Vec::new();
     add(&mut pages, program, "xpmfs".to_owned())?;
@@ -118,16 +122,22 @@ fn sections(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
     use crate::daemon::options::known;
+    use clap::CommandFactory;
+
+    fn all() -> Vec<(String, String)> {
+        pages(Cli::command()).unwrap()
+    }
 
     fn page(name: &str) -> String {
-        let found = pages().unwrap().into_iter().find(|page| page.0 == name);
+        let found = all().into_iter().find(|page| page.0 == name);
         found.unwrap().1
     }
 
     #[test]
     fn every_page_ends_with_its_exit_status_and_where_to_read_on() {
-        for (name, page) in pages().unwrap() {
+        for (name, page) in all() {
             for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS", "SEE ALSO"] {
                 let heading = format!("\n.SH \"{section}\"\n").replace("\"NAME", "NAME");
                 let plain = format!("\n.SH {section}\n");
@@ -141,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_page_that_is_named_is_written() {
-        let pages = pages().unwrap();
+        let pages = all();
         for (name, page) in &pages {
             for word in page.split([' ', ',', '\n']) {
                 let word = word.replace("\\-", "-");

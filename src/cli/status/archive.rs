@@ -4,16 +4,15 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use super::text::Look;
 use crate::archive::engine::{CopyInProgress, FolderRefusal, FolderReport, Report, VerifiedFolder};
-use crate::cli::style::{Tone, local};
+use crate::cli::style::{Colours, Tone, local};
 use crate::printable::printable;
 
 /// The most jobs of each kind that are listed.
 const LISTED_MAX: usize = 10;
 
 /// Adds the state of archiving; `since` says from when on jobs are counted.
-pub(super) fn describe(text: &mut String, report: &Report, since: &str, look: Look) {
+pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours: Colours) {
     let under_way: usize = report
         .folders
         .iter()
@@ -53,7 +52,7 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, look: Lo
         (0, _) => Tone::Plain,
         _ => Tone::Bad,
     };
-    let _ = writeln!(text, "\narchive: {}", look.colours.paint(&state, tone));
+    let _ = writeln!(text, "\narchive: {}", colours.paint(&state, tone));
     let mut line = |line: String| {
         // Users choose the names of jobs and folders.
         let _ = writeln!(text, "  {}", printable(&line));
@@ -93,11 +92,11 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, look: Lo
 }
 
 /// Adds what `verify` recorded, of a workspace that is not being archived.
-pub(super) fn describe_recorded(text: &mut String, report: &Report, look: Look) {
+pub(super) fn describe_recorded(text: &mut String, report: &Report, colours: Colours) {
     let state = match (report.damages, report.verified.is_empty()) {
         (0, true) => return,
         (0, false) => "not running".to_owned(),
-        (count, _) => look.colours.paint(&damages(count), Tone::Bad),
+        (count, _) => colours.paint(&damages(count), Tone::Bad),
     };
     let _ = writeln!(text, "\narchive: {state}");
     let mut line = |line: String| {
@@ -269,7 +268,7 @@ mod tests {
             ..Report::default()
         };
         let mut text = String::new();
-        describe(&mut text, &report, "it was mounted", Look::of_stdout());
+        describe(&mut text, &report, "it was mounted", Colours::of_stdout());
         assert_eq!(
             text,
             "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, retrying in 1 s)\n"

@@ -1,6 +1,6 @@
 //! Finds what is wrong in the status, for `status --check`.
 
-use super::Status;
+use super::gather::Status;
 use crate::archive::engine::Report;
 
 /// Returns a sentence for each mount that is dead or does not answer, and for each workspace with jobs that could not be archived or

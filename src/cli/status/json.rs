@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::Status;
+use super::gather::Status;
 
 /// Returns the status with every time in RFC 3339, and every folder that is referred to as `mode:path`.
 ///

@@ -1,106 +1,21 @@
-//! `xpmfs status`: mounts, folders and archiving. [`text`]: for a person; [`archive`]: the part about archiving; [`mod@json`]: for
+//! `xpmfs status`: mounts, folders and archiving. [`gather()`] asks for it; [`text`]: for a person; [`archive`]: the part about archiving; [`mod@json`]: for
 //! programs; [`check`]: whether anything is wrong; [`recorded`]: what `verify` recorded in a workspace that is not mounted;
 //! [`watch`]: repeats it.
 
 mod archive;
 mod check;
+mod gather;
 mod json;
 mod recorded;
 mod text;
 mod watch;
 
-use std::collections::HashSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
-use jiff::Timestamp;
-use nix::unistd::{Gid, Group};
-use serde::Serialize;
-use serde_json::Value;
-
-use self::text::Look;
-use super::{Global, Listing, Select, completions, print};
-use crate::archive::engine::{DamagedCopy, Report, VerifiedFolder};
-use crate::daemon::alone::{self, Archiving};
-use crate::daemon::control::Identity;
-use crate::daemon::health::Health;
-use crate::daemon::inventory::{self, Mounted, Place};
-use crate::daemon::unmount::find;
-use crate::settings::{Settings, Workspace};
-
-/// What to show.
-#[derive(Debug, Args)]
-pub struct Arguments {
-    /// Only the mount here
-    #[arg(add = ArgValueCompleter::new(completions::mountpoints), conflicts_with_all = ["workspace", "workdir", "experiment"])]
-    mountpoint: Option<PathBuf>,
-    /// Update it every second, until Ctrl-C
-    #[arg(long, conflicts_with = "check")]
-    watch: bool,
-    /// Exit with 1 if a mount is dead or does not answer, a job could not be archived, or a copy is damaged or missing
-    #[arg(long)]
-    check: bool,
-    /// How it is printed.
-    #[command(flatten)]
-    pub(super) listing: Listing,
-    /// Which workspace.
-    #[command(flatten)]
-    select: Select,
-}
-
-/// Everything that is shown.
-#[derive(Debug, Serialize)]
-struct Status {
-    mounts: Vec<MountStatus>,
-    /// Processes that archive a workspace and mount nothing.
-    archivers: Vec<ArchiverStatus>,
-    /// Workspaces of the settings that are neither mounted nor archived by one of these.
-    workspaces: Vec<WorkspaceStatus>,
-}
-
-#[derive(Debug, Serialize)]
-struct MountStatus {
-    mountpoint: String,
-    workspace: Option<String>,
-    primary: Option<String>,
-    /// `ok`, `dead`, `does not answer`, `of another user`, `closed to this group`
-    state: &'static str,
-    /// The user who mounted it, if that is another user.
-    user: Option<String>,
-    advice: Option<String>,
-    pid: Option<i32>,
-    since: Option<Timestamp>,
-    read_only: bool,
-    log: Option<String>,
-    locations: Vec<Place>,
-    /// The state of archiving, if anything is archived.
-    archive: Option<Report>,
-}
-
-#[derive(Debug, Serialize)]
-struct ArchiverStatus {
-    workspace: Option<String>,
-    primary: String,
-    pid: Option<i32>,
-    since: Option<Timestamp>,
-    locations: Vec<Place>,
-    archive: Option<Report>,
-}
-
-#[derive(Debug, Serialize)]
-struct WorkspaceStatus {
-    workspace: String,
-    primary: String,
-    locations: Vec<Place>,
-    /// Copies that `verify` found damaged or missing: the first few.
-    damaged: Vec<DamagedCopy>,
-    /// How many there are of these in all.
-    damages: usize,
-    /// When all copies of each folder were verified last.
-    verified: Vec<VerifiedFolder>,
-}
+pub use self::gather::Arguments;
+use self::gather::gather;
+use super::style::Colours;
+use super::{Global, print};
 
 /// Prints mounts and folders, and workspaces of the settings that are not mounted.
 ///
@@ -115,7 +30,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if global.json {
         print::json(&json::json(&status)?)?;
     } else {
-        print::text(&status.text(Look::of_stdout()))?;
+        print::text(&status.text(Colours::of_stdout()))?;
     }
     if !arguments.check {
         return Ok(ExitCode::SUCCESS);
@@ -128,198 +43,4 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
-}
-
-fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
-    if let Some(mountpoint) = &arguments.mountpoint {
-        let mounted = inventory::ask(find(mountpoint)?);
-        return Ok(Status {
-            mounts: vec![MountStatus::of(&mounted)],
-            archivers: Vec::new(),
-            workspaces: Vec::new(),
-        });
-    }
-    let settings = Settings::load(global.settings.as_deref())?;
-    let mut mounts = inventory::take()?;
-    let mut archivers = alone::take();
-    let mut workspaces: Vec<Workspace> = settings.workspaces.clone();
-    if arguments.select.is_given() {
-        let chosen = settings.select(&arguments.select.selection())?;
-        mounts.retain(|mounted| shows(mounted, &chosen));
-        archivers.retain(|archiver| archiver.is_of(&chosen.path));
-        workspaces = vec![chosen];
-    }
-    workspaces.retain(|workspace| {
-        !workspace.is_remote()
-            && !mounts.iter().any(|mounted| shows(mounted, workspace))
-            && !archivers
-                .iter()
-                .any(|archiver| archiver.is_of(&workspace.path))
-    });
-    let mut seen = HashSet::new();
-    workspaces.retain(|workspace| seen.insert(workspace.path.clone()));
-    Ok(Status {
-        mounts: mounts.iter().map(MountStatus::of).collect(),
-        archivers: archivers.iter().map(ArchiverStatus::of).collect(),
-        workspaces: workspaces
-            .iter()
-            .map(|workspace| WorkspaceStatus::of(&settings, workspace))
-            .collect(),
-    })
-}
-
-fn shows(mounted: &Mounted, workspace: &Workspace) -> bool {
-    let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
-    mounted.shows(id, &workspace.path)
-}
-
-impl MountStatus {
-    fn of(mounted: &Mounted) -> Self {
-        let Mounted {
-            mount,
-            health,
-            identity,
-            service,
-        } = mounted;
-        let place = mount.mountpoint.display();
-        let user = mount.other_owner();
-        let (state, pid, advice) = match health {
-            Health::Serving { pid } => ("ok", *pid, None),
-            Health::Dead => (
-                "dead",
-                None,
-                Some(format!(
-                    "its daemon was killed: `xpmfs umount {place}` clears it, or mount again"
-                )),
-            ),
-            Health::Silent { pid } => (
-                "does not answer",
-                *pid,
-                Some(format!(
-                    "see its log; `xpmfs umount --lazy {place}` detaches it"
-                )),
-            ),
-            Health::Foreign => (
-                "of another user",
-                None,
-                user.as_ref().map(|user| {
-                    format!(
-                        "the user `{user}` mounted it, and for no other: ask for a mount with `-o allow_other`"
-                    )
-                }),
-            ),
-        };
-        // A daemon answers only its own user and root.
-        let advice = advice.or_else(|| {
-            user.as_ref().filter(|_| identity.is_none()).map(|user| {
-                format!("the user `{user}` mounted it: `xpmfs status` shows its folders to that user only")
-            })
-        });
-        let (state, advice) = match (health, mount.shut_to_group()) {
-            (Health::Serving { .. } | Health::Foreign, Some(group)) => {
-                let mounted = group_name(group);
-                let own = group_name(rustix::process::getegid().as_raw());
-                let advice = format!(
-                    "it was mounted in the group `{mounted}`, and this shell is in the group `{own}`, as after `newgrp` or `sg`: the \
-                     kernel refuses it; use a shell in the group `{mounted}` (`sg {mounted}`), or mount again in this one or with `-o allow_other`"
-                );
-                ("closed to this group", Some(advice))
-            }
-            _ => (state, advice),
-        };
-        let identity = identity.as_ref();
-        Self {
-            mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
-            workspace: identity
-                .and_then(|identity| identity.workspace.clone())
-                .or_else(|| {
-                    // Of a dead mount, only its name is left.
-                    let source = mount.source.to_string_lossy();
-                    (identity.is_none()).then(|| source.into_owned())
-                }),
-            primary: identity.map(|identity| identity.primary.to_string_lossy().into_owned()),
-            state,
-            user,
-            advice,
-            pid,
-            since: identity.and_then(since),
-            read_only: mount.is_read_only(),
-            log: identity.map(|identity| identity.log.clone()),
-            locations: service.as_ref().map(places).unwrap_or_default(),
-            archive: service.as_ref().and_then(report),
-        }
-    }
-}
-
-impl ArchiverStatus {
-    fn of(archiving: &Archiving) -> Self {
-        let Archiving {
-            identity,
-            pid,
-            service,
-        } = archiving;
-        Self {
-            workspace: identity.workspace.clone(),
-            primary: identity.primary.to_string_lossy().into_owned(),
-            pid: *pid,
-            since: since(identity),
-            locations: places(service),
-            archive: report(service),
-        }
-    }
-}
-
-/// A group's name, or its number if it has no name.
-fn group_name(gid: u32) -> String {
-    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-    group.map_or_else(|| gid.to_string(), |group| group.name)
-}
-
-/// When a daemon began.
-fn since(identity: &Identity) -> Option<Timestamp> {
-    Timestamp::from_second(identity.since).ok()
-}
-
-/// A daemon's report of archiving.
-fn report(service: &Value) -> Option<Report> {
-    serde_json::from_value(service.get("archive")?.clone()).ok()
-}
-
-/// A daemon's report of its locations, without those that cannot be understood.
-fn places(service: &Value) -> Vec<Place> {
-    let listed = service.get("locations").and_then(Value::as_array);
-    let listed = listed.map(Vec::as_slice).unwrap_or_default();
-    listed
-        .iter()
-        .filter_map(|place| serde_json::from_value(place.clone()).ok())
-        .collect()
-}
-
-impl WorkspaceStatus {
-    fn of(settings: &Settings, workspace: &Workspace) -> Self {
-        let mut asked = vec![("primary".to_owned(), workspace.path.clone())];
-        let folders = settings.folders_of(workspace);
-        asked.extend(
-            folders
-                .iter()
-                .map(|folder| (folder.mode.to_string(), folder.path.clone())),
-        );
-        let locations = inventory::look_at(asked);
-        let there = locations.first().is_some_and(|place| place.state == "ok");
-        let recorded = there.then(|| recorded::damaged(workspace, folders));
-        let Report {
-            damaged,
-            damages,
-            verified,
-            ..
-        } = recorded.unwrap_or_default();
-        Self {
-            workspace: workspace.id.clone(),
-            primary: workspace.path.to_string_lossy().into_owned(),
-            locations,
-            damaged,
-            damages,
-            verified,
-        }
-    }
 }

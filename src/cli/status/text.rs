@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{ArchiverStatus, MountStatus, Status, archive};
+use super::archive;
+use super::gather::{ArchiverStatus, MountStatus, Status};
 use crate::archive::engine::Report;
 use crate::cli::style::{Colours, Tone, local};
 use crate::cli::table;
@@ -10,23 +11,8 @@ use crate::daemon::inventory::Place;
 use crate::printable::printable;
 use crate::view::location::NO_JOBS;
 
-/// How the text looks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
-    pub(super) colours: Colours,
-}
-
-impl Look {
-    /// As standard output can show it.
-    pub(super) fn of_stdout() -> Look {
-        Look {
-            colours: Colours::of_stdout(),
-        }
-    }
-}
-
 impl Status {
-    pub(super) fn text(&self, look: Look) -> String {
+    pub(super) fn text(&self, colours: Colours) -> String {
         let mut text = String::new();
         if self.mounts.is_empty() {
             text.push_str("Nothing is mounted.\n");
@@ -35,11 +21,11 @@ impl Status {
             let mut table = table::plain(&titles);
             for mount in &self.mounts {
                 let name = mount.workspace.as_deref().or(mount.primary.as_deref());
-                let plain = |text: &str| look.colours.cell(text, Tone::Plain);
+                let plain = |text: &str| colours.cell(text, Tone::Plain);
                 table.add_row([
                     plain(name.unwrap_or_default()),
                     plain(&in_place(mount)),
-                    look.colours.cell(mount.state, tone_of_mount(mount.state)),
+                    colours.cell(mount.state, tone_of_mount(mount.state)),
                     plain(&mount.pid.map(|pid| pid.to_string()).unwrap_or_default()),
                     plain(&mount.since.map(local).unwrap_or_default()),
                     plain(if mount.read_only { "read-only" } else { "" }),
@@ -52,15 +38,15 @@ impl Status {
                 let advice = format!("{}: {advice}", mount.mountpoint);
                 let _ = writeln!(text, "\n{}", printable(&advice));
             }
-            locations(&mut text, &mount.mountpoint, &mount.locations, look);
+            locations(&mut text, &mount.mountpoint, &mount.locations, colours);
             if let Some(report) = &mount.archive {
-                archive::describe(&mut text, report, "it was mounted", look);
+                archive::describe(&mut text, report, "it was mounted", colours);
             }
         }
         for archiver in &self.archivers {
-            locations(&mut text, &title(archiver), &archiver.locations, look);
+            locations(&mut text, &title(archiver), &archiver.locations, colours);
             if let Some(report) = &archiver.archive {
-                archive::describe(&mut text, report, "it began", look);
+                archive::describe(&mut text, report, "it began", colours);
             }
         }
         for workspace in &self.workspaces {
@@ -70,14 +56,14 @@ impl Status {
                 false => &workspace.workspace,
             };
             let title = format!("{name} (not mounted)");
-            locations(&mut text, &title, &workspace.locations, look);
+            locations(&mut text, &title, &workspace.locations, colours);
             let report = Report {
                 damaged: workspace.damaged.clone(),
                 damages: workspace.damages,
                 verified: workspace.verified.clone(),
                 ..Report::default()
             };
-            archive::describe_recorded(&mut text, &report, look);
+            archive::describe_recorded(&mut text, &report, colours);
         }
         text
     }
@@ -116,17 +102,17 @@ fn in_place(mount: &MountStatus) -> String {
     }
 }
 
-fn locations(text: &mut String, title: &str, places: &[Place], look: Look) {
+fn locations(text: &mut String, title: &str, places: &[Place], colours: Colours) {
     if places.is_empty() {
         return;
     }
     let mut table = table::plain(&["MODE", "PATH", "STATE", "FREE", "SIZE"]);
     for place in places {
-        let plain = |text: &str| look.colours.cell(text, Tone::Plain);
+        let plain = |text: &str| colours.cell(text, Tone::Plain);
         table.add_row([
             plain(&place.mode),
             plain(&place.path),
-            look.colours.cell(&place.state, tone_of_place(place)),
+            colours.cell(&place.state, tone_of_place(place)),
             plain(&place.free.map(size).unwrap_or_default()),
             plain(&place.total.map(size).unwrap_or_default()),
         ]);

@@ -3,8 +3,9 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use super::text::Look;
-use super::{Arguments, Status, gather, json};
+use super::gather::{Arguments, Status, gather};
+use super::json;
+use crate::cli::style::Colours;
 use crate::cli::{Global, print};
 
 /// The time between updates.
@@ -25,7 +26,7 @@ pub(super) fn watch(arguments: &Arguments, global: &Global) -> anyhow::Result<()
                 serde_json::to_string(&json::json(&status)?)?
             ))?;
         } else {
-            let text = status.text(Look::of_stdout());
+            let text = status.text(Colours::of_stdout());
             // On a screen, each update overwrites the last one and clears the rest; in a file, they follow each other.
             let lines = text.lines().map(|line| match screen {
                 true => format!("{line}\x1b[K\n"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{contents, name};
+use super::differences::{contents, name};
 use crate::archive::job::verify::Verified;
 use crate::transfer::{Difference, What};
 use crate::workspace::jobs::JobId;

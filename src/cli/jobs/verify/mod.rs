@@ -1,9 +1,9 @@
 //! `xpmfs jobs verify`: prints what is wrong with archived copies, and how many are right.
 
+mod differences;
 mod json;
 mod tally;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,12 +11,12 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use self::differences::{contents, name};
 use self::tally::Tally;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
 use crate::archive::error::{self, JobError};
-use crate::archive::job::select::is_of_content;
 use crate::archive::job::verify::{self, Unread, Verified, remedy};
 use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::lost::{self, Listed};
@@ -352,21 +352,7 @@ fn remedy_line(session: &Session, job: &JobId, folder: u8) -> String {
     })
 }
 
-/// The name of an entry, in manifests as well: the job's own directory is `.`.
-fn name(path: &Path) -> &Path {
-    match path.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => path,
-    }
-}
-
 /// A line; control characters in names are escaped.
 fn line(line: &str) -> String {
     format!("{}\n", printable(line))
-}
-
-fn contents(differences: &[Difference]) -> impl Iterator<Item = &Difference> {
-    differences
-        .iter()
-        .filter(|difference| is_of_content(difference))
 }

@@ -1,6 +1,6 @@
 //! Counts the copies that `jobs verify` has read, by their state.
 
-use super::contents;
+use super::differences::contents;
 use crate::archive::job::verify::Verified;
 
 /// Counts copies by their state.

@@ -1,5 +1,7 @@
 //! `xpmfs jobs archive`.
 
+mod json;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -8,6 +10,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use self::json::Listed;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
@@ -71,92 +74,6 @@ pub(super) fn all(
         },
     };
     run(&arguments, global)
-}
-
-/// The keys of an entry of `--json` that have fixed values; docs/json.md lists them.
-#[derive(Default)]
-struct Listed {
-    folder: Option<String>,
-    result: &'static str,
-    reason: Option<&'static str>,
-    files: Option<u64>,
-    bytes: Option<u64>,
-}
-
-impl Listed {
-    fn of(outcome: &Outcome, label: impl Fn(u8) -> String) -> Listed {
-        let plain = |result| Listed {
-            result,
-            ..Listed::default()
-        };
-        let not_archived = |reason| Listed {
-            reason: Some(reason),
-            ..plain("not_archived")
-        };
-        match outcome {
-            Outcome::Folder(folder, stored) => {
-                let folder = label(*folder);
-                let moves = folder.starts_with("move:");
-                let listed = match stored {
-                    Ok(stored) => Listed::stored(*stored, moves),
-                    Err(error) if error.is_cancelled() => plain("cancelled"),
-                    Err(_) => plain("failed"),
-                };
-                Listed {
-                    folder: Some(folder),
-                    ..listed
-                }
-            }
-            Outcome::Unknown(error) if error.is_cancelled() => plain("cancelled"),
-            Outcome::Unknown(_) => plain("failed"),
-            Outcome::PutBack { .. } => not_archived("put_back"),
-            Outcome::NotReady(readiness) => match readiness {
-                Readiness::Elsewhere => plain("present"),
-                Readiness::Ready { .. } | Readiness::Settling(_) => not_archived("settling"),
-                Readiness::Busy(_) => not_archived("busy"),
-                Readiness::Unfinished => not_archived("unfinished"),
-                Readiness::Failed => not_archived("job_failed"),
-                Readiness::Lost => not_archived("lost"),
-                Readiness::Absent => not_archived("absent"),
-                Readiness::OptedOut(_) => not_archived("opted_out"),
-                Readiness::Unknown(_) => not_archived("unknown"),
-            },
-        }
-    }
-
-    fn stored(stored: Stored, moves: bool) -> Listed {
-        let (result, reason, copied) = match stored {
-            Stored::Copied { files, bytes } if moves => ("moved", None, Some((files, bytes))),
-            Stored::Copied { files, bytes } => ("copied", None, Some((files, bytes))),
-            Stored::Replaced { files, bytes } => ("replaced", None, Some((files, bytes))),
-            // The folder had the copy before, and the job is moved to it.
-            Stored::Already if moves => ("moved", None, Some((0, 0))),
-            Stored::Already => ("present", None, None),
-            Stored::Skipped(Skipped::Gone) => ("skipped", Some("gone"), None),
-            Stored::Skipped(Skipped::Unfinished) => ("skipped", Some("unfinished"), None),
-            Stored::Skipped(Skipped::Older) => ("skipped", Some("copy_newer"), None),
-            Stored::Skipped(Skipped::Kept) => ("skipped", Some("recovered"), None),
-        };
-        Listed {
-            result,
-            reason,
-            files: copied.map(|(files, _)| files),
-            bytes: copied.map(|(_, bytes)| bytes),
-            ..Listed::default()
-        }
-    }
-
-    fn json(&self, job: &JobId, why: Option<String>) -> Value {
-        json!({
-            "job": job.to_string(),
-            "folder": self.folder,
-            "result": self.result,
-            "reason": self.reason,
-            "files": self.files,
-            "bytes": self.bytes,
-            "why": why,
-        })
-    }
 }
 
 /// Counts jobs and copies by their outcome.
