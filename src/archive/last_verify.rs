@@ -25,7 +25,7 @@ const RECORD_MAX: usize = 1024;
 pub struct LastVerify {
     /// When the verification ended.
     pub at: Timestamp,
-    /// How many copies it found, those included that are missing.
+    /// How many copies it compared with their manifests, those included that are missing.
     pub copies: u64,
     /// How many of these were damaged, incomplete, missing or unreadable.
     pub wrong: u64,

@@ -65,16 +65,16 @@ fn a_single_large_job_shows_bytes_total_rate_and_time_left() {
     assert_eq!(said(&output).lines().count(), 1, "{}", said(&output));
 }
 
-/// The process that strace runs.
-fn child_of(strace: u32) -> Pid {
-    let children = format!("/proc/{strace}/task/{strace}/children");
+/// The `xpmfs` that a process has started. strace first starts others, to find out what the kernel can do.
+fn child_of(parent: u32) -> Pid {
+    let children = format!("/proc/{parent}/task/{parent}/children");
     let mut child = None;
-    eventually("strace has started the command", || {
+    eventually("the command has started", || {
         let text = fs::read_to_string(&children).unwrap_or_default();
-        child = text
-            .split_whitespace()
-            .next()
-            .and_then(|pid| pid.parse().ok());
+        child = text.split_whitespace().find_map(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            (name == "xpmfs\n").then(|| pid.parse().ok())?
+        });
         child.is_some()
     });
     Pid::from_raw(child.unwrap()).unwrap()

@@ -287,7 +287,7 @@ fn set_last(session: &Session, tallies: &[(u8, Tally)]) -> Option<String> {
         };
         let last = LastVerify {
             at,
-            copies: tally.ok + tally.no_manifest + tally.wrong(),
+            copies: tally.ok + tally.wrong(),
             wrong: tally.wrong(),
         };
         if let Err(error) = last_verify::set(primary, location, &last) {
