@@ -220,7 +220,7 @@ fn what_may_not_be_read_of_a_folder_is_told_of_and_hides_nothing_else() {
         said.contains("2 entries not shown") && said.contains("Permission denied"),
         "{said}"
     );
-    assert!(workspace.log().contains("cannot be looked at"));
+    assert!(workspace.log().contains("cannot be read and does not show"));
     mode(&hidden, 0o755);
     mode(&task, 0o755);
     let script = "ls jobs/my.module.train/hidden/model.bin jobs/my.module.locked/theirs/model.bin";
