@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -259,6 +260,10 @@ impl Drop for Served {
         // Whoever waits for it is answered.
         self.open();
         drop(self.session.take());
+        // After a failure, callers may still have files open there.
+        if is_mounted(&self.at) {
+            let _ = Command::new("umount").arg("-l").arg(&self.at).output();
+        }
     }
 }
 
