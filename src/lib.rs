@@ -11,13 +11,11 @@
 //! - [`workspace`]: reads what is on disk: job ids, layout, markers, runs, `jobs.jsonl`
 //! - [`settings`]: reads `settings.yaml`: YAML, interpolation, checks, selection of a workspace
 //! - [`sys`]: Linux: directories below a descriptor, identities of files, all `unsafe`
-//! - [`printable`]: escapes control characters in names that are printed
 
 pub mod archive;
 pub mod cli;
 pub mod daemon;
 pub mod mount;
-pub mod printable;
 pub mod settings;
 pub mod sys;
 pub mod transfer;

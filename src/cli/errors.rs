@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::jobs::Ambiguous;
 use crate::daemon::options::OptionError;
 use crate::daemon::unmount::UnmountError;
-use crate::printable::printable;
+use crate::sys::printable::printable;
 
 /// The exit status of a command line that is not understood.
 pub const WRONG_USAGE: u8 = 2;

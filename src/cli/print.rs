@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::printable::printable;
+use crate::sys::printable::printable;
 
 /// Prints a text as it is.
 ///

@@ -7,7 +7,7 @@ use comfy_table::{Cell, Color};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::printable::printable;
+use crate::sys::printable::printable;
 
 /// How a state is to be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets};
 
-use crate::printable::printable;
+use crate::sys::printable::printable;
 
 /// A table without borders, with these titles.
 pub(super) fn plain(titles: &[&str]) -> Table {

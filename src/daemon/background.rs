@@ -34,7 +34,7 @@ use super::signals::Stopper;
 use crate::sys::deadline::wait_until;
 
 /// How long a daemon may take until it has mounted, and how long the mount may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the daemon tells.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub enum LaunchError {
         log: String,
     },
     /// It took too long.
-    #[error("{} did not answer within {} s and was taken away again: is the disk beneath it slow or gone? See the log ({log})", .mountpoint.display(), PATIENCE.as_secs())]
+    #[error("{} did not answer within {} s and was taken away again: is the disk beneath it slow or gone? See the log ({log})", .mountpoint.display(), MOUNT_TIMEOUT.as_secs())]
     TooSlow {
         /// Where.
         mountpoint: PathBuf,
@@ -144,7 +144,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
 
 /// The daemon's next word; `None` if it goes away without.
 fn listen(stream: &UnixStream) -> io::Result<Option<Word>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(MOUNT_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     Ok(serde_json::from_str(&line).ok())
@@ -154,7 +154,7 @@ fn listen(stream: &UnixStream) -> io::Result<Option<Word>> {
 fn answers(mut probe: Command, mountpoint: &Path) -> io::Result<bool> {
     let mut probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut answered = false;
-    wait_until(PATIENCE, || match probe.try_wait() {
+    wait_until(MOUNT_TIMEOUT, || match probe.try_wait() {
         Ok(None) => false,
         Ok(Some(status)) => {
             answered = status.success();

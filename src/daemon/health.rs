@@ -1,41 +1,38 @@
-//! Whether anybody serves a mount.
+//! Checks whether a process serves a mount.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 
+use super::REPLY_TIMEOUT;
 use super::control::{Client, ClientError};
 use super::mounts::Mount;
 use crate::sys::deadline::within;
 
-/// How long a mount may take to answer before it counts as silent.
-pub const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How a mount does.
+/// The health of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// It is served.
     Serving {
-        /// By this process, if that is known.
+        /// The process, if known.
         pid: Option<i32>,
     },
-    /// Nobody serves it: "Transport endpoint is not connected".
+    /// No process serves it: "Transport endpoint is not connected".
     Dead,
     /// It does not answer in time.
     Silent {
-        /// The process that should, if that is known.
+        /// The process that should, if known.
         pid: Option<i32>,
     },
-    /// It is another user's, who alone may look.
+    /// It is another user's, and only that user may look.
     Foreign,
 }
 
-/// How `mount` does, within [`PATIENCE`].
+/// The health of `mount`, within [`REPLY_TIMEOUT`].
 ///
-/// The daemon's control socket is asked first, since that needs no step into the mount: a process that
-/// waits for a daemon that hangs in the middle of a request cannot even be killed.
+/// The daemon's control socket is asked first, since that does not enter the mount: a process that waits for
+/// a daemon that hangs in a request cannot be killed.
 #[must_use]
 pub fn of(mount: &Mount) -> Health {
     if mount.is_xpmfs() {
@@ -58,7 +55,7 @@ pub fn of(mount: &Mount) -> Health {
 /// Asks the file system itself for its root's attributes, past the kernel's cache.
 fn probe(mount: &Mount) -> Health {
     let path = mount.mountpoint.clone();
-    match within(PATIENCE, move || ask(&path)) {
+    match within(REPLY_TIMEOUT, move || ask(&path)) {
         None => Health::Silent { pid: None },
         Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Health::Dead,
         Some(Err(Errno::ACCESS | Errno::PERM)) => Health::Foreign,
@@ -67,7 +64,7 @@ fn probe(mount: &Mount) -> Health {
 }
 
 /// Whether the mount at `path` answers, however long it takes. For a process that does nothing else: while a daemon has
-/// taken the request and does not answer it, that process cannot even be killed.
+/// taken the request and does not answer it, that process cannot be killed.
 #[must_use]
 pub fn answers(path: &Path) -> bool {
     ask(path).is_ok()

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::REPLY_TIMEOUT;
 use super::control::{Client, Identity};
 use super::health::{self, Health};
 use super::mounts::{self, Mount};
@@ -116,7 +117,7 @@ pub struct Place {
     pub hidden: Option<Hidden>,
 }
 
-/// Looks at directories, each given with its mode, all at once and no longer than [`health::PATIENCE`]. For workspaces that are not
+/// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not
 /// mounted; of a mounted one the daemon tells.
 #[must_use]
 pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
@@ -124,7 +125,7 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
         let path = path.clone();
         move || look(&path)
     };
-    let answers = all_within(health::PATIENCE, places.iter().map(question));
+    let answers = all_within(REPLY_TIMEOUT, places.iter().map(question));
     places
         .into_iter()
         .zip(answers)

@@ -19,7 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
-use crate::printable::printable;
+use crate::sys::printable::printable;
 
 /// The journal's socket (systemd-journald(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";

@@ -1,22 +1,22 @@
 //! The life of the process that serves a mount. Called by `cli`; calls `mount`.
 //!
-//! - [`run`]: serving one mount, from attaching to the end
-//! - [`service`]: a workspace's view, as it is served
-//! - [`archiving`]: archiving beside a mount, or without one; [`alone`]: a process that does nothing else
-//! - [`background`]: a process that starts its daemon and waits until the mount answers
-//! - [`signals`]: ending on SIGTERM and SIGINT
-//! - [`service_manager`]: telling systemd
-//! - [`limits`]: refusing to mount with too few descriptors or too little memory
-//! - [`log`]: where the log goes
-//! - [`unmount`]: unmounting from another process, and who is in the way ([`holders`])
-//! - [`inventory`]: what is mounted, and how it does
-//! - [`mounts`]: the table of mounts, and ours in it
-//! - [`health`]: whether anybody serves a mount
-//! - [`attach`]: putting `/dev/fuse` on a mount point, and taking it away
-//! - [`control`]: the socket over which commands talk to a daemon
+//! - [`run`]: serves one mount, from attaching to the end
+//! - [`service`]: the view of a workspace as a service
+//! - [`archiving`]: archives beside a mount, or without one; [`alone`]: a process that does nothing else
+//! - [`background`]: starts a daemon, and waits until its mount replies
+//! - [`signals`]: ends on SIGTERM and SIGINT
+//! - [`service_manager`]: notifies systemd
+//! - [`limits`]: refuses to mount with too few descriptors or too little memory
+//! - [`log`]: the destination of the log
+//! - [`unmount`]: unmounts from another process; [`holders`]: the processes that use a mount
+//! - [`inventory`]: lists the mounts and their health
+//! - [`mounts`]: the table of mounts, and those of xpmfs in it
+//! - [`health`]: checks whether a process serves a mount
+//! - [`attach`]: mounts `/dev/fuse` on a mount point, and unmounts it
+//! - [`control`]: the socket between commands and a daemon
 //! - [`options`]: the options of `-o`
 //! - [`peers`]: the other daemons of a workspace that a daemon or a command archives
-//! - [`drain`]: waiting until all is archived
+//! - [`drain`]: waits until all is archived
 
 pub mod alone;
 pub mod archiving;
@@ -42,28 +42,32 @@ pub mod unmount;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::archive::engine::Archiver;
 use crate::workspace::jobs::JobId;
 
+/// How long a mount, its daemon or a directory may take to reply to a command before it counts as silent.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A file system that the daemon can serve.
 pub trait Service: Asked {
-    /// Answers the kernel's requests from `fuse` until the file system is unmounted everywhere. Calls
-    /// `ready` once, when the kernel has been greeted and requests are being answered.
+    /// Answers the kernel's requests from `fuse` until the file system is unmounted everywhere. Calls `ready` once, after the
+    /// handshake with the kernel, when requests are answered.
     ///
     /// # Errors
     ///
-    /// The greeting failed, or the loop broke.
+    /// The handshake failed, or the loop ended with an error.
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()>;
 
-    /// Ends what goes on beside serving. Called once it is no longer mounted, when nobody can ask for it any more: others may
-    /// mount in its place meanwhile.
+    /// Ends the threads beside serving. Called after the unmount, when no process can ask for it; another mount may have its
+    /// place then.
     fn stop(&self) {}
 }
 
-/// What commands ask over a control socket.
+/// Replies to what commands ask over a control socket.
 pub trait Asked: Send + Sync + 'static {
-    /// What it tells of itself, for `status`. Must not wait for a disk that does not answer.
+    /// Its state, for `status`. Must not wait for a disk.
     fn status(&self) -> serde_json::Value;
 
     /// Whether a file of a job of the primary is open for writing.
@@ -71,10 +75,10 @@ pub trait Asked: Send + Sync + 'static {
         false
     }
 
-    /// What leads to a job in the primary is another directory, or a symlink, from now on.
+    /// Called when the name of a job in the primary has another directory, or a symlink, from now on.
     fn moved(&self, _job: &JobId) {}
 
-    /// How archiving does, if anything is archived.
+    /// The archiver, if anything is archived.
     fn archive(&self) -> Option<Arc<Archiver>> {
         None
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::REPLY_TIMEOUT;
 use super::control::{Client, ClientError, Identity, VERSION};
-use super::health::PATIENCE;
 use super::mounts::{self, Device, Mount};
 use crate::archive::env::{Hooks, Writing};
 use crate::sys::deadline::{all_within, within};
@@ -32,7 +32,7 @@ pub struct Peers {
     primary: PathBuf,
     /// The primary's path without symlinks, if it can be found.
     resolved: Option<PathBuf>,
-    /// Held while the table is looked at and new mounts are asked, which may take [`PATIENCE`].
+    /// Held while the table is looked at and new mounts are asked, which may take [`REPLY_TIMEOUT`].
     looking: Mutex<()>,
     known: Mutex<Known>,
 }
@@ -63,7 +63,7 @@ impl Peers {
     /// The table of mounts cannot be read.
     pub fn of(primary: &Path) -> io::Result<Peers> {
         let path = primary.to_owned();
-        let resolved = within(PATIENCE, move || path.canonicalize());
+        let resolved = within(REPLY_TIMEOUT, move || path.canonicalize());
         let peers = Peers {
             primary: primary.to_owned(),
             resolved: resolved.and_then(Result::ok),
@@ -102,7 +102,7 @@ impl Peers {
             move || Peer::of(&mount, &primary)
         });
         // Each question has its own limit, shorter than this one.
-        let replies = all_within(PATIENCE * 3, questions);
+        let replies = all_within(REPLY_TIMEOUT * 3, questions);
         // Where no thread can be had, this one asks.
         let replies: Vec<Found> = due
             .iter()
@@ -266,7 +266,7 @@ impl Peer {
     fn exchange(&self, kept: &mut Option<Client>, request: &Value) -> Result<Value, ClientError> {
         // Whoever is silent may answer later: no other question is to get that answer.
         if let Some(mut client) = kept.take() {
-            match client.exchange(request, PATIENCE) {
+            match client.exchange(request, REPLY_TIMEOUT) {
                 Ok((reply, _)) => {
                     *kept = Some(client);
                     return Ok(reply);
@@ -276,7 +276,7 @@ impl Peer {
             }
         }
         let mut client = Client::connect(self.mount.device, self.mount.owner())?;
-        let (reply, _) = client.exchange(request, PATIENCE)?;
+        let (reply, _) = client.exchange(request, REPLY_TIMEOUT)?;
         *kept = Some(client);
         Ok(reply)
     }

@@ -5,16 +5,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::REPLY_TIMEOUT;
 use super::attach::{DetachError, How, detach, resolve};
 use super::control::Client;
 use super::health::{self, Health};
 use super::holders::{self, Holder};
 use super::mounts::{self, Mount};
-use crate::printable::printable;
 use crate::sys::deadline::{wait_until, within};
+use crate::sys::printable::printable;
 
-/// How long a daemon may take to end after its mount has gone.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a daemon may take to end after the unmount.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// After so long, whoever waits is told what for, or what is in the way.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How often is tried.
@@ -73,7 +74,7 @@ pub fn find(path: &Path) -> Result<Mount, UnmountError> {
     if let Some(mount) = top(&written)? {
         return Ok(mount);
     }
-    let resolved = within(health::PATIENCE, move || resolve(&written))
+    let resolved = within(REPLY_TIMEOUT, move || resolve(&written))
         .and_then(Result::ok)
         .ok_or_else(not_mounted)?;
     top(&resolved)?.ok_or_else(not_mounted)
@@ -108,7 +109,7 @@ pub fn unmount(
     let _ = rustix::process::chdir("/");
     leave(mount, how)?;
     let limit = match how {
-        How::Clean => PATIENCE,
+        How::Clean => END_TIMEOUT,
         How::Lazy => Duration::from_millis(500),
     };
     let Some(pid) = pid else {

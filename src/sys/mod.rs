@@ -5,6 +5,7 @@
 //! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
 //! - [`deadline`]: asks what may never answer
+//! - [`printable`]: escapes control characters in names that are printed
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`calls`]: all `unsafe` code
 
@@ -14,6 +15,7 @@ pub mod deadline;
 pub mod dir_stack;
 pub mod file_id;
 pub mod name;
+pub mod printable;
 pub mod priority;
 pub mod read_dir;
 pub mod shared_dir;

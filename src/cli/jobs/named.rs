@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf, absolute};
 use anyhow::{Context, anyhow};
 
 use crate::cli::open::Opened;
-use crate::daemon::health::PATIENCE;
+use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::{inventory, mounts};
-use crate::printable::printable;
 use crate::sys::deadline::within;
+use crate::sys::printable::printable;
 use crate::view::find::{FindError, Named};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOBS;
@@ -91,7 +91,7 @@ fn name_of(opened: &Opened, path: &Path) -> anyhow::Result<OsString> {
         }
     }
     // Symlinks may lead to the same directories. A file system that does not reply must not keep this command waiting.
-    let resolved = within(PATIENCE, {
+    let resolved = within(REPLY_TIMEOUT, {
         let path = path.clone();
         move || {
             let roots: Vec<PathBuf> = roots

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 
 use crate::archive::engine::{CopyInProgress, FolderRefusal, FolderReport, Report, VerifiedFolder};
 use crate::cli::style::{Colours, Tone, local};
-use crate::printable::printable;
+use crate::sys::printable::printable;
 
 /// The most jobs of each kind that are listed.
 const LISTED_MAX: usize = 10;

@@ -2,7 +2,7 @@
 
 use crate::archive::engine::{self, Report};
 use crate::archive::{last_verify, state_dir};
-use crate::daemon::health::PATIENCE;
+use crate::daemon::REPLY_TIMEOUT;
 use crate::settings::{Folder, Mode, Workspace};
 use crate::sys::deadline::within;
 use crate::view::{FolderSpec, View, ViewSpec};
@@ -20,7 +20,7 @@ pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
             .collect(),
         mountpoint: None,
     };
-    let report = within(PATIENCE, move || {
+    let report = within(REPLY_TIMEOUT, move || {
         // Most workspaces have no records: their folders need not be opened.
         let records = [state_dir::RECORDS_OF_DAMAGE, last_verify::RECORDS];
         if !records

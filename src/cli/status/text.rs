@@ -8,7 +8,7 @@ use crate::archive::engine::Report;
 use crate::cli::style::{Colours, Tone, local};
 use crate::cli::table;
 use crate::daemon::inventory::Place;
-use crate::printable::printable;
+use crate::sys::printable::printable;
 use crate::view::location::NO_JOBS;
 
 impl Status {

@@ -1,12 +1,13 @@
-//! Unmounting: `umount2(2)` for root, `fusermount3 -u` for everybody else.
+//! Unmounts: by `umount2(2)` for root, by `fusermount3 -u` for other users.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use super::error::DetachError;
 use super::fusermount;
 
 /// How to unmount.
@@ -16,38 +17,6 @@ pub enum How {
     Clean,
     /// At once from the tree of directories; what is open stays until it is closed.
     Lazy,
-}
-
-/// Why a mount is still there.
-#[derive(Debug, thiserror::Error)]
-pub enum DetachError {
-    /// Something uses it.
-    #[error("{} is in use", .0.display())]
-    Busy(PathBuf),
-    /// Nothing is mounted there.
-    #[error("nothing is mounted on {}", .0.display())]
-    NotMounted(PathBuf),
-    /// It belongs to somebody else.
-    #[error("{} was mounted by another user: only that user and root may unmount it", .0.display())]
-    NotYours(PathBuf),
-    /// No helper to do it.
-    #[error(
-        "there is no fusermount3, which unmounts for ordinary users: install it (`apt-get install fuse3`), or unmount as root"
-    )]
-    NoHelper,
-    /// `fusermount3 -u` looks its mounts up in `/etc/mtab`; umount(8) does not.
-    #[error(
-        "fusermount3 cannot unmount {path}, as /etc/mtab is missing here: run `umount {path}`, or ask the administrator for `ln -s /proc/self/mounts /etc/mtab`", path = .0.display()
-    )]
-    NoMtab(PathBuf),
-    /// Any other reason.
-    #[error("cannot unmount {}: {reason}", .mountpoint.display())]
-    Other {
-        /// What.
-        mountpoint: PathBuf,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Unmounts the top-most mount at `mountpoint` (absolute, without symlinks). Walks no mount itself, so

@@ -1,9 +1,7 @@
-//! What can go wrong when attaching: each a sentence that says what to do.
+//! The errors of mounting and unmounting, as sentences that say what to do.
 
 use std::io;
 use std::path::PathBuf;
-
-use super::DetachError;
 
 /// Why nothing was mounted.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +39,7 @@ pub enum AttachError {
         "fusermount3 gets no rights here, as set-user-id programs have no effect in this process (no_new_privs, as in many containers and sandboxes): mount outside of it, or as root"
     )]
     NoNewPrivileges,
-    /// The helper failed in a way that has no sentence of ours.
+    /// The helper failed for another reason.
     #[error("fusermount3 could not mount: {0}")]
     Helper(String),
     /// `allow_other` is not granted.
@@ -51,10 +49,10 @@ pub enum AttachError {
     AllowOther,
     /// The administrator's limit on mounts is reached.
     #[error(
-        "too many FUSE file systems are mounted: unmount some (`xpmfs status` lists ours), or ask the administrator to raise `mount_max` in /etc/fuse.conf or `fs.mount-max`"
+        "too many FUSE file systems are mounted: unmount some (`xpmfs status` lists those of xpmfs), or ask the administrator to raise `mount_max` in /etc/fuse.conf or `fs.mount-max`"
     )]
     TooMany,
-    /// `fusermount3` only mounts on what the user owns or may write.
+    /// `fusermount3` mounts only on directories that the user owns or may write to.
     #[error(
         "{} does not belong to you or you may not write to it, and fusermount3 then refuses to mount there: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours), or as root", .0.display()
     )]
@@ -93,8 +91,8 @@ pub enum AttachError {
         /// Who serves it, if known.
         pid: Option<i32>,
     },
-    /// Mounted already, by somebody else.
-    #[error("{} already has an xpmfs mount of the user `{user}`, which is not yours to take away: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours)", .mountpoint.display())]
+    /// Mounted already, by another user.
+    #[error("{} already has an xpmfs mount of the user `{user}`, which only that user and root may unmount: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours)", .mountpoint.display())]
     AnotherUsers {
         /// Where.
         mountpoint: PathBuf,
@@ -109,7 +107,7 @@ pub enum AttachError {
         /// Who serves it, if known.
         pid: Option<i32>,
     },
-    /// Somebody else's FUSE mount is dead there.
+    /// A dead FUSE mount of another program is there.
     #[error("{} has a dead mount of the type {fs_type}: remove it with `fusermount3 -u -z {}` or `umount -l {}`", .mountpoint.display(), .mountpoint.display(), .mountpoint.display())]
     DeadForeign {
         /// Where.
@@ -144,6 +142,38 @@ pub enum AttachError {
     /// The table of mounts cannot be read.
     #[error(transparent)]
     Mounts(io::Error),
+}
+
+/// Why a mount is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// Something uses it.
+    #[error("{} is in use", .0.display())]
+    Busy(PathBuf),
+    /// Nothing is mounted there.
+    #[error("nothing is mounted on {}", .0.display())]
+    NotMounted(PathBuf),
+    /// It belongs to another user.
+    #[error("{} was mounted by another user: only that user and root may unmount it", .0.display())]
+    NotYours(PathBuf),
+    /// No helper to do it.
+    #[error(
+        "there is no fusermount3, which unmounts for ordinary users: install it (`apt-get install fuse3`), or unmount as root"
+    )]
+    NoHelper,
+    /// `fusermount3 -u` looks its mounts up in `/etc/mtab`; umount(8) does not.
+    #[error(
+        "fusermount3 cannot unmount {path}, as /etc/mtab is missing here: run `umount {path}`, or ask the administrator for `ln -s /proc/self/mounts /etc/mtab`", path = .0.display()
+    )]
+    NoMtab(PathBuf),
+    /// Any other reason.
+    #[error("cannot unmount {}: {reason}", .mountpoint.display())]
+    Other {
+        /// What.
+        mountpoint: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 fn process(pid: &Option<i32>) -> String {

@@ -16,10 +16,10 @@ use rustix::net::{
 use serde_json::{Value, json};
 
 use super::{LONGEST_FOREIGN_REPLY, LONGEST_REPLY, Name, VERSION, directory};
-use crate::daemon::health::PATIENCE;
+use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::mounts::{Device, Mount};
-use crate::printable::printable;
 use crate::sys::deadline::all_within;
+use crate::sys::printable::printable;
 
 /// Why the daemon did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +129,7 @@ impl Client {
     ///
     /// [`ClientError::Nobody`] when there is none, and as the other kinds say.
     pub fn connect(device: Device, owner: Option<u32>) -> Result<Self, ClientError> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + REPLY_TIMEOUT;
         let mut problem = ClientError::Nobody;
         for (directory, user) in directory::of(owner) {
             let path = directory.join(Name::Mount(device).file_name());
@@ -146,7 +146,7 @@ impl Client {
     }
 
     /// What each process of this user that archives and mounts nothing replies to `request`, with its connection. All are
-    /// asked at once and within [`PATIENCE`]; those that do not reply are left out.
+    /// asked at once and within [`REPLY_TIMEOUT`]; those that do not reply are left out.
     #[must_use]
     pub fn ask_archivers(request: &'static str) -> Vec<(Self, Value)> {
         let sockets = directory::of(None).into_iter().flat_map(|(at, user)| {
@@ -155,13 +155,13 @@ impl Client {
         });
         let questions = sockets.take(MOST_ARCHIVERS).map(|(path, user)| {
             move || {
-                let stream = connect(&path, PATIENCE).ok()?;
+                let stream = connect(&path, REPLY_TIMEOUT).ok()?;
                 let mut client = Self::check(stream, user).ok()?;
                 let reply = client.request(request).ok()?;
                 Some((client, reply))
             }
         });
-        let replies = all_within(PATIENCE, questions);
+        let replies = all_within(REPLY_TIMEOUT, questions);
         replies.into_iter().flatten().flatten().collect()
     }
 
@@ -189,14 +189,17 @@ impl Client {
         self.pid
     }
 
-    /// Asks, and gives the reply, within [`PATIENCE`].
+    /// Asks, and gives the reply, within [`REPLY_TIMEOUT`].
     ///
     /// # Errors
     ///
     /// No reply in time, an error as the reply, or none that is understood.
     pub fn request(&mut self, request: &str) -> Result<Value, ClientError> {
-        self.exchange(&json!({"version": VERSION, "request": request}), PATIENCE)
-            .map(|(reply, _)| reply)
+        self.exchange(
+            &json!({"version": VERSION, "request": request}),
+            REPLY_TIMEOUT,
+        )
+        .map(|(reply, _)| reply)
     }
 
     /// The primary's root directory, which reaches what is beneath an in-place mount.
@@ -206,7 +209,7 @@ impl Client {
     /// As [`Client::request`].
     pub fn primary(&mut self) -> Result<OwnedFd, ClientError> {
         let request = json!({"version": VERSION, "request": "primary"});
-        let (_, descriptor) = self.exchange(&request, PATIENCE)?;
+        let (_, descriptor) = self.exchange(&request, REPLY_TIMEOUT)?;
         descriptor.ok_or(ClientError::Nonsense)
     }
 
@@ -275,7 +278,7 @@ impl Client {
 
 /// Whether a socket's process is gone.
 pub(super) fn is_stale(path: &Path) -> bool {
-    matches!(connect(path, PATIENCE), Err(Errno::CONNREFUSED))
+    matches!(connect(path, REPLY_TIMEOUT), Err(Errno::CONNREFUSED))
 }
 
 /// Connects with a deadline: a daemon that is stuck takes nobody in once its backlog is full.

@@ -30,8 +30,8 @@
 //! | `idle` | `{"state": "yes"}` if nothing is left to archive, `{"state": "busy", "left": 3}`, or `{"state": "stuck", "failed": 3}` if all that is left has failed |
 //!
 //! A job is `"task_id/hash"`, or, if that is not UTF-8, an object with its bytes: `{"hex": "…"}`. Paths that are not UTF-8 are shown with replacement characters. Unknown members of a request are ignored, and
-//! a client ignores unknown members of a reply, so both can grow. A client that says nothing for
-//! [`server::PATIENCE`] is hung up on; a daemon that says nothing for [`health::PATIENCE`](super::health::PATIENCE)
+//! a client ignores unknown members of a reply, so both can grow. A client that sends nothing for
+//! [`server::CLIENT_TIMEOUT`] is disconnected; a daemon that replies nothing for [`REPLY_TIMEOUT`](super::REPLY_TIMEOUT)
 //! counts as silent.
 //!
 //! A new request is one more arm in [`answers`].
@@ -46,12 +46,7 @@ pub use answers::{Answers, Identity};
 pub use client::{Client, ClientError};
 pub use directory::Name;
 pub use server::Server;
-pub use uncovered::Uncovered;
-
-use std::os::fd::OwnedFd;
-use std::path::Path;
-
-use super::mounts::{self, Mount};
+pub use uncovered::{Uncovered, beneath};
 
 /// The protocol's version.
 pub const VERSION: u64 = 1;
@@ -60,20 +55,3 @@ const LONGEST_REQUEST: usize = 64 * 1024;
 const LONGEST_REPLY: usize = 16 * 1024 * 1024;
 /// The same, of a reply of another user's daemon.
 const LONGEST_FOREIGN_REPLY: usize = 1024 * 1024;
-
-/// The directory beneath an xpmfs mount at `path` (absolute, without symlinks), from the daemon that serves it.
-///
-/// `None` when no xpmfs mount is there, so that the path itself leads to the directory.
-///
-/// # Errors
-///
-/// There is a mount and its daemon does not tell, or is another user's and not believed.
-pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
-    let Some(mount) = mounts::top_at(path)
-        .map_err(ClientError::Io)?
-        .filter(Mount::is_xpmfs)
-    else {
-        return Ok(None);
-    };
-    uncovered::beneath(&mount).map(Some)
-}

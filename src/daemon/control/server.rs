@@ -20,8 +20,8 @@ use super::client::is_stale;
 use super::{LONGEST_REQUEST, Name, directory};
 use crate::sys::deadline::wait_until;
 
-/// How long a client may say nothing, or take nothing, before it is hung up on.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// A client that sends nothing, or receives nothing, for this long is disconnected.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a daemon waits for its turn in the directory of sockets.
 const TURN: Duration = Duration::from_secs(1);
 /// How many clients are served at once; the next ones are hung up on.
@@ -172,8 +172,8 @@ fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
             format!("user {} may not ask", peer.uid.as_raw()),
         ));
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = Vec::new();

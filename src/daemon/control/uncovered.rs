@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use super::{Client, ClientError};
-use crate::daemon::health::PATIENCE;
+use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::mounts::{self, Device, Mount};
 use crate::sys::at;
 use crate::sys::calls::own_mount_namespace;
@@ -21,13 +21,30 @@ use crate::sys::deadline::within;
 use crate::sys::file_id::FileId;
 use crate::view::{Beneath, COVERED, MountId};
 
+/// The directory beneath an xpmfs mount at `path` (absolute, without symlinks), from the daemon that serves it.
+///
+/// `None` when no xpmfs mount is there, so that the path itself leads to the directory.
+///
+/// # Errors
+///
+/// There is a mount, and its daemon does not reply, or is another user's and not believed.
+pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
+    let Some(mount) = mounts::top_at(path)
+        .map_err(ClientError::Io)?
+        .filter(Mount::is_xpmfs)
+    else {
+        return Ok(None);
+    };
+    beneath_mount(&mount).map(Some)
+}
+
 /// The directory beneath a mount in place: from its daemon, if that runs as this user; otherwise from the kernel, if the
 /// daemon hands out the same directory.
 ///
 /// # Errors
 ///
 /// The daemon does not answer, is not believed, or hands out another directory.
-pub(super) fn beneath(mount: &Mount) -> Result<OwnedFd, ClientError> {
+fn beneath_mount(mount: &Mount) -> Result<OwnedFd, ClientError> {
     // It is asked in any case: from then on it expects others to change the directory.
     let connected = Client::connect(mount.device, mount.owner());
     let handed = connected.and_then(|mut client| client.primary());
@@ -40,7 +57,7 @@ pub(super) fn beneath(mount: &Mount) -> Result<OwnedFd, ClientError> {
     }
     let mountpoint = mount.mountpoint.clone();
     // Directories of other users are walked, which may be on file systems that do not answer.
-    let opened = within(PATIENCE, move || {
+    let opened = within(REPLY_TIMEOUT, move || {
         let fd = open_uncovered(&mountpoint)?;
         let identity = identity(&fd)?;
         Ok((fd, identity))
@@ -78,7 +95,7 @@ impl Beneath for Uncovered {
         if is_own(&found) {
             return Err(Errno::LOOP);
         }
-        let root = beneath(&found).map_err(|error| {
+        let root = beneath_mount(&found).map_err(|error| {
             tracing::debug!("{}: {error}", found.mountpoint.display());
             COVERED
         })?;

@@ -6,8 +6,7 @@ use std::rc::Rc;
 
 use super::parser::{Content, RawNode};
 use super::scalar::{self, Tag};
-use super::tree::{Node, Position, SyntaxError, Value};
-use super::{MAX_DEPTH, MAX_NODES};
+use super::tree::{MAX_DEPTH, MAX_NODES, Node, Position, SyntaxError, Value};
 
 /// The most bytes that strings may have together, after aliases are expanded.
 const MAX_TEXT: usize = 16 << 20;

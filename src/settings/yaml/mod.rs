@@ -25,12 +25,6 @@ pub(super) use tree::{Lines, Node, Position, SyntaxError, Value};
 /// The most bytes that a file may have.
 pub(super) const MAX_BYTES: usize = 1_000_000;
 
-/// The most nodes that a file may have, after aliases and merge keys are expanded.
-const MAX_NODES: usize = 100_000;
-
-/// The deepest nesting. Python reaches its limit of recursion at 495 levels.
-const MAX_DEPTH: usize = 500;
-
 /// The stack of the thread that parses, for [`MAX_DEPTH`].
 const STACK_BYTES: usize = 32 << 20;
 

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use super::scalar::{self, Tag};
 use super::scanner::{Kind, Scanner, Token};
-use super::tree::{Position, SyntaxError};
-use super::{MAX_DEPTH, MAX_NODES};
+use super::tree::{MAX_DEPTH, MAX_NODES, Position, SyntaxError};
 
 /// How tags of YAML itself begin.
 const YAML_TAG: &str = "tag:yaml.org,2002:";

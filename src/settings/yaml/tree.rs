@@ -2,6 +2,12 @@
 //!
 //! The values are those of Python's `yaml.safe_load`, with as many types as the checks of the settings need.
 
+/// The most nodes that a file may have, after aliases and merge keys are expanded.
+pub(super) const MAX_NODES: usize = 100_000;
+
+/// The deepest nesting. Python reaches its limit of recursion at 495 levels.
+pub(super) const MAX_DEPTH: usize = 500;
+
 /// A place in a text file, as editors count: line and column both start at 1, columns are characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {

@@ -22,7 +22,7 @@ use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::lost::{self, Listed};
 use crate::archive::{amount, state_dir};
 use crate::cli::{Global, Listing, print};
-use crate::printable::printable;
+use crate::sys::printable::printable;
 use crate::transfer::{Difference, What};
 use crate::workspace::jobs::JobId;
 

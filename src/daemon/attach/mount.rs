@@ -1,21 +1,61 @@
-//! Attaching with `mount(2)`, for who has `CAP_SYS_ADMIN` in the user namespace of its mounts.
+//! Mounts: with `mount(2)`, which requires `CAP_SYS_ADMIN` in the user namespace of the mounts, or through `fusermount3`.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use super::{AttachError, Attachment};
+use super::error::AttachError;
+use super::{Attachment, fusermount};
 use crate::daemon::mounts::FS_TYPE;
 
-/// Mounts `device` (an open `/dev/fuse`) and gives it back.
+/// Mounts, and returns the `/dev/fuse` descriptor from which the kernel's requests are read.
+///
+/// Root mounts with `mount(2)`, also the root of a user namespace; other users, and a root without `CAP_SYS_ADMIN`, through
+/// `fusermount3`. Until the descriptor is served, every use of the mount point waits; when it is closed, the mount is dead
+/// but stays.
 ///
 /// # Errors
 ///
-/// [`AttachError::NotPermitted`] when `mount(2)` needs rights that we do not have; otherwise why not.
-pub(super) fn attach(attachment: &Attachment, device: OwnedFd) -> Result<OwnedFd, AttachError> {
+/// [`AttachError`]; nothing is mounted then.
+pub fn attach(attachment: &Attachment) -> Result<OwnedFd, AttachError> {
+    let device = open_device()?;
+    if !rustix::process::geteuid().is_root() {
+        return fusermount::attach(attachment);
+    }
+    match by_syscall(attachment, device) {
+        Err(AttachError::NotPermitted) => {
+            fusermount::attach(attachment).map_err(|error| match error {
+                // The privilege is missing, not the helper.
+                AttachError::NoHelper | AttachError::Helper(_) => AttachError::NotPermitted,
+                other => other,
+            })
+        }
+        attached => attached,
+    }
+}
+
+/// Opens `/dev/fuse`; `fusermount3` needs it too, and opens it with the caller's rights.
+fn open_device() -> Result<OwnedFd, AttachError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|errno| match errno {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => {
+            AttachError::NoDevice
+        }
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => AttachError::DeviceDenied,
+        other => AttachError::Device(io::Error::from(other)),
+    })
+}
+
+/// Mounts `device` (an open `/dev/fuse`) and returns it.
+///
+/// # Errors
+///
+/// [`AttachError::NotPermitted`] if `mount(2)` requires rights that this process lacks; otherwise the reason.
+fn by_syscall(attachment: &Attachment, device: OwnedFd) -> Result<OwnedFd, AttachError> {
     let failed = |source: io::Error| AttachError::Mount {
         mountpoint: attachment.mountpoint.clone(),
         source,
@@ -41,7 +81,7 @@ pub(super) fn attach(attachment: &Attachment, device: OwnedFd) -> Result<OwnedFd
     Ok(device)
 }
 
-/// The kernel's own options (Documentation/filesystems/fuse): the ids as our user namespace sees them.
+/// The kernel's own options (Documentation/filesystems/fuse): the ids as this user namespace sees them.
 fn data(attachment: &Attachment, fd: i32) -> String {
     let user = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
