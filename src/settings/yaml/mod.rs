@@ -59,6 +59,7 @@ pub(super) fn parse(text: &str) -> Result<Document, SyntaxError> {
 
 #[cfg(test)]
 mod tests {
+    use super::tree::MAX_NODES;
     use super::*;
 
     fn error(text: &str) -> String {
