@@ -201,8 +201,8 @@ pub(super) fn end_by(signal: i32) {
 /// Closes what this process was started with. Other threads may still print: to `/dev/null`.
 fn close_streams(inherited: &[i32]) {
     let _ = std::io::stdout().flush();
-    let _ = descriptors::leave_input();
-    let _ = descriptors::leave_output();
+    let _ = descriptors::close_input();
+    let _ = descriptors::close_output();
     descriptors::close(inherited);
 }
 

@@ -132,7 +132,7 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Here it goes to the log; the parent prints it.
-            log::leave_stderr();
+            log::close_stderr();
             let sentence = sentence(&error);
             tracing::error!(target: "xpmfs::daemon", "{sentence}");
             other.failed(&sentence);

@@ -12,7 +12,7 @@ use super::service;
 use crate::archive::engine::Archiver;
 use crate::view::{Root, View};
 
-/// What such a process tells.
+/// The replies of such a process.
 struct Alone {
     view: Arc<View>,
     archiver: Arc<Archiver>,
@@ -49,7 +49,9 @@ pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Op
     };
     Server::start(Name::Archiver(std::process::id()), answers)
         .inspect_err(|error| {
-            tracing::warn!("no control socket, so `xpmfs status` tells nothing of this: {error}");
+            tracing::warn!(
+                "no control socket, so `xpmfs status` does not list this process: {error}"
+            );
         })
         .ok()
 }

@@ -33,13 +33,13 @@ use super::mounts::{self, Mount};
 use super::signals::Stopper;
 use crate::sys::deadline::wait_until;
 
-/// How long a daemon may take until it has mounted, and how long the mount may take to answer.
+/// How long a daemon may take until it has mounted, and how long the mount may take to reply.
 const MOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the daemon tells.
+/// A message from the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Word {
+enum Message {
     Attached(bool),
     Failed(String),
 }
@@ -79,15 +79,15 @@ pub enum LaunchError {
 /// The processes of a launch.
 #[derive(Debug)]
 pub struct Launch {
-    /// Serves the mount, and speaks to us through [`Parent`].
+    /// Serves the mount, and sends messages to this process through [`Parent`].
     pub daemon: Command,
-    /// Ends with exit status 0 when the mount answers ([`health::answers`]). A process of its own, since whoever waits for a
-    /// request that a daemon has taken and does not answer cannot be killed, and we must stay able to end.
+    /// Ends with exit status 0 when the mount answers ([`health::answers`]). A separate process: a process
+    /// that waits for a request that a daemon has read and does not answer cannot be killed, and this one must be able to end.
     pub probe: Command,
 }
 
-/// Starts a daemon that serves `mountpoint` (absolute), and waits until the mount answers. `log` says where its log is, for a
-/// person. Gives the daemon's process id.
+/// Starts a daemon that serves `mountpoint` (absolute), and waits until the mount answers. `log` is the path of its log, for
+/// messages. Returns the daemon's process id.
 ///
 /// # Errors
 ///
@@ -106,7 +106,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
         log: log.to_owned(),
     };
     match listen(&ours) {
-        Ok(Some(Word::Attached(_))) => match answers(probe, mountpoint) {
+        Ok(Some(Message::Attached(_))) => match answers(probe, mountpoint) {
             Ok(true) => {
                 // If it died this very moment, the mount says so itself.
                 let _ = (&ours).write_all(b"{\"ready\":true}\n");
@@ -121,7 +121,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
                 Err(LaunchError::Probe(error))
             }
         },
-        Ok(Some(Word::Failed(reason))) => {
+        Ok(Some(Message::Failed(reason))) => {
             end(&mut child);
             clear_dead(mountpoint);
             Err(LaunchError::Failed(reason))
@@ -131,7 +131,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
             Err(too_slow())
         }
         Ok(None) | Err(_) => {
-            let how = end(&mut child).map_or_else(|| "does not answer".into(), tell);
+            let how = end(&mut child).map_or_else(|| "does not answer".into(), describe);
             clear_dead(mountpoint);
             Err(LaunchError::Died {
                 mountpoint: mountpoint.to_owned(),
@@ -143,7 +143,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
 }
 
 /// The daemon's next word; `None` if it goes away without.
-fn listen(stream: &UnixStream) -> io::Result<Option<Word>> {
+fn listen(stream: &UnixStream) -> io::Result<Option<Message>> {
     stream.set_read_timeout(Some(MOUNT_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
@@ -213,7 +213,7 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-fn tell(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit status {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
@@ -232,27 +232,27 @@ impl Parent {
     ///
     /// # Errors
     ///
-    /// Standard input is no socket: the process was not started by [`launch`].
+    /// Standard input is not a socket: the process was not started by [`launch`].
     pub fn from_stdin() -> io::Result<Self> {
         let stdin = rustix::stdio::stdin();
         rustix::net::sockopt::socket_peercred(stdin)?;
         // Otherwise a file that a shell has left open (`exec 9>file`) would stay open for as long as the daemon serves.
         descriptors::close(&descriptors::inherited());
         let stream = UnixStream::from(stdin.try_clone_to_owned()?);
-        descriptors::leave_input()?;
-        // Started as /proc/self/exe, it would be `exe` to ps(1) and to the journal; a name is no reason to fail.
+        descriptors::close_input()?;
+        // Started as /proc/self/exe, its name would be `exe` in ps(1) and in the journal. A wrong name is not an error.
         let _ = rustix::thread::set_name(c"xpmfs");
         // Fails only if it leads one already.
         let _ = rustix::process::setsid();
         Ok(Self { stream })
     }
 
-    /// Tells why there will be no mount.
+    /// Reports why the mount failed.
     pub fn failed(&self, reason: &str) {
-        say(&self.stream, &Word::Failed(reason.to_owned()));
+        send(&self.stream, &Message::Failed(reason.to_owned()));
     }
 
-    /// A second handle, to tell of a failure after `Parent::watch` has taken the first.
+    /// A second handle, to report a failure after `Parent::watch` has taken the first.
     ///
     /// # Errors
     ///
@@ -262,8 +262,8 @@ impl Parent {
         Ok(Self { stream })
     }
 
-    /// Waits for the starter's `ready` in a thread of its own: the terminal is then left alone. If the starter goes away
-    /// without, the mount is ended.
+    /// Waits for the starter's `ready` in a thread, and then leaves the terminal. If the starter ends without it, the mount is
+    /// ended.
     pub(super) fn watch(self, stopper: Arc<Stopper>) -> io::Result<Announcer> {
         let stream = self.stream.try_clone()?;
         std::thread::Builder::new()
@@ -272,11 +272,11 @@ impl Parent {
                 let mut line = String::new();
                 let heard = BufReader::new(&stream).read_line(&mut line);
                 if heard.is_ok_and(|bytes| bytes > 0) {
-                    leave_the_terminal();
+                    detach_terminal();
                 } else {
                     tracing::warn!("the command that waited for the mount was ended");
                     stopper.stop(SIGTERM);
-                    // Whatever still asks, nobody has been told of this mount: do not stay for it.
+                    // No command has reported this mount to a user, so requests that still run do not keep it.
                     std::thread::sleep(Duration::from_secs(2));
                     stopper.stop(SIGTERM);
                 }
@@ -287,7 +287,7 @@ impl Parent {
     }
 }
 
-/// Tells the starter that the mount is attached.
+/// Reports to the starter that the mount is attached.
 #[derive(Debug)]
 pub(super) struct Announcer {
     stream: UnixStream,
@@ -295,22 +295,22 @@ pub(super) struct Announcer {
 
 impl Announcer {
     pub(super) fn attached(&self) {
-        say(&self.stream, &Word::Attached(true));
+        send(&self.stream, &Message::Attached(true));
     }
 }
 
-fn say(mut stream: &UnixStream, word: &Word) {
-    if let Ok(mut line) = serde_json::to_vec(word) {
+fn send(mut stream: &UnixStream, message: &Message) {
+    if let Ok(mut line) = serde_json::to_vec(message) {
         line.push(b'\n');
-        // If nobody listens any more, the watching thread sees it too.
+        // If the starter has ended, the watching thread notices it too.
         let _ = stream.write_all(&line);
     }
 }
 
-/// Opens nothing but `/dev/null`, which is not in our mount.
-fn leave_the_terminal() {
-    log::leave_stderr();
-    if let Err(error) = descriptors::leave_output() {
-        tracing::warn!("cannot let go of the terminal: {error}");
+/// Opens nothing but `/dev/null`, which is not in the mount.
+fn detach_terminal() {
+    log::close_stderr();
+    if let Err(error) = descriptors::close_output() {
+        tracing::warn!("cannot close the terminal: {error}");
     }
 }

@@ -34,7 +34,7 @@ pub fn close(inherited: &[i32]) {
 /// # Errors
 ///
 /// `/dev/null` cannot be opened.
-pub fn leave_output() -> io::Result<()> {
+pub fn close_output() -> io::Result<()> {
     let null = null()?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
@@ -46,7 +46,7 @@ pub fn leave_output() -> io::Result<()> {
 /// # Errors
 ///
 /// `/dev/null` cannot be opened.
-pub fn leave_input() -> io::Result<()> {
+pub fn close_input() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(null()?)?)
 }
 

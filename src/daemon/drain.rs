@@ -18,12 +18,12 @@ pub enum Drained {
     Stuck(Box<Report>),
 }
 
-/// Has a mount's daemon archive at once all that is finished, and waits. Tells from time to time how many jobs are left.
+/// Has a mount's daemon archive at once all that is finished, and waits. Calls `report` from time to time with the number of jobs left.
 ///
 /// # Errors
 ///
 /// The daemon does not answer.
-pub fn drain(mount: &Mount, mut tell: impl FnMut(usize)) -> Result<Drained, ClientError> {
+pub fn drain(mount: &Mount, mut report: impl FnMut(usize)) -> Result<Drained, ClientError> {
     let connected = Client::connect(mount.device, mount.owner());
     let mut client = connected.map_err(|error| error.of(mount))?;
     client.request("drain")?;
@@ -31,7 +31,7 @@ pub fn drain(mount: &Mount, mut tell: impl FnMut(usize)) -> Result<Drained, Clie
         let idle = client.request("idle")?;
         match serde_json::from_value(idle).map_err(|_| ClientError::Nonsense)? {
             Idle::Yes => return Ok(Drained::Yes),
-            Idle::Busy { left } => tell(left),
+            Idle::Busy { left } => report(left),
             Idle::Stuck { .. } => {
                 let mut status = client.request("status")?;
                 let report = serde_json::from_value(status["service"]["archive"].take());

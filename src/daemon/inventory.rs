@@ -17,25 +17,25 @@ use crate::sys::deadline::all_within;
 use crate::view::Hidden;
 use crate::view::location::why_not;
 
-/// How long all mounts together may take to be asked how they do.
-const ALL: Duration = Duration::from_secs(6);
+/// How long all mounts together may take to reply.
+const ALL_REPLIES_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// One of our mounts.
+/// A mount of xpmfs.
 #[derive(Debug, Clone)]
 pub struct Mounted {
-    /// As the kernel has it.
+    /// Its entry in the kernel's table.
     pub mount: Mount,
-    /// How it does.
+    /// Its health.
     pub health: Health,
-    /// What its daemon tells of it, if it answers.
+    /// The identity that its daemon reports, if it replies.
     pub identity: Option<Identity>,
-    /// What its file system tells of itself ([`super::Service::status`]), if it answers.
+    /// The state of its file system ([`super::Service::status`]), if it replies.
     pub service: Option<Value>,
 }
 
 impl Mounted {
-    /// Whether it shows the workspace with this directory. Ids tell nothing while a daemon answers: other settings, and
-    /// other users, have the same ones. Of a dead mount the name is all there is, so `workspace` counts there, if this user
+    /// Whether it shows the workspace with this directory. While a daemon replies, its id does not count: other
+    /// settings and other users have the same ids. A dead mount has only a name, so `workspace` counts there, if this user
     /// mounted it.
     #[must_use]
     pub fn shows(&self, workspace: Option<&str>, primary: &Path) -> bool {
@@ -64,7 +64,7 @@ pub fn take() -> io::Result<Vec<Mounted>> {
         let mount = mount.clone();
         || ask(mount)
     };
-    let answers = all_within(ALL, mounts.iter().map(question));
+    let answers = all_within(ALL_REPLIES_TIMEOUT, mounts.iter().map(question));
     let given = mounts.into_iter().zip(answers);
     Ok(given
         .map(|(mount, answer)| {
@@ -118,7 +118,7 @@ pub struct Place {
 }
 
 /// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not
-/// mounted; of a mounted one the daemon tells.
+/// mounted; the daemon reports on a mounted one.
 #[must_use]
 pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
     let question = |(_, path): &(String, PathBuf)| {

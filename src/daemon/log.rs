@@ -93,7 +93,7 @@ static STDERR_IS_OURS: AtomicBool = AtomicBool::new(true);
 
 /// From now on nothing is logged to the terminal that a daemon was started from: it has been left, or what is to be said there is
 /// said by another process.
-pub fn leave_stderr() {
+pub fn close_stderr() {
     STDERR_IS_OURS.store(false, Ordering::Release);
 }
 
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_came_too_late_is_no_error() {
+    fn a_reply_that_came_too_late_is_not_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = File::create(dir.path().join("log")).unwrap();
         let log = tracing_subscriber::fmt::layer().with_writer(Arc::new(file));

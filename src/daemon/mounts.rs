@@ -1,4 +1,4 @@
-//! The mounts of this mount namespace, as `/proc/self/mountinfo` tells them (proc_pid_mountinfo(5)).
+//! The mounts of this mount namespace, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 //!
 //! Reading that file walks no mount, so it is safe also where one hangs.
 
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_and_bytes_that_are_no_text_are_undone() {
+    fn escapes_and_bytes_that_are_not_text_are_decoded() {
         let line =
             b"36 22 0:52 / /a\\040b\\011c\\012d\\134e\\043,\xff\\9 rw - fuse.xpmfs a\\040b rw";
         let mount = &parse(line)[0];

@@ -48,7 +48,7 @@ struct Known {
     silent: HashMap<Key, (Mount, Instant)>,
 }
 
-/// What tells a mount from all others that are there at the same time.
+/// Distinguishes a mount from all others that exist at the same time.
 type Key = (u64, Device);
 
 fn key(mount: &Mount) -> Key {
@@ -124,7 +124,7 @@ impl Peers {
             Found::Peer(peer) => known.peers.push(Arc::new(*peer)),
             Found::Other => drop(known.others.insert(key(&mount), None)),
             // One that no daemon serves yet may be served in a moment.
-            Found::Failed(ClientError::Nobody) => {}
+            Found::Failed(ClientError::NoDaemon) => {}
             Found::Failed(error) => {
                 tracing::debug!("{}: {error}", mount.mountpoint.display());
                 known.others.insert(key(&mount), Some(now + AGAIN));
@@ -264,14 +264,14 @@ impl Peer {
     }
 
     fn exchange(&self, kept: &mut Option<Client>, request: &Value) -> Result<Value, ClientError> {
-        // Whoever is silent may answer later: no other question is to get that answer.
+        // A silent daemon may reply later: another request must not get that reply.
         if let Some(mut client) = kept.take() {
             match client.exchange(request, REPLY_TIMEOUT) {
                 Ok((reply, _)) => {
                     *kept = Some(client);
                     return Ok(reply);
                 }
-                Err(ClientError::Nobody) => {}
+                Err(ClientError::NoDaemon) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -303,7 +303,7 @@ impl Hooks for Peers {
                 Ok(reply) if reply["written"] == true => return Writing::Yes,
                 Ok(_) => {}
                 // It ended, or is of a version that does not know.
-                Err(ClientError::Nobody | ClientError::Refused(_)) => {}
+                Err(ClientError::NoDaemon | ClientError::Refused(_)) => {}
                 Err(_) => unknown = Some(mountpoint),
             }
         }

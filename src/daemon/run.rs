@@ -86,7 +86,7 @@ pub fn run(
     rustix::process::chdir("/")
         .map_err(|errno| setup("change to the directory /")(errno.into()))?;
     let taken = signals::take().map_err(setup("take signals"))?;
-    let turn = Turn::take(attachment)?;
+    let turn = MountLock::take(attachment)?;
     let fuse = attach(attachment)?;
     let mount = find(attachment)?;
     drop(turn);
@@ -109,7 +109,7 @@ pub fn run(
     });
     service_manager::stopping("unmounted");
     // At once: the next mount may be given the number of our device.
-    stopper.leave();
+    stopper.clean_up();
     service.stop();
     if served.is_err() && !stopper.is_stopping() {
         clear(attachment, mount.id);
@@ -154,27 +154,27 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// How long a daemon waits for the right to mount on a directory.
-const TURN: Duration = Duration::from_secs(10);
+/// How long a daemon waits for the lock on a mount point.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The right to mount on a directory, while two daemons want it at once: a lock on the directory itself.
-struct Turn {
-    /// Closing it lets the next one have its turn.
+/// A lock on a directory, so that of two daemons only one mounts there.
+struct MountLock {
+    /// Closing it unlocks.
     _directory: Option<OwnedFd>,
 }
 
-impl Turn {
-    /// Waits for the turn, and makes sure that nobody has mounted meanwhile.
+impl MountLock {
+    /// Waits for the lock, and checks that no other process has mounted meanwhile.
     fn take(attachment: &Attachment) -> Result<Self, AttachError> {
         let mountpoint = &attachment.mountpoint;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // Where it cannot be locked (no right to read it, no locks on that file system), the risk remains; attaching itself tells
+        // Where it cannot be locked (no right to read it, no locks on that file system), the risk remains; attaching reports
         // what is wrong with the directory.
         let directory = rustix::fs::open(&**mountpoint, flags, Mode::empty())
             .ok()
             .filter(|directory| {
-                // Another process may keep the lock; attaching itself tells if it has mounted.
-                wait_until(TURN, || {
+                // Another process may keep the lock; attaching reports whether it has mounted.
+                wait_until(LOCK_TIMEOUT, || {
                     flock(directory, FlockOperation::NonBlockingLockExclusive).is_ok()
                 })
             });
@@ -200,7 +200,7 @@ fn find(attachment: &Attachment) -> Result<Mount, RunError> {
         Ok(Some(mount)) if mount.is_xpmfs() => Ok(mount),
         found => {
             if found.is_err() {
-                // Nobody would serve it; there is nothing more to be done if this fails too.
+                // No process would serve it. If this fails too, nothing more can be done.
                 let _ = detach(mountpoint, How::Lazy);
             }
             Err(RunError::Vanished(mountpoint.clone()))
@@ -226,7 +226,7 @@ fn listen(
     };
     Server::start(Name::Mount(mount.device), answers)
         .inspect_err(|error| {
-            tracing::warn!("no control socket, so `xpmfs status` will tell little: {error}");
+            tracing::warn!("no control socket, so `xpmfs status` will show little: {error}");
         })
         .ok()
 }

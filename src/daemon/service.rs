@@ -116,7 +116,7 @@ impl Asked for Workspace {
     }
 
     fn primary(&self) -> std::os::fd::BorrowedFd<'_> {
-        // Whoever asks for it is going to change it, or to look at what others change.
+        // A process that requests it will change it, or look at what other processes change.
         self.handle.primary_is_shared();
         self.primary.fd()
     }

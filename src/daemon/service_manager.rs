@@ -1,20 +1,20 @@
-//! Telling systemd how the daemon does (sd_notify(3)), when it runs in the foreground for it.
+//! Notifies systemd of the daemon's state (sd_notify(3)), if it runs in the foreground as a service.
 
 use sd_notify::NotifyState;
 
-/// The mount answers: `Type=notify` units count as started.
+/// The mount replies: `Type=notify` units count as started.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The daemon is about to end.
 pub fn stopping(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
 /// Does nothing where no `NOTIFY_SOCKET` is set.
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("cannot tell the service manager: {error}");
+        tracing::warn!("cannot notify the service manager: {error}");
     }
 }

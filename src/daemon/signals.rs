@@ -1,4 +1,4 @@
-//! Ending a mount: on SIGTERM and SIGINT, and when whoever waits for it goes away.
+//! Ends a mount: on SIGTERM and SIGINT, and when the command that waits for it ends.
 
 use std::io;
 use std::path::PathBuf;
@@ -108,7 +108,7 @@ impl Stopper {
             detached => detached,
         };
         match detached {
-            // Or somebody was faster; what is open is served until it is closed.
+            // Or another process unmounted it first; open files are served until they are closed.
             Ok(()) | Err(DetachError::NotMounted(_)) => self.gone.store(true, Ordering::Release),
             Err(error) => self.give_up(&error),
         }
@@ -143,9 +143,9 @@ impl Stopper {
 
     /// Removes what is left of a mount whose serving has ended: the socket, and the mount itself where the connection broke
     /// but the mount still stands.
-    pub fn leave(&self) {
+    pub fn clean_up(&self) {
         drop(self.control.lock().take());
-        // Numbers of devices and mounts are used again: what answers is somebody else's by now.
+        // Numbers of devices and mounts are reused: a mount that replies is another one.
         let answers = mounts::top_at(&self.mountpoint)
             .is_ok_and(|top| top.is_some_and(|top| health::of(&top) != Health::Dead));
         if !answers {

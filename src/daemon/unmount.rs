@@ -16,8 +16,8 @@ use crate::sys::printable::printable;
 
 /// How long a daemon may take to end after the unmount.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
-/// After so long, whoever waits is told what for, or what is in the way.
-const SILENCE: Duration = Duration::from_secs(2);
+/// After this long, the user is shown what the command waits for, or what is in the way.
+const QUIET_WAIT: Duration = Duration::from_secs(2);
 /// How often is tried.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How many processes a message names.
@@ -107,7 +107,7 @@ pub fn unmount(
     }
     // This very process must not be what keeps it, when it is called from a directory in the mount.
     let _ = rustix::process::chdir("/");
-    leave(mount, how)?;
+    unmount_idle(mount, how)?;
     let limit = match how {
         How::Clean => END_TIMEOUT,
         How::Lazy => Duration::from_millis(500),
@@ -116,7 +116,7 @@ pub fn unmount(
         return Ok(Unmounted::StillServing { pid: None });
     };
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let soon = limit.min(SILENCE);
+    let soon = limit.min(QUIET_WAIT);
     if wait_until(soon, || has_ended(&process)) {
         return Ok(Unmounted::Ended);
     }
@@ -130,10 +130,10 @@ pub fn unmount(
     }
 }
 
-/// Takes a mount away. One that nobody is seen to use is in use for a moment only, as by somebody who looks how it does: that
-/// is waited for.
-fn leave(mount: &Mount, how: How) -> Result<(), UnmountError> {
-    let deadline = Instant::now() + SILENCE;
+/// Unmounts. If a mount is in use and no process is seen to use it, the use is short, such as a check of its health, and is
+/// waited for.
+fn unmount_idle(mount: &Mount, how: How) -> Result<(), UnmountError> {
+    let deadline = Instant::now() + QUIET_WAIT;
     loop {
         let mountpoint = match detach(&mount.mountpoint, how) {
             Err(DetachError::Busy(mountpoint)) => mountpoint,
@@ -151,7 +151,7 @@ fn leave(mount: &Mount, how: How) -> Result<(), UnmountError> {
     }
 }
 
-/// Gone, or a zombie that nobody has waited for yet.
+/// Whether a process has ended, also if its parent has not waited for it yet.
 fn has_ended(process: &Path) -> bool {
     match std::fs::read_to_string(process.join("stat")) {
         Ok(stat) => is_ended(&stat),

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_can_be_told_to_end() {
+    fn waiting_can_be_cancelled() {
         let bandwidth = Bandwidth::new(Some(1));
         bandwidth.take(1_000_000, || true);
     }

@@ -32,7 +32,7 @@ const WHOLE: [u64; 7] = [
 ];
 
 /// The first version of Linux whose `syncfs` reports errors.
-const TELLS: (u32, u32) = (5, 8);
+const SYNCFS_REPORTS: (u32, u32) = (5, 8);
 
 /// When a copy becomes durable.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,7 +68,7 @@ impl Writeback {
         let kind = rustix::fs::fstatfs(&fd)?.f_type as u64 & 0xFFFF_FFFF;
         Ok(Writeback {
             fd,
-            whole: WHOLE.contains(&kind) && kernel() >= TELLS && has_syncfs(directory),
+            whole: WHOLE.contains(&kind) && kernel() >= SYNCFS_REPORTS && has_syncfs(directory),
         })
     }
 

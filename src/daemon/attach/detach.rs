@@ -61,7 +61,7 @@ fn by_helper(mountpoint: &Path, how: How) -> Result<(), DetachError> {
     } else if words.contains("failed to open /etc/mtab") {
         DetachError::NoMtab(mountpoint.to_owned())
     } else if words.contains("not found in") || words.contains("not mounted") {
-        // The helper looks for a FUSE mount of this user and tells the two cases not apart.
+        // The helper looks for a FUSE mount of this user and does not distinguish the two cases.
         match crate::daemon::mounts::top_at(mountpoint) {
             Ok(Some(_)) => DetachError::NotYours(mountpoint.to_owned()),
             _ => DetachError::NotMounted(mountpoint.to_owned()),

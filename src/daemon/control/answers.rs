@@ -13,7 +13,7 @@ use crate::archive::engine::Idle;
 use crate::daemon::Asked;
 use crate::workspace::jobs::JobId;
 
-/// Who is asked, as it tells itself.
+/// The identity of a daemon, as it reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The process's id, in its own namespace.

@@ -26,7 +26,7 @@ use crate::sys::printable::printable;
 pub enum ClientError {
     /// No daemon listens for this mount.
     #[error("no daemon listens for this mount: it has ended, or belongs to another user")]
-    Nobody,
+    NoDaemon,
     /// No daemon listens for this mount.
     #[error("{}", ended(.user.as_deref(), .mountpoint))]
     Ended {
@@ -74,7 +74,7 @@ impl ClientError {
     #[must_use]
     pub fn of(self, mount: &Mount) -> Self {
         match self {
-            Self::Nobody => Self::Ended {
+            Self::NoDaemon => Self::Ended {
                 user: mount.other_owner(),
                 mountpoint: mount.mountpoint.clone(),
             },
@@ -102,7 +102,7 @@ impl From<io::Error> for ClientError {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof
             | io::ErrorKind::NotFound
-            | io::ErrorKind::ConnectionRefused => Self::Nobody,
+            | io::ErrorKind::ConnectionRefused => Self::NoDaemon,
             _ => Self::Io(error),
         }
     }
@@ -122,15 +122,14 @@ pub struct Client {
 
 impl Client {
     /// Connects to the daemon of the mount with this device number, which runs as the user `owner`.
-    /// A stale socket, to which nobody listens any more, stays: the next daemon with this number puts its own in its place,
-    /// and whoever removed it might remove that.
+    /// A stale socket stays: the next daemon with this number replaces it, and removing it here could remove the replacement.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Nobody`] when there is none, and as the other kinds say.
+    /// [`ClientError::NoDaemon`] if there is none; the other kinds.
     pub fn connect(device: Device, owner: Option<u32>) -> Result<Self, ClientError> {
         let end = Instant::now() + REPLY_TIMEOUT;
-        let mut problem = ClientError::Nobody;
+        let mut problem = ClientError::NoDaemon;
         for (directory, user) in directory::of(owner) {
             let path = directory.join(Name::Mount(device).file_name());
             match connect(&path, end.saturating_duration_since(Instant::now())) {
@@ -268,7 +267,7 @@ impl Client {
                 }
             }
             if received.bytes == 0 {
-                return Err(ClientError::Nobody);
+                return Err(ClientError::NoDaemon);
             }
             line.extend_from_slice(buffer.get(..received.bytes).unwrap_or_default());
         }
@@ -281,7 +280,7 @@ pub(super) fn is_stale(path: &Path) -> bool {
     matches!(connect(path, REPLY_TIMEOUT), Err(Errno::CONNREFUSED))
 }
 
-/// Connects with a deadline: a daemon that is stuck takes nobody in once its backlog is full.
+/// Connects with a deadline: a stuck daemon accepts no client once its backlog is full.
 fn connect(path: &Path, limit: Duration) -> Result<UnixStream, Errno> {
     // Zero would be no limit.
     let limit = limit.max(Duration::from_millis(1));

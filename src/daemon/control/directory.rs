@@ -93,7 +93,7 @@ pub(super) fn of(owner: Option<u32>) -> Vec<(PathBuf, u32)> {
 ///
 /// What is wrong with it.
 fn user_of_closed(directory: &Path, users: [u32; 2]) -> Result<Option<u32>, String> {
-    // Whoever may not look may not connect either.
+    // A user who may not read it may not connect either.
     let Ok(metadata) = fs::symlink_metadata(directory) else {
         return Ok(None);
     };

@@ -22,7 +22,7 @@
 //! | request | reply |
 //! | --- | --- |
 //! | `identity` | pid, mount point, workspace, primary, since (seconds since 1970), read-only, log, version; asks no disk |
-//! | `status` | the same, and under `service` what the file system tells of itself: its folders and their state |
+//! | `status` | the same, and under `service` the state of the file system: its folders and their health |
 //! | `primary` | `{}`, and with it (`SCM_RIGHTS`) a descriptor of the primary's root directory, which reaches the directory beneath an in-place mount |
 //! | `written`, with a `job` | `{"written": true}` if a file of that job of the primary is open for writing |
 //! | `moved`, with a `job` | `{}`: from now on another directory, or a symlink, leads to the job in the primary |

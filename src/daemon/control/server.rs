@@ -22,8 +22,8 @@ use crate::sys::deadline::wait_until;
 
 /// A client that sends nothing, or receives nothing, for this long is disconnected.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a daemon waits for its turn in the directory of sockets.
-const TURN: Duration = Duration::from_secs(1);
+/// How long a daemon waits for the lock on the directory of sockets.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many clients are served at once; the next ones are hung up on.
 const MOST_CLIENTS: usize = 32;
 
@@ -31,7 +31,7 @@ const MOST_CLIENTS: usize = 32;
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    /// Tells the file from another that has its name by now.
+    /// Distinguishes the file from another one that has replaced it.
     file: Option<SocketFile>,
 }
 
@@ -71,7 +71,7 @@ impl Server {
 
     /// Removes the socket's file, for a process that is about to end at once.
     pub fn remove(&self) {
-        let _turn = self.path.parent().and_then(turn);
+        let _lock = self.path.parent().and_then(lock);
         // Device numbers are given out anew, and ids of processes: the name may be that of another daemon's by now.
         if self.file.is_some() && socket_file(&self.path) == self.file {
             // Nothing can be done about it, and a stale socket is recognised by who finds it.
@@ -104,13 +104,13 @@ fn listen(name: Name) -> io::Result<(PathBuf, UnixListener)> {
 /// Listens at `path` from the moment it is there: in the place of the stale socket of a daemon whose device number has been
 /// given out anew, if there is one.
 fn bind(directory: &Path, path: &Path) -> io::Result<UnixListener> {
-    let _turn = turn(directory);
-    // Their names are not given out anew before long.
+    let _lock = lock(directory);
+    // Their names, process ids, are not reused soon.
     for stale in directory::archivers(directory)
         .iter()
         .filter(|path| is_stale(path))
     {
-        // It would be in nobody's way.
+        // If it stays, it does no harm.
         let _ = fs::remove_file(stale);
     }
     // Made under another name: until it listens, it refuses clients, as one does whose daemon is gone.
@@ -124,12 +124,12 @@ fn bind(directory: &Path, path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The right to change what is in the directory of sockets, until it is dropped. `None` if it cannot be had in time: then
-/// there is a small risk, which is better than a daemon that waits for one that hangs.
-fn turn(directory: &Path) -> Option<OwnedFd> {
+/// A lock on the directory of sockets, held until it is dropped. `None` if it cannot be taken in time: then two daemons may
+/// change the directory at once, which is better than waiting for a daemon that hangs.
+fn lock(directory: &Path) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
-    wait_until(TURN, || {
+    wait_until(LOCK_TIMEOUT, || {
         flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok()
     })
     .then_some(directory)

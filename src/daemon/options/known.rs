@@ -1,4 +1,4 @@
-//! The options that there are, those that mean nothing to us, and those that others have and we have not.
+//! The options of xpmfs, those without an effect here, and those of other programs that xpmfs lacks.
 
 /// Our options, as they are written.
 pub const OURS: [&str; 19] = [
@@ -137,7 +137,7 @@ pub(super) fn advice(name: &str) -> Option<&'static str> {
         .map(|(_, advice)| *advice)
 }
 
-/// What is said of an option that nobody knows: what it is probably meant to be, or which ones there are.
+/// The message for an unknown option: the option that was probably meant, or the known ones.
 pub(super) fn meant(option: &str) -> String {
     let names = OURS.iter().map(|known| name_of(known)).chain(IGNORED);
     names

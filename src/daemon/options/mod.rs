@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_text_keeps_its_bytes() {
+    fn a_folder_that_is_not_text_keeps_its_bytes() {
         let path = OsStr::from_bytes(b"/a\xff");
         let text = OsStr::from_bytes(b"move:/a\xff");
         assert_eq!(folder(text), Ok(Folder::new(Mode::Move, path)));

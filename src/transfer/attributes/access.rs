@@ -17,7 +17,7 @@ const OTHERS: u16 = 0x20;
 const GROUP_BITS: u32 = 0o070;
 const OTHERS_BITS: u32 = 0o007;
 
-/// The rights of the owning group and of others.
+/// The rights of the owning group and of other users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rights {
     group: u32,
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_none_is_left_alone() {
+    fn an_invalid_list_is_unchanged() {
         for broken in [
             &b""[..],
             b"\x02",

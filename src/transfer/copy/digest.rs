@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_the_same_whoever_makes_it() {
+    fn the_hash_is_the_same_on_either_thread() {
         let bytes: Vec<u8> = (0..3 * BLOCK + 1234).map(|n| (n * n % 251) as u8).collect();
         let mut whole = Hasher::new();
         whole.update(&bytes);

@@ -44,7 +44,7 @@ impl Finish<'_> {
                 continue;
             }
             while steps.position() != entry.parent {
-                if !self.leave(&mut steps)? {
+                if !self.go_up(&mut steps)? {
                     break;
                 }
             }
@@ -53,12 +53,12 @@ impl Finish<'_> {
                 .and_then(|fd| steps.down(index, fd).copy("look at"));
             entered.map_err(|failure| failure.at(self.manifest.path(index)))?;
         }
-        while self.leave(&mut steps)? {}
+        while self.go_up(&mut steps)? {}
         self.directory(0, steps.current())
     }
 
     /// Goes up, and finishes the directory that was left; returns false at the top.
-    fn leave(&self, steps: &mut IndexedDirStack) -> Result<bool, Error> {
+    fn go_up(&self, steps: &mut IndexedDirStack) -> Result<bool, Error> {
         let index = steps.position();
         // Goes up first: the final mode of a directory may forbid looking up `..` in it.
         let left = steps.up().copy("leave");

@@ -42,7 +42,7 @@ impl Before {
             let length = WINDOW.min(size - offset);
             match cached(&fd, offset, length) {
                 Ok(bytes) => windows.push(bytes > length / 2),
-                // The kernel cannot tell which pages are cached, or not to this user: the first byte decides for the
+                // The kernel does not say which pages are cached, or not to this user: the first byte decides for the
                 // whole file.
                 Err(_) => {
                     windows = vec![begins_cached(&fd); 1];

@@ -158,7 +158,7 @@ impl Known {
             self.place(&path)?
         };
         if self.0.insert(path, (index, is_directory)).is_some() {
-            return Err("stands there twice");
+            return Err("is listed twice");
         }
         Ok(Entry {
             parent,

@@ -45,7 +45,7 @@ pub enum Error {
         name: OsString,
     },
     /// The entry to be replaced is missing; nothing was changed.
-    #[error("{} was replaced by somebody else meanwhile", name.display())]
+    #[error("{} was replaced by another process meanwhile", name.display())]
     Replaced {
         /// The job's name.
         name: OsString,
@@ -78,9 +78,9 @@ pub enum Error {
 fn lost(name: &OsStr, placed: bool) -> String {
     let name = name.display();
     match placed {
-        false => format!("the lock of {name} was lost to somebody else, and nothing was changed"),
+        false => format!("the lock of {name} was lost to another process, and nothing was changed"),
         true => format!(
-            "the lock of {name} was lost to somebody else while it was put in its place: it must be verified"
+            "the lock of {name} was lost to another process while it was put in its place: it must be verified"
         ),
     }
 }
