@@ -76,7 +76,12 @@ def conduct(stage: Stage, options: Options) -> Report:
     xpmfs = Xpmfs(stage.install(options.binary), stage.root / "settings.yaml")
     xpmfs.settings.write_text("workspaces: []\n")
     systems = every(xpmfs, stage.install(options.bound), stage.directory("empty"))
-    systems = select(systems, options.systems.split(","))
+    wanted = options.systems.split(",")
+    if options.before:
+        before = Xpmfs(stage.install(options.before, "xpmfs-before"), xpmfs.settings)
+        systems["xpmfs-before"] = before.system("xpmfs-before")
+        wanted.append("xpmfs-before")
+    systems = select(systems, wanted)
     settings = {"rounds": options.rounds, "quick": options.quick, **vars(options.scale)}
     report = Report(machine.describe(stage.root), settings, systems)
     say(f"on {report.machine['disk']}, in {stage.root}")
@@ -123,7 +128,7 @@ def rounds(bench: Bench, chosen: list[Workload], systems: list[System], count: i
     """Runs each workload on each file system in turn, again and again, each round with another one first."""
     for number in range(count):
         for workload in chosen:
-            users = [system for system in systems if not workload.systems or system.name in workload.systems]
+            users = [system for system in systems if workload.measures(system.name)]
             first = number % len(users) if users else 0
             for system in users[first:] + users[:first]:
                 outcome = once(bench, workload, system, results)

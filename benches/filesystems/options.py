@@ -27,6 +27,7 @@ class Options(argparse.Namespace):
     directory: Path
     only_list: bool
     binary: Path
+    before: Optional[Path]
     workload: Path
     bound: Path
 
@@ -86,6 +87,7 @@ def parse() -> Options:
         help="where to measure: any directory on the disk in question [default: %(default)s]")
     add("--list", action="store_true", dest="only_list", help="show the workloads, and do nothing")
     add("--binary", type=Path, metavar="PATH", help="measure this xpmfs [default: build it]")
+    add("--before", type=Path, metavar="PATH", help="measure this earlier build of xpmfs beside it, as xpmfs-before")
     add("--workload", type=Path, help=argparse.SUPPRESS)
     add("--bound", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(namespace=Options())
@@ -117,7 +119,7 @@ def _check(parser: argparse.ArgumentParser, options: Options) -> None:
     programs = (options.binary, options.workload, options.bound)
     if not all(programs):
         parser.error("run scripts/bench, which builds what this needs")
-    for program in programs:
+    for program in filter(None, (*programs, options.before)):
         if not program.is_file():
             parser.error(f"there is no {program}")
     for file in (options.json, options.markdown):

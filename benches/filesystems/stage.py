@@ -48,9 +48,9 @@ class Stage:
         path.mkdir(mode=0o755)
         return path
 
-    def install(self, binary: Path) -> Path:
+    def install(self, binary: Path, name: str = "") -> Path:
         """A copy of a program that an ordinary user can run, and that no build replaces meanwhile."""
-        copy = self.binaries / binary.name
+        copy = self.binaries / (name or binary.name)
         shutil.copyfile(binary, copy)
         copy.chmod(0o755)
         return copy

@@ -82,6 +82,10 @@ class Workload:
         suffix = self.name.partition("-")[2]
         return [(step, f"{step}-{suffix}".rstrip("-"), title) for step, title in self.steps]
 
+    def measures(self, system: str) -> bool:
+        """Whether it is run on this file system; on an earlier build of xpmfs as on this one."""
+        return not self.systems or system.removesuffix("-before") in self.systems
+
     def command(self, program: Path, view: View, scale: Scale) -> list[str]:
         """What is run."""
         command = [str(program), f"--processes={self.processes}"]
