@@ -146,7 +146,7 @@ pub(super) fn own_in<'a>(
 ) -> Result<Option<OwnedFd>> {
     let names: Vec<&OsStr> = names.into_iter().collect();
     let path = [OsStr::new(XPMFS)].into_iter().chain(names);
-    at::absent(at::open_dirs(
+    at::absent(shared_dir::open_shared(
         root.fd(),
         path.collect::<Vec<_>>().into_iter(),
     ))

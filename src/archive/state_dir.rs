@@ -257,7 +257,7 @@ pub(super) fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedF
     let names = [OsStr::new(XPMFS), OsStr::new(ARCHIVE)]
         .into_iter()
         .chain(names.iter().copied());
-    match at::open_dirs(primary.root()?.fd(), names) {
+    match shared_dir::open_shared(primary.root()?.fd(), names) {
         Ok(dir) => Ok(Some(dir)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),

@@ -14,7 +14,7 @@ use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Name, Server};
-use super::mounts::{self, Mount};
+use super::mounts::{self, Device, Mount};
 use super::service_manager;
 use super::signals::{self, Stopper};
 use crate::sys::deadline::wait_until;
@@ -107,6 +107,10 @@ pub fn run(
             source,
         })
     });
+    let served = match served {
+        Err(error) if was_unmounted(&error, mount.device) => Ok(()),
+        served => served,
+    };
     service_manager::stopping("unmounted");
     // At once: the next mount may be given the number of our device.
     stopper.clean_up();
@@ -122,6 +126,16 @@ pub fn run(
             served
         }
     }
+}
+
+/// Whether serving ended because of an unmount, although with an error: the kernel returns `ECONNABORTED` in place of `ENODEV`
+/// to a thread that has just taken a request when the connection ends. After an abort, the mount is still in the table.
+fn was_unmounted(error: &RunError, device: Device) -> bool {
+    let RunError::Serve { source, .. } = error else {
+        return false;
+    };
+    source.raw_os_error() == Some(libc::ECONNABORTED)
+        && mounts::xpmfs().is_ok_and(|mounts| mounts.iter().all(|mount| mount.device != device))
 }
 
 /// Takes away our mount that is not served any more, and would answer every look at the workspace with an error. With few processes
@@ -251,4 +265,24 @@ fn announcer(
             })
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ends_with_its_mount_was_unmounted() {
+        let error = |number| RunError::Serve {
+            mountpoint: "/mnt".into(),
+            source: io::Error::from_raw_os_error(number),
+        };
+        // No file system has this number.
+        let gone = Device {
+            major: 0,
+            minor: u32::MAX,
+        };
+        assert!(was_unmounted(&error(libc::ECONNABORTED), gone));
+        assert!(!was_unmounted(&error(libc::EIO), gone));
+    }
 }

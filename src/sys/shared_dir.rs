@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, Statx, accessat};
 use rustix::io::{Errno, Result};
 
-use super::at::{absent, open_dir, stat_fd};
+use super::at::{absent, open_dir, open_dirs, stat_fd};
 
 /// Opens a directory, or creates it with exactly these rights and the group of `dir` ([`share`]).
 ///
@@ -48,8 +48,33 @@ pub fn make_shared(dir: impl AsFd, name: &OsStr, group: u32, rights: Mode) -> Re
     Ok(made)
 }
 
-/// How often, and how long each time, [`await_shared`] waits.
-const DENIALS_MAX: u32 = 20;
+/// As [`open_dirs`], and waits for each directory as [`await_shared`].
+///
+/// # Errors
+///
+/// As [`open_dirs`].
+pub fn open_shared<'a>(
+    dir: impl AsFd,
+    names: impl Iterator<Item = &'a OsStr> + Clone,
+) -> Result<OwnedFd> {
+    match open_dirs(&dir, names.clone()) {
+        Ok(found) => {
+            await_shared(&found);
+            return Ok(found);
+        }
+        Err(Errno::ACCESS) => {}
+        Err(error) => return Err(error),
+    }
+    let mut here = rustix::io::fcntl_dupfd_cloexec(&dir, 0)?;
+    for name in names {
+        here = open_dir(&here, name)?;
+        await_shared(&here);
+    }
+    Ok(here)
+}
+
+/// How often, and how long each time, [`await_shared`] waits: in all not much longer than a directory is new.
+const DENIALS_MAX: u32 = 200;
 const DENIAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A directory that was changed longer ago, in seconds, is not new.
@@ -121,6 +146,46 @@ mod tests {
             });
             thread.join().unwrap()
         })
+    }
+
+    #[test]
+    fn new_directories_of_another_user_on_the_way_are_waited_for() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let names = ["manifests", "task"];
+        let path = |depth: usize| {
+            names[..depth]
+                .iter()
+                .fold(top.path().to_owned(), |at, name| at.join(name))
+        };
+        std::fs::create_dir_all(path(2)).unwrap();
+        let rights =
+            |depth, mode| rustix::fs::chmod(path(depth), Mode::from_raw_mode(mode)).unwrap();
+        rights(0, 0o755);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let dir = rustix::fs::open(top.path(), flags, Mode::empty()).unwrap();
+        let opens = || {
+            let opened = open_shared(&dir, names.iter().map(OsStr::new))?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+            rustix::fs::openat(&opened, "file", flags, Mode::RUSR)
+        };
+        for new in [1, 2] {
+            rights(1, 0o777);
+            rights(2, 0o777);
+            rights(new, 0o700);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(DENIAL_PAUSE * 3);
+                    rights(new, 0o777);
+                });
+                let opened = as_unprivileged(opens);
+                assert!(opened.is_ok(), "{new}: {opened:?}");
+            });
+            std::fs::remove_file(path(2).join("file")).unwrap();
+        }
     }
 
     #[test]

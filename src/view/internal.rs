@@ -73,7 +73,7 @@ impl View {
     /// An error of the primary's file system, except that it is missing.
     pub fn internal_dir(&self, holder: &Holder) -> Result<Option<OwnedFd>> {
         let root = self.primary().root()?;
-        at::absent(at::open_dirs(root.fd(), holder.path()))
+        at::absent(shared_dir::open_shared(root.fd(), holder.path()))
     }
 
     /// The directory of a job's internal files, made if missing, with the mode of the primary's own directory: users who may
@@ -102,6 +102,6 @@ impl View {
     pub fn internal_top(&self) -> Result<OwnedFd> {
         let root = self.primary().root()?;
         let names = [layout::XPMFS, layout::INTERNAL].map(OsStr::new);
-        at::open_dirs(root.fd(), names.into_iter())
+        shared_dir::open_shared(root.fd(), names.into_iter())
     }
 }

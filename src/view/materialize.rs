@@ -40,9 +40,9 @@ impl View {
     pub fn make_task(&self, task: &OsStr, location: u8) -> Result<OwnedFd> {
         // Not a kept one: what is made in a directory that was removed meanwhile is lost.
         let jobs = self.make_jobs()?;
-        match at::open_dir(&jobs, task) {
-            Err(Errno::NOENT) => {}
-            result => return result,
+        if let Some(found) = at::absent(at::open_dir(&jobs, task))? {
+            shared_dir::await_shared(&found);
+            return Ok(found);
         }
         let stat = rustix::fs::fstat(&*jobs)?;
         let shown = self

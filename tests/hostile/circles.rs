@@ -106,7 +106,11 @@ fn a_folder_does_not_lead_out_when_it_is_replaced() {
     symlink(outside.join("jobs"), folder.join("jobs")).unwrap();
     let owner = format!("{0}:{0}", common::ORDINARY);
     run(Command::new("chown").arg("-Rh").arg(owner).arg(&folder));
-    let refused = || workspace.log().contains("belongs to somebody else");
+    let refused = || {
+        workspace
+            .log()
+            .contains("leads to no directory, or to one of another user")
+    };
     eventually("the new folder has been looked at", refused);
     let stolen = job(mounted.path(), "stolen");
     assert!(!stolen.exists(), "{} leads out", stolen.display());
