@@ -1,16 +1,17 @@
 //! Shows an experimaestro workspace as one directory, whatever disk each job lies on.
 //!
-//! The map of the house; arrows run one way, from the top of this list to the bottom:
+//! The map of the house. A room may use the rooms below it in this list, but of two that share a line, neither the other
+//! (`scripts/arrows` checks that). Each room's `mod.rs` is its map.
 //!
-//! - [`cli`]: what a person types: one file a command; prints; decides nothing
+//! - [`cli`]: what a person types; prints; decides nothing
 //! - [`daemon`]: the life of the process that serves a mount: background, signals, control socket
 //! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations
 //! - [`archive`]: copies finished jobs to folders, moves, recovers and verifies them
-//! - [`view`]: which location serves a job: resolving, union listing, folder health
-//! - [`transfer`]: how bytes move: copying a tree, hashes, manifests
-//! - [`workspace`]: reads what is on disk: job ids, layout, markers, runs, `jobs.jsonl`
-//! - [`settings`]: reads `settings.yaml`: YAML, interpolation, checks, selection of a workspace
-//! - [`sys`]: Linux: directories below a descriptor, identities of files, all `unsafe`
+//! - [`view`]: which location serves a job: resolving, union listing, folder health; beside it [`transfer`]: how bytes
+//!   move: copying a tree, hashes, manifests
+//! - [`workspace`]: reads what is on disk: job ids, layout, markers, runs, `jobs.jsonl`; beside it [`settings`]: reads
+//!   `settings.yaml`: YAML, interpolation, checks, selection of a workspace
+//! - [`sys`]: Linux, without a word of xpmfs: directories below a descriptor, identities of files, deadlines, all `unsafe`
 
 pub mod archive;
 pub mod cli;

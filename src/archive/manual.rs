@@ -13,7 +13,7 @@ use crate::archive::job::renew::renew;
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::parallel::{Aside, in_parallel};
 use crate::archive::relocate::retire::Retired;
-use crate::archive::relocate::{crash_recovery, store};
+use crate::archive::relocate::{store_and_move, unfinished};
 use crate::settings::Mode;
 use crate::transfer::Size;
 use crate::view::location::Role;
@@ -60,7 +60,7 @@ pub fn all_jobs(
     env: &Env<'_>,
     retired: &Retired,
 ) -> rustix::io::Result<(Vec<JobId>, Vec<Unlisted>)> {
-    crash_recovery::clear_all(env, retired)?;
+    unfinished::clear_all(env, retired)?;
     job::crash_recovery::clear_all(env);
     env.view.primary().jobs()
 }
@@ -72,7 +72,7 @@ pub fn recover_all(
     from: Option<u8>,
     report: &(dyn Fn(&JobId, &Result<Recovered>) + Sync),
 ) -> Vec<Result<Recovered>> {
-    crash_recovery::clear_of(env, &Retired::default(), jobs);
+    unfinished::clear_of(env, &Retired::default(), jobs);
     let at_once = env.threads.min(jobs.len()).max(1);
     let threads = (env.threads / at_once).max(1);
     let env = Env { threads, ..*env };
@@ -116,7 +116,7 @@ pub fn archive(
         out: Some(&judge.out),
         ..*env
     };
-    crash_recovery::clear_of(env, retired, jobs);
+    unfinished::clear_of(env, retired, jobs);
     let mut failed = Vec::new();
     let report = &mut |job: &JobId, outcome: Outcome| {
         let has_failed = match &outcome {
@@ -339,7 +339,7 @@ fn store_in(
     let mut next = excluded;
     let mut reported = false;
     while !waiting.is_empty() {
-        let stored = store(env, retired, folder, &waiting);
+        let stored = store_and_move(env, retired, folder, &waiting);
         let mut again = Vec::new();
         for (due, stored) in waiting.into_iter().zip(stored) {
             match stored {
@@ -384,7 +384,7 @@ fn store_in(
 
 /// Recovers a job on request: it stays in the primary until it changes, also in a workspace with a `move` folder.
 ///
-/// The caller cleans up first what a crash has left beside the job ([`crash_recovery`]).
+/// The caller cleans up first what a crash has left beside the job ([`unfinished`]).
 ///
 /// # Errors
 ///

@@ -12,6 +12,14 @@
 //! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads
 //!
+//! From the marker to the symlink, a job passes through:
+//!
+//! 1. `mount::activity` reports a marker that was written through a mount; `engine::survey` finds the others
+//! 2. `engine::queue` waits for the settle time; `job::ready` looks whether the job may be archived
+//! 3. `job::store` for each `backup` folder, then for the `move` folder: `stage` copies to `.tmp.<hash>`, `complete` syncs,
+//!    renames and writes the manifest
+//! 4. `relocate`, for a `move` folder: `swap` exchanges the directory for a symlink, `retire` removes the directory
+//!
 //! Called by `mount`, `daemon` and `cli`; calls `view`, `transfer` and the rooms below them. Within the room, `engine` and `manual`
 //! call `relocate`, which calls `job`; none of them is called by one below.
 //!

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `folders/<BLAKE3 of the folder's path>` | jobs were archived in this folder: if it has none now, its disk is not mounted |
 //! | `kept/<task_id>/<hash>` | the job was recovered on request, and stays in the primary until it changes |
-//! | `opt-outs/<task_id>/<hash>` | the job's last run opted it out by its tag, or a person in ([`super::opt_out`]) |
+//! | `opt-outs/<task_id>/<hash>` | the job's last run opted it out by its tag, or a person in ([`super::job::opt_out`]) |
 //! | `verified/<BLAKE3 of the folder's path>` | when all copies of the folder were verified ([`super::last_verify`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!

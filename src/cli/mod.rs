@@ -1,4 +1,14 @@
-//! The commands that a person types: one file a command. Prints, and decides nothing.
+//! The commands that a person types: one file or directory a command. Prints, and decides nothing.
+//!
+//! - [`mount`], [`umount`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`workspaces`],
+//!   [`settings`], [`completions`], [`man`]: the commands
+//! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
+//!   completion offers
+//! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; `advice`: what to do about them
+//! - `print`, `style`, `table`: output
+//!
+//! A new command is a variant of [`Command`] and an arm of `run`, here; a row of the README's table; a section of
+//! `docs/json.md`, which `tests/docs.rs` checks; and a line of the change log. Its manual page comes from the parser.
 //!
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.

@@ -29,7 +29,7 @@ pub fn config(tuning: &Tuning, folders: &[Folder]) -> Config {
     }
 }
 
-/// How many threads copy: they are not to be in anybody's way.
+/// How many threads copy: few, so that other work is not slowed.
 fn threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     processors.clamp(2, 8)

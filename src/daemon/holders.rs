@@ -1,4 +1,4 @@
-//! Who is in the way of unmounting.
+//! Finds the processes and mounts that prevent an unmount.
 //!
 //! Nothing here walks into the mount: links in `/proc` are read as text first, and what they lead to is asked only
 //! for its device number, from the kernel's cache.

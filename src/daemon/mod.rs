@@ -1,4 +1,4 @@
-//! The life of the process that serves a mount. Called by `cli`; calls `mount`.
+//! The life of the process that serves a mount, or archives without one. Called by `cli`; calls `mount` and the rooms below it.
 //!
 //! - [`run`]: serves one mount, from attaching to the end
 //! - [`service`]: the view of a workspace as a service
@@ -16,6 +16,7 @@
 //! - [`control`]: the socket between commands and a daemon
 //! - [`options`]: the options of `-o`
 //! - [`peers`]: the other daemons of a workspace that a daemon or a command archives
+//! - [`descriptors`]: closes what a process was started with
 //! - [`drain`]: waits until all is archived
 
 pub mod alone;

@@ -16,15 +16,15 @@ use crate::archive::env::{Hooks, Writing};
 use crate::sys::deadline::{all_within, within};
 use crate::workspace::jobs::JobId;
 
-/// How long the table of mounts is believed. Less than the old directory of a moved job is kept: a mount that has come
-/// meanwhile is asked before that is removed.
-const BELIEVED: Duration = Duration::from_secs(1);
+/// How long a read table of mounts is used. Less than the old directory of a moved job is kept, so that a new mount is
+/// asked before the directory is removed.
+const MOUNT_TABLE_TTL: Duration = Duration::from_secs(1);
 
-/// When a daemon is asked again who has not said what it serves.
-const AGAIN: Duration = Duration::from_secs(30);
+/// When a daemon that has not reported what it serves is asked again.
+const UNIDENTIFIED_RETRY: Duration = Duration::from_secs(30);
 
-/// How long a daemon that did not reply is not asked again: each job would wait for it in turn.
-const SILENT_FOR: Duration = Duration::from_secs(10);
+/// When a daemon that did not reply is asked again: otherwise, each job would wait for it.
+const SILENT_RETRY: Duration = Duration::from_secs(10);
 
 /// The mounts of one workspace on this machine, but for this process's own. They may come and go.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Peers {
     fn all(&self) -> Vec<Arc<Peer>> {
         let looking = self.looking.lock();
         let looked = self.known.lock().looked;
-        let believed = looked.is_some_and(|at| at.elapsed() < BELIEVED);
+        let believed = looked.is_some_and(|at| at.elapsed() < MOUNT_TABLE_TTL);
         if !believed && let Err(error) = self.look() {
             tracing::warn!("cannot see who else serves the workspace: {error}");
         }
@@ -127,16 +127,22 @@ impl Peers {
             Found::Failed(ClientError::NoDaemon) => {}
             Found::Failed(error) => {
                 tracing::debug!("{}: {error}", mount.mountpoint.display());
-                known.others.insert(key(&mount), Some(now + AGAIN));
+                known
+                    .others
+                    .insert(key(&mount), Some(now + UNIDENTIFIED_RETRY));
             }
             Found::Silent(pid) if !self.may_serve(&mount, pid) => {
-                known.others.insert(key(&mount), Some(now + AGAIN));
+                known
+                    .others
+                    .insert(key(&mount), Some(now + UNIDENTIFIED_RETRY));
             }
             Found::Silent(_) => {
                 if !was_silent {
                     warn_silent(&mount);
                 }
-                known.silent.insert(key(&mount), (mount, now + SILENT_FOR));
+                known
+                    .silent
+                    .insert(key(&mount), (mount, now + SILENT_RETRY));
             }
         }
     }
@@ -256,7 +262,7 @@ impl Peer {
             if silent.is_none() {
                 warn_silent(&self.mount);
             }
-            *silent = Some(Instant::now() + SILENT_FOR);
+            *silent = Some(Instant::now() + SILENT_RETRY);
         } else {
             *silent = None;
         }

@@ -1,4 +1,4 @@
-//! Drops the cached state of a job that another process moved.
+//! Drops the cached state of a job that an archiver moved, in this process or another.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;

@@ -14,7 +14,7 @@
 //! - `folders`: the folders of a workspace; `placement`: whether they can be attached to it
 //! - `select`: the workspace of a command
 //!
-//! Every room above may call it; it calls none.
+//! Every room above may call it; it calls `sys` alone.
 
 mod check;
 mod check_workspaces;

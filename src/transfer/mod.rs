@@ -17,7 +17,7 @@
 //!
 //! - Every path is relative to descriptors from the caller, one name at a time, and no symlink is followed.
 //! - Neither the depth of a tree nor the length of its paths is bounded by the stack, by descriptors, or by `PATH_MAX`.
-//! - No lock is held over a system call.
+//! - No mutex is held over a system call.
 
 pub mod bandwidth;
 pub mod durable;

@@ -2,7 +2,7 @@
 //!
 //! Archives are immutable. A change in the primary goes ahead; internal files of a job that a folder
 //! serves live in the primary; a removal is refused, so that `rm -rf` in the view can neither
-//! destroy an archive nor inflate one back; anything else brings the job back first.
+//! destroy an archive nor inflate one back; anything else needs the job back in the primary first.
 
 use rustix::io::Errno;
 
@@ -25,7 +25,7 @@ pub enum Verdict {
     Go,
     /// It goes ahead on the internal file that the primary keeps for the job.
     Internal,
-    /// The job is brought back into the primary first; then it goes ahead there.
+    /// The job must be recovered first. The mount cannot do that yet, and refuses with `EROFS`.
     Recover,
     /// It is refused with this error.
     Refuse(Errno),

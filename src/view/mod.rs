@@ -3,7 +3,7 @@
 //! The view of a workspace is its primary directory, with the union of the primary and every folder below `jobs/`. A job is
 //! served whole by one location and never merged file by file.
 //!
-//! - [`View`]: the view of one workspace
+//! - [`View`], in `open`: the view of one workspace
 //! - [`location`]: the primary and the folders: opened, watched, reopened
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
@@ -15,7 +15,7 @@
 //! - [`internal`]: the internal files of a job that a folder serves
 //! - `walk`: paths, walked one name at a time and never into a mount of xpmfs
 //!
-//! `mount`, `archive` and the commands call this room; it calls `workspace`, `settings` and `sys`.
+//! Called by `archive`, `mount`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
 //!
 //! Every path is relative to descriptors that were opened before mounting. An in-place mount requires that: the workspace's
 //! own path then leads into the mount, and walking it would make the daemon wait for itself.

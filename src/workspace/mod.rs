@@ -9,7 +9,8 @@
 //! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job
 //!
 //! Nothing here writes. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
-//! descriptor or names alone; the rest, for commands, uses paths. A missing file is `None`. A file that cannot be read, or is
+//! descriptor or names alone; the rest uses paths. Of a workspace that may be mounted in place, a path must begin with
+//! `/proc/self/fd/` and a descriptor of its directory, or it leads into the mount. A missing file is `None`. A file that cannot be read, or is
 //! incomplete, is a [`WorkspaceError`] with its path, and listings continue after it.
 //!
 //! Every room above may call it; it calls none.

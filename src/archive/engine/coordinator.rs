@@ -228,16 +228,16 @@ impl Coordinator {
         }
         self.adoption = now + self.interval;
         self.keep();
-        let orphans = self.journal.orphans(&self.shared);
-        for orphan in &orphans {
-            for (job, refused) in orphan.jobs() {
+        let found = self.journal.ownerless(&self.shared);
+        for journal in &found {
+            for (job, refused) in journal.jobs() {
                 let refused = self.journal.refused(&refused);
                 let queue = &mut self.shared.state.lock().queue;
                 queue.restore(job, &refused, now);
             }
         }
         if self.keep() {
-            orphans.into_iter().for_each(|orphan| orphan.remove());
+            found.into_iter().for_each(|journal| journal.remove());
         }
     }
 

@@ -10,7 +10,7 @@ use crate::archive::job;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::relocate::retire::Retired;
-use crate::archive::relocate::{self, crash_recovery};
+use crate::archive::relocate::{self, unfinished};
 use crate::transfer::{Bandwidth, Progress, Size};
 use crate::view::View;
 use crate::workspace::JobId;
@@ -151,7 +151,7 @@ impl Disks for RealDisks {
     }
 
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult> {
-        let stored = relocate::store(&self.env(progress), &self.retired, folder, jobs);
+        let stored = relocate::store_and_move(&self.env(progress), &self.retired, folder, jobs);
         let outcomes = stored.into_iter().map(|stored| {
             Ok(match stored? {
                 Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
@@ -167,8 +167,7 @@ impl Disks for RealDisks {
     }
 
     fn clear(&self, task: &OsStr) {
-        if let Err(error) = crash_recovery::clear(&self.env(&Progress::new()), &self.retired, task)
-        {
+        if let Err(error) = unfinished::clear(&self.env(&Progress::new()), &self.retired, task) {
             let cause = std::io::Error::from(error);
             tracing::warn!("cannot clean up {}: {cause}", task.display());
         }

@@ -66,7 +66,7 @@ pub use self::report::{
     VerifiedFolder, WaitingJob, damaged,
 };
 
-/// How long a stop waits for the end of a thread. A thread that waits for a disk that hangs ends when the disk replies.
+/// How long a stop waits for the end of all threads. A thread that waits for a disk that hangs ends when the disk replies.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a stop waits in all if old directories of moved jobs must be removed first.
@@ -306,7 +306,7 @@ impl Archiver {
     }
 
     /// Cancels the running copies, and ends all threads. The next start finds the queued jobs. A thread that waits for
-    /// a folder that hangs is abandoned after 2 s.
+    /// a folder that hangs is abandoned after 2 s, or 5 s if old directories of moved jobs must be removed first.
     pub fn stop(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         let Some(alive) = threads.alive else {

@@ -1,4 +1,4 @@
-//! The threads that wait for disks: one looks at jobs; for each folder, one stores jobs and one scans.
+//! The threads that wait for disks: one looks at jobs; for each folder, one stores jobs and one scans. `survey` has the others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

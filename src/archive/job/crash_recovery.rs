@@ -45,7 +45,7 @@ pub fn heal_of(env: &Env<'_>, jobs: &[JobId]) {
 /// jobs whose copies are damaged and must be archived again. Failures are logged, and retried by the next start.
 pub fn clear(env: &Env<'_>, folder: &Location) -> Vec<JobId> {
     let mut damaged = Vec::new();
-    // An entry `.tmp.<hash>` there may be a moved job's directory, which `relocate::crash_recovery` handles.
+    // An entry `.tmp.<hash>` there may be a moved job's directory, which `relocate::unfinished` handles.
     if folder_alias::shared(env.view, folder).is_some() {
         return damaged;
     }

@@ -17,28 +17,29 @@
 //! | swapped | as before | the symlink | the directory | `swap` |
 //! | retiring | as before | the symlink, durable | the directory | `swap`; kept in [`Retired`] |
 //! | gone | as before | the symlink | - | [`Retired::clear`] |
-//! | put back | as before | the directory | the symlink, then - | `swap`, [`Retired::clear`], [`crash_recovery`] |
+//! | put back | as before | the directory | the symlink, then - | `swap`, [`Retired::clear`], [`unfinished`] |
 //!
-//! After a crash, all locks are free. What is found then, and who finishes it:
+//! After a crash, all locks are free. Before its first scan of a folder, the engine calls the functions of this table for each
+//! task with files of a staging, and so does each command that archives or recovers. What is found, and who finishes it:
 //!
 //! | crash in | left behind | finished by |
 //! | --- | --- | --- |
 //! | copied | an unfinished copy | the next copy to the task's directory, or [`job::crash_recovery`](super::job::crash_recovery): removes it |
-//! | placed | two copies; perhaps a symlink `T` | [`crash_recovery`] removes `T`. The engine hands the job over again: `job::store` finds the same copy, and moves the job |
-//! | swapped | the old directory as `T` | [`crash_recovery`] removes it, or puts it back if it is newer than the copy, open for writing, or the only copy. A power cut may have undone the exchange: as placed |
+//! | placed | two copies; perhaps a symlink `T` | [`unfinished`] removes `T`. The engine hands the job over again: `job::store` finds the same copy, and moves the job |
+//! | swapped | the old directory as `T` | [`unfinished`] removes it, or puts it back if it is newer than the copy, open for writing, or the only copy. A power cut may have undone the exchange: as placed |
 //! | retiring | the old directory as `T` | as swapped |
 //! | put back | perhaps a symlink `T` | as placed |
 //!
 //! Where the file system cannot exchange two entries in one step, a crash may also leave `.replaced.<hash>`; the next process that takes
 //! the lock renames or removes it ([`staging`](crate::transfer::staging)).
 //!
-//! - `swap`: replaces the directory; [`retire`]: removes replaced directories later; [`crash_recovery`]: finishes after a crash
+//! - `swap`: replaces the directory; [`retire`]: removes replaced directories later; [`unfinished`]: finishes after a crash
 //!
-//! Called by `engine` and `manual`; calls `job`.
+//! Called by `engine`, `manual`, and `cli`, which keeps the [`Retired`] of its command; calls `job`.
 
-pub mod crash_recovery;
 pub mod retire;
 mod swap;
+pub mod unfinished;
 
 use self::retire::Retired;
 use crate::archive::env::Env;
@@ -50,7 +51,12 @@ use crate::archive::job::store::{self, Due, Stored};
 /// # Errors
 ///
 /// Each job has its own; a job that fails stays in the primary.
-pub fn store(env: &Env<'_>, retired: &Retired, folder: u8, jobs: &[Due]) -> Vec<Result<Stored>> {
+pub fn store_and_move(
+    env: &Env<'_>,
+    retired: &Retired,
+    folder: u8,
+    jobs: &[Due],
+) -> Vec<Result<Stored>> {
     store::store(env, folder, jobs, &|location, job, copied, source| {
         swap::swap(env, retired, location, job, copied, source)
     })

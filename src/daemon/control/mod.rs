@@ -35,6 +35,9 @@
 //! counts as silent.
 //!
 //! A new request is one more arm in [`answers`].
+//!
+//! [`server`]: the daemon's end; `client`: a command's; `directory`: where the sockets are; `uncovered`: the directory beneath
+//! a mount, also of another user
 
 pub mod answers;
 mod client;

@@ -1,4 +1,4 @@
-//! The directory beneath a mount of another user, as the kernel has it: that user's daemon is not believed.
+//! The directory beneath a mount of another user, as the kernel has it: that user's daemon is not trusted.
 //!
 //! A daemon hands out a descriptor of its primary. Root would work there with root's rights, wherever the daemon's user has
 //! opened it. So root looks by itself: in a private mount namespace without that mount.

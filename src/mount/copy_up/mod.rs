@@ -1,6 +1,8 @@
 //! Decides where a change to a job that a folder serves is made, and whether it is permitted.
 //!
-//! No other module makes this decision.
+//! Of removals (unlink, rmdir, the source of a rename), `ops::remove` decides.
+//!
+//! `small_copy`: copies an internal file to the primary
 
 mod small_copy;
 

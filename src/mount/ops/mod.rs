@@ -13,7 +13,9 @@
 //! | getxattr, setxattr, listxattr, removexattr | [`xattr`] |
 //! | setlk: flock | [`locks`] |
 //!
-//! Called by `fuse` and `replies` with numbers of nodes and open files; calls the tables, `locate` and `copy_up`.
+//! Called by `fuse` and `replies` with numbers of nodes and open files; calls the tables, `locate` and `copy_up`, and each other
+//! (`rename` calls `remove` and `lookup`). An operation that may wait for a folder calls `deferred::commit` before it changes
+//! anything, and reports what it has changed to `activity`.
 
 pub(super) mod create;
 pub(super) mod file;

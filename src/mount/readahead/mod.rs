@@ -7,6 +7,8 @@
 //!
 //! The same threads look ahead into jobs of `use` folders when their task is listed: such a job is shown only if it is
 //! finished.
+//!
+//! `walk`: detects a walk; `names`: the names that follow in a listing; `job`: reads one job
 
 mod job;
 mod names;

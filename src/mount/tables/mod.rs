@@ -1,4 +1,5 @@
-//! The tables of a mount: what it keeps in memory, by node. They ask no disk, know nothing above them, and are bounded.
+//! The tables of a mount: what it keeps in memory, by node. They resolve no names and know nothing above
+//! them; `listings`, `cursor` and `ttl` use open descriptors. They are bounded, or as large as what the kernel has not forgotten.
 //!
 //! - [`nodes`]: the nodes that the kernel knows, by number; [`tree`]: what is below a node, and which job it belongs to
 //! - [`numbers`]: the numbers of nodes

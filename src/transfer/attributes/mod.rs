@@ -1,4 +1,7 @@
 //! Reads and sets a file's owner, mode, times, extended attributes and access control lists.
+//!
+//! `access`: the mode of a copy that lacks its original's group or list; `compare`: the attributes of a copy and its original;
+//! `loss`: those that a copy could not keep
 
 mod access;
 mod compare;

@@ -88,7 +88,7 @@ impl Staging {
     }
 
     /// Exchanges in three renames. At every moment each entry has a name that no other process removes;
-    /// `crash_recovery` describes the recovery after a crash.
+    /// `sweep` describes the recovery after a crash.
     fn by_renames(&self, old: &Held) -> Result<()> {
         let (staging, hash, aside) = (&self.names.staging, &self.names.hash, &self.names.old);
         match at::rename_new(&self.task, hash, aside) {

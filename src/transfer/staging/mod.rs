@@ -2,7 +2,7 @@
 //!
 //! - [`Staging`]: the right to make, replace or remove one job's directory
 //! - `lock`: the lock; `names`: the names of all these files; `exchange`: replaces one entry by another
-//! - `crash_recovery`: what a crash left, also of another user; [`sweep`] removes it; [`Error`]: the errors of all these
+//! - `sweep`: what a crash left, also of another user; [`sweep()`] removes it; [`Error`]: the errors of all these
 //!
 //! # Concurrent processes
 //!
@@ -15,11 +15,11 @@
 //!
 //! Two processes that run this code never remove each other's lock file: each removes the file before it unlocks it.
 
-mod crash_recovery;
 mod error;
 mod exchange;
 mod lock;
 mod names;
+mod sweep;
 
 use std::ffi::OsStr;
 use std::io;
@@ -35,12 +35,12 @@ use super::progress::Progress;
 use super::remove::remove_tree;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
-pub use crash_recovery::{leftovers, sweep, sweep_with};
 use error::Context;
 pub use error::{Error, Result};
 pub use exchange::Exchanged;
 use lock::Lock;
 use names::Names;
+pub use sweep::{leftovers, sweep, sweep_with};
 
 /// The right to make, replace or remove `<hash>` in a task's directory, and the entry that is staged for it. No other
 /// process that follows the protocol has this right at the same time.

@@ -7,7 +7,7 @@ use rustix::fs::Mode;
 
 use super::file::LINES_MIN;
 use super::line::RecordedRefusal;
-use super::orphan::{Orphan, orphans};
+use super::ownerless::{Ownerless, ownerless};
 use super::*;
 use crate::view::{View, ViewSpec};
 use crate::workspace::JobId;
@@ -35,11 +35,11 @@ impl Disk {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    fn orphaned(&self) -> Vec<(JobId, Vec<RecordedRefusal>)> {
+    fn ownerless_jobs(&self) -> Vec<(JobId, Vec<RecordedRefusal>)> {
         let directory = directory(&self.view).unwrap();
-        let orphans = orphans(&directory, "").unwrap();
-        let jobs = orphans.iter().flat_map(Orphan::jobs).collect();
-        orphans.into_iter().for_each(Orphan::remove);
+        let found = ownerless(&directory, "").unwrap();
+        let jobs = found.iter().flat_map(Ownerless::jobs).collect();
+        found.into_iter().for_each(Ownerless::remove);
         jobs
     }
 }
@@ -67,9 +67,9 @@ fn a_journal_belongs_to_its_owner_as_long_as_the_owner_lives() {
     journal
         .append(&[queued("a"), queued("b"), queued("c"), Line::Done(job("b"))])
         .unwrap();
-    assert!(disk.orphaned().is_empty());
+    assert!(disk.ownerless_jobs().is_empty());
     drop(journal);
-    assert_eq!(hashes(&disk.orphaned()), ["a", "c"]);
+    assert_eq!(hashes(&disk.ownerless_jobs()), ["a", "c"]);
     assert_eq!(disk.journals().len(), 1);
     other.remove();
     assert!(disk.journals().is_empty());
@@ -85,8 +85,8 @@ fn a_new_journal_is_not_lost_to_processes_that_look_for_abandoned_ones() {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let orphans = orphans(&directory, "").unwrap();
-                    orphans.into_iter().for_each(Orphan::remove);
+                    let found = ownerless(&directory, "").unwrap();
+                    found.into_iter().for_each(Ownerless::remove);
                 }
             });
         }
@@ -113,10 +113,10 @@ fn a_rewritten_journal_stays_locked_and_keeps_its_jobs() {
     assert!(journal.is_long(1) && !journal.is_long(LINES_MIN));
     journal.rewrite(&[queued("a")]).unwrap();
     assert!(!journal.is_long(1));
-    assert!(disk.orphaned().is_empty());
+    assert!(disk.ownerless_jobs().is_empty());
     journal.append(&[queued("b")]).unwrap();
     drop(journal);
-    assert_eq!(hashes(&disk.orphaned()), ["a", "b"]);
+    assert_eq!(hashes(&disk.ownerless_jobs()), ["a", "b"]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn torn_lines_and_other_files_are_skipped() {
     std::fs::write(dir.join("rechecked"), "").unwrap();
     std::os::unix::fs::symlink(&path, dir.join("link.jsonl")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.join("fifo.jsonl"), Mode::RWXU).unwrap();
-    assert_eq!(hashes(&disk.orphaned()), ["a", "b"]);
+    assert_eq!(hashes(&disk.ownerless_jobs()), ["a", "b"]);
     let mut left: Vec<String> = disk
         .journals()
         .iter()
@@ -161,7 +161,7 @@ fn the_last_refusal_of_each_folder_is_kept() {
         .append(&[failed("/x", 1), failed("/y", 1), failed("/x", 2)])
         .unwrap();
     drop(journal);
-    let jobs = disk.orphaned();
+    let jobs = disk.ownerless_jobs();
     let refused: Vec<_> = jobs[0]
         .1
         .iter()

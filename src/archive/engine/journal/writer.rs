@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::file::Journal;
 use super::line::{Line, RecordedRefusal};
-use super::orphan::{Orphan, orphans};
+use super::ownerless::{Ownerless, ownerless};
 use crate::archive::engine::queue::{At, QueueChange, QueuedJob, Step};
 use crate::archive::engine::shared::Shared;
 use crate::archive::error::Scope;
@@ -36,7 +36,7 @@ impl JournalWriter {
 
     /// The journals of processes that are gone; none if their jobs cannot be taken over. Makes our own journal if there
     /// is none.
-    pub(in crate::archive::engine) fn orphans(&mut self, shared: &Shared) -> Vec<Orphan> {
+    pub(in crate::archive::engine) fn ownerless(&mut self, shared: &Shared) -> Vec<Ownerless> {
         if self.journal.is_none() {
             match Journal::make(&self.view) {
                 Ok(journal) => {
@@ -50,7 +50,7 @@ impl JournalWriter {
         let Some(journal) = &self.journal else {
             return Vec::new();
         };
-        orphans(journal.directory(), &journal.file_name()).unwrap_or_else(|error| {
+        ownerless(journal.directory(), &journal.file_name()).unwrap_or_else(|error| {
             tracing::debug!("cannot look for journals: {error}");
             Vec::new()
         })

@@ -1,4 +1,6 @@
 //! Decides which jobs are excluded from archiving: by a tag, by a file in the job, or by a pattern in the settings.
+//!
+//! `run_tags`: the tags of jobs, from the runs of the workspace; `records`: what is recorded of them when a run is gone
 
 mod records;
 mod run_tags;

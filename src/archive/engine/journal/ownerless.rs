@@ -22,7 +22,7 @@ const SIZE_MAX: u64 = 64 << 20;
 
 /// A journal whose owner is gone. It is locked as long as this lives.
 #[derive(Debug)]
-pub(in crate::archive::engine) struct Orphan {
+pub(in crate::archive::engine) struct Ownerless {
     directory: OwnedFd,
     name: OsString,
     file: File,
@@ -33,30 +33,30 @@ pub(in crate::archive::engine) struct Orphan {
 /// # Errors
 ///
 /// That the directory cannot be read.
-pub(in crate::archive::engine) fn orphans(
+pub(in crate::archive::engine) fn ownerless(
     directory: &OwnedFd,
     own: &str,
-) -> io::Result<Vec<Orphan>> {
+) -> io::Result<Vec<Ownerless>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
-    let mut orphans = Vec::new();
+    let mut found = Vec::new();
     for entry in rustix::fs::Dir::new(fd)? {
         let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
         let bytes = name.as_bytes();
         let journal = bytes.ends_with(SUFFIX.as_bytes()) || bytes.ends_with(STAGED.as_bytes());
         if journal
             && name != own
-            && let Some(orphan) = Orphan::take(directory, name)
+            && let Some(journal) = Ownerless::take(directory, name)
         {
-            orphans.push(orphan);
+            found.push(journal);
         }
     }
-    Ok(orphans)
+    Ok(found)
 }
 
-impl Orphan {
+impl Ownerless {
     /// Locks a journal if its owner is gone. One that cannot be opened or locked belongs to another process.
-    fn take(directory: &OwnedFd, name: OsString) -> Option<Orphan> {
+    fn take(directory: &OwnedFd, name: OsString) -> Option<Ownerless> {
         // Without blocking: a fifo would make this process wait for a writer.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(directory, &name, flags, Mode::empty()).ok()?;
@@ -69,7 +69,7 @@ impl Orphan {
         if !regular || FileId::of(&stat) != FileId::of(&there) {
             return None;
         }
-        Some(Orphan {
+        Some(Ownerless {
             directory: rustix::io::fcntl_dupfd_cloexec(directory, 0).ok()?,
             name,
             file,
@@ -125,9 +125,9 @@ pub(in crate::archive::engine) fn queue_for_next_start(
     view: &View,
     jobs: Vec<JobId>,
 ) -> io::Result<()> {
-    let left: HashSet<JobId> = orphans(&directory(view)?, "")?
+    let left: HashSet<JobId> = ownerless(&directory(view)?, "")?
         .iter()
-        .flat_map(|orphan| orphan.jobs().into_iter().map(|(job, _)| job))
+        .flat_map(|journal| journal.jobs().into_iter().map(|(job, _)| job))
         .collect();
     let jobs = jobs.into_iter().filter(|job| !left.contains(job));
     let lines: Vec<Line> = jobs.map(Line::Queued).collect();
