@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use xpmfs::cli::mount_helper::{self, Asked};
+use xpmfs::cli::mount_helper::{self, Invocation};
 use xpmfs::cli::{self, Cli, completions, front};
 use xpmfs::sys::calls;
 
@@ -16,10 +16,10 @@ fn main() -> ExitCode {
         return front::run(|| completions::answer(Cli::command()));
     }
     let cli = match mount_helper::arguments(std::env::args_os()) {
-        Ok(Asked::Run(arguments)) => Cli::parse_from(arguments),
+        Ok(Invocation::Run(arguments)) => Cli::parse_from(arguments),
         // mount(8) asks for a dry run.
-        Ok(Asked::Rehearse) => return ExitCode::SUCCESS,
-        Ok(Asked::Print(text)) => {
+        Ok(Invocation::Rehearse) => return ExitCode::SUCCESS,
+        Ok(Invocation::Print(text)) => {
             // The reader may be gone.
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;

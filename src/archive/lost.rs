@@ -12,7 +12,7 @@ use crate::workspace::layout::XPMFS;
 
 /// The result of a search for jobs.
 #[derive(Debug, Default)]
-pub struct Listed {
+pub struct FoundJobs {
     /// The jobs, in order.
     pub jobs: Vec<JobId>,
     /// What could not be read, as sentences.
@@ -21,7 +21,7 @@ pub struct Listed {
 
 /// The jobs in any of these folders, given by their numbers.
 #[must_use]
-pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
+pub fn archived(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
     let (mut jobs, mut unseen) = (BTreeSet::new(), Vec::new());
     for folder in folders {
         let Some(location) = places::folder(env.view, *folder) else {
@@ -35,7 +35,7 @@ pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
             Err(why) => unseen.push(why),
         }
     }
-    Listed {
+    FoundJobs {
         jobs: jobs.into_iter().collect(),
         unseen,
     }
@@ -43,8 +43,8 @@ pub fn archived(env: &Env<'_>, folders: &[u8]) -> Listed {
 
 /// As [`archived`], with the jobs that have only a manifest: their copies are missing.
 #[must_use]
-pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
-    let Listed { jobs, mut unseen } = archived(env, folders);
+pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
+    let FoundJobs { jobs, mut unseen } = archived(env, folders);
     let mut jobs: BTreeSet<JobId> = jobs.into_iter().collect();
     for folder in folders {
         // A missing folder is already in `unseen`.
@@ -63,7 +63,7 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
             }
         }
     }
-    Listed {
+    FoundJobs {
         jobs: jobs.into_iter().collect(),
         unseen,
     }
@@ -76,7 +76,7 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> Listed {
 /// # Errors
 ///
 /// Fails with a sentence if the primary or a `move` folder cannot be listed: then it is unknown which jobs are lost.
-pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<Listed, String> {
+pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, String> {
     let of = |mode| {
         let folders = places::folders_of_mode(env.view, mode);
         folders.map(Location::index).collect::<Vec<u8>>()

@@ -21,8 +21,8 @@ use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::options::{self, MountOptions};
-use crate::daemon::run::{About, Caller, raise_descriptor_limit, run as serve};
-use crate::daemon::service::{self, Workspace as Service};
+use crate::daemon::run::{About, Launcher, raise_descriptor_limit, run as serve};
+use crate::daemon::service::{self, WorkspaceService};
 use crate::mount::{self, Mount};
 use crate::settings::{Folder, Mode, Settings, Workspace, validate_folders};
 use crate::view::location::{NO_JOBS, Role};
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(arguments, global)?;
     if arguments.foreground {
         log::init(&plan.log, global.verbosity())?;
-        plan.serve(Caller::Foreground)?;
+        plan.serve(Launcher::Foreground)?;
     } else {
         log::init(&Destination::Terminal, global.verbosity())?;
         let plan = plan.launch()?;
@@ -126,7 +126,7 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
     let other = parent.try_clone()?;
     let served = Plan::new(arguments, global).and_then(|plan| {
         log::init(&plan.log, global.verbosity())?;
-        plan.serve(Caller::Background(parent))
+        plan.serve(Launcher::Background(parent))
     });
     Ok(match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -240,7 +240,7 @@ impl Plan {
     }
 
     /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
-    fn serve(mut self, caller: Caller) -> anyhow::Result<()> {
+    fn serve(mut self, caller: Launcher) -> anyhow::Result<()> {
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }
@@ -281,7 +281,7 @@ impl Plan {
             Some(config) => Some(archiving::beside(&view, config, mount.handle())?),
             None => None,
         };
-        let service = Service::new(view, mount, archiver).with_context(cannot_open)?;
+        let service = WorkspaceService::new(view, mount, archiver).with_context(cannot_open)?;
         let about = About {
             workspace: Some(self.workspace.id).filter(|id| !id.is_empty()),
             primary,

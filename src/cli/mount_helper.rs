@@ -33,7 +33,7 @@ See xpmfs-mount(1), or `xpmfs mount --help`.
 
 /// What the program was asked to do.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Invocation {
     /// To run with these arguments, which `xpmfs` takes.
     Run(Vec<OsString>),
     /// To do nothing: mount(8)'s rehearsal (`-f`).
@@ -49,15 +49,17 @@ pub enum Asked {
 /// # Errors
 ///
 /// What is not understood, with the usage.
-pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
     asked(given, rustix::process::geteuid().is_root())
 }
 
-fn asked(given: impl IntoIterator<Item = OsString>, root: bool) -> Result<Asked, String> {
+fn asked(given: impl IntoIterator<Item = OsString>, root: bool) -> Result<Invocation, String> {
     let mut given = given.into_iter();
     let program = given.next().unwrap_or_else(|| "xpmfs".into());
     if !is_ours(&program) {
-        return Ok(Asked::Run(std::iter::once(program).chain(given).collect()));
+        return Ok(Invocation::Run(
+            std::iter::once(program).chain(given).collect(),
+        ));
     }
     translate(given, root).map_err(|why| {
         let name = Path::new(&program).file_name().unwrap_or_default();
@@ -78,7 +80,7 @@ fn is_ours(program: &OsStr) -> bool {
     NAMES.iter().any(|known| name == *known)
 }
 
-fn translate(given: impl Iterator<Item = OsString>, root: bool) -> Result<Asked, String> {
+fn translate(given: impl Iterator<Item = OsString>, root: bool) -> Result<Invocation, String> {
     let mut given = given;
     let mut places = Vec::new();
     let mut translated: Vec<OsString> = vec!["xpmfs".into(), "mount".into()];
@@ -92,14 +94,14 @@ fn translate(given: impl Iterator<Item = OsString>, root: bool) -> Result<Asked,
                 return Err("mount namespaces (-N) are not supported: use nsenter(1)".into());
             }
             Some("--in-background") => translated.push(argument),
-            Some("--help") => return Ok(Asked::Print(format!("{USAGE}\n{HELP}"))),
-            Some("--version") => return Ok(Asked::Print(version())),
+            Some("--help") => return Ok(Invocation::Print(format!("{USAGE}\n{HELP}"))),
+            Some("--version") => return Ok(Invocation::Print(version())),
             Some(flags) if flags.starts_with('-') && flags.len() > 1 => {
                 for flag in flags.chars().skip(1) {
                     match flag {
-                        'f' => return Ok(Asked::Rehearse),
-                        'h' => return Ok(Asked::Print(format!("{USAGE}\n{HELP}"))),
-                        'V' => return Ok(Asked::Print(version())),
+                        'f' => return Ok(Invocation::Rehearse),
+                        'h' => return Ok(Invocation::Print(format!("{USAGE}\n{HELP}"))),
+                        'V' => return Ok(Invocation::Print(version())),
                         's' => translated.push("--sloppy".into()),
                         'v' => translated.push("--verbose".into()),
                         // No /etc/mtab is written anyway.
@@ -128,7 +130,7 @@ fn translate(given: impl Iterator<Item = OsString>, root: bool) -> Result<Asked,
         translated.extend(["-o".into(), option]);
     }
     translated.extend(["--".into(), mountpoint]);
-    Ok(Asked::Run(translated))
+    Ok(Invocation::Run(translated))
 }
 
 fn version() -> String {
@@ -140,7 +142,7 @@ fn version() -> String {
 pub(super) fn own_arguments() -> Vec<OsString> {
     // They were understood once already.
     match arguments(std::env::args_os()) {
-        Ok(Asked::Run(arguments)) => arguments.into_iter().skip(1).collect(),
+        Ok(Invocation::Run(arguments)) => arguments.into_iter().skip(1).collect(),
         _ => Vec::new(),
     }
 }
@@ -159,13 +161,13 @@ pub(super) fn with_flag(mut arguments: Vec<OsString>, flag: &str) -> Vec<OsStrin
 mod tests {
     use super::*;
 
-    fn read(given: &[&str]) -> Result<Asked, String> {
+    fn read(given: &[&str]) -> Result<Invocation, String> {
         asked(given.iter().map(OsString::from), false)
     }
 
     fn expect(given: &[&str], translated: &[&str]) {
         let translated: Vec<OsString> = translated.iter().map(OsString::from).collect();
-        assert_eq!(read(given), Ok(Asked::Run(translated)));
+        assert_eq!(read(given), Ok(Invocation::Run(translated)));
     }
 
     #[test]
@@ -227,7 +229,7 @@ mod tests {
     #[test]
     fn root_gets_the_defaults_of_mount_unless_the_options_take_them_back() {
         let given = ["mount.xpmfs", "nlp", "/m", "-o", "nosuid"].map(OsString::from);
-        let Ok(Asked::Run(translated)) = asked(given, true) else {
+        let Ok(Invocation::Run(translated)) = asked(given, true) else {
             panic!("not understood");
         };
         let at = |option: &str| translated.iter().position(|given| given == option);
@@ -238,7 +240,7 @@ mod tests {
     fn a_rehearsal_does_nothing_and_nonsense_is_refused() {
         assert_eq!(
             read(&["mount.xpmfs", "nlp", "/m", "-f"]),
-            Ok(Asked::Rehearse)
+            Ok(Invocation::Rehearse)
         );
         for wrong in [
             &["nlp"][..],
@@ -261,7 +263,7 @@ mod tests {
             ("-V", env!("CARGO_PKG_VERSION")),
         ] {
             match read(&["mount.fuse.xpmfs", option]) {
-                Ok(Asked::Print(text)) => assert!(text.contains(words), "{text}"),
+                Ok(Invocation::Print(text)) => assert!(text.contains(words), "{text}"),
                 other => panic!("{other:?}"),
             }
         }

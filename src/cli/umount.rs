@@ -13,7 +13,7 @@ use super::{Global, Select, candidates};
 use crate::daemon::attach::How;
 use crate::daemon::drain::{Drained, drain};
 use crate::daemon::inventory;
-use crate::daemon::mounts::Mount;
+use crate::daemon::mounts::MountInfo;
 use crate::daemon::unmount::{Unmounted, find, unmount};
 use crate::settings::Settings;
 
@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
 
 impl Arguments {
     /// Waits until all that is finished is archived.
-    fn drain(&self, mount: &Mount, global: &Global) -> anyhow::Result<()> {
+    fn drain(&self, mount: &MountInfo, global: &Global) -> anyhow::Result<()> {
         let bar = match global.quiet || !std::io::stderr().is_terminal() {
             true => ProgressBar::hidden(),
             false => ProgressBar::new_spinner(),
@@ -129,7 +129,7 @@ impl Arguments {
         )
     }
 
-    fn find(&self, global: &Global) -> anyhow::Result<Mount> {
+    fn find(&self, global: &Global) -> anyhow::Result<MountInfo> {
         if let Some(mountpoint) = &self.mountpoint {
             return Ok(find(mountpoint)?);
         }
@@ -139,7 +139,7 @@ impl Arguments {
             return Ok(mount);
         }
         let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
-        let mut mounts: Vec<Mount> = inventory::take()?
+        let mut mounts: Vec<MountInfo> = inventory::take()?
             .into_iter()
             .filter(|mounted| mounted.shows(id, &workspace.path))
             .map(|mounted| mounted.mount)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Asked;
-use super::control::{Answers, Client, Identity, Name, Server};
+use super::StatusSource;
+use super::control::{Answers, Client, Identity, Server, SocketName};
 use super::service;
 use crate::archive::engine::Archiver;
 use crate::view::{Root, View};
@@ -19,7 +19,7 @@ struct Alone {
     primary: Arc<Root>,
 }
 
-impl Asked for Alone {
+impl StatusSource for Alone {
     fn status(&self) -> Value {
         service::status(&self.view, Some(&self.archiver))
     }
@@ -47,7 +47,7 @@ pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Op
         asked: Arc::new(asked),
         identity,
     };
-    Server::start(Name::Archiver(std::process::id()), answers)
+    Server::start(SocketName::Archiver(std::process::id()), answers)
         .inspect_err(|error| {
             tracing::warn!(
                 "no control socket, so `xpmfs status` does not list this process: {error}"

@@ -27,9 +27,9 @@ use signal_hook::consts::SIGTERM;
 
 use super::attach::{How, detach};
 use super::descriptors;
-use super::health::{self, Health};
+use super::health::{self, MountHealth};
 use super::log;
-use super::mounts::{self, Mount};
+use super::mounts::{self, MountInfo};
 use super::signals::Stopper;
 use crate::sys::deadline::wait_until;
 
@@ -183,8 +183,8 @@ fn clear_dead(mountpoint: &Path) {
     }
 }
 
-fn is_dead(mount: &Mount) -> bool {
-    mount.is_xpmfs() && health::of(mount) == Health::Dead
+fn is_dead(mount: &MountInfo) -> bool {
+    mount.is_xpmfs() && health::of(mount) == MountHealth::Dead
 }
 
 /// Waits a little for the child's end, and then enforces it. Its exit status, if it came by itself.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::control::{Client, ClientError};
-use super::mounts::Mount;
+use super::mounts::MountInfo;
 use crate::archive::engine::{Idle, Report};
 
 /// How often it is asked.
@@ -23,7 +23,7 @@ pub enum Drained {
 /// # Errors
 ///
 /// The daemon does not answer.
-pub fn drain(mount: &Mount, mut report: impl FnMut(usize)) -> Result<Drained, ClientError> {
+pub fn drain(mount: &MountInfo, mut report: impl FnMut(usize)) -> Result<Drained, ClientError> {
     let connected = Client::connect(mount.device, mount.owner());
     let mut client = connected.map_err(|error| error.of(mount))?;
     client.request("drain")?;

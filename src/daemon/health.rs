@@ -7,12 +7,12 @@ use rustix::io::Errno;
 
 use super::REPLY_TIMEOUT;
 use super::control::{Client, ClientError};
-use super::mounts::Mount;
+use super::mounts::MountInfo;
 use crate::sys::deadline::within;
 
 /// The health of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub enum MountHealth {
     /// It is served.
     Serving {
         /// The process, if known.
@@ -34,18 +34,18 @@ pub enum Health {
 /// The daemon's control socket is asked first, since that does not enter the mount: a process that waits for
 /// a daemon that hangs in a request cannot be killed.
 #[must_use]
-pub fn of(mount: &Mount) -> Health {
+pub fn of(mount: &MountInfo) -> MountHealth {
     if mount.is_xpmfs() {
         match Client::connect(mount.device, mount.owner()) {
             Ok(mut client) => {
                 let pid = client.pid();
                 match client.request("identity") {
-                    Ok(_) | Err(ClientError::Refused(_)) => return Health::Serving { pid },
-                    Err(ClientError::Silent) => return Health::Silent { pid },
+                    Ok(_) | Err(ClientError::Refused(_)) => return MountHealth::Serving { pid },
+                    Err(ClientError::Silent) => return MountHealth::Silent { pid },
                     Err(_) => {}
                 }
             }
-            Err(ClientError::Silent) => return Health::Silent { pid: None },
+            Err(ClientError::Silent) => return MountHealth::Silent { pid: None },
             Err(_) => {}
         }
     }
@@ -53,13 +53,13 @@ pub fn of(mount: &Mount) -> Health {
 }
 
 /// Asks the file system itself for its root's attributes, past the kernel's cache.
-fn probe(mount: &Mount) -> Health {
+fn probe(mount: &MountInfo) -> MountHealth {
     let path = mount.mountpoint.clone();
     match within(REPLY_TIMEOUT, move || ask(&path)) {
-        None => Health::Silent { pid: None },
-        Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Health::Dead,
-        Some(Err(Errno::ACCESS | Errno::PERM)) => Health::Foreign,
-        Some(_) => Health::Serving { pid: None },
+        None => MountHealth::Silent { pid: None },
+        Some(Err(Errno::NOTCONN | Errno::CONNABORTED)) => MountHealth::Dead,
+        Some(Err(Errno::ACCESS | Errno::PERM)) => MountHealth::Foreign,
+        Some(_) => MountHealth::Serving { pid: None },
     }
 }
 

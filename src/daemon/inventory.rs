@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::REPLY_TIMEOUT;
 use super::control::{Client, Identity};
-use super::health::{self, Health};
-use super::mounts::{self, Mount};
+use super::health::{self, MountHealth};
+use super::mounts::{self, MountInfo};
 use crate::sys::deadline::all_within;
 use crate::view::Hidden;
 use crate::view::location::why_not;
@@ -24,9 +24,9 @@ const ALL_REPLIES_TIMEOUT: Duration = Duration::from_secs(6);
 #[derive(Debug, Clone)]
 pub struct Mounted {
     /// Its entry in the kernel's table.
-    pub mount: Mount,
+    pub mount: MountInfo,
     /// Its health.
-    pub health: Health,
+    pub health: MountHealth,
     /// The identity that its daemon reports, if it replies.
     pub identity: Option<Identity>,
     /// The state of its file system ([`super::Service::status`]), if it replies.
@@ -46,7 +46,7 @@ impl Mounted {
         let source = self.mount.source.to_string_lossy();
         self.mount.mountpoint == primary
             || source == shown
-            || (self.health == Health::Dead
+            || (self.health == MountHealth::Dead
                 && self.mount.other_owner().is_none()
                 && Some(source.as_ref()) == workspace)
     }
@@ -60,7 +60,7 @@ impl Mounted {
 /// The table of mounts cannot be read.
 pub fn take() -> io::Result<Vec<Mounted>> {
     let mounts = mounts::xpmfs()?;
-    let question = |mount: &Mount| {
+    let question = |mount: &MountInfo| {
         let mount = mount.clone();
         || ask(mount)
     };
@@ -70,7 +70,7 @@ pub fn take() -> io::Result<Vec<Mounted>> {
         .map(|(mount, answer)| {
             answer.unwrap_or(Mounted {
                 mount,
-                health: Health::Silent { pid: None },
+                health: MountHealth::Silent { pid: None },
                 identity: None,
                 service: None,
             })
@@ -80,7 +80,7 @@ pub fn take() -> io::Result<Vec<Mounted>> {
 
 /// Asks the daemon of one mount.
 #[must_use]
-pub fn ask(mount: Mount) -> Mounted {
+pub fn ask(mount: MountInfo) -> Mounted {
     let health = health::of(&mount);
     let mut mounted = Mounted {
         mount,
@@ -88,7 +88,7 @@ pub fn ask(mount: Mount) -> Mounted {
         identity: None,
         service: None,
     };
-    if !matches!(health, Health::Serving { .. }) {
+    if !matches!(health, MountHealth::Serving { .. }) {
         return mounted;
     }
     let connected = Client::connect(mounted.mount.device, mounted.mount.owner());
@@ -101,7 +101,7 @@ pub fn ask(mount: Mount) -> Mounted {
 
 /// A directory of a workspace, and how it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct LocationReport {
     /// `primary`, `use`, `backup` or `move`.
     pub mode: String,
     /// The directory.
@@ -120,7 +120,7 @@ pub struct Place {
 /// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not
 /// mounted; the daemon reports on a mounted one.
 #[must_use]
-pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
+pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<LocationReport> {
     let question = |(_, path): &(String, PathBuf)| {
         let path = path.clone();
         move || look(&path)
@@ -135,7 +135,7 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<Place> {
                 Some(Err(errno)) => (why_not(errno), None),
                 None => (why_not(Errno::TIMEDOUT), None),
             };
-            Place {
+            LocationReport {
                 mode,
                 path: path.to_string_lossy().into_owned(),
                 state,
@@ -190,7 +190,7 @@ mod tests {
 
     fn dead(user: u32) -> Mounted {
         Mounted {
-            mount: Mount {
+            mount: MountInfo {
                 id: 36,
                 parent: 22,
                 device: mounts::Device {
@@ -204,7 +204,7 @@ mod tests {
                 source: "nlp".into(),
                 super_options: format!("rw,user_id={user},group_id=0"),
             },
-            health: Health::Dead,
+            health: MountHealth::Dead,
             identity: None,
             service: None,
         }

@@ -8,7 +8,7 @@
 //! - [`service_manager`]: notifies systemd
 //! - [`limits`]: refuses to mount with too few descriptors or too little memory
 //! - [`log`]: the destination of the log
-//! - [`unmount`]: unmounts from another process; [`holders`]: the processes that use a mount
+//! - [`unmount`]: unmounts from another process; [`busy_processes`]: the processes that use a mount
 //! - [`inventory`]: lists the mounts and their health
 //! - [`mounts`]: the table of mounts, and those of xpmfs in it
 //! - [`health`]: checks whether a process serves a mount
@@ -23,11 +23,11 @@ pub mod alone;
 pub mod archiving;
 pub mod attach;
 pub mod background;
+pub mod busy_processes;
 pub mod control;
 pub mod descriptors;
 pub mod drain;
 pub mod health;
-pub mod holders;
 pub mod inventory;
 pub mod limits;
 pub mod log;
@@ -52,7 +52,7 @@ use crate::workspace::jobs::JobId;
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A file system that the daemon can serve.
-pub trait Service: Asked {
+pub trait Service: StatusSource {
     /// Answers the kernel's requests from `fuse` until the file system is unmounted everywhere. Calls `ready` once, after the
     /// handshake with the kernel, when requests are answered.
     ///
@@ -67,7 +67,7 @@ pub trait Service: Asked {
 }
 
 /// Replies to what commands ask over a control socket.
-pub trait Asked: Send + Sync + 'static {
+pub trait StatusSource: Send + Sync + 'static {
     /// Its state, for `status`. Must not wait for a disk.
     fn status(&self) -> serde_json::Value;
 

@@ -43,7 +43,7 @@ impl fmt::Display for Device {
 
 /// One line of `mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
+pub struct MountInfo {
     /// The mount's id.
     pub id: u64,
     /// The id of the mount that it is on.
@@ -64,7 +64,7 @@ pub struct Mount {
     pub super_options: String,
 }
 
-impl Mount {
+impl MountInfo {
     /// Whether it is one of ours.
     #[must_use]
     pub fn is_xpmfs(&self) -> bool {
@@ -140,7 +140,7 @@ pub fn user_name(uid: u32) -> String {
 /// # Errors
 ///
 /// `/proc/self/mountinfo` cannot be read.
-pub fn all() -> io::Result<Vec<Mount>> {
+pub fn all() -> io::Result<Vec<MountInfo>> {
     let bytes = fs::read("/proc/self/mountinfo").map_err(|error| {
         io::Error::new(
             error.kind(),
@@ -155,8 +155,8 @@ pub fn all() -> io::Result<Vec<Mount>> {
 /// # Errors
 ///
 /// As [`all`].
-pub fn xpmfs() -> io::Result<Vec<Mount>> {
-    Ok(all()?.into_iter().filter(Mount::is_xpmfs).collect())
+pub fn xpmfs() -> io::Result<Vec<MountInfo>> {
+    Ok(all()?.into_iter().filter(MountInfo::is_xpmfs).collect())
 }
 
 /// The top-most mount at exactly `mountpoint` (absolute, without symlinks), of whatever type.
@@ -164,13 +164,13 @@ pub fn xpmfs() -> io::Result<Vec<Mount>> {
 /// # Errors
 ///
 /// As [`all`].
-pub fn top_at(mountpoint: &Path) -> io::Result<Option<Mount>> {
+pub fn top_at(mountpoint: &Path) -> io::Result<Option<MountInfo>> {
     Ok(top_of(all()?, mountpoint))
 }
 
 /// The top-most of `mounts` at `mountpoint`: the one on which no other one of the same place lies.
-fn top_of(mounts: Vec<Mount>, mountpoint: &Path) -> Option<Mount> {
-    let here: Vec<Mount> = mounts
+fn top_of(mounts: Vec<MountInfo>, mountpoint: &Path) -> Option<MountInfo> {
+    let here: Vec<MountInfo> = mounts
         .into_iter()
         .filter(|mount| mount.mountpoint == mountpoint)
         .collect();
@@ -186,7 +186,7 @@ fn top_of(mounts: Vec<Mount>, mountpoint: &Path) -> Option<Mount> {
 /// # Errors
 ///
 /// As [`all`].
-pub fn on_top_of(id: u64) -> io::Result<Vec<Mount>> {
+pub fn on_top_of(id: u64) -> io::Result<Vec<MountInfo>> {
     Ok(all()?
         .into_iter()
         .filter(|mount| mount.parent == id && mount.id != id)
@@ -194,7 +194,7 @@ pub fn on_top_of(id: u64) -> io::Result<Vec<Mount>> {
 }
 
 /// Reads `mountinfo`; a line that is not understood is left out.
-fn parse(mountinfo: &[u8]) -> Vec<Mount> {
+fn parse(mountinfo: &[u8]) -> Vec<MountInfo> {
     mountinfo
         .split(|byte| *byte == b'\n')
         .filter_map(parse_line)
@@ -202,7 +202,7 @@ fn parse(mountinfo: &[u8]) -> Vec<Mount> {
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
-fn parse_line(line: &[u8]) -> Option<Mount> {
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
@@ -212,7 +212,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let options = text(fields.next()?);
     // Any number of optional fields, up to a hyphen on its own.
     fields.by_ref().find(|field| *field == b"-")?;
-    Some(Mount {
+    Some(MountInfo {
         id,
         parent,
         device,

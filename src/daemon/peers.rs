@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::REPLY_TIMEOUT;
 use super::control::{Client, ClientError, Identity, VERSION};
-use super::mounts::{self, Device, Mount};
+use super::mounts::{self, Device, MountInfo};
 use crate::archive::env::{Hooks, Writing};
 use crate::sys::deadline::{all_within, within};
 use crate::workspace::jobs::JobId;
@@ -45,13 +45,13 @@ struct Known {
     /// Mounts that are none of them, and until when that is believed, if not for good.
     others: HashMap<Key, Option<Instant>>,
     /// Mounts whose daemon has never replied, that may be of this workspace, and when each is asked again.
-    silent: HashMap<Key, (Mount, Instant)>,
+    silent: HashMap<Key, (MountInfo, Instant)>,
 }
 
 /// Distinguishes a mount from all others that exist at the same time.
 type Key = (u64, Device);
 
-fn key(mount: &Mount) -> Key {
+fn key(mount: &MountInfo) -> Key {
     (mount.id, mount.device)
 }
 
@@ -117,7 +117,7 @@ impl Peers {
         Ok(())
     }
 
-    fn note(&self, known: &mut Known, mount: Mount, found: Found) {
+    fn note(&self, known: &mut Known, mount: MountInfo, found: Found) {
         let now = Instant::now();
         let was_silent = known.silent.remove(&key(&mount)).is_some();
         match found {
@@ -149,7 +149,7 @@ impl Peers {
 
     /// Whether a daemon that does not reply may serve the workspace. A daemon keeps its primary open; where its descriptors may
     /// not be seen, as those of another user, it may.
-    fn may_serve(&self, mount: &Mount, pid: Option<i32>) -> bool {
+    fn may_serve(&self, mount: &MountInfo, pid: Option<i32>) -> bool {
         let (Some(pid), Some(resolved)) = (pid, &self.resolved) else {
             return true;
         };
@@ -169,7 +169,7 @@ impl Peers {
 
 impl Known {
     /// Forgets the mounts that are gone, and gives those that are to be asked now.
-    fn due(&mut self, mounts: Vec<Mount>) -> Vec<Mount> {
+    fn due(&mut self, mounts: Vec<MountInfo>) -> Vec<MountInfo> {
         let there: HashSet<Key> = mounts.iter().map(key).collect();
         let now = Instant::now();
         self.peers.retain(|peer| there.contains(&key(&peer.mount)));
@@ -202,7 +202,7 @@ enum Found {
     Failed(ClientError),
 }
 
-fn warn_silent(mount: &Mount) {
+fn warn_silent(mount: &MountInfo) {
     tracing::warn!(
         "the daemon of the mount at {} does not answer: no job is moved until it does, since it may have files open for writing",
         mount.mountpoint.display()
@@ -212,7 +212,7 @@ fn warn_silent(mount: &Mount) {
 /// The daemon of a mount.
 #[derive(Debug)]
 struct Peer {
-    mount: Mount,
+    mount: MountInfo,
     /// It hangs up on who says nothing for a while.
     client: Mutex<Option<Client>>,
     /// Until when a daemon that did not reply is not asked again: a stopped one would hold up every job.
@@ -221,7 +221,7 @@ struct Peer {
 
 impl Peer {
     /// Asks the daemon of a mount whether it serves a workspace with this directory and is another process.
-    fn of(mount: &Mount, primary: &Path) -> Found {
+    fn of(mount: &MountInfo, primary: &Path) -> Found {
         let mut client = match Client::connect(mount.device, mount.owner()) {
             Ok(client) => client,
             Err(ClientError::Silent | ClientError::Io(_)) => return Found::Silent(None),

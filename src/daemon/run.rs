@@ -13,8 +13,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
-use super::control::{Answers, Client, Identity, Name, Server};
-use super::mounts::{self, Device, Mount};
+use super::control::{Answers, Client, Identity, Server, SocketName};
+use super::mounts::{self, Device, MountInfo};
 use super::service_manager;
 use super::signals::{self, Stopper};
 use crate::sys::deadline::wait_until;
@@ -32,7 +32,7 @@ pub struct About {
 
 /// Who waits for the mount to be ready.
 #[derive(Debug)]
-pub enum Caller {
+pub enum Launcher {
     /// A terminal, or a service manager (`mount -f`).
     Foreground,
     /// The process that started this one to go to the background.
@@ -80,7 +80,7 @@ pub fn run(
     service: Arc<dyn Service>,
     attachment: &Attachment,
     about: &About,
-    caller: Caller,
+    caller: Launcher,
 ) -> Result<(), RunError> {
     let setup = |what| move |source| RunError::Setup { what, source };
     rustix::process::chdir("/")
@@ -96,7 +96,7 @@ pub fn run(
         mount.device,
         control,
     ));
-    let in_background = matches!(caller, Caller::Background(_));
+    let in_background = matches!(caller, Launcher::Background(_));
     let prepared = signals::obey(taken, stopper.clone(), in_background)
         .map_err(setup("start a thread"))
         .and_then(|()| announcer(caller, &stopper, attachment).map_err(setup("start a thread")));
@@ -193,7 +193,7 @@ impl MountLock {
                 })
             });
         let top = mounts::top_at(mountpoint).map_err(AttachError::Mounts)?;
-        match top.filter(Mount::is_xpmfs) {
+        match top.filter(MountInfo::is_xpmfs) {
             None => Ok(Self {
                 _directory: directory,
             }),
@@ -208,7 +208,7 @@ impl MountLock {
 }
 
 /// Our mount in the table, for its device number; the table walks no mount.
-fn find(attachment: &Attachment) -> Result<Mount, RunError> {
+fn find(attachment: &Attachment) -> Result<MountInfo, RunError> {
     let mountpoint = &attachment.mountpoint;
     match mounts::top_at(mountpoint) {
         Ok(Some(mount)) if mount.is_xpmfs() => Ok(mount),
@@ -225,7 +225,7 @@ fn find(attachment: &Attachment) -> Result<Mount, RunError> {
 /// Opens the control socket; a mount without one still works.
 fn listen(
     service: &Arc<dyn Service>,
-    mount: &Mount,
+    mount: &MountInfo,
     attachment: &Attachment,
     about: &About,
 ) -> Option<Server> {
@@ -238,7 +238,7 @@ fn listen(
             ..Identity::of_this_process(Some(&attachment.mountpoint), workspace, &about.primary)
         },
     };
-    Server::start(Name::Mount(mount.device), answers)
+    Server::start(SocketName::Mount(mount.device), answers)
         .inspect_err(|error| {
             tracing::warn!("no control socket, so `xpmfs status` will show little: {error}");
         })
@@ -247,17 +247,17 @@ fn listen(
 
 /// What to do when requests are being answered.
 fn announcer(
-    caller: Caller,
+    caller: Launcher,
     stopper: &Arc<Stopper>,
     attachment: &Attachment,
 ) -> io::Result<Box<dyn Fn()>> {
     let status = format!("serving {}", attachment.mountpoint.display());
     Ok(match caller {
-        Caller::Foreground => Box::new(move || {
+        Launcher::Foreground => Box::new(move || {
             tracing::info!("{status}");
             service_manager::ready(&status);
         }),
-        Caller::Background(parent) => {
+        Launcher::Background(parent) => {
             let announce = parent.watch(stopper.clone())?;
             Box::new(move || {
                 tracing::info!("{status}");

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::control::{self, ClientError};
 use super::inventory;
-use super::{Asked, Service};
+use super::{Service, StatusSource};
 use crate::archive::engine::Archiver;
 use crate::mount::{Activity, Handle, Mount};
 use crate::view::{Beneath, LocationStatus, Root, View};
@@ -36,7 +36,7 @@ pub fn is_alone(primary: &Path) -> bool {
 }
 
 /// A workspace's view, and its mount.
-pub struct Workspace {
+pub struct WorkspaceService {
     view: Arc<View>,
     /// Until it is served.
     mount: Mutex<Option<Mount>>,
@@ -45,7 +45,7 @@ pub struct Workspace {
     archiver: Option<Arc<Archiver>>,
 }
 
-impl Workspace {
+impl WorkspaceService {
     /// Returns a workspace with a mount of its view, and the archiver beside the mount.
     ///
     /// # Errors
@@ -55,9 +55,9 @@ impl Workspace {
         view: Arc<View>,
         mount: Mount,
         archiver: Option<Arc<Archiver>>,
-    ) -> io::Result<Workspace> {
+    ) -> io::Result<WorkspaceService> {
         let primary = view.primary().root()?;
-        Ok(Workspace {
+        Ok(WorkspaceService {
             view,
             handle: mount.handle(),
             mount: Mutex::new(Some(mount)),
@@ -75,7 +75,7 @@ pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Va
     serde_json::json!({ "locations": locations, "archive": archive })
 }
 
-impl Service for Workspace {
+impl Service for WorkspaceService {
     fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
         let Some(mount) = self.mount.lock().take() else {
             return Err(io::Error::other("the mount has been served already"));
@@ -96,7 +96,7 @@ impl Service for Workspace {
     }
 }
 
-impl Asked for Workspace {
+impl StatusSource for WorkspaceService {
     fn status(&self) -> serde_json::Value {
         let mut status = status(&self.view, self.archiver.as_deref());
         status["counts"] = serde_json::json!(self.handle.counts());

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::attach::{DetachError, How, detach};
 use super::control::Server;
-use super::health::{self, Health};
+use super::health::{self, MountHealth};
 use super::mounts::{self, Device};
 use super::service_manager;
 
@@ -147,7 +147,7 @@ impl Stopper {
         drop(self.control.lock().take());
         // Numbers of devices and mounts are reused: a mount that replies is another one.
         let answers = mounts::top_at(&self.mountpoint)
-            .is_ok_and(|top| top.is_some_and(|top| health::of(&top) != Health::Dead));
+            .is_ok_and(|top| top.is_some_and(|top| health::of(&top) != MountHealth::Dead));
         if !answers {
             self.detach_what_is_left();
         }

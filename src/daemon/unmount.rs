@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::REPLY_TIMEOUT;
 use super::attach::{DetachError, How, detach, resolve};
+use super::busy_processes::{self, BusyProcess};
 use super::control::Client;
-use super::health::{self, Health};
-use super::holders::{self, Holder};
-use super::mounts::{self, Mount};
+use super::health::{self, MountHealth};
+use super::mounts::{self, MountInfo};
 use crate::sys::deadline::{wait_until, within};
 use crate::sys::printable::printable;
 
@@ -27,12 +27,12 @@ const MOST_NAMED: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum UnmountError {
     /// Something uses it.
-    #[error("{}", busy(.mountpoint, .holders, .mounts))]
+    #[error("{}", busy(.mountpoint, .busy_processes, .mounts))]
     Busy {
         /// Where.
         mountpoint: PathBuf,
         /// The processes that use it, as far as this user may see them.
-        holders: Vec<Holder>,
+        busy_processes: Vec<BusyProcess>,
         /// The mounts that lie on it.
         mounts: Vec<PathBuf>,
     },
@@ -66,7 +66,7 @@ pub enum Unmounted {
 /// # Errors
 ///
 /// None is there.
-pub fn find(path: &Path) -> Result<Mount, UnmountError> {
+pub fn find(path: &Path) -> Result<MountInfo, UnmountError> {
     let not_mounted = || UnmountError::NotMounted(path.to_owned());
     // As it is written first: that walks no path, and so works whatever hangs.
     let written = std::path::absolute(path).map_err(|_| not_mounted())?;
@@ -80,9 +80,9 @@ pub fn find(path: &Path) -> Result<Mount, UnmountError> {
     top(&resolved)?.ok_or_else(not_mounted)
 }
 
-fn top(path: &Path) -> Result<Option<Mount>, UnmountError> {
+fn top(path: &Path) -> Result<Option<MountInfo>, UnmountError> {
     let top = mounts::top_at(path).map_err(UnmountError::Mounts)?;
-    Ok(top.filter(Mount::is_xpmfs))
+    Ok(top.filter(MountInfo::is_xpmfs))
 }
 
 /// Unmounts `mount` and waits until its daemon has ended.
@@ -94,14 +94,14 @@ fn top(path: &Path) -> Result<Option<Mount>, UnmountError> {
 ///
 /// [`UnmountError::Busy`] with who is in the way; otherwise why it stays.
 pub fn unmount(
-    mount: &Mount,
+    mount: &MountInfo,
     how: How,
     waiting: impl FnOnce(i32),
 ) -> Result<Unmounted, UnmountError> {
     let health = health::of(mount);
     let client = Client::connect(mount.device, mount.owner()).ok();
     let pid = client.as_ref().and_then(Client::pid);
-    if health == Health::Dead {
+    if health == MountHealth::Dead {
         detach(&mount.mountpoint, How::Lazy)?;
         return Ok(Unmounted::WasDead);
     }
@@ -132,18 +132,19 @@ pub fn unmount(
 
 /// Unmounts. If a mount is in use and no process is seen to use it, the use is short, such as a check of its health, and is
 /// waited for.
-fn unmount_idle(mount: &Mount, how: How) -> Result<(), UnmountError> {
+fn unmount_idle(mount: &MountInfo, how: How) -> Result<(), UnmountError> {
     let deadline = Instant::now() + QUIET_WAIT;
     loop {
         let mountpoint = match detach(&mount.mountpoint, how) {
             Err(DetachError::Busy(mountpoint)) => mountpoint,
             detached => return Ok(detached?),
         };
-        let (holders, mounts) = (holders::of(mount), holders::mounts_on(mount));
-        if !holders.is_empty() || !mounts.is_empty() || Instant::now() >= deadline {
+        let (busy_processes, mounts) =
+            (busy_processes::of(mount), busy_processes::mounts_on(mount));
+        if !busy_processes.is_empty() || !mounts.is_empty() || Instant::now() >= deadline {
             return Err(UnmountError::Busy {
                 mountpoint,
-                holders,
+                busy_processes,
                 mounts,
             });
         }
@@ -172,11 +173,11 @@ fn is_ended(stat: &str) -> bool {
     state.starts_with(['Z', 'X']) && threads.is_none_or(|count| count <= 1)
 }
 
-fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
+fn busy(mountpoint: &Path, busy_processes: &[BusyProcess], mounts: &[PathBuf]) -> String {
     let shown = |path: &Path| printable(&path.to_string_lossy()).into_owned();
     let mountpoint = shown(mountpoint);
     let mut text = format!("{mountpoint} is in use");
-    if holders.is_empty() && mounts.is_empty() {
+    if busy_processes.is_empty() && mounts.is_empty() {
         text.push_str(
             " by processes that this user may not look into (as root, this command names them)",
         );
@@ -184,8 +185,8 @@ fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
     for path in mounts {
         let _ = write!(text, "\n  another mount is at {}", shown(path));
     }
-    for holder in holders.iter().take(MOST_NAMED) {
-        let Holder {
+    for holder in busy_processes.iter().take(MOST_NAMED) {
+        let BusyProcess {
             pid,
             name,
             path,
@@ -194,11 +195,11 @@ fn busy(mountpoint: &Path, holders: &[Holder], mounts: &[PathBuf]) -> String {
         let (name, path) = (printable(name), shown(path));
         let _ = write!(text, "\n  process {pid} ({name}): {how} {path}");
     }
-    if holders.len() > MOST_NAMED {
+    if busy_processes.len() > MOST_NAMED {
         let _ = write!(
             text,
             "\n  and {} more processes",
-            holders.len() - MOST_NAMED
+            busy_processes.len() - MOST_NAMED
         );
     }
     let _ = write!(

@@ -41,6 +41,6 @@ pub use durable::{Durability, Writeback};
 pub(crate) use error::SYMLINK;
 pub use error::{Error, Result, Side};
 pub use manifest::{Difference, Entry, Hash, Kind, Manifest, ReadError, Time, What};
-pub use options::{Candidate, Options, Originals, Select};
+pub use options::{Candidate, Options, Originals, Selector};
 pub use progress::{Progress, Size};
 pub use remove::remove_tree;

@@ -21,7 +21,7 @@ const THREADS: usize = 4;
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
     /// Which entries are copied; `None` means all.
-    pub select: Option<&'a Select<'a>>,
+    pub select: Option<&'a Selector<'a>>,
     /// The name of an entry at the top, not a directory, that is written after all other files: the marker that the
     /// copy is complete.
     pub last: Option<&'a OsStr>,
@@ -53,7 +53,7 @@ impl Default for Options<'_> {
 }
 
 /// Returns for each entry whether it is copied; a directory that is not copied excludes all its entries.
-pub type Select<'a> = dyn Fn(&Candidate<'_>) -> bool + Sync + 'a;
+pub type Selector<'a> = dyn Fn(&Candidate<'_>) -> bool + Sync + 'a;
 
 /// An entry that may be copied or left out.
 #[derive(Debug)]

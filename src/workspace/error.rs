@@ -82,14 +82,14 @@ fn line_suffix(line: Option<u64>) -> String {
 
 /// The content of a directory: all that could be read, and an error for each entry that could not.
 #[derive(Debug)]
-pub struct Listing<T> {
+pub struct PartialList<T> {
     /// The entries, sorted.
     pub found: Vec<T>,
     /// The entries that could not be read.
     pub errors: Vec<WorkspaceError>,
 }
 
-impl<T> Default for Listing<T> {
+impl<T> Default for PartialList<T> {
     fn default() -> Self {
         Self {
             found: Vec::new(),

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::{Listing, Result, WorkspaceError};
+use super::error::{PartialList, Result, WorkspaceError};
 use super::runs::{Layout, Run, RunId};
 use super::{layout, read};
 
@@ -22,8 +22,8 @@ pub struct Experiment {
 /// The experiments of the workspace at `root`, sorted by id. An id in both layouts is v2, as in experimaestro
 /// (`_get_known_experiment_ids`).
 #[must_use]
-pub fn list(root: &Path) -> Listing<Experiment> {
-    let mut experiments = Listing::default();
+pub fn list(root: &Path) -> PartialList<Experiment> {
+    let mut experiments = PartialList::default();
     collect(&mut experiments, root, Layout::V2);
     collect(&mut experiments, root, Layout::V1);
     // The sort is stable: v2 comes first, and `dedup_by` keeps the first.
@@ -34,7 +34,7 @@ pub fn list(root: &Path) -> Listing<Experiment> {
     experiments
 }
 
-fn collect(experiments: &mut Listing<Experiment>, root: &Path, layout: Layout) {
+fn collect(experiments: &mut PartialList<Experiment>, root: &Path, layout: Layout) {
     let base = root.join(match layout {
         Layout::V2 => layout::EXPERIMENTS,
         Layout::V1 => layout::XP,
@@ -77,8 +77,8 @@ pub fn find(root: &Path, id: &OsStr) -> Result<Option<Experiment>> {
 impl Experiment {
     /// Its runs, oldest first. An experiment of the old layout has one run, `v1`.
     #[must_use]
-    pub fn runs(&self) -> Listing<Run> {
-        let mut runs = Listing::default();
+    pub fn runs(&self) -> PartialList<Run> {
+        let mut runs = PartialList::default();
         if self.layout == Layout::V1 {
             runs.found.push(Run {
                 id: RunId::new("v1"),

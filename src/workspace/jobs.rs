@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::error::Listing;
+use super::error::PartialList;
 use super::read;
 
 /// Identifies a job in a workspace: its task's id and its own hash.
@@ -175,9 +175,9 @@ pub fn is_job_entry(name: &OsStr) -> bool {
 /// Only names are read: an entry may be a directory, a symlink to one, or a dangling symlink. Regular files at the level of tasks
 /// are ignored. A missing directory has no jobs.
 #[must_use]
-pub fn list(directory: &Path) -> Listing<JobId> {
+pub fn list(directory: &Path) -> PartialList<JobId> {
     let tasks = read::names(directory);
-    let mut jobs = Listing {
+    let mut jobs = PartialList {
         found: Vec::new(),
         errors: tasks.errors,
     };

@@ -28,5 +28,5 @@ mod error;
 mod python_json;
 mod read;
 
-pub use error::{Listing, WorkspaceError};
+pub use error::{PartialList, WorkspaceError};
 pub use jobs::JobId;

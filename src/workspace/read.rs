@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use super::error::{Cause, Listing, Result, WorkspaceError};
+use super::error::{Cause, PartialList, Result, WorkspaceError};
 
 /// The most bytes of a file that is read as a whole. Files of experimaestro have kilobytes; a larger one is damaged, and must not
 /// exhaust the memory.
@@ -63,8 +63,8 @@ pub(super) fn whole(dir: impl AsFd, name: &Path, shown: &Path) -> Result<Option<
 }
 
 /// The names in the directory `path`, sorted; empty if it does not exist.
-pub(super) fn names(path: &Path) -> Listing<OsString> {
-    let mut listing = Listing::default();
+pub(super) fn names(path: &Path) -> PartialList<OsString> {
+    let mut listing = PartialList::default();
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return listing,

@@ -10,7 +10,7 @@ use jiff::civil::DateTime;
 use rustix::fs::CWD;
 use serde::Deserialize;
 
-use super::error::{Listing, Result, WorkspaceError};
+use super::error::{PartialList, Result, WorkspaceError};
 use super::jobs::{self, JobId};
 use super::jobs_jsonl::JobsJsonl;
 use super::{layout, python_json, read};
@@ -127,7 +127,7 @@ impl Run {
 
     /// The jobs to which it has a symlink, sorted: in `jobs/`, and in the old layout also in `jobs.bak/`.
     #[must_use]
-    pub fn job_links(&self) -> Listing<JobId> {
+    pub fn job_links(&self) -> PartialList<JobId> {
         let mut links = jobs::list(&self.path.join(layout::JOBS));
         if self.layout == Layout::V1 {
             let before = jobs::list(&self.path.join(layout::JOBS_BAK));

@@ -1,11 +1,11 @@
-//! Mount options with an effect on what the daemon does: `noatime` and `remount`.
+//! MountInfo options with an effect on what the daemon does: `noatime` and `remount`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use xpmfs::daemon::mounts::{self, Mount};
+use xpmfs::daemon::mounts::{self, MountInfo};
 use xpmfs::sys::deadline::wait_until;
 
 use crate::home::{Home, LIMIT, NOBODY, at_everybodys_home, is_root, said};
@@ -105,7 +105,7 @@ fn remount(home: &Home, mut program: impl FnMut(&Path) -> Command, options: &str
     command.args(["-o", options]).output().unwrap()
 }
 
-fn options_of(mount: &Path) -> Mount {
+fn options_of(mount: &Path) -> MountInfo {
     mounts::top_at(mount).unwrap().expect("a mount")
 }
 

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use stage::{LIMIT, Stage, Who, as_everybody, is_root, sentence};
 use xpmfs::daemon::control::{self, Client, ClientError};
-use xpmfs::daemon::health::{self, Health};
+use xpmfs::daemon::health::{self, MountHealth};
 use xpmfs::sys::deadline::wait_until;
 
 /// No test: the processes on stage come in here.
@@ -368,7 +368,7 @@ fn a_client_that_says_nothing_does_not_hold_up_the_others() {
             .collect();
         assert!(matches!(
             health::of(&mount),
-            Health::Serving { pid: Some(_) }
+            MountHealth::Serving { pid: Some(_) }
         ));
         drop(mute);
     });

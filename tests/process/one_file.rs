@@ -11,7 +11,7 @@ use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
     OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request, Session, SessionACL,
 };
-use xpmfs::daemon::{Asked, Service};
+use xpmfs::daemon::{Service, StatusSource};
 use xpmfs::sys::deadline::wait_until;
 
 use crate::stage::LIMIT;
@@ -73,7 +73,7 @@ impl Service for OneFile {
     }
 }
 
-impl Asked for OneFile {
+impl StatusSource for OneFile {
     fn status(&self) -> serde_json::Value {
         serde_json::json!({"files": 1})
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use xpmfs::daemon::attach::{Attachment, How, prepare};
 use xpmfs::daemon::background::{self, Launch, Parent};
 use xpmfs::daemon::log::{self, Destination, Verbosity};
-use xpmfs::daemon::mounts::{self, Mount};
-use xpmfs::daemon::run::{About, Caller, run};
+use xpmfs::daemon::mounts::{self, MountInfo};
+use xpmfs::daemon::run::{About, Launcher, run};
 use xpmfs::daemon::{attach, health, inventory, unmount};
 use xpmfs::sys::deadline::wait_until;
 
@@ -183,10 +183,10 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub(crate) fn mount(&self) -> Option<Mount> {
+    pub(crate) fn mount(&self) -> Option<MountInfo> {
         mounts::top_at(&self.mountpoint)
             .unwrap()
-            .filter(Mount::is_xpmfs)
+            .filter(MountInfo::is_xpmfs)
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -239,7 +239,7 @@ fn fault() -> Fault {
     }
 }
 
-fn serve(caller: Caller) -> Result<(), String> {
+fn serve(caller: Launcher) -> Result<(), String> {
     let primary = PathBuf::from(var("PRIMARY").unwrap());
     let asked = PathBuf::from(var("MOUNTPOINT").unwrap());
     let mountpoint = prepare(&asked, Some(&primary)).map_err(|error| error.to_string())?;
@@ -263,14 +263,14 @@ pub(crate) fn player() {
     let said = match what.to_str().unwrap() {
         "serve" => {
             log::init(&Destination::Stderr, Verbosity::default()).unwrap();
-            serve(Caller::Foreground)
+            serve(Launcher::Foreground)
         }
         "background" => {
             let parent = Parent::from_stdin().unwrap();
             let log = Destination::File(PathBuf::from(var("LOG").unwrap()));
             log::init(&log, Verbosity::default()).unwrap();
             let other = parent.try_clone().unwrap();
-            let served = serve(Caller::Background(parent));
+            let served = serve(Launcher::Background(parent));
             if let Err(reason) = &served {
                 other.failed(reason);
                 std::process::exit(1);

@@ -97,10 +97,10 @@ fn is_stuck(job: &QueuedJob, state: &EngineState, view: &View, now: Instant) -> 
         let folder_queues = &state.queue.folder_queues;
         let folder_queue = folder_queues
             .iter()
-            .find(|folder_queue| folder_queue.folder == want.stop.folder);
+            .find(|folder_queue| folder_queue.folder == want.destination.folder);
         match want.turn.at {
             // The folder's thread waits for a reply of its disk.
-            At::Now => why_absent(view, want.stop.folder).is_some(),
+            At::Now => why_absent(view, want.destination.folder).is_some(),
             At::Later => true,
             At::Due(_) => {
                 want.turn.has_failed(now)

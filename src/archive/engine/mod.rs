@@ -150,7 +150,7 @@ impl Archiver {
     ) -> io::Result<Arc<Archiver>> {
         let now = Instant::now();
         let folder_queues = route
-            .stops()
+            .destinations()
             .iter()
             .map(|stop| FolderQueue::new(stop.folder));
         let queue = Queue::new(timing.pace, timing.settle, folder_queues.collect());
@@ -164,7 +164,7 @@ impl Archiver {
         };
         // Without a folder to archive to, there is nothing to do; the journals of other processes stay for daemons that
         // may have one.
-        if !route.stops().is_empty() {
+        if !route.destinations().is_empty() {
             archiver.spawn(heard, Arc::new(route), timing)?;
         }
         Ok(Arc::new(archiver))
@@ -200,8 +200,8 @@ impl Archiver {
             breath: timing.pace.breath,
         };
         let mut channels = Vec::new();
-        for stop in route.stops() {
-            let folder = stop.folder;
+        for destination in route.destinations() {
+            let folder = destination.folder;
             let (batches, to_store) = unbounded();
             let (this, events, shared) = (disks.clone(), self.events.clone(), self.shared.clone());
             spawn(

@@ -281,7 +281,7 @@ impl Report {
             Step::Look(turn) => vec![(None, turn)],
             Step::Store(wants) => wants
                 .iter()
-                .map(|want| (Some(want.stop.folder), &want.turn))
+                .map(|want| (Some(want.destination.folder), &want.turn))
                 .collect(),
         };
         let mut failed = false;

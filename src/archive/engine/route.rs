@@ -10,7 +10,7 @@ use crate::workspace::JobId;
 
 /// A folder that a job goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stop {
+pub(super) struct Destination {
     /// The folder's number.
     pub(super) folder: u8,
     /// Whether it is a `backup` folder, which comes before a `move` folder.
@@ -20,55 +20,57 @@ pub(super) struct Stop {
 /// The folders that jobs are archived to, and the rules that exclude jobs.
 #[derive(Debug)]
 pub(super) struct Route {
-    stops: Vec<Stop>,
+    destinations: Vec<Destination>,
     judge: Arc<Judge>,
 }
 
 impl Route {
     pub(super) fn new(view: &View, judge: Arc<Judge>) -> Route {
-        let stops = view.folders().iter().filter_map(|folder| {
+        let destinations = view.folders().iter().filter_map(|folder| {
             let backup = match folder.role() {
                 Role::Folder(Mode::Backup) => true,
                 Role::Folder(Mode::Move) => false,
                 _ => return None,
             };
-            Some(Stop {
+            Some(Destination {
                 folder: folder.index(),
                 backup,
             })
         });
         Route {
-            stops: stops.collect(),
+            destinations: destinations.collect(),
             judge,
         }
     }
 
     /// All folders that jobs are archived to.
-    pub(super) fn stops(&self) -> &[Stop] {
-        &self.stops
+    pub(super) fn destinations(&self) -> &[Destination] {
+        &self.destinations
     }
 
     /// The folders that want a job: every `backup` folder, and the first `move` folder, since the job is no longer
     /// in the primary once that folder has the copy. Folders whose globs exclude the job are left out.
-    pub(super) fn of(&self, job: &JobId) -> Vec<Stop> {
+    pub(super) fn of(&self, job: &JobId) -> Vec<Destination> {
         if self.judge.out.is_excluded(job) {
             return Vec::new();
         }
         let mut moved = false;
         let mut route = Vec::new();
-        for stop in &self.stops {
-            let excluded = self.judge.out.is_excluded_from(stop.folder, job);
-            if excluded || (!stop.backup && moved) {
+        for destination in &self.destinations {
+            let excluded = self.judge.out.is_excluded_from(destination.folder, job);
+            if excluded || (!destination.backup && moved) {
                 continue;
             }
-            moved |= !stop.backup;
-            route.push(*stop);
+            moved |= !destination.backup;
+            route.push(*destination);
         }
         route
     }
 
     /// Whether a folder wants a job.
     pub(super) fn leads_to(&self, folder: u8, job: &JobId) -> bool {
-        self.of(job).iter().any(|stop| stop.folder == folder)
+        self.of(job)
+            .iter()
+            .any(|destination| destination.folder == folder)
     }
 }

@@ -13,7 +13,7 @@ use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
 use crate::archive::error::JobError;
 use crate::archive::job::recover::Recovered;
-use crate::archive::lost::{self, Listed};
+use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, manual, places};
 use crate::cli::{Global, Listing, print};
 use crate::settings::{Folder, Mode};
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let env = session.env();
     let (jobs, unseen) = match arguments.all {
         true => {
-            let Listed { jobs, unseen } = lost::lost(&env, from).map_err(anyhow::Error::msg)?;
+            let FoundJobs { jobs, unseen } = lost::lost(&env, from).map_err(anyhow::Error::msg)?;
             (Jobs::from(jobs), unseen)
         }
         false => (session.named(&arguments.which)?, Vec::new()),

@@ -15,8 +15,8 @@ use crate::archive::engine::{DamagedCopy, Report, VerifiedFolder};
 use crate::cli::{Global, Listing, Select, candidates};
 use crate::daemon::alone::{self, Archiving};
 use crate::daemon::control::Identity;
-use crate::daemon::health::Health;
-use crate::daemon::inventory::{self, Mounted, Place};
+use crate::daemon::health::MountHealth;
+use crate::daemon::inventory::{self, LocationReport, Mounted};
 use crate::daemon::unmount::find;
 use crate::settings::{Settings, Workspace};
 
@@ -64,7 +64,7 @@ pub(super) struct MountStatus {
     pub(super) since: Option<Timestamp>,
     pub(super) read_only: bool,
     pub(super) log: Option<String>,
-    pub(super) locations: Vec<Place>,
+    pub(super) locations: Vec<LocationReport>,
     /// The state of archiving, if anything is archived.
     pub(super) archive: Option<Report>,
 }
@@ -75,7 +75,7 @@ pub(super) struct ArchiverStatus {
     pub(super) primary: String,
     pub(super) pid: Option<i32>,
     pub(super) since: Option<Timestamp>,
-    pub(super) locations: Vec<Place>,
+    pub(super) locations: Vec<LocationReport>,
     pub(super) archive: Option<Report>,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct ArchiverStatus {
 pub(super) struct WorkspaceStatus {
     pub(super) workspace: String,
     pub(super) primary: String,
-    pub(super) locations: Vec<Place>,
+    pub(super) locations: Vec<LocationReport>,
     /// Copies that `verify` found damaged or missing: the first few.
     pub(super) damaged: Vec<DamagedCopy>,
     /// How many there are of these in all.
@@ -151,22 +151,22 @@ impl MountStatus {
         let place = mount.mountpoint.display();
         let user = mount.other_owner();
         let (state, pid, advice) = match health {
-            Health::Serving { pid } => ("ok", *pid, None),
-            Health::Dead => (
+            MountHealth::Serving { pid } => ("ok", *pid, None),
+            MountHealth::Dead => (
                 "dead",
                 None,
                 Some(format!(
                     "its daemon was killed: `xpmfs umount {place}` clears it, or mount again"
                 )),
             ),
-            Health::Silent { pid } => (
+            MountHealth::Silent { pid } => (
                 "does not answer",
                 *pid,
                 Some(format!(
                     "see its log; `xpmfs umount --lazy {place}` detaches it"
                 )),
             ),
-            Health::Foreign => (
+            MountHealth::Foreign => (
                 "of another user",
                 None,
                 user.as_ref().map(|user| {
@@ -183,7 +183,7 @@ impl MountStatus {
             })
         });
         let (state, advice) = match (health, mount.shut_to_group()) {
-            (Health::Serving { .. } | Health::Foreign, Some(group)) => {
+            (MountHealth::Serving { .. } | MountHealth::Foreign, Some(group)) => {
                 let mounted = group_name(group);
                 let own = group_name(rustix::process::getegid().as_raw());
                 let advice = format!(
@@ -253,7 +253,7 @@ fn report(service: &Value) -> Option<Report> {
 }
 
 /// A daemon's report of its locations, without those that cannot be understood.
-fn places(service: &Value) -> Vec<Place> {
+fn places(service: &Value) -> Vec<LocationReport> {
     let listed = service.get("locations").and_then(Value::as_array);
     let listed = listed.map(Vec::as_slice).unwrap_or_default();
     listed

@@ -7,7 +7,7 @@ use super::gather::{ArchiverStatus, MountStatus, Status};
 use crate::archive::engine::Report;
 use crate::cli::style::{Colours, Tone, local};
 use crate::cli::table;
-use crate::daemon::inventory::Place;
+use crate::daemon::inventory::LocationReport;
 use crate::sys::printable::printable;
 use crate::view::location::NO_JOBS;
 
@@ -77,7 +77,7 @@ fn tone_of_mount(state: &str) -> Tone {
     }
 }
 
-fn tone_of_place(place: &Place) -> Tone {
+fn tone_of_place(place: &LocationReport) -> Tone {
     match place.state.as_str() {
         "ok" => Tone::Good,
         NO_JOBS => Tone::Warning,
@@ -102,7 +102,7 @@ fn in_place(mount: &MountStatus) -> String {
     }
 }
 
-fn locations(text: &mut String, title: &str, places: &[Place], colours: Colours) {
+fn locations(text: &mut String, title: &str, places: &[LocationReport], colours: Colours) {
     if places.is_empty() {
         return;
     }
@@ -139,7 +139,7 @@ fn locations(text: &mut String, title: &str, places: &[Place], colours: Colours)
 }
 
 /// What to do about a directory in this state.
-fn advice(place: &Place) -> Option<&'static str> {
+fn advice(place: &LocationReport) -> Option<&'static str> {
     Some(match place.state.as_str() {
         "ok" => return None,
         // A new workspace has none.

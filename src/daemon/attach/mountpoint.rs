@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::{AttachError, How, detach};
-use crate::daemon::health::{self, Health};
-use crate::daemon::mounts::{self, Mount};
+use crate::daemon::health::{self, MountHealth};
+use crate::daemon::mounts::{self, MountInfo};
 
 /// How many symlinks one after the other are followed, as the kernel's `MAXSYMLINKS`.
 const MOST_SYMLINKS: usize = 40;
@@ -48,8 +48,11 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
 /// [`AttachError::Silent`]; the table of mounts cannot be read.
 pub fn expect_no_silent_mount(path: &Path) -> Result<(), AttachError> {
     let top = mounts::top_at(path).map_err(AttachError::Mounts)?;
-    match top.filter(Mount::is_xpmfs).map(|mount| health::of(&mount)) {
-        Some(Health::Silent { pid }) => Err(AttachError::Silent {
+    match top
+        .filter(MountInfo::is_xpmfs)
+        .map(|mount| health::of(&mount))
+    {
+        Some(MountHealth::Silent { pid }) => Err(AttachError::Silent {
             mountpoint: path.to_owned(),
             pid,
         }),
@@ -70,14 +73,14 @@ pub fn prepare(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, Att
     // Dead mounts may be stacked, and each one that is cleared shows the one below.
     while let Some(mount) = mounts::top_at(&path).map_err(AttachError::Mounts)? {
         match health::of(&mount) {
-            Health::Dead if mount.is_xpmfs() => clear(&path)?,
-            Health::Dead => {
+            MountHealth::Dead if mount.is_xpmfs() => clear(&path)?,
+            MountHealth::Dead => {
                 return Err(AttachError::DeadForeign {
                     mountpoint: path,
                     fs_type: mount.fs_type,
                 });
             }
-            Health::Serving { .. } | Health::Foreign | Health::Silent { .. }
+            MountHealth::Serving { .. } | MountHealth::Foreign | MountHealth::Silent { .. }
                 if mount.is_xpmfs()
                     && let Some(user) = another(&mount) =>
             {
@@ -86,19 +89,19 @@ pub fn prepare(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, Att
                     user,
                 });
             }
-            Health::Serving { pid } if mount.is_xpmfs() => {
+            MountHealth::Serving { pid } if mount.is_xpmfs() => {
                 return Err(AttachError::AlreadyMounted {
                     mountpoint: path,
                     pid,
                 });
             }
-            Health::Silent { pid } if mount.is_xpmfs() => {
+            MountHealth::Silent { pid } if mount.is_xpmfs() => {
                 return Err(AttachError::Silent {
                     mountpoint: path,
                     pid,
                 });
             }
-            Health::Foreign if mount.is_xpmfs() => {
+            MountHealth::Foreign if mount.is_xpmfs() => {
                 return Err(AttachError::AlreadyMounted {
                     mountpoint: path,
                     pid: None,
@@ -112,7 +115,7 @@ pub fn prepare(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, Att
 }
 
 /// Whose the mount is, if this user cannot take it away.
-fn another(mount: &Mount) -> Option<String> {
+fn another(mount: &MountInfo) -> Option<String> {
     mount
         .other_owner()
         .filter(|_| !rustix::process::geteuid().is_root())

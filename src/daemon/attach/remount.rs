@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::{AttachError, expect_no_silent_mount, resolve};
-use crate::daemon::mounts::{self, Mount};
+use crate::daemon::mounts::{self, MountInfo};
 use crate::daemon::options::{MountOptions, OptionError};
 
 /// `MS_NOSYMFOLLOW`, which rustix has no name for.
@@ -70,7 +70,7 @@ pub fn remount(mountpoint: &Path, given: &[&OsStr], sloppy: bool) -> Result<(), 
     let path = resolve(mountpoint).map_err(other(mountpoint))?;
     let mount = mounts::top_at(&path)
         .map_err(AttachError::Mounts)?
-        .filter(Mount::is_xpmfs)
+        .filter(MountInfo::is_xpmfs)
         .ok_or_else(|| RemountError::NotMounted(path.clone()))?;
     let present = MountOptions::of(&mount);
     let mut wanted = present.clone();
@@ -117,7 +117,7 @@ fn fixed(present: &MountOptions, wanted: &MountOptions) -> Option<&'static str> 
 }
 
 /// Without a flag for times of access, the kernel keeps those of the mount.
-fn flags(mount: &Mount, wanted: &MountOptions) -> MountFlags {
+fn flags(mount: &MountInfo, wanted: &MountOptions) -> MountFlags {
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, wanted.read_only);
     flags.set(MountFlags::NODEV, !wanted.dev);

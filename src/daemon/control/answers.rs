@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::VERSION;
 use crate::archive::engine::Idle;
-use crate::daemon::Asked;
+use crate::daemon::StatusSource;
 use crate::workspace::jobs::JobId;
 
 /// The identity of a daemon, as it reports it.
@@ -96,25 +96,25 @@ impl Identity {
 /// Answers the requests to one process.
 pub struct Answers {
     /// What is asked.
-    pub asked: Arc<dyn Asked>,
+    pub asked: Arc<dyn StatusSource>,
     /// What it is.
     pub identity: Identity,
 }
 
 /// A reply: a line, and perhaps a descriptor that travels with it.
-pub(super) struct Reply {
+pub(super) struct Response {
     pub(super) body: Value,
     pub(super) descriptor: Option<OwnedFd>,
 }
 
 impl Answers {
     /// Answers one line.
-    pub(super) fn answer(&self, line: &[u8]) -> Reply {
+    pub(super) fn answer(&self, line: &[u8]) -> Response {
         let (body, descriptor) = match self.answer_request(line) {
             Ok((reply, descriptor)) => (json!({"version": VERSION, "reply": reply}), descriptor),
             Err(error) => (json!({"version": VERSION, "error": error}), None),
         };
-        Reply { body, descriptor }
+        Response { body, descriptor }
     }
 
     fn answer_request(&self, line: &[u8]) -> Result<(Value, Option<OwnedFd>), String> {

@@ -15,9 +15,9 @@ use rustix::net::{
 };
 use serde_json::{Value, json};
 
-use super::{LONGEST_FOREIGN_REPLY, LONGEST_REPLY, Name, VERSION, directory};
+use super::{LONGEST_FOREIGN_REPLY, LONGEST_REPLY, SocketName, VERSION, directory};
 use crate::daemon::REPLY_TIMEOUT;
-use crate::daemon::mounts::{Device, Mount};
+use crate::daemon::mounts::{Device, MountInfo};
 use crate::sys::deadline::all_within;
 use crate::sys::printable::printable;
 
@@ -72,7 +72,7 @@ pub enum ClientError {
 impl ClientError {
     /// Names the mount that no daemon listens for.
     #[must_use]
-    pub fn of(self, mount: &Mount) -> Self {
+    pub fn of(self, mount: &MountInfo) -> Self {
         match self {
             Self::NoDaemon => Self::Ended {
                 user: mount.other_owner(),
@@ -131,7 +131,7 @@ impl Client {
         let end = Instant::now() + REPLY_TIMEOUT;
         let mut problem = ClientError::NoDaemon;
         for (directory, user) in directory::of(owner) {
-            let path = directory.join(Name::Mount(device).file_name());
+            let path = directory.join(SocketName::Mount(device).file_name());
             match connect(&path, end.saturating_duration_since(Instant::now())) {
                 Ok(stream) => match Self::check(stream, user) {
                     Ok(client) => return Ok(client),

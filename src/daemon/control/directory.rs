@@ -12,7 +12,7 @@ use crate::daemon::mounts::{self, Device};
 
 /// Whose socket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
+pub enum SocketName {
     /// That of the daemon of the mount with this device number.
     Mount(Device),
     /// That of the process with this id, which archives and mounts nothing.
@@ -22,12 +22,12 @@ pub enum Name {
 const ARCHIVER: &str = "archiver-";
 const END: &str = ".sock";
 
-impl Name {
+impl SocketName {
     /// The socket's file name.
     pub(super) fn file_name(self) -> String {
         match self {
-            Name::Mount(device) => format!("{}-{}{END}", device.major, device.minor),
-            Name::Archiver(pid) => format!("{ARCHIVER}{pid}{END}"),
+            SocketName::Mount(device) => format!("{}-{}{END}", device.major, device.minor),
+            SocketName::Archiver(pid) => format!("{ARCHIVER}{pid}{END}"),
         }
     }
 }

@@ -47,7 +47,7 @@ mod uncovered;
 
 pub use answers::{Answers, Identity};
 pub use client::{Client, ClientError};
-pub use directory::Name;
+pub use directory::SocketName;
 pub use server::Server;
 pub use uncovered::{Uncovered, beneath};
 

@@ -15,9 +15,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use super::answers::{Answers, Reply};
+use super::answers::{Answers, Response};
 use super::client::is_stale;
-use super::{LONGEST_REQUEST, Name, directory};
+use super::{LONGEST_REQUEST, SocketName, directory};
 use crate::sys::deadline::wait_until;
 
 /// A client that sends nothing, or receives nothing, for this long is disconnected.
@@ -49,7 +49,7 @@ impl Server {
     /// # Errors
     ///
     /// There is no place for the socket. All else works without, but commands can then not ask this process.
-    pub fn start(name: Name, answers: Answers) -> io::Result<Self> {
+    pub fn start(name: SocketName, answers: Answers) -> io::Result<Self> {
         let (path, listener) = listen(name)?;
         // From here on the file goes with us, also when no thread can be had.
         let server = Self {
@@ -87,7 +87,7 @@ impl Drop for Server {
 }
 
 /// Listens in the first directory that can be had.
-fn listen(name: Name) -> io::Result<(PathBuf, UnixListener)> {
+fn listen(name: SocketName) -> io::Result<(PathBuf, UnixListener)> {
     let mut problem = io::Error::from(io::ErrorKind::NotFound);
     for directory in directory::own() {
         let path = directory.join(name.file_name());
@@ -192,7 +192,7 @@ fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
 }
 
 /// Sends a reply; a descriptor goes with its first byte.
-fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+fn send(mut stream: &UnixStream, reply: &Response) -> io::Result<()> {
     let mut line = serde_json::to_vec(&reply.body)?;
     line.push(b'\n');
     let mut sent = 0;

@@ -14,7 +14,7 @@ use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
 use super::{Client, ClientError};
 use crate::daemon::REPLY_TIMEOUT;
-use crate::daemon::mounts::{self, Device, Mount};
+use crate::daemon::mounts::{self, Device, MountInfo};
 use crate::sys::at;
 use crate::sys::calls::own_mount_namespace;
 use crate::sys::deadline::within;
@@ -31,7 +31,7 @@ use crate::view::{Beneath, COVERED, MountId};
 pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
     let Some(mount) = mounts::top_at(path)
         .map_err(ClientError::Io)?
-        .filter(Mount::is_xpmfs)
+        .filter(MountInfo::is_xpmfs)
     else {
         return Ok(None);
     };
@@ -44,7 +44,7 @@ pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
 /// # Errors
 ///
 /// The daemon does not answer, is not believed, or hands out another directory.
-fn beneath_mount(mount: &Mount) -> Result<OwnedFd, ClientError> {
+fn beneath_mount(mount: &MountInfo) -> Result<OwnedFd, ClientError> {
     // It is asked in any case: from then on it expects others to change the directory.
     let connected = Client::connect(mount.device, mount.owner());
     let handed = connected.and_then(|mut client| client.primary());
@@ -109,7 +109,7 @@ impl Beneath for Uncovered {
 }
 
 /// Whether this process serves a mount.
-fn is_own(mount: &Mount) -> bool {
+fn is_own(mount: &MountInfo) -> bool {
     let client = Client::connect(mount.device, mount.owner());
     client.is_ok_and(|client| client.pid() == i32::try_from(std::process::id()).ok())
 }

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::daemon::mounts::Mount;
+use crate::daemon::mounts::MountInfo;
 use crate::settings::{Environment, Folder, expand_user};
 
 /// What `-o` asks for.
@@ -83,7 +83,7 @@ impl MountOptions {
 
     /// The options that a live mount has, as far as a remount may name them.
     #[must_use]
-    pub fn of(mount: &Mount) -> Self {
+    pub fn of(mount: &MountInfo) -> Self {
         Self {
             read_only: mount.is_read_only(),
             dev: !mount.has_option("nodev"),
@@ -102,7 +102,7 @@ impl MountOptions {
     /// # Errors
     ///
     /// As [`MountOptions::add`].
-    pub fn add_to(&mut self, mount: &Mount, text: &OsStr) -> Result<(), OptionError> {
+    pub fn add_to(&mut self, mount: &MountInfo, text: &OsStr) -> Result<(), OptionError> {
         for option in split(text).iter().filter(|option| !option.is_empty()) {
             match self.set(option) {
                 Err(OptionError::Unsupported { .. })

@@ -33,7 +33,7 @@ use crate::transfer::attributes::loss::{Loss, Losses};
 use crate::transfer::attributes::{Attributes, shed_inherited};
 use crate::transfer::error::{Context, Error, Failure, Result};
 use crate::transfer::manifest::Manifest;
-use crate::transfer::options::Select;
+use crate::transfer::options::Selector;
 use crate::transfer::{Durability, Options, Writeback};
 use finish::{Finish, links};
 use recheck::Remembered;
@@ -58,7 +58,7 @@ impl Copied {
     /// # Errors
     ///
     /// [`Error::Changed`] with the first entry that is different; an error of looking at the source.
-    pub fn unchanged(&self, source: impl AsFd, select: Option<&Select<'_>>) -> Result<()> {
+    pub fn unchanged(&self, source: impl AsFd, select: Option<&Selector<'_>>) -> Result<()> {
         self.remembered
             .unchanged(source, &self.manifest, select, false)
     }
@@ -71,7 +71,7 @@ impl Copied {
     pub fn unchanged_but_renamed(
         &self,
         source: impl AsFd,
-        select: Option<&Select<'_>>,
+        select: Option<&Selector<'_>>,
     ) -> Result<()> {
         self.remembered
             .unchanged(source, &self.manifest, select, true)

@@ -8,7 +8,7 @@ use crate::sys::at::{self, open_dirs, open_to_list};
 use crate::sys::dir_stack::IndexedDirStack;
 use crate::transfer::error::{Context, Error, Failure};
 use crate::transfer::manifest::{self, Kind, Manifest};
-use crate::transfer::options::{Candidate, Select};
+use crate::transfer::options::{Candidate, Selector};
 use crate::transfer::stamp::Stamp;
 
 /// The state of a source when it was read.
@@ -29,7 +29,7 @@ impl Remembered {
         &self,
         source: impl AsFd,
         manifest: &Manifest,
-        select: Option<&Select<'_>>,
+        select: Option<&Selector<'_>>,
         renamed: bool,
     ) -> Result<(), Error> {
         let top = open_to_list(&source, OsStr::new("."))
@@ -63,7 +63,7 @@ impl Remembered {
         &self,
         source: impl AsFd,
         manifest: &Manifest,
-        select: Option<&Select<'_>>,
+        select: Option<&Selector<'_>>,
     ) -> Result<(), Error> {
         let Some(select) = select else {
             return Ok(());

@@ -161,7 +161,7 @@ fn live(id: &Arc<JobId>, job: &QueuedJob) -> Vec<QueueChange> {
                 return None;
             };
             (refusal.failure.scope == Scope::Job).then(|| {
-                let (folder, why) = (want.stop.folder, refusal.failure.why.clone());
+                let (folder, why) = (want.destination.folder, refusal.failure.why.clone());
                 QueueChange::Refused(id.clone(), folder, refusal.tries, due, why)
             })
         });

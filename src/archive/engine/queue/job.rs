@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use crate::archive::engine::disks::Failure;
-use crate::archive::engine::route::Stop;
+use crate::archive::engine::route::Destination;
 use crate::archive::error::Scope;
 use crate::transfer::Size;
 use crate::workspace::JobId;
@@ -75,7 +75,7 @@ pub(in crate::archive::engine) enum Step {
 /// A folder that a job waits for.
 #[derive(Debug)]
 pub(in crate::archive::engine) struct Want {
-    pub(in crate::archive::engine) stop: Stop,
+    pub(in crate::archive::engine) destination: Destination,
     pub(in crate::archive::engine) turn: Turn,
 }
 
@@ -159,7 +159,9 @@ impl Turn {
 impl QueuedJob {
     pub(super) fn want(&mut self, folder: u8) -> Option<&mut Want> {
         match &mut self.step {
-            Step::Store(wants) => wants.iter_mut().find(|want| want.stop.folder == folder),
+            Step::Store(wants) => wants
+                .iter_mut()
+                .find(|want| want.destination.folder == folder),
             Step::Look(_) => None,
         }
     }

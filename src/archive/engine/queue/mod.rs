@@ -181,7 +181,8 @@ impl Queue {
         };
         for want in wants {
             if let At::Due(due) = want.turn.at {
-                if let Some(folder_queue) = folder_queue(&mut self.folder_queues, want.stop.folder)
+                if let Some(folder_queue) =
+                    folder_queue(&mut self.folder_queues, want.destination.folder)
                 {
                     folder_queue.waiting.remove(due, id);
                 }
@@ -215,18 +216,23 @@ impl Queue {
         let Step::Store(wants) = &mut job.step else {
             return;
         };
-        let backups = wants.iter().any(|want| want.stop.backup);
-        for want in wants.iter_mut().filter(|want| want.stop.backup == backups) {
+        let backups = wants.iter().any(|want| want.destination.backup);
+        for want in wants
+            .iter_mut()
+            .filter(|want| want.destination.backup == backups)
+        {
             if want.turn.at != At::Later {
                 continue;
             }
             let mut due = now;
-            if let Some((refusal, again)) = job.refused.remove(&want.stop.folder) {
+            if let Some((refusal, again)) = job.refused.remove(&want.destination.folder) {
                 due = due.max(again);
                 want.turn.refusal = Some(refusal);
             }
             want.turn.at = At::Due(due);
-            if let Some(folder_queue) = folder_queue(&mut self.folder_queues, want.stop.folder) {
+            if let Some(folder_queue) =
+                folder_queue(&mut self.folder_queues, want.destination.folder)
+            {
                 folder_queue.waiting.insert(due, id);
             }
         }
@@ -270,7 +276,7 @@ impl Queue {
                 Step::Store(wants) => {
                     for want in wants {
                         if let Some(folder_queue) =
-                            folder_queue(&mut self.folder_queues, want.stop.folder)
+                            folder_queue(&mut self.folder_queues, want.destination.folder)
                         {
                             want.turn.end_wait(id, &mut folder_queue.waiting, now);
                         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::job::{At, QueueChange, QueuedJob, Step, Then, Turn, Want};
 use super::{Queue, folder_queue};
 use crate::archive::engine::disks::{Done, Failure, Look, StoreResult};
-use crate::archive::engine::route::Stop;
+use crate::archive::engine::route::Destination;
 use crate::archive::error::Scope;
 use crate::workspace::JobId;
 
@@ -16,7 +16,7 @@ impl Queue {
         &mut self,
         id: &Arc<JobId>,
         result: Result<Look, Failure>,
-        route: &[Stop],
+        route: &[Destination],
         now: Instant,
     ) {
         self.looking = self.looking.saturating_sub(1);
@@ -66,12 +66,12 @@ impl Queue {
     }
 
     /// Sends a job that is ready to its folders.
-    fn send(&mut self, id: &Arc<JobId>, mut job: QueuedJob, route: &[Stop], now: Instant) {
+    fn send(&mut self, id: &Arc<JobId>, mut job: QueuedJob, route: &[Destination], now: Instant) {
         if route.is_empty() {
             return self.finish(id, &job);
         }
-        let wants = route.iter().map(|stop| Want {
-            stop: *stop,
+        let wants = route.iter().map(|destination| Want {
+            destination: *destination,
             turn: Turn {
                 at: At::Later,
                 refusal: None,
@@ -104,7 +104,7 @@ impl Queue {
         match result {
             Ok(done) => {
                 if let Step::Store(wants) = &mut job.step {
-                    wants.retain(|want| want.stop.folder != folder);
+                    wants.retain(|want| want.destination.folder != folder);
                 }
                 if done == Done::Skipped && job.then == Then::GoOn {
                     job.then = Then::Skip;

@@ -1,21 +1,21 @@
 use super::*;
 use crate::archive::engine::disks::{Done, Look, StoreResult};
-use crate::archive::engine::route::Stop;
+use crate::archive::engine::route::Destination;
 use crate::transfer::Size;
 
-const BACKUP: Stop = Stop {
+const BACKUP: Destination = Destination {
     folder: 1,
     backup: true,
 };
-const OTHER: Stop = Stop {
+const OTHER: Destination = Destination {
     folder: 2,
     backup: true,
 };
-const MOVE: Stop = Stop {
+const MOVE: Destination = Destination {
     folder: 3,
     backup: false,
 };
-const ALL: [Stop; 3] = [BACKUP, OTHER, MOVE];
+const ALL: [Destination; 3] = [BACKUP, OTHER, MOVE];
 const SETTLE: Duration = Duration::from_secs(2);
 const READY: Look = Look::Ready(Size {
     files: 1,
@@ -35,7 +35,7 @@ impl Stage {
     fn new() -> Stage {
         let folder_queues = ALL
             .iter()
-            .map(|stop| FolderQueue::new(stop.folder))
+            .map(|destination| FolderQueue::new(destination.folder))
             .collect();
         Stage {
             queue: Queue::new(Pace::default(), SETTLE, folder_queues),
@@ -60,21 +60,22 @@ impl Stage {
         jobs.len()
     }
 
-    fn take(&mut self, stop: Stop) -> Vec<Arc<JobId>> {
-        self.queue.take_batch(stop.folder, 64, self.now)
+    fn take(&mut self, destination: Destination) -> Vec<Arc<JobId>> {
+        self.queue.take_batch(destination.folder, 64, self.now)
     }
 
-    fn land(&mut self, stop: Stop, jobs: Vec<Arc<JobId>>, outcome: &StoreResult) {
+    fn land(&mut self, destination: Destination, jobs: Vec<Arc<JobId>>, outcome: &StoreResult) {
         let results = jobs.into_iter().map(|job| (job, outcome.clone()));
-        self.queue.stored(stop.folder, results.collect(), self.now);
+        self.queue
+            .stored(destination.folder, results.collect(), self.now);
     }
 
     /// Stores all jobs that are due in a folder, with this outcome.
-    fn store(&mut self, stop: Stop, outcome: &StoreResult) -> usize {
-        let jobs = self.take(stop);
+    fn store(&mut self, destination: Destination, outcome: &StoreResult) -> usize {
+        let jobs = self.take(destination);
         let count = jobs.len();
         if count > 0 {
-            self.land(stop, jobs, outcome);
+            self.land(destination, jobs, outcome);
         }
         count
     }
@@ -140,8 +141,8 @@ fn a_job_that_is_touched_while_queued_starts_again_with_a_look() {
     stage.land(BACKUP, under_way, &STORED);
     stage.pass(2);
     assert_eq!(stage.look(&READY), 1);
-    for stop in ALL {
-        assert_eq!(stage.store(stop, &STORED), 1);
+    for destination in ALL {
+        assert_eq!(stage.store(destination, &STORED), 1);
     }
     assert!(stage.queue.jobs.is_empty());
     // Also while it is looked at, and while it waits for a folder.

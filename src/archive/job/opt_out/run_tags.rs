@@ -6,7 +6,7 @@
 //!    cannot be read. A new candidate causes all files to be read again.
 //! 2. A run only appends to its file, so a file of the same version is not read again. If a run is gone, or its file has shrunk, all
 //!    files are read again.
-//! 3. If a file cannot be read, it is unknown whether the jobs in its run's `jobs/` are opted out ([`Unreadable`]).
+//! 3. If a file cannot be read, it is unknown whether the jobs in its run's `jobs/` are opted out ([`UnreadableRun`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsRawFd;
@@ -52,12 +52,12 @@ pub(in crate::archive) struct RunTags {
     files: BTreeMap<PathBuf, Version>,
     /// The candidates, each with its last line in any file.
     jobs: HashMap<JobId, Option<Decision>>,
-    unreadable: Vec<Unreadable>,
+    unreadable: Vec<UnreadableRun>,
 }
 
 /// A run's file that cannot be read to its end.
 #[derive(Debug, Clone)]
-pub(in crate::archive) struct Unreadable {
+pub(in crate::archive) struct UnreadableRun {
     /// Below the primary.
     pub(in crate::archive) file: PathBuf,
     modified: Option<SystemTime>,
@@ -139,7 +139,7 @@ impl RunTags {
                 for job in &jobs {
                     self.jobs.entry(job.clone()).or_default();
                 }
-                self.unreadable.push(Unreadable {
+                self.unreadable.push(UnreadableRun {
                     file: file.to_owned(),
                     modified: version.and_then(|version| version.1),
                     read: Instant::now(),
@@ -195,7 +195,7 @@ impl RunTags {
         &self,
         job: &JobId,
         known: Option<Decision>,
-    ) -> Option<&Unreadable> {
+    ) -> Option<&UnreadableRun> {
         let known = known.and_then(|known| known.submitted);
         let known = known.map(SystemTime::from);
         self.unreadable.iter().find(|each| {
@@ -205,7 +205,7 @@ impl RunTags {
     }
 }
 
-impl Unreadable {
+impl UnreadableRun {
     /// Whether the file was written to so recently that its last line may still be incomplete.
     pub(in crate::archive) fn is_being_written(&self) -> bool {
         let Some(modified) = self.modified else {

@@ -9,7 +9,7 @@ use crate::workspace::jobs::JobId;
 
 /// The keys of an entry of `--json` that have fixed values; docs/json.md lists them.
 #[derive(Default)]
-pub(super) struct Listed {
+pub(super) struct JsonEntry {
     pub(super) folder: Option<String>,
     pub(super) result: &'static str,
     pub(super) reason: Option<&'static str>,
@@ -17,14 +17,14 @@ pub(super) struct Listed {
     pub(super) bytes: Option<u64>,
 }
 
-impl Listed {
+impl JsonEntry {
     /// The keys of an outcome.
-    pub(super) fn of(outcome: &Outcome, label: impl Fn(u8) -> String) -> Listed {
-        let plain = |result| Listed {
+    pub(super) fn of(outcome: &Outcome, label: impl Fn(u8) -> String) -> JsonEntry {
+        let plain = |result| JsonEntry {
             result,
-            ..Listed::default()
+            ..JsonEntry::default()
         };
-        let not_archived = |reason| Listed {
+        let not_archived = |reason| JsonEntry {
             reason: Some(reason),
             ..plain("not_archived")
         };
@@ -33,11 +33,11 @@ impl Listed {
                 let folder = label(*folder);
                 let moves = folder.starts_with("move:");
                 let listed = match stored {
-                    Ok(stored) => Listed::stored(*stored, moves),
+                    Ok(stored) => JsonEntry::stored(*stored, moves),
                     Err(error) if error.is_cancelled() => plain("cancelled"),
                     Err(_) => plain("failed"),
                 };
-                Listed {
+                JsonEntry {
                     folder: Some(folder),
                     ..listed
                 }
@@ -59,7 +59,7 @@ impl Listed {
         }
     }
 
-    fn stored(stored: Stored, moves: bool) -> Listed {
+    fn stored(stored: Stored, moves: bool) -> JsonEntry {
         let (result, reason, copied) = match stored {
             Stored::Copied { files, bytes } if moves => ("moved", None, Some((files, bytes))),
             Stored::Copied { files, bytes } => ("copied", None, Some((files, bytes))),
@@ -72,12 +72,12 @@ impl Listed {
             Stored::Skipped(Skipped::Older) => ("skipped", Some("copy_newer"), None),
             Stored::Skipped(Skipped::Kept) => ("skipped", Some("recovered"), None),
         };
-        Listed {
+        JsonEntry {
             result,
             reason,
             files: copied.map(|(files, _)| files),
             bytes: copied.map(|(_, bytes)| bytes),
-            ..Listed::default()
+            ..JsonEntry::default()
         }
     }
 

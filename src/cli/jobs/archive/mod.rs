@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use self::json::Listed;
+use self::json::JsonEntry;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
@@ -172,7 +172,7 @@ impl Tally {
         meter: &Meter,
         global: &Global,
     ) {
-        let mut listed = Listed::of(&outcome, |folder| session.label(folder));
+        let mut listed = JsonEntry::of(&outcome, |folder| session.label(folder));
         let (folder, result, why, wrong) = match outcome {
             Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) if error.is_cancelled() => {
                 self.cancelled += 1;

@@ -19,7 +19,7 @@ use super::session::{Jobs, Session, Which, why};
 use crate::archive::error::{self, JobError};
 use crate::archive::job::verify::{self, Unread, Verified, remedy};
 use crate::archive::last_verify::{self, LastVerify};
-use crate::archive::lost::{self, Listed};
+use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, state_dir};
 use crate::cli::{Global, Listing, print};
 use crate::sys::printable::printable;
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let folders = session.archives();
     let (jobs, unseen) = match arguments.all {
         true => {
-            let Listed { jobs, unseen } = lost::recorded(&env, &folders);
+            let FoundJobs { jobs, unseen } = lost::recorded(&env, &folders);
             (Jobs::from(jobs), unseen)
         }
         false => (

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
-use super::mounts::{self, Device, Mount};
+use super::mounts::{self, Device, MountInfo};
 
 /// A process that uses a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct BusyProcess {
     /// Its id.
     pub pid: i32,
     /// Its name.
@@ -26,24 +26,24 @@ pub struct Holder {
 
 /// The processes but this one that use `mount`, as far as this user may look into them, in the order of their ids.
 #[must_use]
-pub fn of(mount: &Mount) -> Vec<Holder> {
+pub fn of(mount: &MountInfo) -> Vec<BusyProcess> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let own = rustix::process::getpid().as_raw_pid();
-    let mut holders: Vec<Holder> = entries
+    let mut busy_processes: Vec<BusyProcess> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| *pid != own)
         .filter_map(|pid| holder(pid, mount))
         .collect();
-    holders.sort_by_key(|holder| holder.pid);
-    holders
+    busy_processes.sort_by_key(|holder| holder.pid);
+    busy_processes
 }
 
 /// Other mounts that lie on `mount`; they keep it as processes do.
 #[must_use]
-pub fn mounts_on(mount: &Mount) -> Vec<PathBuf> {
+pub fn mounts_on(mount: &MountInfo) -> Vec<PathBuf> {
     mounts::on_top_of(mount.id)
         .unwrap_or_default()
         .into_iter()
@@ -51,11 +51,11 @@ pub fn mounts_on(mount: &Mount) -> Vec<PathBuf> {
         .collect()
 }
 
-fn holder(pid: i32, mount: &Mount) -> Option<Holder> {
+fn holder(pid: i32, mount: &MountInfo) -> Option<BusyProcess> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let (path, how) = use_of(&process, mount)?;
     let name = fs::read(process.join("comm")).unwrap_or_default();
-    Some(Holder {
+    Some(BusyProcess {
         pid,
         name: String::from_utf8_lossy(&name).trim().to_owned(),
         path,
@@ -63,7 +63,7 @@ fn holder(pid: i32, mount: &Mount) -> Option<Holder> {
     })
 }
 
-fn use_of(process: &Path, mount: &Mount) -> Option<(PathBuf, &'static str)> {
+fn use_of(process: &Path, mount: &MountInfo) -> Option<(PathBuf, &'static str)> {
     for (link, how) in [
         ("cwd", "current directory"),
         ("root", "root directory"),
@@ -84,7 +84,7 @@ fn use_of(process: &Path, mount: &Mount) -> Option<(PathBuf, &'static str)> {
 }
 
 /// The path of `link` if it leads into the mount, and not to what an in-place mount hides.
-fn leads_into(link: &Path, mount: &Mount) -> Option<PathBuf> {
+fn leads_into(link: &Path, mount: &MountInfo) -> Option<PathBuf> {
     let path = fs::read_link(link).ok()?;
     if !path.starts_with(&mount.mountpoint) {
         return None;
