@@ -327,6 +327,15 @@ fn the_json_has_the_keys_of_the_page() {
         ["absent null"]
     );
 
+    let place = "xpmfs jobs where -w nlp 0def";
+    assert_eq!(
+        listed(place, "jobs where", ["job", "served"]),
+        [format!("my.module.train/{JOB} primary")]
+    );
+    let copies = home.json(place)[0]["copies"].take();
+    for copy in copies.as_array().unwrap() {
+        assert_keys(copy, &documented("jobs where")[1]);
+    }
     home.does("xpmfs mount -w nlp");
     let status = home.json("xpmfs status -w nlp");
     let tables = documented("status");

@@ -23,6 +23,9 @@ const RECORD_MAX: usize = 1024;
 /// When all copies of a folder were verified, and how many there were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastVerify {
+    /// When the verification began: copies that were made later were not read. Earlier versions have not recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// When the verification ended.
     pub at: Timestamp,
     /// How many copies it compared with their manifests, those included that are missing.

@@ -8,7 +8,9 @@
 //! - [`lost`]: lists the archived jobs, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
 //! - [`places`]: the directories of tasks and jobs in a location; [`folder_alias`]: whether two locations share one
+//! - [`pins`]: jobs that are never released
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
+//! - [`copies`]: every copy of a job
 //! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads
 //!
@@ -31,6 +33,7 @@
 //! - An archived copy is never edited in place, and never replaced by a copy that holds less.
 
 pub mod amount;
+pub mod copies;
 pub mod engine;
 pub mod env;
 pub mod error;
@@ -41,6 +44,7 @@ pub mod lost;
 pub mod manual;
 pub mod obstacle;
 mod parallel;
+pub mod pins;
 pub mod places;
 pub mod relocate;
 pub mod state_dir;

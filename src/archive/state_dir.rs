@@ -136,6 +136,22 @@ pub fn is_damaged(primary: &Location, folder: &Location, job: &JobId) -> Result<
     exists(primary, &names, job.hash())
 }
 
+/// What `verify` found wrong with a folder's copy of a job, if anything.
+///
+/// # Errors
+///
+/// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
+pub fn damage_of(primary: &Location, folder: &Location, job: &JobId) -> Result<Option<String>> {
+    let names = [OsStr::new(DAMAGED), &folder_name(folder), job.task_id()];
+    let Some(dir) = open(primary, &names)? else {
+        return Ok(None);
+    };
+    match at::absent(at::stat(&dir, job.hash()))? {
+        Some(_) => finding(&dir, job.hash()).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Copies of a folder that `verify` found damaged or missing.
 #[derive(Debug, Default)]
 pub struct DamagedCopies {

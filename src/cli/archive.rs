@@ -66,7 +66,6 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         workspace,
         ..
     } = opened;
-    let view = Arc::new(view);
     view.watch(Duration::from_secs(1));
     let archiver =
         Archiver::start(view.clone(), config, Arc::new(peers)).context("cannot start archiving")?;

@@ -71,7 +71,7 @@ pub enum Command {
     ///
     /// A mount archives by itself; this is for machines without one. Both may run at the same time, on any number of machines.
     Archive(archive::Arguments),
-    /// Archives, recovers and verifies jobs
+    /// Archives, recovers, verifies and finds jobs
     #[command(subcommand)]
     Jobs(Box<jobs::Command>),
     /// Shows the workspaces of the settings file
@@ -131,7 +131,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs verify, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs verify, jobs where, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {

@@ -1,6 +1,7 @@
 //! Opens a workspace for a command that works on its jobs itself, mounted or not.
 
 use std::path::{PathBuf, absolute};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -26,7 +27,7 @@ pub(super) struct Opened {
     pub(super) workspace: Workspace,
     /// The settings file.
     pub(super) settings: PathBuf,
-    pub(super) view: View,
+    pub(super) view: Arc<View>,
     /// The keys under `xpmfs:`.
     pub(super) tuning: Tuning,
     /// Its folders, in the order of the view's.
@@ -82,7 +83,11 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
     Ok(Opened {
         tuning: settings.tuning_of(&workspace),
         settings: settings.file,
-        view: View::open_beneath(spec, beneath, service::beneath_folders())?,
+        view: Arc::new(View::open_beneath(
+            spec,
+            beneath,
+            service::beneath_folders(),
+        )?),
         workspace,
         folders,
         peers,

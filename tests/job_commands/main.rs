@@ -26,6 +26,7 @@ mod renewed;
 mod scene;
 mod stage;
 mod told;
+mod where_is;
 
 use common::tree;
 // It serves several crates, each of which uses what it needs.

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -14,7 +15,7 @@ use super::select::is_removed;
 use crate::archive::places::{self, MANIFESTS};
 use crate::sys::{at, shared_dir};
 use crate::transfer::durable::sync_directory;
-use crate::transfer::{Manifest, ReadError};
+use crate::transfer::{Manifest, ReadError, Size};
 use crate::view::jobs::names;
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
@@ -27,6 +28,9 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
+
+/// The most bytes of the first line of a manifest that are read.
+const FIRST_LINE_MAX: usize = 512;
 
 /// No manifest has fewer bytes.
 const MANIFEST_BYTES_MIN: u64 = 100;
@@ -88,6 +92,51 @@ pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, Manifest
         }
         None => Ok(None),
     }
+}
+
+/// The facts about a manifest that need no reading of its entries.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded {
+    /// Files and bytes, if the first line has them.
+    pub size: Option<Size>,
+    /// When the manifest was written.
+    pub written: Timestamp,
+}
+
+/// Reads the first line of the manifest of a job's copy in a folder, if the manifest exists.
+///
+/// # Errors
+///
+/// Fails with the error of the folder's file system.
+pub fn recorded(folder: &Location, job: &JobId) -> rustix::io::Result<Option<Recorded>> {
+    let names = [OsStr::new(MANIFESTS), job.task_id()];
+    let Some(dir) = places::own(folder, names)? else {
+        return Ok(None);
+    };
+    let opened = rustix::fs::openat(&dir, file_name(job), READ, Mode::empty());
+    let Some(file) = at::absent(opened)? else {
+        return Ok(None);
+    };
+    let stat = at::stat_fd(&file)?;
+    let written = stat.stx_mtime;
+    let written = Timestamp::new(written.tv_sec, written.tv_nsec.cast_signed());
+    let mut start = [0; FIRST_LINE_MAX];
+    let length = rustix::io::pread(&file, &mut start, 0)?;
+    Ok(Some(Recorded {
+        size: first_line(start.get(..length).unwrap_or_default()),
+        written: written.unwrap_or(Timestamp::MIN),
+    }))
+}
+
+/// The size in the first line of a manifest: `{"version": 1, …, "files": 2, "bytes": 3, "entries": [`.
+fn first_line(start: &[u8]) -> Option<Size> {
+    let line = start.split(|byte| *byte == b'\n').next()?;
+    let whole = [line, b"]}"].concat();
+    let value: serde_json::Value = serde_json::from_slice(&whole).ok()?;
+    Some(Size {
+        files: value.get("files")?.as_u64()?,
+        bytes: value.get("bytes")?.as_u64()?,
+    })
 }
 
 /// The jobs that have a manifest in a folder.

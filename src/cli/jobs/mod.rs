@@ -5,9 +5,11 @@ mod interrupt;
 mod meter;
 mod named;
 mod opt;
+mod pin;
 mod recover;
 mod session;
 mod verify;
+mod where_is;
 
 use std::process::ExitCode;
 
@@ -36,10 +38,19 @@ pub enum Command {
     /// primary. Prints damaged, incomplete and missing copies and their number; with -v every copy, and how it differs from the
     /// primary. Exits with 1 if anything is wrong. `xpmfs status` shows when all copies were verified last.
     Verify(verify::Arguments),
+    /// Lists every copy of jobs: in the primary and in each folder
+    ///
+    /// Prints which location serves the job, which copies are finished and have a manifest, and what is recorded of the job. A
+    /// folder that does not answer is reported as that. With -v, folders without the job are listed as well.
+    Where(where_is::Arguments),
     /// Excludes jobs from archiving
     OptOut(opt::Arguments),
     /// Archives jobs again that were opted out
     OptIn(opt::Arguments),
+    /// Keeps jobs in the primary: they are never released
+    Pin(pin::Arguments),
+    /// Lets jobs be released again that were pinned
+    Unpin(pin::Arguments),
 }
 
 impl Command {
@@ -49,7 +60,8 @@ impl Command {
             Self::Archive(arguments) => Some(arguments.listing()),
             Self::Recover(arguments) => Some(arguments.listing()),
             Self::Verify(arguments) => Some(arguments.listing()),
-            Self::OptOut(_) | Self::OptIn(_) => None,
+            Self::Where(arguments) => Some(arguments.listing()),
+            Self::OptOut(_) | Self::OptIn(_) | Self::Pin(_) | Self::Unpin(_) => None,
         }
     }
 }
@@ -66,6 +78,9 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => verify::run(arguments, global),
         Command::OptOut(arguments) => opt::run(arguments, true, global),
         Command::OptIn(arguments) => opt::run(arguments, false, global),
+        Command::Where(arguments) => where_is::run(arguments, global),
+        Command::Pin(arguments) => pin::run(arguments, true, global),
+        Command::Unpin(arguments) => pin::run(arguments, false, global),
     }
 }
 

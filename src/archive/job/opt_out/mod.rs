@@ -133,6 +133,28 @@ impl OptOuts {
         self.by_tag(view, job)
     }
 
+    /// How a job is opted out, if it is; `directory` is the primary's, if it has the job. A run that cannot be read opts nothing out.
+    ///
+    /// # Errors
+    ///
+    /// As [`OptOuts::of`].
+    pub fn how(
+        &self,
+        view: &View,
+        job: &JobId,
+        directory: Option<&OwnedFd>,
+    ) -> Result<Option<OptOut>> {
+        let eligibility = match directory {
+            Some(directory) => self.of(view, job, directory)?,
+            None if self.is_excluded(job) => Eligibility::Out(OptOut::Pattern),
+            None => self.by_tag(view, job)?,
+        };
+        Ok(match eligibility {
+            Eligibility::Out(out) => Some(out),
+            Eligibility::In | Eligibility::Pending | Eligibility::Unknown(_) => None,
+        })
+    }
+
     /// Opts a job in: removes the file in it, and records a decision that is later than those of the runs so far. Returns whether that
     /// changed anything.
     ///

@@ -54,6 +54,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         let all = "every job that a folder has";
         arguments.which.expect_jobs("verify", Some(all))?;
     }
+    let since = Timestamp::now();
     let session = Session::open(&arguments.which, &[], global)?;
     let env = session.env();
     let folders = session.archives();
@@ -109,7 +110,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     printed?;
     let mut unrecorded = unrecorded;
     if arguments.all && !interrupted && unseen.is_empty() {
-        unrecorded = unrecorded.or(set_last(&session, &tallies));
+        unrecorded = unrecorded.or(set_last(&session, since, &tallies));
     }
     if let Some(why) = unrecorded {
         print::line(&format!("`xpmfs status` will not show all of this: {why}"));
@@ -276,7 +277,7 @@ fn record(
 }
 
 /// Records when every copy of each folder was verified, for `status`. Returns why that failed, if so.
-fn set_last(session: &Session, tallies: &[(u8, Tally)]) -> Option<String> {
+fn set_last(session: &Session, since: Timestamp, tallies: &[(u8, Tally)]) -> Option<String> {
     let primary = session.opened.view.primary();
     // Whole seconds, which are enough.
     let at = Timestamp::from_second(Timestamp::now().as_second()).ok()?;
@@ -286,6 +287,7 @@ fn set_last(session: &Session, tallies: &[(u8, Tally)]) -> Option<String> {
             continue;
         };
         let last = LastVerify {
+            since: Some(since),
             at,
             copies: tally.ok + tally.wrong(),
             wrong: tally.wrong(),
