@@ -34,9 +34,6 @@ pub fn to_recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Size {
 }
 
 fn recorded(env: &Env<'_>, folder: u8, job: &JobId) -> Option<Size> {
-    let manifest = manifests::read(places::folder(env.view, folder)?, job).ok()??;
-    Some(Size {
-        files: manifest.files(),
-        bytes: manifest.bytes(),
-    })
+    let folder = places::folder(env.view, folder)?;
+    manifests::recorded(folder, job).ok()??.size
 }

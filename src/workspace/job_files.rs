@@ -140,7 +140,7 @@ impl Params {
     ///
     /// The file cannot be read, or does not have experimaestro's format.
     pub fn read(job: &Path) -> Result<Option<Self>> {
-        let path = job.join("params.json");
+        let path = job.join(layout::PARAMS);
         let Some(text) = read::whole(CWD, &path, &path)? else {
             return Ok(None);
         };

@@ -22,6 +22,8 @@ pub const EVENTS: &str = ".events";
 pub const SCHEDULER: &str = ".scheduler";
 /// The directory in a job that experimaestro keeps about it.
 pub const JOB_STATE: &str = ".experimaestro";
+/// The file in a job with its parameters and the path of its workspace.
+pub const PARAMS: &str = "params.json";
 /// xpmfs's own state, in a primary and in the folders to which it writes.
 pub const XPMFS: &str = ".xpmfs";
 /// Below [`XPMFS`]: the internal files of jobs that a folder serves.

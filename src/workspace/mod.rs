@@ -6,7 +6,7 @@
 //! - [`internal`]: the files that experimaestro keeps for itself in a job
 //! - [`experiments`], [`runs`]: experiments of both layouts (`experiments/`, `xp/`) and their runs
 //! - [`jobs_jsonl`]: the jobs of a run, with their tags
-//! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job
+//! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job; [`params_json`]: rewrites the paths in it
 //!
 //! Nothing here writes. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
 //! descriptor or names alone; the rest uses paths. Of a workspace that may be mounted in place, a path must begin with
@@ -22,6 +22,7 @@ pub mod jobs;
 pub mod jobs_jsonl;
 pub mod layout;
 pub mod markers;
+pub mod params_json;
 pub mod runs;
 
 mod error;

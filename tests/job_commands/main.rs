@@ -21,6 +21,7 @@ mod opted;
 mod others;
 mod progress;
 mod purged;
+mod rebased;
 mod renamed;
 mod renewed;
 mod scene;

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use crate::transfer::{Entry, Hash, Kind, Manifest, Time};
+use crate::workspace::layout::PARAMS;
 
 /// How the primary's copy of a job compares with the archived one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +112,7 @@ fn compare_by<'a>(
                     renamed.entry(content).or_default().push(entry.mtime);
                 }
             }
-            Some(other) if is_same(entry, other) => {}
+            Some(other) if is_same(entry, other) || is_rebased(entry, other) => {}
             // A full disk or a crash leaves a file that is newer, but empty.
             Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
                 newer = true;
@@ -152,6 +153,16 @@ fn is_emptied(entry: &Entry, other: &Entry) -> bool {
         (&entry.kind, &other.kind),
         (Kind::File { size: 0, .. }, Kind::File { size: 1.., .. })
     )
+}
+
+/// Whether the two are a job's `params.json` with the same time of change, of which a recovery may have rewritten one for a workspace at
+/// another path ([`params`](super::params)): that is no reason for a new copy of the job.
+fn is_rebased(entry: &Entry, other: &Entry) -> bool {
+    let is_params = |entry: &Entry| {
+        entry.parent == 0 && *entry.name == *PARAMS && matches!(entry.kind, Kind::File { .. })
+    };
+    let same_time = entry.mtime.order(other.mtime) == Ordering::Equal;
+    is_params(entry) && is_params(other) && same_time && !is_emptied(entry, other)
 }
 
 /// Whether two entries have the same content, as far as is known without reading. Ignores modes and the times of directories: they do not

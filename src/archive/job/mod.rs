@@ -5,7 +5,8 @@
 //! - [`store`]: copies jobs to a folder, each whole or not at all; `renew`: replaces damaged backups of a moved job
 //! - `preconditions`: what is checked before a job is copied or moved; `backups`: whether the `backup` folders have a job
 //! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
-//! - [`recover`]: copies a job back into the primary; [`verify`]: reads an archived copy and compares it
+//! - [`recover`]: copies a job back into the primary; [`verify`]: reads an archived copy and compares it; `params`: the paths in
+//!   the `params.json` of a recovered job
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`crash_recovery`]: removes unfinished copies from folders, and rewrites manifests that a power cut has emptied
 //!
@@ -16,6 +17,7 @@ pub mod compare;
 pub mod crash_recovery;
 pub mod manifests;
 pub mod opt_out;
+mod params;
 mod preconditions;
 pub mod ready;
 pub mod recover;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{manifests, preconditions, select};
+use super::{manifests, params, preconditions, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::{obstacle, places};
@@ -282,6 +282,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
             checked => checked?,
         }
     }
+    params::rebase(job, &staged, env.view.primary_path());
     Ok(copied)
 }
 

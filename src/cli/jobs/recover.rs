@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
+use crate::archive::env::Env;
 use crate::archive::error::JobError;
 use crate::archive::job::recover::Recovered;
 use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, manual, places};
 use crate::cli::{Global, Listing, print};
 use crate::settings::{Folder, Mode};
+use crate::transfer::Size;
 use crate::workspace::jobs::JobId;
 
 /// Which jobs, and from where.
@@ -70,6 +72,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     for why in &unseen {
         print::line(why);
     }
+    if arguments.all && !jobs.jobs.is_empty() && !global.quiet {
+        announce(&env, &jobs, from);
+    }
     let destination = Destinations::of([session.opened.view.primary()], &jobs.jobs);
     let interrupt = Interrupt::cancels(&session, destination.clone());
     let meter = Meter::new(jobs.jobs.len(), &session.progress, global);
@@ -108,6 +113,30 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             ExitCode::SUCCESS
         },
     )
+}
+
+/// Prints how much `--all` is going to copy.
+fn announce(env: &Env<'_>, jobs: &Jobs, from: Option<u8>) {
+    let sizes = jobs
+        .jobs
+        .iter()
+        .map(|job| amount::to_recover(env, job, from));
+    let (mut size, mut unknown) = (Size::default(), 0);
+    for one in sizes {
+        unknown += u64::from(one == Size::default());
+        size = [size, one].into_iter().sum();
+    }
+    let bytes = HumanBytes(size.bytes);
+    let known = match unknown {
+        0 => format!("{bytes}"),
+        _ => format!("{bytes}, and {unknown} of unknown size"),
+    };
+    let count = match jobs.jobs.len() {
+        1 => "1 job".to_owned(),
+        count => format!("{count} jobs"),
+    };
+    let primary = env.view.primary_path().display();
+    print::line(&format!("recovering {count} into {primary} ({known})"));
 }
 
 /// Opens the workspace, with the directory of `--from` as one more folder unless it is one. Returns that folder's number.
