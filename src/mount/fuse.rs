@@ -112,7 +112,7 @@ impl Filesystem for Fuse {
         self.on_entry(parent, name, reply, move |mount, name| {
             match mount.lookup(parent.0, name) {
                 // States for how long the kernel may cache that the name does not exist.
-                Err(Errno::NOENT) => match mount.absent_for(parent.0) {
+                Err(Errno::NOENT) => match mount.absent_for(parent.0, name) {
                     Duration::ZERO => Err(Errno::NOENT),
                     ttl => Ok(NodeEntry::absent(ttl)),
                 },

@@ -253,12 +253,18 @@ impl Fresh {
         if let Err(error) = result {
             return reply.error(errno(error));
         }
-        let name = self.nodes.get(file.node).and_then(|node| {
-            let added = self.names.add(node.parent, &node.name);
-            added.then_some((node.parent, node.name))
-        });
+        let mut names = self.nodes.names(file.node);
+        names.retain(|(parent, name)| self.names.add(*parent, name));
+        let (known, to_drop) = (self.names.clone(), names.clone());
         self.invalidate
-            .before_reply(file.node, name, move || reply.ok());
+            .before_reply(file.node, to_drop, move |dropped| {
+                if dropped {
+                    for (parent, name) in names {
+                        known.set_dropped(parent, &name, true);
+                    }
+                }
+                reply.ok();
+            });
     }
 }
 

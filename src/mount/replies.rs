@@ -138,7 +138,7 @@ impl Reply for XattrChange {
     fn send(self, mount: &Mount, (): ()) {
         if self.of_mode && !mount.options.allow_other {
             let invalidate = &mount.invalidate;
-            invalidate.before_reply(self.node, None, move || self.reply.ok());
+            invalidate.before_reply(self.node, Vec::new(), move |_| self.reply.ok());
         } else {
             self.reply.ok();
         }
@@ -231,11 +231,11 @@ impl Reply for OpenReply {
             return reply.opened(handle, how.cached(&opened));
         };
         let flags = closing_flags(&opened);
-        let answer = move || reply.opened_passthrough(handle, flags, &backing);
+        let answer = move |_| reply.opened_passthrough(handle, flags, &backing);
         if choice.becomes_mapped {
-            mount.invalidate.before_reply(node, None, answer);
+            mount.invalidate.before_reply(node, Vec::new(), answer);
         } else {
-            answer();
+            answer(true);
         }
     }
 

@@ -1,13 +1,15 @@
 //! What is written through one way to a workspace is what is read through another: a mount in place, a mount elsewhere
 //! and the disk beneath, as an ordinary user, whose files the kernel reads and writes through its own cache.
 //!
-//! Protocols by which processes exclude each other are in `tests/concurrent`.
+//! - here: the contents and attributes of files
+//! - [`locks`]: names and attributes by which processes exclude each other; races for locks are in `tests/concurrent`
 
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod locks;
 
 use std::fs::File;
 use std::io::{Read, Write};

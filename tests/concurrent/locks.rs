@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,11 @@ use crate::common::Workspace;
 
 const TASK: &str = "my.module.train";
 const THREADS: usize = 4;
+
+/// How many new locks are taken for the first time by each protocol.
+fn new_locks() -> usize {
+    if common::soak() { 500 } else { 8 }
+}
 
 /// How often each protocol is gone through, in all, and how long that may take.
 fn rounds() -> (usize, Duration) {
@@ -31,6 +37,8 @@ type Release = fn(&Path, usize, File) -> io::Result<()>;
 
 struct Protocol {
     name: &'static str,
+    /// Whether the lock is one on a file, which may exist before.
+    of_file: bool,
     acquire: Acquire,
     release: Release,
 }
@@ -38,12 +46,14 @@ struct Protocol {
 const PROTOCOLS: [Protocol; 5] = [
     Protocol {
         name: "flock",
+        of_file: true,
         acquire: |path, _| flocked(path),
         release: |_, _, _| Ok(()),
     },
     // As filelock 3.20.4 and others: the lock file is removed on release.
     Protocol {
         name: "flock and link count",
+        of_file: true,
         acquire: |path, _| {
             let file = flocked(path)?;
             Ok(file.filter(|file| file.metadata().unwrap().nlink() > 0))
@@ -52,6 +62,7 @@ const PROTOCOLS: [Protocol; 5] = [
     },
     Protocol {
         name: "flock and inode number",
+        of_file: true,
         acquire: |path, _| {
             let Some(file) = flocked(path)? else {
                 return Ok(None);
@@ -65,6 +76,7 @@ const PROTOCOLS: [Protocol; 5] = [
     },
     Protocol {
         name: "O_EXCL",
+        of_file: false,
         acquire: |path, _| match File::create_new(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             created => created.map(Some),
@@ -73,6 +85,7 @@ const PROTOCOLS: [Protocol; 5] = [
     },
     Protocol {
         name: "link",
+        of_file: false,
         acquire: |path, thread| {
             let own = own_name(path, thread);
             let file = File::create_new(&own)?;
@@ -110,7 +123,30 @@ fn context(call: &str, error: io::Error) -> io::Error {
 }
 
 fn own_name(path: &Path, thread: usize) -> PathBuf {
-    path.with_extension(format!("{thread}.lock"))
+    path.with_extension(match path.extension() {
+        Some(_) => format!("{thread}.lock"),
+        None => thread.to_string(),
+    })
+}
+
+/// Tries to hold a lock once; returns whether that succeeded. Fails if another thread holds the lock too.
+fn hold(protocol: &Protocol, path: &Path, thread: usize, held: &AtomicBool) -> bool {
+    let name = protocol.name;
+    let acquired = (protocol.acquire)(path, thread);
+    let acquired = acquired.unwrap_or_else(|e| panic!("{name}, {path:?}: {e}"));
+    let Some(file) = acquired else {
+        std::thread::sleep(Duration::from_micros(500));
+        return false;
+    };
+    assert!(
+        !held.swap(true, Ordering::SeqCst),
+        "{name}: two holders, {path:?}"
+    );
+    std::thread::sleep(Duration::from_micros(300));
+    held.store(false, Ordering::SeqCst);
+    let released = (protocol.release)(path, thread, file);
+    released.unwrap_or_else(|e| panic!("{name}, {path:?}: {e}"));
+    true
 }
 
 /// Threads hold a lock in turn, each under one of its paths: never two at once, and without an error.
@@ -121,37 +157,62 @@ fn assert_exclusive(protocol: &Protocol, paths: &[PathBuf]) {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (held, rounds, path) = (&held, &rounds, &paths[thread % paths.len()]);
-            let name = protocol.name;
             scope.spawn(move || {
                 while rounds.load(Ordering::SeqCst) < wanted {
-                    assert!(Instant::now() < deadline, "{name} takes too long");
-                    let acquired = (protocol.acquire)(path, thread);
-                    let acquired = acquired.unwrap_or_else(|e| panic!("{name}, {path:?}: {e}"));
-                    let Some(file) = acquired else {
-                        std::thread::sleep(Duration::from_micros(500));
-                        continue;
-                    };
                     assert!(
-                        !held.swap(true, Ordering::SeqCst),
-                        "{name}: two holders, {path:?}"
+                        Instant::now() < deadline,
+                        "{} takes too long",
+                        protocol.name
                     );
-                    rounds.fetch_add(1, Ordering::SeqCst);
-                    std::thread::sleep(Duration::from_micros(300));
-                    held.store(false, Ordering::SeqCst);
-                    let released = (protocol.release)(path, thread, file);
-                    released.unwrap_or_else(|e| panic!("{name}, {path:?}: {e}"));
+                    if hold(protocol, path, thread, held) {
+                        rounds.fetch_add(1, Ordering::SeqCst);
+                    }
                 }
             });
         }
     });
 }
 
-/// All protocols, by a lock of this name in a directory that has these paths. Each has a file of its own.
+/// Each thread holds a new lock once, whose name has just been looked up under each of its paths.
+fn assert_exclusive_at_first(protocol: &Protocol, paths: &[PathBuf], exists: bool) {
+    if exists {
+        File::create_new(&paths[0]).unwrap();
+    }
+    for path in paths {
+        let _ = fs::metadata(path);
+    }
+    let held = AtomicBool::new(false);
+    let deadline = Instant::now() + rounds().1;
+    let start = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (held, start, path) = (&held, &start, &paths[thread % paths.len()]);
+            scope.spawn(move || {
+                start.wait();
+                while !hold(protocol, path, thread, held) {
+                    assert!(
+                        Instant::now() < deadline,
+                        "{} takes too long",
+                        protocol.name
+                    );
+                }
+            });
+        }
+    });
+}
+
+/// All protocols, by a lock of this name in a directory that has these paths. Each has files of its own.
 fn assert_all_exclusive(directories: &[PathBuf], suffix: &str) {
     for (at, protocol) in PROTOCOLS.iter().enumerate() {
-        let name = format!("{at}{suffix}");
-        let paths: Vec<PathBuf> = directories.iter().map(|dir| dir.join(&name)).collect();
-        assert_exclusive(protocol, &paths);
+        let paths = |name: String| -> Vec<PathBuf> {
+            directories.iter().map(|dir| dir.join(&name)).collect()
+        };
+        assert_exclusive(protocol, &paths(format!("{at}{suffix}")));
+        for number in 0..new_locks() {
+            let exists = protocol.of_file && number % 2 == 0;
+            let paths = paths(format!("{at}-{number}{suffix}"));
+            assert_exclusive_at_first(protocol, &paths, exists);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::mount::tables::handles;
 use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::mount::{Mount, caller, deferred};
 use crate::sys::at;
+use crate::sys::name::Name;
 
 /// Opens only the file itself, without blocking, whatever kind of file has the name.
 const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
@@ -224,6 +225,10 @@ impl Mount {
             AtFlags::SYMLINK_FOLLOW,
         )?;
         self.activity.altered(id);
+        for (parent, name) in self.nodes.names(id) {
+            self.lock_names.add(parent, &name);
+        }
+        self.lock_names.add(parent, &Name::from(name));
         self.made(parent, name, &target)
     }
 }

@@ -86,7 +86,11 @@ impl Mount {
 
     fn open_file(&self, caller: &Caller, id: u64, flags: OFlags, append: bool) -> Result<Opened> {
         let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        let (fd, stat) = match self.open_with_stat(id, flags) {
+        let opened = match self.open_with_stat(id, flags) {
+            Ok((_, stat)) if self.is_hidden(id, &stat)? => Err(Errno::STALE),
+            opened => opened,
+        };
+        let (fd, stat) = match opened {
             Err(Errno::STALE) => self.open_nameless(caller, id, flags)?,
             // The file itself may be appended to only (`chattr +a`).
             Err(Errno::PERM) if append => self.open_with_stat(id, flags | OFlags::APPEND)?,

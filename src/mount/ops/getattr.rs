@@ -48,8 +48,8 @@ impl Mount {
         }
     }
 
-    /// Whether processes may synchronize by this file, also through another mount or beneath: the kernel must then
-    /// cache neither its link count nor its name.
+    /// Whether processes synchronize by this file, also through another mount or beneath: the kernel must then cache
+    /// neither its link count nor its name.
     pub(super) fn is_lock_file(&self, id: u64, parent: u64, name: &OsStr) -> bool {
         self.lock_names.contains(parent, name) || self.handles.is_locked(id)
     }
@@ -94,6 +94,22 @@ impl Mount {
             .node(node.parent)
             .and_then(|parent| self.holder(&parent));
         matches!(holder, Ok(Some(holder)) if holder.is_internal(&node.name, false, Some(stat.stx_size)))
+    }
+
+    /// Whether an internal file in the primary hides a node of a folder: another mount has made it since the kernel
+    /// looked the name up.
+    pub(super) fn is_hidden(&self, id: u64, stat: &Statx) -> Result<bool> {
+        let node = self.node(id)?;
+        if !self.is_internal_of_folder(&node, stat) {
+            return Ok(false);
+        }
+        let Some(holder) = self.holder(&self.node(node.parent)?)? else {
+            return Ok(false);
+        };
+        match self.view.internal_dir(&holder)? {
+            Some(dir) => Ok(at::absent(at::stat(dir, &node.name))?.is_some()),
+            None => Ok(false),
+        }
     }
 
     pub(in crate::mount) fn readlink(&self, id: u64) -> Result<OsString> {

@@ -89,7 +89,10 @@ impl Mount {
     }
 
     /// How long the kernel may cache that a name does not exist below `parent`.
-    pub(in crate::mount) fn absent_for(&self, parent: u64) -> Duration {
+    pub(in crate::mount) fn absent_for(&self, parent: u64, name: &OsStr) -> Duration {
+        if self.lock_names.contains(parent, name) {
+            return Duration::ZERO;
+        }
         self.node(parent).map_or(Duration::ZERO, |node| {
             self.ttls.of_absence(node.place, node.role)
         })

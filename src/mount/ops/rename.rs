@@ -65,6 +65,9 @@ impl Mount {
             let back = Target::known(from.dir, from.place, self.node(parent)?.role);
             self.note_move(new, old, &back);
         }
+        // The kernel keeps what it has cached of a file, now under the new name.
+        self.lock_names.set_dropped(parent, name, false);
+        self.lock_names.set_dropped(new_parent, new_name, false);
         self.activity.entry_altered(parent, name, from_place);
         self.activity.entry_altered(new_parent, new_name, to.place);
         Ok(())

@@ -127,8 +127,10 @@ impl Handles {
 
     /// Returns an open file of a node, if there is one.
     pub(in crate::mount) fn file_of(&self, node: u64) -> Option<Arc<File>> {
-        let handle = *shard(&self.by_node, node).read().get(&node)?.last()?;
-        self.file(handle).ok()
+        let by_node = shard(&self.by_node, node).read();
+        let mut handles = by_node.get(&node)?.iter().rev();
+        // One may be closed at this moment (`remove_file`).
+        handles.find_map(|handle| self.file(*handle).ok())
     }
 
     /// Returns a file of a node that is open for writing, if there is one.
@@ -196,5 +198,30 @@ impl Handles {
         }
         drop(by_node);
         Some(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_file_is_found_while_another_of_the_node_is_closed() {
+        let handles = Handles::default();
+        let open = || {
+            handles.add_file(File {
+                fd: std::fs::File::open("/").unwrap().into(),
+                node: 7,
+                readable: true,
+                writable: false,
+                only_lock: false,
+                lock: Lock::default(),
+            })
+        };
+        let ((_, kept), (closed, _)) = (open(), open());
+        // The first step of `remove_file`.
+        shard(&handles.files, closed).write().remove(&closed);
+        let found = handles.file_of(7).unwrap();
+        assert!(Arc::ptr_eq(&found, &kept));
     }
 }

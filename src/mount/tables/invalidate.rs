@@ -3,13 +3,16 @@
 //! An invalidation may wait in the kernel for a lock that an unanswered request holds. So invalidations are sent by a
 //! thread that answers no requests and holds none of our locks.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use fuser::{INodeNo, Notifier};
+use parking_lot::Mutex;
 
 use crate::mount::tables::nodes::Node;
+use crate::mount::tables::ttl::SHORT_TTL;
 use crate::sys::name::Name;
 
 /// The invalidations to be sent.
@@ -43,15 +46,17 @@ impl Default for Invalidator {
 struct BeforeReply {
     /// The node whose attributes it must drop.
     node: u64,
-    /// A name in a directory that it must drop.
-    name: Option<(u64, Name)>,
-    /// Answers the request.
-    reply: Box<dyn FnOnce() + Send>,
+    /// Names that it must drop, each with its directory.
+    names: Vec<(u64, Name)>,
+    reply: Answer,
 }
 
-/// How long a request is delayed for a name: the directory may be locked in the kernel for another request, which waits
-/// for a folder.
-const NAME_TIMEOUT: Duration = Duration::from_secs(1);
+/// Answers a request; the argument is whether the kernel has dropped what it must.
+type Answer = Box<dyn FnOnce(bool) + Send>;
+
+/// How long a request is delayed for its names: the directory may be locked in the kernel for another request, which waits
+/// for a folder. The names of an archived job's internal files are not cached for longer than this.
+const NAMES_TIMEOUT: Duration = SHORT_TTL;
 
 impl std::fmt::Debug for Invalidator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,12 +129,12 @@ impl Invalidator {
         }
     }
 
-    /// Makes the kernel drop the attributes of a node, and a name, and answers a request after that.
+    /// Makes the kernel drop the attributes of a node, and names, and answers a request after that.
     pub(in crate::mount) fn before_reply(
         &self,
         node: u64,
-        name: Option<(u64, Name)>,
-        reply: impl FnOnce() + Send + 'static,
+        names: Vec<(u64, Name)>,
+        reply: impl FnOnce(bool) + Send + 'static,
     ) {
         let reply = Box::new(reply);
         match self.connected.get() {
@@ -138,10 +143,10 @@ impl Invalidator {
                 drop(
                     connected
                         .before_reply
-                        .send(BeforeReply { node, name, reply }),
+                        .send(BeforeReply { node, names, reply }),
                 );
             }
-            None => reply(),
+            None => reply(false),
         }
     }
 
@@ -161,44 +166,72 @@ impl Invalidator {
     }
 }
 
+/// A request that waits until the kernel has dropped names; empty once it is answered.
+type Unanswered = Arc<Mutex<Option<Answer>>>;
+
+/// Names that the kernel must drop, each with its directory, and the request that waits for it.
+type NamesToDrop = (Vec<(u64, Name)>, Unanswered);
+
+fn answer(request: &Unanswered, dropped: bool) {
+    let reply = request.lock().take();
+    if let Some(reply) = reply {
+        reply(dropped);
+    }
+}
+
 /// Starts the threads that make the kernel drop names and attributes before a request is answered: separate ones, since
 /// other invalidations may wait in the kernel for requests of other processes.
 fn start_before_reply(notifier: Notifier) -> std::io::Result<Sender<BeforeReply>> {
-    let (names, forgotten) = forgetting_names(notifier.clone())?;
+    let dropped = start_dropping_names(notifier.clone())?;
     let (sender, requests) = crossbeam_channel::unbounded::<BeforeReply>();
     std::thread::Builder::new()
         .name("xpmfs-before-reply".to_owned())
         .spawn(move || {
-            for request in requests {
-                send(&notifier, &Invalidation::Attributes(request.node));
-                if let Some((parent, name)) = request.name {
-                    // Discards reports that came too late for earlier requests.
-                    while forgotten.try_recv().is_ok() {}
-                    if names.try_send(Invalidation::Name(parent, name)).is_ok() {
-                        let _ = forgotten.recv_timeout(NAME_TIMEOUT);
-                    }
+            let mut waiting = VecDeque::<(Instant, Unanswered)>::new();
+            loop {
+                while let Some((until, request)) = waiting.front()
+                    && (*until <= Instant::now() || request.lock().is_none())
+                {
+                    answer(request, false);
+                    waiting.pop_front();
                 }
-                (request.reply)();
+                let request = match waiting.front() {
+                    Some((until, _)) => requests.recv_deadline(*until),
+                    None => requests.recv().map_err(RecvTimeoutError::from),
+                };
+                let request = match request {
+                    Ok(request) => request,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                send(&notifier, &Invalidation::Attributes(request.node));
+                if request.names.is_empty() {
+                    (request.reply)(true);
+                    continue;
+                }
+                let reply = Unanswered::new(Mutex::new(Some(request.reply)));
+                waiting.push_back((Instant::now() + NAMES_TIMEOUT, reply.clone()));
+                // The other thread ends only with this one.
+                let _ = dropped.send((request.names, reply));
             }
         })?;
     Ok(sender)
 }
 
-/// Starts a thread that makes the kernel drop names, one at a time, and reports each.
-fn forgetting_names(notifier: Notifier) -> std::io::Result<(Sender<Invalidation>, Receiver<()>)> {
-    // While the thread waits in the kernel, it accepts no further names.
-    let (names, wanted) = crossbeam_channel::bounded(1);
-    let (report, forgotten) = crossbeam_channel::unbounded();
+/// Starts a thread that makes the kernel drop names, and answers the requests that wait for it.
+fn start_dropping_names(notifier: Notifier) -> std::io::Result<Sender<NamesToDrop>> {
+    let (sender, wanted) = crossbeam_channel::unbounded::<NamesToDrop>();
     std::thread::Builder::new()
         .name("xpmfs-names".to_owned())
         .spawn(move || {
-            for name in wanted {
-                send(&notifier, &name);
-                // The other thread ends only with the mount.
-                let _ = report.send(());
+            for (names, request) in wanted {
+                for (parent, name) in names {
+                    send(&notifier, &Invalidation::Name(parent, name));
+                }
+                answer(&request, true);
             }
         })?;
-    Ok((names, forgotten))
+    Ok(sender)
 }
 
 fn send(notifier: &Notifier, invalidation: &Invalidation) {

@@ -368,6 +368,20 @@ impl Nodes {
             .collect()
     }
 
+    /// Returns all known names of a node, each with its directory.
+    pub(in crate::mount) fn names(&self, id: u64) -> Vec<(u64, Name)> {
+        let shard = self.read(id);
+        let Some(entry) = shard.entries.get(&id) else {
+            return Vec::new();
+        };
+        let aliases = shard.aliases.get(&id).into_iter().flatten();
+        let aliases = aliases.map(|alias| (alias.parent, alias.name.clone()));
+        let node = &entry.node;
+        std::iter::once((node.parent, node.name.clone()))
+            .chain(aliases)
+            .collect()
+    }
+
     /// Replaces the entry of `id` by `node`, if the kernel still knows that number. Its previous names stay as its
     /// other names.
     pub(in crate::mount) fn update(&self, id: u64, node: Node) {

@@ -7,6 +7,7 @@
 //! | in the primary, if only this mount changes it (but not `jobs/` and tasks, if there are folders) | the same |
 //! | a set-user-ID or set-group-ID file, wherever it lies | not at all: a write clears the bits |
 //! | a file that may be mapped and written by passthrough | not at all while it is open, 1 second afterwards |
+//! | the name and the attributes of a file that is locked or was locked lately (`lock_names`) | not at all |
 //! | anything else | 1 second |
 //!
 //! Only this mount changes the primary if it is mounted in place, on a local file system, and no other process has
