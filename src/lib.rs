@@ -1,6 +1,6 @@
 //! Shows an experimaestro workspace as one directory, whatever disk each job lies on.
 //!
-//! The map of the house. A room may use the rooms below it in this list, but of two that share a line, neither the other
+//! The top-level modules, called rooms. A room may use the rooms below it in this list, but of two that share a line, neither the other
 //! (`scripts/arrows` checks that). Each room's `mod.rs` is its map.
 //!
 //! - [`cli`]: what a person types; prints; decides nothing
@@ -11,7 +11,7 @@
 //!   move: copying a tree, hashes, manifests
 //! - [`workspace`]: reads what is on disk: job ids, layout, markers, runs, `jobs.jsonl`; beside it [`settings`]: reads
 //!   `settings.yaml`: YAML, interpolation, checks, selection of a workspace
-//! - [`sys`]: Linux, without a word of xpmfs: directories below a descriptor, identities of files, deadlines, all `unsafe`
+//! - [`sys`]: Linux, without any concept of xpmfs: directories below a descriptor, identities of files, deadlines, all `unsafe`
 
 pub mod archive;
 pub mod cli;

@@ -14,16 +14,20 @@
 //! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads
 //!
-//! From the marker to the symlink, a job passes through:
+//! From the marker to the symlink, a job passes through these steps (what a crash leaves of each, and who finishes it: the tables of
+//! [`relocate`]; in the background, the threads are the engine's):
 //!
-//! 1. `mount::activity` reports a marker that was written through a mount; `engine::survey` finds the others
-//! 2. `engine::queue` waits for the settle time; `job::ready` looks whether the job may be archived
+//! 1. `mount::activity` reports each change that was made through a mount (thread `xpmfs-activity`); `engine::survey` finds the others
+//!    (`xpmfs-scan-N`, `xpmfs-markers-N`, `xpmfs-recheck`; N is the folder)
+//! 2. `engine::queue` waits for the settle time (`xpmfs-archive`); `job::ready` looks whether the job may be archived (`xpmfs-look`)
 //! 3. `job::store` for each `backup` folder, then for the `move` folder: `stage` copies to `.tmp.<hash>`, `complete` syncs,
-//!    renames and writes the manifest
-//! 4. `relocate`, for a `move` folder: `swap` exchanges the directory for a symlink, `retire` removes the directory
+//!    renames and writes the manifest (`xpmfs-store-N`)
+//! 4. `relocate`, for a `move` folder: `swap` exchanges the directory for a symlink, `retire` removes the
+//!    directory (`xpmfs-store-N`)
 //!
 //! Called by `mount`, `daemon` and `cli`; calls `view`, `transfer` and the rooms below them. Within the room, `engine` and `manual`
-//! call `relocate`, which calls `job`; none of them is called by one below.
+//! call `relocate`, which calls `job`; none of them is called by one below, except that `job::store` calls the function that `relocate`
+//! passes to it for each copy that is in place.
 //!
 //! # Invariants
 //!

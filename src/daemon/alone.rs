@@ -33,7 +33,7 @@ impl StatusSource for Alone {
     }
 }
 
-/// Opens the control socket of this process, which archives a workspace. Without one it works, too, and is not asked.
+/// Opens the control socket of this process, which archives a workspace. Without a socket it still archives, but commands cannot query it.
 #[must_use]
 pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Option<Server> {
     let identity = Identity::of_this_process(None, Some(workspace), view.primary_path());
@@ -63,7 +63,7 @@ pub struct Archiving {
     pub identity: Identity,
     /// Its process id here, if this pid namespace has it.
     pub pid: Option<i32>,
-    /// How its folders and its archiving do.
+    /// The status of its folders and of archiving.
     pub service: Value,
 }
 

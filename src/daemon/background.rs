@@ -6,7 +6,7 @@
 //! ```text
 //! daemon → starter   {"attached": true}        mounted, and requests are being answered
 //!                    {"failed": "a sentence"}  it could not be
-//! starter → daemon   {"ready": true}           the mount has answered: leave the terminal alone
+//! starter → daemon   {"ready": true}           the mount has answered: write no more to the terminal
 //! ```
 //!
 //! The starter asks the mount itself, since the daemon must not walk into its own mount. If the starter goes away
@@ -142,7 +142,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
     }
 }
 
-/// The daemon's next word; `None` if it goes away without.
+/// The daemon's next message; `None` if it ends without one.
 fn listen(stream: &UnixStream) -> io::Result<Option<Message>> {
     stream.set_read_timeout(Some(MOUNT_TIMEOUT))?;
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Letting go of the descriptors that a process was started with: standard streams, and what a shell has left open.
+//! Closes the descriptors that a process was started with: standard streams, and those that a shell has left open.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! Waiting until a mount's daemon has archived all that is finished.
+//! Waits until a mount's daemon has archived all finished jobs.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use super::control::{Client, ClientError};
 use super::mounts::MountInfo;
 use crate::archive::engine::{Idle, Report};
 
-/// How often it is asked.
+/// The interval between requests.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What came of it.
+/// The result of waiting.
 #[derive(Debug)]
 pub enum Drained {
     /// All is archived.
     Yes,
-    /// All that is left cannot be archived now; how archiving does.
+    /// None of the remaining jobs can be archived now; the report says why.
     Stuck(Box<Report>),
 }
 
-/// Has a mount's daemon archive at once all that is finished, and waits. Calls `report` from time to time with the number of jobs left.
+/// Asks a mount's daemon to archive all finished jobs now, and waits. Calls `report` from time to time with the number of jobs left.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What is mounted, and how it does.
+//! Lists the mounts and their health.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -99,14 +99,14 @@ pub fn ask(mount: MountInfo) -> Mounted {
     mounted
 }
 
-/// A directory of a workspace, and how it does.
+/// A location of a workspace, and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocationReport {
     /// `primary`, `use`, `backup` or `move`.
     pub mode: String,
     /// The directory.
     pub path: String,
-    /// `ok`, or what is the matter.
+    /// `ok`, or the problem.
     pub state: String,
     /// Bytes that an ordinary user may still write there, if known.
     pub free: Option<u64>,

@@ -28,8 +28,8 @@ const DATA: u64 = 512 << 20;
 /// `fusermount3` and the process that waits for the mount are to start as well.
 const THREADS: usize = 40;
 
-/// The threads that each folder adds: its scan and its copies.
-const THREADS_OF_FOLDER: usize = 2;
+/// The threads that each folder adds: one each that watches it, scans it, compares its markers and copies to it.
+const THREADS_OF_FOLDER: usize = 4;
 
 /// A limit that is too low.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +86,13 @@ pub fn check(folders: usize) -> Result<(), TooLow> {
         _ => {}
     }
     check_memory()?;
-    check_threads(THREADS.saturating_add(THREADS_OF_FOLDER.saturating_mul(folders)))
+    check_threads(threads(folders))
+}
+
+/// How many threads and processes a mount with so many folders needs.
+#[must_use]
+pub fn threads(folders: usize) -> usize {
+    THREADS.saturating_add(THREADS_OF_FOLDER.saturating_mul(folders))
 }
 
 /// Makes sure that the limits let the settings be read. How many descriptors a mount needs is known only after that.
@@ -120,8 +126,8 @@ fn check_memory() -> Result<(), TooLow> {
     Ok(())
 }
 
-/// Makes sure that so many threads can be started now, by starting them. The limits that count (of the user's processes, of the
-/// control group) depend on what else runs, so that no number of theirs says it.
+/// Makes sure that `needed` threads can be started now, by starting them: the limits (of the user's processes, of the control
+/// group) also count other processes, so their values are not enough.
 fn check_threads(needed: usize) -> Result<(), TooLow> {
     let gate = RwLock::new(());
     let closed = gate.write();

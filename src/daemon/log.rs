@@ -245,7 +245,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// A layer without what fuser calls an error and is none: that a reply came too late, as the process that asked was killed
 /// meanwhile. The kernel has forgotten the request then, and answers the reply with `ENOENT`.
 ///
-/// Spans are not passed on, as there are none. Not a filter: one that looks at an event's message (`event_enabled`) leaves the other layers' filters in disorder.
+/// Spans are not passed on, as there are none. Not a filter: one that looks at an event's message (`event_enabled`) breaks the filters of the other layers.
 struct WithoutLateReplies<L>(L);
 
 impl<S: Subscriber, L: Layer<S>> Layer<S> for WithoutLateReplies<L> {

@@ -42,7 +42,7 @@ struct Known {
     /// When the table of mounts was looked at.
     looked: Option<Instant>,
     peers: Vec<Arc<Peer>>,
-    /// Mounts that are none of them, and until when that is believed, if not for good.
+    /// Mounts that are not peers, and when each is checked again; `None`: never.
     others: HashMap<Key, Option<Instant>>,
     /// Mounts whose daemon has never replied, that may be of this workspace, and when each is asked again.
     silent: HashMap<Key, (MountInfo, Instant)>,
@@ -103,7 +103,7 @@ impl Peers {
         });
         // Each question has its own limit, shorter than this one.
         let replies = all_within(REPLY_TIMEOUT * 3, questions);
-        // Where no thread can be had, this one asks.
+        // If no thread can be started, this thread asks.
         let replies: Vec<Found> = due
             .iter()
             .zip(replies)
@@ -157,7 +157,7 @@ impl Peers {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
         in_place
             || open.map_or(true, |mut open| {
-                // Where one leads is read, and not followed.
+                // The symlink is read, and not followed.
                 open.any(|entry| {
                     entry.is_ok_and(|entry| {
                         std::fs::read_link(entry.path()).is_ok_and(|path| path == *resolved)
@@ -213,7 +213,7 @@ fn warn_silent(mount: &MountInfo) {
 #[derive(Debug)]
 struct Peer {
     mount: MountInfo,
-    /// It hangs up on who says nothing for a while.
+    /// The daemon disconnects idle clients.
     client: Mutex<Option<Client>>,
     /// Until when a daemon that did not reply is not asked again: a stopped one would hold up every job.
     silent_until: Mutex<Option<Instant>>,

@@ -67,7 +67,7 @@ impl WorkspaceService {
     }
 }
 
-/// How the locations of a view do, and archiving, if anything is archived.
+/// The status of the locations, and of archiving if jobs are archived.
 pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Value {
     let locations = view.locations().iter();
     let locations: Vec<LocationStatus> = locations.map(|location| location.status()).collect();

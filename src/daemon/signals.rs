@@ -154,7 +154,7 @@ impl Stopper {
         self.gone.store(true, Ordering::Release);
     }
 
-    /// Detaches our mount if it stands still.
+    /// Detaches our mount if it still exists.
     fn detach_what_is_left(&self) {
         if self.gone.load(Ordering::Acquire) {
             return;

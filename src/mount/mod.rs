@@ -1,12 +1,12 @@
 //! Serves a view to the kernel: receives FUSE requests and answers them from the view.
 //!
-//! A request comes in at the top of this list, and calls downwards:
+//! A request comes in at the top of this list, and calls downwards; the result returns to `deferred`, which sends it:
 //!
 //! - [`serve`]: starts the threads and the loop
 //! - [`fuse`]: implements fuser's trait, and does nothing else; [`capabilities`]: what is agreed with the kernel
+//! - [`deferred`]: runs each operation, at once or in another thread, and sends its reply; [`threads`]: the threads for
+//!   operations that wait; [`timeouts`]: how long they wait for a folder; [`load`]: how many take long
 //! - [`replies`]: sends results to the kernel
-//! - [`deferred`]: replies that come later; [`threads`]: where they wait; [`timeouts`]: how long they wait for a
-//!   folder; [`load`]: how many take long
 //! - [`lock_waiter`]: requests that wait for locks; [`open_limit`]: opens that wait for other files to be closed
 //! - [`ops`]: the operations, one file per group
 //! - [`copy_up`]: where a change to an archived job is made, and whether it is permitted

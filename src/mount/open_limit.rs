@@ -17,7 +17,7 @@ use crate::mount::threads;
 /// How long an open waits for a file to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A quarter of the process's descriptors is for directories (`descriptors`), and another quarter, up to this limit,
+/// A quarter of the process's descriptors is for directories (`tables::dir_cache`), and another quarter, up to this limit,
 /// for listings and for files that are open only for a moment.
 const RESERVED_MAX: u64 = 1024;
 

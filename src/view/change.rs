@@ -2,7 +2,7 @@
 //!
 //! Archives are immutable. A change in the primary goes ahead; internal files of a job that a folder
 //! serves live in the primary; a removal is refused, so that `rm -rf` in the view can neither
-//! destroy an archive nor inflate one back; anything else needs the job back in the primary first.
+//! destroy an archive nor copy one back; anything else needs the job back in the primary first.
 
 use rustix::io::Errno;
 

@@ -18,7 +18,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// What the primary's file system gave.
+    /// The error of the primary's file system.
     pub fn make_jobs(&self) -> Result<Arc<OwnedFd>> {
         let root = self.primary().root()?;
         match root.jobs() {
@@ -36,7 +36,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// What the primary's file system gave.
+    /// The error of the primary's file system.
     pub fn make_task(&self, task: &OsStr, location: u8) -> Result<OwnedFd> {
         // Not a kept one: what is made in a directory that was removed meanwhile is lost.
         let jobs = self.make_jobs()?;
@@ -88,7 +88,7 @@ impl Shown {
             true if self.group != jobs_group => self.mode & 0o707 | (self.mode & 0o007) << 3,
             true => self.mode & 0o777,
         };
-        // Who may go into it may write in it where `jobs/` lets them.
+        // Users who may enter it may also write to it, if `jobs/` permits that.
         let write = (rights & 0o111) << 1 & jobs & WRITE;
         (
             jobs_group,

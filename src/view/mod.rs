@@ -17,8 +17,8 @@
 //!
 //! Called by `archive`, `mount`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
 //!
-//! Every path is relative to descriptors that were opened before mounting. An in-place mount requires that: the workspace's
-//! own path then leads into the mount, and walking it would make the daemon wait for itself.
+//! In the primary, every path is relative to descriptors that were opened before mounting. An in-place mount requires that: the workspace's
+//! own path then leads into the mount, and walking it would make the daemon wait for itself. A folder's path is walked by `walk`.
 
 pub mod change;
 pub mod find;

@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
+use xpmfs::daemon::limits;
+
 use crate::common::{Workspace, fails, is_mounted, run};
 
 /// A command under limits of prlimit(1).
@@ -115,6 +117,32 @@ fn with_few_processes_a_mount_works_or_is_refused_and_leaves_nothing_behind() {
         }
     }
     assert!(worked);
+}
+
+#[test]
+fn a_mount_with_many_folders_starts_no_more_threads_than_it_says_it_needs() {
+    const FOLDERS: usize = 12;
+    let workspace = Workspace::of_ordinary_user();
+    workspace.with_folders(&[]);
+    for number in 0..FOLDERS {
+        let folder = workspace.top().join(format!("backup-{number}"));
+        workspace.as_user(|| fs::create_dir_all(folder.join("jobs")).unwrap());
+        workspace.attach("backup", &folder);
+    }
+    let mounted = workspace.mounting(&mut mount(&workspace), &workspace.primary());
+    let printed = run(workspace
+        .xpmfs()
+        .args(["--json", "status"])
+        .arg(mounted.path()));
+    let status: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let process = &status["mounts"][0]["pid"];
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let (started, needed) = (tasks.count(), limits::threads(FOLDERS));
+    assert!(started > FOLDERS, "{status}");
+    assert!(
+        started <= needed,
+        "{started} threads; {needed} are reported"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::common::python;
+use super::common::{program, python};
 use super::stage::{HASH, Stage, TASK, assert_tree, moment, said, set_time, whole, write_job};
 use super::tree::tree;
 
@@ -155,4 +155,32 @@ fn set_time_of_access(path: &Path) {
     let Ok(file) = File::open(path) else { return };
     let times = fs::FileTimes::new().set_accessed(moment(1));
     file.set_times(times).unwrap();
+}
+
+/// A file that is being rewritten when the disk is full must not be taken for the job's.
+#[test]
+fn a_job_whose_params_cannot_be_written_is_not_recovered() {
+    if program("strace").is_none() {
+        return;
+    }
+    let (stage, _) = lost(PARAMS);
+    let staged = stage.job().with_file_name(format!(".tmp.{HASH}"));
+    let fault = [
+        "-o".to_owned(),
+        stage.top().join("strace").to_str().unwrap().to_owned(),
+        "--trace=ftruncate".to_owned(),
+        "--inject=ftruncate:error=ENOSPC".to_owned(),
+        "-P".to_owned(),
+        staged.join("params.json").to_str().unwrap().to_owned(),
+    ];
+    let output = stage.by_one_thread("recover", &fault).output().unwrap();
+    let log = fs::read_to_string(stage.top().join("strace")).unwrap();
+    assert!(log.contains("INJECTED"), "{log}");
+    assert!(!output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("params.json"), "{}", said(&output));
+    assert!(!stage.job().exists(), "a torn file was published");
+    recover(&stage);
+    let text = fs::read_to_string(stage.job().join("params.json")).unwrap();
+    let primary = stage.primary();
+    assert_eq!(text, PARAMS.replace("/old/ws", primary.to_str().unwrap()));
 }

@@ -8,7 +8,7 @@
 //! - `journal`: records the queued jobs for the next process
 //! - `report`: the state of archiving; `idle`: whether anything is left to archive
 //!
-//! Called by `daemon` and `mount`; `manual` leaves failed jobs to it.
+//! Called by `daemon`, `mount` and `cli`; `manual` leaves failed jobs to it.
 //!
 //! # Invariants
 //!

@@ -29,7 +29,8 @@ pub(super) enum Event {
     Scanned { folder: u8, found: ScanResult },
     /// Jobs to check again by routine; no change of them was seen.
     Routine(Vec<JobId>),
-    /// Jobs that have been run again, or that a folder has without their marker. It is counted in `unheard`.
+    /// Jobs whose copy is outdated (they have been run again, or the folder has them without their marker), or whose move a
+    /// crash has interrupted. It is counted in `unheard`.
     Again(Vec<JobId>),
     /// The markers of all jobs were compared with a folder's, for the full survey number `wanted`. The jobs found
     /// were sent before.

@@ -5,8 +5,9 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_NOW};
 
+use crate::archive::error::{Context, Result};
 use crate::sys::at;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::PARAMS;
@@ -16,32 +17,44 @@ use crate::workspace::params_json::rebased;
 const PARAMS_MAX: u64 = 64 << 20;
 
 /// Lets the paths in the `params.json` of a job that is being recovered lead to the workspace at `workspace`. Changes neither the file's
-/// time of change nor its attributes. A file that cannot be rewritten stays as it is, with a warning. `staged` is the job's directory in
-/// its staging, not yet published.
-pub(super) fn rebase(job: &JobId, staged: &OwnedFd, workspace: &Path) {
-    match try_rebase(staged, workspace) {
-        Ok(false) => {}
-        Ok(true) => tracing::info!("{job}: {PARAMS} names {} now", workspace.display()),
-        Err(why) => tracing::warn!(
-            "{job}: {PARAMS} is recovered as it is in the copy, with the paths of its former workspace: {why}"
-        ),
-    }
+/// time of change nor its attributes. A file that cannot be read, or has another format, stays as it is, with a warning. `staged` is the
+/// job's directory in its staging, not yet published, and `at` its path in the primary.
+///
+/// # Errors
+///
+/// The file cannot be written: it may be torn now, and must not be published.
+pub(super) fn rebase(job: &JobId, staged: &OwnedFd, at: &Path, workspace: &Path) -> Result<()> {
+    let rewritten = match rewritten(staged, workspace) {
+        Ok(rewritten) => rewritten,
+        Err(why) => {
+            tracing::warn!(
+                "{job}: {PARAMS} is recovered as it is in the copy, with the paths of its former workspace: {why}"
+            );
+            None
+        }
+    };
+    let Some((text, stat)) = rewritten else {
+        return Ok(());
+    };
+    write(staged, &text, &stat).tried(job, "rewrite", &at.join(PARAMS))?;
+    tracing::info!("{job}: {PARAMS} names {} now", workspace.display());
+    Ok(())
 }
 
-/// Returns whether the file was rewritten.
-fn try_rebase(staged: &OwnedFd, workspace: &Path) -> Result<bool, String> {
+/// The content that the file is to have, and its attributes; `None` if it stays as it is.
+fn rewritten(
+    staged: &OwnedFd,
+    workspace: &Path,
+) -> std::result::Result<Option<(Vec<u8>, Statx)>, String> {
     let Some((text, stat)) = read(staged).map_err(|error| error.to_string())? else {
-        return Ok(false);
+        return Ok(None);
     };
-    let Some(text) = rebased(&text, workspace).map_err(|error| error.to_string())? else {
-        return Ok(false);
-    };
-    write(staged, &text, &stat).map_err(|error| error.to_string())?;
-    Ok(true)
+    let text = rebased(&text, workspace).map_err(|error| error.to_string())?;
+    Ok(text.map(|text| (text, stat)))
 }
 
 /// The content and the attributes of the file; `None` if it is missing.
-fn read(job: &OwnedFd) -> std::io::Result<Option<(Vec<u8>, rustix::fs::Statx)>> {
+fn read(job: &OwnedFd) -> std::io::Result<Option<(Vec<u8>, Statx)>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Some(file) = at::absent(at::open_noatime(job, PARAMS.as_ref(), flags))? else {
         return Ok(None);
@@ -62,7 +75,7 @@ fn read(job: &OwnedFd) -> std::io::Result<Option<(Vec<u8>, rustix::fs::Statx)>> 
 }
 
 /// Replaces the content of the file, durably. Its names, attributes and time of change stay.
-fn write(job: &OwnedFd, text: &[u8], stat: &rustix::fs::Statx) -> std::io::Result<()> {
+fn write(job: &OwnedFd, text: &[u8], stat: &Statx) -> std::io::Result<()> {
     let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777);
     let file = open_to_write(job, mode)?;
     let mut file = File::from(file);

@@ -282,7 +282,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
             checked => checked?,
         }
     }
-    params::rebase(job, &staged, env.view.primary_path());
+    params::rebase(job, &staged, &to, env.view.primary_path())?;
     Ok(copied)
 }
 

@@ -19,8 +19,9 @@
 //! | gone | as before | the symlink | - | [`Retired::clear`] |
 //! | put back | as before | the directory | the symlink, then - | `swap`, [`Retired::clear`], [`unfinished`] |
 //!
-//! After a crash, all locks are free. Before its first scan of a folder, the engine calls the functions of this table for each
-//! task with files of a staging, and so does each command that archives or recovers. What is found, and who finishes it:
+//! After a crash, all locks are free. After each scan of a folder, the engine calls [`unfinished`] for each task in which the scan
+//! found a staging, and [`job::crash_recovery`](super::job::crash_recovery) runs before each comparison of all markers. Commands that
+//! archive or recover call both first. What is found, and who finishes it:
 //!
 //! | crash in | left behind | finished by |
 //! | --- | --- | --- |

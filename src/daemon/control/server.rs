@@ -24,7 +24,7 @@ use crate::sys::deadline::wait_until;
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a daemon waits for the lock on the directory of sockets.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many clients are served at once; the next ones are hung up on.
+/// How many clients are served at the same time; further ones are disconnected.
 const MOST_CLIENTS: usize = 32;
 
 /// A listening control socket; its file goes when this is dropped.
@@ -48,10 +48,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// There is no place for the socket. All else works without, but commands can then not ask this process.
+    /// No directory can hold the socket. Commands can then not query this process; everything else works.
     pub fn start(name: SocketName, answers: Answers) -> io::Result<Self> {
         let (path, listener) = listen(name)?;
-        // From here on the file goes with us, also when no thread can be had.
+        // From here on, dropping this removes the file, also if no thread can be started.
         let server = Self {
             file: socket_file(&path),
             path,
@@ -72,9 +72,9 @@ impl Server {
     /// Removes the socket's file, for a process that is about to end at once.
     pub fn remove(&self) {
         let _lock = self.path.parent().and_then(lock);
-        // Device numbers are given out anew, and ids of processes: the name may be that of another daemon's by now.
+        // Device numbers and process ids are reused: another daemon may have the name by now.
         if self.file.is_some() && socket_file(&self.path) == self.file {
-            // Nothing can be done about it, and a stale socket is recognised by who finds it.
+            // A failure has no remedy, and clients recognise a stale socket.
             let _ = fs::remove_file(&self.path);
         }
     }

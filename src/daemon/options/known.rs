@@ -23,8 +23,8 @@ pub const OURS: [&str; 19] = [
     "no_archive",
 ];
 
-/// What is for mount(8), fstab, autofs and systemd, or asks for what every mount of ours does: it is taken and means nothing.
-/// So does everything that begins with `x-` or `X-`.
+/// Options for mount(8), fstab, autofs and systemd, and options for what every mount of xpmfs does: they are accepted and have
+/// no effect, as is everything that begins with `x-` or `X-`.
 const IGNORED: [&str; 31] = [
     "auto",
     "noauto",

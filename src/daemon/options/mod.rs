@@ -49,7 +49,7 @@ pub enum OptionError {
         /// What was given.
         option: String,
     },
-    /// Known elsewhere, but not to be had here.
+    /// An option of other programs that xpmfs does not support.
     #[error("there is no mount option `{option}` here: {advice}")]
     Unsupported {
         /// What was given.

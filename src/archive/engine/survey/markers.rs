@@ -1,6 +1,6 @@
 //! Compares the markers of archived jobs with those of their copies, in one folder.
 //!
-//! A scan takes each job with a copy for archived. So the markers of all jobs are compared at the start, when a caller
+//! A scan counts each job with a copy as archived. So the markers of all jobs are compared at the start, when a caller
 //! asks whether all is archived, and periodically; those of a task whenever its directory has changed. A marker that is
 //! newer in the primary belongs to a job that was run again; one that is missing from the folder, to an unfinished copy
 //! that another process made.
