@@ -127,25 +127,10 @@ impl JobError {
         self.scope() == Scope::Cancelled
     }
 
-    /// What can be done about it, as a clause, unless a permission is missing or the message says it.
+    /// As [`Cause::advice`].
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
-        Some(match self.errno()? {
-            Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS if self.tried(transfer::SYMLINK) => {
-                "its file system has no symlinks, it seems (vfat): use another"
-            }
-            Errno::NOSPC => "make room there and try again",
-            Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
-            Errno::ROFS => "mount it to be written, and try again",
-            Errno::IO => "see the kernel's log (dmesg): the disk may be failing",
-            Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
-                "see whether its disk is mounted, and try again"
-            }
-            Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL if self.tried("lock") => {
-                "its file system cannot lock files, without which nothing is archived there: mount it with locks, or use another"
-            }
-            _ => return None,
-        })
+        self.cause.advice()
     }
 
     /// Whether writing failed for want of a permission, or since the file system is read-only.
@@ -167,29 +152,7 @@ impl JobError {
 
     /// The error number, if a system call failed.
     pub(super) fn errno(&self) -> Option<Errno> {
-        let error = match &*self.cause {
-            Cause::Io { cause, .. } => cause,
-            Cause::Transfer { error, .. } => error.io()?,
-            Cause::Staging { error, .. } => error.io()?,
-            _ => return None,
-        };
-        Errno::from_io_error(error)
-    }
-
-    /// Whether this operation failed.
-    fn tried(&self, what: &str) -> bool {
-        match &*self.cause {
-            Cause::Io { operation, .. }
-            | Cause::Transfer {
-                error: transfer::Error::Io { operation, .. },
-                ..
-            }
-            | Cause::Staging {
-                error: staging::Error::Io { operation, .. },
-                ..
-            } => *operation == what,
-            _ => false,
-        }
+        self.cause.errno()
     }
 
     /// The path and the kind of access that failed for want of a permission, if so.
@@ -233,10 +196,106 @@ impl JobError {
         })
     }
 
+    /// As [`Cause::scope`].
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.cause.scope()
+    }
+}
+
+impl Cause {
+    /// A system call on a path failed.
+    pub(super) fn io(operation: &'static str, path: &Path, error: impl Into<io::Error>) -> Cause {
+        Cause::Io {
+            operation,
+            path: path.to_owned(),
+            cause: error.into(),
+        }
+    }
+
+    /// A copy failed; `place` is the directory that was read or written.
+    pub(super) fn transfer(place: &Path, error: transfer::Error) -> Cause {
+        match error {
+            transfer::Error::Cancelled => Cause::Cancelled,
+            error => Cause::Transfer {
+                place: place.to_owned(),
+                error,
+            },
+        }
+    }
+
+    /// A copy from one directory to another failed.
+    pub(super) fn transfer_between(from: &Path, to: &Path, error: transfer::Error) -> Cause {
+        let of_copy = matches!(
+            &error,
+            transfer::Error::Io {
+                side: transfer::Side::Copy,
+                ..
+            }
+        );
+        Cause::transfer(if of_copy { to } else { from }, error)
+    }
+
+    /// A staging failed; `place` is the entry that it is for.
+    pub(super) fn staging(place: &Path, error: staging::Error) -> Cause {
+        Cause::Staging {
+            place: place.to_owned(),
+            error,
+        }
+    }
+
+    /// What can be done about it, as a clause, unless a permission is missing or the message says it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        Some(match self.errno()? {
+            Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS if self.tried(transfer::SYMLINK) => {
+                "its file system has no symlinks, it seems (vfat): use another"
+            }
+            Errno::NOSPC => "make room there and try again",
+            Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
+            Errno::ROFS => "mount it to be written, and try again",
+            Errno::IO => "see the kernel's log (dmesg): the disk may be failing",
+            Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
+                "see whether its disk is mounted, and try again"
+            }
+            Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL if self.tried("lock") => {
+                "its file system cannot lock files, without which nothing is archived there: mount it with locks, or use another"
+            }
+            _ => return None,
+        })
+    }
+
+    /// The error number, if a system call failed.
+    pub(super) fn errno(&self) -> Option<Errno> {
+        let error = match self {
+            Cause::Io { cause, .. } => cause,
+            Cause::Transfer { error, .. } => error.io()?,
+            Cause::Staging { error, .. } => error.io()?,
+            _ => return None,
+        };
+        Errno::from_io_error(error)
+    }
+
+    /// Whether this operation failed.
+    fn tried(&self, what: &str) -> bool {
+        match self {
+            Cause::Io { operation, .. }
+            | Cause::Transfer {
+                error: transfer::Error::Io { operation, .. },
+                ..
+            }
+            | Cause::Staging {
+                error: staging::Error::Io { operation, .. },
+                ..
+            } => *operation == what,
+            _ => false,
+        }
+    }
+
     /// Which jobs the error affects.
     #[must_use]
     pub fn scope(&self) -> Scope {
-        match &*self.cause {
+        match self {
             Cause::Io { cause, .. } => of_folder(cause),
             Cause::Transfer { error, .. } => match error {
                 transfer::Error::Changed { .. } => Scope::Soon,
@@ -308,14 +367,7 @@ pub(super) trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn tried(self, job: &JobId, operation: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|error| {
-            let cause = Cause::Io {
-                operation,
-                path: path.to_owned(),
-                cause: error.into(),
-            };
-            JobError::new(job, cause)
-        })
+        self.map_err(|error| JobError::new(job, Cause::io(operation, path, error)))
     }
 }
 
@@ -329,27 +381,11 @@ pub(super) trait InPlace<T> {
 
 impl<T> InPlace<T> for transfer::Result<T> {
     fn copying_between(self, job: &JobId, from: &Path, to: &Path) -> Result<T> {
-        let of_copy = matches!(
-            &self,
-            Err(transfer::Error::Io {
-                side: transfer::Side::Copy,
-                ..
-            })
-        );
-        self.copying(job, if of_copy { to } else { from })
+        self.map_err(|error| JobError::new(job, Cause::transfer_between(from, to, error)))
     }
 
     fn copying(self, job: &JobId, place: &Path) -> Result<T> {
-        self.map_err(|error| {
-            let cause = match error {
-                transfer::Error::Cancelled => Cause::Cancelled,
-                error => Cause::Transfer {
-                    place: place.to_owned(),
-                    error,
-                },
-            };
-            JobError::new(job, cause)
-        })
+        self.map_err(|error| JobError::new(job, Cause::transfer(place, error)))
     }
 }
 
@@ -360,10 +396,7 @@ pub(super) trait Beside<T> {
 
 impl<T> Beside<T> for staging::Result<T> {
     fn beside(self, job: &JobId, place: &Path) -> Result<T> {
-        self.map_err(|error| {
-            let place = place.to_owned();
-            JobError::new(job, Cause::Staging { place, error })
-        })
+        self.map_err(|error| JobError::new(job, Cause::staging(place, error)))
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! - [`job`]: operations on one job, or on several in one call: whether it may be archived, copying it to a folder,
 //!   recovering and verifying it, and cleaning up copies that a crash cut short
+//! - [`experiments`]: archives the runs of experiments and the partials of their jobs, and brings them back
 //! - [`relocate`]: moves a job to a `move` folder: the primary's directory is replaced by a symlink, and removed later
 //! - [`engine`]: archives in the background: finds finished jobs, queues them and retries; has the threads
-//! - [`release_rules`]: releases jobs that are named, or that a rule selects
 //! - [`manual`]: archives and recovers the jobs that a command names, and waits for the result
 //! - [`lost`]: lists the archived jobs, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
@@ -42,6 +42,7 @@ pub mod copies;
 pub mod engine;
 pub mod env;
 pub mod error;
+pub mod experiments;
 pub mod folder_alias;
 pub mod job;
 pub mod last_verify;
@@ -51,6 +52,5 @@ pub mod obstacle;
 mod parallel;
 pub mod pins;
 pub mod places;
-pub mod release_rules;
 pub mod relocate;
 pub mod state_dir;

@@ -61,6 +61,26 @@ pub fn make_task(location: &Location, task: &OsStr, from: &Location) -> Result<A
     root.task(task)
 }
 
+/// Opens a directory below a location, one name after the other, and makes those that are missing as [`make_task`] does: with the mode of
+/// the parent, without the permissions that the same directory in `from` does not have.
+///
+/// # Errors
+///
+/// Fails with the error of the location's file system; `ENOTDIR` if a file or symlink is in the path.
+pub(super) fn make_like(root: &Root, from: &Location, names: &[&OsStr]) -> Result<OwnedFd> {
+    let mut dir = rustix::io::fcntl_dupfd_cloexec(root.fd(), 0)?;
+    let like = from.root().ok();
+    let mut like = like.and_then(|root| rustix::io::fcntl_dupfd_cloexec(root.fd(), 0).ok());
+    for name in names {
+        like = like.and_then(|like| at::open_dir(like, name).ok());
+        let given = like.as_ref().and_then(|like| at::stat_fd(like).ok());
+        let given = given.map_or(ALL, |stat| stat.stx_mode.into());
+        let limit = Mode::from_raw_mode(given) | !Mode::from_raw_mode(ALL);
+        dir = shared_dir::make_dir(&dir, name, rights(&dir)? & limit | Mode::RWXU)?;
+    }
+    Ok(dir)
+}
+
 /// The permissions of all classes of users.
 const ALL: u32 = 0o777;
 

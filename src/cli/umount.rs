@@ -10,6 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 use indicatif::ProgressBar;
 
 use super::{Global, Select, candidates};
+use crate::archive::engine::ExperimentsReport;
 use crate::daemon::attach::How;
 use crate::daemon::drain::{Drained, drain};
 use crate::daemon::inventory;
@@ -117,13 +118,17 @@ impl Arguments {
                 1 => "1 copy is damaged or missing".to_owned(),
                 count => format!("{count} copies are damaged or missing"),
             },
+            0 if report.experiments.iter().any(|it| it.not_archived() > 0) => {
+                "runs of experiments or partials cannot be archived now".to_owned()
+            }
             0 => "it is not known whether all that is finished is archived".to_owned(),
             1 => "1 finished job cannot be archived now".to_owned(),
             jobs => format!("{jobs} finished jobs cannot be archived now"),
         };
         bail!(
             "{what}, and {place} stays mounted: {}; `xpmfs status` shows more; `xpmfs umount {place}` unmounts without waiting",
-            why.or_else(|| report.unseen())
+            why.or_else(|| report.experiments.iter().find_map(ExperimentsReport::why))
+                .or_else(|| report.unseen())
                 .or_else(|| report.first_damaged())
                 .unwrap_or_default()
         )

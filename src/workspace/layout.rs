@@ -12,6 +12,8 @@ pub const MARKER: &str = ".__experimaestro__";
 pub const JOBS: &str = "jobs";
 /// The experiments of the present layout (v2), `experiments/<id>/<run>/`.
 pub const EXPERIMENTS: &str = "experiments";
+/// Directories that jobs share, `partials/<task_id>/<partial>/<identifier>/`.
+pub const PARTIALS: &str = "partials";
 /// The experiments of the old layout (v1), `xp/<id>/`.
 pub const XP: &str = "xp";
 /// In an experiment of the old layout: the jobs of the previous run.
@@ -28,8 +30,6 @@ pub const PARAMS: &str = "params.json";
 pub const XPMFS: &str = ".xpmfs";
 /// Below [`XPMFS`]: the internal files of jobs that a folder serves.
 pub const INTERNAL: &str = "internal";
-/// Below [`XPMFS`]: the directories of released jobs, until they are removed: `<task_id>/<hash>`.
-pub const RELEASED: &str = "released";
 /// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
 

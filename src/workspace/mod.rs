@@ -7,6 +7,7 @@
 //! - [`experiments`], [`runs`]: experiments of both layouts (`experiments/`, `xp/`) and their runs
 //! - [`jobs_jsonl`]: the jobs of a run, with their tags
 //! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job; [`params_json`]: rewrites the paths in it
+//! - [`partials`]: the directories that jobs share, and which of them a job names
 //!
 //! Nothing here writes. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
 //! descriptor or names alone; the rest uses paths. Of a workspace that may be mounted in place, a path must begin with
@@ -23,6 +24,7 @@ pub mod jobs_jsonl;
 pub mod layout;
 pub mod markers;
 pub mod params_json;
+pub mod partials;
 pub mod runs;
 
 mod error;

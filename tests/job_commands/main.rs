@@ -22,7 +22,6 @@ mod others;
 mod progress;
 mod purged;
 mod rebased;
-mod released;
 mod renamed;
 mod renewed;
 mod scene;

@@ -51,6 +51,8 @@ pub(super) struct FolderChannels {
     pub(super) scans: Sender<ScanRequest>,
     /// Wakes the thread that compares markers, to compare those of all jobs if `wanted` has grown.
     pub(super) wakes: Sender<()>,
+    /// Wakes the thread that archives runs and partials, if the folder has one.
+    pub(super) experiments: Option<Sender<()>>,
 }
 
 impl Coordinator {
@@ -120,6 +122,9 @@ impl Coordinator {
                 for channel in &self.channels {
                     // A full channel is fine: a thread that is already woken reads the current `wanted`.
                     let _ = channel.wakes.try_send(());
+                    if let Some(experiments) = &channel.experiments {
+                        let _ = experiments.try_send(());
+                    }
                 }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::archive::env::{Env, Hooks};
-use crate::archive::error::{JobError, Scope};
+use crate::archive::error::{Cause, JobError, Scope};
+use crate::archive::experiments::survey::{self, Survey};
 use crate::archive::job;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
 use crate::archive::job::store::{Due, Stored};
@@ -23,6 +24,13 @@ pub(super) trait Disks: Send + Sync + 'static {
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure>;
     /// Copies jobs to a folder; returns one outcome per job, in order.
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult>;
+    /// Archives in a folder the runs of experiments and partials that it lacks ([`Survey::pass`]).
+    fn experiments(
+        &self,
+        survey: &mut Survey,
+        progress: &Progress,
+        report: &mut dyn survey::Report,
+    ) -> Result<(), Failure>;
     /// Removes from a task's directory in the primary the leftovers of processes that died.
     fn clear(&self, task: &OsStr);
     /// Cleans up the leftovers of dead processes in a folder; returns the jobs whose copies are damaged and must be
@@ -166,6 +174,15 @@ impl Disks for RealDisks {
         outcomes
     }
 
+    fn experiments(
+        &self,
+        survey: &mut Survey,
+        progress: &Progress,
+        report: &mut dyn survey::Report,
+    ) -> Result<(), Failure> {
+        Ok(survey.pass(&self.env(progress), report)?)
+    }
+
     fn clear(&self, task: &OsStr) {
         if let Err(error) = unfinished::clear(&self.env(&Progress::new()), &self.retired, task) {
             let cause = std::io::Error::from(error);
@@ -174,7 +191,6 @@ impl Disks for RealDisks {
     }
 
     fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId> {
-        job::release::clear(&self.env(progress));
         let location = self.view.location(folder);
         location.map_or_else(Vec::new, |location| {
             job::crash_recovery::clear(&self.env(progress), location)
@@ -192,6 +208,18 @@ impl Disks for RealDisks {
 
     fn report_put_back(&self, report: &mut dyn FnMut(JobId)) {
         self.retired.report_put_back(report);
+    }
+}
+
+impl From<Cause> for Failure {
+    fn from(cause: Cause) -> Failure {
+        Failure {
+            scope: cause.scope(),
+            why: match cause.advice() {
+                Some(advice) => format!("{cause}: {advice}"),
+                None => cause.to_string(),
+            },
+        }
     }
 }
 

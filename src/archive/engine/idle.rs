@@ -31,9 +31,27 @@ pub enum Idle {
     },
 }
 
+impl Idle {
+    /// The state of two parts of the work.
+    fn and(self, other: Idle) -> Idle {
+        match (self, other) {
+            (Idle::Yes, state) | (state, Idle::Yes) => state,
+            (Idle::Busy { left }, Idle::Busy { left: more })
+            | (Idle::Busy { left }, Idle::Stuck { failed: more })
+            | (Idle::Stuck { failed: more }, Idle::Busy { left }) => {
+                Idle::Busy { left: left + more }
+            }
+            (Idle::Stuck { failed }, Idle::Stuck { failed: more }) => Idle::Stuck {
+                failed: failed + more,
+            },
+        }
+    }
+}
+
 /// Returns whether anything is left to do. A damaged or missing copy counts as stuck until it is replaced.
 pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
-    match idle_queue(shared, view, now) {
+    let jobs = idle_queue(shared, view, now);
+    match jobs.and(idle_experiments(shared, view, now)) {
         Idle::Yes if is_any_damaged(view) => Idle::Stuck { failed: 0 },
         idle => idle,
     }
@@ -108,4 +126,28 @@ fn is_stuck(job: &QueuedJob, state: &EngineState, view: &View, now: Instant) -> 
             }
         }
     })
+}
+
+/// Whether any run or partial is left to archive. Those that a job uses do not count: their run or their job is not at its end.
+fn idle_experiments(shared: &Shared, view: &View, now: Instant) -> Idle {
+    let wanted = shared.wanted.load(Ordering::SeqCst);
+    let folders = shared.experiments.lock();
+    let (mut left, mut failed, mut busy, mut stuck) = (0, 0, false, false);
+    for state in folders.iter() {
+        if why_absent(view, state.folder).is_some() {
+            continue;
+        }
+        let hangs = state.hangs(now);
+        left += state.last.settling;
+        failed += state.last.failures;
+        busy |= !hangs && (state.answered < wanted || state.last.settling > 0);
+        stuck |= hangs || state.last.refuses.is_some() || state.last.trouble.is_some();
+    }
+    match (busy, failed > 0 || stuck) {
+        (true, _) => Idle::Busy {
+            left: left + failed,
+        },
+        (false, true) => Idle::Stuck { failed },
+        (false, false) => Idle::Yes,
+    }
 }

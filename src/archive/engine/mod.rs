@@ -5,6 +5,7 @@
 //! - `disks`: what the engine asks of the disks, and its implementation by [`relocate`](super::relocate) and [`job`](super::job)
 //! - `queue`: which job waits for what; `route`: which folders want a job
 //! - `survey`: finds jobs that were not reported
+//! - `experiments`: archives the runs of experiments and the partials of their jobs, in a thread for each `backup` folder
 //! - `journal`: records the queued jobs for the next process
 //! - `report`: the state of archiving; `idle`: whether anything is left to archive
 //!
@@ -13,12 +14,13 @@
 //! # Invariants
 //!
 //! - The coordinator waits for no folder: each folder has a thread that stores, one that scans, and one that compares
-//!   markers, so that a folder that hangs does not delay the others.
+//!   markers, so that a folder that hangs does not delay the others; a `backup` folder has one more for experiments.
 //! - Memory grows with the jobs that are not archived yet, and not with those that are.
 //! - Waits go by monotonic time; a clock that jumps delays nothing. No lock is held over a system call that can wait.
 
 mod coordinator;
 mod disks;
+mod experiments;
 mod idle;
 mod journal;
 mod queue;
@@ -40,6 +42,7 @@ use parking_lot::Mutex;
 
 use self::coordinator::{Coordinator, FolderChannels};
 use self::disks::{Disks, RealDisks};
+use self::experiments::ExperimentArchiver;
 use self::journal::JournalWriter;
 use self::queue::Queue;
 use self::queue::backoff::Pace;
@@ -60,6 +63,7 @@ use crate::transfer::Bandwidth;
 use crate::view::View;
 use crate::workspace::JobId;
 
+pub use self::experiments::state::{ExperimentsReport, FailedItem, ItemInProgress, WaitingItem};
 pub use self::idle::Idle;
 pub use self::report::{
     CopyInProgress, DamagedCopy, FailedJob, FolderRefusal, FolderReport, Report, Total,
@@ -112,7 +116,7 @@ struct Threads {
 
 impl Archiver {
     /// Starts to archive the jobs of a view's primary: existing jobs, reported jobs, and jobs that scans find later.
-    /// Starts a few threads, and three per `backup` or `move` folder; they call `hooks`.
+    /// Starts a few threads, and three or four per `backup` or `move` folder; they call `hooks`.
     ///
     /// # Errors
     ///
@@ -232,11 +236,24 @@ impl Archiver {
                 &format!("markers-{folder}"),
                 Box::new(move || markers.run()),
             )?;
+            let experiments = match destination.backup {
+                true => {
+                    let (wakes, woken) = bounded(1);
+                    let archiver =
+                        ExperimentArchiver::new(walk.clone(), folder, self.disks.clone(), woken);
+                    let archiver = archiver.every(interval, timing.pace);
+                    spawn(&format!("runs-{folder}"), Box::new(move || archiver.run()))?;
+                    Some(wakes)
+                }
+                // Nothing is moved away from `experiments` and `partials`.
+                false => None,
+            };
             channels.push(FolderChannels {
                 folder,
                 batches,
                 scans,
                 wakes,
+                experiments,
             });
         }
         let recheck = Recheck {

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::experiments::state::ExperimentsReport;
 use super::queue::folder_queue::{FolderQueue, InProgress};
 use super::queue::{At, QueuedJob, Step, Turn};
 use super::shared::{FolderScans, Shared};
@@ -46,6 +47,9 @@ pub struct Report {
     pub verified: Vec<VerifiedFolder>,
     /// The state of each `backup` and `move` folder.
     pub folders: Vec<FolderReport>,
+    /// The runs of experiments and the partials, for each `backup` folder.
+    #[serde(default)]
+    pub experiments: Vec<ExperimentsReport>,
     /// Why the queued jobs are not in the journal, if so: a restart finds them again nonetheless.
     pub journal: Option<String>,
 }
@@ -215,6 +219,11 @@ fn queued(shared: &Shared, view: &View, now: Instant) -> Report {
     let scans = state.scans.iter();
     report.folders = scans
         .filter_map(|scan| Some(folder(folder_queues.get(&scan.folder)?, scan, view, now)))
+        .collect();
+    let experiments = shared.experiments.lock();
+    let experiments = experiments.iter();
+    report.experiments = experiments
+        .filter_map(|state| state.report(view, now))
         .collect();
     report
 }

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::disks::{Disks, Failure, Look, StoreResult};
+use super::experiments::state::FolderExperiments;
 use super::queue::Queue;
 use super::survey::scanner::ScanResult;
 use crate::transfer::Progress;
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) unheard: AtomicUsize,
     /// How many full surveys (a scan and a comparison of all markers) were requested; the start requests the first.
     pub(super) wanted: AtomicU64,
+    /// The state of the runs and partials of each `backup` folder.
+    pub(super) experiments: Mutex<Vec<FolderExperiments>>,
     stopping: AtomicBool,
     /// Cancels looks at jobs.
     pub(super) looks: Progress,
@@ -114,6 +117,7 @@ impl Shared {
             }),
             unheard: AtomicUsize::new(0),
             wanted: AtomicU64::new(1),
+            experiments: Mutex::default(),
             stopping: AtomicBool::new(false),
             looks: Progress::new(),
         }
@@ -143,6 +147,9 @@ impl Shared {
             if let Some(in_progress) = &folder_queue.in_progress {
                 in_progress.progress.cancel();
             }
+        }
+        for folder in &*self.experiments.lock() {
+            folder.progress.cancel();
         }
     }
 }

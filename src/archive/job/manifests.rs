@@ -59,9 +59,14 @@ impl ManifestError {
 }
 
 fn file_name(job: &JobId) -> OsString {
-    let mut name = job.hash().to_owned();
-    name.push(".json");
-    name
+    file_of(job.hash())
+}
+
+/// The name of the manifest of a copy with this name.
+fn file_of(name: &OsStr) -> OsString {
+    let mut file = name.to_owned();
+    file.push(".json");
+    file
 }
 
 /// The path of the manifest of a job's copy in a folder, for messages.
@@ -79,17 +84,28 @@ pub fn path(folder: &Location, job: &JobId) -> PathBuf {
 /// Fails if the manifest cannot be read, or is damaged.
 pub fn read(folder: &Location, job: &JobId) -> Result<Option<Manifest>, ManifestError> {
     let names = [OsStr::new(MANIFESTS), job.task_id()];
+    let manifest = read_named(folder, &names, job.hash())?;
+    // Earlier versions have copied these too.
+    Ok(manifest.map(|manifest| manifest.without(|entry| is_removed(&entry.name))))
+}
+
+/// Reads the manifest of the copy with this name, from these directories in a folder's `.xpmfs`, if it exists.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(in crate::archive) fn read_named(
+    folder: &Location,
+    names: &[&OsStr],
+    name: &OsStr,
+) -> Result<Option<Manifest>, ManifestError> {
     let io = |errno: Errno| ManifestError::Io(errno.into());
-    let Some(dir) = places::own(folder, names).map_err(io)? else {
+    let Some(dir) = places::own(folder, names.iter().copied()).map_err(io)? else {
         return Ok(None);
     };
-    let opened = rustix::fs::openat(&dir, file_name(job), READ, Mode::empty());
+    let opened = rustix::fs::openat(&dir, file_of(name), READ, Mode::empty());
     match at::absent(opened).map_err(io)? {
-        Some(file) => {
-            let manifest = Manifest::read(BufReader::new(File::from(file)))?;
-            // Earlier versions have copied these too.
-            Ok(Some(manifest.without(|entry| is_removed(&entry.name))))
-        }
+        Some(file) => Ok(Some(Manifest::read(BufReader::new(File::from(file)))?)),
         None => Ok(None),
     }
 }
@@ -217,9 +233,9 @@ fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
 /// Fails with the error of the folder's file system.
 pub fn write(folder: &Root, job: &JobId, manifest: &Manifest) -> io::Result<()> {
     let dir = stage(folder, job, manifest, true)?;
-    let placed = place_in(&dir, job, true);
+    let placed = place_in(&dir, job.hash(), true);
     if placed.is_err() {
-        discard_in(&dir, job);
+        discard_in(&dir, job.hash());
     }
     placed
 }
@@ -233,17 +249,28 @@ pub(in crate::archive) fn stage(
     sync: bool,
 ) -> io::Result<OwnedFd> {
     let names = [OsStr::new(MANIFESTS), job.task_id()];
-    let dir = match places::own_in(folder, names)? {
+    stage_named(folder, &names, job.hash(), manifest, sync)
+}
+
+/// As [`stage`], for the copy with this name, in these directories in a folder's `.xpmfs`.
+pub(in crate::archive) fn stage_named(
+    folder: &Root,
+    names: &[&OsStr],
+    name: &OsStr,
+    manifest: &Manifest,
+    sync: bool,
+) -> io::Result<OwnedFd> {
+    let dir = match places::own_in(folder, names.iter().copied())? {
         Some(dir) => dir,
-        None => places::make_own_in(folder, names)?,
+        None => places::make_own_in(folder, names.iter().copied())?,
     };
-    let staged = staged_name(job.hash());
+    let staged = staged_name(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let create = || rustix::fs::openat(&dir, &staged, flags, Mode::RUSR | Mode::WUSR);
     let file = match create() {
         // Left by a process that held the lock of the job's staging before, and crashed.
         Err(Errno::EXIST) => {
-            discard_in(&dir, job);
+            discard_in(&dir, name);
             create()?
         }
         created => created?,
@@ -266,7 +293,7 @@ pub(in crate::archive) fn stage(
     match written {
         Ok(()) => Ok(dir),
         Err(error) => {
-            discard_in(&dir, job);
+            discard_in(&dir, name);
             Err(error)
         }
     }
@@ -276,7 +303,7 @@ pub(in crate::archive) fn stage(
 pub(in crate::archive) fn place(folder: &Root, job: &JobId, sync: bool) -> io::Result<()> {
     let names = [OsStr::new(MANIFESTS), job.task_id()];
     match places::own_in(folder, names)? {
-        Some(dir) => place_in(&dir, job, sync),
+        Some(dir) => place_in(&dir, job.hash(), sync),
         None => Err(Errno::NOENT.into()),
     }
 }
@@ -288,8 +315,9 @@ pub(in crate::archive) fn discard(folder: &Root, task: &OsStr, hash: &OsStr) {
     }
 }
 
-fn place_in(dir: &OwnedFd, job: &JobId, sync: bool) -> io::Result<()> {
-    rustix::fs::renameat(dir, staged_name(job.hash()), dir, file_name(job))?;
+/// As [`place`], in the directory that [`stage_named`] returned.
+pub(in crate::archive) fn place_in(dir: &OwnedFd, name: &OsStr, sync: bool) -> io::Result<()> {
+    rustix::fs::renameat(dir, staged_name(name), dir, file_of(name))?;
     if sync {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         sync_directory(rustix::fs::openat(dir, ".", flags, Mode::empty())?)?;
@@ -297,8 +325,9 @@ fn place_in(dir: &OwnedFd, job: &JobId, sync: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn discard_in(dir: &OwnedFd, job: &JobId) {
-    let _ = rustix::fs::unlinkat(dir, staged_name(job.hash()), AtFlags::empty());
+/// As [`discard`], in the directory that [`stage_named`] returned.
+pub(in crate::archive) fn discard_in(dir: &OwnedFd, name: &OsStr) {
+    let _ = rustix::fs::unlinkat(dir, staged_name(name), AtFlags::empty());
 }
 
 fn staged_name(hash: &OsStr) -> OsString {

@@ -240,7 +240,7 @@ fn events(top: &Path, directory: &Path, prefix: &str) -> Vec<PathBuf> {
 }
 
 /// Whether the lock of an experiment is held; `None` if that is unknown.
-fn is_locked(experiment: &Path) -> Option<bool> {
+pub(in crate::archive) fn is_locked(experiment: &Path) -> Option<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let lock = rustix::fs::openat(CWD, experiment.join("lock"), flags, Mode::empty()).ok()?;
     match flock(&lock, FlockOperation::NonBlockingLockShared) {

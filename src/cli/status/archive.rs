@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use crate::archive::engine::{CopyInProgress, FolderRefusal, FolderReport, Report, VerifiedFolder};
+use crate::archive::engine::{
+    CopyInProgress, ExperimentsReport, FolderRefusal, FolderReport, Report, VerifiedFolder,
+};
 use crate::cli::style::{Colours, Tone, local};
 use crate::sys::printable::printable;
 
 /// The most jobs of each kind that are listed.
-const LISTED_MAX: usize = 10;
+pub(super) const LISTED_MAX: usize = 10;
 
 /// Adds the state of archiving; `since` says from when on jobs are counted.
 pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours: Colours) {
@@ -47,7 +49,10 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours:
         0 => state,
         count => format!("{state}, {}", damages(count)),
     };
-    let tone = match (report.failures + report.damages, parts.is_empty()) {
+    let experiments = report.experiments.iter();
+    let not_archived: usize = experiments.map(ExperimentsReport::not_archived).sum();
+    let wrong = report.failures + report.damages + not_archived;
+    let tone = match (wrong, parts.is_empty()) {
         (0, true) if report.unseen().is_none() => Tone::Good,
         (0, _) => Tone::Plain,
         _ => Tone::Bad,
@@ -242,7 +247,7 @@ fn times(count: u32) -> String {
     }
 }
 
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     match seconds.max(0.0).ceil() as u64 {
         seconds if seconds < 120 => format!("{seconds} s"),
         seconds => format!("{} min", seconds.div_ceil(60)),

@@ -1,10 +1,10 @@
 //! Finds what is wrong in the status, for `status --check`.
 
 use super::gather::Status;
-use crate::archive::engine::Report;
+use crate::archive::engine::{ExperimentsReport, Report};
 
-/// Returns a sentence for each mount that is dead or does not answer, and for each workspace with jobs that could not be archived or
-/// with damaged copies.
+/// Returns a sentence for each mount that is dead or does not answer, and for each workspace with jobs, runs or
+/// partials that could not be archived or with damaged copies.
 pub(super) fn problems(status: &Status) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in &status.mounts {
@@ -42,6 +42,17 @@ fn archive(problems: &mut Vec<String>, place: &str, report: &Report) {
         0 => {}
         1 => problems.push(format!("{place}: 1 job could not be archived")),
         count => problems.push(format!("{place}: {count} jobs could not be archived")),
+    }
+    let experiments = report.experiments.iter();
+    match experiments
+        .map(ExperimentsReport::not_archived)
+        .sum::<usize>()
+    {
+        0 => {}
+        1 => problems.push(format!("{place}: 1 run or partial could not be archived")),
+        count => problems.push(format!(
+            "{place}: {count} runs or partials could not be archived"
+        )),
     }
     damaged(problems, place, report.damages);
 }

@@ -39,6 +39,12 @@ fn archive(report: &mut Map<String, Value>, now: Timestamp) {
     label(report, "damaged", &labels);
     label(report, "verified", &labels);
     label(report, "failed", &labels);
+    label(report, "experiments", &labels);
+    for folder in entries(report, "experiments") {
+        if let Some(next_try) = folder.get_mut("next_try") {
+            at(next_try, now);
+        }
+    }
     for failed in entries(report, "failed") {
         if let Some(next_try) = failed.get_mut("next_try") {
             at(next_try, now);

@@ -1,9 +1,10 @@
-//! `xpmfs status`: mounts, folders and archiving. [`gather()`] asks for it; [`text`]: for a person; [`archive`]: the part about archiving; [`mod@json`]: for
+//! `xpmfs status`: mounts, folders and archiving. [`gather()`] asks for it; [`text`]: for a person; [`archive`] and [`experiments`]: the part about archiving; [`mod@json`]: for
 //! programs; [`check`]: whether anything is wrong; [`recorded`]: what `verify` recorded in a workspace that is not mounted;
 //! [`watch`]: repeats it.
 
 mod archive;
 mod check;
+mod experiments;
 mod gather;
 mod json;
 mod recorded;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::archive;
 use super::gather::{ArchiverStatus, MountStatus, Status};
+use super::{archive, experiments};
 use crate::archive::engine::Report;
 use crate::cli::style::{Colours, Tone, local};
 use crate::cli::table;
@@ -41,12 +41,14 @@ impl Status {
             locations(&mut text, &mount.mountpoint, &mount.locations, colours);
             if let Some(report) = &mount.archive {
                 archive::describe(&mut text, report, "it was mounted", colours);
+                experiments::describe(&mut text, report, "it was mounted");
             }
         }
         for archiver in &self.archivers {
             locations(&mut text, &title(archiver), &archiver.locations, colours);
             if let Some(report) = &archiver.archive {
                 archive::describe(&mut text, report, "it began", colours);
+                experiments::describe(&mut text, report, "it began");
             }
         }
         for workspace in &self.workspaces {

@@ -103,6 +103,11 @@ impl Root {
         }
     }
 
+    /// Whether its path names a jobs directory: there is no place for anything but jobs.
+    pub fn is_bare_jobs(&self) -> bool {
+        matches!(self.jobs, Jobs::Itself)
+    }
+
     /// The directory's descriptor (`O_PATH`).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

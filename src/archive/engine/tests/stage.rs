@@ -15,6 +15,7 @@ use crate::archive::engine::queue::backoff::{Backoff, Pace};
 use crate::archive::engine::route::Route;
 use crate::archive::engine::{Archiver, Idle, Timing};
 use crate::archive::error::Scope;
+use crate::archive::experiments::survey::{self, Survey};
 use crate::archive::job::opt_out::OptOuts;
 use crate::archive::job::ready::Judge;
 use crate::archive::job::store::Due;
@@ -104,6 +105,15 @@ impl Disks for Fake {
         jobs.iter()
             .map(|due| Ok(self.bring(folder, &due.job)))
             .collect()
+    }
+
+    fn experiments(
+        &self,
+        _: &mut Survey,
+        _: &Progress,
+        _: &mut dyn survey::Report,
+    ) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn clear(&self, task: &OsStr) {

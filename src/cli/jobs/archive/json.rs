@@ -85,6 +85,7 @@ impl JsonEntry {
     pub(super) fn json(&self, job: &JobId, why: Option<String>) -> Value {
         json!({
             "job": job.to_string(),
+            "item": null,
             "folder": self.folder,
             "result": self.result,
             "reason": self.reason,

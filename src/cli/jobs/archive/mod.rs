@@ -1,5 +1,6 @@
 //! `xpmfs jobs archive`.
 
+mod experiments;
 mod json;
 
 use std::collections::BTreeMap;
@@ -73,7 +74,7 @@ pub(super) fn all(
             select: select.clone(),
         },
     };
-    run(&arguments, global)
+    archive(&arguments, true, global)
 }
 
 /// Counts jobs and copies by their outcome.
@@ -91,6 +92,11 @@ struct Tally {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    archive(arguments, false, global)
+}
+
+/// Archives the jobs that the arguments name, and if `experiments` also runs and partials.
+fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow::Result<ExitCode> {
     if !arguments.all {
         let all = "every finished job";
         arguments.which.expect_jobs("archive", Some(all))?;
@@ -134,7 +140,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         tally.failed += 1;
         meter.say(&task.to_string());
         tally.lines.push(json!({
-            "job": null, "folder": null, "result": "unlisted", "reason": null,
+            "job": null, "item": null, "folder": null, "result": "unlisted", "reason": null,
             "files": null, "bytes": null, "why": task.to_string(),
         }));
     }
@@ -143,13 +149,20 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         tally.add(&session, (job, single), outcome, &meter, global);
     };
     manual::archive(&env, &retired, &judge, &jobs.jobs, arguments.force, report);
+    let items = experiments.then(|| experiments::archive(&session, &judge, &meter, global));
     meter.end();
     let interrupted = interrupt.came();
     drop(interrupt);
+    let items = items.unwrap_or_default();
+    tally.failed += items.failed;
     if global.json {
+        tally.lines.extend(items.lines);
         print::json(&tally.lines)?;
     } else if !global.quiet {
         print::line(&tally.summary());
+        if let Some(summary) = &items.summary {
+            print::line(summary);
+        }
     }
     if interrupted {
         destinations

@@ -1,0 +1,193 @@
+//! Lists experiments and their runs, wherever they lie: in the primary or in `backup` folders.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::in_use::InProgress;
+use super::{RunName, top};
+use crate::archive::places;
+use crate::settings::Mode;
+use crate::view::{Location, PRIMARY, View};
+use crate::workspace::experiments::{self, Experiment};
+use crate::workspace::runs::{Layout, Run, RunId, RunState, RunStatus};
+
+/// An experiment.
+#[derive(Debug)]
+pub struct ExperimentCopies {
+    /// Its id.
+    pub id: OsString,
+    /// How it is laid out.
+    pub layout: Layout,
+    /// The run that `current` names: in the primary, or else in the first folder with one.
+    pub current: Option<RunId>,
+    /// Its runs, oldest first.
+    pub runs: Vec<RunCopies>,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct RunCopies {
+    /// Its id.
+    pub id: RunId,
+    /// The numbers of the locations with a copy; the primary comes first.
+    pub locations: Vec<u8>,
+    /// Its state.
+    pub state: State,
+    /// When it started and ended, and where, as far as that is known.
+    pub status: Option<RunStatus>,
+    /// The jobs that it submitted, each once, if that is known.
+    pub jobs: Option<usize>,
+}
+
+/// The state of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is in progress.
+    Running,
+    /// It did not end by itself: its plan was killed.
+    Interrupted,
+    /// It succeeded.
+    Done,
+    /// It failed.
+    Failed,
+    /// Its status is missing or unknown.
+    Unknown,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Running => "running",
+            State::Interrupted => "interrupted",
+            State::Done => "done",
+            State::Failed => "failed",
+            State::Unknown => "unknown",
+        })
+    }
+}
+
+/// Lists the experiments of a workspace, sorted by id; and what could not be read. Of each run the status and the number of jobs is read,
+/// from the first location that has it.
+#[must_use]
+pub fn list(view: &View) -> (Vec<ExperimentCopies>, Vec<String>) {
+    let mut found: BTreeMap<OsString, ExperimentCopies> = BTreeMap::new();
+    let mut unread = Vec::new();
+    for location in locations(view) {
+        let listed = match top(location) {
+            Ok(top) => experiments::list(&top),
+            Err(errno) => {
+                let error = std::io::Error::from(errno);
+                unread.push(format!(
+                    "cannot read {}: {error}",
+                    location.path().display()
+                ));
+                continue;
+            }
+        };
+        unread.extend(listed.errors.iter().map(ToString::to_string));
+        for experiment in listed.found {
+            let entry = found.entry(experiment.id.clone());
+            let copies = entry.or_insert_with(|| ExperimentCopies {
+                id: experiment.id.clone(),
+                layout: experiment.layout,
+                current: None,
+                runs: Vec::new(),
+            });
+            copies.add(location, &experiment, &mut unread);
+        }
+    }
+    (found.into_values().collect(), unread)
+}
+
+/// The locations that may have runs; a folder that was never used is empty, or missing.
+fn locations(view: &View) -> impl Iterator<Item = &Location> {
+    let folders = places::folders_of_mode(view, Mode::Backup);
+    [view.primary()].into_iter().chain(folders)
+}
+
+impl ExperimentCopies {
+    fn add(&mut self, location: &Location, experiment: &Experiment, unread: &mut Vec<String>) {
+        if self.current.is_none() {
+            self.current = experiment.current().unwrap_or_default();
+        }
+        let runs = experiment.runs();
+        unread.extend(runs.errors.iter().map(ToString::to_string));
+        let in_progress = (location.index() == PRIMARY).then(|| InProgress::of(experiment));
+        for run in runs.found {
+            match self.runs.iter_mut().find(|known| known.id == run.id) {
+                Some(known) => known.locations.push(location.index()),
+                None => {
+                    let is_running = in_progress.as_ref().is_some_and(|it| it.is(&run));
+                    self.runs
+                        .push(RunCopies::of(&run, location.index(), is_running));
+                }
+            }
+        }
+        self.runs.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// The run that `current` names, or else the newest.
+    #[must_use]
+    pub fn newest(&self) -> Option<&RunCopies> {
+        let current = self.current.as_ref();
+        let current = current.and_then(|id| self.runs.iter().find(|run| run.id == *id));
+        current.or_else(|| self.runs.last())
+    }
+
+    /// The name of one of its runs.
+    #[must_use]
+    pub fn name(&self, run: &RunCopies) -> RunName {
+        RunName {
+            experiment: self.id.clone(),
+            run: run.id.as_os_str().to_owned(),
+        }
+    }
+}
+
+impl RunCopies {
+    fn of(run: &Run, location: u8, is_running: bool) -> RunCopies {
+        let status = run.status().ok().flatten();
+        let ended = status.as_ref().and_then(|status| status.status.as_ref());
+        RunCopies {
+            id: run.id.clone(),
+            locations: vec![location],
+            state: match (is_running, ended) {
+                (true, _) => State::Running,
+                (false, Some(RunState::Running)) => State::Interrupted,
+                (false, Some(RunState::Done)) => State::Done,
+                (false, Some(RunState::Failed)) => State::Failed,
+                (false, _) => State::Unknown,
+            },
+            jobs: jobs(run),
+            status,
+        }
+    }
+
+    /// Whether the primary has it.
+    #[must_use]
+    pub fn is_in_primary(&self) -> bool {
+        self.locations.contains(&PRIMARY)
+    }
+}
+
+/// The number of jobs of a run.
+fn jobs(run: &Run) -> Option<usize> {
+    let listed = match run.jobs() {
+        Ok(Some(jobs)) => jobs.flatten().map(|job| job.id).collect(),
+        Ok(None) => run.job_links().found,
+        Err(_) => return None,
+    };
+    let distinct: std::collections::HashSet<_> = listed.into_iter().collect();
+    Some(distinct.len())
+}
+
+/// The experiments of which folders have runs and the primary has none.
+#[must_use]
+pub fn lost(view: &View) -> usize {
+    let (found, _) = list(view);
+    let lost = found.iter().filter(|experiment| {
+        let mut runs = experiment.runs.iter();
+        !experiment.runs.is_empty() && !runs.any(RunCopies::is_in_primary)
+    });
+    lost.count()
+}

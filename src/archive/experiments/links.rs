@@ -1,0 +1,100 @@
+//! Makes the symlinks to the jobs of a run, `jobs/<task_id>/<hash>`, in a copy of the run.
+//!
+//! They are not part of the copied tree: their targets are different in each location.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::{Errno, Result};
+
+use crate::sys::{at, shared_dir};
+use crate::transfer::durable::sync_directory;
+use crate::view::jobs::names;
+use crate::workspace::layout::JOBS;
+
+/// Where the symlinks of a copied run lead.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// To the jobs of the location that the run lies in.
+    Beside,
+    /// To the jobs of the workspace at this path.
+    Workspace(&'a Path),
+}
+
+impl Target<'_> {
+    /// The target in the copy of a symlink to a job. A symlink that names another path than a job's is kept as it is.
+    fn of(self, old: OsString, task: &OsStr, hash: &OsStr) -> PathBuf {
+        let job = Path::new(JOBS).join(task).join(hash);
+        let old = PathBuf::from(old);
+        if !old.ends_with(&job) {
+            return old;
+        }
+        match self {
+            // From `experiments/<id>/<run>/jobs/<task_id>`.
+            Target::Beside => Path::new("../../../../..").join(job),
+            Target::Workspace(top) => top.join(job),
+        }
+    }
+}
+
+/// Makes the symlinks of the run in `from` in its copy, `to`, which has none yet, and makes them durable.
+///
+/// # Errors
+///
+/// Fails with the error of one of the two file systems.
+pub(super) fn copy(from: impl AsFd, to: impl AsFd, target: Target<'_>) -> Result<()> {
+    let Some(jobs) = at::absent(at::open_dir(&from, OsStr::new(JOBS)))? else {
+        return Ok(());
+    };
+    let made = make(&to, OsStr::new(JOBS), &jobs)?;
+    for task in names(&jobs)? {
+        let Some(links) = at::absent(at::open_dir(&jobs, &task))? else {
+            continue;
+        };
+        let copies = make(&made, &task, &links)?;
+        for hash in names(&links)? {
+            match at::read_link(&links, &hash) {
+                Ok(old) => {
+                    let new = target.of(old, &task, &hash);
+                    rustix::fs::symlinkat(&new, &copies, &hash)?;
+                }
+                // experimaestro makes only symlinks there, and removes some when a plan ends.
+                Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        sync(&copies)?;
+    }
+    sync(&made)
+}
+
+/// Makes a directory with the mode of the one that it is a copy of.
+fn make(dir: impl AsFd, name: &OsStr, like: &OwnedFd) -> Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(u32::from(at::stat_fd(like)?.stx_mode) & 0o777);
+    shared_dir::make_dir(dir, name, mode | Mode::RWXU)
+}
+
+fn sync(dir: &OwnedFd) -> Result<()> {
+    sync_directory(at::open_to_list(dir, OsStr::new("."))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symlinks_lead_to_the_jobs_of_the_new_place() {
+        let of = |target: Target<'_>, old: &str| {
+            let target = target.of(old.into(), OsStr::new("t"), OsStr::new("1f"));
+            target.to_str().unwrap().to_owned()
+        };
+        let new = Target::Workspace(Path::new("/new"));
+        for old in ["/old/ws/jobs/t/1f", "../../../../../jobs/t/1f"] {
+            assert_eq!(of(Target::Beside, old), "../../../../../jobs/t/1f");
+            assert_eq!(of(new, old), "/new/jobs/t/1f");
+        }
+        assert_eq!(of(new, "/data/1f"), "/data/1f");
+    }
+}
