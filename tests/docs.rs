@@ -327,6 +327,14 @@ fn the_json_has_the_keys_of_the_page() {
         ["absent null"]
     );
 
+    assert_eq!(
+        listed(
+            "xpmfs jobs release -w nlp 18fe 2aaa",
+            "jobs release",
+            ["result", "reason"]
+        ),
+        ["kept unfinished", "would_release null"]
+    );
     let place = "xpmfs jobs where -w nlp 0def";
     assert_eq!(
         listed(place, "jobs where", ["job", "served"]),

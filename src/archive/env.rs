@@ -24,6 +24,9 @@ pub trait Hooks: Send + Sync {
     /// Whether a file of the job in the primary is open for writing.
     fn writing(&self, job: &JobId) -> Writing;
 
+    /// Where the primary is mounted, as far as that is known.
+    fn mountpoints(&self) -> Vec<PathBuf>;
+
     /// The path of the job in the primary leads to another directory, or to a symlink, from now on.
     fn moved(&self, job: &JobId);
 }
@@ -32,6 +35,10 @@ pub trait Hooks: Send + Sync {
 impl Hooks for () {
     fn writing(&self, _: &JobId) -> Writing {
         Writing::No
+    }
+
+    fn mountpoints(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     fn moved(&self, _: &JobId) {}

@@ -5,6 +5,7 @@
 //! - [`experiments`]: archives the runs of experiments and the partials of their jobs, and brings them back
 //! - [`relocate`]: moves a job to a `move` folder: the primary's directory is replaced by a symlink, and removed later
 //! - [`engine`]: archives in the background: finds finished jobs, queues them and retries; has the threads
+//! - [`release_rules`]: releases jobs that are named, or that a rule selects
 //! - [`manual`]: archives and recovers the jobs that a command names, and waits for the result
 //! - [`lost`]: lists the archived jobs, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
@@ -52,5 +53,6 @@ pub mod obstacle;
 mod parallel;
 pub mod pins;
 pub mod places;
+pub mod release_rules;
 pub mod relocate;
 pub mod state_dir;

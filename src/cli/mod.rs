@@ -131,7 +131,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs verify, jobs where, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs release, jobs verify, jobs where, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::peers::Peers;
@@ -49,6 +50,7 @@ pub fn is_wanted(folders: &[Folder]) -> bool {
 pub fn beside(view: &Arc<View>, config: Config, mount: Handle) -> io::Result<Arc<Archiver>> {
     let hooks = Arc::new(Served {
         mount,
+        elsewhere: view.elsewhere().map(Path::to_owned),
         peers: Peers::of(view.primary_path())?,
     });
     Archiver::start(view.clone(), config, hooks)
@@ -57,6 +59,8 @@ pub fn beside(view: &Arc<View>, config: Config, mount: Handle) -> io::Result<Arc
 /// The mount beside which jobs are archived, and the other mounts of the workspace.
 struct Served {
     mount: Handle,
+    /// Its mount point, unless the mount is in place.
+    elsewhere: Option<PathBuf>,
     peers: Peers,
 }
 
@@ -66,6 +70,12 @@ impl Hooks for Served {
             true => Writing::Yes,
             false => self.peers.writing(job),
         }
+    }
+
+    fn mountpoints(&self) -> Vec<PathBuf> {
+        let mut mountpoints = self.peers.mountpoints();
+        mountpoints.extend(self.elsewhere.clone());
+        mountpoints
     }
 
     fn moved(&self, job: &JobId) {

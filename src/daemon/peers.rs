@@ -318,6 +318,11 @@ impl Hooks for Peers {
             .map_or(Writing::No, Writing::Unknown)
     }
 
+    fn mountpoints(&self) -> Vec<PathBuf> {
+        let peers = self.all().into_iter();
+        peers.map(|peer| peer.mount.mountpoint.clone()).collect()
+    }
+
     fn moved(&self, job: &JobId) {
         for (_, reply) in self.ask("moved", job) {
             if let Err(error) = reply {

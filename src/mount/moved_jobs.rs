@@ -65,10 +65,18 @@ impl JobCaches {
     fn old_directory(&self, job: &JobId) -> Option<(u64, OwnedFd)> {
         let task = self.view.primary().root().ok()?.task(job.task_id()).ok()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let name = staging(job.hash());
-        let fd = rustix::fs::openat(task, name, flags, Mode::empty()).ok()?;
+        let replaced = rustix::fs::openat(task, staging(job.hash()), flags, Mode::empty());
+        let fd = replaced.or_else(|_| self.released(job)).ok()?;
         let identity = FileId::of(&at::stat_fd(&fd).ok()?);
         Some((self.nodes.id_of(&self.devices, &identity)?, fd))
+    }
+
+    /// The job's directory after it was released, until it is removed.
+    fn released(&self, job: &JobId) -> rustix::io::Result<OwnedFd> {
+        let root = self.view.primary().root()?;
+        let names = [layout::XPMFS, layout::RELEASED].map(OsStr::new);
+        let names = names.into_iter().chain([job.task_id(), job.hash()]);
+        at::open_dirs(root.fd(), names)
     }
 
     /// Closes the descriptors and listings of a job's directory and of those below it. Only directories that are kept

@@ -41,4 +41,5 @@ pub use load::default_path;
 pub use model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
 pub use placement::{FOLDERS_MAX, validate_folders};
 pub use select::{Selection, Trigger};
+pub use units::{duration as parse_duration, keep_free as parse_keep_free};
 pub use xpmfs::{DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, Release, Tuning};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
+use super::xpmfs::KeepFree;
+
 /// The longest duration: a thousand years. Sums of longer ones and a time may overflow.
 const DURATION_MAX: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
 
@@ -19,7 +21,7 @@ pub(super) fn seconds(seconds: f64) -> Option<Duration> {
 /// # Errors
 ///
 /// A phrase that says what to write.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let duration = match text.parse::<f64>().ok() {
         Some(number) => seconds(number),
@@ -79,6 +81,20 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 pub(super) fn percent(text: &str) -> Option<f64> {
     let (number, rest) = leading_number(text.trim())?;
     (rest.trim() == "%" && (0.0..=100.0).contains(&number)).then_some(number)
+}
+
+/// Reads space to keep free: a size, or a percentage of the file system.
+///
+/// # Errors
+///
+/// A phrase that says what to write.
+pub fn keep_free(text: &str) -> Result<KeepFree, String> {
+    match text.contains('%') {
+        true => percent(text).map(KeepFree::Percent).ok_or_else(|| {
+            format!("`{text}` is not a percentage: write a number from 0 to 100 and `%`")
+        }),
+        false => size(text).map(KeepFree::Bytes),
+    }
 }
 
 /// An unsigned decimal number at the start of the text, and the text after it.

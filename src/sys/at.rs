@@ -219,18 +219,27 @@ pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<OsString> {
 ///
 /// `EEXIST` if the name exists.
 pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
-    match renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE) {
+    move_new((&dir, from), (&dir, to))
+}
+
+/// As [`rename_new`], from one directory to another.
+///
+/// # Errors
+///
+/// As [`rename_new`]; `EXDEV` if the two are on different file systems.
+pub fn move_new((dir, from): (impl AsFd, &OsStr), (to_dir, to): (impl AsFd, &OsStr)) -> Result<()> {
+    match renameat_with(&dir, from, &to_dir, to, RenameFlags::NOREPLACE) {
         Err(errno) if lacks_flag(errno) => {}
         result => return result,
     }
     // The check and the rename are two steps: an entry that another process makes in between is replaced if it is an
     // empty directory, or a file where `from` is not a directory.
-    match stat_at(&dir, to) {
+    match stat_at(&to_dir, to) {
         Ok(_) => return Err(Errno::EXIST),
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),
     }
-    match renameat(&dir, from, &dir, to) {
+    match renameat(&dir, from, &to_dir, to) {
         Err(Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => Err(Errno::EXIST),
         result => result,
     }

@@ -4,6 +4,7 @@
 //! - [`file_id`]: identities of files; [`name`]: one component of a path
 //! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
+//! - [`open_files`]: the processes that use files
 //! - [`deadline`]: asks what may never answer
 //! - [`printable`]: escapes control characters in names that are printed
 //! - [`priority`]: the processor and disk priority of a thread
@@ -15,6 +16,7 @@ pub mod deadline;
 pub mod dir_stack;
 pub mod file_id;
 pub mod name;
+pub mod open_files;
 pub mod printable;
 pub mod priority;
 pub mod read_dir;

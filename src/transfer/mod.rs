@@ -36,7 +36,7 @@ mod stamp;
 pub use attributes::{Loss, Lost, first_difference};
 pub use bandwidth::Bandwidth;
 pub use copy::verify::{Survey, outline, scan, survey, verify};
-pub use copy::{Copied, copy, read};
+pub use copy::{Copied, copy, observe, read};
 pub use durable::{Durability, Writeback};
 pub(crate) use error::SYMLINK;
 pub use error::{Error, Result, Side};

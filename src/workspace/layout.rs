@@ -30,6 +30,8 @@ pub const PARAMS: &str = "params.json";
 pub const XPMFS: &str = ".xpmfs";
 /// Below [`XPMFS`]: the internal files of jobs that a folder serves.
 pub const INTERNAL: &str = "internal";
+/// Below [`XPMFS`]: the directories of released jobs, until they are removed: `<task_id>/<hash>`.
+pub const RELEASED: &str = "released";
 /// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
 

@@ -103,3 +103,44 @@ fn jobs_of_a_colleague_do_not_run_again() {
     }
     assert_unchanged(&colleague.primary(), &before);
 }
+
+/// All jobs of a finished plan are released: it is run again through the mount, and runs and copies nothing.
+#[test]
+fn a_plan_whose_jobs_are_released_runs_nothing() {
+    let workspace = Workspace::builder()
+        .folders(&["backup"])
+        .keys("{settle: 0s}")
+        .build();
+    let Some(plan) = Plan::of(&workspace) else {
+        return;
+    };
+    let first = plan.run(&workspace.primary(), &["6"]);
+    assert_eq!(first.executed.len(), 7);
+    let jobs = |arguments: &[&str]| {
+        let mut command = workspace.xpmfs();
+        command.args(["jobs", arguments[0], "-w", "test"]);
+        let output = command.args(&arguments[1..]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text}");
+        text
+    };
+    jobs(&["archive", "--all"]);
+    let mountpoint = workspace.primary();
+    let mounted = workspace.mount_at(&mountpoint);
+    let text = jobs(&["release", "--older-than", "0s", "--yes"]);
+    assert!(text.contains("7 jobs released"), "{text}");
+    let before = snapshot(&workspace.folder("backup"));
+    for _ in 0..2 {
+        let again = plan.run(&mountpoint, &["6"]);
+        assert_eq!(again.jobs, first.jobs);
+        assert_eq!(again.executed, []);
+        for job in &first.jobs {
+            assert_eq!(mounted.location(job.path()), "backup", "{job:?}");
+        }
+    }
+    mounted.unmount();
+    assert_unchanged(&workspace.folder("backup"), &before);
+    for job in &first.jobs {
+        assert!(!workspace.primary().join(job.path()).exists(), "{job:?}");
+    }
+}

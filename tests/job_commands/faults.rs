@@ -16,7 +16,12 @@ fn kill_at_each(scene: Scene) {
     let prepared = Prepared::new(scene);
     let all = prepared.points();
     // What puts things in their places is tried always.
-    let points = sample(&all, &["rename", "symlink", "fsync", "syncfs", "flock"]);
+    let always: &[&str] = match scene.what {
+        // It makes few calls.
+        "release" => &[""],
+        _ => &["rename", "symlink", "fsync", "syncfs", "flock"],
+    };
+    let points = sample(&all, always);
     let killed = try_each(scene, &points, |point| {
         let (stage, output) = prepared.with_fault(point, "signal=KILL");
         let killed = output.status.signal() == Some(9);
@@ -48,6 +53,9 @@ macro_rules! scenes {
 }
 
 scenes! {
+    killed_while_releasing: "release" ["backup"], false, true;
+    killed_while_releasing_without_exchange: "release" ["backup"], false, false;
+    killed_while_releasing_what_a_move_folder_has: "release" ["move"], false, true;
     killed_while_copying_to_backup: "archive" ["backup"], false, true;
     killed_while_copying_to_backup_without_exchange: "archive" ["backup"], false, false;
     killed_while_replacing_in_backup: "archive" ["backup"], true, true;

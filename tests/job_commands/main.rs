@@ -22,6 +22,7 @@ mod others;
 mod progress;
 mod purged;
 mod rebased;
+mod released;
 mod renamed;
 mod renewed;
 mod scene;

@@ -51,7 +51,7 @@ impl Prepared {
         let before = Stage::new(scene.modes);
         write_job(&before.job());
         let mut older = None;
-        if scene.what == "recover" || scene.more {
+        if scene.what != "archive" || scene.more {
             for mode in scene.modes {
                 // As `backup`, so that the primary keeps it.
                 let other = Stage::new(&["backup"]);
@@ -170,7 +170,8 @@ impl Prepared {
     /// Whatever has happened: the job can be had whole, and no folder has half of it.
     fn assert_nothing_lost(&self, stage: &Stage) {
         let found = whole(&stage.job());
-        let absent = self.scene.what == "recover" && !self.scene.more;
+        let absent =
+            self.scene.what == "release" || self.scene.what == "recover" && !self.scene.more;
         if self.scene.exchange && !absent || found.is_some() {
             assert_tree("the primary's job", &self.job, found.as_ref());
         }
@@ -190,19 +191,29 @@ impl Prepared {
 
     /// All is as if it had never been killed.
     pub(crate) fn assert_done(&self, stage: &Stage) {
-        assert_tree(
-            "the primary's job at the end",
-            &self.job,
-            whole(&stage.job()).as_ref(),
-        );
+        let moves = self.scene.modes.contains(&"move");
+        let released = self.scene.what == "release";
+        match released && !moves {
+            true => assert!(!stage.job().exists(), "it was not released"),
+            false => assert_tree(
+                "the primary's job at the end",
+                &self.job,
+                whole(&stage.job()).as_ref(),
+            ),
+        }
         for mode in stage.modes() {
             let archived = whole(&stage.archived(mode));
             assert_tree("a folder's copy at the end", &self.job, archived.as_ref());
         }
         stage.verify();
         stage.assert_clean();
-        let moves = self.scene.modes.contains(&"move");
-        let link = self.scene.what == "archive" && moves;
+        let aside = stage
+            .primary()
+            .join(".xpmfs/released")
+            .join(TASK)
+            .join(HASH);
+        assert!(!aside.exists(), "a released job is left");
+        let link = self.scene.what != "recover" && moves;
         assert_eq!(stage.job().is_symlink(), link);
         if self.scene.what == "recover" && moves {
             let kept = stage.primary().join(".xpmfs/archive/kept");

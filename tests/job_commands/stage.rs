@@ -111,10 +111,13 @@ impl Stage {
         command
     }
 
-    /// `jobs archive` or `jobs recover` of the job, by one thread.
+    /// `jobs archive`, `jobs recover` or `jobs release` of the job, by one thread.
     pub(crate) fn by_one_thread(&self, what: &str, strace: &[String]) -> Command {
         let mut command = self.traced(strace);
         command.args(["jobs", what, "-w", "test", "--threads", "1"]);
+        if what == "release" {
+            command.arg("--yes");
+        }
         command.arg(format!("{TASK}/{HASH}"));
         command
     }

@@ -191,6 +191,7 @@ impl Disks for RealDisks {
     }
 
     fn clear_folder(&self, folder: u8, progress: &Progress) -> Vec<JobId> {
+        job::release::clear(&self.env(progress));
         let location = self.view.location(folder);
         location.map_or_else(Vec::new, |location| {
             job::crash_recovery::clear(&self.env(progress), location)

@@ -156,7 +156,7 @@ fn is_emptied(entry: &Entry, other: &Entry) -> bool {
 }
 
 /// Whether the two are a job's `params.json` with the same time of change, of which a recovery may have rewritten one for a workspace at
-/// another path ([`params`](super::params)): that is no reason for a new copy of the job.
+/// another path ([`params`](super::params)). A new copy of the job is not needed for that.
 fn is_rebased(entry: &Entry, other: &Entry) -> bool {
     let is_params = |entry: &Entry| {
         entry.parent == 0 && *entry.name == *PARAMS && matches!(entry.kind, Kind::File { .. })

@@ -7,6 +7,8 @@
 //! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
 //! - [`recover`]: copies a job back into the primary; [`verify`]: reads an archived copy and compares it; `params`: the paths in
 //!   the `params.json` of a recovered job
+//! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
+//!   how much space it takes
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`crash_recovery`]: removes unfinished copies from folders, and rewrites manifests that a power cut has emptied
 //!
@@ -21,8 +23,10 @@ mod params;
 mod preconditions;
 pub mod ready;
 pub mod recover;
+pub mod release;
 pub(super) mod renew;
 pub mod select;
 pub mod store;
 pub(super) mod transient;
+pub mod usage;
 pub mod verify;

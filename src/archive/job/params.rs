@@ -1,4 +1,5 @@
-//! Rewrites the paths in the `params.json` of a recovered job for this workspace.
+//! Rewrites the paths in the `params.json` of a recovered job for this workspace, and compares a job with its copy through the same
+//! rewriting.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -51,6 +52,14 @@ fn rewritten(
     };
     let text = rebased(&text, workspace).map_err(|error| error.to_string())?;
     Ok(text.map(|text| (text, stat)))
+}
+
+/// Whether a job's `params.json` is that of its archived copy, with the paths of the workspace at `workspace`.
+pub(super) fn is_rebased(archived: &OwnedFd, job: &OwnedFd, workspace: &Path) -> bool {
+    let (Ok(Some((theirs, _))), Ok(Some((ours, _)))) = (read(archived), read(job)) else {
+        return false;
+    };
+    matches!(rebased(&theirs, workspace), Ok(Some(rebased)) if rebased == ours)
 }
 
 /// The content and the attributes of the file; `None` if it is missing.

@@ -12,7 +12,7 @@ use super::retire::Retired;
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::compare::{Comparison, compare, marked};
-use crate::archive::job::select;
+use crate::archive::job::{release, select};
 use crate::archive::places;
 use crate::settings;
 use crate::sys::at;
@@ -25,12 +25,13 @@ use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
 
-/// Cleans up every task's directory in the primary ([`clear`]).
+/// Cleans up every task's directory in the primary ([`clear`]), and finishes interrupted releases.
 ///
 /// # Errors
 ///
 /// Fails if the tasks cannot be listed.
 pub fn clear_all(env: &Env<'_>, retired: &Retired) -> rustix::io::Result<()> {
+    release::clear(env);
     let Some(jobs) = at::absent(env.view.primary().root()?.jobs())? else {
         return Ok(());
     };
@@ -46,8 +47,9 @@ pub fn clear_all(env: &Env<'_>, retired: &Retired) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Cleans up the directories of the tasks of some jobs ([`clear`]).
+/// Cleans up the directories of the tasks of some jobs ([`clear`]), and finishes interrupted releases.
 pub fn clear_of(env: &Env<'_>, retired: &Retired, jobs: &[JobId]) {
+    release::clear(env);
     let tasks: BTreeSet<&OsStr> = jobs.iter().map(JobId::task_id).collect();
     for task in tasks {
         clear_or_warn(env, retired, task);

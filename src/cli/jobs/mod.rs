@@ -7,6 +7,7 @@ mod named;
 mod opt;
 mod pin;
 mod recover;
+mod release;
 mod session;
 mod verify;
 mod where_is;
@@ -43,6 +44,12 @@ pub enum Command {
     /// Prints which location serves the job, which copies are finished and have a manifest, and what is recorded of the job. A
     /// folder that does not answer is reported as that. With -v, folders without the job are listed as well.
     Where(where_is::Arguments),
+    /// Frees the primary's disk: removes copies of jobs there that have a verified archived copy
+    ///
+    /// Every byte of the archived copy is read and compared with its manifest first. A job stays if it differs from its copy, is
+    /// pinned or unfinished, or if a process uses it. The least recently used jobs go first; a mount serves them from their folder.
+    /// Prints what would be released; --yes does it.
+    Release(release::Arguments),
     /// Excludes jobs from archiving
     OptOut(opt::Arguments),
     /// Archives jobs again that were opted out
@@ -60,6 +67,7 @@ impl Command {
             Self::Archive(arguments) => Some(arguments.listing()),
             Self::Recover(arguments) => Some(arguments.listing()),
             Self::Verify(arguments) => Some(arguments.listing()),
+            Self::Release(arguments) => Some(arguments.listing()),
             Self::Where(arguments) => Some(arguments.listing()),
             Self::OptOut(_) | Self::OptIn(_) | Self::Pin(_) | Self::Unpin(_) => None,
         }
@@ -78,6 +86,7 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => verify::run(arguments, global),
         Command::OptOut(arguments) => opt::run(arguments, true, global),
         Command::OptIn(arguments) => opt::run(arguments, false, global),
+        Command::Release(arguments) => release::run(arguments, global),
         Command::Where(arguments) => where_is::run(arguments, global),
         Command::Pin(arguments) => pin::run(arguments, true, global),
         Command::Unpin(arguments) => pin::run(arguments, false, global),

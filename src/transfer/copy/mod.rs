@@ -145,6 +145,23 @@ pub fn read(source: impl AsFd, options: &Options<'_>) -> Result<Copied> {
     Ok(read)
 }
 
+/// Looks at the directory `source` as [`read`] does, and reads no file: the hashes of the manifest are zeros.
+///
+/// # Errors
+///
+/// As [`copy`].
+pub fn observe(source: impl AsFd, options: &Options<'_>) -> Result<Copied> {
+    let top = |failure: Failure| failure.at("".into());
+    let from = open_to_list(&source, OsStr::new("."))
+        .source("open")
+        .map_err(top)?;
+    let mut work = Work::new(options, None);
+    work.look_only = true;
+    walk(&work, from, None);
+    let found = work.found()?;
+    finish(&work, found, None)
+}
+
 /// Makes the links, sets the attributes of directories, and makes the copy durable.
 fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> {
     let Found {

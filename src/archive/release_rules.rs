@@ -1,0 +1,246 @@
+//! Releases the jobs that are named, or those that a rule selects, least recently used first.
+
+use std::collections::BinaryHeap;
+use std::ffi::OsStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::job::release::{self, Plan, Refusal, Released, Releases};
+use super::job::usage;
+use super::{pins, places};
+use crate::archive::env::Env;
+use crate::archive::error::{JobError, Result};
+use crate::settings::Release;
+use crate::sys::at;
+use crate::transfer::Time;
+use crate::view::jobs::names;
+use crate::workspace::jobs::JobId;
+use crate::workspace::markers;
+
+/// How many of the least recently used jobs are found by one search: this bounds memory.
+const FOUND_MAX: usize = 4096;
+
+/// What happened to one job.
+#[derive(Debug)]
+pub enum Event {
+    /// It would be released; its copy was not verified.
+    Would(Released),
+    /// It was released.
+    Released(Released),
+    /// It is not released.
+    Refused(Refusal),
+    /// It could not be looked at, or an error prevented its release.
+    Failed(JobError),
+}
+
+/// Called with each job's event.
+pub type Report<'a> = dyn FnMut(&JobId, Event) + 'a;
+
+/// Releases these jobs, least recently used first; without `act`, only reports which would be.
+pub fn release_jobs(env: &Env<'_>, jobs: &[JobId], act: bool, report: &mut Report<'_>) {
+    let mut pass = Pass::new(env, act, report);
+    let used = jobs.iter().map(|job| (last_used(env, job), job));
+    let mut jobs: Vec<(Time, &JobId)> = used.collect();
+    jobs.sort();
+    for (_, job) in jobs {
+        if env.progress.is_cancelled() {
+            break;
+        }
+        pass.release(job);
+    }
+    pass.end();
+}
+
+/// Releases jobs by a rule: those that were not used for `older_than`, and others until `keep_free` is free. Returns whether there is
+/// enough free space then. `pause` is called between jobs of the search.
+///
+/// # Errors
+///
+/// Fails if the jobs of the primary cannot be listed, or its space cannot be queried.
+pub fn release_by_rule(
+    env: &Env<'_>,
+    rule: Release,
+    act: bool,
+    pause: &dyn Fn(),
+    report: &mut Report<'_>,
+) -> rustix::io::Result<bool> {
+    let mut after = None;
+    let mut pass = Pass::new(env, act, report);
+    loop {
+        let found = least_recently_used(env, after.as_ref(), pause)?;
+        let is_last = found.len() < FOUND_MAX;
+        for (used, job) in &found {
+            if env.progress.is_cancelled() {
+                break;
+            }
+            let is_old = rule.older_than.is_some_and(|age| is_older(*used, age));
+            if !is_old && !pass.is_short(rule)? {
+                // All that follow were used later.
+                pass.end();
+                return Ok(true);
+            }
+            pass.release(job);
+        }
+        after = found.into_iter().next_back();
+        if is_last || env.progress.is_cancelled() {
+            break;
+        }
+    }
+    pass.end();
+    pass.is_short(rule).map(|short| !short)
+}
+
+/// The bytes that a rule still lacks; 0 if there is enough.
+///
+/// # Errors
+///
+/// Fails if the space of the primary's file system cannot be queried.
+pub fn lacking(env: &Env<'_>, rule: Release) -> rustix::io::Result<u64> {
+    let Some(wanted) = rule.keep_free else {
+        return Ok(0);
+    };
+    let space = rustix::fs::fstatvfs(env.view.primary().root()?.fd())?;
+    let total = space.f_blocks.saturating_mul(space.f_frsize);
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    Ok(wanted.of(total).saturating_sub(free))
+}
+
+/// One run over several jobs.
+struct Pass<'a, 'b> {
+    env: &'a Env<'a>,
+    act: bool,
+    report: &'a mut Report<'b>,
+    releases: Releases,
+    /// The bytes that the jobs so far would free, if nothing is done.
+    would_free: u64,
+}
+
+impl<'a, 'b> Pass<'a, 'b> {
+    fn new(env: &'a Env<'a>, act: bool, report: &'a mut Report<'b>) -> Pass<'a, 'b> {
+        Pass {
+            env,
+            act,
+            report,
+            releases: Releases::default(),
+            would_free: 0,
+        }
+    }
+
+    /// Whether less is free than the rule wants, counting what is about to be freed.
+    fn is_short(&self, rule: Release) -> rustix::io::Result<bool> {
+        let soon = self.would_free.saturating_add(self.releases.pending());
+        Ok(lacking(self.env, rule)? > soon)
+    }
+
+    fn release(&mut self, job: &JobId) {
+        match self.try_release(job) {
+            Ok(None) => {}
+            Ok(Some(event)) => (self.report)(job, event),
+            Err(error) => (self.report)(job, Event::Failed(error)),
+        }
+        self.settle(false);
+    }
+
+    /// Returns the event, unless the job waits for its removal now.
+    fn try_release(&mut self, job: &JobId) -> Result<Option<Event>> {
+        let plan = match release::assess(self.env, job)? {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(Some(Event::Refused(refusal))),
+        };
+        if !self.act {
+            self.would_free = self.would_free.saturating_add(plan.usage.freed);
+            return Ok(Some(Event::Would(released(&plan))));
+        }
+        self.env.progress.expect_more(plan.to_read());
+        if let Some(refusal) = plan.verify(self.env)? {
+            return Ok(Some(Event::Refused(refusal)));
+        }
+        let refusal = self.releases.begin(self.env, plan)?;
+        Ok(refusal.map(Event::Refused))
+    }
+
+    fn settle(&mut self, wait: bool) {
+        let report = &mut *self.report;
+        self.releases.end(self.env, wait, &mut |job, outcome| {
+            let event = match outcome {
+                Ok(Ok(released)) => Event::Released(released),
+                Ok(Err(refusal)) => Event::Refused(refusal),
+                Err(error) => Event::Failed(error),
+            };
+            report(&job, event);
+        });
+    }
+
+    /// Waits until all renamed jobs are removed or put back.
+    fn end(&mut self) {
+        self.settle(true);
+    }
+}
+
+fn released(plan: &Plan) -> Released {
+    Released {
+        folder: plan.folder(),
+        usage: plan.usage,
+    }
+}
+
+/// When a job was last used; the beginning of time if that is unknown: its release then reports why.
+fn last_used(env: &Env<'_>, job: &JobId) -> Time {
+    let directory = places::job(env.view.primary(), job).ok().flatten();
+    let used = directory.and_then(|directory| usage::of(job, &directory).ok());
+    used.map(|usage| usage.last_used).unwrap_or_default()
+}
+
+fn is_older(used: Time, age: Duration) -> bool {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let used = u64::try_from(used.seconds).map_or(Duration::ZERO, |seconds| {
+        Duration::new(seconds, used.nanoseconds)
+    });
+    now.checked_sub(used).is_some_and(|since| since >= age)
+}
+
+/// The finished, unpinned jobs of the primary that were used least recently, in this order: at most [`FOUND_MAX`], and those that come
+/// after `after`.
+fn least_recently_used(
+    env: &Env<'_>,
+    after: Option<&(Time, JobId)>,
+    pause: &dyn Fn(),
+) -> rustix::io::Result<Vec<(Time, JobId)>> {
+    let primary = env.view.primary();
+    let root = primary.root()?;
+    let mut oldest = BinaryHeap::new();
+    let Some(tasks) = at::absent(root.jobs())? else {
+        return Ok(Vec::new());
+    };
+    for task in names(&*tasks)? {
+        // A symlink in its place, a file, or a directory that this user may not list.
+        let hashes = root.task(&task).and_then(|task| names(&*task));
+        for hash in hashes.unwrap_or_default() {
+            if env.progress.is_cancelled() {
+                return Ok(Vec::new());
+            }
+            if let Some(found) = candidate(env, &task, &hash)
+                && after.is_none_or(|after| found > *after)
+            {
+                oldest.push(found);
+                if oldest.len() > FOUND_MAX {
+                    oldest.pop();
+                }
+            }
+            pause();
+        }
+    }
+    Ok(oldest.into_sorted_vec())
+}
+
+fn candidate(env: &Env<'_>, task: &OsStr, hash: &OsStr) -> Option<(Time, JobId)> {
+    let job = JobId::new(task, hash).ok()?;
+    let directory = places::job(env.view.primary(), &job).ok()??;
+    let is_done = markers::is_done(&directory, job.name()).unwrap_or(false);
+    if !is_done || pins::is_pinned(env.view.primary(), &job).unwrap_or(true) {
+        return None;
+    }
+    let usage = usage::of(&job, &directory).ok()?;
+    Some((usage.last_used, job))
+}
