@@ -352,6 +352,7 @@ fn the_json_has_the_keys_of_the_page() {
     assert_keys(mount, &tables[1]);
     let mut location = tables[2].clone();
     location.remove("hidden");
+    location.remove("purged");
     assert_keys(&mount["locations"][1], &location);
     assert_keys(&mount["archive"], &tables[3]);
     assert_keys(&mount["archive"]["folders"][0], &tables[4]);

@@ -17,7 +17,7 @@ use crate::sys::at;
 use crate::sys::deadline::Asker;
 use crate::transfer::{self, Candidate, Options, Size};
 use crate::view::location::why_not;
-use crate::view::{Location, PRIMARY, View};
+use crate::view::{Location, PRIMARY, Standing, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -38,6 +38,8 @@ pub struct JobCopies {
     pub pinned: bool,
     /// Whether it was recovered on request, and stays in the primary in spite of a `move` folder.
     pub kept: bool,
+    /// A file that was removed from it through a mount, and that a folder has: the primary serves what it has of the job.
+    pub removed: Option<PathBuf>,
     /// How it is opted out, if so.
     pub opted_out: Option<OptOut>,
     /// What could not be read of the last three, as sentences.
@@ -72,6 +74,8 @@ pub enum CopyState {
     Absent,
     /// The job's directory.
     Present,
+    /// What a purge has left of the job; never in a folder.
+    Purged,
     /// A symlink with this target.
     Link(OsString),
     /// Neither a directory nor a symlink.
@@ -126,7 +130,15 @@ impl<'a> CopySearch<'a> {
         let kept = state_dir::is_kept(primary, job);
         let kept = known(kept.map_err(|error| state_dir::explain(primary, error)));
         let locations = self.view.locations().iter();
-        let copies: Vec<JobCopy> = locations.map(|location| self.copy(location, job)).collect();
+        let mut copies: Vec<JobCopy> = locations.map(|location| self.copy(location, job)).collect();
+        let standing = self.standing(job);
+        if standing
+            .as_ref()
+            .is_some_and(|it| matches!(it, Standing::Purged { .. }))
+            && let Some(first) = copies.first_mut()
+        {
+            first.state = CopyState::Purged;
+        }
         let opted_out = places::job(primary, job).and_then(|directory| {
             let directory = directory.as_ref();
             self.out.how(self.view, job, directory)
@@ -140,9 +152,22 @@ impl<'a> CopySearch<'a> {
             served: self.served(job),
             pinned,
             kept,
+            removed: standing.and_then(|standing| match standing {
+                Standing::Living { removed } => removed,
+                Standing::Purged { .. } => None,
+            }),
             opted_out,
             unknown,
         }
+    }
+
+    /// Whether a purge has left the job's directory in the primary; `None` if there is none, or a folder does not reply.
+    fn standing(&self, job: &JobId) -> Option<Standing> {
+        let (view, job) = (self.view.clone(), job.clone());
+        let standing = self
+            .sizes
+            .ask(FOLDER_REPLY_TIMEOUT, move || view.standing(&job));
+        standing.ok()?.ok()?
     }
 
     /// The location that serves a job. `None` if no location does, or one of them does not reply.

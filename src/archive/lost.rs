@@ -6,7 +6,7 @@ use super::{folder_alias, places, state_dir};
 use crate::archive::env::Env;
 use crate::archive::job::manifests;
 use crate::settings::Mode;
-use crate::view::{Location, Unlisted};
+use crate::view::{InPrimary, Location, Unlisted};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
@@ -69,7 +69,7 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
     }
 }
 
-/// The jobs that a purge has removed from the primary: those in a `backup` folder that have no entry in the primary and are not in a
+/// The jobs that a purge has removed from the primary, or has left incomplete there ([`InPrimary::Purged`]): those in a `backup` folder that have no entry in the primary and are not in a
 /// `move` folder, where they would be on purpose. With `from`, all jobs of that folder without an entry in the primary. Includes jobs of
 /// which a folder has only the manifest.
 ///
@@ -85,7 +85,7 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, String> {
     let (present, tasks) = primary
         .jobs()
         .map_err(|errno| sentence(primary, &errno.to_string()))?;
-    let mut left: BTreeSet<JobId> = present.into_iter().collect();
+    let mut left: BTreeSet<JobId> = present.iter().cloned().collect();
     let mut listed = recorded(
         env,
         &from.map_or_else(|| of(Mode::Backup), |from| vec![from]),
@@ -98,7 +98,18 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, String> {
         }
         left.extend(moved.jobs);
     }
+    let of_folder: BTreeSet<&JobId> = listed.jobs.iter().collect();
+    let mut purged: Vec<JobId> = present
+        .into_iter()
+        .filter(|job| from.is_none() || of_folder.contains(job))
+        .filter(|job| {
+            let there = env.view.in_primary(job.task_id(), job.hash());
+            matches!(there, Ok(InPrimary::Purged))
+        })
+        .collect();
     listed.jobs.retain(|job| !left.contains(job));
+    listed.jobs.append(&mut purged);
+    listed.jobs.sort_unstable();
     Ok(listed)
 }
 

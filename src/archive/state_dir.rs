@@ -26,10 +26,9 @@ use crate::sys::{at, shared_dir};
 use crate::view::Location;
 use crate::view::jobs::names as names_in;
 use crate::workspace::jobs::JobId;
+pub(super) use crate::workspace::layout::ARCHIVE;
 use crate::workspace::layout::XPMFS;
 
-/// The directory of the state, in the primary's `.xpmfs`.
-pub(super) const ARCHIVE: &str = "archive";
 const FOLDERS: &str = "folders";
 const KEPT: &str = "kept";
 pub(super) const OPT_OUTS: &str = "opt-outs";

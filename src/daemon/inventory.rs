@@ -115,6 +115,9 @@ pub struct LocationReport {
     /// What of it does not show since it cannot be looked at, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden: Option<Hidden>,
+    /// Of the primary: how many jobs are known to be purged, so that a folder serves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purged: Option<usize>,
 }
 
 /// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not
@@ -142,6 +145,7 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<LocationReport> {
                 free: space.map(|(free, _)| free),
                 total: space.map(|(_, total)| total),
                 hidden: None,
+                purged: None,
             }
         })
         .collect()

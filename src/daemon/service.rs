@@ -70,7 +70,10 @@ impl WorkspaceService {
 /// The status of the locations, and of archiving if jobs are archived.
 pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Value {
     let locations = view.locations().iter();
-    let locations: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
+    let mut locations: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
+    if let Some(primary) = locations.first_mut() {
+        primary.purged = Some(view.purged_count()).filter(|count| *count > 0);
+    }
     let archive = archiver.map(Archiver::report);
     serde_json::json!({ "locations": locations, "archive": archive })
 }

@@ -34,6 +34,10 @@ impl Mount {
             self.activity.start(activity)?;
         }
         self.view.on_change(self.folder_closer());
+        self.view.set_in_use({
+            let handle = self.handle();
+            move |job| handle.is_written(job)
+        });
         self.view.set_crowd({
             let load = self.load.clone();
             move || load.is_high()

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, fcntl_getfl,
@@ -41,6 +41,45 @@ pub fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     component(name)?;
     // With O_PATH and O_NOFOLLOW, O_DIRECTORY makes a symlink fail with ENOTDIR.
     rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+/// Opens the file that a relative path leads to, one or several names below `dir`, without following symlinks: in one step where the
+/// kernel can (`openat2`).
+///
+/// # Errors
+///
+/// `EINVAL` for a path with other components than names; as `openat`.
+pub fn open_below(dir: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let mut names = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => names.push(name),
+            _ => return Err(Errno::INVAL),
+        }
+    }
+    let last = names.pop().ok_or(Errno::INVAL)?;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(&dir, path, flags, Mode::empty(), beneath) {
+        Ok(fd) => return Ok(fd),
+        Err(Errno::NOENT) => return Err(Errno::NOENT),
+        // As in `open_dirs`.
+        Err(_) => {}
+    }
+    let dir = open_dirs(dir, names.into_iter())?;
+    rustix::fs::openat(dir, last, flags, Mode::empty())
+}
+
+/// The attributes of the entry that a relative path leads to, never of what a symlink points to.
+///
+/// # Errors
+///
+/// As [`open_below`].
+pub fn stat_below(dir: impl AsFd, path: &Path) -> Result<Statx> {
+    match is_component(path.as_os_str()) {
+        true => stat_at(dir, path.as_os_str()),
+        false => stat_fd(open_below(dir, path, OFlags::PATH)?),
+    }
 }
 
 /// A descriptor of the directory that names lead to, each below the one before, as repeated [`open_dir`] would return

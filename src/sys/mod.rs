@@ -1,6 +1,7 @@
 //! Wraps the system calls of Linux, without any concept of xpmfs. Every other room may call this room.
 //!
 //! - [`at`]: files and directories below a descriptor; [`shared_dir`]: those that several users share
+//! - [`disk_time`]: times, at the precision that disks keep
 //! - [`file_id`]: identities of files; [`name`]: one component of a path
 //! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
@@ -14,6 +15,7 @@ pub mod at;
 pub mod calls;
 pub mod deadline;
 pub mod dir_stack;
+pub mod disk_time;
 pub mod file_id;
 pub mod name;
 pub mod open_files;

@@ -6,6 +6,7 @@
 //! - [`View`], in `open`: the view of one workspace
 //! - [`location`]: the primary and the folders: opened, watched, reopened
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
+//! - [`purged`]: whether a job in the primary is what a purge has left of it
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a user types
 //! - [`jobs`]: the jobs of one location
@@ -29,6 +30,7 @@ pub mod listing;
 pub mod location;
 pub mod materialize;
 mod open;
+pub mod purged;
 pub mod resolve;
 mod times;
 mod walk;
@@ -40,6 +42,7 @@ pub use location::root::Root;
 pub use location::unreadable::Hidden;
 pub use location::{FolderSpec, Location, LocationStatus, PRIMARY};
 pub use open::{Error, View, ViewSpec};
+pub use purged::Standing;
 pub use resolve::{InPrimary, Served};
 
 /// The maximum number of folders of a view.

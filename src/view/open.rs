@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::location::beneath::{Beneath, NoBeneath};
 use super::location::{self, FolderSpec, Location};
+use super::purged::known::Judgements;
 use crate::settings::FOLDERS_MAX;
 
 /// The parts of a view.
@@ -62,6 +63,7 @@ pub struct View {
     mountpoint: Option<PathBuf>,
     /// The primary first, then the folders in the order of the settings.
     locations: Vec<Arc<Location>>,
+    pub(super) judgements: Judgements,
 }
 
 impl View {
@@ -115,6 +117,7 @@ impl View {
             workspace: spec.workspace,
             mountpoint: spec.mountpoint,
             locations,
+            judgements: Judgements::default(),
         })
     }
 

@@ -56,6 +56,8 @@ pub enum InPrimary {
     Nothing,
     /// A symlink to a folder's copy of it, as a move leaves it, or to nothing.
     Link,
+    /// What a purge has left of the job, which a folder has whole.
+    Purged,
     /// The job, or something else that it serves as it is.
     Job,
 }
@@ -69,7 +71,7 @@ enum Candidate {
 }
 
 impl View {
-    /// What stands at `jobs/<task>/<hash>`: the primary's if it has the job, as a directory or a
+    /// What stands at `jobs/<task>/<hash>`: the primary's if it has the job, as a directory that is not what a purge has left of it, or a
     /// symlink that resolves; else the first folder's that has it, in the order of the settings.
     ///
     /// A folder that cannot be asked is skipped, and is still watched.
@@ -154,7 +156,11 @@ impl View {
             Candidate::Nothing => InPrimary::Nothing,
             Candidate::Dangling(_) => InPrimary::Link,
             Candidate::Serves(Served::Job { location, .. }) if location != PRIMARY => {
-                InPrimary::Link
+                let task = self.primary().root()?.task(task)?;
+                match at::stat(&*task, hash).is_ok_and(|stat| at::is_dir(&stat)) {
+                    true => InPrimary::Purged,
+                    false => InPrimary::Link,
+                }
             }
             Candidate::Serves(_) => InPrimary::Job,
         })
@@ -169,10 +175,7 @@ impl View {
             return Ok(Candidate::Nothing);
         };
         if at::is_dir(&stat) {
-            return Ok(Candidate::Serves(Served::Job {
-                location: PRIMARY,
-                stat,
-            }));
+            return Ok(Candidate::Serves(self.serves(&dir, task, hash, stat)));
         }
         if at::is_symlink(&stat) {
             return self.follow(PRIMARY, &dir, task, hash, stat);
@@ -181,6 +184,15 @@ impl View {
             location: PRIMARY,
             stat,
         }))
+    }
+
+    /// Which location serves a job that has a directory in the primary: a folder, if a purge has left the directory. `dir` is the
+    /// directory of the task in the primary, and `stat` are the attributes of the job's.
+    pub fn serves(&self, dir: impl AsFd, task: &OsStr, hash: &OsStr, stat: Box<Statx>) -> Served {
+        let purged = self.purged_to(dir, task, hash, &stat);
+        let archived = purged.and_then(|folder| Some((folder, self.job_in(folder, task, hash)?)));
+        let (location, stat) = archived.unwrap_or((PRIMARY, stat));
+        Served::Job { location, stat }
     }
 
     fn ask_folder(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> Result<Candidate> {

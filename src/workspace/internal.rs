@@ -2,6 +2,15 @@
 //!
 //! These functions use names alone: the mount calls them before it knows whether an entry exists.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::layout;
+
+/// The minimum number of digits in the name of a removed file: a shorter name may be the user's.
+const REMOVED_DIGITS_MIN: usize = 4;
+
 /// To whom an entry of a job belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -71,6 +80,52 @@ pub fn is_bookkeeping(name: &[u8]) -> bool {
         b".status.json.lock",
     ]
     .contains(&name)
+}
+
+/// Whether a file of this name is one that was removed while it was open: NFS (`.nfs00000000004c29a300000005`) and FUSE
+/// (`.fuse_hidden0000000500000001`) rename it, and remove it when it is closed.
+#[must_use]
+pub fn is_removed(name: &OsStr) -> bool {
+    let prefixes = [&b".nfs"[..], b".fuse_hidden"];
+    let mut rest = prefixes
+        .into_iter()
+        .filter_map(|prefix| name.as_bytes().strip_prefix(prefix));
+    rest.any(|rest| rest.len() >= REMOVED_DIGITS_MIN && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Whether `name` in `directory`, relative to a job called `job_name`, is written in a job that does not run, or read every day: by a
+/// plan that checks the job, by a monitor, or by `xpmfs jobs opt-out`. So it shows neither that the job is used, nor, if it is the
+/// only file that is left, that the job is whole.
+///
+/// These are the internal files, the status, the event files and their directory, the opt-out file, and the empty files that test whether the disk has hard
+/// links.
+#[must_use]
+pub fn is_rewritten(
+    directory: &Path,
+    name: &OsStr,
+    job_name: &OsStr,
+    is_dir: bool,
+    size: u64,
+) -> bool {
+    let (bytes, job_name) = (name.as_bytes(), job_name.as_bytes());
+    if !is_dir && (is_removed(name) || (size == 0 && bytes.starts_with(b".hardlink_test"))) {
+        return true;
+    }
+    if directory.as_os_str().is_empty() {
+        return classify(bytes, job_name, is_dir, Some(size)).is_internal();
+    }
+    let Ok(below) = directory.strip_prefix(layout::JOB_STATE) else {
+        return false;
+    };
+    if is_dir {
+        return below.as_os_str().is_empty() && bytes == b"events";
+    }
+    if below.as_os_str().is_empty() {
+        return is_bookkeeping(bytes)
+            || bytes == layout::OPT_OUT_FILE.as_bytes()
+            || classify_nested(bytes, job_name, false, Some(size)).is_internal();
+    }
+    below == Path::new("events") && bytes.starts_with(b"event") && bytes.ends_with(b".jsonl")
 }
 
 fn classify_lock(name: &[u8], job_name: &[u8], size: Option<u64>) -> Class {
@@ -154,5 +209,63 @@ mod tests {
                 Data
             );
         }
+    }
+
+    #[test]
+    fn leftovers_of_removed_open_files_are_recognized_by_name() {
+        for name in [
+            ".nfs00000000004c29a300000005",
+            ".fuse_hidden0000000500000001",
+            ".nfs0001",
+        ] {
+            assert!(is_removed(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            ".nfs",
+            ".nfsrc",
+            ".nfs_notes",
+            ".nfsabc",
+            "x.nfs00000001",
+            ".fuse_hidden",
+        ] {
+            assert!(!is_removed(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn bookkeeping_is_rewritten_in_a_job_that_does_not_run() {
+        let rewritten = |path: &str, size| {
+            let path = Path::new(path);
+            let (dir, name) = (path.parent().unwrap(), path.file_name().unwrap());
+            is_rewritten(dir, name, OsStr::new("train"), false, size)
+        };
+        for path in [
+            "train.lock",
+            "x.pid",
+            "sub/.nfs00000000004c29a300000005",
+            ".experimaestro/status.json",
+            ".experimaestro/status.json.tmp",
+            ".experimaestro/train.lock",
+            ".experimaestro/no-backup",
+            ".experimaestro/events/event-0.jsonl",
+        ] {
+            assert!(rewritten(path, 7), "{path}");
+        }
+        for path in [
+            "train.done",
+            "train.failed",
+            "params.json",
+            "status.json",
+            "data/train.lock",
+            "uv.lock",
+            ".hardlink_test",
+            ".experimaestro/task-outputs.jsonl",
+            ".experimaestro/events/notes",
+            "events/event-0.jsonl",
+        ] {
+            assert!(!rewritten(path, 7), "{path}");
+        }
+        assert!(rewritten(".experimaestro/events/.hardlink_test", 0));
+        assert!(rewritten("uv.lock", 0));
     }
 }

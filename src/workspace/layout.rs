@@ -26,12 +26,16 @@ pub const SCHEDULER: &str = ".scheduler";
 pub const JOB_STATE: &str = ".experimaestro";
 /// The file in a job with its parameters and the path of its workspace.
 pub const PARAMS: &str = "params.json";
+/// The file in [`JOB_STATE`] that opts a job out of archiving.
+pub const OPT_OUT_FILE: &str = "no-backup";
 /// xpmfs's own state, in a primary and in the folders to which it writes.
 pub const XPMFS: &str = ".xpmfs";
 /// Below [`XPMFS`]: the internal files of jobs that a folder serves.
 pub const INTERNAL: &str = "internal";
 /// Below [`XPMFS`]: the directories of released jobs, until they are removed: `<task_id>/<hash>`.
 pub const RELEASED: &str = "released";
+/// Below [`XPMFS`] in a primary: the state of archiving.
+pub const ARCHIVE: &str = "archive";
 /// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
 

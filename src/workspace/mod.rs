@@ -4,6 +4,7 @@
 //! - [`jobs`]: job ids, and which names below `jobs/` are jobs
 //! - [`markers`]: `<name>.done` and `<name>.failed`: how a job ended
 //! - [`internal`]: the files that experimaestro keeps for itself in a job
+//! - [`job_locks`]: whether a process holds a job's lock
 //! - [`experiments`], [`runs`]: experiments of both layouts (`experiments/`, `xp/`) and their runs
 //! - [`jobs_jsonl`]: the jobs of a run, with their tags
 //! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job; [`params_json`]: rewrites the paths in it
@@ -19,6 +20,7 @@
 pub mod experiments;
 pub mod internal;
 pub mod job_files;
+pub mod job_locks;
 pub mod jobs;
 pub mod jobs_jsonl;
 pub mod layout;

@@ -150,6 +150,7 @@ impl Disks for RealDisks {
                 return Err(Failure { scope, why });
             }
             Readiness::Unfinished
+            | Readiness::Purged
             | Readiness::Failed
             | Readiness::Elsewhere
             | Readiness::Lost

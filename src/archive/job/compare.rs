@@ -6,9 +6,10 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::transfer::{Entry, Hash, Kind, Manifest, Time};
+use crate::workspace::internal::is_rewritten;
 use crate::workspace::layout::PARAMS;
 
 /// How the primary's copy of a job compares with the archived one.
@@ -95,6 +96,8 @@ fn compare_by<'a>(
         by_name.insert((entry.parent, &entry.name), index);
     }
     let (mut newer, mut older) = (false, None);
+    // Whether only bookkeeping is newer, which is also rewritten in what a purge has left of a job.
+    let mut rewritten = false;
     // Modification times of files with new names in the primary, by content.
     let mut renamed: HashMap<Content<'_>, Vec<Time>> = HashMap::new();
     // The index of each entry in the archived copy.
@@ -106,6 +109,7 @@ fn compare_by<'a>(
         match other.and_then(|other| archived.entries().get(other)) {
             // Not every file system has fifos, and they contain no data.
             None if matches!(entry.kind, Kind::Fifo) => {}
+            None if is_bookkeeping(primary, index, done) => rewritten = true,
             None => {
                 newer = true;
                 if let Some(content) = content(entry) {
@@ -115,7 +119,10 @@ fn compare_by<'a>(
             Some(other) if is_same(entry, other) || is_rebased(entry, other) => {}
             // A full disk or a crash leaves a file that is newer, but empty.
             Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
-                newer = true;
+                match is_bookkeeping(primary, index, done) {
+                    true => rewritten = true,
+                    false => newer = true,
+                }
             }
             Some(_) => older = older.or(Some(primary.path(index))),
         }
@@ -133,11 +140,27 @@ fn compare_by<'a>(
     let missing = by_name.into_values().filter(is_missing).min();
     let older = older.or_else(|| missing.map(|index| archived.path(index)));
     match (newer, older) {
+        (false, None) if rewritten => Comparison::Newer,
         (false, None) => Comparison::Same,
         (true, None) => Comparison::Newer,
         (false, Some(_)) => Comparison::Older,
         (true, Some(example)) => Comparison::Mixed { example },
     }
+}
+
+/// Whether an entry is bookkeeping, which is written in jobs that do not run.
+fn is_bookkeeping(manifest: &Manifest, index: usize, done: &OsStr) -> bool {
+    let Some(entry) = manifest.entries().get(index) else {
+        return false;
+    };
+    let (is_dir, size) = match entry.kind {
+        Kind::File { size, .. } => (false, size),
+        Kind::Directory => (true, 0),
+        Kind::Symlink { .. } | Kind::Fifo => return false,
+    };
+    let job_name = Path::new(done).file_stem().unwrap_or_default();
+    let directory = manifest.path(entry.parent);
+    is_rewritten(&directory, &entry.name, job_name, is_dir, size)
 }
 
 /// The modification time of the marker: the end of the job.
@@ -248,6 +271,17 @@ mod tests {
             compared(&[("a.done", 6), ("out", 1)], &archived),
             Comparison::Older
         );
+    }
+
+    #[test]
+    fn newer_bookkeeping_makes_an_incomplete_job_no_newer() {
+        let archived = [("a.done", 5), ("out", 9), (".experimaestro/status.json", 5)];
+        let left = [("a.done", 5), (".experimaestro/status.json", 1)];
+        assert_eq!(compared(&left, &archived), Comparison::Older);
+        let left = [("a.done", 5), (".experimaestro/events/event-0.jsonl", 1)];
+        assert_eq!(compared(&left, &archived), Comparison::Older);
+        let whole = [("a.done", 5), ("out", 9), (".experimaestro/status.json", 1)];
+        assert_eq!(compared(&whole, &archived), Comparison::Newer);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! - [`store`]: copies jobs to a folder, each whole or not at all; `renew`: replaces damaged backups of a moved job
 //! - `preconditions`: what is checked before a job is copied or moved; `backups`: whether the `backup` folders have a job
 //! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
-//! - [`recover`]: copies a job back into the primary; [`verify`]: reads an archived copy and compares it; `params`: the paths in
-//!   the `params.json` of a recovered job
+//! - [`recover`]: copies a job back into the primary, also in place of what a purge has left of it (`skeleton`); `params`: the paths in
+//!   the `params.json` of a recovered job; [`verify`]: reads an archived copy and compares it
 //! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
 //!   how much space it takes
 //! - [`manifests`]: the record of each archived copy, in its folder
@@ -26,6 +26,7 @@ pub mod recover;
 pub mod release;
 pub(super) mod renew;
 pub mod select;
+mod skeleton;
 pub mod store;
 pub(super) mod transient;
 pub mod usage;

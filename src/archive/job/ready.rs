@@ -1,14 +1,11 @@
 //! Whether a job is finished and settled, so that it may be archived.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::Errno;
 
 use super::opt_out::{Eligibility, OptOut, OptOuts};
 use super::select;
@@ -19,8 +16,8 @@ use crate::archive::{places, state_dir};
 use crate::sys::at;
 use crate::transfer::{self, Candidate, Size, Time};
 use crate::workspace::job_files::{JobState, JobStatus};
+pub(in crate::archive) use crate::workspace::job_locks::{hold_locks, is_locked};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::JOB_STATE;
 use crate::workspace::markers::{self, State};
 
 /// Whether a job may be archived now, or why not.
@@ -39,6 +36,8 @@ pub enum Readiness {
     Busy(&'static str),
     /// It has no marker: it never ran, is running, or was interrupted.
     Unfinished,
+    /// The primary has only what a purge has left of it, and a folder has all of it.
+    Purged,
     /// It has failed.
     Failed,
     /// The primary has a symlink in its place: it was moved.
@@ -117,7 +116,13 @@ impl Judge {
         {
             State::Done => {}
             State::Failed => return Ok(Readiness::Failed),
-            State::Unfinished => return Ok(Readiness::Unfinished),
+            State::Unfinished => {
+                let purged = env.view.purged_from(job, &directory);
+                return Ok(match purged.tried(job, "compare", &path)? {
+                    Some(_) => Readiness::Purged,
+                    None => Readiness::Unfinished,
+                });
+            }
         }
         let out = self.out.of(env.view, job, &directory);
         match state_dir::checked(primary, job, "find whether it is opted out, in", out)? {
@@ -222,38 +227,4 @@ pub(in crate::archive) fn no_reply(mount: &Path) -> String {
          unmount it",
         mount.display()
     )
-}
-
-/// Whether a process holds a job's lock: `<name>.lock`, or `.experimaestro/<name>.lock` in older layouts.
-pub(in crate::archive) fn is_locked(job: impl AsFd, id: &JobId) -> rustix::io::Result<bool> {
-    Ok(hold_locks(job, id)?.is_none())
-}
-
-/// Takes a job's locks as shared locks, held until the descriptors are closed; `None` if another process holds one exclusively. Skips a
-/// lock that does not exist or cannot be opened.
-pub(in crate::archive) fn hold_locks(
-    job: impl AsFd,
-    id: &JobId,
-) -> rustix::io::Result<Option<Vec<OwnedFd>>> {
-    let mut name = id.name().to_owned();
-    name.push(".lock");
-    let mut held = Vec::new();
-    let state = at::absent(at::open_dir(&job, OsStr::new(JOB_STATE)))?;
-    let directories = [Some(job.as_fd()), state.as_ref().map(AsFd::as_fd)];
-    for directory in directories.into_iter().flatten() {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let lock = match rustix::fs::openat(directory, &name, flags, Mode::empty()) {
-            Ok(lock) => lock,
-            Err(Errno::NOENT | Errno::LOOP | Errno::ACCESS | Errno::NXIO) => continue,
-            Err(error) => return Err(error),
-        };
-        match flock(&lock, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => held.push(lock),
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            // A file system without locks: no process can hold one.
-            Err(Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Some(held))
 }

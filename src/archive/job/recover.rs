@@ -1,5 +1,6 @@
 //! Copies a job from a folder back into the primary.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::skeleton::Skeleton;
 use super::{manifests, params, preconditions, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
@@ -16,6 +18,7 @@ use crate::transfer::staging::Staging;
 use crate::transfer::{self, Candidate, Copied, Difference, Options, Originals};
 use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
 
 /// How often to check whether another process has finished its work on the same job.
@@ -66,6 +69,8 @@ enum Present {
     Nothing,
     /// A symlink to a folder's copy, or a dangling one.
     Link(OwnedFd),
+    /// What a purge has left of the job.
+    Skeleton(Skeleton),
     Job,
 }
 
@@ -96,18 +101,18 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             continue;
         };
         // Another process may have been faster.
-        let link = match present(env, job)? {
-            Present::Job => return Ok(Recovered::Present),
-            Present::Link(link) => Some(link),
-            Present::Nothing => None,
-        };
+        let there = present(env, job)?;
+        if matches!(there, Present::Job) {
+            return Ok(Recovered::Present);
+        }
         let (chosen, copied) = copy_first(env, job, &candidates, &mut staging)?;
         let passed_over = passed_over(&candidates, chosen);
-        match link {
-            Some(link) => staging.exchange(&link).map(|_| ()),
-            None => staging.publish(),
+        match &there {
+            Present::Link(link) => staging.exchange(link).map(|_| ()).beside(job, &at)?,
+            Present::Skeleton(skeleton) => replace(env, job, skeleton, &task, &mut staging)?,
+            Present::Nothing | Present::Job => staging.publish().beside(job, &at)?,
         }
-        .beside(job, &at)?;
+        env.view.forget_standing(job);
         env.hooks.moved(job);
         staging.sync().beside(job, &at)?;
         staging.finish(None).beside(job, &at)?;
@@ -142,6 +147,10 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
                 _ => Ok(Present::Job),
             };
         }
+        InPrimary::Purged => {
+            let left = Skeleton::open(env, job)?;
+            return Ok(left.map_or(Present::Job, Present::Skeleton));
+        }
         InPrimary::Link => {}
     }
     let Some(task) = places::task(primary, job).tried(job, "open", &at)? else {
@@ -151,6 +160,29 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     let link = rustix::fs::openat(&*task, job.hash(), itself, Mode::empty());
     let link = at::absent(link).tried(job, "open", &at)?;
     Ok(link.map_or(Present::Nothing, Present::Link))
+}
+
+/// Puts the staged job in the place of what a purge has left of it.
+fn replace(
+    env: &Env<'_>,
+    job: &JobId,
+    skeleton: &Skeleton,
+    task: &OwnedFd,
+    staging: &mut Staging,
+) -> Result<()> {
+    let at = places::path(env.view.primary(), job);
+    let mut name = OsString::from(STAGING_PREFIX);
+    name.push(job.hash());
+    let staged = places::open_exactly(task, &name).tried(job, "open", &at)?;
+    skeleton.keep_bookkeeping(job, &staged)?;
+    staging.exchange(skeleton.directory()).beside(job, &at)?;
+    let unused = skeleton.expect_unused(env, job);
+    if unused.is_err() {
+        staging.undo().beside(job, &at)?;
+        env.hooks.moved(job);
+        staging.sync().beside(job, &at)?;
+    }
+    unused
 }
 
 /// A folder that has a job.

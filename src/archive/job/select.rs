@@ -4,14 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::opt_out::OPT_OUT_FILE;
 use crate::transfer::{Candidate, Difference};
+pub use crate::workspace::internal::is_removed;
 use crate::workspace::internal::{classify, classify_nested, is_bookkeeping};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::JOB_STATE;
-
-/// The minimum number of digits in the name of a removed file: a shorter name may be the user's.
-const REMOVED_DIGITS_MIN: usize = 4;
+use crate::workspace::layout::{JOB_STATE, OPT_OUT_FILE};
 
 /// Whether an entry of a job is copied. A non-empty `*.lock` is the user's data (`uv.lock`), and is copied.
 #[must_use]
@@ -32,17 +29,6 @@ pub fn is_copied(job: &JobId, candidate: &Candidate<'_>) -> bool {
         _ => return true,
     };
     !class.is_internal()
-}
-
-/// Whether a file of this name is one that was removed while it was open: NFS (`.nfs00000000004c29a300000005`) and FUSE
-/// (`.fuse_hidden0000000500000001`) rename it, and remove it when it is closed.
-#[must_use]
-pub fn is_removed(name: &OsStr) -> bool {
-    let prefixes = [&b".nfs"[..], b".fuse_hidden"];
-    let mut rest = prefixes
-        .into_iter()
-        .filter_map(|prefix| name.as_bytes().strip_prefix(prefix));
-    rest.any(|rest| rest.len() >= REMOVED_DIGITS_MIN && rest.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Whether an entry of `.experimaestro` opts the job out. The entry is not copied: it would opt out the recovered job.
@@ -66,30 +52,4 @@ pub fn is_of_content(difference: &Difference) -> bool {
             .file_name()
             .is_some_and(|name| is_bookkeeping(name.as_bytes()));
     difference.what.is_content() && !bookkeeping && !is_opt_out_path(&difference.path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leftovers_of_removed_open_files_are_recognized_by_name() {
-        for name in [
-            ".nfs00000000004c29a300000005",
-            ".fuse_hidden0000000500000001",
-            ".nfs0001",
-        ] {
-            assert!(is_removed(OsStr::new(name)), "{name}");
-        }
-        for name in [
-            ".nfs",
-            ".nfsrc",
-            ".nfs_notes",
-            ".nfsabc",
-            "x.nfs00000001",
-            ".fuse_hidden",
-        ] {
-            assert!(!is_removed(OsStr::new(name)), "{name}");
-        }
-    }
 }

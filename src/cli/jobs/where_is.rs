@@ -74,7 +74,9 @@ fn rows(
             continue;
         }
         let count = |count: &dyn Fn(crate::transfer::Size) -> String| match copy.state {
-            CopyState::Present | CopyState::Lost => copy.size.map_or("?".to_owned(), count),
+            CopyState::Present | CopyState::Purged | CopyState::Lost => {
+                copy.size.map_or("?".to_owned(), count)
+            }
             _ => String::new(),
         };
         let cells = [
@@ -103,6 +105,7 @@ fn state(copy: &JobCopy) -> &'static str {
     match &copy.state {
         CopyState::Absent => "absent",
         CopyState::Present => "present",
+        CopyState::Purged => "purged",
         CopyState::Link(_) => "symlink",
         CopyState::File => "obstacle",
         CopyState::Lost => "missing",
@@ -139,6 +142,10 @@ fn notes(found: &JobCopies, copy: &JobCopy) -> Vec<String> {
         }
         if found.kept {
             notes.push("kept: recovered on request".to_owned());
+        }
+        if let Some(removed) = &found.removed {
+            let removed = removed.display();
+            notes.push(format!("stays here: {removed} was removed on purpose"));
         }
         if let Some(out) = found.opted_out {
             notes.push(format!("opted out: {out}"));
@@ -178,6 +185,7 @@ fn as_json(session: &Session, job: &JobId, found: &JobCopies) -> Value {
         "served": found.served.map(|location| session.label(location)),
         "pinned": found.pinned,
         "kept": found.kept,
+        "removed": found.removed.as_ref().map(|path| path.to_string_lossy()),
         "opted_out": found.opted_out.map(|out| match out {
             OptOut::Tag => "tag",
             OptOut::File => "file",

@@ -134,6 +134,14 @@ fn locations(text: &mut String, title: &str, places: &[LocationReport], colours:
             );
             let _ = writeln!(text, "{}", printable(&line));
         }
+        if let Some(count) = place.purged {
+            let jobs = match count {
+                1 => "1 job is purged and served by a folder".to_owned(),
+                count => format!("{count} jobs are purged and served by a folder"),
+            };
+            let remedy = "`xpmfs jobs recover --all` makes purged jobs whole";
+            let _ = writeln!(text, "{}: {jobs}: {remedy}", printable(&place.path));
+        }
         if let Some(advice) = advice(place) {
             let _ = writeln!(text, "{}: {advice}", printable(&place.path));
         }

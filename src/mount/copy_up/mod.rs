@@ -7,6 +7,7 @@
 mod small_copy;
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
@@ -21,6 +22,7 @@ use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
 use crate::view::change::{Change, Verdict, judge};
 use crate::view::internal::Holder;
+use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
 /// The place where an entry will be created.
@@ -121,7 +123,8 @@ impl Mount {
     }
 
     /// Makes sure that the job of a node of the primary is still there: if another process has moved the job to a
-    /// folder of the same disk, its files are the same nodes, but belong to an archive.
+    /// folder of the same disk, its files are the same nodes, but belong to an archive. What a purge has left of a job must not
+    /// be changed either.
     pub(super) fn still_in_primary(&self, node: &Node) -> Result<()> {
         if node.place != PRIMARY {
             return Ok(());
@@ -135,7 +138,13 @@ impl Mount {
         }
         let dir = self.holding(job.parent, PRIMARY)?;
         match at::absent(at::stat(dir, &job.name))? {
-            Some(stat) if FileId::of(&stat) == job.identity => Ok(()),
+            Some(stat) if FileId::of(&stat) == job.identity => {
+                let task = self.node(job.parent)?.name;
+                match self.view.is_purged_by_now(&task, &job.name, &stat) {
+                    true => Err(Errno::STALE),
+                    false => Ok(()),
+                }
+            }
             _ if self.find_renamed(&job).is_some() => Ok(()),
             // The kernel looks the path up again, and finds the new place.
             _ => Err(Errno::STALE),
@@ -143,7 +152,7 @@ impl Mount {
     }
 
     /// Whether another entry is in the place of the job of a directory of the primary: another process has moved the
-    /// job. Returns `false` if the job was removed through the mount: then the directory is empty, as on a disk.
+    /// job. Or whether a purge has left the directory. Returns `false` if the job was removed through the mount: then the directory is empty, as on a disk.
     pub(super) fn is_moved(&self, id: u64, node: &Node) -> bool {
         if node.place != PRIMARY {
             return false;
@@ -159,12 +168,22 @@ impl Mount {
         if job.role != NodeRole::Job {
             return false;
         }
+        if self.is_purged(id) {
+            return true;
+        }
         let there = self
             .holding(job.parent, PRIMARY)
             .and_then(|dir| at::stat(dir, &job.name));
         there.is_ok_and(|stat| FileId::of(&stat) != job.identity)
             && self.dir_cache.removed(id).is_none()
             && self.find_renamed(&job).is_none()
+    }
+
+    /// Whether a node of the primary belongs to a job that is known to be purged, so that a folder serves it.
+    pub(super) fn is_purged(&self, id: u64) -> bool {
+        let is_it =
+            |(job, _): (JobId, PathBuf)| self.view.is_known_purged(job.task_id(), job.hash());
+        self.path_in_job(id).is_some_and(is_it)
     }
 
     /// Makes sure that a node may be changed where it lies, and returns its present state.

@@ -6,7 +6,7 @@
 //! | getattr, readlink, access | [`getattr`] |
 //! | setattr: chmod, chown, truncate, utimes | [`setattr`] |
 //! | create, mknod, mkdir, symlink, link | [`create`] |
-//! | unlink, rmdir | [`remove`] |
+//! | unlink, rmdir | [`remove`]; `removal_record`: what is removed from archived jobs |
 //! | rename | [`rename`] |
 //! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`file`] |
 //! | opendir, readdir, readdirplus, fsyncdir | [`readdir`] |
@@ -23,6 +23,7 @@ pub(super) mod getattr;
 pub(super) mod locks;
 pub(super) mod lookup;
 pub(super) mod readdir;
+mod removal_record;
 pub(super) mod remove;
 pub(super) mod rename;
 pub(super) mod setattr;

@@ -40,6 +40,7 @@ impl Mount {
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
         deferred::commit()?;
+        self.note_removal(parent, name, &from);
         rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())?;
         self.activity.entry_altered(parent, name, from.place);
         self.keep(removed);
@@ -53,6 +54,7 @@ impl Mount {
         rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)?;
         self.activity.entry_altered(parent, name, from.place);
         self.keep(removed);
+        self.forget_removed_job(parent, name);
         self.forget_tasks(parent)
     }
 

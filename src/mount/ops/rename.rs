@@ -55,8 +55,13 @@ impl Mount {
             _ => None,
         };
         deferred::commit()?;
+        self.note_removal(parent, name, &from);
         rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
         self.keep(replaced);
+        if directory {
+            self.forget_removed_job(parent, name);
+            self.forget_removed_job(new_parent, new_name);
+        }
         self.forget_tasks(parent)?;
         self.forget_tasks(new_parent)?;
         let (old, new) = ((parent, name), (new_parent, new_name));

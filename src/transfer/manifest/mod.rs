@@ -8,7 +8,7 @@ mod difference;
 mod document;
 mod json;
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -19,49 +19,7 @@ pub use difference::{Difference, What};
 pub use json::{FORMAT, ReadError};
 pub(crate) use json::{bytes, text_or_hex};
 
-/// A time with nanoseconds, as a file system stores it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time {
-    /// Seconds since 1970.
-    pub seconds: i64,
-    /// Nanoseconds after that, less than a thousand million.
-    pub nanoseconds: u32,
-}
-
-/// Steps in which disks keep times, in nanoseconds, each a multiple of the previous one: CIFS and NTFS, several FUSE
-/// file systems, exFAT, ext3 and small inodes of ext4.
-const STEPS: [i128; 4] = [100, 1_000, 10_000_000, SECOND];
-
-/// vfat.
-const TWO_SECONDS: i128 = 2 * SECOND;
-
-const SECOND: i128 = 1_000_000_000;
-
-impl Time {
-    /// Compares with another time, where a disk may have truncated one of the two: equal if one is the other, truncated
-    /// to a step in which disks keep times. Two changes of a file that are archived separately are further apart than
-    /// that.
-    #[must_use]
-    pub fn order(self, other: Time) -> Ordering {
-        match self.is_kept_of(other) || other.is_kept_of(self) {
-            true => Ordering::Equal,
-            false => self.cmp(&other),
-        }
-    }
-
-    /// Whether a disk may have stored `whole` as this time.
-    fn is_kept_of(self, whole: Time) -> bool {
-        let (kept, whole) = (self.total(), whole.total());
-        let cut = |step| kept.rem_euclid(step) == 0 && (kept..kept + step).contains(&whole);
-        // `whole` must have a fraction of a second: two different times in whole seconds are two changes.
-        let is_fine = whole.rem_euclid(SECOND) != 0;
-        kept == whole || STEPS.into_iter().any(cut) || (is_fine && cut(TWO_SECONDS))
-    }
-
-    fn total(self) -> i128 {
-        i128::from(self.seconds) * SECOND + i128::from(self.nanoseconds)
-    }
-}
+pub use crate::sys::disk_time::Time;
 
 /// The content of a tree. The first entry is the tree's top; a directory comes before its entries, and names are in the
 /// order of their bytes.
@@ -313,13 +271,6 @@ mod tests {
         }
     }
 
-    fn at(seconds: i64, nanoseconds: u32) -> Time {
-        Time {
-            seconds,
-            nanoseconds,
-        }
-    }
-
     #[test]
     fn what_is_left_out_takes_no_other_name_along() {
         let found = vec![
@@ -335,36 +286,6 @@ mod tests {
         assert_eq!(paths, ["", "b", "b/y", "b/z"].map(PathBuf::from));
         let links: Vec<_> = (0..4).map(|index| link_of(rest.entries(), index)).collect();
         assert_eq!(links, [None, None, None, Some(2)]);
-    }
-
-    #[test]
-    fn times_are_compared_as_disks_keep_them() {
-        let time = at(1_000_003, 987_654_321);
-        let kept = [
-            at(1_000_003, 987_654_300),
-            at(1_000_003, 987_654_000),
-            at(1_000_003, 980_000_000),
-            at(1_000_003, 0),
-            at(1_000_002, 0),
-        ];
-        for kept in kept {
-            assert_eq!(time.order(kept), Ordering::Equal, "{kept:?}");
-            assert_eq!(kept.order(time), Ordering::Equal, "{kept:?}");
-        }
-        for earlier in [
-            at(1_000_001, 0),
-            at(1_000_003, 987_654_320),
-            at(1_000_003, 987_000_001),
-            at(1_000_002, 987_654_321),
-        ] {
-            assert_eq!(time.order(earlier), Ordering::Greater, "{earlier:?}");
-            assert_eq!(earlier.order(time), Ordering::Less, "{earlier:?}");
-        }
-        // Both are in whole seconds.
-        assert_eq!(at(1_000_003, 0).order(at(1_000_002, 0)), Ordering::Greater);
-        assert_eq!(at(1_000_004, 0).order(time), Ordering::Greater);
-        // Before 1970.
-        assert_eq!(at(-3, 5).order(at(-3, 0)), Ordering::Equal);
     }
 
     #[test]

@@ -101,6 +101,9 @@ pub struct LocationStatus {
     pub total: Option<u64>,
     /// The tasks and jobs that do not show because they cannot be read, if any.
     pub hidden: Option<Hidden>,
+    /// Of the primary: how many jobs are known to be purged, so that a folder serves them; `None` if none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purged: Option<usize>,
 }
 
 impl std::fmt::Debug for Location {
@@ -350,6 +353,7 @@ impl Location {
             free: seen.map(|seen| seen.free),
             total: seen.map(|seen| seen.total),
             hidden: self.unreadable.hidden(&self.jobs_path()),
+            purged: None,
         }
     }
 }

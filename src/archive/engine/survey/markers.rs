@@ -5,7 +5,7 @@
 //! newer in the primary belongs to a job that was run again; one that is missing from the folder, to an unfinished copy
 //! that another process made.
 //!
-//! A job with a copy that is not finished in the primary is being run again: its end does not show in its task's
+//! A job with a copy that is not finished in the primary is being run again, unless it is purged: its end does not show in its task's
 //! directory. So it is remembered, and looked at as often as scans are made, until its copy is of the same run.
 //!
 //! A job with a copy in a `move` folder that is still a directory in the primary is one whose move was cut short: it is
@@ -39,8 +39,8 @@ use crate::settings::Mode;
 use crate::sys::at;
 use crate::sys::name::Name;
 use crate::transfer::Time;
-use crate::view::Root;
 use crate::view::location::Role;
+use crate::view::{InPrimary, Root};
 use crate::workspace::{JobId, markers};
 
 /// The pause after a comparison is this many times as long as the comparison.
@@ -296,11 +296,12 @@ impl MarkerSurvey {
                 let reported = match marker_order(originals, &copies, &job) {
                     Ok(MarkerOrder::Alone) => continue,
                     Ok(MarkerOrder::Level) => {
-                        if moves && !self.is_kept(&job) {
+                        if moves && !self.is_kept(&job) && !self.is_purged(&job) {
                             again.push(job);
                         }
                         continue;
                     }
+                    Ok(MarkerOrder::Unfinished) if self.is_purged(&job) => continue,
                     Ok(MarkerOrder::Unfinished) => false,
                     Ok(MarkerOrder::Behind) => true,
                     Err(_) => {
@@ -330,6 +331,12 @@ impl MarkerSurvey {
     /// Whether a job stays in the primary; true if this cannot be read.
     fn is_kept(&self, job: &JobId) -> bool {
         state_dir::is_kept(self.walk.view.primary(), job).unwrap_or(true)
+    }
+
+    /// Whether the primary has only what a purge has left of a job.
+    fn is_purged(&self, job: &JobId) -> bool {
+        let there = self.walk.view.in_primary(job.task_id(), job.hash());
+        matches!(there, Ok(InPrimary::Purged))
     }
 
     fn hand_over(&self, again: Vec<JobId>) -> Result<(), Ended> {

@@ -213,6 +213,8 @@ fn each_finished_rerun_is_reported_once_until_the_copy_is_of_the_same_run() {
     let stop = || {
         for hash in again {
             fs::remove_file(marker(hash)).unwrap();
+            // Without a file of the new run, it would be what a purge has left.
+            fs::write(stage.path("primary", hash).join("train.out"), "running").unwrap();
         }
     };
     let finish = || again.iter().for_each(|hash| drop(stage.finished(hash)));

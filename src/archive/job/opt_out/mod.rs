@@ -26,9 +26,7 @@ use crate::sys::{at, shared_dir};
 use crate::view::View;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOB_STATE;
-
-/// The file in a job's `.experimaestro` that opts it out. It applies to the workspace's own job, and is never copied.
-pub const OPT_OUT_FILE: &str = "no-backup";
+pub use crate::workspace::layout::OPT_OUT_FILE;
 
 /// How long the tags that were read are used. A job's tags are written when it is submitted, long before it ends.
 const TAGS_VALID: Duration = Duration::from_secs(1);

@@ -12,7 +12,8 @@ use crate::archive::job::ready::{LOCKED, WRITTEN, expect_unwritten, is_locked};
 use crate::archive::job::{manifests, preconditions, select};
 use crate::archive::parallel::in_parallel;
 use crate::archive::{places, state_dir};
-use crate::transfer::Candidate;
+use crate::transfer::{Candidate, Kind};
+use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 
 impl Batch<'_> {
@@ -88,10 +89,23 @@ impl Batch<'_> {
             {
                 self.known.store(true, Ordering::Relaxed);
             }
+            self.record_whole(job, &staged);
             let _ = state_dir::set_kept(self.env.view.primary(), job, false);
             let _ = state_dir::set_damaged(self.env.view.primary(), self.folder, job, None);
         }
         Ok(Staged::Copy(Box::new(staged)))
+    }
+
+    /// Records that the job is whole in the primary: only then does a difference later mean that it was purged or changed.
+    fn record_whole(&self, job: &JobId, staged: &StagedCopy) {
+        if self.moves() || self.source.role() != Role::Primary {
+            return;
+        }
+        let manifest = &staged.copied.manifest;
+        let entries = manifest.entries().iter().enumerate();
+        let directories = entries.filter(|(_, entry)| matches!(entry.kind, Kind::Directory));
+        let paths = directories.map(|(index, _)| manifest.path(index));
+        self.env.view.is_archived(job, &staged.source, paths);
     }
 
     /// Checks that the source is still what was read of it, and that no process uses it.

@@ -37,6 +37,8 @@ pub enum Skipped {
     Unfinished,
     /// The folder's copy holds more, or is newer: the primary's was purged, or is an older state.
     Older,
+    /// The primary has only what a purge has left of the job, and a folder has all of it.
+    Purged,
     /// The job was recovered on request, and stays in the primary until it changes.
     Kept,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Skipped {
             Skipped::Gone => "it is not in the primary any more",
             Skipped::Unfinished => "it is not finished any more",
             Skipped::Older => "the folder's copy holds more, or is newer",
+            Skipped::Purged => "a purge has removed files of it, and the copy is whole",
             Skipped::Kept => "it was recovered, and stays until it changes",
         })
     }

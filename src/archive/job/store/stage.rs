@@ -150,7 +150,13 @@ impl Batch<'_> {
             Comparison::Same => Existing::Same(compared),
             Comparison::Newer => Existing::Older(archived),
             Comparison::Older | Comparison::Mixed { .. } if force => Existing::Older(archived),
-            Comparison::Older => return Ok(Err(Skipped::Older)),
+            Comparison::Older => {
+                let purged = self.env.view.purged_from(job, source);
+                return Ok(Err(match purged.tried(job, "compare", &at)? {
+                    Some(_) => Skipped::Purged,
+                    None => Skipped::Older,
+                }));
+            }
             Comparison::Mixed { example } => {
                 let why = format!(
                     "conflict: the primary has newer files, but the copy in {} also has {}, which the primary lacks or has in an older \

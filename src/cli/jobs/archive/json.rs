@@ -50,6 +50,7 @@ impl JsonEntry {
                 Readiness::Ready { .. } | Readiness::Settling(_) => not_archived("settling"),
                 Readiness::Busy(_) => not_archived("busy"),
                 Readiness::Unfinished => not_archived("unfinished"),
+                Readiness::Purged => not_archived("purged"),
                 Readiness::Failed => not_archived("job_failed"),
                 Readiness::Lost => not_archived("lost"),
                 Readiness::Absent => not_archived("absent"),
@@ -70,6 +71,7 @@ impl JsonEntry {
             Stored::Skipped(Skipped::Gone) => ("skipped", Some("gone"), None),
             Stored::Skipped(Skipped::Unfinished) => ("skipped", Some("unfinished"), None),
             Stored::Skipped(Skipped::Older) => ("skipped", Some("copy_newer"), None),
+            Stored::Skipped(Skipped::Purged) => ("skipped", Some("purged"), None),
             Stored::Skipped(Skipped::Kept) => ("skipped", Some("recovered"), None),
         };
         JsonEntry {

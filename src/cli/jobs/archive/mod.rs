@@ -331,6 +331,7 @@ fn skipped(reason: Skipped) -> Option<&'static str> {
         Skipped::Gone => None,
         Skipped::Unfinished => Some("no longer finished"),
         Skipped::Older => Some("skipped: the copy is newer or more complete"),
+        Skipped::Purged => Some("skipped: purged here, whole in a folder"),
         Skipped::Kept => Some("recovered, so not moved back"),
     }
 }
@@ -340,6 +341,7 @@ fn is_usual(readiness: &Readiness) -> bool {
     matches!(
         readiness,
         Readiness::Unfinished
+            | Readiness::Purged
             | Readiness::Failed
             | Readiness::Elsewhere
             | Readiness::OptedOut(_)
@@ -353,6 +355,10 @@ fn not_ready(readiness: &Readiness) -> String {
         Readiness::Settling(_) => "still changing: try again later".to_owned(),
         Readiness::Busy(why) => format!("{why}: try again later"),
         Readiness::Unfinished => "not finished: it has no `.done`".to_owned(),
+        Readiness::Purged => {
+            "a purge has removed files of it, and a folder has it whole: `xpmfs jobs recover` completes it"
+                .to_owned()
+        }
         Readiness::Failed => "failed, and only jobs that succeeded are archived".to_owned(),
         Readiness::Elsewhere => "already moved to a folder".to_owned(),
         Readiness::Lost => {

@@ -154,10 +154,14 @@ impl Mount {
         })
     }
 
-    /// Lists a directory. If its job has been moved since the kernel opened it, lists it in its new place: the kernel
+    /// Lists a directory. If its job has been moved or purged since the kernel opened it, lists it in its new place: the kernel
     /// does not look the directory up again for that.
     fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        match list(id) {
+        let listed = match self.is_purged(id) {
+            true => Err(Errno::STALE),
+            false => list(id),
+        };
+        match listed {
             Err(Errno::STALE) => {
                 let entered = self.enter_moved(id)?;
                 let listed = entered

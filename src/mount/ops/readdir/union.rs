@@ -18,7 +18,7 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 use crate::view::listing::Shown;
-use crate::view::{PRIMARY, location};
+use crate::view::{PRIMARY, Served, location};
 
 impl Mount {
     /// Reads entries; returns whether the end was reached.
@@ -77,7 +77,7 @@ impl Mount {
                     },
                     next: next as u64,
                     found: match plus {
-                        true => found_in(listing, open, name, shown),
+                        true => self.found_in(listing, open, name, shown),
                         false => None,
                     },
                 })
@@ -139,32 +139,49 @@ impl Mount {
             }
         }
     }
-}
 
-/// Returns the node behind a task's entry, if showing the entry has already found it.
-fn found_in(listing: &Listing, open: &OpenSource, name: &OsStr, shown: Shown) -> Option<Found> {
-    if !matches!(listing.kind, ListingKind::Task) || name == "." || name == ".." {
-        return None;
-    }
-    let (place, stat) = match (shown.stat, shown.location) {
-        (Some(stat), Some(location)) => (location, *stat),
-        // A directory of the primary: no other location takes precedence.
-        _ => {
-            let stat = at::stat(&open.source.dir, name).ok()?;
-            if at::is_symlink(&stat) {
-                // Moved to a folder since its name was read: the symlink's target counts.
-                return None;
-            }
-            (open.source.location, stat)
+    /// Returns the node behind a task's entry, if showing the entry has already found it.
+    fn found_in(
+        &self,
+        listing: &Listing,
+        open: &OpenSource,
+        name: &OsStr,
+        shown: Shown,
+    ) -> Option<Found> {
+        if !matches!(listing.kind, ListingKind::Task) || name == "." || name == ".." {
+            return None;
         }
-    };
-    let job = shown.kind == FileType::Directory && at::is_dir(&stat);
-    let role = if job {
-        NodeRole::Job
-    } else {
-        NodeRole::Outside
-    };
-    Some(Found { place, role, stat })
+        let (place, stat) = match (shown.stat, shown.location) {
+            (Some(stat), Some(location)) => (location, *stat),
+            // A directory of the primary: no other location takes precedence, unless a purge has left it.
+            _ => {
+                let stat = at::stat(&open.source.dir, name).ok()?;
+                if at::is_symlink(&stat) {
+                    // Moved to a folder since its name was read: the symlink's target counts.
+                    return None;
+                }
+                let task = &listing.node.name;
+                match at::is_dir(&stat) && open.source.location == PRIMARY {
+                    true => match self
+                        .view
+                        .serves(&open.source.dir, task, name, Box::new(stat))
+                    {
+                        Served::Job { location, stat } | Served::AsItIs { location, stat } => {
+                            (location, *stat)
+                        }
+                    },
+                    false => (open.source.location, stat),
+                }
+            }
+        };
+        let job = shown.kind == FileType::Directory && at::is_dir(&stat);
+        let role = if job {
+            NodeRole::Job
+        } else {
+            NodeRole::Outside
+        };
+        Some(Found { place, role, stat })
+    }
 }
 
 #[cfg(test)]

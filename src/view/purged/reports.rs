@@ -1,0 +1,109 @@
+//! Receives reports about jobs of the primary: that one was archived, that a file of one is removed, that one is gone.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::io::{Errno, Result};
+
+use super::known::{Finding, KNOWN_MAX};
+use super::record::{self, Record, Stamp, Verdict};
+use super::{CHECK_INTERVAL, UNRECORDED_VALID, removed};
+use crate::sys::at;
+use crate::sys::file_id::FileId;
+use crate::view::View;
+use crate::workspace::jobs::JobId;
+
+impl View {
+    /// Records that a job in the primary is whole, after it was archived. `job_dir` is its directory, and `dirs` are the paths of all
+    /// directories in it.
+    pub fn is_archived(
+        &self,
+        job: &JobId,
+        job_dir: impl AsFd,
+        dirs: impl Iterator<Item = PathBuf>,
+    ) {
+        let recorded = (|| {
+            let root = self.primary().root()?;
+            let began = SystemTime::now();
+            let mut seen = Vec::new();
+            for path in dirs.filter(|path| !path.as_os_str().is_empty()) {
+                let stat = at::stat_below(&job_dir, &path)?;
+                seen.push((path, Stamp::of(&stat)));
+            }
+            let top = Stamp::of(&at::stat_fd(&job_dir)?);
+            seen.push((PathBuf::new(), top));
+            // A removal that preceded the copy has no effect any more.
+            removed::forget(&root, job)?;
+            let record = Record {
+                verdict: Verdict::Living,
+                seen,
+            };
+            let valid = match record.is_settled(began) && record::write(&root, job, &record).is_ok()
+            {
+                true => CHECK_INTERVAL,
+                false => UNRECORDED_VALID,
+            };
+            self.judgements.forget(job);
+            self.judgements.insert(job, top, Finding::Whole, valid);
+            Ok::<_, Errno>(())
+        })();
+        if let Err(error) = recorded {
+            tracing::debug!("cannot record that {job} is whole: {error}");
+            self.judgements.forget(job);
+        }
+    }
+
+    /// Forgets all results about a job, whose directory in the primary is a new one, or gone.
+    pub fn forget_standing(&self, job: &JobId) {
+        self.judgements.forget(job);
+        let forgotten = self.primary().root().and_then(|root| {
+            removed::forget(&root, job)?;
+            record::forget(&root, job)
+        });
+        if let Err(error) = forgotten {
+            tracing::debug!("cannot remove the records about {job}: {error}");
+        }
+    }
+
+    /// Records that a file is about to be removed from a job of the primary on purpose, if a folder has a copy of the job. `path` is
+    /// relative to the job.
+    pub fn is_about_to_be_removed(&self, job: &JobId, path: &Path) {
+        if self.folders().is_empty() {
+            return;
+        }
+        if let Err(error) = self.record_removal(job, path) {
+            tracing::warn!(
+                "{job}: cannot record that {} is removed on purpose, so a copy of the job may show it again: {error}",
+                path.display()
+            );
+        }
+    }
+
+    fn record_removal(&self, job: &JobId, path: &Path) -> Result<()> {
+        let root = self.primary().root()?;
+        let task = root.task(job.task_id())?;
+        let stat = at::stat(&*task, job.hash())?;
+        let identity = FileId::of(&stat);
+        if self.judgements.removals.lock().get(job) == Some(&identity) {
+            return Ok(());
+        }
+        let known = self.judgements.latest(job).map(|known| known.finding);
+        // Another process may have archived it since.
+        let archived = record::exists(&root, job)
+            || known.unwrap_or_else(|| self.finding(job, &*task, &stat, CHECK_INTERVAL))
+                != Finding::NoCopy;
+        if !archived {
+            return Ok(());
+        }
+        removed::note(&root, job, path)?;
+        let mut removals = self.judgements.removals.lock();
+        if removals.len() >= KNOWN_MAX {
+            removals.clear();
+        }
+        removals.insert(job.clone(), identity);
+        drop(removals);
+        self.judgements.known.lock().remove(job);
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Scratch disks are purged file by file: what is left of an archived job does not hide its copy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commands;
+mod cost;
+mod judged;
+mod mounted;
+mod scratch;
