@@ -356,6 +356,7 @@ fn the_json_has_the_keys_of_the_page() {
     assert_keys(&mount["locations"][1], &location);
     assert_keys(&mount["archive"], &tables[3]);
     assert_keys(&mount["archive"]["folders"][0], &tables[4]);
+    assert_keys(&mount["archive"]["experiments"][0], &tables[5]);
     let damaged = &mount["archive"]["damaged"][0];
     assert_eq!(damaged["folder"], folder, "{damaged}");
     assert!(mount["since"].as_str().unwrap().ends_with('Z'), "{mount}");
@@ -370,6 +371,71 @@ fn the_json_has_the_keys_of_the_page() {
     home.does("echo 'unknown: 1' >> .config/experimaestro/settings.yaml");
     let findings = home.json("xpmfs settings check");
     assert_keys(&findings[0], &documented("settings check")[0]);
+}
+
+/// Adds a run of the first job, with a partial, that ended two hours ago.
+fn add_run(home: &Home) {
+    home.does(&format!(
+        "cd experiments/nlp && run=experiments/tune/20261122_095106 && mkdir -p $run partials/t/ck/1f && touch experiments/tune/lock \
+         && echo '{{\"status\": \"done\"}}' > $run/status.json && echo weights > partials/t/ck/1f/model.pt \
+         && echo '{{\"job_id\": \"{JOB}\", \"task_id\": \"my.module.train\"}}' > $run/jobs.jsonl \
+         && ln -s 20261122_095106 experiments/tune/current \
+         && ln -s $PWD/partials/t/ck/1f jobs/my.module.train/{JOB}/.experimaestro/partial"
+    ));
+    home.does(&format!(
+        "cd experiments/nlp/jobs/my.module.train/{JOB}/.experimaestro && mkdir partials && mv partial partials/ck && sleep 2.2"
+    ));
+}
+
+#[test]
+fn the_recipe_for_a_lost_disk_brings_everything_back() {
+    let home = Home::new();
+    add_run(&home);
+    home.does("xpmfs archive -w nlp && rm -rf experiments/nlp");
+    home.does(&home.placed(&blocks("recipes", "Restore after losing the whole disk", "sh")[0]));
+    for path in [
+        "experiments/tune/current/jobs.jsonl",
+        "partials/t/ck/1f/model.pt",
+        "jobs/my.module.train/0defac9f07c4/train.done",
+        ".__experimaestro__",
+    ] {
+        assert!(home.path("experiments/nlp").join(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn the_json_of_experiments_has_the_keys_of_the_page() {
+    let home = Home::new();
+    add_run(&home);
+    let all = |command: &str, heading: &str| {
+        let json = home.json(command);
+        for entry in json.as_array().unwrap() {
+            assert_keys(entry, &documented(heading)[0]);
+        }
+        json
+    };
+    let archived = all("xpmfs archive -w nlp", "jobs archive");
+    let items = archived
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| &entry["item"]);
+    let items: Vec<&Value> = items.filter(|item| item.is_string()).collect();
+    assert_eq!(items, ["partials/t/ck/1f", "tune/20261122_095106"]);
+    home.does("rm -r experiments/nlp/experiments experiments/nlp/partials");
+    let list = all("xpmfs experiments list -w nlp", "experiments list");
+    assert_eq!(list[0]["state"], "done");
+    let runs = all("xpmfs experiments runs tune -w nlp", "experiments runs");
+    assert_eq!(
+        runs[0]["locations"][0],
+        format!("backup:{}/slow/backup/nlp", home.0.path().display())
+    );
+    let recovered = all(
+        "xpmfs experiments recover tune -w nlp",
+        "experiments recover",
+    );
+    assert_eq!(recovered[0]["result"], "recovered");
+    assert_eq!(recovered[1]["item"], "partials/t/ck/1f");
 }
 
 /// The anchor of a heading, as the renderers of Markdown make it.

@@ -1,6 +1,6 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing.
 //!
-//! - [`mount`], [`umount`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`workspaces`],
+//! - [`mount`], [`umount`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`experiments`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers
@@ -19,6 +19,7 @@ mod arguments;
 mod candidates;
 pub mod completions;
 mod errors;
+pub mod experiments;
 pub mod front;
 pub mod jobs;
 pub mod man;
@@ -74,6 +75,9 @@ pub enum Command {
     /// Archives, recovers, verifies and finds jobs
     #[command(subcommand)]
     Jobs(Box<jobs::Command>),
+    /// Lists experiments and their runs, and brings them back from folders
+    #[command(subcommand)]
+    Experiments(Box<experiments::Command>),
     /// Shows the workspaces of the settings file
     #[command(subcommand)]
     Workspaces(workspaces::Command),
@@ -105,6 +109,7 @@ impl Command {
             Self::Umount(_)
             | Self::Status(_)
             | Self::Jobs(_)
+            | Self::Experiments(_)
             | Self::Workspaces(_)
             | Self::Settings(_) => true,
         }
@@ -116,6 +121,7 @@ impl Command {
             Self::Status(arguments) => Some(&arguments.listing),
             Self::Settings(command) => Some(command.listing()),
             Self::Jobs(command) => command.listing(),
+            Self::Experiments(command) => Some(command.listing()),
             Self::Archive(arguments) => Some(&arguments.listing),
             Self::Workspaces(workspaces::Command::List { listing }) => Some(listing),
             _ => None,
@@ -131,7 +137,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs release, jobs verify, jobs where, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs release, jobs verify, jobs where, experiments, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {
@@ -154,6 +160,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }),
         Command::Archive(arguments) => archive::run(arguments, global),
         Command::Jobs(command) => jobs::run(command, global),
+        Command::Experiments(command) => experiments::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),
     }

@@ -27,7 +27,6 @@ pub fn config(tuning: &Tuning, folders: &[Folder]) -> Config {
         folder_exclude: excluded,
         bandwidth: tuning.bandwidth,
         threads: threads(),
-        release: tuning.release,
     }
 }
 

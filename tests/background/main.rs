@@ -8,7 +8,6 @@ mod bounded;
 mod common;
 mod life;
 mod moving;
-mod released;
 mod silent;
 mod stage;
 mod together;

@@ -2,6 +2,7 @@
 //!
 //! - [`again`]: a plan run again over jobs that folders serve: nothing runs, no folder changes
 //! - [`archive`]: jobs that end are archived, and recovered
+//! - [`experiments`]: folders are workspaces of their own, from which a lost primary is made
 //! - [`new`]: a new plan, run wholly through a mount
 //! - [`beside`]: a plan through a mount, while another runs in the bare primary
 //! - [`locks`]: locks, taken through a mount and beside it
@@ -16,6 +17,7 @@ mod archive;
 mod beside;
 #[path = "../common/mod.rs"]
 mod common;
+mod experiments;
 mod files;
 mod locks;
 mod new;

@@ -4,6 +4,7 @@
 //! - [`archiving`]: what is archived, when, and what replaces a copy
 //! - [`folders`]: folders that are bare, full, or used by two processes
 //! - [`killed`]: `kill -9` at each call that changes something
+//! - [`recovering`]: runs and partials are brought back, and listed
 
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,4 +14,5 @@ mod archiving;
 mod common;
 mod folders;
 mod killed;
+mod recovering;
 mod scene;

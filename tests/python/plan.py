@@ -1,6 +1,7 @@
 """A small real plan for experimaestro: one preparation, and N trainings that depend on it.
 
-Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--transient] [--executions FILE] [--json]
+Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--transient] [--partials] [--executions FILE]
+               [--json]
 Needs: pip install experimaestro==2.7.0
 
 The same arguments always make the same jobs, with the same contents. Prints "states: done done …" in the
@@ -22,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from experimaestro import Meta, Param, PathGenerator, Task, experiment, field
+from experimaestro import Meta, Param, PathGenerator, Task, experiment, field, param_group, partial
 from experimaestro.scheduler.transient import TransientMode
 from experimaestro.settings import find_workspace
 
@@ -102,6 +103,27 @@ class Train(Task):
         print(f"trained on {lines} lines")
 
 
+LENGTH = param_group("length")
+
+
+class Learn(Task):
+    """Goes on from a checkpoint that it shares with the jobs that differ from it in their steps only."""
+
+    checkpoints = partial(exclude_groups=[LENGTH])
+    prepare: Param[Prepare]
+    lr: Param[float]
+    steps: Param[int] = field(groups=[LENGTH])
+    checkpoint: Meta[Path] = field(default_factory=PathGenerator("model.pt", partial=checkpoints))
+    out: Meta[Path] = field(default_factory=PathGenerator("steps.txt"))
+
+    def execute(self):
+        begin_execution()
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        with self.checkpoint.open("a") as checkpoint:
+            checkpoint.write(f"{self.lr} {self.steps}\n")
+        self.out.write_text(str(self.steps))
+
+
 class Fail(Task):
     """Fails, after having written something."""
 
@@ -122,12 +144,13 @@ def arguments():
     parser.add_argument("--experiment", default="demo")
     parser.add_argument("--failing", action="store_true", help="one more job, which fails")
     parser.add_argument("--transient", action="store_true", help="the preparation is removed at the end")
+    parser.add_argument("--partials", action="store_true", help="three jobs with checkpoints: two share one, the third is opted out")
     parser.add_argument("--executions", type=Path, help="file to which each execution appends a line")
     parser.add_argument("--json", action="store_true", help="report the run in one line of JSON")
     return parser.parse_intermixed_args()
 
 
-def submit(count, failing, transient):
+def submit(count, failing, transient, partials):
     """Submits the plan; returns each task with the tags that are expected for it."""
     # A float that JSON does not have, a string that is not ASCII, and the other scalars.
     prepare = Prepare.C(n=100).tag("n", 100).tag("limit", float("inf"))
@@ -137,6 +160,12 @@ def submit(count, failing, transient):
         train = Train.C(prepare=prepare, lr=0.1 * i).tag("lr", 0.1 * i).tag("näme", "é x")
         tags = {"n": 100, "limit": "Infinity", "lr": 0.1 * i, "näme": "é x"}
         submitted.append((train.tag("even", i % 2 == 0).submit(), {**tags, "even": i % 2 == 0}))
+    if partials:
+        for lr, steps, tags in [(0.5, 1, {}), (0.5, 2, {}), (0.9, 1, {"backup": False})]:
+            learn = Learn.C(prepare=prepare, lr=lr, steps=steps)
+            for name, value in tags.items():
+                learn = learn.tag(name, value)
+            submitted.append((learn.submit(), {"n": 100, "limit": "Infinity", **tags}))
     if failing:
         submitted.append((Fail.C(prepare=prepare).submit(), {"n": 100, "limit": "Infinity"}))
     return submitted
@@ -164,7 +193,7 @@ def main():
                 xp.setenv(EXECUTIONS, str(Path(executions).resolve()))
             if gate := os.environ.get(GATE):
                 xp.setenv(GATE, gate)
-            submitted = submit(args.count, args.failing, args.transient)
+            submitted = submit(args.count, args.failing, args.transient, args.partials)
             xp.wait()
     except Exception as error:
         # experimaestro says in this way that a job has failed.
@@ -184,7 +213,7 @@ def main():
     print("states:", " ".join(states))
     if args.json:
         print(json.dumps({"experiment": args.experiment, "run": xp.run_id, "jobs": jobs}))
-    expected = ["done"] * (args.count + 1) + ["error"] * args.failing
+    expected = ["done"] * (args.count + 1 + 3 * args.partials) + ["error"] * args.failing
     sys.exit(states != expected)
 
 

@@ -4,9 +4,6 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
-use super::release::{self, ReleaseState};
 use crate::archive::env::{Env, Hooks};
 use crate::archive::error::{Cause, JobError, Scope};
 use crate::archive::experiments::survey::{self, Survey};
@@ -15,7 +12,6 @@ use crate::archive::job::ready::{Judge, Readiness, unknown};
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::{self, unfinished};
-use crate::settings::Release;
 use crate::transfer::{Bandwidth, Progress, Size};
 use crate::view::View;
 use crate::workspace::JobId;
@@ -45,8 +41,6 @@ pub(super) trait Disks: Send + Sync + 'static {
     fn tidy(&self, last: bool) -> Option<Instant>;
     /// Whether no such directory is left, and no job that was put back is still to be reported.
     fn is_tidy(&self) -> bool;
-    /// Releases jobs by the rule of the settings, until `end` disconnects.
-    fn release(&self, state: &ReleaseState, end: &Receiver<()>);
     /// Reports each job that was put back since the last call: the data that was written to its old directory is not
     /// archived yet.
     fn report_put_back(&self, report: &mut dyn FnMut(JobId));
@@ -102,7 +96,6 @@ pub(super) struct RealDisks {
     pub(super) retired: Retired,
     pub(super) settle: Duration,
     pub(super) threads: usize,
-    pub(super) release: Release,
 }
 
 impl RealDisks {
@@ -213,14 +206,6 @@ impl Disks for RealDisks {
 
     fn is_tidy(&self) -> bool {
         self.retired.is_empty()
-    }
-
-    fn release(&self, state: &ReleaseState, end: &Receiver<()>) {
-        let env = Env {
-            threads: 1,
-            ..self.env(&state.progress)
-        };
-        release::run(&env, self.release, state, end);
     }
 
     fn report_put_back(&self, report: &mut dyn FnMut(JobId)) {

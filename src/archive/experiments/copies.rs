@@ -1,10 +1,10 @@
 //! Lists experiments and their runs, wherever they lie: in the primary or in `backup` folders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 
 use super::in_use::InProgress;
-use super::{RunName, top};
+use super::{RunName, shown, top};
 use crate::archive::places;
 use crate::settings::Mode;
 use crate::view::{Location, PRIMARY, View};
@@ -84,7 +84,7 @@ pub fn list(view: &View) -> (Vec<ExperimentCopies>, Vec<String>) {
                 continue;
             }
         };
-        unread.extend(listed.errors.iter().map(ToString::to_string));
+        unread.extend(listed.errors.iter().map(|error| shown(location, error)));
         for experiment in listed.found {
             let entry = found.entry(experiment.id.clone());
             let copies = entry.or_insert_with(|| ExperimentCopies {
@@ -111,7 +111,7 @@ impl ExperimentCopies {
             self.current = experiment.current().unwrap_or_default();
         }
         let runs = experiment.runs();
-        unread.extend(runs.errors.iter().map(ToString::to_string));
+        unread.extend(runs.errors.iter().map(|error| shown(location, error)));
         let in_progress = (location.index() == PRIMARY).then(|| InProgress::of(experiment));
         for run in runs.found {
             match self.runs.iter_mut().find(|known| known.id == run.id) {
@@ -177,17 +177,25 @@ fn jobs(run: &Run) -> Option<usize> {
         Ok(None) => run.job_links().found,
         Err(_) => return None,
     };
-    let distinct: std::collections::HashSet<_> = listed.into_iter().collect();
+    let distinct: HashSet<_> = listed.into_iter().collect();
     Some(distinct.len())
 }
 
-/// The experiments of which folders have runs and the primary has none.
+/// How many experiments have runs in folders and none in the primary.
 #[must_use]
 pub fn lost(view: &View) -> usize {
-    let (found, _) = list(view);
-    let lost = found.iter().filter(|experiment| {
-        let mut runs = experiment.runs.iter();
-        !experiment.runs.is_empty() && !runs.any(RunCopies::is_in_primary)
-    });
-    lost.count()
+    let mut in_primary = HashSet::new();
+    let mut in_folders = HashSet::new();
+    for location in locations(view) {
+        let Ok(top) = top(location) else {
+            continue;
+        };
+        let found = experiments::list(&top).found.into_iter();
+        let with_runs = found.filter(|experiment| !experiment.runs().found.is_empty());
+        match location.index() {
+            PRIMARY => in_primary.extend(with_runs.map(|experiment| experiment.id)),
+            _ => in_folders.extend(with_runs.map(|experiment| experiment.id)),
+        }
+    }
+    in_folders.difference(&in_primary).count()
 }

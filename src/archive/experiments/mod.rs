@@ -25,7 +25,8 @@
 //!
 //! - [`manual`]: archives everything once, for a command
 //! - [`survey`]: one pass over all experiments, for one folder; `state`: what it remembers
-//! - `store`: copies one item; `compare`: whether the copy is replaced; `select`: which files are copied
+//! - `store`: copies one item; `compare`: whether the copy is replaced; `links`: the symlinks of a run to its jobs
+//! - `in_use`: whether a run is in progress, and whether a job uses a partial
 //! - `named`: the partials of a run's jobs
 //! - [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary
 
@@ -36,7 +37,6 @@ mod links;
 pub mod manual;
 mod named;
 pub mod recover;
-mod select;
 mod state;
 mod store;
 pub mod survey;
@@ -125,4 +125,13 @@ fn top(location: &Location) -> Result<PathBuf> {
         "/proc/self/fd/{}",
         root.fd().as_raw_fd()
     )))
+}
+
+/// A message about a path below [`top`], with the location's own path.
+fn shown(location: &Location, message: &impl fmt::Display) -> String {
+    let message = message.to_string();
+    match top(location) {
+        Ok(top) => message.replace(&*top.to_string_lossy(), &location.path().to_string_lossy()),
+        Err(_) => message,
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
+use super::shown;
 use crate::archive::env::Env;
 use crate::archive::job::opt_out::{Eligibility, OptOuts};
 use crate::archive::places;
@@ -29,12 +30,13 @@ impl NamedPartials {
         (out, folder): (Option<&OptOuts>, u8),
     ) -> NamedPartials {
         let mut named = NamedPartials::default();
+        let primary = env.view.primary();
         match run.jobs() {
             Ok(Some(jobs)) => {
                 for job in jobs {
                     match job {
                         Ok(job) => named.add(env, &job.id, (out, folder)),
-                        Err(error) => named.is_unknown(error.to_string()),
+                        Err(error) => named.is_unknown(shown(primary, &error)),
                     }
                 }
             }
@@ -44,7 +46,7 @@ impl NamedPartials {
                 let links = links.found.iter();
                 links.for_each(|job| named.add(env, job, (out, folder)));
             }
-            Err(error) => named.is_unknown(error.to_string()),
+            Err(error) => named.is_unknown(shown(primary, &error)),
         }
         named
     }

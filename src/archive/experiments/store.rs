@@ -7,24 +7,27 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Item;
 use super::compare::{Comparison, compare};
 use super::links::{self, Target};
-use super::{Item, select};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::job::manifests;
+use crate::archive::job::select::is_removed;
 use crate::archive::job::store::{Skipped, Stored};
 use crate::archive::{folder_alias, places, state_dir};
 use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Candidate, Manifest, Options, Originals};
 use crate::view::{Location, Root};
+use crate::workspace::layout::JOBS;
 use crate::workspace::runs::RunId;
 
 /// A result about one item.
@@ -32,6 +35,9 @@ pub(super) type Result<T> = std::result::Result<T, Cause>;
 
 /// With this many free bytes, the size of the copy is not compared with them: the size may be unknown until the files are written back.
 const SPARE_BYTES: u64 = 1 << 20;
+
+/// The directory of experimaestro's locks in a partial's `.experimaestro`.
+const LOCKS: &str = "locks";
 
 /// The symlink in an experiment's directory that names the newest run.
 pub(super) const CURRENT: &str = "current";
@@ -232,6 +238,27 @@ pub(super) fn manifest(
     manifests::read_named(folder, &item.parents(), item.name())
 }
 
+/// Whether an entry of an item is copied: all but locks, what jobs hold locks with, and files that were removed while they were open. The
+/// symlinks to the jobs of a run are made by [`links`].
+fn is_copied(item: &Item, candidate: &Candidate<'_>) -> bool {
+    let name = candidate.name();
+    if candidate.is_file() && is_removed(name) {
+        return false;
+    }
+    match item {
+        Item::Run(_) if candidate.depth() == 0 => {
+            let is_lock = candidate.is_file()
+                && name.as_bytes().ends_with(b".lock")
+                && candidate.size() == Some(0);
+            name != OsStr::new(JOBS) && !is_lock
+        }
+        Item::Partial(_) if candidate.depth() == 2 && candidate.parent() == LOCKS => {
+            name != OsStr::new("ipc.lock") && name != OsStr::new("jobs")
+        }
+        _ => true,
+    }
+}
+
 /// Calls a function with the options for reading or copying an item.
 pub(super) fn with_options<T>(
     env: &Env<'_>,
@@ -239,7 +266,7 @@ pub(super) fn with_options<T>(
     originals: Option<&Originals>,
     call: impl FnOnce(&Options<'_>) -> T,
 ) -> T {
-    let select = |candidate: &Candidate<'_>| select::is_copied(item, candidate);
+    let select = |candidate: &Candidate<'_>| is_copied(item, candidate);
     call(&Options {
         select: Some(&select),
         progress: Some(env.progress),

@@ -19,7 +19,7 @@ use super::in_use::{self, InProgress, UsedPartials};
 use super::named::NamedPartials;
 use super::state::{self, Archived, Record};
 use super::store::{self, Result, Store};
-use super::{Item, RunName, top};
+use super::{Item, RunName, shown, top};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Scope};
 use crate::archive::job::opt_out::OptOuts;
@@ -130,7 +130,7 @@ impl Survey {
         let top = top(primary).map_err(|errno| Cause::io("open", primary.path(), errno))?;
         let listed = experiments::list(&top);
         for error in listed.errors {
-            report.trouble(error.to_string());
+            report.trouble(shown(primary, &error));
         }
         let mut experiments = listed.found;
         experiments.retain(|experiment| experiment.layout == Layout::V2);
@@ -181,7 +181,7 @@ impl Survey {
         }
         let runs = experiment.runs();
         for error in runs.errors {
-            pass.report.trouble(error.to_string());
+            pass.report.trouble(shown(primary, &error));
         }
         let runs = runs.found;
         let in_progress = InProgress::of(experiment);

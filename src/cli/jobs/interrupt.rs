@@ -30,14 +30,14 @@ const NAMED_MAX: usize = 5;
 
 /// The directories in which a command makes copies, and of which jobs.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Destinations {
+pub(in crate::cli) struct Destinations {
     roots: Vec<(PathBuf, Arc<Root>)>,
     jobs: Arc<Vec<JobId>>,
 }
 
 impl Destinations {
     /// Those of these locations that can be opened.
-    pub(super) fn of<'a>(
+    pub(in crate::cli) fn of<'a>(
         locations: impl IntoIterator<Item = &'a Location>,
         jobs: &Arc<Vec<JobId>>,
     ) -> Destinations {
@@ -79,7 +79,7 @@ impl Destinations {
     }
 
     /// Describes the unfinished copies that remain, and how to remove them.
-    pub(super) fn describe(self) -> Vec<String> {
+    pub(in crate::cli) fn describe(self) -> Vec<String> {
         let Some(found) = within(SEARCH_TIMEOUT, move || self.unfinished()) else {
             return vec![
                 "unfinished copies may remain; the same command removes them and continues, a mount does too"
@@ -103,7 +103,7 @@ impl Destinations {
 }
 
 /// Cancels the progress of a command at the first SIGINT or SIGTERM, until it is dropped.
-pub(super) struct Interrupt {
+pub(in crate::cli) struct Interrupt {
     came: Arc<AtomicBool>,
     handle: Option<Handle>,
     thread: Option<JoinHandle<()>>,
@@ -113,7 +113,7 @@ pub(super) struct Interrupt {
 
 impl Interrupt {
     /// Handles the signals from now on. Where that fails, they end the command at once.
-    pub(super) fn cancels(session: &Session, destinations: Destinations) -> Interrupt {
+    pub(in crate::cli) fn cancels(session: &Session, destinations: Destinations) -> Interrupt {
         let came = Arc::new(AtomicBool::new(false));
         let (seen, progress) = (came.clone(), session.progress.clone());
         let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
@@ -158,7 +158,7 @@ impl Interrupt {
     }
 
     /// Whether a signal came.
-    pub(super) fn came(&self) -> bool {
+    pub(in crate::cli) fn came(&self) -> bool {
         self.came.load(Ordering::SeqCst)
     }
 }

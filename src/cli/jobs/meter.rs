@@ -22,7 +22,7 @@ const WITH_TOTAL: &str = "{bytes} of {total_bytes}, {rate}, {left}, {msg} {wide_
 const WITHOUT_TOTAL: &str = "{spinner} {bytes}, {rate}, {msg}";
 
 /// A line with the progress of a command.
-pub(super) struct Meter {
+pub(in crate::cli) struct Meter {
     bar: ProgressBar,
     progress: Arc<Progress>,
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ impl Shared {
 
 impl Meter {
     /// Shows the progress of so many jobs; hidden with `--quiet`, and if standard error is not a terminal.
-    pub(super) fn new(jobs: usize, progress: &Arc<Progress>, global: &Global) -> Meter {
+    pub(in crate::cli) fn new(jobs: usize, progress: &Arc<Progress>, global: &Global) -> Meter {
         let shared = Arc::new(Shared::default());
         shared.jobs.store(jobs as u64, Ordering::Relaxed);
         let visible = !global.quiet && std::io::stderr().is_terminal();
@@ -71,7 +71,7 @@ impl Meter {
     }
 
     /// Runs `work` while a thread adds up the sizes of jobs, if the progress is visible.
-    pub(super) fn measured<T>(
+    pub(in crate::cli) fn measured<T>(
         &self,
         jobs: &[JobId],
         size: impl Fn(&JobId) -> Size + Sync,
@@ -101,22 +101,22 @@ impl Meter {
     }
 
     /// Adds jobs to the total.
-    pub(super) fn jobs(&self, more: u64) {
+    pub(in crate::cli) fn jobs(&self, more: u64) {
         self.shared.jobs.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Counts a job that is done.
-    pub(super) fn job(&self) {
+    pub(in crate::cli) fn job(&self) {
         self.shared.done.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many jobs are done.
-    pub(super) fn done(&self) -> u64 {
+    pub(in crate::cli) fn done(&self) -> u64 {
         self.shared.done.load(Ordering::Relaxed)
     }
 
     /// Prints a message above the line; control characters in names are escaped.
-    pub(super) fn say(&self, line: &str) {
+    pub(in crate::cli) fn say(&self, line: &str) {
         self.bar.suspend(|| print::line(line));
     }
 
@@ -125,12 +125,12 @@ impl Meter {
     /// # Errors
     ///
     /// Standard output accepts no more.
-    pub(super) fn print(&self, text: &str) -> anyhow::Result<()> {
+    pub(in crate::cli) fn print(&self, text: &str) -> anyhow::Result<()> {
         self.bar.suspend(|| print::text(text))
     }
 
     /// Removes the line.
-    pub(super) fn end(mut self) {
+    pub(in crate::cli) fn end(mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();

@@ -1,14 +1,14 @@
 //! `xpmfs jobs`: commands on single jobs. One file a command; [`session`] opens the workspace for each.
 
 mod archive;
-mod interrupt;
-mod meter;
+pub(super) mod interrupt;
+pub(super) mod meter;
 mod named;
 mod opt;
 mod pin;
 mod recover;
 mod release;
-mod session;
+pub(super) mod session;
 mod verify;
 mod where_is;
 

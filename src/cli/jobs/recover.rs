@@ -13,6 +13,7 @@ use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
 use crate::archive::env::Env;
 use crate::archive::error::JobError;
+use crate::archive::experiments::copies;
 use crate::archive::job::recover::Recovered;
 use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, manual, places};
@@ -103,6 +104,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     } else if (arguments.all || several || interrupted) && !global.quiet {
         print::line(&tally.summary());
     }
+    if arguments.all && !global.quiet {
+        hint(&session);
+    }
     if interrupted {
         destination.describe().iter().for_each(|it| print::line(it));
     }
@@ -113,6 +117,18 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             ExitCode::SUCCESS
         },
     )
+}
+
+/// Prints how to bring back the experiments that the primary has lost.
+fn hint(session: &Session) {
+    let experiments = match copies::lost(&session.opened.view) {
+        0 => return,
+        1 => "1 experiment is in a folder and not".to_owned(),
+        count => format!("{count} experiments are in a folder and not"),
+    };
+    print::line(&format!(
+        "note: {experiments} in the primary: `xpmfs experiments recover --all` brings them back, with partials and tags"
+    ));
 }
 
 /// Prints how much `--all` is going to copy.

@@ -23,21 +23,21 @@ use crate::workspace::jobs::JobId;
 
 /// Which jobs of which workspace.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct Which {
+pub(in crate::cli) struct Which {
     /// The jobs: task_id/hash, the start of a hash, a path, a task, or a glob such as 'my.module.*'
     #[arg(value_name = "JOB", add = ArgValueCompleter::new(candidates::jobs))]
-    pub(super) jobs: Vec<OsString>,
+    pub(in crate::cli) jobs: Vec<OsString>,
     /// More folders.
     #[command(flatten)]
-    pub(super) more: More,
+    pub(in crate::cli) more: More,
     /// Which workspace.
     #[command(flatten)]
-    pub(super) select: Select,
+    pub(in crate::cli) select: Select,
 }
 
 impl Which {
     /// Returns an error if no job is named; `all` describes the jobs of `--all`, if the command has that option.
-    pub(super) fn expect_jobs(&self, what: &str, all: Option<&str>) -> anyhow::Result<()> {
+    pub(in crate::cli) fn expect_jobs(&self, what: &str, all: Option<&str>) -> anyhow::Result<()> {
         if !self.jobs.is_empty() {
             return Ok(());
         }
@@ -50,9 +50,9 @@ impl Which {
 }
 
 /// An opened workspace, and what its jobs are processed with.
-pub(super) struct Session {
-    pub(super) opened: Opened,
-    pub(super) progress: Arc<Progress>,
+pub(in crate::cli) struct Session {
+    pub(in crate::cli) opened: Opened,
+    pub(in crate::cli) progress: Arc<Progress>,
     bandwidth: Option<Bandwidth>,
     threads: usize,
     force: bool,
@@ -60,8 +60,8 @@ pub(super) struct Session {
 
 /// The jobs that arguments name, each once.
 #[derive(Debug, Default)]
-pub(super) struct Jobs {
-    pub(super) jobs: Arc<Vec<JobId>>,
+pub(in crate::cli) struct Jobs {
+    pub(in crate::cli) jobs: Arc<Vec<JobId>>,
     /// Those that are named one by one, and not by a task or a glob.
     single: HashSet<JobId>,
 }
@@ -78,7 +78,7 @@ impl From<Vec<JobId>> for Jobs {
 
 impl Jobs {
     /// Whether a job is named by itself: what cannot be done with it is then an error.
-    pub(super) fn is_single(&self, job: &JobId) -> bool {
+    pub(in crate::cli) fn is_single(&self, job: &JobId) -> bool {
         self.single.contains(job)
     }
 }
@@ -89,7 +89,11 @@ impl Session {
     /// # Errors
     ///
     /// The settings are wrong, or the workspace cannot be opened.
-    pub(super) fn open(which: &Which, more: &[Folder], global: &Global) -> anyhow::Result<Session> {
+    pub(in crate::cli) fn open(
+        which: &Which,
+        more: &[Folder],
+        global: &Global,
+    ) -> anyhow::Result<Session> {
         // Several jobs at a time have some files open each.
         raise_descriptor_limit();
         let folders = [&which.more.folders, more].concat();
@@ -107,7 +111,7 @@ impl Session {
     }
 
     /// Sets the options of a command that copies.
-    pub(super) fn copying(self, threads: Option<usize>, force: bool) -> Session {
+    pub(in crate::cli) fn copying(self, threads: Option<usize>, force: bool) -> Session {
         Session {
             threads: threads.unwrap_or(self.threads),
             force,
@@ -116,7 +120,7 @@ impl Session {
     }
 
     /// What the archive's functions need.
-    pub(super) fn env(&self) -> Env<'_> {
+    pub(in crate::cli) fn env(&self) -> Env<'_> {
         let hooks: &dyn Hooks = &self.opened.peers;
         Env {
             view: &self.opened.view,
@@ -135,7 +139,7 @@ impl Session {
     /// # Errors
     ///
     /// An argument names no job, or is the start of several.
-    pub(super) fn named(&self, which: &Which) -> anyhow::Result<Jobs> {
+    pub(in crate::cli) fn named(&self, which: &Which) -> anyhow::Result<Jobs> {
         let (mut named, mut single_ones) = (Vec::new(), HashSet::new());
         let mut seen = HashSet::new();
         for text in &which.jobs {
@@ -156,14 +160,14 @@ impl Session {
     }
 
     /// The numbers of the `backup` and `move` folders.
-    pub(super) fn archives(&self) -> Vec<u8> {
+    pub(in crate::cli) fn archives(&self) -> Vec<u8> {
         places::archives(&self.opened.view)
             .map(Location::index)
             .collect()
     }
 
     /// A folder's mode and path, as in `backup:/slow/backup/nlp`.
-    pub(super) fn label(&self, folder: u8) -> String {
+    pub(in crate::cli) fn label(&self, folder: u8) -> String {
         let location = self.opened.view.location(folder);
         location.map_or_else(String::new, |location| {
             String::from_utf8_lossy(&location.label()).into_owned()
@@ -172,7 +176,7 @@ impl Session {
 }
 
 /// Why a job failed, and what can be done about it.
-pub(super) fn why(error: &JobError) -> String {
+pub(in crate::cli) fn why(error: &JobError) -> String {
     match advice(error) {
         Some(advice) => format!("{}: {advice}", error.cause),
         None => error.cause.to_string(),

@@ -3,11 +3,9 @@
 use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
-use jiff::Timestamp;
 
 use crate::archive::engine::{
-    CopyInProgress, ExperimentsReport, FolderRefusal, FolderReport, ReleaseReport, Report,
-    VerifiedFolder,
+    CopyInProgress, ExperimentsReport, FolderRefusal, FolderReport, Report, VerifiedFolder,
 };
 use crate::cli::style::{Colours, Tone, local};
 use crate::sys::printable::printable;
@@ -90,9 +88,6 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours:
             report.failures - LISTED_MAX
         ));
     }
-    if let Some(release) = &report.release {
-        describe_release(&mut line, release, since);
-    }
     describe_damaged(&mut line, report);
     if let Some(journal) = &report.journal {
         line(format!(
@@ -141,62 +136,6 @@ fn describe_verified(line: &mut impl FnMut(String), report: &Report) {
     {
         line("never verified: `xpmfs jobs verify --all` reads every copy again".to_owned());
     }
-}
-
-/// Adds the rule of automatic releases, and what it did.
-fn describe_release(line: &mut impl FnMut(String), release: &ReleaseReport, since: &str) {
-    let mut rule = Vec::new();
-    if let Some(age) = release.older_than {
-        rule.push(format!("jobs not used for {}", age_of(age)));
-    }
-    if let Some(free) = release.keep_free {
-        rule.push(format!(
-            "the oldest while less than {} is free",
-            HumanBytes(free)
-        ));
-    }
-    let time = |seconds: Option<f64>| {
-        let time = Timestamp::from_second(seconds? as i64).ok()?;
-        Some(local(time))
-    };
-    let did = match (release.jobs, time(release.last_release)) {
-        (0, _) | (_, None) => format!("none since {since}"),
-        (count, Some(last)) => format!(
-            "{} since {since} ({} freed), the last {last}",
-            jobs(count),
-            HumanBytes(release.freed)
-        ),
-    };
-    line(format!("release {}: {did}", rule.join(", and ")));
-    if let Some(lacking @ 1..) = release.lacking {
-        let then = match (release.searching, time(release.last_search)) {
-            (true, _) => "searching for jobs".to_owned(),
-            (false, None) => "searching soon".to_owned(),
-            (false, Some(last)) => format!("no other job could be released at {last}"),
-        };
-        line(format!(
-            "release: {} more must become free: {then}",
-            HumanBytes(lacking)
-        ));
-    }
-    if release.kept > 0 {
-        let why = release.why.as_deref().unwrap_or_default();
-        line(format!(
-            "release: {} kept, most for this reason: {why}; `xpmfs jobs release -v` lists them",
-            jobs(release.kept)
-        ));
-    }
-}
-
-/// A duration in the largest unit that divides it.
-fn age_of(seconds: f64) -> String {
-    let seconds = seconds as u64;
-    for (unit, name) in [(86_400, "d"), (3600, "h"), (60, "min")] {
-        if seconds > 0 && seconds.is_multiple_of(unit) {
-            return format!("{} {name}", seconds / unit);
-        }
-    }
-    format!("{seconds} s")
 }
 
 fn damages(count: usize) -> String {

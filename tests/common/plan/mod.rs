@@ -101,6 +101,18 @@ impl<'a> Plan<'a> {
         running.finish()
     }
 
+    /// Runs experimaestro's own command, whose last argument is a path; returns what it prints.
+    pub(crate) fn experimaestro(&self, arguments: &[&str], at: &Path) -> String {
+        self.experimaestro_in(&[arguments, &[at.to_str().unwrap()]].concat())
+    }
+
+    /// Runs experimaestro's own command; returns what it prints.
+    pub(crate) fn experimaestro_in(&self, arguments: &[&str]) -> String {
+        let mut command = self.python.command(self.workspace);
+        command.args(["-m", "experimaestro"]).args(arguments);
+        super::run(&mut command)
+    }
+
     /// Starts the plan in the workspace that is seen at `at`. Its jobs wait for the gate.
     pub(crate) fn start(&self, at: &Path, arguments: &[&str]) -> Running {
         let prefix = |n: u32| self.workspace.top().join(format!("run-{n}"));

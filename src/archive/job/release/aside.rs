@@ -140,21 +140,9 @@ impl Releases {
         Ok(None)
     }
 
-    /// Removes the jobs whose grace period is over, or puts them back; with `wait`, all of them. If the work is cancelled, puts all of
-    /// them back at once. Waits as well while too many are renamed.
+    /// Removes the jobs whose grace period is over, or puts them back; with `wait`, all of them. Waits as well while too many are renamed.
     pub fn end(&mut self, env: &Env<'_>, wait: bool, report: &mut dyn FnMut(JobId, Outcome)) {
         while let Some(first) = self.waiting.front() {
-            if env.progress.is_cancelled() {
-                if let Some(first) = self.waiting.pop_front() {
-                    let job = first.plan.job.clone();
-                    let back = first.put_back(env);
-                    report(
-                        job.clone(),
-                        back.and(Err(JobError::new(&job, Cause::Cancelled))),
-                    );
-                }
-                continue;
-            }
             let rest = grace().saturating_sub(first.since.elapsed());
             if !rest.is_zero() {
                 if !wait && self.waiting.len() < RELEASING_MAX {

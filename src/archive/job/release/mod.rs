@@ -47,24 +47,6 @@ pub enum Reason {
     Unsafe,
 }
 
-impl Reason {
-    /// The reason in a few words, for a summary.
-    #[must_use]
-    pub fn describe(self) -> &'static str {
-        match self {
-            Reason::Absent => "moved or removed meanwhile",
-            Reason::Unfinished => "not finished",
-            Reason::Failed => "failed",
-            Reason::Pinned => "pinned",
-            Reason::Busy => "in use",
-            Reason::Changed => "changed since they were archived",
-            Reason::NoCopy => "no archived copy with a manifest",
-            Reason::Damaged => "the archived copy is damaged",
-            Reason::Unsafe => "their directories do not permit it",
-        }
-    }
-}
-
 /// A job that is not released, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -1,0 +1,33 @@
+//! The options of all commands on experiments, and the workspace that they select.
+
+use clap::Args;
+
+use crate::cli::jobs::session::{Session, Which};
+use crate::cli::open::More;
+use crate::cli::{Global, Listing, Select};
+
+/// The options of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// How the outcome is printed.
+    #[command(flatten)]
+    pub(super) listing: Listing,
+    /// More folders.
+    #[command(flatten)]
+    more: More,
+    /// Which workspace.
+    #[command(flatten)]
+    select: Select,
+}
+
+impl Common {
+    /// Opens the workspace.
+    pub(super) fn open(&self, global: &Global) -> anyhow::Result<Session> {
+        let which = Which {
+            jobs: Vec::new(),
+            more: self.more.clone(),
+            select: self.select.clone(),
+        };
+        Session::open(&which, &[], global)
+    }
+}

@@ -1,0 +1,63 @@
+//! `xpmfs experiments`: lists experiments and their runs in the primary and in `backup` folders, and brings them back.
+
+mod common;
+mod list;
+mod recover;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use self::common::Common;
+use super::{Global, Listing};
+
+/// What to do with experiments.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Lists experiments: their current run, its state, and where their runs lie
+    List(Common),
+    /// Lists the runs of an experiment, or of all, and where they lie
+    Runs(Runs),
+    /// Brings runs back from `backup` folders into the primary, with the partials of their jobs
+    ///
+    /// Brings back what the primary lacks; what it has stays as it is. The jobs themselves: `xpmfs jobs recover`.
+    Recover(recover::Arguments),
+}
+
+/// Which runs.
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// The experiment [default: all]
+    #[arg(value_name = "EXPERIMENT")]
+    id: Option<std::ffi::OsString>,
+    /// The options of every command.
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Command {
+    /// The listing that it prints.
+    pub(super) fn listing(&self) -> &Listing {
+        match self {
+            Self::List(arguments) => &arguments.listing,
+            Self::Runs(arguments) => &arguments.common.listing,
+            Self::Recover(arguments) => &arguments.common.listing,
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// The workspace cannot be opened, or there is no such experiment.
+pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List(arguments) => list::experiments(&arguments.open(global)?, global),
+        Command::Runs(arguments) => {
+            let session = arguments.common.open(global)?;
+            list::runs(&session, arguments.id.as_deref(), global)
+        }
+        Command::Recover(arguments) => recover::run(arguments, global),
+    }
+}
