@@ -21,6 +21,7 @@ mod experiments;
 mod files;
 mod locks;
 mod new;
+mod purged;
 mod transient;
 
 use common::plan;
