@@ -17,7 +17,7 @@ use crate::archive::relocate::{store_and_move, unfinished};
 use crate::settings::Mode;
 use crate::transfer::Size;
 use crate::view::location::Role;
-use crate::view::{Location, Unlisted};
+use crate::view::{InPrimary, Location, Unlisted};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
@@ -284,6 +284,9 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
                     longest = longest.max(rest);
                     again.push(job);
                 }
+                Ok(Readiness::Unfinished) if is_purged(env, &job) => {
+                    others.push((job, Outcome::NotReady(Readiness::Purged)));
+                }
                 Ok(Readiness::Elsewhere) if !is_archived(env, &job) => {
                     others.push((job, Outcome::NotReady(Readiness::Lost)));
                 }
@@ -308,6 +311,12 @@ fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: bool) -> Loo
         std::thread::sleep(pause);
         waiting = again;
     }
+}
+
+/// Whether the primary has only what a purge has left of a job.
+fn is_purged(env: &Env<'_>, job: &JobId) -> bool {
+    let there = env.view.in_primary(job.task_id(), job.hash());
+    matches!(there, Ok(InPrimary::Purged))
 }
 
 /// Whether a folder has a finished copy of a job, or cannot be read.

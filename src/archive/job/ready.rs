@@ -36,7 +36,8 @@ pub enum Readiness {
     Busy(&'static str),
     /// It has no marker: it never ran, is running, or was interrupted.
     Unfinished,
-    /// The primary has only what a purge has left of it, and a folder has all of it.
+    /// The primary has only what a purge has left of it, and a folder has all of it. [`Judge::readiness`] returns [`Readiness::Unfinished`]
+    /// for it, since a folder may hang.
     Purged,
     /// It has failed.
     Failed,
@@ -116,13 +117,7 @@ impl Judge {
         {
             State::Done => {}
             State::Failed => return Ok(Readiness::Failed),
-            State::Unfinished => {
-                let purged = env.view.purged_from(job, &directory);
-                return Ok(match purged.tried(job, "compare", &path)? {
-                    Some(_) => Readiness::Purged,
-                    None => Readiness::Unfinished,
-                });
-            }
+            State::Unfinished => return Ok(Readiness::Unfinished),
         }
         let out = self.out.of(env.view, job, &directory);
         match state_dir::checked(primary, job, "find whether it is opted out, in", out)? {

@@ -44,7 +44,7 @@ impl Skeleton {
         let Some(locks) = hold_locks(&directory, job).tried(job, "lock", &at)? else {
             return Err(JobError::new(job, Cause::Busy(LOCKED.into())));
         };
-        let purged = env.view.purged_from(job, &directory);
+        let purged = env.view.purged_from(job, &directory, None);
         let purged = purged.tried(job, "compare", &at)?;
         Ok(purged.map(|_| Skeleton {
             directory,
@@ -77,7 +77,7 @@ impl Skeleton {
             return Err(busy());
         }
         // After that: a process that has closed a file has changed it.
-        let purged = env.view.purged_from(job, &self.directory);
+        let purged = env.view.purged_from(job, &self.directory, None);
         match purged.tried(job, "compare", &at)? {
             Some(_) => Ok(()),
             None => Err(JobError::new(

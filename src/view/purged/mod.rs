@@ -184,12 +184,18 @@ impl View {
     }
 
     /// The folder that has a job of which `dir`, an open directory in the primary under any name, is what a purge has left. `None` if the
-    /// directory is a job. Neither uses nor keeps results of other comparisons.
+    /// directory is a job. Asks only the folder with the number `folder`, if one is given. Neither uses nor keeps results of other
+    /// comparisons.
     ///
     /// # Errors
     ///
     /// As [`View::standing`].
-    pub fn purged_from(&self, job: &JobId, dir: &OwnedFd) -> Result<Option<u8>> {
+    pub fn purged_from(
+        &self,
+        job: &JobId,
+        dir: &OwnedFd,
+        folder: Option<u8>,
+    ) -> Result<Option<u8>> {
         let root = self.primary().root()?;
         let skeleton = Skeleton {
             job,
@@ -197,7 +203,9 @@ impl View {
             stat: at::stat_fd(dir)?,
             dir: rustix::io::fcntl_dupfd_cloexec(dir, 0)?,
         };
-        let copies = finished_copies(self.folders(), job);
+        let folders = self.folders().iter();
+        let asked = folders.filter(|it| folder.is_none_or(|folder| folder == it.index()));
+        let copies = finished_copies(&asked.cloned().collect::<Vec<_>>(), job);
         let removed = removed::read(&root, job)?;
         let judged = self.compare_with(&skeleton, &copies, &removed)?;
         Ok(judged.finding.folder())

@@ -151,7 +151,9 @@ impl Batch<'_> {
             Comparison::Newer => Existing::Older(archived),
             Comparison::Older | Comparison::Mixed { .. } if force => Existing::Older(archived),
             Comparison::Older => {
-                let purged = self.env.view.purged_from(job, source);
+                // No other folder is asked: it may hang.
+                let folder = Some(self.folder.index());
+                let purged = self.env.view.purged_from(job, source, folder);
                 return Ok(Err(match purged.tried(job, "compare", &at)? {
                     Some(_) => Skipped::Purged,
                     None => Skipped::Older,
