@@ -749,7 +749,7 @@ fn with_allow_other_who_may_write_in_the_workspace_may_lock_archived_jobs() {
 
 #[test]
 fn a_job_that_is_moved_beneath_somebody_in_it_is_an_archive_at_once() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::new().never_recovers();
     let beneath = workspace.finished("primary", TASK, "abc");
     fs::create_dir(beneath.join("deep")).unwrap();
     fs::write(beneath.join("deep/file"), "contents").unwrap();

@@ -83,7 +83,7 @@ impl<'a> Served<'a> {
         let activity = recorder.clone();
         let thread = std::thread::spawn(move || {
             let ready = || ready.send(()).unwrap();
-            mount.serve(fuse, Some(activity), &ready).unwrap();
+            mount.serve(fuse, Some(activity), None, &ready).unwrap();
         });
         let served = Served {
             workspace,

@@ -102,7 +102,7 @@ fn jobs_are_listed_and_read_wherever_they_lie() {
 
 #[test]
 fn the_primary_is_written_and_folders_never_change() {
-    let workspace = Workspace::of_ordinary_user();
+    let workspace = Workspace::of_ordinary_user().never_recovers();
     for location in ["primary", "use", "backup", "move"] {
         workspace.finished(location, TASK, location);
     }

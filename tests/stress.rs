@@ -44,7 +44,7 @@ fn eight_processes_and_moving_jobs_leave_nothing_wrong_and_nothing_behind() {
 
 fn stress(in_place: bool) {
     let root = rustix::process::geteuid().is_root();
-    let workspace = Workspace::new();
+    let workspace = Workspace::new().never_recovers();
     furnish(&workspace);
     let mountpoint = match in_place {
         true => workspace.primary(),

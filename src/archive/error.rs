@@ -76,6 +76,14 @@ pub enum Cause {
         /// Why not.
         why: String,
     },
+    /// A location has too little space.
+    #[error("{}: {why}", place.display())]
+    NoSpace {
+        /// The location.
+        place: PathBuf,
+        /// How much is needed and free.
+        why: String,
+    },
     /// The job is not moved, since a `backup` folder does not have it in its current state.
     #[error("it is not moved before {} has it as it is: {why}", folder.display())]
     NoBackup {
@@ -147,6 +155,17 @@ impl JobError {
                 self.job
             )),
             _ => self.advice().map(ToOwned::to_owned),
+        }
+    }
+
+    /// The error number for a program that waits for the operation.
+    #[must_use]
+    pub fn for_program(&self) -> Errno {
+        match &*self.cause {
+            Cause::Cancelled => Errno::INTR,
+            Cause::NoSpace { .. } => Errno::NOSPC,
+            Cause::Busy(_) | Cause::Changed(_) => Errno::BUSY,
+            _ => self.errno().unwrap_or(Errno::IO),
         }
     }
 
@@ -317,7 +336,7 @@ impl Cause {
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
             Cause::NoBackup { .. } => Scope::Again,
-            Cause::Folder { .. } => Scope::Folder,
+            Cause::Folder { .. } | Cause::NoSpace { .. } => Scope::Folder,
             Cause::Obstacle(obstacle) if obstacle.of_all => Scope::Folder,
             Cause::Absent(_) | Cause::Unsafe(_) | Cause::Obstacle(_) => Scope::Job,
             Cause::Cancelled => Scope::Cancelled,

@@ -83,6 +83,20 @@ pub fn recover_all(
     })
 }
 
+/// Recovers a job that a program is about to change: unlike one that is recovered on request, it is archived again as soon
+/// as it is finished and settled. Cleans up first what a crash has left beside the job.
+///
+/// # Errors
+///
+/// See [`job::recover::recover`].
+pub fn recover_for_change(env: &Env<'_>, job: &JobId) -> Result<Recovered> {
+    unfinished::clear_of(env, &Retired::default(), std::slice::from_ref(job));
+    if let Some(size) = job::recover::size(env, job) {
+        env.progress.expect(size);
+    }
+    job::recover::recover(env, job, None)
+}
+
 /// The result of archiving a job.
 #[derive(Debug)]
 pub enum Outcome {

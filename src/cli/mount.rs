@@ -24,7 +24,7 @@ use crate::daemon::options::{self, MountOptions};
 use crate::daemon::run::{About, Launcher, raise_descriptor_limit, run as serve};
 use crate::daemon::service::{self, WorkspaceService};
 use crate::mount::{self, Mount};
-use crate::settings::{Folder, Mode, Settings, Workspace, validate_folders};
+use crate::settings::{Folder, Mode, RecoverOn, Settings, Workspace, validate_folders};
 use crate::view::location::{NO_JOBS, Role};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
@@ -75,6 +75,8 @@ struct Plan {
     log: Destination,
     /// The configuration of archiving, if the workspace is archived.
     archive: Option<Config>,
+    /// The configuration of recovering, if archived jobs that programs change are recovered.
+    recover: Option<Config>,
     warnings: Vec<String>,
 }
 
@@ -195,12 +197,16 @@ impl Plan {
             None if arguments.foreground => Destination::Stderr,
             None => Destination::of_background(&name_of(&workspace).to_string_lossy()),
         };
+        let tuning = settings.tuning_of(&workspace);
+        let config = || archiving::config(&tuning, &folders);
         let archives = !options.no_archive && !attachment.read_only;
-        let archive = (archives && archiving::is_wanted(&folders))
-            .then(|| archiving::config(&settings.tuning_of(&workspace), &folders));
+        let archive = (archives && archiving::is_wanted(&folders)).then(config);
+        let recovers = tuning.recover_on() == RecoverOn::Write && !attachment.read_only;
+        let recover = (recovers && !folders.is_empty()).then(config);
         Ok(Self {
             workspace,
             archive,
+            recover,
             folders,
             attachment,
             log,
@@ -281,7 +287,12 @@ impl Plan {
             Some(config) => Some(archiving::beside(&view, config, mount.handle())?),
             None => None,
         };
-        let service = WorkspaceService::new(view, mount, archiver).with_context(cannot_open)?;
+        let recover = match self.recover {
+            Some(config) => Some(archiving::recovery(&view, &config, mount.handle())?),
+            None => None,
+        };
+        let service =
+            WorkspaceService::new(view, mount, archiver, recover).with_context(cannot_open)?;
         let about = About {
             workspace: Some(self.workspace.id).filter(|id| !id.is_empty()),
             primary,

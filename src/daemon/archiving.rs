@@ -4,12 +4,16 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::peers::Peers;
 use crate::archive::engine::{Archiver, Config};
-use crate::archive::env::{Hooks, Writing};
-use crate::mount::Handle;
+use crate::archive::env::{Env, Hooks, Writing};
+use crate::archive::job::recover::Recovered;
+use crate::archive::manual;
+use crate::mount::{Handle, Recover};
 use crate::settings::{Folder, Mode, Tuning};
+use crate::transfer::{Bandwidth, Progress};
 use crate::view::View;
 use crate::workspace::jobs::JobId;
 
@@ -54,6 +58,64 @@ pub fn beside(view: &Arc<View>, config: Config, mount: Handle) -> io::Result<Arc
         peers: Peers::of(view.primary_path())?,
     });
     Archiver::start(view.clone(), config, hooks)
+}
+
+/// Recovers jobs that programs change through a mount, with the limits of archiving.
+///
+/// # Errors
+///
+/// The table of mounts cannot be read.
+pub fn recovery(view: &Arc<View>, config: &Config, mount: Handle) -> io::Result<Arc<dyn Recover>> {
+    Ok(Arc::new(Recovery {
+        view: view.clone(),
+        hooks: Served {
+            mount,
+            elsewhere: view.elsewhere().map(Path::to_owned),
+            peers: Peers::of(view.primary_path())?,
+        },
+        bandwidth: Bandwidth::new(config.bandwidth),
+        threads: config.threads,
+    }))
+}
+
+struct Recovery {
+    view: Arc<View>,
+    hooks: Served,
+    bandwidth: Bandwidth,
+    threads: usize,
+}
+
+impl Recover for Recovery {
+    fn recover(&self, job: &JobId, progress: &Progress) -> rustix::io::Result<()> {
+        let env = Env {
+            view: &self.view,
+            hooks: &self.hooks,
+            progress,
+            bandwidth: Some(&self.bandwidth),
+            out: None,
+            settle: Duration::ZERO,
+            threads: self.threads,
+            force: false,
+        };
+        match manual::recover_for_change(&env, job) {
+            Ok(Recovered::Copied { files, bytes, .. }) => {
+                tracing::info!(
+                    "{job}: recovered for a program that changes it ({files} files, {bytes} bytes)"
+                );
+                Ok(())
+            }
+            Ok(Recovered::Present) => {
+                // Another process recovered it, and may not have reported that to this mount.
+                self.hooks.mount.moved(job);
+                Ok(())
+            }
+            Err(error) if error.is_cancelled() => Err(error.for_program()),
+            Err(error) => {
+                tracing::warn!("cannot recover a job that a program changes: {error}");
+                Err(error.for_program())
+            }
+        }
+    }
 }
 
 /// The mount beside which jobs are archived, and the other mounts of the workspace.

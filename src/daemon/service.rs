@@ -11,7 +11,7 @@ use super::control::{self, ClientError};
 use super::inventory;
 use super::{Service, StatusSource};
 use crate::archive::engine::Archiver;
-use crate::mount::{Activity, Handle, Mount};
+use crate::mount::{Activity, Handle, Mount, Recover};
 use crate::view::{Beneath, LocationStatus, Root, View};
 use crate::workspace::jobs::JobId;
 
@@ -43,10 +43,11 @@ pub struct WorkspaceService {
     handle: Handle,
     primary: Arc<Root>,
     archiver: Option<Arc<Archiver>>,
+    recover: Option<Arc<dyn Recover>>,
 }
 
 impl WorkspaceService {
-    /// Returns a workspace with a mount of its view, and the archiver beside the mount.
+    /// Returns a workspace with a mount of its view, and what archives and recovers jobs beside the mount.
     ///
     /// # Errors
     ///
@@ -55,6 +56,7 @@ impl WorkspaceService {
         view: Arc<View>,
         mount: Mount,
         archiver: Option<Arc<Archiver>>,
+        recover: Option<Arc<dyn Recover>>,
     ) -> io::Result<WorkspaceService> {
         let primary = view.primary().root()?;
         Ok(WorkspaceService {
@@ -63,6 +65,7 @@ impl WorkspaceService {
             mount: Mutex::new(Some(mount)),
             primary,
             archiver,
+            recover,
         })
     }
 }
@@ -87,6 +90,7 @@ impl Service for WorkspaceService {
         mount.serve(
             fuse,
             archiver.map(|archiver| archiver as Arc<dyn Activity>),
+            self.recover.clone(),
             ready,
         )
     }
@@ -102,6 +106,7 @@ impl Service for WorkspaceService {
 impl StatusSource for WorkspaceService {
     fn status(&self) -> serde_json::Value {
         let mut status = status(&self.view, self.archiver.as_deref());
+        status["recoveries"] = serde_json::json!(self.handle.recoveries());
         status["counts"] = serde_json::json!(self.handle.counts());
         status
     }

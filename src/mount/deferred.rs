@@ -21,17 +21,22 @@
 //! 1. The attempt that claims the request first replies ([`Attempt`]).
 //! 2. An attempt claims the request before it changes a file ([`commit`]). An attempt that lost the claim changes
 //!    nothing on a disk, and undoes what it did in the tables ([`Reply::undo`]).
+//!
+//! An operation that needs a job in the primary fails with [`need_recovery`] before it changes anything. [`Attempt::finish`]
+//! is the one place that runs operations; there, such a request begins to wait for the recovery (`recovery`).
 
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
 use crate::mount::load::Busy;
+use crate::workspace::jobs::JobId;
 
 /// What the kernel receives for a request: a value or an error.
 pub(super) trait Reply: Send + 'static {
@@ -64,7 +69,10 @@ impl Mount {
     ) {
         let attempt = Attempt::new(reply);
         if !may_wait {
-            return attempt.finish(self, &work);
+            if let Some(needed) = attempt.finish(self, &work) {
+                attempt.wait(self, &Arc::new(work), needed);
+            }
+            return;
         }
         let (mount, work) = (self.clone(), Arc::new(work));
         self.threads.run(move || attempt.run(&mount, &work));
@@ -104,6 +112,31 @@ const FREE: u32 = 0;
 thread_local! {
     /// The claim of the attempt that this thread processes, if it is one of several.
     static CURRENT: RefCell<Option<(Arc<AtomicU32>, u32)>> = const { RefCell::new(None) };
+    /// The recovery that the operation of this thread needs.
+    static NEEDED: RefCell<Option<Needed>> = const { RefCell::new(None) };
+}
+
+/// A job that must be recovered before an operation, and the thread that waits for that.
+#[derive(Debug)]
+struct Needed {
+    job: JobId,
+    tid: u32,
+}
+
+/// The error of an operation that needs a recovery. No disk returns it, and the kernel never receives it.
+const RECOVERY_NEEDED: Errno = Errno::RESTART;
+
+/// How often a request may wait for recoveries: the job may be moved to a folder again before the next attempt.
+const RECOVERIES_MAX: u32 = 5;
+
+/// How often a request is attempted again that fails while the nodes of a recovered job change.
+const STALE_MAX: u32 = 10;
+
+/// Returns the error with which an operation ends that a job must be recovered for. The operation is attempted again after
+/// that; it must not have changed anything.
+pub(super) fn need_recovery(job: JobId, tid: u32) -> Errno {
+    NEEDED.set(Some(Needed { job, tid }));
+    RECOVERY_NEEDED
 }
 
 fn claim(claimed: &AtomicU32, by: u32) -> bool {
@@ -137,6 +170,8 @@ struct Attempt<R> {
 struct Request<R> {
     reply: Mutex<Option<R>>,
     attempts: AtomicU32,
+    /// How often the request has waited for a recovery.
+    recoveries: AtomicU32,
 }
 
 /// Ends the attempt of this thread when it is dropped.
@@ -154,6 +189,7 @@ impl<R> Attempt<R> {
         let request = Request {
             reply: Mutex::new(Some(reply)),
             attempts: AtomicU32::new(FREE + 1),
+            recoveries: AtomicU32::new(0),
         };
         Attempt {
             request: Arc::new(request),
@@ -212,18 +248,85 @@ impl<R: Reply> Attempt<R> {
                 }
             }
         };
-        let _watched = mount.timeouts.watch(again, give_up);
-        let _current = self.begin();
-        self.finish(mount, &**work);
+        let needed = {
+            let _watched = mount.timeouts.watch(again, give_up);
+            let _current = self.begin();
+            self.finish(mount, &**work)
+        };
+        if let Some(needed) = needed {
+            self.wait(mount, work, needed);
+        }
     }
 
-    fn finish(&self, mount: &Mount, work: &impl Fn(&Mount) -> Result<R::Value>) {
-        let result = work(&mount.work());
+    /// Runs an operation and answers the request, unless the operation needs a recovery.
+    fn finish(&self, mount: &Mount, work: &impl Fn(&Mount) -> Result<R::Value>) -> Option<Needed> {
+        let result = attempt_again_if_stale(mount, work);
+        if let Err(RECOVERY_NEEDED) = result
+            && let Some(needed) = NEEDED.take()
+        {
+            return Some(needed);
+        }
         match (result, self.take()) {
             (Ok(value), Some(reply)) => reply.send(mount, value),
             (Err(error), Some(reply)) => reply.refuse(mount, error),
             (Ok(value), None) => R::undo(mount, value),
             (Err(_), None) => {}
+        }
+        None
+    }
+
+    /// Attempts to answer the request again once a job has been recovered.
+    fn wait<W>(&self, mount: &Arc<Mount>, work: &Arc<W>, needed: Needed)
+    where
+        W: Fn(&Mount) -> Result<R::Value> + Send + Sync + 'static,
+    {
+        if self.is_lost() {
+            return;
+        }
+        let refuse = {
+            let (last, mount) = (self.next(), mount.clone());
+            move |error| {
+                if let Some(reply) = last.take() {
+                    reply.refuse(&mount, error);
+                }
+            }
+        };
+        let Some(recover) = &mount.recover else {
+            return refuse(Errno::ROFS);
+        };
+        if self.request.recoveries.fetch_add(1, Ordering::Relaxed) >= RECOVERIES_MAX {
+            return refuse(Errno::BUSY);
+        }
+        let again = {
+            let (next, mount, work) = (self.next(), mount.clone(), work.clone());
+            move || {
+                let this = mount.clone();
+                this.threads.run_outside(move || next.run(&mount, &work));
+            }
+        };
+        let Needed { job, tid } = needed;
+        mount.recoveries.wait(recover, job, tid, again, refuse);
+    }
+}
+
+/// Runs an operation. While the nodes of a recovered job change, one may lead to its old place and its parent to the new
+/// one, and the operation fails with `ESTALE`.
+fn attempt_again_if_stale<T>(mount: &Mount, work: &impl Fn(&Mount) -> Result<T>) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        NEEDED.set(None);
+        let epoch = mount.recoveries.epoch();
+        let result = work(&mount.work());
+        let changing = epoch % 2 == 1;
+        if !matches!(result, Err(Errno::STALE))
+            || tries >= STALE_MAX
+            || !(changing || mount.recoveries.epoch() != epoch)
+        {
+            return result;
+        }
+        tries += 1;
+        if changing {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

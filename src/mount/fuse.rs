@@ -347,13 +347,20 @@ impl Filesystem for Fuse {
         reply: ReplyWrite,
     ) {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let caller = clear_set_id.then(|| caller(request, 0));
+        let (caller, tid) = (clear_set_id.then(|| caller(request, 0)), request.pid());
         // Data that is written back from the cache has its own offset, through any descriptor.
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = flags.0 & libc::O_APPEND != 0 && !cached;
+        if self.mount.may_fill_lock(handle.0) {
+            // The write may wait for a recovery.
+            let data = data.to_owned();
+            return self.mount.answer(false, reply, move |mount| {
+                mount.write(handle.0, offset, &data, append, tid, caller.as_ref())
+            });
+        }
         let count = self
             .mount
-            .write(handle.0, offset, data, append, caller.as_ref());
+            .write(handle.0, offset, data, append, tid, caller.as_ref());
         written(count, reply);
     }
 
@@ -572,10 +579,9 @@ impl Filesystem for Fuse {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request, 0);
-        let done = self
-            .mount
-            .fallocate(&caller, handle.0, mode, offset, length);
-        empty(done, reply);
+        self.mount.answer(false, reply, move |mount| {
+            mount.fallocate(&caller, handle.0, mode, offset, length)
+        });
     }
 
     fn lseek(
@@ -610,10 +616,11 @@ impl Filesystem for Fuse {
         reply: ReplyWrite,
     ) {
         let (of_folder, caller) = (self.mount.is_of_folder(source.0), caller(request, 0));
+        let (from, to) = ((from.0, from_offset), (to.0, to_offset));
         self.mount.defer(of_folder, move |mount| {
-            let (from, to) = ((from.0, from_offset), (to.0, to_offset));
-            let copied = mount.work().copy_file_range(&caller, from, to, length);
-            written(copied, reply);
+            mount.answer(false, reply, move |mount| {
+                mount.copy_file_range(&caller, from, to, length)
+            });
         });
     }
 }

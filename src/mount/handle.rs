@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::mount::Mount;
 use crate::mount::moved_jobs::JobCaches;
+use crate::mount::recovery::RunningRecovery;
 use crate::mount::tables::handles::{File, Handles};
 use crate::mount::tables::nodes::{Node, NodeRole, Nodes};
 use crate::mount::tables::ttl::Ttls;
@@ -47,6 +48,8 @@ impl Mount {
             dir_cache: self.dir_cache.clone(),
             listings: self.listings.clone(),
             invalidate: self.invalidate.clone(),
+            recoveries: self.recoveries.clone(),
+            superseded: self.superseded.clone(),
         }
     }
 
@@ -62,7 +65,8 @@ impl Mount {
 }
 
 impl Handle {
-    /// Whether a file of a job in the primary is open for writing now, or mapped.
+    /// Whether a file of a job in the primary is open for writing now, or mapped, or a request waits for the recovery of
+    /// the job.
     ///
     /// A file with several names counts for the jobs of all names known to the mount. A file without a name does not
     /// count, nor do files that are not archived, like the job's lock: the caller must check on the disk whether the
@@ -70,7 +74,7 @@ impl Handle {
     /// proportional to the number of open files.
     #[must_use]
     pub fn is_written(&self, job: &JobId) -> bool {
-        is_written(&self.files, &self.caches.nodes, job)
+        self.caches.recoveries.holds(job) || is_written(&self.files, &self.caches.nodes, job)
     }
 
     /// Reports that the directory of a job in the primary has become a symlink to a folder, or the other way round. The
@@ -91,6 +95,12 @@ impl Handle {
             let (nodes, invalidate) = (&self.caches.nodes, &self.caches.invalidate);
             nodes.each(|id, node| invalidate.node(id, node));
         }
+    }
+
+    /// Returns the recoveries that requests wait for.
+    #[must_use]
+    pub fn recoveries(&self) -> Vec<RunningRecovery> {
+        self.caches.recoveries.running()
     }
 
     /// Returns the numbers of nodes and open files.

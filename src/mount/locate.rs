@@ -107,6 +107,18 @@ impl Mount {
         }
     }
 
+    /// Returns the node that has taken the place of a file of a recovered job, or the node itself.
+    pub(super) fn recovered(&self, id: u64) -> u64 {
+        self.superseded.successor(id).unwrap_or(id)
+    }
+
+    /// Notes that a request for the node `known` has changed another one, whose attributes the kernel may have cached.
+    pub(super) fn note_changed_by(&self, known: u64, changed: u64) {
+        if changed != known {
+            self.invalidate.attributes_now(changed);
+        }
+    }
+
     /// Returns where a node lies, without checking which file is there now.
     pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
         match node.role {
@@ -178,13 +190,13 @@ impl Mount {
         if id == ROOT {
             return self.primary_dir();
         }
-        if let Some(fd) = self.dir_cache.get(id) {
+        if let Some(fd) = self.cached_directory(id) {
             return Ok(Dir::Cached(fd));
         }
         // From the top down, so that a deep tree needs no deep stack.
         let mut unopened = vec![id];
         let mut above = self.node(id)?.parent;
-        while above != ROOT && self.dir_cache.get(above).is_none() {
+        while above != ROOT && self.cached_directory(above).is_none() {
             let node = self.node(above)?;
             if matches!(node.role, NodeRole::Jobs | NodeRole::Task) {
                 break;
@@ -198,9 +210,15 @@ impl Mount {
         self.open_directory(id)
     }
 
+    /// Returns the cached descriptor of a directory node.
+    pub(super) fn cached_directory(&self, id: u64) -> Option<Arc<OwnedFd>> {
+        self.dir_cache.get(id, &self.nodes.identity(id)?)
+    }
+
     fn open_directory(&self, id: u64) -> Result<Dir> {
-        let fd = Arc::new(self.open_verified(id, OFlags::PATH | OFlags::DIRECTORY)?);
-        self.dir_cache.insert(id, fd.clone());
+        let (fd, stat) = self.open_with_stat(id, OFlags::PATH | OFlags::DIRECTORY)?;
+        let fd = Arc::new(fd);
+        self.dir_cache.insert(id, fd.clone(), FileId::of(&stat));
         Ok(Dir::Cached(fd))
     }
 

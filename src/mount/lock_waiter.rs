@@ -1,14 +1,15 @@
 //! Retries the locks that requests wait for, in one thread, and answers the requests.
 //!
 //! A request for a lock is deferred (`deferred`): it holds its reply and the open file, and no thread of the loop. The
-//! kernel cannot withdraw a request that the daemon has read, so the thread ends the wait when a signal is pending
-//! for the caller.
+//! kernel cannot withdraw a request that the daemon has read; `interrupts` ends the wait when a signal is pending for the
+//! caller.
 //!
 //! A protocol may check the file once it has the lock (`fstat`: is it still linked?), so a lock is granted to its
 //! caller only when the kernel has dropped its cached state of the file.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fuser::ReplyEmpty;
@@ -17,6 +18,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::{Errno, Result};
 
 use crate::mount::attributes::errno;
+use crate::mount::interrupts::{self, Interrupts};
 use crate::mount::tables::handles::{File, Handles};
 use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::lock_names::LockNames;
@@ -28,14 +30,12 @@ use crate::mount::threads;
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(100);
 
-/// Limit of callers that one poll checks for an interruption.
-const INTERRUPTED_MAX: usize = 64;
-
 /// The requests that wait for a lock, and the thread that retries them while there are any.
 #[derive(Debug)]
 pub(super) struct Waiter {
     handles: Arc<Handles>,
     fresh: Fresh,
+    interrupts: Interrupts,
     shared: Arc<Shared>,
 }
 
@@ -49,8 +49,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     /// Requests that the thread has not seen yet.
-    added: Vec<Waiting>,
-    /// A lock has been released since the last poll.
+    added: Vec<Polled>,
+    /// A lock has been released, or a caller interrupted, since the last poll.
     released: bool,
     running: bool,
 }
@@ -67,6 +67,15 @@ pub(super) struct Waiting {
     pub(super) reply: ReplyEmpty,
 }
 
+/// A request for a lock that the thread polls.
+#[derive(Debug)]
+struct Polled {
+    request: Waiting,
+    interrupted: Arc<AtomicBool>,
+    /// Sets `interrupted`.
+    _signals: Option<interrupts::Waiting>,
+}
+
 /// The result of an attempt to take or release a lock.
 pub(super) enum FlockResult {
     Done(Result<()>),
@@ -79,9 +88,11 @@ impl Waiter {
         nodes: Arc<Nodes>,
         names: Arc<LockNames>,
         invalidate: Arc<Invalidator>,
+        interrupts: Interrupts,
     ) -> Waiter {
         Waiter {
             handles,
+            interrupts,
             fresh: Fresh {
                 nodes,
                 names,
@@ -102,9 +113,25 @@ impl Waiter {
     }
 
     /// Answers a request once its lock is free, or when it need not wait any longer.
-    pub(super) fn wait(&self, waiting: Waiting) {
+    pub(super) fn wait(&self, request: Waiting) {
+        let interrupted = Arc::<AtomicBool>::default();
+        // A request that does not wait without limit ends soon by itself.
+        let signals = match request.refused {
+            Some(_) => None,
+            None => self.interrupts.watch(request.tid, {
+                let (shared, interrupted) = (self.shared.clone(), interrupted.clone());
+                move || {
+                    interrupted.store(true, Ordering::Release);
+                    shared.poll_now();
+                }
+            }),
+        };
         let mut state = self.shared.state.lock();
-        state.added.push(waiting);
+        state.added.push(Polled {
+            request,
+            interrupted,
+            _signals: signals,
+        });
         if state.running {
             self.shared.changed.notify_one();
             return;
@@ -118,8 +145,10 @@ impl Waiter {
             Ok(()) => state.running = true,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for a lock: starting a thread failed");
-                for waiting in state.added.drain(..) {
-                    waiting.reply.error(errno(Errno::NOLCK));
+                let added = std::mem::take(&mut state.added);
+                drop(state);
+                for waiting in added {
+                    waiting.request.reply.error(errno(Errno::NOLCK));
                 }
             }
         }
@@ -127,21 +156,27 @@ impl Waiter {
 
     /// Makes the thread retry the waiting requests at once, since a lock has been released.
     pub(super) fn notify_released(&self) {
-        let mut state = self.shared.state.lock();
+        self.shared.poll_now();
+    }
+}
+
+impl Shared {
+    fn poll_now(&self) {
+        let mut state = self.state.lock();
         if state.running {
             state.released = true;
-            self.shared.changed.notify_one();
+            self.changed.notify_one();
         }
     }
 }
 
 fn try_until_none_waits(shared: &Shared, handles: &Handles, fresh: &Fresh) {
-    let mut polled = Polled::default();
+    let mut waiting: Vec<Polled> = Vec::new();
     let mut interval = POLL_MIN;
     let mut next = Instant::now() + interval;
     loop {
         let mut state = shared.state.lock();
-        if polled.waiting.is_empty() && state.added.is_empty() {
+        if waiting.is_empty() && state.added.is_empty() {
             state.running = false;
             return;
         }
@@ -153,27 +188,20 @@ fn try_until_none_waits(shared: &Shared, handles: &Handles, fresh: &Fresh) {
         }
         drop(state);
         if !added.is_empty() {
-            polled.waiting.extend(added);
+            waiting.extend(added);
             interval = POLL_MIN;
             next = next.min(Instant::now() + interval);
         }
         if released || Instant::now() >= next {
-            polled.poll(handles, fresh);
+            waiting = poll(waiting, handles, fresh);
             interval = match released {
                 true => POLL_MIN,
                 false => (interval * 2).min(POLL_MAX),
             };
             next = Instant::now() + interval;
         }
-        next = polled.refused_first(next);
+        next = refused_first(&waiting, next);
     }
-}
-
-#[derive(Debug, Default)]
-struct Polled {
-    waiting: Vec<Waiting>,
-    /// The first caller that the next poll checks for an interruption.
-    interrupted_from: usize,
 }
 
 /// The files whose locks were not free in a poll, by node.
@@ -200,42 +228,40 @@ impl Held {
     }
 }
 
-impl Polled {
-    /// Answers the requests that have got their locks or need not wait any longer. A file's lock is tried for one
-    /// request: if that one must wait, later requests for the same or a stronger lock must wait, too.
-    fn poll(&mut self, handles: &Handles, fresh: &Fresh) {
-        let mut held = Held::default();
-        let now = Instant::now();
-        let count = self.waiting.len();
-        let from = self.interrupted_from % count.max(1);
-        self.interrupted_from = from + INTERRUPTED_MAX;
-        for (at, waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
-            let (node, operation) = (waiting.file.node, waiting.operation);
-            if !held.contains(node, operation) {
-                if let FlockResult::Done(result) = attempt(handles, &waiting.file, operation) {
-                    fresh.answer(&waiting.file, result, waiting.reply);
-                    continue;
-                }
-                held.add(node, operation);
+/// Answers the requests that have got their locks or need not wait any longer, and returns the others. A file's lock is
+/// tried for one request: if that one must wait, later requests for the same or a stronger lock must wait, too.
+fn poll(waiting: Vec<Polled>, handles: &Handles, fresh: &Fresh) -> Vec<Polled> {
+    let mut held = Held::default();
+    let mut left = Vec::with_capacity(waiting.len());
+    let now = Instant::now();
+    for polled in waiting {
+        let request = &polled.request;
+        let (node, operation) = (request.file.node, request.operation);
+        if !held.contains(node, operation) {
+            if let FlockResult::Done(result) = attempt(handles, &request.file, operation) {
+                let request = polled.request;
+                fresh.answer(&request.file, result, request.reply);
+                continue;
             }
-            let looked_at = (at + count - from) % count < INTERRUPTED_MAX;
-            match waiting.refused {
-                Some(refused) if now >= refused => {
-                    waiting.reply.error(errno(Errno::WOULDBLOCK));
-                }
-                None if looked_at && is_interrupted(waiting.tid) => {
-                    waiting.reply.error(errno(Errno::INTR));
-                }
-                _ => self.waiting.push(waiting),
+            held.add(node, operation);
+        }
+        match request.refused {
+            Some(refused) if now >= refused => {
+                polled.request.reply.error(errno(Errno::WOULDBLOCK));
             }
+            None if polled.interrupted.load(Ordering::Acquire) => {
+                polled.request.reply.error(errno(Errno::INTR));
+            }
+            _ => left.push(polled),
         }
     }
+    left
+}
 
-    /// When the first request is refused, if that is before `next`.
-    fn refused_first(&self, next: Instant) -> Instant {
-        let refused = self.waiting.iter().filter_map(|waiting| waiting.refused);
-        refused.fold(next, Instant::min)
-    }
+/// When the first request is refused, if that is before `next`.
+fn refused_first(waiting: &[Polled], next: Instant) -> Instant {
+    let refused = waiting.iter().filter_map(|polled| polled.request.refused);
+    refused.fold(next, Instant::min)
 }
 
 /// Answers requests for locks that could be tried. A caller that has got the lock may now check the file, and must not
@@ -279,46 +305,9 @@ fn attempt(handles: &Handles, file: &File, operation: FlockOperation) -> FlockRe
     }
 }
 
-/// Whether a thread has a signal pending, or has ended. A thread of a foreign process namespace (0) is unknown to the
-/// daemon.
-fn is_interrupted(tid: u32) -> bool {
-    if tid == 0 {
-        return false;
-    }
-    match std::fs::read_to_string(format!("/proc/{tid}/status")) {
-        Ok(status) => has_pending_signal(&status),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
-}
-
-fn has_pending_signal(status: &str) -> bool {
-    let mask = |field: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
-            .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
-            .unwrap_or(0)
-    };
-    (mask("SigPnd") | mask("ShdPnd")) & !mask("SigBlk") != 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pending_signal_interrupts_unless_blocked() {
-        let status = |pending, shared, blocked| {
-            format!(
-                "Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\n"
-            )
-        };
-        assert!(!has_pending_signal(&status(0, 0, 0)));
-        assert!(has_pending_signal(&status(0x100, 0, 0)));
-        assert!(has_pending_signal(&status(0, 0x4000, 0)));
-        assert!(!has_pending_signal(&status(0, 0x4000, 0x4000)));
-        assert!(!has_pending_signal("nothing of the kind"));
-    }
 
     #[test]
     fn held_lock_is_tried_once_per_poll() {
@@ -336,17 +325,5 @@ mod tests {
         held.add(2, shared);
         assert!(held.contains(2, exclusive));
         assert!(!held.contains(3, shared));
-    }
-
-    #[test]
-    fn ended_thread_is_interrupted() {
-        let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
-        let tid = gone.as_raw_nonzero().get().unsigned_abs();
-        // The thread's entry in `/proc` disappears a moment after the join.
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while !is_interrupted(tid) {
-            assert!(std::time::Instant::now() < deadline, "{tid} still there");
-            std::thread::yield_now();
-        }
     }
 }

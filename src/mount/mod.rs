@@ -7,8 +7,10 @@
 //! - [`deferred`]: runs each operation, at once or in another thread, and sends its reply; [`threads`]: the threads for
 //!   operations that wait; [`timeouts`]: how long they wait for a folder; [`load`]: how many take long
 //! - [`replies`]: sends results to the kernel
-//! - [`lock_waiter`]: requests that wait for locks; [`open_limit`]: opens that wait for other files to be closed
+//! - [`lock_waiter`]: requests that wait for locks; [`interrupts`]: signals of the callers of waiting requests;
+//!   [`open_limit`]: opens that wait for other files to be closed
 //! - [`ops`]: the operations, one file per group
+//! - [`recovery`]: requests that wait until an archived job is recovered
 //! - [`copy_up`]: where a change to an archived job is made, and whether it is permitted
 //! - [`locate`]: from a node to the directory and the name where it lies; [`renamed_dirs`]: directories that other
 //!   processes rename
@@ -18,7 +20,8 @@
 //!
 //! Beside the requests:
 //!
-//! - [`handle`]: what others may ask of a mount and report to it; [`moved_jobs`]: jobs that other processes move
+//! - [`handle`]: what others may ask of a mount and report to it; [`moved_jobs`]: jobs that other processes move;
+//!   [`recovered_jobs`]: makes the nodes of an archived job stand for the recovered one
 //! - [`activity`]: reports of altered jobs to the archiver
 //! - [`mapped_files`]: open files that other processes change
 //! - [`readahead`]: reads jobs before they are requested
@@ -28,7 +31,7 @@
 //! # Invariants
 //!
 //! - A node is the identity of its file: device, inode and time of birth. Hard links are one node, a job that is served
-//!   from another place gets new nodes by itself, and an inode number that the disk reuses is distinguished by its
+//!   from another place gets new nodes by itself (but the directories of a recovered job keep theirs), and an inode number that the disk reuses is distinguished by its
 //!   generation.
 //! - A node knows its parent and its name and holds no descriptor. Its place is found by opening its directory (from a
 //!   bounded cache) and looking the name up; the file found there is compared with the identity. If they differ, the
@@ -44,6 +47,7 @@ mod copy_up;
 mod deferred;
 mod fuse;
 mod handle;
+mod interrupts;
 mod load;
 mod locate;
 mod lock_waiter;
@@ -52,6 +56,8 @@ mod moved_jobs;
 mod open_limit;
 mod ops;
 mod readahead;
+mod recovered_jobs;
+mod recovery;
 mod renamed_dirs;
 mod replies;
 mod serve;
@@ -64,4 +70,5 @@ mod timeouts;
 
 pub use activity::Activity;
 pub use handle::{Counts, Handle};
+pub use recovery::{Recover, RunningRecovery};
 pub use state::{Mount, Options};

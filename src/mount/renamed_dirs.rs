@@ -76,7 +76,7 @@ impl Mount {
             return None;
         }
         let id = self.nodes.id_of(&self.devices, &node.identity)?;
-        let kept = self.dir_cache.get(id);
+        let kept = self.dir_cache.get(id, &node.identity);
         let fd = match kept.or_else(|| self.dir_cache.removed(id)) {
             Some(fd) => fd,
             None => self.search(id, node)?,
@@ -115,7 +115,7 @@ impl Mount {
             self.renamed.note_not_found(id);
             return None;
         };
-        self.dir_cache.insert(id, found.clone());
+        self.dir_cache.insert(id, found.clone(), node.identity);
         Some(found)
     }
 
@@ -271,7 +271,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::mount::testing::Fixture;
+    use crate::mount::testing::{Fixture, ROOT_CALLER};
     use crate::settings::Mode as FolderMode;
 
     struct Tree(Fixture);
@@ -308,7 +308,10 @@ mod tests {
         fn works(&self, id: u64, path: &Path) -> bool {
             let attributes = self.0.mount.getattr(id, None);
             let listed = self.0.mount.list(id, 0, |_| true);
-            let target = self.0.mount.target(id, OsStr::new("new"), false);
+            let target = self
+                .0
+                .mount
+                .target(&ROOT_CALLER, id, OsStr::new("new"), false);
             let found = self.0.mount.lookup(id, OsStr::new("none"));
             let there = |target: &crate::mount::copy_up::Target| {
                 let stat = at::stat_at(&target.dir, OsStr::new(".")).unwrap();
@@ -386,7 +389,7 @@ mod tests {
         tree.close(id);
         assert!(tree.works(id, &tree.path("unknown/c")));
         tree.0.mount.forget(id, u64::MAX);
-        assert!(tree.0.mount.dir_cache.get(id).is_none());
+        assert!(tree.0.mount.cached_directory(id).is_none());
     }
 
     #[test]

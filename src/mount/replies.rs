@@ -53,6 +53,16 @@ impl Reply for ReplyEmpty {
     refuse!();
 }
 
+impl Reply for ReplyWrite {
+    type Value = usize;
+
+    fn send(self, _mount: &Mount, count: usize) {
+        written(Ok(count), self);
+    }
+
+    refuse!();
+}
+
 impl Reply for ReplyEntry {
     type Value = NodeEntry;
 
@@ -225,7 +235,12 @@ impl Reply for OpenReply {
     fn send(self, mount: &Mount, opened: Opened) {
         let OpenReply { reply, node, how } = self;
         let register = || register(mount, || reply.open_backing(&opened.file.fd));
-        let choice = (mount.passthrough).open(node, how.flags, opened.direct, register);
+        let file = opened.file.identity;
+        let choice = (mount.passthrough).open(node, file, how.flags, opened.direct, register);
+        let Some(choice) = choice else {
+            mount.discard(&opened);
+            return reply.error(errno(Errno::STALE));
+        };
         let handle = FileHandle(opened.handle);
         let Some(backing) = choice.backing else {
             return reply.opened(handle, how.cached(&opened));
@@ -258,7 +273,13 @@ impl Reply for CreateReply {
     fn send(self, mount: &Mount, (entry, opened): (NodeEntry, Opened)) {
         let CreateReply { reply, how } = self;
         let register = || register(mount, || reply.open_backing(&opened.file.fd));
-        let choice = (mount.passthrough).open(entry.id, how.flags, opened.direct, register);
+        let file = opened.file.identity;
+        let choice = (mount.passthrough).open(entry.id, file, how.flags, opened.direct, register);
+        let Some(choice) = choice else {
+            mount.discard(&opened);
+            mount.forget(entry.id, 1);
+            return reply.error(errno(Errno::STALE));
+        };
         let handle = FileHandle(opened.handle);
         let ttl = &entry.ttl.min(mount.passthrough.ttl_max(entry.id));
         let (made, generation) = (&entry.attributes, entry.generation);

@@ -8,12 +8,13 @@ use crate::mount::Mount;
 use crate::mount::activity::Activity;
 use crate::mount::fuse::Fuse;
 use crate::mount::mapped_files::Watch;
+use crate::mount::recovery::Recover;
 use crate::mount::tables::nodes::NodeRole;
 use crate::mount::threads::LOOP_THREADS;
 
 impl Mount {
     /// Serves the mount on an open `/dev/fuse` that has been mounted, until it is unmounted. Reports altered jobs of
-    /// the primary to `activity`. Calls `ready` after the handshake with the kernel, just before the first request is
+    /// the primary to `activity`. If there is `recover`, archived jobs that are about to be changed are recovered. Calls `ready` after the handshake with the kernel, just before the first request is
     /// answered.
     ///
     /// # Errors
@@ -23,11 +24,13 @@ impl Mount {
         mut self,
         fuse: OwnedFd,
         activity: Option<Arc<dyn Activity>>,
+        recover: Option<Arc<dyn Recover>>,
         ready: &dyn Fn(),
     ) -> io::Result<()> {
         let mut config = fuser::Config::default();
         config.n_threads = Some(LOOP_THREADS);
         config.clone_fd = true;
+        self.recover = recover;
         self.readahead.start(&self.view)?;
         self.timeouts.start(&self.view)?;
         if let Some(activity) = activity {
@@ -42,7 +45,7 @@ impl Mount {
             let load = self.load.clone();
             move || load.is_high()
         });
-        let invalidate = self.invalidate.clone();
+        let (invalidate, recoveries) = (self.invalidate.clone(), self.recoveries.clone());
         let watch = Watch {
             handles: Arc::downgrade(&self.handles),
             nodes: self.nodes.clone(),
@@ -55,7 +58,9 @@ impl Mount {
         invalidate.start(session.notifier())?;
         watch.start()?;
         ready();
-        session.run()
+        let served = session.run();
+        recoveries.stop();
+        served
     }
 
     /// Closes the descriptors kept for a folder, whose file system could not be unmounted otherwise, and makes the

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use crate::mount::activity::ActivityReports;
+use crate::mount::interrupts::Interrupts;
 use crate::mount::load::Load;
 use crate::mount::lock_waiter::Waiter;
 use crate::mount::open_limit::OpenLimit;
 use crate::mount::readahead::Readahead;
+use crate::mount::recovery::{Recover, Recoveries};
 use crate::mount::tables::dir_cache::DirCache;
 use crate::mount::tables::handles::Handles;
 use crate::mount::tables::invalidate::Invalidator;
@@ -17,6 +19,7 @@ use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
 use crate::mount::tables::passthrough::Passthrough;
 use crate::mount::tables::stale::{Contended, Renamed, Retries};
+use crate::mount::tables::superseded::Superseded;
 use crate::mount::tables::ttl::Ttls;
 use crate::mount::threads::Threads;
 use crate::mount::timeouts::Timeouts;
@@ -62,6 +65,10 @@ pub struct Mount {
     pub(super) activity: ActivityReports,
     pub(super) ttls: Arc<Ttls>,
     pub(super) load: Arc<Load>,
+    /// Recovers archived jobs that are about to be changed; without it, they cannot be changed.
+    pub(super) recover: Option<Arc<dyn Recover>>,
+    pub(super) recoveries: Arc<Recoveries>,
+    pub(super) superseded: Arc<Superseded>,
 }
 
 impl Mount {
@@ -78,6 +85,7 @@ impl Mount {
         let nodes = Arc::new(Nodes::new(identity));
         let (handles, lock_names) = (Arc::<Handles>::default(), Arc::<LockNames>::default());
         let invalidate = Arc::<Invalidator>::default();
+        let interrupts = Interrupts::default();
         Ok(Mount {
             activity: ActivityReports::new(nodes.clone()),
             ttls: Arc::new(Ttls::new(view.clone(), options.alone)),
@@ -86,6 +94,7 @@ impl Mount {
                 nodes.clone(),
                 lock_names.clone(),
                 invalidate.clone(),
+                interrupts.clone(),
             ),
             view,
             options,
@@ -105,6 +114,9 @@ impl Mount {
             lock_names,
             invalidate,
             load: Arc::new(Load::new()),
+            recover: None,
+            recoveries: Arc::new(Recoveries::new(interrupts)),
+            superseded: Arc::default(),
         })
     }
 }

@@ -5,10 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::mount::caller::Caller;
 use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, Options};
 use crate::settings::Mode;
 use crate::view::{FolderSpec, View, ViewSpec};
+
+/// A caller that is root.
+pub(super) const ROOT_CALLER: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    tid: 0,
+    umask: 0,
+};
 
 /// A mount of a primary and one folder in a temporary directory.
 pub(super) struct Fixture {

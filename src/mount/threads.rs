@@ -61,9 +61,15 @@ impl Threads {
     /// Processes a request at once, or in another thread if many already wait. A request that is dropped fails with
     /// `EIO`.
     pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
-        if let Some(_counted) = Counted::new(&self.of_loop, LOOP_MAX) {
-            return work();
+        match Counted::new(&self.of_loop, LOOP_MAX) {
+            Some(_counted) => work(),
+            None => self.run_outside(work),
         }
+    }
+
+    /// Processes a request in another thread than those of the loop, and returns at once. A request that is dropped
+    /// fails with `EIO`.
+    pub(super) fn run_outside(&self, work: impl FnOnce() + Send + 'static) {
         let work: Work = Box::new(work);
         let Err(refused) = self.idle.0.try_send(work) else {
             return;

@@ -8,7 +8,7 @@ use super::coerce;
 use super::decode::{Decode, Decoder, ListItem, THE_FILE, table};
 use super::environment;
 use super::model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
-use super::xpmfs::{Patterns, Release, SCAN_INTERVAL_MIN, Tuning};
+use super::xpmfs::{Patterns, RecoverOn, Release, SCAN_INTERVAL_MIN, Tuning};
 use super::yaml::Node;
 
 table! { Settings, THE_FILE, false, Settings::default() => {
@@ -76,6 +76,7 @@ table! { Tuning, "xpmfs", true, Tuning::default(), finish check_scan_interval =>
     exclude: not_null,
     release: optional,
     bandwidth: not_null,
+    recover_on: not_null,
 }}
 
 table! { Release, "release", true, Release::default() => {
@@ -160,6 +161,25 @@ impl Decode for Mode {
             decoder.error(node.at, format!("`{text}` is not a mode"), advice);
         }
         mode
+    }
+}
+
+impl Decode for RecoverOn {
+    fn decode(decoder: &mut Decoder<'_>, _: &str, node: &Node) -> Option<RecoverOn> {
+        let text = coerce::string(&node.value);
+        match text.as_deref() {
+            Some("never") => return Some(RecoverOn::Never),
+            Some("write") => return Some(RecoverOn::Write),
+            _ => {}
+        }
+        let found = match text {
+            Some(text) => format!("`{text}`"),
+            None => node.value.kind().to_string(),
+        };
+        let message = format!("`recover_on` is {found}, and must be `never` or `write`");
+        let advice = "write `recover_on: write`, which is the default, or `recover_on: never`";
+        decoder.error(node.at, message, advice);
+        None
     }
 }
 

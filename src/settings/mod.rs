@@ -42,4 +42,6 @@ pub use model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Wo
 pub use placement::{FOLDERS_MAX, validate_folders};
 pub use select::{Selection, Trigger};
 pub use units::{duration as parse_duration, keep_free as parse_keep_free};
-pub use xpmfs::{DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, Release, Tuning};
+pub use xpmfs::{
+    DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, RecoverOn, Release, Tuning,
+};

@@ -30,6 +30,19 @@ pub struct Tuning {
     pub release: Release,
     /// The most bytes a second that archiving may copy, for all jobs together; 0 means no limit, also where the top has one.
     pub bandwidth: Option<u64>,
+    /// When a job that a folder serves is brought back into the primary by itself.
+    pub recover_on: Option<RecoverOn>,
+}
+
+/// When a mount recovers a job that a folder serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecoverOn {
+    /// Never: a program that changes it gets `EROFS`.
+    Never,
+    /// When a program changes it, or opens a file of it for writing.
+    #[default]
+    Write,
 }
 
 impl Tuning {
@@ -45,6 +58,7 @@ impl Tuning {
                 older_than: self.release.older_than.or(other.release.older_than),
             },
             bandwidth: self.bandwidth.or(other.bandwidth),
+            recover_on: self.recover_on.or(other.recover_on),
         }
     }
 
@@ -52,6 +66,12 @@ impl Tuning {
     #[must_use]
     pub fn settle(&self) -> Duration {
         self.settle.unwrap_or(DEFAULT_SETTLE)
+    }
+
+    /// `recover_on`, or its default.
+    #[must_use]
+    pub fn recover_on(&self) -> RecoverOn {
+        self.recover_on.unwrap_or_default()
     }
 
     /// `scan_interval`, or its default.

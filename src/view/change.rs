@@ -25,7 +25,7 @@ pub enum Verdict {
     Go,
     /// It goes ahead on the internal file that the primary keeps for the job.
     Internal,
-    /// The job must be recovered first. The mount cannot do that yet, and refuses with `EROFS`.
+    /// The job must be recovered first.
     Recover,
     /// It is refused with this error.
     Refuse(Errno),

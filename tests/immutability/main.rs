@@ -74,9 +74,9 @@ fn assert_same(before: &[Vec<String>], after: &[Vec<String>]) {
 /// Does something in a workspace of root's, if we are root, and in one of an ordinary user's.
 fn as_everyone(test: impl Fn(&Workspace)) {
     if rustix::process::geteuid().is_root() {
-        test(&Workspace::new());
+        test(&Workspace::new().never_recovers());
     }
-    test(&Workspace::of_ordinary_user());
+    test(&Workspace::of_ordinary_user().never_recovers());
 }
 
 /// What has been tried, and what was wrong with the answers.

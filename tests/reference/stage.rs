@@ -38,8 +38,8 @@ struct Plain<'a>(&'a Stage);
 impl Stage {
     pub(crate) fn new(who: Who) -> Stage {
         let workspace = match who {
-            Who::Root => Workspace::new(),
-            Who::Ordinary => Workspace::of_ordinary_user(),
+            Who::Root => Workspace::new().never_recovers(),
+            Who::Ordinary => Workspace::of_ordinary_user().never_recovers(),
         };
         for path in [workspace.top(), workspace.primary()] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

@@ -61,7 +61,7 @@ fn a_valid_file_has_no_findings() {
     expect(
         &workspace(
             "triggers: [\"a*\", b]\nlock_mode: \"0664\"\nenv: {A: 1, B: yes}\nxpmfs: {settle: 5, scan_interval: 1h30m, \
-             bandwidth: 100M, exclude: ['my.*', 'other.task/ab*']}\n\
+             bandwidth: 100M, exclude: ['my.*', 'other.task/ab*'], recover_on: write}\n\
              folders:\n  - {path: ~/a, mode: backup, exclude: [x.*]}\n  - {path: ~/b, mode: move}\n  - path: ~/old",
         ),
         &[],
@@ -326,6 +326,21 @@ fn wrong_types_are_found_with_the_remedy() {
             (1, 76, Error, "this is not a glob", "my.module.*"),
         ],
     );
+}
+
+#[test]
+fn recover_on_has_two_values() {
+    expect("xpmfs: {recover_on: never}", &[]);
+    let finding = |found| {
+        let message: &'static str = found;
+        [(1, 21, Error, message, "`recover_on: write`")]
+    };
+    expect(
+        "xpmfs: {recover_on: open}",
+        &finding("`recover_on` is `open`, and must be `never` or `write`"),
+    );
+    expect("xpmfs: {recover_on: yes}", &finding("`recover_on` is"));
+    expect("xpmfs: {recover_on: 1}", &finding("`recover_on` is"));
 }
 
 #[test]

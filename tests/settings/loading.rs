@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use xpmfs::settings::{Settings, SettingsError};
+use xpmfs::settings::{RecoverOn, Settings, SettingsError, Tuning};
 
 use crate::oracle::{Home, Oracle};
 
@@ -376,10 +376,10 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
     let file = home.path().join("ours.yaml");
     fs::write(
         &file,
-        "xpmfs: {settle: 5, scan_interval: 10m, exclude: ['a.*'], release: {keep_free: 10%, older_than: 30d}, bandwidth: 100M}\n\
+        "xpmfs: {settle: 5, scan_interval: 10m, exclude: ['a.*'], release: {keep_free: 10%, older_than: 30d}, bandwidth: 100M, recover_on: never}\n\
          workspaces:\n- id: a\n  path: /a\n  folders: [{path: /b, mode: backup, exclude: [c/1*]}]\n\
          \x20 xpmfs: {settle: 500ms, release: {keep_free: 2T}}\n- {id: b, path: /b}\n\
-         - {id: c, path: /c, xpmfs: {bandwidth: 0}}\n",
+         - {id: c, path: /c, xpmfs: {bandwidth: 0, recover_on: write}}\n",
     )
     .unwrap();
     let settings = Settings::load_in(Some(&file), &home.environment()).unwrap();
@@ -388,7 +388,7 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
     };
     assert_eq!(
         tuning(0),
-        json!({"settle": 0.5, "scan_interval": 600.0, "exclude": ["a.*"], "bandwidth": 104_857_600u64,
+        json!({"settle": 0.5, "scan_interval": 600.0, "exclude": ["a.*"], "bandwidth": 104_857_600u64, "recover_on": "never",
                "release": {"keep_free": {"bytes": 2_199_023_255_552u64}, "older_than": 2_592_000.0}})
     );
     assert_eq!(tuning(1)["settle"], json!(5.0));
@@ -397,6 +397,8 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
         json!(0),
         "no limit, although the top has one"
     );
+    assert_eq!(tuning(2)["recover_on"], "write");
+    assert_eq!(Tuning::default().recover_on(), RecoverOn::Write);
     assert_eq!(tuning(1)["release"]["keep_free"], json!({"percent": 10.0}));
     assert!(
         settings.workspaces[0].folders[0]
@@ -411,6 +413,7 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
         "{release: 5}",
         "{release: {keep_free: 120%}}",
         "{bandwidth: fast}",
+        "{recover_on: always}",
         "{exclude: a}",
         "{exclude: ['[']}",
         "{release: {older_then: 3d}}",

@@ -9,6 +9,7 @@
 //!   the `params.json` of a recovered job; [`verify`]: reads an archived copy and compares it
 //! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
 //!   how much space it takes
+//! - `internal_files`: what the primary kept for an archived job, which the recovered job gets
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`crash_recovery`]: removes unfinished copies from folders, and rewrites manifests that a power cut has emptied
 //!
@@ -17,6 +18,7 @@
 pub(super) mod backups;
 pub mod compare;
 pub mod crash_recovery;
+mod internal_files;
 pub mod manifests;
 pub mod opt_out;
 mod params;

@@ -140,5 +140,6 @@ pub(super) fn expect_space(
     let why = format!(
         "no space: {needed} bytes are needed, and {free} are free: make room there and try again"
     );
-    Err(unusable(location, job, why))
+    let place = at.to_owned();
+    Err(JobError::new(job, Cause::NoSpace { place, why }))
 }

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::skeleton::Skeleton;
-use super::{manifests, params, preconditions, select};
+use super::{internal_files, manifests, params, preconditions, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::{obstacle, places};
@@ -86,12 +86,14 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         let primary = env.view.primary();
         let at = places::path(primary, job);
         if matches!(present(env, job)?, Present::Job) {
+            remove_internal(env, job);
             return Ok(Recovered::Present);
         }
         if env.progress.is_cancelled() {
             return Err(JobError::new(job, Cause::Cancelled));
         }
         let candidates = candidates(env, job, from)?;
+        let _made = MadeTask::of(env, job);
         let task = preconditions::make_task(primary, job, primary)?;
         let Some(mut staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
             if env.progress.is_cancelled() {
@@ -114,6 +116,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         }
         env.view.forget_standing(job);
         env.hooks.moved(job);
+        remove_internal(env, job);
         staging.sync().beside(job, &at)?;
         staging.finish(None).beside(job, &at)?;
         let done = markers::done(job.name());
@@ -125,6 +128,56 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             bytes: copied.manifest.bytes(),
             finished: copied.manifest.entries().iter().skip(1).any(is_done),
         });
+    }
+}
+
+/// Removes the old names of the job's internal files. What is left has no effect while the job is in the primary.
+fn remove_internal(env: &Env<'_>, job: &JobId) {
+    if let Err(error) = internal_files::remove(env.view, job) {
+        tracing::debug!("{job}: internal files are left in .xpmfs: {error}");
+    }
+}
+
+/// The size of the copy that a recovery of a job would take, if it can be read.
+pub(in crate::archive) fn size(env: &Env<'_>, job: &JobId) -> Option<transfer::Size> {
+    let folder = candidates(env, job, None).ok()?.first()?.folder;
+    if let Ok(Some(manifest)) = manifests::read(folder, job) {
+        let (files, bytes) = (manifest.files(), manifest.bytes());
+        return Some(transfer::Size { files, bytes });
+    }
+    let source = places::job(folder, job).ok()??;
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    let options = Options {
+        select: Some(&select),
+        threads: env.threads,
+        ..Options::default()
+    };
+    Some(transfer::survey(&source, &options).ok()?.size)
+}
+
+/// Removes the directory of a task again, if the recovery made it and leaves nothing in it.
+struct MadeTask<'a>(Option<(&'a Location, &'a JobId)>);
+
+impl<'a> MadeTask<'a> {
+    /// To be called before the directory is made.
+    fn of(env: &Env<'a>, job: &'a JobId) -> MadeTask<'a> {
+        let primary = env.view.primary();
+        let is_new = matches!(places::task(primary, job), Ok(None));
+        MadeTask(is_new.then_some((primary, job)))
+    }
+}
+
+impl Drop for MadeTask<'_> {
+    fn drop(&mut self) {
+        let Some((primary, job)) = self.0 else {
+            return;
+        };
+        if let Ok(root) = primary.root()
+            && let Ok(jobs) = root.jobs()
+            && rustix::fs::unlinkat(&*jobs, job.task_id(), AtFlags::REMOVEDIR).is_ok()
+        {
+            root.forget_tasks();
+        }
     }
 }
 
@@ -315,6 +368,12 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         }
     }
     params::rebase(job, &staged, &to, env.view.primary_path())?;
+    params::rebase(job, &staged, &to, env.view.primary_path())?;
+    internal_files::link_into(env.view, job, &staged).tried(
+        job,
+        "link internal files into",
+        &to,
+    )?;
     Ok(copied)
 }
 

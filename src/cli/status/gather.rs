@@ -18,6 +18,7 @@ use crate::daemon::control::Identity;
 use crate::daemon::health::MountHealth;
 use crate::daemon::inventory::{self, LocationReport, Mounted};
 use crate::daemon::unmount::find;
+use crate::mount::RunningRecovery;
 use crate::settings::{Settings, Workspace};
 
 /// What to show.
@@ -65,6 +66,8 @@ pub(super) struct MountStatus {
     pub(super) read_only: bool,
     pub(super) log: Option<String>,
     pub(super) locations: Vec<LocationReport>,
+    /// The recoveries that programs wait for.
+    pub(super) recoveries: Vec<RunningRecovery>,
     /// The state of archiving, if anything is archived.
     pub(super) archive: Option<Report>,
 }
@@ -213,6 +216,7 @@ impl MountStatus {
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),
             locations: service.as_ref().map(places).unwrap_or_default(),
+            recoveries: service.as_ref().map(recoveries).unwrap_or_default(),
             archive: service.as_ref().and_then(report),
         }
     }
@@ -250,6 +254,14 @@ fn since(identity: &Identity) -> Option<Timestamp> {
 /// A daemon's report of archiving.
 fn report(service: &Value) -> Option<Report> {
     serde_json::from_value(service.get("archive")?.clone()).ok()
+}
+
+/// A daemon's report of recoveries, without those that cannot be understood.
+fn recoveries(service: &Value) -> Vec<RunningRecovery> {
+    let listed = service.get("recoveries").cloned();
+    listed
+        .and_then(|listed| serde_json::from_value(listed).ok())
+        .unwrap_or_default()
 }
 
 /// A daemon's report of its locations, without those that cannot be understood.

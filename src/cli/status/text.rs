@@ -2,12 +2,15 @@
 
 use std::fmt::Write as _;
 
+use indicatif::HumanBytes;
+
 use super::gather::{ArchiverStatus, MountStatus, Status};
 use super::{archive, experiments};
 use crate::archive::engine::Report;
 use crate::cli::style::{Colours, Tone, local};
 use crate::cli::table;
 use crate::daemon::inventory::LocationReport;
+use crate::mount::RunningRecovery;
 use crate::sys::printable::printable;
 use crate::view::location::NO_JOBS;
 
@@ -39,6 +42,7 @@ impl Status {
                 let _ = writeln!(text, "\n{}", printable(&advice));
             }
             locations(&mut text, &mount.mountpoint, &mount.locations, colours);
+            recoveries(&mut text, &mount.recoveries);
             if let Some(report) = &mount.archive {
                 archive::describe(&mut text, report, "it was mounted", colours);
                 experiments::describe(&mut text, report, "it was mounted");
@@ -68,6 +72,31 @@ impl Status {
             archive::describe_recorded(&mut text, &report, colours);
         }
         text
+    }
+}
+
+/// Adds the recoveries that programs wait for.
+fn recoveries(text: &mut String, recoveries: &[RunningRecovery]) {
+    if recoveries.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\nrecovering, since programs change these jobs:");
+    for recovery in recoveries {
+        let waiting = match recovery.waiting {
+            1 => "1 call waiting".to_owned(),
+            count => format!("{count} calls waiting"),
+        };
+        let progress = match (recovery.seconds, recovery.total_bytes) {
+            (None, _) => "queued".to_owned(),
+            (Some(_), None) => HumanBytes(recovery.bytes).to_string(),
+            (Some(_), Some(total)) => {
+                let (done, total) = (HumanBytes(recovery.bytes), HumanBytes(total));
+                format!("{done} of {total}")
+            }
+        };
+        let line = format!("{}: {progress}, {waiting}", recovery.job);
+        // Users choose the names of jobs.
+        let _ = writeln!(text, "  {}", printable(&line));
     }
 }
 

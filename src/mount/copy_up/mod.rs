@@ -2,8 +2,10 @@
 //!
 //! Of removals (unlink, rmdir, the source of a rename), `ops::remove` decides.
 //!
-//! `small_copy`: copies an internal file to the primary
+//! `rights`: whether the caller may change a job that must be recovered first; `small_copy`: copies an internal file to
+//! the primary
 
+mod rights;
 mod small_copy;
 
 use std::ffi::OsStr;
@@ -12,11 +14,11 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 
-use crate::mount::Mount;
 use crate::mount::caller::Caller;
 use crate::mount::locate::Dir;
 use crate::mount::tables::handles::File;
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
+use crate::mount::{Mount, deferred};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
@@ -46,10 +48,25 @@ impl Target {
     }
 }
 
+/// What of a file is changed: who may do so differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alteration {
+    /// Its contents, or the names in a directory.
+    Contents,
+    /// Its mode, owner, times or extended attributes, of which the kernel or the disk decides.
+    Attributes,
+}
+
 impl Mount {
     /// Returns where a new `name` below `parent` will be created; `directory` is whether it will be a directory. Checks
     /// whether a folder has the name, but not whether it is free in the primary.
-    pub(super) fn target(&self, parent: u64, name: &OsStr, directory: bool) -> Result<Target> {
+    pub(super) fn target(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        directory: bool,
+    ) -> Result<Target> {
         let node = self.node(parent)?;
         let in_primary = |dir| Target {
             dir,
@@ -66,7 +83,7 @@ impl Mount {
                 self.view.make_task(&node.name, node.place)?.into(),
             )),
             NodeRole::Job | NodeRole::Inside | NodeRole::Outside => {
-                self.target_inside(parent, &node, name, directory)
+                self.target_inside(caller, parent, &node, name, directory)
             }
         }
     }
@@ -79,17 +96,18 @@ impl Mount {
         name: &OsStr,
         directory: bool,
     ) -> Result<()> {
-        let holder = self.holder(&self.node(parent)?)?;
-        match holder {
+        let node = self.node(parent)?;
+        match self.holder(&node)? {
             Some(holder) if holder.is_internal(name, directory, None) => {
                 self.check_write_access(caller)
             }
-            _ => Ok(()),
+            _ => self.check_recovery(caller, parent, &node),
         }
     }
 
     fn target_inside(
         &self,
+        caller: &Caller,
         parent: u64,
         node: &Node,
         name: &OsStr,
@@ -108,6 +126,10 @@ impl Mount {
         match judge(node.place, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
+                if self.recover.is_some() && self.is_in_primary(&holder)? {
+                    // Another process has recovered the job: its internal files lie in it.
+                    return Err(self.recovery_needed(caller.tid, node));
+                }
                 Ok(Target {
                     dir: self.view.make_internal_dir(&holder)?.into(),
                     place: INTERNAL,
@@ -115,10 +137,7 @@ impl Mount {
                 })
             }
             Verdict::Refuse(error) => Err(error),
-            Verdict::Go | Verdict::Recover => {
-                self.recover(node)?;
-                self.target(parent, name, directory)
-            }
+            Verdict::Go | Verdict::Recover => Err(self.recovery_needed(caller.tid, node)),
         }
     }
 
@@ -186,18 +205,32 @@ impl Mount {
         self.path_in_job(id).is_some_and(is_it)
     }
 
-    /// Makes sure that a node may be changed where it lies, and returns its present state.
-    pub(super) fn alterable(&self, caller: &Caller, id: u64) -> Result<Node> {
-        let node = self.copied_up(caller, id)?;
+    /// Makes sure that a node may be changed, and returns the node to change: of a file of a job that was recovered, the
+    /// recovered one.
+    pub(super) fn alterable(
+        &self,
+        caller: &Caller,
+        id: u64,
+        by: Alteration,
+    ) -> Result<(u64, Node)> {
+        let (id, node) = self.copied_up(caller, id, by)?;
         self.still_in_primary(&node)?;
-        Ok(node)
+        Ok((id, node))
     }
 
-    /// Returns a node that may be changed where it lies, unless another process has moved its job.
-    pub(super) fn copied_up(&self, caller: &Caller, id: u64) -> Result<Node> {
+    /// Returns the node to change in place of this one, unless another process has moved its job.
+    pub(super) fn copied_up(
+        &self,
+        caller: &Caller,
+        id: u64,
+        by: Alteration,
+    ) -> Result<(u64, Node)> {
         let node = self.node(id)?;
         if node.place == PRIMARY || node.place == INTERNAL {
-            return Ok(node);
+            return Ok((id, node));
+        }
+        if let Some(recovered) = self.superseded.successor(id) {
+            return Ok((recovered, self.node(recovered)?));
         }
         let parent = self.node(node.parent)?;
         let internal = match self.holder(&parent)? {
@@ -212,12 +245,15 @@ impl Mount {
                 let holder = internal.ok_or(Errno::ROFS)?;
                 self.check_write_access(caller)?;
                 let _identity = self.assume(caller)?;
-                self.internalize(id, &node, &holder)
+                Ok((id, self.internalize(id, &node, &holder)?))
             }
             Verdict::Refuse(error) => Err(error),
             Verdict::Go | Verdict::Recover => {
-                self.recover(&node)?;
-                self.node(id)
+                match by {
+                    Alteration::Contents => self.check_recovery(caller, id, &node)?,
+                    Alteration::Attributes => self.check_recovery_by_owner(caller, &node)?,
+                }
+                Err(self.recovery_needed(caller.tid, &node))
             }
         }
     }
@@ -237,19 +273,74 @@ impl Mount {
         Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
     }
 
-    /// Makes sure that data may be written to an open file.
-    pub(super) fn fillable(&self, file: &File) -> Result<()> {
-        if file.only_lock {
-            self.recover(&self.node(file.node)?)?;
+    /// Makes sure that an entry of a job can be renamed inside the job: recovers the job for that.
+    pub(super) fn renamable_inside(
+        &self,
+        caller: &Caller,
+        (parent, name): (u64, &OsStr),
+        new_parent: u64,
+    ) -> Result<()> {
+        let node = self.node(parent)?;
+        if !self.is_recovered_for_changes(&node) {
+            return Ok(());
         }
-        Ok(())
+        let found = self.find(parent, name)?;
+        let target = self.node(new_parent)?;
+        if found.place == INTERNAL || self.job_of(&node) != self.job_of(&target) {
+            return Ok(());
+        }
+        self.check_recovery(caller, parent, &node)?;
+        Err(self.recovery_needed(caller.tid, &node))
     }
 
-    /// Restores the job of a node to the primary, once, so that it can be changed there. Not implemented: an archived
-    /// job cannot be changed through the view.
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
-    pub(super) fn recover(&self, _node: &Node) -> Result<()> {
-        Err(Errno::ROFS)
+    /// Whether data that is written to an open file may turn a lock of an archived job into user data.
+    pub(super) fn may_fill_lock(&self, handle: u64) -> bool {
+        self.handles.file(handle).is_ok_and(|file| file.only_lock)
+    }
+
+    /// Makes sure that data may be written to an open file.
+    pub(super) fn fillable(&self, tid: u32, file: &File) -> Result<()> {
+        match file.only_lock {
+            true => self.fillable_node(tid, file.node),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes sure that data may be written to a node that was a lock of an archived job.
+    pub(super) fn fillable_node(&self, tid: u32, id: u64) -> Result<()> {
+        let node = self.node(id)?;
+        match node.place {
+            INTERNAL => Err(self.recovery_needed(tid, &node)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the error with which an operation ends that needs the job of a node in the primary: the operation is
+    /// attempted again when the job has been recovered, if the mount recovers jobs.
+    fn recovery_needed(&self, tid: u32, node: &Node) -> Errno {
+        match self.job_of(node) {
+            Some(job) if self.recover.is_some() => deferred::need_recovery(job, tid),
+            _ => Errno::ROFS,
+        }
+    }
+
+    /// Whether the primary serves a job by now.
+    fn is_in_primary(&self, holder: &Holder) -> Result<bool> {
+        let served = self.view.resolve(&holder.task, &holder.hash)?;
+        Ok(served.is_some_and(|served| served.location() == PRIMARY))
+    }
+
+    /// Returns the job that a node belongs to.
+    fn job_of(&self, node: &Node) -> Option<JobId> {
+        let mut job = node.clone();
+        while job.role == NodeRole::Inside {
+            job = self.nodes.get(job.parent)?;
+        }
+        if job.role != NodeRole::Job {
+            return None;
+        }
+        let task = self.nodes.get(job.parent)?;
+        JobId::new(&*task.name, &*job.name).ok()
     }
 
     /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.

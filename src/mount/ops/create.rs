@@ -7,13 +7,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
-use crate::mount::copy_up::Target;
+use crate::mount::copy_up::{Alteration, Target};
 use crate::mount::ops::file::{Opened, open_flags};
 use crate::mount::ops::lookup::{Found, NodeEntry};
 use crate::mount::tables::handles;
 use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::mount::{Mount, caller, deferred};
 use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
 /// Opens only the file itself, without blocking, whatever kind of file has the name.
@@ -77,7 +78,7 @@ impl Mount {
         self.must_be_free(parent, name)?;
         let target = {
             let _identity = self.assume(caller)?;
-            let target = self.target(parent, name, directory)?;
+            let target = self.target(caller, parent, name, directory)?;
             deferred::commit()?;
             make(&target)?;
             target
@@ -125,7 +126,7 @@ impl Mount {
         self.must_be_free(parent, name)?;
         let (fd, target) = {
             let _identity = self.assume(caller)?;
-            let target = self.target(parent, name, false)?;
+            let target = self.target(caller, parent, name, false)?;
             deferred::commit()?;
             (self.create_in(&target, name, flags, mode), target)
         };
@@ -153,6 +154,7 @@ impl Mount {
         let entry = self.enter(parent, name, found)?;
         let file = handles::File {
             fd,
+            identity: FileId::of(&stat),
             node: entry.id,
             readable: !flags.contains(OFlags::WRONLY),
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
@@ -204,10 +206,10 @@ impl Mount {
         name: &OsStr,
     ) -> Result<NodeEntry> {
         // A second name of an archived file would allow changing the file under that name.
-        let node = self.alterable(caller, id)?;
+        let (id, node) = self.alterable(caller, id, Alteration::Attributes)?;
         self.permit(caller, parent, name, false)?;
         self.must_be_free(parent, name)?;
-        let target = self.target(parent, name, false)?;
+        let target = self.target(caller, parent, name, false)?;
         if (node.place == INTERNAL) != (target.place == INTERNAL) {
             return Err(Errno::XDEV);
         }

@@ -10,9 +10,11 @@ use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use crate::mount::Mount;
 use crate::mount::caller::{AssumedIdentity, Caller};
+use crate::mount::copy_up::Alteration;
 use crate::mount::tables::handles::{File, Lock};
 use crate::mount::tables::nodes::Version;
 use crate::mount::tables::ttl::age;
+use crate::sys::file_id::FileId;
 use crate::sys::{at, calls};
 
 /// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's cache of this
@@ -65,7 +67,12 @@ impl Mount {
         if !writable {
             return self.open_file(caller, id, flags, append);
         }
-        let node = self.copied_up(caller, id)?;
+        let (changed, node) = self.copied_up(caller, id, Alteration::Contents)?;
+        if changed != id {
+            // Another process may have the archived file open by this node. The kernel looks the path up again, and
+            // finds the recovered file.
+            return Err(Errno::STALE);
+        }
         let opened = self.open_file(caller, id, flags, append);
         // Checked after the open: the process that moves the job asks for open files after the move.
         if let Err(error) = self.still_in_primary(&node) {
@@ -99,6 +106,7 @@ impl Mount {
         self.retries.opened(caller.tid);
         let file = File {
             fd,
+            identity: FileId::of(&stat),
             node: id,
             readable: !flags.contains(OFlags::WRONLY),
             writable,
@@ -153,7 +161,12 @@ impl Mount {
 
     pub(in crate::mount) fn reopen(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let fd = self.with_open_fd(id, |fd| {
+            // What was opened may be an archived file, which the node stood for before.
+            if writable && self.nodes.identity(id) != Some(at::file_id(fd)?) {
+                return Err(Errno::STALE);
+            }
             rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())
         })?;
         let stat = at::stat_fd(&fd)?;
@@ -193,10 +206,11 @@ impl Mount {
         offset: u64,
         data: &[u8],
         append: bool,
+        tid: u32,
         clear_set_id_for: Option<&Caller>,
     ) -> Result<usize> {
         let file = self.handles.file(handle)?;
-        self.fillable(&file)?;
+        self.fillable(tid, &file)?;
         let _rights = self.set_id_rights(clear_set_id_for, &file)?;
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
@@ -274,7 +288,7 @@ impl Mount {
         length: u64,
     ) -> Result<()> {
         let file = self.handles.file(handle)?;
-        self.fillable(&file)?;
+        self.fillable(caller.tid, &file)?;
         let _rights = self.set_id_rights(caller.unprivileged(), &file)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
         rustix::fs::fallocate(&file.fd, mode, offset, length)
@@ -301,7 +315,7 @@ impl Mount {
         length: u64,
     ) -> Result<usize> {
         let (source, destination) = (self.handles.file(from.0)?, self.handles.file(to.0)?);
-        self.fillable(&destination)?;
+        self.fillable(caller.tid, &destination)?;
         let _rights = self.set_id_rights(caller.unprivileged(), &destination)?;
         let (mut at, mut into) = (from.1, to.1);
         // The reply counts bytes in 32 bits.

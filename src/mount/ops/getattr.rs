@@ -22,6 +22,9 @@ impl Mount {
         id: u64,
         handle: Option<u64>,
     ) -> Result<(FileAttr, Duration)> {
+        if let Some(recovered) = self.superseded.successor(id) {
+            return self.attributes_of_superseded(id, recovered, handle);
+        }
         if let Some(handle) = handle
             && let Ok(file) = self.handles.file(handle)
         {
@@ -36,6 +39,34 @@ impl Mount {
         let ttl = self.attributes_ttl(id, &node, &stat);
         self.nodes.sent(id, Version::of(&stat));
         Ok((self.attributes(&node, &stat), ttl))
+    }
+
+    /// Returns the attributes of a file of a job that has been recovered: those of the recovered file, which calls on open
+    /// descriptors change, but the size of what was opened.
+    fn attributes_of_superseded(
+        &self,
+        id: u64,
+        recovered: u64,
+        handle: Option<u64>,
+    ) -> Result<(FileAttr, Duration)> {
+        let opened = match handle.and_then(|handle| self.handles.file(handle).ok()) {
+            Some(file) => Some(file),
+            None => self.handles.file_of(id),
+        };
+        let opened = opened.map(|file| at::stat_fd(&file.fd)).transpose()?;
+        let mut shown = match (self.stat(recovered), opened) {
+            (Ok((_, stat)), _) => stat,
+            // The recovered file has been removed, or its job moved to a folder again.
+            (Err(_), Some(opened)) => opened,
+            (Err(error), None) => return Err(error),
+        };
+        if let Some(opened) = opened {
+            shown.stx_size = opened.stx_size;
+            shown.stx_blocks = opened.stx_blocks;
+        }
+        let identity = self.nodes.identity(id).ok_or(Errno::STALE)?;
+        let inode = self.devices.inode(&identity);
+        Ok((attributes::attributes(&shown, inode), Duration::ZERO))
     }
 
     fn attributes_ttl(&self, id: u64, node: &Node, stat: &Statx) -> Duration {
@@ -113,6 +144,7 @@ impl Mount {
     }
 
     pub(in crate::mount) fn readlink(&self, id: u64) -> Result<OsString> {
+        let id = self.recovered(id);
         // Not by its name alone, which may be that of another file by now.
         let link = self.open_verified(id, OFlags::PATH)?;
         let written = at::read_link(&link, OsStr::new(""))?;
@@ -158,6 +190,7 @@ impl Mount {
 
     /// Checks whether the daemon's own user has access to a node. Not called where the kernel checks rights.
     pub(in crate::mount) fn access(&self, id: u64, wanted: Access) -> Result<()> {
+        let id = self.recovered(id);
         // Not by a name alone, which may be that of another file by now.
         let object = match self.open_verified(id, OFlags::PATH) {
             Err(Errno::STALE) => self.with_open_fd(id, |fd| rustix::io::fcntl_dupfd_cloexec(fd, 0)),
@@ -181,6 +214,9 @@ impl Mount {
             NodeRole::Root | NodeRole::Jobs | NodeRole::Task | NodeRole::Job => {
                 let primary = self.primary_dir()?;
                 rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
+            }
+            NodeRole::Inside if self.is_recovered_for_changes(&node) => {
+                self.may_write_copy(&object, node.directory)
             }
             NodeRole::Inside | NodeRole::Outside => Err(Errno::ROFS),
         }

@@ -63,6 +63,7 @@ impl Mount {
     pub(in crate::mount) fn lookup(&self, parent: u64, name: &OsStr) -> Result<NodeEntry> {
         let found = self.find(parent, name)?;
         let entry = self.enter(parent, name, found)?;
+        self.superseded.looked_up(parent, name);
         match self.contended.contains(parent, name) {
             true => self.lookup_held(parent, name, entry),
             false => Ok(entry),
@@ -116,7 +117,7 @@ impl Mount {
         };
         let mut attributes = self.attributes(&node, &found.stat);
         // Lets the kernel distinguish objects that have had the same inode number.
-        let generation = fuser::Generation(identity.birth());
+        let generation = fuser::Generation(self.nodes.generation(&identity));
         let mut ttl = self.ttls.of(node.place, node.role, &found.stat);
         let place = node.place;
         let (id, was) =
@@ -351,7 +352,11 @@ impl Mount {
                 self.readahead.forget(id),
             )
         });
+        let forgotten = released.is_some();
         // Closing can block on a network file system, so it must not happen with the node's lock held.
         drop(released);
+        if forgotten && let Some(recovered) = self.superseded.forget(id) {
+            self.forget(recovered, 1);
+        }
     }
 }

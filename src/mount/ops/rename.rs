@@ -26,11 +26,19 @@ impl Mount {
         if flags.contains(RenameFlags::WHITEOUT) {
             return Err(Errno::INVAL);
         }
+        // The kernel would keep the old node of a recovered file under the new name; it looks the path up again.
+        let exchanged = flags.contains(RenameFlags::EXCHANGE);
+        if self.superseded.is_cached(parent, name)
+            || exchanged && self.superseded.is_cached(new_parent, new_name)
+        {
+            return Err(Errno::STALE);
+        }
+        self.renamable_inside(caller, (parent, name), new_parent)?;
         let from = self.removable(caller, parent, name)?;
         let (directory, from_place) = (at::is_dir(&from.stat), from.place);
         let internal = match from.place {
             INTERNAL if flags.is_empty() => {
-                self.replaceable_internal(new_parent, new_name, directory)?
+                self.replaceable_internal(caller, new_parent, new_name, directory)?
             }
             _ => None,
         };
@@ -82,13 +90,14 @@ impl Mount {
     /// this name, as an internal file does after a write.
     fn replaceable_internal(
         &self,
+        caller: &Caller,
         parent: u64,
         name: &OsStr,
         directory: bool,
     ) -> Result<Option<Target>> {
         match self.holder(&self.node(parent)?)? {
             Some(holder) if holder.is_internal(name, directory, None) => {
-                self.target(parent, name, directory).map(Some)
+                self.target(caller, parent, name, directory).map(Some)
             }
             _ => Ok(None),
         }
@@ -105,13 +114,25 @@ impl Mount {
     ) -> Result<(Target, bool)> {
         let existing = match self.find(parent, name) {
             Ok(found) => found,
-            Err(Errno::NOENT) => return Ok((self.target(parent, name, directory)?, false)),
+            Err(Errno::NOENT) => {
+                self.permit(caller, parent, name, directory)?;
+                return Ok((self.target(caller, parent, name, directory)?, false));
+            }
             Err(error) => return Err(error),
         };
         if flags.contains(RenameFlags::NOREPLACE) {
             return Err(Errno::EXIST);
         }
         let occupied = at::is_dir(&existing.stat);
+        if !occupied && !directory && !flags.contains(RenameFlags::EXCHANGE) {
+            // A file of an archived job that is replaced changes the job.
+            let node = self.node(parent)?;
+            if existing.place == node.place && self.is_recovered_for_changes(&node) {
+                self.permit(caller, parent, name, directory)?;
+                let target = self.target(caller, parent, name, directory)?;
+                return Ok((target, true));
+            }
+        }
         match self.removal(caller, parent, name, &existing) {
             Ok(removable) => {
                 let role = self.node(parent)?.role;

@@ -9,6 +9,7 @@ use rustix::io::{Errno, Result};
 use rustix::process::geteuid;
 
 use crate::mount::caller::{AssumedIdentity, Caller};
+use crate::mount::copy_up::Alteration;
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
 
@@ -31,12 +32,22 @@ impl Mount {
         handle: Option<u64>,
         changes: &Changes,
     ) -> Result<(FileAttr, Duration)> {
-        self.alterable(caller, id)?;
+        let by = match changes.size {
+            Some(_) => Alteration::Contents,
+            None => Alteration::Attributes,
+        };
+        let (changed, _) = self.alterable(caller, id, by)?;
+        if changed != id && changes.size.is_some() {
+            // The kernel looks the path up again. A file that is open for reading is truncated only by `open`.
+            return Err(Errno::STALE);
+        }
         deferred::commit()?;
-        let changed = self.change_all(caller, id, handle, changes);
+        let handle_changed = handle.filter(|_| changed == id);
+        let done = self.change_all(caller, changed, handle_changed, changes);
         // Also if only some of the changes succeeded.
-        self.activity.altered(id);
-        changed?;
+        self.activity.altered(changed);
+        self.note_changed_by(id, changed);
+        done?;
         let shown = self.getattr(id, handle);
         self.nodes.drop_version(id);
         shown
@@ -51,7 +62,7 @@ impl Mount {
     ) -> Result<()> {
         if let Some(size) = changes.size {
             let _rights = self.set_id_rights_by_id(caller, id)?;
-            self.truncate(id, handle, size)?;
+            self.truncate(caller.tid, id, handle, size)?;
         }
         let others = Changes {
             size: None,
@@ -87,9 +98,9 @@ impl Mount {
         }
     }
 
-    fn truncate(&self, id: u64, handle: Option<u64>, size: u64) -> Result<()> {
+    fn truncate(&self, tid: u32, id: u64, handle: Option<u64>, size: u64) -> Result<()> {
         if size > 0 && self.is_only_lock(id)? {
-            self.recover(&self.node(id)?)?;
+            self.fillable_node(tid, id)?;
         }
         let open = handle.and_then(|handle| self.handles.file(handle).ok());
         if let Some(file) = open.filter(|file| file.writable) {

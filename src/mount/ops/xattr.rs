@@ -7,6 +7,7 @@ use rustix::fs::{OFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
+use crate::mount::copy_up::Alteration;
 use crate::mount::tables::nodes::INTERNAL;
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
@@ -55,6 +56,7 @@ impl Mount {
         if let Some(ours) = name.as_bytes().strip_prefix(OURS) {
             return self.own_xattr(id, ours).map(Value::Bytes);
         }
+        let id = self.recovered(id);
         // On the first write to a file, the kernel asks whether the file has capabilities; the file is open then.
         if self.node(id)?.place == PRIMARY
             && let Some(file) = self.handles.file_of(id)
@@ -89,7 +91,7 @@ impl Mount {
     /// Returns the names, each followed by a NUL. As on a disk, the list contains the names that only privileged
     /// callers may read for privileged callers only.
     pub(in crate::mount) fn listxattr(&self, caller: &Caller, id: u64) -> Result<Vec<u8>> {
-        let mut names = self.with_object(id, all_names)?;
+        let mut names = self.with_object(self.recovered(id), all_names)?;
         let hidden = |name: &[u8]| name.starts_with(TRUSTED);
         if caller.uid != 0 && names.split(|byte| *byte == 0).any(hidden) {
             let shown = names.split_inclusive(|byte| *byte == 0);
@@ -112,7 +114,8 @@ impl Mount {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
-        self.alterable(caller, id)?;
+        let known = id;
+        let (id, _) = self.alterable(caller, id, Alteration::Attributes)?;
         deferred::commit()?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
         let _rights = match caller.unprivileged() {
@@ -124,6 +127,7 @@ impl Mount {
         };
         self.with_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
         self.activity.altered(id);
+        self.note_changed_by(known, id);
         Ok(())
     }
 
@@ -136,10 +140,12 @@ impl Mount {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
-        self.alterable(caller, id)?;
+        let known = id;
+        let (id, _) = self.alterable(caller, id, Alteration::Attributes)?;
         deferred::commit()?;
         self.with_object(id, |path| rustix::fs::removexattr(path, name))?;
         self.activity.altered(id);
+        self.note_changed_by(known, id);
         Ok(())
     }
 

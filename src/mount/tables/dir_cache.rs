@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::sys::file_id::FileId;
+
 const SHARDS: usize = 16;
 /// Limit of descriptors in a shard; 1,024 in all, unless that is a large part of the process's limit of open files.
 const SHARD_MAX: usize = 64;
@@ -37,7 +39,15 @@ pub(in crate::mount) struct DirCache {
 #[derive(Debug, Default)]
 struct Shard {
     clock: u64,
-    entries: HashMap<u64, (Arc<OwnedFd>, u64)>,
+    entries: HashMap<u64, Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    fd: Arc<OwnedFd>,
+    /// The directory, which must be that of the node: a node can come to stand for another directory.
+    identity: FileId,
+    used: u64,
 }
 
 impl Default for DirCache {
@@ -56,13 +66,16 @@ impl DirCache {
         &self.shards[(id % SHARDS as u64) as usize]
     }
 
-    pub(in crate::mount) fn get(&self, id: u64) -> Option<Arc<OwnedFd>> {
+    /// Returns a descriptor of a node that stands for this directory.
+    pub(in crate::mount) fn get(&self, id: u64, identity: &FileId) -> Option<Arc<OwnedFd>> {
         let mut shard = self.shard(id).lock();
         shard.clock += 1;
         let now = shard.clock;
-        if let Some((fd, used)) = shard.entries.get_mut(&id) {
-            *used = now;
-            return Some(fd.clone());
+        if let Some(cached) = shard.entries.get_mut(&id)
+            && cached.identity == *identity
+        {
+            cached.used = now;
+            return Some(cached.fd.clone());
         }
         drop(shard);
         let pinned = self.pinned.lock();
@@ -85,21 +98,22 @@ impl DirCache {
         drop((again, evicted));
     }
 
-    pub(in crate::mount) fn insert(&self, id: u64, fd: Arc<OwnedFd>) {
+    pub(in crate::mount) fn insert(&self, id: u64, fd: Arc<OwnedFd>, identity: FileId) {
         let mut evicted = None;
         let mut shard = self.shard(id).lock();
         if shard.entries.len() >= self.shard_max {
-            let oldest = shard.entries.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = shard.entries.iter().min_by_key(|(_, cached)| cached.used);
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
                 evicted = shard.entries.remove(&oldest);
             }
         }
         shard.clock += 1;
-        let now = shard.clock;
-        shard.entries.insert(id, (fd, now));
+        let used = shard.clock;
+        let cached = Cached { fd, identity, used };
+        let before = shard.entries.insert(id, cached);
         drop(shard);
         // Closing can block on a network file system: not under the lock.
-        drop(evicted);
+        drop((evicted, before));
     }
 
     /// Closes the cached descriptor of a directory; it is opened again when it is needed.
@@ -149,11 +163,14 @@ mod tests {
     fn cache_is_bounded_and_evicts_least_recently_used() {
         let cache = DirCache::default();
         let fd = || Arc::new(OwnedFd::from(std::fs::File::open("/").unwrap()));
-        cache.insert(0, fd());
+        let directory = FileId::new(1, 1, 0);
+        cache.insert(0, fd(), directory);
         for id in 1..10_000_u64 {
-            cache.insert(id * SHARDS as u64, fd());
-            assert!(cache.get(0).is_some(), "used each time, evicted at {id}");
+            cache.insert(id * SHARDS as u64, fd(), directory);
+            let kept = cache.get(0, &directory);
+            assert!(kept.is_some(), "used each time, evicted at {id}");
         }
+        assert!(cache.get(0, &FileId::new(1, 2, 0)).is_none());
         let kept: usize = cache.shards.iter().map(|s| s.lock().entries.len()).sum();
         assert!(kept <= SHARD_MAX, "{kept} descriptors in one shard");
     }

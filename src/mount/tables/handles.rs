@@ -8,10 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
+use crate::sys::file_id::FileId;
+
 /// An open file.
 #[derive(Debug)]
 pub(in crate::mount) struct File {
     pub(in crate::mount) fd: OwnedFd,
+    /// The file that was opened. The node may stand for another one since.
+    pub(in crate::mount) identity: FileId,
     pub(in crate::mount) node: u64,
     pub(in crate::mount) readable: bool,
     /// Whether the file may be written to.
@@ -211,6 +215,7 @@ mod tests {
         let open = || {
             handles.add_file(File {
                 fd: std::fs::File::open("/").unwrap().into(),
+                identity: FileId::UNKNOWN,
                 node: 7,
                 readable: true,
                 writable: false,

@@ -9,6 +9,7 @@
 //! - [`invalidate`]: the threads that make the kernel drop cached state
 //! - [`lock_names`]: names that the kernel must look up each time
 //! - [`stale`]: names, opens and directories that failed with `ESTALE`
+//! - [`superseded`]: which file of a recovered job has taken the place of a node
 //! - [`ttl`]: how long the kernel may cache names and attributes
 
 pub(super) mod cursor;
@@ -22,5 +23,6 @@ pub(super) mod numbers;
 pub(super) mod passthrough;
 pub(super) mod positions;
 pub(super) mod stale;
+pub(super) mod superseded;
 pub(super) mod tree;
 pub(super) mod ttl;

@@ -222,6 +222,12 @@ impl Nodes {
         shard.entries.get(&id).map(|entry| entry.node.clone())
     }
 
+    /// Returns the identity of the node with a number.
+    pub(in crate::mount) fn identity(&self, id: u64) -> Option<FileId> {
+        let shard = self.read(id);
+        shard.entries.get(&id).map(|entry| entry.node.identity)
+    }
+
     /// Where a node lies, under the name by which it was last looked up.
     pub(in crate::mount) fn link(&self, id: u64) -> Option<Link> {
         let shard = self.read(id);
@@ -246,29 +252,28 @@ impl Nodes {
         node: Node,
         version: Version,
     ) -> (u64, Option<u8>) {
-        let mut shard = self.write(id);
-        let mut number = self.displaced.get(&node.identity).unwrap_or(id);
-        if let Some(entry) = shard.entries.get(&number)
-            && entry.node.identity != node.identity
-        {
-            number = self.displaced.add(id, node.identity);
-        }
-        let was = match shard.entries.get_mut(&number) {
-            None => {
+        loop {
+            let number = self.number(id, &node.identity);
+            let mut shard = self.write(number);
+            if self.number(id, &node.identity) != number {
+                continue;
+            }
+            let Some(entry) = shard.entries.get_mut(&number) else {
                 let mut entry = KnownNode::new(node, 1);
                 entry.version = version;
                 shard.entries.insert(number, entry);
-                None
+                return (number, None);
+            };
+            if entry.node.identity != node.identity {
+                self.displaced.add(id, node.identity);
+                continue;
             }
-            Some(entry) => {
-                entry.lookups += 1;
-                entry.version = entry.version.after_reply(version);
-                let was = entry.node.place;
-                shard.rename(number, node);
-                Some(was)
-            }
-        };
-        (number, was)
+            entry.lookups += 1;
+            entry.version = entry.version.after_reply(version);
+            let was = entry.node.place;
+            shard.rename(number, node);
+            return (number, Some(was));
+        }
     }
 
     /// Returns the number of the node with an identity, if the kernel knows it.
@@ -281,6 +286,40 @@ impl Nodes {
     /// Returns the number under which a node is known; `id`, its own, if it is not displaced.
     pub(in crate::mount) fn number(&self, id: u64, identity: &FileId) -> u64 {
         self.displaced.get(identity).unwrap_or(id)
+    }
+
+    /// Returns the generation that the kernel must receive for a node with this identity.
+    pub(in crate::mount) fn generation(&self, identity: &FileId) -> u64 {
+        self.displaced.generation(identity)
+    }
+
+    /// Makes the node of a directory stand for another directory in another place, under the same number. `own` is the
+    /// number of the other directory by its inode; if the kernel knows it already, it keeps that number as well.
+    pub(in crate::mount) fn replace_directory(
+        &self,
+        id: u64,
+        identity: FileId,
+        place: u8,
+        own: u64,
+    ) {
+        let is_known = |number| self.identity(number) == Some(identity);
+        let known = is_known(own) || self.displaced.get(&identity).is_some_and(is_known);
+        let mut shard = self.write(id);
+        let Some(entry) = shard.entries.get_mut(&id) else {
+            return;
+        };
+        if !known && entry.node.identity != identity {
+            self.displaced.replace(&entry.node.identity, identity, id);
+        }
+        entry.node.identity = identity;
+        entry.node.place = place;
+    }
+
+    /// Changes the place of a node.
+    pub(in crate::mount) fn set_place(&self, id: u64, place: u8) {
+        if let Some(entry) = self.write(id).entries.get_mut(&id) {
+            entry.node.place = place;
+        }
     }
 
     /// As [`Nodes::remember`], but leaves a node unchanged that is already known.
@@ -308,9 +347,7 @@ impl Nodes {
         if entry.lookups > 0 {
             return None;
         }
-        if Displaced::contains(id) {
-            self.displaced.forget(&entry.node.identity);
-        }
+        self.displaced.forget(&entry.node.identity, id);
         shard.remove(id);
         Some(release())
     }

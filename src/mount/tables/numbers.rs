@@ -81,52 +81,82 @@ impl Devices {
     }
 }
 
-/// How many shards the table of nodes has. The number of a displaced node leads to the shard of its own number.
+/// How many shards the table of nodes has.
 pub(super) const SHARDS: usize = 64;
 
-/// Nodes whose number is not derived from their inode, since another node that the kernel still knows has that number.
-/// The disk reuses the inode numbers of removed files at once, and the kernel treats a number with another generation
-/// as a broken old node (`EIO`).
+/// Nodes whose number is not derived from their inode.
+///
+/// 1. Another node that the kernel still knows has that number: the disk reuses the inode numbers of removed files at
+///    once, and the kernel treats a number with another generation as a broken old node (`EIO`).
+/// 2. A recovered directory keeps the number, and the generation, of the archived one, for the processes that are in it.
 #[derive(Debug, Default)]
 pub(super) struct Displaced {
     /// How many there are: usually none.
     count: AtomicUsize,
-    /// How many there have been so far.
+    /// How many numbers have been assigned so far.
     total: AtomicU64,
-    numbers: Mutex<HashMap<FileId, u64>>,
+    numbers: Mutex<HashMap<FileId, Number>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Number {
+    number: u64,
+    generation: u64,
 }
 
 /// Marks the numbers of displaced nodes.
 const DISPLACED: u64 = 3 << 62;
 
 impl Displaced {
-    /// Whether a number is that of a displaced node.
-    pub(super) fn contains(number: u64) -> bool {
-        number & DISPLACED == DISPLACED
-    }
-
-    /// Returns the number of a displaced node.
-    pub(super) fn get(&self, identity: &FileId) -> Option<u64> {
+    fn find(&self, identity: &FileId) -> Option<Number> {
         match self.count.load(Ordering::Acquire) {
             0 => None,
             _ => self.numbers.lock().get(identity).copied(),
         }
     }
 
-    /// Returns a number, of the same shard, for a node whose own number, `id`, is in use.
-    pub(super) fn add(&self, id: u64, identity: FileId) -> u64 {
-        let mut numbers = self.numbers.lock();
-        let total = self.total.fetch_add(1, Ordering::Relaxed);
-        let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
-        numbers.insert(identity, number);
-        self.count.store(numbers.len(), Ordering::Release);
-        number
+    /// Returns the number of a displaced node.
+    pub(super) fn get(&self, identity: &FileId) -> Option<u64> {
+        Some(self.find(identity)?.number)
     }
 
-    pub(super) fn forget(&self, identity: &FileId) {
+    /// Returns the generation by which the kernel distinguishes the objects that have had the number of a node.
+    pub(super) fn generation(&self, identity: &FileId) -> u64 {
+        let found = self.find(identity);
+        found.map_or(identity.birth(), |number| number.generation)
+    }
+
+    /// Assigns a number to a node whose own number, `id`, is in use.
+    pub(super) fn add(&self, id: u64, identity: FileId) {
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        let number = DISPLACED | (total * SHARDS as u64) | (id % SHARDS as u64);
+        let generation = identity.birth();
+        self.insert(identity, Number { number, generation });
+    }
+
+    /// Gives the number of one node to another, which the kernel must take for the same.
+    pub(super) fn replace(&self, from: &FileId, to: FileId, number: u64) {
+        let generation = self.generation(from);
+        self.insert(to, Number { number, generation });
+        self.forget(from, number);
+    }
+
+    fn insert(&self, identity: FileId, number: Number) {
+        let mut numbers = self.numbers.lock();
+        numbers.insert(identity, number);
+        self.count.store(numbers.len(), Ordering::Release);
+    }
+
+    /// Notes that the node with this number is no longer known.
+    pub(super) fn forget(&self, identity: &FileId, number: u64) {
         if self.count.load(Ordering::Acquire) > 0 {
             let mut numbers = self.numbers.lock();
-            numbers.remove(identity);
+            if numbers
+                .get(identity)
+                .is_some_and(|one| one.number == number)
+            {
+                numbers.remove(identity);
+            }
             self.count.store(numbers.len(), Ordering::Release);
         }
     }

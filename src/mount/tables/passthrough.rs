@@ -17,6 +17,7 @@ use fuser::BackingId;
 use parking_lot::Mutex;
 
 use crate::mount::tables::ttl::SHORT_TTL;
+use crate::sys::file_id::FileId;
 
 const SHARDS: usize = 64;
 
@@ -58,6 +59,8 @@ struct Open {
     /// `None`: through the kernel's cache.
     backing: Option<Arc<BackingId>>,
     handles: usize,
+    /// The file that was opened.
+    file: FileId,
     /// Whether the node was opened for reading and writing.
     read_write: bool,
 }
@@ -79,23 +82,29 @@ impl Passthrough {
 
     /// Notes that a node is opened once more with these flags of `open`, and returns how. If it is not open yet and
     /// `wanted` is set, `register` registers the file with the kernel.
+    ///
+    /// Returns `None` if the node is open, but stood for another file then: the kernel would read or write that one.
     pub(in crate::mount) fn open(
         &self,
         node: u64,
+        file: FileId,
         flags: i32,
         wanted: bool,
         register: impl FnOnce() -> io::Result<BackingId>,
-    ) -> Choice {
+    ) -> Option<Choice> {
         let read_write = flags & libc::O_ACCMODE == libc::O_RDWR;
         let mut shard = self.shard(node).lock();
         if let Some(open) = shard.open.get_mut(&node) {
+            if open.file != file {
+                return None;
+            }
             open.handles += 1;
             let was = open.read_write;
             open.read_write |= read_write;
-            return Choice {
+            return Some(Choice {
                 backing: open.backing.clone(),
                 becomes_mapped: open.backing.is_some() && open.read_write && !was,
-            };
+            });
         }
         // Under the lock, since another thread must not decide otherwise: `register` calls the kernel, not a disk.
         let backing = match wanted && self.possible.load(Ordering::Relaxed) {
@@ -105,13 +114,14 @@ impl Passthrough {
         let open = Open {
             backing: backing.clone(),
             handles: 1,
+            file,
             read_write,
         };
         shard.open.insert(node, open);
-        Choice {
+        Some(Choice {
             becomes_mapped: backing.is_some() && read_write,
             backing,
-        }
+        })
     }
 
     /// Whether a program may have mapped the disk's file of a node and write to it.

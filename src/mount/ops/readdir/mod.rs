@@ -109,7 +109,7 @@ impl Mount {
             _ => self.open_verified(id, listed)?,
         });
         if id != ROOT {
-            self.dir_cache.insert(id, fd.clone());
+            self.dir_cache.insert(id, fd.clone(), at::file_id(&fd)?);
         }
         Ok(fd)
     }

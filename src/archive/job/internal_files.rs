@@ -1,0 +1,169 @@
+//! Takes the internal files that the primary keeps for an archived job into the recovered job.
+//!
+//! A process may hold the lock of an archived job: its file lies in `.xpmfs/internal/<task_id>/<hash>/` and must become the
+//! job's lock file itself, not a copy, while other processes open it through the old place and the new one:
+//!
+//! 1. Each file is linked into the staged copy ([`link_into`]). From then on both names lead to it.
+//! 2. The copy is published.
+//! 3. The old names are removed ([`remove`]). A file that was created meanwhile is linked first.
+//!
+//! After a crash in 1 the staged copy is swept, and nothing has changed; after a crash in 3 the old names are left, which
+//! the next recovery removes. A file system without hard links has the files renamed: then a crash in 1 loses lock files
+//! that no living process holds.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
+use rustix::io::{Errno, Result};
+
+use crate::sys::at;
+use crate::sys::name::Name;
+use crate::sys::read_dir::{self, EntryBuffer};
+use crate::transfer::durable::sync_directory;
+use crate::view::View;
+use crate::view::internal::Holder;
+use crate::workspace::jobs::JobId;
+
+/// How deep directories of internal files are followed.
+const DEPTH_MAX: usize = 64;
+
+/// Which entry is kept where the job has one of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// The internal file, which hides the archived one.
+    Internal,
+    /// The job's: it was published with every internal file of that time.
+    Job,
+}
+
+/// Links the internal files of a job into its staged copy, and makes that durable.
+///
+/// # Errors
+///
+/// The error of the primary's file system.
+pub(super) fn link_into(view: &View, job: &JobId, staged: &OwnedFd) -> Result<()> {
+    match open(view, job)? {
+        Some(internal) => link_all(&internal, staged, Keep::Internal, false, DEPTH_MAX),
+        None => Ok(()),
+    }
+}
+
+/// Removes the internal files of a job that has been published in the primary. Links those first that were created since
+/// [`link_into`].
+///
+/// # Errors
+///
+/// The error of the primary's file system.
+pub(super) fn remove(view: &View, job: &JobId) -> Result<()> {
+    let Some(internal) = open(view, job)? else {
+        return Ok(());
+    };
+    let task = view.primary().root()?.task(job.task_id())?;
+    let published = at::open_to_list(&*task, job.hash())?;
+    link_all(&internal, &published, Keep::Job, true, DEPTH_MAX)?;
+    drop(internal);
+    let top = view.internal_top()?;
+    let task = at::open_dir(&top, job.task_id())?;
+    // A file that is created at this moment keeps the directory.
+    match rustix::fs::unlinkat(&task, job.hash(), AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::NOENT) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn open(view: &View, job: &JobId) -> Result<Option<OwnedFd>> {
+    let holder = Holder {
+        task: Name::from(job.task_id()),
+        hash: Name::from(job.hash()),
+        nested: false,
+    };
+    match view.internal_dir(&holder)? {
+        Some(dir) => at::absent(at::open_to_list(&dir, OsStr::new("."))),
+        None => Ok(None),
+    }
+}
+
+fn link_all(from: &OwnedFd, to: &OwnedFd, keep: Keep, unlink: bool, depth: usize) -> Result<()> {
+    let names = names_in(from)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let before = at::stat_fd(to)?;
+    for name in &names {
+        let Some(stat) = at::absent(at::stat(from, name))? else {
+            continue;
+        };
+        if at::is_dir(&stat) {
+            let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777);
+            match rustix::fs::mkdirat(to, name, mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+            let (below, there) = (at::open_to_list(from, name)?, at::open_to_list(to, name)?);
+            let depth = depth.checked_sub(1).ok_or(Errno::LOOP)?;
+            link_all(&below, &there, keep, unlink, depth)?;
+            if unlink {
+                match rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        } else {
+            link(from, name, to, keep)?;
+            if unlink {
+                at::absent(rustix::fs::unlinkat(from, name, AtFlags::empty()))?;
+            }
+        }
+    }
+    if keep == Keep::Internal {
+        // The job's directories keep their times.
+        let times = Timestamps {
+            last_access: timespec(before.stx_atime),
+            last_modification: timespec(before.stx_mtime),
+        };
+        rustix::fs::futimens(to, &times)?;
+        sync_directory(to)?;
+    }
+    Ok(())
+}
+
+fn link(from: &OwnedFd, name: &OsStr, to: &OwnedFd, keep: Keep) -> Result<()> {
+    let linked = || rustix::fs::linkat(from, name, to, name, AtFlags::empty());
+    let done = match (linked(), keep) {
+        (Err(Errno::EXIST), Keep::Job) => return Ok(()),
+        (Err(Errno::EXIST), Keep::Internal) => {
+            rustix::fs::unlinkat(to, name, AtFlags::empty())?;
+            linked()
+        }
+        (done, _) => done,
+    };
+    match done {
+        // The file system has no hard links, or the file belongs to another user.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+            rustix::fs::renameat(from, name, to, name)
+        }
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
+    }
+}
+
+fn names_in(dir: impl AsFd) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    read_dir::read(&dir, &mut EntryBuffer::default(), |entry| {
+        let name = entry.name();
+        if at::is_component(name) {
+            names.push(name.to_owned());
+        }
+        ControlFlow::<()>::Continue(())
+    })
+    .map(|_| names)
+}
+
+fn timespec(time: rustix::fs::StatxTimestamp) -> Timespec {
+    Timespec {
+        tv_sec: time.tv_sec,
+        tv_nsec: time.tv_nsec.into(),
+    }
+}

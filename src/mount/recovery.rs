@@ -1,0 +1,507 @@
+//! Recovers archived jobs that a program is about to change, and lets the requests wait.
+//!
+//! A request that changes a job which a folder serves ends before it has changed anything (`deferred::need_recovery`). Its
+//! reply and the operation come here:
+//!
+//! 1. The requests for one job wait for one recovery. A few threads work on the queue of jobs, so that no thread of the
+//!    loop waits, and other requests are not delayed.
+//! 2. When a recovery ends, its requests are attempted again; when it fails, each gets the error of the disk.
+//! 3. A signal for its caller ends the wait of a request (`interrupts`). The recovery itself goes on as long as another
+//!    request waits for it, and for a moment longer: a program may try again after a signal that it handles.
+//! 4. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
+//!    moves it away in between.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::mount::interrupts::{self, Interrupts};
+use crate::mount::threads;
+use crate::transfer::Progress;
+use crate::workspace::jobs::JobId;
+
+/// How many jobs are recovered at the same time.
+const THREADS_MAX: usize = 4;
+
+/// How many requests may wait. Requests beyond them fail with `EBUSY`.
+const WAITING_MAX: usize = 4096;
+
+/// How long a recovery goes on for which no request waits any more.
+const ABANDONED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a recovered job counts as being written.
+const HELD_FOR: Duration = Duration::from_secs(2);
+
+/// How long the end of a mount waits for the recoveries that it cancels.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Recovers jobs for a mount.
+pub trait Recover: Send + Sync {
+    /// Copies a job from a folder to the primary, unless it is there. Waits while another process does so. Makes the
+    /// mount find the job in its new place ([`super::Handle::moved`]) before it returns.
+    ///
+    /// # Errors
+    ///
+    /// The error for the program that wants to change the job; nothing of the copy is left then. `EINTR` if the
+    /// recovery was cancelled.
+    fn recover(&self, job: &JobId, progress: &Progress) -> Result<(), Errno>;
+}
+
+impl std::fmt::Debug for dyn Recover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recover")
+    }
+}
+
+/// A recovery that requests wait for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningRecovery {
+    /// The job, as `task_id/hash`.
+    pub job: String,
+    /// How many requests wait for it.
+    pub waiting: usize,
+    /// Finished files.
+    pub files: u64,
+    /// Finished bytes.
+    pub bytes: u64,
+    /// The bytes of the whole job, once they are known.
+    pub total_bytes: Option<u64>,
+    /// How long it has been running; `None` while it is queued.
+    pub seconds: Option<f64>,
+}
+
+/// A request that waits for a recovery.
+struct Waiter {
+    number: u64,
+    /// Attempts the request again, in another thread.
+    again: Box<dyn FnOnce() + Send>,
+    /// Answers the request with an error.
+    refuse: Box<dyn FnOnce(Errno) + Send>,
+    _signals: Option<interrupts::Waiting>,
+}
+
+/// The recovery of one job.
+#[derive(Default)]
+struct Recovery {
+    waiters: Vec<Waiter>,
+    progress: Arc<Progress>,
+    /// `None` while it is queued.
+    begun: Option<Instant>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: HashMap<JobId, Recovery>,
+    queue: VecDeque<JobId>,
+    /// The number of all waiting requests.
+    waiting: usize,
+    next: u64,
+    threads: usize,
+    /// Jobs that were recovered a moment ago.
+    held: HashMap<JobId, Instant>,
+    stopped: bool,
+}
+
+/// The recoveries of a mount.
+#[derive(Default)]
+pub(super) struct Recoveries {
+    state: Mutex<State>,
+    /// A thread has ended.
+    ended: Condvar,
+    interrupts: Interrupts,
+    /// Odd while the nodes of a job are being changed.
+    epoch: AtomicU64,
+    changing: Mutex<()>,
+}
+
+impl std::fmt::Debug for Recoveries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recoveries")
+    }
+}
+
+/// The nodes of a job are being changed, until this is dropped.
+pub(super) struct Changing<'a> {
+    epoch: &'a AtomicU64,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Recoveries {
+    pub(super) fn new(interrupts: Interrupts) -> Recoveries {
+        Recoveries {
+            interrupts,
+            ..Recoveries::default()
+        }
+    }
+
+    /// Notes that the nodes of a job are about to be changed: requests that fail with `ESTALE` meanwhile are attempted
+    /// again.
+    pub(super) fn change_nodes(&self) -> Changing<'_> {
+        let one = self.changing.lock();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        Changing {
+            epoch: &self.epoch,
+            _one: one,
+        }
+    }
+
+    /// Changes whenever nodes of a job are changed; odd while that is so.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether a job is being recovered, or was recovered a moment ago: a request is about to change it.
+    pub(super) fn holds(&self, job: &JobId) -> bool {
+        let state = self.state.lock();
+        let held = state.held.get(job);
+        state.jobs.contains_key(job) || held.is_some_and(|since| since.elapsed() < HELD_FOR)
+    }
+
+    /// Returns the recoveries that requests wait for.
+    pub(super) fn running(&self) -> Vec<RunningRecovery> {
+        let state = self.state.lock();
+        let jobs = state.jobs.iter();
+        let mut running: Vec<_> = jobs
+            .map(|(job, recovery)| RunningRecovery {
+                job: job.to_string(),
+                waiting: recovery.waiters.len(),
+                files: recovery.progress.files(),
+                bytes: recovery.progress.bytes(),
+                total_bytes: recovery.progress.expected().map(|size| size.bytes),
+                seconds: recovery.begun.map(|begun| begun.elapsed().as_secs_f64()),
+            })
+            .collect();
+        drop(state);
+        running.sort_by(|one, other| one.job.cmp(&other.job));
+        running
+    }
+
+    /// Lets a request of the thread `tid` wait until `recover` has recovered a job; calls `again` or `refuse` then.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        recover: &Arc<dyn Recover>,
+        job: JobId,
+        tid: u32,
+        again: impl FnOnce() + Send + 'static,
+        refuse: impl FnOnce(Errno) + Send + 'static,
+    ) {
+        let mut state = self.state.lock();
+        if state.stopped || state.waiting >= WAITING_MAX {
+            let error = if state.stopped {
+                Errno::IO
+            } else {
+                Errno::BUSY
+            };
+            drop(state);
+            return refuse(error);
+        }
+        let number = state.next;
+        state.next += 1;
+        let signals = self.interrupts.watch(tid, {
+            let (this, job) = (self.clone(), job.clone());
+            move || this.interrupted(&job, number)
+        });
+        let waiter = Waiter {
+            number,
+            again: Box::new(again),
+            refuse: Box::new(refuse),
+            _signals: signals,
+        };
+        state.waiting += 1;
+        if !state.jobs.contains_key(&job) {
+            state.queue.push_back(job.clone());
+        }
+        state.jobs.entry(job).or_default().waiters.push(waiter);
+        if state.queue.is_empty() || state.threads >= THREADS_MAX {
+            return;
+        }
+        let (this, recover) = (self.clone(), recover.clone());
+        match threads::start("xpmfs-recover", move || this.work(&*recover)) {
+            Ok(()) => state.threads += 1,
+            Err(error) if state.threads == 0 => {
+                tracing::error!(%error, "cannot recover a job: starting a thread failed");
+                let waiters = state.take_all();
+                drop(state);
+                waiters
+                    .into_iter()
+                    .for_each(|one| (one.refuse)(Errno::AGAIN));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Ends the wait of a request whose caller has a signal pending.
+    fn interrupted(self: &Arc<Self>, job: &JobId, number: u64) {
+        let mut state = self.state.lock();
+        let Some(recovery) = state.jobs.get_mut(job) else {
+            return;
+        };
+        let position = recovery.waiters.iter().position(|one| one.number == number);
+        let Some(waiter) = position.map(|at| recovery.waiters.swap_remove(at)) else {
+            return;
+        };
+        let abandoned = recovery
+            .waiters
+            .is_empty()
+            .then(|| recovery.progress.clone());
+        let is_queued = recovery.begun.is_none();
+        state.waiting -= 1;
+        if is_queued && abandoned.is_some() {
+            state.jobs.remove(job);
+            state.queue.retain(|queued| queued != job);
+        }
+        drop(state);
+        (waiter.refuse)(Errno::INTR);
+        if let Some(progress) = abandoned.filter(|_| !is_queued) {
+            let (this, job) = (self.clone(), job.clone());
+            let started = threads::start("xpmfs-abandoned", move || {
+                std::thread::sleep(ABANDONED_AFTER);
+                this.cancel_if_abandoned(&job, &progress);
+            });
+            if let Err(error) = started {
+                tracing::debug!(%error, "a recovery goes on without a request: starting a thread failed");
+            }
+        }
+    }
+
+    fn cancel_if_abandoned(&self, job: &JobId, progress: &Arc<Progress>) {
+        let state = self.state.lock();
+        if let Some(recovery) = state.jobs.get(job)
+            && recovery.waiters.is_empty()
+            && Arc::ptr_eq(&recovery.progress, progress)
+        {
+            progress.cancel();
+        }
+    }
+
+    /// Recovers the queued jobs, until none is left.
+    fn work(&self, recover: &dyn Recover) {
+        let mut state = self.state.lock();
+        while let Some(job) = state.queue.pop_front() {
+            let Some(recovery) = state.jobs.get_mut(&job) else {
+                continue;
+            };
+            recovery.begun = Some(Instant::now());
+            let progress = recovery.progress.clone();
+            drop(state);
+            let recovered = recover.recover(&job, &progress);
+            state = self.state.lock();
+            let stopped = state.stopped;
+            let Some(recovery) = state.jobs.get_mut(&job) else {
+                continue;
+            };
+            if recovered == Err(Errno::INTR) && !recovery.waiters.is_empty() && !stopped {
+                // A request came after the recovery had been cancelled.
+                (recovery.progress, recovery.begun) = (Arc::default(), None);
+                state.queue.push_back(job);
+                continue;
+            }
+            let waiters = std::mem::take(&mut recovery.waiters);
+            state.waiting -= waiters.len();
+            state.jobs.remove(&job);
+            state.held.retain(|_, since| since.elapsed() < HELD_FOR);
+            state.held.insert(job, Instant::now());
+            drop(state);
+            for waiter in waiters {
+                match recovered {
+                    Ok(()) => (waiter.again)(),
+                    Err(error) => (waiter.refuse)(error),
+                }
+            }
+            state = self.state.lock();
+        }
+        state.threads -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Cancels all recoveries at the end of the mount, and waits until what they have copied is removed.
+    pub(super) fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        state.jobs.values().for_each(|one| one.progress.cancel());
+        let waiters: Vec<Waiter> = state
+            .jobs
+            .values_mut()
+            .flat_map(|one| std::mem::take(&mut one.waiters))
+            .collect();
+        state.waiting = 0;
+        state.queue.clear();
+        drop(state);
+        waiters.into_iter().for_each(|one| (one.refuse)(Errno::IO));
+        let until = Instant::now() + STOP_TIMEOUT;
+        let mut state = self.state.lock();
+        while state.threads > 0 {
+            if self.ended.wait_until(&mut state, until).timed_out() {
+                tracing::warn!("a recovery is not waited for: a disk does not answer");
+                return;
+            }
+        }
+    }
+}
+
+impl State {
+    fn take_all(&mut self) -> Vec<Waiter> {
+        self.waiting = 0;
+        self.queue.clear();
+        let jobs = std::mem::take(&mut self.jobs);
+        jobs.into_values().flat_map(|one| one.waiters).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use super::*;
+
+    /// Recovers a job when the test permits it.
+    struct Permitted {
+        begun: Sender<JobId>,
+        results: Receiver<Result<(), Errno>>,
+    }
+
+    impl Recover for Permitted {
+        fn recover(&self, job: &JobId, progress: &Progress) -> Result<(), Errno> {
+            self.begun.send(job.clone()).unwrap();
+            loop {
+                if progress.is_cancelled() {
+                    return Err(Errno::INTR);
+                }
+                if let Ok(result) = self.results.recv_timeout(Duration::from_millis(5)) {
+                    return result;
+                }
+            }
+        }
+    }
+
+    struct Stage {
+        recoveries: Arc<Recoveries>,
+        recover: Arc<dyn Recover>,
+        begun: Receiver<JobId>,
+        permit: Sender<Result<(), Errno>>,
+        answers: (Sender<(u32, Errno)>, Receiver<(u32, Errno)>),
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    /// In place of an error: attempted again.
+    const AGAIN: Errno = Errno::RESTART;
+
+    impl Stage {
+        fn new() -> Stage {
+            let (begin, begun) = unbounded();
+            let (permit, results) = bounded(0);
+            Stage {
+                recoveries: Arc::new(Recoveries::new(Interrupts::default())),
+                recover: Arc::new(Permitted {
+                    begun: begin,
+                    results,
+                }),
+                begun,
+                permit,
+                answers: unbounded(),
+            }
+        }
+
+        fn wait(&self, hash: &str, name: u32, tid: u32) {
+            let (again, refuse) = (self.answers.0.clone(), self.answers.0.clone());
+            self.recoveries.wait(
+                &self.recover,
+                JobId::new("t", hash).unwrap(),
+                tid,
+                move || again.send((name, AGAIN)).unwrap(),
+                move |error| refuse.send((name, error)).unwrap(),
+            );
+        }
+
+        fn answer(&self) -> (u32, Errno) {
+            self.answers.1.recv_timeout(TIMEOUT).unwrap()
+        }
+
+        fn has_begun(&self, hash: &str) {
+            let job = self.begun.recv_timeout(TIMEOUT).unwrap();
+            assert_eq!(job, JobId::new("t", hash).unwrap());
+        }
+    }
+
+    #[test]
+    fn requests_for_one_job_wait_for_one_recovery() {
+        let stage = Stage::new();
+        stage.wait("a", 1, 0);
+        stage.has_begun("a");
+        stage.wait("a", 2, 0);
+        let running = stage.recoveries.running();
+        assert_eq!((running.len(), running[0].waiting), (1, 2));
+        assert!(stage.recoveries.holds(&JobId::new("t", "a").unwrap()));
+        stage.permit.send(Ok(())).unwrap();
+        assert_eq!([stage.answer(), stage.answer()], [(1, AGAIN), (2, AGAIN)]);
+        assert!(stage.begun.try_recv().is_err());
+        assert!(stage.recoveries.running().is_empty());
+        stage.wait("a", 3, 0);
+        stage.has_begun("a");
+        stage.permit.send(Err(Errno::NOSPC)).unwrap();
+        assert_eq!(stage.answer(), (3, Errno::NOSPC));
+    }
+
+    #[test]
+    fn jobs_beyond_the_threads_are_queued() {
+        let stage = Stage::new();
+        for number in 0..6 {
+            stage.wait(&number.to_string(), number, 0);
+        }
+        for _ in 0..THREADS_MAX {
+            stage.begun.recv_timeout(TIMEOUT).unwrap();
+        }
+        assert!(stage.begun.recv_timeout(Duration::from_millis(50)).is_err());
+        for _ in 0..6 {
+            stage.permit.send(Ok(())).unwrap();
+        }
+        let mut done: Vec<u32> = (0..6).map(|_| stage.answer().0).collect();
+        done.sort_unstable();
+        assert_eq!(done, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn recovery_ends_a_moment_after_its_last_request() {
+        let stage = Stage::new();
+        let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
+        let gone = gone.as_raw_nonzero().get().unsigned_abs();
+        stage.wait("a", 1, gone);
+        stage.has_begun("a");
+        assert_eq!(stage.answer(), (1, Errno::INTR));
+        // Another request in time keeps it running.
+        stage.wait("a", 2, 0);
+        stage.permit.send(Ok(())).unwrap();
+        assert_eq!(stage.answer(), (2, AGAIN));
+        stage.wait("a", 3, gone);
+        stage.has_begun("a");
+        assert_eq!(stage.answer(), (3, Errno::INTR));
+        let deadline = Instant::now() + TIMEOUT;
+        while !stage.recoveries.running().is_empty() {
+            assert!(Instant::now() < deadline, "it is not cancelled");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn end_of_the_mount_cancels_recoveries() {
+        let stage = Stage::new();
+        stage.wait("a", 1, 0);
+        stage.has_begun("a");
+        stage.recoveries.stop();
+        assert_eq!(stage.answer(), (1, Errno::IO));
+        assert_eq!(stage.recoveries.state.lock().threads, 0);
+        stage.wait("b", 2, 0);
+        assert_eq!(stage.answer(), (2, Errno::IO));
+    }
+}

@@ -1,0 +1,101 @@
+//! Remembers which file of a recovered job has taken the place of a file that the kernel still knows.
+//!
+//! A file of an archived job may be open, or mapped, when the job is recovered: its node stays with what was opened, and
+//! the recovered file gets a node of its own. Calls on open descriptors that change the file must change the recovered one.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::sys::name::Name;
+
+/// The nodes of files of archived jobs, and of the files that were recovered from them.
+#[derive(Debug, Default)]
+pub(in crate::mount) struct Superseded {
+    /// How many there are: usually none.
+    count: AtomicUsize,
+    /// Bounded by the nodes that the kernel knows.
+    nodes: Mutex<HashMap<u64, Recovered>>,
+}
+
+#[derive(Debug)]
+struct Recovered {
+    node: u64,
+    /// The directory and the name that lead the kernel to the old node, until it looks the name up.
+    name: Option<(u64, Name)>,
+}
+
+impl Superseded {
+    /// Notes that the file `recovered` has taken the place of a node that the kernel knows by a name. Returns the node
+    /// that did so before.
+    pub(in crate::mount) fn add(
+        &self,
+        node: u64,
+        recovered: u64,
+        name: (u64, Name),
+    ) -> Option<u64> {
+        let name = Some(name);
+        let recovered = Recovered {
+            node: recovered,
+            name,
+        };
+        let mut nodes = self.nodes.lock();
+        let before = nodes.insert(node, recovered);
+        self.count.store(nodes.len(), Ordering::Release);
+        before.map(|before| before.node)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns the node that has taken the place of another.
+    pub(in crate::mount) fn successor(&self, node: u64) -> Option<u64> {
+        match self.is_empty() {
+            true => None,
+            false => self.nodes.lock().get(&node).map(|recovered| recovered.node),
+        }
+    }
+
+    /// Notes that the kernel looks a name up, and replaces the node that it led to.
+    pub(in crate::mount) fn looked_up(&self, parent: u64, name: &OsStr) {
+        if self.is_empty() {
+            return;
+        }
+        for recovered in self.nodes.lock().values_mut() {
+            if recovered.is_named(parent, name) {
+                recovered.name = None;
+            }
+        }
+    }
+
+    /// Whether a name may still lead the kernel to an old node. Takes time proportional to the number of old nodes.
+    pub(in crate::mount) fn is_cached(&self, parent: u64, name: &OsStr) -> bool {
+        !self.is_empty()
+            && self
+                .nodes
+                .lock()
+                .values()
+                .any(|recovered| recovered.is_named(parent, name))
+    }
+
+    /// Notes that the kernel has forgotten a node, and returns the one that had taken its place.
+    pub(in crate::mount) fn forget(&self, node: u64) -> Option<u64> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut nodes = self.nodes.lock();
+        let recovered = nodes.remove(&node);
+        self.count.store(nodes.len(), Ordering::Release);
+        recovered.map(|recovered| recovered.node)
+    }
+}
+
+impl Recovered {
+    fn is_named(&self, parent: u64, name: &OsStr) -> bool {
+        let known = self.name.as_ref();
+        known.is_some_and(|(known, its)| *known == parent && **its == *name)
+    }
+}

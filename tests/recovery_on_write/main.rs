@@ -1,0 +1,12 @@
+//! A change to an archived job brings the job back into the primary, once and whole, and never reaches the archive.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod again;
+#[path = "../common/mod.rs"]
+mod common;
+mod descriptors;
+mod failures;
+mod many;
+mod operations;
+mod stage;
+mod waiting;
