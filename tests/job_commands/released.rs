@@ -315,10 +315,13 @@ fn a_job_in_use_stays() {
     assert_released(&stage, &tree);
 }
 
+/// How long [`releasing`] keeps the renamed directory.
+const GRACE_MS: u64 = 4000;
+
 /// Starts a release that keeps the renamed directory for a while; returns it and that directory.
 fn releasing(stage: &Stage) -> (Process, PathBuf) {
     let mut command = stage.xpmfs();
-    command.env("XPMFS_TEST_GRACE_MS", "4000");
+    command.env("XPMFS_TEST_GRACE_MS", GRACE_MS.to_string());
     command.args(["jobs", "release", "-w", "test", "--yes", &job()]);
     command.stderr(Stdio::piped());
     let process = Process(command.spawn().unwrap());
@@ -365,6 +368,25 @@ fn a_job_that_is_changed_or_opened_after_the_rename_is_put_back() {
         stage.assert_clean();
         drop(held);
     }
+}
+
+#[test]
+fn an_interrupted_release_puts_the_job_back_at_once() {
+    let (stage, tree) = archived(&["backup"]);
+    let (mut process, aside) = releasing(&stage);
+    let began = std::time::Instant::now();
+    let pid = process.0.id().to_string();
+    let signal = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(signal.unwrap().success());
+    assert!(!process.0.wait().unwrap().success());
+    assert!(began.elapsed() < Duration::from_millis(GRACE_MS));
+    let mut text = String::new();
+    let mut stderr = process.0.stderr.take().unwrap();
+    stderr.read_to_string(&mut text).unwrap();
+    assert!(text.contains("every job is whole"), "{text}");
+    assert_tree("the job", &tree, whole(&stage.job()).as_ref());
+    assert!(!aside.exists());
+    stage.assert_clean();
 }
 
 /// Another process may run the job again at its path meanwhile: neither directory is lost.

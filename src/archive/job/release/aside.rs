@@ -30,6 +30,9 @@ use crate::workspace::markers;
 /// How long a released job is kept after its rename. Kernels cache names for a second, also on other nodes.
 const GRACE: Duration = Duration::from_millis(2500);
 
+/// How often a wait for the grace period checks whether the work is cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
+
 /// The most jobs that are renamed and not removed yet: each has some files open.
 const RELEASING_MAX: usize = 64;
 
@@ -148,7 +151,8 @@ impl Releases {
                 if !wait && self.waiting.len() < RELEASING_MAX {
                     return;
                 }
-                std::thread::sleep(rest);
+                std::thread::sleep(rest.min(CANCEL_POLL));
+                continue;
             }
             if let Some(first) = self.waiting.pop_front() {
                 let job = first.plan.job.clone();
