@@ -65,6 +65,9 @@ pub fn release_by_rule(
 ) -> rustix::io::Result<bool> {
     let mut after = None;
     let mut pass = Pass::new(env, act, report);
+    if rule.older_than.is_none() && !pass.is_short(rule)? {
+        return Ok(true);
+    }
     loop {
         let found = least_recently_used(env, after.as_ref(), pause)?;
         let is_last = found.len() < FOUND_MAX;

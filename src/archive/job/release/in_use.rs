@@ -15,7 +15,7 @@ use crate::sys::open_files::{self, User};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, RELEASED, XPMFS};
 
-/// How a process uses a job, if one does or may do so.
+/// How a process runs a job or writes to it, if one does or may do so.
 pub(super) fn in_use(env: &Env<'_>, job: &JobId, source: &OwnedFd) -> Result<Option<String>> {
     let from = places::path(env.view.primary(), job);
     if is_locked(source, job).tried(job, "look at the lock of", &from)? {
@@ -29,9 +29,16 @@ pub(super) fn in_use(env: &Env<'_>, job: &JobId, source: &OwnedFd) -> Result<Opt
         Writing::Yes => return Ok(Some(WRITTEN.to_owned())),
         Writing::Unknown(mount) => return Ok(Some(no_reply(&mount))),
     }
-    Ok(user_of(env, job).map(|User { pid, name, path }| {
-        format!("the process {name} ({pid}) uses {}", path.display())
-    }))
+    Ok(None)
+}
+
+/// Which process has a file of the job open, if one does. Looks at all processes, so it is asked last.
+pub(super) fn opened_by(env: &Env<'_>, job: &JobId) -> Option<String> {
+    let User { pid, name, path } = user_of(env, job)?;
+    Some(format!(
+        "the process {name} ({pid}) uses {}",
+        path.display()
+    ))
 }
 
 /// The process that experimaestro has started for the job on this machine, if it still exists.

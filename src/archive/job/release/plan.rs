@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::in_use::in_use;
+use super::in_use::{in_use, opened_by};
 use super::{Reason, Refusal, refuse};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
@@ -84,6 +84,9 @@ pub fn assess(env: &Env<'_>, job: &JobId) -> Result<std::result::Result<Plan, Re
         };
         match agrees(env, job, folder, &archived, &source, &looked.manifest)? {
             Ok(manifest) => {
+                if let Some(why) = opened_by(env, job) {
+                    return refuse(Reason::Busy, why);
+                }
                 let usage = usage::of(job, &source).tried(job, "look at", &from)?;
                 return Ok(Ok(Plan {
                     job: job.clone(),
@@ -325,7 +328,8 @@ impl Plan {
                 why,
             })
         };
-        if let Some(why) = in_use(env, job, &self.source)? {
+        let used = in_use(env, job, &self.source)?;
+        if let Some(why) = used.or_else(|| opened_by(env, job)) {
             return Ok(busy(why));
         }
         // In this order: a process that closes a file between the two checks has changed the job, which the second detects.
