@@ -22,7 +22,7 @@ fn purge(job: &Path, round: usize) {
             let is_marker = path
                 .extension()
                 .is_some_and(|extension| extension == "done");
-            if number % 3 > 0 || (is_marker && round % 3 > 0) {
+            if !number.is_multiple_of(3) || (is_marker && !round.is_multiple_of(3)) {
                 fs::remove_file(path).unwrap();
             }
         }

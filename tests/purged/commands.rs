@@ -54,7 +54,10 @@ fn a_purged_job_is_reported_and_recovered() {
     for name in ["train.done", "data/model.bin"] {
         fs::remove_file(job(&workspace, 0).join(name)).unwrap();
     }
+    // This one has its marker, and bookkeeping that is newer: no conflict.
     fs::remove_file(job(&workspace, 1).join("data/model.bin")).unwrap();
+    let status = job(&workspace, 1).join(".experimaestro/status.json");
+    fs::write(&status, "{\"state\": \"done\", \"new\": 1}").unwrap();
     let found = listed(&workspace, &["where", &id(0)]);
     assert_eq!(found[0]["copies"][0]["state"], "purged", "{found:?}");
     assert!(found[0]["served"].as_str().unwrap().starts_with("backup:"));
@@ -65,6 +68,14 @@ fn a_purged_job_is_reported_and_recovered() {
         assert_eq!(reason, "purged");
         let output = jobs(&workspace, &["recover", &id(number)]);
         assert!(output.status.success(), "{}", said(&output));
+        if number == 1 {
+            assert!(fs::read_to_string(&status).unwrap().contains("new"));
+            fs::copy(
+                copy(&workspace, 1).join(".experimaestro/status.json"),
+                &status,
+            )
+            .unwrap();
+        }
         assert_whole(&workspace, number);
     }
     for (number, before) in copies.iter().enumerate() {
