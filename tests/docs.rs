@@ -422,6 +422,10 @@ fn the_json_of_experiments_has_the_keys_of_the_page() {
         .map(|entry| &entry["item"]);
     let items: Vec<&Value> = items.filter(|item| item.is_string()).collect();
     assert_eq!(items, ["partials/t/ck/1f", "tune/20261122_095106"]);
+    let verified = all("xpmfs jobs verify --all -w nlp", "jobs verify");
+    let is_run = |entry: &&Value| entry["item"] == "tune/20261122_095106";
+    let run = verified.as_array().unwrap().iter().find(is_run).unwrap();
+    assert_eq!(run["result"], "ok");
     home.does("rm -r experiments/nlp/experiments experiments/nlp/partials");
     let list = all("xpmfs experiments list -w nlp", "experiments list");
     assert_eq!(list[0]["state"], "done");

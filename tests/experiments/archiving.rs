@@ -49,6 +49,15 @@ fn a_run_is_archived_with_the_partials_of_its_jobs() {
     fs::remove_dir_all(primary.join(".xpmfs/archive/experiments")).unwrap();
     assert_eq!(items(&archive_json(&workspace)), []);
     assert_eq!(tree(&folder), expected);
+    // A crash has left a copy without its manifest.
+    let manifest = folder.join(format!(".xpmfs/experiments/xp/{RUN}.json"));
+    fs::remove_file(&manifest).unwrap();
+    let replaced = vec![(format!("xp/{RUN}"), "replaced".to_owned())];
+    assert_eq!(items(&archive_json(&workspace)), replaced);
+    assert!(manifest.exists());
+    // A partial that a person has removed, of a run that is there.
+    fs::remove_dir_all(folder.join(partial("1f"))).unwrap();
+    assert_eq!(items(&archive_json(&workspace)), [copied(&partial("1f"))]);
     // A copy that a person has removed is made again.
     fs::remove_dir_all(folder.join("experiments/xp").join(RUN)).unwrap();
     fs::remove_dir_all(folder.join(partial("1f"))).unwrap();
@@ -222,6 +231,8 @@ fn partials_of_opted_out_jobs_are_not_archived() {
 #[test]
 fn a_mount_archives_runs_by_itself_and_draining_waits_for_them() {
     let workspace = workspace();
+    // A run settles for longer than a drain takes otherwise.
+    workspace.write_settings(&["backup"], Some("{settle: 2s, scan_interval: 100ms}"));
     job(&workspace, "0a", "1f");
     let mounted = workspace.mount_archiving(&workspace.primary(), &[]);
     finished(&workspace, RUN, &["0a"]);

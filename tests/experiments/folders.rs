@@ -22,9 +22,6 @@ fn a_folder_that_names_a_jobs_directory_receives_jobs_alone() {
     assert!(output.status.success(), "{said}");
     assert_eq!(said.matches("no runs or partials").count(), 1, "{said}");
     assert!(bare.join(TASK).join("0a").is_dir());
-    for name in ["experiments", "partials", ".__experimaestro__"] {
-        assert!(!bare.join(name).exists(), "{name}");
-    }
     let mounted = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
     eventually("status says so", || {
         let shown = run(workspace.xpmfs().arg("status").arg(mounted.path()));
@@ -34,6 +31,9 @@ fn a_folder_that_names_a_jobs_directory_receives_jobs_alone() {
         .xpmfs()
         .args(["umount", "--drain"])
         .arg(mounted.path()));
+    for name in ["experiments", "partials", ".__experimaestro__"] {
+        assert!(!bare.join(name).exists(), "{name}");
+    }
 }
 
 #[test]

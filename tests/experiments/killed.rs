@@ -127,6 +127,16 @@ fn a_process_that_is_killed_at_any_change_leaves_whole_copies() {
             now.retain(|(path, _)| is_item(path));
             wanted.retain(|(path, _)| is_item(path));
             assert_eq!(now, wanted, "after {call} {number}");
+            for manifest in [
+                format!("experiments/xp/{RUN}"),
+                format!("experiments/xp/{LATER}"),
+                "partials/my.module.train/ck/1f".to_owned(),
+            ] {
+                let path = workspace
+                    .folder("backup")
+                    .join(format!(".xpmfs/{manifest}.json"));
+                assert!(path.exists(), "{manifest} after {call} {number}");
+            }
             let left = run(Command::new("find")
                 .arg(workspace.folder("backup"))
                 .args(["-name", ".tmp.*"]));

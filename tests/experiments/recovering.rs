@@ -127,8 +127,36 @@ fn a_damaged_copy_is_refused() {
         "{names:?}"
     );
     assert!(!runs.join(RUN).exists());
+    let verify = || {
+        let output = workspace
+            .xpmfs()
+            .args(["jobs", "verify", "-w", "test", "--all"])
+            .output();
+        let output = output.unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (succeeded, said) = verify();
+    assert!(
+        !succeeded && said.contains("2 runs and partials OK, 1 not OK"),
+        "{said}"
+    );
+    assert!(
+        said.contains("environment.json") && said.contains("xpmfs archive"),
+        "{said}"
+    );
     recovered(&workspace, &["xp", RUN, "--force"]);
     assert!(runs.join(RUN).exists());
+    // What `verify` says.
+    fs::remove_dir_all(&copy).unwrap();
+    archive(&workspace);
+    let (succeeded, said) = verify();
+    assert!(
+        succeeded && said.contains("3 runs and partials OK"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn in_folder(env: &Env<'_>, folder: &Location, report: &mut dyn FnMut(Archived))
         return report(Archived::NoPlace);
     }
     let deadline = Instant::now() + WAIT_MAX.max(env.settle * 2);
-    let mut survey = Survey::new(folder.index());
+    let mut survey = Survey::thorough(folder.index());
     loop {
         let mut pass = Pass {
             waits: false,

@@ -28,7 +28,7 @@
 //! - `store`: copies one item; `compare`: whether the copy is replaced; `links`: the symlinks of a run to its jobs
 //! - `in_use`: whether a run is in progress, and whether a job uses a partial
 //! - `named`: the partials of a run's jobs
-//! - [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary
+//! - [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary; [`verify`]: reads copies again
 
 mod compare;
 pub mod copies;
@@ -40,6 +40,7 @@ pub mod recover;
 mod state;
 mod store;
 pub mod survey;
+pub mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -75,7 +75,7 @@ impl Store<'_> {
     pub(super) fn is_same(&self, item: &Item, source: &OwnedFd) -> bool {
         let ours = self.with_options(item, |options| transfer::outline(source, options));
         match (ours, self.existing(item)) {
-            (Ok(ours), Ok(Some((_, theirs)))) => compare(item, &ours, &theirs) == Comparison::Same,
+            (Ok(ours), Ok(Some(existing))) => existing.compare(item, &ours) == Comparison::Same,
             _ => false,
         }
     }
@@ -90,11 +90,9 @@ impl Store<'_> {
         let (from, at) = (item.path(self.env.view.primary()), item.path(self.folder));
         let ours = self.with_options(item, |options| transfer::outline(source, options));
         let ours = ours.map_err(|error| Cause::transfer(&from, error))?;
-        let is_same = |existing: Option<(OwnedFd, Manifest)>| {
-            existing.is_some_and(|(_, theirs)| compare(item, &ours, &theirs) == Comparison::Same)
-        };
+        let compared = |existing: &Existing| existing.compare(item, &ours);
         // Before anything is made in the folder.
-        if is_same(self.existing(item)?) {
+        if self.existing(item)?.as_ref().map(compared) == Some(Comparison::Same) {
             return Ok(Stored::Already);
         }
         let parent = places::make_like(&self.root, self.env.view.primary(), &item.parents());
@@ -108,8 +106,8 @@ impl Store<'_> {
         };
         // Another process may have been faster.
         let existing = self.existing(item)?;
-        if let Some((_, theirs)) = &existing {
-            match compare(item, &ours, theirs) {
+        if let Some(existing) = &existing {
+            match compared(existing) {
                 Comparison::Same => return Ok(Stored::Already),
                 Comparison::Less => return Ok(Stored::Skipped(Skipped::Older)),
                 Comparison::Newer => {}
@@ -138,7 +136,7 @@ impl Store<'_> {
             manifests::stage_named(&self.root, &item.parents(), name, manifest, true);
         let manifests_dir = manifests_dir.map_err(written)?;
         let placed = match &existing {
-            Some((old, _)) => staged.exchange(old).map(drop),
+            Some(existing) => staged.exchange(&existing.copy).map(drop),
             None => staged.publish(),
         };
         if let Err(error) = placed.and_then(|()| staged.sync()) {
@@ -155,7 +153,7 @@ impl Store<'_> {
     }
 
     /// The folder's copy of an item, and its content by its manifest, or as it looks if the manifest does not match it.
-    fn existing(&self, item: &Item) -> Result<Option<(OwnedFd, Manifest)>> {
+    fn existing(&self, item: &Item) -> Result<Option<Existing>> {
         let at = item.path(self.folder);
         let copy = open(&self.root, item).map_err(|errno| Cause::io("open", &at, errno))?;
         let Some(copy) = copy else {
@@ -169,7 +167,11 @@ impl Store<'_> {
         });
         // The disk may keep times less precisely than the manifest.
         let known = known.filter(|known| compare(item, known, &seen) == Comparison::Same);
-        Ok(Some((copy, known.unwrap_or(seen))))
+        Ok(Some(Existing {
+            copy,
+            has_manifest: known.is_some(),
+            content: known.unwrap_or(seen),
+        }))
     }
 
     fn with_options<T>(&self, item: &Item, call: impl FnOnce(&Options<'_>) -> T) -> T {
@@ -217,6 +219,24 @@ impl Store<'_> {
         Cause::Folder {
             folder: self.folder.path().to_owned(),
             why: why.to_owned(),
+        }
+    }
+}
+
+/// A folder's copy of an item.
+struct Existing {
+    copy: OwnedFd,
+    content: Manifest,
+    /// Whether its manifest matches it. A crash right after the copy got its place leaves it without.
+    has_manifest: bool,
+}
+
+impl Existing {
+    /// Compares the primary's item with the copy. One without a manifest is made anew, so that it can be verified.
+    fn compare(&self, item: &Item, ours: &Manifest) -> Comparison {
+        match compare(item, ours, &self.content) {
+            Comparison::Same if !self.has_manifest => Comparison::Newer,
+            comparison => comparison,
         }
     }
 }

@@ -63,6 +63,8 @@ pub trait Report {
 #[derive(Debug)]
 pub struct Survey {
     folder: u8,
+    /// Whether the records of earlier processes count: if not, the first pass compares everything.
+    trusts_records: bool,
     /// The folder's directory of the last pass. Not held open: its disk may be unmounted.
     with: Weak<Root>,
     archived: Archived,
@@ -95,9 +97,19 @@ impl Survey {
     pub fn new(folder: u8) -> Survey {
         Survey {
             folder,
+            trusts_records: true,
             with: Weak::new(),
             archived: Archived::default(),
             currents: HashMap::new(),
+        }
+    }
+
+    /// As [`Survey::new`], but the first pass compares everything, whatever earlier processes have recorded.
+    #[must_use]
+    pub fn thorough(folder: u8) -> Survey {
+        Survey {
+            trusts_records: false,
+            ..Survey::new(folder)
         }
     }
 
@@ -206,7 +218,8 @@ impl Survey {
                 (known, pruned)
             });
             let item = Item::Run(run_name.clone());
-            let is_known = state::is_recorded(known, run.id.as_os_str(), stamp);
+            let is_known =
+                self.trusts_records && state::is_recorded(known, run.id.as_os_str(), stamp);
             if !(is_known && pass.store.has(&item)) {
                 if !pass.run(&item, experiment, run)? {
                     continue;

@@ -9,17 +9,6 @@ use crate::workspace::jobs::JobId;
 
 /// The entry of a copy that was read.
 pub(super) fn copy(job: &JobId, folder: String, verified: &Verified) -> Value {
-    let list = |differences: &mut dyn Iterator<Item = &Difference>| -> Vec<Value> {
-        differences
-            .map(|difference| {
-                json!({
-                    "path": name(&difference.path).to_string_lossy(),
-                    "kind": kind(&difference.what),
-                    "what": difference.what.to_string(),
-                })
-            })
-            .collect()
-    };
     let result = match verified.is_whole() {
         _ if verified.is_incomplete() => "incomplete",
         _ if !verified.present => "missing",
@@ -35,13 +24,26 @@ pub(super) fn copy(job: &JobId, folder: String, verified: &Verified) -> Value {
     line["finished"] = verified.finished.into();
     line["files"] = verified.files.into();
     line["bytes"] = verified.bytes.into();
-    line["differences"] = list(&mut verified.differences.iter()).into();
+    line["differences"] = differences(&mut verified.differences.iter()).into();
     line["in_workspace"] = verified
         .primary
         .as_ref()
-        .map(|found| list(&mut contents(found)))
+        .map(|found| differences(&mut contents(found)))
         .into();
     line
+}
+
+/// A list of differences.
+pub(super) fn differences(differences: &mut dyn Iterator<Item = &Difference>) -> Vec<Value> {
+    differences
+        .map(|difference| {
+            json!({
+                "path": name(&difference.path).to_string_lossy(),
+                "kind": kind(&difference.what),
+                "what": difference.what.to_string(),
+            })
+        })
+        .collect()
 }
 
 /// An entry with every key.
@@ -53,6 +55,7 @@ pub(super) fn entry(
 ) -> Value {
     json!({
         "job": job.map(JobId::to_string),
+        "item": null,
         "folder": folder,
         "result": result,
         "whole": false,

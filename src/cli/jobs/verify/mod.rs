@@ -1,6 +1,7 @@
 //! `xpmfs jobs verify`: prints what is wrong with archived copies, and how many are right.
 
 mod differences;
+mod experiments;
 mod json;
 mod tally;
 
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use self::differences::{contents, name};
+use self::experiments::Items;
 use self::tally::Tally;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
@@ -32,7 +34,7 @@ const DENIED: &str = "cannot be read by this user";
 /// Which jobs.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Every job that a `backup` or `move` folder has
+    /// Every job that a `backup` or `move` folder has, and every run and partial
     #[arg(long, conflicts_with = "jobs")]
     all: bool,
     /// How it is printed.
@@ -95,6 +97,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             meter.job();
         }
     });
+    let items = match arguments.all && !session.progress.is_cancelled() {
+        true => experiments::verify_all(&session, &meter, global),
+        false => Items::default(),
+    };
     let Run {
         printed,
         unrecorded,
@@ -116,6 +122,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         print::line(&format!("`xpmfs status` will not show all of this: {why}"));
     }
     if global.json {
+        let lines: Vec<Value> = lines.into_iter().chain(items.lines.clone()).collect();
         print::json(&lines)?;
     } else if !global.quiet {
         let read = HumanBytes(session.progress.bytes());
@@ -123,6 +130,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             "{} ({read} read)",
             total.summary(global.verbose > 0)
         ));
+        if let Some(summary) = items.summary() {
+            print::line(&summary);
+        }
     }
     if interrupted && !global.json {
         let jobs = jobs.jobs.len();
@@ -130,7 +140,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             "interrupted: {verified} of {jobs} jobs verified; nothing was changed"
         ));
     }
-    Ok(match total.wrong() + total.absent {
+    Ok(match total.wrong() + total.absent + items.wrong {
         0 if unseen.is_empty() && !interrupted => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
