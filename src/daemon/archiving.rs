@@ -86,6 +86,10 @@ struct Recovery {
 }
 
 impl Recover for Recovery {
+    fn has_silent_folder(&self) -> bool {
+        self.view.has_silent_folder()
+    }
+
     fn recover(&self, job: &JobId, progress: &Progress) -> rustix::io::Result<()> {
         let env = Env {
             view: &self.view,

@@ -8,7 +8,9 @@
 //! 2. When a recovery ends, its requests are attempted again; when it fails, each gets the error of the disk.
 //! 3. A signal for its caller ends the wait of a request (`interrupts`). The recovery itself goes on as long as another
 //!    request waits for it, and for a moment longer: a program may try again after a signal that it handles.
-//! 4. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
+//! 4. While a folder does not answer and a recovery makes no progress, its requests fail with `ETIMEDOUT`, as others do
+//!    (`timeouts`).
+//! 5. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
 //!    moves it away in between.
 
 use std::collections::{HashMap, VecDeque};
@@ -37,6 +39,12 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 /// How long a recovered job counts as being written.
 const HELD_FOR: Duration = Duration::from_secs(2);
 
+/// How often a recovery is checked for progress.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long requests wait for a recovery without progress while a folder does not answer.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+
 /// How long the end of a mount waits for the recoveries that it cancels.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,6 +58,9 @@ pub trait Recover: Send + Sync {
     /// The error for the program that wants to change the job; nothing of the copy is left then. `EINTR` if the
     /// recovery was cancelled.
     fn recover(&self, job: &JobId, progress: &Progress) -> Result<(), Errno>;
+
+    /// Whether a folder does not answer now.
+    fn has_silent_folder(&self) -> bool;
 }
 
 impl std::fmt::Debug for dyn Recover {
@@ -227,7 +238,7 @@ impl Recoveries {
             return;
         }
         let (this, recover) = (self.clone(), recover.clone());
-        match threads::start("xpmfs-recover", move || this.work(&*recover)) {
+        match threads::start("xpmfs-recover", move || this.work(&recover)) {
             Ok(()) => state.threads += 1,
             Err(error) if state.threads == 0 => {
                 tracing::error!(%error, "cannot recover a job: starting a thread failed");
@@ -286,7 +297,7 @@ impl Recoveries {
     }
 
     /// Recovers the queued jobs, until none is left.
-    fn work(&self, recover: &dyn Recover) {
+    fn work(self: &Arc<Self>, recover: &Arc<dyn Recover>) {
         let mut state = self.state.lock();
         while let Some(job) = state.queue.pop_front() {
             let Some(recovery) = state.jobs.get_mut(&job) else {
@@ -295,6 +306,7 @@ impl Recoveries {
             recovery.begun = Some(Instant::now());
             let progress = recovery.progress.clone();
             drop(state);
+            self.watch(recover, &job, &progress);
             let recovered = recover.recover(&job, &progress);
             state = self.state.lock();
             let stopped = state.stopped;
@@ -323,6 +335,52 @@ impl Recoveries {
         }
         state.threads -= 1;
         self.ended.notify_all();
+    }
+
+    /// Checks a recovery until it ends, in another thread.
+    fn watch(self: &Arc<Self>, recover: &Arc<dyn Recover>, job: &JobId, progress: &Arc<Progress>) {
+        let (this, recover) = (self.clone(), recover.clone());
+        let (job, progress) = (job.clone(), progress.clone());
+        let started = threads::start("xpmfs-recovering", move || {
+            let mut done = (0, 0);
+            let mut since = Instant::now();
+            while this.is_running(&job, &progress) {
+                std::thread::sleep(CHECK_INTERVAL);
+                let now = (progress.files(), progress.bytes());
+                if now != done || !recover.has_silent_folder() {
+                    (done, since) = (now, Instant::now());
+                } else if since.elapsed() >= SILENT_MAX {
+                    this.give_up(&job, &progress);
+                }
+            }
+        });
+        if let Err(error) = started {
+            tracing::debug!(%error, "a recovery is not checked for progress: starting a thread failed");
+        }
+    }
+
+    fn is_running(&self, job: &JobId, progress: &Arc<Progress>) -> bool {
+        let state = self.state.lock();
+        let recovery = state.jobs.get(job);
+        recovery.is_some_and(|recovery| Arc::ptr_eq(&recovery.progress, progress))
+    }
+
+    /// Cancels a recovery that waits for a folder, and answers its requests.
+    fn give_up(&self, job: &JobId, progress: &Arc<Progress>) {
+        let mut state = self.state.lock();
+        let Some(recovery) = state.jobs.get_mut(job) else {
+            return;
+        };
+        if !Arc::ptr_eq(&recovery.progress, progress) {
+            return;
+        }
+        progress.cancel();
+        let waiters = std::mem::take(&mut recovery.waiters);
+        state.waiting -= waiters.len();
+        drop(state);
+        for waiter in waiters {
+            (waiter.refuse)(Errno::TIMEDOUT);
+        }
     }
 
     /// Cancels all recoveries at the end of the mount, and waits until what they have copied is removed.
@@ -382,6 +440,10 @@ mod tests {
                     return result;
                 }
             }
+        }
+
+        fn has_silent_folder(&self) -> bool {
+            false
         }
     }
 
