@@ -447,12 +447,15 @@ mod tests {
         }
     }
 
+    /// The number of a caller, and the error that it received.
+    type Answer = (u32, Errno);
+
     struct Stage {
         recoveries: Arc<Recoveries>,
         recover: Arc<dyn Recover>,
         begun: Receiver<JobId>,
         permit: Sender<Result<(), Errno>>,
-        answers: (Sender<(u32, Errno)>, Receiver<(u32, Errno)>),
+        answers: (Sender<Answer>, Receiver<Answer>),
     }
 
     const TIMEOUT: Duration = Duration::from_secs(60);

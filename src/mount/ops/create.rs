@@ -227,10 +227,14 @@ impl Mount {
             AtFlags::SYMLINK_FOLLOW,
         )?;
         self.activity.altered(id);
-        for (parent, name) in self.nodes.names(id) {
-            self.lock_names.add(parent, &name);
+        // Nothing else can be opened and locked, and the attributes of a symlink are better cached: to show them, its target is read, which
+        // changes its time of access.
+        if FileType::from_raw_mode(at::stat_fd(&file)?.stx_mode.into()).is_file() {
+            for (parent, name) in self.nodes.names(id) {
+                self.lock_names.add(parent, &name);
+            }
+            self.lock_names.add(parent, &Name::from(name));
         }
-        self.lock_names.add(parent, &Name::from(name));
         self.made(parent, name, &target)
     }
 }

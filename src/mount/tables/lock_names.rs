@@ -2,7 +2,7 @@
 //!
 //! A caller that has got a lock may compare its open file with the file that has the name now, since another process
 //! may have replaced it through another mount or beneath. So when a lock is granted, the kernel drops what it has cached
-//! of the file and its names (`lock_waiter`), and caches nothing of them while the file is locked. Afterwards the names
+//! of the file and its names (`lock_waiter`), and does not cache them while the file is locked. Afterwards the names
 //! are remembered here for a while, so that processes that lock a file again and again need not wait each time for the
 //! kernel to drop its name. Other names are cached by the usual rules (`ttl`), whatever they end in: a walk finds a lock
 //! file in each job.
