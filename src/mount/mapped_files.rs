@@ -1,7 +1,8 @@
 //! Checks open files regularly, so that programs that have mapped them see changes by other processes.
 //!
 //! The kernel sends no request for a mapped page in its cache, and does not report that a file is mapped. Each
-//! location is checked by a thread of its own, since a disk that does not answer must not delay the others.
+//! location is checked by a thread of its own, since a disk that does not answer must not delay the others. A file that is written
+//! through this mount is checked when that has paused for one interval ([`OwnWrites`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::mount::tables::handles::{File, Handles};
 use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::nodes::{Nodes, Version};
+use crate::mount::tables::own_writes::{OwnWrites, Snapshot};
 use crate::mount::tables::passthrough::Passthrough;
 use crate::sys::at;
 
@@ -25,6 +27,7 @@ pub(super) struct Watch {
     pub(super) nodes: Arc<Nodes>,
     pub(super) passthrough: Arc<Passthrough>,
     pub(super) invalidate: Arc<Invalidator>,
+    pub(super) own_writes: Arc<OwnWrites>,
 }
 
 impl Watch {
@@ -38,11 +41,15 @@ impl Watch {
 
     fn run(self) {
         let mut busy: HashMap<u8, Arc<AtomicBool>> = HashMap::new();
+        let mut last = self.own_writes.snapshot();
         loop {
             std::thread::sleep(POLL_INTERVAL);
             let Some(files) = self.handles.upgrade().map(|handles| self.cached(&handles)) else {
                 return;
             };
+            let now = self.own_writes.snapshot();
+            let files = self.not_written_since(&last, files);
+            last = now;
             for (place, files) in files {
                 let busy = busy.entry(place).or_default();
                 if !busy.swap(true, Ordering::AcqRel) {
@@ -67,14 +74,32 @@ impl Watch {
         files
     }
 
-    fn check(&self, files: Vec<Arc<File>>, busy: Arc<AtomicBool>) {
+    /// Returns those files that were not written since a snapshot, each with the number of writes.
+    fn not_written_since(
+        &self,
+        last: &Snapshot,
+        files: HashMap<u8, Vec<Arc<File>>>,
+    ) -> HashMap<u8, Vec<Quiet>> {
+        let quiet = |file: Arc<File>| {
+            let writes = self.own_writes.count(file.node)?;
+            let unchanged = last.is_unchanged(file.node, writes);
+            unchanged.then_some(Quiet { file, writes })
+        };
+        let files = files.into_iter();
+        files
+            .map(|(place, files)| (place, files.into_iter().filter_map(quiet).collect()))
+            .collect()
+    }
+
+    fn check(&self, files: Vec<Quiet>, busy: Arc<AtomicBool>) {
         let (nodes, invalidate) = (self.nodes.clone(), self.invalidate.clone());
+        let own_writes = self.own_writes.clone();
         let done = busy.clone();
         let spawned = std::thread::Builder::new()
             .name("xpmfs-watch-one".to_owned())
             .spawn(move || {
-                for file in files {
-                    refresh(&file, &nodes, &invalidate);
+                for quiet in files {
+                    refresh(&quiet, &nodes, &invalidate, &own_writes);
                 }
                 busy.store(false, Ordering::Release);
             });
@@ -85,8 +110,16 @@ impl Watch {
     }
 }
 
-/// Makes the kernel drop its cached pages of a file that has changed.
-fn refresh(file: &File, nodes: &Nodes, invalidate: &Invalidator) {
+/// A file that is not being written through this mount.
+struct Quiet {
+    file: Arc<File>,
+    /// The number of writes so far.
+    writes: u64,
+}
+
+/// Makes the kernel drop its cached pages of a file that has changed, unless it is being written again.
+fn refresh(quiet: &Quiet, nodes: &Nodes, invalidate: &Invalidator, own_writes: &OwnWrites) {
+    let file = &quiet.file;
     // The version that the kernel has is read first: the kernel may receive a newer one meanwhile.
     let Some(known) = nodes.version(file.node) else {
         return;
@@ -95,7 +128,7 @@ fn refresh(file: &File, nodes: &Nodes, invalidate: &Invalidator) {
         return;
     };
     let version = Version::of(&stat);
-    if version != known {
+    if version != known && own_writes.count(file.node) == Some(quiet.writes) {
         invalidate.pages_now(file.node);
         nodes.cache_dropped(file.node, known, version);
     }

@@ -191,8 +191,10 @@ impl HowOpened {
         let append = self.flags & libc::O_APPEND != 0
             && (self.maps_uncached || self.flags & libc::O_ACCMODE == libc::O_WRONLY);
         // The kernel accepts a new size a moment before it drops the page in which the file ended. Another reader would
-        // find zeros there.
-        let growing = opened.changing && self.maps_uncached;
+        // find zeros there. A file that is opened for reading and writing may be mapped for writing: writes past the cache, beside
+        // changes of the same page through a map, would be lost.
+        let reads = self.flags & libc::O_ACCMODE == libc::O_RDONLY;
+        let growing = opened.changing && reads && self.maps_uncached;
         if append || growing || self.flags & libc::O_DIRECT != 0 {
             how |= FopenFlags::FOPEN_DIRECT_IO;
         }

@@ -51,6 +51,7 @@ impl Mount {
             nodes: self.nodes.clone(),
             passthrough: self.passthrough.clone(),
             invalidate: invalidate.clone(),
+            own_writes: self.own_writes.clone(),
         };
         // The kernel itself keeps other users out unless `allow_other` is set.
         let acl = fuser::SessionACL::All;

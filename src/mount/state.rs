@@ -17,6 +17,7 @@ use crate::mount::tables::listings::Listings;
 use crate::mount::tables::lock_names::LockNames;
 use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
+use crate::mount::tables::own_writes::OwnWrites;
 use crate::mount::tables::passthrough::Passthrough;
 use crate::mount::tables::stale::{Contended, Renamed, Retries};
 use crate::mount::tables::superseded::Superseded;
@@ -69,6 +70,7 @@ pub struct Mount {
     pub(super) recover: Option<Arc<dyn Recover>>,
     pub(super) recoveries: Arc<Recoveries>,
     pub(super) superseded: Arc<Superseded>,
+    pub(super) own_writes: Arc<OwnWrites>,
 }
 
 impl Mount {
@@ -117,6 +119,7 @@ impl Mount {
             recover: None,
             recoveries: Arc::new(Recoveries::new(interrupts)),
             superseded: Arc::default(),
+            own_writes: Arc::default(),
         })
     }
 }

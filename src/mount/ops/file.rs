@@ -212,6 +212,7 @@ impl Mount {
         let file = self.handles.file(handle)?;
         self.fillable(tid, &file)?;
         let _rights = self.set_id_rights(clear_set_id_for, &file)?;
+        let _write = self.own_writes.begin(file.node);
         let mut written = 0;
         while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
             let at = offset + written as u64;

@@ -7,6 +7,7 @@
 //! - [`dir_cache`]: descriptors of directories; [`listings`]: directories that are being listed, with a [`cursor`] for
 //!   each source and the [`positions`] of unions
 //! - [`invalidate`]: the threads that make the kernel drop cached state
+//! - [`own_writes`]: whether a file is being written through this mount
 //! - [`lock_names`]: names that the kernel must look up each time
 //! - [`stale`]: names, opens and directories that failed with `ESTALE`
 //! - [`superseded`]: which file of a recovered job has taken the place of a node
@@ -20,6 +21,7 @@ pub(super) mod listings;
 pub(super) mod lock_names;
 pub(super) mod nodes;
 pub(super) mod numbers;
+pub(super) mod own_writes;
 pub(super) mod passthrough;
 pub(super) mod positions;
 pub(super) mod stale;
