@@ -143,11 +143,12 @@ impl Releases {
         Ok(None)
     }
 
-    /// Removes the jobs whose grace period is over, or puts them back; with `wait`, all of them. Waits as well while too many are renamed.
+    /// Removes the jobs whose grace period is over, or puts them back; with `wait`, all of them. If the work is cancelled, puts all back at once. Waits as well while too many are renamed.
     pub fn end(&mut self, env: &Env<'_>, wait: bool, report: &mut dyn FnMut(JobId, Outcome)) {
         while let Some(first) = self.waiting.front() {
             let rest = grace().saturating_sub(first.since.elapsed());
-            if !rest.is_zero() {
+            let cancelled = env.progress.is_cancelled();
+            if !rest.is_zero() && !cancelled {
                 if !wait && self.waiting.len() < RELEASING_MAX {
                     return;
                 }
@@ -156,7 +157,13 @@ impl Releases {
             }
             if let Some(first) = self.waiting.pop_front() {
                 let job = first.plan.job.clone();
-                report(job, first.end(env));
+                let outcome = match cancelled {
+                    true => first
+                        .put_back(env)
+                        .and_then(|()| Err(JobError::new(&job, Cause::Cancelled))),
+                    false => first.end(env),
+                };
+                report(job, outcome);
             }
         }
     }
