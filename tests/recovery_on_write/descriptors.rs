@@ -65,7 +65,8 @@ fn descriptors_of_files_change_the_recovered_file() {
                         }
                     }
                     assert_eq!(mounted.location(&job), "primary", "{number}");
-                    // Later calls as well.
+                    // Later calls as well, also if the kernel has cached the attributes of the recovered file.
+                    rustix::fs::stat(&path).unwrap();
                     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o640)).unwrap();
                     rustix::fs::futimens(&file, &five()).unwrap();
                     rustix::fs::fsetxattr(&file, "user.y", b"2", XattrFlags::empty()).unwrap();
@@ -114,6 +115,11 @@ fn renaming_a_file_that_is_open_renames_the_recovered_one() {
                 let job = mounted.job(TASK, &format!("{folder}-0"));
                 let reader = File::open(job.join("train.out")).unwrap();
                 fs::rename(job.join("train.out"), job.join("new")).unwrap();
+                let new = File::open(job.join("new")).unwrap();
+                let inode = |stat: rustix::fs::Stat| stat.st_ino;
+                let by_path = rustix::fs::stat(job.join("new")).unwrap();
+                assert_eq!(inode(by_path), inode(rustix::fs::fstat(&new).unwrap()));
+                assert_ne!(inode(by_path), inode(rustix::fs::fstat(&reader).unwrap()));
                 let mut writer = File::options().append(true).open(job.join("new")).unwrap();
                 writer.write_all(b"more\n").unwrap();
                 let text = fs::read_to_string(job.join("new")).unwrap();
