@@ -109,6 +109,25 @@ fn status_shows_mounts_with_their_folders_and_workspaces_that_are_not_mounted() 
 }
 
 #[test]
+fn a_dead_mount_hides_nothing_that_status_shows_of_a_workspace_without_a_mount() {
+    at_everybodys_home(|home| {
+        let settings = home.path("settings.yaml");
+        let named = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, named.replace("id: nlp", "id: killed elsewhere")).unwrap();
+        let mnt = home.path("mnt");
+        home.mount(&[mnt.to_str().unwrap()]);
+        home.kill_daemon(&mnt);
+        let status = home.status(&["-w", "killed elsewhere"]);
+        assert_eq!(status["mounts"][0]["state"], "dead", "{status}");
+        let shown = &status["workspaces"][0];
+        assert_eq!(shown["workspace"], "killed elsewhere", "{status}");
+        assert_eq!(shown["locations"][0]["state"], "ok", "{status}");
+        let table = home.does(&["status", "-w", "killed elsewhere"]);
+        assert!(table.contains("killed elsewhere (not mounted)"), "{table}");
+    });
+}
+
+#[test]
 fn a_dead_mount_in_place_is_shown_and_cleared_by_the_next_mount_and_by_umount() {
     at_everybodys_home(|home| {
         let ws = home.path("ws");

@@ -47,7 +47,7 @@ pub(super) struct Status {
     pub(super) mounts: Vec<MountStatus>,
     /// Processes that archive a workspace and mount nothing.
     pub(super) archivers: Vec<ArchiverStatus>,
-    /// Workspaces of the settings that are neither mounted nor archived by one of these.
+    /// Workspaces of the settings that are neither mounted nor archived by one of these; a dead mount does not count.
     pub(super) workspaces: Vec<WorkspaceStatus>,
 }
 
@@ -121,7 +121,9 @@ pub(super) fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<S
     }
     workspaces.retain(|workspace| {
         !workspace.is_remote()
-            && !mounts.iter().any(|mounted| shows(mounted, workspace))
+            && !mounts
+                .iter()
+                .any(|mounted| !is_dead(mounted) && shows(mounted, workspace))
             && !archivers
                 .iter()
                 .any(|archiver| archiver.is_of(&workspace.path))
@@ -136,6 +138,11 @@ pub(super) fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<S
             .map(|workspace| WorkspaceStatus::of(&settings, workspace))
             .collect(),
     })
+}
+
+/// A dead mount shows no folder, and only its name says of which workspace it was: another workspace may have that name.
+fn is_dead(mounted: &Mounted) -> bool {
+    matches!(mounted.health, MountHealth::Dead)
 }
 
 fn shows(mounted: &Mounted, workspace: &Workspace) -> bool {
