@@ -14,7 +14,7 @@
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
 //! - [`copies`]: every copy of a job
 //! - [`amount`]: how much a verification or a recovery reads
-//! - `parallel`: calls a function for many items on several threads
+//! - `parallel`: calls a function for many items on several threads; `turn`: lets one process of a workspace do some work
 //!
 //! From the marker to the symlink, a job passes through these steps (what a crash leaves of each, and who finishes it: the tables of
 //! [`relocate`]; in the background, the threads are the engine's):
@@ -56,3 +56,4 @@ pub mod places;
 pub mod release_rules;
 pub mod relocate;
 pub mod state_dir;
+mod turn;

@@ -30,6 +30,8 @@ pub enum Event {
     Refused(Refusal),
     /// It could not be looked at, or an error prevented its release.
     Failed(JobError),
+    /// It was skipped ([`Search::skips`]).
+    Skipped,
 }
 
 /// Called with each job's event.
@@ -50,61 +52,73 @@ pub fn release_jobs(env: &Env<'_>, jobs: &[JobId], act: bool, report: &mut Repor
     pass.end();
 }
 
+/// How jobs are released by a rule.
+#[derive(Clone, Copy)]
+pub struct Search<'a> {
+    /// The rule.
+    pub rule: Release,
+    /// Called after each job that is looked at.
+    pub pause: &'a dyn Fn(),
+    /// Whether a job that the rule selects is skipped.
+    pub skips: &'a dyn Fn(&JobId) -> bool,
+}
+
+impl Search<'_> {
+    /// A search without pauses for all jobs of a rule.
+    #[must_use]
+    pub fn of(rule: Release) -> Self {
+        Search {
+            rule,
+            pause: &|| (),
+            skips: &|_| false,
+        }
+    }
+}
+
 /// Releases jobs by a rule: those that were not used for `older_than`, and others until `keep_free` is free. Returns whether there is
-/// enough free space then. `pause` is called between jobs of the search.
+/// enough free space then.
 ///
 /// # Errors
 ///
 /// Fails if the jobs of the primary cannot be listed, or its space cannot be queried.
 pub fn release_by_rule(
     env: &Env<'_>,
-    rule: Release,
+    search: Search<'_>,
     act: bool,
-    pause: &dyn Fn(),
     report: &mut Report<'_>,
 ) -> rustix::io::Result<bool> {
-    let mut after = None;
     let mut pass = Pass::new(env, act, report);
-    if rule.older_than.is_none() && !pass.is_short(rule)? {
-        return Ok(true);
-    }
-    loop {
-        let found = least_recently_used(env, after.as_ref(), pause)?;
-        let is_last = found.len() < FOUND_MAX;
-        for (used, job) in &found {
-            if env.progress.is_cancelled() {
-                break;
-            }
-            let is_old = rule.older_than.is_some_and(|age| is_older(*used, age));
-            if !is_old && !pass.is_short(rule)? {
-                // All that follow were used later.
-                pass.end();
-                return Ok(true);
-            }
-            pass.release(job);
-        }
-        after = found.into_iter().next_back();
-        if is_last || env.progress.is_cancelled() {
-            break;
-        }
-    }
+    let released = pass.release_by_rule(search);
+    // After an error, too: renamed jobs are removed or put back.
     pass.end();
-    pass.is_short(rule).map(|short| !short)
+    released?;
+    pass.is_short(search.rule).map(|short| !short)
 }
 
-/// The bytes that a rule still lacks; 0 if there is enough.
+/// The free space that a rule asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// The bytes that are to be free.
+    pub wanted: u64,
+    /// How many of them are not.
+    pub lacking: u64,
+}
+
+/// Queries the free space of the primary, if a rule asks for some.
 ///
 /// # Errors
 ///
 /// Fails if the space of the primary's file system cannot be queried.
-pub fn lacking(env: &Env<'_>, rule: Release) -> rustix::io::Result<u64> {
-    let Some(wanted) = rule.keep_free else {
-        return Ok(0);
+pub fn space(env: &Env<'_>, rule: Release) -> rustix::io::Result<Option<Space>> {
+    let Some(keep_free) = rule.keep_free else {
+        return Ok(None);
     };
     let space = rustix::fs::fstatvfs(env.view.primary().root()?.fd())?;
     let total = space.f_blocks.saturating_mul(space.f_frsize);
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    Ok(wanted.of(total).saturating_sub(free))
+    let wanted = keep_free.of(total);
+    let lacking = wanted.saturating_sub(free);
+    Ok(Some(Space { wanted, lacking }))
 }
 
 /// One run over several jobs.
@@ -131,7 +145,39 @@ impl<'a, 'b> Pass<'a, 'b> {
     /// Whether less is free than the rule wants, counting what is about to be freed.
     fn is_short(&self, rule: Release) -> rustix::io::Result<bool> {
         let soon = self.would_free.saturating_add(self.releases.pending());
-        Ok(lacking(self.env, rule)? > soon)
+        let space = space(self.env, rule)?;
+        Ok(space.is_some_and(|space| space.lacking > soon))
+    }
+
+    /// Releases what the rule selects, until there is enough space, or no job is left.
+    fn release_by_rule(&mut self, search: Search<'_>) -> rustix::io::Result<()> {
+        let Search { rule, pause, .. } = search;
+        let mut after = None;
+        if rule.older_than.is_none() && !self.is_short(rule)? {
+            return Ok(());
+        }
+        loop {
+            let found = least_recently_used(self.env, after.as_ref(), pause)?;
+            let is_last = found.len() < FOUND_MAX;
+            for (used, job) in &found {
+                if self.env.progress.is_cancelled() {
+                    return Ok(());
+                }
+                let is_old = rule.older_than.is_some_and(|age| is_older(*used, age));
+                if !is_old && !self.is_short(rule)? {
+                    // All that follow were used later.
+                    return Ok(());
+                }
+                match (search.skips)(job) {
+                    true => (self.report)(job, Event::Skipped),
+                    false => self.release(job),
+                }
+            }
+            after = found.into_iter().next_back();
+            if is_last || self.env.progress.is_cancelled() {
+                return Ok(());
+            }
+        }
     }
 
     fn release(&mut self, job: &JobId) {

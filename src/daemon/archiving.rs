@@ -31,6 +31,7 @@ pub fn config(tuning: &Tuning, folders: &[Folder]) -> Config {
         folder_exclude: excluded,
         bandwidth: tuning.bandwidth,
         threads: threads(),
+        release: tuning.release,
     }
 }
 

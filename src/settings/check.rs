@@ -45,7 +45,6 @@ pub(super) fn check_text(text: &str, file: &Path, environment: &Environment) -> 
                 "remove one of the two",
             )
         }));
-        findings.extend(release(&document.root));
         let workspaces = document.root.get("workspaces").map_or(&[][..], Node::items);
         findings.extend(check_workspaces(workspaces, environment));
     }
@@ -66,21 +65,6 @@ fn conflict(conflict: &Conflict) -> Finding {
         ),
         format!("write `{key}: …` beside the `<<`, or in one of the merged mappings alone"),
     )
-}
-
-/// Warns of `release`, which has no effect yet.
-fn release(root: &Node) -> Vec<Finding> {
-    let workspaces = root.get("workspaces").map_or(&[][..], Node::items);
-    let all = [root].into_iter().chain(workspaces);
-    let keys = all.filter_map(|node| Some(node.get("xpmfs")?.entry("release")?.0));
-    let findings = keys.map(|key| {
-        Finding::warning(
-            key.at,
-            "`release` does nothing yet: the primary keeps its copies of archived jobs",
-            "free space by hand, or remove it",
-        )
-    });
-    findings.collect()
 }
 
 /// Warns of a variable that is not set, at its exact place if it can be found: a value knows only where it begins.

@@ -8,6 +8,7 @@ mod bounded;
 mod common;
 mod life;
 mod moving;
+mod released;
 mod silent;
 mod stage;
 mod together;

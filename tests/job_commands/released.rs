@@ -467,6 +467,31 @@ fn after_a_crash_the_job_is_put_back_unless_its_copy_stands() {
     assert!(!aside.exists() && !stage.job().exists());
 }
 
+#[test]
+fn directories_of_another_user_keep_a_job_before_its_copy_is_read() {
+    if !crate::common::is_root() {
+        return;
+    }
+    let workspace = crate::common::Workspace::of_ordinary_user();
+    workspace.with_folders(&["backup"]);
+    let made = workspace.finished("primary", TASK, "1");
+    fs::create_dir(made.join("theirs")).unwrap();
+    workspace.give_away();
+    crate::common::run(
+        workspace
+            .xpmfs()
+            .args(["jobs", "archive", "-w", "test", "--all"]),
+    );
+    std::os::unix::fs::chown(made.join("theirs"), Some(0), Some(0)).unwrap();
+    let job = format!("{TASK}/1");
+    // Also a dry run knows that the job stays.
+    let mut command = workspace.xpmfs();
+    command.args(["--json", "jobs", "release", "-w", "test", &job]);
+    let output = command.output().unwrap();
+    let lines: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(lines[0]["reason"], "unsafe", "{lines:?}");
+}
+
 /// Small archived jobs that were last used these days ago.
 fn aged(days: &[u64]) -> (Stage, Vec<String>) {
     let stage = Stage::on_disk(&["backup"]);

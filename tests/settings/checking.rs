@@ -122,10 +122,7 @@ fn unknown_keys_are_found_at_every_level_with_the_nearest_known_one() {
     );
     expect(
         &workspace("xpmfs: {release: {keepfree: 1G}}"),
-        &[
-            (4, 13, Warning, "`release` does nothing yet", "remove it"),
-            (4, 23, Error, "`keepfree`", "`keep_free`"),
-        ],
+        &[(4, 23, Error, "`keepfree`", "`keep_free`")],
     );
 }
 
@@ -315,7 +312,6 @@ fn wrong_types_are_found_with_the_remedy() {
         &[
             (1, 17, Error, "`settle` must be a duration", "5m"),
             (1, 34, Error, "`bandwidth` must be a size", "100M"),
-            (1, 38, Warning, "`release` does nothing yet", "remove it"),
             (
                 1,
                 59,

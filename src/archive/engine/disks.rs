@@ -2,8 +2,12 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
+
+use super::release::{self, ReleaseState};
 use crate::archive::env::{Env, Hooks};
 use crate::archive::error::{Cause, JobError, Scope};
 use crate::archive::experiments::survey::{self, Survey};
@@ -12,6 +16,7 @@ use crate::archive::job::ready::{Judge, Readiness, unknown};
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::{self, unfinished};
+use crate::settings::Release;
 use crate::transfer::{Bandwidth, Progress, Size};
 use crate::view::View;
 use crate::workspace::JobId;
@@ -41,6 +46,8 @@ pub(super) trait Disks: Send + Sync + 'static {
     fn tidy(&self, last: bool) -> Option<Instant>;
     /// Whether no such directory is left, and no job that was put back is still to be reported.
     fn is_tidy(&self) -> bool;
+    /// Releases jobs by the rule of the settings, until `end` disconnects.
+    fn release(&self, state: &ReleaseState, end: &Receiver<()>);
     /// Reports each job that was put back since the last call: the data that was written to its old directory is not
     /// archived yet.
     fn report_put_back(&self, report: &mut dyn FnMut(JobId));
@@ -96,6 +103,9 @@ pub(super) struct RealDisks {
     pub(super) retired: Retired,
     pub(super) settle: Duration,
     pub(super) threads: usize,
+    pub(super) release: Release,
+    /// How many jobs were archived since the start.
+    pub(super) archived: AtomicU64,
 }
 
 impl RealDisks {
@@ -114,7 +124,7 @@ impl RealDisks {
 }
 
 impl RealDisks {
-    /// Logs the outcomes of jobs in a folder.
+    /// Logs and counts the outcomes of jobs in a folder.
     fn log(&self, folder: u8, jobs: &[Due], outcomes: &[StoreResult]) {
         let location = self.view.location(folder);
         let folder = location.map_or_else(Default::default, |location| {
@@ -123,6 +133,7 @@ impl RealDisks {
         for (Due { job, .. }, outcome) in jobs.iter().zip(outcomes) {
             match outcome {
                 Ok(Done::Stored { files, bytes }) => {
+                    self.archived.fetch_add(1, Ordering::Relaxed);
                     tracing::info!("archived {job} in {folder}: {files} files, {bytes} bytes");
                 }
                 Ok(Done::Already | Done::Skipped) => {}
@@ -206,6 +217,14 @@ impl Disks for RealDisks {
 
     fn is_tidy(&self) -> bool {
         self.retired.is_empty()
+    }
+
+    fn release(&self, state: &ReleaseState, end: &Receiver<()>) {
+        let env = Env {
+            threads: 1,
+            ..self.env(&state.progress)
+        };
+        release::run(&env, self.release, &self.archived, state, end);
     }
 
     fn report_put_back(&self, report: &mut dyn FnMut(JobId)) {

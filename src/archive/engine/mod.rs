@@ -7,6 +7,7 @@
 //! - `survey`: finds jobs that were not reported
 //! - `experiments`: archives the runs of experiments and the partials of their jobs, in a thread for each `backup` folder
 //! - `journal`: records the queued jobs for the next process
+//! - `release`: releases jobs by the rule of the settings
 //! - `report`: the state of archiving; `idle`: whether anything is left to archive
 //!
 //! Called by `daemon`, `mount` and `cli`; `manual` leaves failed jobs to it.
@@ -24,6 +25,7 @@ mod experiments;
 mod idle;
 mod journal;
 mod queue;
+mod release;
 mod report;
 mod route;
 mod shared;
@@ -33,7 +35,7 @@ mod worker;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -57,7 +59,7 @@ use crate::archive::env::Hooks;
 use crate::archive::job::opt_out::OptOuts;
 use crate::archive::job::ready::Judge;
 use crate::archive::relocate::retire::Retired;
-use crate::settings::Patterns;
+use crate::settings::{Patterns, Release};
 use crate::sys::priority::lower_priority;
 use crate::transfer::Bandwidth;
 use crate::view::View;
@@ -65,6 +67,7 @@ use crate::workspace::JobId;
 
 pub use self::experiments::state::{ExperimentsReport, FailedItem, ItemInProgress, WaitingItem};
 pub use self::idle::Idle;
+pub use self::release::ReleaseReport;
 pub use self::report::{
     CopyInProgress, DamagedCopy, FailedJob, FolderRefusal, FolderReport, Report, Total,
     VerifiedFolder, WaitingJob, damaged,
@@ -94,6 +97,8 @@ pub struct Config {
     pub bandwidth: Option<u64>,
     /// How many jobs are copied to a folder at the same time.
     pub threads: usize,
+    /// When the primary's copies of archived jobs are removed.
+    pub release: Release,
 }
 
 /// The running archiver of one view. It stops when this is dropped.
@@ -142,6 +147,8 @@ impl Archiver {
             retired: Retired::default(),
             settle: config.settle,
             threads: config.threads.max(1),
+            release: config.release,
+            archived: AtomicU64::new(0),
         };
         Archiver::begin(view, route, timing, Arc::new(disks))
     }
@@ -196,6 +203,11 @@ impl Archiver {
         spawn(
             "look",
             Box::new(move || worker::look(&*this, &shared, &to_look, &events)),
+        )?;
+        let (this, shared, release_end) = (disks.clone(), self.shared.clone(), ended.clone());
+        spawn(
+            "release",
+            Box::new(move || this.release(&shared.release, &release_end)),
         )?;
         let walk = Walk {
             view: self.view.clone(),

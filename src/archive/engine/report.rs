@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::experiments::state::ExperimentsReport;
 use super::queue::folder_queue::{FolderQueue, InProgress};
 use super::queue::{At, QueuedJob, Step, Turn};
+use super::release::ReleaseReport;
 use super::shared::{FolderScans, Shared};
 use crate::archive::job::verify::remedy;
 use crate::archive::last_verify::{self, LastVerify};
@@ -50,6 +51,9 @@ pub struct Report {
     /// The runs of experiments and the partials, for each `backup` folder.
     #[serde(default)]
     pub experiments: Vec<ExperimentsReport>,
+    /// The state of automatic releases, if the settings have a rule.
+    #[serde(default)]
+    pub release: Option<ReleaseReport>,
     /// Why the queued jobs are not in the journal, if so: a restart finds them again nonetheless.
     pub journal: Option<String>,
 }
@@ -187,6 +191,7 @@ pub struct FolderRefusal {
 /// Returns the state of archiving.
 pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
     let mut report = queued(shared, view, now);
+    report.release = shared.release.report.lock().clone();
     report.add_damaged(view);
     report
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::disks::{Disks, Failure, Look, StoreResult};
 use super::experiments::state::FolderExperiments;
 use super::queue::Queue;
+use super::release::ReleaseState;
 use super::survey::scanner::ScanResult;
 use crate::transfer::Progress;
 use crate::workspace::JobId;
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// Cancels looks at jobs.
     pub(super) looks: Progress,
+    /// The state of automatic releases.
+    pub(super) release: ReleaseState,
 }
 
 /// The engine's state.
@@ -120,6 +123,7 @@ impl Shared {
             experiments: Mutex::default(),
             stopping: AtomicBool::new(false),
             looks: Progress::new(),
+            release: ReleaseState::default(),
         }
     }
 
@@ -142,6 +146,7 @@ impl Shared {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.looks.cancel();
+        self.release.progress.cancel();
         // Work that is dispatched from now on comes from a thread that has seen `stopping`.
         for folder_queue in &self.state.lock().queue.folder_queues {
             if let Some(in_progress) = &folder_queue.in_progress {

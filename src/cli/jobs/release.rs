@@ -13,7 +13,7 @@ use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
 use crate::archive::job::release::{Reason, Released};
 use crate::archive::places;
-use crate::archive::release_rules::{Event, release_by_rule, release_jobs};
+use crate::archive::release_rules::{Event, Search, release_by_rule, release_jobs};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::cli::errors::Usage;
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
     };
     let enough = match by_rule {
-        true => release_by_rule(&env, rule, arguments.yes, &|| (), &mut report),
+        true => release_by_rule(&env, Search::of(rule), arguments.yes, &mut report),
         false => {
             release_jobs(&env, &jobs.jobs, arguments.yes, &mut report);
             Ok(true)
@@ -156,6 +156,7 @@ impl Tally {
             }
             Event::Failed(error) if error.is_cancelled() => {}
             Event::Failed(_) => self.failed += 1,
+            Event::Skipped => {}
         }
     }
 
@@ -234,6 +235,7 @@ fn as_json(session: &Session, job: &JobId, event: &Event) -> Value {
         }
         Event::Failed(error) if error.is_cancelled() => ("cancelled", None, None, None),
         Event::Failed(error) => ("failed", None, None, Some(why(error))),
+        Event::Skipped => ("kept", None, None, None),
     };
     let path = places::path(session.opened.view.primary(), job);
     let used = released.and_then(|released| timestamp(released.usage.last_used));
@@ -261,6 +263,7 @@ fn name(reason: Reason) -> &'static str {
         Reason::Busy => "busy",
         Reason::Changed => "changed",
         Reason::NoCopy => "no_copy",
+        Reason::Offline => "offline",
         Reason::Damaged => "damaged",
         Reason::Unsafe => "unsafe",
     }

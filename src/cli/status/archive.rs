@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
+use jiff::Timestamp;
 
 use crate::archive::engine::{
-    CopyInProgress, ExperimentsReport, FolderRefusal, FolderReport, Report, VerifiedFolder,
+    CopyInProgress, ExperimentsReport, FolderRefusal, FolderReport, ReleaseReport, Report,
+    VerifiedFolder,
 };
 use crate::cli::style::{Colours, Tone, local};
 use crate::sys::printable::printable;
@@ -88,6 +90,9 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours:
             report.failures - LISTED_MAX
         ));
     }
+    if let Some(release) = &report.release {
+        describe_release(&mut line, release, since);
+    }
     describe_damaged(&mut line, report);
     if let Some(journal) = &report.journal {
         line(format!(
@@ -136,6 +141,78 @@ fn describe_verified(line: &mut impl FnMut(String), report: &Report) {
     {
         line("never verified: `xpmfs jobs verify --all` reads every copy again".to_owned());
     }
+}
+
+/// Adds the rule of automatic releases, and what it did.
+fn describe_release(line: &mut impl FnMut(String), release: &ReleaseReport, since: &str) {
+    let mut rule = Vec::new();
+    if let Some(age) = release.older_than {
+        rule.push(format!("jobs not used for {}", age_of(age)));
+    }
+    if let Some(free) = release.keep_free {
+        rule.push(format!(
+            "the oldest while less than {} is free",
+            HumanBytes(free)
+        ));
+    }
+    let time = |seconds: Option<f64>| {
+        let time = Timestamp::from_second(seconds? as i64).ok()?;
+        Some(local(time))
+    };
+    let did = match (release.jobs, time(release.last_release)) {
+        (0, _) | (_, None) => format!("none since {since}"),
+        (count, Some(last)) => format!(
+            "{} since {since} ({} freed), the last {last}: {}",
+            jobs(count),
+            HumanBytes(release.freed),
+            release.last_job.as_deref().unwrap_or_default()
+        ),
+    };
+    line(format!("release {}: {did}", rule.join(", and ")));
+    let lacking = release.lacking.unwrap_or_default();
+    let then = match (release.searching, &release.waits, time(release.last_search)) {
+        (true, ..) => Some("searching for jobs".to_owned()),
+        (false, Some(waits), _) => Some(format!("waiting: {waits}")),
+        (false, None, Some(last)) if lacking > 0 && !release.enough => {
+            Some(format!("no other job could be released at {last}"))
+        }
+        (false, None, _) if lacking > 0 => Some("next search in 10 min at most".to_owned()),
+        (false, None, _) => None,
+    };
+    match (lacking, then) {
+        (0, None) => {}
+        (0, Some(then)) => line(format!("release: {then}")),
+        (_, then) => line(format!(
+            "release: {} more must become free: {}",
+            HumanBytes(lacking),
+            then.unwrap_or_default()
+        )),
+    }
+    if release.kept > 0 {
+        let why = release.why.as_deref().unwrap_or_default();
+        let mut command = "xpmfs jobs release -v".to_owned();
+        if let Some(age) = release.older_than {
+            let _ = write!(command, " --older-than {age}s");
+        }
+        if let Some(free) = release.keep_free {
+            let _ = write!(command, " --keep-free {free}");
+        }
+        line(format!(
+            "release: {} kept, most for this reason: {why}; `{command}` lists them",
+            jobs(release.kept)
+        ));
+    }
+}
+
+/// A duration in the largest unit that divides it.
+fn age_of(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    for (unit, name) in [(86_400, "d"), (3600, "h"), (60, "min")] {
+        if seconds > 0 && seconds.is_multiple_of(unit) {
+            return format!("{} {name}", seconds / unit);
+        }
+    }
+    format!("{seconds} s")
 }
 
 fn damages(count: usize) -> String {

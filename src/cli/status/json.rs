@@ -50,6 +50,13 @@ fn archive(report: &mut Map<String, Value>, now: Timestamp) {
             at(next_try, now);
         }
     }
+    if let Some(release) = report.get_mut("release").and_then(Value::as_object_mut) {
+        for key in ["last_search", "last_release"] {
+            if let Some(time) = release.get_mut(key) {
+                at(time, Timestamp::UNIX_EPOCH);
+            }
+        }
+    }
     for folder in entries(report, "folders") {
         if let Some(last_scan) = folder.get_mut("last_scan") {
             at(last_scan, Timestamp::UNIX_EPOCH);

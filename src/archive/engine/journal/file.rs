@@ -32,7 +32,7 @@ const ATTEMPTS_MAX: usize = 100;
 /// # Errors
 ///
 /// The error of the primary's file system.
-pub(in crate::archive::engine) fn directory(view: &View) -> io::Result<OwnedFd> {
+pub(super) fn directory(view: &View) -> io::Result<OwnedFd> {
     Ok(places::make_own(view.primary(), [OsStr::new(ARCHIVE)])?)
 }
 

@@ -18,7 +18,6 @@ mod line;
 mod ownerless;
 mod writer;
 
-pub(super) use self::file::directory;
 pub(super) use self::ownerless::queue_for_next_start;
 pub(super) use self::writer::JournalWriter;
 #[cfg(test)]

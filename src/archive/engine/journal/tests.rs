@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::Mode;
 
 use super::file::LINES_MIN;
+use super::file::directory;
 use super::line::RecordedRefusal;
 use super::ownerless::{Ownerless, ownerless};
 use super::*;

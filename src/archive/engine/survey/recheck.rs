@@ -1,27 +1,22 @@
 //! Checks once a day whether archived jobs have changed since.
 //!
 //! A change inside a job does not show in its task's directory, and a mount does not notice writes that bypass it. So
-//! all finished jobs are handed over once a day, slowly; this reads the primary alone, and waits for no folder. The
-//! time of `<primary>/.xpmfs/archive/rechecked` records the last recheck; the process that rechecks holds a `flock` on
-//! that file, so that only one of several machines does.
+//! all finished jobs are handed over once a day, slowly; this reads the primary alone, and waits for no folder. Only one
+//! of several machines rechecks (`archive::turn`).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
-use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock};
 
 use super::candidates;
 use super::walk::{Ended, Walk};
-use crate::archive::engine::journal;
 use crate::archive::engine::route::Route;
 use crate::archive::engine::shared::Event;
-use crate::archive::places;
-use crate::sys::shared_dir;
+use crate::archive::turn;
 use crate::workspace::JobId;
 
 const FILE_NAME: &str = "rechecked";
@@ -44,7 +39,7 @@ impl Recheck {
     /// Rechecks whenever it is due, until the engine stops.
     pub(in crate::archive::engine) fn run(mut self) {
         while self.walk.pause(DUE_CHECK_INTERVAL.min(self.period)).is_ok() {
-            let file = match self.file() {
+            let file = match turn::file(&self.walk.view, FILE_NAME) {
                 Ok(file) => Some(file),
                 Err(error) => {
                     tracing::debug!("cannot record the time of the last recheck: {error}");
@@ -57,34 +52,12 @@ impl Recheck {
         }
     }
 
-    /// The file whose time records the last recheck; made now if there is none.
-    fn file(&self) -> io::Result<File> {
-        let directory = journal::directory(&self.walk.view)?;
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Ok(fd) = rustix::fs::openat(&directory, FILE_NAME, flags, Mode::empty()) {
-            return Ok(File::from(fd));
-        }
-        let made = rustix::fs::openat(
-            &directory,
-            FILE_NAME,
-            flags | OFlags::CREATE,
-            Mode::from_raw_mode(0o600),
-        )?;
-        let sharing = places::sharing(self.walk.view.primary().root()?.fd(), &directory)?;
-        shared_dir::share(&made, sharing.group, sharing.of_file())?;
-        Ok(File::from(made))
-    }
-
     /// Whether a recheck is due. The file is locked then.
     fn is_due(&self, file: Option<&File>) -> bool {
         let Some(file) = file else {
             return self.last.elapsed() >= self.period;
         };
-        if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return false;
-        }
-        let last = file.metadata().and_then(|metadata| metadata.modified());
-        last.is_ok_and(|last| is_past(last, SystemTime::now(), self.period))
+        turn::lock(file) && turn::is_due(file, self.period)
     }
 
     /// Hands over every finished job in the primary. Begins at any task, so that daemons that always stop before the
@@ -101,17 +74,8 @@ impl Recheck {
             self.walk.each_few(&task, hand_over)?;
         }
         self.last = Instant::now();
-        if let Ok(file) = self.file() {
-            let now = Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_NOW,
-            };
-            let times = Timestamps {
-                last_access: now,
-                last_modification: now,
-            };
-            // If this fails, the next recheck comes sooner.
-            let _ = rustix::fs::futimens(&file, &times);
+        if let Ok(file) = turn::file(&self.walk.view, FILE_NAME) {
+            turn::record(&file);
         }
         Ok(())
     }
@@ -126,27 +90,5 @@ impl Recheck {
         let jobs = finished.collect();
         self.events.send(Event::Routine(jobs)).map_err(|_| Ended)?;
         self.walk.pause(self.walk.breath)
-    }
-}
-
-/// Whether the period has passed, or the time is too far in the future, as after a jump of a clock.
-fn is_past(last: SystemTime, now: SystemTime, period: Duration) -> bool {
-    match now.duration_since(last) {
-        Ok(age) => age >= period,
-        Err(ahead) => ahead.duration() >= period,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_recheck_is_due_once_per_period_also_after_clock_jumps() {
-        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
-        assert!(is_past(now - day, now, day));
-        assert!(!is_past(now - day / 2, now, day));
-        assert!(!is_past(now + day / 2, now, day));
-        assert!(is_past(now + 20 * day, now, day));
     }
 }

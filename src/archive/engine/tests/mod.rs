@@ -345,6 +345,7 @@ fn a_job_is_archived_on_real_disks() {
         folder_exclude: std::collections::HashMap::new(),
         bandwidth: None,
         threads: 2,
+        release: crate::settings::Release::default(),
     };
     let archiver = Archiver::start(stage.view.clone(), config, std::sync::Arc::new(())).unwrap();
     assert_eq!(settled(&archiver), Idle::Yes);

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
 
 use crate::archive::engine::disks::{Disks, Done, Failure, Look, StoreResult};
 use crate::archive::engine::queue::backoff::{Backoff, Pace};
+use crate::archive::engine::release::ReleaseState;
 use crate::archive::engine::route::Route;
 use crate::archive::engine::{Archiver, Idle, Timing};
 use crate::archive::error::Scope;
@@ -135,6 +137,8 @@ impl Disks for Fake {
     fn is_tidy(&self) -> bool {
         self.orders.lock().kept == 0
     }
+
+    fn release(&self, _: &ReleaseState, _: &Receiver<()>) {}
 
     fn report_put_back(&self, _: &mut dyn FnMut(JobId)) {}
 }

@@ -22,7 +22,7 @@ use crate::archive::error::Result;
 
 pub use self::aside::Releases;
 pub use self::crash_recovery::clear;
-pub use self::plan::{Plan, assess};
+pub use self::plan::{Plan, assess, offline};
 
 /// Why a job is not released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,31 @@ pub enum Reason {
     Changed,
     /// No folder has a finished copy with a manifest.
     NoCopy,
+    /// A folder that may have a copy cannot be read now.
+    Offline,
     /// The archived copy differs from its manifest.
     Damaged,
     /// It cannot be released as its directories are now.
     Unsafe,
+}
+
+impl Reason {
+    /// The reason in a few words, for a summary.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Reason::Absent => "moved or removed meanwhile",
+            Reason::Unfinished => "not finished",
+            Reason::Failed => "failed",
+            Reason::Pinned => "pinned",
+            Reason::Busy => "in use",
+            Reason::Changed => "changed since they were archived",
+            Reason::NoCopy => "no archived copy with a manifest",
+            Reason::Offline => "their folder cannot be read",
+            Reason::Damaged => "the archived copy is damaged",
+            Reason::Unsafe => "their directories do not permit it",
+        }
+    }
 }
 
 /// A job that is not released, and why.

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::in_use::{in_use, opened_by};
 use super::{Reason, Refusal, refuse};
 use crate::archive::env::Env;
@@ -19,6 +21,7 @@ use crate::transfer::{
     self, Candidate, Copied, Difference, Kind, Manifest, Options, What, writers,
 };
 use crate::view::Location;
+use crate::view::location::{NO_JOBS, why_not};
 use crate::workspace::internal::is_bookkeeping;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOB_STATE, PARAMS};
@@ -76,7 +79,7 @@ pub fn assess(env: &Env<'_>, job: &JobId) -> Result<std::result::Result<Plan, Re
             Err(error) => {
                 let why = format!("{} cannot be looked at: {error}", at.display());
                 refusal.get_or_insert(Refusal {
-                    reason: Reason::NoCopy,
+                    reason: Reason::Offline,
                     why,
                 });
                 continue;
@@ -84,6 +87,10 @@ pub fn assess(env: &Env<'_>, job: &JobId) -> Result<std::result::Result<Plan, Re
         };
         match agrees(env, job, folder, &archived, &source, &looked.manifest)? {
             Ok(manifest) => {
+                // Before every byte of the copy is read.
+                if let Some(refusal) = unremovable(&source, &looked.manifest, job, &from)? {
+                    return Ok(Err(refusal));
+                }
                 if let Some(why) = opened_by(env, job) {
                     return refuse(Reason::Busy, why);
                 }
@@ -115,6 +122,42 @@ pub fn assess(env: &Env<'_>, job: &JobId) -> Result<std::result::Result<Plan, Re
 pub(super) fn archives<'a>(env: &Env<'a>) -> impl Iterator<Item = &'a Location> {
     let moves = places::folders_of_mode(env.view, Mode::Move);
     moves.chain(places::folders_of_mode(env.view, Mode::Backup))
+}
+
+/// Which folders cannot be read, if no folder that jobs are archived to can.
+#[must_use]
+pub fn offline(env: &Env<'_>) -> Option<String> {
+    let mut reasons = Vec::new();
+    for folder in archives(env) {
+        let why = match folder.root().map(|root| root.jobs()) {
+            Ok(Ok(_)) => return None,
+            // As the mount point of a disk that is not mounted.
+            Ok(Err(Errno::NOENT)) => NO_JOBS.to_owned(),
+            Ok(Err(error)) | Err(error) => why_not(error),
+        };
+        reasons.push(format!("{}: {why}", folder.path().display()));
+    }
+    Some(match reasons.is_empty() {
+        true => "there is no `backup` or `move` folder".to_owned(),
+        false => reasons.join(", "),
+    })
+}
+
+/// Why the directories of a job cannot be removed, if so.
+fn unremovable(
+    source: &OwnedFd,
+    manifest: &Manifest,
+    job: &JobId,
+    from: &Path,
+) -> Result<Option<Refusal>> {
+    let path = writers::unremovable(source, manifest).copying(job, from)?;
+    Ok(path.map(|path| Refusal {
+        reason: Reason::Unsafe,
+        why: format!(
+            "{} belongs to another user, and could not be removed; its owner can release it",
+            from.join(path).display()
+        ),
+    }))
 }
 
 fn observe(env: &Env<'_>, job: &JobId, source: &OwnedFd, from: &Path) -> Result<Copied> {
@@ -303,19 +346,10 @@ impl Plan {
                 why: "it is pinned".to_owned(),
             }));
         }
-        if let Some(path) =
-            writers::unremovable(&self.source, &self.looked.manifest).copying(job, &from)?
-        {
-            let why = format!(
-                "{} belongs to another user, and could not be removed; its owner can release it",
-                from.join(path).display()
-            );
-            return Ok(Some(Refusal {
-                reason: Reason::Unsafe,
-                why,
-            }));
+        match unremovable(&self.source, &self.looked.manifest, job, &from)? {
+            None => self.use_or_change(env, false),
+            refusal => Ok(refusal),
         }
-        self.use_or_change(env, false)
     }
 
     /// Why the job may not be released: a process uses it, it was changed since it was compared, or its copy is gone.
