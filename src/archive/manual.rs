@@ -2,19 +2,23 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fs::File;
 use std::time::{Duration, Instant};
 
-use super::{engine, job, places, state_dir};
+use rustix::io::Errno;
+
+use super::{engine, job, places, state_dir, turn};
 use crate::archive::env::Env;
-use crate::archive::error::{Cause, JobError, Result, Scope};
+use crate::archive::error::{Cause, Context, JobError, Result, Scope};
 use crate::archive::job::ready::{Judge, Readiness};
 use crate::archive::job::recover::Recovered;
 use crate::archive::job::renew::renew;
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::parallel::{Aside, in_parallel};
+use crate::archive::release_rules::space;
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::{store_and_move, unfinished};
-use crate::settings::Mode;
+use crate::settings::{Mode, Release};
 use crate::transfer::Size;
 use crate::view::location::Role;
 use crate::view::{InPrimary, Location, Unlisted};
@@ -95,6 +99,56 @@ pub fn recover_for_change(env: &Env<'_>, job: &JobId) -> Result<Recovered> {
         env.progress.expect(size);
     }
     job::recover::recover(env, job, None)
+}
+
+/// Recovers a job that programs read, if that leaves `rule.keep_free` free. It stays in the primary until it is released, or changes.
+/// With that rule, one process of the workspace recovers one such job at a time, so that two do not count on the same free space.
+/// Cleans up first what a crash has left beside the job.
+///
+/// # Errors
+///
+/// [`Cause::NoSpace`] if there is too little space; else see [`job::recover::recover`].
+pub fn recover_for_readers(env: &Env<'_>, job: &JobId, rule: Release) -> Result<Recovered> {
+    let primary = env.view.primary();
+    let at = primary.path();
+    let _turn = match rule.keep_free {
+        Some(_) => Some(recovery_turn(env, job)?),
+        None => None,
+    };
+    unfinished::clear_of(env, &Retired::default(), std::slice::from_ref(job));
+    if let Some(size) = job::recover::size(env, job) {
+        env.progress.expect(size);
+    }
+    if let Some(space) = space(env.view, rule).tried(job, "look at the space of", at)? {
+        let needed = job::recover::space(env, job, ALLOCATION_UNIT).unwrap_or(u64::MAX);
+        if needed > space.usable() {
+            let (free, wanted) = (space.free, space.wanted);
+            let why = format!(
+                "{needed} bytes are needed, and of {free} free ones {wanted} are to be kept free"
+            );
+            let place = at.to_owned();
+            return Err(JobError::new(job, Cause::NoSpace { place, why }));
+        }
+    }
+    recover(env, job, None)
+}
+
+/// The unit in which disks are assumed to allocate space.
+const ALLOCATION_UNIT: u64 = 4096;
+
+/// Waits until no other process of the workspace recovers a job for readers.
+fn recovery_turn(env: &Env<'_>, job: &JobId) -> Result<File> {
+    let at = env.view.primary().path();
+    let file = turn::file(env.view, "read-through");
+    let file = file.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let file = file.tried(job, "make the lock of recoveries in", at)?;
+    while !turn::lock(&file) {
+        if env.progress.is_cancelled() {
+            return Err(JobError::new(job, Cause::Cancelled));
+        }
+        std::thread::sleep(BUSY_JOB_POLL);
+    }
+    Ok(file)
 }
 
 /// The result of archiving a job.

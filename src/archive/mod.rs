@@ -14,7 +14,8 @@
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
 //! - [`copies`]: every copy of a job
 //! - [`amount`]: how much a verification or a recovery reads
-//! - `parallel`: calls a function for many items on several threads; `turn`: lets one process of a workspace do some work
+//! - `parallel`: calls a function for many items on several threads; `turn`: lets one process of a workspace do some work;
+//!   [`retries`]: jobs that are skipped for a while after a failure
 //!
 //! From the marker to the symlink, a job passes through these steps (what a crash leaves of each, and who finishes it: the tables of
 //! [`relocate`]; in the background, the threads are the engine's):
@@ -55,5 +56,6 @@ pub mod pins;
 pub mod places;
 pub mod release_rules;
 pub mod relocate;
+pub mod retries;
 pub mod state_dir;
 mod turn;

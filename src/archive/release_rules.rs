@@ -12,6 +12,7 @@ use crate::archive::error::{JobError, Result};
 use crate::settings::Release;
 use crate::sys::at;
 use crate::transfer::Time;
+use crate::view::View;
 use crate::view::jobs::names;
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
@@ -100,8 +101,22 @@ pub fn release_by_rule(
 pub struct Space {
     /// The bytes that are to be free.
     pub wanted: u64,
-    /// How many of them are not.
-    pub lacking: u64,
+    /// The bytes that are free.
+    pub free: u64,
+}
+
+impl Space {
+    /// The bytes that must become free.
+    #[must_use]
+    pub fn lacking(self) -> u64 {
+        self.wanted.saturating_sub(self.free)
+    }
+
+    /// The bytes that may be used.
+    #[must_use]
+    pub fn usable(self) -> u64 {
+        self.free.saturating_sub(self.wanted)
+    }
 }
 
 /// Queries the free space of the primary, if a rule asks for some.
@@ -109,16 +124,15 @@ pub struct Space {
 /// # Errors
 ///
 /// Fails if the space of the primary's file system cannot be queried.
-pub fn space(env: &Env<'_>, rule: Release) -> rustix::io::Result<Option<Space>> {
+pub fn space(view: &View, rule: Release) -> rustix::io::Result<Option<Space>> {
     let Some(keep_free) = rule.keep_free else {
         return Ok(None);
     };
-    let space = rustix::fs::fstatvfs(env.view.primary().root()?.fd())?;
+    let space = rustix::fs::fstatvfs(view.primary().root()?.fd())?;
     let total = space.f_blocks.saturating_mul(space.f_frsize);
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     let wanted = keep_free.of(total);
-    let lacking = wanted.saturating_sub(free);
-    Ok(Some(Space { wanted, lacking }))
+    Ok(Some(Space { wanted, free }))
 }
 
 /// One run over several jobs.
@@ -145,8 +159,8 @@ impl<'a, 'b> Pass<'a, 'b> {
     /// Whether less is free than the rule wants, counting what is about to be freed.
     fn is_short(&self, rule: Release) -> rustix::io::Result<bool> {
         let soon = self.would_free.saturating_add(self.releases.pending());
-        let space = space(self.env, rule)?;
-        Ok(space.is_some_and(|space| space.lacking > soon))
+        let space = space(self.env.view, rule)?;
+        Ok(space.is_some_and(|space| space.lacking() > soon))
     }
 
     /// Releases what the rule selects, until there is enough space, or no job is left.

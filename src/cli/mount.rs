@@ -77,6 +77,8 @@ struct Plan {
     archive: Option<Config>,
     /// The configuration of recovering, if archived jobs that programs change are recovered.
     recover: Option<Config>,
+    /// Whether archived jobs that programs read are recovered, too.
+    recovers_on_open: bool,
     warnings: Vec<String>,
 }
 
@@ -201,12 +203,14 @@ impl Plan {
         let config = || archiving::config(&tuning, &folders);
         let archives = !options.no_archive && !attachment.read_only;
         let archive = (archives && archiving::is_wanted(&folders)).then(config);
-        let recovers = tuning.recover_on() == RecoverOn::Write && !attachment.read_only;
+        let recovers = tuning.recover_on() != RecoverOn::Never && !attachment.read_only;
         let recover = (recovers && !folders.is_empty()).then(config);
+        let recovers_on_open = tuning.recover_on() == RecoverOn::Open;
         Ok(Self {
             workspace,
             archive,
             recover,
+            recovers_on_open,
             folders,
             attachment,
             log,
@@ -288,7 +292,15 @@ impl Plan {
             None => None,
         };
         let recover = match self.recover {
-            Some(config) => Some(archiving::recovery(&view, &config, mount.handle())?),
+            Some(config) => {
+                let on_open = self.recovers_on_open;
+                Some(archiving::recovery(
+                    &view,
+                    &config,
+                    on_open,
+                    mount.handle(),
+                )?)
+            }
             None => None,
         };
         let service =

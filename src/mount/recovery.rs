@@ -10,8 +10,16 @@
 //!    request waits for it, and for a moment longer: a program may try again after a signal that it handles.
 //! 4. While a folder does not answer and a recovery makes no progress, its requests fail with `ETIMEDOUT`, as others do
 //!    (`timeouts`).
-//! 5. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
+//! 5. Jobs that programs only read are recovered as well, if the settings say so: in the background, by one thread of its
+//!    own and of low priority. No request waits for that, requests that wait for other recoveries are not delayed, and two
+//!    copies do not count on the same free space. The queue is bounded: a job that finds no place in it is queued when it
+//!    is read again. A failed one is tried again after a while, and not at each read (`for_readers`).
+//! 6. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
 //!    moves it away in between.
+
+mod for_readers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,8 +30,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use self::for_readers::ForReaders;
 use crate::mount::interrupts::{self, Interrupts};
 use crate::mount::threads;
+use crate::sys::priority::lower_priority;
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 
@@ -61,6 +71,19 @@ pub trait Recover: Send + Sync {
 
     /// Whether a folder does not answer now.
     fn has_silent_folder(&self) -> bool;
+
+    /// Whether jobs of a folder, by its number, are recovered when a program reads them.
+    fn recovers_on_open(&self, folder: u8) -> bool;
+
+    /// As [`Recover::recover`], for a job that programs only read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recover::recover`]; also `ENOSPC` if less would be free then than is to be kept free.
+    fn recover_for_readers(&self, job: &JobId, progress: &Progress) -> Result<(), Errno>;
+
+    /// Whether there is too little space for the rest of a copy that was begun by [`Recover::recover_for_readers`].
+    fn lacks_space(&self, progress: &Progress) -> bool;
 }
 
 impl std::fmt::Debug for dyn Recover {
@@ -69,7 +92,7 @@ impl std::fmt::Debug for dyn Recover {
     }
 }
 
-/// A recovery that requests wait for.
+/// A recovery that is queued or running.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningRecovery {
     /// The job, as `task_id/hash`.
@@ -84,6 +107,9 @@ pub struct RunningRecovery {
     pub total_bytes: Option<u64>,
     /// How long it has been running; `None` while it is queued.
     pub seconds: Option<f64>,
+    /// Whether it is made in the background, since programs read the job.
+    #[serde(default)]
+    pub for_readers: bool,
 }
 
 /// A request that waits for a recovery.
@@ -103,6 +129,8 @@ struct Recovery {
     progress: Arc<Progress>,
     /// `None` while it is queued.
     begun: Option<Instant>,
+    /// Whether it is made by the thread for readers; requests may wait for it all the same.
+    for_readers: bool,
 }
 
 #[derive(Default)]
@@ -115,6 +143,7 @@ struct State {
     threads: usize,
     /// Jobs that were recovered a moment ago.
     held: HashMap<JobId, Instant>,
+    for_readers: ForReaders,
     stopped: bool,
 }
 
@@ -172,14 +201,16 @@ impl Recoveries {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether a job is being recovered, or was recovered a moment ago: a request is about to change it.
+    /// Whether a job is being recovered for a request, or was recovered a moment ago: a request is about to change it.
     pub(super) fn holds(&self, job: &JobId) -> bool {
         let state = self.state.lock();
         let held = state.held.get(job);
-        state.jobs.contains_key(job) || held.is_some_and(|since| since.elapsed() < HELD_FOR)
+        let is_wanted = |one: &Recovery| !one.for_readers || !one.waiters.is_empty();
+        state.jobs.get(job).is_some_and(is_wanted)
+            || held.is_some_and(|since| since.elapsed() < HELD_FOR)
     }
 
-    /// Returns the recoveries that requests wait for.
+    /// Returns the recoveries that are queued or running.
     pub(super) fn running(&self) -> Vec<RunningRecovery> {
         let state = self.state.lock();
         let jobs = state.jobs.iter();
@@ -191,6 +222,7 @@ impl Recoveries {
                 bytes: recovery.progress.bytes(),
                 total_bytes: recovery.progress.expected().map(|size| size.bytes),
                 seconds: recovery.begun.map(|begun| begun.elapsed().as_secs_f64()),
+                for_readers: recovery.for_readers,
             })
             .collect();
         drop(state);
@@ -230,10 +262,26 @@ impl Recoveries {
             _signals: signals,
         };
         state.waiting += 1;
-        if !state.jobs.contains_key(&job) {
-            state.queue.push_back(job.clone());
+        match state.jobs.get_mut(&job) {
+            None => state.queue.push_back(job.clone()),
+            // A request waits from now on for a job that is only queued for readers.
+            Some(queued) if queued.for_readers && queued.begun.is_none() => {
+                queued.for_readers = false;
+                state.for_readers.queue.retain(|queued| *queued != job);
+                state.queue.push_front(job.clone());
+            }
+            Some(_) => {}
         }
         state.jobs.entry(job).or_default().waiters.push(waiter);
+        self.start_thread(state, recover);
+    }
+
+    /// Starts a thread for the queued jobs, unless enough are running.
+    fn start_thread(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        recover: &Arc<dyn Recover>,
+    ) {
         if state.queue.is_empty() || state.threads >= THREADS_MAX {
             return;
         }
@@ -262,10 +310,8 @@ impl Recoveries {
         let Some(waiter) = position.map(|at| recovery.waiters.swap_remove(at)) else {
             return;
         };
-        let abandoned = recovery
-            .waiters
-            .is_empty()
-            .then(|| recovery.progress.clone());
+        let is_abandoned = recovery.waiters.is_empty() && !recovery.for_readers;
+        let abandoned = is_abandoned.then(|| recovery.progress.clone());
         let is_queued = recovery.begun.is_none();
         state.waiting -= 1;
         if is_queued && abandoned.is_some() {
@@ -300,41 +346,64 @@ impl Recoveries {
     fn work(self: &Arc<Self>, recover: &Arc<dyn Recover>) {
         let mut state = self.state.lock();
         while let Some(job) = state.queue.pop_front() {
-            let Some(recovery) = state.jobs.get_mut(&job) else {
-                continue;
-            };
-            recovery.begun = Some(Instant::now());
-            let progress = recovery.progress.clone();
-            drop(state);
-            self.watch(recover, &job, &progress);
-            let recovered = recover.recover(&job, &progress);
-            state = self.state.lock();
-            let stopped = state.stopped;
-            let Some(recovery) = state.jobs.get_mut(&job) else {
-                continue;
-            };
-            if recovered == Err(Errno::INTR) && !recovery.waiters.is_empty() && !stopped {
-                // A request came after the recovery had been cancelled.
-                (recovery.progress, recovery.begun) = (Arc::default(), None);
-                state.queue.push_back(job);
-                continue;
-            }
-            let waiters = std::mem::take(&mut recovery.waiters);
-            state.waiting -= waiters.len();
-            state.jobs.remove(&job);
-            state.held.retain(|_, since| since.elapsed() < HELD_FOR);
-            state.held.insert(job, Instant::now());
-            drop(state);
-            for waiter in waiters {
-                match recovered {
-                    Ok(()) => (waiter.again)(),
-                    Err(error) => (waiter.refuse)(error),
-                }
-            }
+            self.recover(recover, job, state);
             state = self.state.lock();
         }
         state.threads -= 1;
         self.ended.notify_all();
+    }
+
+    /// Recovers a job that was taken out of a queue in this state, and lets its requests go on.
+    fn recover(
+        self: &Arc<Self>,
+        recover: &Arc<dyn Recover>,
+        job: JobId,
+        mut state: MutexGuard<'_, State>,
+    ) {
+        let Some(recovery) = state.jobs.get_mut(&job) else {
+            return;
+        };
+        recovery.begun = Some(Instant::now());
+        let (progress, for_readers) = (recovery.progress.clone(), recovery.for_readers);
+        drop(state);
+        self.watch(recover, &job, &progress);
+        let recovered = match for_readers {
+            true => recover.recover_for_readers(&job, &progress),
+            false => recover.recover(&job, &progress),
+        };
+        let mut state = self.state.lock();
+        let stopped = state.stopped;
+        let Some(recovery) = state.jobs.get_mut(&job) else {
+            return;
+        };
+        let is_wanted = !recovery.waiters.is_empty();
+        // A request came after the recovery had been cancelled, or there is no space for a job that is only read.
+        let again = recovered == Err(Errno::INTR) || (for_readers && recovered.is_err());
+        if again && is_wanted && !stopped {
+            (recovery.progress, recovery.begun) = (Arc::default(), None);
+            recovery.for_readers = false;
+            state.queue.push_back(job);
+            return self.start_thread(state, recover);
+        }
+        let waiters = std::mem::take(&mut recovery.waiters);
+        state.waiting -= waiters.len();
+        state.jobs.remove(&job);
+        if for_readers {
+            state
+                .for_readers
+                .ended(&job, recovered.is_ok(), Instant::now());
+        }
+        if is_wanted || !for_readers {
+            state.held.retain(|_, since| since.elapsed() < HELD_FOR);
+            state.held.insert(job, Instant::now());
+        }
+        drop(state);
+        for waiter in waiters {
+            match recovered {
+                Ok(()) => (waiter.again)(),
+                Err(error) => (waiter.refuse)(error),
+            }
+        }
     }
 
     /// Checks a recovery until it ends, in another thread.
@@ -346,6 +415,9 @@ impl Recoveries {
             let mut since = Instant::now();
             while this.is_running(&job, &progress) {
                 std::thread::sleep(CHECK_INTERVAL);
+                if this.is_for_readers_only(&job) && recover.lacks_space(&progress) {
+                    progress.cancel();
+                }
                 let now = (progress.files(), progress.bytes());
                 if now != done || !recover.has_silent_folder() {
                     (done, since) = (now, Instant::now());
@@ -395,16 +467,62 @@ impl Recoveries {
             .collect();
         state.waiting = 0;
         state.queue.clear();
+        state.for_readers.queue.clear();
         drop(state);
         waiters.into_iter().for_each(|one| (one.refuse)(Errno::IO));
         let until = Instant::now() + STOP_TIMEOUT;
         let mut state = self.state.lock();
-        while state.threads > 0 {
+        while state.threads > 0 || state.for_readers.has_thread {
             if self.ended.wait_until(&mut state, until).timed_out() {
                 tracing::warn!("a recovery is not waited for: a disk does not answer");
                 return;
             }
         }
+    }
+}
+
+impl Recoveries {
+    /// Queues a job that a program reads. Never waits.
+    pub(super) fn read(self: &Arc<Self>, recover: &Arc<dyn Recover>, job: JobId) {
+        let mut state = self.state.lock();
+        if state.stopped || state.jobs.contains_key(&job) || !state.for_readers.accepts(&job) {
+            return;
+        }
+        let for_readers = Recovery {
+            for_readers: true,
+            ..Recovery::default()
+        };
+        if !state.for_readers.has_thread {
+            let (this, recover) = (self.clone(), recover.clone());
+            let started =
+                threads::start("xpmfs-readers", move || this.recover_for_readers(&recover));
+            if let Err(error) = started {
+                tracing::debug!(%error, "a job that is read is not recovered: starting a thread failed");
+                return;
+            }
+            state.for_readers.has_thread = true;
+        }
+        state.for_readers.queue.push_back(job.clone());
+        state.jobs.insert(job, for_readers);
+    }
+
+    /// Recovers the jobs that are queued for readers, until none is left.
+    fn recover_for_readers(self: &Arc<Self>, recover: &Arc<dyn Recover>) {
+        lower_priority();
+        let mut state = self.state.lock();
+        while let Some(job) = state.for_readers.queue.pop_front() {
+            self.recover(recover, job, state);
+            state = self.state.lock();
+        }
+        state.for_readers.has_thread = false;
+        self.ended.notify_all();
+    }
+
+    /// Whether no request waits for a recovery that is made for readers.
+    pub(super) fn is_for_readers_only(&self, job: &JobId) -> bool {
+        let state = self.state.lock();
+        let recovery = state.jobs.get(job);
+        recovery.is_some_and(|one| one.for_readers && one.waiters.is_empty())
     }
 }
 
@@ -414,159 +532,5 @@ impl State {
         self.queue.clear();
         let jobs = std::mem::take(&mut self.jobs);
         jobs.into_values().flat_map(|one| one.waiters).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-
-    use super::*;
-
-    /// Recovers a job when the test permits it.
-    struct Permitted {
-        begun: Sender<JobId>,
-        results: Receiver<Result<(), Errno>>,
-    }
-
-    impl Recover for Permitted {
-        fn recover(&self, job: &JobId, progress: &Progress) -> Result<(), Errno> {
-            self.begun.send(job.clone()).unwrap();
-            loop {
-                if progress.is_cancelled() {
-                    return Err(Errno::INTR);
-                }
-                if let Ok(result) = self.results.recv_timeout(Duration::from_millis(5)) {
-                    return result;
-                }
-            }
-        }
-
-        fn has_silent_folder(&self) -> bool {
-            false
-        }
-    }
-
-    /// The number of a caller, and the error that it received.
-    type Answer = (u32, Errno);
-
-    struct Stage {
-        recoveries: Arc<Recoveries>,
-        recover: Arc<dyn Recover>,
-        begun: Receiver<JobId>,
-        permit: Sender<Result<(), Errno>>,
-        answers: (Sender<Answer>, Receiver<Answer>),
-    }
-
-    const TIMEOUT: Duration = Duration::from_secs(60);
-    /// In place of an error: attempted again.
-    const AGAIN: Errno = Errno::RESTART;
-
-    impl Stage {
-        fn new() -> Stage {
-            let (begin, begun) = unbounded();
-            let (permit, results) = bounded(0);
-            Stage {
-                recoveries: Arc::new(Recoveries::new(Interrupts::default())),
-                recover: Arc::new(Permitted {
-                    begun: begin,
-                    results,
-                }),
-                begun,
-                permit,
-                answers: unbounded(),
-            }
-        }
-
-        fn wait(&self, hash: &str, name: u32, tid: u32) {
-            let (again, refuse) = (self.answers.0.clone(), self.answers.0.clone());
-            self.recoveries.wait(
-                &self.recover,
-                JobId::new("t", hash).unwrap(),
-                tid,
-                move || again.send((name, AGAIN)).unwrap(),
-                move |error| refuse.send((name, error)).unwrap(),
-            );
-        }
-
-        fn answer(&self) -> (u32, Errno) {
-            self.answers.1.recv_timeout(TIMEOUT).unwrap()
-        }
-
-        fn has_begun(&self, hash: &str) {
-            let job = self.begun.recv_timeout(TIMEOUT).unwrap();
-            assert_eq!(job, JobId::new("t", hash).unwrap());
-        }
-    }
-
-    #[test]
-    fn requests_for_one_job_wait_for_one_recovery() {
-        let stage = Stage::new();
-        stage.wait("a", 1, 0);
-        stage.has_begun("a");
-        stage.wait("a", 2, 0);
-        let running = stage.recoveries.running();
-        assert_eq!((running.len(), running[0].waiting), (1, 2));
-        assert!(stage.recoveries.holds(&JobId::new("t", "a").unwrap()));
-        stage.permit.send(Ok(())).unwrap();
-        assert_eq!([stage.answer(), stage.answer()], [(1, AGAIN), (2, AGAIN)]);
-        assert!(stage.begun.try_recv().is_err());
-        assert!(stage.recoveries.running().is_empty());
-        stage.wait("a", 3, 0);
-        stage.has_begun("a");
-        stage.permit.send(Err(Errno::NOSPC)).unwrap();
-        assert_eq!(stage.answer(), (3, Errno::NOSPC));
-    }
-
-    #[test]
-    fn jobs_beyond_the_threads_are_queued() {
-        let stage = Stage::new();
-        for number in 0..6 {
-            stage.wait(&number.to_string(), number, 0);
-        }
-        for _ in 0..THREADS_MAX {
-            stage.begun.recv_timeout(TIMEOUT).unwrap();
-        }
-        assert!(stage.begun.recv_timeout(Duration::from_millis(50)).is_err());
-        for _ in 0..6 {
-            stage.permit.send(Ok(())).unwrap();
-        }
-        let mut done: Vec<u32> = (0..6).map(|_| stage.answer().0).collect();
-        done.sort_unstable();
-        assert_eq!(done, [0, 1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn recovery_ends_a_moment_after_its_last_request() {
-        let stage = Stage::new();
-        let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
-        let gone = gone.as_raw_nonzero().get().unsigned_abs();
-        stage.wait("a", 1, gone);
-        stage.has_begun("a");
-        assert_eq!(stage.answer(), (1, Errno::INTR));
-        // Another request in time keeps it running.
-        stage.wait("a", 2, 0);
-        stage.permit.send(Ok(())).unwrap();
-        assert_eq!(stage.answer(), (2, AGAIN));
-        stage.wait("a", 3, gone);
-        stage.has_begun("a");
-        assert_eq!(stage.answer(), (3, Errno::INTR));
-        let deadline = Instant::now() + TIMEOUT;
-        while !stage.recoveries.running().is_empty() {
-            assert!(Instant::now() < deadline, "it is not cancelled");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn end_of_the_mount_cancels_recoveries() {
-        let stage = Stage::new();
-        stage.wait("a", 1, 0);
-        stage.has_begun("a");
-        stage.recoveries.stop();
-        assert_eq!(stage.answer(), (1, Errno::IO));
-        assert_eq!(stage.recoveries.state.lock().threads, 0);
-        stage.wait("b", 2, 0);
-        assert_eq!(stage.answer(), (2, Errno::IO));
     }
 }

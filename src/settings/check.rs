@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::check_workspaces::check_workspaces;
+use super::coerce;
 use super::environment::Environment;
 use super::error::{Finding, SettingsError};
 use super::interpolate::Unset;
@@ -45,6 +46,7 @@ pub(super) fn check_text(text: &str, file: &Path, environment: &Environment) -> 
                 "remove one of the two",
             )
         }));
+        findings.extend(unlimited_read_through(&document.root));
         let workspaces = document.root.get("workspaces").map_or(&[][..], Node::items);
         findings.extend(check_workspaces(workspaces, environment));
     }
@@ -65,6 +67,29 @@ fn conflict(conflict: &Conflict) -> Finding {
         ),
         format!("write `{key}: …` beside the `<<`, or in one of the merged mappings alone"),
     )
+}
+
+/// Warns of `recover_on: open` without `release.keep_free`.
+fn unlimited_read_through(root: &Node) -> Vec<Finding> {
+    let keeps_free = |node: &Node| {
+        let release = node.get("xpmfs").and_then(|xpmfs| xpmfs.get("release"));
+        release.is_some_and(|release| release.get("keep_free").is_some())
+    };
+    let workspaces = root.get("workspaces").map_or(&[][..], Node::items);
+    let all = [root].into_iter().chain(workspaces);
+    let keys = all.filter(|node| !keeps_free(node) && !keeps_free(root));
+    let keys = keys.filter_map(|node| {
+        let (key, value) = node.get("xpmfs")?.entry("recover_on")?;
+        (coerce::string(&value.value)? == "open").then_some(key.at)
+    });
+    let findings = keys.map(|at| {
+        Finding::warning(
+            at,
+            "with `recover_on: open`, reading jobs may fill the disk of the primary",
+            "write `release: {keep_free: 100G}` beside it, with the space that is to stay free",
+        )
+    });
+    findings.collect()
 }
 
 /// Warns of a variable that is not set, at its exact place if it can be found: a value knows only where it begins.

@@ -170,13 +170,14 @@ impl Decode for RecoverOn {
         match text.as_deref() {
             Some("never") => return Some(RecoverOn::Never),
             Some("write") => return Some(RecoverOn::Write),
+            Some("open") => return Some(RecoverOn::Open),
             _ => {}
         }
         let found = match text {
             Some(text) => format!("`{text}`"),
             None => node.value.kind().to_string(),
         };
-        let message = format!("`recover_on` is {found}, and must be `never` or `write`");
+        let message = format!("`recover_on` is {found}, and must be `never`, `write` or `open`");
         let advice = "write `recover_on: write`, which is the default, or `recover_on: never`";
         decoder.error(node.at, message, advice);
         None

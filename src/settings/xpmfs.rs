@@ -43,6 +43,8 @@ pub enum RecoverOn {
     /// When a program changes it, or opens a file of it for writing.
     #[default]
     Write,
+    /// Then, and in the background when a program reads a file of it.
+    Open,
 }
 
 impl Tuning {

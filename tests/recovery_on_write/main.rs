@@ -8,5 +8,6 @@ mod descriptors;
 mod failures;
 mod many;
 mod operations;
+mod reading;
 mod stage;
 mod waiting;

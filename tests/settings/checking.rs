@@ -325,15 +325,37 @@ fn wrong_types_are_found_with_the_remedy() {
 }
 
 #[test]
-fn recover_on_has_two_values() {
+fn recover_on_has_three_values() {
     expect("xpmfs: {recover_on: never}", &[]);
     let finding = |found| {
         let message: &'static str = found;
         [(1, 21, Error, message, "`recover_on: write`")]
     };
     expect(
+        "xpmfs: {recover_on: read}",
+        &finding("`recover_on` is `read`, and must be `never`, `write` or `open`"),
+    );
+    let keys = "recover_on: open, release: {keep_free: 10G}";
+    expect(&format!("xpmfs: {{{keys}}}"), &[]);
+    expect(
         "xpmfs: {recover_on: open}",
-        &finding("`recover_on` is `open`, and must be `never` or `write`"),
+        &[(
+            1,
+            9,
+            Warning,
+            "reading jobs may fill the disk",
+            "`release: {keep_free: 100G}`",
+        )],
+    );
+    expect(
+        &workspace("xpmfs: {recover_on: open, release: {older_than: 1d}}"),
+        &[(
+            4,
+            13,
+            Warning,
+            "reading jobs may fill the disk",
+            "keep_free",
+        )],
     );
     expect("xpmfs: {recover_on: yes}", &finding("`recover_on` is"));
     expect("xpmfs: {recover_on: 1}", &finding("`recover_on` is"));

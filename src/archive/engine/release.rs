@@ -7,8 +7,6 @@
 //!    or released twice.
 //! 4. A job whose release failed is skipped for longer each time: verifying it again reads all of its copy.
 
-mod retry;
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -20,10 +18,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use self::retry::Retries;
 use crate::archive::env::Env;
 use crate::archive::job::release::{Reason, offline};
-use crate::archive::release_rules::{Event, Search, Space, release_by_rule, space};
+use crate::archive::release_rules::{Event, Search, release_by_rule, space};
+use crate::archive::retries::Retries;
 use crate::archive::turn;
 use crate::settings::Release;
 use crate::transfer::Progress;
@@ -40,6 +38,10 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The same, while space is short, and the last search could free enough or jobs were archived since.
 const SHORT_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How long a job is skipped after its first failure, and at most.
+const RETRY_AFTER: Duration = Duration::from_secs(2 * 3600);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a search pauses after each job, so that other programs get the disk.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -131,7 +133,7 @@ pub(super) fn run(
         ..ReleaseReport::default()
     });
     let mut last: Option<LastSearch> = None;
-    let mut retries = Retries::default();
+    let mut retries = Retries::new(RETRY_AFTER, RETRY_AFTER_MAX);
     let mut is_unknown = false;
     while end.recv_timeout(SPACE_CHECK_INTERVAL / divisor()) == Err(RecvTimeoutError::Timeout) {
         let lacking = match query_space(env, rule, state) {
@@ -223,14 +225,14 @@ const RULE_MAX: u64 = 1024;
 
 /// Queries the free space for the report; returns the missing bytes.
 fn query_space(env: &Env<'_>, rule: Release, state: &ReleaseState) -> rustix::io::Result<u64> {
-    let Some(Space { wanted, lacking }) = space(env, rule)? else {
+    let Some(space) = space(env.view, rule)? else {
         return Ok(0);
     };
     state.update(|report| {
-        report.keep_free = Some(wanted);
-        report.lacking = Some(lacking);
+        report.keep_free = Some(space.wanted);
+        report.lacking = Some(space.lacking());
     });
-    Ok(lacking)
+    Ok(space.lacking())
 }
 
 /// Releases jobs by the rule once; returns whether there is enough free space then.

@@ -15,7 +15,7 @@ use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::{obstacle, places};
 use crate::sys::at;
 use crate::transfer::staging::Staging;
-use crate::transfer::{self, Candidate, Copied, Difference, Options, Originals};
+use crate::transfer::{self, Candidate, Copied, Difference, Kind, Options, Originals};
 use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::STAGING_PREFIX;
@@ -153,6 +153,23 @@ pub(in crate::archive) fn size(env: &Env<'_>, job: &JobId) -> Option<transfer::S
         ..Options::default()
     };
     Some(transfer::survey(&source, &options).ok()?.size)
+}
+
+/// The bytes that a recovery of a job takes at most on a disk that allocates space in units of `block` bytes: each entry takes one
+/// more than its data. `None` if the copy cannot be read.
+pub(in crate::archive) fn space(env: &Env<'_>, job: &JobId, block: u64) -> Option<u64> {
+    let folder = candidates(env, job, None).ok()?.first()?.folder;
+    if let Ok(Some(manifest)) = manifests::read(folder, job) {
+        let sizes = manifest.entries().iter().map(|entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        });
+        let blocks = sizes.map(|size| size.div_ceil(block).saturating_add(1).saturating_mul(block));
+        return Some(blocks.fold(0, u64::saturating_add));
+    }
+    let size = size(env, job)?;
+    let blocks = size.files.saturating_mul(2).saturating_mul(block);
+    Some(size.bytes.saturating_add(blocks))
 }
 
 /// Removes the directory of a task again, if the recovery made it and leaves nothing in it.

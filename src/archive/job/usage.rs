@@ -67,7 +67,7 @@ pub fn of(job: &JobId, directory: &OwnedFd) -> Result<Usage> {
             if at::is_dir(&stat) {
                 directories.push(name);
             } else {
-                let counts = counts_as_use(job, &entered, &name, &stat);
+                let counts = counts_as_use(job, &entered, &name, stat.stx_size);
                 usage.add(&stat, counts, &mut several);
             }
         }
@@ -127,12 +127,13 @@ impl Usage {
     }
 }
 
-/// Whether the times of a file show that the job is used.
-fn counts_as_use(job: &JobId, entered: &[OsString], name: &OsStr, stat: &Statx) -> bool {
-    let (bytes, size) = (name.as_bytes(), Some(stat.stx_size));
+/// Whether a job is used by who uses a file of it: `name`, in the directories `entered` of the job.
+#[must_use]
+pub fn counts_as_use<N: AsRef<OsStr>>(job: &JobId, entered: &[N], name: &OsStr, size: u64) -> bool {
+    let (bytes, size) = (name.as_bytes(), Some(size));
     match entered {
         [] => !classify(bytes, job.name().as_bytes(), false, size).is_internal(),
-        [parent] if *parent == *JOB_STATE => {
+        [parent] if parent.as_ref() == JOB_STATE => {
             let class = classify_nested(bytes, job.name().as_bytes(), false, size);
             !class.is_internal() && !is_bookkeeping(bytes)
         }

@@ -75,14 +75,24 @@ impl Status {
     }
 }
 
-/// Adds the recoveries that programs wait for.
+/// The most recoveries that are listed.
+const RECOVERIES_MAX: usize = 20;
+
+/// Adds the recoveries: first those that programs wait for, then those that are running.
 fn recoveries(text: &mut String, recoveries: &[RunningRecovery]) {
     if recoveries.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\nrecovering, since programs change these jobs:");
-    for recovery in recoveries {
+    let mut recoveries: Vec<&RunningRecovery> = recoveries.iter().collect();
+    recoveries.sort_by_key(|one| (one.waiting == 0, one.seconds.is_none()));
+    let title = match recoveries.iter().all(|one| !one.for_readers) {
+        true => "recovering, since programs change these jobs:",
+        false => "recovering, since programs change or read these jobs:",
+    };
+    let _ = writeln!(text, "\n{title}");
+    for recovery in recoveries.iter().take(RECOVERIES_MAX) {
         let waiting = match recovery.waiting {
+            0 if recovery.for_readers => "in the background".to_owned(),
             1 => "1 call waiting".to_owned(),
             count => format!("{count} calls waiting"),
         };
@@ -97,6 +107,9 @@ fn recoveries(text: &mut String, recoveries: &[RunningRecovery]) {
         let line = format!("{}: {progress}, {waiting}", recovery.job);
         // Users choose the names of jobs.
         let _ = writeln!(text, "  {}", printable(&line));
+    }
+    if let Some(more @ 1..) = recoveries.len().checked_sub(RECOVERIES_MAX) {
+        let _ = writeln!(text, "  and {more} more, listed by --json");
     }
 }
 

@@ -104,6 +104,9 @@ impl Mount {
             result => result?,
         };
         self.retries.opened(caller.tid);
+        if !writable {
+            self.opened_for_reading(id, &stat);
+        }
         let file = File {
             fd,
             identity: FileId::of(&stat),

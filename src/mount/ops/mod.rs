@@ -8,7 +8,7 @@
 //! | create, mknod, mkdir, symlink, link | [`create`] |
 //! | unlink, rmdir | [`remove`]; `removal_record`: what is removed from archived jobs |
 //! | rename | [`rename`] |
-//! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`file`] |
+//! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`file`]; `read_through`: jobs that are read come back |
 //! | opendir, readdir, readdirplus, fsyncdir | [`readdir`] |
 //! | getxattr, setxattr, listxattr, removexattr | [`xattr`] |
 //! | setlk: flock | [`locks`] |
@@ -22,6 +22,7 @@ pub(super) mod file;
 pub(super) mod getattr;
 pub(super) mod locks;
 pub(super) mod lookup;
+mod read_through;
 pub(super) mod readdir;
 mod removal_record;
 pub(super) mod remove;

@@ -1,23 +1,19 @@
-//! Which jobs are skipped for a while because their release failed.
+//! Which jobs are skipped for a while because something failed for them: longer each time, and for a bounded number of jobs.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::workspace::JobId;
 
-/// How long a job is skipped after its first failure; doubled by each further one.
-const FIRST_WAIT: Duration = Duration::from_secs(2 * 3600);
-
-/// The longest time for which a job is skipped.
-const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// The most jobs that are remembered: of more, those that are retried soonest are forgotten.
+/// The most jobs that are remembered: of more, the job that is retried soonest is forgotten.
 const JOBS_MAX: usize = 4096;
 
-/// Jobs whose release failed.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Retries {
+/// Jobs that are skipped for a while.
+#[derive(Debug, Clone)]
+pub struct Retries {
     jobs: HashMap<JobId, Waiting>,
+    first: Duration,
+    longest: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,10 +23,21 @@ struct Waiting {
 }
 
 impl Retries {
-    /// Notes that the release of a job failed.
-    pub(super) fn failed(&mut self, job: &JobId, now: Instant) {
+    /// No jobs. A job will be skipped for the time `first` after its first failure, and for twice as long after each further
+    /// one, but at most for the time `longest`.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration) -> Retries {
+        Retries {
+            jobs: HashMap::new(),
+            first,
+            longest,
+        }
+    }
+
+    /// Notes that something failed for a job.
+    pub fn failed(&mut self, job: &JobId, now: Instant) {
         let before = self.jobs.get(job).map(|waiting| waiting.wait);
-        let wait = before.map_or(FIRST_WAIT, |wait| (wait * 2).min(WAIT_MAX));
+        let wait = before.map_or(self.first, |wait| (wait * 2).min(self.longest));
         let until = now + wait;
         self.jobs.insert(job.clone(), Waiting { until, wait });
         if self.jobs.len() > JOBS_MAX {
@@ -41,13 +48,14 @@ impl Retries {
         }
     }
 
-    /// Notes that a job was released.
-    pub(super) fn forget(&mut self, job: &JobId) {
+    /// Notes that nothing failed for a job.
+    pub fn forget(&mut self, job: &JobId) {
         self.jobs.remove(job);
     }
 
     /// Whether a job is skipped now.
-    pub(super) fn is_waiting(&self, job: &JobId, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_waiting(&self, job: &JobId, now: Instant) -> bool {
         let waiting = self.jobs.get(job);
         waiting.is_some_and(|waiting| now < waiting.until)
     }
@@ -63,14 +71,15 @@ mod tests {
 
     #[test]
     fn a_failed_job_waits_longer_each_time_up_to_a_day() {
-        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let (mut retries, mut now) = (Retries::new(hours(2), hours(24)), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..6 {
             assert!(!retries.is_waiting(&job(1), now));
             retries.failed(&job(1), now);
             let begun = now;
             while retries.is_waiting(&job(1), now) {
-                now += Duration::from_secs(3600);
+                now += hours(1);
             }
             waits.push((now - begun).as_secs() / 3600);
         }
@@ -82,7 +91,8 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let (mut retries, now) = (Retries::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        let (mut retries, now) = (Retries::new(minute, minute), Instant::now());
         for number in 0..JOBS_MAX + 10 {
             retries.failed(&job(number), now + Duration::from_secs(number as u64));
         }
