@@ -38,6 +38,15 @@ impl Retries {
     pub fn failed(&mut self, job: &JobId, now: Instant) {
         let before = self.jobs.get(job).map(|waiting| waiting.wait);
         let wait = before.map_or(self.first, |wait| (wait * 2).min(self.longest));
+        self.wait(job, now, wait);
+    }
+
+    /// Skips a job for the time after a first failure, however often that is repeated.
+    pub fn skip(&mut self, job: &JobId, now: Instant) {
+        self.wait(job, now, self.first);
+    }
+
+    fn wait(&mut self, job: &JobId, now: Instant, wait: Duration) {
         let until = now + wait;
         self.jobs.insert(job.clone(), Waiting { until, wait });
         if self.jobs.len() > JOBS_MAX {
@@ -84,7 +93,9 @@ mod tests {
             waits.push((now - begun).as_secs() / 3600);
         }
         assert_eq!(waits, [2, 4, 8, 16, 24, 24]);
-        retries.failed(&job(1), now);
+        retries.skip(&job(1), now);
+        assert!(retries.is_waiting(&job(1), now));
+        assert!(!retries.is_waiting(&job(1), now + hours(2)));
         retries.forget(&job(1));
         assert!(!retries.is_waiting(&job(1), now));
     }

@@ -389,9 +389,7 @@ impl Recoveries {
         state.waiting -= waiters.len();
         state.jobs.remove(&job);
         if for_readers {
-            state
-                .for_readers
-                .ended(&job, recovered.is_ok(), Instant::now());
+            state.for_readers.ended(&job, recovered, Instant::now());
         }
         if is_wanted || !for_readers {
             state.held.retain(|_, since| since.elapsed() < HELD_FOR);

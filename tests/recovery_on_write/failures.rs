@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::common::{self, Folders, Workspace, as_nobody, names, run};
-use crate::stage::{Beneath, TASK, archived, assert_clean, contents};
+use crate::stage::{Beneath, TASK, Tmpfs, archived, assert_clean, contents};
 
 #[test]
 fn a_full_disk_is_reported_and_leaves_nothing() {
@@ -19,10 +19,7 @@ fn a_full_disk_is_reported_and_leaves_nothing() {
         fs::write(job.join("large"), vec![7; 24 << 20]).unwrap();
         archived(&workspace, "backup", "small");
         let (primary, elsewhere) = (workspace.primary(), workspace.mountpoint("elsewhere"));
-        let options = format!("size={size}");
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "xpmfs-test"])
-            .arg(&primary));
+        let _disk = Tmpfs::on(&primary, &format!("size={size}"));
         let folders = Folders::of(&workspace);
         {
             let beneath = Beneath::of(&primary);
@@ -46,7 +43,6 @@ fn a_full_disk_is_reported_and_leaves_nothing() {
             assert_clean(&beneath.path());
             mounted.unmount();
         }
-        run(Command::new("umount").arg(&primary));
     }
 }
 

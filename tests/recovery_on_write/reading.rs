@@ -4,14 +4,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use crate::common::thread::Mapping;
 use crate::common::{self, Mounted, Workspace, assert_unchanged, eventually, names, run, snapshot};
-use crate::stage::{Beneath, TASK, archived, assert_clean, contents, everywhere};
+use crate::stage::{Beneath, TASK, Tmpfs, archived, assert_clean, contents, everywhere};
 
 fn recoveries(workspace: &Workspace, mounted: &Mounted<'_>) -> Vec<Value> {
     let printed = run(workspace
@@ -155,9 +154,7 @@ fn reading_leaves_the_space_that_is_to_be_kept_free() {
     }
     archived(&workspace, "backup", "small");
     let (primary, elsewhere) = (workspace.primary(), workspace.mountpoint("elsewhere"));
-    run(Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64m", "xpmfs-test"])
-        .arg(&primary));
+    let _disk = Tmpfs::on(&primary, "size=64m");
     let folder = workspace.folder("backup");
     let before = snapshot(&folder);
     {
@@ -195,7 +192,6 @@ fn reading_leaves_the_space_that_is_to_be_kept_free() {
         assert_clean(&beneath.path());
         mounted.unmount();
     }
-    run(Command::new("umount").arg(&primary));
 }
 
 #[test]

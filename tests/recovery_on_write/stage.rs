@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::common::{Folders, Mounted, Workspace, names};
+use crate::common::{Folders, Mounted, Workspace, names, run};
 
 pub(crate) const TASK: &str = "my.module.train";
 
@@ -18,6 +19,25 @@ impl Beneath {
 
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// A small disk that is mounted on a directory until this is dropped. Only for root.
+pub(crate) struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    pub(crate) fn on(path: &Path, options: &str) -> Tmpfs {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "xpmfs-test"]);
+        run(command.arg(path));
+        Tmpfs(path.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // A test that has failed may still use it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::archive::retries::Retries;
 use crate::workspace::jobs::JobId;
 
 /// How many jobs may be queued.
 const QUEUED_MAX: usize = 256;
 
-/// How long a job is not tried again after its first failure, and at most.
+/// How long a job is not tried again after its first failure or for want of space, and at most.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -33,10 +35,12 @@ impl Default for ForReaders {
 
 impl ForReaders {
     /// Notes the end of a recovery.
-    pub(super) fn ended(&mut self, job: &JobId, recovered: bool, now: Instant) {
+    pub(super) fn ended(&mut self, job: &JobId, recovered: Result<(), Errno>, now: Instant) {
         match recovered {
-            true => self.retries.forget(job),
-            false => self.retries.failed(job, now),
+            Ok(()) => self.retries.forget(job),
+            // Little work is wasted, and other jobs may be released at any time.
+            Err(Errno::NOSPC) => self.retries.skip(job, now),
+            Err(_) => self.retries.failed(job, now),
         }
     }
 
