@@ -79,6 +79,7 @@ struct Plan {
     recover: Option<Config>,
     /// Whether archived jobs that programs read are recovered, too.
     recovers_on_open: bool,
+    folder_timeout: Duration,
     warnings: Vec<String>,
 }
 
@@ -206,7 +207,9 @@ impl Plan {
         let recovers = tuning.recover_on() != RecoverOn::Never && !attachment.read_only;
         let recover = (recovers && !folders.is_empty()).then(config);
         let recovers_on_open = tuning.recover_on() == RecoverOn::Open;
+        let folder_timeout = tuning.folder_timeout();
         Ok(Self {
+            folder_timeout,
             workspace,
             archive,
             recover,
@@ -276,6 +279,7 @@ impl Plan {
             spec,
             beneath,
             service::beneath_folders(),
+            self.folder_timeout,
         )?);
         note_empty(&view, &primary);
         view.watch(WATCH);

@@ -80,14 +80,16 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
             .collect(),
         mountpoint: None,
     };
+    let tuning = settings.tuning_of(&workspace);
     Ok(Opened {
-        tuning: settings.tuning_of(&workspace),
         settings: settings.file,
         view: Arc::new(View::open_beneath(
             spec,
             beneath,
             service::beneath_folders(),
+            tuning.folder_timeout(),
         )?),
+        tuning,
         workspace,
         folders,
         peers,

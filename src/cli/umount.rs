@@ -61,6 +61,11 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
                 "{mountpoint} was dead, as its daemon had been killed: it is cleared away"
             );
         }
+        Unmounted::Stuck { pid } => {
+            tracing::warn!(
+                "{mountpoint} is unmounted; process {pid} waits for a folder that does not answer, and keeps files open until then"
+            );
+        }
         Unmounted::StillServing { pid } => {
             let process =
                 pid.map_or_else(|| "its daemon".to_owned(), |pid| format!("process {pid}"));

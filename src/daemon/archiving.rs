@@ -129,7 +129,7 @@ const SPACE_TOLERANCE: u64 = 64 << 20;
 
 impl Recover for Recovery {
     fn has_silent_folder(&self) -> bool {
-        self.view.has_silent_folder()
+        self.view.has_offline_folder()
     }
 
     fn recovers_on_open(&self, folder: u8) -> bool {

@@ -15,7 +15,7 @@ use super::health::{self, MountHealth};
 use super::mounts::{self, MountInfo};
 use crate::sys::deadline::all_within;
 use crate::view::Hidden;
-use crate::view::location::why_not;
+use crate::view::location::{OFFLINE, is_device_error, why_not};
 
 /// How long all mounts together may take to reply.
 const ALL_REPLIES_TIMEOUT: Duration = Duration::from_secs(6);
@@ -108,6 +108,9 @@ pub struct LocationReport {
     pub path: String,
     /// `ok`, or the problem.
     pub state: String,
+    /// Why it is offline, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Bytes that an ordinary user may still write there, if known.
     pub free: Option<u64>,
     /// Bytes in all, if known.
@@ -133,15 +136,21 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<LocationReport> {
         .into_iter()
         .zip(answers)
         .map(|((mode, path), answer)| {
-            let (state, space) = match answer {
-                Some(Ok(space)) => ("ok".to_owned(), Some(space)),
-                Some(Err(errno)) => (why_not(errno), None),
-                None => (why_not(Errno::TIMEDOUT), None),
+            let answer = answer.unwrap_or(Err(Errno::TIMEDOUT));
+            let state = match answer {
+                Ok(_) => "ok".to_owned(),
+                Err(errno) if is_device_error(errno) => OFFLINE.to_owned(),
+                Err(errno) => why_not(errno),
             };
+            let space = answer.ok();
             LocationReport {
                 mode,
                 path: path.to_string_lossy().into_owned(),
                 state,
+                why: answer
+                    .err()
+                    .filter(|errno| is_device_error(*errno))
+                    .map(why_not),
                 free: space.map(|(free, _)| free),
                 total: space.map(|(_, total)| total),
                 hidden: None,

@@ -28,7 +28,7 @@ const DATA: u64 = 512 << 20;
 /// `fusermount3` and the process that waits for the mount are to start as well.
 const THREADS: usize = 40;
 
-/// The threads that each folder adds: one each that watches it, scans it, compares its markers, and copies jobs or runs to it.
+/// The threads that each folder adds: two that watch it, and one each that scans it, compares its markers, and copies jobs or runs to it.
 const THREADS_OF_FOLDER: usize = 5;
 
 /// A limit that is too low.

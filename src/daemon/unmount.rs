@@ -18,6 +18,8 @@ use crate::sys::printable::printable;
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// After this long, the user is shown what the command waits for, or what is in the way.
 const QUIET_WAIT: Duration = Duration::from_secs(2);
+/// How long the threads of a process that is ending must have waited for a disk before the process counts as stuck.
+const STUCK_FOR: Duration = Duration::from_millis(500);
 /// How often is tried.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How many processes a message names.
@@ -54,6 +56,11 @@ pub enum Unmounted {
     Ended,
     /// It was dead before.
     WasDead,
+    /// It is ending, and threads of it wait in the kernel for a folder that does not answer: until then, it keeps files open.
+    Stuck {
+        /// Its process.
+        pid: i32,
+    },
     /// It goes on for what is still open, or in another mount namespace.
     StillServing {
         /// Its process, if known.
@@ -120,7 +127,22 @@ pub fn unmount(
     if wait_until(soon, || has_ended(&process)) {
         return Ok(Unmounted::Ended);
     }
-    if soon < limit {
+    let mut stuck_since = None;
+    let is_stuck_long = || {
+        let now = Instant::now();
+        let since = match is_stuck(&process) {
+            true => *stuck_since.get_or_insert(now),
+            false => {
+                stuck_since = None;
+                now
+            }
+        };
+        now.duration_since(since) >= STUCK_FOR
+    };
+    if soon < limit && wait_until(STUCK_FOR * 2, is_stuck_long) {
+        return Ok(Unmounted::Stuck { pid });
+    }
+    if soon < limit && !has_ended(&process) {
         waiting(pid);
     }
     if wait_until(limit - soon, || has_ended(&process)) {
@@ -128,6 +150,27 @@ pub fn unmount(
     } else {
         Ok(Unmounted::StillServing { pid: Some(pid) })
     }
+}
+
+/// Whether a process is ending, and each thread that is left waits in the kernel without a way to interrupt it.
+fn is_stuck(process: &Path) -> bool {
+    let state_of = |path: PathBuf| {
+        let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.trim_start().chars().next()
+    };
+    if !matches!(state_of(process.to_owned()), Some('Z')) {
+        return false;
+    }
+    let threads = std::fs::read_dir(process.join("task"))
+        .into_iter()
+        .flatten();
+    let states: Vec<_> = threads
+        .flatten()
+        .filter_map(|thread| state_of(thread.path()))
+        .filter(|state| !matches!(state, 'Z' | 'X'))
+        .collect();
+    !states.is_empty() && states.iter().all(|state| *state == 'D')
 }
 
 /// Unmounts. If a mount is in use and no process is seen to use it, the use is short, such as a check of its health, and is

@@ -26,7 +26,6 @@
 //! is the one place that runs operations; there, such a request begins to wait for the recovery (`recovery`).
 
 use std::cell::RefCell;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -35,7 +34,6 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
-use crate::mount::load::Busy;
 use crate::workspace::jobs::JobId;
 
 /// What the kernel receives for a request: a value or an error.
@@ -51,14 +49,6 @@ pub(super) trait Reply: Send + 'static {
 }
 
 impl Mount {
-    /// Returns the mount for work that may wait for a disk.
-    pub(super) fn work(&self) -> Working<'_> {
-        Working {
-            mount: self,
-            _busy: self.load.begin(),
-        }
-    }
-
     /// Answers a request by `work`. If the request may wait for a folder, another thread may run `work`, and may
     /// attempt it again or give it up.
     pub(super) fn answer<R: Reply>(
@@ -78,7 +68,8 @@ impl Mount {
         self.threads.run(move || attempt.run(&mount, &work));
     }
 
-    /// Runs work that may wait for a folder without delaying other requests.
+    /// Runs work on an open file that may wait for a folder, without delaying other requests. Such work has no deadline, as on the disk
+    /// itself, and so it must not use all threads.
     pub(super) fn defer(
         self: &Arc<Self>,
         may_wait: bool,
@@ -88,21 +79,7 @@ impl Mount {
             return work(self);
         }
         let mount = self.clone();
-        self.threads.run(move || work(&mount));
-    }
-}
-
-/// A mount, as long as this thread processes a request.
-pub(super) struct Working<'a> {
-    mount: &'a Mount,
-    _busy: Busy<'a>,
-}
-
-impl Deref for Working<'_> {
-    type Target = Mount;
-
-    fn deref(&self) -> &Mount {
-        self.mount
+        self.threads.run_without_deadline(move || work(&mount));
     }
 }
 
@@ -237,8 +214,11 @@ impl<R: Reply> Attempt<R> {
             return;
         }
         let again = {
-            let (next, mount, work) = (self.next(), mount.clone(), work.clone());
-            move || next.run(&mount, &work)
+            let (next, mount, work) = (Arc::new(self.next()), mount.clone(), work.clone());
+            move || {
+                let (next, this, work) = (next.clone(), mount.clone(), work.clone());
+                mount.threads.run_outside(move || next.run(&this, &work));
+            }
         };
         let give_up = {
             let (last, mount) = (self.next(), mount.clone());
@@ -316,7 +296,7 @@ fn attempt_again_if_stale<T>(mount: &Mount, work: &impl Fn(&Mount) -> Result<T>)
     loop {
         NEEDED.set(None);
         let epoch = mount.recoveries.epoch();
-        let result = work(&mount.work());
+        let result = work(mount);
         let changing = epoch % 2 == 1;
         if !matches!(result, Err(Errno::STALE))
             || tries >= STALE_MAX

@@ -122,7 +122,7 @@ impl Filesystem for Fuse {
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
-        self.mount.work().forget(node.0, count);
+        self.mount.forget(node.0, count);
     }
 
     fn getattr(
@@ -326,7 +326,7 @@ impl Filesystem for Fuse {
                     buffer.resize(size, 0);
                 }
                 let buffer = buffer.get_mut(..size).unwrap_or_default();
-                match mount.work().read(handle.0, offset, buffer) {
+                match mount.read(handle.0, offset, buffer) {
                     Ok(count) => reply.data(buffer.get(..count).unwrap_or_default()),
                     Err(error) => reply.error(errno(error)),
                 }
@@ -372,7 +372,7 @@ impl Filesystem for Fuse {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        empty(self.mount.work().flush(handle.0), reply);
+        empty(self.mount.flush(handle.0), reply);
     }
 
     fn release(
@@ -387,7 +387,7 @@ impl Filesystem for Fuse {
     ) {
         let of_folder = self.mount.is_of_folder(node.0);
         self.mount.defer(of_folder, move |mount| {
-            mount.work().release(handle.0);
+            mount.release(handle.0);
             reply.ok();
         });
     }
@@ -425,9 +425,7 @@ impl Filesystem for Fuse {
         reply: ReplyDirectory,
     ) {
         let may_wait = self.mount.may_wait(node.0);
-        self.mount.defer(may_wait, move |mount| {
-            mount.list_into(node.0, offset, reply);
-        });
+        self.mount.list_deferred(may_wait, node.0, offset, reply);
     }
 
     fn readdirplus(
@@ -439,9 +437,7 @@ impl Filesystem for Fuse {
         reply: ReplyDirectoryPlus,
     ) {
         let may_wait = self.mount.may_wait(node.0);
-        self.mount.defer(may_wait, move |mount| {
-            mount.list_into(node.0, offset, reply);
-        });
+        self.mount.list_deferred(may_wait, node.0, offset, reply);
     }
 
     fn fsyncdir(
@@ -549,7 +545,7 @@ impl Filesystem for Fuse {
     ) {
         let (of_folder, tid) = (self.mount.is_of_folder(node.0), request.pid());
         self.mount.defer(of_folder, move |mount| {
-            mount.work().flock(handle.0, kind, wait, tid, reply);
+            mount.flock(handle.0, kind, wait, tid, reply);
         });
     }
 
@@ -595,7 +591,7 @@ impl Filesystem for Fuse {
     ) {
         let of_folder = self.mount.is_of_folder(node.0);
         self.mount.defer(of_folder, move |mount| {
-            match mount.work().lseek(handle.0, offset, whence) {
+            match mount.lseek(handle.0, offset, whence) {
                 Ok(position) => reply.offset(position),
                 Err(error) => reply.error(errno(error)),
             }

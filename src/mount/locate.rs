@@ -15,7 +15,8 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 use crate::view::internal::Holder;
-use crate::view::{PRIMARY, Root};
+use crate::view::location::asking::Asking;
+use crate::view::{Location, PRIMARY, Root};
 use crate::workspace::layout;
 
 /// A directory to work in.
@@ -57,18 +58,42 @@ impl Mount {
     /// Returns a node. Fails if the node lies in a folder that must not be accessed now.
     pub(super) fn node(&self, id: u64) -> Result<Node> {
         let node = self.nodes.get(id).ok_or(Errno::STALE)?;
-        self.may_be_asked(node.place)?;
         // Entries below `jobs/` and a task may be in another location, which is checked when they are accessed.
         let union = matches!(node.role, NodeRole::Root | NodeRole::Jobs | NodeRole::Task);
-        if !union && self.is_silent(node.place) {
-            return Err(Errno::TIMEDOUT);
+        if !union && self.is_offline(node.place) {
+            return Err(Errno::IO);
         }
         Ok(node)
     }
 
-    fn is_silent(&self, place: u8) -> bool {
-        let location = self.view.location(place);
-        location.is_some_and(|location| location.is_silent())
+    pub(super) fn is_offline(&self, place: u8) -> bool {
+        let location = self.folder(place);
+        location.is_some_and(|location| location.is_offline())
+    }
+
+    /// The folder with this number; `None` for the primary.
+    fn folder(&self, place: u8) -> Option<&Location> {
+        match place {
+            PRIMARY | INTERNAL => None,
+            place => self.view.location(place),
+        }
+    }
+
+    /// Whether an error of a question to a location means that the folder is offline.
+    pub(super) fn is_failing(&self, place: u8, error: Errno) -> bool {
+        self.folder(place).is_some_and(|folder| {
+            let root = folder.root();
+            root.map_or(true, |root| folder.is_failing(&root, error))
+        })
+    }
+
+    /// Marks that this thread asks a location for a node with this role.
+    pub(super) fn asking(&self, place: u8, role: NodeRole) -> Option<Asking<'_>> {
+        let folder = self.folder(place)?;
+        Some(match role {
+            NodeRole::Inside => folder.asking_inside_job(),
+            _ => folder.asking(),
+        })
     }
 
     /// Whether a request for a node may wait for a folder.
@@ -94,17 +119,6 @@ impl Mount {
     pub(super) fn may_wait_at(&self, parent: u64, name: &OsStr) -> bool {
         let jobs = parent == ROOT && name == "jobs" && !self.view.folders().is_empty();
         jobs || self.may_wait(parent)
-    }
-
-    /// Makes sure that a location may be accessed.
-    pub(super) fn may_be_asked(&self, place: u8) -> Result<()> {
-        match place {
-            PRIMARY | INTERNAL => Ok(()),
-            place => self
-                .view
-                .location(place)
-                .map_or(Ok(()), |place| place.may_be_asked()),
-        }
     }
 
     /// Returns the node that has taken the place of a file of a recovered job, or the node itself.
@@ -295,7 +309,10 @@ impl Mount {
     /// Calls `work` with a node under its name, and then under its other names, until it succeeds. Fails with `ESTALE`
     /// if the name is gone or leads to another file by now.
     fn under_any_name<T>(&self, id: u64, work: impl Fn(&Node, &Place) -> Result<T>) -> Result<T> {
-        let attempt = |node: &Node| work(node, &self.place_of(node)?);
+        let attempt = |node: &Node| {
+            let _asking = self.asking(node.place, node.role);
+            work(node, &self.place_of(node)?)
+        };
         let node = self.node(id)?;
         let first = match attempt(&node) {
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
@@ -352,7 +369,12 @@ impl Mount {
     }
 
     pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
-        self.view.location(place).ok_or(Errno::STALE)?.root()
+        let location = self.view.location(place).ok_or(Errno::STALE)?;
+        match location.root() {
+            // Its jobs are not gone.
+            Err(_) if location.is_offline() => Err(Errno::IO),
+            root => root,
+        }
     }
 }
 

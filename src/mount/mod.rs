@@ -5,7 +5,7 @@
 //! - [`serve`]: starts the threads and the loop
 //! - [`fuse`]: implements fuser's trait, and does nothing else; [`capabilities`]: what is agreed with the kernel
 //! - [`deferred`]: runs each operation, at once or in another thread, and sends its reply; [`threads`]: the threads for
-//!   operations that wait; [`timeouts`]: how long they wait for a folder; [`load`]: how many take long
+//!   operations that wait; [`timeouts`]: how long they wait for a folder
 //! - [`replies`]: sends results to the kernel
 //! - [`lock_waiter`]: requests that wait for locks; [`interrupts`]: signals of the callers of waiting requests;
 //!   [`open_limit`]: opens that wait for other files to be closed
@@ -48,7 +48,6 @@ mod deferred;
 mod fuse;
 mod handle;
 mod interrupts;
-mod load;
 mod locate;
 mod lock_waiter;
 mod mapped_files;

@@ -338,8 +338,23 @@ impl<R: ListReply> Partial<R> {
 }
 
 impl Mount {
+    /// Lists a directory, in another thread if that may wait for a folder.
+    pub(super) fn list_deferred<R: ListReply>(
+        self: &Arc<Self>,
+        may_wait: bool,
+        node: u64,
+        from: u64,
+        reply: R,
+    ) {
+        if !may_wait {
+            return self.list_into(node, from, reply);
+        }
+        let mount = self.clone();
+        self.threads.run(move || mount.list_into(node, from, reply));
+    }
+
     /// Lists a directory into a reply. If a folder does not answer, begins the listing anew without the folder.
-    pub(super) fn list_into<R: ListReply>(self: &Arc<Self>, node: u64, from: u64, reply: R) {
+    fn list_into<R: ListReply>(self: &Arc<Self>, node: u64, from: u64, reply: R) {
         let reply = Partial(Arc::new(Mutex::new(Some((reply, false)))));
         // Without folders, no request waits for one.
         let _watched = match self.view.folders().is_empty() {
@@ -349,8 +364,11 @@ impl Mount {
                 let again = move || match begun.take() {
                     Some((reply, true)) => reply.end(),
                     Some((reply, false)) => {
-                        mount.listings.close(node);
-                        mount.list_into(node, from, reply);
+                        let this = mount.clone();
+                        mount.threads.run_outside(move || {
+                            this.listings.close(node);
+                            this.list_into(node, from, reply);
+                        });
                     }
                     None => {}
                 };
@@ -363,7 +381,7 @@ impl Mount {
                 Some(self.timeouts.watch(again, give_up))
             }
         };
-        let listed = R::fill(&self.work(), node, from, &reply);
+        let listed = R::fill(self, node, from, &reply);
         match (listed, reply.take()) {
             (_, None) => {}
             (Ok(()), Some((reply, _))) => reply.end(),

@@ -41,10 +41,6 @@ impl Mount {
             let handle = self.handle();
             move |job| handle.is_written(job)
         });
-        self.view.set_crowd({
-            let load = self.load.clone();
-            move || load.is_high()
-        });
         let (invalidate, recoveries) = (self.invalidate.clone(), self.recoveries.clone());
         let watch = Watch {
             handles: Arc::downgrade(&self.handles),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::mount::activity::ActivityReports;
 use crate::mount::interrupts::Interrupts;
-use crate::mount::load::Load;
 use crate::mount::lock_waiter::Waiter;
 use crate::mount::open_limit::OpenLimit;
 use crate::mount::readahead::Readahead;
@@ -65,7 +64,6 @@ pub struct Mount {
     pub(super) invalidate: Arc<Invalidator>,
     pub(super) activity: ActivityReports,
     pub(super) ttls: Arc<Ttls>,
-    pub(super) load: Arc<Load>,
     /// Recovers archived jobs that are about to be changed; without it, they cannot be changed.
     pub(super) recover: Option<Arc<dyn Recover>>,
     pub(super) recoveries: Arc<Recoveries>,
@@ -89,6 +87,7 @@ impl Mount {
         let invalidate = Arc::<Invalidator>::default();
         let interrupts = Interrupts::default();
         Ok(Mount {
+            view: view.clone(),
             activity: ActivityReports::new(nodes.clone()),
             ttls: Arc::new(Ttls::new(view.clone(), options.alone)),
             locks: Waiter::new(
@@ -98,7 +97,6 @@ impl Mount {
                 invalidate.clone(),
                 interrupts.clone(),
             ),
-            view,
             options,
             nodes,
             devices: Arc::new(Devices::new(identity)),
@@ -110,12 +108,14 @@ impl Mount {
             retries: Retries::default(),
             renamed: Renamed::default(),
             timeouts: Arc::default(),
-            threads: Threads::default(),
+            threads: Threads::new({
+                let view = view.clone();
+                move || view.late_questions()
+            }),
             listings: Arc::default(),
             readahead: Readahead::default(),
             lock_names,
             invalidate,
-            load: Arc::new(Load::new()),
             recover: None,
             recoveries: Arc::new(Recoveries::new(interrupts)),
             superseded: Arc::default(),

@@ -13,8 +13,11 @@ pub(super) const LOOP_THREADS: usize = 8;
 /// How many threads of the loop may wait for folders: the others answer all other requests.
 const LOOP_MAX: usize = LOOP_THREADS - 2;
 
-/// How many other threads may wait. Requests beyond them fail with `EIO`.
+/// How many other threads may wait, beside those whose folders are offline. Requests beyond them fail with `EIO`.
 const OTHERS_MAX: usize = 1024;
+
+/// How many of these may process requests without a deadline. The rest are for requests that end in any case.
+const WITHOUT_DEADLINE_MAX: usize = OTHERS_MAX / 4 * 3;
 
 /// How long a separate thread without a request waits before it ends.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -22,21 +25,19 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Counts the threads that process requests which may wait for a folder.
-#[derive(Debug)]
 pub(super) struct Threads {
     of_loop: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
     /// Without capacity: sending succeeds only if a thread waits for work.
     idle: (Sender<Work>, Receiver<Work>),
+    /// Returns how many threads wait for folders that are offline. They do not count: a folder that is offline is not asked any
+    /// more, so that their number is bounded, and they must not use up the threads of other requests.
+    late: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
-impl Default for Threads {
-    fn default() -> Threads {
-        Threads {
-            of_loop: Arc::default(),
-            others: Arc::default(),
-            idle: bounded(0),
-        }
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Threads").finish_non_exhaustive()
     }
 }
 
@@ -58,6 +59,15 @@ impl Drop for Counted {
 }
 
 impl Threads {
+    pub(super) fn new(late: impl Fn() -> usize + Send + Sync + 'static) -> Threads {
+        Threads {
+            of_loop: Arc::default(),
+            others: Arc::default(),
+            idle: bounded(0),
+            late: Box::new(late),
+        }
+    }
+
     /// Processes a request at once, or in another thread if many already wait. A request that is dropped fails with
     /// `EIO`.
     pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
@@ -67,15 +77,26 @@ impl Threads {
         }
     }
 
+    /// As [`Threads::run`], for a request that may wait without end.
+    pub(super) fn run_without_deadline(&self, work: impl FnOnce() + Send + 'static) {
+        match Counted::new(&self.of_loop, LOOP_MAX) {
+            Some(_counted) => work(),
+            None => self.run_in_one_of(WITHOUT_DEADLINE_MAX, Box::new(work)),
+        }
+    }
+
     /// Processes a request in another thread than those of the loop, and returns at once. A request that is dropped
     /// fails with `EIO`.
     pub(super) fn run_outside(&self, work: impl FnOnce() + Send + 'static) {
-        let work: Work = Box::new(work);
+        self.run_in_one_of(OTHERS_MAX, Box::new(work));
+    }
+
+    fn run_in_one_of(&self, max: usize, work: Work) {
         let Err(refused) = self.idle.0.try_send(work) else {
             return;
         };
-        let Some(counted) = Counted::new(&self.others, OTHERS_MAX) else {
-            tracing::warn!("{OTHERS_MAX} requests wait for folders: another one fails");
+        let Some(counted) = Counted::new(&self.others, max + (self.late)()) else {
+            tracing::warn!("{max} requests wait for folders: another one fails");
             return;
         };
         let (work, more) = (refused.into_inner(), self.idle.1.clone());
@@ -111,7 +132,7 @@ mod tests {
 
     #[test]
     fn waiting_requests_leave_loop_threads_free() {
-        let threads = Arc::new(Threads::default());
+        let threads = Arc::new(Threads::new(|| 0));
         let (end, ends) = crossbeam_channel::bounded::<()>(0);
         let (begin, begins) = crossbeam_channel::unbounded();
         let loops: Vec<_> = (0..LOOP_THREADS * 2)

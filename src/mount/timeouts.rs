@@ -3,9 +3,11 @@
 //! The kernel holds the lock of a directory while it looks a name up in it, lists it, or makes, renames or removes an
 //! entry in it. A request that waits for a folder blocks all requests that need this lock.
 //!
-//! 1. As soon as a folder is known not to answer, a waiting request is attempted again by another thread, which skips
-//!    the folder (`deferred`: each request is answered once).
-//! 2. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers other
+//! 1. Each waiting request is checked for what its thread asks a folder (`view::location::asking`). A question about which jobs
+//!    there are that is late takes the folder offline.
+//! 2. A request that waits for a folder which is offline is attempted again by another thread, which skips the folder (`deferred`:
+//!    each request is answered once).
+//! 3. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers other
 //!    requests. This is not `ENOENT`: the contents of the folder are unknown.
 
 use std::collections::HashMap;
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::view::View;
+use crate::view::location::asking::{Mark, Question};
 
-/// How often waiting requests are checked, and how long each waits at least before it is attempted again.
-const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often waiting requests are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a request waits for a folder: longer than the detection of a folder that does not answer at all takes.
+/// How long a request waits for a file in a job: longer than the detection of a folder that does not answer at all takes.
 const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The same timeout while another request has timed out and still waits for its folder, since requests that wait for
@@ -42,6 +45,8 @@ struct Requests {
 
 struct Waiting {
     begun: Instant,
+    /// What the thread of the request asks a folder.
+    mark: Mark,
     /// Attempts the request without the folders that do not answer; called once.
     again: Option<Act>,
     /// Replies that the request has timed out; called once.
@@ -69,8 +74,8 @@ impl Drop for Watched<'_> {
 }
 
 impl Timeouts {
-    /// Watches a request: calls `again` to attempt it again if it takes long and a folder does not answer, and
-    /// `give_up` to answer it if it takes too long.
+    /// Watches a request of this thread: calls `again` to attempt it again if the folder that it waits for is offline, and
+    /// `give_up` to answer it if it takes too long. Neither may wait.
     pub(super) fn watch(
         &self,
         again: impl Fn() + Send + Sync + 'static,
@@ -78,6 +83,7 @@ impl Timeouts {
     ) -> Watched<'_> {
         let waiting = Waiting {
             begun: Instant::now(),
+            mark: Mark::of_this_thread(),
             again: Some(Arc::new(again)),
             give_up: Some(Arc::new(give_up)),
         };
@@ -117,13 +123,20 @@ impl Timeouts {
         .collect()
     }
 
-    /// Returns the actions for requests that have waited for a while, with their numbers.
-    fn slow(&self) -> Vec<(u64, Act)> {
+    /// Returns what requests ask folders, with their numbers.
+    fn questions(&self) -> Vec<(u64, Mark, Question)> {
         let requests = self.requests.lock();
         let waiting = requests.waiting.iter();
-        let old = waiting.filter(|(_, one)| one.begun.elapsed() > CHECK_INTERVAL);
-        old.filter_map(|(number, one)| Some((*number, one.again.clone()?)))
+        let asking = waiting.filter_map(|(number, one)| Some((number, one, one.mark.question()?)));
+        asking
+            .map(|(number, one, question)| (*number, one.mark.clone(), question))
             .collect()
+    }
+
+    /// Returns the action that attempts a request again: once, since the new attempt is watched separately.
+    fn again(&self, number: u64) -> Option<Act> {
+        let mut requests = self.requests.lock();
+        requests.waiting.get_mut(&number)?.again.take()
     }
 }
 
@@ -136,23 +149,18 @@ fn check_requests(timeouts: &Weak<Timeouts>, view: &Weak<View>) {
         for give_up in timeouts.timed_out() {
             give_up();
         }
-        if !view.has_silent_folder() {
-            continue;
+        let questions = timeouts.questions();
+        for (_, mark, question) in &questions {
+            if let Some(folder) = view.location(question.folder()) {
+                folder.supervise(mark, *question);
+            }
         }
-        for (number, again) in timeouts.slow() {
-            let thread = std::thread::Builder::new().name("xpmfs-again".to_owned());
-            match thread.spawn(move || again()) {
-                // Once: the new attempt is watched separately.
-                Ok(_) => {
-                    let mut requests = timeouts.requests.lock();
-                    let request = requests.waiting.get_mut(&number);
-                    let done = request.and_then(|request| request.again.take());
-                    drop(requests);
-                    drop(done);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot attempt a request again: starting a thread failed");
-                }
+        for (number, _, question) in questions {
+            let folder = view.location(question.folder());
+            if folder.is_some_and(|folder| folder.is_offline())
+                && let Some(again) = timeouts.again(number)
+            {
+                again();
             }
         }
     }
@@ -174,7 +182,6 @@ mod tests {
         };
         set(first.number, before(FOLDER_REPLY_TIMEOUT * 2));
         set(second.number, before(NEXT_REPLY_TIMEOUT * 2));
-        assert_eq!(timeouts.slow().len(), 2);
         assert_eq!(timeouts.timed_out().len(), 1);
         assert_eq!(timeouts.timed_out().len(), 1);
         assert_eq!(timeouts.timed_out().len(), 0);

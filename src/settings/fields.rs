@@ -8,7 +8,7 @@ use super::coerce;
 use super::decode::{Decode, Decoder, ListItem, THE_FILE, table};
 use super::environment;
 use super::model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
-use super::xpmfs::{Patterns, RecoverOn, Release, SCAN_INTERVAL_MIN, Tuning};
+use super::xpmfs::{FOLDER_TIMEOUT_MIN, Patterns, RecoverOn, Release, SCAN_INTERVAL_MIN, Tuning};
 use super::yaml::Node;
 
 table! { Settings, THE_FILE, false, Settings::default() => {
@@ -70,13 +70,14 @@ table! { Ssh, "ssh", false, Ssh::default() => {
     options: optional,
 }}
 
-table! { Tuning, "xpmfs", true, Tuning::default(), finish check_scan_interval => {
+table! { Tuning, "xpmfs", true, Tuning::default(), finish check_times => {
     settle: not_null,
     scan_interval: not_null,
     exclude: not_null,
     release: optional,
     bandwidth: not_null,
     recover_on: not_null,
+    folder_timeout: not_null,
 }}
 
 table! { Release, "release", true, Release::default() => {
@@ -93,6 +94,29 @@ impl ListItem for Workspace {
 impl ListItem for Folder {
     fn example(_: &str) -> String {
         "`- path: …` and `mode: …`, one for each folder".to_owned()
+    }
+}
+
+fn check_times(decoder: &mut Decoder<'_>, node: &Node, tuning: &mut Tuning) {
+    check_scan_interval(decoder, node, tuning);
+    check_folder_timeout(decoder, node, tuning);
+}
+
+/// A busy disk does not answer faster.
+fn check_folder_timeout(decoder: &mut Decoder<'_>, node: &Node, tuning: &mut Tuning) {
+    if tuning
+        .folder_timeout
+        .is_some_and(|it| it < FOLDER_TIMEOUT_MIN)
+    {
+        let at = node.get("folder_timeout").map_or(node.at, |value| value.at);
+        let message = format!(
+            "`folder_timeout` must be at least {} ms: a busy disk does not answer faster, and its jobs would be unavailable",
+            FOLDER_TIMEOUT_MIN.as_millis()
+        );
+        let advice =
+            "write for example `folder_timeout: 2s`, or remove the line to have the default";
+        decoder.error(at, message, advice);
+        tuning.folder_timeout = None;
     }
 }
 

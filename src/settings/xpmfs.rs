@@ -12,6 +12,12 @@ pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
 /// The time between two scans for jobs that other processes wrote beside the mount.
 pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long a folder may take to answer when jobs are looked up or listed, before it is offline.
+pub const DEFAULT_FOLDER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The shortest such time that the settings may have.
+pub(super) const FOLDER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
 /// The shortest time between two scans that the settings may have.
 pub(super) const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
@@ -32,6 +38,9 @@ pub struct Tuning {
     pub bandwidth: Option<u64>,
     /// When a job that a folder serves is brought back into the primary by itself.
     pub recover_on: Option<RecoverOn>,
+    /// How long a folder may take to answer when jobs are looked up or listed.
+    #[serde(serialize_with = "seconds")]
+    pub folder_timeout: Option<Duration>,
 }
 
 /// When a mount recovers a job that a folder serves.
@@ -61,6 +70,7 @@ impl Tuning {
             },
             bandwidth: self.bandwidth.or(other.bandwidth),
             recover_on: self.recover_on.or(other.recover_on),
+            folder_timeout: self.folder_timeout.or(other.folder_timeout),
         }
     }
 
@@ -74,6 +84,12 @@ impl Tuning {
     #[must_use]
     pub fn recover_on(&self) -> RecoverOn {
         self.recover_on.unwrap_or_default()
+    }
+
+    /// `folder_timeout`, or its default.
+    #[must_use]
+    pub fn folder_timeout(&self) -> Duration {
+        self.folder_timeout.unwrap_or(DEFAULT_FOLDER_TIMEOUT)
     }
 
     /// `scan_interval`, or its default.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Statx};
 use rustix::io::{Errno, Result};
 
-use super::{PRIMARY, Root, Served, View};
+use super::{Location, PRIMARY, Root, Served, View};
 use crate::sys::at;
 use crate::workspace::jobs;
 
@@ -82,11 +82,13 @@ impl View {
     /// Whether a folder has a directory for a task.
     pub fn task_in_folders(&self, task: &OsStr) -> bool {
         jobs::is_job_entry(task)
-            && self
-                .folders()
-                .iter()
-                .filter_map(|folder| folder.root().ok())
-                .any(|root| root.task(task).is_ok())
+            && self.folders().iter().any(|folder| {
+                let Ok(root) = folder.root() else {
+                    return false;
+                };
+                let _asking = folder.asking();
+                root.task(task).is_ok()
+            })
     }
 
     fn sources(
@@ -96,7 +98,16 @@ impl View {
     ) -> Result<Vec<Source>> {
         let mut sources = Vec::with_capacity(self.locations().len());
         for location in self.locations() {
-            match location.root().and_then(|root| open(&root)) {
+            let root = match location.root() {
+                Ok(root) => root,
+                Err(error) if location.index() == PRIMARY => return Err(error),
+                Err(_) => continue,
+            };
+            let asked = {
+                let _asking = location.asking();
+                open(&root)
+            };
+            match asked {
                 Ok(dir) => sources.push(Source {
                     location: location.index(),
                     dir,
@@ -122,7 +133,8 @@ impl View {
     /// Notes that a folder's part of `jobs/`, or of `jobs/<task>/`, cannot be listed, so that it does not show.
     pub fn cannot_be_listed(&self, location: u8, task: Option<&OsStr>, error: Errno) {
         if let Some(folder) = self.location(location)
-            && folder.root().is_ok()
+            && let Ok(root) = folder.root()
+            && !folder.is_failing(&root, error)
         {
             let task = task.unwrap_or(OsStr::new(""));
             folder.unreadable().note(folder.path(), task, None, error);
@@ -141,8 +153,10 @@ impl View {
         if source.location == PRIMARY {
             return Some(kind);
         }
-        let is_dir =
-            |source: &Source| at::stat(&source.dir, name).is_ok_and(|stat| at::is_dir(&stat));
+        let is_dir = |source: &Source| {
+            let _asking = self.location(source.location).map(Location::asking);
+            at::stat(&source.dir, name).is_ok_and(|stat| at::is_dir(&stat))
+        };
         let counts = jobs::is_job_entry(name)
             && match kind {
                 FileType::Directory => true,

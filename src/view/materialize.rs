@@ -71,7 +71,9 @@ const WRITE: u32 = 0o222;
 impl Shown {
     /// `None` if the folder does not have the task any more.
     fn of(folder: &Location, task: &OsStr) -> Option<Shown> {
-        let dir = folder.root().ok()?.task(task).ok()?;
+        let root = folder.root().ok()?;
+        let _asking = folder.asking();
+        let dir = root.task(task).ok()?;
         let stat = rustix::fs::fstat(&*dir).ok()?;
         Some(Shown {
             mode: stat.st_mode & 0o7777,

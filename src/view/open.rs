@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::location::beneath::{Beneath, NoBeneath};
-use super::location::{self, FolderSpec, Location};
+use super::location::{self, FolderSpec, Location, watcher};
 use super::purged::known::Judgements;
-use crate::settings::FOLDERS_MAX;
+use crate::settings::{DEFAULT_FOLDER_TIMEOUT, FOLDERS_MAX};
 
 /// The parts of a view.
 #[derive(Debug, Clone)]
@@ -53,9 +53,6 @@ pub enum Error {
     },
 }
 
-/// How long opening a view waits for the replies of folders.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// The view of one workspace.
 #[derive(Debug)]
 pub struct View {
@@ -77,10 +74,11 @@ impl View {
     ///
     /// [`Error`].
     pub fn open(spec: ViewSpec, primary: Option<OwnedFd>) -> Result<View, Error> {
-        View::open_beneath(spec, primary, Arc::new(NoBeneath))
+        View::open_beneath(spec, primary, Arc::new(NoBeneath), DEFAULT_FOLDER_TIMEOUT)
     }
 
-    /// As [`View::open`]. A folder that lies in a mount of xpmfs is opened beneath that mount by `beneath`.
+    /// As [`View::open`]. A folder that lies in a mount of xpmfs is opened beneath that mount by `beneath`; one that does not answer a
+    /// question within `timeout` is offline.
     ///
     /// # Errors
     ///
@@ -89,6 +87,7 @@ impl View {
         spec: ViewSpec,
         primary: Option<OwnedFd>,
         beneath: Arc<dyn Beneath>,
+        timeout: Duration,
     ) -> Result<View, Error> {
         if spec.folders.len() > FOLDERS_MAX {
             return Err(Error::TooManyFolders {
@@ -110,9 +109,10 @@ impl View {
         }
         let mut locations = vec![Arc::new(first)];
         for (index, folder) in (1..).zip(&spec.folders) {
-            locations.push(Arc::new(Location::folder(index, folder, beneath.clone())));
+            let folder = Location::folder(index, folder, beneath.clone(), timeout);
+            locations.push(Arc::new(folder));
         }
-        location::open_all(&locations[1..], FOLDER_REPLY_TIMEOUT);
+        watcher::open_all(&locations[1..], timeout);
         Ok(View {
             workspace: spec.workspace,
             mountpoint: spec.mountpoint,
@@ -122,11 +122,11 @@ impl View {
     }
 
     /// Starts a thread for each location that checks, every `interval`, how full it is; and of a folder, whether it has
-    /// appeared, gone or been replaced. A folder that hangs blocks only its own thread, and is excluded after 10 s until it
-    /// replies. The threads end when the view is dropped.
+    /// appeared, gone or been replaced. A folder that hangs blocks only its own threads, and is offline until it answers. The threads
+    /// end when the view is dropped.
     pub fn watch(&self, interval: Duration) {
         for location in &self.locations {
-            location::watch(Arc::downgrade(location), interval);
+            watcher::watch(Arc::downgrade(location), interval);
         }
     }
 
@@ -136,14 +136,6 @@ impl View {
         let on_change: location::OnChange = Arc::new(on_change);
         for folder in self.folders() {
             folder.on_change(on_change.clone());
-        }
-    }
-
-    /// Sets what decides whether so many requests wait for replies that no more should wait for a silent folder.
-    pub fn set_crowd(&self, crowd: impl Fn() -> bool + Send + Sync + 'static) {
-        let crowd: location::Crowd = Arc::new(crowd);
-        for folder in self.folders() {
-            folder.set_crowd(crowd.clone());
         }
     }
 
@@ -177,9 +169,15 @@ impl View {
         &self.locations[1..]
     }
 
-    /// Whether a folder is silent, and therefore excluded.
-    pub fn has_silent_folder(&self) -> bool {
-        self.folders().iter().any(|folder| folder.is_silent())
+    /// Whether a folder is offline.
+    pub fn has_offline_folder(&self) -> bool {
+        self.folders().iter().any(|folder| folder.is_offline())
+    }
+
+    /// How many questions to folders are late and not answered: each holds a thread.
+    pub fn late_questions(&self) -> usize {
+        let folders = self.folders().iter();
+        folders.map(|folder| folder.late_questions()).sum()
     }
 
     /// The mount point, if it is not the primary itself.

@@ -8,7 +8,7 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::location::Role;
-use super::{Location, PRIMARY, View, walk};
+use super::{Location, PRIMARY, Root, View, walk};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::workspace::{jobs, markers};
@@ -200,6 +200,22 @@ impl View {
             Ok(root) => root,
             Err(_) => return Ok(Candidate::Nothing),
         };
+        let asked = self.ask_root(folder, &root, task, hash);
+        match asked {
+            // It is skipped, as it will be from now on.
+            Err(error) if folder.is_failing(&root, error) => Ok(Candidate::Nothing),
+            asked => asked,
+        }
+    }
+
+    fn ask_root(
+        &self,
+        folder: &Location,
+        root: &Root,
+        task: &OsStr,
+        hash: &OsStr,
+    ) -> Result<Candidate> {
+        let _asking = folder.asking();
         let Some(dir) = at::absent(root.task(task))? else {
             return Ok(Candidate::Nothing);
         };
@@ -261,7 +277,9 @@ impl View {
 
     /// The directory of a job in one location, if it is there.
     fn job_in(&self, location: u8, task: &OsStr, hash: &OsStr) -> Option<Box<Statx>> {
-        let root = self.location(location)?.root().ok()?;
+        let location = self.location(location)?;
+        let root = location.root().ok()?;
+        let _asking = location.asking();
         let dir = root.task(task).ok()?;
         let stat = at::stat(dir, hash).ok()?;
         at::is_dir(&stat).then(|| Box::new(stat))

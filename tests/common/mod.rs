@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod footprint;
+pub mod hanging_fs;
 pub mod job;
 pub mod plan;
 pub mod python;

@@ -1,26 +1,16 @@
 //! A folder that answers only some requests: a call that it does not answer delays no other.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, Request,
-};
 
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags};
 
 use crate::common::footprint::Footprint;
-use crate::common::{Workspace, is_mounted, job};
+use crate::common::hanging_fs::HangingFs;
+use crate::common::{Workspace, job};
 
 /// No call that the folder answers may take longer, on a busy machine.
 const PROMPT: Duration = Duration::from_secs(30);
@@ -38,234 +28,6 @@ const SLOW: &str = "slow-";
 
 /// The threads that may be left when no request waits any more.
 const THREADS_LEFT: u64 = 4;
-
-type Parked = Box<dyn FnOnce() + Send>;
-
-/// What is not answered, and the replies that are held back.
-#[derive(Default)]
-struct Gate {
-    /// The operation that is not answered for files whose names begin with [`SLOW`].
-    closed: Option<&'static str>,
-    parked: Vec<Parked>,
-}
-
-/// Serves a directory read-only.
-struct Server {
-    top: PathBuf,
-    paths: Mutex<HashMap<u64, PathBuf>>,
-    gate: Arc<Mutex<Gate>>,
-}
-
-impl Server {
-    fn path(&self, node: INodeNo) -> PathBuf {
-        let paths = self.paths.lock().unwrap();
-        paths.get(&node.0).unwrap_or(&self.top).clone()
-    }
-
-    /// Answers now, or when the gate is opened.
-    fn answer(&self, operation: &str, node: INodeNo, answer: impl FnOnce() + Send + 'static) {
-        let path = self.path(node);
-        let mut gate = self.gate.lock().unwrap();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let waits = gate.closed == Some(operation) && name.starts_with(SLOW);
-        match waits {
-            true => gate.parked.push(Box::new(answer)),
-            false => {
-                drop(gate);
-                answer();
-            }
-        }
-    }
-
-    fn attributes(&self, path: &Path) -> Option<FileAttr> {
-        let meta = fs::symlink_metadata(path).ok()?;
-        let kind = match (meta.is_dir(), meta.is_symlink()) {
-            (true, _) => FileType::Directory,
-            (_, true) => FileType::Symlink,
-            _ => FileType::RegularFile,
-        };
-        let number = match path == self.top {
-            true => 1,
-            false => meta.ino(),
-        };
-        Some(FileAttr {
-            ino: INodeNo(number),
-            size: meta.len(),
-            blocks: meta.blocks(),
-            atime: meta.accessed().unwrap(),
-            mtime: meta.modified().unwrap(),
-            ctime: meta.modified().unwrap(),
-            crtime: meta.modified().unwrap(),
-            kind,
-            perm: u16::try_from(meta.permissions().mode() & 0o7777).unwrap(),
-            nlink: 1,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        })
-    }
-}
-
-impl Filesystem for Server {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Locks are sent to the server.
-        let _ = config.add_capabilities(InitFlags::FUSE_FLOCK_LOCKS);
-        Ok(())
-    }
-
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let path = self.path(parent).join(name);
-        match self.attributes(&path) {
-            Some(found) => {
-                self.paths.lock().unwrap().insert(found.ino.0, path);
-                reply.entry(&Duration::ZERO, &found, Generation(0));
-            }
-            None => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let found = self.attributes(&self.path(node));
-        self.answer("getattr", node, move || match found {
-            Some(found) => reply.attr(&Duration::ZERO, &found),
-            None => reply.error(Errno::ENOENT),
-        });
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let path = self.path(node);
-        self.answer("read", node, move || {
-            let mut buffer = vec![0; size as usize];
-            let read = File::open(path).and_then(|file| file.read_at(&mut buffer, offset));
-            match read {
-                Ok(count) => reply.data(&buffer[..count]),
-                Err(_) => reply.error(Errno::EIO),
-            }
-        });
-    }
-
-    fn flush(&self, _: &Request, node: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.answer("flush", node, move || reply.ok());
-    }
-
-    fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.answer("fsync", node, move || reply.ok());
-    }
-
-    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.answer("fsync", node, move || reply.ok());
-    }
-
-    fn setlk(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        _: LockOwner,
-        _: u64,
-        _: u64,
-        _: i32,
-        _: u32,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.answer("flock", node, move || reply.ok());
-    }
-
-    fn readdir(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        let found = fs::read_dir(self.path(node))
-            .into_iter()
-            .flatten()
-            .flatten();
-        for (at, entry) in found.enumerate().skip(usize::try_from(offset).unwrap()) {
-            let Some(about) = self.attributes(&entry.path()) else {
-                continue;
-            };
-            let next = at as u64 + 1;
-            if reply.add(about.ino, next, about.kind, entry.file_name()) {
-                break;
-            }
-        }
-        reply.ok();
-    }
-}
-
-/// A folder that can be made not to answer an operation on files of one name.
-struct Served {
-    at: PathBuf,
-    gate: Arc<Mutex<Gate>>,
-    session: Option<BackgroundSession>,
-}
-
-impl Served {
-    fn new(workspace: &Workspace, disk: &Path) -> Served {
-        let at = workspace.top().join("served");
-        fs::create_dir(&at).unwrap();
-        let gate = Arc::new(Mutex::new(Gate::default()));
-        let server = Server {
-            top: disk.to_owned(),
-            paths: Mutex::default(),
-            gate: gate.clone(),
-        };
-        let mut config = Config::default();
-        config.mount_options = vec![MountOption::RO, MountOption::FSName("partial".to_owned())];
-        let session = fuser::spawn_mount(server, &at, &config).unwrap();
-        assert!(is_mounted(&at));
-        Served {
-            at,
-            gate,
-            session: Some(session),
-        }
-    }
-
-    fn close(&self, operation: &'static str) {
-        self.gate.lock().unwrap().closed = Some(operation);
-    }
-
-    fn parked(&self) -> usize {
-        self.gate.lock().unwrap().parked.len()
-    }
-
-    fn open(&self) {
-        let parked = {
-            let mut gate = self.gate.lock().unwrap();
-            gate.closed = None;
-            std::mem::take(&mut gate.parked)
-        };
-        parked.into_iter().for_each(|answer| answer());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // Whoever waits for it is answered.
-        self.open();
-        drop(self.session.take());
-        // After a failure, callers may still have files open there.
-        if is_mounted(&self.at) {
-            let _ = Command::new("umount").arg("-l").arg(&self.at).output();
-        }
-    }
-}
 
 /// Runs `call` in a thread, and returns its result, which must come in time.
 fn timely<T: Send + 'static>(
@@ -325,7 +87,7 @@ fn a_request_that_a_folder_does_not_answer_delays_no_other() {
     for caller in 0..CALLERS {
         fs::write(disk.join(job::path(0)).join(slow(caller)), vec![7; 5000]).unwrap();
     }
-    let served = Served::new(&workspace, &disk);
+    let served = HangingFs::mount(&disk, &workspace.top().join("served"));
     workspace.with_folders(&[]);
     workspace.attach("use", &served.at);
     let mountpoint = workspace.mountpoint("elsewhere");
@@ -338,7 +100,10 @@ fn a_request_that_a_folder_does_not_answer_delays_no_other() {
         let (results, ended) = channel();
         let open = |caller| File::open(mountpoint.join(job::path(0)).join(slow(caller))).unwrap();
         let files: Vec<File> = (0..CALLERS).map(open).collect();
-        served.close(operation);
+        served.hold(move |asked, path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            asked == operation && name.starts_with(SLOW)
+        });
         for file in files {
             let (results, to) = (results.clone(), mountpoint.clone());
             std::thread::spawn(move || results.send(call(&file, &to)));
@@ -354,7 +119,7 @@ fn a_request_that_a_folder_does_not_answer_delays_no_other() {
             }
         }
         assert!(Footprint::of(daemon).threads <= before + 2 * CALLERS as u64);
-        served.open();
+        served.go_on();
         if !fails {
             for _ in 0..CALLERS {
                 ended.recv_timeout(PROMPT).expect(&what).expect(&what);

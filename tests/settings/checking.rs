@@ -377,6 +377,17 @@ fn limits_of_our_own_keys_are_checked() {
             )],
         );
     }
+    expect("xpmfs: {folder_timeout: 100ms}", &[]);
+    expect(
+        "xpmfs: {folder_timeout: 99ms}",
+        &[(
+            1,
+            25,
+            Error,
+            "`folder_timeout` must be at least 100 ms",
+            "`folder_timeout: 2s`",
+        )],
+    );
     for long in ["1e19", "10000000000000000000", "400000d"] {
         expect(
             &format!("xpmfs: {{settle: {long}}}"),

@@ -12,7 +12,7 @@ use crate::cli::table;
 use crate::daemon::inventory::LocationReport;
 use crate::mount::RunningRecovery;
 use crate::sys::printable::printable;
-use crate::view::location::NO_JOBS;
+use crate::view::location::{NO_JOBS, SLOW};
 
 impl Status {
     pub(super) fn text(&self, colours: Colours) -> String {
@@ -124,7 +124,7 @@ fn tone_of_mount(state: &str) -> Tone {
 fn tone_of_place(place: &LocationReport) -> Tone {
     match place.state.as_str() {
         "ok" => Tone::Good,
-        NO_JOBS => Tone::Warning,
+        NO_JOBS | SLOW => Tone::Warning,
         _ => Tone::Bad,
     }
 }
@@ -184,6 +184,9 @@ fn locations(text: &mut String, title: &str, places: &[LocationReport], colours:
             let remedy = "`xpmfs jobs recover --all` makes purged jobs whole";
             let _ = writeln!(text, "{}: {jobs}: {remedy}", printable(&place.path));
         }
+        if let Some(why) = &place.why {
+            let _ = writeln!(text, "{}: {why}", printable(&place.path));
+        }
         if let Some(advice) = advice(place) {
             let _ = writeln!(text, "{}: {advice}", printable(&place.path));
         }
@@ -194,6 +197,7 @@ fn locations(text: &mut String, title: &str, places: &[LocationReport], colours:
 fn advice(place: &LocationReport) -> Option<&'static str> {
     Some(match place.state.as_str() {
         "ok" => return None,
+        SLOW => "it takes long to answer",
         // A new workspace has none.
         NO_JOBS if place.mode == "primary" => return None,
         NO_JOBS => "no jobs yet; if you expected some, check that its disk is mounted",

@@ -184,9 +184,6 @@ impl Mount {
         buffer: &mut [u8],
     ) -> Result<usize> {
         let file = self.handles.file(handle)?;
-        if self.load.is_high() {
-            self.node(file.node)?;
-        }
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pread(&file.fd, rest, offset + filled as u64) {

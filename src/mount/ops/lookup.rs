@@ -212,6 +212,7 @@ impl Mount {
 
     fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: NodeRole) -> Result<Found> {
         let dir = self.directory(parent)?;
+        let _asking = self.asking(node.place, role);
         let stat = match at::stat(dir, name) {
             // Another process removes the rest of a moved job name by name.
             Err(Errno::NOENT) if self.is_moved(parent, node) => Err(Errno::STALE),
@@ -243,8 +244,11 @@ impl Mount {
     /// Finds `jobs/`: the primary's, or the first folder's if the primary has none.
     pub(in crate::mount) fn find_jobs(&self) -> Result<Option<Found>> {
         for location in self.view.locations() {
-            let jobs = location.root().and_then(|root| root.jobs());
-            match jobs.and_then(at::stat_fd) {
+            let jobs = location.root().and_then(|root| {
+                let _asking = location.asking();
+                root.jobs().and_then(at::stat_fd)
+            });
+            match jobs {
                 Ok(stat) => {
                     return Ok(Some(Found {
                         place: location.index(),
@@ -282,12 +286,19 @@ impl Mount {
             return Err(Errno::NOENT);
         }
         let in_folder = self.view.folders().iter().find_map(|folder| {
-            let task = folder.root().and_then(|root| root.task(name)).ok()?;
-            Some(Found {
-                place: folder.index(),
-                role: NodeRole::Task,
-                stat: at::stat_fd(task).ok()?,
-            })
+            let root = folder.root().ok()?;
+            let _asking = folder.asking();
+            match root.task(name).and_then(at::stat_fd) {
+                Ok(stat) => Some(Found {
+                    place: folder.index(),
+                    role: NodeRole::Task,
+                    stat,
+                }),
+                Err(error) => {
+                    folder.is_failing(&root, error);
+                    None
+                }
+            }
         });
         in_folder.ok_or(Errno::NOENT)
     }

@@ -62,10 +62,12 @@ impl Cursor {
     }
 
     /// Reads the entries from a position on until `each` returns `false`; returns whether the end was reached. Calls
-    /// `fetched` with each batch from the disk before passing any entry of the batch to `each`.
-    pub(in crate::mount) fn read(
+    /// `fetched` with each batch from the disk before passing any entry of the batch to `each`. The value of `asking` exists while the disk
+    /// is asked.
+    pub(in crate::mount) fn read<A>(
         &self,
         from: u64,
+        asking: impl Fn() -> A,
         fetched: impl Fn(&[OwnedEntry]),
         mut each: impl FnMut(&OwnedEntry) -> bool,
     ) -> Result<bool> {
@@ -80,6 +82,7 @@ impl Cursor {
         let mut now = std::mem::replace(&mut *at, unknown);
         let mut skipped = now.find(from);
         if skipped.is_none() {
+            let _asking = asking();
             now.seek(&self.fd, from)?;
         }
         loop {
@@ -90,7 +93,10 @@ impl Cursor {
                     return Ok(false);
                 }
             }
-            now.fetch(&self.fd, from)?;
+            {
+                let _asking = asking();
+                now.fetch(&self.fd, from)?;
+            }
             if now.end {
                 *at = now;
                 return Ok(true);
@@ -182,6 +188,7 @@ mod tests {
         let mut read = Vec::new();
         let end = cursor.read(
             from,
+            || (),
             |_| (),
             |entry| {
                 let room = read.len() < count;
@@ -240,16 +247,21 @@ mod tests {
                 let names = entries.iter().map(|entry| entry.name().to_owned());
                 fetched.borrow_mut().extend(names);
             };
-            let end = cursor.read(from, names, |entry| {
-                if left == 0 {
-                    return false;
-                }
-                left -= 1;
-                assert_eq!(fetched.borrow()[passed], entry.name());
-                passed += 1;
-                from = entry.next;
-                true
-            });
+            let end = cursor.read(
+                from,
+                || (),
+                names,
+                |entry| {
+                    if left == 0 {
+                        return false;
+                    }
+                    left -= 1;
+                    assert_eq!(fetched.borrow()[passed], entry.name());
+                    passed += 1;
+                    from = entry.next;
+                    true
+                },
+            );
             if end.unwrap() {
                 break;
             }

@@ -1,25 +1,44 @@
-//! Says how a location is: ok, silent, missing, without jobs; and how full its disk is. Asks no file system.
+//! Says how a folder is (ok, slow, offline, missing) and why, and how full its disk is. Asks no file system.
+//!
+//! A folder goes offline when
+//!
+//! 1. a request that looks up or lists jobs has waited for it for longer than its timeout ([`Health::late_question`]), or many requests
+//!    for files inside jobs have;
+//! 2. its watcher has waited for that long;
+//! 3. its directory fails with an error of its disk or server ([`is_device_error`]).
+//!
+//! Nothing but its watcher asks it then, at growing intervals. It is back when it answers the watcher in time and every question that
+//! was late has been answered: a folder that answers some questions and never others would otherwise hold more and more threads.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
-use rustix::io::{Errno, Result};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
 
 use super::beneath::COVERED;
 
-/// A folder whose watcher has had no reply for this long is excluded until it replies. A busy disk takes seconds, and a job
-/// that is not found in its folder for a moment may be run again.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a folder may take to answer a question about which jobs there are, if the settings have no other value.
+const DEFAULT_TIMEOUT: Duration = crate::settings::DEFAULT_FOLDER_TIMEOUT;
 
-/// The same, while many requests wait for replies.
-const SILENCE_MAX_CROWDED: Duration = Duration::from_secs(5);
+/// So many requests for files inside jobs may be late before the folder is offline.
+const LATE_INSIDE_MAX: usize = 256;
+
+/// The longest pause between two questions of the watcher of a folder that is offline.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A folder that goes offline again within this time after it came back is asked at the same growing intervals as before.
+const STABLE: Duration = Duration::from_secs(60);
 
 /// The state of a directory that exists and has no jobs directory, as the mount point of a disk that is not mounted.
 pub const NO_JOBS: &str = "no jobs";
 
-/// Returns whether so many requests wait for replies that no more should wait for a silent folder.
-pub type Crowd = Arc<dyn Fn() -> bool + Send + Sync>;
+/// The state of a folder that does not answer, or whose disk or server fails.
+pub const OFFLINE: &str = "offline";
+
+/// The state of a folder that answers, but takes long.
+pub const SLOW: &str = "slow";
 
 /// What the watcher saw of a location when it last looked.
 #[derive(Debug, Clone, Copy)]
@@ -32,55 +51,176 @@ pub(super) struct Seen {
     pub(super) jobs: bool,
 }
 
-/// What a location's watcher knows of it.
-#[derive(Default)]
-pub(super) struct Health {
+/// How a location is.
+#[derive(Debug)]
+pub(in crate::view) struct Health {
     seen: RwLock<Option<Seen>>,
-    /// Since when the watcher has been waiting for the folder's reply, if it is.
-    asked: RwLock<Option<Instant>>,
-    crowd: OnceLock<Crowd>,
+    /// In milliseconds.
+    timeout: AtomicU64,
+    /// Whether `outage` is `Some`, for each request.
+    offline: AtomicBool,
+    outage: Mutex<Outages>,
+    /// Since when the watcher has been waiting for the folder's reply, if it is; or how long the last one took.
+    watcher: Mutex<Asked>,
+    /// Questions that are late and not answered: about which jobs there are, and about the insides of jobs.
+    late: AtomicUsize,
+    late_inside: AtomicUsize,
+    /// Ends the pause of the watcher.
+    wake: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Debug, Default)]
+struct Outages {
+    now: Option<Outage>,
+    /// When the last one ended.
+    ended: Option<Instant>,
+    /// How often the watcher has asked in vain, in this outage and in those that it follows closely.
+    in_vain: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    why: Errno,
+    since: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Since(Instant),
+    Took(Duration),
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health {
+            seen: RwLock::default(),
+            timeout: AtomicU64::new(millis(DEFAULT_TIMEOUT)),
+            offline: AtomicBool::new(false),
+            outage: Mutex::default(),
+            watcher: Mutex::new(Asked::Took(Duration::ZERO)),
+            late: AtomicUsize::new(0),
+            late_inside: AtomicUsize::new(0),
+            wake: bounded(1),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Health {
-    /// Sets what decides whether many requests wait. Only the first call counts: a view is mounted once.
-    pub(super) fn set_crowd(&self, crowd: Crowd) {
-        let _ = self.crowd.set(crowd);
+    pub(super) fn set_timeout(&self, timeout: Duration) {
+        self.timeout.store(millis(timeout), Ordering::Relaxed);
     }
 
-    /// Notes that the watcher asks the folder now.
-    pub(super) fn asking(&self) {
-        *self.asked.write() = Some(Instant::now());
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
     }
 
-    /// Notes that the folder has replied. Returns for how long it was excluded or nearly so, if the reply was late.
-    pub(super) fn replied(&self) -> Option<Duration> {
-        let silence = self.asked.write().take()?.elapsed();
-        (silence > SILENCE_MAX).then_some(silence)
+    /// Whether the folder is to be asked by its watcher only.
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Acquire)
     }
 
-    /// Whether the watcher has waited for a reply for too long.
-    pub(super) fn is_silent(&self) -> bool {
-        let silence = self.silence();
-        silence.is_some_and(|silence| silence > SILENCE_MAX || self.is_refused(silence))
+    /// Why the folder is offline, if it is.
+    pub(super) fn why_offline(&self) -> Option<Errno> {
+        self.outage.lock().now.map(|outage| outage.why)
     }
 
-    /// # Errors
-    ///
-    /// `ETIMEDOUT` if there has been no reply for a while, and many requests wait: another one could be the last that can be
-    /// answered at all.
-    pub(super) fn may_be_asked(&self) -> Result<()> {
-        match self.silence() {
-            Some(silence) if self.is_refused(silence) => Err(Errno::TIMEDOUT),
-            _ => Ok(()),
+    /// Takes the folder offline. Returns whether it was not.
+    pub(super) fn fail(&self, why: Errno) -> bool {
+        let mut outage = self.outage.lock();
+        if outage.now.is_some() {
+            return false;
+        }
+        if outage.ended.is_none_or(|ended| ended.elapsed() > STABLE) {
+            outage.in_vain = 0;
+        }
+        let since = Instant::now();
+        outage.now = Some(Outage { why, since });
+        self.offline.store(true, Ordering::Release);
+        true
+    }
+
+    /// Notes that a question is late. Returns whether the folder must go offline for that.
+    pub(super) fn late_question(&self, inside_job: bool) -> bool {
+        let late = self.count(inside_job).fetch_add(1, Ordering::AcqRel) + 1;
+        !inside_job || late > LATE_INSIDE_MAX
+    }
+
+    /// Notes that a late question has been answered.
+    pub(super) fn late_answer(&self, inside_job: bool) {
+        self.count(inside_job).fetch_sub(1, Ordering::AcqRel);
+        if self.is_offline() && self.answers_all() {
+            // The channel has room for one, and one is enough.
+            let _ = self.wake.0.try_send(());
         }
     }
 
-    fn silence(&self) -> Option<Duration> {
-        self.asked.read().map(|asked| asked.elapsed())
+    fn count(&self, inside_job: bool) -> &AtomicUsize {
+        match inside_job {
+            true => &self.late_inside,
+            false => &self.late,
+        }
     }
 
-    fn is_refused(&self, silence: Duration) -> bool {
-        silence > SILENCE_MAX_CROWDED && self.crowd.get().is_some_and(|crowd| crowd())
+    fn answers_all(&self) -> bool {
+        self.late.load(Ordering::Acquire) == 0
+            && self.late_inside.load(Ordering::Acquire) <= LATE_INSIDE_MAX
+    }
+
+    /// How many questions are late and not answered: each holds a thread.
+    pub(super) fn late(&self) -> usize {
+        self.late.load(Ordering::Acquire) + self.late_inside.load(Ordering::Acquire)
+    }
+
+    /// Notes that the watcher asks the folder now.
+    pub(super) fn watcher_asks(&self) {
+        *self.watcher.lock() = Asked::Since(Instant::now());
+    }
+
+    /// Notes that the folder has answered the watcher. Returns how long it was offline if it is back with that.
+    pub(super) fn watcher_answered(&self, in_time: bool) -> Option<Duration> {
+        {
+            let mut watcher = self.watcher.lock();
+            if let Asked::Since(since) = *watcher {
+                *watcher = Asked::Took(since.elapsed());
+            }
+        }
+        let mut outage = self.outage.lock();
+        let since = outage.now.as_ref()?.since;
+        if !in_time || !self.answers_all() {
+            outage.in_vain = outage.in_vain.saturating_add(1);
+            return None;
+        }
+        outage.now = None;
+        outage.ended = Some(Instant::now());
+        self.offline.store(false, Ordering::Release);
+        Some(since.elapsed())
+    }
+
+    /// Notes that the watcher's question failed, or is late.
+    pub(super) fn watcher_failed(&self) {
+        let mut outage = self.outage.lock();
+        outage.in_vain = outage.in_vain.saturating_add(1);
+    }
+
+    /// How long the watcher is to pause: for `interval`, longer while the folder is offline. A message ends the pause early.
+    pub(super) fn pause(&self, interval: Duration) -> (Duration, Receiver<()>) {
+        let outage = self.outage.lock();
+        let in_vain = outage.now.map_or(0, |_| outage.in_vain.min(16));
+        let pause = (interval * 2_u32.pow(in_vain)).min(PAUSE_MAX.max(interval));
+        (pause, self.wake.1.clone())
+    }
+
+    /// Whether the folder takes more than a quarter of its timeout to answer.
+    pub(super) fn is_slow(&self) -> bool {
+        let took = match *self.watcher.lock() {
+            Asked::Since(since) => since.elapsed(),
+            Asked::Took(took) => took,
+        };
+        took > self.timeout() / 4 || self.late() > 0
     }
 
     /// Replaces what was seen; returns what was seen before.
@@ -91,6 +231,23 @@ impl Health {
     pub(super) fn seen(&self) -> Option<Seen> {
         *self.seen.read()
     }
+}
+
+/// Whether an error of a folder's directory means that its disk or server does not work, and not that the directory is missing.
+#[must_use]
+pub fn is_device_error(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::IO
+            | Errno::STALE
+            | Errno::NOTCONN
+            | Errno::CONNABORTED
+            | Errno::NODEV
+            | Errno::NXIO
+            | Errno::TIMEDOUT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+    )
 }
 
 /// The state of a directory that cannot be opened, in a word or two where possible.

@@ -1,33 +1,36 @@
 //! The primary and the folders: opened, watched, reopened.
 //!
 //! - [`root`]: a location's open directory; `task_dirs`: descriptors of the directories on the way to a job
-//! - [`health`]: how a location is, in words; `times`: the times of its directories; [`unreadable`]: what cannot be read
+//! - [`health`]: how a location is; `watcher`: asks a folder again and again; [`asking`]: what threads ask it now
+//! - `times`: the times of its directories; [`unreadable`]: what cannot be read
 //! - [`beneath`]: opens a folder that lies in a mount of xpmfs
 //!
 //! A folder's path may lead to a disk that is mounted, taken away or replaced while the view is used, and its server may stop
 //! replying. So a folder has a watcher, a thread that opens its path again and again; no other thread opens the path.
 
+pub mod asking;
 pub(super) mod beneath;
 pub(super) mod health;
 pub(super) mod root;
 mod task_dirs;
 pub(super) mod times;
 pub(super) mod unreadable;
+pub(super) mod watcher;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use rustix::io::{Errno, Result};
 
 use crate::settings::Mode;
-use crate::sys::at;
 use crate::sys::deadline::Asker;
-use beneath::{Beneath, COVERED, Covered, NoBeneath};
-pub use health::{Crowd, NO_JOBS, why_not};
-use health::{Health, Seen};
+use asking::{Asking, Mark, Question};
+use beneath::{Beneath, Covered, NoBeneath};
+use health::Health;
+pub use health::{NO_JOBS, OFFLINE, SLOW, is_device_error, why_not};
 use root::{Root, open_path};
 use times::Times;
 use unreadable::{Hidden, Unreadable};
@@ -95,6 +98,9 @@ pub struct LocationStatus {
     pub path: PathBuf,
     /// `ok`, or the problem.
     pub state: String,
+    /// Why it is offline, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Bytes that an ordinary user may still write there, if known.
     pub free: Option<u64>,
     /// Bytes in all, if known.
@@ -126,7 +132,7 @@ impl Location {
     pub(super) fn primary_from(path: &Path, fd: OwnedFd) -> Result<Location> {
         let root = Root::new(fd, path, None)?;
         let health = Health::default();
-        health.replace_seen(look(&root));
+        health.replace_seen(root.look().ok());
         Ok(Location {
             index: PRIMARY,
             role: Role::Primary,
@@ -141,25 +147,27 @@ impl Location {
         })
     }
 
-    /// A folder that has not been opened yet: [`open_all`] does that.
-    pub(super) fn folder(index: u8, spec: &FolderSpec, beneath: Arc<dyn Beneath>) -> Location {
+    /// A folder that has not been opened yet: `watcher` does that.
+    pub(super) fn folder(
+        index: u8,
+        spec: &FolderSpec,
+        beneath: Arc<dyn Beneath>,
+        timeout: Duration,
+    ) -> Location {
+        let health = Health::default();
+        health.set_timeout(timeout);
         Location {
             index,
             role: Role::Folder(spec.mode),
             path: spec.path.clone(),
             state: RwLock::new(State::Closed(Errno::TIMEDOUT)),
-            health: Health::default(),
+            health,
             unreadable: Unreadable::default(),
             asker: Asker::default(),
             times: Times::default(),
             on_change: OnceLock::new(),
             covered: Covered::new(beneath),
         }
-    }
-
-    /// Sets what decides whether many requests wait for replies.
-    pub(super) fn set_crowd(&self, crowd: Crowd) {
-        self.health.set_crowd(crowd);
     }
 
     /// Sets what is called when the open directory is missing or replaced. Only the first call counts.
@@ -201,27 +209,85 @@ impl Location {
     ///
     /// # Errors
     ///
-    /// The error of the last attempt to open it; `ETIMEDOUT` for a folder that does not reply.
+    /// Why it is offline (`ETIMEDOUT` if it does not answer), or the error of the last attempt to open it.
     pub fn root(&self) -> Result<Arc<Root>> {
+        if self.health.is_offline()
+            && let Some(why) = self.health.why_offline()
+        {
+            return Err(why);
+        }
         match &*self.state.read() {
-            State::Open(_) if self.is_silent() => Err(Errno::TIMEDOUT),
             State::Open(root) => Ok(root.clone()),
             State::Closed(error) => Err(*error),
         }
     }
 
-    /// Whether its watcher has had no reply for too long, so that it is excluded.
-    pub fn is_silent(&self) -> bool {
-        self.health.is_silent()
+    /// Whether it does not answer, or its disk or server fails, so that only its watcher asks it.
+    pub fn is_offline(&self) -> bool {
+        self.health.is_offline()
     }
 
-    /// Checks whether a request may wait for it.
-    ///
-    /// # Errors
-    ///
-    /// `ETIMEDOUT` if it has not replied for a while, and many requests wait.
-    pub fn may_be_asked(&self) -> Result<()> {
-        self.health.may_be_asked()
+    /// How many questions to it are late and not answered: each holds a thread.
+    pub fn late_questions(&self) -> usize {
+        self.health.late()
+    }
+
+    /// Marks that this thread asks it which jobs there are, until the value is dropped. The mark is for one system call or a few: not for
+    /// anything that may wait for another location.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking::new(self.index, &self.health, false)
+    }
+
+    /// As [`Location::asking`], for the inside of a job.
+    pub fn asking_inside_job(&self) -> Asking<'_> {
+        Asking::new(self.index, &self.health, true)
+    }
+
+    /// Checks the age of a question that a thread asks it, and goes offline if the answer is late. Waits for no file system.
+    pub fn supervise(&self, mark: &Mark, question: Question) {
+        if question.age() > self.health.timeout()
+            && mark.make_late(question)
+            && self.health.late_question(question.is_inside_job())
+        {
+            self.go_offline(Errno::TIMEDOUT);
+        }
+    }
+
+    /// Called with an error of a question to it: returns whether it is offline now, so that the error is its own and not that of one file or
+    /// directory in it. Asks it again after errors that its disk or server may have caused.
+    pub fn is_failing(&self, root: &Root, error: Errno) -> bool {
+        if self.index == PRIMARY || !is_device_error(error) {
+            return false;
+        }
+        let _asking = self.asking();
+        match root.check() {
+            Err(why) if is_device_error(why) => {
+                self.go_offline(why);
+                true
+            }
+            _ => self.is_offline(),
+        }
+    }
+
+    fn go_offline(&self, why: Errno) {
+        if self.health.fail(why) {
+            tracing::warn!(
+                "the folder {} is offline: {}; it is used again as soon as it answers",
+                self.path.display(),
+                self.reason(why)
+            );
+        }
+    }
+
+    /// Why it is offline, for a person.
+    fn reason(&self, why: Errno) -> String {
+        match why {
+            Errno::TIMEDOUT => format!(
+                "it does not answer within {} s",
+                self.health.timeout().as_secs_f64()
+            ),
+            why => why_not(why),
+        }
     }
 
     /// Asks its file system something in a thread, and waits for the answer for at most `timeout`.
@@ -255,152 +321,25 @@ impl Location {
         path.unwrap_or_else(|| self.path.join("jobs"))
     }
 
-    /// Looks at the folder's path again, and opens the directory there if it is another one. Never called for the primary,
-    /// whose path may lead into the mount. Waits for the folder's file system without a limit.
-    fn refresh(&self) {
-        self.health.asking();
-        self.reopen();
-        if let Some(silence) = self.health.replied() {
-            tracing::warn!(
-                "the folder {} did not answer for {} s, and was excluded meanwhile",
-                self.path.display(),
-                silence.as_secs()
-            );
-        }
-    }
-
-    fn reopen(&self) {
-        let was = self.state.read().clone();
-        let now = match self.covered.open_dir(&self.path) {
-            // A mount now covers the directory, which is open already.
-            Err(COVERED) if let State::Open(root) = &was => {
-                return self.look(root);
-            }
-            Err(error) => State::Closed(error),
-            Ok((fd, canonical)) => match (at::stat_fd(&fd), &was) {
-                (Err(error), _) => State::Closed(error),
-                (Ok(stat), State::Open(root)) if root.is(&stat) => return self.look(root),
-                _ => match Root::new(fd, &self.path, Some(canonical)) {
-                    Ok(root) => State::Open(Arc::new(root)),
-                    Err(error) => State::Closed(error),
-                },
-            },
-        };
-        let changed = match (&was, &now) {
-            (State::Closed(before), State::Closed(after)) => before != after,
-            _ => true,
-        };
-        match (&was, &now) {
-            (State::Closed(_), State::Open(_)) => {
-                tracing::info!("the folder {} is there", self.path.display());
-            }
-            (State::Open(_), State::Open(_)) => {
-                tracing::warn!(
-                    "the folder {} is another directory than before: a disk was mounted or unmounted there",
-                    self.path.display()
-                );
-            }
-            // The first attempt: the command that mounts warns of it.
-            (State::Closed(Errno::TIMEDOUT), State::Closed(error)) => {
-                tracing::debug!("the folder {} is not there: {error}", self.path.display());
-            }
-            (_, State::Closed(error)) if changed => {
-                tracing::warn!(
-                    "the folder {} is not there: {}",
-                    self.path.display(),
-                    why_not(*error)
-                );
-            }
-            _ => {}
-        }
-        match &now {
-            State::Open(root) => self.look(root),
-            State::Closed(_) => drop(self.health.replace_seen(None)),
-        }
-        self.unreadable.forget();
-        *self.state.write() = now;
-        if let State::Open(_) = was
-            && let Some(on_change) = self.on_change.get()
-        {
-            on_change(self.index);
-        }
-    }
-
-    /// Updates what `status` reports. Waits for the file system.
-    fn look(&self, root: &Root) {
-        let now = look(root);
-        let was = self.health.replace_seen(now);
-        let had = |seen: Option<Seen>| seen.is_some_and(|seen| seen.jobs);
-        if had(was) && !had(now) {
-            tracing::warn!(
-                "{} has no jobs directory any more: check that its disk is mounted",
-                self.path.display()
-            );
-        }
-    }
-
     /// Its health, as last seen. Waits for no file system.
     pub fn status(&self) -> LocationStatus {
         let seen = self.health.seen();
+        let why = self.health.why_offline();
         LocationStatus {
             mode: self.role.to_string(),
             path: self.path.clone(),
             state: match self.root() {
+                _ if why.is_some() => OFFLINE.to_owned(),
                 Ok(_) if seen.is_some_and(|seen| !seen.jobs) => NO_JOBS.to_owned(),
+                Ok(_) if self.health.is_slow() => SLOW.to_owned(),
                 Ok(_) => "ok".to_owned(),
                 Err(error) => why_not(error),
             },
+            why: why.map(|why| self.reason(why)),
             free: seen.map(|seen| seen.free),
             total: seen.map(|seen| seen.total),
             hidden: self.unreadable.hidden(&self.jobs_path()),
             purged: None,
         }
-    }
-}
-
-fn look(root: &Root) -> Option<Seen> {
-    let stat = rustix::fs::fstatvfs(root.fd()).ok()?;
-    Some(Seen {
-        free: stat.f_bavail.saturating_mul(stat.f_frsize),
-        total: stat.f_blocks.saturating_mul(stat.f_frsize),
-        jobs: !matches!(root.jobs(), Err(Errno::NOENT)),
-    })
-}
-
-/// Opens folders, all at once, and waits for their replies for at most `timeout`. A folder that replies later is used from
-/// then on.
-pub(super) fn open_all(folders: &[Arc<Location>], timeout: Duration) {
-    let question = |folder: &Arc<Location>| {
-        let folder = folder.clone();
-        move || folder.refresh()
-    };
-    Asker::new(folders.len()).ask_all(timeout, folders.iter().map(question));
-    for folder in folders {
-        if let Err(Errno::TIMEDOUT) = folder.root() {
-            // The command that mounts warns of it.
-            tracing::info!("the folder {} does not answer", folder.path.display());
-        }
-    }
-}
-
-/// Starts a location's watcher, which ends with the view.
-pub(super) fn watch(location: Weak<Location>, interval: Duration) {
-    let spawned = std::thread::Builder::new()
-        .name("xpmfs-folder".to_owned())
-        .spawn(move || {
-            loop {
-                std::thread::sleep(interval);
-                let Some(location) = location.upgrade() else {
-                    return;
-                };
-                match (location.role, location.root()) {
-                    (Role::Primary, Ok(root)) => location.look(&root),
-                    (Role::Primary, Err(_)) => {}
-                    (Role::Folder(_), _) => location.refresh(),
-                }
-            }
-        });
-    if let Err(error) = spawned {
-        tracing::error!("cannot watch a directory: starting a thread failed: {error}");
     }
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{Mode as FileMode, OFlags, Statx};
+use rustix::fs::{AtFlags, Mode as FileMode, OFlags, Statx, StatxFlags};
 use rustix::io::{Errno, Result};
 
+use super::health::{Seen, is_device_error};
 use super::task_dirs::TaskDirs;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -128,6 +129,27 @@ impl Root {
             *self.known_jobs.lock() = Some(at::file_id(&jobs)?);
             Ok(jobs)
         })
+    }
+
+    /// Looks at its disk and its jobs directory.
+    pub(super) fn look(&self) -> Result<Seen> {
+        let stat = rustix::fs::fstatvfs(&self.fd)?;
+        let jobs = match self.jobs() {
+            Err(error) if is_device_error(error) => return Err(error),
+            jobs => !matches!(jobs, Err(Errno::NOENT)),
+        };
+        Ok(Seen {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            jobs,
+        })
+    }
+
+    /// Asks its file system for the directory itself and for its jobs directory, past what the kernel has cached.
+    pub(super) fn check(&self) -> Result<()> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        rustix::fs::statx(&self.fd, "", flags, StatxFlags::BASIC_STATS)?;
+        at::absent(self.jobs()).map(drop)
     }
 
     /// Whether its jobs directory is that of another location, by what was last seen of both. Asks no file system.

@@ -120,7 +120,7 @@ fn stop(workspace: &Workspace, mountpoint: &Path, served: &Served) {
         let printed = String::from_utf8(printed.stdout).unwrap();
         let told = serde_json::from_str::<serde_json::Value>(&printed).unwrap();
         let mounted = &told["mounts"][0];
-        mounted["locations"][1]["state"] == "does not answer"
+        mounted["locations"][1]["state"] == "offline"
             && mounted["archive"]["folders"][0]["refuses"]["why"] == "it does not answer"
     });
 }

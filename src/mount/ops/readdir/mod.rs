@@ -79,7 +79,11 @@ impl Mount {
         let task = (node.role == NodeRole::Task).then_some(&*node.name);
         for source in sources {
             let location = source.location;
-            match OpenSource::source(source) {
+            let asked = {
+                let _asking = self.asking(location, node.role);
+                OpenSource::source(source)
+            };
+            match asked {
                 Ok(open) => {
                     opened.push(open);
                     if union {

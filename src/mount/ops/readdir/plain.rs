@@ -46,8 +46,10 @@ impl Mount {
         };
         let mut emitted = false;
         let fd = open.cursor.fd();
+        let asking = || self.asking(node.place, role);
         let end = open.cursor.read(
             from,
+            asking,
             |_| (),
             |entry| {
                 let name = entry.name();
@@ -57,7 +59,10 @@ impl Mount {
                 emitted = true;
                 let asked = plus && node.role != NodeRole::Root && name != "." && name != "..";
                 let found = match asked {
-                    true => at::stat_at(fd, name).ok(),
+                    true => {
+                        let _asking = asking();
+                        at::stat_at(fd, name).ok()
+                    }
                     false => None,
                 };
                 let found = found.filter(|stat| !internal(name, stat));

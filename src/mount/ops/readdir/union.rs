@@ -57,7 +57,11 @@ impl Mount {
                 }
                 self.check_ahead(listing, open, entries);
             };
-            let read = open.cursor.read(offset, fetched, |entry| {
+            if self.is_offline(location) {
+                continue;
+            }
+            let asking = || self.asking(location, listing.node.role);
+            let read = open.cursor.read(offset, asking, fetched, |entry| {
                 let name = entry.name();
                 let Some(shown) = self.shows(listing, at, name, entry.kind) else {
                     return true;
@@ -85,6 +89,8 @@ impl Mount {
             let end = match read {
                 // Removed meanwhile: the entries of the other sources are shown nevertheless.
                 Err(Errno::NOENT) if !matches!(listing.kind, ListingKind::Holder) => true,
+                // The jobs of the other locations show without those of this folder.
+                Err(error) if self.is_failing(location, error) => true,
                 read => read?,
             };
             if !end {
