@@ -21,8 +21,11 @@ pub enum Writing {
 
 /// What archiving asks of the mounts of the primary, and reports to them.
 pub trait Hooks: Send + Sync {
-    /// Whether a file of the job in the primary is open for writing.
+    /// Whether a file of the job in the primary is open for writing, or a program waits for the recovery of the job.
     fn writing(&self, job: &JobId) -> Writing;
+
+    /// As [`Hooks::writing`], but programs that wait for the recovery do not count: the recovery itself asks.
+    fn open_for_writing(&self, job: &JobId) -> Writing;
 
     /// Where the primary is mounted, as far as that is known.
     fn mountpoints(&self) -> Vec<PathBuf>;
@@ -34,6 +37,10 @@ pub trait Hooks: Send + Sync {
 /// For a workspace without mounts.
 impl Hooks for () {
     fn writing(&self, _: &JobId) -> Writing {
+        Writing::No
+    }
+
+    fn open_for_writing(&self, _: &JobId) -> Writing {
         Writing::No
     }
 

@@ -216,6 +216,13 @@ impl Hooks for Served {
         }
     }
 
+    fn open_for_writing(&self, job: &JobId) -> Writing {
+        match self.mount.has_writers(job) {
+            true => Writing::Yes,
+            false => self.peers.open_for_writing(job),
+        }
+    }
+
     fn mountpoints(&self) -> Vec<PathBuf> {
         let mut mountpoints = self.peers.mountpoints();
         mountpoints.extend(self.elsewhere.clone());

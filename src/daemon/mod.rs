@@ -71,8 +71,13 @@ pub trait StatusSource: Send + Sync + 'static {
     /// Its state, for `status`. Must not wait for a disk.
     fn status(&self) -> serde_json::Value;
 
-    /// Whether a file of a job of the primary is open for writing.
+    /// Whether a file of a job of the primary is open for writing, or a program waits for the recovery of the job.
     fn is_written(&self, _job: &JobId) -> bool {
+        false
+    }
+
+    /// As [`StatusSource::is_written`], but programs that wait for the recovery of the job do not count.
+    fn has_writers(&self, _job: &JobId) -> bool {
         false
     }
 

@@ -301,12 +301,13 @@ impl Peers {
     }
 }
 
-impl Hooks for Peers {
-    fn writing(&self, job: &JobId) -> Writing {
+impl Peers {
+    /// Asks whether a job is written: `is_it` reads the reply.
+    fn ask_written(&self, job: &JobId, is_it: impl Fn(&Value) -> bool) -> Writing {
         let mut unknown = None;
         for (mountpoint, reply) in self.ask("written", job) {
             match reply {
-                Ok(reply) if reply["written"] == true => return Writing::Yes,
+                Ok(reply) if is_it(&reply) => return Writing::Yes,
                 Ok(_) => {}
                 // It ended, or is of a version that does not know.
                 Err(ClientError::NoDaemon | ClientError::Refused(_)) => {}
@@ -316,6 +317,19 @@ impl Hooks for Peers {
         unknown
             .or_else(|| self.silent())
             .map_or(Writing::No, Writing::Unknown)
+    }
+}
+
+impl Hooks for Peers {
+    fn writing(&self, job: &JobId) -> Writing {
+        self.ask_written(job, |reply| reply["written"] == true)
+    }
+
+    fn open_for_writing(&self, job: &JobId) -> Writing {
+        // An earlier version has only the other member.
+        self.ask_written(job, |reply| {
+            reply["open"].as_bool().unwrap_or(reply["written"] == true)
+        })
     }
 
     fn mountpoints(&self) -> Vec<PathBuf> {

@@ -119,6 +119,10 @@ impl StatusSource for WorkspaceService {
         self.handle.is_written(job)
     }
 
+    fn has_writers(&self, job: &JobId) -> bool {
+        self.handle.has_writers(job)
+    }
+
     fn moved(&self, job: &JobId) {
         self.handle.moved(job);
     }

@@ -74,7 +74,13 @@ impl Handle {
     /// proportional to the number of open files.
     #[must_use]
     pub fn is_written(&self, job: &JobId) -> bool {
-        self.caches.recoveries.holds(job) || is_written(&self.files, &self.caches.nodes, job)
+        self.caches.recoveries.holds(job) || self.has_writers(job)
+    }
+
+    /// As [`Handle::is_written`], but requests that wait for the recovery of the job do not count.
+    #[must_use]
+    pub fn has_writers(&self, job: &JobId) -> bool {
+        is_written(&self.files, &self.caches.nodes, job)
     }
 
     /// Reports that the directory of a job in the primary has become a symlink to a folder, or the other way round. The

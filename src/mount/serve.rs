@@ -39,7 +39,8 @@ impl Mount {
         self.view.on_change(self.folder_closer());
         self.view.set_in_use({
             let handle = self.handle();
-            move |job| handle.is_written(job)
+            // A request that waits for the recovery of a purged job does not make it a living one.
+            move |job| handle.has_writers(job)
         });
         let (invalidate, recoveries) = (self.invalidate.clone(), self.recoveries.clone());
         let watch = Watch {

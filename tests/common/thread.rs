@@ -1,4 +1,4 @@
-//! What needs `unsafe`: a thread's own umask, and memory that is mapped.
+//! What needs `unsafe`: a thread's own umask, `truncate`, and memory that is mapped.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -10,6 +10,16 @@ use rustix::thread::UnshareFlags;
 pub(crate) fn own_umask() -> Result<()> {
     // SAFETY: only CLONE_FILES is unsafe.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+}
+
+/// Truncates a file by its path: `truncate(2)`, which rustix lacks.
+pub(crate) fn truncate(path: &std::path::Path, length: u64) -> Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: a path that ends in NUL.
+    match unsafe { libc::truncate(path.as_ptr(), length.try_into().unwrap()) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap()),
+    }
 }
 
 /// The length of what is mapped, in bytes.

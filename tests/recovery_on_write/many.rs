@@ -3,44 +3,56 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
-use crate::common::thread::Mapping;
-use crate::common::{self, Folders, Workspace, eventually, run};
-use crate::stage::{TASK, archived, assert_clean, contents, everywhere};
+use crate::common::thread::{Mapping, truncate};
+use crate::common::{self, Workspace, names};
+use crate::stage::{TASK, archived, contents, everywhere};
 
 /// How many jobs there are.
-fn jobs() -> usize {
+pub(crate) fn jobs() -> usize {
     match common::soak() {
         true => 1000,
         false => 40,
     }
 }
 
-/// How many times the daemon is killed.
-fn kills() -> usize {
-    match common::soak() {
-        true => 400,
-        false => 12,
-    }
-}
+pub(crate) const WRITERS: usize = 8;
 
-const WRITERS: u64 = 8;
+/// How many kinds of changes there are.
+const KINDS: u64 = 14;
 
-fn random(state: &mut u64) -> u64 {
+/// Larger than what is read through the kernel's cache where passthrough can be had.
+const LARGE: usize = 100_000;
+
+/// The size to which a file is cut.
+const CUT: usize = 4;
+
+/// The files of a job that are changed, and not only added.
+const CHANGED: [&str; 6] = [
+    "train.out",
+    "train.py",
+    "large.bin",
+    "cut.txt",
+    "uv.lock",
+    "cut-by-name.txt",
+];
+
+pub(crate) fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
     *state
 }
 
-fn hash(number: usize) -> String {
+pub(crate) fn hash(number: usize) -> String {
     format!("job-{number}")
 }
 
@@ -51,11 +63,24 @@ struct Done {
     lines: BTreeMap<usize, Vec<String>>,
     /// Files that were made, by job.
     made: BTreeMap<usize, Vec<String>>,
+    /// Which bytes of the large file were written, by job.
+    bytes: BTreeMap<usize, Vec<usize>>,
+    /// The files that were cut, by job.
+    cut: BTreeMap<usize, Vec<&'static str>>,
+    /// The last mode of the script, by job.
+    modes: BTreeMap<usize, Vec<u32>>,
+    /// The new name of the file that one of the writers has renamed, by job.
+    renamed: BTreeMap<usize, Vec<String>>,
     changed: std::collections::BTreeSet<usize>,
 }
 
-/// One change of one job; each writer makes its own.
-fn change(job: &Path, number: usize, name: &str, kind: u64, done: &Mutex<Done>) {
+fn directory(path: &Path) -> OwnedFd {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).unwrap()
+}
+
+/// One change of one job; each writer makes its own. `slot` differs between the changes of a job.
+fn change(job: &Path, (number, slot): (usize, usize), name: &str, kind: u64, done: &Mutex<Done>) {
     let path = job.join("train.out");
     let line = format!("{name}\n");
     let append = |mut file: File| {
@@ -63,30 +88,45 @@ fn change(job: &Path, number: usize, name: &str, kind: u64, done: &Mutex<Done>) 
         let mut done = done.lock().unwrap();
         done.lines.entry(number).or_default().push(name.to_owned());
     };
+    let to_append = || File::options().append(true).open(&path).unwrap();
     let made = |made: &str| {
         let mut done = done.lock().unwrap();
         done.made.entry(number).or_default().push(made.to_owned());
     };
+    let byte = || {
+        let mut done = done.lock().unwrap();
+        done.bytes.entry(number).or_default().push(slot);
+    };
+    let cut = |file| {
+        let mut done = done.lock().unwrap();
+        done.cut.entry(number).or_default().push(file);
+    };
+    let renamed = |result: rustix::io::Result<()>| match result {
+        Ok(()) => {
+            let mut done = done.lock().unwrap();
+            done.renamed
+                .entry(number)
+                .or_default()
+                .push(name.to_owned());
+        }
+        // Another writer was faster.
+        Err(error) => assert_eq!(error, Errno::NOENT),
+    };
     match kind {
-        0 => append(File::options().append(true).open(&path).unwrap()),
+        0 => append(to_append()),
         1 => {
             // Beside a reader, which keeps what it has.
-            let reader = File::open(job.join("model.bin")).unwrap();
+            let reader = File::open(job.join("large.bin")).unwrap();
             let mapping = Mapping::new(&reader, false, false).unwrap();
-            append(File::options().append(true).open(&path).unwrap());
+            append(to_append());
             let mut buffer = [0; 100];
-            reader.read_exact_at(&mut buffer, 9_900).unwrap();
-            assert_eq!((buffer, mapping.read(5)), ([7; 100], 7));
-            rustix::fs::fchmod(&reader, Mode::from_raw_mode(0o640)).unwrap();
-            assert_eq!(rustix::fs::fstat(&reader).unwrap().st_mode & 0o777, 0o640);
+            reader
+                .read_exact_at(&mut buffer, LARGE as u64 - 100)
+                .unwrap();
+            assert_eq!((buffer, mapping.read(2000)), ([b'a'; 100], b'a'));
         }
         2 => {
-            let directory = rustix::fs::open(
-                job,
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .unwrap();
+            let directory = directory(job);
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let temporary = format!("{name}.tmp");
             let file = rustix::fs::openat(&directory, &temporary, flags, Mode::RUSR).unwrap();
@@ -98,28 +138,25 @@ fn change(job: &Path, number: usize, name: &str, kind: u64, done: &Mutex<Done>) 
             fs::write(job.join("data/deep").join(name), name).unwrap();
             made(&format!("data/deep/{name}"));
         }
-        4 => {
-            let mode = fs::Permissions::from_mode(0o600 | (number as u32 & 0o77));
-            fs::set_permissions(job.join("params.json"), mode).unwrap();
-        }
-        5 => {
-            fs::write(job.join(name), [1; 4096]).unwrap();
-            let options = File::options().read(true).write(true).clone();
-            let file = options.open(job.join(name)).unwrap();
-            let mapping = Mapping::new(&file, true, true).unwrap();
-            mapping.write(0, 2);
-            drop(mapping);
-            let file = File::options().write(true).open(job.join(name)).unwrap();
-            file.write_all_at(name.as_bytes(), 0).unwrap();
-            file.set_len(name.len() as u64).unwrap();
-            made(name);
+        4 | 5 => {
+            let mode = 0o600 | (slot as u32);
+            let script = job.join("train.py");
+            match kind {
+                4 => fs::set_permissions(script, fs::Permissions::from_mode(mode)).unwrap(),
+                _ => {
+                    let file = File::open(script).unwrap();
+                    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).unwrap();
+                }
+            }
+            let mut done = done.lock().unwrap();
+            done.modes.entry(number).or_default().push(mode);
         }
         6 => {
             fs::create_dir(job.join(format!("{name}.d"))).unwrap();
-            fs::write(job.join(format!("{name}.d/file")), format!("{name}.d/file")).unwrap();
-            made(&format!("{name}.d/file"));
+            fs::write(job.join(format!("{name}.d/in")), format!("{name}.d/in")).unwrap();
+            made(&format!("{name}.d/in"));
         }
-        _ => {
+        7 => {
             let file = File::open(&path).unwrap();
             let now = rustix::fs::Timestamps {
                 last_access: rustix::fs::Timespec {
@@ -132,15 +169,61 @@ fn change(job: &Path, number: usize, name: &str, kind: u64, done: &Mutex<Done>) 
                 },
             };
             rustix::fs::futimens(&file, &now).unwrap();
-            append(File::options().append(true).open(&path).unwrap());
+            append(to_append());
+        }
+        8 => {
+            truncate(&job.join("cut-by-name.txt"), CUT as u64).unwrap();
+            cut("cut-by-name.txt");
+        }
+        9 => {
+            let file = File::options().write(true).open(job.join("cut.txt"));
+            file.unwrap().set_len(CUT as u64).unwrap();
+            cut("cut.txt");
+        }
+        10 => renamed(rustix::fs::rename(job.join("uv.lock"), job.join(name))),
+        11 => {
+            let (top, deep) = (directory(job), directory(&job.join("data")));
+            renamed(rustix::fs::renameat(&deep, "../uv.lock", &top, name));
+        }
+        12 => {
+            // Beside a reader of the same file, which keeps what it has.
+            let path = job.join("large.bin");
+            let reader = File::open(&path).unwrap();
+            let before = Mapping::new(&reader, false, false).unwrap();
+            before.read(2000);
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            Mapping::new(&file, true, true).unwrap().write(slot, b'm');
+            byte();
+            let mut buffer = [0; 100];
+            reader.read_exact_at(&mut buffer, 2000).unwrap();
+            assert_eq!(buffer, [b'a'; 100]);
+        }
+        _ => {
+            // By the name of an open descriptor.
+            let directory = directory(job);
+            let path = format!("/proc/self/fd/{}/large.bin", directory.as_raw_fd());
+            let file = File::options().write(true).open(path).unwrap();
+            file.write_all_at(b"m", slot as u64).unwrap();
+            byte();
         }
     }
     done.lock().unwrap().changed.insert(number);
 }
 
+/// Writes an archived job with files for each of the changes.
+fn prepare(workspace: &Workspace, number: usize) {
+    let job = archived(workspace, common::FOLDERS[number % 3], &hash(number));
+    fs::write(job.join("large.bin"), vec![b'a'; LARGE]).unwrap();
+    fs::write(job.join("train.py"), "print()\n").unwrap();
+    for name in ["cut.txt", "cut-by-name.txt"] {
+        fs::write(job.join(name), "0123456789").unwrap();
+    }
+}
+
 /// Asserts that a job has what the archive had, and each change.
 fn assert_changed(there: &Path, archive: &Path, number: usize, done: &Done) {
-    let made = done.made.get(&number).cloned().unwrap_or_default();
+    let of = |lists: &BTreeMap<usize, Vec<String>>| lists.get(&number).cloned().unwrap_or_default();
+    let made = of(&done.made);
     for file in &made {
         let text = fs::read_to_string(there.join(file)).unwrap();
         assert!(file.ends_with(&text), "{file} has {text:?}");
@@ -151,52 +234,103 @@ fn assert_changed(there: &Path, archive: &Path, number: usize, done: &Done) {
         .unwrap()
         .lines()
         .collect();
-    let mut expected = done.lines.get(&number).cloned().unwrap_or_default();
+    let mut expected = of(&done.lines);
     lines.sort_unstable();
     expected.sort_unstable();
     assert_eq!(lines, expected, "{}", there.display());
-    let archived = contents(archive, &["train.out"]);
-    let now = contents(there, &["train.out"]);
+
+    let mut large = vec![b'a'; LARGE];
+    for slot in done.bytes.get(&number).into_iter().flatten() {
+        large[*slot] = b'm';
+    }
+    assert!(
+        fs::read(there.join("large.bin")).unwrap() == large,
+        "{}",
+        there.display()
+    );
+    for file in ["cut.txt", "cut-by-name.txt"] {
+        let is_cut = done.cut.get(&number).is_some_and(|cut| cut.contains(&file));
+        let expected = if is_cut { "0123" } else { "0123456789" };
+        assert_eq!(fs::read_to_string(there.join(file)).unwrap(), expected);
+    }
+    let modes = done.modes.get(&number);
+    let mode = fs::metadata(there.join("train.py")).unwrap().permissions();
+    let mode = mode.mode() & 0o777;
+    assert!(
+        modes.map_or(mode == 0o644, |modes| modes.contains(&mode)),
+        "{mode:o}, {modes:?}"
+    );
+    let renamed = of(&done.renamed);
+    assert!(renamed.len() <= 1, "renamed twice: {renamed:?}");
+    let lock = renamed.first().map_or("uv.lock", |name| name);
+    assert_eq!(fs::read(there.join(lock)).unwrap(), b"version = 1\n");
+    assert!(renamed.is_empty() || !there.join("uv.lock").exists());
+
+    let archived = contents(archive, &CHANGED);
+    let now = contents(there, &CHANGED);
     for line in &archived {
         assert!(now.contains(line), "{line} is not in {}", there.display());
     }
     let added = now.len() - archived.len();
     let directories = made.iter().filter(|file| file.contains(".d/")).count();
-    assert_eq!(added, made.len() + directories, "{now:?}");
+    assert_eq!(added, made.len() + directories + renamed.len(), "{now:?}");
+    assert!(names(there).contains(&"train.done".into()));
+}
+
+/// Runs the writers: `work` has the number of the job, that of the change among those of the job, its name and its kind.
+pub(crate) fn with_writers(
+    jobs: usize,
+    kinds: u64,
+    work: impl Fn((usize, usize), &str, u64) + Sync,
+) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (work, next) = (&work, &next);
+            scope.spawn(move || {
+                let mut state = 0x9e37_79b9 + writer as u64 * 7919;
+                loop {
+                    // All writers are near each other, so that several change one job first.
+                    let round = next.fetch_add(1, Ordering::Relaxed);
+                    let number = round / WRITERS;
+                    if number >= jobs {
+                        return;
+                    }
+                    let kind = random(&mut state) % kinds;
+                    work((number, round % WRITERS), &format!("w{round}"), kind);
+                }
+            });
+        }
+    });
+}
+
+/// How often the daemons have logged that a program's change recovered a job, by job.
+fn recoveries(log: &str) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for line in log
+        .lines()
+        .filter(|line| line.contains("recovered for a program"))
+    {
+        let before = line.split(": recovered").next().unwrap();
+        let job = before.split_whitespace().last().unwrap();
+        *counts.entry(job).or_default() += 1;
+    }
+    counts
 }
 
 #[test]
 fn random_writers_lose_nothing() {
     everywhere(
-        |workspace| {
-            for number in 0..jobs() {
-                let folder = common::FOLDERS[number % 3];
-                archived(workspace, folder, &hash(number));
-            }
-        },
+        |workspace| (0..jobs()).for_each(|number| prepare(workspace, number)),
         |workspace, mounted, beneath| {
+            let began = std::time::Instant::now();
+            let before = workspace.log().len();
             let done = Mutex::new(Done::default());
-            let rounds = jobs();
-            let next = AtomicUsize::new(0);
-            std::thread::scope(|scope| {
-                for writer in 0..WRITERS {
-                    let (done, next) = (&done, &next);
-                    scope.spawn(move || {
-                        let mut state = 0x9e37_79b9 + writer * 7919;
-                        loop {
-                            // All writers are near each other, so that several change one job first.
-                            let round = next.fetch_add(1, Ordering::Relaxed);
-                            if round >= rounds * WRITERS as usize {
-                                return;
-                            }
-                            let number = round / WRITERS as usize;
-                            let job = mounted.job(TASK, &hash(number));
-                            let kind = random(&mut state) % 8;
-                            change(&job, number, &format!("w{round}"), kind, done);
-                        }
-                    });
-                }
+            with_writers(jobs(), KINDS, |change_of, name, kind| {
+                let job = mounted.job(TASK, &hash(change_of.0));
+                change(&job, change_of, name, kind, &done);
             });
+            let took = began.elapsed();
             let done = done.into_inner().unwrap();
             assert_eq!(done.changed.len(), jobs());
             for number in 0..jobs() {
@@ -206,114 +340,19 @@ fn random_writers_lose_nothing() {
                 assert_changed(&there, &archive, number, &done);
                 assert_changed(&mounted.job(TASK, &hash), &archive, number, &done);
             }
-            let log = workspace.log();
-            let recovered = log.matches("recovered for a program").count();
             // The log is that of all mounts of the workspace so far.
-            assert!(recovered > 0 && recovered % jobs() == 0, "{recovered}");
+            let log = workspace.log();
+            let recovered = recoveries(&log[before..]);
+            assert_eq!(recovered.len(), jobs());
+            let again: Vec<_> = recovered.iter().filter(|(_, count)| **count != 1).collect();
+            assert!(again.is_empty(), "recovered more than once: {again:?}");
+            if common::soak() {
+                common::say(&format!(
+                    "{} changes of {} jobs in {took:?}",
+                    jobs() * WRITERS,
+                    jobs()
+                ));
+            }
         },
     );
-}
-
-/// The system calls by which a recovery changes the disk.
-const CHANGING: &str = "openat,mkdirat,write,pwrite64,copy_file_range,linkat,unlinkat,renameat,renameat2,symlinkat,fchmod,\
-    fchmodat,fchown,fchownat,utimensat,fsync,fdatasync,syncfs,setxattr,fsetxattr,ioctl,flock,ftruncate,fallocate";
-
-#[test]
-fn killed_at_any_system_call_it_leaves_the_job_archived_or_recovered() {
-    if !common::is_root() {
-        return;
-    }
-    let workspace = Workspace::builder().keys("{settle: 1h}").build();
-    for (number, folder) in ["backup", "move", "use"].into_iter().enumerate() {
-        archived(&workspace, folder, &hash(number));
-    }
-    let folders = Folders::of(&workspace);
-    let elsewhere = workspace.mountpoint("elsewhere");
-    let mut state = 42;
-    let mut recovered = 0;
-    for round in 0..kills() {
-        let number = round % 3;
-        let folder = ["backup", "move", "use"][number];
-        let mounted = workspace.mount_at(&elsewhere);
-        let job = mounted.job(TASK, &hash(number));
-        contents(&job, &[]);
-        // A lock of the job, which is an internal file.
-        fs::write(job.join("train.lock"), "").unwrap();
-        let status = run(workspace.xpmfs().args(["--json", "status"]).arg(&elsewhere));
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let pid = status["mounts"][0]["pid"].to_string();
-        let when = 1 + random(&mut state) % 60;
-        let mut strace = Command::new("strace");
-        strace
-            .args(["-f", "-qq", "-o"])
-            .arg(workspace.top().join("trace"));
-        strace.arg("-e").arg(format!("trace={CHANGING}"));
-        strace
-            .arg("-e")
-            .arg(format!("inject={CHANGING}:signal=KILL:when={when}"));
-        strace.args(["-p", &pid]).stderr(Stdio::null());
-        let mut strace = strace.spawn().unwrap();
-        eventually("it is traced", || {
-            fs::read_to_string(format!("/proc/{pid}/status"))
-                .is_ok_and(|status| !status.contains("TracerPid:\t0"))
-        });
-        let written = Command::new("sh")
-            .args(["-c", "echo more >>\"$1\"/train.out", "sh"])
-            .arg(&job)
-            .stderr(Stdio::null())
-            .status()
-            .unwrap()
-            .success();
-        let _ = strace.kill();
-        let _ = strace.wait();
-        drop(mounted);
-        eventually("the daemon has ended", || {
-            !Path::new(&format!("/proc/{pid}")).exists()
-        });
-        folders.assert_unchanged();
-        let there = workspace
-            .primary()
-            .join("jobs")
-            .join(TASK)
-            .join(hash(number));
-        let archive = workspace
-            .folder(folder)
-            .join("jobs")
-            .join(TASK)
-            .join(hash(number));
-        let is_there = there.symlink_metadata().is_ok_and(|stat| stat.is_dir());
-        assert!(is_there || !written, "a write was lost");
-        if is_there {
-            recovered += 1;
-            assert!(there.join("train.lock").exists(), "the lock is gone");
-            let but = ["train.out", "train.lock"];
-            assert_eq!(contents(&there, &but), contents(&archive, &but));
-            let text = fs::read_to_string(there.join("train.out")).unwrap();
-            assert!(text.starts_with("step 1\nstep 2\n"), "{text}");
-            assert!(text.contains("more") || !written, "a write was lost");
-        }
-        // The next mount recovers the job, or goes on with it.
-        let mounted = workspace.mount_at(&elsewhere);
-        let job = mounted.job(TASK, &hash(number));
-        let mut file = File::options()
-            .append(true)
-            .open(job.join("train.out"))
-            .unwrap();
-        file.write_all(b"again\n").unwrap();
-        drop(file);
-        assert_eq!(mounted.location(&job), "primary");
-        let text = fs::read_to_string(job.join("train.out")).unwrap();
-        assert!(
-            text.ends_with("again\n") && text.starts_with("step 1\nstep 2\n"),
-            "{text}"
-        );
-        mounted.unmount();
-        assert_clean(&workspace.primary());
-        fs::remove_dir_all(&there).unwrap();
-        if folder == "move" {
-            std::os::unix::fs::symlink(&archive, &there).unwrap();
-        }
-        folders.assert_unchanged();
-    }
-    assert!(recovered < kills(), "it was never killed before the end");
 }

@@ -83,13 +83,7 @@ const CHANGES: [(&str, &str, Change); 24] = [
         rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
     }),
     ("truncate", "train.out", |job| {
-        let path = std::ffi::CString::new(job.join("train.out").to_str().unwrap()).unwrap();
-        // SAFETY: a path that ends in NUL.
-        #[allow(unsafe_code)]
-        match unsafe { libc::truncate(path.as_ptr(), 3) } {
-            0 => Ok(()),
-            _ => io(Err(std::io::Error::last_os_error())),
-        }
+        crate::common::thread::truncate(&job.join("train.out"), 3)
     }),
     ("chmod", "", |job| {
         io(fs::set_permissions(

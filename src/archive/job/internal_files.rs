@@ -7,8 +7,9 @@
 //! 2. The copy is published.
 //! 3. The old names are removed ([`remove`]). A file that was created meanwhile is linked first.
 //!
-//! After a crash in 1 the staged copy is swept, and nothing has changed; after a crash in 3 the old names are left, which
-//! the next recovery removes. A file system without hard links has the files renamed: then a crash in 1 loses lock files
+//! After a crash in 1 the staged copy is swept, and nothing has changed; after a crash in 3 the old names are left, beside the
+//! lock of the staging: they are removed with it. At the latest they are removed before a folder serves the job again: they would
+//! hide newer files of the archived copy. A file system without hard links has the files renamed: then a crash in 1 loses lock files
 //! that no living process holds.
 
 use std::ffi::{OsStr, OsString};
@@ -50,13 +51,20 @@ pub(super) fn link_into(view: &View, job: &JobId, staged: &OwnedFd) -> Result<()
     }
 }
 
+/// As [`remove`]; a failure is logged. What is left has no effect while the job is in the primary.
+pub(in crate::archive) fn remove_old_names(view: &View, job: &JobId) {
+    if let Err(error) = remove(view, job) {
+        tracing::debug!("{job}: internal files are left in .xpmfs: {error}");
+    }
+}
+
 /// Removes the internal files of a job that has been published in the primary. Links those first that were created since
 /// [`link_into`].
 ///
 /// # Errors
 ///
 /// The error of the primary's file system.
-pub(super) fn remove(view: &View, job: &JobId) -> Result<()> {
+fn remove(view: &View, job: &JobId) -> Result<()> {
     let Some(internal) = open(view, job)? else {
         return Ok(());
     };

@@ -18,7 +18,7 @@
 pub(super) mod backups;
 pub mod compare;
 pub mod crash_recovery;
-mod internal_files;
+pub(super) mod internal_files;
 pub mod manifests;
 pub mod opt_out;
 mod params;

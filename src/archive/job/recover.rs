@@ -86,7 +86,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         let primary = env.view.primary();
         let at = places::path(primary, job);
         if matches!(present(env, job)?, Present::Job) {
-            remove_internal(env, job);
+            internal_files::remove_old_names(env.view, job);
             return Ok(Recovered::Present);
         }
         if env.progress.is_cancelled() {
@@ -116,7 +116,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         }
         env.view.forget_standing(job);
         env.hooks.moved(job);
-        remove_internal(env, job);
+        internal_files::remove_old_names(env.view, job);
         staging.sync().beside(job, &at)?;
         staging.finish(None).beside(job, &at)?;
         let done = markers::done(job.name());
@@ -128,13 +128,6 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             bytes: copied.manifest.bytes(),
             finished: copied.manifest.entries().iter().skip(1).any(is_done),
         });
-    }
-}
-
-/// Removes the old names of the job's internal files. What is left has no effect while the job is in the primary.
-fn remove_internal(env: &Env<'_>, job: &JobId) {
-    if let Err(error) = internal_files::remove(env.view, job) {
-        tracing::debug!("{job}: internal files are left in .xpmfs: {error}");
     }
 }
 
@@ -374,6 +367,10 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         ..options
     };
     let staged = staging.make().beside(job, &to)?;
+    // Beside the symlink of a moved job, what a crash leaves of the copy would look like the directory that was moved, written to since.
+    if let Err(error) = staging.announce() {
+        tracing::debug!("{job}: {error}");
+    }
     let copied = transfer::copy(&source, &staged, &options).copying_between(job, &at, &to)?;
     for loss in &copied.losses {
         tracing::warn!("{job}: {loss}");
@@ -384,7 +381,6 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
             checked => checked?,
         }
     }
-    params::rebase(job, &staged, &to, env.view.primary_path())?;
     params::rebase(job, &staged, &to, env.view.primary_path())?;
     internal_files::link_into(env.view, job, &staged).tried(
         job,

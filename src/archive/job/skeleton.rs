@@ -61,7 +61,7 @@ impl Skeleton {
     pub(super) fn expect_unused(&self, env: &Env<'_>, job: &JobId) -> Result<()> {
         let at = places::path(env.view.primary(), job);
         let busy = || JobError::new(job, Cause::Busy(WRITTEN.into()));
-        if env.hooks.writing(job) == Writing::Yes {
+        if env.hooks.open_for_writing(job) == Writing::Yes {
             return Err(busy());
         }
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);

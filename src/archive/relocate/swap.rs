@@ -9,7 +9,7 @@ use super::retire::{Retired, Retiring};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::ready::{LOCKED, WRITTEN, expect_unwritten, hold_locks, is_locked};
-use crate::archive::job::{backups, select};
+use crate::archive::job::{backups, internal_files, select};
 use crate::archive::{folder_alias, places};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -73,6 +73,7 @@ pub(super) fn swap(
     leads_to(&target, &archived, folder, job)?;
     staging.link(&target).beside(job, &from)?;
     expect_apart(env, folder, job, &target)?;
+    internal_files::remove_old_names(env.view, job);
     staging.exchange(&source).beside(job, &from)?;
     drop(locks);
     env.hooks.moved(job);

@@ -12,15 +12,15 @@ use super::retire::Retired;
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::compare::{Comparison, compare, marked};
-use crate::archive::job::{release, select};
+use crate::archive::job::{internal_files, release, select};
 use crate::archive::places;
 use crate::settings;
 use crate::sys::at;
 use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::staging::{Staging, sweep};
 use crate::transfer::{self, Candidate, writers};
-use crate::view::Location;
 use crate::view::location::Role;
+use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
@@ -66,8 +66,8 @@ fn clear_or_warn(env: &Env<'_>, retired: &Retired, task: &OsStr) {
     }
 }
 
-/// Removes the entries `.tmp.<hash>` in a task's directory in the primary whose lock is free. The directory of a moved job that was
-/// written to since is put back instead, and reported by `retired`.
+/// Removes the entries `.tmp.<hash>` in a task's directory in the primary whose lock is free, and what an interrupted recovery has left of
+/// the job's internal files. The directory of a moved job that was written to since is put back instead, and reported by `retired`.
 ///
 /// # Errors
 ///
@@ -91,6 +91,11 @@ pub fn clear(env: &Env<'_>, retired: &Retired, task: &OsStr) -> rustix::io::Resu
         }
     })? {}
     for job in names {
+        if let Some(recovered) = of_lock(&job)
+            && env.view.in_primary(task, recovered.hash()) == Ok(InPrimary::Job)
+        {
+            internal_files::remove_old_names(env.view, &recovered);
+        }
         if let Err(error) = put_back(env, retired, &job) {
             tracing::warn!("{error}");
         }
@@ -109,6 +114,12 @@ pub fn clear(env: &Env<'_>, retired: &Retired, task: &OsStr) -> rustix::io::Resu
         ),
     }
     Ok(())
+}
+
+/// The job of the lock file `.tmp.<hash>.lock`, whose name without its prefix was read as that of a job.
+fn of_lock(named: &JobId) -> Option<JobId> {
+    let hash = named.hash().as_bytes().strip_suffix(b".lock")?;
+    JobId::new(named.task_id(), OsStr::from_bytes(hash)).ok()
 }
 
 /// Puts the directory of a moved job back if it is newer than the folder's copy, or open for writing; otherwise removes it.

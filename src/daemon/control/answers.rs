@@ -131,8 +131,9 @@ impl Answers {
             "status" => Ok((self.status()?, None)),
             "primary" => Ok((json!({}), Some(self.primary().map_err(|e| e.to_string())?))),
             "written" => {
-                let written = self.asked.is_written(&request.job()?);
-                Ok((json!({ "written": written }), None))
+                let job = request.job()?;
+                let (written, open) = (self.asked.is_written(&job), self.asked.has_writers(&job));
+                Ok((json!({ "written": written, "open": open }), None))
             }
             "moved" => {
                 self.asked.moved(&request.job()?);

@@ -24,7 +24,7 @@
 //! | `identity` | pid, mount point, workspace, primary, since (seconds since 1970), read-only, log, version; asks no disk |
 //! | `status` | the same, and under `service` the state of the file system: its folders and their health |
 //! | `primary` | `{}`, and with it (`SCM_RIGHTS`) a descriptor of the primary's root directory, which reaches the directory beneath an in-place mount |
-//! | `written`, with a `job` | `{"written": true}` if a file of that job of the primary is open for writing |
+//! | `written`, with a `job` | `{"written": true, "open": true}` if a file of that job of the primary is open for writing; `written` alone if a program waits for the recovery of the job |
 //! | `moved`, with a `job` | `{}`: from now on another directory, or a symlink, leads to the job in the primary |
 //! | `drain` | `{}`: all that waits to be archived is tried at once, and what finished unnoticed is looked for |
 //! | `idle` | `{"state": "yes"}` if nothing is left to archive, `{"state": "busy", "left": 3}`, or `{"state": "stuck", "failed": 3}` if all that is left has failed |

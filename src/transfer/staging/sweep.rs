@@ -41,8 +41,13 @@ use crate::workspace::layout::STAGING_PREFIX;
 const LEFT_MAX: usize = 16;
 
 impl Staging {
-    /// Writes the note: the identity of the entry that will replace another one.
-    pub(super) fn announce(&self) -> Result<()> {
+    /// Writes the note: the identity of the entry that will replace another one. An exchange does so itself; before that, the
+    /// note shows the next lock owner that the staged entry was never in the place of the other one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn announce(&self) -> Result<()> {
         let note = self.staged.as_ref().map(|staged| note(&staged.identity));
         let written = self.lock.write(note.unwrap_or_default().as_bytes());
         written.at_name("write to", &self.names.lock)

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::{Outcome, Plan, Reason, Refusal, Released};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
-use crate::archive::job::preconditions;
 use crate::archive::job::ready::{LOCKED, hold_locks};
+use crate::archive::job::{internal_files, preconditions};
 use crate::archive::{places, state_dir};
 use crate::settings::Mode;
 use crate::sys::at;
@@ -106,6 +106,7 @@ impl Releases {
             "open the directory for",
             &from,
         )?;
+        internal_files::remove_old_names(env.view, &job);
         match at::move_new((&*task, job.hash()), (&aside, job.hash())) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(busy("an earlier release of it is not finished")),
