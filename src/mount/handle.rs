@@ -85,8 +85,8 @@ impl Handle {
 
     /// Reports that the directory of a job in the primary has become a symlink to a folder, or the other way round. The
     /// caller must do so after the exchange, and before the removal of the previous entry, now called `.tmp.<hash>`:
-    /// the mount then finds the job anew at once and keeps no cached descriptor below its old directory open. Files that other processes have open
-    /// stay readable.
+    /// the mount then finds the job anew at once and keeps no cached descriptor below its old directory open, but those of
+    /// listings that were begun. Files that other processes have open stay readable.
     ///
     /// Sends no request to the mount and waits for none. Accesses the primary's disk, and those of folders with a
     /// deadline.

@@ -87,8 +87,8 @@ impl JobCaches {
         at::open_dirs(root.fd(), names)
     }
 
-    /// Closes the descriptors and listings of a job's directory and of those below it. Only directories that are kept
-    /// open are checked, and their number is bounded.
+    /// Closes the descriptors of a job's directory and of those below it; listings that were begun go on. Only directories
+    /// that are kept open are checked, and their number is bounded.
     fn close_below(&self, job: u64) {
         for id in self
             .dir_cache
@@ -98,7 +98,7 @@ impl JobCaches {
         {
             if self.nodes.is_below_job(id, job) {
                 self.dir_cache.close(id);
-                self.listings.close(id);
+                self.listings.replace_directory(id);
             }
         }
     }
@@ -166,7 +166,6 @@ mod tests {
         assert!(sent.contains(&name), "{sent:?}");
         let kept = mount.dir_cache.kept();
         assert!(ids[3..].iter().all(|id| !kept.contains(id)), "{kept:?}");
-        assert!(mount.listings.get(ids[4]).is_none());
         assert!(
             kept.contains(&others[4]),
             "jobs that have not moved stay open"
@@ -184,6 +183,65 @@ mod tests {
         caches.moved(&JobId::new("t", "h").unwrap());
         assert_eq!(fixture.look_up("jobs/t/h")[3], now[3]);
         assert_eq!(mount.node(now[3]).unwrap().place, PRIMARY);
+    }
+
+    /// Lists the first entries of a directory, then calls `change`, and lists the others.
+    fn list_around(mount: &crate::mount::Mount, id: u64, change: impl FnOnce()) -> Vec<OsString> {
+        let (mut names, mut next) = (Vec::new(), 0);
+        let mut list = |count: usize| {
+            let mut left = count;
+            let listed = mount.list(id, next, |item| {
+                if left == 0 {
+                    return false;
+                }
+                left -= 1;
+                names.push(item.name.to_owned());
+                next = item.next;
+                true
+            });
+            listed.unwrap();
+        };
+        list(4);
+        change();
+        for _ in 0..4 {
+            list(3);
+        }
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn listing_goes_on_while_its_job_is_recovered_or_released() {
+        let files = ["a", "b", "c", "d", "e"];
+        for is_released in [false, true] {
+            let place = if is_released { "primary" } else { "folder" };
+            let directory = format!("{place}/jobs/t/h");
+            // With internal files, the archived job is listed as a union, whose positions are others.
+            let internal = "primary/.xpmfs/internal/t/h";
+            let fixture = Fixture::new(FolderMode::Backup, &[&directory, internal]);
+            let fill = |job: &str| {
+                let job = fixture.top().join(job);
+                fs::create_dir_all(&job).unwrap();
+                for name in files {
+                    fs::write(job.join(name), "").unwrap();
+                }
+            };
+            fill(&directory);
+            let ids = fixture.look_up("jobs/t/h");
+            let names = list_around(&fixture.mount, ids[3], || {
+                if is_released {
+                    fill("folder/jobs/t/h");
+                    let released = fixture.primary(".xpmfs/released/t");
+                    fs::create_dir_all(&released).unwrap();
+                    fs::rename(fixture.primary("jobs/t/h"), released.join("h")).unwrap();
+                } else {
+                    fill("primary/jobs/t/h");
+                }
+                let caches = fixture.mount.job_caches();
+                caches.moved(&JobId::new("t", "h").unwrap());
+            });
+            assert_eq!(names, [".", "..", "a", "b", "c", "d", "e"], "{is_released}");
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl JobCaches {
             let own = self.devices.node(&identity);
             self.nodes.replace_directory(*id, identity, PRIMARY, own);
             self.dir_cache.close(*id);
-            self.listings.close(*id);
+            self.listings.replace_directory(*id);
             self.invalidate.pages(*id);
         } else if !node.directory && node.place != INTERNAL {
             self.supersede(*id, node, there);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{self, assert_unchanged, eventually, run, snapshot};
+use crate::common::{self, assert_unchanged, eventually, names, run, snapshot};
 use crate::stage::{Beneath, TASK, Tmpfs, assert_clean};
 
 const JOBS: usize = 24;
@@ -41,7 +41,7 @@ fn read(jobs: &Path, random: u64) {
     let job = random as usize % JOBS;
     let path = jobs.join(hash(job));
     let random = random / 1000;
-    match random % 4 {
+    match random % 5 {
         0 => assert!(
             fs::read(path.join("large")).unwrap() == content(job),
             "job {job}"
@@ -55,6 +55,7 @@ fn read(jobs: &Path, random: u64) {
             let read = fs::read_to_string(path.join("data/few")).unwrap();
             assert_eq!(read, format!("job {job}"));
         }
+        3 => assert_eq!(names(&path.join("data")), ["few", "nested"]),
         // Held open for a while: the job may come back or be released meanwhile.
         _ => {
             let file = File::open(path.join("large")).unwrap();

@@ -61,6 +61,12 @@ impl Cursor {
         &self.fd
     }
 
+    /// Whether a position is known to be one of this directory: those of the entries that were read last are.
+    pub(in crate::mount) fn has(&self, position: u64) -> bool {
+        let at = self.at.lock();
+        at.offset == Some(position) || at.find(position).is_some()
+    }
+
     /// Reads the entries from a position on until `each` returns `false`; returns whether the end was reached. Calls
     /// `fetched` with each batch from the disk before passing any entry of the batch to `each`. The value of `asking` exists while the disk
     /// is asked.

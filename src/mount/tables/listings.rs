@@ -84,17 +84,61 @@ pub(in crate::mount) struct Listings {
 #[derive(Debug, Default)]
 struct Kept {
     clock: u64,
-    listings: HashMap<u64, (Arc<Listing>, u64)>,
+    listings: HashMap<u64, Slot>,
+}
+
+/// The listings of a node.
+#[derive(Debug, Default)]
+struct Slot {
+    now: Option<Arc<Listing>>,
+    /// The listing of the directory that the node stood for before its job was recovered, moved or released: positions of
+    /// one directory mean nothing in the other one.
+    before: Option<Arc<Listing>>,
+    used: u64,
+}
+
+/// A listing that is continued.
+#[derive(Debug)]
+pub(in crate::mount) struct Continued {
+    pub(in crate::mount) listing: Arc<Listing>,
+    /// Whether the node stands for another directory now.
+    pub(in crate::mount) is_replaced: bool,
 }
 
 impl Listings {
-    pub(in crate::mount) fn get(&self, node: u64) -> Option<Arc<Listing>> {
+    /// Returns the listing that a position belongs to.
+    pub(in crate::mount) fn get(&self, node: u64, position: u64) -> Option<Continued> {
         let mut kept = self.kept.lock();
         kept.clock += 1;
-        let now = kept.clock;
-        let (listing, used) = kept.listings.get_mut(&node)?;
-        *used = now;
-        Some(listing.clone())
+        let clock = kept.clock;
+        let slot = kept.listings.get_mut(&node)?;
+        slot.used = clock;
+        let (now, before) = (slot.now.clone(), slot.before.clone());
+        drop(kept);
+        // A cursor may be locked by a thread that waits for the disk.
+        let has = |listing: &Arc<Listing>| match listing.kind {
+            ListingKind::Plain => {
+                let source = listing.sources.first();
+                source.is_some_and(|source| source.cursor.has(position))
+            }
+            _ => {
+                let number = usize::try_from(position).ok();
+                let positions = self.positions(node);
+                number.is_some_and(|number| positions.lock().get(number).is_some())
+            }
+        };
+        let continued = |listing, is_replaced| Continued {
+            listing,
+            is_replaced,
+        };
+        match (now, before) {
+            (Some(now), Some(before)) if !has(&now) && has(&before) => {
+                Some(continued(before, true))
+            }
+            (Some(now), _) => Some(continued(now, false)),
+            (None, Some(before)) if has(&before) => Some(continued(before, true)),
+            (None, _) => None,
+        }
     }
 
     /// Keeps a listing to be continued later, in place of one that was not used for long.
@@ -102,14 +146,16 @@ impl Listings {
         let mut evicted = None;
         let mut kept = self.kept.lock();
         if kept.listings.len() >= KEPT_MAX {
-            let oldest = kept.listings.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = kept.listings.iter().min_by_key(|(_, slot)| slot.used);
             if let Some(oldest) = oldest.map(|(node, _)| *node) {
                 evicted = kept.listings.remove(&oldest);
             }
         }
         kept.clock += 1;
-        let now = kept.clock;
-        let replaced = kept.listings.insert(node, (listing, now));
+        let clock = kept.clock;
+        let slot = kept.listings.entry(node).or_default();
+        slot.used = clock;
+        let replaced = slot.now.replace(listing);
         drop(kept);
         // Closing can block on a network file system, so it must not happen under the lock.
         drop((evicted, replaced));
@@ -124,6 +170,17 @@ impl Listings {
     pub(in crate::mount) fn close(&self, node: u64) {
         let listing = self.kept.lock().listings.remove(&node);
         drop(listing);
+    }
+
+    /// Notes that a node stands for another directory from now on: its listing can only be continued.
+    pub(in crate::mount) fn replace_directory(&self, node: u64) {
+        let mut replaced = None;
+        if let Some(slot) = self.kept.lock().listings.get_mut(&node)
+            && let Some(now) = slot.now.take()
+        {
+            replaced = slot.before.replace(now);
+        }
+        drop(replaced);
     }
 
     /// Returns the directories whose listings are kept.

@@ -6,6 +6,8 @@
 //! listing can continue from any of them. The entries of a union can change without a change of its own directories, so
 //! the daemon makes the kernel drop the cached listing once it is complete.
 //!
+//! A listing that was begun before its job was recovered, moved or released goes on in the directory that it began in.
+//!
 //! - here: opening directories for listing, and returning entries with or without their attributes
 //! - `plain`: reading one directory; `union`: reading several, with `positions`
 
@@ -21,7 +23,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
 use crate::mount::ops::lookup::{Found, NodeEntry};
-use crate::mount::tables::listings::{Listing, ListingKind, OPEN, OpenSource};
+use crate::mount::tables::listings::{Continued, Listing, ListingKind, OPEN, OpenSource};
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
@@ -248,16 +250,24 @@ impl Mount {
     fn read_listing(&self, id: u64, from: u64, plus: bool, emit: &mut Emit<'_>) -> Result<()> {
         let kept = match from {
             0 => None,
-            _ => self.listings.get(id),
+            _ => self.listings.get(id, from),
         };
-        let listing = match kept {
-            Some(listing) => listing,
+        let Continued {
+            listing,
+            is_replaced,
+        } = match kept {
+            Some(continued) => continued,
             None => {
                 let listing = Arc::new(self.new_listing(id)?);
                 self.listings.keep(id, listing.clone());
-                listing
+                Continued {
+                    listing,
+                    is_replaced: false,
+                }
             }
         };
+        // The names are looked up where the directory is now.
+        let plus = plus && !is_replaced;
         if from == 0 {
             self.read_ahead(id, &listing.node);
         }
