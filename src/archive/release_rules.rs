@@ -20,6 +20,9 @@ use crate::workspace::markers;
 /// How many of the least recently used jobs are found by one search: this bounds memory.
 const FOUND_MAX: usize = 4096;
 
+/// How often renamed jobs are looked at while another job is verified.
+const SETTLE_POLL: Duration = Duration::from_millis(20);
+
 /// What happened to one job.
 #[derive(Debug)]
 pub enum Event {
@@ -187,6 +190,8 @@ impl<'a, 'b> Pass<'a, 'b> {
                     false => self.release(job),
                 }
             }
+            // The next search takes time.
+            self.end();
             after = found.into_iter().next_back();
             if is_last || self.env.progress.is_cancelled() {
                 return Ok(());
@@ -214,11 +219,31 @@ impl<'a, 'b> Pass<'a, 'b> {
             return Ok(Some(Event::Would(released(&plan))));
         }
         self.env.progress.expect_more(plan.to_read());
-        if let Some(refusal) = plan.verify(self.env)? {
+        if let Some(refusal) = self.verify(&plan)? {
             return Ok(Some(Event::Refused(refusal)));
         }
         let refusal = self.releases.begin(self.env, plan)?;
         Ok(refusal.map(Event::Refused))
+    }
+
+    /// Verifies the copy of a job. Meanwhile, renamed jobs are removed or put back when they are due: a program that changes such a
+    /// job waits until then, and must not wait for a large copy of another job to be read.
+    fn verify(&mut self, plan: &Plan) -> Result<Option<Refusal>> {
+        let env = self.env;
+        std::thread::scope(|scope| {
+            if self.releases.is_empty() {
+                return plan.verify(env);
+            }
+            let verifying = scope.spawn(|| plan.verify(env));
+            while !verifying.is_finished() && !self.releases.is_empty() {
+                std::thread::sleep(SETTLE_POLL);
+                self.settle(false);
+            }
+            match verifying.join() {
+                Ok(verified) => verified,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     fn settle(&mut self, wait: bool) {

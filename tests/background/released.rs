@@ -242,3 +242,28 @@ fn a_damaged_copy_stops_no_other_job_and_is_read_once() {
     );
     mounted.unmount();
 }
+
+#[test]
+fn a_renamed_job_does_not_wait_until_the_next_copy_is_verified() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    for number in 0..2 {
+        job::make(&workspace.primary(), number);
+    }
+    // Used after the first.
+    let large = workspace.primary().join(job::path(1)).join("large");
+    fs::write(&large, vec![1; 24 << 20]).unwrap();
+    run(workspace
+        .xpmfs()
+        .args(["jobs", "archive", "-w", "test", "--all"]));
+    workspace.tune("{bandwidth: 1MiB, release: {older_than: 1s}}");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = mount(&workspace, &mountpoint);
+    until("the first is released", || {
+        report(&workspace, &mountpoint)["jobs"] == 1
+    });
+    assert!(!in_primary(&workspace, 0));
+    assert!(in_primary(&workspace, 1), "its copy was verified first");
+    mounted.unmount();
+    assert!(in_primary(&workspace, 1));
+}

@@ -64,6 +64,12 @@ struct Releasing {
 }
 
 impl Releases {
+    /// Whether no job is renamed and not removed yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The bytes that will be free when the renamed jobs are removed.
     #[must_use]
     pub fn pending(&self) -> u64 {
