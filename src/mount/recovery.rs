@@ -40,6 +40,10 @@ use crate::workspace::jobs::JobId;
 /// How many jobs are recovered at the same time.
 const THREADS_MAX: usize = 4;
 
+/// How many recoveries may be stuck in a system call, beside those that make progress: one hanging folder then does not
+/// delay the recoveries from others. A folder that is known to hang is not used for further ones.
+const STUCK_MAX: usize = 16;
+
 /// How many requests may wait. Requests beyond them fail with `EBUSY`.
 const WAITING_MAX: usize = 4096;
 
@@ -129,6 +133,8 @@ struct Recovery {
     progress: Arc<Progress>,
     /// `None` while it is queued.
     begun: Option<Instant>,
+    /// Whether its thread is stuck, and counts as such.
+    stuck: bool,
     /// Whether it is made by the thread for readers; requests may wait for it all the same.
     for_readers: bool,
 }
@@ -140,7 +146,10 @@ struct State {
     /// The number of all waiting requests.
     waiting: usize,
     next: u64,
+    /// Threads that recover jobs for waiting requests, but for those that are stuck.
     threads: usize,
+    /// Threads that wait for a folder which does not answer.
+    stuck: usize,
     /// Jobs that were recovered a moment ago.
     held: HashMap<JobId, Instant>,
     for_readers: ForReaders,
@@ -345,7 +354,10 @@ impl Recoveries {
     /// Recovers the queued jobs, until none is left.
     fn work(self: &Arc<Self>, recover: &Arc<dyn Recover>) {
         let mut state = self.state.lock();
-        while let Some(job) = state.queue.pop_front() {
+        // There are more threads for a moment when one that was stuck goes on.
+        while state.threads <= THREADS_MAX
+            && let Some(job) = state.queue.pop_front()
+        {
             self.recover(recover, job, state);
             state = self.state.lock();
         }
@@ -373,6 +385,13 @@ impl Recoveries {
         };
         let mut state = self.state.lock();
         let stopped = state.stopped;
+        let Some(recovery) = state.jobs.get_mut(&job) else {
+            return;
+        };
+        if std::mem::take(&mut recovery.stuck) {
+            state.stuck -= 1;
+            state.threads += 1;
+        }
         let Some(recovery) = state.jobs.get_mut(&job) else {
             return;
         };
@@ -420,7 +439,7 @@ impl Recoveries {
                 if now != done || !recover.has_silent_folder() {
                     (done, since) = (now, Instant::now());
                 } else if since.elapsed() >= SILENT_MAX {
-                    this.give_up(&job, &progress);
+                    this.give_up(&recover, &job, &progress);
                 }
             }
         });
@@ -435,8 +454,13 @@ impl Recoveries {
         recovery.is_some_and(|recovery| Arc::ptr_eq(&recovery.progress, progress))
     }
 
-    /// Cancels a recovery that waits for a folder, and answers its requests.
-    fn give_up(&self, job: &JobId, progress: &Arc<Progress>) {
+    /// Cancels a recovery that waits for a folder, and answers its requests. Another thread continues with the queue.
+    fn give_up(
+        self: &Arc<Self>,
+        recover: &Arc<dyn Recover>,
+        job: &JobId,
+        progress: &Arc<Progress>,
+    ) {
         let mut state = self.state.lock();
         let Some(recovery) = state.jobs.get_mut(job) else {
             return;
@@ -446,8 +470,19 @@ impl Recoveries {
         }
         progress.cancel();
         let waiters = std::mem::take(&mut recovery.waiters);
+        let is_counted = !recovery.stuck && !recovery.for_readers;
+        let is_stuck = is_counted && state.stuck < STUCK_MAX;
+        if let Some(recovery) = state.jobs.get_mut(job).filter(|_| is_stuck) {
+            recovery.stuck = true;
+        }
         state.waiting -= waiters.len();
-        drop(state);
+        if is_stuck {
+            state.threads -= 1;
+            state.stuck += 1;
+            self.start_thread(state, recover);
+        } else {
+            drop(state);
+        }
         for waiter in waiters {
             (waiter.refuse)(Errno::TIMEDOUT);
         }
@@ -470,7 +505,7 @@ impl Recoveries {
         waiters.into_iter().for_each(|one| (one.refuse)(Errno::IO));
         let until = Instant::now() + STOP_TIMEOUT;
         let mut state = self.state.lock();
-        while state.threads > 0 || state.for_readers.has_thread {
+        while state.threads + state.stuck > 0 || state.for_readers.has_thread {
             if self.ended.wait_until(&mut state, until).timed_out() {
                 tracing::warn!("a recovery is not waited for: a disk does not answer");
                 return;
@@ -525,10 +560,15 @@ impl Recoveries {
 }
 
 impl State {
+    /// Removes all waiting requests, and the jobs that no thread recovers.
     fn take_all(&mut self) -> Vec<Waiter> {
         self.waiting = 0;
         self.queue.clear();
-        let jobs = std::mem::take(&mut self.jobs);
-        jobs.into_values().flat_map(|one| one.waiters).collect()
+        let jobs = self.jobs.values_mut();
+        let waiters = jobs.flat_map(|one| std::mem::take(&mut one.waiters));
+        let waiters = waiters.collect();
+        self.jobs
+            .retain(|_, one| one.begun.is_some() || one.for_readers);
+        waiters
     }
 }

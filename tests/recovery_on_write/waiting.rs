@@ -1,10 +1,11 @@
 //! While a job is recovered, other calls go on, and a signal ends the wait of a program.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Folders, Mounted, Workspace, eventually, run};
+use crate::common::{self, Folders, Mounted, Workspace, eventually, run};
 use crate::stage::{Beneath, TASK, archived, assert_clean};
 
 /// A job that takes long to recover, and a small one.
@@ -89,6 +90,72 @@ fn other_calls_go_on_while_a_job_is_recovered() {
     let text = fs::read_to_string(mounted.job(TASK, "slow").join("train.out")).unwrap();
     assert_eq!(text.matches("more\n").count(), 20);
     assert_eq!(recoveries(&workspace, &mounted), serde_json::json!([]));
+}
+
+const CALLS: usize = 1000;
+
+/// Calls for other jobs, in a circle; returns how long each took, in order.
+fn calls(mounted: &Mounted<'_>, round: &str) -> Vec<Duration> {
+    let living = mounted.job(TASK, "living");
+    let mut took: Vec<Duration> = (0..CALLS)
+        .map(|number| {
+            let job = mounted.job(TASK, &format!("other-{}", number % 4));
+            let began = Instant::now();
+            match number % 5 {
+                0 => drop(fs::metadata(job.join("params.json")).unwrap()),
+                1 => drop(File::open(job.join("model.bin")).unwrap()),
+                2 => assert_eq!(fs::read(job.join("train.out")).unwrap().len(), 14),
+                3 => drop(File::create_new(living.join(format!("{round}-{number}"))).unwrap()),
+                _ => fs::read_dir(&job).unwrap().for_each(drop),
+            }
+            began.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    took
+}
+
+#[test]
+fn a_thousand_calls_do_not_wait_for_a_large_recovery() {
+    let (megabytes, keys) = match common::soak() {
+        true => (2 << 10, "{bandwidth: 50MiB}"),
+        false => (24, "{bandwidth: 256KiB}"),
+    };
+    let workspace = Workspace::builder().keys(keys).build();
+    let job = archived(&workspace, "backup", "slow");
+    let mut large = File::create(job.join("large")).unwrap();
+    for _ in 0..megabytes {
+        large.write_all(&vec![7; 1 << 20]).unwrap();
+    }
+    for number in 0..4 {
+        archived(&workspace, "backup", &format!("other-{number}"));
+    }
+    workspace.finished("primary", TASK, "living");
+    let beneath = Beneath::of(&workspace.primary());
+    let mounted = workspace.mount_in_place();
+    let before = calls(&mounted, "before");
+    let mut writer = Ended(append(&mounted, "slow"));
+    has_begun(&beneath);
+    let during = calls(&mounted, "during");
+    assert!(
+        writer.0.try_wait().unwrap().is_none(),
+        "the calls took as long as the recovery"
+    );
+    let slow = mounted.job(TASK, "slow");
+    assert_eq!(mounted.location(&slow), "backup");
+    if common::soak() {
+        for (when, took) in [("before", &before), ("during", &during)] {
+            let (median, p99) = (took[CALLS / 2], took[CALLS * 99 / 100]);
+            let longest = took[CALLS - 1];
+            common::say(&format!(
+                "{when}: median {median:?}, p99 {p99:?}, longest {longest:?}"
+            ));
+        }
+        let began = Instant::now();
+        assert!(writer.0.wait().unwrap().success());
+        common::say(&format!("the rest took {:?}", began.elapsed()));
+        assert_eq!(mounted.location(&slow), "primary");
+    }
 }
 
 #[test]

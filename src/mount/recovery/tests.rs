@@ -11,8 +11,9 @@ struct Permitted {
 impl Recover for Permitted {
     fn recover(&self, job: &JobId, progress: &Progress) -> Result<(), Errno> {
         self.begun.send(job.clone()).unwrap();
+        let is_hanging = job.hash().to_string_lossy().starts_with(HANGING);
         loop {
-            if progress.is_cancelled() {
+            if progress.is_cancelled() && !is_hanging {
                 return Err(Errno::INTR);
             }
             if let Ok(result) = self.results.recv_timeout(Duration::from_millis(5)) {
@@ -139,6 +140,51 @@ fn jobs_beyond_the_threads_are_queued() {
     let mut done: Vec<u32> = (0..6).map(|_| stage.answer().0).collect();
     done.sort_unstable();
     assert_eq!(done, [0, 1, 2, 3, 4, 5]);
+}
+
+/// The recoveries of jobs called so cannot be cancelled, as those that wait for a folder in a system call.
+const HANGING: &str = "hanging";
+
+#[test]
+fn stuck_recoveries_do_not_delay_others() {
+    let stage = Stage::new();
+    let hanging = |number: u32| format!("{HANGING}-{number}");
+    let threads_max = u32::try_from(THREADS_MAX).unwrap();
+    for number in 0..threads_max {
+        stage.wait(&hanging(number), number, 0);
+        stage.begun.recv_timeout(TIMEOUT).unwrap();
+    }
+    stage.wait("other", 99, 0);
+    assert!(stage.begun.recv_timeout(Duration::from_millis(50)).is_err());
+    for number in 0..threads_max {
+        let job = JobId::new("t", hanging(number)).unwrap();
+        let progress = stage.recoveries.state.lock().jobs[&job].progress.clone();
+        // Also if it is found twice that there is no progress.
+        for _ in 0..2 {
+            let recoveries = &stage.recoveries;
+            recoveries.give_up(&stage.recover, &job, &progress);
+        }
+        assert_eq!(stage.answer(), (number, Errno::TIMEDOUT));
+    }
+    stage.has_begun("other");
+    // A request for a job whose recovery is stuck waits for it.
+    stage.wait(&hanging(0), 7, 0);
+    for _ in 0..=threads_max {
+        stage.permit.send(Ok(())).unwrap();
+    }
+    let mut done = [stage.answer(), stage.answer()];
+    done.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(done, [(7, AGAIN), (99, AGAIN)]);
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        let state = stage.recoveries.state.lock();
+        if (state.threads, state.stuck) == (0, 0) && state.jobs.is_empty() {
+            break;
+        }
+        drop(state);
+        assert!(Instant::now() < deadline, "threads are left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
