@@ -736,7 +736,7 @@ fn with_allow_other_who_may_write_in_the_workspace_may_lock_archived_jobs() {
     ] {
         fails(&mut somebody(stranger, script));
     }
-    assert!(!primary.join(".xpmfs").exists());
+    assert!(!primary.join(".xpmfs/internal").exists());
     run(&mut somebody(
         member,
         "flock -n $J/train.lock true; echo 1 > $J/new.pid; mkdir $J/.scheduler; cat $J/train.out",

@@ -67,6 +67,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         ..
     } = opened;
     view.watch(Duration::from_secs(1));
+    view.record_jobs();
     let archiver =
         Archiver::start(view.clone(), config, Arc::new(peers)).context("cannot start archiving")?;
     let control = alone::listen(&view, &archiver, &workspace.id);

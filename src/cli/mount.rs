@@ -283,6 +283,9 @@ impl Plan {
         )?);
         note_empty(&view, &primary);
         view.watch(WATCH);
+        if !self.attachment.read_only {
+            view.record_jobs();
+        }
         let options = mount::Options {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,

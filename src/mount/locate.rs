@@ -278,8 +278,24 @@ impl Mount {
         });
         match by_name {
             Err(Errno::STALE) => self.stat_open(id),
+            Err(error) => self.stat_of_recorded(id).unwrap_or(Err(error)),
             result => result,
         }
+    }
+
+    /// Returns the attributes of a task's directory that only a folder has which cannot be used now, as they were recorded. Fails with
+    /// `ESTALE` if another location has the task.
+    fn stat_of_recorded(&self, id: u64) -> Option<Result<(Node, Statx)>> {
+        let node = self.nodes.get(id)?;
+        let folder = self.folder(node.place)?;
+        if node.role != NodeRole::Task || !folder.is_away() {
+            return None;
+        }
+        let found = self.find_task(&node.name).ok()?;
+        Some(match FileId::of(&found.stat) == node.identity {
+            true => Ok((node, found.stat)),
+            false => Err(Errno::STALE),
+        })
     }
 
     /// Returns the attributes of a node whose names are gone but which is open.

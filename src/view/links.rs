@@ -20,12 +20,11 @@ impl View {
         let absolute = if target.is_absolute() {
             normalize(target)
         } else {
-            let root = self.location(holder)?.root().ok()?;
-            normalize(&root.jobs_paths().last()?.join(task).join(target))
+            let jobs = self.location(holder)?.jobs_paths();
+            normalize(&jobs.last()?.join(task).join(target))
         };
         self.locations().iter().find_map(|location| {
-            let root = location.root().ok()?;
-            let named = root.jobs_paths().iter().any(|jobs| {
+            let named = location.jobs_paths().iter().any(|jobs| {
                 absolute
                     .strip_prefix(jobs)
                     .is_ok_and(|rest| rest == Path::new(task).join(hash))

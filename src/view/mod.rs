@@ -6,6 +6,7 @@
 //! - [`View`], in `open`: the view of one workspace
 //! - [`location`]: the primary and the folders: opened, watched, reopened
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
+//! - `known`: which jobs folders have had, for when they are away
 //! - [`purged`]: whether a job in the primary is what a purge has left of it
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a user types
@@ -25,6 +26,7 @@ pub mod change;
 pub mod find;
 pub mod internal;
 pub mod jobs;
+mod known;
 pub mod links;
 pub mod listing;
 pub mod location;

@@ -109,7 +109,8 @@ impl View {
         }
         let mut locations = vec![Arc::new(first)];
         for (index, folder) in (1..).zip(&spec.folders) {
-            let folder = Location::folder(index, folder, beneath.clone(), timeout);
+            let primary = locations.first().and_then(|first| first.root().ok());
+            let folder = Location::folder(index, folder, beneath.clone(), timeout, primary);
             locations.push(Arc::new(folder));
         }
         watcher::open_all(&locations[1..], timeout);

@@ -78,7 +78,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// An error of the primary's file system, except that the entry is missing.
+    /// An error of the primary's file system, except that the entry is missing; `EIO` if only a folder that cannot be used now has the job.
     pub fn resolve(&self, task: &OsStr, hash: &OsStr) -> Result<Option<Served>> {
         let dangling = match self.ask_primary(task, hash)? {
             Candidate::Serves(served) => return Ok(Some(served)),
@@ -88,6 +88,7 @@ impl View {
         if let Some(served) = self.resolve_in_folders(task, hash, u8::MAX) {
             return Ok(Some(served));
         }
+        self.expect_unrecorded(task, hash)?;
         let Some(stat) = dangling else {
             return Ok(None);
         };

@@ -5,4 +5,5 @@
 mod common;
 mod errors;
 mod hanging;
+mod records;
 mod stage;

@@ -198,6 +198,8 @@ fn advice(place: &LocationReport) -> Option<&'static str> {
     Some(match place.state.as_str() {
         "ok" => return None,
         SLOW => "it takes long to answer",
+        // `why` says what to do.
+        "another disk" => return None,
         // A new workspace has none.
         NO_JOBS if place.mode == "primary" => return None,
         NO_JOBS => "no jobs yet; if you expected some, check that its disk is mounted",

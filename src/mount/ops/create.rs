@@ -91,7 +91,10 @@ impl Mount {
         let node = self.node(parent)?;
         let taken = match node.role {
             NodeRole::Jobs => self.view.task_in_folders(name),
-            NodeRole::Task => self.view.served_by_folder(&node.name, name),
+            NodeRole::Task => {
+                self.view.expect_unrecorded(&node.name, name)?;
+                self.view.served_by_folder(&node.name, name)
+            }
             _ => false,
         };
         match taken {

@@ -267,7 +267,7 @@ impl Mount {
     }
 
     /// Finds `jobs/<task>/`: the primary's, or that of the first folder with this task.
-    fn find_task(&self, name: &OsStr) -> Result<Found> {
+    pub(in crate::mount) fn find_task(&self, name: &OsStr) -> Result<Found> {
         let jobs = at::absent(self.root(PRIMARY)?.jobs())?;
         if let Some(jobs) = jobs
             && let Some(stat) = at::absent(at::stat(jobs, name))?
@@ -300,7 +300,15 @@ impl Mount {
                 }
             }
         });
-        in_folder.ok_or(Errno::NOENT)
+        let recorded = || {
+            let (place, stat) = self.view.recorded_task(name)?;
+            Some(Found {
+                place,
+                role: NodeRole::Task,
+                stat,
+            })
+        };
+        in_folder.or_else(recorded).ok_or(Errno::NOENT)
     }
 
     fn find_job(&self, task: &Node, name: &OsStr) -> Result<Found> {

@@ -258,6 +258,7 @@ pub fn why_not(error: Errno) -> String {
         Errno::NOTDIR => "not a directory".to_owned(),
         Errno::ACCESS | Errno::PERM => "not permitted".to_owned(),
         Errno::TIMEDOUT => "does not answer".to_owned(),
+        Errno::MEDIUMTYPE => "another disk".to_owned(),
         COVERED => {
             "lies in an xpmfs mount that does not hand out what is beneath it: unmount it, or give the folder the directory itself"
                 .to_owned()

@@ -2,6 +2,7 @@
 //!
 //! - [`root`]: a location's open directory; `task_dirs`: descriptors of the directories on the way to a job
 //! - [`health`]: how a location is; `watcher`: asks a folder again and again; [`asking`]: what threads ask it now
+//! - `disk`: on which disk a folder lies
 //! - `times`: the times of its directories; [`unreadable`]: what cannot be read
 //! - [`beneath`]: opens a folder that lies in a mount of xpmfs
 //!
@@ -10,6 +11,7 @@
 
 pub mod asking;
 pub(super) mod beneath;
+mod disk;
 pub(super) mod health;
 pub(super) mod root;
 mod task_dirs;
@@ -17,18 +19,21 @@ pub(super) mod times;
 pub(super) mod unreadable;
 pub(super) mod watcher;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
 use crate::settings::Mode;
 use crate::sys::deadline::Asker;
 use asking::{Asking, Mark, Question};
 use beneath::{Beneath, Covered, NoBeneath};
+pub(super) use disk::{DISK, Disk, KNOWN, known_dir};
 use health::Health;
 pub use health::{NO_JOBS, OFFLINE, SLOW, is_device_error, why_not};
 use root::{Root, open_path};
@@ -77,7 +82,19 @@ pub struct Location {
     times: Times,
     on_change: OnceLock<OnChange>,
     covered: Covered,
+    /// Of a folder: the primary, which has the records about it.
+    primary: Option<Arc<Root>>,
+    /// Whether its path leads to another disk than is recorded, on which it has no jobs: the empty mount point of its disk.
+    is_mount_point: AtomicBool,
+    /// Jobs that were asked for while the folder could not be used, and are reported already.
+    missed: Mutex<HashSet<PathBuf>>,
 }
+
+/// The maximum number of such jobs that the log names, from one time that the folder is used to the next.
+const MISSED_MAX: usize = 100;
+
+/// The error of a folder that lies on another disk than is recorded.
+pub const OTHER_DISK: Errno = Errno::MEDIUMTYPE;
 
 /// Called with a folder's number when the folder is missing, or another directory than before.
 pub type OnChange = Arc<dyn Fn(u8) + Send + Sync>;
@@ -144,6 +161,9 @@ impl Location {
             times: Times::default(),
             on_change: OnceLock::new(),
             covered: Covered::new(Arc::new(NoBeneath)),
+            primary: None,
+            is_mount_point: AtomicBool::new(false),
+            missed: Mutex::default(),
         })
     }
 
@@ -153,6 +173,7 @@ impl Location {
         spec: &FolderSpec,
         beneath: Arc<dyn Beneath>,
         timeout: Duration,
+        primary: Option<Arc<Root>>,
     ) -> Location {
         let health = Health::default();
         health.set_timeout(timeout);
@@ -167,6 +188,9 @@ impl Location {
             times: Times::default(),
             on_change: OnceLock::new(),
             covered: Covered::new(beneath),
+            primary,
+            is_mount_point: AtomicBool::new(false),
+            missed: Mutex::default(),
         }
     }
 
@@ -227,6 +251,11 @@ impl Location {
         self.health.is_offline()
     }
 
+    /// Whether its jobs cannot be asked for now: it is offline, missing, or its disk is not mounted.
+    pub fn is_away(&self) -> bool {
+        self.root().is_err() || self.is_mount_point.load(Ordering::Acquire)
+    }
+
     /// How many questions to it are late and not answered: each holds a thread.
     pub fn late_questions(&self) -> usize {
         self.health.late()
@@ -279,6 +308,20 @@ impl Location {
         }
     }
 
+    /// What to do about a folder on another disk.
+    fn other_disk(&self) -> String {
+        let record = self.disk_record();
+        let record = self.primary.as_ref().map_or(record.clone(), |primary| {
+            let jobs = primary.jobs_paths().first();
+            let top = jobs.and_then(|jobs| jobs.parent());
+            top.map_or(record.clone(), |top| top.join(&record))
+        });
+        format!(
+            "it lies on another disk than before, whose jobs are not used: check that its own disk is mounted; if this is its disk now, remove {}",
+            record.display()
+        )
+    }
+
     /// Why it is offline, for a person.
     fn reason(&self, why: Errno) -> String {
         match why {
@@ -316,9 +359,35 @@ impl Location {
 
     /// The path of its jobs, for messages.
     fn jobs_path(&self) -> PathBuf {
-        let known = self.root().ok();
-        let path = known.and_then(|root| root.jobs_paths().first().cloned());
+        let path = self.jobs_paths().into_iter().next();
         path.unwrap_or_else(|| self.path.join("jobs"))
+    }
+
+    /// The absolute paths under which symlinks may name its jobs directory, also while it cannot be used.
+    pub(super) fn jobs_paths(&self) -> Vec<PathBuf> {
+        match &*self.state.read() {
+            State::Open(root) => root.jobs_paths().to_vec(),
+            State::Closed(_) => vec![self.path.join("jobs"), self.path.clone()],
+        }
+    }
+
+    /// Reports that a job was asked for which only this folder has, while it cannot be used.
+    pub(super) fn report_missed(&self, job: &Path) {
+        let mut missed = self.missed.lock();
+        if missed.len() >= MISSED_MAX || !missed.insert(job.to_owned()) {
+            return;
+        }
+        drop(missed);
+        tracing::warn!(
+            "{}: only the folder {} has it, which cannot be used now: it can be neither read nor made anew until the folder is back",
+            job.display(),
+            self.path.display()
+        );
+    }
+
+    /// The file that records on which disk it lies.
+    fn disk_record(&self) -> PathBuf {
+        known_dir(&self.path).join(DISK)
     }
 
     /// Its health, as last seen. Waits for no file system.
@@ -335,7 +404,10 @@ impl Location {
                 Ok(_) => "ok".to_owned(),
                 Err(error) => why_not(error),
             },
-            why: why.map(|why| self.reason(why)),
+            why: why.map(|why| self.reason(why)).or_else(|| {
+                let error = self.root().err()?;
+                (error == OTHER_DISK).then(|| self.other_disk())
+            }),
             free: seen.map(|seen| seen.free),
             total: seen.map(|seen| seen.total),
             hidden: self.unreadable.hidden(&self.jobs_path()),

@@ -1,17 +1,26 @@
 //! Opens folders, and asks each again and again, in a thread of its own: the only one that opens the folder's path.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 
 use super::beneath::COVERED;
 use super::health::Seen;
 use super::root::Root;
-use super::{Location, Role, State, is_device_error, why_not};
+use super::{Disk, Location, OTHER_DISK, Role, State, is_device_error, why_not};
 use crate::sys::at;
 use crate::sys::deadline::Asker;
+
+/// The most bytes of the record of a disk.
+const DISK_RECORD_MAX: u64 = 512;
 
 impl Location {
     /// Looks at the folder's path again, and opens the directory there if it is another one. Never called for the primary,
@@ -30,11 +39,12 @@ impl Location {
             Err(error) => State::Closed(error),
             Ok((fd, canonical)) => match (at::stat_fd(&fd), &was) {
                 (Err(error), _) => State::Closed(error),
-                (Ok(stat), State::Open(root)) if root.is(&stat) => return self.look(root),
-                _ => match Root::new(fd, &self.path, Some(canonical)) {
-                    Ok(root) => State::Open(Arc::new(root)),
-                    Err(error) => State::Closed(error),
-                },
+                (Ok(stat), State::Open(root))
+                    if root.is(&stat) && !self.is_mount_point_with_jobs(root) =>
+                {
+                    return self.look(root);
+                }
+                _ => self.opened(fd, canonical),
             },
         };
         self.log_change(&was, &now);
@@ -49,6 +59,9 @@ impl Location {
             }
         };
         self.unreadable.forget();
+        if let State::Open(_) = now {
+            self.missed.lock().clear();
+        }
         *self.state.write() = now;
         if let State::Open(_) = was
             && let Some(on_change) = self.on_change.get()
@@ -56,6 +69,42 @@ impl Location {
             on_change(self.index);
         }
         looked
+    }
+
+    /// The state of the folder whose path leads to a directory.
+    fn opened(&self, fd: OwnedFd, canonical: PathBuf) -> State {
+        let other = self.is_other_disk(&fd);
+        match Root::new(fd, &self.path, Some(canonical)) {
+            Ok(root) if other && !matches!(root.jobs(), Err(Errno::NOENT)) => {
+                State::Closed(OTHER_DISK)
+            }
+            Ok(root) => {
+                self.is_mount_point.store(other, Ordering::Release);
+                State::Open(Arc::new(root))
+            }
+            Err(error) => State::Closed(error),
+        }
+    }
+
+    /// Whether the mount point of the folder's disk, which had no jobs, has some now.
+    fn is_mount_point_with_jobs(&self, root: &Root) -> bool {
+        self.is_mount_point.load(Ordering::Acquire) && root.jobs().is_ok()
+    }
+
+    /// Whether a directory at the folder's path lies on another disk than is recorded.
+    fn is_other_disk(&self, directory: &OwnedFd) -> bool {
+        let recorded = self.primary.as_ref().and_then(|primary| {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+            let file = at::open_below(primary.fd(), &self.disk_record(), flags).ok()?;
+            let mut text = String::new();
+            let mut file = File::from(file).take(DISK_RECORD_MAX);
+            file.read_to_string(&mut text).ok()?;
+            Disk::parse(&text)
+        });
+        let Some(recorded) = recorded else {
+            return false;
+        };
+        Disk::of(directory).is_ok_and(|now| now.is_other(&recorded))
     }
 
     fn log_change(&self, was: &State, now: &State) {
@@ -72,10 +121,13 @@ impl Location {
             // Reported as offline.
             (_, State::Closed(error)) if is_device_error(*error) => {}
             // The first attempt: the command that mounts warns of it.
-            (State::Closed(Errno::TIMEDOUT), State::Closed(error)) => {
+            (State::Closed(Errno::TIMEDOUT), State::Closed(error)) if *error != OTHER_DISK => {
                 tracing::debug!("the folder {} is not there: {error}", self.path.display());
             }
             (State::Closed(before), State::Closed(after)) if before == after => {}
+            (_, State::Closed(OTHER_DISK)) => {
+                tracing::warn!("the folder {}: {}", self.path.display(), self.other_disk());
+            }
             (_, State::Closed(error)) => {
                 tracing::warn!(
                     "the folder {} is not there: {}",

@@ -18,7 +18,7 @@
 
 mod compare;
 pub(super) mod known;
-mod record;
+pub(super) mod record;
 mod removed;
 mod reports;
 

@@ -97,7 +97,7 @@ pub(super) struct Record {
 }
 
 /// The name of a folder in records: other nodes may have other folders in another order.
-pub(super) fn name_of(folder: &Location) -> String {
+pub(in crate::view) fn name_of(folder: &Location) -> String {
     let hash = blake3::hash(folder.path().as_os_str().as_bytes());
     hash.to_hex().to_string()
 }
@@ -230,7 +230,7 @@ pub(super) fn unlink(primary: &Root, kind: &str, job: &JobId) -> Result<()> {
 }
 
 /// The directory of a task in a directory of `.xpmfs/archive`, made if it is missing, with the mode of the primary's own directory.
-pub(super) fn make_dir(primary: &Root, kind: &str, task: &OsStr) -> Result<OwnedFd> {
+pub(in crate::view) fn make_dir(primary: &Root, kind: &str, task: &OsStr) -> Result<OwnedFd> {
     let own = rustix::fs::fstat(primary.fd())?;
     let rights = Mode::from_raw_mode(own.st_mode & 0o7777);
     let mut dir = rustix::io::fcntl_dupfd_cloexec(primary.fd(), 0)?;
@@ -245,7 +245,7 @@ pub(super) fn make_dir(primary: &Root, kind: &str, task: &OsStr) -> Result<Owned
 }
 
 /// Gives a new file the group and mode that fit its directory.
-pub(super) fn share(primary: &Root, dir: &OwnedFd, file: &OwnedFd) -> Result<()> {
+pub(in crate::view) fn share(primary: &Root, dir: &OwnedFd, file: &OwnedFd) -> Result<()> {
     let mut model = at::stat_fd(dir)?;
     if shared_dir::is_new(&model) {
         model = at::stat_fd(primary.fd())?;
@@ -254,7 +254,7 @@ pub(super) fn share(primary: &Root, dir: &OwnedFd, file: &OwnedFd) -> Result<()>
     shared_dir::share(file, model.stx_gid, rights | Mode::RUSR | Mode::WUSR)
 }
 
-pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
+pub(in crate::view) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(0) => return Err(Errno::IO),

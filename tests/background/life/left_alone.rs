@@ -318,7 +318,7 @@ fn a_mount_that_is_not_to_archive_or_is_read_only_archives_nothing() {
             "{argument}"
         );
         assert_eq!(
-            workspace.primary().join(".xpmfs").exists(),
+            workspace.primary().join(".xpmfs/archive/folders").exists(),
             archives,
             "{argument}"
         );

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 
 use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
@@ -11,7 +12,7 @@ use crate::mount::Mount;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::cursor;
 use crate::mount::tables::listings::{Listing, ListingKind, OpenSource};
-use crate::mount::tables::nodes::NodeRole;
+use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::mount::tables::positions::Position;
 use crate::settings;
 use crate::sys::at;
@@ -19,6 +20,25 @@ use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 use crate::view::listing::Shown;
 use crate::view::{PRIMARY, Served, location};
+
+/// The location in the positions of what is on record. No folder has this number, and no union has internal files.
+const RECORDED: u8 = INTERNAL - 1;
+
+/// Where the folder's number begins in such a position.
+const FOLDER: u32 = 48;
+
+/// An entry that is known from the record. Its inode number is one that no disk has.
+fn recorded<'a>(listing: &Listing, name: &'a OsStr, found: Option<Found>) -> Item<'a> {
+    let mut hasher = rustc_hash::FxHasher::default();
+    (&*listing.node.name, name).hash(&mut hasher);
+    Item {
+        name,
+        kind: FileType::Directory,
+        inode: hasher.finish() >> 2 | 1 << 62,
+        next: 0,
+        found,
+    }
+}
 
 impl Mount {
     /// Reads entries; returns whether the end was reached.
@@ -97,10 +117,72 @@ impl Mount {
                 return Ok(false);
             }
         }
+        let from = match start.location {
+            RECORDED => start.offset,
+            _ => 0,
+        };
+        let more = self.read_recorded(listing, from, &mut |item, offset| {
+            emitted = true;
+            let location = RECORDED;
+            let next = positions.lock().number(Position { location, offset });
+            emit(Item {
+                next: next as u64,
+                ..item
+            })
+        });
+        if more {
+            return Ok(false);
+        }
         if !emitted {
             positions.lock().end();
         }
         Ok(!emitted)
+    }
+
+    /// Passes what folders that cannot be used now have on record and no other location has, with the position after each, from a position
+    /// on, until `emit` returns `false`; returns whether it did. Of the jobs, only the names are known.
+    fn read_recorded(
+        &self,
+        listing: &Listing,
+        from: u64,
+        emit: &mut dyn FnMut(Item<'_>, u64) -> bool,
+    ) -> bool {
+        let (first, offset) = (from >> FOLDER, from & ((1 << FOLDER) - 1));
+        for folder in self.view.folders() {
+            let number = u64::from(folder.index());
+            if !folder.is_away() || number < first {
+                continue;
+            }
+            let offset = if number == first { offset } else { 0 };
+            let end = match listing.kind {
+                ListingKind::Jobs => {
+                    let tasks = self.view.recorded_tasks(folder);
+                    let tasks = (1..).zip(&tasks).skip(usize::try_from(offset).unwrap_or(0));
+                    let mut shown = tasks.filter_map(|(at, task)| {
+                        let found = self.find_task(task).ok()?;
+                        (found.place == folder.index()).then_some((at, task, found))
+                    });
+                    shown.all(|(at, task, found): (u64, _, _)| {
+                        emit(recorded(listing, task, Some(found)), number << FOLDER | at)
+                    })
+                }
+                ListingKind::Task => {
+                    let task = &listing.node.name;
+                    let mut each = |name: &OsStr, next| match self.view.resolve(task, name) {
+                        Err(Errno::IO) => {
+                            emit(recorded(listing, name, None), number << FOLDER | next)
+                        }
+                        _ => true,
+                    };
+                    self.view.recorded_jobs(folder, task, offset, &mut each)
+                }
+                ListingKind::Plain | ListingKind::Holder => true,
+            };
+            if !end {
+                return true;
+            }
+        }
+        false
     }
 
     /// Checks several jobs of a `use` folder at the same time, since each job in it must be checked before it is
