@@ -159,7 +159,7 @@ fn stuck_recoveries_do_not_delay_others() {
     for number in 0..threads_max {
         let job = JobId::new("t", hanging(number)).unwrap();
         let progress = stage.recoveries.state.lock().jobs[&job].progress.clone();
-        // Also if it is found twice that there is no progress.
+        // Also if the lack of progress is noticed twice.
         for _ in 0..2 {
             let recoveries = &stage.recoveries;
             recoveries.give_up(&stage.recover, &job, &progress);
