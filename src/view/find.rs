@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use super::View;
 use super::jobs::names;
 use crate::settings::Patterns;
 use crate::sys::at;
+use crate::sys::read_dir::{self, EntryBuffer};
 use crate::workspace::jobs::{JobId, is_job_entry};
 
 /// The characters that make a text a glob.
@@ -214,7 +216,8 @@ impl View {
     fn task_names(&self) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
         for location in self.locations() {
-            let listed = location.root().and_then(|root| root.jobs());
+            let answers = location.expect_answer(|root| is_listed(&*root.jobs()?));
+            let listed = answers.and_then(|()| location.root()?.jobs());
             let listed = at::absent(listed.and_then(|jobs| names(&*jobs)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
@@ -230,7 +233,9 @@ impl View {
         let mut found = BTreeSet::new();
         let mut refused = None;
         for location in self.locations() {
-            let listed = location.root().and_then(|root| root.task(task));
+            let asked = task.to_owned();
+            let answers = location.expect_answer(move |root| is_listed(&*root.task(&asked)?));
+            let listed = answers.and_then(|()| location.root()?.task(task));
             let listed = at::absent(listed.and_then(|task| names(&*task)));
             match listed {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
@@ -243,6 +248,12 @@ impl View {
             _ => Ok(found),
         }
     }
+}
+
+/// Lists the beginning of a directory.
+fn is_listed(directory: impl AsFd) -> SysResult<()> {
+    let opened = at::open_to_list(directory, OsStr::new("."))?;
+    read_dir::read_once(&opened, &mut EntryBuffer::default(), |_| ()).map(drop)
 }
 
 /// A text without `jobs/` before it and `/` after it.

@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use xpmfs::sys::deadline::wait_until;
 
 use crate::common::hanging_fs::HangingFs;
 use crate::common::{Workspace, job};
@@ -103,6 +104,20 @@ impl Stage {
             output,
         }
         .end()
+    }
+
+    /// Whether a command of xpmfs ends in time.
+    pub(crate) fn ends(&self, arguments: &[&str]) -> bool {
+        let output = File::create(self.workspace.top().join("ended")).unwrap();
+        let mut command = self.workspace.xpmfs();
+        command.args(arguments).stdin(Stdio::null());
+        let child = command.stdout(output.try_clone().unwrap()).stderr(output);
+        let mut child = child.spawn().unwrap();
+        let ends = wait_until(PROMPT, || child.try_wait().unwrap().is_some());
+        if !ends {
+            let _ = child.kill();
+        }
+        ends
     }
 
     /// The status of a mount.

@@ -347,6 +347,29 @@ impl Location {
         self.asker.ask(timeout, question)
     }
 
+    /// Makes sure that it answers a question about its jobs, in a thread; goes offline if it does not answer in time. The primary is not
+    /// asked: it has no deadline. For commands, whose own thread must not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Location::answer`], and the error of the question.
+    pub(super) fn expect_answer(
+        &self,
+        question: impl FnOnce(&Root) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let root = self.root()?;
+        if self.index == PRIMARY {
+            return Ok(());
+        }
+        let asked = self
+            .asker
+            .ask(self.health.timeout(), move || question(&root));
+        if let Err(Errno::TIMEDOUT) = asked {
+            self.go_offline(Errno::TIMEDOUT);
+        }
+        asked?
+    }
+
     /// Its tasks and jobs that cannot be read.
     pub(super) fn unreadable(&self) -> &Unreadable {
         &self.unreadable
