@@ -195,7 +195,11 @@ impl View {
         {
             return None;
         }
-        let served = self.resolve_in_folders(task, name, location)?;
+        let served = match self.resolve_in_folders(task, name, location) {
+            Ok(served) => served?,
+            // Without an answer the name still shows: the disk has it.
+            Err(_) => return Some(kind.into()),
+        };
         // A symlink to a job of another folder shows where that folder has it, not twice.
         (served.location() == location).then(|| served.into())
     }

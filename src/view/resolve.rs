@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
-use super::location::Role;
+use super::location::{Role, is_device_error};
 use super::{Location, PRIMARY, Root, View, walk};
 use crate::settings::Mode;
 use crate::sys::at;
@@ -80,12 +80,12 @@ impl View {
     ///
     /// An error of the primary's file system, except that the entry is missing; `EIO` if only a folder that cannot be used now has the job.
     pub fn resolve(&self, task: &OsStr, hash: &OsStr) -> Result<Option<Served>> {
-        let dangling = match self.ask_primary(task, hash)? {
+        let dangling = match self.ask_primary(task, hash, true)? {
             Candidate::Serves(served) => return Ok(Some(served)),
             Candidate::Dangling(stat) => Some(stat),
             Candidate::Nothing => None,
         };
-        if let Some(served) = self.resolve_in_folders(task, hash, u8::MAX) {
+        if let Some(served) = self.resolve_in_folders(task, hash, u8::MAX)? {
             return Ok(Some(served));
         }
         self.expect_unrecorded(task, hash)?;
@@ -94,7 +94,7 @@ impl View {
         };
         // A job that was moved to a folder may have come back since: then it is there, and the symlink
         // is not any more.
-        match self.ask_primary(task, hash)? {
+        match self.ask_primary(task, hash, true)? {
             Candidate::Serves(served) => Ok(Some(served)),
             Candidate::Nothing => Ok(None),
             Candidate::Dangling(_) => Ok(Some(Served::AsItIs {
@@ -105,32 +105,37 @@ impl View {
     }
 
     /// The first folder that serves a job, among those up to number `last`.
+    ///
+    /// # Errors
+    ///
+    /// No folder serves it, and one failed to read it with an error of its disk or server: whether it has the job is unknown.
     pub(super) fn resolve_in_folders(
         &self,
         task: &OsStr,
         hash: &OsStr,
         last: u8,
-    ) -> Option<Served> {
+    ) -> Result<Option<Served>> {
         if !jobs::is_job_entry(task) || !jobs::is_job_entry(hash) {
-            return None;
+            return Ok(None);
         }
-        self.folders()
-            .iter()
-            .take_while(|folder| folder.index() <= last)
-            .find_map(|folder| match self.ask_folder(folder, task, hash) {
+        let mut failed = None;
+        let folders = self.folders().iter();
+        for folder in folders.take_while(|folder| folder.index() <= last) {
+            match self.ask_folder(folder, task, hash) {
                 Ok(candidate) => {
                     folder.unreadable().clear(task, Some(hash));
-                    match candidate {
-                        Candidate::Serves(served) => Some(served),
-                        Candidate::Nothing | Candidate::Dangling(_) => None,
+                    if let Candidate::Serves(served) = candidate {
+                        return Ok(Some(served));
                     }
                 }
                 Err(error) => {
                     let unreadable = folder.unreadable();
                     unreadable.note(folder.path(), task, Some(hash), error);
-                    None
+                    failed = failed.or(Some(error).filter(|error| is_device_error(*error)));
                 }
-            })
+            }
+        }
+        failed.map_or(Ok(None), Err)
     }
 
     /// Whether the primary has anything under the name of a job.
@@ -143,8 +148,13 @@ impl View {
     }
 
     /// Whether a folder serves a job.
-    pub fn served_by_folder(&self, task: &OsStr, hash: &OsStr) -> bool {
-        self.resolve_in_folders(task, hash, u8::MAX).is_some()
+    ///
+    /// # Errors
+    ///
+    /// That is unknown, because of an error of a folder's disk or server.
+    pub fn served_by_folder(&self, task: &OsStr, hash: &OsStr) -> Result<bool> {
+        let served = self.resolve_in_folders(task, hash, u8::MAX)?;
+        Ok(served.is_some())
     }
 
     /// What the primary itself has under the name of a job.
@@ -153,7 +163,7 @@ impl View {
     ///
     /// An error of its file system, except that the entry is missing.
     pub fn in_primary(&self, task: &OsStr, hash: &OsStr) -> Result<InPrimary> {
-        Ok(match self.ask_primary(task, hash)? {
+        Ok(match self.ask_primary(task, hash, false)? {
             Candidate::Nothing => InPrimary::Nothing,
             Candidate::Dangling(_) => InPrimary::Link,
             Candidate::Serves(Served::Job { location, .. }) if location != PRIMARY => {
@@ -167,7 +177,8 @@ impl View {
         })
     }
 
-    fn ask_primary(&self, task: &OsStr, hash: &OsStr) -> Result<Candidate> {
+    /// `fails`: whether that is an error if what is there is left of a job that only a folder has which is away.
+    fn ask_primary(&self, task: &OsStr, hash: &OsStr, fails: bool) -> Result<Candidate> {
         let root = self.primary().root()?;
         let Some(dir) = at::absent(root.task(task))? else {
             return Ok(Candidate::Nothing);
@@ -176,7 +187,11 @@ impl View {
             return Ok(Candidate::Nothing);
         };
         if at::is_dir(&stat) {
-            return Ok(Candidate::Serves(self.serves(&dir, task, hash, stat)));
+            let served = self.serves(&dir, task, hash, stat);
+            if fails && served.location() == PRIMARY {
+                self.expect_no_purge(&dir, task, hash, served.stat())?;
+            }
+            return Ok(Candidate::Serves(served));
         }
         if at::is_symlink(&stat) {
             return self.follow(PRIMARY, &dir, task, hash, stat);

@@ -103,6 +103,18 @@ fn a_folder_is_not_offline_because_of_one_job() {
     stage.start(&mountpoint, USE, "1").succeed();
     let other = "cat jobs/my.module.test/held/model.bin";
     assert_eq!(stage.start(&mountpoint, other, "").succeed(), "held");
+    for script in ["stat", "mkdir"] {
+        let script = format!("{script} jobs/my.module.train/held");
+        let (success, printed) = stage.start(&mountpoint, &script, "").end();
+        assert!(
+            !success && printed.contains("Input/output error"),
+            "{printed}"
+        );
+    }
+    let (_, listed) = stage
+        .start(&mountpoint, "ls jobs/my.module.train", "")
+        .end();
+    assert!(listed.contains("held\n"), "{listed}");
     assert_eq!(stage.state(&mountpoint), "ok");
     mounted.unmount();
 }

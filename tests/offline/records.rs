@@ -131,6 +131,50 @@ fn rsync_removes_nothing_while_a_folder_is_offline() {
     mounted.unmount();
 }
 
+/// What a purge has left of a job that the folder has is not taken for the job.
+#[test]
+fn what_a_purge_left_of_a_job_in_a_folder_that_hangs_is_not_the_job() {
+    let stage = Stage::new(false);
+    let left = stage.workspace.primary().join("jobs/my.module.test/held");
+    fs::create_dir_all(&left).unwrap();
+    let mountpoint = stage.workspace.mountpoint("elsewhere");
+    let mounted = stage.workspace.mount_with(&mountpoint, &[]);
+    let read = "cat jobs/my.module.test/held/model.bin";
+    until("the folder serves the job", || {
+        stage.start(&mountpoint, read, "").end() == (true, "held".into())
+    });
+    let stamp = stage
+        .workspace
+        .primary()
+        .join(".xpmfs/archive/stamps/my.module.test/held");
+    until("that is on record", || {
+        stage.start(&mountpoint, read, "").succeed();
+        stamp.exists()
+    });
+    stage.folder.hang();
+    until("the folder is offline", || {
+        stage.state(&mountpoint) == "offline"
+    });
+    for script in [
+        "ls jobs/my.module.test/held",
+        "touch jobs/my.module.test/held/new",
+    ] {
+        let (success, printed) = stage.start(&mountpoint, script, "").end();
+        assert!(
+            !success && printed.contains("Input/output error"),
+            "{printed}"
+        );
+    }
+    stage
+        .start(&mountpoint, "ls -l jobs/my.module.test/primary", "")
+        .succeed();
+    stage.folder.go_on();
+    until("the folder serves the job again", || {
+        stage.start(&mountpoint, read, "").end() == (true, "held".into())
+    });
+    mounted.unmount();
+}
+
 /// A job that was moved to a folder leads there by a symlink, which is not followed while the folder hangs.
 #[test]
 fn a_job_that_was_moved_to_a_folder_that_hangs_is_not_absent() {

@@ -93,7 +93,7 @@ impl Mount {
             NodeRole::Jobs => self.view.task_in_folders(name),
             NodeRole::Task => {
                 self.view.expect_unrecorded(&node.name, name)?;
-                self.view.served_by_folder(&node.name, name)
+                self.view.served_by_folder(&node.name, name)?
             }
             _ => false,
         };

@@ -281,6 +281,41 @@ impl View {
         }
     }
 
+    /// Makes sure that a job's directory in the primary is not, by the record, what a purge has left of a job that a folder has which is
+    /// away. `dir` is the directory of the task in the primary, and `stat` are the attributes of the job's.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if it is.
+    pub fn expect_no_purge(
+        &self,
+        dir: impl AsFd,
+        task: &OsStr,
+        hash: &OsStr,
+        stat: &Statx,
+    ) -> Result<()> {
+        let mut away = self.folders().iter().filter(|it| it.is_away()).peekable();
+        let (Some(_), Ok(job)) = (away.peek(), JobId::new(task, hash)) else {
+            return Ok(());
+        };
+        let Some(record) = record::read(&*self.primary().root()?, &job) else {
+            return Ok(());
+        };
+        let Verdict::Purged { folder } = &record.verdict else {
+            return Ok(());
+        };
+        let Some(folder) = away.find(|it| record::name_of(it) == *folder) else {
+            return Ok(());
+        };
+        let dir = at::open_dir(dir, hash)?;
+        let used = self.judgements.is_in_use(&job) || job_locks::is_locked(&dir, &job)?;
+        if used || !record.holds(&dir, stat) {
+            return Ok(());
+        }
+        folder.report_missed(&std::path::Path::new(task).join(hash));
+        Err(Errno::IO)
+    }
+
     /// Compares a job with its copies.
     fn compare_with(
         &self,

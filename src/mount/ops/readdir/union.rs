@@ -255,6 +255,10 @@ impl Mount {
                         .serves(&open.source.dir, task, name, Box::new(stat))
                     {
                         Served::Job { location, stat } | Served::AsItIs { location, stat } => {
+                            if location == PRIMARY {
+                                let dir = &open.source.dir;
+                                self.view.expect_no_purge(dir, task, name, &stat).ok()?;
+                            }
                             (location, *stat)
                         }
                     },
