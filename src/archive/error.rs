@@ -135,6 +135,11 @@ impl JobError {
         self.scope() == Scope::Cancelled
     }
 
+    /// Whether the job changed during the operation.
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(&*self.cause, Cause::Changed(_))
+    }
+
     /// As [`Cause::advice`].
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {

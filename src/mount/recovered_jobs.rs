@@ -8,7 +8,8 @@
 //! 2. A file keeps its node, and what was opened by it stays readable. The recovered file gets another node, which the
 //!    kernel finds when it looks the name up again. Calls that change the old node change the recovered file
 //!    (`tables::superseded`).
-//! 3. An internal file is the same file in another place (`archive::job::internal_files`): its node gets the place.
+//! 3. The nodes of what a purge has left of the job, which are the primary's already, change as those of the folder do.
+//! 4. An internal file is the same file in another place (`archive::job::internal_files`): its node gets the place.
 //!
 //! The disk is read first; then all nodes change at once. Requests that find some nodes changed and others not are
 //! attempted again (`deferred`).
@@ -47,22 +48,38 @@ impl JobCaches {
         };
         let mut known: Vec<Known> = Vec::new();
         for (id, node) in self.nodes_of(job) {
+            let is_purged = self.is_replaced(id, &node, &stat);
+            let first = known.len();
             known.push(Known {
                 id,
                 node,
                 there: stat,
             });
             self.add_below(id, &top, &mut known);
+            if !is_purged {
+                let below = known.split_off(first);
+                known.extend(
+                    below
+                        .into_iter()
+                        .filter(|known| known.node.place != PRIMARY),
+                );
+            }
         }
-        let archived = |known: &Known| known.node.place != PRIMARY;
-        if !known.iter().any(archived) {
+        if known.is_empty() {
             return false;
         }
         let _changing = self.recoveries.change_nodes();
-        for known in known.iter().filter(|known| archived(known)) {
+        for known in &known {
             self.change(known);
         }
         true
+    }
+
+    /// Whether a node is the directory in the primary that a purge has left and the recovered job has replaced.
+    fn is_replaced(&self, id: u64, node: &Node, there: &Statx) -> bool {
+        node.place == PRIMARY
+            && node.identity != FileId::of(there)
+            && self.dir_cache.removed(id).is_none()
     }
 
     /// Opens the directory of a job in the primary, if the primary serves it. What a purge has left of a job is not the

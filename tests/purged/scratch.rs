@@ -87,7 +87,11 @@ pub(crate) fn files(top: &Path) -> Vec<PathBuf> {
     while let Some(directory) = next.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            match path.symlink_metadata().unwrap().is_dir() {
+            // A recovery or another purge removes entries at the same time.
+            let Ok(stat) = path.symlink_metadata() else {
+                continue;
+            };
+            match stat.is_dir() {
                 true => next.push(path),
                 false => found.push(path.strip_prefix(top).unwrap().to_owned()),
             }

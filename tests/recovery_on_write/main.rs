@@ -13,6 +13,11 @@ mod killed;
 mod many;
 mod operations;
 mod purged;
+mod purged_at_random;
+mod purges;
 mod reading;
+#[path = "../purged/scratch.rs"]
+#[allow(dead_code)]
+mod scratch;
 mod stage;
 mod waiting;

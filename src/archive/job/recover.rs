@@ -24,6 +24,9 @@ use crate::workspace::markers;
 /// How often to check whether another process has finished its work on the same job.
 const OTHER_PROCESS_POLL: Duration = Duration::from_millis(50);
 
+/// How often a recovery begins again because a purge or a program changed what was left of the job, or a purge removed files of the new copy.
+const RESTARTS_MAX: usize = 4;
+
 /// The result of recovering a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovered {
@@ -82,6 +85,7 @@ enum Present {
 ///
 /// Fails if no folder has an intact copy, or with the error of a file system.
 pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered> {
+    let mut retries = RESTARTS_MAX;
     loop {
         let primary = env.view.primary();
         let at = places::path(primary, job);
@@ -111,8 +115,21 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         let passed_over = passed_over(&candidates, chosen);
         match &there {
             Present::Link(link) => staging.exchange(link).map(|_| ()).beside(job, &at)?,
-            Present::Skeleton(skeleton) => replace(env, job, skeleton, &task, &mut staging)?,
+            Present::Skeleton(skeleton) => match replace(env, job, skeleton, &task, &mut staging) {
+                Err(error) if retries > 0 && (skeleton.is_gone() || error.is_changed()) => {
+                    tracing::debug!("{error}; looking at the job again");
+                    retries -= 1;
+                    continue;
+                }
+                replaced => replaced?,
+            },
             Present::Nothing | Present::Job => staging.publish().beside(job, &at)?,
+        }
+        if retries > 0 && is_incomplete(env, job, &task, chosen.folder) {
+            tracing::info!("{job}: a purge has removed files of the new copy; recovering it again");
+            retries -= 1;
+            staging.finish(None).beside(job, &at)?;
+            continue;
         }
         env.view.forget_standing(job);
         env.hooks.moved(job);
@@ -129,6 +146,15 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             finished: copied.manifest.entries().iter().skip(1).any(is_done),
         });
     }
+}
+
+/// Whether a purge has removed files of the copy that has just been given the job's name: the files have their old times.
+fn is_incomplete(env: &Env<'_>, job: &JobId, task: &OwnedFd, folder: &Location) -> bool {
+    let Ok(directory) = at::open_dir(task, job.hash()) else {
+        return false;
+    };
+    let purged = env.view.purged_from(job, &directory, Some(folder.index()));
+    matches!(purged, Ok(Some(_)))
 }
 
 /// The size of the copy that a recovery of a job would take, if it can be read.
@@ -212,6 +238,9 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
         }
         InPrimary::Purged => {
             let left = Skeleton::open(env, job)?;
+            if left.is_none() {
+                env.view.forget_finding(job);
+            }
             return Ok(left.map_or(Present::Job, Present::Skeleton));
         }
         InPrimary::Link => {}

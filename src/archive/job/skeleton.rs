@@ -46,6 +46,10 @@ impl Skeleton {
         };
         let purged = env.view.purged_from(job, &directory, None);
         let purged = purged.tried(job, "compare", &at)?;
+        // Before the job is copied, possibly again: a program of another mount may keep a file open for hours.
+        if purged.is_some() && env.hooks.open_for_writing(job) == Writing::Yes {
+            return Err(JobError::new(job, Cause::Busy(WRITTEN.into())));
+        }
         Ok(purged.map(|_| Skeleton {
             directory,
             _locks: locks,
@@ -57,12 +61,20 @@ impl Skeleton {
         &self.directory
     }
 
+    /// Whether the purge has removed the directory as well.
+    pub(super) fn is_gone(&self) -> bool {
+        rustix::fs::fstat(&self.directory).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// Checks that it is still what a purge has left, and that no process writes to it. Called when another directory has its name.
     pub(super) fn expect_unused(&self, env: &Env<'_>, job: &JobId) -> Result<()> {
         let at = places::path(env.view.primary(), job);
         let busy = || JobError::new(job, Cause::Busy(WRITTEN.into()));
+        let changed = |why: &str| JobError::new(job, Cause::Changed(why.to_owned()));
         if env.hooks.open_for_writing(job) == Writing::Yes {
-            return Err(busy());
+            return Err(changed(
+                "a program opened a file of it for writing meanwhile",
+            ));
         }
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
         let options = Options {
@@ -80,10 +92,7 @@ impl Skeleton {
         let purged = env.view.purged_from(job, &self.directory, None);
         match purged.tried(job, "compare", &at)? {
             Some(_) => Ok(()),
-            None => Err(JobError::new(
-                job,
-                Cause::Changed("its files in the primary changed meanwhile".to_owned()),
-            )),
+            None => Err(changed("its files in the primary changed meanwhile")),
         }
     }
 

@@ -114,7 +114,7 @@ impl Mount {
         directory: bool,
     ) -> Result<Target> {
         if node.place == PRIMARY || node.place == INTERNAL {
-            self.still_in_primary(node)?;
+            self.changeable_in_primary(caller, parent, node, Alteration::Contents)?;
             return Ok(Target {
                 dir: self.directory(parent)?,
                 place: node.place,
@@ -145,27 +145,57 @@ impl Mount {
     /// folder of the same disk, its files are the same nodes, but belong to an archive. What a purge has left of a job must not
     /// be changed either.
     pub(super) fn still_in_primary(&self, node: &Node) -> Result<()> {
-        if node.place != PRIMARY {
+        match self.is_purged_by_now(node)? {
+            true => Err(Errno::STALE),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Mount::still_in_primary`], before a change for which a purged job is recovered.
+    pub(super) fn changeable_in_primary(
+        &self,
+        caller: &Caller,
+        id: u64,
+        node: &Node,
+        by: Alteration,
+    ) -> Result<()> {
+        if !self.is_purged_by_now(node)? {
             return Ok(());
+        }
+        match by {
+            Alteration::Contents => match self.check_rights_to_copy(caller, id, node) {
+                // The purge has removed it: the kernel looks the recovered one up, and checks the rights to that.
+                Err(Errno::STALE | Errno::NOENT) => self.check_rights_to_task(caller, node)?,
+                checked => checked?,
+            },
+            Alteration::Attributes => self.check_rights_to_task(caller, node)?,
+        }
+        Err(self.recovery_needed(caller.tid, node))
+    }
+
+    /// Whether a purge has left the job of a node of the primary.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` if another process has moved the job: the kernel looks the path up again, and finds the new place.
+    pub(super) fn is_purged_by_now(&self, node: &Node) -> Result<bool> {
+        if node.place != PRIMARY {
+            return Ok(false);
         }
         let mut job = node.clone();
         while job.role == NodeRole::Inside {
             job = self.node(job.parent)?;
         }
         if job.role != NodeRole::Job {
-            return Ok(());
+            return Ok(false);
         }
         let dir = self.holding(job.parent, PRIMARY)?;
         match at::absent(at::stat(dir, &job.name))? {
             Some(stat) if FileId::of(&stat) == job.identity => {
                 let task = self.node(job.parent)?.name;
-                match self.view.is_purged_by_now(&task, &job.name, &stat) {
-                    true => Err(Errno::STALE),
-                    false => Ok(()),
-                }
+                Ok(self.view.is_purged_by_now(&task, &job.name, &stat))
             }
-            _ if self.find_renamed(&job).is_some() => Ok(()),
-            // The kernel looks the path up again, and finds the new place.
+            _ if self.find_renamed(&job).is_some() => Ok(false),
             _ => Err(Errno::STALE),
         }
     }
@@ -214,7 +244,7 @@ impl Mount {
         by: Alteration,
     ) -> Result<(u64, Node)> {
         let (id, node) = self.copied_up(caller, id, by)?;
-        self.still_in_primary(&node)?;
+        self.changeable_in_primary(caller, id, &node, by)?;
         Ok((id, node))
     }
 
@@ -226,11 +256,14 @@ impl Mount {
         by: Alteration,
     ) -> Result<(u64, Node)> {
         let node = self.node(id)?;
-        if node.place == PRIMARY || node.place == INTERNAL {
+        if node.place == INTERNAL {
             return Ok((id, node));
         }
         if let Some(recovered) = self.superseded.successor(id) {
             return Ok((recovered, self.node(recovered)?));
+        }
+        if node.place == PRIMARY {
+            return Ok((id, node));
         }
         let parent = self.node(node.parent)?;
         let internal = match self.holder(&parent)? {
@@ -281,11 +314,14 @@ impl Mount {
         new_parent: u64,
     ) -> Result<()> {
         let node = self.node(parent)?;
+        let target = self.node(new_parent)?;
+        if node.place == PRIMARY && self.job_of(&node) == self.job_of(&target) {
+            return self.changeable_in_primary(caller, parent, &node, Alteration::Contents);
+        }
         if !self.is_recovered_for_changes(&node) {
             return Ok(());
         }
         let found = self.find(parent, name)?;
-        let target = self.node(new_parent)?;
         if found.place == INTERNAL || self.job_of(&node) != self.job_of(&target) {
             return Ok(());
         }

@@ -20,11 +20,16 @@ use crate::view::PRIMARY;
 impl Mount {
     /// Makes sure that the caller may change the contents of a node of a job that must be recovered for that.
     pub(super) fn check_recovery(&self, caller: &Caller, id: u64, node: &Node) -> Result<()> {
-        if !self.is_recovered_for_changes(node) {
-            return Ok(());
+        match self.is_recovered_for_changes(node) {
+            true => self.check_rights_to_copy(caller, id, node),
+            false => Ok(()),
         }
+    }
+
+    /// As [`Mount::check_recovery`], for a node whose job is known to need the recovery.
+    pub(super) fn check_rights_to_copy(&self, caller: &Caller, id: u64, node: &Node) -> Result<()> {
         let object = self.open_verified(id, OFlags::PATH)?;
-        self.check_recovery_by_owner(caller, node)?;
+        self.check_rights_to_task(caller, node)?;
         let _rights = self.rights_of(caller)?;
         self.may_write_copy(&object, node.directory)
     }
@@ -32,9 +37,14 @@ impl Mount {
     /// Makes sure that the caller may recover the job of a node, where the kernel decides whether the caller may change
     /// the node.
     pub(super) fn check_recovery_by_owner(&self, caller: &Caller, node: &Node) -> Result<()> {
-        if !self.is_recovered_for_changes(node) {
-            return Ok(());
+        match self.is_recovered_for_changes(node) {
+            true => self.check_rights_to_task(caller, node),
+            false => Ok(()),
         }
+    }
+
+    /// Makes sure that the caller may create a job beside that of a node.
+    pub(super) fn check_rights_to_task(&self, caller: &Caller, node: &Node) -> Result<()> {
         let task = self.directory_of_copy(node)?;
         let _rights = self.rights_of(caller)?;
         rustix::fs::accessat(

@@ -73,6 +73,8 @@ impl Mount {
             // finds the recovered file.
             return Err(Errno::STALE);
         }
+        // Checked before the open: a job with a file that is open for writing is not purged.
+        self.changeable_in_primary(caller, id, &node, Alteration::Contents)?;
         let opened = self.open_file(caller, id, flags, append);
         // Checked after the open: the process that moves the job asks for open files after the move.
         if let Err(error) = self.still_in_primary(&node) {

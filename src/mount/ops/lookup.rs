@@ -214,6 +214,14 @@ impl Mount {
         let dir = self.directory(parent)?;
         let _asking = self.asking(node.place, role);
         let stat = match at::stat(dir, name) {
+            // After ESTALE the kernel looks the path up again, and finds the folder's copy. A name that the copy lacks may be about to be
+            // created, which ESTALE would make fail.
+            Err(Errno::NOENT) if self.is_purged_by_now(node) == Ok(true) => {
+                let known = self.path_in_job(parent);
+                let lacks =
+                    known.is_some_and(|(job, dir)| self.view.copy_lacks(&job, &dir.join(name)));
+                Err(if lacks { Errno::NOENT } else { Errno::STALE })
+            }
             // Another process removes the rest of a moved job name by name.
             Err(Errno::NOENT) if self.is_moved(parent, node) => Err(Errno::STALE),
             result => result,

@@ -24,7 +24,7 @@ mod reports;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -51,6 +51,9 @@ const NO_COPY_VALID: Duration = Duration::from_secs(10);
 
 /// How long it is used that a job differs from its copies: the files in which it differs are not purged in that time.
 const DIFFERENT_VALID: Duration = Duration::from_secs(60);
+
+/// How long it is used that a program uses a job: a plan holds the lock of a finished job for a moment.
+const USED_VALID: Duration = Duration::from_secs(1);
 
 /// How long a result is used that could not be recorded.
 const UNRECORDED_VALID: Duration = Duration::from_secs(2);
@@ -135,6 +138,22 @@ impl View {
         };
         let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
         matches!(answer, Ok(Ok(Finding::Purged(_))))
+    }
+
+    /// Whether the copy that serves a purged job has no such entry. A folder that does not reply in time is not waited for.
+    pub fn copy_lacks(&self, job: &JobId, path: &Path) -> bool {
+        let folder = self.judgements.latest(job);
+        let folder = folder.and_then(|known| known.finding.folder());
+        let mut folders = self.folders().iter();
+        let serves = |it: &&Arc<Location>| Some(it.index()) == folder;
+        let Some(folder) = folders.find(serves).cloned() else {
+            return false;
+        };
+        let path = Path::new(job.hash()).join(path);
+        let task = job.task_id().to_owned();
+        let question = move || at::stat_below(&*folder.root()?.task(&task)?, &path);
+        let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
+        matches!(answer, Ok(Err(Errno::NOENT)))
     }
 
     /// Sets what returns whether a program writes to a job through the mount: such a job is living. Only the first call counts.
@@ -330,6 +349,7 @@ impl View {
                 false => Finding::Different,
             },
             is_certain: copies.all_answered,
+            is_used: false,
             seen: Vec::new(),
             removed: None,
         };
@@ -343,6 +363,7 @@ impl View {
             || job_locks::is_locked(&skeleton.dir, job)?
         {
             judged.is_certain = false;
+            judged.is_used = !markers.failed;
             return Ok(judged);
         }
         for (folder, copy) in &copies.found {
@@ -412,6 +433,7 @@ impl View {
         });
         let valid = match finding {
             Finding::NoCopy => NO_COPY_VALID,
+            Finding::Different if judged.is_used => USED_VALID,
             Finding::Different => DIFFERENT_VALID,
             Finding::Whole | Finding::Purged(_) if recorded => CHECK_INTERVAL,
             Finding::Whole | Finding::Purged(_) => UNRECORDED_VALID,
@@ -434,6 +456,8 @@ struct Judged {
     finding: Finding,
     /// Whether the result holds as long as the recorded times do.
     is_certain: bool,
+    /// Whether a program runs the job, checks it, or writes to it, which may end in a moment.
+    is_used: bool,
     seen: Vec<(PathBuf, Stamp)>,
     removed: Option<PathBuf>,
 }

@@ -54,6 +54,11 @@ impl View {
         }
     }
 
+    /// Forgets the result about a job that is in memory, which a later comparison has not confirmed.
+    pub fn forget_finding(&self, job: &JobId) {
+        self.judgements.known.lock().remove(job);
+    }
+
     /// Forgets all results about a job, whose directory in the primary is a new one, or gone.
     pub fn forget_standing(&self, job: &JobId) {
         self.judgements.forget(job);
