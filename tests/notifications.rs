@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{Workspace, eventually, xattr};
 use rustix::fs::{FlockOperation, RenameFlags, flock};
 use xpmfs::daemon::attach::{Attachment, How, attach, detach};
-use xpmfs::mount::{Activity, Handle, Mount, Options};
+use xpmfs::mount::{Activity, Connection, Handle, Mount, Options, Serving};
 use xpmfs::settings::Mode;
 use xpmfs::view::{FolderSpec, View, ViewSpec};
 use xpmfs::workspace::jobs::JobId;
@@ -83,7 +83,14 @@ impl<'a> Served<'a> {
         let activity = recorder.clone();
         let thread = std::thread::spawn(move || {
             let ready = || ready.send(()).unwrap();
-            mount.serve(fuse, Some(activity), None, &ready).unwrap();
+            let serving = Serving {
+                connection: Connection::new(fuse),
+                successor: None,
+                inheritance: None,
+                activity: Some(activity),
+                recover: None,
+            };
+            mount.serve(serving, &ready).unwrap();
         });
         let served = Served {
             workspace,

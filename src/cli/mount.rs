@@ -21,8 +21,9 @@ use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::options::{self, MountOptions};
-use crate::daemon::run::{About, Launcher, raise_descriptor_limit, run as serve};
+use crate::daemon::run::{About, Launcher, Supervised, raise_descriptor_limit, run as serve};
 use crate::daemon::service::{self, WorkspaceService};
+use crate::daemon::supervisor::{self, Link, Side};
 use crate::mount::{self, Mount};
 use crate::settings::{Folder, Mode, RecoverOn, Settings, Workspace, validate_folders};
 use crate::view::location::{NO_JOBS, Role};
@@ -99,7 +100,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(arguments, global)?;
     if arguments.foreground {
         log::init(&plan.log, global.verbosity())?;
-        plan.serve(Launcher::Foreground)?;
+        return plan.supervise(Launcher::Foreground);
     } else {
         log::init(&Destination::Terminal, global.verbosity())?;
         let plan = plan.launch()?;
@@ -131,10 +132,10 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
     let other = parent.try_clone()?;
     let served = Plan::new(arguments, global).and_then(|plan| {
         log::init(&plan.log, global.verbosity())?;
-        plan.serve(Launcher::Background(parent))
+        plan.supervise(Launcher::Background(parent))
     });
     Ok(match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Here it goes to the log; the parent prints it.
             log::close_stderr();
@@ -150,7 +151,7 @@ impl Plan {
     fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
         // First: without threads, all folders would seem not to answer.
         limits::check_start()?;
-        let (options, mut warnings) = arguments.read_options()?;
+        let (options, warnings) = arguments.read_options()?;
         let file = global.settings.as_deref().or(options.settings.as_deref());
         let settings = Settings::load(file)?;
         let mut selection = arguments.select.selection();
@@ -169,7 +170,6 @@ impl Plan {
             folder.path = absolute(&folder.path)
                 .with_context(|| format!("cannot use the folder {}", folder.path.display()))?;
         }
-        warnings.extend(validate_folders(&workspace, &folders)?);
         let mountpoint = match &arguments.mountpoint {
             Some(mountpoint) => absolute(mountpoint)
                 .with_context(|| format!("cannot use {}", mountpoint.display()))?,
@@ -225,6 +225,9 @@ impl Plan {
     /// in place, a dead mount is in the way of everything.
     fn prepare(&mut self) -> anyhow::Result<()> {
         limits::check(self.folders.len())?;
+        // Not before the supervisor has forked: a folder that does not answer keeps a thread.
+        let problems = validate_folders(&self.workspace, &self.folders)?;
+        self.warnings.extend(problems);
         for path in [&self.workspace.path, &self.attachment.mountpoint] {
             expect_no_silent_mount(path)?;
         }
@@ -252,18 +255,44 @@ impl Plan {
         Ok(self)
     }
 
-    /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
-    fn serve(mut self, caller: Launcher) -> anyhow::Result<()> {
-        for warning in &self.warnings {
-            tracing::warn!("{warning}");
+    /// Divides this process into a supervisor and a worker, which serves the mount. Returns in both.
+    fn supervise(self, caller: Launcher) -> anyhow::Result<ExitCode> {
+        match supervisor::start().context("cannot start the process that serves the mount")? {
+            Side::Ended(code) => Ok(code),
+            Side::Worker(link) => {
+                let link = Arc::new(link);
+                let served = self.serve(caller, &link);
+                link.over();
+                served.map(|()| ExitCode::SUCCESS)
+            }
         }
-        self.prepare()?;
+    }
+
+    /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
+    fn serve(mut self, mut caller: Launcher, link: &Arc<Link>) -> anyhow::Result<()> {
+        let resumed = link.take_resumed();
+        match &resumed {
+            None => {
+                self.prepare()?;
+                for warning in &self.warnings {
+                    tracing::warn!("{warning}");
+                }
+            }
+            // The paths lead into the mount, which is not served at this moment.
+            Some(resumed) => {
+                self.attachment.mountpoint = resumed.place.mountpoint.clone();
+                caller = Launcher::None;
+            }
+        }
         // The mount divides the descriptors between its caches and open files when it is made.
         raise_descriptor_limit();
         let primary = self.workspace.path.clone();
-        let beneath = service::beneath(&primary).with_context(|| {
-            format!("{} is mounted in place, and that mount's daemon does not hand out the directory beneath", primary.display())
-        })?;
+        let beneath = match &resumed {
+            Some(resumed) => Some(resumed.primary.try_clone()?),
+            None => service::beneath(&primary).with_context(|| {
+                format!("{} is mounted in place, and that mount's daemon does not hand out the directory beneath", primary.display())
+            })?,
+        };
         let spec = ViewSpec {
             workspace: self.workspace.id.clone(),
             primary: primary.clone(),
@@ -274,13 +303,17 @@ impl Plan {
                 .collect(),
             mountpoint: Some(self.attachment.mountpoint.clone()),
         };
-        let only_mount = self.attachment.mountpoint == primary && service::is_alone(&primary);
+        let only_mount = match &resumed {
+            Some(resumed) => resumed.place.alone,
+            None => self.attachment.mountpoint == primary && service::is_alone(&primary),
+        };
         let view = Arc::new(View::open_beneath(
             spec,
             beneath,
             service::beneath_folders(),
             self.folder_timeout,
         )?);
+        let fd_of_primary = view.primary().root()?.fd().try_clone_to_owned()?;
         note_empty(&view, &primary);
         view.watch(WATCH);
         if !self.attachment.read_only {
@@ -317,7 +350,19 @@ impl Plan {
             primary,
             log: self.log.to_string(),
         };
-        serve(Arc::new(service), &self.attachment, &about, caller)?;
+        let supervised = Supervised {
+            link: link.clone(),
+            resumed,
+            alone: only_mount,
+            primary: fd_of_primary,
+        };
+        serve(
+            Arc::new(service),
+            &self.attachment,
+            &about,
+            caller,
+            Some(supervised),
+        )?;
         Ok(())
     }
 }

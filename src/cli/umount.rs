@@ -66,11 +66,13 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
                 "{mountpoint} is unmounted; process {pid} waits for a folder that does not answer, and keeps files open until then"
             );
         }
-        Unmounted::StillServing { pid } => {
+        Unmounted::StillServing { pid, supervisor } => {
             let process =
                 pid.map_or_else(|| "its daemon".to_owned(), |pid| format!("process {pid}"));
             let end = pid.map_or_else(String::new, |pid| {
-                format!(": if it does not answer any more, `kill -9 {pid}` ends it")
+                let both =
+                    supervisor.map_or_else(|| pid.to_string(), |other| format!("{other} {pid}"));
+                format!(": if it does not answer any more, `kill -9 {both}` ends it")
             });
             tracing::warn!(
                 "{mountpoint} is unmounted here, but {process} may go on serving what is still open, or another mount namespace{end}"

@@ -31,6 +31,7 @@ use super::health::{self, MountHealth};
 use super::log;
 use super::mounts::{self, MountInfo};
 use super::signals::Stopper;
+use super::supervisor::Link;
 use crate::sys::deadline::wait_until;
 
 /// How long a daemon may take until it has mounted, and how long the mount may take to reply.
@@ -264,7 +265,11 @@ impl Parent {
 
     /// Waits for the starter's `ready` in a thread, and then leaves the terminal. If the starter ends without it, the mount is
     /// ended.
-    pub(super) fn watch(self, stopper: Arc<Stopper>) -> io::Result<Announcer> {
+    pub(super) fn watch(
+        self,
+        stopper: Arc<Stopper>,
+        link: Option<Arc<Link>>,
+    ) -> io::Result<Announcer> {
         let stream = self.stream.try_clone()?;
         std::thread::Builder::new()
             .name("starter".into())
@@ -273,6 +278,9 @@ impl Parent {
                 let heard = BufReader::new(&stream).read_line(&mut line);
                 if heard.is_ok_and(|bytes| bytes > 0) {
                     detach_terminal();
+                    if let Some(link) = link {
+                        link.close_terminal();
+                    }
                 } else {
                     tracing::warn!("the command that waited for the mount was ended");
                     stopper.stop(SIGTERM);

@@ -4,6 +4,7 @@
 //! - [`service`]: the view of a workspace as a service
 //! - [`archiving`]: archives beside a mount, or without one; [`alone`]: a process that does nothing else
 //! - [`background`]: starts a daemon, and waits until its mount replies
+//! - [`supervisor`]: replaces the process that serves a mount when it dies
 //! - [`signals`]: ends on SIGTERM and SIGINT
 //! - [`service_manager`]: notifies systemd
 //! - [`limits`]: refuses to mount with too few descriptors or too little memory
@@ -38,28 +39,40 @@ pub mod run;
 pub mod service;
 pub mod service_manager;
 pub mod signals;
+pub mod supervisor;
 pub mod unmount;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::archive::engine::Archiver;
+use crate::mount::{Connection, Inheritance, Keeper};
 use crate::workspace::jobs::JobId;
 
 /// How long a mount, its daemon or a directory may take to reply to a command before it counts as silent.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The connection of a mount, and what outlives the process that serves the mount.
+pub struct Kept {
+    /// The connection to the kernel.
+    pub connection: Connection,
+    /// Keeps what the next process needs.
+    pub successor: Option<Arc<dyn Keeper>>,
+    /// What the previous process has left.
+    pub inheritance: Option<Inheritance>,
+}
+
 /// A file system that the daemon can serve.
 pub trait Service: StatusSource {
-    /// Answers the kernel's requests from `fuse` until the file system is unmounted everywhere. Calls `ready` once, after the
+    /// Answers the kernel's requests until the file system is unmounted everywhere. Calls `ready` once, after the
     /// handshake with the kernel, when requests are answered.
     ///
     /// # Errors
     ///
     /// The handshake failed, or the loop ended with an error.
-    fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()>;
+    fn serve(&self, kept: Kept, ready: &dyn Fn()) -> io::Result<()>;
 
     /// Ends the threads beside serving. Called after the unmount, when no process can ask for it; another mount may have its
     /// place then.

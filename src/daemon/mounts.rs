@@ -16,7 +16,7 @@ use nix::unistd::{Uid, User};
 pub const FS_TYPE: &str = "fuse.xpmfs";
 
 /// A device number, as the kernel writes it in `mountinfo`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Device {
     /// Major number: 0 for every FUSE mount.
     pub major: u32,

@@ -1,22 +1,24 @@
 //! Serving one mount, from attaching to the end.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, getrlimit, setrlimit};
 
-use super::Service;
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Server, SocketName};
 use super::mounts::{self, Device, MountInfo};
 use super::service_manager;
 use super::signals::{self, Stopper};
+use super::supervisor::{Link, Place, Resumed};
+use super::{Kept, Service};
+use crate::mount::{Connection, Keeper};
 use crate::sys::deadline::wait_until;
 
 /// What is served, for `status`.
@@ -30,9 +32,24 @@ pub struct About {
     pub log: String,
 }
 
+/// The supervisor of the process that serves a mount, and what that process takes over.
+#[derive(Debug)]
+pub struct Supervised {
+    /// The supervisor.
+    pub link: Arc<Link>,
+    /// What a process has left that has died.
+    pub resumed: Option<Resumed>,
+    /// Whether no other mount of this machine serves the primary.
+    pub alone: bool,
+    /// The primary's directory, beneath the mount.
+    pub primary: OwnedFd,
+}
+
 /// Who waits for the mount to be ready.
 #[derive(Debug)]
 pub enum Launcher {
+    /// No process: another one has reported it before.
+    None,
     /// A terminal, or a service manager (`mount -f`).
     Foreground,
     /// The process that started this one to go to the background.
@@ -68,7 +85,8 @@ pub enum RunError {
     },
 }
 
-/// Mounts and serves until it is unmounted, by a signal or from outside.
+/// Mounts and serves until it is unmounted, by a signal or from outside; or serves on what a process served that has died. With a
+/// `link`, a supervisor keeps what another process would need for that.
 ///
 /// Changes the process's directory to `/`: from here on no path is walked that could lead into the mount.
 /// All paths in `attachment` and `about` are therefore absolute, and `service` has opened what it needs.
@@ -81,42 +99,56 @@ pub fn run(
     attachment: &Attachment,
     about: &About,
     caller: Launcher,
+    supervised: Option<Supervised>,
 ) -> Result<(), RunError> {
     let setup = |what| move |source| RunError::Setup { what, source };
     rustix::process::chdir("/")
         .map_err(|errno| setup("change to the directory /")(errno.into()))?;
     let taken = signals::take().map_err(setup("take signals"))?;
-    let turn = MountLock::take(attachment)?;
-    let fuse = attach(attachment)?;
-    let mount = find(attachment)?;
-    drop(turn);
-    let control = listen(&service, &mount, attachment, about);
-    let stopper = Arc::new(Stopper::new(
-        attachment.mountpoint.clone(),
-        mount.device,
-        control,
-    ));
+    let link = supervised.as_ref().map(|with| with.link.clone());
+    let Begun {
+        kept,
+        device,
+        mount_id,
+        since,
+    } = match supervised {
+        Some(Supervised {
+            link,
+            resumed: Some(resumed),
+            ..
+        }) => resume(resumed, link),
+        supervised => begin(attachment, supervised)?,
+    };
+    let supervisor = link.as_ref().and_then(|_| rustix::process::getppid());
+    let control = listen(&service, device, since, supervisor, attachment, about);
+    let stopper = Arc::new(Stopper::new(attachment.mountpoint.clone(), device, control));
     let in_background = matches!(caller, Launcher::Background(_));
-    let prepared = signals::obey(taken, stopper.clone(), in_background)
+    let prepared = signals::obey(taken, stopper.clone(), in_background, link.is_some())
         .map_err(setup("start a thread"))
-        .and_then(|()| announcer(caller, &stopper, attachment).map_err(setup("start a thread")));
+        .and_then(|()| {
+            let announcer = announcer(caller, &stopper, attachment, link);
+            announcer.map_err(setup("start a thread"))
+        });
     let served = prepared.and_then(|announce| {
-        let served = service.serve(fuse, &*announce);
+        let served = service.serve(kept, &*announce);
         served.map_err(|source| RunError::Serve {
             mountpoint: attachment.mountpoint.clone(),
             source,
         })
     });
     let served = match served {
-        Err(error) if was_unmounted(&error, mount.device) => Ok(()),
+        Err(error) if was_unmounted(&error, device) => Ok(()),
         served => served,
     };
     service_manager::stopping("unmounted");
     // At once: the next mount may be given the number of our device.
     stopper.clean_up();
     service.stop();
-    if served.is_err() && !stopper.is_stopping() {
-        clear(attachment, mount.id);
+    if let Some(id) = mount_id
+        && served.is_err()
+        && !stopper.is_stopping()
+    {
+        clear(attachment, id);
     }
     match served {
         // Unmounted before the kernel was greeted.
@@ -125,6 +157,67 @@ pub fn run(
             tracing::info!("{} is unmounted", attachment.mountpoint.display());
             served
         }
+    }
+}
+
+/// A mount that is about to be served.
+struct Begun {
+    kept: Kept,
+    device: Device,
+    /// Its number in the table of mounts, if it is there.
+    mount_id: Option<u64>,
+    /// When it was mounted, in seconds since 1970.
+    since: i64,
+}
+
+/// Mounts.
+fn begin(attachment: &Attachment, supervised: Option<Supervised>) -> Result<Begun, RunError> {
+    let turn = MountLock::take(attachment)?;
+    let fuse = attach(attachment)?;
+    let mount = find(attachment)?;
+    drop(turn);
+    let since = jiff::Timestamp::now().as_second();
+    let mut successor = None;
+    if let Some(with) = supervised {
+        let place = Place {
+            mountpoint: attachment.mountpoint.clone(),
+            device: mount.device,
+            since,
+            alone: with.alone,
+        };
+        match with.link.keep_place(&place, with.primary.as_fd()) {
+            Ok(()) => successor = Some(with.link as Arc<dyn Keeper>),
+            Err(error) => tracing::warn!(
+                "the supervisor does not answer, so nothing would replace this process: {error}"
+            ),
+        }
+    }
+    Ok(Begun {
+        kept: Kept {
+            connection: Connection::new(fuse),
+            successor,
+            inheritance: None,
+        },
+        device: mount.device,
+        mount_id: Some(mount.id),
+        since,
+    })
+}
+
+/// Takes over a mount whose process has died.
+fn resume(resumed: Resumed, link: Arc<Link>) -> Begun {
+    let device = resumed.place.device;
+    let mounts = mounts::xpmfs().unwrap_or_default();
+    let mount = mounts.iter().find(|mount| mount.device == device);
+    Begun {
+        kept: Kept {
+            connection: resumed.connection,
+            successor: Some(link),
+            inheritance: Some(resumed.inheritance),
+        },
+        device,
+        mount_id: mount.map(|mount| mount.id),
+        since: resumed.place.since,
     }
 }
 
@@ -225,7 +318,9 @@ fn find(attachment: &Attachment) -> Result<MountInfo, RunError> {
 /// Opens the control socket; a mount without one still works.
 fn listen(
     service: &Arc<dyn Service>,
-    mount: &MountInfo,
+    device: Device,
+    since: i64,
+    supervisor: Option<Pid>,
     attachment: &Attachment,
     about: &About,
 ) -> Option<Server> {
@@ -235,10 +330,12 @@ fn listen(
         identity: Identity {
             read_only: attachment.read_only,
             log: about.log.clone(),
+            since,
+            supervisor: supervisor.map(|pid| pid.as_raw_pid().unsigned_abs()),
             ..Identity::of_this_process(Some(&attachment.mountpoint), workspace, &about.primary)
         },
     };
-    Server::start(SocketName::Mount(mount.device), answers)
+    Server::start(SocketName::Mount(device), answers)
         .inspect_err(|error| {
             tracing::warn!("no control socket, so `xpmfs status` will show little: {error}");
         })
@@ -250,15 +347,20 @@ fn announcer(
     caller: Launcher,
     stopper: &Arc<Stopper>,
     attachment: &Attachment,
+    link: Option<Arc<Link>>,
 ) -> io::Result<Box<dyn Fn()>> {
     let status = format!("serving {}", attachment.mountpoint.display());
     Ok(match caller {
+        Launcher::None => Box::new(move || tracing::info!("{status}")),
         Launcher::Foreground => Box::new(move || {
             tracing::info!("{status}");
             service_manager::ready(&status);
+            if let Some(link) = &link {
+                link.serving();
+            }
         }),
         Launcher::Background(parent) => {
-            let announce = parent.watch(stopper.clone())?;
+            let announce = parent.watch(stopper.clone(), link)?;
             Box::new(move || {
                 tracing::info!("{status}");
                 announce.attached();

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 
 use super::control::{self, ClientError};
 use super::inventory;
-use super::{Service, StatusSource};
+use super::{Kept, Service, StatusSource};
 use crate::archive::engine::Archiver;
-use crate::mount::{Activity, Handle, Mount, Recover};
+use crate::mount::{Activity, Handle, Mount, Recover, Serving};
 use crate::view::{Beneath, LocationStatus, Root, View};
 use crate::workspace::jobs::JobId;
 
@@ -82,17 +82,19 @@ pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Va
 }
 
 impl Service for WorkspaceService {
-    fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
+    fn serve(&self, kept: Kept, ready: &dyn Fn()) -> io::Result<()> {
         let Some(mount) = self.mount.lock().take() else {
             return Err(io::Error::other("the mount has been served already"));
         };
         let archiver = self.archiver.clone();
-        mount.serve(
-            fuse,
-            archiver.map(|archiver| archiver as Arc<dyn Activity>),
-            self.recover.clone(),
-            ready,
-        )
+        let serving = Serving {
+            connection: kept.connection,
+            successor: kept.successor,
+            inheritance: kept.inheritance,
+            activity: archiver.map(|archiver| archiver as Arc<dyn Activity>),
+            recover: self.recover.clone(),
+        };
+        mount.serve(serving, ready)
     }
 
     fn stop(&self) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
@@ -15,6 +16,10 @@ use super::control::Server;
 use super::health::{self, MountHealth};
 use super::mounts::{self, Device};
 use super::service_manager;
+
+/// Signals of the same number within this time count as one if there is a supervisor: a service manager sends them to all processes of a mount, and the
+/// supervisor passes its own on.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
 /// Takes the signals that would end the process from now on, to be obeyed once [`obey`] is called. Before attaching, so that
 /// no signal can leave a dead mount behind.
@@ -34,11 +39,24 @@ pub fn take() -> io::Result<Signals> {
 /// # Errors
 ///
 /// No thread can be started.
-pub fn obey(mut signals: Signals, stopper: Arc<Stopper>, in_background: bool) -> io::Result<()> {
+pub fn obey(
+    mut signals: Signals,
+    stopper: Arc<Stopper>,
+    in_background: bool,
+    supervised: bool,
+) -> io::Result<()> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let mut last: Option<(i32, Instant)> = None;
             for signal in signals.forever() {
+                let same = supervised
+                    && last
+                        .is_some_and(|(number, at)| number == signal && at.elapsed() < SAME_SIGNAL);
+                last = Some((signal, Instant::now()));
+                if same {
+                    continue;
+                }
                 let means_nothing = match signal {
                     SIGHUP => in_background,
                     // Ending on them would leave a dead mount. SIGXFSZ comes with EFBIG, which the caller gets.

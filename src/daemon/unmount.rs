@@ -65,6 +65,8 @@ pub enum Unmounted {
     StillServing {
         /// Its process, if known.
         pid: Option<i32>,
+        /// The process that would start another one, if there is one.
+        supervisor: Option<i32>,
     },
 }
 
@@ -108,6 +110,7 @@ pub fn unmount(
     let health = health::of(mount);
     let client = Client::connect(mount.device, mount.owner()).ok();
     let pid = client.as_ref().and_then(Client::pid);
+    let supervisor = pid.and_then(supervisor_of);
     if health == MountHealth::Dead {
         detach(&mount.mountpoint, How::Lazy)?;
         return Ok(Unmounted::WasDead);
@@ -120,13 +123,18 @@ pub fn unmount(
         How::Lazy => Duration::from_millis(500),
     };
     let Some(pid) = pid else {
-        return Ok(Unmounted::StillServing { pid: None });
+        return Ok(Unmounted::StillServing {
+            pid: None,
+            supervisor: None,
+        });
     };
-    let process = PathBuf::from(format!("/proc/{pid}"));
+    // Both keep the directory of the workspace open.
+    let has_ended = || has_ended(pid) && supervisor.is_none_or(has_ended);
     let soon = limit.min(QUIET_WAIT);
-    if wait_until(soon, || has_ended(&process)) {
+    if wait_until(soon, has_ended) {
         return Ok(Unmounted::Ended);
     }
+    let process = PathBuf::from(format!("/proc/{pid}"));
     let mut stuck_since = None;
     let is_stuck_long = || {
         let now = Instant::now();
@@ -142,13 +150,16 @@ pub fn unmount(
     if soon < limit && wait_until(STUCK_FOR * 2, is_stuck_long) {
         return Ok(Unmounted::Stuck { pid });
     }
-    if soon < limit && !has_ended(&process) {
+    if soon < limit && !has_ended() {
         waiting(pid);
     }
-    if wait_until(limit - soon, || has_ended(&process)) {
+    if wait_until(limit - soon, has_ended) {
         Ok(Unmounted::Ended)
     } else {
-        Ok(Unmounted::StillServing { pid: Some(pid) })
+        Ok(Unmounted::StillServing {
+            pid: Some(pid),
+            supervisor,
+        })
     }
 }
 
@@ -195,9 +206,22 @@ fn unmount_idle(mount: &MountInfo, how: How) -> Result<(), UnmountError> {
     }
 }
 
+/// The supervisor of the process that serves a mount; `None` if there is none.
+fn supervisor_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
+    // Without its supervisor, a process has been given to another parent.
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
+    (name.trim_end() == NAME).then_some(parent)
+}
+
+/// The name of a daemon's processes.
+const NAME: &str = "xpmfs";
+
 /// Whether a process has ended, also if its parent has not waited for it yet.
-fn has_ended(process: &Path) -> bool {
-    match std::fs::read_to_string(process.join("stat")) {
+fn has_ended(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => is_ended(&stat),
         Err(_) => true,
     }

@@ -247,8 +247,14 @@ impl<R: Reply> Attempt<R> {
             return Some(needed);
         }
         match (result, self.take()) {
-            (Ok(value), Some(reply)) => reply.send(mount, value),
-            (Err(error), Some(reply)) => reply.refuse(mount, error),
+            (Ok(value), Some(reply)) => {
+                reply.send(mount, value);
+                mount.recorder.answered();
+            }
+            (Err(error), Some(reply)) => {
+                reply.refuse(mount, error);
+                mount.recorder.answered();
+            }
             (Ok(value), None) => R::undo(mount, value),
             (Err(_), None) => {}
         }

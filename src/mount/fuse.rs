@@ -22,6 +22,7 @@ use rustix::io::{Errno, Result};
 use crate::mount::attributes::errno;
 use crate::mount::caller::Caller;
 use crate::mount::deferred::Reply;
+use crate::mount::handover::intents::Current;
 use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::setattr::Changes;
 use crate::mount::ops::xattr::Value;
@@ -50,6 +51,11 @@ impl Fuse {
             mount: Arc::new(mount),
             maps_uncached: false,
         }
+    }
+
+    /// The mount.
+    pub(super) fn mount(&self) -> Arc<Mount> {
+        self.mount.clone()
     }
 
     /// Answers a request for a node.
@@ -90,6 +96,33 @@ fn caller(request: &Request, umask: u32) -> Caller {
         gid: request.gid(),
         tid: request.pid(),
         umask,
+    }
+}
+
+/// Marks the work for a request that changes something, so that the change is not made again if this process is killed
+/// before it replies ([`intents`](crate::mount::handover::intents)).
+fn changing<R>(
+    request: &Request,
+    work: impl Fn(&Mount, &OsStr) -> Result<R> + Send + Sync + 'static,
+) -> impl Fn(&Mount, &OsStr) -> Result<R> + Send + Sync + 'static {
+    let number = request.unique().0;
+    move |mount, name| {
+        let _current = Current::new(number);
+        mount.not_failed()?;
+        work(mount, name)
+    }
+}
+
+/// As [`changing`], for a node.
+fn changing_node<R>(
+    request: &Request,
+    work: impl Fn(&Mount) -> Result<R> + Send + Sync + 'static,
+) -> impl Fn(&Mount) -> Result<R> + Send + Sync + 'static {
+    let number = request.unique().0;
+    move |mount| {
+        let _current = Current::new(number);
+        mount.not_failed()?;
+        work(mount)
     }
 }
 
@@ -166,9 +199,9 @@ impl Filesystem for Fuse {
         };
         let handle = handle.map(|handle| handle.0);
         let (caller, opened_by) = (caller(request, 0), None);
-        self.on_node(node, AttributesReply { reply, opened_by }, move |mount| {
-            mount.setattr(&caller, node.0, handle, &changes)
-        });
+        let work = move |mount: &Mount| mount.setattr(&caller, node.0, handle, &changes);
+        let reply = AttributesReply { reply, opened_by };
+        self.on_node(node, reply, changing_node(request, work));
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
@@ -186,9 +219,14 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        self.on_entry(parent, name, reply, move |mount, name| {
-            mount.mknod(&caller, parent.0, name, mode, device)
-        });
+        self.on_entry(
+            parent,
+            name,
+            reply,
+            changing(request, move |mount, name| {
+                mount.mknod(&caller, parent.0, name, mode, device)
+            }),
+        );
     }
 
     fn mkdir(
@@ -201,23 +239,38 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, umask);
-        self.on_entry(parent, name, reply, move |mount, name| {
-            mount.mkdir(&caller, parent.0, name, mode)
-        });
+        self.on_entry(
+            parent,
+            name,
+            reply,
+            changing(request, move |mount, name| {
+                mount.mkdir(&caller, parent.0, name, mode)
+            }),
+        );
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = caller(request, 0);
-        self.on_entry(parent, name, reply, move |mount, name| {
-            mount.unlink(&caller, parent.0, name)
-        });
+        self.on_entry(
+            parent,
+            name,
+            reply,
+            changing(request, move |mount, name| {
+                mount.unlink(&caller, parent.0, name)
+            }),
+        );
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = caller(request, 0);
-        self.on_entry(parent, name, reply, move |mount, name| {
-            mount.rmdir(&caller, parent.0, name)
-        });
+        self.on_entry(
+            parent,
+            name,
+            reply,
+            changing(request, move |mount, name| {
+                mount.rmdir(&caller, parent.0, name)
+            }),
+        );
     }
 
     fn symlink(
@@ -230,9 +283,14 @@ impl Filesystem for Fuse {
     ) {
         let caller = caller(request, 0);
         let target = target.as_os_str().to_owned();
-        self.on_entry(parent, name, reply, move |mount, name| {
-            mount.symlink(&caller, parent.0, name, &target)
-        });
+        self.on_entry(
+            parent,
+            name,
+            reply,
+            changing(request, move |mount, name| {
+                mount.symlink(&caller, parent.0, name, &target)
+            }),
+        );
     }
 
     fn rename(
@@ -249,9 +307,10 @@ impl Filesystem for Fuse {
         let (caller, old, new) = (caller(request, 0), name.to_owned(), new_name.to_owned());
         let may_wait =
             self.mount.may_wait_at(parent.0, &old) || self.mount.may_wait_at(new_parent.0, &new);
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.rename(&caller, parent.0, &old, new_parent.0, &new, flags)
-        });
+        let work =
+            move |mount: &Mount| mount.rename(&caller, parent.0, &old, new_parent.0, &new, flags);
+        self.mount
+            .answer(may_wait, reply, changing_node(request, work));
     }
 
     fn link(
@@ -264,9 +323,9 @@ impl Filesystem for Fuse {
     ) {
         let (caller, name) = (caller(request, 0), name.to_owned());
         let may_wait = self.mount.may_wait(node.0) || self.mount.may_wait_at(parent.0, &name);
-        self.mount.answer(may_wait, reply, move |mount| {
-            mount.link(&caller, node.0, parent.0, &name)
-        });
+        let work = move |mount: &Mount| mount.link(&caller, node.0, parent.0, &name);
+        self.mount
+            .answer(may_wait, reply, changing_node(request, work));
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -296,11 +355,13 @@ impl Filesystem for Fuse {
         reply: ReplyCreate,
     ) {
         let (mount, caller, name) = (self.mount.clone(), caller(request, umask), name.to_owned());
-        let how = self.how_opened(flags);
+        let (how, number) = (self.how_opened(flags), request.unique().0);
         self.mount.open_limit.when_free(move |free| match free {
             true => {
                 let may_wait = mount.may_wait_at(parent.0, &name);
                 mount.answer(may_wait, CreateReply { reply, how }, move |mount| {
+                    let _current = Current::new(number);
+                    mount.not_failed()?;
                     mount.create(&caller, parent.0, &name, mode, flags)
                 });
             }
@@ -354,10 +415,12 @@ impl Filesystem for Fuse {
         if self.mount.may_fill_lock(handle.0) {
             // The write may wait for a recovery.
             let data = data.to_owned();
-            return self.mount.answer(false, reply, move |mount| {
+            let work = move |mount: &Mount| {
                 mount.write(handle.0, offset, &data, append, tid, caller.as_ref())
-            });
+            };
+            return (self.mount).answer(false, reply, changing_node(request, work));
         }
+        let _current = Current::new(request.unique().0);
         let count = self
             .mount
             .write(handle.0, offset, data, append, tid, caller.as_ref());
@@ -487,9 +550,8 @@ impl Filesystem for Fuse {
             node: node.0,
             of_mode: is_acl(&name),
         };
-        self.on_node(node, reply, move |mount| {
-            mount.setxattr(&caller, node.0, &name, &value, flags)
-        });
+        let work = move |mount: &Mount| mount.setxattr(&caller, node.0, &name, &value, flags);
+        self.on_node(node, reply, changing_node(request, work));
     }
 
     fn getxattr(
@@ -520,9 +582,8 @@ impl Filesystem for Fuse {
             node: node.0,
             of_mode: is_acl(&name),
         };
-        self.on_node(node, reply, move |mount| {
-            mount.removexattr(&caller, node.0, &name)
-        });
+        let work = move |mount: &Mount| mount.removexattr(&caller, node.0, &name);
+        self.on_node(node, reply, changing_node(request, work));
     }
 
     fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -575,9 +636,9 @@ impl Filesystem for Fuse {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request, 0);
-        self.mount.answer(false, reply, move |mount| {
-            mount.fallocate(&caller, handle.0, mode, offset, length)
-        });
+        let work = move |mount: &Mount| mount.fallocate(&caller, handle.0, mode, offset, length);
+        self.mount
+            .answer(false, reply, changing_node(request, work));
     }
 
     fn lseek(

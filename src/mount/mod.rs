@@ -16,6 +16,7 @@
 //!   processes rename
 //! - [`caller`]: umask, ownership and rights of the calling process
 //! - [`attributes`]: from `statx` and `errno` to what the kernel expects
+//! - [`handover`]: what a mount leaves to the process that serves it next
 //! - [`state`]: all that a mount consists of; [`tables`]: what it keeps in memory
 //!
 //! Beside the requests:
@@ -47,6 +48,7 @@ mod copy_up;
 mod deferred;
 mod fuse;
 mod handle;
+mod handover;
 mod interrupts;
 mod locate;
 mod lock_waiter;
@@ -69,5 +71,9 @@ mod timeouts;
 
 pub use activity::Activity;
 pub use handle::{Counts, Handle};
+pub use handover::connection::{Agreed, Connection};
+pub use handover::recorder::{Keeper, KeptFile};
+pub use handover::restore::Inheritance;
 pub use recovery::{Recover, RunningRecovery};
+pub use serve::Serving;
 pub use state::{Mount, Options};

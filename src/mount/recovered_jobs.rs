@@ -170,6 +170,7 @@ impl JobCaches {
         };
         let own = self.devices.node(&identity);
         let (recovered, _) = self.nodes.remember(own, recovered, Version::of(there));
+        self.nodes.record(recovered);
         let name = (node.parent, node.name.clone());
         let before = self.superseded.add(id, recovered, name);
         let gone = match self.nodes.get(id) {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    BackingId, FileAttr, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
+    FileAttr, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
 };
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
@@ -19,6 +19,8 @@ use crate::mount::deferred::Reply;
 use crate::mount::ops::file::Opened;
 use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::xattr::Value;
+use crate::mount::tables::passthrough::Backing;
+use crate::sys::fuse::NamesBacking;
 
 pub(super) fn empty(result: Result<()>, reply: ReplyEmpty) {
     match result {
@@ -216,12 +218,18 @@ fn closing_flags(opened: &Opened) -> FopenFlags {
 
 /// Registers a file with the kernel for passthrough. The kernel uses the file with the rights of the registering
 /// thread, which must not keep set-id bits.
-fn register(
-    mount: &Mount,
-    register: impl FnOnce() -> io::Result<BackingId>,
-) -> io::Result<BackingId> {
+fn register(mount: &Mount, opened: &Opened) -> io::Result<Backing> {
     let _unprivileged = mount.clearing_set_id()?;
-    register()
+    mount.passthrough.register(&opened.file.fd)
+}
+
+/// Records an open file for the next process that serves the mount, before the kernel receives its number.
+fn record(mount: &Mount, opened: &Opened, backing: Option<&Backing>) {
+    mount.handles.record(
+        opened.handle,
+        &opened.file,
+        backing.map(|backing| backing.id),
+    );
 }
 
 /// The reply to the opening of a node.
@@ -236,19 +244,24 @@ impl Reply for OpenReply {
 
     fn send(self, mount: &Mount, opened: Opened) {
         let OpenReply { reply, node, how } = self;
-        let register = || register(mount, || reply.open_backing(&opened.file.fd));
+        let register = || register(mount, &opened);
         let file = opened.file.identity;
         let choice = (mount.passthrough).open(node, file, how.flags, opened.direct, register);
         let Some(choice) = choice else {
             mount.discard(&opened);
             return reply.error(errno(Errno::STALE));
         };
+        record(mount, &opened, choice.backing.as_deref());
         let handle = FileHandle(opened.handle);
         let Some(backing) = choice.backing else {
             return reply.opened(handle, how.cached(&opened));
         };
         let flags = closing_flags(&opened);
-        let answer = move |_| reply.opened_passthrough(handle, flags, &backing);
+        let answer = move |_| {
+            let named = reply.backing(backing.id);
+            reply.opened_passthrough(handle, flags, &named);
+            named.into_raw();
+        };
         if choice.becomes_mapped {
             mount.invalidate.before_reply(node, Vec::new(), answer);
         } else {
@@ -274,7 +287,7 @@ impl Reply for CreateReply {
 
     fn send(self, mount: &Mount, (entry, opened): (NodeEntry, Opened)) {
         let CreateReply { reply, how } = self;
-        let register = || register(mount, || reply.open_backing(&opened.file.fd));
+        let register = || register(mount, &opened);
         let file = opened.file.identity;
         let choice = (mount.passthrough).open(entry.id, file, how.flags, opened.direct, register);
         let Some(choice) = choice else {
@@ -282,13 +295,16 @@ impl Reply for CreateReply {
             mount.forget(entry.id, 1);
             return reply.error(errno(Errno::STALE));
         };
+        record(mount, &opened, choice.backing.as_deref());
         let handle = FileHandle(opened.handle);
         let ttl = &entry.ttl.min(mount.passthrough.ttl_max(entry.id));
         let (made, generation) = (&entry.attributes, entry.generation);
         match choice.backing {
             Some(backing) => {
                 let flags = closing_flags(&opened);
-                reply.created_passthrough(ttl, made, generation, handle, flags, &backing);
+                let named = reply.backing(backing.id);
+                reply.created_passthrough(ttl, made, generation, handle, flags, &named);
+                named.into_raw();
             }
             None => reply.created(ttl, made, generation, handle, how.cached(&opened)),
         }

@@ -1,36 +1,58 @@
 //! Serves a mount: starts its threads, and answers requests until it is unmounted.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::mount::Mount;
 use crate::mount::activity::Activity;
 use crate::mount::fuse::Fuse;
+use crate::mount::handover::connection::Connection;
+use crate::mount::handover::recorder::Keeper;
+use crate::mount::handover::restore::Inheritance;
 use crate::mount::mapped_files::Watch;
 use crate::mount::recovery::Recover;
 use crate::mount::tables::nodes::NodeRole;
 use crate::mount::threads::LOOP_THREADS;
 
+/// With what a mount is served.
+pub struct Serving {
+    /// The connection to the kernel.
+    pub connection: Connection,
+    /// Keeps what the next process needs to serve the mount on.
+    pub successor: Option<Arc<dyn Keeper>>,
+    /// What a process has left that has served the mount before.
+    pub inheritance: Option<Inheritance>,
+    /// Receives reports of altered jobs of the primary.
+    pub activity: Option<Arc<dyn Activity>>,
+    /// Recovers archived jobs that are about to be changed.
+    pub recover: Option<Arc<dyn Recover>>,
+}
+
 impl Mount {
-    /// Serves the mount on an open `/dev/fuse` that has been mounted, until it is unmounted. Reports altered jobs of
-    /// the primary to `activity`. If there is `recover`, archived jobs that are about to be changed are recovered. Calls `ready` after the handshake with the kernel, just before the first request is
-    /// answered.
+    /// Serves the mount on a connection to the kernel, until it is unmounted. Calls `ready` after the handshake with the
+    /// kernel, just before the first request is answered.
     ///
     /// # Errors
     ///
     /// The error of the handshake with the kernel or of its device.
-    pub fn serve(
-        mut self,
-        fuse: OwnedFd,
-        activity: Option<Arc<dyn Activity>>,
-        recover: Option<Arc<dyn Recover>>,
-        ready: &dyn Fn(),
-    ) -> io::Result<()> {
+    pub fn serve(mut self, with: Serving, ready: &dyn Fn()) -> io::Result<()> {
+        let Serving {
+            connection,
+            successor,
+            inheritance,
+            activity,
+            recover,
+        } = with;
         let mut config = fuser::Config::default();
         config.n_threads = Some(LOOP_THREADS);
-        config.clone_fd = true;
+        // Requests that were read from another descriptor of the device would fail when this process ends.
+        config.clone_fd = successor.is_none();
         self.recover = recover;
+        self.passthrough.connect(connection.device().clone());
+        let continues = inheritance.is_some();
+        if let (Some(left), Some(successor)) = (inheritance, &successor) {
+            self.inherit(left, successor.clone())?;
+        }
         self.readahead.start(&self.view)?;
         self.timeouts.start(&self.view)?;
         if let Some(activity) = activity {
@@ -50,11 +72,21 @@ impl Mount {
             invalidate: invalidate.clone(),
             own_writes: self.own_writes.clone(),
         };
-        // The kernel itself keeps other users out unless `allow_other` is set.
-        let acl = fuser::SessionACL::All;
-        let session = fuser::Session::from_fd(Fuse::new(self), fuse, acl, config)?;
+        let fuse = Fuse::new(self);
+        let mount = fuse.mount();
+        let (session, agreed) = connection.session(fuse, config)?;
+        if let Some(successor) = successor.filter(|_| !continues)
+            && agreed.can_be_continued()
+        {
+            successor.keep_connection(&connection, &agreed)?;
+            mount.record_for(successor)?;
+        }
+        drop(mount);
         invalidate.start(session.notifier())?;
         watch.start()?;
+        if continues {
+            connection.take_over()?;
+        }
         ready();
         let served = session.run();
         recoveries.stop();

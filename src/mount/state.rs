@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::mount::activity::ActivityReports;
+use crate::mount::handover::intents::{Intents, Outcome};
+use crate::mount::handover::recorder::Recorder;
 use crate::mount::interrupts::Interrupts;
 use crate::mount::lock_waiter::Waiter;
 use crate::mount::open_limit::OpenLimit;
@@ -69,9 +71,21 @@ pub struct Mount {
     pub(super) recoveries: Arc<Recoveries>,
     pub(super) superseded: Arc<Superseded>,
     pub(super) own_writes: Arc<OwnWrites>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) intents: Intents,
 }
 
 impl Mount {
+    /// # Errors
+    ///
+    /// The error with which an earlier process has failed to make the change of this request.
+    pub(super) fn not_failed(&self) -> rustix::io::Result<()> {
+        match self.intents.outcome() {
+            Some(Outcome::Failed(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a mount of a view, which is served later. The process's limit of descriptors must not change any more: it
     /// bounds the mount's caches and open files.
     ///
@@ -82,8 +96,10 @@ impl Mount {
         let root = view.primary().root()?;
         let stat = at::stat_fd(root.fd())?;
         let identity = FileId::of(&stat);
-        let nodes = Arc::new(Nodes::new(identity));
-        let (handles, lock_names) = (Arc::<Handles>::default(), Arc::<LockNames>::default());
+        let recorder = Arc::<Recorder>::default();
+        let nodes = Arc::new(Nodes::new(identity, recorder.clone()));
+        let handles = Arc::new(Handles::new(recorder.clone()));
+        let lock_names = Arc::<LockNames>::default();
         let invalidate = Arc::<Invalidator>::default();
         let interrupts = Interrupts::default();
         Ok(Mount {
@@ -99,8 +115,8 @@ impl Mount {
             ),
             options,
             nodes,
-            devices: Arc::new(Devices::new(identity)),
-            dir_cache: Arc::default(),
+            devices: Arc::new(Devices::new(identity, recorder.clone())),
+            dir_cache: Arc::new(DirCache::new(recorder.clone())),
             handles,
             open_limit: Arc::default(),
             passthrough: Arc::default(),
@@ -118,8 +134,10 @@ impl Mount {
             invalidate,
             recover: None,
             recoveries: Arc::new(Recoveries::new(interrupts)),
-            superseded: Arc::default(),
+            superseded: Arc::new(Superseded::new(recorder.clone())),
             own_writes: Arc::default(),
+            recorder,
+            intents: Intents::default(),
         })
     }
 }

@@ -48,9 +48,9 @@ impl FileId {
         self.birth
     }
 
-    /// An identity with these numbers, for tests.
-    #[cfg(test)]
-    pub(crate) fn new(device: u32, inode: u64, birth: u64) -> FileId {
+    /// The identity with these numbers.
+    #[must_use]
+    pub fn new(device: u32, inode: u64, birth: u64) -> FileId {
         FileId {
             inode,
             birth,

@@ -9,7 +9,8 @@
 //! - [`deadline`]: asks what may never answer
 //! - [`printable`]: escapes control characters in names that are printed
 //! - [`priority`]: the processor and disk priority of a thread
-//! - [`calls`]: all `unsafe` code
+//! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it
+//! - [`calls`], [`fuse`] and [`shared_words`]: all `unsafe` code
 
 pub mod at;
 pub mod calls;
@@ -17,9 +18,12 @@ pub mod deadline;
 pub mod dir_stack;
 pub mod disk_time;
 pub mod file_id;
+pub mod fuse;
+pub mod memory_log;
 pub mod name;
 pub mod open_files;
 pub mod printable;
 pub mod priority;
 pub mod read_dir;
 pub mod shared_dir;
+pub mod shared_words;

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::common::{Mounted, Workspace, run};
+use crate::common::{Mounted, Workspace, daemon, run};
 use crate::job;
 use crate::stage::{Beneath, Process, has_all, status, told, within};
 
@@ -112,7 +112,7 @@ fn a_mount_that_ended_or_is_of_another_workspace_holds_up_no_job() {
     let stopped = Stopped::daemon_of(&other, &mount);
     let ended = workspace.mount_with(&workspace.mountpoint("elsewhere"), &[]);
     let killed = Stopped::daemon_of(&workspace, &ended);
-    run(Command::new("kill").args(["-KILL", &killed.0]));
+    daemon::kill_both(killed.0.parse().unwrap());
     until("it has ended", || {
         !std::path::Path::new(&format!("/proc/{}/fd/0", killed.0)).exists()
     });

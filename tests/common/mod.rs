@@ -5,6 +5,7 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod daemon;
 pub mod footprint;
 pub mod hanging_fs;
 pub mod job;

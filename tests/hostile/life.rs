@@ -1,5 +1,6 @@
 //! Mounts beside mounts, in namespaces, and after what they are made of has gone.
 
+use super::common::daemon::kill_both;
 use super::*;
 
 #[test]
@@ -95,7 +96,7 @@ fn a_mount_in_a_namespace_is_seen_there_alone() {
 }
 
 /// The process that serves a mount of a workspace.
-fn daemon(workspace: &Workspace) -> rustix::process::Pid {
+fn daemon(workspace: &Workspace) -> i32 {
     let settings = workspace.settings();
     let ours = |pid: i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -106,8 +107,10 @@ fn daemon(workspace: &Workspace) -> rustix::process::Pid {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let found = processes
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid| ours(*pid));
-    rustix::process::Pid::from_raw(found.expect("a daemon")).unwrap()
+        // The supervisor is the other one's parent, and has the lower number.
+        .filter(|pid| ours(*pid))
+        .max();
+    found.expect("a daemon")
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn a_mount_whose_daemon_was_killed_is_mounted_anew() {
     let mut open = File::create(killed.job(TASK, "own").join("written")).unwrap();
     open.write_all(b"written").unwrap();
     File::create(killed.job(TASK, "archived").join("train.lock")).unwrap();
-    rustix::process::kill_process(daemon(&workspace), rustix::process::Signal::KILL).unwrap();
+    kill_both(daemon(&workspace));
     eventually("the mount is dead", || {
         fs::metadata(killed.path()).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
     });

@@ -12,6 +12,8 @@ use xpmfs::daemon::attach::{How, detach};
 use xpmfs::daemon::mounts;
 use xpmfs::sys::deadline::wait_until;
 
+use crate::common::daemon::kill_both;
+
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const NOBODY: u32 = 65534;
 
@@ -167,11 +169,7 @@ impl Home {
 
     pub(crate) fn kill_daemon(&self, mountpoint: &Path) {
         let pid = self.daemon(mountpoint);
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(pid).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
+        kill_both(pid);
         let place = mountpoint.to_str().unwrap();
         assert!(wait_until(LIMIT, || {
             self.status(&[place])["mounts"][0]["state"] == "dead"

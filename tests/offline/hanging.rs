@@ -130,7 +130,7 @@ fn opens_that_hang_delay_nobody() {
         .collect();
     until("they wait", || stage.folder.parked() >= PROCESSES);
     use_from_many(&stage, &mountpoint, "first");
-    assert_eq!(stage.state(&mountpoint), "slow");
+    until("the folder is slow", || stage.state(&mountpoint) == "slow");
     stage.folder.go_on();
     for process in waiting {
         assert_eq!(process.succeed(), "held");

@@ -3,15 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request, Session, SessionACL,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request,
 };
-use xpmfs::daemon::{Service, StatusSource};
+use xpmfs::daemon::{Kept, Service, StatusSource};
 use xpmfs::sys::deadline::wait_until;
 
 use crate::stage::LIMIT;
@@ -50,7 +50,7 @@ impl OneFile {
 }
 
 impl Service for OneFile {
-    fn serve(&self, fuse: OwnedFd, ready: &dyn Fn()) -> io::Result<()> {
+    fn serve(&self, kept: Kept, ready: &dyn Fn()) -> io::Result<()> {
         match self.fault {
             Fault::FailsToServe => return Err(io::Error::other("the service is on strike")),
             Fault::DiesBeforeReady => std::process::abort(),
@@ -59,7 +59,7 @@ impl Service for OneFile {
         let mut config = Config::default();
         config.n_threads = Some(2);
         let files = Files { fault: self.fault };
-        let session = Session::from_fd(files, fuse, SessionACL::All, config)?;
+        let (session, _) = kept.connection.session(files, config)?;
         ready();
         session.run()
     }

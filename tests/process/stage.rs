@@ -253,7 +253,7 @@ fn serve(caller: Launcher) -> Result<(), String> {
         log: "nowhere".into(),
     };
     let service = Arc::new(OneFile::new(&primary, fault()));
-    run(service, &attachment, &about, caller).map_err(|error| error.to_string())
+    run(service, &attachment, &about, caller, None).map_err(|error| error.to_string())
 }
 
 /// What a process of this binary does when it is on stage.

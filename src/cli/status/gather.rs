@@ -62,6 +62,8 @@ pub(super) struct MountStatus {
     pub(super) user: Option<String>,
     pub(super) advice: Option<String>,
     pub(super) pid: Option<i32>,
+    /// The process that would start another one if that one died.
+    pub(super) supervisor: Option<u32>,
     pub(super) since: Option<Timestamp>,
     pub(super) read_only: bool,
     pub(super) log: Option<String>,
@@ -219,6 +221,7 @@ impl MountStatus {
             user,
             advice,
             pid,
+            supervisor: identity.and_then(|identity| identity.supervisor),
             since: identity.and_then(since),
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),

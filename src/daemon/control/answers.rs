@@ -18,6 +18,9 @@ use crate::workspace::jobs::JobId;
 pub struct Identity {
     /// The process's id, in its own namespace.
     pub pid: u32,
+    /// The process that would start another one if this one died, if there is one.
+    #[serde(default)]
+    pub supervisor: Option<u32>,
     /// Where it is mounted; none of a process that archives and mounts nothing.
     #[serde(default, with = "lossy::optional")]
     pub mountpoint: Option<PathBuf>,
@@ -82,6 +85,7 @@ impl Identity {
     ) -> Identity {
         Identity {
             pid: std::process::id(),
+            supervisor: None,
             mountpoint: mountpoint.map(Path::to_owned),
             workspace: workspace.filter(|id| !id.is_empty()).map(str::to_owned),
             primary: primary.to_owned(),

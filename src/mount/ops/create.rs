@@ -8,6 +8,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::{Alteration, Target};
+use crate::mount::handover::intents::{Before, Begun, Outcome};
 use crate::mount::ops::file::{Opened, open_flags};
 use crate::mount::ops::lookup::{Found, NodeEntry};
 use crate::mount::tables::handles;
@@ -21,6 +22,12 @@ use crate::sys::name::Name;
 const CREATE_FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
+
+/// Whether an earlier process has made the file that has a name now.
+fn made_by(begun: &Begun, target: &Target, name: &OsStr) -> Result<Option<u64>> {
+    let there = at::absent(at::stat(&target.dir, name))?;
+    Ok(there.filter(|stat| begun.may_have_made(stat)).map(|_| 0))
+}
 
 impl Mount {
     pub(in crate::mount) fn mknod(
@@ -64,6 +71,15 @@ impl Mount {
         })
     }
 
+    /// Returns the attributes of what an earlier process has made for this request: a directory may be missing by now that
+    /// the request names, and what may be checked before a change may not be true after it.
+    fn made_before(&self, parent: u64, name: &OsStr) -> Option<Result<NodeEntry>> {
+        (self.intents.outcome()? == Outcome::Made).then(|| {
+            let found = self.find(parent, name)?;
+            self.enter(parent, name, found)
+        })
+    }
+
     /// Creates an entry by `make`, with the caller's ownership, and returns its attributes.
     fn make(
         &self,
@@ -73,6 +89,9 @@ impl Mount {
         directory: bool,
         make: impl FnOnce(&Target) -> Result<()>,
     ) -> Result<NodeEntry> {
+        if let Some(made) = self.made_before(parent, name) {
+            return made;
+        }
         caller::set_umask(caller.umask)?;
         self.permit(caller, parent, name, directory)?;
         self.must_be_free(parent, name)?;
@@ -80,7 +99,11 @@ impl Mount {
             let _identity = self.assume(caller)?;
             let target = self.target(caller, parent, name, directory)?;
             deferred::commit()?;
-            make(&target)?;
+            self.intents.change(
+                || Ok(Before::default()),
+                |begun| made_by(begun, &target, name),
+                || make(&target).map(|()| 0),
+            )?;
             target
         };
         self.made(parent, name, &target)
@@ -131,7 +154,25 @@ impl Mount {
             let _identity = self.assume(caller)?;
             let target = self.target(caller, parent, name, false)?;
             deferred::commit()?;
-            (self.create_in(&target, name, flags, mode), target)
+            let mut created = None;
+            let result = self.intents.change(
+                || Ok(Before::default()),
+                |begun| made_by(begun, &target, name),
+                || {
+                    created = Some(self.create_in(&target, name, flags, mode)?);
+                    Ok(0)
+                },
+            );
+            (result.map(|_| created), target)
+        };
+        let fd = match fd {
+            Ok(Some(fd)) => Ok(fd),
+            // An earlier process has created it for this request.
+            Ok(None) => {
+                let flags = flags.difference(OFlags::CREATE | OFlags::EXCL);
+                rustix::fs::openat(&target.dir, name, flags | CREATE_FLAGS, mode)
+            }
+            Err(error) => Err(error),
         };
         let fd = match fd {
             // Another process has created the file since the kernel looked it up.
@@ -163,6 +204,7 @@ impl Mount {
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR),
             only_lock: self.is_only_lock(entry.id)?,
             lock: handles::Lock::default(),
+            kept: handles::Kept::default(),
         };
         let opened = self.opened(file, &stat);
         Ok((entry, opened))
@@ -208,6 +250,15 @@ impl Mount {
         parent: u64,
         name: &OsStr,
     ) -> Result<NodeEntry> {
+        if let Some(made) = self.made_before(parent, name) {
+            return made;
+        }
+        if let Some(begun) = self.intents.begun()
+            && let Ok(found) = self.find(parent, name)
+            && begun.is_of(&found.stat)
+        {
+            return self.enter(parent, name, found);
+        }
         // A second name of an archived file would allow changing the file under that name.
         let (id, node) = self.alterable(caller, id, Alteration::Attributes)?;
         self.permit(caller, parent, name, false)?;
@@ -222,12 +273,21 @@ impl Mount {
         }
         let file = self.open_verified(id, OFlags::PATH)?;
         deferred::commit()?;
-        rustix::fs::linkat(
-            rustix::fs::CWD,
-            at::proc_path(&file),
-            &target.dir,
-            name,
-            AtFlags::SYMLINK_FOLLOW,
+        self.intents.change(
+            || {
+                let identity = Some(FileId::of(&at::stat_fd(&file)?));
+                Ok(Before { identity, size: 0 })
+            },
+            |begun| {
+                let there = at::absent(at::stat(&target.dir, name))?;
+                Ok(there.filter(|stat| begun.is_of(stat)).map(|_| 0))
+            },
+            || {
+                let path = at::proc_path(&file);
+                let flags = AtFlags::SYMLINK_FOLLOW;
+                rustix::fs::linkat(rustix::fs::CWD, path, &target.dir, name, flags)?;
+                Ok(0)
+            },
         )?;
         self.activity.altered(id);
         // Nothing else can be opened and locked, and the attributes of a symlink are better cached: to show them, its target is read, which

@@ -11,7 +11,8 @@ use rustix::io::{Errno, ReadWriteFlags, Result};
 use crate::mount::Mount;
 use crate::mount::caller::{AssumedIdentity, Caller};
 use crate::mount::copy_up::Alteration;
-use crate::mount::tables::handles::{File, Lock};
+use crate::mount::handover::intents::Before;
+use crate::mount::tables::handles::{File, Kept, Lock};
 use crate::mount::tables::nodes::Version;
 use crate::mount::tables::ttl::age;
 use crate::sys::file_id::FileId;
@@ -56,6 +57,54 @@ pub(in crate::mount) fn open_flags(flags: i32) -> OFlags {
         | libc::O_DSYNC
         | libc::O_NOATIME;
     OFlags::from_bits_retain((flags & honoured).cast_unsigned())
+}
+
+/// Writes all of the data, or as much as possible before an error.
+fn write_all(file: &File, offset: u64, data: &[u8], append: bool) -> Result<usize> {
+    let mut written = 0;
+    while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
+        let at = offset + written as u64;
+        let done = match append {
+            true => {
+                let rest = [IoSlice::new(rest)];
+                rustix::io::pwritev2(&file.fd, &rest, at, ReadWriteFlags::APPEND)
+            }
+            false => rustix::io::pwrite(&file.fd, rest, at),
+        };
+        match done {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            Err(_) if written > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+/// How much of a file is searched for data that an earlier process has appended.
+const SEARCHED_MAX: u64 = 64 * 1024 * 1024;
+
+/// Whether data has been appended to a file since the file had this size: the data's length, if it has.
+fn appended(fd: &OwnedFd, size: u64, data: &[u8]) -> Result<Option<u64>> {
+    let end = at::stat_fd(fd)?.stx_size;
+    let length = end.saturating_sub(size).min(SEARCHED_MAX);
+    let mut added = vec![0; usize::try_from(length).unwrap_or(0)];
+    // A descriptor for writing only cannot be read.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())?;
+    let mut filled = 0;
+    while let Some(rest) = added.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::pread(&file, rest, size + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    added.truncate(filled);
+    let found = added.windows(data.len().max(1)).any(|part| part == data);
+    Ok(found.then_some(data.len() as u64))
 }
 
 impl Mount {
@@ -117,6 +166,7 @@ impl Mount {
             writable,
             only_lock: writable && self.is_only_lock(id)?,
             lock: Lock::default(),
+            kept: Kept::default(),
         };
         Ok(self.opened(file, &stat))
     }
@@ -215,24 +265,24 @@ impl Mount {
         self.fillable(tid, &file)?;
         let _rights = self.set_id_rights(clear_set_id_for, &file)?;
         let _write = self.own_writes.begin(file.node);
-        let mut written = 0;
-        while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
-            let at = offset + written as u64;
-            let done = match append {
-                true => {
-                    let rest = [IoSlice::new(rest)];
-                    rustix::io::pwritev2(&file.fd, &rest, at, ReadWriteFlags::APPEND)
-                }
-                false => rustix::io::pwrite(&file.fd, rest, at),
-            };
-            match done {
-                Ok(0) => break,
-                Ok(count) => written += count,
-                Err(Errno::INTR) => {}
-                Err(_) if written > 0 => break,
-                Err(error) => return Err(error),
+        let written = match append {
+            // A second time, the data would be there twice.
+            true => {
+                let written = self.intents.change(
+                    || {
+                        let size = at::stat_fd(&file.fd)?.stx_size;
+                        Ok(Before {
+                            identity: None,
+                            size,
+                        })
+                    },
+                    |begun| appended(&file.fd, begun.size, data),
+                    || write_all(&file, offset, data, append).map(|count| count as u64),
+                )?;
+                usize::try_from(written).unwrap_or(usize::MAX)
             }
-        }
+            false => write_all(&file, offset, data, append)?,
+        };
         if append && at::stat_fd(&file.fd)?.stx_size != offset + written as u64 {
             // The kernel has put the data into its cache at its own idea of the end.
             self.invalidate.pages(file.node);

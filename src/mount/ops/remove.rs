@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
+use crate::mount::handover::intents::{Before, Outcome};
 use crate::mount::locate::Dir;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
@@ -37,25 +38,50 @@ impl Mount {
         parent: u64,
         name: &OsStr,
     ) -> Result<()> {
+        if self.is_removed(parent, name) {
+            return Ok(());
+        }
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
         deferred::commit()?;
         self.note_removal(parent, name, &from);
-        rustix::fs::unlinkat(&from.dir, name, AtFlags::empty())?;
+        self.remove_name(&from, name, AtFlags::empty())?;
         self.activity.entry_altered(parent, name, from.place);
         self.keep(removed);
         Ok(())
     }
 
     pub(in crate::mount) fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {
+        if self.is_removed(parent, name) {
+            return Ok(());
+        }
         let from = self.removable(caller, parent, name)?;
         let removed = self.known(name, &from.dir);
         deferred::commit()?;
-        rustix::fs::unlinkat(&from.dir, name, AtFlags::REMOVEDIR)?;
+        self.remove_name(&from, name, AtFlags::REMOVEDIR)?;
         self.activity.entry_altered(parent, name, from.place);
         self.keep(removed);
         self.forget_removed_job(parent, name);
         self.forget_tasks(parent)
+    }
+
+    /// Whether an earlier process has removed a name for this request.
+    fn is_removed(&self, parent: u64, name: &OsStr) -> bool {
+        match self.intents.outcome() {
+            Some(Outcome::Made) => true,
+            Some(Outcome::Unknown) => matches!(self.find(parent, name), Err(Errno::NOENT)),
+            _ => false,
+        }
+    }
+
+    fn remove_name(&self, from: &Removable, name: &OsStr, flags: AtFlags) -> Result<()> {
+        let removed = self.intents.change(
+            || Ok(Before::default()),
+            // The name is there: it was found.
+            |_| Ok(None),
+            || rustix::fs::unlinkat(&from.dir, name, flags).map(|()| 0),
+        );
+        removed.map(drop)
     }
 
     /// Returns the file that is about to lose its name, if the kernel knows it and its descriptor must be kept.
@@ -68,6 +94,10 @@ impl Mount {
         let stat = at::stat(dir, name).ok()?;
         let identity = FileId::of(&stat);
         let id = self.nodes.number(self.devices.node(&identity), &identity);
+        if stat.stx_nlink <= 1 && !at::is_dir(&stat) {
+            // The next process that serves the mount could not open it again.
+            self.handles.keep_all(id);
+        }
         // Another file could get the number and the node of this one, and be opened in its place.
         let may_be_mistaken =
             || stat.stx_nlink == 1 && !is_distinct(&stat) && self.handles.file_of(id).is_none();

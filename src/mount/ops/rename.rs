@@ -7,6 +7,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::Target;
+use crate::mount::handover::intents::{Before, Outcome};
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
@@ -32,6 +33,9 @@ impl Mount {
             || exchanged && self.superseded.is_cached(new_parent, new_name)
         {
             return Err(Errno::STALE);
+        }
+        if self.is_renamed((parent, name), (new_parent, new_name)) {
+            return Ok(());
         }
         self.renamable_inside(caller, (parent, name), new_parent)?;
         let from = self.removable(caller, parent, name)?;
@@ -64,7 +68,24 @@ impl Mount {
         };
         deferred::commit()?;
         self.note_removal(parent, name, &from);
-        rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
+        let moved = FileId::of(&from.stat);
+        let id = self.nodes.number(self.devices.node(&moved), &moved);
+        self.nodes.record_name(id, new_parent, new_name, to.place);
+        self.intents.change(
+            || {
+                let identity = Some(moved);
+                Ok(Before { identity, size: 0 })
+            },
+            |begun| {
+                // An exchange leaves a file under both names.
+                let there = at::absent(at::stat(&to.dir, new_name))?;
+                Ok(there.filter(|stat| begun.is_of(stat)).map(|_| 0))
+            },
+            || {
+                rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
+                Ok(0)
+            },
+        )?;
         self.keep(replaced);
         if directory {
             self.forget_removed_job(parent, name);
@@ -84,6 +105,18 @@ impl Mount {
         self.activity.entry_altered(parent, name, from_place);
         self.activity.entry_altered(new_parent, new_name, to.place);
         Ok(())
+    }
+
+    /// Whether an earlier process has renamed a file for this request.
+    fn is_renamed(&self, from: (u64, &OsStr), to: (u64, &OsStr)) -> bool {
+        match self.intents.outcome() {
+            Some(Outcome::Made) => true,
+            Some(Outcome::Unknown) => {
+                matches!(self.find(from.0, from.1), Err(Errno::NOENT))
+                    && self.find(to.0, to.1).is_ok()
+            }
+            _ => false,
+        }
     }
 
     /// Returns where an internal file may be renamed to another internal name: the file then hides the folder's file of

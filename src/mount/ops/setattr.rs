@@ -10,6 +10,7 @@ use rustix::process::geteuid;
 
 use crate::mount::caller::{AssumedIdentity, Caller};
 use crate::mount::copy_up::Alteration;
+use crate::mount::handover::intents::Before;
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
 
@@ -62,7 +63,12 @@ impl Mount {
     ) -> Result<()> {
         if let Some(size) = changes.size {
             let _rights = self.set_id_rights_by_id(caller, id)?;
-            self.truncate(caller.tid, id, handle, size)?;
+            // Others may have written since an earlier process has truncated the file.
+            self.intents.change(
+                || Ok(Before::default()),
+                |_| Ok(None),
+                || self.truncate(caller.tid, id, handle, size).map(|()| 0),
+            )?;
         }
         let others = Changes {
             size: None,

@@ -8,6 +8,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::Alteration;
+use crate::mount::handover::intents::{Before, Outcome};
 use crate::mount::tables::nodes::INTERNAL;
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
@@ -114,6 +115,9 @@ impl Mount {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
+        if self.intents.outcome() == Some(Outcome::Made) {
+            return Ok(());
+        }
         let known = id;
         let (id, _) = self.alterable(caller, id, Alteration::Attributes)?;
         deferred::commit()?;
@@ -125,7 +129,18 @@ impl Mount {
             }
             _ => None,
         };
-        self.with_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
+        self.intents.change(
+            || Ok(Before::default()),
+            |_| {
+                let there = self.getxattr(id, name, SIZE_MAX);
+                let is_set = matches!(there, Ok(Value::Bytes(there)) if there == value);
+                Ok(is_set.then_some(0))
+            },
+            || {
+                self.with_object(id, |path| rustix::fs::setxattr(path, name, value, flags))?;
+                Ok(0)
+            },
+        )?;
         self.activity.altered(id);
         self.note_changed_by(known, id);
         Ok(())
@@ -140,10 +155,23 @@ impl Mount {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
+        if self.intents.outcome() == Some(Outcome::Made) {
+            return Ok(());
+        }
         let known = id;
         let (id, _) = self.alterable(caller, id, Alteration::Attributes)?;
         deferred::commit()?;
-        self.with_object(id, |path| rustix::fs::removexattr(path, name))?;
+        self.intents.change(
+            || Ok(Before::default()),
+            |_| {
+                let there = self.getxattr(id, name, 0);
+                Ok(matches!(there, Err(Errno::NODATA)).then_some(0))
+            },
+            || {
+                self.with_object(id, |path| rustix::fs::removexattr(path, name))?;
+                Ok(0)
+            },
+        )?;
         self.activity.altered(id);
         self.note_changed_by(known, id);
         Ok(())

@@ -1,11 +1,12 @@
 //! Caches a bounded number of directory descriptors, by node.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::mount::handover::recorder::{KeptFile, Recorder};
 use crate::sys::file_id::FileId;
 
 const SHARDS: usize = 16;
@@ -32,6 +33,7 @@ pub(in crate::mount) struct DirCache {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
     removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    recorder: Arc<Recorder>,
     /// Directories that were renamed to a place without a node, the latest last.
     pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
 }
@@ -56,12 +58,20 @@ impl Default for DirCache {
             shard_max: shard_max(),
             shards: Default::default(),
             removed: Mutex::default(),
+            recorder: Arc::default(),
             pinned: Mutex::default(),
         }
     }
 }
 
 impl DirCache {
+    pub(in crate::mount) fn new(recorder: Arc<Recorder>) -> DirCache {
+        DirCache {
+            recorder,
+            ..DirCache::default()
+        }
+    }
+
     fn shard(&self, id: u64) -> &Mutex<Shard> {
         &self.shards[(id % SHARDS as u64) as usize]
     }
@@ -135,6 +145,9 @@ impl DirCache {
             removed if removed.is_empty() => None,
             mut removed => removed.remove(&id),
         };
+        if removed.is_some() {
+            self.recorder.drop_file(KeptFile::Removed(id));
+        }
         let pinned = {
             let mut pinned = self.pinned.lock();
             let at = pinned.iter().position(|(known, _)| *known == id);
@@ -146,6 +159,12 @@ impl DirCache {
     /// Keeps the descriptor of a removed directory or pipe, or of a file under a contended name, until the kernel forgets
     /// it, since a process may still be in it or is about to open it.
     pub(in crate::mount) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
+        self.recorder.keep_file(KeptFile::Removed(id), fd.as_fd());
+        self.removed.lock().insert(id, fd);
+    }
+
+    /// Enters a descriptor that an earlier process has kept.
+    pub(in crate::mount) fn restore_removed(&self, id: u64, fd: Arc<OwnedFd>) {
         self.removed.lock().insert(id, fd);
     }
 

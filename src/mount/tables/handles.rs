@@ -1,13 +1,15 @@
 //! Keeps open files, by the number that the kernel sends back.
 
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
+use crate::mount::handover::record::{OpenedRecord, Record};
+use crate::mount::handover::recorder::{KeptFile, Recorder};
 use crate::sys::file_id::FileId;
 
 /// An open file.
@@ -23,6 +25,14 @@ pub(in crate::mount) struct File {
     /// Whether the file must stay empty, since it is internal only as long as it is empty.
     pub(in crate::mount) only_lock: bool,
     pub(in crate::mount) lock: Lock,
+    pub(in crate::mount) kept: Kept,
+}
+
+/// The number of an open file, and whether the supervisor keeps its descriptor for the next process.
+#[derive(Debug, Default)]
+pub(in crate::mount) struct Kept {
+    number: AtomicU64,
+    kept: AtomicBool,
 }
 
 /// The state of the lock on an open file.
@@ -64,6 +74,9 @@ pub(in crate::mount) struct Handles {
     /// The open files of a node: an open file stays reachable when its name is gone.
     by_node: Vec<RwLock<HashMap<u64, Vec<u64>>>>,
     locked: Locked,
+    recorder: Arc<Recorder>,
+    /// The numbers of files that an earlier process had open, and that could not be opened again.
+    lost: Mutex<HashSet<u64>>,
 }
 
 /// How many open files of each node hold a lock.
@@ -100,6 +113,8 @@ impl Default for Handles {
             files: (0..SHARDS).map(|_| RwLock::default()).collect(),
             by_node: (0..SHARDS).map(|_| RwLock::default()).collect(),
             locked: Locked::default(),
+            recorder: Arc::default(),
+            lost: Mutex::default(),
         }
     }
 }
@@ -109,9 +124,55 @@ fn shard<T>(shards: &[T], key: u64) -> &T {
 }
 
 impl Handles {
+    pub(in crate::mount) fn new(recorder: Arc<Recorder>) -> Handles {
+        Handles {
+            recorder,
+            ..Handles::default()
+        }
+    }
+
+    /// Assigns numbers after this one, which an earlier process has assigned last.
+    pub(in crate::mount) fn continue_after(&self, last: u64) {
+        self.next.fetch_max(last + 1, Ordering::Relaxed);
+    }
+
+    /// Records an open file for the next process. The file must be closed by [`Handles::remove_file`].
+    pub(in crate::mount) fn record(&self, handle: u64, file: &File, backing: Option<u32>) {
+        // Under the lock of the table: the record of the closing comes after this one.
+        let files = shard(&self.files, handle).write();
+        if files.contains_key(&handle) {
+            let opened = OpenedRecord {
+                node: file.node,
+                identity: file.identity.into(),
+                readable: file.readable,
+                writable: file.writable,
+                only_lock: file.only_lock,
+                locked: file.lock.is_held(),
+                backing,
+            };
+            self.recorder.record(&Record::Opened(handle, opened));
+        }
+    }
+
     pub(in crate::mount) fn add_file(&self, file: File) -> (u64, Arc<File>) {
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        let file = self.insert(handle, file);
+        (handle, file)
+    }
+
+    /// Enters an open file that an earlier process has opened. `kept`: its descriptor is that of the earlier process;
+    /// `locked`: it holds a lock.
+    pub(in crate::mount) fn restore(&self, handle: u64, file: File, kept: bool, locked: bool) {
+        file.kept.kept.store(kept, Ordering::Relaxed);
+        let file = self.insert(handle, file);
+        if locked && !file.lock.set_held(true) {
+            self.locked.change(file.node, true);
+        }
+    }
+
+    fn insert(&self, handle: u64, file: File) -> Arc<File> {
         let node = file.node;
+        file.kept.number.store(handle, Ordering::Relaxed);
         let file = Arc::new(file);
         shard(&self.files, handle)
             .write()
@@ -121,12 +182,42 @@ impl Handles {
             .entry(node)
             .or_default()
             .push(handle);
-        (handle, file)
+        file
     }
 
     pub(in crate::mount) fn file(&self, handle: u64) -> Result<Arc<File>> {
         let files = shard(&self.files, handle).read();
-        files.get(&handle).cloned().ok_or(Errno::BADF)
+        if let Some(file) = files.get(&handle) {
+            return Ok(file.clone());
+        }
+        drop(files);
+        Err(match self.lost.lock().contains(&handle) {
+            true => Errno::IO,
+            false => Errno::BADF,
+        })
+    }
+
+    /// Notes that a file of an earlier process could not be opened again: its calls fail until it is closed.
+    pub(in crate::mount) fn lose(&self, handle: u64) {
+        self.lost.lock().insert(handle);
+    }
+
+    /// Keeps the descriptor of an open file for the next process, which could not open the file again.
+    fn keep(&self, file: &File) {
+        if !file.kept.kept.swap(true, Ordering::AcqRel) {
+            let number = file.kept.number.load(Ordering::Relaxed);
+            self.recorder
+                .keep_file(KeptFile::Open(number), file.fd.as_fd());
+        }
+    }
+
+    /// Keeps the descriptors of a node's open files for the next process: the node is about to lose its name.
+    pub(in crate::mount) fn keep_all(&self, node: u64) {
+        let handles = shard(&self.by_node, node).read().get(&node).cloned();
+        let files = handles.into_iter().flatten();
+        for file in files.filter_map(|one| self.file(one).ok()) {
+            self.keep(&file);
+        }
     }
 
     /// Returns an open file of a node, if there is one.
@@ -172,6 +263,12 @@ impl Handles {
     pub(in crate::mount) fn set_locked(&self, file: &File, held: bool) {
         if file.lock.set_held(held) != held {
             self.locked.change(file.node, held);
+            let number = file.kept.number.load(Ordering::Relaxed);
+            self.recorder.record(&Record::Locked(number, held));
+        }
+        if held {
+            // The lock is released when all descriptors of the open file are closed.
+            self.keep(file);
         }
     }
 
@@ -191,7 +288,17 @@ impl Handles {
     }
 
     pub(in crate::mount) fn remove_file(&self, handle: u64) -> Option<Arc<File>> {
-        let file = shard(&self.files, handle).write().remove(&handle)?;
+        let file = {
+            let mut files = shard(&self.files, handle).write();
+            let file = files.remove(&handle);
+            if file.is_some() || self.lost.lock().remove(&handle) {
+                self.recorder.record(&Record::Closed(handle));
+            }
+            file?
+        };
+        if file.kept.kept.load(Ordering::Acquire) {
+            self.recorder.drop_file(KeptFile::Open(handle));
+        }
         self.set_locked(&file, false);
         let mut by_node = shard(&self.by_node, file.node).write();
         if let Some(handles) = by_node.get_mut(&file.node) {
@@ -221,6 +328,7 @@ mod tests {
                 writable: false,
                 only_lock: false,
                 lock: Lock::default(),
+                kept: Kept::default(),
             })
         };
         let ((_, kept), (closed, _)) = (open(), open());

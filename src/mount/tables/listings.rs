@@ -166,6 +166,12 @@ impl Listings {
         self.positions.lock().entry(node).or_default().clone()
     }
 
+    /// Enters the positions that an earlier process has used for a union.
+    pub(in crate::mount) fn restore(&self, node: u64, positions: Positions) {
+        let positions = Arc::new(Mutex::new(positions));
+        self.positions.lock().insert(node, positions);
+    }
+
     /// Closes a kept listing; it is opened again when it is continued.
     pub(in crate::mount) fn close(&self, node: u64) {
         let listing = self.kept.lock().listings.remove(&node);

@@ -1,7 +1,7 @@
 //! The tables of a mount: what it keeps in memory, by node. They resolve no names and know nothing above
 //! them; `listings`, `cursor` and `ttl` use open descriptors. They are bounded, or as large as what the kernel has not forgotten.
 //!
-//! - [`nodes`]: the nodes that the kernel knows, by number; [`tree`]: what is below a node, and which job it belongs to
+//! - [`node`]: what a node is; [`nodes`]: those that the kernel knows, by number; [`tree`]: what is below a node, and which job it belongs to
 //! - [`numbers`]: the numbers of nodes
 //! - [`handles`]: open files; [`passthrough`]: which of them the kernel reads and writes by itself
 //! - [`dir_cache`]: descriptors of directories; [`listings`]: directories that are being listed, with a [`cursor`] for
@@ -19,6 +19,7 @@ pub(super) mod handles;
 pub(super) mod invalidate;
 pub(super) mod listings;
 pub(super) mod lock_names;
+pub(super) mod node;
 pub(super) mod nodes;
 pub(super) mod numbers;
 pub(super) mod own_writes;

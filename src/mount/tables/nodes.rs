@@ -3,72 +3,23 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
+use crate::mount::handover::counts::{Counts, Slot};
+use crate::mount::handover::record::{DisplacedRecord, NodeRecord, Record};
+use crate::mount::handover::recorder::Recorder;
+pub(in crate::mount) use crate::mount::tables::node::{Node, NodeRole};
 use crate::mount::tables::numbers::{Devices, Displaced, ROOT, SHARDS};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
 /// The place of internal files: not a location, but a directory in the primary.
 pub(in crate::mount) const INTERNAL: u8 = u8::MAX;
-
-/// The role of a node in the view; decides how its children are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mount) enum NodeRole {
-    /// The top of the mount.
-    Root,
-    /// `jobs/`.
-    Jobs,
-    /// `jobs/<task_id>/`.
-    Task,
-    /// `jobs/<task_id>/<hash>/`.
-    Job,
-    /// Any node inside a job.
-    Inside,
-    /// Any other node: it lies in the primary, or is shown as it is there.
-    Outside,
-}
-
-impl NodeRole {
-    /// The role of an entry of the primary below a node of this role.
-    pub(in crate::mount) fn of_entry(self, name: &OsStr, directory: bool) -> NodeRole {
-        match self {
-            NodeRole::Root if directory && name == "jobs" => NodeRole::Jobs,
-            NodeRole::Jobs if directory => NodeRole::Task,
-            NodeRole::Task if directory => NodeRole::Job,
-            NodeRole::Job | NodeRole::Inside => NodeRole::Inside,
-            _ => NodeRole::Outside,
-        }
-    }
-
-    /// The role of a directory below a node of this role, or of any entry inside a job. Other entries of `jobs/` and
-    /// of a task get their role when they are looked up again.
-    pub(in crate::mount) fn of_directory(self) -> NodeRole {
-        match self {
-            NodeRole::Jobs => NodeRole::Task,
-            NodeRole::Task => NodeRole::Job,
-            NodeRole::Job | NodeRole::Inside => NodeRole::Inside,
-            NodeRole::Root | NodeRole::Outside => NodeRole::Outside,
-        }
-    }
-}
-
-/// A node that the kernel has looked up and not yet forgotten.
-#[derive(Debug, Clone)]
-pub(in crate::mount) struct Node {
-    pub(in crate::mount) identity: FileId,
-    pub(in crate::mount) parent: u64,
-    pub(in crate::mount) name: Name,
-    /// The number of the location in which the node lies, or [`INTERNAL`].
-    pub(in crate::mount) place: u8,
-    pub(in crate::mount) role: NodeRole,
-    /// Whether it is a directory.
-    pub(in crate::mount) directory: bool,
-}
 
 /// Distinguishes the contents of a file at different times, as far as its attributes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,8 +53,10 @@ pub(super) struct KnownNode {
     pub(super) node: Node,
     /// For a file, the version that the kernel's cache agrees with.
     version: Version,
-    /// How often the kernel has received the node in replies and has not forgotten it.
-    lookups: u64,
+    /// How often the kernel has received the node in replies and has not forgotten it; at most `u32::MAX`.
+    lookups: u32,
+    /// Where that is kept for the next process, and whether the node is recorded for it.
+    slot: Slot,
 }
 
 /// The nodes of one shard: in a vector, so that memory use is proportional to the number of nodes.
@@ -182,14 +135,18 @@ const ALIASES_MAX: usize = 16;
 pub(in crate::mount) struct Nodes {
     pub(super) shards: Vec<RwLock<Shard>>,
     displaced: Displaced,
+    counts: Counts,
+    recorder: Arc<Recorder>,
 }
 
 impl Nodes {
     /// Returns a table that contains the root, which is never forgotten.
-    pub(in crate::mount) fn new(root: FileId) -> Nodes {
+    pub(in crate::mount) fn new(root: FileId, recorder: Arc<Recorder>) -> Nodes {
         let nodes = Nodes {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            displaced: Displaced::default(),
+            displaced: Displaced::new(recorder.clone()),
+            counts: Counts::default(),
+            recorder,
         };
         let root = Node {
             identity: root,
@@ -201,6 +158,67 @@ impl Nodes {
         };
         nodes.remember(ROOT, root, Version::default());
         nodes
+    }
+
+    /// Enters a node that the kernel has received from an earlier process, under its possible names, the likeliest last.
+    pub(in crate::mount) fn restore(&self, id: u64, mut names: Vec<Node>) {
+        // Without a count, the kernel had forgotten it.
+        let (Some(node), Some((slot, count))) = (names.pop(), self.counts.claim(id)) else {
+            return;
+        };
+        let mut entry = KnownNode::new(node, count);
+        entry.slot = slot.recorded(true);
+        let mut shard = self.write(id);
+        shard.entries.insert(id, entry);
+        if !names.is_empty() {
+            let names = names.iter().rev().map(Node::alias).collect();
+            shard.aliases.insert(id, names);
+        }
+    }
+
+    /// Records for the next process that a node is about to get a name.
+    pub(in crate::mount) fn record_name(&self, id: u64, parent: u64, name: &OsStr, place: u8) {
+        let shard = self.read(id);
+        if let Some(entry) = shard.entries.get(&id)
+            && entry.slot.is_recorded()
+        {
+            let node = Node {
+                parent,
+                name: Name::from(name),
+                place,
+                ..entry.node.clone()
+            };
+            let node = NodeRecord::from(&node);
+            self.recorder.record(&Record::Name { id, node });
+        }
+    }
+
+    /// The counts, to be shared with another process.
+    pub(in crate::mount) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Enters the number of a displaced node that an earlier process has assigned.
+    pub(in crate::mount) fn restore_number(&self, identity: FileId, number: DisplacedRecord) {
+        self.displaced.restore(identity, number);
+    }
+
+    /// Records a node for the next process, from now on until the kernel forgets the node.
+    pub(in crate::mount) fn record(&self, id: u64) {
+        if let Some(entry) = self.write(id).entries.get_mut(&id)
+            && !entry.slot.is_recorded()
+        {
+            entry.slot = entry.slot.recorded(true);
+            self.note(id, entry);
+        }
+    }
+
+    /// Records the present state of a node, if the node is recorded.
+    pub(super) fn note(&self, id: u64, entry: &KnownNode) {
+        if entry.slot.is_recorded() {
+            let node = NodeRecord::from(&entry.node);
+            self.recorder.record(&Record::Node { id, node });
+        }
     }
 
     fn read(&self, id: u64) -> RwLockReadGuard<'_, Shard> {
@@ -242,6 +260,23 @@ impl Nodes {
         Some((Link::from(&entry.node), aliases.map(Link::from).collect()))
     }
 
+    /// The entry of a node that the kernel receives for the first time in this process.
+    fn entry(&self, id: u64, node: Node) -> KnownNode {
+        let mut entry = KnownNode::new(node, 1);
+        match self.counts.claim(id) {
+            Some((slot, before)) => {
+                entry.slot = slot.recorded(entry.slot.is_recorded());
+                entry.lookups = before.saturating_add(1);
+                self.counts.set(slot, entry.lookups);
+            }
+            None => {
+                let slot = self.counts.begin(id, 1);
+                entry.slot = slot.recorded(entry.slot.is_recorded());
+            }
+        }
+        entry
+    }
+
     /// Notes that the kernel receives a node once more, under this name, and returns the number of the node: `id`, or
     /// another if that is in use. A previous name of a file stays as one of its other names.
     ///
@@ -259,8 +294,9 @@ impl Nodes {
                 continue;
             }
             let Some(entry) = shard.entries.get_mut(&number) else {
-                let mut entry = KnownNode::new(node, 1);
+                let mut entry = self.entry(number, node);
                 entry.version = version;
+                self.note(number, &entry);
                 shard.entries.insert(number, entry);
                 return (number, None);
             };
@@ -268,10 +304,11 @@ impl Nodes {
                 self.displaced.add(id, node.identity);
                 continue;
             }
-            entry.lookups += 1;
+            entry.lookups = entry.lookups.saturating_add(1);
+            self.counts.set(entry.slot, entry.lookups);
             entry.version = entry.version.after_reply(version);
             let was = entry.node.place;
-            shard.rename(number, node);
+            self.rename(&mut shard, number, node);
             return (number, Some(was));
         }
     }
@@ -313,20 +350,37 @@ impl Nodes {
         }
         entry.node.identity = identity;
         entry.node.place = place;
+        self.note(id, entry);
     }
 
     /// Changes the place of a node.
     pub(in crate::mount) fn set_place(&self, id: u64, place: u8) {
         if let Some(entry) = self.write(id).entries.get_mut(&id) {
             entry.node.place = place;
+            self.note(id, entry);
+        }
+    }
+
+    /// Replaces an entry, and records the change.
+    fn rename(&self, shard: &mut Shard, id: u64, node: Node) {
+        if shard.rename(id, node)
+            && let Some(entry) = shard.entries.get(&id)
+        {
+            self.note(id, entry);
         }
     }
 
     /// As [`Nodes::remember`], but leaves a node unchanged that is already known.
     pub(in crate::mount) fn remember_unless_known(&self, id: u64, node: Node) {
         let mut shard = self.write(id);
-        let entry = shard.entries.entry(id);
-        entry.or_insert_with(|| KnownNode::new(node, 0)).lookups += 1;
+        if let Some(entry) = shard.entries.get_mut(&id) {
+            entry.lookups = entry.lookups.saturating_add(1);
+            self.counts.set(entry.slot, entry.lookups);
+            return;
+        }
+        let entry = self.entry(id, node);
+        self.note(id, &entry);
+        shard.entries.insert(id, entry);
     }
 
     /// Undoes `count` calls of [`Nodes::remember`]. If that removes the node, calls `release` before the number can be
@@ -342,12 +396,20 @@ impl Nodes {
             return None;
         }
         let mut shard = self.write(id);
-        let entry = shard.entries.get_mut(&id)?;
-        entry.lookups = entry.lookups.saturating_sub(count);
+        let Some(entry) = shard.entries.get_mut(&id) else {
+            self.counts.forget_unclaimed(id, count);
+            return None;
+        };
+        entry.lookups = (entry.lookups).saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if entry.lookups > 0 {
+            self.counts.set(entry.slot, entry.lookups);
             return None;
         }
+        self.counts.end(entry.slot);
         self.displaced.forget(&entry.node.identity, id);
+        if entry.slot.is_recorded() {
+            self.recorder.record(&Record::Forgotten(id));
+        }
         shard.remove(id);
         Some(release())
     }
@@ -356,7 +418,14 @@ impl Nodes {
     /// kernel must drop its cached pages of the file before the reply.
     pub(in crate::mount) fn opened(&self, id: u64, version: Version) -> bool {
         match self.write(id).entries.get_mut(&id) {
-            Some(entry) => std::mem::replace(&mut entry.version, version) == version,
+            Some(entry) => {
+                // The kernel uses the number until the file is closed.
+                if !entry.slot.is_recorded() {
+                    entry.slot = entry.slot.recorded(true);
+                    self.note(id, entry);
+                }
+                std::mem::replace(&mut entry.version, version) == version
+            }
             None => false,
         }
     }
@@ -422,7 +491,7 @@ impl Nodes {
     /// Replaces the entry of `id` by `node`, if the kernel still knows that number. Its previous names stay as its
     /// other names.
     pub(in crate::mount) fn update(&self, id: u64, node: Node) {
-        self.write(id).rename(id, node);
+        self.rename(&mut self.write(id), id, node);
     }
 
     /// How many nodes there are.
@@ -435,7 +504,7 @@ impl Nodes {
     pub(in crate::mount) fn moved(&self, id: u64, old: (u64, &OsStr), node: Node) -> Option<Node> {
         let mut shard = self.write(id);
         let was = shard.entries.get(&id)?.node.clone();
-        shard.rename(id, node);
+        self.rename(&mut shard, id, node);
         if let Some(aliases) = shard.aliases.get_mut(&id) {
             aliases.retain(|alias| (alias.parent, &*alias.name) != old);
         }
@@ -455,11 +524,14 @@ impl Nodes {
 }
 
 impl KnownNode {
-    fn new(node: Node, lookups: u64) -> KnownNode {
+    fn new(node: Node, lookups: u32) -> KnownNode {
+        let directory = node.directory;
         KnownNode {
             node,
             version: Version::default(),
             lookups,
+            // The kernel keeps using a directory, and looks everything else up anew that is not open.
+            slot: Slot::NONE.recorded(directory),
         }
     }
 }
@@ -468,27 +540,29 @@ impl KnownNode {
 const SHRINK_MIN: usize = 1024;
 
 impl Shard {
-    /// Replaces the entry of `id` by `node`, if that number is known.
-    fn rename(&mut self, id: u64, node: Node) {
+    /// Replaces the entry of `id` by `node`, if that number is known. Returns whether the node has changed.
+    fn rename(&mut self, id: u64, node: Node) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else {
-            return;
+            return false;
         };
         let old = entry.node.alias();
         let new = node.alias();
-        let same_file = entry.node.identity == node.identity && !node.directory;
+        let same = entry.node.identity == node.identity;
+        let same_file = same && !node.directory;
         entry.node = node;
         if !same_file {
             self.aliases.remove(&id);
-            return;
+            return !same || old != new;
         }
         if old == new {
-            return;
+            return false;
         }
         let aliases = self.aliases.entry(id).or_default();
         aliases.retain(|alias| *alias != new && *alias != old);
         if aliases.len() < ALIASES_MAX {
             aliases.push(old);
         }
+        true
     }
 
     fn remove(&mut self, id: u64) {
@@ -514,7 +588,7 @@ mod tests {
 
     #[test]
     fn number_is_reused_only_after_release() {
-        let nodes = Nodes::new(FileId::new(1, 1, 0));
+        let nodes = Nodes::new(FileId::new(1, 1, 0), Arc::default());
         let node = Node {
             identity: FileId::new(1, 7, 0),
             parent: ROOT,

@@ -1,10 +1,13 @@
 //! Computes the numbers of nodes for the kernel, and the inode numbers that users see.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::mount::handover::record::{DisplacedRecord, Record};
+use crate::mount::handover::recorder::Recorder;
 use crate::sys::file_id::FileId;
 
 /// The node of the mount's own root.
@@ -19,6 +22,7 @@ pub(in crate::mount) const ROOT: u64 = 1;
 pub(in crate::mount) struct Devices {
     root: FileId,
     known: RwLock<Vec<u32>>,
+    recorder: Arc<Recorder>,
 }
 
 /// Above the inode numbers of any disk in practice; a larger number is hashed.
@@ -27,11 +31,17 @@ const DEVICE_SHIFT: u32 = 48;
 const SPECIAL: u64 = 1 << 63;
 
 impl Devices {
-    pub(in crate::mount) fn new(root: FileId) -> Devices {
+    pub(in crate::mount) fn new(root: FileId, recorder: Arc<Recorder>) -> Devices {
         Devices {
             root,
             known: RwLock::new(vec![root.device()]),
+            recorder,
         }
+    }
+
+    /// Numbers further devices, in their order in another process that has served the same root.
+    pub(in crate::mount) fn restore(&self, devices: impl IntoIterator<Item = u32>) {
+        self.known.write().extend(devices);
     }
 
     /// Returns the number of the node with an identity.
@@ -76,6 +86,7 @@ impl Devices {
         if let Some(index) = position(&known) {
             return index as u64;
         }
+        self.recorder.record(&Record::Device(device));
         known.push(device);
         (known.len() - 1) as u64
     }
@@ -96,6 +107,7 @@ pub(super) struct Displaced {
     /// How many numbers have been assigned so far.
     total: AtomicU64,
     numbers: Mutex<HashMap<FileId, Number>>,
+    recorder: Arc<Recorder>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +120,24 @@ struct Number {
 const DISPLACED: u64 = 3 << 62;
 
 impl Displaced {
+    pub(super) fn new(recorder: Arc<Recorder>) -> Displaced {
+        Displaced {
+            recorder,
+            ..Displaced::default()
+        }
+    }
+
+    /// Enters a number that another process has assigned.
+    pub(super) fn restore(&self, identity: FileId, number: DisplacedRecord) {
+        let DisplacedRecord {
+            number,
+            generation,
+            total,
+        } = number;
+        self.total.fetch_max(total, Ordering::Relaxed);
+        self.insert(identity, Number { number, generation });
+    }
+
     fn find(&self, identity: &FileId) -> Option<Number> {
         match self.count.load(Ordering::Acquire) {
             0 => None,
@@ -143,6 +173,13 @@ impl Displaced {
 
     fn insert(&self, identity: FileId, number: Number) {
         let mut numbers = self.numbers.lock();
+        let record = DisplacedRecord {
+            number: number.number,
+            generation: number.generation,
+            total: self.total.load(Ordering::Relaxed),
+        };
+        self.recorder
+            .record(&Record::Displaced(identity.into(), record));
         numbers.insert(identity, number);
         self.count.store(numbers.len(), Ordering::Release);
     }
@@ -155,6 +192,7 @@ impl Displaced {
                 .get(identity)
                 .is_some_and(|one| one.number == number)
             {
+                self.recorder.record(&Record::Replaced((*identity).into()));
                 numbers.remove(identity);
             }
             self.count.store(numbers.len(), Ordering::Release);
@@ -172,7 +210,7 @@ mod tests {
 
     #[test]
     fn primary_keeps_inode_numbers_without_collisions() {
-        let devices = Devices::new(identity(8, 2));
+        let devices = Devices::new(identity(8, 2), Arc::default());
         assert_eq!(devices.node(&identity(8, 2)), ROOT);
         assert_eq!(devices.inode(&identity(8, 2)), 2);
         assert_eq!(devices.node(&identity(8, 77)), 77);
@@ -184,7 +222,7 @@ mod tests {
 
     #[test]
     fn root_number_is_reserved() {
-        let devices = Devices::new(identity(8, 2));
+        let devices = Devices::new(identity(8, 2), Arc::default());
         for device in [8, 9] {
             for inode in [0, 1] {
                 assert_ne!(devices.node(&identity(device, inode)), ROOT);

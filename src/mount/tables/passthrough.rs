@@ -9,15 +9,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fuser::BackingId;
 use parking_lot::Mutex;
 
 use crate::mount::tables::ttl::SHORT_TTL;
 use crate::sys::file_id::FileId;
+use crate::sys::fuse;
 
 const SHARDS: usize = 64;
 
@@ -26,6 +27,24 @@ const SHARDS: usize = 64;
 pub(in crate::mount) struct Passthrough {
     possible: AtomicBool,
     shards: Shards,
+    /// The connection to the kernel.
+    device: OnceLock<Arc<OwnedFd>>,
+}
+
+/// A file that is registered with the kernel, until this is dropped.
+#[derive(Debug)]
+pub(in crate::mount) struct Backing {
+    pub(in crate::mount) id: u32,
+    device: Arc<OwnedFd>,
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        // If the connection has ended, the kernel has closed it.
+        if let Err(error) = fuse::close_backing(&self.device, self.id) {
+            tracing::debug!(%error, "cannot close a backing file");
+        }
+    }
 }
 
 /// Whether a program may have mapped the disk's file of a node and write to it.
@@ -57,7 +76,7 @@ impl Default for Shards {
 #[derive(Debug)]
 struct Open {
     /// `None`: through the kernel's cache.
-    backing: Option<Arc<BackingId>>,
+    backing: Option<Arc<Backing>>,
     handles: usize,
     /// The file that was opened.
     file: FileId,
@@ -69,7 +88,7 @@ struct Open {
 #[derive(Debug)]
 pub(in crate::mount) struct Choice {
     /// The backing file, if the node has one.
-    pub(in crate::mount) backing: Option<Arc<BackingId>>,
+    pub(in crate::mount) backing: Option<Arc<Backing>>,
     /// Whether the file may be mapped and written from now on, but could not be before.
     pub(in crate::mount) becomes_mapped: bool,
 }
@@ -78,6 +97,42 @@ impl Passthrough {
     /// Notes that the kernel has agreed to passthrough.
     pub(in crate::mount) fn enable(&self) {
         self.possible.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets the connection by which files are registered. Only the first call counts: a mount is served once.
+    pub(in crate::mount) fn connect(&self, device: Arc<OwnedFd>) {
+        let _ = self.device.set(device);
+    }
+
+    /// Registers a file with the kernel.
+    pub(in crate::mount) fn register(&self, file: impl AsFd) -> io::Result<Backing> {
+        let device = self.device.get().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Backing {
+            id: fuser::BackingId::create_raw(device, file)?,
+            device: device.clone(),
+        })
+    }
+
+    /// Notes that a file of a node is open that an earlier process has opened, with the kernel's number of the backing file.
+    pub(in crate::mount) fn restore(
+        &self,
+        node: u64,
+        file: FileId,
+        read_write: bool,
+        backing: Option<u32>,
+    ) {
+        let mut shard = self.shard(node).lock();
+        let open = shard.open.entry(node).or_insert_with(|| Open {
+            backing: backing.zip(self.device.get()).map(|(id, device)| {
+                let device = device.clone();
+                Arc::new(Backing { id, device })
+            }),
+            handles: 0,
+            file,
+            read_write: false,
+        });
+        open.handles += 1;
+        open.read_write |= read_write;
     }
 
     /// Notes that a node is opened once more with these flags of `open`, and returns how. If it is not open yet and
@@ -90,7 +145,7 @@ impl Passthrough {
         file: FileId,
         flags: i32,
         wanted: bool,
-        register: impl FnOnce() -> io::Result<BackingId>,
+        register: impl FnOnce() -> io::Result<Backing>,
     ) -> Option<Choice> {
         let read_write = flags & libc::O_ACCMODE == libc::O_RDWR;
         let mut shard = self.shard(node).lock();
@@ -148,7 +203,7 @@ impl Passthrough {
         self.shard(node).lock().once_mapped.remove(&node);
     }
 
-    fn registered(&self, registered: io::Result<BackingId>) -> Option<Arc<BackingId>> {
+    fn registered(&self, registered: io::Result<Backing>) -> Option<Arc<Backing>> {
         match registered {
             Ok(backing) => Some(Arc::new(backing)),
             Err(error) => {

@@ -24,11 +24,16 @@ const SLACK: usize = 16 * 1024;
 /// Limit of positions in a table in which no listing has reached its end.
 const UNFINISHED_MAX: usize = 4 * 1024 * 1024;
 
+/// How many positions a record has at most.
+const RECORDED_MAX: usize = 8192;
+
 /// The positions of one directory.
 #[derive(Debug, Default)]
 pub(in crate::mount) struct Positions {
     before: Table,
     now: Table,
+    /// How many positions of `now` are recorded for the next process, once any is.
+    recorded: Option<usize>,
 }
 
 /// Positions with consecutive numbers; the first number is `base` plus one.
@@ -75,6 +80,46 @@ impl Positions {
                 ..Table::default()
             };
             self.before = std::mem::replace(&mut self.now, next);
+            self.recorded = None;
+        }
+    }
+
+    /// Returns the positions that are to be recorded, with the number of the first; none at the beginning of a table.
+    pub(in crate::mount) fn unrecorded(&mut self) -> Vec<(u64, Vec<(u8, u64)>)> {
+        let mut parts = Vec::new();
+        let length = self.now.positions.len();
+        if length == 0 {
+            return parts;
+        }
+        let recorded = self.recorded.replace(length);
+        if recorded.is_none() {
+            parts.push((self.now.base as u64 + 1, Vec::new()));
+        }
+        let from = recorded.unwrap_or_default();
+        let new: Vec<_> = self.now.positions.iter().skip(from).collect();
+        for (part, positions) in (0..).zip(new.chunks(RECORDED_MAX)) {
+            let first = self.now.base + from + part * RECORDED_MAX + 1;
+            let positions = positions.iter().map(|at| (at.location, at.offset));
+            parts.push((first as u64, positions.collect()));
+        }
+        parts
+    }
+
+    /// Positions that an earlier process has assigned, with the number of the first.
+    pub(in crate::mount) fn restored(first: u64, positions: &[(u8, u64)]) -> Positions {
+        let position = |(location, offset): &(u8, u64)| Position {
+            location: *location,
+            offset: *offset,
+        };
+        let positions: IndexSet<_, _> = positions.iter().map(position).collect();
+        Positions {
+            recorded: Some(positions.len()),
+            now: Table {
+                base: usize::try_from(first).map_or(0, |first| first.saturating_sub(1)),
+                positions,
+                finished: None,
+            },
+            before: Table::default(),
         }
     }
 

@@ -5,10 +5,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::mount::handover::record::Record;
+use crate::mount::handover::recorder::Recorder;
 use crate::sys::name::Name;
 
 /// The nodes of files of archived jobs, and of the files that were recovered from them.
@@ -18,6 +21,7 @@ pub(in crate::mount) struct Superseded {
     count: AtomicUsize,
     /// Bounded by the nodes that the kernel knows.
     nodes: Mutex<HashMap<u64, Recovered>>,
+    recorder: Arc<Recorder>,
 }
 
 #[derive(Debug)]
@@ -28,6 +32,25 @@ struct Recovered {
 }
 
 impl Superseded {
+    pub(in crate::mount) fn new(recorder: Arc<Recorder>) -> Superseded {
+        Superseded {
+            recorder,
+            ..Superseded::default()
+        }
+    }
+
+    /// Enters a node that has taken the place of another in an earlier process. The kernel has been asked to look all
+    /// names up anew.
+    pub(in crate::mount) fn restore(&self, node: u64, recovered: u64) {
+        let mut nodes = self.nodes.lock();
+        let recovered = Recovered {
+            node: recovered,
+            name: None,
+        };
+        nodes.insert(node, recovered);
+        self.count.store(nodes.len(), Ordering::Release);
+    }
+
     /// Notes that the file `recovered` has taken the place of a node that the kernel knows by a name. Returns the node
     /// that did so before.
     pub(in crate::mount) fn add(
@@ -37,11 +60,12 @@ impl Superseded {
         name: (u64, Name),
     ) -> Option<u64> {
         let name = Some(name);
+        let mut nodes = self.nodes.lock();
+        self.recorder.record(&Record::Superseded(node, recovered));
         let recovered = Recovered {
             node: recovered,
             name,
         };
-        let mut nodes = self.nodes.lock();
         let before = nodes.insert(node, recovered);
         self.count.store(nodes.len(), Ordering::Release);
         before.map(|before| before.node)

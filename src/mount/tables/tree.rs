@@ -16,7 +16,11 @@ impl Nodes {
             for shard in &self.shards {
                 for (id, entry) in &mut shard.write().entries {
                     if level.contains(&entry.node.parent) && *id != ROOT {
+                        let place = entry.node.place;
                         call(*id, &mut entry.node);
+                        if entry.node.place != place {
+                            self.note(*id, entry);
+                        }
                         if entry.node.directory {
                             next.insert(*id);
                         }
@@ -47,6 +51,7 @@ impl Nodes {
                         && *id != ROOT
                     {
                         entry.node.role = role_below(*role);
+                        self.note(*id, entry);
                         if entry.node.directory {
                             next.push(*id);
                         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::common;
-use crate::common::{Workspace, run};
+use crate::common::{Workspace, daemon, run};
 use crate::job;
 use crate::stage::{
     assert_whole, at_once, has_all, is_drained, journals, random, staging, status, until,
@@ -117,7 +117,7 @@ fn rounds(
         // A different moment each time, which is what this is about.
         make(before + random((after - before) as u64) as usize);
         std::thread::sleep(Duration::from_millis(random(120)));
-        run(Command::new("kill").args(["-KILL", &pid.to_string()]));
+        daemon::kill_both(i32::try_from(pid).unwrap());
         until("the daemon is dead", || {
             status(workspace, mountpoint)["state"] == "dead"
         });

@@ -4,16 +4,18 @@ use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::hash::{Hash, Hasher};
 
+use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
 use super::{Emit, Item};
 use crate::mount::Mount;
+use crate::mount::handover::record::Record;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::cursor;
 use crate::mount::tables::listings::{Listing, ListingKind, OpenSource};
 use crate::mount::tables::nodes::{INTERNAL, NodeRole};
-use crate::mount::tables::positions::Position;
+use crate::mount::tables::positions::{Position, Positions};
 use crate::settings;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -51,6 +53,24 @@ impl Mount {
         emit: &mut Emit<'_>,
     ) -> Result<bool> {
         let positions = self.listings.positions(id);
+        let end = self.read_union_from(&positions, listing, from, plus, emit);
+        // Before the kernel receives them.
+        self.recorder.record_all(|| {
+            let unrecorded = positions.lock().unrecorded();
+            let records = unrecorded.into_iter();
+            records.map(|(first, positions)| Record::Positions(id, first, positions))
+        });
+        end
+    }
+
+    fn read_union_from(
+        &self,
+        positions: &Mutex<Positions>,
+        listing: &Listing,
+        from: u64,
+        plus: bool,
+        emit: &mut Emit<'_>,
+    ) -> Result<bool> {
         let start = match usize::try_from(from).map_err(|_| Errno::INVAL)? {
             0 => {
                 positions.lock().begin();

@@ -1,0 +1,156 @@
+//! Messages from a worker to its supervisor: a packet of JSON each, with at most one descriptor.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::mounts::Device;
+use crate::mount::{Agreed, KeptFile};
+
+/// What a worker sends. The supervisor acknowledges by one byte what a worker waits for ([`Message::is_acknowledged`]).
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// Keep the connection to the kernel (the descriptor).
+    Connection(Agreed),
+    /// Where the mount is; the descriptor is the primary's directory, beneath it.
+    Place(Place),
+    /// Keep the log (the descriptor), in place of the one before.
+    Log,
+    /// Keep the counts of nodes (the descriptor).
+    Counts,
+    /// Keep what the worker is about to change (the descriptor).
+    Intents,
+    /// Keep a descriptor.
+    File(KeptFile),
+    /// Close a descriptor.
+    DropFile(KeptFile),
+    /// Requests are being answered.
+    Serving,
+    /// A request has been answered.
+    Answered,
+    /// The mount has ended; the worker is about to.
+    Over,
+    /// The command that started the mount has ended: leave its terminal.
+    LeaveTerminal,
+}
+
+impl Message {
+    /// Whether the worker waits until the supervisor has it.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        match self {
+            Message::Connection(_)
+            | Message::Place(_)
+            | Message::Log
+            | Message::Counts
+            | Message::Intents => true,
+            Message::File(_)
+            | Message::DropFile(_)
+            | Message::Serving
+            | Message::Answered
+            | Message::Over
+            | Message::LeaveTerminal => false,
+        }
+    }
+}
+
+/// Where a mount is, and what it was found to be when it was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// The mount point, absolute and without symlinks.
+    #[serde(with = "path")]
+    pub mountpoint: PathBuf,
+    /// The number of the mount's device.
+    pub device: Device,
+    /// When it was mounted, in seconds since 1970.
+    pub since: i64,
+    /// Whether no other mount of this machine served the primary.
+    pub alone: bool,
+}
+
+/// Paths as bytes: they need not be UTF-8.
+mod path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().as_bytes().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        let bytes = Vec::<u8>::deserialize(from)?;
+        Ok(OsString::from_vec(bytes).into())
+    }
+}
+
+/// The longest message, in bytes: the kernel's request for a connection is a few hundred, as JSON.
+const LENGTH_MAX: usize = 64 * 1024;
+
+/// Sends a message.
+pub(super) fn send(
+    to: BorrowedFd<'_>,
+    message: &Message,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    let part = [IoSlice::new(&bytes)];
+    rustix::net::sendmsg(to, &part, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The next message; `None` if the worker has ended.
+pub(super) fn receive(from: BorrowedFd<'_>) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+    let mut bytes = vec![0; LENGTH_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut part = [IoSliceMut::new(&mut bytes)];
+        match rustix::net::recvmsg(from, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(None),
+            result => break result?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptor = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            descriptor = descriptors.last();
+        }
+    }
+    let bytes = bytes.get(..received.bytes).unwrap_or_default();
+    Ok(Some((serde_json::from_slice(bytes)?, descriptor)))
+}
+
+/// Acknowledges a message.
+pub(super) fn acknowledge(to: BorrowedFd<'_>) {
+    // A worker that has ended needs none.
+    let _ = rustix::net::send(to, b"\n", SendFlags::NOSIGNAL);
+}
+
+/// Waits until a message is acknowledged.
+pub(super) fn wait_for_acknowledgement(from: &impl AsFd) -> io::Result<()> {
+    let mut byte = [0];
+    match rustix::net::recv(from, &mut byte[..], RecvFlags::empty())?.0 {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,24 @@
+//! What a mount leaves to the process that serves it next, after a crash or for another version of the program.
+//!
+//! The kernel refers to nodes and open files by numbers. It keeps them when the process that has assigned them dies, as
+//! long as another process has the connection. So the assignments are recorded outside of the process: directories and
+//! files that are open, since the kernel looks up all others anew once it is asked to
+//! ([`Connection`](connection::Connection)).
+//!
+//! - [`record`]: one change of the tables, as bytes
+//! - [`recorder`]: writes the changes of the tables to a log; the tables call it under their locks, which orders the records
+//! - [`counts`]: how often the kernel has received each node
+//! - [`image`]: what a log says in the end
+//! - [`intents`]: what a process was about to change for a request
+//! - [`restore`]: fills the tables of a mount from an image
+//! - [`connection`]: the connection to the kernel, and what was agreed with the kernel
+//!
+//! Called by the tables, `serve` and `daemon`; calls `sys` and the tables.
+
+pub(super) mod connection;
+pub(super) mod counts;
+pub(super) mod image;
+pub(super) mod intents;
+pub(super) mod record;
+pub(super) mod recorder;
+pub(super) mod restore;

@@ -1,0 +1,125 @@
+//! One change of a mount's tables, as it is recorded.
+
+use serde::{Deserialize, Serialize};
+
+use crate::mount::tables::node::{Node, NodeRole};
+use crate::sys::file_id::FileId;
+use crate::sys::name::Name;
+
+/// A change of the tables. Later versions of the program may add kinds at the end.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::mount) enum Record<'a> {
+    /// A device was used for the first time: its number is the count of those before it.
+    Device(u32),
+    /// A number stands for a node from now on, or for another one than before.
+    Node {
+        id: u64,
+        #[serde(borrow)]
+        node: NodeRecord<'a>,
+    },
+    /// A node may have this name as well, or may get it soon.
+    Name {
+        id: u64,
+        #[serde(borrow)]
+        node: NodeRecord<'a>,
+    },
+    /// The kernel has forgotten a node.
+    Forgotten(u64),
+    /// A node has a number that is not derived from its inode.
+    Displaced(IdentityRecord, DisplacedRecord),
+    /// A displaced node is no longer known.
+    Replaced(IdentityRecord),
+    /// A file was opened.
+    Opened(u64, OpenedRecord),
+    /// An open file was closed.
+    Closed(u64),
+    /// An open file holds a lock from now on, or no longer.
+    Locked(u64, bool),
+    /// A node has taken the place of another, whose file was recovered.
+    Superseded(u64, u64),
+    /// A listing of a union has assigned these numbers, from the first on, to positions.
+    Positions(u64, u64, Vec<(u8, u64)>),
+}
+
+/// The identity of a file: device, inode, time of birth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(in crate::mount) struct IdentityRecord(u32, u64, u64);
+
+impl IdentityRecord {
+    /// The identity of no file.
+    pub(super) const NONE: IdentityRecord = IdentityRecord(0, 0, 0);
+}
+
+impl From<FileId> for IdentityRecord {
+    fn from(identity: FileId) -> IdentityRecord {
+        IdentityRecord(identity.device(), identity.inode(), identity.birth())
+    }
+}
+
+impl From<IdentityRecord> for FileId {
+    fn from(IdentityRecord(device, inode, birth): IdentityRecord) -> FileId {
+        FileId::new(device, inode, birth)
+    }
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::mount) struct NodeRecord<'a> {
+    identity: IdentityRecord,
+    parent: u64,
+    place: u8,
+    role: NodeRole,
+    directory: bool,
+    name: &'a [u8],
+}
+
+impl<'a> From<&'a Node> for NodeRecord<'a> {
+    fn from(node: &'a Node) -> NodeRecord<'a> {
+        use std::os::unix::ffi::OsStrExt;
+        NodeRecord {
+            identity: node.identity.into(),
+            parent: node.parent,
+            place: node.place,
+            role: node.role,
+            directory: node.directory,
+            name: node.name.as_bytes(),
+        }
+    }
+}
+
+impl From<NodeRecord<'_>> for Node {
+    fn from(node: NodeRecord<'_>) -> Node {
+        use std::os::unix::ffi::OsStrExt;
+        Node {
+            identity: node.identity.into(),
+            parent: node.parent,
+            name: Name::from(std::ffi::OsStr::from_bytes(node.name)),
+            place: node.place,
+            role: node.role,
+            directory: node.directory,
+        }
+    }
+}
+
+/// The number of a displaced node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::mount) struct DisplacedRecord {
+    pub(in crate::mount) number: u64,
+    pub(in crate::mount) generation: u64,
+    /// How many numbers have been assigned in all.
+    pub(in crate::mount) total: u64,
+}
+
+/// An open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::mount) struct OpenedRecord {
+    pub(in crate::mount) node: u64,
+    pub(in crate::mount) identity: IdentityRecord,
+    pub(in crate::mount) readable: bool,
+    pub(in crate::mount) writable: bool,
+    pub(in crate::mount) only_lock: bool,
+    /// Whether it holds a lock.
+    pub(in crate::mount) locked: bool,
+    /// The kernel's number of the file that the kernel reads and writes by itself, if it does.
+    pub(in crate::mount) backing: Option<u32>,
+}
