@@ -62,8 +62,9 @@ const LOOK_INTERVAL: Timespec = Timespec {
 /// for what only the next worker can answer, and keeps the socket open.
 fn is_dying(worker: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.as_raw_pid()));
+    // Without `/proc`, or out of descriptors, it must count as alive: two workers on one connection would both change files.
     let Ok(stat) = stat else {
-        return true;
+        return false;
     };
     // The state follows the name, which is in parentheses.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -315,5 +316,21 @@ impl Supervisor {
             tracing::error!("{error}");
         }
         Some(ExitCode::FAILURE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_that_is_seen_to_be_dead_is_dying() {
+        assert!(!is_dying(rustix::process::getpid()));
+        // No process has this number: its state cannot be read.
+        assert!(!is_dying(Pid::from_raw(i32::MAX).unwrap()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(wait_until(Duration::from_secs(60), || is_dying(pid)));
+        child.wait().unwrap();
     }
 }
