@@ -12,6 +12,7 @@
 //! - [`places`]: the directories of tasks and jobs in a location; [`folder_alias`]: whether two locations share one
 //! - [`pins`]: jobs that are never released
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
+//! - [`fresh_records`]: keeps these records younger than what a purge by age removes
 //! - [`copies`]: every copy of a job
 //! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads; `turn`: lets one process of a workspace do some work;
@@ -46,6 +47,7 @@ pub mod env;
 pub mod error;
 pub mod experiments;
 pub mod folder_alias;
+pub mod fresh_records;
 pub mod job;
 pub mod last_verify;
 pub mod lost;

@@ -16,7 +16,7 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
 
 /// The directory of the pins, in the primary's `.xpmfs`.
-const PINS: &str = "pins";
+pub(super) const PINS: &str = "pins";
 
 /// Whether a job is pinned.
 ///

@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals;
 use super::open::{More, Opened, open};
 use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
+use crate::archive::fresh_records;
 use crate::daemon::{alone, archiving, run, service_manager};
 
 /// How often a workspace without a mount is scanned, unless the settings say otherwise.
@@ -68,6 +69,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     } = opened;
     view.watch(Duration::from_secs(1));
     view.record_jobs();
+    fresh_records::start(&view);
     let archiver =
         Archiver::start(view.clone(), config, Arc::new(peers)).context("cannot start archiving")?;
     let control = alone::listen(&view, &archiver, &workspace.id);

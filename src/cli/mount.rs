@@ -14,7 +14,7 @@ use clap::{Args, ValueHint};
 
 use super::{Global, Select, mount_helper, print, sentence};
 use crate::archive::engine::Config;
-use crate::archive::state_dir;
+use crate::archive::{fresh_records, state_dir};
 use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, RemountError, expect_no_silent_mount, prepare, remount};
 use crate::daemon::background::{Launch, Parent, launch};
@@ -318,6 +318,7 @@ impl Plan {
         view.watch(WATCH);
         if !self.attachment.read_only {
             view.record_jobs();
+            fresh_records::start(&view);
         }
         let options = mount::Options {
             allow_other: self.attachment.allow_other,

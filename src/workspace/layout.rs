@@ -36,6 +36,8 @@ pub const INTERNAL: &str = "internal";
 pub const RELEASED: &str = "released";
 /// Below [`XPMFS`] in a primary: the state of archiving.
 pub const ARCHIVE: &str = "archive";
+/// Below [`ARCHIVE`]: the times of the directories of archived jobs, by which a purge shows.
+pub const STAMPS: &str = "stamps";
 /// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
 

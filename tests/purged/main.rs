@@ -8,4 +8,5 @@ mod commands;
 mod cost;
 mod judged;
 mod mounted;
+mod records;
 mod scratch;

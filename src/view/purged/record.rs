@@ -23,10 +23,7 @@ use crate::sys::disk_time::Time;
 use crate::sys::{at, shared_dir};
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::{ARCHIVE, XPMFS};
-
-/// The directory of the records, in `.xpmfs/archive`.
-const STAMPS: &str = "stamps";
+use crate::workspace::layout::{ARCHIVE, STAMPS, XPMFS};
 
 /// The first line of a record.
 const HEAD: &str = "xpmfs-stamps 1";

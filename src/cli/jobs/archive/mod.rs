@@ -21,7 +21,7 @@ use crate::archive::job::ready::{Judge, Readiness, unknown};
 use crate::archive::job::store::{Skipped, Stored};
 use crate::archive::manual::{self, Outcome};
 use crate::archive::relocate::retire::Retired;
-use crate::archive::{places, state_dir};
+use crate::archive::{fresh_records, places, state_dir};
 use crate::cli::open::More;
 use crate::cli::{Global, Listing, Select, print};
 use crate::daemon::archiving;
@@ -150,6 +150,10 @@ fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow:
     };
     manual::archive(&env, &retired, &judge, &jobs.jobs, arguments.force, report);
     let items = experiments.then(|| experiments::archive(&session, &judge, &meter, global));
+    if experiments {
+        // The whole workspace is archived, perhaps regularly and without a mount.
+        fresh_records::renew(opened.view.primary());
+    }
     meter.end();
     let interrupted = interrupt.came();
     drop(interrupt);
