@@ -138,9 +138,15 @@ fn a_plan_whose_jobs_are_released_runs_nothing() {
             assert_eq!(mounted.location(job.path()), "backup", "{job:?}");
         }
     }
+    // A parameter changes: only the new job is written. It reads a file of an archived one.
+    let more = plan.run(&mountpoint, &["7"]);
+    let (new, old) = more.jobs.split_last().unwrap();
+    assert_eq!(old, first.jobs);
+    assert_eq!(more.executed, std::slice::from_ref(new));
     mounted.unmount();
     assert_unchanged(&workspace.folder("backup"), &before);
     for job in &first.jobs {
         assert!(!workspace.primary().join(job.path()).exists(), "{job:?}");
     }
+    assert!(workspace.primary().join(new.path()).is_dir(), "{new:?}");
 }
