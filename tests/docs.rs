@@ -228,6 +228,20 @@ fn the_commands_of_the_readme_work_in_a_fresh_home() {
     home.does("xpmfs settings check");
 }
 
+#[test]
+fn the_batch_script_works_in_two_jobs_at_once() {
+    let home = Home::new();
+    let script = blocks("mounting", "A mount that several programs share", "sh")[0].clone();
+    let plan =
+        "for try in $(seq 20); do test -d experiments/nlp/jobs/my.module.train/only-archived; done";
+    let script = script.replace("python experiment.py", plan);
+    fs::write(home.path("job.sh"), script).unwrap();
+    home.does("mkdir -p slow/backup/nlp/jobs/my.module.train/only-archived");
+    home.does("bash -eu job.sh & first=$!; bash -eu job.sh & wait $first; wait $!");
+    let left = home.does("xpmfs status -w nlp");
+    assert!(left.contains("Nothing is mounted"), "{left}");
+}
+
 /// The keys of the tables of a section of docs/json.md that list keys, one set for each.
 fn documented(heading: &str) -> Vec<BTreeSet<String>> {
     let text = section("json", heading);
@@ -344,7 +358,11 @@ fn the_json_has_the_keys_of_the_page() {
     for copy in copies.as_array().unwrap() {
         assert_keys(copy, &documented("jobs where")[1]);
     }
-    home.does("xpmfs mount -w nlp");
+    let holder = format!(
+        "xpmfs mount --shared --holder pid:{} -w nlp",
+        std::process::id()
+    );
+    home.does(&holder);
     let status = home.json("xpmfs status -w nlp");
     let tables = documented("status");
     assert_keys(&status, &tables[0]);
@@ -358,10 +376,12 @@ fn the_json_has_the_keys_of_the_page() {
     assert_keys(&mount["archive"], &tables[3]);
     assert_keys(&mount["archive"]["folders"][0], &tables[4]);
     assert_keys(&mount["archive"]["experiments"][0], &tables[5]);
+    assert_eq!(mount["holders"].as_array().unwrap().len(), 1, "{mount}");
+    assert_keys(&mount["holders"][0], tables.last().unwrap());
     let damaged = &mount["archive"]["damaged"][0];
     assert_eq!(damaged["folder"], folder, "{damaged}");
     assert!(mount["since"].as_str().unwrap().ends_with('Z'), "{mount}");
-    home.does("xpmfs umount -w nlp");
+    home.does(&holder.replace("mount --shared", "umount"));
 
     let workspaces = home.json("xpmfs workspaces list");
     assert_keys(&workspaces[0], &documented("workspaces list")[0]);

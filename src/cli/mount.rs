@@ -12,20 +12,30 @@ use anyhow::{Context, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
-use super::{Global, Select, mount_helper, print, sentence};
+use super::errors::Usage;
+use super::shared_mount::{self, Wanted};
+use super::{Global, Select, mount_helper, mount_terms, print, sentence};
 use crate::archive::engine::Config;
 use crate::archive::{fresh_records, state_dir};
+use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::archiving;
-use crate::daemon::attach::{Attachment, RemountError, expect_no_silent_mount, prepare, remount};
+use crate::daemon::attach::{
+    Attachment, RemountError, expect_no_silent_mount, prepare, remount, resolve,
+};
 use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::options::{self, MountOptions};
 use crate::daemon::run::{About, Launcher, Supervised, raise_descriptor_limit, run as serve};
 use crate::daemon::service::{self, WorkspaceService};
+use crate::daemon::sharing::caller::caller;
+use crate::daemon::sharing::holder::Given;
+use crate::daemon::sharing::register::Register;
+use crate::daemon::sharing::terms::Terms;
 use crate::daemon::supervisor::{self, Link, Side};
 use crate::mount::{self, Mount};
 use crate::settings::{Folder, Mode, RecoverOn, Settings, Workspace, validate_folders};
+use crate::sys::deadline::within;
 use crate::view::location::{NO_JOBS, Role};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
@@ -60,6 +70,12 @@ pub struct Arguments {
     /// Append the log to this file [default: the journal, or ~/.local/state/xpmfs/]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     log: Option<PathBuf>,
+    /// Join the mount if the workspace is mounted alike already, and keep it until `umount` or the end of the holder
+    #[arg(long, conflicts_with = "foreground")]
+    shared: bool,
+    /// The holder of a shared mount: pid:N, session:N or cgroup:DIRECTORY [default: the job of Slurm, or the calling program]
+    #[arg(long, value_name = "HOLDER", requires = "shared", value_hint = ValueHint::Other)]
+    holder: Option<Given>,
     /// Leave unknown mount options out, as mount(8) asks for with -s
     #[arg(long, hide = true)]
     sloppy: bool,
@@ -81,6 +97,9 @@ struct Plan {
     /// Whether archived jobs that programs read are recovered, too.
     recovers_on_open: bool,
     folder_timeout: Duration,
+    /// How the mount is made, to be compared with what others ask for.
+    terms: Terms,
+    shared: bool,
     warnings: Vec<String>,
 }
 
@@ -94,7 +113,18 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         return in_background(arguments, global);
     }
     if (arguments.options.iter()).any(|options| options::asks_to_remount(options)) {
+        if arguments.shared {
+            return Err(Usage(
+                "`remount` changes a live mount, and --shared joins one: leave one of them out"
+                    .to_owned(),
+            )
+            .into());
+        }
         change_live_mount(arguments)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.shared {
+        mount_shared(arguments, global)?;
         return Ok(ExitCode::SUCCESS);
     }
     let plan = Plan::new(arguments, global)?;
@@ -104,9 +134,62 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     } else {
         log::init(&Destination::Terminal, global.verbosity())?;
         let plan = plan.launch()?;
-        report(&plan, global);
+        report(&plan, global, false);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Joins a live mount, or makes it.
+fn mount_shared(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
+    let holder = match &arguments.holder {
+        Some(given) => given.identify()?,
+        None => caller()?,
+    };
+    let plan = Plan::new(arguments, global)?;
+    log::init(&Destination::Terminal, global.verbosity())?;
+    let mountpoint = plan.attachment.mountpoint.clone();
+    let primary = plan.workspace.path.clone();
+    for path in [&primary, &mountpoint] {
+        expect_no_silent_mount(path)?;
+    }
+    let mut terms = plan.terms.clone();
+    let resolved = within(REPLY_TIMEOUT, move || primary_term(&primary));
+    terms.add(PRIMARY, resolved.unwrap_or_default());
+    let wanted = Wanted {
+        mountpoint: &mountpoint,
+        holder: &holder,
+        terms: &terms,
+        read_only: plan.attachment.read_only,
+    };
+    let joined = shared_mount::mount(
+        &wanted,
+        || {
+            own_command(vec![
+                "__answers".into(),
+                "--".into(),
+                mountpoint.clone().into(),
+            ])
+        },
+        || Plan::new(arguments, global)?.launch().map(drop),
+    )?;
+    report(&plan, global, joined);
+    Ok(())
+}
+
+/// The name of the term for the primary.
+const PRIMARY: &str = "the workspace's directory";
+
+/// The primary without symlinks.
+fn primary_term(primary: &Path) -> String {
+    let resolved = resolve(primary).unwrap_or_else(|_| primary.to_owned());
+    resolved.display().to_string()
+}
+
+/// This program with other arguments.
+fn own_command(arguments: Vec<OsString>) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("xpmfs").args(arguments);
+    command
 }
 
 /// Changes the flags of a live mount (`-o remount,ro`), and nothing that its daemon was started with.
@@ -208,8 +291,11 @@ impl Plan {
         let recover = (recovers && !folders.is_empty()).then(config);
         let recovers_on_open = tuning.recover_on() == RecoverOn::Open;
         let folder_timeout = tuning.folder_timeout();
+        let terms = mount_terms::terms(&folders, &attachment, archive.is_some(), &tuning);
         Ok(Self {
             folder_timeout,
+            terms,
+            shared: arguments.shared,
             workspace,
             archive,
             recover,
@@ -240,16 +326,11 @@ impl Plan {
     /// Starts the daemon, which is this program with the same arguments, and waits until the mount answers.
     fn launch(mut self) -> anyhow::Result<Self> {
         self.prepare()?;
-        let own = |arguments: Vec<OsString>| {
-            let mut command = Command::new("/proc/self/exe");
-            command.arg0("xpmfs").args(arguments);
-            command
-        };
         let arguments = mount_helper::own_arguments();
         let mountpoint = &self.attachment.mountpoint;
         let launched = Launch {
-            daemon: own(mount_helper::with_flag(arguments, "--in-background")),
-            probe: own(vec!["__answers".into(), "--".into(), mountpoint.into()]),
+            daemon: own_command(mount_helper::with_flag(arguments, "--in-background")),
+            probe: own_command(vec!["__answers".into(), "--".into(), mountpoint.into()]),
         };
         launch(launched, mountpoint, &self.log.to_string())?;
         Ok(self)
@@ -271,19 +352,23 @@ impl Plan {
     /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
     fn serve(mut self, mut caller: Launcher, link: &Arc<Link>) -> anyhow::Result<()> {
         let resumed = link.take_resumed();
-        match &resumed {
+        let register = match &resumed {
             None => {
                 self.prepare()?;
                 for warning in &self.warnings {
                     tracing::warn!("{warning}");
                 }
+                let mut terms = self.terms;
+                terms.add(PRIMARY, primary_term(&self.workspace.path));
+                Register::new(self.shared, terms, Some(link.clone()))
             }
             // The paths lead into the mount, which is not served at this moment.
             Some(resumed) => {
                 self.attachment.mountpoint = resumed.place.mountpoint.clone();
                 caller = Launcher::None;
+                Register::resumed(resumed.holders.as_ref(), Some(link.clone()))
             }
-        }
+        };
         // The mount divides the descriptors between its caches and open files when it is made.
         raise_descriptor_limit();
         let primary = self.workspace.path.clone();
@@ -356,6 +441,7 @@ impl Plan {
             resumed,
             alone: only_mount,
             primary: fd_of_primary,
+            register: Arc::new(register),
         };
         serve(
             Arc::new(service),
@@ -477,7 +563,7 @@ fn check_log(file: &Path) -> anyhow::Result<()> {
 }
 
 /// Prints at a terminal what is mounted now; mount(8) prints nothing.
-fn report(plan: &Plan, global: &Global) {
+fn report(plan: &Plan, global: &Global, joined: bool) {
     if global.quiet || mount_helper::has_called() || !std::io::stderr().is_terminal() {
         return;
     }
@@ -496,7 +582,13 @@ fn report(plan: &Plan, global: &Global) {
         "" => "the workspace",
         id => id,
     };
-    print::line(&format!(
-        "{name}{folders} is mounted {place}; `xpmfs umount {mountpoint}` unmounts it"
-    ));
+    let umount = format!("`xpmfs umount {mountpoint}`");
+    let end = match (joined, plan.shared) {
+        (true, _) => {
+            format!("it was mounted before and is shared: {umount} ends this program's hold")
+        }
+        (false, true) => format!("{umount} unmounts it unless another program holds it"),
+        (false, false) => format!("{umount} unmounts it"),
+    };
+    print::line(&format!("{name}{folders} is mounted {place}; {end}"));
 }

@@ -5,16 +5,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 use indicatif::ProgressBar;
 
-use super::{Global, Select, candidates};
+use super::{Global, Select, candidates, print};
 use crate::archive::engine::ExperimentsReport;
 use crate::daemon::attach::How;
+use crate::daemon::control::Client;
 use crate::daemon::drain::{Drained, drain};
 use crate::daemon::inventory;
 use crate::daemon::mounts::MountInfo;
+use crate::daemon::sharing::caller::caller;
+use crate::daemon::sharing::command::release;
+use crate::daemon::sharing::holder::{Given, HolderError};
+use crate::daemon::sharing::register::{HolderReport, Release};
 use crate::daemon::unmount::{Unmounted, find, unmount};
 use crate::settings::Settings;
 
@@ -27,9 +32,12 @@ pub struct Arguments {
     /// Which workspace.
     #[command(flatten)]
     select: Select,
-    /// Detach at once, also if it is in use: open files are served until they are closed
+    /// Detach at once, also if it is in use or other programs hold it: open files are served until they are closed
     #[arg(short, long)]
     lazy: bool,
+    /// The holder of a shared mount whose hold ends: pid:N, session:N or cgroup:DIRECTORY [default: as of `mount --shared`]
+    #[arg(long, value_name = "HOLDER", value_hint = ValueHint::Other, conflicts_with = "lazy")]
+    holder: Option<Given>,
     /// Wait until every finished job is archived (changes that bypassed the mount in jobs already archived are not searched for)
     #[arg(long, conflicts_with = "lazy")]
     drain: bool,
@@ -51,6 +59,14 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if arguments.drain {
         arguments.drain(&mount, global)?;
     }
+    // Connected until the mount has gone: until then, the daemon registers no holder.
+    let _permission = match how {
+        How::Lazy => None,
+        How::Clean => match arguments.release(&mount, global)? {
+            Released::Unmount(client) => client,
+            Released::Stays => return Ok(ExitCode::SUCCESS),
+        },
+    };
     let waiting = |pid: i32| {
         tracing::warn!("{mountpoint} is unmounted; waiting for its daemon, process {pid}, to end");
     };
@@ -82,7 +98,64 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the daemon permits.
+enum Released {
+    /// To unmount, as long as this is connected.
+    Unmount(Option<Client>),
+    /// The hold has ended, and the mount stays.
+    Stays,
+}
+
 impl Arguments {
+    /// Ends this program's hold of a shared mount.
+    fn release(&self, mount: &MountInfo, global: &Global) -> anyhow::Result<Released> {
+        let place = mount.mountpoint.display();
+        if mount.other_owner().is_some() && !rustix::process::geteuid().is_root() {
+            // Unmounting fails, and explains why.
+            return Ok(Released::Unmount(None));
+        }
+        let holder = match &self.holder {
+            Some(given) => match given.identify() {
+                // It has ended, and its holds with it.
+                Err(HolderError::Absent(_)) => None,
+                identified => Some(identified?),
+            },
+            // Without a holder, the mount can still be unmounted if no program holds it.
+            None => caller().ok(),
+        };
+        let asked = release(mount, holder.as_ref()).map_err(|error| error.of(mount));
+        let asked = asked.with_context(|| {
+            format!("it is not known whether other programs hold {place} (`xpmfs umount --lazy {place}` detaches it in any case)")
+        })?;
+        match asked {
+            None => Ok(Released::Unmount(None)),
+            Some((Release::Unmount, client)) => Ok(Released::Unmount(Some(client))),
+            Some((Release::Released(others), _)) => {
+                if !global.quiet {
+                    let why = match others.is_empty() {
+                        true => "it was mounted without --shared".to_owned(),
+                        false => format!("held by {}", listed(&others)),
+                    };
+                    print::line(&format!("{place} stays mounted: {why}"));
+                }
+                Ok(Released::Stays)
+            }
+            Some((Release::Held(others), _)) if self.holder.is_some() && holder.is_none() => {
+                if !global.quiet {
+                    print::line(&format!(
+                        "{place} stays mounted: held by {}",
+                        listed(&others)
+                    ));
+                }
+                Ok(Released::Stays)
+            }
+            Some((Release::Held(others), _)) => bail!(
+                "{place} stays mounted: held by {}; this program does not hold it: see --holder, or `xpmfs umount --lazy {place}` to detach it in any case",
+                listed(&others)
+            ),
+        }
+    }
+
     /// Waits until all that is finished is archived.
     fn drain(&self, mount: &MountInfo, global: &Global) -> anyhow::Result<()> {
         let bar = match global.quiet || !std::io::stderr().is_terminal() {
@@ -175,4 +248,22 @@ impl Arguments {
             }
         }
     }
+}
+
+/// How many holders a message names.
+const MOST_NAMED: usize = 8;
+
+/// The holders of a mount in one line.
+fn listed(holders: &[HolderReport]) -> String {
+    let mut names: Vec<&str> = holders
+        .iter()
+        .take(MOST_NAMED)
+        .map(|one| one.description.as_str())
+        .collect();
+    let more = holders.len().saturating_sub(MOST_NAMED);
+    let more = format!("{more} more");
+    if holders.len() > MOST_NAMED {
+        names.push(&more);
+    }
+    names.join(", ")
 }

@@ -46,6 +46,7 @@ pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Op
     let answers = Answers {
         asked: Arc::new(asked),
         identity,
+        register: None,
     };
     Server::start(SocketName::Archiver(std::process::id()), answers)
         .inspect_err(|error| {

@@ -152,7 +152,11 @@ fn listen(stream: &UnixStream) -> io::Result<Option<Message>> {
 }
 
 /// Whether an xpmfs mount at `mountpoint` answers the probe in time. A probe that hangs is left behind: it ends with the daemon.
-fn answers(mut probe: Command, mountpoint: &Path) -> io::Result<bool> {
+///
+/// # Errors
+///
+/// The probe cannot be started.
+pub fn answers(mut probe: Command, mountpoint: &Path) -> io::Result<bool> {
     let mut probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut answered = false;
     wait_until(MOUNT_TIMEOUT, || match probe.try_wait() {

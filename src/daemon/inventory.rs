@@ -13,6 +13,7 @@ use super::REPLY_TIMEOUT;
 use super::control::{Client, Identity};
 use super::health::{self, MountHealth};
 use super::mounts::{self, MountInfo};
+use super::sharing::register::HolderReport;
 use crate::sys::deadline::all_within;
 use crate::view::Hidden;
 use crate::view::location::{OFFLINE, is_device_error, why_not};
@@ -31,6 +32,18 @@ pub struct Mounted {
     pub identity: Option<Identity>,
     /// The state of its file system ([`super::Service::status`]), if it replies.
     pub service: Option<Value>,
+    /// The programs that share it.
+    pub sharing: Sharing,
+}
+
+/// The programs that share a mount.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Sharing {
+    /// Whether it was made with `mount --shared`.
+    pub shared: bool,
+    /// Those that hold it.
+    pub holders: Vec<HolderReport>,
 }
 
 impl Mounted {
@@ -73,6 +86,7 @@ pub fn take() -> io::Result<Vec<Mounted>> {
                 health: MountHealth::Silent { pid: None },
                 identity: None,
                 service: None,
+                sharing: Sharing::default(),
             })
         })
         .collect())
@@ -87,6 +101,7 @@ pub fn ask(mount: MountInfo) -> Mounted {
         health,
         identity: None,
         service: None,
+        sharing: Sharing::default(),
     };
     if !matches!(health, MountHealth::Serving { .. }) {
         return mounted;
@@ -94,6 +109,7 @@ pub fn ask(mount: MountInfo) -> Mounted {
     let connected = Client::connect(mounted.mount.device, mounted.mount.owner());
     if let Ok(mut status) = connected.and_then(|mut client| client.request("status")) {
         mounted.service = status.get_mut("service").map(Value::take);
+        mounted.sharing = Sharing::deserialize(&status).unwrap_or_default();
         mounted.identity = serde_json::from_value(status).ok();
     }
     mounted
@@ -220,6 +236,7 @@ mod tests {
             health: MountHealth::Dead,
             identity: None,
             service: None,
+            sharing: Sharing::default(),
         }
     }
 

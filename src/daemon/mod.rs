@@ -13,6 +13,7 @@
 //! - [`inventory`]: lists the mounts and their health
 //! - [`mounts`]: the table of mounts, and those of xpmfs in it
 //! - [`health`]: checks whether a process serves a mount
+//! - [`sharing`]: a mount that several programs share
 //! - [`attach`]: mounts `/dev/fuse` on a mount point, and unmounts it
 //! - [`control`]: the socket between commands and a daemon
 //! - [`options`]: the options of `-o`
@@ -38,6 +39,7 @@ pub mod peers;
 pub mod run;
 pub mod service;
 pub mod service_manager;
+pub mod sharing;
 pub mod signals;
 pub mod supervisor;
 pub mod unmount;

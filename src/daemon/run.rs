@@ -15,6 +15,7 @@ use super::background::Parent;
 use super::control::{Answers, Client, Identity, Server, SocketName};
 use super::mounts::{self, Device, MountInfo};
 use super::service_manager;
+use super::sharing::register::Register;
 use super::signals::{self, Stopper};
 use super::supervisor::{Link, Place, Resumed};
 use super::{Kept, Service};
@@ -43,6 +44,8 @@ pub struct Supervised {
     pub alone: bool,
     /// The primary's directory, beneath the mount.
     pub primary: OwnedFd,
+    /// The programs that hold the mount.
+    pub register: Arc<Register>,
 }
 
 /// Who waits for the mount to be ready.
@@ -106,6 +109,7 @@ pub fn run(
         .map_err(|errno| setup("change to the directory /")(errno.into()))?;
     let taken = signals::take().map_err(setup("take signals"))?;
     let link = supervised.as_ref().map(|with| with.link.clone());
+    let register = supervised.as_ref().map(|with| with.register.clone());
     let Begun {
         kept,
         device,
@@ -120,7 +124,9 @@ pub fn run(
         supervised => begin(attachment, supervised)?,
     };
     let supervisor = link.as_ref().and_then(|_| rustix::process::getppid());
-    let control = listen(&service, device, since, supervisor, attachment, about);
+    let control = listen(
+        &service, device, since, supervisor, attachment, about, register,
+    );
     let stopper = Arc::new(Stopper::new(attachment.mountpoint.clone(), device, control));
     let in_background = matches!(caller, Launcher::Background(_));
     let prepared = signals::obey(taken, stopper.clone(), in_background, link.is_some())
@@ -323,6 +329,7 @@ fn listen(
     supervisor: Option<Pid>,
     attachment: &Attachment,
     about: &About,
+    register: Option<Arc<Register>>,
 ) -> Option<Server> {
     let workspace = about.workspace.as_deref();
     let answers = Answers {
@@ -334,6 +341,7 @@ fn listen(
             supervisor: supervisor.map(|pid| pid.as_raw_pid().unsigned_abs()),
             ..Identity::of_this_process(Some(&attachment.mountpoint), workspace, &about.primary)
         },
+        register,
     };
     Server::start(SocketName::Mount(device), answers)
         .inspect_err(|error| {

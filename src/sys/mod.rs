@@ -9,6 +9,7 @@
 //! - [`deadline`]: asks what may never answer
 //! - [`printable`]: escapes control characters in names that are printed
 //! - [`priority`]: the processor and disk priority of a thread
+//! - [`process_stat`]: the parent, the session and the start of a process
 //! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it
 //! - [`calls`], [`fuse`] and [`shared_words`]: all `unsafe` code
 
@@ -24,6 +25,7 @@ pub mod name;
 pub mod open_files;
 pub mod printable;
 pub mod priority;
+pub mod process_stat;
 pub mod read_dir;
 pub mod shared_dir;
 pub mod shared_words;

@@ -11,6 +11,7 @@ mod home;
 mod machine;
 mod messages;
 mod options;
+mod sharing;
 mod shells;
 mod status;
 

@@ -17,6 +17,7 @@ use crate::daemon::alone::{self, Archiving};
 use crate::daemon::control::Identity;
 use crate::daemon::health::MountHealth;
 use crate::daemon::inventory::{self, LocationReport, Mounted};
+use crate::daemon::sharing::register::HolderReport;
 use crate::daemon::unmount::find;
 use crate::mount::RunningRecovery;
 use crate::settings::{Settings, Workspace};
@@ -68,10 +69,25 @@ pub(super) struct MountStatus {
     pub(super) read_only: bool,
     pub(super) log: Option<String>,
     pub(super) locations: Vec<LocationReport>,
+    /// Whether it was made with `mount --shared`.
+    pub(super) shared: bool,
+    /// The programs that hold it.
+    pub(super) holders: Vec<HolderStatus>,
     /// The recoveries that programs wait for.
     pub(super) recoveries: Vec<RunningRecovery>,
     /// The state of archiving, if anything is archived.
     pub(super) archive: Option<Report>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct HolderStatus {
+    /// In the form of the command line.
+    pub(super) holder: String,
+    /// For people.
+    pub(super) description: String,
+    pub(super) since: Option<Timestamp>,
+    /// How many `mount --shared` were not followed by `umount`.
+    pub(super) holds: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -159,6 +175,7 @@ impl MountStatus {
             health,
             identity,
             service,
+            sharing,
         } = mounted;
         let place = mount.mountpoint.display();
         let user = mount.other_owner();
@@ -226,8 +243,21 @@ impl MountStatus {
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),
             locations: service.as_ref().map(places).unwrap_or_default(),
+            shared: sharing.shared,
+            holders: sharing.holders.iter().map(HolderStatus::of).collect(),
             recoveries: service.as_ref().map(recoveries).unwrap_or_default(),
             archive: service.as_ref().and_then(report),
+        }
+    }
+}
+
+impl HolderStatus {
+    fn of(report: &HolderReport) -> Self {
+        Self {
+            holder: report.holder.clone(),
+            description: report.description.clone(),
+            since: Timestamp::from_second(report.since).ok(),
+            holds: report.holds,
         }
     }
 }

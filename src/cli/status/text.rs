@@ -42,6 +42,7 @@ impl Status {
                 let _ = writeln!(text, "\n{}", printable(&advice));
             }
             locations(&mut text, &mount.mountpoint, &mount.locations, colours);
+            holders(&mut text, mount);
             recoveries(&mut text, &mount.recoveries);
             if let Some(report) = &mount.archive {
                 archive::describe(&mut text, report, "it was mounted", colours);
@@ -72,6 +73,37 @@ impl Status {
             archive::describe_recorded(&mut text, &report, colours);
         }
         text
+    }
+}
+
+/// The most holders that are listed.
+const HOLDERS_MAX: usize = 20;
+
+/// Adds the programs that hold a shared mount.
+fn holders(text: &mut String, mount: &MountStatus) {
+    let holders = &mount.holders;
+    let place = printable(&mount.mountpoint);
+    if holders.is_empty() {
+        if mount.shared {
+            let _ = writeln!(
+                text,
+                "\n{place} is shared, and no program holds it: `xpmfs umount {place}` unmounts it"
+            );
+        }
+        return;
+    }
+    let _ = writeln!(text, "\n{place} is held by");
+    for one in holders.iter().take(HOLDERS_MAX) {
+        let times = match one.holds {
+            1 => String::new(),
+            holds => format!(", {holds} times"),
+        };
+        let since = one.since.map(local).unwrap_or_default();
+        let line = format!("{} since {since}{times}", one.description);
+        let _ = writeln!(text, "  {}", printable(&line));
+    }
+    if let Some(more @ 1..) = holders.len().checked_sub(HOLDERS_MAX) {
+        let _ = writeln!(text, "  and {more} more, listed by --json");
     }
 }
 

@@ -84,7 +84,7 @@ pub enum AttachError {
     )]
     NotEmpty(PathBuf),
     /// Mounted already.
-    #[error("{} already has an xpmfs mount{}: to mount anew, first `xpmfs umount {}`", .mountpoint.display(), process(.pid), .mountpoint.display())]
+    #[error("{} already has an xpmfs mount{}: to mount anew, first `xpmfs umount {}`; to join it, `xpmfs mount --shared`", .mountpoint.display(), process(.pid), .mountpoint.display())]
     AlreadyMounted {
         /// Where.
         mountpoint: PathBuf,

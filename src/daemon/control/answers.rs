@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use super::VERSION;
 use crate::archive::engine::Idle;
 use crate::daemon::StatusSource;
+use crate::daemon::sharing::command::pid_namespace;
+use crate::daemon::sharing::holder::Holder;
+use crate::daemon::sharing::register::{ClientId, Register, Release};
+use crate::daemon::sharing::terms::Terms;
 use crate::workspace::jobs::JobId;
 
 /// The identity of a daemon, as it reports it.
@@ -103,6 +107,8 @@ pub struct Answers {
     pub asked: Arc<dyn StatusSource>,
     /// What it is.
     pub identity: Identity,
+    /// The programs that hold the mount, if it is a mount.
+    pub register: Option<Arc<Register>>,
 }
 
 /// A reply: a line, and perhaps a descriptor that travels with it.
@@ -111,17 +117,35 @@ pub(super) struct Response {
     pub(super) descriptor: Option<OwnedFd>,
 }
 
+impl Response {
+    /// Whether the client may unmount.
+    pub(super) fn permits_unmount(&self) -> bool {
+        self.body["reply"] == json!(Release::Unmount)
+    }
+}
+
 impl Answers {
     /// Answers one line.
-    pub(super) fn answer(&self, line: &[u8]) -> Response {
-        let (body, descriptor) = match self.answer_request(line) {
+    pub(super) fn answer(&self, line: &[u8], client: ClientId) -> Response {
+        let (body, descriptor) = match self.answer_request(line, client) {
             Ok((reply, descriptor)) => (json!({"version": VERSION, "reply": reply}), descriptor),
             Err(error) => (json!({"version": VERSION, "error": error}), None),
         };
         Response { body, descriptor }
     }
 
-    fn answer_request(&self, line: &[u8]) -> Result<(Value, Option<OwnedFd>), String> {
+    /// Called when a client has disconnected.
+    pub(super) fn client_ended(&self, client: ClientId) {
+        if let Some(register) = &self.register {
+            register.client_ended(client);
+        }
+    }
+
+    fn answer_request(
+        &self,
+        line: &[u8],
+        client: ClientId,
+    ) -> Result<(Value, Option<OwnedFd>), String> {
         let request: Request = serde_json::from_slice(line)
             .map_err(|error| format!("a request is one JSON object a line: {error}"))?;
         if request.version > VERSION {
@@ -157,8 +181,10 @@ impl Answers {
                     None,
                 ))
             }
+            "hold" => Ok((self.hold(request)?, None)),
+            "release" => Ok((self.release(&request, client)?, None)),
             unknown => Err(format!(
-                "unknown request {unknown:?}; known are identity, status, primary, written, moved, drain, idle"
+                "unknown request {unknown:?}; known are identity, status, primary, written, moved, drain, idle, hold, release"
             )),
         }
     }
@@ -171,8 +197,36 @@ impl Answers {
         let mut status = self.identity()?;
         if let Some(members) = status.as_object_mut() {
             members.insert("service".into(), self.asked.status());
+            if let Some(register) = &self.register {
+                members.insert("shared".into(), register.is_shared().into());
+                members.insert("holders".into(), json!(register.holders()));
+            }
         }
         Ok(status)
+    }
+
+    fn hold(&self, request: Request) -> Result<Value, String> {
+        let register = self.register.as_ref().ok_or("nothing is mounted here")?;
+        if request.pid_namespace != pid_namespace() {
+            return Err(
+                "the command and the daemon are in different pid namespaces, and pids mean other processes there"
+                    .to_owned(),
+            );
+        }
+        let holder = request.holder.ok_or("the request lacks a holder")?;
+        let description = request.description.unwrap_or_else(|| holder.to_string());
+        let terms = request.terms.unwrap_or_default();
+        Ok(json!(register.hold(&holder, &description, &terms)))
+    }
+
+    fn release(&self, request: &Request, client: ClientId) -> Result<Value, String> {
+        let same = request.pid_namespace == pid_namespace();
+        let holder = request.holder.as_ref().filter(|_| same);
+        let register = self.register.as_ref();
+        let reply = register.map_or(Release::Unmount, |register| {
+            register.release(holder, client)
+        });
+        Ok(json!(reply))
     }
 
     fn primary(&self) -> io::Result<OwnedFd> {
@@ -186,6 +240,10 @@ struct Request {
     version: u64,
     request: String,
     job: Option<JobId>,
+    holder: Option<Holder>,
+    description: Option<String>,
+    terms: Option<Terms>,
+    pid_namespace: Option<u64>,
 }
 
 impl Request {

@@ -59,6 +59,14 @@ pub(super) fn own() -> Vec<PathBuf> {
     directories
 }
 
+/// The directory of this user's sockets, which is made if it does not exist. `None` if there is none that is closed to other users.
+#[must_use]
+pub fn runtime_directory() -> Option<PathBuf> {
+    own()
+        .into_iter()
+        .find(|directory| prepare(directory).is_ok())
+}
+
 /// Where the socket of a mount may be whose daemon runs as the user `owner`, each with the user whose directory it is.
 /// A directory that another user could change is left out, with a warning.
 pub(super) fn of(owner: Option<u32>) -> Vec<(PathBuf, u32)> {

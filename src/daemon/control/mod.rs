@@ -26,6 +26,8 @@
 //! | `primary` | `{}`, and with it (`SCM_RIGHTS`) a descriptor of the primary's root directory, which reaches the directory beneath an in-place mount |
 //! | `written`, with a `job` | `{"written": true, "open": true}` if a file of that job of the primary is open for writing; `written` alone if a program waits for the recovery of the job |
 //! | `moved`, with a `job` | `{}`: from now on another directory, or a symlink, leads to the job in the primary |
+//! | `hold`, with a `holder`, `terms` and so on | whether the holder is registered: see [`sharing`](super::sharing) |
+//! | `release`, with a `holder` | whether the mount may be unmounted now; while the client stays connected, no holder is registered |
 //! | `drain` | `{}`: all that waits to be archived is tried at once, and what finished unnoticed is looked for |
 //! | `idle` | `{"state": "yes"}` if nothing is left to archive, `{"state": "busy", "left": 3}`, or `{"state": "stuck", "failed": 3}` if all that is left has failed |
 //!
@@ -47,7 +49,7 @@ mod uncovered;
 
 pub use answers::{Answers, Identity};
 pub use client::{Client, ClientError};
-pub use directory::SocketName;
+pub use directory::{SocketName, runtime_directory};
 pub use server::Server;
 pub use uncovered::{Uncovered, beneath};
 

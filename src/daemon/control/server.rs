@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,10 +18,13 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use super::answers::{Answers, Response};
 use super::client::is_stale;
 use super::{LONGEST_REQUEST, SocketName, directory};
+use crate::daemon::sharing::register::ClientId;
 use crate::sys::deadline::wait_until;
 
 /// A client that sends nothing, or receives nothing, for this long is disconnected.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that unmounts is connected, and sends nothing, until the mount has gone.
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a daemon waits for the lock on the directory of sockets.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many clients are served at the same time; further ones are disconnected.
@@ -147,13 +150,16 @@ fn accept(listener: &UnixListener, answers: &Arc<Answers>) {
             clients.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
+        static NEXT_CLIENT: AtomicU64 = AtomicU64::new(0);
+        let client = NEXT_CLIENT.fetch_add(1, Ordering::Relaxed);
         let (answers, count) = (answers.clone(), clients.clone());
         let spawned = thread::Builder::new()
             .name("control-client".into())
             .spawn(move || {
-                if let Err(error) = converse(&stream, &answers) {
+                if let Err(error) = converse(&stream, &answers, client) {
                     tracing::debug!("control socket: {error}");
                 }
+                answers.client_ended(client);
                 count.fetch_sub(1, Ordering::Relaxed);
             });
         if spawned.is_err() {
@@ -163,7 +169,7 @@ fn accept(listener: &UnixListener, answers: &Arc<Answers>) {
 }
 
 /// Answers one client until it hangs up.
-fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
+fn converse(stream: &UnixStream, answers: &Answers, client: ClientId) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?;
     let own = rustix::process::geteuid();
     if peer.uid != own && !peer.uid.is_root() {
@@ -187,7 +193,11 @@ fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
         if line.pop() != Some(b'\n') {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        send(stream, &answers.answer(&line))?;
+        let reply = answers.answer(&line, client);
+        if reply.permits_unmount() {
+            stream.set_read_timeout(Some(UNMOUNT_TIMEOUT))?;
+        }
+        send(stream, &reply)?;
     }
 }
 

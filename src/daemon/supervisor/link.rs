@@ -22,6 +22,8 @@ pub struct Resumed {
     pub inheritance: Inheritance,
     /// The primary's directory, beneath the mount.
     pub primary: OwnedFd,
+    /// The programs that hold the mount.
+    pub holders: Option<OwnedFd>,
     /// Where the mount is.
     pub place: Place,
 }
@@ -57,6 +59,15 @@ impl Link {
     /// The supervisor does not reply.
     pub fn keep_place(&self, place: &Place, primary: BorrowedFd<'_>) -> io::Result<()> {
         self.keep(&Message::Place(place.clone()), primary)
+    }
+
+    /// Keeps the programs that hold the mount.
+    ///
+    /// # Errors
+    ///
+    /// The supervisor does not reply.
+    pub fn keep_holders(&self, holders: BorrowedFd<'_>) -> io::Result<()> {
+        self.keep(&Message::Holders, holders)
     }
 
     /// Reports that requests are being answered.

@@ -28,6 +28,8 @@ pub(super) enum Message {
     Counts,
     /// Keep what the worker is about to change (the descriptor).
     Intents,
+    /// Keep the programs that hold the mount (the descriptor), in place of those before.
+    Holders,
     /// Keep a descriptor.
     File(KeptFile),
     /// Close a descriptor.
@@ -50,7 +52,8 @@ impl Message {
             | Message::Place(_)
             | Message::Log
             | Message::Counts
-            | Message::Intents => true,
+            | Message::Intents
+            | Message::Holders => true,
             Message::File(_)
             | Message::DropFile(_)
             | Message::Serving

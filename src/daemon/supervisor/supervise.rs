@@ -84,6 +84,7 @@ struct Estate {
     log: Option<OwnedFd>,
     counts: Option<OwnedFd>,
     intents: Option<OwnedFd>,
+    holders: Option<OwnedFd>,
     files: BTreeMap<KeptFile, OwnedFd>,
 }
 
@@ -107,6 +108,7 @@ impl Estate {
                 files: self.files.into_iter().collect(),
             },
             primary,
+            holders: self.holders,
             place,
         })
     }
@@ -254,6 +256,7 @@ impl Supervisor {
             (Message::Log, Some(log)) => estate.log = Some(log),
             (Message::Counts, Some(counts)) => estate.counts = Some(counts),
             (Message::Intents, Some(intents)) => estate.intents = Some(intents),
+            (Message::Holders, Some(holders)) => estate.holders = Some(holders),
             (Message::File(key), Some(file)) => {
                 estate.files.insert(key, file);
             }
