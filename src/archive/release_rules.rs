@@ -4,7 +4,7 @@ use std::collections::BinaryHeap;
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::job::release::{self, Plan, Refusal, Released, Releases};
+use super::job::release::{self, Plan, Processes, Refusal, Released, Releases};
 use super::job::usage;
 use super::{pins, places};
 use crate::archive::env::Env;
@@ -144,6 +144,7 @@ struct Pass<'a, 'b> {
     act: bool,
     report: &'a mut Report<'b>,
     releases: Releases,
+    processes: Processes,
     /// The bytes that the jobs so far would free, if nothing is done.
     would_free: u64,
 }
@@ -155,6 +156,7 @@ impl<'a, 'b> Pass<'a, 'b> {
             act,
             report,
             releases: Releases::default(),
+            processes: Processes::default(),
             would_free: 0,
         }
     }
@@ -210,7 +212,7 @@ impl<'a, 'b> Pass<'a, 'b> {
 
     /// Returns the event, unless the job waits for its removal now.
     fn try_release(&mut self, job: &JobId) -> Result<Option<Event>> {
-        let plan = match release::assess(self.env, job)? {
+        let plan = match release::assess(self.env, &mut self.processes, job)? {
             Ok(plan) => plan,
             Err(refusal) => return Ok(Some(Event::Refused(refusal))),
         };
@@ -222,7 +224,8 @@ impl<'a, 'b> Pass<'a, 'b> {
         if let Some(refusal) = self.verify(&plan)? {
             return Ok(Some(Event::Refused(refusal)));
         }
-        let refusal = self.releases.begin(self.env, plan)?;
+        let processes = &mut self.processes;
+        let refusal = self.releases.begin(self.env, processes, plan)?;
         Ok(refusal.map(Event::Refused))
     }
 
@@ -248,14 +251,16 @@ impl<'a, 'b> Pass<'a, 'b> {
 
     fn settle(&mut self, wait: bool) {
         let report = &mut *self.report;
-        self.releases.end(self.env, wait, &mut |job, outcome| {
-            let event = match outcome {
-                Ok(Ok(released)) => Event::Released(released),
-                Ok(Err(refusal)) => Event::Refused(refusal),
-                Err(error) => Event::Failed(error),
-            };
-            report(&job, event);
-        });
+        let processes = &mut self.processes;
+        self.releases
+            .end(self.env, processes, wait, &mut |job, outcome| {
+                let event = match outcome {
+                    Ok(Ok(released)) => Event::Released(released),
+                    Ok(Err(refusal)) => Event::Refused(refusal),
+                    Err(error) => Event::Failed(error),
+                };
+                report(&job, event);
+            });
     }
 
     /// Waits until all renamed jobs are removed or put back.

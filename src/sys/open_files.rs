@@ -1,6 +1,7 @@
-//! Finds a process that uses files below some directories, as far as this user may look into processes.
+//! Finds the processes that use files below some directories, as far as this user may look into processes.
 //!
-//! The links in `/proc` are read as text and never followed: they may lead to a file system that hangs.
+//! The links in `/proc` are read as text and never followed: they may lead to a file system that hangs. Reading what a process has
+//! mapped may still hang, as long as the process itself does, so a caller needs a deadline.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,12 +19,12 @@ pub struct User {
     pub path: PathBuf,
 }
 
-/// The first process that has a file or directory at or below one of these paths open, mapped, as its program or as its current or root
-/// directory. This process, and processes that `skip` accepts by their names, are left out.
-#[must_use]
-pub fn user_of(paths: &[PathBuf], skip: impl Fn(&str) -> bool) -> Option<User> {
+/// Calls `found` for each file or directory at or below one of these paths that a process has open, mapped, as its program or as its
+/// current or root directory; several times for one that is used in several ways. This process, and processes that `skip` accepts by their
+/// names, are left out. Takes time proportional to the number of processes and of their files.
+pub fn each_user(paths: &[PathBuf], skip: impl Fn(&str) -> bool, mut found: impl FnMut(User)) {
     let own = rustix::process::getpid().as_raw_pid();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry
             .file_name()
             .to_str()
@@ -35,16 +36,18 @@ pub fn user_of(paths: &[PathBuf], skip: impl Fn(&str) -> bool) -> Option<User> {
             continue;
         }
         let process = entry.path();
-        let Some(path) = used(&process, paths) else {
-            continue;
-        };
-        let name = fs::read(process.join("comm")).unwrap_or_default();
-        let name = String::from_utf8_lossy(&name).trim().to_owned();
-        if !skip(&name) {
-            return Some(User { pid, name, path });
-        }
+        let mut called: Option<String> = None;
+        each_used(&process, paths, |path| {
+            let name = called.get_or_insert_with(|| {
+                let name = fs::read(process.join("comm")).unwrap_or_default();
+                String::from_utf8_lossy(&name).trim().to_owned()
+            });
+            if !skip(name) {
+                let name = name.clone();
+                found(User { pid, name, path });
+            }
+        });
     }
-    None
 }
 
 /// Whether a process with this id exists.
@@ -56,34 +59,34 @@ pub fn is_alive(pid: i32) -> bool {
     rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
-/// The first file of a process at or below one of the paths.
-fn used(process: &Path, paths: &[PathBuf]) -> Option<PathBuf> {
+/// The files of a process at or below one of the paths.
+fn each_used(process: &Path, paths: &[PathBuf], mut found: impl FnMut(PathBuf)) {
     let below = |path: &Path| paths.iter().any(|top| path.starts_with(top));
-    for link in ["cwd", "root", "exe"] {
-        if let Ok(path) = fs::read_link(process.join(link))
+    let mut look_at = |link: &Path| {
+        if let Ok(path) = fs::read_link(link)
             && below(&path)
         {
-            return Some(path);
+            found(path);
         }
+    };
+    for link in ["cwd", "root", "exe"] {
+        look_at(&process.join(link));
     }
     let open = fs::read_dir(process.join("fd")).into_iter().flatten();
     for entry in open.flatten() {
-        if let Ok(path) = fs::read_link(entry.path())
-            && below(&path)
-        {
-            return Some(path);
-        }
+        look_at(&entry.path());
     }
     // start-end perms offset dev inode path
     let maps = fs::read(process.join("maps")).unwrap_or_default();
-    maps.split(|byte| *byte == b'\n').find_map(|line| {
-        let path = line
-            .splitn(6, |byte| *byte == b' ')
-            .nth(5)?
-            .trim_ascii_start();
-        let path = Path::new(OsStr::from_bytes(path));
-        (path.is_absolute() && below(path)).then(|| path.to_owned())
-    })
+    for line in maps.split(|byte| *byte == b'\n') {
+        let Some(path) = line.splitn(6, |byte| *byte == b' ').nth(5) else {
+            continue;
+        };
+        let path = Path::new(OsStr::from_bytes(path.trim_ascii_start()));
+        if path.is_absolute() && below(path) {
+            found(path.to_owned());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +106,12 @@ mod tests {
             fs::write(directory.join("file"), "").unwrap();
         }
         let paths = std::slice::from_ref(&used);
-        assert_eq!(user_of(paths, |_| false), None);
+        let users = |skip: &dyn Fn(&str) -> bool| {
+            let mut users = Vec::new();
+            each_user(paths, skip, |user| users.push(user));
+            users
+        };
+        assert_eq!(users(&|_| false), []);
         for (directory, input, found) in [
             (&used, Stdio::null(), true),
             (
@@ -116,17 +124,17 @@ mod tests {
             let mut command = Command::new("sleep");
             command.arg("60").current_dir(directory).stdin(input);
             let mut process = command.spawn().unwrap();
-            let is_there = || user_of(paths, |_| false).is_some_and(|user| user.name == "sleep");
+            let is_there = || users(&|_| false).iter().any(|user| user.name == "sleep");
             let long = std::time::Duration::from_secs(10);
             let seen = match found {
                 true => wait_until(long, is_there),
                 false => is_there(),
             };
-            let skipped = user_of(paths, |name| name == "sleep");
+            let skipped = users(&|name| name == "sleep");
             let alive = is_alive(process.id().cast_signed());
             process.kill().unwrap();
             process.wait().unwrap();
-            assert_eq!((seen, skipped, alive), (found, None, true));
+            assert_eq!((seen, skipped, alive), (found, Vec::new(), true));
             assert!(!is_alive(process.id().cast_signed()));
         }
     }

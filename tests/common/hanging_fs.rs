@@ -1,5 +1,5 @@
-//! A FUSE file system in the test's own process that shows a directory read-only, and can be made not to answer some or all requests, or to
-//! fail.
+//! A FUSE file system in the test's own process that shows a directory, read-only or with files that can be overwritten, and can be made
+//! not to answer some or all requests, or to fail.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, Request, SessionACL,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, SessionACL,
 };
 
 use super::is_mounted;
@@ -36,7 +36,7 @@ struct Gate {
     error: Option<(i32, Fails)>,
 }
 
-/// Serves a directory read-only.
+/// Serves a directory.
 struct Server {
     top: PathBuf,
     paths: Mutex<HashMap<u64, PathBuf>>,
@@ -182,6 +182,31 @@ impl Filesystem for Server {
         });
     }
 
+    fn write(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: fuser::WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let path = self.path(node);
+        let (file, data) = (path.clone(), data.to_owned());
+        self.answer("write", &path, move |error| {
+            let file = File::options().write(true).open(file);
+            let written = file.and_then(|file| file.write_all_at(&data, offset));
+            match (error, written) {
+                (Some(error), _) => reply.error(error),
+                (None, Ok(())) => reply.written(u32::try_from(data.len()).unwrap()),
+                (None, Err(_)) => reply.error(Errno::EIO),
+            }
+        });
+    }
+
     fn flush(&self, _: &Request, node: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         self.answer_empty("flush", node, reply);
     }
@@ -266,6 +291,15 @@ impl Gate {
 impl HangingFs {
     /// Shows `disk` at `at`, to all users.
     pub fn mount(disk: &Path, at: &Path) -> HangingFs {
+        HangingFs::mount_with(disk, at, MountOption::RO)
+    }
+
+    /// As [`HangingFs::mount`]; files can be overwritten.
+    pub fn mount_writable(disk: &Path, at: &Path) -> HangingFs {
+        HangingFs::mount_with(disk, at, MountOption::RW)
+    }
+
+    fn mount_with(disk: &Path, at: &Path, access: MountOption) -> HangingFs {
         fs::create_dir_all(at).unwrap();
         let gate = Arc::new(Mutex::new(Gate::default()));
         let server = Server {
@@ -274,7 +308,7 @@ impl HangingFs {
             gate: gate.clone(),
         };
         let mut config = Config::default();
-        config.mount_options = vec![MountOption::RO, MountOption::FSName("hanging".to_owned())];
+        config.mount_options = vec![access, MountOption::FSName("hanging".to_owned())];
         if rustix::process::geteuid().is_root() {
             config.acl = SessionACL::All;
         }

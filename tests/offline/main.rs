@@ -6,5 +6,6 @@ mod commands;
 mod common;
 mod errors;
 mod hanging;
+mod process;
 mod records;
 mod stage;

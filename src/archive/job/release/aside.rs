@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{Outcome, Plan, Reason, Refusal, Released};
+use super::{Outcome, Plan, Processes, Reason, Refusal, Released};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
 use crate::archive::job::ready::{LOCKED, hold_locks};
@@ -82,7 +82,12 @@ impl Releases {
     /// # Errors
     ///
     /// Fails with an error of the primary's file system; the job is then at its place.
-    pub fn begin(&mut self, env: &Env<'_>, plan: Plan) -> Result<Option<Refusal>> {
+    pub fn begin(
+        &mut self,
+        env: &Env<'_>,
+        processes: &mut Processes,
+        plan: Plan,
+    ) -> Result<Option<Refusal>> {
         let job = plan.job.clone();
         let primary = env.view.primary();
         let from = places::path(primary, &job);
@@ -101,7 +106,7 @@ impl Releases {
         let Some(locks) = hold_locks(&plan.source, &job).tried(&job, "lock", &from)? else {
             return Ok(busy(LOCKED));
         };
-        if let Some(refusal) = plan.look_again(env, &task)? {
+        if let Some(refusal) = plan.look_again(env, processes, &task)? {
             return Ok(Some(refusal));
         }
         let names = [OsStr::new(RELEASED), job.task_id()];
@@ -151,7 +156,13 @@ impl Releases {
     }
 
     /// Removes the jobs whose grace period is over, or puts them back; with `wait`, all of them. If the work is cancelled, puts all back at once. Waits as well while too many are renamed.
-    pub fn end(&mut self, env: &Env<'_>, wait: bool, report: &mut dyn FnMut(JobId, Outcome)) {
+    pub fn end(
+        &mut self,
+        env: &Env<'_>,
+        processes: &mut Processes,
+        wait: bool,
+        report: &mut dyn FnMut(JobId, Outcome),
+    ) {
         while let Some(first) = self.waiting.front() {
             let rest = grace().saturating_sub(first.since.elapsed());
             let cancelled = env.progress.is_cancelled();
@@ -168,7 +179,7 @@ impl Releases {
                     true => first
                         .put_back(env)
                         .and_then(|()| Err(JobError::new(&job, Cause::Cancelled))),
-                    false => first.end(env),
+                    false => first.end(env, processes),
                 };
                 report(job, outcome);
             }
@@ -183,8 +194,9 @@ impl Releasing {
         there.is_ok_and(|there| at::file_id(&self.plan.source) == Ok(there))
     }
 
-    fn end(self, env: &Env<'_>) -> Outcome {
-        let refusal = match self.plan.use_or_change(env, true) {
+    fn end(self, env: &Env<'_>, processes: &mut Processes) -> Outcome {
+        let due = self.since + grace();
+        let refusal = match self.plan.use_or_change(env, processes, Some(due)) {
             Ok(None) => None,
             Ok(Some(refusal)) => Some(refusal),
             Err(error) => {

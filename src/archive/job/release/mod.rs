@@ -1,6 +1,6 @@
 //! Drops the primary's copy of a job that has a verified archived copy.
 //!
-//! 1. [`assess`] (`plan`, `in_use`): is the job finished, unused and unpinned, and does the manifest of an archived copy agree with it?
+//! 1. [`assess`] (`plan`, `in_use`, `processes`): is the job finished, unused and unpinned, and does the manifest of an archived copy agree with it?
 //! 2. [`Plan::verify`]: every byte of that copy is read and compared with its manifest.
 //! 3. [`Releases::begin`]: with the lock of the job's staging and the job's own locks held, the same is looked at again; then the
 //!    directory is renamed to `.xpmfs/released/<task_id>/<hash>` in one step, durably. From then on, the archived copy is served.
@@ -16,6 +16,7 @@ mod aside;
 mod crash_recovery;
 mod in_use;
 mod plan;
+mod processes;
 
 use super::usage::Usage;
 use crate::archive::error::Result;
@@ -23,6 +24,7 @@ use crate::archive::error::Result;
 pub use self::aside::Releases;
 pub use self::crash_recovery::clear;
 pub use self::plan::{Plan, assess, offline};
+pub use self::processes::Processes;
 
 /// Why a job is not released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::in_use::{in_use, opened_by};
+use super::in_use::in_use;
+use super::processes::Processes;
 use super::{Reason, Refusal, refuse};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
@@ -46,7 +48,11 @@ pub struct Plan {
 /// # Errors
 ///
 /// Fails if the job cannot be looked at, or if it is unknown whether it is pinned.
-pub fn assess(env: &Env<'_>, job: &JobId) -> Result<std::result::Result<Plan, Refusal>> {
+pub fn assess(
+    env: &Env<'_>,
+    processes: &mut Processes,
+    job: &JobId,
+) -> Result<std::result::Result<Plan, Refusal>> {
     let primary = env.view.primary();
     let from = places::path(primary, job);
     let Some(source) = places::job(primary, job).tried(job, "open", &from)? else {
@@ -91,7 +97,7 @@ pub fn assess(env: &Env<'_>, job: &JobId) -> Result<std::result::Result<Plan, Re
                 if let Some(refusal) = unremovable(&source, &looked.manifest, job, &from)? {
                     return Ok(Err(refusal));
                 }
-                if let Some(why) = opened_by(env, job) {
+                if let Some(why) = processes.user_lately(env, job) {
                     return refuse(Reason::Busy, why);
                 }
                 let usage = usage::of(job, &source).tried(job, "look at", &from)?;
@@ -326,7 +332,12 @@ impl Plan {
 
 impl Plan {
     /// Why the job may not be released after all, if so: it is used or changed since it was compared, or its copy is gone.
-    pub(super) fn look_again(&self, env: &Env<'_>, task: &OwnedFd) -> Result<Option<Refusal>> {
+    pub(super) fn look_again(
+        &self,
+        env: &Env<'_>,
+        processes: &mut Processes,
+        task: &OwnedFd,
+    ) -> Result<Option<Refusal>> {
         let job = &self.job;
         let from = places::path(env.view.primary(), job);
         let changed = |why: &str| {
@@ -347,13 +358,19 @@ impl Plan {
             }));
         }
         match unremovable(&self.source, &self.looked.manifest, job, &from)? {
-            None => self.use_or_change(env, false),
+            None => self.use_or_change(env, processes, None),
             refusal => Ok(refusal),
         }
     }
 
-    /// Why the job may not be released: a process uses it, it was changed since it was compared, or its copy is gone.
-    pub(super) fn use_or_change(&self, env: &Env<'_>, renamed: bool) -> Result<Option<Refusal>> {
+    /// Why the job may not be released: a process uses it, it was changed since it was compared, or its copy is gone. `unused_since`: for a
+    /// renamed job, when no process could find it any more.
+    pub(super) fn use_or_change(
+        &self,
+        env: &Env<'_>,
+        processes: &mut Processes,
+        unused_since: Option<Instant>,
+    ) -> Result<Option<Refusal>> {
         let job = &self.job;
         let from = places::path(env.view.primary(), job);
         let busy = |why: String| {
@@ -363,7 +380,11 @@ impl Plan {
             })
         };
         let used = in_use(env, job, &self.source)?;
-        if let Some(why) = used.or_else(|| opened_by(env, job)) {
+        let used = used.or_else(|| match unused_since {
+            Some(since) => processes.user_since(env, job, since),
+            None => processes.user_lately(env, job),
+        });
+        if let Some(why) = used {
             return Ok(busy(why));
         }
         // In this order: a process that closes a file between the two checks has changed the job, which the second detects.
@@ -372,7 +393,7 @@ impl Plan {
             return Ok(busy(WRITTEN.to_owned()));
         }
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
-        let unchanged = match renamed {
+        let unchanged = match unused_since.is_some() {
             true => self
                 .looked
                 .unchanged_but_renamed(&self.source, Some(&select)),
