@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 
 use crate::common;
 use crate::common::Workspace;
-use crate::common::footprint::Footprint;
+use crate::common::daemon::Footprint;
 use crate::job::{self, TASK, hash};
 use crate::stage::{Beneath, at_once, status};
 

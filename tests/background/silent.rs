@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::{Mounted, Workspace, daemon, run};
 use crate::job;
-use crate::stage::{Beneath, Process, has_all, status, told, within};
+use crate::stage::{Beneath, Process, has_all, status, told, until};
 
 /// A daemon that is stopped until this is dropped.
 struct Stopped(String);
@@ -22,10 +22,6 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-CONT", &self.0]).status();
     }
-}
-
-fn until(what: &str, condition: impl FnMut() -> bool) {
-    within(Duration::from_secs(40), what, condition);
 }
 
 fn archive(workspace: &Workspace) -> Output {

@@ -5,26 +5,13 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::{Workspace, run};
+pub(crate) use crate::common::{eventually as until, within};
 use crate::job;
-
-/// Waits for a condition, with a deadline that a busy machine keeps.
-pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
-    within(Duration::from_secs(120), what, condition);
-}
-
-/// Waits for a condition, for so long.
-pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < deadline, "it never came to be: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// Tests several cases at the same time: most of it is waiting.
 pub(crate) fn at_once<T: Send, const N: usize>(cases: [T; N], test: impl Fn(T) + Sync) {

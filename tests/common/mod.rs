@@ -5,16 +5,21 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod commands;
 pub mod daemon;
-pub mod footprint;
 pub mod hanging_fs;
 pub mod job;
+mod mounted;
 pub mod plan;
 pub mod python;
+mod snapshot;
 pub mod thread;
 mod tools;
 pub mod tree;
 mod workspace;
 
+pub use commands::*;
+pub use mounted::*;
+pub use snapshot::*;
 pub use tools::*;
 pub use workspace::*;

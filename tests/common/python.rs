@@ -5,9 +5,10 @@
 //! `XPMFS_TEST_REQUIRE=1` in the environment it fails instead.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use super::tools::skip;
 
 /// The interpreter that has experimaestro; `None` if there is none and the test may be skipped.
 pub(crate) fn interpreter() -> Option<PathBuf> {
@@ -17,19 +18,10 @@ pub(crate) fn interpreter() -> Option<PathBuf> {
         return Some(python);
     }
     skip(&format!(
-        "{} does not exist; run scripts/test, or set XPMFS_TEST_PYTHON to a Python that has experimaestro",
+        "{} does not exist: set XPMFS_TEST_PYTHON to a Python that has experimaestro",
         python.display()
     ));
     None
-}
-
-/// Says loudly that a test is skipped, and why; fails it if it must not be.
-pub(crate) fn skip(message: &str) {
-    let required = std::env::var_os("CI").is_some()
-        || std::env::var_os("XPMFS_TEST_REQUIRE").is_some_and(|value| value == "1");
-    assert!(!required, "{message}");
-    // Not `eprintln!`, which the harness keeps to itself when a test passes.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {message}");
 }
 
 /// A command that runs `tests/python/<script>`, with `home` as the home directory, so that neither the

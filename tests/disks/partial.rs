@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags};
 
-use crate::common::footprint::Footprint;
+use crate::common::daemon::Footprint;
 use crate::common::hanging_fs::HangingFs;
-use crate::common::{Workspace, job};
+use crate::common::{Workspace, job, within};
 
 /// No call that the folder answers may take longer, on a busy machine.
 const PROMPT: Duration = Duration::from_secs(30);
@@ -145,12 +145,8 @@ fn daemon(workspace: &Workspace, mountpoint: &Path) -> i64 {
     status["mounts"][0]["pid"].as_i64().unwrap()
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PROMPT;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn until(what: &str, condition: impl FnMut() -> bool) {
+    within(PROMPT, what, condition);
 }
 
 /// Waits until a process has few more threads than before.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::common::is_root;
 use super::common::run;
-use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
+use super::stage::{Stage, TASK, assert_tree, job_id, said, whole, write_job};
 
 /// Something mounted at a second place, until this is dropped.
 struct Bound<'a>(&'a Path);
@@ -30,7 +30,7 @@ impl Drop for Bound<'_> {
 /// Archives in every way, which must fail and say why, and leave the job alone.
 fn assert_refused(stage: &Stage, what: &str) {
     let job = whole(&stage.job()).unwrap();
-    let named = format!("{TASK}/{HASH}");
+    let named = job_id();
     for arguments in [
         &["archive", "--all"][..],
         &["archive", &named],

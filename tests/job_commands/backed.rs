@@ -8,11 +8,7 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 
 use super::common::eventually;
-use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
-
-fn named() -> String {
-    format!("{TASK}/{HASH}")
-}
+use super::stage::{Stage, assert_tree, job_id, said, whole, write_job};
 
 #[test]
 fn what_changes_between_its_backup_and_its_move_is_backed_up_again() {
@@ -73,10 +69,10 @@ fn modes_and_attributes_are_not_lost_when_a_job_is_moved_again() {
         },
     ];
     for change in changes {
-        assert!(stage.jobs(&["recover", &named()]).status.success());
+        assert!(stage.jobs(&["recover", &job_id()]).status.success());
         change(&stage.job());
         let job = whole(&stage.job()).unwrap();
-        let output = stage.jobs(&["archive", &named()]);
+        let output = stage.jobs(&["archive", &job_id()]);
         assert!(output.status.success(), "{}", said(&output));
         assert!(stage.job().is_symlink());
         assert_tree("the copy", &job, whole(&stage.archived("move")).as_ref());
@@ -84,8 +80,8 @@ fn modes_and_attributes_are_not_lost_when_a_job_is_moved_again() {
         stage.assert_clean();
     }
     // Of what has not changed, no new copy is made.
-    assert!(stage.jobs(&["recover", &named()]).status.success());
-    let output = stage.jobs(&["archive", &named()]);
+    assert!(stage.jobs(&["recover", &job_id()]).status.success());
+    let output = stage.jobs(&["archive", &job_id()]);
     let told = said(&output);
     assert!(told.contains("nothing to copy: 1 up to date"), "{told}");
     assert!(stage.job().is_symlink());
@@ -97,7 +93,7 @@ fn a_change_that_hides_is_not_given_up() {
     let stage = Stage::on_disk(&["backup", "move"]);
     write_job(&stage.job());
     stage.archive();
-    assert!(stage.jobs(&["recover", &named()]).status.success());
+    assert!(stage.jobs(&["recover", &job_id()]).status.success());
     let path = stage.job().join("train.out");
     let time = fs::metadata(&path).unwrap().modified().unwrap();
     let mut bytes = fs::read(&path).unwrap();
@@ -109,12 +105,12 @@ fn a_change_that_hides_is_not_given_up() {
         .unwrap()
         .set_modified(time)
         .unwrap();
-    let output = stage.jobs(&["archive", &named()]);
+    let output = stage.jobs(&["archive", &job_id()]);
     let told = said(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("has another content"), "{told}");
     assert!(!stage.job().is_symlink() && fs::read(&path).unwrap() == bytes);
-    let output = stage.jobs(&["archive", "--force", &named()]);
+    let output = stage.jobs(&["archive", "--force", &job_id()]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(stage.job().is_symlink());
     for mode in stage.modes() {

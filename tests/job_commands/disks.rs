@@ -9,7 +9,9 @@ use std::time::SystemTime;
 
 use super::common::run;
 use super::common::{is_root, program};
-use super::stage::{HASH, Stage, TASK, assert_tree, memory, run_again, said, whole, write_job};
+use super::stage::{
+    HASH, Stage, TASK, assert_tree, job_id, memory, run_again, said, whole, write_job,
+};
 
 /// A program that makes a file system, its arguments, and the size of the disk in MiB.
 type Make = (&'static str, &'static [&'static str], u64);
@@ -239,7 +241,7 @@ fn assert_cycle(what: &str, within: &Path) {
         assert_eq!(held(&stage.archived(mode)), job, "{what}: {mode}");
     }
     stage.verify();
-    let output = stage.jobs(&["recover", &format!("{TASK}/{HASH}")]);
+    let output = stage.jobs(&["recover", &job_id()]);
     assert!(output.status.success(), "{what}: {}", said(&output));
     assert!(!stage.job().is_symlink(), "{what}");
     assert_eq!(held(&stage.job()), job, "{what}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use super::common::eventually;
-use super::stage::{HASH, Stage, TASK, assert_tree, leftovers, said, whole, write_job};
+use super::stage::{HASH, Stage, TASK, assert_tree, job_id, leftovers, said, whole, write_job};
 
 /// Interrupts a command when some of the job stands beside its place in a location.
 fn interrupt(stage: &Stage, what: &str, location: &Path) -> Output {
@@ -85,7 +85,7 @@ fn recovering_says_why_it_passes_over_a_folder() {
         .join(format!(".xpmfs/manifests/{TASK}/{HASH}.json"));
     fs::remove_file(manifest).unwrap();
     fs::remove_dir_all(stage.job()).unwrap();
-    let output = stage.jobs(&["recover", &format!("{TASK}/{HASH}")]);
+    let output = stage.jobs(&["recover", &job_id()]);
     let (label, other) = (
         format!("recovered from use:{}", stage.folder("use").display()),
         format!(
@@ -97,7 +97,7 @@ fn recovering_says_why_it_passes_over_a_folder() {
     assert!(said(&output).contains(&other), "{}", said(&output));
     assert!(from.exists());
     fs::remove_dir_all(stage.job()).unwrap();
-    let output = stage.jobs(&["recover", "--json", &format!("{TASK}/{HASH}")]);
+    let output = stage.jobs(&["recover", "--json", &job_id()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         text.contains("\"why\": \"its copy has no manifest\""),

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use super::common::program;
 use super::common::run;
 use super::stage::{
-    HASH, Stage, TASK, Tree, assert_tree, moment, said, set_time, whole, write_job,
+    HASH, Stage, TASK, Tree, assert_tree, job_id, moment, said, set_time, whole, write_job,
 };
 use super::tree::bytes;
 
@@ -112,7 +112,7 @@ fn attributes(job: &Path) {
 }
 
 fn recover(stage: &Stage, arguments: &[&str]) {
-    let job = format!("{TASK}/{HASH}");
+    let job = job_id();
     let output = stage.jobs(&[&["recover", &job], arguments].concat());
     assert!(output.status.success(), "{}", said(&output));
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::common::{program, soak};
-use super::stage::{HASH, Stage, TASK, leftovers, said, whole, write_job};
+use super::stage::{HASH, Stage, TASK, job_id, leftovers, said, whole, write_job};
 
 /// How many are tried at the same time.
 const AT_ONCE: usize = 4;
@@ -297,7 +297,7 @@ fn a_primary_that_cannot_be_read_does_not_make_a_copy_count_as_damaged() {
         "-o".to_owned(),
         stage.top().join("strace").to_str().unwrap().to_owned(),
     ]);
-    let job = format!("{TASK}/{HASH}");
+    let job = job_id();
     let output = command
         .args(["jobs", "verify", "-w", "test", "-v", &job])
         .output()

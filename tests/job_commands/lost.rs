@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::common::is_root;
-use super::errors::Disk;
+use super::full_disks::Disk;
 use super::others::{assert_trees, small_jobs, trees};
 use super::stage::{HASH, Stage, TASK, assert_tree, duplicate, said, whole, write_job};
 

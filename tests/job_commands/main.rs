@@ -10,15 +10,18 @@ mod disks;
 mod durable;
 mod errors;
 mod faults;
+mod full_disks;
 mod in_use;
 mod interrupted;
 mod kept;
 mod lacking;
 mod lost;
 mod meanwhile;
+mod messages;
 mod naming;
 mod opted;
 mod others;
+mod permissions;
 mod progress;
 mod purged;
 mod rebased;
@@ -27,8 +30,7 @@ mod renamed;
 mod renewed;
 mod scene;
 mod stage;
-mod told;
+mod verified;
 mod where_is;
 
 use common::tree;
-// It serves several crates, each of which uses what it needs.

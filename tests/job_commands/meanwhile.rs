@@ -1,4 +1,4 @@
-//! The job changes, vanishes or is replaced while it is copied.
+//! The job changes, vanishes or is replaced while it is copied, or has not been still for the settle time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::common::eventually;
-use super::stage::{HASH, Stage, assert_tree, leftovers, said, whole, write_job};
+use crate::common::eventually;
+use crate::stage::{HASH, Stage, assert_tree, leftovers, moment, said, set_time, whole, write_job};
 
 /// How long a copy takes at the bandwidth of these tests, about.
 const SLOW: &str = "0s, bandwidth: 1M";
@@ -207,4 +207,53 @@ fn a_copy_is_of_one_moment() {
     stage.verify();
     stage.assert_clean();
     assert_eq!(leftovers(&stage.folder("backup")).len(), 0);
+}
+
+#[test]
+fn jobs_from_the_future_and_from_long_ago_are_archived_once_they_are_still() {
+    // Before the epoch, at it, and when nobody here will see it.
+    for seconds in [-500_000_000, 0, 4_000_000_000_i64] {
+        let stage = Stage::new(&["backup", "move"]);
+        stage.settle("1s");
+        write_job(&stage.job());
+        for name in ["train.out", "data", "train.done", "."] {
+            let time = rustix::fs::Timespec {
+                tv_sec: seconds,
+                tv_nsec: 5,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(rustix::fs::CWD, stage.job().join(name), &times, flags).unwrap();
+        }
+        let job = whole(&stage.job()).unwrap();
+        stage.archive();
+        assert!(stage.job().is_symlink(), "{seconds}");
+        for mode in stage.modes() {
+            assert_tree(mode, &job, whole(&stage.archived(mode)).as_ref());
+        }
+        // And it is not new for ever.
+        stage.archive();
+        stage.verify();
+        stage.assert_clean();
+    }
+}
+
+#[test]
+fn a_job_that_still_changes_is_not_archived() {
+    let stage = Stage::new(&["backup"]);
+    stage.settle("2s");
+    write_job(&stage.job());
+    let before = std::time::Instant::now();
+    // Times that say that it was long ago do not hide that it has just been changed.
+    set_time(&stage.job().join("train.out"), moment(0));
+    stage.archive();
+    assert!(before.elapsed().as_millis() > 1000);
+    stage.verify();
+    assert!(
+        stage.archived("backup").join("train.done").exists(),
+        "{HASH}"
+    );
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::common::eventually;
-use super::stage::{HASH, Stage, TASK, leftovers, said, write_job};
+use super::stage::{HASH, Stage, TASK, job_id, leftovers, said, write_job};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The size of the one large job.
@@ -41,7 +41,7 @@ fn a_single_large_job_shows_bytes_total_rate_and_time_left() {
     write_job(&stage.job());
     fs::write(stage.job().join("large"), vec![3; SIZE]).unwrap();
     slow(&stage);
-    let job = format!("{TASK}/{HASH}");
+    let job = job_id();
     let shows = |arguments: &str, total: &str| {
         let text = at_a_terminal(&stage, arguments);
         let total = format!(" MiB of {total}");
@@ -126,7 +126,7 @@ fn a_second_interrupt_names_what_remains_and_the_same_command_removes_it() {
     assert!(rest.contains(staging.to_str().unwrap()), "{rest}");
     assert!(staging.exists(), "{rest}");
     fs::write(stage.settings(), fast).unwrap();
-    let output = stage.jobs(&["archive", &format!("{TASK}/{HASH}")]);
+    let output = stage.jobs(&["archive", &job_id()]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(
         leftovers(&stage.folder("backup")),

@@ -3,7 +3,7 @@
 use std::fs::{self, FileTimes};
 
 use super::stage::{
-    HASH, Stage, TASK, assert_tree, duplicate, moment, run_again, said, set_time, whole, write_job,
+    Stage, assert_tree, duplicate, job_id, moment, run_again, said, set_time, whole, write_job,
 };
 
 /// A workspace whose folder has the job, which the primary has, too.
@@ -47,10 +47,7 @@ fn what_a_purge_left_is_not_archived() {
                 fs::remove_file(stage.job().join(name)).unwrap();
             }
             let left = whole(&stage.job()).unwrap();
-            for arguments in [
-                &["archive", "--all"][..],
-                &["archive", &format!("{TASK}/{HASH}")],
-            ] {
+            for arguments in [&["archive", "--all"][..], &["archive", &job_id()]] {
                 let output = stage.jobs(arguments);
                 assert!(output.status.success(), "{}", said(&output));
                 assert!(said(&output).contains("skipped in"), "{}", said(&output));
@@ -103,7 +100,7 @@ fn what_lacks_something_and_has_something_new_is_for_a_person_to_decide() {
         assert_tree("the job", &job, whole(&stage.job()).as_ref());
         assert!(!stage.job().is_symlink());
         stage.assert_clean();
-        let output = stage.jobs(&["archive", "--force", &format!("{TASK}/{HASH}")]);
+        let output = stage.jobs(&["archive", "--force", &job_id()]);
         assert!(output.status.success(), "{}", said(&output));
         assert_tree("the copy", &job, whole(&stage.archived(mode)).as_ref());
         assert_eq!(stage.job().is_symlink(), mode == "move");

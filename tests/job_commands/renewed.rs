@@ -4,12 +4,8 @@ use std::fs::{self, File, FileTimes};
 use std::path::Path;
 
 use super::common::is_root;
-use super::errors::Disk;
-use super::stage::{HASH, Stage, TASK, assert_tree, said, whole, write_job};
-
-fn job() -> String {
-    format!("{TASK}/{HASH}")
-}
+use super::full_disks::Disk;
+use super::stage::{HASH, Stage, TASK, assert_tree, job_id, said, whole, write_job};
 
 /// Changes a byte, and keeps size and time.
 fn corrupt(file: &Path) {
@@ -30,7 +26,7 @@ fn jobs(stage: &Stage, arguments: &[&str], code: i32) -> String {
 }
 
 fn expect(text: &str, part: &str) {
-    let part = part.replace("JOB", &job());
+    let part = part.replace("JOB", &job_id());
     assert!(text.contains(&part), "{part}, not {text}");
 }
 
@@ -44,7 +40,7 @@ fn a_backup_of_a_moved_job_is_made_anew_by_force() {
     let tree = whole(&stage.job()).unwrap();
     stage.archive();
     // Nothing is wrong: nothing is copied.
-    let text = jobs(&stage, &["archive", "--force", &job()], 0);
+    let text = jobs(&stage, &["archive", "--force", &job_id()], 0);
     expect(&text, "nothing to copy: 1 up to date");
 
     corrupt(&stage.archived("backup").join("params.json"));
@@ -53,7 +49,7 @@ fn a_backup_of_a_moved_job_is_made_anew_by_force() {
     let status = String::from_utf8(status.unwrap().stdout).unwrap();
     expect(&status, "archive: 1 copy is damaged or missing");
     expect(&status, FORCE);
-    let text = jobs(&stage, &["archive", "--force", &job()], 0);
+    let text = jobs(&stage, &["archive", "--force", &job_id()], 0);
     expect(&text, "1 copy made");
     stage.verify();
     assert_tree("the copy", &tree, whole(&stage.archived("backup")).as_ref());
@@ -78,7 +74,7 @@ fn a_backup_is_not_made_from_a_damaged_copy() {
     stage.archive();
     corrupt(&stage.archived("move").join("params.json"));
     fs::remove_dir_all(stage.archived("backup")).unwrap();
-    let text = jobs(&stage, &["archive", "--force", &job()], 1);
+    let text = jobs(&stage, &["archive", "--force", &job_id()], 1);
     expect(&text, "it is damaged: params.json has another content");
     assert!(!stage.archived("backup").exists());
     fs::remove_file(
@@ -87,7 +83,7 @@ fn a_backup_is_not_made_from_a_damaged_copy() {
             .join(format!(".xpmfs/manifests/{TASK}/{HASH}.json")),
     )
     .unwrap();
-    let text = jobs(&stage, &["archive", "--force", &job()], 1);
+    let text = jobs(&stage, &["archive", "--force", &job_id()], 1);
     expect(&text, "it has no manifest");
     stage.assert_clean();
 }
@@ -101,10 +97,10 @@ fn the_damaged_copy_of_a_move_folder_is_made_anew_as_the_advice_says() {
     corrupt(&stage.archived("move").join("params.json"));
     let recover = "`xpmfs jobs recover JOB` brings the job back";
     expect(&jobs(&stage, &["verify", "--all"], 1), recover);
-    let text = jobs(&stage, &["archive", "--force", &job()], 1);
+    let text = jobs(&stage, &["archive", "--force", &job_id()], 1);
     expect(&text, recover);
-    jobs(&stage, &["recover", &job()], 0);
-    jobs(&stage, &["archive", "--force", &job()], 0);
+    jobs(&stage, &["recover", &job_id()], 0);
+    jobs(&stage, &["archive", "--force", &job_id()], 0);
     stage.verify();
     assert!(stage.job().is_symlink());
     for mode in ["backup", "move"] {

@@ -118,7 +118,7 @@ impl Stage {
         if what == "release" {
             command.arg("--yes");
         }
-        command.arg(format!("{TASK}/{HASH}"));
+        command.arg(job_id());
         command
     }
 
@@ -222,6 +222,11 @@ pub(crate) fn leftovers(root: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The name of the job in commands.
+pub(crate) fn job_id() -> String {
+    format!("{TASK}/{HASH}")
 }
 
 fn job(root: &Path) -> PathBuf {

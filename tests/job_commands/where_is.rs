@@ -8,18 +8,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::common::{eventually, is_mounted};
-use super::stage::{HASH, Stage, TASK, said, write_job};
+use super::stage::{Stage, TASK, job_id, said, write_job};
 
 /// Without the hanging folder, the command takes well under a second; with it, one deadline of 5 s.
 const PROMPT: Duration = Duration::from_secs(40);
 
-fn job() -> String {
-    format!("{TASK}/{HASH}")
-}
-
 /// `jobs where --json` of the job.
 fn found(stage: &Stage) -> Value {
-    let output = stage.jobs(&["where", "--json", &job()]);
+    let output = stage.jobs(&["where", "--json", &job_id()]);
     assert!(output.status.success(), "{}", said(&output));
     let mut list: Value = serde_json::from_slice(&output.stdout).unwrap();
     list[0].take()
@@ -32,7 +28,7 @@ fn states(found: &Value) -> Vec<&str> {
 }
 
 fn table(stage: &Stage) -> String {
-    let output = stage.jobs(&["where", &job()]);
+    let output = stage.jobs(&["where", &job_id()]);
     assert!(output.status.success(), "{}", said(&output));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -76,10 +72,10 @@ fn every_copy_is_listed_with_what_is_known_of_it() {
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
         said(&output)
     };
-    does(&["recover", &job()]);
-    assert!(does(&["pin", &job()]).contains("pinned"));
-    assert!(does(&["pin", &job()]).contains("already"));
-    does(&["opt-out", &job()]);
+    does(&["recover", &job_id()]);
+    assert!(does(&["pin", &job_id()]).contains("pinned"));
+    assert!(does(&["pin", &job_id()]).contains("already"));
+    does(&["opt-out", &job_id()]);
     let known = found(&stage);
     assert_eq!(known["pinned"], true);
     assert_eq!(known["kept"], true);
@@ -89,8 +85,8 @@ fn every_copy_is_listed_with_what_is_known_of_it() {
     for note in ["served", "pinned", "kept", "opted out", "manifest"] {
         assert!(text.contains(note), "{note}: {text}");
     }
-    assert!(does(&["unpin", &job()]).contains("no longer pinned"));
-    assert!(does(&["unpin", &job()]).contains("was not pinned"));
+    assert!(does(&["unpin", &job_id()]).contains("no longer pinned"));
+    assert!(does(&["unpin", &job_id()]).contains("was not pinned"));
     assert_eq!(found(&stage)["pinned"], false);
     let left = stage.primary().join(".xpmfs/pins").join(TASK);
     assert_eq!(fs::read_dir(left).unwrap().count(), 0);
@@ -127,11 +123,11 @@ fn what_is_in_place_of_the_pins_is_named() {
     fs::create_dir_all(stage.primary().join(".xpmfs")).unwrap();
     fs::write(stage.primary().join(".xpmfs/pins"), "").unwrap();
     for what in ["pin", "unpin"] {
-        let output = stage.jobs(&[what, &job()]);
+        let output = stage.jobs(&[what, &job_id()]);
         assert_eq!(output.status.code(), Some(1), "{what}");
         assert!(said(&output).contains("/.xpmfs/pins is a file"), "{what}");
     }
-    let output = stage.jobs(&["where", &job()]);
+    let output = stage.jobs(&["where", &job_id()]);
     assert!(said(&output).contains("/.xpmfs/pins is a file"));
 }
 
@@ -140,10 +136,10 @@ fn it_works_while_the_workspace_is_mounted_in_place() {
     let stage = Stage::new(&["backup"]);
     write_job(&stage.job());
     let mount = stage.workspace().mount_archiving(&stage.primary(), &[]);
-    let primary = format!("{}/jobs/{}", stage.primary().display(), job());
+    let primary = format!("{}/jobs/{}", stage.primary().display(), job_id());
     eventually("it is archived", || stage.archived("backup").exists());
     assert_eq!(found(&stage)["copies"][0]["path"], primary);
-    let output = stage.jobs(&["pin", &job()]);
+    let output = stage.jobs(&["pin", &job_id()]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(found(&stage)["pinned"], true);
     drop(mount);

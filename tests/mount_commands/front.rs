@@ -236,7 +236,6 @@ fn a_terminal_interrupts_and_stops_front_and_worker() {
 #[test]
 fn a_worker_that_ends_while_the_front_looks_at_it_was_not_killed() {
     if !crate::common::is_root() {
-        eprintln!("SKIPPED: only root may trace a process that it has not started");
         return;
     }
     let workspace = Workspace::new();

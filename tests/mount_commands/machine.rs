@@ -2,12 +2,11 @@
 
 use std::process::Command;
 
-use crate::home::{Home, is_mounted, is_root, said};
+use crate::home::{Home, is_mounted, said};
 
 #[test]
 fn what_the_machine_lacks_is_named_with_what_to_do() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can take things away");
+    if !crate::common::is_root() {
         return;
     }
     // Each in a mount namespace of its own: what is taken away there, and what is said about it.
@@ -85,8 +84,7 @@ fn what_the_machine_lacks_is_named_with_what_to_do() {
 
 #[test]
 fn without_mtab_the_error_names_another_way_to_unmount() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can take things away");
+    if !crate::common::is_root() {
         return;
     }
     let home = Home::new(true);

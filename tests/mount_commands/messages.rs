@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Output;
 
-use crate::home::{Home, at_everybodys_home, is_mounted, is_root, said};
+use crate::home::{Home, at_everybodys_home, is_mounted, said};
 
 /// One line on standard error, with all of `parts`.
 #[track_caller]
@@ -232,8 +232,7 @@ fn status_says_what_is_wrong_with_a_directory_and_what_to_do() {
 
 #[test]
 fn mounts_of_others_say_whose_they_are_and_whom_to_ask() {
-    if !is_root() {
-        eprintln!("SKIPPED: only root can be somebody else");
+    if !crate::common::is_root() {
         return;
     }
     let (roots, other) = (Home::new(false), Home::new(true));

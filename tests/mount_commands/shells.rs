@@ -1,4 +1,4 @@
-//! Completions, in the shells that they are for.
+//! Completions in shells, and manual pages.
 
 use std::fs;
 use std::path::Path;
@@ -158,4 +158,21 @@ fn zsh_completes_commands_options_and_values() {
     for wrong in ["command not found", "_arguments", "state"] {
         assert!(!shown.contains(wrong), "{wrong:?} in {shown}");
     }
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    let home = Home::new(true);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            home.does(&["completions", shell])
+                .contains("XPMFS_COMPLETE")
+        );
+    }
+    assert!(home.does(&["man"]).starts_with(".ie"));
+    let dir = home.directory("man");
+    home.does(&["man", "--dir", dir.to_str().unwrap()]);
+    let page = fs::read_to_string(dir.join("xpmfs-mount.1")).unwrap();
+    assert!(page.contains("allow_other") && !page.contains("in\\-background"));
+    assert!(!dir.join("xpmfs-probe.1").exists());
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Output;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use xpmfs::sys::deadline::wait_until;
 
-use crate::home::{Home, LIMIT, is_mounted, said};
+use crate::home::{Home, LIMIT, at_everybodys_home, is_mounted, said};
 
 /// Adds a finished job to the workspace.
 fn finish(home: &Home, hash: char) -> String {
@@ -181,4 +182,57 @@ fn colours_are_for_a_terminal_that_wants_them() {
         );
     }
     home.does(&["umount"]);
+}
+
+#[test]
+fn status_shows_mounts_with_their_folders_and_workspaces_that_are_not_mounted() {
+    at_everybodys_home(|home| {
+        fs::remove_dir_all(home.path("kept")).unwrap();
+        home.mount(&["--read-only"]);
+        let status = home.status(&[]);
+        let ws = home.path("ws");
+        let mine = |mount: &&Value| mount["mountpoint"].as_str() == ws.to_str();
+        let mounts = status["mounts"].as_array().unwrap();
+        let mount = mounts.iter().find(mine).expect("the mount");
+        assert_eq!(mount["workspace"], "nlp");
+        assert_eq!(mount["state"], "ok");
+        assert_eq!(mount["read_only"], true);
+        assert_eq!(mount["log"].as_str(), home.log().to_str());
+        let locations = mount["locations"].as_array().unwrap();
+        let states: Vec<_> = locations
+            .iter()
+            .map(|l| (l["mode"].as_str().unwrap(), l["state"].as_str().unwrap()))
+            .collect();
+        assert_eq!(states, [("primary", "ok"), ("backup", "missing")]);
+        assert!(locations[0]["total"].as_u64() > Some(0));
+        assert_eq!(status["workspaces"][0]["workspace"], "gone");
+        assert_eq!(status["workspaces"][0]["locations"][0]["state"], "missing");
+        let table = home.does(&["status"]);
+        assert!(
+            table.contains("(in place)") && table.contains("read-only"),
+            "{table}"
+        );
+        assert!(table.contains("gone (not mounted)"), "{table}");
+        let selected = home.status(&["-w", "gone"]);
+        assert_eq!(selected["mounts"].as_array().map(Vec::len), Some(0));
+    });
+}
+
+#[test]
+fn a_dead_mount_hides_nothing_that_status_shows_of_a_workspace_without_a_mount() {
+    at_everybodys_home(|home| {
+        let settings = home.path("settings.yaml");
+        let named = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, named.replace("id: nlp", "id: killed elsewhere")).unwrap();
+        let mnt = home.path("mnt");
+        home.mount(&[mnt.to_str().unwrap()]);
+        home.kill_daemon(&mnt);
+        let status = home.status(&["-w", "killed elsewhere"]);
+        assert_eq!(status["mounts"][0]["state"], "dead", "{status}");
+        let shown = &status["workspaces"][0];
+        assert_eq!(shown["workspace"], "killed elsewhere", "{status}");
+        assert_eq!(shown["locations"][0]["state"], "ok", "{status}");
+        let table = home.does(&["status", "-w", "killed elsewhere"]);
+        assert!(table.contains("killed elsewhere (not mounted)"), "{table}");
+    });
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::footprint::Footprint;
+use crate::common::daemon::Footprint;
 use crate::stage::{OTHER_TASK, Running, Stage, TASK, until};
 
 const PROCESSES: usize = 64;

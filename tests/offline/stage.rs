@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use xpmfs::sys::deadline::wait_until;
 
+pub(crate) use crate::common::eventually as until;
 use crate::common::hanging_fs::HangingFs;
 use crate::common::{Workspace, job};
 
@@ -20,9 +21,6 @@ pub(crate) const TIMEOUT: &str = "1s";
 
 /// Nothing may take longer than the folder's timeout, the time until that is noticed, and what 64 processes need on a busy machine.
 pub(crate) const PROMPT: Duration = Duration::from_secs(12);
-
-/// How long a condition is waited for.
-const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
     // Dropped first: the workspace's directory is removed only when nothing hangs.
@@ -167,13 +165,5 @@ impl Running {
         let (success, printed) = self.end();
         assert!(success, "{what}: {printed}");
         printed
-    }
-}
-
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
+pub(crate) use crate::common::job::hash;
 use crate::common::{Workspace, assert_unchanged, eventually, run, snapshot};
 use crate::scratch::{Random, TASK, age, duplicate, files, purge, write_job};
 
@@ -21,10 +22,6 @@ pub(crate) fn archived(jobs: usize, random: &mut Random) -> Workspace {
         duplicate(&job, &copy(&workspace, number));
     }
     workspace
-}
-
-pub(crate) fn hash(number: usize) -> String {
-    format!("{number:064x}")
 }
 
 pub(crate) fn job(workspace: &Workspace, number: usize) -> PathBuf {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::job::hash;
 use crate::common::{self, assert_unchanged, eventually, names, run, snapshot};
 use crate::stage::{Beneath, TASK, Tmpfs, assert_clean};
 
@@ -30,10 +31,6 @@ fn content(job: usize) -> Vec<u8> {
         content.resize(offset + 4096, byte(job, offset));
     }
     content
-}
-
-fn hash(job: usize) -> String {
-    format!("{job:064x}")
 }
 
 /// Reads something of a job, which must be right.

@@ -10,13 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
+pub(crate) use crate::common::job::hash;
 use crate::common::{self, Mounted, Workspace, assert_unchanged, eventually, run, snapshot};
 use crate::scratch::{Random, TASK, files, purge, write_job};
 use crate::stage::{Beneath, assert_clean};
-
-pub(crate) fn hash(number: usize) -> String {
-    format!("{number:064x}")
-}
 
 /// A workspace whose jobs are in the primary and, with manifests, in a `backup` folder.
 fn archived(ordinary: bool, jobs: usize, random: &mut Random) -> Workspace {

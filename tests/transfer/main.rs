@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{as_nobody, eventually};
+use common::{as_nobody, eventually, is_root};
 use common::{python, tree};
 use tempfile::TempDir;
 use xpmfs::transfer::{self, Copied, Options};
@@ -72,14 +72,6 @@ impl Stage {
 fn run(source: &Path, copy: &Path, options: &Options<'_>) -> transfer::Result<Copied> {
     let (from, to) = (File::open(source).unwrap(), File::open(copy).unwrap());
     transfer::copy(&from, &to, options)
-}
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: this test needs root");
-    }
-    root
 }
 
 /// Runs a command that must succeed.

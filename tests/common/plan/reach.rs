@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::python;
+use crate::common::skip;
 use crate::common::{Workspace, run};
 
 /// In a mount namespace of its own: covers up the directories before the first `--` by empty ones that
@@ -112,7 +112,7 @@ impl Interpreter {
         if output.status.success() {
             return true;
         }
-        python::skip(&format!(
+        skip(&format!(
             "{} cannot be run by an ordinary user: {}",
             self.python.display(),
             String::from_utf8_lossy(&output.stderr)

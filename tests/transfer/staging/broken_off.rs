@@ -8,8 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use xpmfs::transfer::staging::sweep;
 
 use super::{Task, open};
-use crate::common::eventually;
-use crate::python;
+use crate::common::{eventually, program};
 
 /// In the environment of a process that is one of those below: what it does, and where.
 const DOES: &str = "XPMFS_TEST_STAGING";
@@ -91,11 +90,7 @@ fn done(task: &Task, mut child: Child) -> Option<String> {
 }
 
 fn strace() -> bool {
-    let there = Command::new("strace").arg("-V").output().is_ok();
-    if !there {
-        python::skip("this test needs strace");
-    }
-    there
+    program("strace").is_some()
 }
 
 const WITHOUT: &str = "renameat2:error=EINVAL";

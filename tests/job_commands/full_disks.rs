@@ -1,0 +1,203 @@
+//! Disks that are full or read-only: the command says so, and archives once there is space.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::common::{is_root, run, say};
+use crate::stage::{Stage, assert_tree, leftovers, run_again, said, whole, write_job};
+
+/// A small disk in place of a folder, with this much space, taken away when it is dropped.
+pub(crate) struct Disk(std::path::PathBuf);
+
+impl Disk {
+    pub(crate) fn memory(folder: &Path, options: &str) -> Disk {
+        let mut mount = Command::new("mount");
+        run(mount
+            .args(["-t", "tmpfs", "-o", options, "xpmfs-test"])
+            .arg(folder));
+        Disk(folder.to_owned())
+    }
+
+    fn ext4(image: &Path, folder: &Path) -> Disk {
+        run(Command::new("truncate").args(["-s", "16M"]).arg(image));
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-m", "0", "-O", "^has_journal"])
+            .arg(image));
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(image)
+            .arg(folder));
+        Disk(folder.to_owned())
+    }
+
+    pub(crate) fn again(&self, options: &str) {
+        let mut mount = Command::new("mount");
+        run(mount
+            .arg("-o")
+            .arg(format!("remount,{options}"))
+            .arg(&self.0));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// `jobs archive --all`, which must fail with status 1 and say these.
+pub(crate) fn archive_fails(stage: &Stage, says: &[&str]) -> Output {
+    let output = stage.jobs(&["archive", "--all"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for say in says {
+        assert!(
+            said(&output).contains(say),
+            "{say} is not in {}",
+            said(&output)
+        );
+    }
+    output
+}
+
+/// Archives to a full disk, then to one with a little more space each time; gives how often that failed.
+fn until_it_fits(stage: &Stage, mode: &str, mut more: impl FnMut()) -> usize {
+    let job = whole(&stage.job()).unwrap();
+    let before = whole(&stage.archived(mode));
+    let folder = stage.folder(mode);
+    for failed in 0..200 {
+        let output = stage.jobs(&["archive", "--all"]);
+        let found = whole(&stage.job());
+        assert_tree("the primary's job", &job, found.as_ref());
+        let archived = whole(&stage.archived(mode));
+        if output.status.success() {
+            assert_tree("the copy", &job, archived.as_ref());
+            stage.verify();
+            stage.assert_clean();
+            return failed;
+        }
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let text = said(&output);
+        assert!(text.to_lowercase().contains("no space"), "{text}");
+        assert!(text.contains(folder.to_str().unwrap()), "{text}");
+        assert!(text.contains("make room there and try again"), "{text}");
+        if archived != before {
+            // It may be there already, and only what is written about it not.
+            assert_tree("the copy", &job, archived.as_ref());
+        }
+        // What was copied in vain does not take space away.
+        assert_eq!(leftovers(&folder), [] as [std::path::PathBuf; 0], "{text}");
+        more();
+    }
+    panic!("it never fits");
+}
+
+#[test]
+fn a_full_disk_is_told_of_and_archived_to_when_there_is_space() {
+    if !is_root() {
+        return;
+    }
+    for (mode, older) in [
+        ("backup", false),
+        ("backup", true),
+        ("move", false),
+        ("move", true),
+    ] {
+        let stage = Stage::new(&[if mode == "move" { "move" } else { "backup" }]);
+        let disk = Disk::memory(&stage.folder(mode), "size=4m");
+        write_job(&stage.job());
+        if older {
+            let other = Stage::new(&["backup"]);
+            super::stage::duplicate(&stage.primary(), &other.primary());
+            other.archive();
+            super::stage::duplicate(&other.folder("backup"), &stage.folder(mode));
+            run_again(&stage.job());
+        }
+        // Down to nothing, then a page more at a time: bytes, then inodes.
+        let ballast = disk.0.join("ballast");
+        let fill = |bytes: u64| fs::write(&ballast, vec![1; usize::try_from(bytes).unwrap()]);
+        let space = || {
+            let space = rustix::fs::statvfs(&disk.0).unwrap();
+            space.f_bavail * space.f_frsize
+        };
+        let mut size = space();
+        fill(size).unwrap();
+        let failed = until_it_fits(&stage, mode, || {
+            size -= 2 * 4096;
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&ballast)
+                .unwrap()
+                .set_len(size)
+                .unwrap();
+        });
+        assert!(failed > 2, "{mode}, {older}: {failed}");
+        say(&format!("{mode}, {older}: full {failed} times"));
+    }
+    let stage = Stage::new(&["backup"]);
+    let disk = Disk::memory(&stage.folder("backup"), "nr_inodes=4");
+    write_job(&stage.job());
+    let mut inodes = 4;
+    let failed = until_it_fits(&stage, "backup", || {
+        inodes += 1;
+        disk.again(&format!("nr_inodes={inodes}"));
+    });
+    assert!(failed > 8, "{failed}");
+}
+
+#[test]
+fn a_full_disk_of_ext4_is_told_of_and_archived_to_when_there_is_space() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    let disk = Disk::ext4(&stage.top().join("image"), &stage.folder("backup"));
+    write_job(&stage.job());
+    let ballast = |number: usize| disk.0.join(format!("ballast-{number}"));
+    // Until nothing more can be written, to the last block.
+    let mut pieces = 0;
+    for bytes in [1 << 20, 64 << 10, 4096, 1024] {
+        while fs::write(ballast(pieces), vec![1; bytes]).is_ok() {
+            pieces += 1;
+        }
+        fs::remove_file(ballast(pieces)).unwrap();
+    }
+    let failed = until_it_fits(&stage, "backup", || {
+        pieces -= 1;
+        fs::remove_file(ballast(pieces)).unwrap();
+    });
+    assert!(failed > 2, "{failed}");
+}
+
+#[test]
+fn a_disk_that_is_read_only_is_told_of() {
+    if !is_root() {
+        return;
+    }
+    for mode in ["backup", "move"] {
+        let stage = Stage::new(if mode == "move" {
+            &["move"]
+        } else {
+            &["backup"]
+        });
+        let disk = Disk::memory(&stage.folder(mode), "size=16m");
+        write_job(&stage.job());
+        let job = whole(&stage.job()).unwrap();
+        disk.again("ro");
+        archive_fails(
+            &stage,
+            &[
+                "Read-only file system",
+                disk.0.to_str().unwrap(),
+                "mount it to be written",
+            ],
+        );
+        assert!(!stage.job().is_symlink());
+        assert_tree("the primary's job", &job, whole(&stage.job()).as_ref());
+        disk.again("rw");
+        stage.archive();
+        assert_tree("the copy", &job, whole(&stage.archived(mode)).as_ref());
+        stage.verify();
+        stage.assert_clean();
+    }
+}

@@ -1,0 +1,29 @@
+//! What a tool finds in a mount: the union of the locations, and in the primary a plain disk.
+//!
+//! - `union`: one directory of jobs from several locations
+//! - `behind`: changes of the locations beside the mount
+//! - `files`: files and attributes, as on a disk
+//! - `renames`: `renameat2` with all its flags
+//! - `locks`: `flock`
+//! - `rights`: who may read and write
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod behind;
+#[path = "../common/mod.rs"]
+mod common;
+mod files;
+mod locks;
+mod renames;
+mod rights;
+mod union;
+
+use common::Workspace;
+
+const TASK: &str = "my.module.train";
+
+/// A job in every location, called after it.
+fn one_job_each(workspace: &Workspace) {
+    for location in ["primary", "use", "backup", "move"] {
+        workspace.finished(location, TASK, &format!("in-{location}"));
+    }
+}
