@@ -7,10 +7,13 @@ use clap::{CommandFactory, Parser};
 
 use xpmfs::cli::mount_helper::{self, Invocation};
 use xpmfs::cli::{self, Cli, completions, front};
-use xpmfs::sys::calls;
+use xpmfs::sys::allocator::{self, Allocator};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
-    calls::tune_allocator();
+    allocator::tune();
     if completions::is_asked() {
         // A directory that does not reply must not keep the shell waiting for the end of this process.
         return front::run(|| completions::answer(Cli::command()));

@@ -7,29 +7,6 @@ use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
-/// Settings of glibc's allocator, each with its value: how many arenas it makes, from what size on memory is mapped for
-/// itself, and how much free memory is kept at the end of the heap.
-#[cfg(target_env = "gnu")]
-const ALLOCATOR: [(libc::c_int, libc::c_int); 3] = [
-    (libc::M_ARENA_MAX, 2),
-    (libc::M_MMAP_THRESHOLD, 4 << 20),
-    (libc::M_TRIM_THRESHOLD, 2 << 20),
-];
-
-/// Bounds the memory that glibc's allocator keeps without use. To be called before another thread is started.
-///
-/// By default, it makes an arena for each thread, up to eight for each processor, and memory that is free in one is of no
-/// use to the threads of the others: in a daemon with some thirty threads, this share grows for hours while the memory in
-/// use stays the same. And once a large buffer has been freed, later ones are taken from the heap, where they are cleared,
-/// which makes all of their 16 MiB resident.
-pub fn tune_allocator() {
-    #[cfg(target_env = "gnu")]
-    for (setting, value) in ALLOCATOR {
-        // SAFETY: sets a number, and no other thread allocates yet. A refusal leaves the default.
-        unsafe { libc::mallopt(setting, value) };
-    }
-}
-
 /// The extent of a [`write_out`].
 #[derive(Debug, Clone, Copy)]
 pub enum Writeout {

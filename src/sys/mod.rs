@@ -11,8 +11,10 @@
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`process_stat`]: the parent, the session and the start of a process
 //! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it
-//! - [`calls`], [`fuse`] and [`shared_words`]: all `unsafe` code
+//! - [`allocator`]: the memory of the program
+//! - [`allocator`], [`calls`], [`fuse`] and [`shared_words`]: all `unsafe` code
 
+pub mod allocator;
 pub mod at;
 pub mod calls;
 pub mod deadline;

@@ -217,3 +217,35 @@ fn programs_see_no_error_while_the_daemon_elsewhere_is_killed() {
 fn programs_of_an_ordinary_user_see_no_error_while_the_daemon_is_killed() {
     survive(HOWS[2]);
 }
+
+/// The kernel copies each request into a buffer of the process, which may be killed at that moment.
+#[test]
+fn large_writes_see_no_error_while_the_daemon_is_killed() {
+    let how = HOWS[2];
+    let workspace = workspace(how);
+    let mounted = mount(&workspace, how);
+    let data = vec![7; 4 << 20];
+    let write = &|number: usize, over: &AtomicBool| {
+        let path = mounted.path().join(format!("large-{number}"));
+        let mut file = File::create(path).unwrap();
+        while !over.load(Ordering::Acquire) {
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.write_all(&data).unwrap();
+            file.sync_data().unwrap();
+        }
+    };
+    let work = |over: &AtomicBool| {
+        workspace.as_user(|| {
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    scope.spawn(move || write(number, over));
+                }
+            });
+        });
+    };
+    let (time, pause) = (Duration::from_secs(4), Duration::from_millis(20));
+    let kills = kill_during(&workspace, mounted.path(), time, pause, work);
+    common::say(&format!("killed {kills} times"));
+    assert!(kills > 3);
+    mounted.unmount();
+}
