@@ -1,16 +1,24 @@
 //! What stays as it is when another process takes over a mount.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 
 use super::common::daemon::kill_worker;
 use super::common::{Workspace, eventually, run};
 use super::killer::processes;
 use super::{HOWS, How, TASK, mount, workspace};
+
+/// Makes the kernel forget what no process uses.
+fn drop_caches() {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+}
 
 /// Kills the process that serves the mount; returns when another one answers.
 fn kill(workspace: &Workspace, mountpoint: &Path) {
@@ -69,6 +77,74 @@ fn who_waits_for_a_lock_goes_on_waiting_and_gets_it() {
     assert!(waiter.try_wait().unwrap().is_none(), "two hold the lock");
     drop(held);
     assert!(waiter.wait().unwrap().success());
+}
+
+#[test]
+fn an_open_file_survives_whose_mode_does_not_let_its_owner_open_it() {
+    for how in HOWS {
+        let workspace = workspace(how);
+        let mounted = mount(&workspace, how);
+        let at = |name: &str| mounted.path().join(name);
+        let create = |name: &str, mode| {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).create_new(true).mode(mode);
+            workspace.as_user(|| options.open(at(name)).unwrap())
+        };
+        let mut read_only = create("read-only", 0o444);
+        let mut changed = create("changed", 0o644);
+        let mode = fs::Permissions::from_mode(0o000);
+        workspace.as_user(|| fs::set_permissions(at("changed"), mode).unwrap());
+        for times in 1..=3 {
+            kill(&workspace, mounted.path());
+            for file in [&mut read_only, &mut changed] {
+                file.write_all(b"x").unwrap();
+                file.seek(SeekFrom::Start(0)).unwrap();
+                let mut read = String::new();
+                file.read_to_string(&mut read).unwrap();
+                assert_eq!(read, "x".repeat(times), "{how:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_looked_up_and_not_opened_can_be_used() {
+    for how in HOWS {
+        let workspace = workspace(how);
+        let mounted = mount(&workspace, how);
+        let at = |name: &str| mounted.path().join(name);
+        workspace.as_user(|| {
+            for name in ["one", "two"] {
+                fs::write(at(name), name).unwrap();
+                symlink(name, at(&format!("link-{name}"))).unwrap();
+            }
+        });
+        // So that the kernel knows nothing of them, and the process has not recorded them.
+        drop_caches();
+        let opened = ["one", "two"].map(|name| {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            workspace.as_user(|| rustix::fs::open(at(name), flags, Mode::empty()).unwrap())
+        });
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link =
+            workspace.as_user(|| rustix::fs::open(at("link-one"), flags, Mode::empty()).unwrap());
+        for times in 1..=3 {
+            kill(&workspace, mounted.path());
+            workspace.as_user(|| {
+                for (fd, name) in opened.iter().zip(["one", "two"]) {
+                    assert_eq!(rustix::fs::fstat(fd).unwrap().st_size, 3);
+                    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                    let mode = Mode::from_raw_mode(0o600 + times);
+                    rustix::fs::chmod(&path, mode).unwrap();
+                    let link = at(&format!("{name}-{times}"));
+                    rustix::fs::linkat(CWD, &path, CWD, link, AtFlags::SYMLINK_FOLLOW).unwrap();
+                    assert_eq!(fs::read_to_string(&path).unwrap(), name, "{how:?}");
+                }
+            });
+            let target = rustix::fs::readlinkat(&link, "", Vec::new()).unwrap();
+            assert_eq!(target.as_bytes(), b"one");
+        }
+    }
 }
 
 #[test]

@@ -118,6 +118,10 @@ impl Keeper for Link {
         self.keep(&Message::Intents, intents)
     }
 
+    fn keep_recent(&self, recent: BorrowedFd<'_>) -> io::Result<()> {
+        self.keep(&Message::Recent, recent)
+    }
+
     fn keep_file(&self, key: KeptFile, file: BorrowedFd<'_>) {
         self.report(&Message::File(key), Some(file));
     }

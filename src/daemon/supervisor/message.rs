@@ -30,6 +30,8 @@ pub(super) enum Message {
     Intents,
     /// Keep the programs that hold the mount (the descriptor), in place of those before.
     Holders,
+    /// Keep the nodes that the kernel has received last (the descriptor).
+    Recent,
     /// Keep a descriptor.
     File(KeptFile),
     /// Close a descriptor.
@@ -53,7 +55,8 @@ impl Message {
             | Message::Log
             | Message::Counts
             | Message::Intents
-            | Message::Holders => true,
+            | Message::Holders
+            | Message::Recent => true,
             Message::File(_)
             | Message::DropFile(_)
             | Message::Serving

@@ -85,13 +85,14 @@ struct Estate {
     counts: Option<OwnedFd>,
     intents: Option<OwnedFd>,
     holders: Option<OwnedFd>,
+    recent: Option<OwnedFd>,
     files: BTreeMap<KeptFile, OwnedFd>,
 }
 
 impl Estate {
     /// Whether another worker can serve on with it.
     fn is_complete(&self) -> bool {
-        let memory = [&self.log, &self.counts, &self.intents];
+        let memory = [&self.log, &self.counts, &self.intents, &self.recent];
         self.connection.is_some() && self.place.is_some() && memory.into_iter().all(Option::is_some)
     }
 
@@ -105,6 +106,7 @@ impl Estate {
                 log: self.log?,
                 counts: self.counts?,
                 intents: self.intents?,
+                recent: self.recent?,
                 files: self.files.into_iter().collect(),
             },
             primary,
@@ -257,6 +259,7 @@ impl Supervisor {
             (Message::Counts, Some(counts)) => estate.counts = Some(counts),
             (Message::Intents, Some(intents)) => estate.intents = Some(intents),
             (Message::Holders, Some(holders)) => estate.holders = Some(holders),
+            (Message::Recent, Some(recent)) => estate.recent = Some(recent),
             (Message::File(key), Some(file)) => {
                 estate.files.insert(key, file);
             }

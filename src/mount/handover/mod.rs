@@ -3,10 +3,11 @@
 //! The kernel refers to nodes and open files by numbers. It keeps them when the process that has assigned them dies, as
 //! long as another process has the connection. So the assignments are recorded outside of the process: directories and
 //! files that are open, since the kernel looks up all others anew once it is asked to
-//! ([`Connection`](connection::Connection)).
+//! ([`Connection`](connection::Connection)); and the nodes that the kernel has received last.
 //!
 //! - [`record`]: one change of the tables, as bytes
 //! - [`recorder`]: writes the changes of the tables to a log; the tables call it under their locks, which orders the records
+//! - [`recent`]: the nodes that the kernel has received last
 //! - [`counts`]: how often the kernel has received each node
 //! - [`image`]: what a log says in the end
 //! - [`intents`]: what a process was about to change for a request
@@ -19,6 +20,7 @@ pub(super) mod connection;
 pub(super) mod counts;
 pub(super) mod image;
 pub(super) mod intents;
+pub(super) mod recent;
 pub(super) mod record;
 pub(super) mod recorder;
 pub(super) mod restore;

@@ -42,6 +42,13 @@ pub trait Keeper: Send + Sync + 'static {
     /// The other process does not reply.
     fn keep_intents(&self, intents: BorrowedFd<'_>) -> std::io::Result<()>;
 
+    /// Keeps the nodes that the kernel has received last.
+    ///
+    /// # Errors
+    ///
+    /// The other process does not reply.
+    fn keep_recent(&self, recent: BorrowedFd<'_>) -> std::io::Result<()>;
+
     /// Keeps a descriptor.
     fn keep_file(&self, key: KeptFile, file: BorrowedFd<'_>);
 

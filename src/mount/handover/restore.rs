@@ -27,6 +27,8 @@ pub struct Inheritance {
     pub counts: OwnedFd,
     /// What it was about to change.
     pub intents: OwnedFd,
+    /// The nodes that the kernel has received last.
+    pub recent: OwnedFd,
     /// Descriptors of what cannot be opened again.
     pub files: Vec<(KeptFile, OwnedFd)>,
 }
@@ -44,6 +46,9 @@ impl Mount {
         let intents = SharedWords::new()?;
         keeper.keep_intents(intents.fd())?;
         self.intents.start(intents)?;
+        let recent = SharedWords::new()?;
+        keeper.keep_recent(recent.fd())?;
+        self.nodes.recent().start(recent);
         let log = MemoryLog::new()?;
         keeper.keep_log(log.fd())?;
         self.recorder.start(log, keeper);
@@ -74,6 +79,10 @@ impl Mount {
             if id != ROOT {
                 self.nodes.restore(id, names);
             }
+        }
+        let recent = SharedWords::open(left.recent);
+        for (id, node) in self.nodes.recent().inherit(recent)?.into_iter().rev() {
+            self.nodes.restore_recent(id, node);
         }
         for (node, recovered) in image.superseded {
             self.superseded.restore(node, recovered);

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, Statx};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SeekFrom, Statx};
 use rustix::io::{Errno, ReadWriteFlags, Result};
+use rustix::process::geteuid;
 
 use crate::mount::Mount;
 use crate::mount::caller::{AssumedIdentity, Caller};
@@ -59,6 +60,14 @@ pub(in crate::mount) fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain((flags & honoured).cast_unsigned())
 }
 
+/// Whether the mode of an open file does not let its owner, this process, open it in this way.
+fn lacks_rights(file: &File, stat: &Statx) -> bool {
+    let mut needed = Mode::empty();
+    needed.set(Mode::RUSR, file.readable);
+    needed.set(Mode::WUSR, file.writable);
+    !Mode::from_raw_mode(stat.stx_mode.into()).contains(needed) && !geteuid().is_root()
+}
+
 /// Writes all of the data, or as much as possible before an error.
 fn write_all(file: &File, offset: u64, data: &[u8], append: bool) -> Result<usize> {
     let mut written = 0;
@@ -92,7 +101,7 @@ fn appended(fd: &OwnedFd, size: u64, data: &[u8]) -> Result<Option<u64>> {
     let mut added = vec![0; usize::try_from(length).unwrap_or(0)];
     // A descriptor for writing only cannot be read.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())?;
+    let file = rustix::fs::open(at::proc_path(fd), flags, Mode::empty())?;
     let mut filled = 0;
     while let Some(rest) = added.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match rustix::io::pread(&file, rest, size + filled as u64) {
@@ -185,6 +194,10 @@ impl Mount {
         }
         self.open_limit.opened();
         let (handle, file) = self.handles.add_file(file);
+        if lacks_rights(&file, stat) {
+            // The next process that serves the mount could not open it again.
+            self.handles.keep(&file);
+        }
         if file.writable {
             self.activity.altered(file.node);
         }
@@ -222,7 +235,7 @@ impl Mount {
             if writable && self.nodes.identity(id) != Some(at::file_id(fd)?) {
                 return Err(Errno::STALE);
             }
-            rustix::fs::open(at::proc_path(fd), flags, rustix::fs::Mode::empty())
+            rustix::fs::open(at::proc_path(fd), flags, Mode::empty())
         })?;
         let stat = at::stat_fd(&fd)?;
         Ok((fd, stat))

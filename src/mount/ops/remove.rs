@@ -46,6 +46,7 @@ impl Mount {
         deferred::commit()?;
         self.note_removal(parent, name, &from);
         self.remove_name(&from, name, AtFlags::empty())?;
+        self.lost_name(parent, name, &from.stat);
         self.activity.entry_altered(parent, name, from.place);
         self.keep(removed);
         Ok(())
@@ -119,6 +120,15 @@ impl Mount {
             if self.nodes.get(id).is_none() {
                 self.dir_cache.forget(id);
             }
+        }
+    }
+
+    /// Notes that a name of a file is gone; it may have others. `stat`: the attributes of the file before that.
+    pub(super) fn lost_name(&self, parent: u64, name: &OsStr, stat: &Statx) {
+        if stat.stx_nlink > 1 && !at::is_dir(stat) {
+            let file = FileId::of(stat);
+            let id = self.nodes.number(self.devices.node(&file), &file);
+            self.nodes.lost_name(id, &file, (parent, name));
         }
     }
 

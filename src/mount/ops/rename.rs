@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{RenameFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
@@ -48,7 +48,7 @@ impl Mount {
         };
         let (to, existing) = match internal {
             Some(target) => {
-                let existing = at::stat(&target.dir, new_name).is_ok();
+                let existing = at::stat(&target.dir, new_name).ok();
                 (target, existing)
             }
             None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
@@ -63,7 +63,7 @@ impl Mount {
             return Err(Errno::ROFS);
         }
         let replaced = match existing {
-            true if flags.is_empty() => self.known(new_name, &to.dir),
+            Some(_) if flags.is_empty() => self.known(new_name, &to.dir),
             _ => None,
         };
         deferred::commit()?;
@@ -86,6 +86,9 @@ impl Mount {
                 Ok(0)
             },
         )?;
+        if let Some(stat) = existing.filter(|_| flags.is_empty()) {
+            self.lost_name(new_parent, new_name, &stat);
+        }
         self.keep(replaced);
         if directory {
             self.forget_removed_job(parent, name);
@@ -136,7 +139,7 @@ impl Mount {
         }
     }
 
-    /// Returns where a file may be renamed to, and whether an existing entry there may be replaced.
+    /// Returns where a file may be renamed to, and the attributes of the existing entry there that is replaced.
     fn replaceable(
         &self,
         caller: &Caller,
@@ -144,12 +147,12 @@ impl Mount {
         name: &OsStr,
         directory: bool,
         flags: RenameFlags,
-    ) -> Result<(Target, bool)> {
+    ) -> Result<(Target, Option<Statx>)> {
         let existing = match self.find(parent, name) {
             Ok(found) => found,
             Err(Errno::NOENT) => {
                 self.permit(caller, parent, name, directory)?;
-                return Ok((self.target(caller, parent, name, directory)?, false));
+                return Ok((self.target(caller, parent, name, directory)?, None));
             }
             Err(error) => return Err(error),
         };
@@ -163,14 +166,14 @@ impl Mount {
             if existing.place == node.place && self.is_recovered_for_changes(&node) {
                 self.permit(caller, parent, name, directory)?;
                 let target = self.target(caller, parent, name, directory)?;
-                return Ok((target, true));
+                return Ok((target, Some(existing.stat)));
             }
         }
         match self.removal(caller, parent, name, &existing) {
             Ok(removable) => {
                 let role = self.node(parent)?.role;
                 let target = Target::known(removable.dir, removable.place, role);
-                Ok((target, true))
+                Ok((target, Some(existing.stat)))
             }
             // The same error as the disk's for a directory that is not empty.
             Err(Errno::ROFS) if occupied && !flags.contains(RenameFlags::EXCHANGE) => {

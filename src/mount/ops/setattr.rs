@@ -81,6 +81,12 @@ impl Mount {
                 None => None,
             };
             self.change(&object, &others)?;
+            let for_owner = Mode::RUSR | Mode::WUSR;
+            let mode = others.mode.map(Mode::from_raw_mode);
+            if mode.is_some_and(|mode| !mode.contains(for_owner)) && !geteuid().is_root() {
+                // The next process that serves the mount could not open them again.
+                self.handles.keep_all(id);
+            }
         }
         Ok(())
     }

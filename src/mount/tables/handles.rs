@@ -203,7 +203,7 @@ impl Handles {
     }
 
     /// Keeps the descriptor of an open file for the next process, which could not open the file again.
-    fn keep(&self, file: &File) {
+    pub(in crate::mount) fn keep(&self, file: &File) {
         if !file.kept.kept.swap(true, Ordering::AcqRel) {
             let number = file.kept.number.load(Ordering::Relaxed);
             self.recorder
@@ -211,7 +211,7 @@ impl Handles {
         }
     }
 
-    /// Keeps the descriptors of a node's open files for the next process: the node is about to lose its name.
+    /// Keeps the descriptors of a node's open files for the next process, as [`Handles::keep`] does.
     pub(in crate::mount) fn keep_all(&self, node: u64) {
         let handles = shard(&self.by_node, node).read().get(&node).cloned();
         let files = handles.into_iter().flatten();

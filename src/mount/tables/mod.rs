@@ -1,7 +1,7 @@
 //! The tables of a mount: what it keeps in memory, by node. They resolve no names and know nothing above
 //! them; `listings`, `cursor` and `ttl` use open descriptors. They are bounded, or as large as what the kernel has not forgotten.
 //!
-//! - [`node`]: what a node is; [`nodes`]: those that the kernel knows, by number; [`tree`]: what is below a node, and which job it belongs to
+//! - [`node`]: what a node is; [`nodes`]: those that the kernel knows, by number, in [`shard`]s; [`tree`]: what is below a node, and which job it belongs to
 //! - [`numbers`]: the numbers of nodes
 //! - [`handles`]: open files; [`passthrough`]: which of them the kernel reads and writes by itself
 //! - [`dir_cache`]: descriptors of directories; [`listings`]: directories that are being listed, with a [`cursor`] for
@@ -25,6 +25,7 @@ pub(super) mod numbers;
 pub(super) mod own_writes;
 pub(super) mod passthrough;
 pub(super) mod positions;
+mod shard;
 pub(super) mod stale;
 pub(super) mod superseded;
 pub(super) mod tree;

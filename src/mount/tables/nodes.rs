@@ -1,134 +1,23 @@
 //! Keeps the table of nodes that the kernel knows, by number.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use rustc_hash::FxBuildHasher;
-use rustix::fs::Statx;
 
-use crate::mount::handover::counts::{Counts, Slot};
+use crate::mount::handover::counts::Counts;
+use crate::mount::handover::recent::Recent;
 use crate::mount::handover::record::{DisplacedRecord, NodeRecord, Record};
 use crate::mount::handover::recorder::Recorder;
 pub(in crate::mount) use crate::mount::tables::node::{Node, NodeRole};
 use crate::mount::tables::numbers::{Devices, Displaced, ROOT, SHARDS};
+pub(super) use crate::mount::tables::shard::{KnownNode, Shard};
+pub(in crate::mount) use crate::mount::tables::shard::{Link, Version};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
 /// The place of internal files: not a location, but a directory in the primary.
 pub(in crate::mount) const INTERNAL: u8 = u8::MAX;
-
-/// Distinguishes the contents of a file at different times, as far as its attributes do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::mount) struct Version(u64);
-
-impl Version {
-    pub(in crate::mount) fn of(stat: &Statx) -> Version {
-        let mut hasher = std::hash::DefaultHasher::new();
-        for time in [stat.stx_mtime, stat.stx_ctime] {
-            (time.tv_sec, time.tv_nsec).hash(&mut hasher);
-        }
-        stat.stx_size.hash(&mut hasher);
-        Version(hasher.finish() | CERTAIN)
-    }
-
-    /// The state of the kernel's cache once `next` has been sent: the kernel drops a reply that crosses another, so
-    /// attributes that have changed are certain only after an invalidation.
-    fn after_reply(self, next: Version) -> Version {
-        match self == next {
-            true => next,
-            false => Version(next.0 & !CERTAIN),
-        }
-    }
-}
-
-/// Set in a version that certainly agrees with the kernel's cache.
-const CERTAIN: u64 = 1;
-
-#[derive(Debug)]
-pub(super) struct KnownNode {
-    pub(super) node: Node,
-    /// For a file, the version that the kernel's cache agrees with.
-    version: Version,
-    /// How often the kernel has received the node in replies and has not forgotten it; at most `u32::MAX`.
-    lookups: u32,
-    /// Where that is kept for the next process, and whether the node is recorded for it.
-    slot: Slot,
-}
-
-/// The nodes of one shard: in a vector, so that memory use is proportional to the number of nodes.
-#[derive(Debug, Default)]
-pub(super) struct Shard {
-    pub(super) entries: IndexMap<u64, KnownNode, FxBuildHasher>,
-    /// Other names of files with several links.
-    aliases: HashMap<u64, Vec<Alias>, FxBuildHasher>,
-}
-
-/// Another name of a node, and where it lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Alias {
-    parent: u64,
-    name: Name,
-    place: u8,
-    role: NodeRole,
-}
-
-impl Node {
-    fn alias(&self) -> Alias {
-        Alias {
-            parent: self.parent,
-            name: self.name.clone(),
-            place: self.place,
-            role: self.role,
-        }
-    }
-
-    fn called(&self, alias: Alias) -> Node {
-        Node {
-            parent: alias.parent,
-            name: alias.name,
-            place: alias.place,
-            role: alias.role,
-            ..self.clone()
-        }
-    }
-}
-
-/// A link of a directory to a node: where the node lies under one of its names.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::mount) struct Link {
-    pub(in crate::mount) parent: u64,
-    pub(in crate::mount) place: u8,
-    pub(in crate::mount) role: NodeRole,
-}
-
-impl From<&Node> for Link {
-    fn from(node: &Node) -> Link {
-        let (parent, place, role) = (node.parent, node.place, node.role);
-        Link {
-            parent,
-            place,
-            role,
-        }
-    }
-}
-
-impl From<&Alias> for Link {
-    fn from(alias: &Alias) -> Link {
-        let (parent, place, role) = (alias.parent, alias.place, alias.role);
-        Link {
-            parent,
-            place,
-            role,
-        }
-    }
-}
-
-/// Limit of remembered names of one file; the kernel looks further ones up again.
-const ALIASES_MAX: usize = 16;
 
 /// All nodes, in shards, so that threads rarely contend for a lock.
 #[derive(Debug)]
@@ -136,6 +25,7 @@ pub(in crate::mount) struct Nodes {
     pub(super) shards: Vec<RwLock<Shard>>,
     displaced: Displaced,
     counts: Counts,
+    recent: Recent,
     recorder: Arc<Recorder>,
 }
 
@@ -146,6 +36,7 @@ impl Nodes {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             displaced: Displaced::new(recorder.clone()),
             counts: Counts::default(),
+            recent: Recent::default(),
             recorder,
         };
         let root = Node {
@@ -176,6 +67,20 @@ impl Nodes {
         }
     }
 
+    /// Enters a file that the kernel has received from an earlier process and that is not recorded, unless it is known
+    /// already.
+    pub(in crate::mount) fn restore_recent(&self, id: u64, node: Node) {
+        let mut shard = self.write(id);
+        if shard.entries.contains_key(&id) {
+            return;
+        }
+        if let Some((slot, count)) = self.counts.claim(id) {
+            let mut entry = KnownNode::new(node, count);
+            entry.slot = slot.recorded(false);
+            shard.entries.insert(id, entry);
+        }
+    }
+
     /// Records for the next process that a node is about to get a name.
     pub(in crate::mount) fn record_name(&self, id: u64, parent: u64, name: &OsStr, place: u8) {
         let shard = self.read(id);
@@ -198,6 +103,11 @@ impl Nodes {
         &self.counts
     }
 
+    /// The nodes that the kernel has received last, to be shared with another process.
+    pub(in crate::mount) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
     /// Enters the number of a displaced node that an earlier process has assigned.
     pub(in crate::mount) fn restore_number(&self, identity: FileId, number: DisplacedRecord) {
         self.displaced.restore(identity, number);
@@ -218,6 +128,14 @@ impl Nodes {
         if entry.slot.is_recorded() {
             let node = NodeRecord::from(&entry.node);
             self.recorder.record(&Record::Node { id, node });
+        }
+    }
+
+    /// Records a node that the kernel is about to receive.
+    fn note_received(&self, id: u64, entry: &KnownNode) {
+        match entry.slot.is_recorded() {
+            true => self.note(id, entry),
+            false => self.recent.note(id, &entry.node),
         }
     }
 
@@ -296,7 +214,7 @@ impl Nodes {
             let Some(entry) = shard.entries.get_mut(&number) else {
                 let mut entry = self.entry(number, node);
                 entry.version = version;
-                self.note(number, &entry);
+                self.note_received(number, &entry);
                 shard.entries.insert(number, entry);
                 return (number, None);
             };
@@ -308,6 +226,9 @@ impl Nodes {
             self.counts.set(entry.slot, entry.lookups);
             entry.version = entry.version.after_reply(version);
             let was = entry.node.place;
+            if !entry.slot.is_recorded() {
+                self.recent.note(number, &node);
+            }
             self.rename(&mut shard, number, node);
             return (number, Some(was));
         }
@@ -494,6 +415,14 @@ impl Nodes {
         self.rename(&mut self.write(id), id, node);
     }
 
+    /// Notes that a file has lost one of several names.
+    pub(in crate::mount) fn lost_name(&self, id: u64, file: &FileId, gone: (u64, &OsStr)) {
+        let mut shard = self.write(id);
+        if let Some(entry) = shard.lost_name(id, file, gone) {
+            self.note_received(id, entry);
+        }
+    }
+
     /// How many nodes there are.
     pub(in crate::mount) fn count(&self) -> usize {
         let lengths = self.shards.iter().map(|shard| shard.read().entries.len());
@@ -523,68 +452,9 @@ impl Nodes {
     }
 }
 
-impl KnownNode {
-    fn new(node: Node, lookups: u32) -> KnownNode {
-        let directory = node.directory;
-        KnownNode {
-            node,
-            version: Version::default(),
-            lookups,
-            // The kernel keeps using a directory, and looks everything else up anew that is not open.
-            slot: Slot::NONE.recorded(directory),
-        }
-    }
-}
-
-/// A shard with fewer nodes than this is not shrunk: the freed memory would not be worth the work.
-const SHRINK_MIN: usize = 1024;
-
-impl Shard {
-    /// Replaces the entry of `id` by `node`, if that number is known. Returns whether the node has changed.
-    fn rename(&mut self, id: u64, node: Node) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return false;
-        };
-        let old = entry.node.alias();
-        let new = node.alias();
-        let same = entry.node.identity == node.identity;
-        let same_file = same && !node.directory;
-        entry.node = node;
-        if !same_file {
-            self.aliases.remove(&id);
-            return !same || old != new;
-        }
-        if old == new {
-            return false;
-        }
-        let aliases = self.aliases.entry(id).or_default();
-        aliases.retain(|alias| *alias != new && *alias != old);
-        if aliases.len() < ALIASES_MAX {
-            aliases.push(old);
-        }
-        true
-    }
-
-    fn remove(&mut self, id: u64) {
-        self.entries.swap_remove(&id);
-        self.aliases.remove(&id);
-        // Frees memory after a walk over everything, which would otherwise stay allocated for ever.
-        let (length, capacity) = (self.entries.len(), self.entries.capacity());
-        if capacity > SHRINK_MIN && length < capacity / 4 {
-            self.entries.shrink_to(capacity / 2);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn node_size_is_bounded() {
-        // With its part of the index, the number twice, and a name of a few dozen letters: 160 at most.
-        assert!(size_of::<KnownNode>() <= 72, "{}", size_of::<KnownNode>());
-    }
 
     #[test]
     fn number_is_reused_only_after_release() {
