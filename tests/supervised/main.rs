@@ -9,7 +9,7 @@ mod life;
 mod programs;
 mod work;
 
-use common::Workspace;
+use common::{Workspace, plan};
 
 /// The task of all jobs here.
 const TASK: &str = "test.task";

@@ -1,10 +1,12 @@
 //! Real programs while the process that serves their mount is killed.
 
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::common::{run, skip, tool};
+use super::common::{run, say, skip, soak, tool};
 use super::killer::kill_during;
+use super::plan::Plan;
 use super::{HOWS, mount, workspace};
 
 const PAUSE: Duration = Duration::from_millis(150);
@@ -64,5 +66,32 @@ fn a_repository_is_cloned_whole() {
             let status = run(command.args(["status", "--porcelain"]));
             assert_eq!(status, "");
         });
+    }
+}
+
+/// experimaestro says nothing of an error, and no job is done twice.
+#[test]
+fn plans_run_without_an_error() {
+    for how in HOWS {
+        let workspace = workspace(how);
+        let Some(plan) = Plan::of(&workspace) else {
+            return;
+        };
+        let mounted = mount(&workspace, how);
+        let (time, pause) = match soak() {
+            true => (Duration::from_secs(300), Duration::from_secs(2)),
+            false => (Duration::from_secs(2), Duration::from_millis(300)),
+        };
+        let mut plans = 0;
+        let kills = kill_during(&workspace, mounted.path(), time, pause, |over| {
+            while !over.load(Ordering::Acquire) {
+                plans += 1;
+                // Each has one training more than the one before, and the preparation is done once.
+                let ran = plan.run(mounted.path(), &[&plans.to_string()]);
+                assert_eq!(ran.executed.len(), if plans == 1 { 2 } else { 1 });
+            }
+        });
+        say(&format!("{how:?}: {plans} plans, killed {kills} times"));
+        assert!(plans > 0 && kills > 0);
     }
 }
