@@ -1,7 +1,7 @@
 //! A recovered job belongs to this workspace: its `params.json` has this workspace's paths, and it counts as accessed now.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -78,6 +78,39 @@ fn a_recovered_job_has_the_paths_of_this_workspace_and_the_times_of_the_original
     let archived = stage.archived("backup").join("params.json");
     assert_eq!(fs::read_to_string(archived).unwrap(), expected);
     stage.verify();
+}
+
+#[test]
+fn symlinks_to_partials_lead_to_this_workspace() {
+    let stage = Stage::on_disk(&["backup"]);
+    write_job(&stage.job());
+    fs::write(stage.job().join("params.json"), PARAMS).unwrap();
+    let links = Path::new(".experimaestro/partials");
+    fs::create_dir_all(stage.job().join(links)).unwrap();
+    let link = links.join("checkpoints");
+    let partial = "partials/my.module.train/checkpoints/1f";
+    let former = Path::new("/old/ws").join(partial);
+    symlink(&former, stage.job().join(&link)).unwrap();
+    stage.archive();
+    fs::remove_dir_all(stage.job()).unwrap();
+    recover(&stage);
+    let target = fs::read_link(stage.job().join(&link)).unwrap();
+    assert_eq!(target, stage.primary().join(partial));
+    let target = fs::read_link(stage.archived("backup").join(&link)).unwrap();
+    assert_eq!(target, former);
+    // It is no reason for a new copy, nor one to keep the job, and the rest of a purge is recognized.
+    let output = stage.jobs(&["archive", "--all", "--json"]);
+    let lines: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(lines[0]["result"], "present", "{lines}");
+    let name = format!("{TASK}/{HASH}");
+    fs::remove_file(stage.job().join("train.out")).unwrap();
+    let output = stage.jobs(&["where", "--json", &name]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found[0]["copies"][0]["state"], "purged", "{found}");
+    recover(&stage);
+    let output = stage.jobs(&["release", "--yes", &name]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(!stage.job().exists());
 }
 
 /// experimaestro's own rewriting, of `experiments copy`, gives the same values.

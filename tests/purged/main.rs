@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod at_random;
 mod commands;
 mod cost;
 mod judged;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::transfer::{Entry, Hash, Kind, Manifest, Time};
 use crate::workspace::internal::is_rewritten;
 use crate::workspace::layout::PARAMS;
+use crate::workspace::partials;
 
 /// How the primary's copy of a job compares with the archived one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +118,7 @@ fn compare_by<'a>(
                 }
             }
             Some(other) if is_same(entry, other) || is_rebased(entry, other) => {}
+            Some(other) if is_rebased_link(primary, entry, other) => {}
             // A full disk or a crash leaves a file that is newer, but empty.
             Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
                 match is_bookkeeping(primary, index, done) {
@@ -186,6 +188,18 @@ fn is_rebased(entry: &Entry, other: &Entry) -> bool {
     };
     let same_time = entry.mtime.order(other.mtime) == Ordering::Equal;
     is_params(entry) && is_params(other) && same_time && !is_emptied(entry, other)
+}
+
+/// Whether the two are a job's symlink to the same partial, which a recovery lets lead to the workspace's.
+fn is_rebased_link(primary: &Manifest, entry: &Entry, other: &Entry) -> bool {
+    match (&entry.kind, &other.kind) {
+        (Kind::Symlink { target }, Kind::Symlink { target: other }) => {
+            let (target, other) = (Path::new(target), Path::new(other));
+            partials::is_same_in_another_workspace(target, other)
+                && partials::has_links(&primary.path(entry.parent))
+        }
+        _ => false,
+    }
 }
 
 /// Whether two entries have the same content, as far as is known without reading. Ignores modes and the times of directories: they do not

@@ -19,7 +19,7 @@ use crate::transfer::{self, Candidate, Copied, Difference, Kind, Options, Origin
 use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::STAGING_PREFIX;
-use crate::workspace::markers;
+use crate::workspace::{markers, partials};
 
 /// How often to check whether another process has finished its work on the same job.
 const OTHER_PROCESS_POLL: Duration = Duration::from_millis(50);
@@ -411,6 +411,11 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         }
     }
     params::rebase(job, &staged, &to, env.view.primary_path())?;
+    partials::rebase_links(&source, &staged, env.view.primary_path()).tried(
+        job,
+        "rewrite the symlinks to partials of",
+        &to,
+    )?;
     internal_files::link_into(env.view, job, &staged).tried(
         job,
         "link internal files into",

@@ -17,6 +17,7 @@ use crate::sys::read_dir::{self, EntryBuffer};
 use crate::workspace::internal::is_rewritten;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOB_STATE, PARAMS};
+use crate::workspace::partials;
 
 /// The most entries of a job that are compared.
 const ENTRIES_MAX: usize = 1_000_000;
@@ -140,7 +141,7 @@ impl Walk<'_> {
             }
             let is_same = theirs.is_some_and(|(there, theirs)| {
                 is_rebased(&at, &stat, &there)
-                    || is_same((&ours, &stat), (theirs, &there), &name).unwrap_or(false)
+                    || is_same((&ours, &stat), (theirs, &there), (path, &name)).unwrap_or(false)
             });
             match is_same {
                 true => self.files.push((at, Stamp::of(&stat))),
@@ -266,7 +267,11 @@ fn is_rebased(path: &Path, ours: &Statx, theirs: &Statx) -> bool {
 }
 
 /// Whether two files are the same, as far as can be seen without reading: a disk may keep times less precisely.
-fn is_same(ours: (&OwnedFd, &Statx), theirs: (&OwnedFd, &Statx), name: &OsStr) -> Result<bool> {
+fn is_same(
+    ours: (&OwnedFd, &Statx),
+    theirs: (&OwnedFd, &Statx),
+    (directory, name): (&Path, &OsStr),
+) -> Result<bool> {
     let kind = |stat: &Statx| FileType::from_raw_mode(stat.stx_mode.into());
     match (kind(ours.1), kind(theirs.1)) {
         (FileType::RegularFile, FileType::RegularFile) => {
@@ -274,7 +279,12 @@ fn is_same(ours: (&OwnedFd, &Statx), theirs: (&OwnedFd, &Statx), name: &OsStr) -
             Ok(ours.1.stx_size == theirs.1.stx_size && mtime.order(there).is_eq())
         }
         (FileType::Symlink, FileType::Symlink) => {
-            Ok(at::read_link(ours.0, name)? == at::read_link(theirs.0, name)?)
+            let [one, other] = [ours.0, theirs.0].map(|dir| at::read_link(dir, name));
+            let (one, other) = (PathBuf::from(one?), PathBuf::from(other?));
+            // A recovery lets the symlinks to partials lead to its workspace.
+            let is_rebased = partials::has_links(directory)
+                && partials::is_same_in_another_workspace(&one, &other);
+            Ok(one == other || is_rebased)
         }
         _ => Ok(false),
     }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::in_use::in_use;
@@ -28,6 +29,7 @@ use crate::workspace::internal::is_bookkeeping;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOB_STATE, PARAMS};
 use crate::workspace::markers::{self, State};
+use crate::workspace::partials;
 
 /// A job that may be released if its archived copy is intact.
 #[derive(Debug)]
@@ -219,8 +221,9 @@ fn agrees(
             return refuse(Reason::NoCopy, why);
         }
     };
-    let is_rebased = |path: &Path| {
-        path == Path::new(PARAMS) && params::is_rebased(archived, source, env.view.primary_path())
+    let is_rebased = |path: &Path| match path == Path::new(PARAMS) {
+        true => params::is_rebased(archived, source, env.view.primary_path()),
+        false => is_rebased_link(archived, source, path),
     };
     let change = changes(&manifest, ours, is_rebased).next();
     match change {
@@ -238,7 +241,7 @@ fn agrees(
 }
 
 /// The differences of the primary's job from the manifest of its copy that would be lost. Not counted are times of directories and
-/// symlinks, which locks and listings change, bookkeeping, and a `params.json` of another size that `is_rebased` accepts.
+/// symlinks, which locks and listings change, bookkeeping, and a `params.json` of another size and symlinks to partials that `is_rebased` accepts.
 pub(super) fn changes(
     manifest: &Manifest,
     ours: &Manifest,
@@ -259,9 +262,22 @@ pub(super) fn changes(
         What::Content | What::Links | What::Fifo => false,
         _ if is_bookkeeping_path(path) || select::is_opt_out_path(path) => false,
         What::Mtime => is_file(path),
-        What::Size { .. } => !is_rebased(path),
+        What::Size { .. } | What::Target => !is_rebased(path),
         _ => true,
     })
+}
+
+/// Whether the two jobs have a symlink to the same partial here, each of its own workspace.
+fn is_rebased_link(archived: &OwnedFd, source: &OwnedFd, path: &Path) -> bool {
+    let target = |job: &OwnedFd| {
+        let directory = at::open_below(job, path.parent()?, OFlags::PATH | OFlags::DIRECTORY);
+        let target = at::read_link(directory.ok()?, path.file_name()?);
+        Some(PathBuf::from(target.ok()?))
+    };
+    path.parent().is_some_and(partials::has_links)
+        && target(archived)
+            .zip(target(source))
+            .is_some_and(|(one, other)| partials::is_same_in_another_workspace(&one, &other))
 }
 
 fn is_bookkeeping_path(path: &Path) -> bool {
