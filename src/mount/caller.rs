@@ -73,6 +73,20 @@ impl Mount {
     /// Makes new files of this thread belong to the caller. Needed only where the daemon is root and other users may
     /// send requests; the kernel has checked their rights then, so the daemon keeps its rights.
     pub(super) fn assume(&self, caller: &Caller) -> Result<Option<AssumedIdentity>> {
+        self.assume_keeping(caller, CapabilitySet::empty())
+    }
+
+    /// The same for a rename that leaves a whiteout, a device, under the old name. The kernel has checked that the caller
+    /// may rename in a sticky directory; before Linux 5.8 also that the caller may create devices.
+    pub(super) fn assume_for_whiteout(&self, caller: &Caller) -> Result<Option<AssumedIdentity>> {
+        self.assume_keeping(caller, CapabilitySet::FOWNER | CapabilitySet::MKNOD)
+    }
+
+    fn assume_keeping(
+        &self,
+        caller: &Caller,
+        more: CapabilitySet,
+    ) -> Result<Option<AssumedIdentity>> {
         let daemon = (geteuid(), getegid());
         if !daemon.0.is_root() || (caller.uid, caller.gid) == (0, daemon.1.as_raw()) {
             return Ok(None);
@@ -84,7 +98,7 @@ impl Mount {
         };
         identity.assume_ids(caller)?;
         // A change of the effective user has dropped all capabilities from the effective set.
-        let keep = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        let keep = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH | more;
         let kept = CapabilitySets {
             effective: identity.capabilities.effective & keep,
             ..identity.capabilities

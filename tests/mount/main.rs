@@ -4,6 +4,7 @@
 //! - `behind`: changes of the locations beside the mount
 //! - `files`: files and attributes, as on a disk
 //! - `renames`: `renameat2` with all its flags
+//! - `whiteouts`: renames that leave a whiteout
 //! - `locks`: `flock`
 //! - `rights`: who may read and write
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,6 +17,7 @@ mod locks;
 mod renames;
 mod rights;
 mod union;
+mod whiteouts;
 
 use common::Workspace;
 

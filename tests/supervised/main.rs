@@ -7,6 +7,7 @@ mod kept;
 mod killer;
 mod life;
 mod programs;
+mod renames;
 mod work;
 
 use common::{Workspace, plan};

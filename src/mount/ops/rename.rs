@@ -24,7 +24,9 @@ impl Mount {
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
-        if flags.contains(RenameFlags::WHITEOUT) {
+        let whiteout = flags.contains(RenameFlags::WHITEOUT);
+        // The view shows directories there, from several locations.
+        if whiteout && matches!(self.node(parent)?.role, NodeRole::Jobs | NodeRole::Task) {
             return Err(Errno::INVAL);
         }
         // The kernel would keep the old node of a recovered file under the new name; it looks the path up again.
@@ -34,12 +36,16 @@ impl Mount {
         {
             return Err(Errno::STALE);
         }
-        if self.is_renamed((parent, name), (new_parent, new_name)) {
+        if self.is_renamed((parent, name), (new_parent, new_name), whiteout) {
             return Ok(());
         }
         self.renamable_inside(caller, (parent, name), new_parent)?;
         let from = self.removable(caller, parent, name)?;
         let (directory, from_place) = (at::is_dir(&from.stat), from.place);
+        // A device cannot be an internal file.
+        if whiteout && from.place == INTERNAL {
+            return Err(Errno::INVAL);
+        }
         let internal = match from.place {
             INTERNAL if flags.is_empty() => {
                 self.replaceable_internal(caller, new_parent, new_name, directory)?
@@ -63,7 +69,7 @@ impl Mount {
             return Err(Errno::ROFS);
         }
         let replaced = match existing {
-            Some(_) if flags.is_empty() => self.known(new_name, &to.dir),
+            Some(_) if !exchanged => self.known(new_name, &to.dir),
             _ => None,
         };
         deferred::commit()?;
@@ -82,11 +88,15 @@ impl Mount {
                 Ok(there.filter(|stat| begun.is_of(stat)).map(|_| 0))
             },
             || {
+                let _identity = match whiteout {
+                    true => self.assume_for_whiteout(caller)?,
+                    false => None,
+                };
                 rustix::fs::renameat_with(&from.dir, name, &to.dir, new_name, flags)?;
                 Ok(0)
             },
         )?;
-        if let Some(stat) = existing.filter(|_| flags.is_empty()) {
+        if let Some(stat) = existing.filter(|_| !exchanged) {
             self.lost_name(new_parent, new_name, &stat);
         }
         self.keep(replaced);
@@ -98,7 +108,7 @@ impl Mount {
         self.forget_tasks(new_parent)?;
         let (old, new) = ((parent, name), (new_parent, new_name));
         self.note_move(old, new, &to);
-        if flags.contains(RenameFlags::EXCHANGE) {
+        if exchanged {
             let back = Target::known(from.dir, from.place, self.node(parent)?.role);
             self.note_move(new, old, &back);
         }
@@ -110,10 +120,14 @@ impl Mount {
         Ok(())
     }
 
-    /// Whether an earlier process has renamed a file for this request.
-    fn is_renamed(&self, from: (u64, &OsStr), to: (u64, &OsStr)) -> bool {
+    /// Whether an earlier process has renamed a file for this request. With a whiteout, the old name exists either way.
+    fn is_renamed(&self, from: (u64, &OsStr), to: (u64, &OsStr), whiteout: bool) -> bool {
         match self.intents.outcome() {
             Some(Outcome::Made) => true,
+            Some(Outcome::Unknown) if whiteout => {
+                let renamed = self.intents.begun().zip(self.find(to.0, to.1).ok());
+                renamed.is_some_and(|(begun, found)| begun.is_of(&found.stat))
+            }
             Some(Outcome::Unknown) => {
                 matches!(self.find(from.0, from.1), Err(Errno::NOENT))
                     && self.find(to.0, to.1).is_ok()

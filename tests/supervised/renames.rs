@@ -1,0 +1,126 @@
+//! The process that serves a mount is killed in a rename, before the disk has made it or after: the next process makes
+//! it once.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::fs::{AtFlags, CWD, RenameFlags};
+
+use super::common::daemon::kill_worker;
+use super::common::{self, Workspace, eventually};
+use super::killer::processes;
+
+/// `strace` of the process that serves a mount, which stops in each rename.
+struct Tracer(Child);
+
+impl Tracer {
+    /// `moment`: `delay_enter`, before the disk renames, or `delay_exit`.
+    fn attach(strace: &Path, pid: i32, moment: &str) -> Tracer {
+        let child = Command::new(strace)
+            .args(["-f", "-qq", "-e", "trace=renameat,renameat2"])
+            .arg("-e")
+            .arg(format!("inject=renameat,renameat2:{moment}=100000000"))
+            .args(["-p", &pid.to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let tracer = Tracer(child);
+        eventually("all threads are traced", || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            threads.into_iter().all(|thread| {
+                let status = fs::read_to_string(thread.unwrap().path().join("status"));
+                !status.unwrap_or_default().contains("TracerPid:\t0\n")
+            })
+        });
+        tracer
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a thread of a process is in a rename.
+fn is_renaming(pid: i32) -> bool {
+    let numbers = [libc::SYS_renameat, libc::SYS_renameat2].map(|number| format!("{number} "));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.into_iter().any(|thread| {
+        let call = fs::read_to_string(thread.unwrap().path().join("syscall"));
+        let call = call.unwrap_or_default();
+        numbers.iter().any(|number| call.starts_with(number))
+    })
+}
+
+/// The contents of a file; of a directory or a device, its type.
+fn content(path: &Path) -> String {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => fs::read_to_string(path).unwrap(),
+        Ok(meta) => format!("{:?}", meta.file_type()),
+        Err(error) => error.kind().to_string(),
+    }
+}
+
+fn killed_in_a_rename(strace: &Path, moment: &str, flags: RenameFlags) {
+    let workspace = Workspace::new();
+    // Opened before it is mounted over.
+    let beneath = fs::File::open(workspace.primary()).unwrap();
+    let mounted = workspace.mount_in_place();
+    let (plain, through) = (workspace.top().join("plain"), mounted.path().join("dir"));
+    let rename = |top: &Path| {
+        let (from, to) = (top.join("from"), top.join("to"));
+        rustix::fs::renameat_with(CWD, from, CWD, to, flags)
+    };
+    for top in [&plain, &through] {
+        fs::create_dir(top).unwrap();
+        fs::write(top.join("from"), "from").unwrap();
+        if !flags.contains(RenameFlags::NOREPLACE) {
+            fs::write(top.join("to"), "to").unwrap();
+        }
+    }
+    let inode = |path: &str| {
+        let stat = rustix::fs::statat(&beneath, path, AtFlags::SYMLINK_NOFOLLOW);
+        stat.ok().map(|stat| stat.st_ino)
+    };
+    let renamed = inode("dir/from").unwrap();
+    let (pid, _) = processes(&workspace, mounted.path());
+    let tracer = Tracer::attach(strace, pid, moment);
+    std::thread::scope(|scope| {
+        let renaming = scope.spawn(|| rename(&through));
+        let made = || inode("dir/to").is_some_and(|inode| inode == renamed);
+        eventually("it is renaming", || {
+            is_renaming(pid) && (moment == "delay_enter" || made())
+        });
+        kill_worker(pid);
+        drop(tracer);
+        assert_eq!(renaming.join().unwrap(), Ok(()), "{moment} {flags:?}");
+    });
+    rename(&plain).unwrap();
+    for name in ["from", "to"] {
+        let (here, there) = (content(&through.join(name)), content(&plain.join(name)));
+        assert_eq!(here, there, "{name} {moment} {flags:?}");
+    }
+    // The next process knows the files by their new names.
+    fs::write(through.join("to"), "written").unwrap();
+    assert_eq!(content(&through.join("to")), "written");
+    mounted.unmount();
+}
+
+#[test]
+fn a_rename_that_the_disk_has_made_is_not_made_again() {
+    let Some(strace) = common::program("strace") else {
+        return;
+    };
+    for flags in [
+        RenameFlags::empty(),
+        RenameFlags::NOREPLACE,
+        RenameFlags::EXCHANGE,
+        RenameFlags::WHITEOUT,
+    ] {
+        killed_in_a_rename(&strace, "delay_exit", flags);
+        killed_in_a_rename(&strace, "delay_enter", flags);
+    }
+}
