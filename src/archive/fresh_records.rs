@@ -249,6 +249,7 @@ mod tests {
             "archive/known/f/t",
             "archive/experiments/f/e",
             "archive/damaged/f/t/h",
+            "archive/damaged-items/f/h",
             "archive/queue.jsonl",
         ];
         let others = [

@@ -147,16 +147,42 @@ fn a_damaged_copy_is_refused() {
         said.contains("environment.json") && said.contains("xpmfs archive"),
         "{said}"
     );
+    let damaged = || {
+        let printed = workspace.xpmfs().args(["--json", "status"]).output();
+        let status: Value = serde_json::from_slice(&printed.unwrap().stdout).unwrap();
+        status["workspaces"][0]["damaged"].clone()
+    };
+    let found = damaged();
+    assert_eq!(found[0]["item"], format!("xp/{RUN}"), "{found}");
+    assert_eq!(found[0]["job"], Value::Null, "{found}");
+    let finding = found[0]["finding"].as_str().unwrap();
+    assert!(finding.contains("environment.json"), "{found}");
+    let text = run(workspace.xpmfs().arg("status"));
+    assert!(text.contains("1 copy is damaged or missing"), "{text}");
+    assert!(text.contains("environment.json"), "{text}");
     recovered(&workspace, &["xp", RUN, "--force"]);
     assert!(runs.join(RUN).exists());
     // What `verify` says.
     fs::remove_dir_all(&copy).unwrap();
+    let (succeeded, said) = verify();
+    assert!(!succeeded && said.contains("the copy is gone"), "{said}");
+    assert_eq!(damaged()[0]["finding"], "the copy is gone");
     archive(&workspace);
+    assert_eq!(damaged(), serde_json::json!([]));
     let (succeeded, said) = verify();
     assert!(
         succeeded && said.contains("3 runs and partials OK"),
         "{said}"
     );
+    // A damaged copy that is removed with its manifest is not listed any more.
+    write(&copy.join("environment.json"), "damaged again");
+    verify();
+    assert_eq!(damaged().as_array().unwrap().len(), 1);
+    let manifests = workspace.folder("backup").join(".xpmfs/experiments/xp");
+    fs::remove_dir_all(&copy).unwrap();
+    fs::remove_file(manifests.join(format!("{RUN}.json"))).unwrap();
+    assert!(verify().0);
+    assert_eq!(damaged(), serde_json::json!([]));
 }
 
 #[test]

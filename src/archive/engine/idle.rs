@@ -9,6 +9,7 @@ use super::queue::{At, QueuedJob, Step};
 use super::report::why_absent;
 use super::shared::{EngineState, FolderScans, Shared};
 use super::survey::walk::MANY;
+use crate::archive::experiments::damage;
 use crate::archive::{places, state_dir};
 use crate::view::View;
 
@@ -58,8 +59,10 @@ pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
 }
 
 fn is_any_damaged(view: &View) -> bool {
+    let primary = view.primary();
     places::archives(view).any(|folder| {
-        state_dir::damaged(view.primary(), folder, 0).is_ok_and(|damaged| damaged.count > 0)
+        state_dir::damaged(primary, folder, 0).is_ok_and(|damaged| damaged.count > 0)
+            || damage::list(primary, folder, 0).is_ok_and(|damaged| damaged.count > 0)
     })
 }
 

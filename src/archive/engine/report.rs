@@ -14,6 +14,8 @@ use super::queue::folder_queue::{FolderQueue, InProgress};
 use super::queue::{At, QueuedJob, Step, Turn};
 use super::release::ReleaseReport;
 use super::shared::{FolderScans, Shared};
+use crate::archive::experiments::damage;
+use crate::archive::experiments::verify::REMEDY;
 use crate::archive::job::verify::remedy;
 use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::{places, state_dir};
@@ -88,8 +90,11 @@ pub struct FailedJob {
 /// A copy that `verify` found damaged or missing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DamagedCopy {
-    /// `task_id/hash`.
-    pub job: String,
+    /// `task_id/hash`; `None` for a run or partial.
+    pub job: Option<String>,
+    /// The run or partial; `None` for a job.
+    #[serde(default)]
+    pub item: Option<String>,
     /// The folder.
     pub folder: PathBuf,
     /// What is wrong with it.
@@ -113,11 +118,13 @@ impl fmt::Display for DamagedCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let DamagedCopy {
             job,
+            item,
             folder,
             finding,
             remedy,
         } = self;
-        write!(f, "{job} in {}: {finding}", folder.display())?;
+        let name = job.as_ref().or(item.as_ref()).map_or("", |name| name);
+        write!(f, "{name} in {}: {finding}", folder.display())?;
         match remedy.is_empty() {
             true => Ok(()),
             false => write!(f, "; {remedy}"),
@@ -260,7 +267,12 @@ impl Report {
                 self.verified.push(VerifiedFolder { folder, last });
             }
             let limit = NAMES_MAX.saturating_sub(self.damaged.len());
-            let found = match state_dir::damaged(view.primary(), folder, limit) {
+            let found = state_dir::damaged(view.primary(), folder, limit);
+            let found = found.and_then(|jobs| {
+                let limit = limit.saturating_sub(jobs.first.len());
+                Ok((jobs, damage::list(view.primary(), folder, limit)?))
+            });
+            let (jobs, items) = match found {
                 Ok(found) => found,
                 Err(error) => {
                     let mut reports = self.folders.iter_mut();
@@ -272,14 +284,22 @@ impl Report {
                     continue;
                 }
             };
-            self.damages += found.count;
-            self.damaged
-                .extend(found.first.into_iter().map(|(job, finding)| DamagedCopy {
-                    job: job.to_string(),
-                    folder: folder.path().to_owned(),
-                    finding,
-                    remedy: remedy(view, folder, &job),
-                }));
+            self.damages += jobs.count + items.count;
+            let of_jobs = jobs.first.into_iter().map(|(job, finding)| DamagedCopy {
+                remedy: remedy(view, folder, &job),
+                job: Some(job.to_string()),
+                item: None,
+                folder: folder.path().to_owned(),
+                finding,
+            });
+            let of_items = items.first.into_iter().map(|(item, finding)| DamagedCopy {
+                remedy: REMEDY.to_owned(),
+                job: None,
+                item: Some(item),
+                folder: folder.path().to_owned(),
+                finding,
+            });
+            self.damaged.extend(of_jobs.chain(of_items));
         }
     }
 

@@ -28,10 +28,11 @@
 //! - `store`: copies one item; `compare`: whether the copy is replaced; `links`: the symlinks of a run to its jobs
 //! - `in_use`: whether a run is in progress, and whether a job uses a partial
 //! - `named`: the partials of a run's jobs
-//! - [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary; [`verify`]: reads copies again
+//! - [`damage`]: records damaged copies; [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary; [`verify`]: reads copies again
 
 mod compare;
 pub mod copies;
+pub mod damage;
 mod in_use;
 mod links;
 pub mod manual;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Item;
 use super::compare::{Comparison, compare};
 use super::links::{self, Target};
+use super::{Item, damage};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::job::manifests;
@@ -145,6 +145,8 @@ impl Store<'_> {
         }
         manifests::place_in(&manifests_dir, name, true).map_err(written)?;
         staged.finish(None).map_err(staging)?;
+        // Only `status` would show an earlier finding.
+        let _ = damage::set(self.env.view.primary(), self.folder, item, None);
         let (files, bytes) = (manifest.files(), manifest.bytes());
         Ok(match existing {
             Some(_) => Stored::Replaced { files, bytes },

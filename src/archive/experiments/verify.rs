@@ -4,12 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::store::{manifest, open, with_options};
-use super::{Item, RunName};
+use super::{Item, RunName, damage};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::places;
 use crate::settings::Mode;
-use crate::transfer::{self, Difference};
+use crate::transfer::{self, Difference, What};
 use crate::view::Location;
 use crate::view::jobs::names;
 use crate::workspace::layout::{EXPERIMENTS, PARTIALS};
@@ -33,17 +33,60 @@ pub enum Verified {
     Unread(Cause),
 }
 
-/// Verifies every copy that has a manifest, and reports each with the folder's number, until the progress is cancelled.
-pub fn verify(env: &Env<'_>, report: &mut dyn FnMut(u8, &Item, Verified)) {
-    for folder in places::folders_of_mode(env.view, Mode::Backup) {
-        for item in recorded(folder) {
-            if env.progress.is_cancelled() {
-                return;
+/// How a damaged copy is made anew, as a clause.
+pub const REMEDY: &str = "if the workspace has it, remove that copy and run `xpmfs archive`";
+
+impl Verified {
+    /// What is wrong with the copy, if anything; `None` if that is unknown, since it could not be read.
+    fn finding(&self) -> Option<Option<String>> {
+        match self {
+            Verified::Unread(_) => None,
+            Verified::Missing => Some(Some("the copy is gone".to_owned())),
+            Verified::Read { damage, .. } => {
+                let mut read = damage.iter();
+                match read.find(|it| !matches!(it.what, What::Unreadable(_))) {
+                    Some(first) => {
+                        let (path, what) = (first.path.display(), &first.what);
+                        Some(Some(format!("the copy is damaged: {path} {what}")))
+                    }
+                    None if damage.is_empty() => Some(None),
+                    None => None,
+                }
             }
-            let verified = verify_item(env, folder, &item).unwrap_or_else(Verified::Unread);
-            report(folder.index(), &item, verified);
         }
     }
+}
+
+/// Verifies every copy that has a manifest, and reports each with the folder's number, until the progress is cancelled. Records what is
+/// wrong, for `status`; returns the error of that, if any.
+///
+/// # Errors
+///
+/// An error of the primary's file system; the copies were verified all the same.
+pub fn verify(
+    env: &Env<'_>,
+    report: &mut dyn FnMut(u8, &Item, Verified),
+) -> rustix::io::Result<()> {
+    let primary = env.view.primary();
+    let mut recorded_all = Ok(());
+    for folder in places::folders_of_mode(env.view, Mode::Backup) {
+        let items = recorded(folder);
+        for item in &items {
+            if env.progress.is_cancelled() {
+                return recorded_all;
+            }
+            let verified = verify_item(env, folder, item).unwrap_or_else(Verified::Unread);
+            if let Some(finding) = verified.finding() {
+                let set = damage::set(primary, folder, item, finding.as_deref());
+                recorded_all = recorded_all.and(set);
+            }
+            report(folder.index(), item, verified);
+        }
+        if folder.root().is_ok() && !folder.is_away() {
+            recorded_all = recorded_all.and(damage::retain(primary, folder, &items));
+        }
+    }
+    recorded_all
 }
 
 fn verify_item(env: &Env<'_>, folder: &Location, item: &Item) -> Result<Verified, Cause> {

@@ -1,6 +1,7 @@
 //! Reads what `jobs verify` recorded in a workspace that is not mounted.
 
 use crate::archive::engine::{self, Report};
+use crate::archive::experiments::damage;
 use crate::archive::{last_verify, state_dir};
 use crate::daemon::REPLY_TIMEOUT;
 use crate::settings::{Folder, Mode, Workspace};
@@ -22,7 +23,11 @@ pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
     };
     let report = within(REPLY_TIMEOUT, move || {
         // Most workspaces have no records: their folders need not be opened.
-        let records = [state_dir::RECORDS_OF_DAMAGE, last_verify::RECORDS];
+        let records = [
+            state_dir::RECORDS_OF_DAMAGE,
+            damage::RECORDS_OF_DAMAGE,
+            last_verify::RECORDS,
+        ];
         if !records
             .iter()
             .any(|it| primary.join(XPMFS).join(it).is_dir())

@@ -6,12 +6,10 @@ use super::super::meter::Meter;
 use super::super::session::Session;
 use super::json;
 use crate::archive::experiments::Item;
-use crate::archive::experiments::verify::{Verified, verify};
+use crate::archive::experiments::verify::{REMEDY, Verified, verify};
+use crate::archive::state_dir;
 use crate::cli::Global;
 use crate::transfer::Difference;
-
-/// How the copy is made anew.
-const REMEDY: &str = "if the primary has it, remove that copy and run `xpmfs archive`";
 
 /// The copies of runs and partials.
 #[derive(Default)]
@@ -19,14 +17,20 @@ pub(super) struct Items {
     pub(super) ok: u64,
     pub(super) wrong: u64,
     pub(super) lines: Vec<Value>,
+    /// Why not all of it is recorded, if so.
+    pub(super) unrecorded: Option<String>,
 }
 
 /// Reads every copy, and prints what is wrong with it.
 pub(super) fn verify_all(session: &Session, meter: &Meter, global: &Global) -> Items {
     let mut items = Items::default();
-    verify(&session.env(), &mut |folder, item, verified| {
+    let recorded = verify(&session.env(), &mut |folder, item, verified| {
         items.add(&session.label(folder), item, verified, meter, global);
     });
+    let primary = session.opened.view.primary();
+    items.unrecorded = recorded
+        .err()
+        .map(|error| state_dir::explain(primary, error));
     items
 }
 

@@ -118,7 +118,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     if arguments.all && !interrupted && unseen.is_empty() {
         unrecorded = unrecorded.or(set_last(&session, since, &tallies));
     }
-    if let Some(why) = unrecorded {
+    if let Some(why) = unrecorded.or(items.unrecorded.clone()) {
         print::line(&format!("`xpmfs status` will not show all of this: {why}"));
     }
     if global.json {
