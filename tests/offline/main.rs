@@ -8,4 +8,5 @@ mod errors;
 mod hanging;
 mod process;
 mod records;
+mod recovery;
 mod stage;

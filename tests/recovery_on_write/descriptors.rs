@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -101,6 +101,37 @@ fn descriptors_of_files_change_the_recovered_file() {
                     let text = fs::read_to_string(job.join("renamed")).unwrap();
                     assert!(text.starts_with("completely"), "{text}");
                 }
+            }
+        },
+    );
+}
+
+/// `/proc/self/fd/N` of a file that was opened in an archived job leads to the archived file, which is not changed.
+#[test]
+fn the_link_of_an_open_file_cannot_be_written_through() {
+    everywhere(
+        |workspace| jobs(workspace, 1),
+        |_, mounted, _| {
+            for folder in FOLDERS {
+                let path = mounted.job(TASK, &format!("{folder}-0")).join("train.out");
+                let file = File::open(&path).unwrap();
+                let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let open = || File::options().append(true).open(&link);
+                for _ in 0..2 {
+                    let error = open().unwrap_err().raw_os_error();
+                    assert_eq!(error, Some(Errno::STALE.raw_os_error()), "{folder}");
+                }
+                // The job is recovered, and its file can be written to by its name.
+                assert_eq!(mounted.location(&path), "primary");
+                File::options()
+                    .append(true)
+                    .open(&path)
+                    .unwrap()
+                    .write_all(b"more")
+                    .unwrap();
+                assert_eq!(std::io::read_to_string(file).unwrap(), STEPS);
+                let text = fs::read_to_string(&path).unwrap();
+                assert_eq!(text, format!("{STEPS}more"));
             }
         },
     );
