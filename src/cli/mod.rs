@@ -1,6 +1,6 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing.
 //!
-//! - [`mount`], [`umount`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`experiments`], [`workspaces`],
+//! - [`mount`], [`umount`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`experiments`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers
@@ -28,6 +28,7 @@ pub mod mount_helper;
 mod mount_terms;
 pub mod open;
 mod print;
+pub mod reload;
 pub mod settings;
 mod shared_mount;
 pub mod status;
@@ -68,6 +69,13 @@ pub enum Command {
     Mount(Box<mount::Arguments>),
     /// Unmounts a workspace
     Umount(umount::Arguments),
+    /// Makes a mount go on with this program and the settings as they are now
+    ///
+    /// For an upgrade of xpmfs, or after the settings were changed. Programs that use the mount notice nothing: paths, open files,
+    /// locks and current directories stay. If this program or the settings are wrong, the mount goes on as before.
+    ///
+    /// Example: `xpmfs reload --all` after a new version was installed.
+    Reload(reload::Arguments),
     /// Shows mounts, the state of folders, and what is being archived
     Status(status::Arguments),
     /// Archives a workspace that is not mounted: once, or for as long as it runs
@@ -109,6 +117,7 @@ impl Command {
             // A service: its process id is known to others, and it ends by a signal.
             Self::Archive(_) => false,
             Self::Umount(_)
+            | Self::Reload(_)
             | Self::Status(_)
             | Self::Jobs(_)
             | Self::Experiments(_)
@@ -121,6 +130,7 @@ impl Command {
     fn listing(&self) -> Option<&Listing> {
         match self {
             Self::Status(arguments) => Some(&arguments.listing),
+            Self::Reload(arguments) => Some(&arguments.listing),
             Self::Settings(command) => Some(command.listing()),
             Self::Jobs(command) => command.listing(),
             Self::Experiments(command) => Some(command.listing()),
@@ -139,7 +149,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs release, jobs verify, jobs where, experiments, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs release, jobs verify, jobs where, experiments, reload, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {
@@ -152,6 +162,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Mount(arguments) => mount::run(arguments, global),
         Command::Umount(arguments) => umount::run(arguments, global),
+        Command::Reload(arguments) => reload::run(arguments, global),
         Command::Status(arguments) => status::run(arguments, global),
         Command::Completions(arguments) => completions::run(arguments),
         Command::Man(arguments) => man::run(arguments, global, Cli::command()),

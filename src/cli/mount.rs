@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -15,8 +14,6 @@ use clap::{Args, ValueHint};
 use super::errors::Usage;
 use super::shared_mount::{self, Wanted};
 use super::{Global, Select, mount_helper, mount_terms, print, sentence};
-use crate::archive::engine::Config;
-use crate::archive::{fresh_records, state_dir};
 use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::archiving;
 use crate::daemon::attach::{
@@ -26,22 +23,16 @@ use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::options::{self, MountOptions};
-use crate::daemon::run::{About, Launcher, Supervised, raise_descriptor_limit, run as serve};
-use crate::daemon::service::{self, WorkspaceService};
+use crate::daemon::plan::Plan;
+use crate::daemon::run::Launcher;
 use crate::daemon::sharing::caller::caller;
 use crate::daemon::sharing::holder::Given;
-use crate::daemon::sharing::register::Register;
-use crate::daemon::sharing::terms::Terms;
-use crate::daemon::supervisor::{self, Link, Side};
-use crate::mount::{self, Mount};
-use crate::settings::{Folder, Mode, RecoverOn, Settings, Workspace, validate_folders};
+use crate::daemon::supervisor::{
+    self, CHECK_FLAG, Link, Origin, Program, RESUME_FLAG, Resumed, Side, with_flag,
+};
+use crate::settings::{Folder, RecoverOn, Settings, Workspace, validate_folders};
 use crate::sys::deadline::within;
-use crate::view::location::{NO_JOBS, Role};
-use crate::view::{FolderSpec, View, ViewSpec};
-use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
-
-/// How often folders are checked for having appeared or disappeared.
-const WATCH: Duration = Duration::from_secs(1);
+use crate::view::FolderSpec;
 
 /// What to mount, and how.
 #[derive(Debug, Args)]
@@ -82,24 +73,19 @@ pub struct Arguments {
     /// Serve for the process at the other end of standard input
     #[arg(long, hide = true)]
     in_background: bool,
+    /// Answer, on standard input, whether this program can go on with a mount
+    #[arg(long = CHECK_FLAG, hide = true)]
+    check_reload: bool,
+    /// Go on with a mount that another program has left, as this descriptor says
+    #[arg(long = RESUME_FLAG, hide = true)]
+    resume: Option<i32>,
 }
 
-/// Everything that is decided before a directory is opened or mounted.
-struct Plan {
+/// The plan of a mount, and what is checked before a directory is opened.
+struct Planned {
+    plan: Plan,
     workspace: Workspace,
     folders: Vec<Folder>,
-    attachment: Attachment,
-    log: Destination,
-    /// The configuration of archiving, if the workspace is archived.
-    archive: Option<Config>,
-    /// The configuration of recovering, if archived jobs that programs change are recovered.
-    recover: Option<Config>,
-    /// Whether archived jobs that programs read are recovered, too.
-    recovers_on_open: bool,
-    folder_timeout: Duration,
-    /// How the mount is made, to be compared with what others ask for.
-    terms: Terms,
-    shared: bool,
     warnings: Vec<String>,
 }
 
@@ -109,6 +95,12 @@ struct Plan {
 ///
 /// Why nothing is mounted, and what to do.
 pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if arguments.check_reload {
+        return check_reload(arguments, global);
+    }
+    if let Some(state) = arguments.resume {
+        return resume(state, global);
+    }
     if arguments.in_background {
         return in_background(arguments, global);
     }
@@ -127,14 +119,14 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         mount_shared(arguments, global)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = Plan::new(arguments, global)?;
+    let planned = Planned::new(arguments, global)?;
     if arguments.foreground {
-        log::init(&plan.log, global.verbosity())?;
-        return plan.supervise(Launcher::Foreground);
+        log::init(&planned.plan.log, global.verbosity())?;
+        return planned.supervise(Launcher::Foreground);
     } else {
         log::init(&Destination::Terminal, global.verbosity())?;
-        let plan = plan.launch()?;
-        report(&plan, global, false);
+        let planned = planned.launch()?;
+        report(&planned, global, false);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,21 +137,21 @@ fn mount_shared(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
         Some(given) => given.identify()?,
         None => caller()?,
     };
-    let plan = Plan::new(arguments, global)?;
+    let planned = Planned::new(arguments, global)?;
     log::init(&Destination::Terminal, global.verbosity())?;
-    let mountpoint = plan.attachment.mountpoint.clone();
-    let primary = plan.workspace.path.clone();
+    let mountpoint = planned.plan.attachment.mountpoint.clone();
+    let primary = planned.plan.primary.clone();
     for path in [&primary, &mountpoint] {
         expect_no_silent_mount(path)?;
     }
-    let mut terms = plan.terms.clone();
+    let mut terms = planned.plan.terms.clone();
     let resolved = within(REPLY_TIMEOUT, move || primary_term(&primary));
     terms.add(PRIMARY, resolved.unwrap_or_default());
     let wanted = Wanted {
         mountpoint: &mountpoint,
         holder: &holder,
         terms: &terms,
-        read_only: plan.attachment.read_only,
+        read_only: planned.plan.attachment.read_only,
     };
     let joined = shared_mount::mount(
         &wanted,
@@ -170,9 +162,9 @@ fn mount_shared(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
                 mountpoint.clone().into(),
             ])
         },
-        || Plan::new(arguments, global)?.launch().map(drop),
+        || Planned::new(arguments, global)?.launch().map(drop),
     )?;
-    report(&plan, global, joined);
+    report(&planned, global, joined);
     Ok(())
 }
 
@@ -190,6 +182,70 @@ fn own_command(arguments: Vec<OsString>) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("xpmfs").args(arguments);
     command
+}
+
+/// Answers a supervisor whether this program can go on with its mount, and how.
+fn check_reload(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let program = Program::from_stdin()
+        .context("--check-reload is for the process that serves a mount; use `xpmfs reload`")?;
+    let plan = program.check_version().and_then(|()| {
+        let mut planned = Planned::new(arguments, global)?;
+        let (old, new) = (program.primary(), &planned.plan.primary);
+        if old != new {
+            bail!(
+                "by the settings, the workspace is in {} now, and the mount shows {}: a live mount cannot change its workspace; unmount it and mount it again",
+                new.display(),
+                old.display()
+            );
+        }
+        limits::check(planned.folders.len())?;
+        validate_folders(&planned.workspace, &planned.folders)?;
+        planned.add_primary_term();
+        Ok(serde_json::to_value(&planned.plan)?)
+    });
+    program.answer(plan.map_err(|error| sentence(&error)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Goes on as the supervisor of a mount that another program has left.
+fn resume(state: i32, global: &Global) -> anyhow::Result<ExitCode> {
+    let mut state = supervisor::receive(state)
+        .context("--resume is for the process that serves a mount; use `xpmfs reload`")?;
+    let mut plan: Plan = state.plan()?;
+    let log = state.take_log().map(|(path, file)| {
+        plan.log = Destination::File(path);
+        file
+    });
+    // Without a log, it is served all the same.
+    let _ = log::resume(&plan.log, log, global.verbosity());
+    let in_background = state.is_in_background();
+    let served = match supervisor::resume(state) {
+        Ok(Side::Ended(code)) => Ok(code),
+        Ok(Side::Worker(link)) => work(link, |link, resumed| {
+            plan.serve(Launcher::Resumed { in_background }, link, resumed)
+        }),
+        Err(error) => Err(error.into()),
+    };
+    Ok(served.unwrap_or_else(|error| {
+        tracing::error!(target: "xpmfs::daemon", "{}", sentence(&error));
+        ExitCode::FAILURE
+    }))
+}
+
+/// Serves a mount as a worker.
+fn work(
+    link: Link,
+    serve: impl FnOnce(&Arc<Link>, Option<Resumed>) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let link = Arc::new(link);
+    let resumed = link.take_resumed();
+    let continues = resumed.is_some();
+    let served = serve(&link, resumed);
+    // If this worker could not go on with the mount, the supervisor starts another one.
+    if served.is_ok() || !continues || link.is_serving() {
+        link.over();
+    }
+    served.map(|()| ExitCode::SUCCESS)
 }
 
 /// Changes the flags of a live mount (`-o remount,ro`), and nothing that its daemon was started with.
@@ -213,9 +269,9 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
     let parent = Parent::from_stdin()
         .context("--in-background is for `xpmfs mount` itself; leave it out")?;
     let other = parent.try_clone()?;
-    let served = Plan::new(arguments, global).and_then(|plan| {
-        log::init(&plan.log, global.verbosity())?;
-        plan.supervise(Launcher::Background(parent))
+    let served = Planned::new(arguments, global).and_then(|planned| {
+        log::init(&planned.plan.log, global.verbosity())?;
+        planned.supervise(Launcher::Background(parent))
     });
     Ok(match served {
         Ok(code) => code,
@@ -230,7 +286,7 @@ fn in_background(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitC
     })
 }
 
-impl Plan {
+impl Planned {
     fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
         // First: without threads, all folders would seem not to answer.
         limits::check_start()?;
@@ -289,22 +345,36 @@ impl Plan {
         let archive = (archives && archiving::is_wanted(&folders)).then(config);
         let recovers = tuning.recover_on() != RecoverOn::Never && !attachment.read_only;
         let recover = (recovers && !folders.is_empty()).then(config);
-        let recovers_on_open = tuning.recover_on() == RecoverOn::Open;
-        let folder_timeout = tuning.folder_timeout();
         let terms = mount_terms::terms(&folders, &attachment, archive.is_some(), &tuning);
-        Ok(Self {
-            folder_timeout,
-            terms,
-            shared: arguments.shared,
-            workspace,
-            archive,
-            recover,
-            recovers_on_open,
-            folders,
+        let specs = folders.iter().map(|Folder { mode, path, .. }| FolderSpec {
+            mode: *mode,
+            path: path.clone(),
+        });
+        let plan = Plan {
+            workspace: workspace.id.clone(),
+            primary: workspace.path.clone(),
+            folders: specs.collect(),
             attachment,
             log,
+            archive,
+            recover,
+            recovers_on_open: tuning.recover_on() == RecoverOn::Open,
+            folder_timeout: tuning.folder_timeout(),
+            terms,
+            shared: arguments.shared,
+        };
+        Ok(Self {
+            plan,
+            workspace,
+            folders,
             warnings,
         })
+    }
+
+    /// Adds the term that needs a look at the disk.
+    fn add_primary_term(&mut self) {
+        let primary = primary_term(&self.plan.primary);
+        self.plan.terms.add(PRIMARY, primary);
     }
 
     /// Checks the limits of this process and the mount point, and clears a dead mount away. Before anything else looks at the workspace's directory:
@@ -314,12 +384,13 @@ impl Plan {
         // Not before the supervisor has forked: a folder that does not answer keeps a thread.
         let problems = validate_folders(&self.workspace, &self.folders)?;
         self.warnings.extend(problems);
-        for path in [&self.workspace.path, &self.attachment.mountpoint] {
+        for path in [&self.workspace.path, &self.plan.attachment.mountpoint] {
             expect_no_silent_mount(path)?;
         }
         check_workspace(&self.workspace)?;
         let primary = &self.workspace.path;
-        self.attachment.mountpoint = prepare(&self.attachment.mountpoint, Some(primary))?;
+        let attachment = &mut self.plan.attachment;
+        attachment.mountpoint = prepare(&attachment.mountpoint, Some(primary))?;
         Ok(())
     }
 
@@ -327,137 +398,43 @@ impl Plan {
     fn launch(mut self) -> anyhow::Result<Self> {
         self.prepare()?;
         let arguments = mount_helper::own_arguments();
-        let mountpoint = &self.attachment.mountpoint;
+        let mountpoint = &self.plan.attachment.mountpoint;
         let launched = Launch {
-            daemon: own_command(mount_helper::with_flag(arguments, "--in-background")),
+            daemon: own_command(with_flag(arguments, "--in-background")),
             probe: own_command(vec!["__answers".into(), "--".into(), mountpoint.into()]),
         };
-        launch(launched, mountpoint, &self.log.to_string())?;
+        launch(launched, mountpoint, &self.plan.log.to_string())?;
         Ok(self)
     }
 
     /// Divides this process into a supervisor and a worker, which serves the mount. Returns in both.
-    fn supervise(self, caller: Launcher) -> anyhow::Result<ExitCode> {
-        match supervisor::start().context("cannot start the process that serves the mount")? {
+    fn supervise(mut self, caller: Launcher) -> anyhow::Result<ExitCode> {
+        let origin = Origin {
+            arguments: mount_helper::own_arguments(),
+            in_background: !matches!(caller, Launcher::Foreground),
+        };
+        let side = supervisor::start(origin);
+        match side.context("cannot start the process that serves the mount")? {
             Side::Ended(code) => Ok(code),
-            Side::Worker(link) => {
-                let link = Arc::new(link);
-                let served = self.serve(caller, &link);
-                link.over();
-                served.map(|()| ExitCode::SUCCESS)
-            }
-        }
-    }
-
-    /// Opens everything, and only then mounts: in place, the primary's path leads into the mount afterwards.
-    fn serve(mut self, mut caller: Launcher, link: &Arc<Link>) -> anyhow::Result<()> {
-        let resumed = link.take_resumed();
-        let register = match &resumed {
-            None => {
-                self.prepare()?;
-                for warning in &self.warnings {
-                    tracing::warn!("{warning}");
+            Side::Worker(link) => work(link, |link, resumed| {
+                // Afterwards, the paths lead into the mount.
+                if resumed.is_none() {
+                    self.prepare()?;
+                    self.add_primary_term();
+                    for warning in &self.warnings {
+                        tracing::warn!("{warning}");
+                    }
                 }
-                let mut terms = self.terms;
-                terms.add(PRIMARY, primary_term(&self.workspace.path));
-                Register::new(self.shared, terms, Some(link.clone()))
-            }
-            // The paths lead into the mount, which is not served at this moment.
-            Some(resumed) => {
-                self.attachment.mountpoint = resumed.place.mountpoint.clone();
-                caller = Launcher::None;
-                Register::resumed(resumed.holders.as_ref(), Some(link.clone()))
-            }
-        };
-        // The mount divides the descriptors between its caches and open files when it is made.
-        raise_descriptor_limit();
-        let primary = self.workspace.path.clone();
-        let beneath = match &resumed {
-            Some(resumed) => Some(resumed.primary.try_clone()?),
-            None => service::beneath(&primary).with_context(|| {
-                format!("{} is mounted in place, and that mount's daemon does not hand out the directory beneath", primary.display())
-            })?,
-        };
-        let spec = ViewSpec {
-            workspace: self.workspace.id.clone(),
-            primary: primary.clone(),
-            folders: self
-                .folders
-                .into_iter()
-                .map(|Folder { mode, path, .. }| FolderSpec { mode, path })
-                .collect(),
-            mountpoint: Some(self.attachment.mountpoint.clone()),
-        };
-        let only_mount = match &resumed {
-            Some(resumed) => resumed.place.alone,
-            None => self.attachment.mountpoint == primary && service::is_alone(&primary),
-        };
-        let view = Arc::new(View::open_beneath(
-            spec,
-            beneath,
-            service::beneath_folders(),
-            self.folder_timeout,
-        )?);
-        let fd_of_primary = view.primary().root()?.fd().try_clone_to_owned()?;
-        note_empty(&view, &primary);
-        view.watch(WATCH);
-        if !self.attachment.read_only {
-            view.record_jobs();
-            fresh_records::start(&view);
+                self.plan.serve(caller, link, resumed)
+            }),
         }
-        let options = mount::Options {
-            allow_other: self.attachment.allow_other,
-            default_permissions: self.attachment.default_permissions,
-            noatime: !self.attachment.atime,
-            alone: only_mount,
-        };
-        let cannot_open = || format!("cannot open {}", primary.display());
-        let mount = Mount::new(view.clone(), options).with_context(cannot_open)?;
-        let archiver = match self.archive {
-            Some(config) => Some(archiving::beside(&view, config, mount.handle())?),
-            None => None,
-        };
-        let recover = match self.recover {
-            Some(config) => {
-                let on_open = self.recovers_on_open;
-                Some(archiving::recovery(
-                    &view,
-                    &config,
-                    on_open,
-                    mount.handle(),
-                )?)
-            }
-            None => None,
-        };
-        let service =
-            WorkspaceService::new(view, mount, archiver, recover).with_context(cannot_open)?;
-        let about = About {
-            workspace: Some(self.workspace.id).filter(|id| !id.is_empty()),
-            primary,
-            log: self.log.to_string(),
-        };
-        let supervised = Supervised {
-            link: link.clone(),
-            resumed,
-            alone: only_mount,
-            primary: fd_of_primary,
-            register: Arc::new(register),
-        };
-        serve(
-            Arc::new(service),
-            &self.attachment,
-            &about,
-            caller,
-            Some(supervised),
-        )?;
-        Ok(())
     }
 }
 
 impl Arguments {
     /// Whether this process is to serve the mount.
     pub(super) fn serves(&self) -> bool {
-        self.foreground || self.in_background
+        self.foreground || self.in_background || self.check_reload || self.resume.is_some()
     }
 
     /// The options of every `-o`, and what to warn of.
@@ -515,41 +492,6 @@ fn check_workspace(workspace: &Workspace) -> anyhow::Result<()> {
     }
 }
 
-/// Notes directories that are empty: on a first mount that is as it should be, later a disk may be missing.
-fn note_empty(view: &View, primary: &Path) {
-    for folder in view.folders() {
-        if folder.status().state != NO_JOBS {
-            continue;
-        }
-        let (mode, path) = (folder.role(), folder.path().display());
-        let known = state_dir::is_known(view.primary(), folder).unwrap_or(false);
-        match mode {
-            _ if known => tracing::warn!(
-                "{path} has no jobs, but jobs were archived there before: check that its disk is mounted"
-            ),
-            Role::Folder(mode) if mode == Mode::Use => tracing::info!(
-                target: log::NOTE,
-                "{mode} folder {path} has no jobs; if you expected some, check the path and that its disk is mounted"
-            ),
-            Role::Folder(mode) => tracing::info!(
-                target: log::NOTE,
-                "{mode} folder {path} is empty; fine on first use, otherwise check that its disk is mounted"
-            ),
-            Role::Primary => {}
-        }
-    }
-    let Ok(root) = view.primary().root() else {
-        return;
-    };
-    if let Ok(Recognition::Neither) = recognise(root.fd()) {
-        tracing::info!(
-            target: log::NOTE,
-            "{} has no {MARKER}, `{JOBS}` or `{EXPERIMENTS}`: mounting it as a new workspace. If you expected jobs here, check the path",
-            primary.display()
-        );
-    }
-}
-
 /// Checks that the log file's directory exists: a mistyped one must not be made.
 fn check_log(file: &Path) -> anyhow::Result<()> {
     match file.parent() {
@@ -563,12 +505,13 @@ fn check_log(file: &Path) -> anyhow::Result<()> {
 }
 
 /// Prints at a terminal what is mounted now; mount(8) prints nothing.
-fn report(plan: &Plan, global: &Global, joined: bool) {
+fn report(planned: &Planned, global: &Global, joined: bool) {
     if global.quiet || mount_helper::has_called() || !std::io::stderr().is_terminal() {
         return;
     }
+    let plan = &planned.plan;
     let mountpoint = plan.attachment.mountpoint.display();
-    let place = if plan.attachment.mountpoint == plan.workspace.path {
+    let place = if plan.attachment.mountpoint == plan.primary {
         format!("in place at {mountpoint}")
     } else {
         format!("at {mountpoint}")
@@ -578,7 +521,7 @@ fn report(plan: &Plan, global: &Global, joined: bool) {
         1 => ", with 1 folder,".to_owned(),
         count => format!(", with {count} folders,"),
     };
-    let name = match plan.workspace.id.as_str() {
+    let name = match plan.workspace.as_str() {
         "" => "the workspace",
         id => id,
     };

@@ -147,16 +147,6 @@ pub(super) fn own_arguments() -> Vec<OsString> {
     }
 }
 
-/// Puts `flag` among arguments, where it is not taken for a path.
-pub(super) fn with_flag(mut arguments: Vec<OsString>, flag: &str) -> Vec<OsString> {
-    let end = arguments
-        .iter()
-        .position(|argument| argument == OsStr::new("--"))
-        .unwrap_or(arguments.len());
-    arguments.insert(end, flag.into());
-    arguments
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,7 +265,5 @@ mod tests {
             &["/usr/bin/xpmfs", "-f", "status"],
             &["/usr/bin/xpmfs", "-f", "status"],
         );
-        let with = with_flag(vec!["mount".into(), "--".into(), "/m".into()], "--x");
-        assert_eq!(with, ["mount", "--x", "--", "/m"]);
     }
 }

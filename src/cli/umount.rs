@@ -1,7 +1,7 @@
 //! `xpmfs umount`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -49,7 +49,12 @@ pub struct Arguments {
 ///
 /// What is still mounted, why, and what to do.
 pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    let mount = arguments.find(global)?;
+    let mount = find_mount(
+        arguments.mountpoint.as_deref(),
+        &arguments.select,
+        global,
+        "umount",
+    )?;
     let how = if arguments.lazy {
         How::Lazy
     } else {
@@ -213,39 +218,45 @@ impl Arguments {
                 .unwrap_or_default()
         )
     }
+}
 
-    fn find(&self, global: &Global) -> anyhow::Result<MountInfo> {
-        if let Some(mountpoint) = &self.mountpoint {
-            return Ok(find(mountpoint)?);
+/// The mount that a command names; `command` is its name.
+pub(super) fn find_mount(
+    mountpoint: Option<&Path>,
+    select: &Select,
+    global: &Global,
+    command: &str,
+) -> anyhow::Result<MountInfo> {
+    if let Some(mountpoint) = mountpoint {
+        return Ok(find(mountpoint)?);
+    }
+    let settings = Settings::load(global.settings.as_deref())?;
+    let workspace = settings.select(&select.selection())?;
+    if let Ok(mount) = find(&workspace.path) {
+        return Ok(mount);
+    }
+    let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
+    let mut mounts: Vec<MountInfo> = inventory::take()?
+        .into_iter()
+        .filter(|mounted| mounted.shows(id, &workspace.path))
+        .map(|mounted| mounted.mount)
+        .collect();
+    let name = id.map_or_else(|| workspace.path.display().to_string(), str::to_owned);
+    match (mounts.pop(), mounts.as_slice()) {
+        (Some(mount), []) => Ok(mount),
+        (None, _) => {
+            bail!("the workspace {name} is not mounted: `xpmfs status` lists all mounts")
         }
-        let settings = Settings::load(global.settings.as_deref())?;
-        let workspace = settings.select(&self.select.selection())?;
-        if let Ok(mount) = find(&workspace.path) {
-            return Ok(mount);
-        }
-        let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
-        let mut mounts: Vec<MountInfo> = inventory::take()?
-            .into_iter()
-            .filter(|mounted| mounted.shows(id, &workspace.path))
-            .map(|mounted| mounted.mount)
-            .collect();
-        let name = id.map_or_else(|| workspace.path.display().to_string(), str::to_owned);
-        match (mounts.pop(), mounts.as_slice()) {
-            (Some(mount), []) => Ok(mount),
-            (None, _) => {
-                bail!("the workspace {name} is not mounted: `xpmfs status` lists all mounts")
-            }
-            (Some(last), others) => {
-                let places: Vec<String> = others
-                    .iter()
-                    .chain([&last])
-                    .map(|mount| mount.mountpoint.display().to_string())
-                    .collect();
-                bail!(
-                    "the workspace {name} is mounted at {}: say which one, `xpmfs umount MOUNTPOINT`",
-                    places.join(" and ")
-                )
-            }
+        (Some(last), others) => {
+            let places: Vec<String> = others
+                .iter()
+                .chain([&last])
+                .map(|mount| mount.mountpoint.display().to_string())
+                .collect();
+            bail!(
+                "the workspace {name} is mounted at {}: say which one, `xpmfs {command} MOUNTPOINT`",
+                places.join(" and ")
+            )
         }
     }
 }

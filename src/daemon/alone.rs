@@ -45,6 +45,7 @@ pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Op
     };
     let answers = Answers {
         asked: Arc::new(asked),
+        reload: None,
         identity,
         register: None,
     };

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -37,7 +38,7 @@ pub struct Verbosity {
 }
 
 /// Where a log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Destination {
     /// Standard error, for a person: short lines.
     Terminal,
@@ -46,7 +47,7 @@ pub enum Destination {
     /// The journal.
     Journal,
     /// A file, to its end.
-    File(PathBuf),
+    File(#[serde(with = "crate::sys::path_bytes")] PathBuf),
 }
 
 impl Destination {
@@ -121,6 +122,33 @@ impl Write for Startup {
 ///
 /// The file cannot be opened or the journal not reached.
 pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
+    start(destination, None, verbosity)
+}
+
+/// As [`init`], with the log file that another program has opened: its path may lead into the mount.
+///
+/// # Errors
+///
+/// The journal cannot be reached.
+pub fn resume(
+    destination: &Destination,
+    file: Option<OwnedFd>,
+    verbosity: Verbosity,
+) -> io::Result<()> {
+    close_stderr();
+    start(destination, file.map(File::from), verbosity)
+}
+
+/// The log file and its path, if the log of this process goes to one.
+static FILE: OnceLock<(PathBuf, Arc<File>)> = OnceLock::new();
+
+/// The open log file and its path, for another program that goes on with it.
+pub fn file() -> Option<(&'static Path, BorrowedFd<'static>)> {
+    let (path, file) = FILE.get()?;
+    Some((path, file.as_fd()))
+}
+
+fn start(destination: &Destination, file: Option<File>, verbosity: Verbosity) -> io::Result<()> {
     let log: Box<dyn Layer<Registry> + Send + Sync> = match destination {
         Destination::Terminal => terminal(io::stderr, verbosity),
         Destination::Stderr => {
@@ -135,10 +163,15 @@ pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
             filtered(layer, everything(verbosity))
         }
         Destination::File(path) => {
+            let file = match file {
+                Some(file) => file,
+                None => open(path)?,
+            };
+            let (_, file) = FILE.get_or_init(|| (path.clone(), Arc::new(file)));
             let layer = tracing_subscriber::fmt::layer()
                 .event_format(OneLine(format::format().with_ansi(false)))
                 .with_ansi(false)
-                .with_writer(Arc::new(open(path)?));
+                .with_writer(file.clone());
             filtered(layer, everything(verbosity))
         }
     };

@@ -1,5 +1,6 @@
 //! The life of the process that serves a mount, or archives without one. Called by `cli`; calls `mount` and the rooms below it.
 //!
+//! - [`plan`]: what is served, where and how
 //! - [`run`]: serves one mount, from attaching to the end
 //! - [`service`]: the view of a workspace as a service
 //! - [`archiving`]: archives beside a mount, or without one; [`alone`]: a process that does nothing else
@@ -36,6 +37,7 @@ pub mod log;
 pub mod mounts;
 pub mod options;
 pub mod peers;
+pub mod plan;
 pub mod run;
 pub mod service;
 pub mod service_manager;

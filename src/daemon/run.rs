@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use rustix::process::{Pid, Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
-use super::control::{Answers, Client, Identity, Server, SocketName};
+use super::control::{Answers, Client, Identity, Reload, Server, SocketName};
 use super::mounts::{self, Device, MountInfo};
 use super::service_manager;
 use super::sharing::register::Register;
@@ -51,12 +51,33 @@ pub struct Supervised {
 /// Who waits for the mount to be ready.
 #[derive(Debug)]
 pub enum Launcher {
-    /// No process: another one has reported it before.
-    None,
+    /// No process: another worker has reported it before.
+    Resumed {
+        /// Whether the mount was made in the background.
+        in_background: bool,
+    },
     /// A terminal, or a service manager (`mount -f`).
     Foreground,
     /// The process that started this one to go to the background.
     Background(Parent),
+}
+
+impl Launcher {
+    /// The same, once a worker has reported that the mount is ready.
+    #[must_use]
+    pub fn resumed(self) -> Launcher {
+        Launcher::Resumed {
+            in_background: self.is_in_background(),
+        }
+    }
+
+    fn is_in_background(&self) -> bool {
+        match self {
+            Launcher::Resumed { in_background } => *in_background,
+            Launcher::Foreground => false,
+            Launcher::Background(_) => true,
+        }
+    }
 }
 
 /// Why a mount could not be served.
@@ -110,6 +131,7 @@ pub fn run(
     let taken = signals::take().map_err(setup("take signals"))?;
     let link = supervised.as_ref().map(|with| with.link.clone());
     let register = supervised.as_ref().map(|with| with.register.clone());
+    let continues = (supervised.as_ref()).is_some_and(|with| with.resumed.is_some());
     let Begun {
         kept,
         device,
@@ -121,18 +143,23 @@ pub fn run(
             resumed: Some(resumed),
             ..
         }) => resume(resumed, link),
-        supervised => begin(attachment, supervised)?,
+        supervised => begin(attachment, about, supervised)?,
     };
-    let supervisor = link.as_ref().and_then(|_| rustix::process::getppid());
     let control = listen(
-        &service, device, since, supervisor, attachment, about, register,
+        &service,
+        device,
+        since,
+        link.as_ref(),
+        attachment,
+        about,
+        register,
     );
     let stopper = Arc::new(Stopper::new(attachment.mountpoint.clone(), device, control));
-    let in_background = matches!(caller, Launcher::Background(_));
+    let in_background = caller.is_in_background();
     let prepared = signals::obey(taken, stopper.clone(), in_background, link.is_some())
         .map_err(setup("start a thread"))
         .and_then(|()| {
-            let announcer = announcer(caller, &stopper, attachment, link);
+            let announcer = announcer(caller, &stopper, attachment, link.clone());
             announcer.map_err(setup("start a thread"))
         });
     let served = prepared.and_then(|announce| {
@@ -146,6 +173,10 @@ pub fn run(
         Err(error) if was_unmounted(&error, device) => Ok(()),
         served => served,
     };
+    // The supervisor starts another worker if this one could not go on with the mount.
+    if served.is_err() && continues && link.is_some_and(|link| !link.is_serving()) {
+        return served;
+    }
     service_manager::stopping("unmounted");
     // At once: the next mount may be given the number of our device.
     stopper.clean_up();
@@ -177,7 +208,11 @@ struct Begun {
 }
 
 /// Mounts.
-fn begin(attachment: &Attachment, supervised: Option<Supervised>) -> Result<Begun, RunError> {
+fn begin(
+    attachment: &Attachment,
+    about: &About,
+    supervised: Option<Supervised>,
+) -> Result<Begun, RunError> {
     let turn = MountLock::take(attachment)?;
     let fuse = attach(attachment)?;
     let mount = find(attachment)?;
@@ -187,6 +222,7 @@ fn begin(attachment: &Attachment, supervised: Option<Supervised>) -> Result<Begu
     if let Some(with) = supervised {
         let place = Place {
             mountpoint: attachment.mountpoint.clone(),
+            workspace: about.primary.clone(),
             device: mount.device,
             since,
             alone: with.alone,
@@ -326,14 +362,18 @@ fn listen(
     service: &Arc<dyn Service>,
     device: Device,
     since: i64,
-    supervisor: Option<Pid>,
+    link: Option<&Arc<Link>>,
     attachment: &Attachment,
     about: &About,
     register: Option<Arc<Register>>,
 ) -> Option<Server> {
     let workspace = about.workspace.as_deref();
+    let supervisor = link.and_then(|_| rustix::process::getppid());
     let answers = Answers {
         asked: service.clone(),
+        reload: link.cloned().map(|link| -> Reload {
+            Box::new(move |program, client| link.reload(program, client))
+        }),
         identity: Identity {
             read_only: attachment.read_only,
             log: about.log.clone(),
@@ -359,7 +399,12 @@ fn announcer(
 ) -> io::Result<Box<dyn Fn()>> {
     let status = format!("serving {}", attachment.mountpoint.display());
     Ok(match caller {
-        Launcher::None => Box::new(move || tracing::info!("{status}")),
+        Launcher::Resumed { .. } => Box::new(move || {
+            tracing::info!("{status}");
+            if let Some(link) = &link {
+                link.serving();
+            }
+        }),
         Launcher::Foreground => Box::new(move || {
             tracing::info!("{status}");
             service_manager::ready(&status);

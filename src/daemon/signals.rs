@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::attach::{DetachError, How, detach};
@@ -21,16 +22,30 @@ use super::service_manager;
 /// supervisor passes its own on.
 const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
+/// The signals that a daemon handles. A supervisor blocks them before it starts a worker, so that none ends a worker that does not
+/// handle them yet.
+pub const SIGNALS: [Signal; 8] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGXFSZ,
+];
+
 /// Takes the signals that would end the process from now on, to be obeyed once [`obey`] is called. Before attaching, so that
-/// no signal can leave a dead mount behind.
+/// no signal can leave a dead mount behind. Unblocks them.
 ///
 /// # Errors
 ///
 /// The handlers cannot be set.
 pub fn take() -> io::Result<Signals> {
-    Signals::new([
-        SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXFSZ,
-    ])
+    let taken = Signals::new(SIGNALS.map(|signal| signal as i32))?;
+    let mask: SigSet = SIGNALS.into_iter().collect();
+    mask.thread_unblock()?;
+    Ok(taken)
 }
 
 /// Ends the mount on SIGTERM, SIGINT, SIGQUIT and, unless `in_background`, on SIGHUP (the terminal has gone), from a thread of

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How long a finished job must be unchanged before it is archived.
 pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
@@ -100,17 +100,17 @@ impl Tuning {
 }
 
 /// The `release:` mapping. Without its keys, nothing is released automatically.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Release {
     /// Space of the primary's file system to keep free.
     pub keep_free: Option<KeepFree>,
     /// The age from which a job may be released.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "seconds", deserialize_with = "from_seconds")]
     pub older_than: Option<Duration>,
 }
 
 /// Space to keep free.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepFree {
     /// A number of bytes.
@@ -191,6 +191,20 @@ impl Serialize for Patterns {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.written.serialize(serializer)
     }
+}
+
+impl<'de> Deserialize<'de> for Patterns {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Patterns, D::Error> {
+        let written = Vec::deserialize(from)?;
+        Patterns::new(written).map_err(|(_, error)| serde::de::Error::custom(error))
+    }
+}
+
+/// Reads a duration from JSON in seconds.
+fn from_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = Option::<f64>::deserialize(from)?;
+    let duration = seconds.map(Duration::try_from_secs_f64).transpose();
+    duration.map_err(serde::de::Error::custom)
 }
 
 /// Writes a duration to JSON in seconds.

@@ -1,7 +1,8 @@
 //! Contains all `unsafe` code: system calls without a safe wrapper.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
@@ -163,6 +164,33 @@ pub fn fork() -> Result<Option<Pid>> {
         0 => Ok(None),
         pid => Ok(Pid::from_raw(pid)),
     }
+}
+
+/// Replaces this process by a program, which keeps its number, its signal mask and its descriptors without
+/// `FD_CLOEXEC`. Returns only if that fails. Unlike [`std::process::Command`], this changes no signal's mask or handler.
+pub fn execute(program: &CStr, arguments: &[CString]) -> Errno {
+    let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|it| it.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: the strings and the array, which ends with a null pointer, live until the call returns.
+    unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
+    last_errno()
+}
+
+/// Takes a descriptor that this process was started with, and closes it on the next `exec`. To be called once for each
+/// number, and before anything else in the process uses it.
+///
+/// # Errors
+///
+/// `EBADF` for a number without a descriptor, and for the standard streams, which the standard library uses.
+pub fn take_inherited(number: i32) -> Result<OwnedFd> {
+    if number <= 2 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the call takes only numbers, and fails for a number without a descriptor.
+    let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    succeeded(set.into())?;
+    // SAFETY: it is open, and by the contract of this function no other code owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Turns the result of a C function into its error.

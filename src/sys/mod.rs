@@ -7,6 +7,7 @@
 //! - [`read_dir`]: the entries of a directory
 //! - [`open_files`]: the processes that use files
 //! - [`deadline`]: asks what may never answer
+//! - [`path_bytes`]: serializes paths
 //! - [`printable`]: escapes control characters in names that are printed
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`process_stat`]: the parent, the session and the start of a process
@@ -25,6 +26,7 @@ pub mod fuse;
 pub mod memory_log;
 pub mod name;
 pub mod open_files;
+pub mod path_bytes;
 pub mod printable;
 pub mod priority;
 pub mod process_stat;

@@ -129,6 +129,10 @@ fn the_json_has_the_keys_of_the_page() {
         std::process::id()
     );
     home.does(&holder);
+    assert_eq!(
+        listed("xpmfs reload -w nlp", "reload", ["workspace", "result"]),
+        ["nlp reloaded"]
+    );
     let status = home.json("xpmfs status -w nlp");
     let tables = documented("status");
     assert_keys(&status, &tables[0]);

@@ -1,11 +1,11 @@
-//! Kills the process that serves a mount, while something else is done.
+//! Replaces the process that serves a mount, while something else is done: by a kill, or by a reload.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::common::daemon::kill_worker;
-use super::common::{Workspace, eventually};
+use super::common::{Workspace, eventually, run};
 
 /// The pids of the process that serves a mount, and of its supervisor.
 pub(crate) fn processes(workspace: &Workspace, mountpoint: &Path) -> (i32, i32) {
@@ -43,11 +43,35 @@ pub(crate) fn child(supervisor: i32, but: i32) -> i32 {
     child.unwrap()
 }
 
+/// How a process is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Kill,
+    Reload,
+}
+
+/// Makes a mount go on with the program and the settings as they are now.
+pub(crate) fn reload(workspace: &Workspace, mountpoint: &Path) {
+    run(workspace.xpmfs().args(["-q", "reload"]).arg(mountpoint));
+}
+
 /// Kills the process that serves a mount every `pause`, for `time`, while `work` is done until it is told to end. Returns how
 /// often it was killed.
 pub(crate) fn kill_during(
     workspace: &Workspace,
     mountpoint: &Path,
+    time: Duration,
+    pause: Duration,
+    work: impl FnOnce(&AtomicBool) + Send,
+) -> usize {
+    replace_during(workspace, mountpoint, By::Kill, time, pause, work)
+}
+
+/// As [`kill_during`], or reloads in place of killing.
+pub(crate) fn replace_during(
+    workspace: &Workspace,
+    mountpoint: &Path,
+    by: By,
     time: Duration,
     pause: Duration,
     work: impl FnOnce(&AtomicBool) + Send,
@@ -62,7 +86,10 @@ pub(crate) fn kill_during(
         let end = Instant::now() + time;
         while Instant::now() < end && !thread.is_finished() {
             std::thread::sleep(pause);
-            kill_worker(pid);
+            match by {
+                By::Kill => kill_worker(pid),
+                By::Reload => reload(workspace, mountpoint),
+            }
             kills += 1;
             pid = child(supervisor, pid);
             // A process that has answered nothing counts as one that cannot serve.

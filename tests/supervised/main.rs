@@ -1,4 +1,5 @@
-//! The process that serves a mount is killed, again and again: programs that use the mount see no error that the disk would not give.
+//! The process that serves a mount is killed or reloaded, again and again: programs that use the mount see no error that the disk would not
+//! give.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -7,7 +8,10 @@ mod kept;
 mod killer;
 mod life;
 mod programs;
+mod refused;
+mod reload;
 mod renames;
+mod settings;
 mod work;
 
 use common::{Workspace, plan};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::killer::kill_during;
+use super::killer::{By, replace_during};
 use super::{HOWS, How, TASK, common, mount, workspace};
 
 /// Writes files, renames and removes them, and reads what was written.
@@ -157,7 +157,7 @@ fn read(path: &Path, data: &[u8], over: &AtomicBool) {
 }
 
 /// Does all of this at once while the process that serves the mount is killed.
-fn survive(how: How) {
+fn survive(how: How, by: By) {
     let workspace = workspace(how);
     let mounted = mount(&workspace, how);
     let time = match common::soak() {
@@ -191,31 +191,46 @@ fn survive(how: How) {
         });
     };
     let pause = Duration::from_millis(200);
-    let kills = kill_during(&workspace, mounted.path(), time, pause, work);
+    let kills = replace_during(&workspace, mounted.path(), by, time, pause, work);
     let counter = workspace.as_user(|| fs::read_to_string(top.join("counter")).unwrap());
     assert_eq!(
         counter,
         increments.into_inner().to_string(),
         "two held the lock at once"
     );
-    common::say(&format!("{how:?}: killed {kills} times"));
+    common::say(&format!("{how:?}, {by:?}: {kills} times"));
     assert!(kills > 3);
     mounted.unmount();
 }
 
 #[test]
 fn programs_see_no_error_while_the_daemon_in_place_is_killed() {
-    survive(HOWS[0]);
+    survive(HOWS[0], By::Kill);
 }
 
 #[test]
 fn programs_see_no_error_while_the_daemon_elsewhere_is_killed() {
-    survive(HOWS[1]);
+    survive(HOWS[1], By::Kill);
 }
 
 #[test]
 fn programs_of_an_ordinary_user_see_no_error_while_the_daemon_is_killed() {
-    survive(HOWS[2]);
+    survive(HOWS[2], By::Kill);
+}
+
+#[test]
+fn programs_see_no_error_while_the_daemon_in_place_is_reloaded() {
+    survive(HOWS[0], By::Reload);
+}
+
+#[test]
+fn programs_see_no_error_while_the_daemon_elsewhere_is_reloaded() {
+    survive(HOWS[1], By::Reload);
+}
+
+#[test]
+fn programs_of_an_ordinary_user_see_no_error_while_the_daemon_is_reloaded() {
+    survive(HOWS[2], By::Reload);
 }
 
 /// The kernel copies each request into a buffer of the process, which may be killed at that moment.
@@ -244,7 +259,7 @@ fn large_writes_see_no_error_while_the_daemon_is_killed() {
         });
     };
     let (time, pause) = (Duration::from_secs(4), Duration::from_millis(20));
-    let kills = kill_during(&workspace, mounted.path(), time, pause, work);
+    let kills = replace_during(&workspace, mounted.path(), By::Kill, time, pause, work);
     common::say(&format!("killed {kills} times"));
     assert!(kills > 3);
     mounted.unmount();

@@ -83,7 +83,7 @@ const TIDY_TIMEOUT: Duration = Duration::from_secs(5);
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// Which jobs are archived, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     /// How long a job must be unchanged before it is archived.
     pub settle: Duration,

@@ -113,6 +113,7 @@ fn sections(name: &str) -> &'static str {
         "xpmfs" => include_str!("xpmfs.roff"),
         "xpmfs-mount" => include_str!("xpmfs-mount.roff"),
         "xpmfs-umount" => include_str!("xpmfs-umount.roff"),
+        "xpmfs-reload" => include_str!("xpmfs-reload.roff"),
         "xpmfs-status" => include_str!("xpmfs-status.roff"),
         "xpmfs-completions" => include_str!("xpmfs-completions.roff"),
         _ => include_str!("other.roff"),

@@ -65,6 +65,8 @@ pub(super) struct MountStatus {
     pub(super) pid: Option<i32>,
     /// The process that would start another one if that one died.
     pub(super) supervisor: Option<u32>,
+    /// The version of xpmfs that serves it.
+    pub(super) version: Option<String>,
     pub(super) since: Option<Timestamp>,
     pub(super) read_only: bool,
     pub(super) log: Option<String>,
@@ -224,6 +226,9 @@ impl MountStatus {
             _ => (state, advice),
         };
         let identity = identity.as_ref();
+        let version = identity.map(|identity| identity.version.as_str());
+        let advice = advice
+            .or_else(|| other_version(version, env!("CARGO_PKG_VERSION"), &place.to_string()));
         Self {
             mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
             workspace: identity
@@ -239,6 +244,7 @@ impl MountStatus {
             advice,
             pid,
             supervisor: identity.and_then(|identity| identity.supervisor),
+            version: identity.map(|identity| identity.version.clone()),
             since: identity.and_then(since),
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),
@@ -260,6 +266,14 @@ impl HolderStatus {
             holds: report.holds,
         }
     }
+}
+
+/// What to do about a mount that another version of xpmfs serves.
+fn other_version(serving: Option<&str>, own: &str, place: &str) -> Option<String> {
+    let serving = serving.filter(|serving| *serving != own)?;
+    Some(format!(
+        "xpmfs {serving} serves it, and this is xpmfs {own}: `xpmfs reload {place}` makes it go on with this one"
+    ))
 }
 
 impl ArchiverStatus {
@@ -340,5 +354,21 @@ impl WorkspaceStatus {
             damages,
             verified,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_named_with_the_remedy() {
+        assert_eq!(other_version(Some("1.2.0"), "1.2.0", "/mnt"), None);
+        assert_eq!(other_version(None, "1.2.0", "/mnt"), None);
+        let advice = other_version(Some("1.1.0"), "1.2.0", "/mnt").unwrap();
+        assert!(
+            advice.contains("1.1.0") && advice.contains("`xpmfs reload /mnt`"),
+            "{advice}"
+        );
     }
 }

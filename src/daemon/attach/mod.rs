@@ -26,9 +26,10 @@ pub use mountpoint::{expect_no_silent_mount, prepare, resolve};
 pub use remount::{RemountError, remount};
 
 /// Where to mount, and with which options.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attachment {
     /// The mount point, absolute and without symlinks, as [`prepare`] returns it.
+    #[serde(with = "crate::sys::path_bytes")]
     pub mountpoint: PathBuf,
     /// The source in tables of mounts: the workspace's id or its path.
     pub source: OsString,

@@ -1,7 +1,7 @@
 //! What the daemon answers to each request.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,10 +101,15 @@ impl Identity {
     }
 }
 
+/// Asks the supervisor of a mount to go on with another program, and to answer the command at the other end of a connection.
+pub type Reload = Box<dyn Fn(&Path, BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
+
 /// Answers the requests to one process.
 pub struct Answers {
     /// What is asked.
     pub asked: Arc<dyn StatusSource>,
+    /// Goes on with another program, if a supervisor can.
+    pub reload: Option<Reload>,
     /// What it is.
     pub identity: Identity,
     /// The programs that hold the mount, if it is a mount.
@@ -125,13 +130,29 @@ impl Response {
 }
 
 impl Answers {
-    /// Answers one line.
-    pub(super) fn answer(&self, line: &[u8], client: ClientId) -> Response {
-        let (body, descriptor) = match self.answer_request(line, client) {
+    /// Answers one line of a client; `None` if another process answers it.
+    pub(super) fn answer(
+        &self,
+        line: &[u8],
+        client: ClientId,
+        connection: BorrowedFd<'_>,
+    ) -> Option<Response> {
+        let request = serde_json::from_slice(line)
+            .map_err(|error| format!("a request is one JSON object a line: {error}"));
+        let answer = match request {
+            Ok(request) if Request::is_reload(&request) => {
+                match self.start_reload(request, connection) {
+                    Ok(()) => return None,
+                    Err(error) => Err(error),
+                }
+            }
+            request => request.and_then(|request| self.answer_request(request, client)),
+        };
+        let (body, descriptor) = match answer {
             Ok((reply, descriptor)) => (json!({"version": VERSION, "reply": reply}), descriptor),
             Err(error) => (json!({"version": VERSION, "error": error}), None),
         };
-        Response { body, descriptor }
+        Some(Response { body, descriptor })
     }
 
     /// Called when a client has disconnected.
@@ -141,13 +162,29 @@ impl Answers {
         }
     }
 
+    fn start_reload(&self, request: Request, connection: BorrowedFd<'_>) -> Result<(), String> {
+        let program = request.program.ok_or("the request lacks a program")?;
+        if self
+            .register
+            .as_ref()
+            .is_some_and(|register| register.is_unmounting())
+        {
+            return Err("the mount is being unmounted".to_owned());
+        }
+        let reload = self.reload.as_ref();
+        let reload = reload.ok_or("this process serves no mount")?;
+        reload(&program, connection).map_err(|error| {
+            format!(
+                "the mount has no supervisor any more, and only a supervisor can go on with another program: unmount it and mount it again ({error})"
+            )
+        })
+    }
+
     fn answer_request(
         &self,
-        line: &[u8],
+        request: Request,
         client: ClientId,
     ) -> Result<(Value, Option<OwnedFd>), String> {
-        let request: Request = serde_json::from_slice(line)
-            .map_err(|error| format!("a request is one JSON object a line: {error}"))?;
         if request.version > VERSION {
             return Err(format!(
                 "this daemon speaks version {VERSION} of the protocol and not {}: mount anew with the newer xpmfs",
@@ -184,7 +221,7 @@ impl Answers {
             "hold" => Ok((self.hold(request)?, None)),
             "release" => Ok((self.release(&request, client)?, None)),
             unknown => Err(format!(
-                "unknown request {unknown:?}; known are identity, status, primary, written, moved, drain, idle, hold, release"
+                "unknown request {unknown:?}; known are identity, status, primary, written, moved, drain, idle, hold, release, reload"
             )),
         }
     }
@@ -244,9 +281,14 @@ struct Request {
     description: Option<String>,
     terms: Option<Terms>,
     pid_namespace: Option<u64>,
+    program: Option<PathBuf>,
 }
 
 impl Request {
+    fn is_reload(request: &Request) -> bool {
+        request.request == "reload" && request.version <= VERSION
+    }
+
     fn job(self) -> Result<JobId, String> {
         self.job.ok_or_else(|| "the request lacks a job".to_owned())
     }

@@ -30,6 +30,7 @@
 //! | `release`, with a `holder` | whether the mount may be unmounted now; while the client stays connected, no holder is registered |
 //! | `drain` | `{}`: all that waits to be archived is tried at once, and what finished unnoticed is looked for |
 //! | `idle` | `{"state": "yes"}` if nothing is left to archive, `{"state": "busy", "left": 3}`, or `{"state": "stuck", "failed": 3}` if all that is left has failed |
+//! | `reload`, with a `program` | the pid, supervisor and version that serve the mount from now on: another program, at this absolute path, with the settings as they are now. The last request of a connection; the supervisor replies, within a minute |
 //!
 //! A job is `"task_id/hash"`, or, if that is not UTF-8, an object with its bytes: `{"hex": "…"}`. Paths that are not UTF-8 are shown with replacement characters. Unknown members of a request are ignored, and
 //! a client ignores unknown members of a reply, so both can grow. A client that sends nothing for
@@ -47,7 +48,7 @@ mod directory;
 pub mod server;
 mod uncovered;
 
-pub use answers::{Answers, Identity};
+pub use answers::{Answers, Identity, Reload};
 pub use client::{Client, ClientError};
 pub use directory::{SocketName, runtime_directory};
 pub use server::Server;

@@ -193,7 +193,9 @@ fn converse(stream: &UnixStream, answers: &Answers, client: ClientId) -> io::Res
         if line.pop() != Some(b'\n') {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        let reply = answers.answer(&line, client);
+        let Some(reply) = answers.answer(&line, client, stream.as_fd()) else {
+            return Ok(());
+        };
         if reply.permits_unmount() {
             stream.set_read_timeout(Some(UNMOUNT_TIMEOUT))?;
         }

@@ -105,10 +105,14 @@ impl Register {
         Register::of(record, link)
     }
 
-    /// The register of a mount whose worker has died, from what its supervisor kept.
+    /// The register of a mount that another worker has served, from what its supervisor kept. With `terms`, they are others now.
     #[must_use]
-    pub fn resumed(kept: Option<&OwnedFd>, link: Option<Arc<Link>>) -> Register {
-        let mut record = None;
+    pub fn resumed(
+        kept: Option<&OwnedFd>,
+        terms: Option<Terms>,
+        link: Option<Arc<Link>>,
+    ) -> Register {
+        let mut record: Option<Record> = None;
         if let Some(kept) = kept {
             let read = MemoryLog::read_at(kept.as_fd(), 0, |bytes| {
                 record = serde_json::from_slice(bytes).ok();
@@ -117,7 +121,11 @@ impl Register {
                 tracing::error!("the holders of the mount cannot be read: {error}");
             }
         }
-        Register::of(record.unwrap_or_default(), link)
+        let mut record = record.unwrap_or_default();
+        if let Some(terms) = terms {
+            record.terms = terms;
+        }
+        Register::of(record, link)
     }
 
     fn of(record: Record, link: Option<Arc<Link>>) -> Register {
@@ -148,6 +156,12 @@ impl Register {
         if let Err(error) = kept {
             tracing::warn!("the supervisor does not keep the holders of the mount: {error}");
         }
+    }
+
+    /// Whether a client was permitted to unmount, and is still connected.
+    #[must_use]
+    pub fn is_unmounting(&self) -> bool {
+        self.state.lock().unmounting.is_some()
     }
 
     /// Registers a holder, or one more hold of it.

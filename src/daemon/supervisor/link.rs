@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +35,7 @@ pub struct Resumed {
 pub struct Link {
     socket: Mutex<OwnedFd>,
     resumed: Mutex<Option<Resumed>>,
+    serving: AtomicBool,
 }
 
 impl Link {
@@ -44,6 +47,7 @@ impl Link {
         Link {
             socket: Mutex::new(socket),
             resumed: Mutex::new(resumed),
+            serving: AtomicBool::new(false),
         }
     }
 
@@ -72,7 +76,24 @@ impl Link {
 
     /// Reports that requests are being answered.
     pub fn serving(&self) {
+        self.serving.store(true, Ordering::Release);
         self.report(&Message::Serving, None);
+    }
+
+    /// Whether [`Link::serving`] was called.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire)
+    }
+
+    /// Asks the supervisor to go on with another program. The supervisor answers the command at the other end of `client`.
+    ///
+    /// # Errors
+    ///
+    /// The supervisor has ended.
+    pub fn reload(&self, program: &Path, client: BorrowedFd<'_>) -> io::Result<()> {
+        let socket = self.socket.lock();
+        let message = Message::Reload(program.to_owned());
+        message::send(socket.as_fd(), &message, Some(client))
     }
 
     /// Reports that the mount has ended.

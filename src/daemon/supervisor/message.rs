@@ -44,6 +44,8 @@ pub(super) enum Message {
     Over,
     /// The command that started the mount has ended: leave its terminal.
     LeaveTerminal,
+    /// Go on with another program; the descriptor is the connection to the command that waits for it.
+    Reload(#[serde(with = "crate::sys::path_bytes")] PathBuf),
 }
 
 impl Message {
@@ -62,7 +64,8 @@ impl Message {
             | Message::Serving
             | Message::Answered
             | Message::Over
-            | Message::LeaveTerminal => false,
+            | Message::LeaveTerminal
+            | Message::Reload(_) => false,
         }
     }
 }
@@ -71,32 +74,17 @@ impl Message {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Place {
     /// The mount point, absolute and without symlinks.
-    #[serde(with = "path")]
+    #[serde(with = "crate::sys::path_bytes")]
     pub mountpoint: PathBuf,
+    /// The directory of the workspace.
+    #[serde(with = "crate::sys::path_bytes")]
+    pub workspace: PathBuf,
     /// The number of the mount's device.
     pub device: Device,
     /// When it was mounted, in seconds since 1970.
     pub since: i64,
     /// Whether no other mount of this machine served the primary.
     pub alone: bool,
-}
-
-/// Paths as bytes: they need not be UTF-8.
-mod path {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-        path.as_os_str().as_bytes().serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-        let bytes = Vec::<u8>::deserialize(from)?;
-        Ok(OsString::from_vec(bytes).into())
-    }
 }
 
 /// The longest message, in bytes: the kernel's request for a connection is a few hundred, as JSON.

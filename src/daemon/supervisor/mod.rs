@@ -5,16 +5,26 @@
 //! the worker is killed, the supervisor starts another one, which answers on the same connection; programs that use the mount
 //! wait for that moment. The supervisor has one thread, and asks no disk.
 //!
+//! On `xpmfs reload`, the supervisor goes on with another program, in the same process: it asks the program whether it can, executes
+//! it in its own place, and there ends the worker and starts another one.
+//!
 //! - [`message`]: what the worker sends to the supervisor
 //! - [`link`]: the worker's end
+//! - [`estate`]: what outlives a worker
 //! - [`supervise`]: the supervisor's loop
+//! - [`check`]: asks another program whether it can go on; [`state`]: what it goes on with
 //!
 //! Called by `cli` and [`run`](super::run); calls `mount` for the form of what is kept.
 
+mod check;
+mod estate;
 mod link;
 mod message;
+mod state;
 mod supervise;
 
+pub use check::Program;
 pub use link::{Link, Resumed};
 pub use message::Place;
-pub use supervise::{Side, start};
+pub use state::{CHECK_FLAG, Origin, RESUME_FLAG, State, receive, with_flag};
+pub use supervise::{Side, resume, start};

@@ -1,44 +1,37 @@
-//! The supervisor's loop: keeps what the worker sends, passes signals on, and replaces a worker that was killed.
+//! The supervisor's loop: keeps what the worker sends, passes signals on, replaces a worker that was killed, and goes on with another
+//! program when it is asked to.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
+use serde_json::{Value, json};
 
-use super::link::{Link, Resumed};
-use super::message::{self, Message, Place};
+use super::check::{Check, Ready};
+use super::estate::Estate;
+use super::link::Link;
+use super::message::{self, Message};
+use super::state::{Origin, Passing, State, pass_on};
 use crate::daemon::attach::{How, detach};
 use crate::daemon::run::raise_descriptor_limit;
-use crate::daemon::{descriptors, log, service_manager};
-use crate::mount::{Agreed, Connection, Inheritance, KeptFile};
+use crate::daemon::signals::SIGNALS;
+use crate::daemon::{control, descriptors, log, service_manager};
 use crate::sys::calls::fork;
 use crate::sys::deadline::wait_until;
 
 /// How many workers in a row may die without having answered a request.
 const DEATHS_MAX: u32 = 3;
 
-/// The signals that the supervisor takes; it ends when its worker does.
-const SIGNALS: [Signal; 8] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGXFSZ,
-];
-
-/// What a process is after [`start`].
+/// What a process is after [`start`] or [`resume`].
 pub enum Side {
-    /// It serves the mount, and returns from [`start`] at once.
+    /// It serves the mount, and returns at once.
     Worker(Link),
     /// It was the supervisor, and the mount has ended with this status.
     Ended(ExitCode),
@@ -76,79 +69,47 @@ fn reap() {
     while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
 }
 
-/// What outlives a worker.
-#[derive(Default)]
-struct Estate {
-    connection: Option<(OwnedFd, Agreed)>,
-    place: Option<(Place, OwnedFd)>,
-    log: Option<OwnedFd>,
-    counts: Option<OwnedFd>,
-    intents: Option<OwnedFd>,
-    holders: Option<OwnedFd>,
-    recent: Option<OwnedFd>,
-    files: BTreeMap<KeptFile, OwnedFd>,
-}
-
-impl Estate {
-    /// Whether another worker can serve on with it.
-    fn is_complete(&self) -> bool {
-        let memory = [&self.log, &self.counts, &self.intents, &self.recent];
-        self.connection.is_some() && self.place.is_some() && memory.into_iter().all(Option::is_some)
-    }
-
-    /// What a worker takes over; `None` if it must begin.
-    fn inherit(self) -> Option<Resumed> {
-        let (device, agreed) = self.connection?;
-        let (place, primary) = self.place?;
-        Some(Resumed {
-            connection: Connection::continued(device, agreed),
-            inheritance: Inheritance {
-                log: self.log?,
-                counts: self.counts?,
-                intents: self.intents?,
-                recent: self.recent?,
-                files: self.files.into_iter().collect(),
-            },
-            primary,
-            holders: self.holders,
-            place,
-        })
-    }
-}
-
 /// Divides this process, which must have one thread, into a supervisor and a worker.
 ///
 /// # Errors
 ///
 /// No process, socket or signal descriptor can be made; `EBUSY` if there are several threads.
-pub fn start() -> io::Result<Side> {
+pub fn start(origin: Origin) -> io::Result<Side> {
     // It keeps descriptors for the worker.
     raise_descriptor_limit();
-    let mask: SigSet = SIGNALS.into_iter().collect();
-    mask.thread_block()?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    Supervisor::new(origin)?.run()
+}
+
+/// Goes on in the place of the supervisor that has passed on `state`: ends its worker, and starts one of this program.
+///
+/// # Errors
+///
+/// As [`start`].
+pub fn resume(state: State) -> io::Result<Side> {
     let mut supervisor = Supervisor {
-        estate: Estate::default(),
-        stopping: false,
-        over: false,
-        deaths: 0,
+        estate: state.estate,
+        over: state.over,
+        killed: state.killed,
+        replacing: Some(Replacing {
+            client: state.client,
+            worker_ended: false,
+        }),
+        ..Supervisor::new(state.origin)?
     };
-    loop {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let Some(worker) = fork_alone()? else {
-            drop(ours);
-            return supervisor.into_worker(theirs, &mask);
-        };
-        drop(theirs);
-        let death = supervisor.watch(worker, &ours, &signals)?;
-        reap();
-        if let Some(code) = supervisor.end_of(death) {
-            return Ok(Side::Ended(code));
+    if let Some((place, _)) = &supervisor.estate.place {
+        tracing::info!(
+            "xpmfs {} goes on with {}",
+            env!("CARGO_PKG_VERSION"),
+            place.mountpoint.display()
+        );
+    }
+    // It may have ended already. If it waits in the kernel, it ends later, and answers no request any more.
+    let _ = kill_process(state.worker, rustix::process::Signal::KILL);
+    match supervisor.watch_to_end(state.worker, &state.socket)? {
+        Some(code) => Ok(Side::Ended(code)),
+        None => {
+            drop(state.socket);
+            supervisor.run()
         }
     }
 }
@@ -167,51 +128,130 @@ fn fork_alone() -> io::Result<Option<Pid>> {
 }
 
 struct Supervisor {
+    origin: Origin,
+    signals: SignalFd,
     estate: Estate,
     stopping: bool,
     /// Whether the mount has ended, and the worker is about to.
     over: bool,
     /// How many workers have died since one has answered a request.
     deaths: u32,
+    /// A program that may go on with the mount.
+    check: Option<Check>,
+    /// Until the first worker of this program serves the mount of the program before.
+    replacing: Option<Replacing>,
+    /// Children that were killed and may not have ended.
+    killed: Vec<Pid>,
+}
+
+/// The change from one program to the next.
+struct Replacing {
+    /// The connection to the command that waits.
+    client: OwnedFd,
+    /// Whether the worker of the program before has ended.
+    worker_ended: bool,
 }
 
 impl Supervisor {
+    fn new(origin: Origin) -> io::Result<Supervisor> {
+        let mask: SigSet = SIGNALS.into_iter().collect();
+        // Also in workers, until they handle them ([`signals::take`](crate::daemon::signals::take)).
+        mask.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Supervisor {
+            origin,
+            signals: SignalFd::with_flags(&mask, flags)?,
+            estate: Estate::default(),
+            stopping: false,
+            over: false,
+            deaths: 0,
+            check: None,
+            replacing: None,
+            killed: Vec::new(),
+        })
+    }
+
+    /// Starts one worker after the other, until the mount has ended.
+    fn run(mut self) -> io::Result<Side> {
+        loop {
+            let (ours, theirs) = rustix::net::socketpair(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )?;
+            let Some(worker) = fork_alone()? else {
+                drop(ours);
+                return Ok(self.into_worker(theirs));
+            };
+            drop(theirs);
+            if let Some(code) = self.watch_to_end(worker, &ours)? {
+                return Ok(Side::Ended(code));
+            }
+        }
+    }
+
     /// In the new process: takes over what the one before has left.
-    fn into_worker(self, socket: OwnedFd, mask: &SigSet) -> io::Result<Side> {
+    fn into_worker(self, socket: OwnedFd) -> Side {
         // A terminal sends its signals to the group of the supervisor, which passes them on.
         let _ = rustix::process::setpgid(None, None);
-        mask.thread_unblock()?;
         service_manager::disable();
-        let resumed = self.estate.inherit();
-        Ok(Side::Worker(Link::new(socket, resumed)))
+        Side::Worker(Link::new(socket, self.estate.inherit()))
+    }
+
+    /// Keeps what a worker sends until it has ended. Returns the status to end with, or `None` to start another one.
+    fn watch_to_end(&mut self, worker: Pid, socket: &OwnedFd) -> io::Result<Option<ExitCode>> {
+        let death = self.watch(worker, socket)?;
+        reap();
+        let code = self.end_of(death);
+        if code.is_some() {
+            let why = || "the mount has ended".to_owned();
+            if let Some(check) = self.check.take() {
+                check.end();
+                answer(&check.client, Err(why()));
+            }
+            if let Some(replacing) = self.replacing.take() {
+                answer(&replacing.client, Err(why()));
+            }
+        }
+        Ok(code)
     }
 
     /// Keeps what a worker sends, until it has ended.
-    fn watch(&mut self, worker: Pid, socket: &OwnedFd, signals: &SignalFd) -> io::Result<Death> {
+    fn watch(&mut self, worker: Pid, socket: &OwnedFd) -> io::Result<Death> {
         if self.stopping {
             let _ = kill_process(worker, rustix::process::Signal::TERM);
         }
         loop {
-            let mut ready = [
+            let mut ready = vec![
                 PollFd::new(socket, PollFlags::IN),
-                PollFd::new(signals, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
             ];
+            if let Some(check) = &self.check {
+                ready.push(PollFd::from_borrowed_fd(check.socket(), PollFlags::IN));
+            }
             match poll(&mut ready, Some(&LOOK_INTERVAL)) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Ok(0) if is_dying(worker) => return Ok(Death::Killed(Signal::SIGKILL as i32)),
                 result => result?,
             };
-            let [from_worker, from_signals] = ready.map(|one| !one.revents().is_empty());
+            let is_ready = |at: usize| ready.get(at).is_some_and(|it| !it.revents().is_empty());
+            let (from_worker, from_signals) = (is_ready(0), is_ready(1));
             if from_signals {
-                self.pass_on(worker, signals)?;
+                self.pass_on(worker)?;
             }
             if from_worker {
                 match message::receive(socket.as_fd()) {
-                    Ok(Some((message, descriptor))) => self.keep(socket, message, descriptor),
+                    Ok(Some((message, descriptor))) => {
+                        self.keep(worker, socket, message, descriptor);
+                    }
                     Ok(None) => break,
                     Err(error) => tracing::warn!("a message of the worker is lost: {error}"),
                 }
             }
+            self.look_at_check(worker, socket);
+            let is_child = |pid: &Pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
+            self.killed.retain(is_child);
         }
         loop {
             match waitpid(Some(worker), WaitOptions::empty()) {
@@ -228,8 +268,8 @@ impl Supervisor {
     }
 
     /// Passes signals on to the worker.
-    fn pass_on(&mut self, worker: Pid, signals: &SignalFd) -> io::Result<()> {
-        while let Some(signal) = signals.read_signal()? {
+    fn pass_on(&mut self, worker: Pid) -> io::Result<()> {
+        while let Some(signal) = self.signals.read_signal()? {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
             match Signal::try_from(number) {
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => {
@@ -247,7 +287,13 @@ impl Supervisor {
         Ok(())
     }
 
-    fn keep(&mut self, socket: &OwnedFd, message: Message, descriptor: Option<OwnedFd>) {
+    fn keep(
+        &mut self,
+        worker: Pid,
+        socket: &OwnedFd,
+        message: Message,
+        descriptor: Option<OwnedFd>,
+    ) {
         let estate = &mut self.estate;
         let acknowledged = message.is_acknowledged() && descriptor.is_some();
         match (message, descriptor) {
@@ -267,8 +313,23 @@ impl Supervisor {
                 estate.files.remove(&key);
             }
             (Message::Serving, _) => {
-                if let Some((place, _)) = &estate.place {
+                if let Some((place, _)) = &estate.place
+                    && !self.origin.in_background
+                {
                     service_manager::ready(&format!("serving {}", place.mountpoint.display()));
+                }
+                if let Some(replacing) = self.replacing.take() {
+                    let reply = json!({
+                        "pid": worker.as_raw_pid(),
+                        "supervisor": std::process::id(),
+                        "version": env!("CARGO_PKG_VERSION"),
+                    });
+                    answer(&replacing.client, Ok(reply));
+                }
+            }
+            (Message::Reload(program), Some(client)) => {
+                if let Err((client, why)) = self.start_check(program, client) {
+                    answer(&client, Err(why));
                 }
             }
             (Message::Answered, _) => self.deaths = 0,
@@ -286,9 +347,79 @@ impl Supervisor {
         }
     }
 
+    /// Starts to ask a program whether it can go on with the mount.
+    fn start_check(&mut self, program: PathBuf, client: OwnedFd) -> Result<(), (OwnedFd, String)> {
+        let why = match &self.estate.place {
+            _ if self.over || self.stopping => "the mount is being unmounted",
+            _ if self.check.is_some() || self.replacing.is_some() => {
+                "another reload of this mount is running: wait until it has ended"
+            }
+            Some((place, _)) if self.estate.is_complete() => {
+                let copy = client.try_clone();
+                let check = copy.and_then(|client| {
+                    Check::start(program, client, &self.origin, &place.workspace)
+                });
+                return match check {
+                    Ok(check) => {
+                        self.check = Some(check);
+                        Ok(())
+                    }
+                    Err(error) => Err((client, format!("cannot start the new program: {error}"))),
+                };
+            }
+            _ => {
+                "the kernel cannot go on with a mount in another process (Linux 6.9 and later can): unmount it and mount it again"
+            }
+        };
+        Err((client, why.to_owned()))
+    }
+
+    /// Goes on with the program that was asked, if it can. Does not return then.
+    fn look_at_check(&mut self, worker: Pid, socket: &OwnedFd) {
+        let Some(verdict) = self.check.as_mut().and_then(Check::verdict) else {
+            return;
+        };
+        let Some(check) = self.check.take() else {
+            return;
+        };
+        self.killed.push(check.end());
+        let why = match verdict {
+            Err(why) => why,
+            Ok(_) if self.over || self.stopping => "the mount is being unmounted".to_owned(),
+            Ok(Ready { file, plan }) => {
+                let error = pass_on(
+                    &file,
+                    &self.estate,
+                    Passing {
+                        origin: &self.origin,
+                        plan,
+                        worker,
+                        socket: socket.as_fd(),
+                        client: check.client.as_fd(),
+                        over: self.over,
+                        killed: &self.killed,
+                    },
+                );
+                format!("cannot start the new program: {error}")
+            }
+        };
+        tracing::warn!("the mount goes on as before: {why}");
+        answer(&check.client, Err(why));
+    }
+
     /// What to do after a worker has ended: the status to end with, or `None` to start another one.
     fn end_of(&mut self, death: Death) -> Option<ExitCode> {
+        if let Some(replacing) = &mut self.replacing
+            && !replacing.worker_ended
+            && matches!(death, Death::Killed(_))
+            && !self.over
+        {
+            replacing.worker_ended = true;
+            return None;
+        }
         let signal = match death {
+            // It could not go on with the mount.
+            Death::Ended(code) if code != 0 && !self.over && self.estate.is_complete() => code,
             Death::Ended(code) => return Some(ExitCode::from(u8::try_from(code).unwrap_or(1))),
             // A thread of it may wait for a folder that does not answer.
             Death::Killed(_) if self.over => return Some(ExitCode::SUCCESS),
@@ -323,6 +454,18 @@ impl Supervisor {
         }
         Some(ExitCode::FAILURE)
     }
+}
+
+/// Answers a command that waits for a reload, as the control socket does.
+fn answer(client: &OwnedFd, result: Result<Value, String>) {
+    let body = match result {
+        Ok(reply) => json!({"version": control::VERSION, "reply": reply}),
+        Err(error) => json!({"version": control::VERSION, "error": error}),
+    };
+    let line = format!("{body}\n");
+    // The command may have ended.
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let _ = rustix::net::send(client, line.as_bytes(), flags);
 }
 
 #[cfg(test)]

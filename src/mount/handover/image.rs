@@ -11,6 +11,8 @@ use crate::sys::memory_log::MemoryLog;
 /// The state of a mount's tables, as far as it is recorded.
 #[derive(Debug, Default)]
 pub(in crate::mount) struct Image {
+    /// The paths of the folders, in the order of their numbers.
+    pub(super) places: Vec<Vec<u8>>,
     pub(super) devices: Vec<u32>,
     /// Each under its possible names, the latest last.
     pub(super) nodes: HashMap<u64, Vec<Node>>,
@@ -33,6 +35,7 @@ impl Image {
             }
         };
         match record {
+            Record::Places(places) => self.places = places,
             Record::Device(device) => self.devices.push(device),
             Record::Node { id, node } => {
                 let node = Node::from(node);
@@ -89,6 +92,7 @@ impl Image {
 
     /// Writes the records of which this is the sum.
     pub(super) fn write(&self, log: &mut MemoryLog) -> Result<()> {
+        append(log, &Record::Places(self.places.clone()))?;
         for device in &self.devices {
             append(log, &Record::Device(*device))?;
         }

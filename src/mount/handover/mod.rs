@@ -11,7 +11,7 @@
 //! - [`counts`]: how often the kernel has received each node
 //! - [`image`]: what a log says in the end
 //! - [`intents`]: what a process was about to change for a request
-//! - [`restore`]: fills the tables of a mount from an image
+//! - [`restore`]: fills the tables of a mount from an image; [`places`]: with other folders than before
 //! - [`connection`]: the connection to the kernel, and what was agreed with the kernel
 //!
 //! Called by the tables, `serve` and `daemon`; calls `sys` and the tables.
@@ -20,6 +20,7 @@ pub(super) mod connection;
 pub(super) mod counts;
 pub(super) mod image;
 pub(super) mod intents;
+mod places;
 pub(super) mod recent;
 pub(super) mod record;
 pub(super) mod recorder;

@@ -39,6 +39,8 @@ pub(in crate::mount) enum Record<'a> {
     Superseded(u64, u64),
     /// A listing of a union has assigned these numbers, from the first on, to positions.
     Positions(u64, u64, Vec<(u8, u64)>),
+    /// The paths of the folders, in the order of their numbers. The first record of a log.
+    Places(Vec<Vec<u8>>),
 }
 
 /// The identity of a file: device, inode, time of birth.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 
-use super::image::Image;
-use super::record::OpenedRecord;
+use super::image::{Image, append};
+use super::record::{OpenedRecord, Record};
 use super::recorder::{Keeper, KeptFile};
 use crate::mount::Mount;
 use crate::mount::tables::handles::{File, Kept, Lock};
@@ -49,7 +49,8 @@ impl Mount {
         let recent = SharedWords::new()?;
         keeper.keep_recent(recent.fd())?;
         self.nodes.recent().start(recent);
-        let log = MemoryLog::new()?;
+        let mut log = MemoryLog::new()?;
+        append(&mut log, &Record::Places(self.places()))?;
         keeper.keep_log(log.fd())?;
         self.recorder.start(log, keeper);
         Ok(())
@@ -62,11 +63,14 @@ impl Mount {
     /// The log cannot be read.
     pub(in crate::mount) fn inherit(
         &self,
-        left: Inheritance,
+        mut left: Inheritance,
         keeper: Arc<dyn Keeper>,
     ) -> std::io::Result<()> {
         let mut image = Image::default();
-        let log = MemoryLog::resume(left.log, |record| image.apply(record))?;
+        let mut log = MemoryLog::resume(left.log, |record| image.apply(record))?;
+        if image.places != self.places() {
+            log = self.renumber(&mut image, &mut left.files, &mut left.recent, &*keeper)?;
+        }
         self.nodes
             .counts()
             .inherit(SharedWords::open(left.counts))?;

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
+/// The number of a location that is not in the view any more. No folder has it.
+pub(in crate::mount) const REMOVED: u8 = u8::MAX - 2;
+
 /// The role of a node in the view; decides how its children are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mount) enum NodeRole {

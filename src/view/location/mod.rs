@@ -44,11 +44,12 @@ use unreadable::{Hidden, Unreadable};
 pub const PRIMARY: u8 = 0;
 
 /// A folder to attach, in the order of the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FolderSpec {
     /// How it is used.
     pub mode: Mode,
     /// Its directory, absolute.
+    #[serde(with = "crate::sys::path_bytes")]
     pub path: PathBuf,
 }
 

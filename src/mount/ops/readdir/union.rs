@@ -14,6 +14,7 @@ use crate::mount::handover::record::Record;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::cursor;
 use crate::mount::tables::listings::{Listing, ListingKind, OpenSource};
+use crate::mount::tables::node::REMOVED;
 use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::mount::tables::positions::{Position, Positions};
 use crate::settings;
@@ -25,6 +26,12 @@ use crate::view::{PRIMARY, Served, location};
 
 /// The location in the positions of what is on record. No folder has this number, and no union has internal files.
 const RECORDED: u8 = INTERNAL - 1;
+
+/// Before the first entry.
+const BEGINNING: Position = Position {
+    location: PRIMARY,
+    offset: 0,
+};
 
 /// Where the folder's number begins in such a position.
 const FOLDER: u32 = 48;
@@ -74,12 +81,15 @@ impl Mount {
         let start = match usize::try_from(from).map_err(|_| Errno::INVAL)? {
             0 => {
                 positions.lock().begin();
-                Position {
-                    location: PRIMARY,
-                    offset: 0,
-                }
+                BEGINNING
             }
-            last => positions.lock().get(last).ok_or(Errno::INVAL)?,
+            last => match positions.lock().get(last).ok_or(Errno::INVAL)? {
+                // In a folder that the settings do not list any more: no job may be missing, so some are listed again.
+                Position {
+                    location: REMOVED, ..
+                } => BEGINNING,
+                position => position,
+            },
         };
         let mut emitted = false;
         for (at, open) in listing.sources.iter().enumerate() {
