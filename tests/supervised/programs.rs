@@ -1,5 +1,6 @@
 //! Real programs while the process that serves their mount is killed.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,10 +8,29 @@ use std::time::Duration;
 use super::common::{run, say, skip, soak, tool};
 use super::killer::kill_during;
 use super::plan::Plan;
-use super::{HOWS, mount, workspace};
+use super::{HOWS, Workspace, mount, workspace};
 
-const PAUSE: Duration = Duration::from_millis(150);
-const TIME: Duration = Duration::from_secs(20);
+/// For how long the process is killed at most, or at least in a soak, and how often. A program that is over before is not run again.
+fn time_and_pause() -> (Duration, Duration) {
+    match soak() {
+        true => (Duration::from_secs(300), Duration::from_secs(2)),
+        false => (Duration::from_secs(20), Duration::from_millis(150)),
+    }
+}
+
+/// Runs a program while the process is killed: once, or in a soak again and again. `run` receives how often it has run before.
+fn run_during(workspace: &Workspace, mountpoint: &Path, mut run: impl FnMut(usize) + Send) {
+    let (time, pause) = time_and_pause();
+    let mut times = 0;
+    let kills = kill_during(workspace, mountpoint, time, pause, |over| {
+        while times == 0 || soak() && !over.load(Ordering::Acquire) {
+            run(times);
+            times += 1;
+        }
+    });
+    say(&format!("{times} runs, killed {kills} times"));
+    assert!(kills > 0);
+}
 
 #[test]
 fn fsx_finds_what_it_has_written() {
@@ -23,12 +43,10 @@ fn fsx_finds_what_it_has_written() {
         let file = mounted.path().join("file");
         let program = workspace.top().join("fsx");
         std::fs::copy(&fsx, &program).unwrap();
-        kill_during(&workspace, mounted.path(), TIME, PAUSE, |_| {
+        run_during(&workspace, mounted.path(), |times| {
             let mut command = workspace.command(&program);
-            command
-                .args(["-N", "4000", "-S", "7", "-P"])
-                .arg(workspace.top());
-            run(command.arg(&file));
+            command.args(["-N", "4000", "-S", &(7 + times).to_string(), "-P"]);
+            run(command.arg(workspace.top()).arg(&file));
         });
     }
 }
@@ -53,8 +71,8 @@ fn a_repository_is_cloned_whole() {
         git(&["commit", "-q", "-m", "all"]);
         workspace.give(&source);
         let mounted = mount(&workspace, how);
-        let target = mounted.path().join("clone");
-        kill_during(&workspace, mounted.path(), TIME, PAUSE, |_| {
+        run_during(&workspace, mounted.path(), |times| {
+            let target = mounted.path().join(format!("clone-{times}"));
             let mut command = workspace.command("git");
             command.args(["-c", "safe.directory=*", "clone", "-q", "--no-hardlinks"]);
             run(command.arg(&source).arg(&target));
@@ -78,20 +96,10 @@ fn plans_run_without_an_error() {
             return;
         };
         let mounted = mount(&workspace, how);
-        let (time, pause) = match soak() {
-            true => (Duration::from_secs(300), Duration::from_secs(2)),
-            false => (Duration::from_secs(2), Duration::from_millis(300)),
-        };
-        let mut plans = 0;
-        let kills = kill_during(&workspace, mounted.path(), time, pause, |over| {
-            while !over.load(Ordering::Acquire) {
-                plans += 1;
-                // Each has one training more than the one before, and the preparation is done once.
-                let ran = plan.run(mounted.path(), &[&plans.to_string()]);
-                assert_eq!(ran.executed.len(), if plans == 1 { 2 } else { 1 });
-            }
+        run_during(&workspace, mounted.path(), |times| {
+            // Each has one training more than the one before, and the preparation is done once.
+            let ran = plan.run(mounted.path(), &[&(times + 1).to_string()]);
+            assert_eq!(ran.executed.len(), if times == 0 { 2 } else { 1 });
         });
-        say(&format!("{how:?}: {plans} plans, killed {kills} times"));
-        assert!(plans > 0 && kills > 0);
     }
 }
