@@ -151,6 +151,33 @@ pub fn damage_of(primary: &Location, folder: &Location, job: &JobId) -> Result<O
     }
 }
 
+/// Removes the records of damaged copies of a folder for which `keeps` is false: the copy and its manifest were removed.
+///
+/// # Errors
+///
+/// Errors of the primary's file system.
+pub fn retain_damaged(
+    primary: &Location,
+    folder: &Location,
+    keeps: impl Fn(&JobId) -> bool,
+) -> Result<()> {
+    let folder = folder_name(folder);
+    let Some(tasks) = open(primary, &[OsStr::new(DAMAGED), &folder])? else {
+        return Ok(());
+    };
+    for task in names_in(&tasks)? {
+        let Some(dir) = at::absent(at::open_dir(&tasks, &task))? else {
+            continue;
+        };
+        for hash in names_in(&dir)? {
+            if JobId::new(&task, &hash).is_ok_and(|job| !keeps(&job)) {
+                at::absent(rustix::fs::unlinkat(&dir, &hash, AtFlags::empty()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Copies of a folder that `verify` found damaged or missing.
 #[derive(Debug, Default)]
 pub struct DamagedCopies {

@@ -206,6 +206,18 @@ fn a_copy_that_has_vanished_is_told_by_verify() {
         last.starts_with("xpmfs: 2 copies OK, 0 damaged, 1 missing ("),
         "{last}"
     );
+    let status = || {
+        let output = stage.xpmfs().arg("status").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(status().contains("1 copy is damaged or missing"));
+    // Deleted on purpose, with its manifest.
+    let manifest = Path::new(".xpmfs/manifests")
+        .join(TASK)
+        .join(format!("{}.json", hashes[1]));
+    fs::remove_file(stage.folder("backup").join(manifest)).unwrap();
+    stage.verify_all();
+    assert!(!status().contains("missing"), "{}", status());
     stage.archive();
     stage.verify_all();
 }

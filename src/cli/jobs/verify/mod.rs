@@ -5,6 +5,7 @@ mod experiments;
 mod json;
 mod tally;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -116,7 +117,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     printed?;
     let mut unrecorded = unrecorded;
     if arguments.all && !interrupted && unseen.is_empty() {
-        unrecorded = unrecorded.or(set_last(&session, since, &tallies));
+        unrecorded = unrecorded
+            .or(set_last(&session, since, &tallies))
+            .or(forget_others(&session, &folders, &jobs.jobs));
     }
     if let Some(why) = unrecorded.or(items.unrecorded.clone()) {
         print::line(&format!("`xpmfs status` will not show all of this: {why}"));
@@ -284,6 +287,17 @@ fn record(
     };
     state_dir::set_damaged(primary, location, job, finding.as_deref())
         .map_err(|error| state_dir::explain(primary, error))
+}
+
+/// Removes the records about jobs of which the folders have neither a copy nor a manifest any more. Returns why that failed, if so.
+fn forget_others(session: &Session, folders: &[u8], jobs: &[JobId]) -> Option<String> {
+    let view = &session.opened.view;
+    let jobs: HashSet<&JobId> = jobs.iter().collect();
+    let locations = folders.iter().filter_map(|folder| view.location(*folder));
+    let mut forgotten = locations
+        .map(|folder| state_dir::retain_damaged(view.primary(), folder, |job| jobs.contains(job)));
+    let failed = forgotten.find_map(Result::err);
+    failed.map(|error| state_dir::explain(view.primary(), error))
 }
 
 /// Records when every copy of each folder was verified, for `status`. Returns why that failed, if so.
