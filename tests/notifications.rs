@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{Workspace, eventually, xattr};
 use rustix::fs::{FlockOperation, RenameFlags, flock};
 use xpmfs::daemon::attach::{Attachment, How, attach, detach};
-use xpmfs::mount::{Activity, Connection, Handle, Mount, Options, Serving};
+use xpmfs::mount::{Activity, Connection, Handle, Mount, MountOptions, Serving};
 use xpmfs::settings::Mode;
 use xpmfs::view::{FolderSpec, View, ViewSpec};
 use xpmfs::workspace::jobs::JobId;
@@ -67,10 +67,10 @@ impl<'a> Served<'a> {
         let view = Arc::new(View::open(spec, None).unwrap());
         let recorder = Arc::<Recorder>::default();
         let root = rustix::process::geteuid().is_root();
-        let options = Options {
+        let options = MountOptions {
             default_permissions: root,
             alone: true,
-            ..Options::default()
+            ..MountOptions::default()
         };
         let mount = Mount::new(view, options).unwrap();
         let handle = mount.handle();

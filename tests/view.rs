@@ -75,7 +75,7 @@ impl Disk {
         self.open(folders).unwrap()
     }
 
-    fn open(&self, folders: &[(Mode, &str)]) -> Result<View, xpmfs::view::Error> {
+    fn open(&self, folders: &[(Mode, &str)]) -> Result<View, xpmfs::view::ViewError> {
         let folder = |(mode, location): &(Mode, &str)| FolderSpec {
             mode: *mode,
             path: self.path(location),

@@ -51,7 +51,7 @@ pub enum Cause {
         /// The job's directory.
         place: PathBuf,
         /// What failed.
-        error: staging::Error,
+        error: staging::StagingError,
     },
     /// Another process uses the job: try again soon.
     #[error("{0}")]
@@ -261,7 +261,7 @@ impl Cause {
     }
 
     /// A staging failed; `place` is the entry that it is for.
-    pub(super) fn staging(place: &Path, error: staging::Error) -> Cause {
+    pub(super) fn staging(place: &Path, error: staging::StagingError) -> Cause {
         Cause::Staging {
             place: place.to_owned(),
             error,
@@ -309,7 +309,7 @@ impl Cause {
                 ..
             }
             | Cause::Staging {
-                error: staging::Error::Io { operation, .. },
+                error: staging::StagingError::Io { operation, .. },
                 ..
             } => *operation == what,
             _ => false,
@@ -333,7 +333,7 @@ impl Cause {
             },
             Cause::Staging {
                 error:
-                    staging::Error::Io {
+                    staging::StagingError::Io {
                         operation: "lock", ..
                     },
                 ..
@@ -375,11 +375,11 @@ fn of_folder(error: &io::Error) -> Scope {
     }
 }
 
-fn of_staging(error: &staging::Error) -> Scope {
+fn of_staging(error: &staging::StagingError) -> Scope {
     match error {
-        staging::Error::Lost { .. }
-        | staging::Error::Exists { .. }
-        | staging::Error::Replaced { .. } => Scope::Soon,
+        staging::StagingError::Lost { .. }
+        | staging::StagingError::Exists { .. }
+        | staging::StagingError::Replaced { .. } => Scope::Soon,
         error => error.io().map_or(Scope::Job, of_folder),
     }
 }
@@ -452,7 +452,7 @@ mod tests {
     fn a_file_system_without_locks_affects_all_jobs() {
         let job = JobId::new("my.module.train", "a").unwrap();
         for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL] {
-            let error = staging::Error::Io {
+            let error = staging::StagingError::Io {
                 operation: "lock",
                 name: ".tmp.a.lock".into(),
                 cause: errno.into(),

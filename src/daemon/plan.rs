@@ -113,7 +113,7 @@ impl Plan {
             view.record_jobs();
             fresh_records::start(&view);
         }
-        let options = mount::Options {
+        let options = mount::MountOptions {
             allow_other: self.attachment.allow_other,
             default_permissions: self.attachment.default_permissions,
             noatime: !self.attachment.atime,

@@ -2,7 +2,7 @@
 
 use fuser::{InitFlags, KernelConfig};
 
-use crate::mount::Options;
+use crate::mount::MountOptions;
 
 /// How many background requests, closing files among them, the kernel sends before it holds further ones back. Closes
 /// must not wait behind opens, or all descriptors are used up.
@@ -21,7 +21,7 @@ pub(super) struct Agreed {
 }
 
 /// Requests the capabilities of a mount with these options.
-pub(super) fn request(config: &mut KernelConfig, options: &Options) -> Agreed {
+pub(super) fn request(config: &mut KernelConfig, options: &MountOptions) -> Agreed {
     // Without FUSE_ATOMIC_O_TRUNC: the daemon would empty a running program before the kernel reports that it is
     // busy (ETXTBSY).
     let mut wanted = vec![

@@ -76,4 +76,4 @@ pub use handover::recorder::{Keeper, KeptFile};
 pub use handover::restore::Inheritance;
 pub use recovery::{Recover, RunningRecovery};
 pub use serve::Serving;
-pub use state::{Mount, Options};
+pub use state::{Mount, MountOptions};

@@ -31,7 +31,7 @@ use crate::view::View;
 
 /// How a view is mounted.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct MountOptions {
     /// Other users may use the mount: the kernel checks rights against the attributes, and new files belong to the user
     /// who made them.
     pub allow_other: bool,
@@ -47,7 +47,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Mount {
     pub(super) view: Arc<View>,
-    pub(super) options: Options,
+    pub(super) options: MountOptions,
     pub(super) nodes: Arc<Nodes>,
     pub(super) devices: Arc<Devices>,
     pub(super) dir_cache: Arc<DirCache>,
@@ -92,7 +92,7 @@ impl Mount {
     /// # Errors
     ///
     /// The primary is not open, or cannot be examined.
-    pub fn new(view: Arc<View>, options: Options) -> io::Result<Mount> {
+    pub fn new(view: Arc<View>, options: MountOptions) -> io::Result<Mount> {
         let root = view.primary().root()?;
         let stat = at::stat_fd(root.fd())?;
         let identity = FileId::of(&stat);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::mount::caller::Caller;
 use crate::mount::tables::numbers::ROOT;
-use crate::mount::{Mount, Options};
+use crate::mount::{Mount, MountOptions};
 use crate::settings::Mode;
 use crate::view::{FolderSpec, View, ViewSpec};
 
@@ -42,7 +42,7 @@ impl Fixture {
             mountpoint: None,
         };
         let view = Arc::new(View::open(spec, None).unwrap());
-        let mount = Mount::new(view, Options::default()).unwrap();
+        let mount = Mount::new(view, MountOptions::default()).unwrap();
         Fixture { top, mount }
     }
 

@@ -56,7 +56,7 @@ impl Holder {
         let nested = self.nested.then_some(OsStr::new(layout::JOB_STATE));
         [
             layout::XPMFS.as_ref(),
-            layout::INTERNAL.as_ref(),
+            layout::INTERNAL_DIR.as_ref(),
             &*self.task,
             &*self.hash,
         ]
@@ -101,7 +101,7 @@ impl View {
     /// An error of the primary's file system.
     pub fn internal_top(&self) -> Result<OwnedFd> {
         let root = self.primary().root()?;
-        let names = [layout::XPMFS, layout::INTERNAL].map(OsStr::new);
+        let names = [layout::XPMFS, layout::INTERNAL_DIR].map(OsStr::new);
         shared_dir::open_shared(root.fd(), names.into_iter())
     }
 }

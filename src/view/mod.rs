@@ -43,7 +43,7 @@ pub use location::beneath::{Beneath, COVERED, MountId};
 pub use location::root::Root;
 pub use location::unreadable::Hidden;
 pub use location::{FolderSpec, Location, LocationStatus, PRIMARY};
-pub use open::{Error, View, ViewSpec};
+pub use open::{View, ViewError, ViewSpec};
 pub use purged::Standing;
 pub use resolve::{InPrimary, Served};
 

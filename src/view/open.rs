@@ -25,7 +25,7 @@ pub struct ViewSpec {
 
 /// Why a view could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ViewError {
     /// The primary cannot be opened.
     #[error("cannot open the workspace {}: {source}", path.display())]
     Primary {
@@ -72,8 +72,8 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`Error`].
-    pub fn open(spec: ViewSpec, primary: Option<OwnedFd>) -> Result<View, Error> {
+    /// [`ViewError`].
+    pub fn open(spec: ViewSpec, primary: Option<OwnedFd>) -> Result<View, ViewError> {
         View::open_beneath(spec, primary, Arc::new(NoBeneath), DEFAULT_FOLDER_TIMEOUT)
     }
 
@@ -82,15 +82,15 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`Error`].
+    /// [`ViewError`].
     pub fn open_beneath(
         spec: ViewSpec,
         primary: Option<OwnedFd>,
         beneath: Arc<dyn Beneath>,
         timeout: Duration,
-    ) -> Result<View, Error> {
+    ) -> Result<View, ViewError> {
         if spec.folders.len() > FOLDERS_MAX {
-            return Err(Error::TooManyFolders {
+            return Err(ViewError::TooManyFolders {
                 count: spec.folders.len(),
             });
         }
@@ -98,12 +98,12 @@ impl View {
             Some(fd) => Location::primary_from(&spec.primary, fd),
             None => Location::primary(&spec.primary),
         };
-        let first = first.map_err(|source| Error::Primary {
+        let first = first.map_err(|source| ViewError::Primary {
             path: spec.primary.clone(),
             source: source.into(),
         })?;
         if let Some(name) = first.root().ok().and_then(|root| root.in_the_way()) {
-            return Err(Error::InTheWay {
+            return Err(ViewError::InTheWay {
                 path: spec.primary.join(name),
             });
         }

@@ -31,7 +31,7 @@ pub const OPT_OUT_FILE: &str = "no-backup";
 /// xpmfs's own state, in a primary and in the folders to which it writes.
 pub const XPMFS: &str = ".xpmfs";
 /// Below [`XPMFS`]: the internal files of jobs that a folder serves.
-pub const INTERNAL: &str = "internal";
+pub const INTERNAL_DIR: &str = "internal";
 /// Below [`XPMFS`]: the directories of released jobs, until they are removed: `<task_id>/<hash>`.
 pub const RELEASED: &str = "released";
 /// Below [`XPMFS`] in a primary: the state of archiving.

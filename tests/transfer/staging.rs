@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
-use xpmfs::transfer::staging::{Error, Staging};
+use xpmfs::transfer::staging::{Staging, StagingError};
 
 use super::common::names;
 
@@ -70,7 +70,7 @@ impl Task {
         open(&self.path())
     }
 
-    fn try_take(&self, hash: &str) -> Result<Option<Staging>, Error> {
+    fn try_take(&self, hash: &str) -> Result<Option<Staging>, StagingError> {
         Staging::take(self.fd(), OsStr::new(hash))
     }
 
@@ -128,7 +128,7 @@ fn what_is_there_is_not_replaced() {
     for hash in ["empty", "full", "file", "link"] {
         let before = fs::symlink_metadata(task.at(hash)).unwrap();
         let error = task.staged(hash, "new").publish().unwrap_err();
-        assert!(matches!(error, Error::Exists { .. }), "{error}");
+        assert!(matches!(error, StagingError::Exists { .. }), "{error}");
         let after = fs::symlink_metadata(task.at(hash)).unwrap();
         assert_eq!(before.file_type(), after.file_type());
         assert!(!task.at(hash).join("which").exists() || task.which(hash) == "old");
@@ -186,7 +186,9 @@ fn of_many_who_publish_one_does() {
                     staging.make().unwrap();
                     match staging.publish() {
                         Ok(()) => drop(published.fetch_add(1, Ordering::SeqCst)),
-                        Err(error) => assert!(matches!(error, Error::Exists { .. }), "{error}"),
+                        Err(error) => {
+                            assert!(matches!(error, StagingError::Exists { .. }), "{error}")
+                        }
                     }
                 });
             }
@@ -218,7 +220,10 @@ fn names_that_are_too_long_or_no_jobs_are_refused_and_said_to_be() {
     assert!(error.to_string().contains("too long a name"), "{error}");
     for hash in ["", ".", "..", "a/b", ".tmp.x"] {
         let error = task.try_take(hash).unwrap_err();
-        assert!(matches!(error, Error::Name { .. }), "{hash:?}: {error}");
+        assert!(
+            matches!(error, StagingError::Name { .. }),
+            "{hash:?}: {error}"
+        );
     }
 }
 
@@ -238,9 +243,9 @@ fn whose_lock_is_removed_has_lost_it_and_touches_nothing() {
     let mut staging = task.staged("hash", "first");
     fs::remove_file(task.at(".tmp.hash.lock")).unwrap();
     assert!(!staging.holds().unwrap());
-    let lost = |error: Error| {
+    let lost = |error: StagingError| {
         assert!(
-            matches!(error, Error::Lost { placed: false, .. }),
+            matches!(error, StagingError::Lost { placed: false, .. }),
             "{error}"
         );
     };
@@ -266,7 +271,7 @@ fn whose_staging_is_replaced_has_lost_it() {
     assert!(!staging.holds().unwrap());
     let error = staging.publish().unwrap_err();
     assert!(
-        matches!(error, Error::Lost { placed: false, .. }),
+        matches!(error, StagingError::Lost { placed: false, .. }),
         "{error}"
     );
     assert!(!task.at("hash").exists());
@@ -280,7 +285,7 @@ fn nothing_staged_is_nothing_to_publish() {
     task.dir(".tmp.hash", "somebody's");
     let error = task.take("hash").publish().unwrap_err();
     assert!(
-        matches!(error, Error::Lost { placed: false, .. }),
+        matches!(error, StagingError::Lost { placed: false, .. }),
         "{error}"
     );
     assert!(!task.at("hash").exists());

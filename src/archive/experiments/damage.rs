@@ -18,7 +18,7 @@ use crate::view::Location;
 use crate::view::jobs::names;
 
 /// Where damaged copies are recorded, in the primary's `.xpmfs`.
-pub const RECORDS_OF_DAMAGE: &str = "archive/damaged-items";
+pub const DAMAGED_ITEMS: &str = "archive/damaged-items";
 
 /// The directory of the records, in `.xpmfs/archive`.
 const DAMAGED: &str = "damaged-items";

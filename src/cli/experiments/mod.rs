@@ -1,21 +1,21 @@
 //! `xpmfs experiments`: lists experiments and their runs in the primary and in `backup` folders, and brings them back.
 
-mod common;
 mod list;
 mod recover;
+mod shared_arguments;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use self::common::Common;
+use self::shared_arguments::SharedArguments;
 use super::{Global, Listing};
 
 /// What to do with experiments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Lists experiments: their current run, its state, and where their runs lie
-    List(Common),
+    List(SharedArguments),
     /// Lists the runs of an experiment, or of all, and where they lie
     Runs(Runs),
     /// Brings runs back from `backup` folders into the primary, with the partials of their jobs
@@ -32,7 +32,7 @@ pub struct Runs {
     id: Option<std::ffi::OsString>,
     /// The options of every command.
     #[command(flatten)]
-    common: Common,
+    shared: SharedArguments,
 }
 
 impl Command {
@@ -40,8 +40,8 @@ impl Command {
     pub(super) fn listing(&self) -> &Listing {
         match self {
             Self::List(arguments) => &arguments.listing,
-            Self::Runs(arguments) => &arguments.common.listing,
-            Self::Recover(arguments) => &arguments.common.listing,
+            Self::Runs(arguments) => &arguments.shared.listing,
+            Self::Recover(arguments) => &arguments.shared.listing,
         }
     }
 }
@@ -55,7 +55,7 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         Command::List(arguments) => list::experiments(&arguments.open(global)?, global),
         Command::Runs(arguments) => {
-            let session = arguments.common.open(global)?;
+            let session = arguments.shared.open(global)?;
             list::runs(&session, arguments.id.as_deref(), global)
         }
         Command::Recover(arguments) => recover::run(arguments, global),

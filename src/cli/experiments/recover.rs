@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::common::Common;
+use super::shared_arguments::SharedArguments;
 use crate::archive::error::Cause;
 use crate::archive::experiments::copies::{self, ExperimentCopies};
 use crate::archive::experiments::recover::{Recovered, recover};
@@ -39,7 +39,7 @@ pub struct Arguments {
     run: Option<OsString>,
     /// The options of every command.
     #[command(flatten)]
-    pub(super) common: Common,
+    pub(super) shared: SharedArguments,
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         return Err(Usage(message.to_owned()).into());
     }
     let session = arguments
-        .common
+        .shared
         .open(global)?
         .copying(None, arguments.force);
     let (found, unread) = copies::list(&session.opened.view);

@@ -25,7 +25,7 @@ pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
         // Most workspaces have no records: their folders need not be opened.
         let records = [
             state_dir::RECORDS_OF_DAMAGE,
-            damage::RECORDS_OF_DAMAGE,
+            damage::DAMAGED_ITEMS,
             last_verify::RECORDS,
         ];
         if !records

@@ -42,13 +42,13 @@ impl Mount {
             return Ok(());
         }
         let from = self.removable(caller, parent, name)?;
-        let removed = self.known(name, &from.dir);
+        let removed = self.descriptor_to_keep(name, &from.dir);
         deferred::commit()?;
         self.note_removal(parent, name, &from);
         self.remove_name(&from, name, AtFlags::empty())?;
         self.lost_name(parent, name, &from.stat);
         self.activity.entry_altered(parent, name, from.place);
-        self.keep(removed);
+        self.keep_descriptor(removed);
         Ok(())
     }
 
@@ -57,11 +57,11 @@ impl Mount {
             return Ok(());
         }
         let from = self.removable(caller, parent, name)?;
-        let removed = self.known(name, &from.dir);
+        let removed = self.descriptor_to_keep(name, &from.dir);
         deferred::commit()?;
         self.remove_name(&from, name, AtFlags::REMOVEDIR)?;
         self.activity.entry_altered(parent, name, from.place);
-        self.keep(removed);
+        self.keep_descriptor(removed);
         self.forget_removed_job(parent, name);
         self.forget_tasks(parent)
     }
@@ -91,7 +91,11 @@ impl Mount {
     /// the file as forgotten, for a hard link until its other names are forgotten too. On NFS it would leave a `.nfs`
     /// file. So none is kept: if the file is open, the open file stands for it, and if a process has just looked it up to
     /// open it, the open fails with `ESTALE` and the kernel looks the name up again.
-    pub(super) fn known(&self, name: &OsStr, dir: &Dir) -> Option<(u64, Arc<OwnedFd>)> {
+    pub(super) fn descriptor_to_keep(
+        &self,
+        name: &OsStr,
+        dir: &Dir,
+    ) -> Option<(u64, Arc<OwnedFd>)> {
         let stat = at::stat(dir, name).ok()?;
         let identity = FileId::of(&stat);
         let id = self.nodes.number(self.devices.node(&identity), &identity);
@@ -113,7 +117,7 @@ impl Mount {
     }
 
     /// Keeps the descriptor of what has lost its name until the kernel forgets it.
-    pub(super) fn keep(&self, removed: Option<(u64, Arc<OwnedFd>)>) {
+    pub(super) fn keep_descriptor(&self, removed: Option<(u64, Arc<OwnedFd>)>) {
         if let Some((id, fd)) = removed {
             self.dir_cache.keep_removed(id, fd);
             // If the kernel has forgotten the node meanwhile, no later request would remove the descriptor.

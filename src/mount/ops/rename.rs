@@ -69,7 +69,7 @@ impl Mount {
             return Err(Errno::ROFS);
         }
         let replaced = match existing {
-            Some(_) if !exchanged => self.known(new_name, &to.dir),
+            Some(_) if !exchanged => self.descriptor_to_keep(new_name, &to.dir),
             _ => None,
         };
         deferred::commit()?;
@@ -99,7 +99,7 @@ impl Mount {
         if let Some(stat) = existing.filter(|_| !exchanged) {
             self.lost_name(new_parent, new_name, &stat);
         }
-        self.keep(replaced);
+        self.keep_descriptor(replaced);
         if directory {
             self.forget_removed_job(parent, name);
             self.forget_removed_job(new_parent, new_name);

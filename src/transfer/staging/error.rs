@@ -6,11 +6,11 @@ use std::io;
 use crate::transfer;
 
 /// The result of a call of this module.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T> = std::result::Result<T, StagingError>;
 
 /// Why a staging failed. Names are names in the task's directory.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum StagingError {
     /// A system call failed.
     #[error("cannot {operation} {}: {cause}", name.display())]
     Io {
@@ -85,7 +85,7 @@ fn lost(name: &OsStr, placed: bool) -> String {
     }
 }
 
-impl Error {
+impl StagingError {
     /// The system's error, if a system call failed.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
@@ -104,7 +104,7 @@ pub(super) trait Context<T> {
 
 impl<T> Context<T> for rustix::io::Result<T> {
     fn at_name(self, operation: &'static str, name: &OsStr) -> Result<T> {
-        self.map_err(|errno| Error::Io {
+        self.map_err(|errno| StagingError::Io {
             operation,
             name: name.to_owned(),
             cause: errno.into(),

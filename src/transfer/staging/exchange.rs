@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::error::{Context, Error, Result};
+use super::error::{Context, Result, StagingError};
 use super::{Held, Staging};
 use crate::sys::at;
 
@@ -26,11 +26,11 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// - [`Error::Replaced`]: `<hash>` is not `old`; the entry was kept there.
-    /// - [`Error::Lost`]: another process may have the staged entry. If the entry was placed nevertheless, the caller
+    /// - [`StagingError::Replaced`]: `<hash>` is not `old`; the entry was kept there.
+    /// - [`StagingError::Lost`]: another process may have the staged entry. If the entry was placed nevertheless, the caller
     ///   must verify `<hash>`.
-    /// - [`Error::Occupied`]: renames are needed, and the intermediate name for `old` has data. Nothing was changed.
-    /// - [`Error::Io`]: a rename failed. `old` has its name again, or, if the last of three renames failed, is
+    /// - [`StagingError::Occupied`]: renames are needed, and the intermediate name for `old` has data. Nothing was changed.
+    /// - [`StagingError::Io`]: a rename failed. `old` has its name again, or, if the last of three renames failed, is
     ///   `.replaced.<hash>`, which is removed when the lock is released.
     pub fn exchange(&mut self, old: impl AsFd) -> Result<Exchanged> {
         let old = Held::new(old).at_name("look at", &self.names.hash)?;
@@ -78,7 +78,7 @@ impl Staging {
     }
 
     /// Reverts an exchange that moved another entry than `old`: the entry gets its former name.
-    fn swap_back(&self) -> Error {
+    fn swap_back(&self) -> StagingError {
         let (staging, hash) = (&self.names.staging, &self.names.hash);
         let swapped = at::rename_exchange(&self.task, staging, hash).is_ok_and(|swapped| swapped);
         match swapped && self.holds().is_ok_and(|holds| holds) {
@@ -120,14 +120,14 @@ impl Staging {
         }
     }
 
-    fn replaced(&self) -> Error {
-        Error::Replaced {
+    fn replaced(&self) -> StagingError {
+        StagingError::Replaced {
             name: self.names.hash.clone(),
         }
     }
 
-    fn occupied(&self) -> Error {
-        Error::Occupied {
+    fn occupied(&self) -> StagingError {
+        StagingError::Occupied {
             name: self.names.old.clone(),
             hash: self.names.hash.clone(),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result as SysResult};
 
-use super::error::{Context, Error, Result};
+use super::error::{Context, Result, StagingError};
 use super::names::{Names, TOO_LONG};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -166,16 +166,16 @@ fn flock(fd: &OwnedFd) -> SysResult<bool> {
 }
 
 /// Explains why a lock file could not be opened.
-fn refused(task: impl AsFd, names: &Names, errno: Errno) -> Error {
+fn refused(task: impl AsFd, names: &Names, errno: Errno) -> StagingError {
     if errno == Errno::NAMETOOLONG {
-        return Error::Name {
+        return StagingError::Name {
             name: names.hash.clone(),
             why: TOO_LONG,
         };
     }
     match at::stat_at(task, &names.lock) {
         Ok(stat) if stamp::kind(&stat) != FileType::RegularFile => not_a_lock(&names.lock, &stat),
-        _ => Error::Io {
+        _ => StagingError::Io {
             operation: "open the lock file",
             name: names.lock.clone(),
             cause: errno.into(),
@@ -183,7 +183,7 @@ fn refused(task: impl AsFd, names: &Names, errno: Errno) -> Error {
     }
 }
 
-fn not_a_lock(name: &OsStr, stat: &Statx) -> Error {
+fn not_a_lock(name: &OsStr, stat: &Statx) -> StagingError {
     let what = match stamp::kind(stat) {
         FileType::Symlink => "a symlink",
         FileType::Directory => "a directory",
@@ -191,7 +191,7 @@ fn not_a_lock(name: &OsStr, stat: &Statx) -> Error {
         FileType::Socket => "a socket",
         _ => "a device",
     };
-    Error::NotALock {
+    StagingError::NotALock {
         name: name.to_owned(),
         what,
     }

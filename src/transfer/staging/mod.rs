@@ -2,7 +2,7 @@
 //!
 //! - [`Staging`]: the right to make, replace or remove one job's directory
 //! - `lock`: the lock; `names`: the names of all these files; `exchange`: replaces one entry by another
-//! - `sweep`: what a crash left, also of another user; [`sweep()`] removes it; [`Error`]: the errors of all these
+//! - `sweep`: what a crash left, also of another user; [`sweep()`] removes it; [`StagingError`]: the errors of all these
 //!
 //! # Concurrent processes
 //!
@@ -11,7 +11,7 @@
 //! the lock file after unlocking it, and so may remove a file that another process has locked in between. Then a third
 //! process can get the lock as well. This is rare, cannot be prevented, and is detected: [`Staging::holds`]. So a lock
 //! counts only while its file has its name. An entry that was placed while the lock was lost is reported
-//! ([`Error::Lost`]), because another process may have removed files of it.
+//! ([`StagingError::Lost`]), because another process may have removed files of it.
 //!
 //! Two processes that run this code never remove each other's lock file: each removes the file before it unlocks it.
 
@@ -36,7 +36,7 @@ use super::remove::remove_tree;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use error::Context;
-pub use error::{Error, Result};
+pub use error::{Result, StagingError};
 pub use exchange::Exchanged;
 use lock::Lock;
 use names::Names;
@@ -81,8 +81,8 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] if the name cannot be a job's or is too long for a staging; [`Error::NotALock`] if the lock
-    /// file's name has an entry of another type; [`Error::Io`]: `ENOENT` if the directory is gone, `EACCES` if another
+    /// [`StagingError::Name`] if the name cannot be a job's or is too long for a staging; [`StagingError::NotALock`] if the lock
+    /// file's name has an entry of another type; [`StagingError::Io`]: `ENOENT` if the directory is gone, `EACCES` if another
     /// user owns the lock file and does not share it.
     pub fn take(task: impl AsFd, hash: &OsStr) -> Result<Option<Staging>> {
         let names = Names::of(hash)?;
@@ -107,7 +107,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`]; [`Error::Remove`] if the previous entry cannot be removed; [`Error::Io`].
+    /// [`StagingError::Lost`]; [`StagingError::Remove`] if the previous entry cannot be removed; [`StagingError::Io`].
     pub fn make(&mut self) -> Result<OwnedFd> {
         self.free_name()?;
         self.forget()?;
@@ -140,7 +140,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// [`StagingError::Io`].
     pub fn adopt(&mut self, left: impl AsFd) -> Result<()> {
         self.staged = Some(Held::new(left).at_name("look at", &self.names.staging)?);
         Ok(())
@@ -167,14 +167,14 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Exists`]: `<hash>` exists. [`Error::Lost`]: another process may have the staged entry; if the entry was
-    /// placed nevertheless, the caller must verify `<hash>`. [`Error::Io`]: the rename failed.
+    /// [`StagingError::Exists`]: `<hash>` exists. [`StagingError::Lost`]: another process may have the staged entry; if the entry was
+    /// placed nevertheless, the caller must verify `<hash>`. [`StagingError::Io`]: the rename failed.
     pub fn publish(&mut self) -> Result<()> {
         self.check()?;
         let (from, to) = (&self.names.staging, &self.names.hash);
         match at::rename_new(&self.task, from, to) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Error::Exists { name: to.clone() }),
+            Err(Errno::EXIST) => return Err(StagingError::Exists { name: to.clone() }),
             Err(Errno::NOENT) => return Err(self.lost(false)),
             Err(errno) => return Err(errno).at_name("put the copy in its place as", to),
         }
@@ -186,7 +186,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// [`StagingError::Io`].
     pub fn sync(&self) -> Result<()> {
         let name = OsStr::new(".");
         let fd = at::open_to_list(&self.task, name)
@@ -199,7 +199,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`]: nothing was removed, because the entry may belong to another process. [`Error::Remove`]: an
+    /// [`StagingError::Lost`]: nothing was removed, because the entry may belong to another process. [`StagingError::Remove`]: an
     /// entry could not be removed, or the removal was cancelled; the lock is released nevertheless, and [`sweep`]
     /// removes the rest.
     pub fn finish(mut self, progress: Option<&Progress>) -> Result<()> {
@@ -246,7 +246,7 @@ impl Staging {
 
     /// Checks that the staged entry exists and belongs to this process.
     fn check(&self) -> Result<()> {
-        let holds = self.holds().map_err(|cause| Error::Io {
+        let holds = self.holds().map_err(|cause| StagingError::Io {
             operation: "look at",
             name: self.names.staging.clone(),
             cause,
@@ -272,8 +272,8 @@ impl Staging {
         }
     }
 
-    fn lost(&self, placed: bool) -> Error {
-        Error::Lost {
+    fn lost(&self, placed: bool) -> StagingError {
+        StagingError::Lost {
             name: self.names.hash.clone(),
             placed,
         }

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::error::{Error, Result};
+use super::error::{Result, StagingError};
 use crate::workspace::jobs::is_job_entry;
 use crate::workspace::layout::STAGING_PREFIX;
 
@@ -32,9 +32,9 @@ pub(super) struct Names {
 impl Names {
     /// # Errors
     ///
-    /// [`Error::Name`] if the name cannot be a job's or is too long.
+    /// [`StagingError::Name`] if the name cannot be a job's or is too long.
     pub(super) fn of(hash: &OsStr) -> Result<Names> {
-        let wrong = |why| Error::Name {
+        let wrong = |why| StagingError::Name {
             name: hash.to_owned(),
             why,
         };

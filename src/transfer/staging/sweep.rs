@@ -28,7 +28,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::Staging;
-use super::error::{Context, Error, Result};
+use super::error::{Context, Result, StagingError};
 use super::names::{LOCK_SUFFIX, OLD_PREFIX, after, before};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -46,7 +46,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
+    /// [`StagingError::Io`].
     pub fn announce(&self) -> Result<()> {
         let note = self.staged.as_ref().map(|staged| note(&staged.identity));
         let written = self.lock.write(note.unwrap_or_default().as_bytes());
@@ -58,7 +58,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](super::Error::Io).
+    /// [`StagingError::Io`](super::StagingError::Io).
     pub fn exchanged(&self) -> Result<Option<bool>> {
         let found = self.lock.read().at_name("read", &self.names.lock)?;
         if found.is_empty() {
@@ -116,7 +116,7 @@ impl Staging {
     /// As [`Staging::make`].
     pub(super) fn free_name(&mut self) -> Result<()> {
         let error = match self.clear(None) {
-            Err(Error::Remove(error)) => error,
+            Err(StagingError::Remove(error)) => error,
             result => return result,
         };
         let denied = |error: &std::io::Error| error.kind() == ErrorKind::PermissionDenied;
@@ -155,7 +155,7 @@ fn note(identity: &FileId) -> String {
 ///
 /// # Errors
 ///
-/// [`Error::Io`](super::Error::Io) if the directory cannot be listed, for which it must be readable.
+/// [`StagingError::Io`](super::StagingError::Io) if the directory cannot be listed, for which it must be readable.
 pub fn sweep(task: impl AsFd) -> Result<usize> {
     sweep_with(task, &|_| false, &mut |_| {})
 }

@@ -178,7 +178,7 @@ impl Root {
         let mut dir = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).ok()?;
         for (name, path) in [
             (layout::XPMFS, layout::XPMFS),
-            (layout::INTERNAL, ".xpmfs/internal"),
+            (layout::INTERNAL_DIR, ".xpmfs/internal"),
         ] {
             match at::open_dir(&dir, OsStr::new(name)) {
                 Ok(next) => dir = next,

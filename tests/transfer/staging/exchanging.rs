@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::RenameFlags;
-use xpmfs::transfer::staging::{Error, Exchanged};
+use xpmfs::transfer::staging::{Exchanged, StagingError};
 
 use super::{Task, open};
 
@@ -69,7 +69,7 @@ fn what_the_caller_does_not_know_is_not_replaced() {
             task.dir("hash", "theirs");
         }
         let error = staging.exchange(&old).unwrap_err();
-        assert!(matches!(error, Error::Replaced { .. }), "{error}");
+        assert!(matches!(error, StagingError::Replaced { .. }), "{error}");
         assert!(staging.holds().unwrap());
         assert_eq!(task.at("hash").exists(), theirs);
     }
@@ -85,7 +85,7 @@ fn whose_lock_is_removed_exchanges_nothing_and_removes_nothing() {
     fs::remove_file(task.at(".tmp.hash.lock")).unwrap();
     let error = staging.exchange(open(&task.at("hash"))).unwrap_err();
     assert!(
-        matches!(error, Error::Lost { placed: false, .. }),
+        matches!(error, StagingError::Lost { placed: false, .. }),
         "{error}"
     );
     assert_eq!(task.which("hash"), "old");
@@ -149,12 +149,14 @@ fn what_takes_its_place_at_the_last_moment_is_not_removed() {
                 done += 1;
                 assert_eq!(left, ["new", "unknown"]);
             }
-            Err(Error::Replaced { .. }) => {
+            Err(StagingError::Replaced { .. }) => {
                 undone += 1;
                 assert_eq!(left, ["known", "unknown"]);
             }
             // What was placed was moved on.
-            Err(Error::Lost { placed: true, .. }) => assert!(left.contains(&"unknown".into())),
+            Err(StagingError::Lost { placed: true, .. }) => {
+                assert!(left.contains(&"unknown".into()))
+            }
             Err(error) => panic!("{error}"),
         }
     }

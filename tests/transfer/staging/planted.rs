@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use xpmfs::transfer::staging::Error;
+use xpmfs::transfer::staging::StagingError;
 
 use super::Task;
 
@@ -52,7 +52,7 @@ fn what_is_no_lock_file_is_named_and_not_waited_for() {
         let path = task.at(".tmp.hash.lock");
         plant(&path);
         let error = task.try_take("hash").unwrap_err();
-        assert!(matches!(error, Error::NotALock { .. }), "{error}");
+        assert!(matches!(error, StagingError::NotALock { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
         assert!(fs::symlink_metadata(&path).is_ok());
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));

@@ -246,7 +246,7 @@ pub(super) fn link(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut 
     match linked.and_then(|()| staging.publish()) {
         Ok(()) => env.hooks.moved(job),
         // Another process has begun to run the job there.
-        Err(transfer::staging::Error::Exists { .. }) => {}
+        Err(transfer::staging::StagingError::Exists { .. }) => {}
         Err(error) => tracing::warn!("{job}: cannot make its symlink: {error}"),
     }
 }

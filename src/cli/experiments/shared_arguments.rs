@@ -8,7 +8,7 @@ use crate::cli::{Global, Listing, Select};
 
 /// The options of every command.
 #[derive(Debug, Args)]
-pub struct Common {
+pub struct SharedArguments {
     /// How the outcome is printed.
     #[command(flatten)]
     pub(super) listing: Listing,
@@ -20,7 +20,7 @@ pub struct Common {
     select: Select,
 }
 
-impl Common {
+impl SharedArguments {
     /// Opens the workspace.
     pub(super) fn open(&self, global: &Global) -> anyhow::Result<Session> {
         let which = Which {
