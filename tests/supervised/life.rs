@@ -150,3 +150,63 @@ fn nothing_is_left_of_processes_that_were_killed() {
     assert!(status["mounts"][0]["pid"].is_i64());
     common::say(&format!("killed {kills} times"));
 }
+
+#[test]
+fn a_supervisor_without_descriptors_warns_once_and_serves_on() {
+    if !common::is_root() {
+        return common::skip("only root may limit another process");
+    }
+    let workspace = workspace(HOWS[0]);
+    let mounted = mount(&workspace, HOWS[0]);
+    let (pid, supervisor) = processes(&workspace, mounted.path());
+    let used = fs::read_dir(format!("/proc/{supervisor}/fd"))
+        .unwrap()
+        .count();
+    let limit = |limit: String| {
+        let mut command = Command::new("prlimit");
+        run(command.args([
+            "--pid",
+            &supervisor.to_string(),
+            &format!("--nofile={limit}:"),
+        ]));
+    };
+    limit(used.to_string());
+    let removed: Vec<fs::File> = (0..20)
+        .map(|number| {
+            let path = mounted.path().join(format!("file-{number}"));
+            let file = fs::File::create_new(&path).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            fs::remove_file(&path).unwrap();
+            file
+        })
+        .collect();
+    eventually("it is reported", || {
+        workspace.log().contains("too many descriptors are open")
+    });
+    // A worker that dies is replaced all the same, and one that is asked for is refused.
+    let error = common::fails(workspace.xpmfs().arg("reload").arg(mounted.path()));
+    let error = String::from_utf8_lossy(&error.stderr).into_owned();
+    assert!(
+        error.contains("goes on as before: the supervisor of the mount has too many"),
+        "{error}"
+    );
+    kill_worker(pid);
+    assert!(mounted.path().join("jobs").exists());
+    let again = child(supervisor, pid);
+    assert_eq!(processes(&workspace, mounted.path()), (again, supervisor));
+    fs::write(mounted.path().join("file"), "written").unwrap();
+    let reports = workspace
+        .log()
+        .matches("if the process that serves the mount is killed now")
+        .count();
+    assert_eq!(reports, 1, "{}", workspace.log());
+    // With descriptors again, it keeps what is open.
+    limit("1024".to_owned());
+    drop(removed);
+    let held = fs::File::create(mounted.path().join("held")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    kill_worker(again);
+    child(supervisor, again);
+    let other = fs::File::open(mounted.path().join("held")).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap_err();
+}

@@ -147,3 +147,38 @@ fn policies_are_those_of_the_settings() {
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert!(status["mounts"][0]["archive"].is_null(), "{status}");
 }
+
+#[test]
+fn a_shared_mount_is_joined_with_the_settings_that_it_was_reloaded_with() {
+    let workspace = workspace(HOWS[0]);
+    let holder = format!("pid:{}", std::process::id());
+    let share = || {
+        let mut command = workspace.xpmfs();
+        command.args([
+            "mount",
+            "-w",
+            "test",
+            "--no-archive",
+            "--shared",
+            "--holder",
+            &holder,
+            "--log",
+        ]);
+        command.arg(workspace.top().join("xpmfs.log"));
+        command
+    };
+    let mounted = workspace.mounting(&mut share(), &workspace.primary());
+    workspace.with_folders(&["backup"]);
+    let error = super::common::fails(&mut share());
+    assert!(String::from_utf8_lossy(&error.stderr).contains("list of folders"));
+    reload(&workspace, mounted.path());
+    run(&mut share());
+    kill(&workspace, mounted.path());
+    run(&mut share());
+    let status = run(workspace
+        .xpmfs()
+        .args(["--json", "status"])
+        .arg(mounted.path()));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["mounts"][0]["holders"][0]["holds"], 3);
+}

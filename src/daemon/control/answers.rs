@@ -174,6 +174,9 @@ impl Answers {
         let reload = self.reload.as_ref();
         let reload = reload.ok_or("this process serves no mount")?;
         reload(&program, connection).map_err(|error| {
+            if error.raw_os_error() == Some(libc::EMFILE) {
+                return "the supervisor of the mount has too many files open".to_owned();
+            }
             format!(
                 "the mount has no supervisor any more, and only a supervisor can go on with another program: unmount it and mount it again ({error})"
             )

@@ -89,11 +89,9 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The supervisor has ended.
+    /// The supervisor has ended, or has too many descriptors open (`EMFILE`).
     pub fn reload(&self, program: &Path, client: BorrowedFd<'_>) -> io::Result<()> {
-        let socket = self.socket.lock();
-        let message = Message::Reload(program.to_owned());
-        message::send(socket.as_fd(), &message, Some(client))
+        self.keep(&Message::Reload(program.to_owned()), client)
     }
 
     /// Reports that the mount has ended.

@@ -58,14 +58,14 @@ impl Message {
             | Message::Counts
             | Message::Intents
             | Message::Holders
-            | Message::Recent => true,
+            | Message::Recent
+            | Message::Reload(_) => true,
             Message::File(_)
             | Message::DropFile(_)
             | Message::Serving
             | Message::Answered
             | Message::Over
-            | Message::LeaveTerminal
-            | Message::Reload(_) => false,
+            | Message::LeaveTerminal => false,
         }
     }
 }
@@ -108,13 +108,20 @@ pub(super) fn send(
     Ok(())
 }
 
-/// The next message; `None` if the worker has ended.
-pub(super) fn receive(from: BorrowedFd<'_>) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
-    let mut bytes = vec![0; LENGTH_MAX];
+/// Memory for the longest message, so that none is allocated when memory is short.
+pub(super) fn buffer() -> Vec<u8> {
+    vec![0; LENGTH_MAX]
+}
+
+/// The next message; `None` if the worker has ended. Its descriptor is missing if this process has too many open.
+pub(super) fn receive(
+    from: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        let mut part = [IoSliceMut::new(&mut bytes)];
+        let mut part = [IoSliceMut::new(bytes)];
         match rustix::net::recvmsg(from, &mut part, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             Err(Errno::CONNRESET) => return Ok(None),
@@ -134,17 +141,23 @@ pub(super) fn receive(from: BorrowedFd<'_>) -> io::Result<Option<(Message, Optio
     Ok(Some((serde_json::from_slice(bytes)?, descriptor)))
 }
 
-/// Acknowledges a message.
-pub(super) fn acknowledge(to: BorrowedFd<'_>) {
+/// The answers to a message.
+const KEPT: u8 = b'+';
+const NOT_KEPT: u8 = b'-';
+
+/// Answers a message that a worker waits for.
+pub(super) fn acknowledge(to: BorrowedFd<'_>, is_kept: bool) {
+    let answer = if is_kept { KEPT } else { NOT_KEPT };
     // A worker that has ended needs none.
-    let _ = rustix::net::send(to, b"\n", SendFlags::NOSIGNAL);
+    let _ = rustix::net::send(to, &[answer], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
-/// Waits until a message is acknowledged.
+/// Waits until a message is acknowledged. Fails if the supervisor could not keep its descriptor.
 pub(super) fn wait_for_acknowledgement(from: &impl AsFd) -> io::Result<()> {
     let mut byte = [0];
     match rustix::net::recv(from, &mut byte[..], RecvFlags::empty())?.0 {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
+        _ if byte == [KEPT] => Ok(()),
+        _ => Err(rustix::io::Errno::MFILE.into()),
     }
 }

@@ -11,7 +11,7 @@
 //! - [`message`]: what the worker sends to the supervisor
 //! - [`link`]: the worker's end
 //! - [`estate`]: what outlives a worker
-//! - [`supervise`]: the supervisor's loop
+//! - [`supervise`]: the supervisor's loop; [`workers`]: the processes that it starts
 //! - [`check`]: asks another program whether it can go on; [`state`]: what it goes on with
 //!
 //! Called by `cli` and [`run`](super::run); calls `mount` for the form of what is kept.
@@ -22,6 +22,7 @@ mod link;
 mod message;
 mod state;
 mod supervise;
+mod workers;
 
 pub use check::Program;
 pub use link::{Link, Resumed};

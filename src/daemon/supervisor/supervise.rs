@@ -1,16 +1,17 @@
 //! The supervisor's loop: keeps what the worker sends, passes signals on, replaces a worker that was killed, and goes on with another
 //! program when it is asked to.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::net::SendFlags;
 use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
 
@@ -19,12 +20,11 @@ use super::estate::Estate;
 use super::link::Link;
 use super::message::{self, Message};
 use super::state::{Origin, Passing, State, pass_on};
+use super::workers::{Death, Look, ended, fork_alone, reap, sockets};
 use crate::daemon::attach::{How, detach};
 use crate::daemon::run::raise_descriptor_limit;
 use crate::daemon::signals::SIGNALS;
 use crate::daemon::{control, descriptors, log, service_manager};
-use crate::sys::calls::fork;
-use crate::sys::deadline::wait_until;
 
 /// How many workers in a row may die without having answered a request.
 const DEATHS_MAX: u32 = 3;
@@ -37,37 +37,11 @@ pub enum Side {
     Ended(ExitCode),
 }
 
-/// How a worker has ended.
-enum Death {
-    /// With an exit status: the mount has ended.
-    Ended(i32),
-    /// By a signal.
-    Killed(i32),
-}
-
 /// How often the supervisor looks whether the worker was killed while a thread of it remains.
 const LOOK_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 500_000_000,
 };
-
-/// Whether a worker was killed and a thread of it remains, in a call of the kernel that cannot be interrupted. Such a thread may wait
-/// for what only the next worker can answer, and keeps the socket open.
-fn is_dying(worker: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.as_raw_pid()));
-    // Without `/proc`, or out of descriptors, it must count as alive: two workers on one connection would both change files.
-    let Ok(stat) = stat else {
-        return false;
-    };
-    // The state follows the name, which is in parentheses.
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    rest.trim_start().starts_with(['Z', 'X'])
-}
-
-/// Waits for earlier workers whose last thread has ended by now.
-fn reap() {
-    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
-}
 
 /// Divides this process, which must have one thread, into a supervisor and a worker.
 ///
@@ -114,18 +88,9 @@ pub fn resume(state: State) -> io::Result<Side> {
     }
 }
 
-/// How long a thread of this process may take to end before the first fork.
-const THREADS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Forks, once a thread that has asked a file system something has ended.
-fn fork_alone() -> io::Result<Option<Pid>> {
-    let mut forked = Err(rustix::io::Errno::BUSY);
-    wait_until(THREADS_TIMEOUT, || {
-        forked = fork();
-        forked != Err(rustix::io::Errno::BUSY)
-    });
-    Ok(forked?)
-}
+/// For how long the supervisor tries to replace a worker that has died, while no process or descriptor can be had.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
 
 struct Supervisor {
     origin: Origin,
@@ -142,6 +107,11 @@ struct Supervisor {
     replacing: Option<Replacing>,
     /// Children that were killed and may not have ended.
     killed: Vec<Pid>,
+    /// The sockets of the next worker, made in advance: later, this process may have too many descriptors.
+    sockets: Option<(OwnedFd, OwnedFd)>,
+    buffer: Vec<u8>,
+    /// Whether a shortage of descriptors or memory was reported.
+    is_short: bool,
 }
 
 /// The change from one program to the next.
@@ -168,25 +138,79 @@ impl Supervisor {
             check: None,
             replacing: None,
             killed: Vec::new(),
+            sockets: Some(sockets()?),
+            buffer: message::buffer(),
+            is_short: false,
         })
+    }
+
+    /// Reports a shortage of descriptors or memory, once.
+    fn report_shortage(&mut self, what: &str, error: &dyn Display) {
+        if !std::mem::replace(&mut self.is_short, true) {
+            tracing::warn!(
+                "{what}: {error}; if the process that serves the mount is killed now, locks and removed files that are open may be lost"
+            );
+        }
     }
 
     /// Starts one worker after the other, until the mount has ended.
     fn run(mut self) -> io::Result<Side> {
         loop {
-            let (ours, theirs) = rustix::net::socketpair(
-                AddressFamily::UNIX,
-                SocketType::SEQPACKET,
-                SocketFlags::CLOEXEC,
-                None,
-            )?;
-            let Some(worker) = fork_alone()? else {
-                drop(ours);
-                return Ok(self.into_worker(theirs));
+            let (worker, ours) = match self.start_worker() {
+                Ok((Some(worker), ours, theirs)) => {
+                    drop(theirs);
+                    (worker, ours)
+                }
+                Ok((None, ours, theirs)) => {
+                    drop(ours);
+                    return Ok(self.into_worker(theirs));
+                }
+                Err(error) => match &self.estate.place {
+                    None => return Err(error),
+                    Some((place, _)) => {
+                        let mountpoint = place.mountpoint.clone();
+                        tracing::error!(
+                            "cannot start a process that serves {}: {error}: unmounting it",
+                            mountpoint.display()
+                        );
+                        return Ok(Side::Ended(self.give_up(&mountpoint)));
+                    }
+                },
             };
-            drop(theirs);
+            self.sockets = sockets().ok();
             if let Some(code) = self.watch_to_end(worker, &ours)? {
                 return Ok(Side::Ended(code));
+            }
+        }
+    }
+
+    /// Starts a worker, and tries so for some time if another one has died: programs wait for it. Returns the ends of its connection,
+    /// ours first, in both processes.
+    fn start_worker(&mut self) -> io::Result<(Option<Pid>, OwnedFd, OwnedFd)> {
+        let end = Instant::now() + START_TIMEOUT;
+        loop {
+            if self.sockets.is_none() {
+                self.sockets = sockets().ok();
+            }
+            let started = match &self.sockets {
+                Some(_) => fork_alone(),
+                None => Err(rustix::io::Errno::MFILE.into()),
+            };
+            match (started, self.sockets.take()) {
+                (Ok(worker), Some((ours, theirs))) => return Ok((worker, ours, theirs)),
+                (Err(error), _) if self.estate.place.is_none() || Instant::now() > end => {
+                    return Err(error);
+                }
+                (started, sockets) => {
+                    self.sockets = sockets;
+                    if let Err(error) = started {
+                        self.report_shortage(
+                            "cannot start a process that serves the mount",
+                            &error,
+                        );
+                    }
+                    std::thread::sleep(PAUSE);
+                }
             }
         }
     }
@@ -222,6 +246,7 @@ impl Supervisor {
         if self.stopping {
             let _ = kill_process(worker, rustix::process::Signal::TERM);
         }
+        let mut look = Look::new(worker);
         loop {
             let mut ready = vec![
                 PollFd::new(socket, PollFlags::IN),
@@ -232,8 +257,21 @@ impl Supervisor {
             }
             match poll(&mut ready, Some(&LOOK_INTERVAL)) {
                 Err(rustix::io::Errno::INTR) => continue,
-                Ok(0) if is_dying(worker) => return Ok(Death::Killed(Signal::SIGKILL as i32)),
-                result => result?,
+                Ok(0) if look.is_dying() => return Ok(Death::Killed(Signal::SIGKILL as i32)),
+                Ok(_) => {}
+                Err(error) => {
+                    drop(ready);
+                    // Out of memory.
+                    self.report_shortage(
+                        "cannot wait for the process that serves the mount",
+                        &error,
+                    );
+                    if let Some(death) = ended(worker, WaitOptions::NOHANG)? {
+                        return Ok(death);
+                    }
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
             };
             let is_ready = |at: usize| ready.get(at).is_some_and(|it| !it.revents().is_empty());
             let (from_worker, from_signals) = (is_ready(0), is_ready(1));
@@ -241,12 +279,15 @@ impl Supervisor {
                 self.pass_on(worker)?;
             }
             if from_worker {
-                match message::receive(socket.as_fd()) {
+                match message::receive(socket.as_fd(), &mut self.buffer) {
                     Ok(Some((message, descriptor))) => {
                         self.keep(worker, socket, message, descriptor);
                     }
                     Ok(None) => break,
-                    Err(error) => tracing::warn!("a message of the worker is lost: {error}"),
+                    Err(error) => {
+                        self.report_shortage("a message of the worker is lost", &error);
+                        std::thread::sleep(PAUSE);
+                    }
                 }
             }
             self.look_at_check(worker, socket);
@@ -254,15 +295,8 @@ impl Supervisor {
             self.killed.retain(is_child);
         }
         loop {
-            match waitpid(Some(worker), WaitOptions::empty()) {
-                Err(rustix::io::Errno::INTR) | Ok(None) => {}
-                Ok(Some((_, status))) => {
-                    return Ok(match status.terminating_signal() {
-                        Some(signal) => Death::Killed(signal),
-                        None => Death::Ended(status.exit_status().unwrap_or(1)),
-                    });
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(death) = ended(worker, WaitOptions::empty())? {
+                return Ok(death);
             }
         }
     }
@@ -295,7 +329,8 @@ impl Supervisor {
         descriptor: Option<OwnedFd>,
     ) {
         let estate = &mut self.estate;
-        let acknowledged = message.is_acknowledged() && descriptor.is_some();
+        let acknowledged = message.is_acknowledged();
+        let is_kept = descriptor.is_some();
         match (message, descriptor) {
             (Message::Connection(agreed), Some(device)) => {
                 estate.connection = Some((device, agreed));
@@ -340,10 +375,13 @@ impl Supervisor {
                     tracing::warn!("cannot close the terminal: {error}");
                 }
             }
-            (message, None) => tracing::warn!(?message, "a message lacks its descriptor"),
+            (_, None) => self.report_shortage(
+                "the supervisor cannot keep what the process that serves the mount has open",
+                &"too many descriptors are open (`ulimit -n`)",
+            ),
         }
         if acknowledged {
-            message::acknowledge(socket.as_fd());
+            message::acknowledge(socket.as_fd(), is_kept);
         }
     }
 
@@ -449,10 +487,15 @@ impl Supervisor {
                 mountpoint.display()
             );
         }
-        if let Err(error) = detach(&mountpoint, How::Lazy) {
+        Some(self.give_up(&mountpoint))
+    }
+
+    /// Takes away a mount that no process will serve.
+    fn give_up(&self, mountpoint: &Path) -> ExitCode {
+        if let Err(error) = detach(mountpoint, How::Lazy) {
             tracing::error!("{error}");
         }
-        Some(ExitCode::FAILURE)
+        ExitCode::FAILURE
     }
 }
 
@@ -466,20 +509,4 @@ fn answer(client: &OwnedFd, result: Result<Value, String>) {
     // The command may have ended.
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let _ = rustix::net::send(client, line.as_bytes(), flags);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_process_that_is_seen_to_be_dead_is_dying() {
-        assert!(!is_dying(rustix::process::getpid()));
-        // No process has this number: its state cannot be read.
-        assert!(!is_dying(Pid::from_raw(i32::MAX).unwrap()));
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-        assert!(wait_until(Duration::from_secs(60), || is_dying(pid)));
-        child.wait().unwrap();
-    }
 }

@@ -6,7 +6,8 @@ use crate::mount::tables::node::{Node, NodeRole};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
-/// A change of the tables. Later versions of the program may add kinds at the end.
+/// A change of the tables. With each change of this type, or of what else a process leaves, the version in
+/// `daemon/supervisor/state.rs` is increased: only a program of the same version goes on with a mount.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::mount) enum Record<'a> {
     /// A device was used for the first time: its number is the count of those before it.
@@ -124,4 +125,74 @@ pub(in crate::mount) struct OpenedRecord {
     pub(in crate::mount) locked: bool,
     /// The kernel's number of the file that the kernel reads and writes by itself, if it does.
     pub(in crate::mount) backing: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If this fails, records of this program cannot be read by the one before: increase the version in
+    /// `daemon/supervisor/state.rs`, and change the expected bytes.
+    #[test]
+    fn records_are_read_by_all_programs_of_the_version() {
+        let identity = IdentityRecord(1, 2, 3);
+        let node = NodeRecord {
+            identity,
+            parent: 4,
+            place: 5,
+            role: NodeRole::Outside,
+            directory: true,
+            name: b"n",
+        };
+        let opened = OpenedRecord {
+            node: 6,
+            identity,
+            readable: true,
+            writable: false,
+            only_lock: false,
+            locked: true,
+            backing: Some(7),
+        };
+        let displaced = DisplacedRecord {
+            number: 8,
+            generation: 9,
+            total: 10,
+        };
+        let records = [
+            Record::Device(11),
+            Record::Node {
+                id: 12,
+                node: node.clone(),
+            },
+            Record::Name { id: 13, node },
+            Record::Forgotten(14),
+            Record::Displaced(identity, displaced),
+            Record::Replaced(identity),
+            Record::Opened(15, opened),
+            Record::Closed(16),
+            Record::Locked(17, true),
+            Record::Superseded(18, 19),
+            Record::Positions(20, 21, vec![(22, 23)]),
+            Record::Places(vec![b"/f".to_vec()]),
+        ];
+        let bytes: Vec<_> = records
+            .iter()
+            .map(|it| postcard::to_stdvec(it).unwrap())
+            .collect();
+        let expected: [&[u8]; 12] = [
+            &[0, 11],
+            &[1, 12, 1, 2, 3, 4, 5, 5, 1, 1, b'n'],
+            &[2, 13, 1, 2, 3, 4, 5, 5, 1, 1, b'n'],
+            &[3, 14],
+            &[4, 1, 2, 3, 8, 9, 10],
+            &[5, 1, 2, 3],
+            &[6, 15, 6, 1, 2, 3, 1, 0, 0, 1, 1, 7],
+            &[7, 16],
+            &[8, 17, 1],
+            &[9, 18, 19],
+            &[10, 20, 21, 1, 22, 23],
+            &[11, 1, 2, b'/', b'f'],
+        ];
+        assert_eq!(bytes, expected);
+    }
 }
