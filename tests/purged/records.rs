@@ -162,3 +162,41 @@ fn an_archive_without_a_mount_keeps_them_too() {
     command(&workspace, &["archive"]);
     assert!(age(&pin) < DAY);
 }
+
+/// What is lost with the records, if no mount renewed them: removed files come back, and pinned jobs may be released. No more.
+#[test]
+fn without_its_records_a_workspace_loses_no_job() {
+    let workspace = archived(3);
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_at(&mountpoint);
+    let shown = |number| mounted.job(TASK, &hash(number));
+    fs::remove_file(shown(0).join("data/model.bin")).unwrap();
+    command(&workspace, &["jobs", "pin", &id(1)]);
+    assert_eq!(mounted.location(shown(0)), "primary");
+    for record in records(&workspace) {
+        fs::remove_file(record).unwrap();
+    }
+    fs::remove_file(job(&workspace, 2).join("train.out")).unwrap();
+    // Also while it is mounted: a new removal is recorded, and jobs of the folder are recorded again.
+    fs::remove_file(shown(1).join("train.out")).unwrap();
+    eventually("the jobs of the folder are recorded", || {
+        let known = workspace.primary().join(".xpmfs/archive/known");
+        known.exists() && !files(&known).is_empty()
+    });
+    for (number, expected) in [(0, "backup"), (1, "primary"), (2, "backup")] {
+        eventually("the records are not missed", || {
+            mounted.location(shown(number)) == expected
+        });
+    }
+    assert!(shown(0).join("data/model.bin").exists());
+    mounted.unmount();
+    let mounted = workspace.mount_at(&mountpoint);
+    for (number, expected) in [(0, "backup"), (1, "primary"), (2, "backup")] {
+        let shown = mounted.job(TASK, &hash(number));
+        assert_eq!(mounted.location(&shown), expected, "{number}");
+    }
+    mounted.unmount();
+    command(&workspace, &["jobs", "recover", "--all"]);
+    assert!(job(&workspace, 0).join("data/model.bin").exists());
+    assert!(!job(&workspace, 1).join("train.out").exists());
+}
