@@ -18,6 +18,16 @@ impl fmt::Debug for Path {
     }
 }
 
+impl Path {
+    /// Whether the path cannot lead to a job, a task or `jobs`.
+    fn may_be_whiteout(&self) -> bool {
+        let path = std::path::Path::new(&self.0);
+        let up = std::path::Component::ParentDir;
+        path.components().all(|component| component != up)
+            && (!path.starts_with("jobs") || path.components().count() > 3)
+    }
+}
+
 /// A path, as failures print it.
 pub(crate) fn p(path: &str) -> Path {
     Path(path.into())
@@ -31,6 +41,9 @@ pub(crate) const SLOTS: usize = 4;
 
 /// A time to set: `None` leaves it, `Some(None)` is now.
 pub(crate) type Time = Option<Option<(i64, u32)>>;
+
+/// `RENAME_WHITEOUT`.
+const WHITEOUT: u32 = 4;
 
 /// Numbers stand for flags as Linux has them.
 #[derive(Debug, Clone)]
@@ -123,6 +136,10 @@ impl Operation {
                 _,
             ) => {
                 *group = 65534;
+            }
+            // The union has no whiteouts, and in a mount of an ordinary user devices cannot be opened.
+            (O::Rename(from, _, flags), _) if who == Who::Ordinary || !from.may_be_whiteout() => {
+                *flags &= !WHITEOUT;
             }
             // The daemon's groups, not the caller's, decide about this bit where the group may not execute.
             (O::Open(_, _, _, mode) | O::Mknod(_, _, mode), Who::Root) => *mode &= 0o5777,
@@ -315,7 +332,7 @@ fn named() -> impl Strategy<Value = Operation> {
     let flag = || prop::bool::ANY;
     let kind =
         prop::sample::select(&[libc::S_IFIFO, libc::S_IFSOCK, libc::S_IFREG, libc::S_IFCHR][..]);
-    let rename = prop::sample::select(&[0, 0, 0, 1, 2, 2, 3, 8][..]);
+    let rename = prop::sample::select(&[0, 0, 0, 1, 2, 2, 3, WHITEOUT, WHITEOUT, 8][..]);
     prop_oneof![
         4 => (path(), mode()).prop_map(|(a, b)| O::Mkdir(a, b)),
         2 => path().prop_map(O::Rmdir),
