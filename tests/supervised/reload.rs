@@ -276,3 +276,34 @@ fn a_hangup_ends_no_mount_in_the_background_after_it_was_taken_over() {
         assert_eq!(processes(&workspace, mounted.path()).0, pid);
     }
 }
+
+#[test]
+fn in_the_foreground_the_service_manager_is_notified_again_by_the_same_process() {
+    let workspace = workspace(HOWS[0]);
+    let at = workspace.top().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&at).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let notified = || {
+        let mut bytes = [0; 1000];
+        let count = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let mut command = workspace.xpmfs();
+    command
+        .args(["mount", "-f", "-w", "test", "--no-archive"])
+        .env("NOTIFY_SOCKET", &at);
+    let mut daemon = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    assert!(notified().contains("READY=1"));
+    for _ in 0..2 {
+        reload(&workspace, &workspace.primary());
+        assert!(notified().contains("READY=1"));
+        let (_, supervisor) = processes(&workspace, &workspace.primary());
+        assert_eq!(u32::try_from(supervisor).unwrap(), daemon.id());
+    }
+    let pid = Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert!(!is_mounted(&workspace.primary()));
+}
