@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::time::{ClockId, clock_gettime};
 use xpmfs::settings::Severity::{Error, Warning};
 use xpmfs::settings::check;
 
@@ -155,9 +156,11 @@ fn many_workspaces_are_checked_in_time() {
             .replacen("workspaces:,", "workspaces: [", 1)
             + "]",
     ] {
-        let began = std::time::Instant::now();
+        // Time of the processor: other tests, each in a process of its own, use it as well.
+        let used = || clock_gettime(ClockId::ProcessCPUTime).tv_sec;
+        let began = used();
         assert!(findings(&text).len() >= 10_000);
         // A check that is not linear takes minutes.
-        assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+        assert!(used() - began < 30, "{} s", used() - began);
     }
 }
