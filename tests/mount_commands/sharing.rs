@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -268,6 +269,31 @@ fn umount_leaves_a_mount_that_others_hold_and_names_them() {
         assert_eq!(holders(home, &place).len(), 1);
         second.does("exec 9<&-");
         second.does(&lines.umount);
+        assert!(!is_mounted(&place));
+    });
+}
+
+#[test]
+fn scripts_with_different_runtime_directories_share_a_mount() {
+    at_everybodys_home(|home| {
+        let place = home.path("ws");
+        let Lines { mount, umount } = lines(home, &place);
+        let mut scripts = ["one", "two"].map(|name| {
+            let mut script = Script::start(home);
+            let directory = home.directory(name);
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&directory, mode).unwrap();
+            script.does(&format!("export XDG_RUNTIME_DIR='{}'", directory.display()));
+            script.does(&mount);
+            // As at the end of the user's last session.
+            fs::remove_dir_all(directory).unwrap();
+            script
+        });
+        assert_eq!(holders(home, &place).len(), 2);
+        let [first, second] = &mut scripts;
+        first.does(&umount);
+        assert!(is_mounted(&place));
+        second.does(&umount);
         assert!(!is_mounted(&place));
     });
 }

@@ -59,10 +59,20 @@ pub(super) fn own() -> Vec<PathBuf> {
     directories
 }
 
-/// The directory of this user's sockets, which is made if it does not exist. `None` if there is none that is closed to other users.
+/// As [`own`], but directories first that neither depend on the environment nor go with the user's last session: programs that share
+/// a mount may have been started in different ways.
+pub(super) fn lasting() -> Vec<PathBuf> {
+    let mut directories = own();
+    let by_session =
+        std::env::var_os("XDG_RUNTIME_DIR").map(|runtime| Path::new(&runtime).join("xpmfs"));
+    directories.sort_by_key(|directory| Some(directory) == by_session.as_ref());
+    directories
+}
+
+/// A lasting directory of this user's sockets, which is made if it does not exist. `None` if there is none that is closed to other users.
 #[must_use]
 pub fn runtime_directory() -> Option<PathBuf> {
-    own()
+    lasting()
         .into_iter()
         .find(|directory| prepare(directory).is_ok())
 }

@@ -10,6 +10,8 @@
 //! - `$XDG_RUNTIME_DIR/xpmfs/`
 //! - `/tmp/xpmfs-<uid>/`
 //!
+//! For a mount that programs share, `$XDG_RUNTIME_DIR` comes last: they may have been started in different ways.
+//!
 //! Only the daemon's own user and root are answered. The client sends one JSON object a line, and gets one
 //! JSON object a line back, in order:
 //!

@@ -53,7 +53,15 @@ impl Server {
     ///
     /// No directory can hold the socket. Commands can then not query this process; everything else works.
     pub fn start(name: SocketName, answers: Answers) -> io::Result<Self> {
-        let (path, listener) = listen(name)?;
+        let is_shared = answers
+            .register
+            .as_ref()
+            .is_some_and(|register| register.is_shared());
+        let directories = match is_shared {
+            true => directory::lasting(),
+            false => directory::own(),
+        };
+        let (path, listener) = listen(name, directories)?;
         // From here on, dropping this removes the file, also if no thread can be started.
         let server = Self {
             file: socket_file(&path),
@@ -90,9 +98,9 @@ impl Drop for Server {
 }
 
 /// Listens in the first directory that can be had.
-fn listen(name: SocketName) -> io::Result<(PathBuf, UnixListener)> {
+fn listen(name: SocketName, directories: Vec<PathBuf>) -> io::Result<(PathBuf, UnixListener)> {
     let mut problem = io::Error::from(io::ErrorKind::NotFound);
-    for directory in directory::own() {
+    for directory in directories {
         let path = directory.join(name.file_name());
         match directory::prepare(&directory).and_then(|()| bind(&directory, &path)) {
             Ok(listener) => return Ok((path, listener)),
