@@ -103,6 +103,11 @@ struct Needed {
 /// The error of an operation that needs a recovery. No disk returns it, and the kernel never receives it.
 const RECOVERY_NEEDED: Errno = Errno::RESTART;
 
+/// Whether an operation ended with this error since it needs a job to be recovered.
+pub(super) fn is_recovery_needed(error: Errno) -> bool {
+    error == RECOVERY_NEEDED
+}
+
 /// How often a request may wait for recoveries: the job may be moved to a folder again before the next attempt.
 const RECOVERIES_MAX: u32 = 5;
 

@@ -139,6 +139,32 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_another_node_replaces_is_looked_up_anew() {
+        let job = "folder/jobs/t/h";
+        let fixture = Fixture::new(FolderMode::Move, &[job, "folder/jobs/t/.tmp.h"]);
+        let mount = &fixture.mount;
+        let (old, new) = (
+            fixture.top().join(job),
+            fixture.top().join("folder/jobs/t/.tmp.h"),
+        );
+        for copy in [&old, &new] {
+            fs::write(copy.join("file"), "").unwrap();
+        }
+        let ids = fixture.look_up("jobs/t/h/file");
+        rustix::fs::renameat_with(CWD, &old, CWD, &new, RenameFlags::EXCHANGE).unwrap();
+        fs::remove_file(new.join("file")).unwrap();
+        let found = mount.lookup(ids[3], OsStr::new("file")).map(drop);
+        assert_eq!(found, Err(rustix::io::Errno::STALE));
+        let mut names = Vec::new();
+        let listed = mount.list(ids[3], 0, |item| {
+            names.push(item.name.to_owned());
+            true
+        });
+        listed.unwrap();
+        assert!(names.contains(&"file".into()), "{names:?}");
+    }
+
+    #[test]
     fn moved_job_is_invalidated_and_closed() {
         let deep = [
             "primary/jobs/t/h/deep/er",

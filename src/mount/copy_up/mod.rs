@@ -200,10 +200,11 @@ impl Mount {
         }
     }
 
-    /// Whether another entry is in the place of the job of a directory of the primary: another process has moved the
-    /// job. Or whether a purge has left the directory. Returns `false` if the job was removed through the mount: then the directory is empty, as on a disk.
+    /// Whether another entry is in the place of the job of a directory: another process has moved the job from the primary, or has
+    /// replaced its copy in a folder. Or whether a purge has left the directory. Returns `false` if the job was removed through the mount:
+    /// then the directory is empty, as on a disk.
     pub(super) fn is_moved(&self, id: u64, node: &Node) -> bool {
-        if node.place != PRIMARY {
+        if node.place == INTERNAL {
             return false;
         }
         let (mut id, mut job) = (id, node.clone());
@@ -221,7 +222,7 @@ impl Mount {
             return true;
         }
         let there = self
-            .holding(job.parent, PRIMARY)
+            .holding(job.parent, job.place)
             .and_then(|dir| at::stat(dir, &job.name));
         there.is_ok_and(|stat| FileId::of(&stat) != job.identity)
             && self.dir_cache.removed(id).is_none()

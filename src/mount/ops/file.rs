@@ -12,12 +12,14 @@ use rustix::process::geteuid;
 use crate::mount::Mount;
 use crate::mount::caller::{AssumedIdentity, Caller};
 use crate::mount::copy_up::Alteration;
+use crate::mount::deferred;
 use crate::mount::handover::intents::Before;
 use crate::mount::tables::handles::{File, Kept, Lock};
 use crate::mount::tables::nodes::Version;
 use crate::mount::tables::ttl::age;
 use crate::sys::file_id::FileId;
 use crate::sys::{at, calls};
+use crate::view::PRIMARY;
 
 /// A file up to this size, in bytes, that has not been changed for so long, is read through the kernel's cache of this
 /// mount, which keeps the pages from one open to the next: setting up passthrough takes longer than reading the file. A
@@ -118,6 +120,33 @@ fn appended(fd: &OwnedFd, size: u64, data: &[u8]) -> Result<Option<u64>> {
 
 impl Mount {
     pub(in crate::mount) fn open(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
+        let opened = self.open_node(caller, id, flags);
+        if let Err(Errno::STALE) = opened
+            && flags & libc::O_ACCMODE != libc::O_RDONLY
+        {
+            self.recover_by_name(caller, id)?;
+        }
+        opened
+    }
+
+    /// Recovers the archived job to which the file belongs that has the name of a node now. The kernel opens that file next, and looks
+    /// its name up only once more: another `ESTALE`, after a recovery, would reach the program.
+    fn recover_by_name(&self, caller: &Caller, id: u64) -> Result<()> {
+        let Ok(entered) = self.enter_again(id, |place| place != PRIMARY) else {
+            return Ok(());
+        };
+        let needed = match entered.last() {
+            Some(there) => self.copied_up(caller, *there, Alteration::Contents).err(),
+            None => None,
+        };
+        self.forget_each(&entered);
+        // Any other error is that of the next attempt.
+        needed
+            .filter(|error| deferred::is_recovery_needed(*error))
+            .map_or(Ok(()), Err)
+    }
+
+    fn open_node(&self, caller: &Caller, id: u64, flags: i32) -> Result<Opened> {
         let append = flags & libc::O_APPEND != 0;
         // Truncating the file is a separate request.
         let flags = open_flags(flags).difference(OFlags::TRUNC);

@@ -148,18 +148,29 @@ impl Mount {
     /// Returns the directory that has replaced one of a job which another process moved from the primary, after its
     /// ancestors from the job on. Each must be forgotten once.
     pub(in crate::mount) fn enter_moved(&self, id: u64) -> Result<Vec<u64>> {
-        let mut job = self.node(id)?;
-        if !self.is_moved(id, &job) {
+        let node = self.node(id)?;
+        if !self.is_moved(id, &node) {
             return Err(Errno::STALE);
         }
+        // Another directory of the primary may be a different job.
+        self.enter_again(id, |place| place != PRIMARY || node.place != PRIMARY)
+    }
+
+    /// Returns what the names from the job of a node on lead to now, if the job is in a place that `accepts` permits: the job first. Each
+    /// must be forgotten once.
+    pub(in crate::mount) fn enter_again(
+        &self,
+        id: u64,
+        accepts: impl Fn(u8) -> bool,
+    ) -> Result<Vec<u64>> {
+        let mut job = self.node(id)?;
         let mut names = Vec::new();
         while job.role == NodeRole::Inside {
             names.push(job.name);
             job = self.node(job.parent)?;
         }
         let found = self.find(job.parent, &job.name)?;
-        // Another directory of the primary may be a different job.
-        if found.role != NodeRole::Job || found.place == PRIMARY {
+        if found.role != NodeRole::Job || !accepts(found.place) {
             return Err(Errno::STALE);
         }
         let mut there = self.enter(job.parent, &job.name, found)?.id;
@@ -222,7 +233,7 @@ impl Mount {
                     known.is_some_and(|(job, dir)| self.view.copy_lacks(&job, &dir.join(name)));
                 Err(if lacks { Errno::NOENT } else { Errno::STALE })
             }
-            // Another process removes the rest of a moved job name by name.
+            // Another process removes the rest of a moved job, or of a copy that was replaced, name by name.
             Err(Errno::NOENT) if self.is_moved(parent, node) => Err(Errno::STALE),
             result => result,
         }?;

@@ -160,10 +160,10 @@ impl Mount {
         })
     }
 
-    /// Lists a directory. If its job has been moved or purged since the kernel opened it, lists it in its new place: the kernel
-    /// does not look the directory up again for that.
+    /// Lists a directory. If its job has been moved or purged since the kernel opened it, or its copy was replaced, lists it in its new
+    /// place: the kernel does not look the directory up again for that.
     fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        let listed = match self.is_purged(id) {
+        let listed = match self.is_purged(id) || self.is_replaced_copy(id) {
             true => Err(Errno::STALE),
             false => list(id),
         };
@@ -178,6 +178,18 @@ impl Mount {
             }
             listed => listed,
         }
+    }
+
+    /// Whether a directory belongs to a copy in a folder that another process has replaced: the files in it are being removed.
+    fn is_replaced_copy(&self, id: u64) -> bool {
+        let node = self.nodes.get(id);
+        let node = node.filter(|node| {
+            matches!(node.role, NodeRole::Job | NodeRole::Inside) && node.place != PRIMARY
+        });
+        node.is_some_and(|node| {
+            let _asking = self.asking(node.place, node.role);
+            self.is_moved(id, &node)
+        })
     }
 
     /// As [`Mount::list`], with the result of a lookup of each entry. Entries for which the kernel has no more room are

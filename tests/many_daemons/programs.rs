@@ -1,0 +1,406 @@
+//! What programs do on each node: run jobs that are not done, change jobs that are, read and release them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::common::job;
+use crate::node::{Node, text};
+
+/// Random numbers, the same for the same seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn seed() -> u64 {
+        match std::env::var("XPMFS_TEST_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => jiff::Timestamp::now().as_microsecond() as u64,
+        }
+    }
+
+    pub(crate) fn new(seed: u64, stream: usize) -> Random {
+        let mut random =
+            Random((seed ^ (stream as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+        random.below(2);
+        random
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        // xorshift64.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// A line of a job's notes.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) line: String,
+    /// Whether the program has seen it written: otherwise its daemon was killed, and it may be there or not.
+    pub(crate) certain: bool,
+}
+
+/// What the programs know of a job.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Whether a program has run it to its end.
+    pub(crate) completed: bool,
+    pub(crate) notes: Vec<Note>,
+    /// Which node has its lock, and in which generation.
+    holder: Option<(usize, u64)>,
+}
+
+/// All jobs, and what happened.
+pub(crate) struct Jobs {
+    pub(crate) known: Vec<Mutex<Known>>,
+    releases: bool,
+    /// Jobs, and what was wrong with them.
+    failures: Mutex<Vec<(usize, String)>>,
+    runs: AtomicUsize,
+    changes: AtomicUsize,
+    reads: AtomicUsize,
+    released: AtomicUsize,
+    broken_off: AtomicUsize,
+    /// Calls that failed with `ESTALE`.
+    stale: AtomicUsize,
+}
+
+impl Jobs {
+    pub(crate) fn new(count: usize, releases: bool) -> Jobs {
+        Jobs {
+            known: (0..count).map(|_| Mutex::default()).collect(),
+            releases,
+            failures: Mutex::default(),
+            runs: AtomicUsize::new(0),
+            changes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+            released: AtomicUsize::new(0),
+            broken_off: AtomicUsize::new(0),
+            stale: AtomicUsize::new(0),
+        }
+    }
+
+    fn fail(&self, number: usize, what: &str) {
+        let now = jiff::Timestamp::now();
+        self.failures.lock().push((number, format!("{now} {what}")));
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        !self.failures.lock().is_empty()
+    }
+
+    pub(crate) fn expect_no_failure(&self, nodes: &[Node<'_>]) {
+        let failures = self.failures.lock();
+        let jobs: Vec<String> = failures
+            .iter()
+            .map(|(number, _)| job::hash(*number))
+            .collect();
+        for node in nodes.iter().filter(|_| !jobs.is_empty()) {
+            let log = node.log();
+            let about =
+                |line: &&str| line.contains("signal") || jobs.iter().any(|job| line.contains(job));
+            let lines: Vec<&str> = log.lines().filter(about).collect();
+            eprintln!(
+                "of the log of {}:\n{}",
+                node.top().display(),
+                lines.join("\n")
+            );
+        }
+        assert!(failures.is_empty(), "{failures:#?}");
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let steps = count(&self.runs) + count(&self.changes) + count(&self.reads);
+        let stale = count(&self.stale);
+        assert!(
+            stale <= 2 + steps / 50,
+            "{stale} of {steps} calls are stale"
+        );
+    }
+
+    pub(crate) fn summary(&self) -> String {
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        format!(
+            "{} jobs run, {} changes of finished jobs, {} reads, {} releases, {} calls broken off by kills, {} stale",
+            count(&self.runs),
+            count(&self.changes),
+            count(&self.reads),
+            count(&self.released),
+            count(&self.broken_off),
+            count(&self.stale)
+        )
+    }
+}
+
+/// The file of a job's notes.
+pub(crate) const NOTES: &str = "notes.txt";
+
+/// Does things on a node until all is over.
+pub(crate) fn run(
+    nodes: &[Node<'_>],
+    own: usize,
+    jobs: &Jobs,
+    mut random: Random,
+    over: &AtomicBool,
+) {
+    let node = &nodes[own];
+    let mut step = 0;
+    while !over.load(Ordering::Acquire) {
+        step += 1;
+        let Some(generation) = node.generation() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let number = random.below(jobs.known.len() as u64) as usize;
+        let program = Program {
+            nodes,
+            own,
+            jobs,
+            generation,
+            number,
+        };
+        let (what, done) = match random.below(10) {
+            0..5 => ("run", program.run()),
+            5..7 => ("change", program.change(step)),
+            7..9 => ("read", program.read()),
+            _ => ("release", program.release()),
+        };
+        if let Err(error) = done {
+            let is_stale = error.to_string().contains("Stale file handle");
+            if is_stale {
+                // Another node has moved the job twice meanwhile: rare, as on NFS.
+                jobs.stale.fetch_add(1, Ordering::Relaxed);
+            } else if node.generation() == Some(generation) {
+                let place = node.top();
+                let text = format!("{what} of job {number} at {}: {error}", place.display());
+                jobs.fail(number, &text);
+                return;
+            }
+            jobs.broken_off
+                .fetch_add(usize::from(!is_stale), Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_millis(random.below(20)));
+    }
+}
+
+/// What one program does with one job.
+struct Program<'a> {
+    nodes: &'a [Node<'a>],
+    /// The node that it runs on.
+    own: usize,
+    jobs: &'a Jobs,
+    generation: u64,
+    number: usize,
+}
+
+impl Program<'_> {
+    fn node(&self) -> &Node<'_> {
+        &self.nodes[self.own]
+    }
+
+    fn path(&self) -> PathBuf {
+        self.node().top().join(job::path(self.number))
+    }
+
+    fn known(&self) -> &Mutex<Known> {
+        &self.jobs.known[self.number]
+    }
+
+    /// Takes the lock of the job, as experimaestro does; `None` if another program has it.
+    fn lock(&self) -> io::Result<Option<Locked<'_>>> {
+        let path = self.path();
+        make_directory(path.parent().unwrap())?;
+        make_directory(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = named("open of the lock", options.open(path.join("train.lock")))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            locked => named("flock", locked.map_err(io::Error::from))?,
+        }
+        let mut known = self.known().lock();
+        // A node whose daemon was killed has lost its locks.
+        if let Some((other, generation)) = known.holder
+            && self.nodes[other].generation() == Some(generation)
+            && self.node().generation() == Some(self.generation)
+        {
+            let text = format!("nodes {other} and {} hold the lock", self.own);
+            self.jobs.fail(self.number, &text);
+        }
+        known.holder = Some((self.own, self.generation));
+        Ok(Some(Locked {
+            program: self,
+            file,
+        }))
+    }
+
+    /// Runs the job unless it is done.
+    fn run(&self) -> io::Result<()> {
+        let path = self.path();
+        let done = path.join("train.done");
+        if exists(&done)? {
+            return Ok(());
+        }
+        let Some(locked) = self.lock()? else {
+            return Ok(());
+        };
+        if exists(&done)? {
+            return locked.release();
+        }
+        if self.known().lock().completed {
+            self.jobs
+                .fail(self.number, &format!("is run again at {}", path.display()));
+        }
+        // What a program has left that was cut off.
+        match fs::remove_file(path.join("latest")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write_unfinished(&path, self.number)?;
+        fs::write(&done, "")?;
+        self.known().lock().completed = true;
+        self.jobs.runs.fetch_add(1, Ordering::Relaxed);
+        locked.release()
+    }
+
+    /// Adds a line to the notes of a job that is done.
+    fn change(&self, step: usize) -> io::Result<()> {
+        let path = self.path();
+        if !exists(&path.join("train.done"))? {
+            return Ok(());
+        }
+        let Some(locked) = self.lock()? else {
+            return Ok(());
+        };
+        let name = self.node().top().file_name().unwrap().to_owned();
+        let thread = std::thread::current().id();
+        let line = format!("{} {thread:?} {step}\n", name.display());
+        let note = Note {
+            line: line.clone(),
+            certain: false,
+        };
+        let index = {
+            let notes = &mut self.known().lock().notes;
+            notes.push(note);
+            notes.len() - 1
+        };
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        let mut notes = named("open of the notes", options.open(path.join(NOTES)))?;
+        named("write of the notes", notes.write_all(line.as_bytes()))?;
+        drop(notes);
+        self.known().lock().notes[index].certain = true;
+        self.jobs.changes.fetch_add(1, Ordering::Relaxed);
+        locked.release()
+    }
+
+    /// Reads a job that is done.
+    fn read(&self) -> io::Result<()> {
+        let path = self.path();
+        if !exists(&path.join("train.done"))? {
+            return Ok(());
+        }
+        let contents = named("read", fs::read(path.join("model.bin")))?;
+        if contents != job::model(self.number) {
+            self.jobs.fail(
+                self.number,
+                &format!("{} has other contents", path.display()),
+            );
+        }
+        self.jobs.reads.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes the primary's copy of the job, if it is archived.
+    fn release(&self) -> io::Result<()> {
+        if !self.jobs.releases || !self.known().lock().completed {
+            return Ok(());
+        }
+        let job = format!("{}/{}", job::TASK, job::hash(self.number));
+        let arguments = ["--json", "jobs", "release", "-w", "test", "--yes", &job];
+        let output = self.node().xpmfs(&arguments).output()?;
+        // A job that cannot be released now is reported with exit status 1.
+        let printed = text(&output);
+        if output.status.success() && printed.contains("\"released\"") {
+            self.jobs.released.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A job's lock.
+struct Locked<'a> {
+    program: &'a Program<'a>,
+    file: File,
+}
+
+impl Locked<'_> {
+    fn release(self) -> io::Result<()> {
+        self.forget();
+        let unlocked = flock(&self.file, FlockOperation::Unlock);
+        named("unlock", unlocked.map_err(io::Error::from))
+    }
+
+    /// Before the lock is free.
+    fn forget(&self) {
+        let program = self.program;
+        let holder = &mut program.known().lock().holder;
+        if *holder == Some((program.own, program.generation)) {
+            *holder = None;
+        }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Writes a job, all but its marker; a part of it may be there.
+fn write_unfinished(job: &Path, number: usize) -> io::Result<()> {
+    fs::create_dir_all(job.join(".experimaestro"))?;
+    fs::create_dir_all(job.join("data/empty"))?;
+    for (name, contents) in files(number) {
+        fs::write(job.join(name), contents)?;
+    }
+    symlink("model.bin", job.join("latest"))
+}
+
+/// The files of a job without its marker and its notes.
+pub(crate) fn files(number: usize) -> [(&'static str, Vec<u8>); 4] {
+    [
+        ("train.out", format!("step {number}\n").into_bytes()),
+        ("model.bin", job::model(number)),
+        ("data/uv.lock", b"version = 1\n".to_vec()),
+        (
+            ".experimaestro/status.json",
+            b"{\"state\": \"done\"}".to_vec(),
+        ),
+    ]
+}
+
+/// Adds to an error which call has failed.
+fn named<T>(call: &str, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{call}: {error}")))
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => named("mkdir", made),
+    }
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => named("stat of the marker", found).map(|_| true),
+    }
+}
