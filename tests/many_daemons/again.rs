@@ -1,11 +1,14 @@
-//! A job that another node has moved is changed, within the time that names are cached for.
+//! What a program sees of a job that another node has just moved, within the time that names are cached for.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::common::{Workspace, job, run};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::common::{Workspace, eventually, job, run};
 
 #[test]
 fn a_job_that_another_node_has_just_moved_is_changed() {
@@ -32,5 +35,30 @@ fn a_job_that_another_node_has_just_moved_is_changed() {
         assert_eq!(written.matches("more\n").count(), round + 1);
         fs::remove_dir_all(&archived).unwrap();
     }
+    mounted.unmount();
+}
+
+#[test]
+fn the_lock_of_a_job_that_was_just_moved_is_not_free() {
+    let workspace = Workspace::builder()
+        .folders(&["move"])
+        .keys("{settle: 50ms, scan_interval: 100ms}")
+        .build();
+    let primary = workspace.primary().join(job::path(0));
+    job::make(&workspace.primary(), 0);
+    fs::write(primary.join("train.lock"), "").unwrap();
+    // As through a name that another node has cached.
+    let lock = fs::File::open(primary.join("train.lock")).unwrap();
+    let mounted = workspace.mount_archiving(&workspace.mountpoint("elsewhere"), &[]);
+    eventually("it is moved", || primary.is_symlink());
+    let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(
+        locked,
+        Err(Errno::WOULDBLOCK),
+        "a second program could lock it at its new place"
+    );
+    eventually("its old directory is removed", || {
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
     mounted.unmount();
 }

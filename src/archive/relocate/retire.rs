@@ -58,17 +58,21 @@ pub(super) struct Retiring {
     staging: Staging,
     copied: Copied,
     directory: OwnedFd,
+    /// The job's locks, shared: a program of another node that still finds this directory under the job's name must not begin to run the
+    /// job, which a second program would lock at its new place.
+    _locks: Vec<OwnedFd>,
     /// The target of the symlink.
     target: PathBuf,
     since: Instant,
 }
 
 impl Retiring {
-    /// A directory that a symlink to `target` has just replaced; `copied` is what was read of it.
+    /// A directory that a symlink to `target` has just replaced, and the job's locks in it; `copied` is what was read of it.
     pub(super) fn new(
         job: JobId,
         staging: Staging,
         (copied, directory): (Copied, OwnedFd),
+        locks: Vec<OwnedFd>,
         target: PathBuf,
     ) -> Retiring {
         Retiring {
@@ -76,6 +80,7 @@ impl Retiring {
             staging,
             copied,
             directory,
+            _locks: locks,
             target,
             since: Instant::now(),
         }

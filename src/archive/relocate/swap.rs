@@ -75,7 +75,6 @@ pub(super) fn swap(
     expect_apart(env, folder, job, &target)?;
     internal_files::remove_old_names(env.view, job);
     staging.exchange(&source).beside(job, &from)?;
-    drop(locks);
     env.hooks.moved(job);
     // The path does not lead to the directory any more, so no other process can open it. And if the copy was the directory itself, under
     // another name that nothing has revealed, the symlink does not lead to it now.
@@ -94,6 +93,7 @@ pub(super) fn swap(
         job.clone(),
         staging,
         (copied, source),
+        locks,
         target,
     ));
     retired.clear(env, false);
