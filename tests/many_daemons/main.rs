@@ -30,6 +30,18 @@ fn amount() -> (Duration, usize) {
     }
 }
 
+/// Whether the programs are to end.
+struct Over(AtomicBool);
+
+/// Ends the programs when it is dropped, also by a failure.
+struct Ended<'a>(&'a Over);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+}
+
 fn run_on_four_nodes(mode: &'static str) {
     if !common::is_root() {
         return;
@@ -45,13 +57,14 @@ fn run_on_four_nodes(mode: &'static str) {
         .collect();
     let (time, count) = amount();
     let jobs = Jobs::new(count, mode == "backup");
-    let over = AtomicBool::new(false);
+    let over = Over(AtomicBool::new(false));
     std::thread::scope(|scope| {
         for program in 0..NODES * PROGRAMS {
             let random = Random::new(seed, program);
-            let (nodes, jobs, over) = (&nodes, &jobs, &over);
+            let (nodes, jobs, over) = (&nodes, &jobs, &over.0);
             scope.spawn(move || programs::run(nodes, program % NODES, jobs, random, over));
         }
+        let _ended = Ended(&over);
         let mut random = Random::new(seed, NODES * PROGRAMS);
         let end = Instant::now() + time;
         while Instant::now() < end && !jobs.has_failed() {
@@ -62,7 +75,6 @@ fn run_on_four_nodes(mode: &'static str) {
                 _ => node.kill_worker(),
             }
         }
-        over.store(true, Ordering::Release);
     });
     let kills = nodes
         .iter()

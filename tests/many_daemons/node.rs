@@ -119,18 +119,14 @@ impl<'a> Node<'a> {
 
     /// Kills the process that serves the mount: another one takes over.
     pub(crate) fn kill_worker(&self) {
-        let (worker, supervisor) = *self.processes.lock();
+        let (worker, _) = *self.processes.lock();
         kill(worker);
         self.workers_killed.fetch_add(1, Ordering::SeqCst);
-        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
-        let mut next = None;
+        // A worker that was killed before may still be a child of the supervisor.
         eventually("another process takes over", || {
-            let children = std::fs::read_to_string(&children).unwrap();
-            let mut pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
-            next = pids.find(|pid| *pid != worker);
-            next.is_some()
+            *self.processes.lock() = self.find_processes();
+            self.processes.lock().0 != worker
         });
-        *self.processes.lock() = (next.unwrap(), supervisor);
         // A process that has answered nothing counts as one that cannot serve.
         let unknown = self.top().join(format!("never there {worker}"));
         let error = std::fs::symlink_metadata(unknown).unwrap_err();
