@@ -5,7 +5,8 @@
 //!
 //! - [`cli`]: what a person types; prints; decides nothing
 //! - [`daemon`]: the life of the process that serves a mount: background, signals, control socket
-//! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations
+//! - [`mount`]: the kernel's side: nodes, handles, one file per group of operations; beside it [`remote`]: copies experiments to and from
+//!   other workspaces, here or over `ssh`
 //! - [`archive`]: copies finished jobs to folders, moves, recovers and verifies them
 //! - [`view`]: which location serves a job: resolving, union listing, folder health; beside it [`transfer`]: how bytes
 //!   move: copying a tree, hashes, manifests
@@ -17,6 +18,7 @@ pub mod archive;
 pub mod cli;
 pub mod daemon;
 pub mod mount;
+pub mod remote;
 pub mod settings;
 pub mod sys;
 pub mod transfer;

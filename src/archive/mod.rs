@@ -53,7 +53,7 @@ pub mod last_verify;
 pub mod lost;
 pub mod manual;
 pub mod obstacle;
-mod parallel;
+pub(crate) mod parallel;
 pub mod pins;
 pub mod places;
 pub mod release_rules;

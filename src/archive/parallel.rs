@@ -45,7 +45,7 @@ fn run<T>(slot: &Mutex<Option<impl FnOnce() -> T>>) -> Option<T> {
 }
 
 /// Calls a function with each item, on several threads, and returns the results in order.
-pub(super) fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     threads: usize,
     items: &[T],
     call: impl Fn(&T) -> R + Sync,

@@ -94,7 +94,8 @@ impl Progress {
         self.files.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn add_bytes(&self, bytes: u64) {
+    /// Counts bytes of files as finished.
+    pub fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }

@@ -201,4 +201,12 @@ fn the_json_of_experiments_has_the_keys_of_the_page() {
     );
     assert_eq!(recovered[0]["result"], "recovered");
     assert_eq!(recovered[1]["item"], "partials/t/ck/1f");
+
+    home.does("mkdir -p other && echo 'workspaces: [{id: nlp, path: ~/experiments/nlp}, {id: other, path: ~/other}]' > two.yaml");
+    let copy = "xpmfs --settings two.yaml experiments copy tune current --from-workspace nlp --to-workspace other -y";
+    let copied = home.json(copy);
+    let tables = documented("experiments copy");
+    assert_keys(&copied, &tables[0]);
+    assert_eq!(copied["jobs_copied"], 1, "{copied}");
+    assert_keys(&copied["jobs"][0], &tables[1]);
 }

@@ -28,11 +28,13 @@
 //! - `store`: copies one item; `compare`: whether the copy is replaced; `links`: the symlinks of a run to its jobs
 //! - `in_use`: whether a run is in progress, and whether a job uses a partial
 //! - `named`: the partials of a run's jobs
-//! - [`damage`]: records damaged copies; [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary; [`verify`]: reads copies again
+//! - [`damage`]: records damaged copies; [`copies`]: where runs lie; [`recover`]: copies runs and partials back into the primary; [`export`]: copies a run
+//!   for another workspace; [`verify`]: reads copies again
 
 mod compare;
 pub mod copies;
 pub mod damage;
+pub mod export;
 mod in_use;
 mod links;
 pub mod manual;

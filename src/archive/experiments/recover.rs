@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Mode as FileMode, OFlags};
@@ -27,6 +28,9 @@ use crate::workspace::runs::{Layout, Run, RunId};
 
 /// How often to check whether another process has finished its work on the same item.
 const OTHER_PROCESS_POLL: Duration = Duration::from_millis(50);
+
+/// What can be done about a copy that differs from its manifest.
+const FORCE: &str = "--force recovers it as it is";
 
 /// The result of recovering an item.
 #[derive(Debug)]
@@ -197,10 +201,10 @@ fn present(env: &Env<'_>, item: &Item) -> Result<Present> {
     })
 }
 
-type Candidate<'a> = (&'a Location, OwnedFd, Option<Manifest>);
+pub(super) type Candidate<'a> = (&'a Location, OwnedFd, Option<Manifest>);
 
 /// The folders that have an item; those with a manifest come first.
-fn candidates<'a>(env: &Env<'a>, item: &Item) -> Result<Vec<Candidate<'a>>> {
+pub(super) fn candidates<'a>(env: &Env<'a>, item: &Item) -> Result<Vec<Candidate<'a>>> {
     let mut found = Vec::new();
     for folder in places::folders_of_mode(env.view, Mode::Backup) {
         let at = item.path(folder);
@@ -258,12 +262,24 @@ fn copy(
         Ok(survey.map_err(|error| Cause::transfer(&from, error))?.taken)
     })?;
     let to = staged.make().map_err(|error| Cause::staging(&at, error))?;
-    let originals = manifest.as_ref().map(Originals::of);
-    let originals = originals.unwrap_or_default();
+    let from = (&*from, source, manifest.as_ref());
+    copy_into(env, item, from, (&to, &at), (primary.path(), FORCE))
+}
+
+/// Copies an item to the empty directory `to`, for the workspace at `workspace`, and compares the copy with the manifest of the source.
+/// `at` is the path that the item will have, and `remedy` what can be done about a copy that differs, for messages.
+pub(super) fn copy_into(
+    env: &Env<'_>,
+    item: &Item,
+    (from, source, manifest): (&Path, &OwnedFd, Option<&Manifest>),
+    (to, at): (&OwnedFd, &Path),
+    (workspace, remedy): (&Path, &str),
+) -> Result<Copied> {
+    let originals = manifest.map(Originals::of).unwrap_or_default();
     let copied = with_options(env, item, Some(&originals), |options| {
-        transfer::copy(source, &to, options)
+        transfer::copy(source, to, options)
     });
-    let copied = copied.map_err(|error| Cause::transfer_between(&from, &at, error))?;
+    let copied = copied.map_err(|error| Cause::transfer_between(from, at, error))?;
     for loss in &copied.losses {
         tracing::warn!("{item}: {loss}");
     }
@@ -272,7 +288,7 @@ fn copy(
         let damage = differences.iter().find(|found| found.what.is_content());
         if let Some(transfer::Difference { path, what }) = damage {
             let why = format!(
-                "the copy is not what its manifest says (--force recovers it as it is): {} {what}",
+                "the copy is not what its manifest says ({remedy}): {} {what}",
                 from.join(path).display()
             );
             match env.force {
@@ -282,8 +298,8 @@ fn copy(
         }
     }
     if let Item::Run(_) = item {
-        let made = links::copy(source, &to, Target::Workspace(primary.path()));
-        made.map_err(|errno| Cause::io("make the symlinks of", &at, errno))?;
+        let made = links::copy(source, to, Target::Workspace(workspace));
+        made.map_err(|errno| Cause::io("make the symlinks of", at, errno))?;
     }
     Ok(copied)
 }
@@ -330,7 +346,7 @@ fn current(env: &Env<'_>, experiment: &OsStr) -> Result<()> {
 }
 
 /// Marks the primary as a workspace.
-fn mark(env: &Env<'_>) {
+pub fn mark(env: &Env<'_>) {
     let Ok(root) = env.view.primary().root() else {
         return;
     };

@@ -6,7 +6,8 @@
 //! - `preconditions`: what is checked before a job is copied or moved; `backups`: whether the `backup` folders have a job
 //! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
 //! - [`recover`]: copies a job back into the primary, also in place of what a purge has left of it (`skeleton`); `params`: the paths in
-//!   the `params.json` of a recovered job; [`verify`]: reads an archived copy and compares it
+//!   the `params.json` of a recovered job; [`verify`]: reads an archived copy and compares it; [`export`]: copies a job for
+//!   another workspace
 //! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
 //!   how much space it takes
 //! - `internal_files`: what the primary kept for an archived job, which the recovered job gets
@@ -18,6 +19,7 @@
 pub(super) mod backups;
 pub mod compare;
 pub mod crash_recovery;
+pub mod export;
 pub(super) mod internal_files;
 pub mod manifests;
 pub mod opt_out;

@@ -27,6 +27,9 @@ const OTHER_PROCESS_POLL: Duration = Duration::from_millis(50);
 /// How often a recovery begins again because a purge or a program changed what was left of the job, or a purge removed files of the new copy.
 const RESTARTS_MAX: usize = 4;
 
+/// What can be done about a copy that differs from its manifest.
+const FORCE: &str = "--force recovers it as it is";
+
 /// The result of recovering a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovered {
@@ -279,10 +282,10 @@ fn replace(
 
 /// A folder that has a job.
 #[derive(Clone, Copy)]
-struct FolderCopy<'a> {
-    folder: &'a Location,
+pub(super) struct FolderCopy<'a> {
+    pub(super) folder: &'a Location,
     /// Whether the copy has its marker of success.
-    finished: bool,
+    pub(super) finished: bool,
     /// Whether it has a manifest to compare with.
     manifest: bool,
 }
@@ -307,7 +310,11 @@ fn passed_over(candidates: &[FolderCopy<'_>], chosen: FolderCopy<'_>) -> Vec<(u8
 }
 
 /// The folders that have a job; those with a finished copy come first.
-fn candidates<'a>(env: &Env<'a>, job: &JobId, from: Option<u8>) -> Result<Vec<FolderCopy<'a>>> {
+pub(super) fn candidates<'a>(
+    env: &Env<'a>,
+    job: &JobId,
+    from: Option<u8>,
+) -> Result<Vec<FolderCopy<'a>>> {
     let folders = env.view.folders().iter().map(AsRef::as_ref);
     let folders: Vec<&Location> = folders
         .filter(|folder| from.is_none_or(|from| from == folder.index()))
@@ -405,7 +412,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         tracing::warn!("{job}: {loss}");
     }
     if let Some(manifest) = &manifest {
-        match check(job, &at, manifest, &copied) {
+        match check(job, &at, (manifest, FORCE), &copied) {
             Err(error) if env.force => tracing::warn!("{error}"),
             checked => checked?,
         }
@@ -424,8 +431,13 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
     Ok(copied)
 }
 
-/// Checks that the copied files match the manifest.
-fn check(job: &JobId, at: &Path, manifest: &transfer::Manifest, copied: &Copied) -> Result<()> {
+/// Checks that the copied files match the manifest; `remedy` is what can be done if they do not.
+pub(super) fn check(
+    job: &JobId,
+    at: &Path,
+    (manifest, remedy): (&transfer::Manifest, &str),
+    copied: &Copied,
+) -> Result<()> {
     let differences = manifest.differences(&copied.manifest);
     let mut content = differences.into_iter().filter(select::is_of_content);
     let Some(first) = content.next() else {
@@ -436,7 +448,6 @@ fn check(job: &JobId, at: &Path, manifest: &transfer::Manifest, copied: &Copied)
         first,
         more: content.count(),
     };
-    let why =
-        format!("the copy is not what its manifest says (--force recovers it as it is): {damaged}");
+    let why = format!("the copy is not what its manifest says ({remedy}): {damaged}");
     Err(JobError::new(job, Cause::Unsafe(why)))
 }

@@ -1,5 +1,6 @@
-//! `xpmfs experiments`: lists experiments and their runs in the primary and in `backup` folders, and brings them back.
+//! `xpmfs experiments`: lists experiments and their runs in the primary and in `backup` folders, brings them back, and copies them.
 
+mod copy;
 mod list;
 mod recover;
 mod shared_arguments;
@@ -22,6 +23,14 @@ pub enum Command {
     ///
     /// Brings back what the primary lacks; what it has stays as it is. The jobs themselves: `xpmfs jobs recover`.
     Recover(recover::Arguments),
+    /// Copies a run and its jobs to another workspace
+    ///
+    /// Copies the jobs that the other workspace lacks: from the folders, too, where the workspace itself has lost a job or a purge has
+    /// removed files of it. A job gets its place when its copy is complete; what failed or was interrupted is copied when the command
+    /// is given again. At a terminal, arguments that are missing are asked for. Prints what would be copied; -y does it.
+    ///
+    /// Example: `xpmfs experiments copy my-experiment --from-workspace fast --to-workspace slow -y`
+    Copy(copy::Arguments),
 }
 
 /// Which runs.
@@ -42,6 +51,7 @@ impl Command {
             Self::List(arguments) => &arguments.listing,
             Self::Runs(arguments) => &arguments.shared.listing,
             Self::Recover(arguments) => &arguments.shared.listing,
+            Self::Copy(arguments) => &arguments.listing,
         }
     }
 }
@@ -59,5 +69,6 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
             list::runs(&session, arguments.id.as_deref(), global)
         }
         Command::Recover(arguments) => recover::run(arguments, global),
+        Command::Copy(arguments) => copy::run(arguments, global),
     }
 }

@@ -17,7 +17,7 @@ use crate::cli::front::{self, Handled, SAME_SIGNAL};
 use crate::cli::print;
 use crate::sys::at;
 use crate::sys::deadline::within;
-use crate::transfer::staging;
+use crate::transfer::{Progress, staging};
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, STAGING_PREFIX};
@@ -114,8 +114,13 @@ pub(in crate::cli) struct Interrupt {
 impl Interrupt {
     /// Handles the signals from now on. Where that fails, they end the command at once.
     pub(in crate::cli) fn cancels(session: &Session, destinations: Destinations) -> Interrupt {
+        Interrupt::of(&session.progress, destinations)
+    }
+
+    /// As [`Interrupt::cancels`], for the progress of a command on several workspaces.
+    pub(in crate::cli) fn of(progress: &Arc<Progress>, destinations: Destinations) -> Interrupt {
         let came = Arc::new(AtomicBool::new(false));
-        let (seen, progress) = (came.clone(), session.progress.clone());
+        let (seen, progress) = (came.clone(), progress.clone());
         let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
             return Interrupt {
                 came,

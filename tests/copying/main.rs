@@ -1,0 +1,11 @@
+//! `xpmfs experiments copy`: between workspaces of this machine, and over a real `sshd`.
+//!
+//! - [`local`]: from one local workspace to another
+
+// clippy.toml allows these in test functions only, not in what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod local;
+mod scene;
