@@ -5,7 +5,9 @@
 
 mod common;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -13,12 +15,14 @@ use common::python;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use xpmfs::workspace::experiments::{self, Experiment};
+use xpmfs::workspace::experiments::{
+    self, Experiment, list_experiments, list_runs, resolve_current_run,
+};
 use xpmfs::workspace::job_files::{JobStatus, Params, RELATIVE_PATHS};
 use xpmfs::workspace::jobs_jsonl::SubmittedJob;
 use xpmfs::workspace::layout::{Recognition, recognise};
 use xpmfs::workspace::markers::{self, State};
-use xpmfs::workspace::runs::{Layout, Run};
+use xpmfs::workspace::runs::{Layout, Run, format_run_id};
 use xpmfs::workspace::{JobId, internal, jobs};
 
 /// Runs the plan in `workspace`, and gives what it says of itself.
@@ -264,4 +268,119 @@ fn assert_whole(workspace: &Path, id: &JobId) {
         }
     }
     assert_eq!(own, [format!("{name}.lock")]);
+}
+
+/// A name from its bytes in hexadecimal.
+fn decoded(hex: &Value) -> OsString {
+    let hex = hex.as_str().unwrap();
+    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    OsString::from_vec((0..hex.len()).step_by(2).map(byte).collect())
+}
+
+fn encoded(name: &OsStr) -> Value {
+    let bytes = name.as_bytes().iter();
+    bytes
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>()
+        .into()
+}
+
+fn all_encoded<'a>(names: impl IntoIterator<Item = &'a OsStr>) -> Value {
+    names.into_iter().map(encoded).collect()
+}
+
+#[test]
+fn experiments_and_runs_are_listed_as_by_the_copy_functions_of_experimaestro() {
+    let Some(python) = python::interpreter() else {
+        return;
+    };
+    let temporary = tempfile::tempdir().unwrap();
+    let workspace = temporary.path().join("wörk space");
+    let odd = OsStr::from_bytes(b"\xff \n$(id)'");
+    let runs = [
+        "20260118_170744",
+        "20260118_170744.1",
+        "20260118_170744.10",
+        "20260118_170744.2",
+        "20251231_235959",
+        "-rf",
+        "a b",
+        "v1",
+        "ü",
+    ];
+    for id in ["tune", "-x", "a b", ".dot"]
+        .map(OsStr::new)
+        .into_iter()
+        .chain([odd])
+    {
+        for run in runs {
+            fs::create_dir_all(workspace.join("experiments").join(id).join(run)).unwrap();
+        }
+    }
+    let experiment = |id: &str| workspace.join("experiments").join(id);
+    fs::write(experiment("tune").join("lock"), "").unwrap();
+    fs::write(experiment("file"), "").unwrap();
+    // A run that was tagged (`experiments tag`), through whose name `current` leads.
+    symlink("20260118_170744.1", experiment("tune").join("best")).unwrap();
+    symlink("best", experiment("tune").join("current")).unwrap();
+    symlink("gone", experiment("-x").join("current")).unwrap();
+    symlink("/somewhere/else", experiment("a b").join("current")).unwrap();
+    symlink("./../.dot/a b", experiment(".dot").join("current")).unwrap();
+    symlink("tune", experiment("linked")).unwrap();
+    symlink("nothing", experiment("dangling")).unwrap();
+    fs::create_dir_all(experiment("empty")).unwrap();
+    fs::create_dir_all(experiment("dir").join("current")).unwrap();
+    for id in ["xp/old/jobs", "xp/tune/jobs", "xp/ö l d/jobs.bak"] {
+        fs::create_dir_all(workspace.join(id)).unwrap();
+    }
+    // Where experimaestro differs: see below.
+    fs::create_dir_all(experiment("staged").join(".tmp.20260118_170744")).unwrap();
+    symlink("current", experiment("staged").join("current")).unwrap();
+
+    let formatted = [
+        "20260118_170744",
+        "20260118_170744.1",
+        "2026011_1707441",
+        "abcdefgh_ijklmn",
+        "äöü12345_123456",
+        "",
+        "v1",
+    ];
+    let command = python::script(&python, temporary.path(), "copy_functions.py");
+    let arguments = [&[workspace.to_str().unwrap()], &formatted[..]].concat();
+    let theirs = python::report(command, &arguments);
+    assert_eq!(json!(formatted.map(format_run_id)), theirs["formatted"]);
+
+    // experimaestro's function leaves out the old layout, which its other functions know.
+    let mut all = theirs["listed"].as_array().unwrap().clone();
+    all.extend(theirs["old"].as_array().unwrap().iter().cloned());
+    let mut all: Vec<OsString> = all.iter().map(decoded).collect();
+    all.sort();
+    let listed = list_experiments(&workspace);
+    assert!(listed.errors.is_empty(), "{:?}", listed.errors);
+    assert_eq!(listed.found, all);
+    assert_eq!(all.len(), 11);
+
+    for id in &listed.found {
+        let runs = list_runs(&workspace, id);
+        let theirs = &theirs["experiments"][encoded(id).as_str().unwrap()];
+        assert!(runs.errors.is_empty(), "{:?}", runs.errors);
+        let found = all_encoded(runs.found.iter().map(|run| run.as_os_str()));
+        let is_old = workspace.join("xp").join(id).exists() && id != "tune";
+        let current = resolve_current_run(&workspace, id);
+        match id.to_str() {
+            // It lists the staging of an unfinished copy as a run, and fails where `current` leads to itself.
+            Some("staged") => {
+                assert_eq!(theirs["runs"].as_array().unwrap().len(), 1);
+                assert_eq!(found, json!([]));
+                assert!(current.is_err(), "{current:?}");
+                continue;
+            }
+            _ if is_old => assert_eq!(found, all_encoded([OsStr::new("v1")])),
+            _ => assert_eq!(found, theirs["runs"], "{id:?}"),
+        }
+        let current = current.unwrap();
+        let current = current.map_or(Value::Null, |run| encoded(run.as_os_str()));
+        assert_eq!(current, theirs["current"], "{id:?}");
+    }
 }

@@ -2,11 +2,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::error::{PartialList, Result, WorkspaceError};
 use super::runs::{Layout, Run, RunId};
 use super::{layout, read};
+
+/// The symlink in an experiment to its newest run.
+const CURRENT: &str = "current";
+
+/// How many symlinks [`Experiment::current`] follows, as the kernel does.
+const LINKS_MAX: usize = 40;
 
 /// An experiment of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,22 +121,116 @@ impl Experiment {
     ///
     /// # Errors
     ///
-    /// The symlink cannot be read.
+    /// The symlink cannot be read, or leads to itself.
     pub fn current(&self) -> Result<Option<RunId>> {
-        let path = self.path.join("current");
-        match std::fs::read_link(&path) {
-            Ok(target) => Ok(target.file_name().map(RunId::new)),
-            // EINVAL: it is not a symlink.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
-                ) =>
-            {
-                Ok(None)
+        let mut path = self.path.join(CURRENT);
+        let mut run = None;
+        for _ in 0..LINKS_MAX {
+            let Some(target) = link_target(&path)? else {
+                return Ok(run);
+            };
+            // An absolute path is not followed: it may lead into a mount that waits for this process.
+            let is_absolute = target.is_absolute();
+            path = joined(path.parent().unwrap_or(&path), &target);
+            run = path.file_name().map(RunId::new);
+            if is_absolute {
+                return Ok(run);
             }
-            Err(error) => Err(WorkspaceError::new("read", &path, error)),
         }
+        let many = io::Error::from(rustix::io::Errno::LOOP);
+        Err(WorkspaceError::new("follow", &path, many))
+    }
+}
+
+/// The target of a symlink; `None` for anything else, and if it is missing.
+fn link_target(path: &Path) -> Result<Option<PathBuf>> {
+    match std::fs::read_link(path) {
+        Ok(target) => Ok(Some(target)),
+        // EINVAL: it is not a symlink.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(WorkspaceError::new("read", path, error)),
+    }
+}
+
+/// A path from a directory, without `.` and `..`.
+fn joined(directory: &Path, path: &Path) -> PathBuf {
+    let mut joined = directory.to_path_buf();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(joined.pop()),
+            other => joined.push(other),
+        }
+    }
+    joined
+}
+
+/// The ids of the experiments of the workspace at `root`, of both layouts, sorted.
+///
+/// The function of this name in experimaestro's `copy_experiment` does not list those of the old layout; its other parts do.
+///
+/// ```
+/// use xpmfs::workspace::experiments::{list_experiments, list_runs, resolve_current_run};
+/// use xpmfs::workspace::runs::format_run_id;
+/// # use std::os::unix::fs::symlink;
+/// # let directory = tempfile::tempdir()?;
+/// # let workspace = directory.path();
+/// # std::fs::create_dir_all(workspace.join("experiments/tune/20260118_170744"))?;
+/// # symlink("20260118_170744", workspace.join("experiments/tune/current"))?;
+///
+/// assert_eq!(list_experiments(workspace).found, ["tune"]);
+/// let runs = list_runs(workspace, "tune".as_ref()).found;
+/// assert_eq!(runs.len(), 1);
+/// assert_eq!(resolve_current_run(workspace, "tune".as_ref())?.as_ref(), runs.first());
+/// assert_eq!(format_run_id("20260118_170744"), "2026-01-18 17:07:44");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn list_experiments(root: &Path) -> PartialList<OsString> {
+    let PartialList { found, errors } = list(root);
+    PartialList {
+        found: found.into_iter().map(|experiment| experiment.id).collect(),
+        errors,
+    }
+}
+
+/// The runs of an experiment of the workspace at `root`, sorted by their names; none if there is no such experiment. An experiment of
+/// the old layout has one, `v1`.
+#[must_use]
+pub fn list_runs(root: &Path, experiment: &OsStr) -> PartialList<RunId> {
+    let runs = match find(root, experiment) {
+        Ok(Some(experiment)) => experiment.runs(),
+        Ok(None) => PartialList::default(),
+        Err(error) => PartialList {
+            found: Vec::new(),
+            errors: vec![error],
+        },
+    };
+    let ids = runs.found.into_iter().map(|run| run.id);
+    let mut found: Vec<RunId> = ids.filter(|id| id.as_os_str() != CURRENT).collect();
+    found.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+    PartialList {
+        found,
+        errors: runs.errors,
+    }
+}
+
+/// The run that the symlink `current` of an experiment names; `None` without the symlink, or without the experiment.
+///
+/// # Errors
+///
+/// As [`Experiment::current`].
+pub fn resolve_current_run(root: &Path, experiment: &OsStr) -> Result<Option<RunId>> {
+    match find(root, experiment)? {
+        Some(experiment) => experiment.current(),
+        None => Ok(None),
     }
 }
 

@@ -90,6 +90,9 @@ pub struct JobStatus {
     /// Why it failed (`FAILED`, `TIMEOUT`, `MEMORY` …).
     #[serde(default)]
     pub failure_reason: Option<String>,
+    /// The number of the first file of events that this status does not include; `None` if it includes all.
+    #[serde(default)]
+    pub events_count: Option<u64>,
 }
 
 impl JobStatus {

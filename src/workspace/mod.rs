@@ -6,8 +6,10 @@
 //! - [`internal`]: the files that experimaestro keeps for itself in a job
 //! - [`job_locks`]: whether a process holds a job's lock
 //! - [`experiments`], [`runs`]: experiments of both layouts (`experiments/`, `xp/`) and their runs
-//! - [`jobs_jsonl`]: the jobs of a run, with their tags
+//! - [`jobs_jsonl`]: the jobs of a run, with their tags; [`references`]: the jobs that all runs refer to
 //! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job; [`params_json`]: rewrites the paths in it
+//! - [`events`]: states of running jobs that are only in their events yet
+//! - [`filter`]: experimaestro's filter expressions over jobs
 //! - [`partials`]: the directories that jobs share, and which of them a job names
 //!
 //! Nothing here writes. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
@@ -17,7 +19,9 @@
 //!
 //! Every room above may call it; it calls none.
 
+pub mod events;
 pub mod experiments;
+pub mod filter;
 pub mod internal;
 pub mod job_files;
 pub mod job_locks;
@@ -27,6 +31,7 @@ pub mod layout;
 pub mod markers;
 pub mod params_json;
 pub mod partials;
+pub mod references;
 pub mod runs;
 
 mod error;

@@ -1,6 +1,7 @@
 //! Reads a run of an experiment: its id, status and jobs.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use rustix::fs::CWD;
 use serde::Deserialize;
 
 use super::error::{PartialList, Result, WorkspaceError};
+use super::events::StateChange;
+use super::job_files::JobState;
 use super::jobs::{self, JobId};
 use super::jobs_jsonl::JobsJsonl;
 use super::{layout, python_json, read};
@@ -79,6 +82,30 @@ impl fmt::Display for RunId {
     }
 }
 
+/// A run's id for a person: `2026-01-18 17:07:44` for `20260118_170744`. Ids of another form stay as they are.
+///
+/// As `format_run_id` in experimaestro's `copy_experiment`, which looks at nothing but the length and the `_`.
+#[must_use]
+pub fn format_run_id(id: &str) -> String {
+    let digits: Vec<char> = id.chars().collect();
+    if digits.len() != "YYYYMMDD_HHMMSS".len() || digits.get(8) != Some(&'_') {
+        return id.to_owned();
+    }
+    let mut shown = String::with_capacity(id.len() + 4);
+    for (at, digit) in digits.into_iter().enumerate() {
+        match at {
+            4 | 6 => shown.push('-'),
+            8 => shown.push(' '),
+            11 | 13 => shown.push(':'),
+            _ => {}
+        }
+        if at != 8 {
+            shown.push(digit);
+        }
+    }
+    shown
+}
+
 /// How an experiment is laid out on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Layout {
@@ -113,6 +140,37 @@ impl Run {
         let status = python_json::object(&text)
             .map_err(|error| WorkspaceError::new("parse", &path, error))?;
         Ok(Some(status))
+    }
+
+    /// The states of its jobs, by their hashes, as its `status.json` has them: those of jobs that a plan has removed, too. Empty
+    /// without that file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::status`].
+    pub fn job_states(&self) -> Result<HashMap<String, StateChange>> {
+        #[derive(Deserialize)]
+        struct States {
+            #[serde(default)]
+            job_states: HashMap<String, String>,
+        }
+
+        let path = self.path.join("status.json");
+        let Some(text) = read::whole(CWD, &path, &path)? else {
+            return Ok(HashMap::new());
+        };
+        let states: States = python_json::object(&text)
+            .map_err(|error| WorkspaceError::new("parse", &path, error))?;
+        let states = states.job_states.into_iter().map(|(hash, state)| {
+            // `error:TIMEOUT`
+            let (name, reason) = state.split_once(':').unzip();
+            let change = StateChange {
+                state: JobState::from(name.unwrap_or(&state).to_owned()),
+                failure_reason: reason.map(str::to_owned),
+            };
+            (hash, change)
+        });
+        Ok(states.collect())
     }
 
     /// The jobs that it submitted, with their tags, from `jobs.jsonl`; `None` if that is missing, as in the old layout, which has
