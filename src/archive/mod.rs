@@ -13,7 +13,8 @@
 //! - [`pins`]: jobs that are never released
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
 //! - [`fresh_records`]: keeps these records younger than what a purge by age removes
-//! - [`copies`]: every copy of a job
+//! - [`orphans`]: jobs that no run refers to
+//! - [`copies`]: every copy of a job; [`job_list`]: many jobs, each with its state and tags and where it lies
 //! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads; `turn`: lets one process of a workspace do some work;
 //!   [`retries`]: jobs that are skipped for a while after a failure
@@ -49,10 +50,12 @@ pub mod experiments;
 pub mod folder_alias;
 pub mod fresh_records;
 pub mod job;
+pub mod job_list;
 pub mod last_verify;
 pub mod lost;
 pub mod manual;
 pub mod obstacle;
+pub mod orphans;
 pub(crate) mod parallel;
 pub mod pins;
 pub mod places;

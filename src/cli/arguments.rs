@@ -49,7 +49,7 @@ pub struct Select {
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath, help_heading = WHICH, display_order = 52)]
     pub workdir: Option<PathBuf>,
     /// The one with a trigger that matches this experiment's id [default: the first of the settings]
-    #[arg(short = 'x', long, value_name = "ID", value_hint = ValueHint::Other, help_heading = WHICH, display_order = 53)]
+    #[arg(short = 'x', long, value_name = "ID", add = ArgValueCompleter::new(candidates::experiments), help_heading = WHICH, display_order = 53)]
     pub experiment: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Lists candidates for completion from the disk: workspaces, jobs and mount points.
+//! Lists candidates for completion from the disk: workspaces, experiments, jobs, locations and mount points.
 //!
 //! A person waits for them at the prompt, so they are bounded in time and in number: a folder that does not reply yields none.
 
@@ -13,6 +13,7 @@ use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 use crate::daemon::mounts;
 use crate::settings::{Selection, Settings};
 use crate::sys::deadline::within;
+use crate::workspace::experiments::list_experiments;
 use crate::workspace::jobs::is_job_entry;
 use crate::workspace::layout::JOBS;
 
@@ -50,6 +51,48 @@ pub(super) fn workspaces(current: &OsStr) -> Vec<CompletionCandidate> {
             CompletionCandidate::new(workspace.id).help(Some(path.into()))
         })
         .collect()
+}
+
+/// Completes a location of the workspace: `primary`, a mode, or the path of a folder.
+pub(super) fn locations(current: &OsStr) -> Vec<CompletionCandidate> {
+    let settings = within(LIST_TIMEOUT, || {
+        let options = options();
+        let settings = Settings::load(options.settings.as_deref()).ok()?;
+        let workspace = settings.select(&options.selection).ok()?;
+        Some(settings.folders_of(&workspace))
+    });
+    let mut found = vec![OsString::from("primary")];
+    for folder in settings.flatten().into_iter().flatten() {
+        found.extend([folder.mode.to_string().into(), folder.path.into_os_string()]);
+    }
+    found.sort_unstable();
+    found.dedup();
+    let found = found.into_iter().filter(|name| starts(name, current));
+    found.map(CompletionCandidate::new).collect()
+}
+
+/// Completes the id of an experiment: of the selected workspace, or else of all.
+pub(super) fn experiments(current: &OsStr) -> Vec<CompletionCandidate> {
+    let options = options();
+    let found = within(LIST_TIMEOUT, move || {
+        let settings = Settings::load(options.settings.as_deref()).ok()?;
+        // The word that is being completed does not choose a workspace yet.
+        let selection = Selection {
+            experiment: None,
+            ..options.selection
+        };
+        let workspace = settings.select(&selection).ok()?;
+        let folders = settings.folders_of(&workspace);
+        let roots = std::iter::once(workspace.path).chain(folders.into_iter().map(|it| it.path));
+        let listed = roots.flat_map(|root| list_experiments(&root).found);
+        Some(listed.collect::<Vec<OsString>>())
+    });
+    let mut found = found.flatten().unwrap_or_default();
+    found.retain(|id| starts(id, current));
+    found.sort_unstable();
+    found.dedup();
+    found.truncate(CANDIDATES_MAX);
+    found.into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// Completes a mount point of ours, or a directory on the way to one.

@@ -1,11 +1,11 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing.
 //!
-//! - [`mount`], [`umount`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`experiments`], [`workspaces`],
+//! - [`mount`], [`umount`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`orphans`], [`experiments`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; `advice`: what to do about them
-//! - `print`, `style`, `table`: output
+//! - `print`, `style`, `table`, `columns`: output
 //!
 //! A new command is a variant of [`Command`] and an arm of `run`, here; a row of the README's table; a section of
 //! `docs/json.md`, which `tests/docs.rs` checks; and a line of the change log. Its manual page comes from the parser.
@@ -17,6 +17,7 @@ mod advice;
 pub mod archive;
 mod arguments;
 mod candidates;
+mod columns;
 pub mod completions;
 mod errors;
 pub mod experiments;
@@ -27,6 +28,7 @@ pub mod mount;
 pub mod mount_helper;
 mod mount_terms;
 pub mod open;
+pub mod orphans;
 mod print;
 pub mod reload;
 pub mod settings;
@@ -82,9 +84,16 @@ pub enum Command {
     ///
     /// A mount archives by itself; this is for machines without one. Both may run at the same time, on any number of machines.
     Archive(archive::Arguments),
-    /// Archives, recovers, verifies and finds jobs
+    /// Lists, finds, archives, recovers and verifies jobs
     #[command(subcommand)]
     Jobs(Box<jobs::Command>),
+    /// Lists orphans: jobs of the workspace that no run of an experiment refers to
+    ///
+    /// Jobs that only a folder has are not orphans, also beneath a mount. Neither are those that a `backup` or `move` folder has, too: they
+    /// can be recovered.
+    ///
+    /// Example: `xpmfs orphans --size ~/experiments/nlp`
+    Orphans(orphans::Arguments),
     /// Lists experiments and their runs, and brings them back from folders
     #[command(subcommand)]
     Experiments(Box<experiments::Command>),
@@ -120,6 +129,7 @@ impl Command {
             | Self::Reload(_)
             | Self::Status(_)
             | Self::Jobs(_)
+            | Self::Orphans(_)
             | Self::Experiments(_)
             | Self::Workspaces(_)
             | Self::Settings(_) => true,
@@ -133,6 +143,7 @@ impl Command {
             Self::Reload(arguments) => Some(&arguments.listing),
             Self::Settings(command) => Some(command.listing()),
             Self::Jobs(command) => command.listing(),
+            Self::Orphans(arguments) => Some(&arguments.listing),
             Self::Experiments(command) => Some(command.listing()),
             Self::Archive(arguments) => Some(&arguments.listing),
             Self::Workspaces(workspaces::Command::List { listing }) => Some(listing),
@@ -149,7 +160,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs archive, jobs recover, jobs release, jobs verify, jobs where, experiments, reload, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs list, jobs archive, jobs recover, jobs release, jobs verify, jobs where, orphans, experiments, reload, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {
@@ -173,6 +184,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }),
         Command::Archive(arguments) => archive::run(arguments, global),
         Command::Jobs(command) => jobs::run(command, global),
+        Command::Orphans(arguments) => orphans::run(arguments, global),
         Command::Experiments(command) => experiments::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),

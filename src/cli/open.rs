@@ -34,6 +34,8 @@ pub(super) struct Opened {
     pub(super) folders: Vec<Folder>,
     /// The daemons that serve the workspace.
     pub(super) peers: Peers,
+    /// Whether a mount covers its directory, so that every job is found there.
+    pub(super) is_mounted_in_place: bool,
 }
 
 /// Opens the selected workspace, with more folders after its own. If it is mounted in place, the mount's daemon hands out the
@@ -67,6 +69,7 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
             primary.display()
         )
     })?;
+    let is_mounted_in_place = beneath.is_some();
     let peers = Peers::of(primary)?;
     let spec = ViewSpec {
         workspace: workspace.id.clone(),
@@ -93,5 +96,6 @@ pub(super) fn open(select: &Select, more: &[Folder], global: &Global) -> anyhow:
         workspace,
         folders,
         peers,
+        is_mounted_in_place,
     })
 }

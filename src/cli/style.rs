@@ -43,6 +43,12 @@ impl Colours {
         Colours(stdout().is_terminal() && !is_set("NO_COLOR") && !dumb)
     }
 
+    /// For texts that no terminal shows.
+    #[cfg(test)]
+    pub(super) fn never() -> Colours {
+        Colours(false)
+    }
+
     /// A text in the colour of its tone; control characters in it are escaped.
     pub(super) fn paint(self, text: &str, tone: Tone) -> String {
         let text = printable(text);
@@ -71,9 +77,31 @@ pub(super) fn local(time: Timestamp) -> String {
     local.strftime("%Y-%m-%d %H:%M").to_string()
 }
 
+/// How long ago a time was: `12 s`, `5 min`, `3 h`, `2 d`. A time in the future, by the clock of another machine, is now.
+pub(super) fn age(time: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second().saturating_sub(time.as_second()).max(0);
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let time = |seconds| Timestamp::from_second(seconds).unwrap();
+        let ages = [-5, 0, 59, 60, 3599, 3600, 172_799, 172_800, 8_640_000];
+        let ages = ages.map(|seconds| age(time(0), time(seconds)));
+        let expected = [
+            "0 s", "0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 d", "100 d",
+        ];
+        assert_eq!(ages, expected);
+    }
 
     #[test]
     fn only_colours_paint_and_names_are_escaped() {

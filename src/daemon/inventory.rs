@@ -14,7 +14,7 @@ use super::control::{Client, Identity};
 use super::health::{self, MountHealth};
 use super::mounts::{self, MountInfo};
 use super::sharing::register::HolderReport;
-use crate::sys::deadline::all_within;
+use crate::sys::deadline::{all_within, within};
 use crate::view::Hidden;
 use crate::view::location::{OFFLINE, is_device_error, why_not};
 
@@ -90,6 +90,25 @@ pub fn take() -> io::Result<Vec<Mounted>> {
             })
         })
         .collect())
+}
+
+/// The primary of the workspace whose mount is at a path.
+#[must_use]
+pub fn primary_of(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let mounts = mounts::xpmfs().ok()?;
+    let mut found = mounts.iter().filter(|mount| mount.mountpoint == path);
+    let mount = match found.next_back() {
+        Some(mount) => mount.clone(),
+        // The path may have symlinks in it. A mount that does not answer must not keep this command waiting.
+        None => {
+            let canonical = within(REPLY_TIMEOUT, move || path.canonicalize().ok());
+            let canonical = canonical.flatten()?;
+            let mut found = mounts.into_iter();
+            found.rfind(|mount| mount.mountpoint == canonical)?
+        }
+    };
+    ask(mount).identity.map(|identity| identity.primary)
 }
 
 /// Asks the daemon of one mount.

@@ -29,6 +29,12 @@ impl Unlisted {
     pub fn linked(path: PathBuf) -> Unlisted {
         Unlisted { path, errno: None }
     }
+
+    /// A directory that cannot be read.
+    pub(super) fn failed(path: PathBuf, errno: Errno) -> Unlisted {
+        let errno = Some(errno);
+        Unlisted { path, errno }
+    }
 }
 
 impl Display for Unlisted {

@@ -10,7 +10,7 @@
 //! - [`purged`]: whether a job in the primary is what a purge has left of it
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a user types
-//! - [`jobs`]: the jobs of one location
+//! - [`jobs`]: the jobs of one location; [`inventory`]: the jobs of all, each with the location that serves it
 //! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain; `times`: the newest times of these directories
 //! - [`change`]: which changes are permitted, given the serving location
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
@@ -25,6 +25,7 @@
 pub mod change;
 pub mod find;
 pub mod internal;
+pub mod inventory;
 pub mod jobs;
 mod known;
 pub mod links;

@@ -188,6 +188,10 @@ fn the_json_of_experiments_has_the_keys_of_the_page() {
     let run = verified.as_array().unwrap().iter().find(is_run).unwrap();
     assert_eq!(run["result"], "ok");
     home.does("rm -r experiments/nlp/experiments experiments/nlp/partials");
+    let jobs = all("xpmfs jobs list -w nlp --size", "jobs list");
+    assert_eq!(jobs.as_array().unwrap().len(), 2, "{jobs}");
+    let orphans = all("xpmfs orphans -w nlp --size --no-folders", "orphans");
+    assert_eq!(orphans.as_array().unwrap().len(), 2, "{orphans}");
     let list = all("xpmfs experiments list -w nlp", "experiments list");
     assert_eq!(list[0]["state"], "done");
     let runs = all("xpmfs experiments runs tune -w nlp", "experiments runs");

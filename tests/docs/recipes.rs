@@ -134,3 +134,15 @@ fn the_recipe_for_a_lost_disk_brings_everything_back() {
         assert!(home.path("experiments/nlp").join(path).exists(), "{path}");
     }
 }
+
+#[test]
+fn the_commands_on_jobs_and_orphans_work() {
+    let home = Home::new();
+    add_run(&home);
+    home.does(&format!("touch {TRAIN}/{JOB}/train.err"));
+    for command in blocks("listing", "", "sh")[0].lines() {
+        home.does(command);
+    }
+    let listed = home.does("xpmfs jobs list -w nlp --fullpath");
+    assert!(listed.contains(&format!("{TRAIN}/{JOB}")), "{listed}");
+}

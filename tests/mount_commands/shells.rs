@@ -70,6 +70,10 @@ fn workspaces_jobs_and_mount_points_are_completed_from_the_disk() {
     assert_eq!(offered("xpmfs jobs recover t/b"), format!("t/{b}"));
     assert_eq!(offered("xpmfs jobs archive aa"), a);
     assert_eq!(offered("xpmfs jobs opt-out -w gone t"), "");
+    std::fs::create_dir_all(home.path("ws/experiments/tune")).unwrap();
+    assert_eq!(offered("xpmfs experiments runs -w nlp t"), "tune");
+    assert_eq!(offered("xpmfs jobs list -x t"), "tune");
+    assert_eq!(offered("xpmfs jobs list -w nlp --location pr"), "primary");
     home.mount(&[]);
     let ws = home.path("ws");
     let prefix = format!(

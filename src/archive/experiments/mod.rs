@@ -123,7 +123,7 @@ impl fmt::Display for Item {
 }
 
 /// The path of a location by its descriptor: the primary's own path may lead into our mount.
-fn top(location: &Location) -> Result<PathBuf> {
+pub(in crate::archive) fn top(location: &Location) -> Result<PathBuf> {
     let root = location.root()?;
     Ok(PathBuf::from(format!(
         "/proc/self/fd/{}",
@@ -132,7 +132,7 @@ fn top(location: &Location) -> Result<PathBuf> {
 }
 
 /// A message about a path below [`top`], with the location's own path.
-fn shown(location: &Location, message: &impl fmt::Display) -> String {
+pub(in crate::archive) fn shown(location: &Location, message: &impl fmt::Display) -> String {
     let message = message.to_string();
     match top(location) {
         Ok(top) => message.replace(&*top.to_string_lossy(), &location.path().to_string_lossy()),

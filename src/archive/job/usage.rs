@@ -46,6 +46,15 @@ struct Names {
 ///
 /// An error of listing a directory.
 pub fn of(job: &JobId, directory: &OwnedFd) -> Result<Usage> {
+    of_each(job, directory, &mut || {})
+}
+
+/// As [`of`]; calls a function after each entry.
+///
+/// # Errors
+///
+/// As [`of`].
+pub fn of_each(job: &JobId, directory: &OwnedFd, each: &mut dyn FnMut()) -> Result<Usage> {
     let mut usage = Usage::default();
     let mut several: HashMap<FileId, Names> = HashMap::new();
     let mut stack = DirStack::new(at::open_to_list(directory, OsStr::new("."))?);
@@ -61,7 +70,9 @@ pub fn of(job: &JobId, directory: &OwnedFd) -> Result<Usage> {
         })? {}
         let mut directories = Vec::new();
         for name in names {
-            let Some(stat) = at::absent(at::stat_at(&*here, &name))? else {
+            let stat = at::absent(at::stat_at(&*here, &name))?;
+            each();
+            let Some(stat) = stat else {
                 continue;
             };
             if at::is_dir(&stat) {

@@ -8,9 +8,10 @@ mod shared_arguments;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 
 use self::shared_arguments::SharedArguments;
-use super::{Global, Listing};
+use super::{Global, Listing, candidates};
 
 /// What to do with experiments.
 #[derive(Debug, Subcommand)]
@@ -37,7 +38,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Runs {
     /// The experiment [default: all]
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(candidates::experiments))]
     id: Option<std::ffi::OsString>,
     /// The options of every command.
     #[command(flatten)]

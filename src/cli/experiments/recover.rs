@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ use crate::cli::errors::Usage;
 use crate::cli::jobs::interrupt::{Destinations, Interrupt};
 use crate::cli::jobs::meter::Meter;
 use crate::cli::jobs::session::Session;
-use crate::cli::{Global, print};
+use crate::cli::{Global, candidates, print};
 use crate::view::PRIMARY;
 use crate::workspace::runs::Layout;
 
@@ -32,7 +33,7 @@ pub struct Arguments {
     #[arg(long)]
     force: bool,
     /// The experiment
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(candidates::experiments))]
     id: Option<OsString>,
     /// One of its runs [default: all that a folder has]
     #[arg(value_name = "RUN", requires = "id")]

@@ -2,9 +2,12 @@
 
 mod archive;
 pub(super) mod interrupt;
+mod list;
+mod log;
 pub(super) mod meter;
 mod named;
 mod opt;
+mod path;
 mod pin;
 mod recover;
 mod release;
@@ -23,6 +26,21 @@ use super::{Global, Listing, Select};
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Lists jobs: state, age, and the location that serves each
+    ///
+    /// Without JOB or --experiment, all jobs that the workspace or a folder has, and those that the current run of an experiment names and
+    /// that are missing. Tags and times of submission are those of the current run that submitted the job, or else of the last.
+    ///
+    /// Example: `xpmfs jobs list -x tune --tags --filter '@state = "DONE" and model in ["bm25", "splade"]' --sort size`
+    List(list::Arguments),
+    /// Prints a path that leads to each job now: in the workspace, or else in the folder that has it
+    ///
+    /// Example: `cd "$(xpmfs jobs path 0defac9f)"`
+    Path(path::Arguments),
+    /// Prints the log of a job: what it wrote to standard error
+    ///
+    /// Example: `xpmfs jobs log -f 0defac9f` prints the last lines, and what the job writes until it ends.
+    Log(log::Arguments),
     /// Copies finished jobs to the `backup` folders and moves them to the `move` folder, now
     ///
     /// A mount does this by itself; this command does it at once and prints each result, mounted or not. A job that a folder
@@ -64,11 +82,13 @@ impl Command {
     /// The listing that it prints.
     pub(super) fn listing(&self) -> Option<&Listing> {
         match self {
+            Self::List(arguments) => Some(arguments.listing()),
             Self::Archive(arguments) => Some(arguments.listing()),
             Self::Recover(arguments) => Some(arguments.listing()),
             Self::Verify(arguments) => Some(arguments.listing()),
             Self::Release(arguments) => Some(arguments.listing()),
             Self::Where(arguments) => Some(arguments.listing()),
+            Self::Path(_) | Self::Log(_) => None,
             Self::OptOut(_) | Self::OptIn(_) | Self::Pin(_) | Self::Unpin(_) => None,
         }
     }
@@ -81,6 +101,9 @@ impl Command {
 /// The workspace cannot be opened, or an argument names no job.
 pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
+        Command::List(arguments) => list::run(arguments, global),
+        Command::Path(arguments) => path::run(arguments, global),
+        Command::Log(arguments) => log::run(arguments, global),
         Command::Archive(arguments) => archive::run(arguments, global),
         Command::Recover(arguments) => recover::run(arguments, global),
         Command::Verify(arguments) => verify::run(arguments, global),

@@ -17,7 +17,7 @@ use crate::workspace::layout::JOBS;
 /// The most candidates that an error lists.
 const LISTED_MAX: usize = 20;
 
-/// The start of several jobs' hashes. A line for each candidate.
+/// A text that names several jobs where one is wanted. A line for each candidate.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(in crate::cli) struct Ambiguous(String);
@@ -40,11 +40,33 @@ pub(super) fn find(opened: &Opened, text: &OsStr) -> anyhow::Result<(Vec<JobId>,
     }
 }
 
+/// Finds the one job that a text names.
+///
+/// # Errors
+///
+/// It names no job, or several.
+pub(super) fn find_one(opened: &Opened, text: &OsStr) -> anyhow::Result<JobId> {
+    let (mut jobs, _) = find(opened, text)?;
+    match (jobs.pop(), jobs.is_empty()) {
+        (Some(job), true) => Ok(job),
+        (last, _) => {
+            jobs.extend(last);
+            let message = format!("{text:?} names {} jobs: choose one", jobs.len());
+            Err(listed(message, &jobs).into())
+        }
+    }
+}
+
 fn ambiguous(text: &OsStr, jobs: &[JobId]) -> Ambiguous {
-    let mut message = format!(
+    let message = format!(
         "{text:?} is the start of {} jobs: write more of the hash",
         jobs.len()
     );
+    listed(message, jobs)
+}
+
+/// A message with a line for each candidate.
+fn listed(mut message: String, jobs: &[JobId]) -> Ambiguous {
     for job in jobs.iter().take(LISTED_MAX) {
         message.push_str(&format!("\n  {}", printable(&job.to_string())));
     }

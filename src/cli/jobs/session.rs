@@ -1,7 +1,7 @@
 //! What every command on jobs opens: the workspace, its folders, and the jobs that the arguments name.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use clap::Args;
@@ -157,6 +157,15 @@ impl Session {
             single: single_ones,
             ..Jobs::from(named)
         })
+    }
+
+    /// Finds the one job that an argument names.
+    ///
+    /// # Errors
+    ///
+    /// The argument names no job, or several.
+    pub(in crate::cli) fn named_one(&self, text: &OsStr) -> anyhow::Result<JobId> {
+        named::find_one(&self.opened, text)
     }
 
     /// The numbers of the `backup` and `move` folders.

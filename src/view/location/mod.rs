@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
@@ -93,6 +94,9 @@ pub struct Location {
 
 /// The maximum number of such jobs that the log names, from one time that the folder is used to the next.
 const MISSED_MAX: usize = 100;
+
+/// How many answers to one question may wait to be read.
+const ANSWERS_MAX: usize = 64;
 
 /// The error of a folder that lies on another disk than is recorded.
 pub const OTHER_DISK: Errno = Errno::MEDIUMTYPE;
@@ -348,6 +352,49 @@ impl Location {
         self.asker.ask(timeout, question)
     }
 
+    /// How long it may take to answer; `None` for the primary, which has no deadline.
+    pub fn reply_timeout(&self) -> Option<Duration> {
+        (self.index != PRIMARY).then(|| self.health.timeout())
+    }
+
+    /// Asks its file system something that has many answers, in a thread. A folder that does not give the next answer in time goes
+    /// offline, and what it has answered so far counts. The question ends when its function of an answer returns false.
+    ///
+    /// # Errors
+    ///
+    /// As [`Location::answer`], and the error of the question.
+    pub(super) fn answers<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Fn(T) -> bool) -> Result<()> + Send + 'static,
+        mut each: impl FnMut(T),
+    ) -> Result<()> {
+        self.root()?;
+        let (send, answers) = bounded::<std::result::Result<T, Result<()>>>(ANSWERS_MAX);
+        let thread = std::thread::Builder::new().name("xpmfs-ask".to_owned());
+        let spawned = thread.spawn(move || {
+            let ended = question(&|answer| send.send(Ok(answer)).is_ok());
+            // The receiver has gone if the answer is late.
+            let _ = send.send(Err(ended));
+        });
+        spawned.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        loop {
+            let answer = match self.reply_timeout() {
+                Some(timeout) => answers.recv_timeout(timeout),
+                None => answers.recv().map_err(RecvTimeoutError::from),
+            };
+            match answer {
+                Ok(Ok(answer)) => each(answer),
+                Ok(Err(ended)) => return ended,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.go_offline(Errno::TIMEDOUT);
+                    return Err(Errno::TIMEDOUT);
+                }
+                // It panicked.
+                Err(RecvTimeoutError::Disconnected) => return Err(Errno::IO),
+            }
+        }
+    }
+
     /// Makes sure that it answers a question about its jobs, in a thread; goes offline if it does not answer in time. The primary is not
     /// asked: it has no deadline. For commands, whose own thread must not wait.
     ///
@@ -388,7 +435,7 @@ impl Location {
     }
 
     /// The absolute paths under which symlinks may name its jobs directory, also while it cannot be used.
-    pub(super) fn jobs_paths(&self) -> Vec<PathBuf> {
+    pub fn jobs_paths(&self) -> Vec<PathBuf> {
         match &*self.state.read() {
             State::Open(root) => root.jobs_paths().to_vec(),
             State::Closed(_) => vec![self.path.join("jobs"), self.path.clone()],
