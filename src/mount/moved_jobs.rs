@@ -165,6 +165,64 @@ mod tests {
     }
 
     #[test]
+    fn copy_that_serves_its_job_again_is_the_file_that_it_was() {
+        let fixture = Fixture::new(FolderMode::Move, &["primary/jobs/t", "folder/jobs/t/h"]);
+        let mount = &fixture.mount;
+        let caches = mount.job_caches();
+        let job = JobId::new("t", "h").unwrap();
+        let archived = fixture.top().join("folder/jobs/t/h");
+        fs::write(archived.join("file"), "").unwrap();
+        let id = fixture.look_up("jobs/t/h/file")[4];
+        // It is recovered, for a change that is not made.
+        let recovered = fixture.primary("jobs/t/h");
+        fs::create_dir(&recovered).unwrap();
+        fs::write(recovered.join("file"), "").unwrap();
+        caches.moved(&job);
+        assert!(mount.superseded.successor(id).is_some());
+        // It is moved again, and its copy is as it was.
+        symlink(&archived, fixture.primary("jobs/t/.tmp.h")).unwrap();
+        exchange(fixture.top());
+        caches.moved(&job);
+        fs::remove_dir_all(fixture.primary("jobs/t/.tmp.h")).unwrap();
+        let id = fixture.look_up("jobs/t/h/file")[4];
+        mount.getattr(id, None).unwrap();
+        assert_eq!(mount.superseded.successor(id), None);
+    }
+
+    #[test]
+    fn job_of_a_contended_name_is_listed_where_it_is_now() {
+        let fixture = Fixture::new(FolderMode::Move, &["primary/jobs/t", "folder/jobs/t/h"]);
+        let mount = &fixture.mount;
+        let names = |id: u64| {
+            let mut names = Vec::new();
+            let listed = mount.list(id, 0, |item| {
+                names.push(item.name.to_owned());
+                true
+            });
+            listed.unwrap();
+            names
+        };
+        let task = fixture.look_up("jobs/t")[2];
+        mount.contended.note(task, Name::from(OsStr::new("h")));
+        let job = fixture.look_up("jobs/t/h")[3];
+        // It is recovered, and changed.
+        fs::create_dir(fixture.primary("jobs/t/h")).unwrap();
+        fs::write(fixture.primary("jobs/t/h/new"), "").unwrap();
+        mount.job_caches().moved(&JobId::new("t", "h").unwrap());
+        assert_eq!(mount.node(job).unwrap().place, PRIMARY);
+        assert!(names(job).contains(&"new".into()));
+        // Another node moves it.
+        let archived = fixture.top().join("folder/jobs/t/h");
+        fs::write(archived.join("new"), "").unwrap();
+        symlink(&archived, fixture.primary("jobs/t/.tmp.h")).unwrap();
+        exchange(fixture.top());
+        fs::remove_file(fixture.primary("jobs/t/.tmp.h/new")).unwrap();
+        assert!(names(job).contains(&"new".into()));
+        let found = mount.lookup(job, OsStr::new("new")).map(drop);
+        assert_eq!(found, Err(rustix::io::Errno::STALE));
+    }
+
+    #[test]
     fn moved_job_is_invalidated_and_closed() {
         let deep = [
             "primary/jobs/t/h/deep/er",

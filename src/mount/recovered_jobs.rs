@@ -11,6 +11,9 @@
 //! 3. The nodes of what a purge has left of the job, which are the primary's already, change as those of the folder do.
 //! 4. An internal file is the same file in another place (`archive::job::internal_files`): its node gets the place.
 //!
+//! 5. A job that was recovered and not changed is moved or released again, with the copy that the folder has had all the time. A file of
+//!    this copy then has the node that it had before, which stands for itself again.
+//!
 //! The disk is read first; then all nodes change at once. Requests that find some nodes changed and others not are
 //! attempted again (`deferred`).
 
@@ -21,6 +24,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::Statx;
 use rustix::io::Result;
 
+use crate::mount::Mount;
 use crate::mount::moved_jobs::JobCaches;
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
 use crate::sys::at;
@@ -150,7 +154,8 @@ impl JobCaches {
         } else if node.directory && at::is_dir(there) {
             let own = self.devices.node(&identity);
             self.nodes.replace_directory(*id, identity, PRIMARY, own);
-            self.dir_cache.close(*id);
+            // Also what was kept of it while its name was contended.
+            drop(self.dir_cache.forget(*id));
             self.listings.replace_directory(*id);
             self.invalidate.pages(*id);
         } else if !node.directory && node.place != INTERNAL {
@@ -180,6 +185,32 @@ impl JobCaches {
         };
         if let Some(gone) = gone {
             self.nodes.forget(gone, 1, || ());
+        }
+    }
+}
+
+impl Mount {
+    /// Makes a node of an archived file, which the kernel is about to receive, stand for this file again if the recovered one, which had
+    /// taken its place, does not serve the job any more.
+    pub(super) fn serves_again(&self, id: u64) {
+        while self.superseded.successor(id).is_some() {
+            let epoch = self.recoveries.epoch();
+            let job = self.nodes.get(id).and_then(|node| self.job_of(&node));
+            let Some(job) = job else { return };
+            match self.view.in_primary(job.task_id(), job.hash()) {
+                // It was found before the job was recovered: the kernel has been asked to look the name up again.
+                Ok(InPrimary::Job) | Err(_) => return,
+                Ok(InPrimary::Nothing | InPrimary::Link | InPrimary::Purged) => {}
+            }
+            // The job may have been recovered since it was looked for.
+            let Some(changing) = self.recoveries.change_nodes_since(epoch) else {
+                continue;
+            };
+            let before = self.superseded.end(id);
+            drop(changing);
+            if let Some(before) = before {
+                self.forget(before, 1);
+            }
         }
     }
 }

@@ -205,6 +205,19 @@ impl Recoveries {
         }
     }
 
+    /// As [`Recoveries::change_nodes`], but only if no nodes have been changed since [`Recoveries::epoch`] returned this, nor were being
+    /// changed then.
+    pub(super) fn change_nodes_since(&self, epoch: u64) -> Option<Changing<'_>> {
+        let one = self.changing.lock();
+        (self.epoch() == epoch).then(|| {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            Changing {
+                epoch: &self.epoch,
+                _one: one,
+            }
+        })
+    }
+
     /// Changes whenever nodes of a job are changed; odd while that is so.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)

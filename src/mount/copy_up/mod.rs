@@ -368,7 +368,7 @@ impl Mount {
     }
 
     /// Returns the job that a node belongs to.
-    fn job_of(&self, node: &Node) -> Option<JobId> {
+    pub(super) fn job_of(&self, node: &Node) -> Option<JobId> {
         let mut job = node.clone();
         while job.role == NodeRole::Inside {
             job = self.nodes.get(job.parent)?;

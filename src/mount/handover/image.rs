@@ -78,6 +78,9 @@ impl Image {
             Record::Superseded(node, by) => {
                 self.superseded.insert(node, by);
             }
+            Record::Current(node) => {
+                self.superseded.remove(&node);
+            }
             Record::Positions(node, first, positions) => {
                 let known = self.positions.entry(node).or_insert((first, Vec::new()));
                 // A new table begins without positions.

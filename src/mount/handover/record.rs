@@ -42,6 +42,8 @@ pub(in crate::mount) enum Record<'a> {
     Positions(u64, u64, Vec<(u8, u64)>),
     /// The paths of the folders, in the order of their numbers. The first record of a log.
     Places(Vec<Vec<u8>>),
+    /// The file of a node that another one has superseded serves its job again.
+    Current(u64),
 }
 
 /// The identity of a file: device, inode, time of birth.
@@ -174,12 +176,13 @@ mod tests {
             Record::Superseded(18, 19),
             Record::Positions(20, 21, vec![(22, 23)]),
             Record::Places(vec![b"/f".to_vec()]),
+            Record::Current(24),
         ];
         let bytes: Vec<_> = records
             .iter()
             .map(|it| postcard::to_stdvec(it).unwrap())
             .collect();
-        let expected: [&[u8]; 12] = [
+        let expected: [&[u8]; 13] = [
             &[0, 11],
             &[1, 12, 1, 2, 3, 4, 5, 5, 1, 1, b'n'],
             &[2, 13, 1, 2, 3, 4, 5, 5, 1, 1, b'n'],
@@ -192,6 +195,7 @@ mod tests {
             &[9, 18, 19],
             &[10, 20, 21, 1, 22, 23],
             &[11, 1, 2, b'/', b'f'],
+            &[12, 24],
         ];
         assert_eq!(bytes, expected);
     }

@@ -64,7 +64,12 @@ impl Mount {
         let found = self.find(parent, name)?;
         let entry = self.enter(parent, name, found)?;
         self.superseded.looked_up(parent, name);
-        match self.contended.contains(parent, name) {
+        // What replaces a job is the same job: it is opened there, or listed (`enter_moved`).
+        let is_job = || {
+            let link = self.nodes.link(entry.id);
+            link.is_some_and(|link| link.role == NodeRole::Job)
+        };
+        match self.contended.contains(parent, name) && !is_job() {
             true => self.lookup_held(parent, name, entry),
             false => Ok(entry),
         }
@@ -123,6 +128,9 @@ impl Mount {
         let (id, was) =
             self.nodes
                 .remember(self.devices.node(&identity), node, Version::of(&found.stat));
+        if !matches!(place, PRIMARY | INTERNAL) {
+            self.serves_again(id);
+        }
         if self.is_lock_file(id, parent, name) {
             ttl = Duration::ZERO;
         }

@@ -1,7 +1,8 @@
 //! Remembers which file of a recovered job has taken the place of a file that the kernel still knows.
 //!
 //! A file of an archived job may be open, or mapped, when the job is recovered: its node stays with what was opened, and
-//! the recovered file gets a node of its own. Calls on open descriptors that change the file must change the recovered one.
+//! the recovered file gets a node of its own. Calls on open descriptors that change the file must change the recovered one, until the
+//! archived file serves its job again: a job that was recovered and not changed is moved or released with the copy that the folder has.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -103,6 +104,15 @@ impl Superseded {
                 .lock()
                 .values()
                 .any(|recovered| recovered.is_named(parent, name))
+    }
+
+    /// Notes that a node stands for its own file again, and returns the one that had taken its place.
+    pub(in crate::mount) fn end(&self, node: u64) -> Option<u64> {
+        let mut nodes = self.nodes.lock();
+        let recovered = nodes.remove(&node)?;
+        self.recorder.record(&Record::Current(node));
+        self.count.store(nodes.len(), Ordering::Release);
+        Some(recovered.node)
     }
 
     /// Notes that the kernel has forgotten a node, and returns the one that had taken its place.

@@ -155,15 +155,20 @@ impl Mount {
         from: u64,
         mut emit: impl FnMut(&Item<'_>) -> bool,
     ) -> Result<()> {
-        self.list_there(id, |id| {
+        self.list_there(id, from, |id| {
             self.read_listing(id, from, false, &mut |item| emit(&item))
         })
     }
 
     /// Lists a directory. If its job has been moved or purged since the kernel opened it, or its copy was replaced, lists it in its new
     /// place: the kernel does not look the directory up again for that.
-    fn list_there(&self, id: u64, mut list: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        let listed = match self.is_purged(id) || self.is_replaced_copy(id) {
+    fn list_there(
+        &self,
+        id: u64,
+        from: u64,
+        mut list: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let listed = match self.is_purged(id) || self.is_being_removed(id, from) {
             true => Err(Errno::STALE),
             false => list(id),
         };
@@ -180,11 +185,14 @@ impl Mount {
         }
     }
 
-    /// Whether a directory belongs to a copy in a folder that another process has replaced: the files in it are being removed.
-    fn is_replaced_copy(&self, id: u64) -> bool {
+    /// Whether a directory belongs to a job that another process has moved from the primary, or to a copy in a folder that another
+    /// process has replaced: the files in it are being removed. A listing of the primary that was begun before, so that it goes on `from`
+    /// a later position, ends in the same directory.
+    fn is_being_removed(&self, id: u64, from: u64) -> bool {
         let node = self.nodes.get(id);
         let node = node.filter(|node| {
-            matches!(node.role, NodeRole::Job | NodeRole::Inside) && node.place != PRIMARY
+            matches!(node.role, NodeRole::Job | NodeRole::Inside)
+                && (node.place != PRIMARY || from == 0)
         });
         node.is_some_and(|node| {
             let _asking = self.asking(node.place, node.role);
@@ -200,7 +208,7 @@ impl Mount {
         from: u64,
         mut emit: impl FnMut(&OsStr, u64, &NodeEntry) -> bool,
     ) -> Result<()> {
-        self.list_there(id, |id| self.list_plus_of(id, from, &mut emit))
+        self.list_there(id, from, |id| self.list_plus_of(id, from, &mut emit))
     }
 
     fn list_plus_of(
