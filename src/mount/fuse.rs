@@ -82,9 +82,10 @@ impl Fuse {
         self.mount.answer(may_wait, reply, work);
     }
 
-    fn how_opened(&self, flags: i32) -> HowOpened {
+    fn how_opened(&self, request: &Request, flags: i32) -> HowOpened {
         HowOpened {
             flags,
+            request: request.unique().0,
             maps_uncached: self.maps_uncached,
         }
     }
@@ -330,13 +331,14 @@ impl Filesystem for Fuse {
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mount, caller) = (self.mount.clone(), caller(request, 0));
-        let how = self.how_opened(flags.0);
+        let how = self.how_opened(request, flags.0);
         self.mount.open_limit.when_free(move |free| match free {
             true => {
                 let may_wait = mount.may_wait(node.0);
                 let node = node.0;
                 let reply = OpenReply { reply, node, how };
                 mount.answer(may_wait, reply, move |mount| {
+                    mount.close_unanswered(how.request);
                     mount.open(&caller, node, how.flags)
                 });
             }
@@ -355,14 +357,15 @@ impl Filesystem for Fuse {
         reply: ReplyCreate,
     ) {
         let (mount, caller, name) = (self.mount.clone(), caller(request, umask), name.to_owned());
-        let (how, number) = (self.how_opened(flags), request.unique().0);
+        let how = self.how_opened(request, flags);
         self.mount.open_limit.when_free(move |free| match free {
             true => {
                 let may_wait = mount.may_wait_at(parent.0, &name);
                 mount.answer(may_wait, CreateReply { reply, how }, move |mount| {
-                    let _current = Current::new(number);
+                    let _current = Current::new(how.request);
                     mount.not_failed()?;
-                    mount.create(&caller, parent.0, &name, mode, flags)
+                    let before = mount.close_unanswered(how.request);
+                    mount.create(&caller, parent.0, &name, mode, flags, before)
                 });
             }
             false => reply.error(fuser::Errno::ENFILE),

@@ -16,6 +16,7 @@ use rustix::io::{Errno, Result};
 use crate::mount::Mount;
 use crate::mount::attributes::{self, errno};
 use crate::mount::deferred::Reply;
+use crate::mount::handover::intents::first_number;
 use crate::mount::ops::file::Opened;
 use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::xattr::Value;
@@ -181,6 +182,8 @@ impl Reply for OpenDirectoryReply {
 pub(super) struct HowOpened {
     /// The flags of `open`.
     pub(super) flags: i32,
+    /// The number of the request.
+    pub(super) request: u64,
     /// Whether files that are read and written past the cache can be mapped.
     pub(super) maps_uncached: bool,
 }
@@ -224,11 +227,12 @@ fn register(mount: &Mount, opened: &Opened) -> io::Result<Backing> {
 }
 
 /// Records an open file for the next process that serves the mount, before the kernel receives its number.
-fn record(mount: &Mount, opened: &Opened, backing: Option<&Backing>) {
+fn record(mount: &Mount, opened: &Opened, how: HowOpened, backing: Option<&Backing>) {
     mount.handles.record(
         opened.handle,
         &opened.file,
         backing.map(|backing| backing.id),
+        first_number(how.request),
     );
 }
 
@@ -251,7 +255,7 @@ impl Reply for OpenReply {
             mount.discard(&opened);
             return reply.error(errno(Errno::STALE));
         };
-        record(mount, &opened, choice.backing.as_deref());
+        record(mount, &opened, how, choice.backing.as_deref());
         let handle = FileHandle(opened.handle);
         let Some(backing) = choice.backing else {
             return reply.opened(handle, how.cached(&opened));
@@ -295,7 +299,7 @@ impl Reply for CreateReply {
             mount.forget(entry.id, 1);
             return reply.error(errno(Errno::STALE));
         };
-        record(mount, &opened, choice.backing.as_deref());
+        record(mount, &opened, how, choice.backing.as_deref());
         let handle = FileHandle(opened.handle);
         let ttl = &entry.ttl.min(mount.passthrough.ttl_max(entry.id));
         let (made, generation) = (&entry.attributes, entry.generation);

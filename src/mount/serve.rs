@@ -7,6 +7,7 @@ use crate::mount::Mount;
 use crate::mount::activity::Activity;
 use crate::mount::fuse::Fuse;
 use crate::mount::handover::connection::Connection;
+use crate::mount::handover::forgotten;
 use crate::mount::handover::recorder::Keeper;
 use crate::mount::handover::restore::Inheritance;
 use crate::mount::mapped_files::Watch;
@@ -81,12 +82,13 @@ impl Mount {
             successor.keep_connection(&connection, &agreed)?;
             mount.record_for(successor)?;
         }
-        drop(mount);
         invalidate.start(session.notifier())?;
         watch.start()?;
         if continues {
             connection.take_over()?;
+            forgotten::start(&mount)?;
         }
+        drop(mount);
         ready();
         let served = session.run();
         recoveries.stop();

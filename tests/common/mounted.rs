@@ -51,7 +51,13 @@ impl Workspace {
         self.mount_by(command, &self.primary(), &["--no-archive"])
     }
 
-    fn mount_by(&self, mut command: Command, mountpoint: &Path, arguments: &[&str]) -> Mounted<'_> {
+    /// Mounts by a command that is `xpmfs`, with its own environment or limits.
+    pub fn mount_by(
+        &self,
+        mut command: Command,
+        mountpoint: &Path,
+        arguments: &[&str],
+    ) -> Mounted<'_> {
         command.args(["mount", "-w", "test", "--log"]);
         command.arg(self.top().join("xpmfs.log"));
         command.args(arguments).arg(mountpoint);

@@ -12,6 +12,8 @@ mod refused;
 mod reload;
 mod renames;
 mod settings;
+mod tracer;
+mod unanswered;
 mod work;
 
 use common::{Workspace, plan};

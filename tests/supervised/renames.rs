@@ -3,57 +3,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, RenameFlags};
 
 use super::common::daemon::kill_worker;
 use super::common::{self, Workspace, eventually};
 use super::killer::processes;
+use super::tracer::{Tracer, is_in};
 
-/// `strace` of the process that serves a mount, which stops in each rename.
-struct Tracer(Child);
-
-impl Tracer {
-    /// `moment`: `delay_enter`, before the disk renames, or `delay_exit`.
-    fn attach(strace: &Path, pid: i32, moment: &str) -> Tracer {
-        let child = Command::new(strace)
-            .args(["-f", "-qq", "-e", "trace=renameat,renameat2"])
-            .arg("-e")
-            .arg(format!("inject=renameat,renameat2:{moment}=100000000"))
-            .args(["-p", &pid.to_string()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let tracer = Tracer(child);
-        eventually("all threads are traced", || {
-            let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            threads.into_iter().all(|thread| {
-                let status = fs::read_to_string(thread.unwrap().path().join("status"));
-                !status.unwrap_or_default().contains("TracerPid:\t0\n")
-            })
-        });
-        tracer
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whether a thread of a process is in a rename.
-fn is_renaming(pid: i32) -> bool {
-    let numbers = [libc::SYS_renameat, libc::SYS_renameat2].map(|number| format!("{number} "));
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.into_iter().any(|thread| {
-        let call = fs::read_to_string(thread.unwrap().path().join("syscall"));
-        let call = call.unwrap_or_default();
-        numbers.iter().any(|number| call.starts_with(number))
-    })
-}
+/// Longer than the test takes.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The contents of a file; of a directory or a device, its type.
 fn content(path: &Path) -> String {
@@ -87,12 +47,13 @@ fn killed_in_a_rename(strace: &Path, moment: &str, flags: RenameFlags) {
     };
     let renamed = inode("dir/from").unwrap();
     let (pid, _) = processes(&workspace, mounted.path());
-    let tracer = Tracer::attach(strace, pid, moment);
+    let tracer = Tracer::attach(strace, pid, "renameat,renameat2", moment, HOUR);
     std::thread::scope(|scope| {
         let renaming = scope.spawn(|| rename(&through));
         let made = || inode("dir/to").is_some_and(|inode| inode == renamed);
         eventually("it is renaming", || {
-            is_renaming(pid) && (moment == "delay_enter" || made())
+            is_in(pid, &[libc::SYS_renameat, libc::SYS_renameat2])
+                && (moment == "delay_enter" || made())
         });
         kill_worker(pid);
         drop(tracer);

@@ -11,13 +11,17 @@ use parking_lot::Mutex;
 
 use crate::sys::shared_words::SharedWords;
 
-/// The place of a node's count; `NONE` without one. Its highest bit says whether the node is recorded as well: one is kept per
-/// node of a mount, so no byte is spent on that.
+/// The place of a node's count; `NONE` without one. Its highest bits say whether the node is recorded as well, and whether it is
+/// inherited: one is kept per node of a mount, so no byte is spent on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::mount) struct Slot(u32);
 
 /// The bits of a slot's number.
-const NUMBER: u32 = u32::MAX >> 1;
+const NUMBER: u32 = u32::MAX >> 2;
+/// Set for a node that is recorded.
+const RECORDED: u32 = 1 << 31;
+/// Set for a node that this process has not sent to the kernel.
+const INHERITED: u32 = 1 << 30;
 
 impl Slot {
     pub(in crate::mount) const NONE: Slot = Slot(NUMBER);
@@ -30,12 +34,26 @@ impl Slot {
 
     /// The same slot of a node that is recorded, or not.
     pub(in crate::mount) fn recorded(self, recorded: bool) -> Slot {
-        Slot(self.0 & NUMBER | if recorded { !NUMBER } else { 0 })
+        self.with(RECORDED, recorded)
+    }
+
+    /// The same slot of a node that only earlier processes have sent to the kernel, or that this one has sent, too.
+    pub(in crate::mount) fn inherited(self, inherited: bool) -> Slot {
+        self.with(INHERITED, inherited)
+    }
+
+    fn with(self, bit: u32, set: bool) -> Slot {
+        Slot(self.0 & !bit | if set { bit } else { 0 })
     }
 
     /// Whether the node is recorded.
     pub(in crate::mount) fn is_recorded(self) -> bool {
-        self.0 & !NUMBER != 0
+        self.0 & RECORDED != 0
+    }
+
+    /// Whether only earlier processes have sent the node to the kernel.
+    pub(in crate::mount) fn is_inherited(self) -> bool {
+        self.0 & INHERITED != 0
     }
 }
 
@@ -143,22 +161,40 @@ impl Counts {
             && let Some(number) = words.word(number)
         {
             number.store(0, Ordering::Release);
-            self.free.lock().slots.push(slot.recorded(false));
+            self.free.lock().slots.push(Slot(slot.0 & NUMBER));
         }
     }
 
-    /// Notes that the kernel forgets a node that this process has not needed.
-    pub(in crate::mount) fn forget_unclaimed(&self, id: u64, count: u64) {
-        if let Some((slot, known)) = self.claim(id) {
-            let left = u64::from(known).saturating_sub(count);
-            if left == 0 {
-                return self.end(slot);
-            }
-            self.set(slot, u32::try_from(left).unwrap_or(u32::MAX));
-            let mut unclaimed = self.unclaimed.lock();
-            unclaimed.insert(id, slot);
-            self.unclaimed_count
-                .store(unclaimed.len(), Ordering::Release);
+    /// Notes that the kernel forgets a node that this process has not needed. Returns whether the kernel no longer knows it.
+    pub(in crate::mount) fn forget_unclaimed(&self, id: u64, count: u64) -> bool {
+        let Some((slot, known)) = self.claim(id) else {
+            return false;
+        };
+        let left = u64::from(known).saturating_sub(count);
+        if left == 0 {
+            self.end(slot);
+            return true;
         }
+        self.set(slot, u32::try_from(left).unwrap_or(u32::MAX));
+        let mut unclaimed = self.unclaimed.lock();
+        unclaimed.insert(id, slot);
+        self.unclaimed_count
+            .store(unclaimed.len(), Ordering::Release);
+        false
+    }
+
+    /// Whether an earlier process has counted a node that this one has not needed yet.
+    pub(in crate::mount) fn is_unclaimed(&self, id: u64) -> bool {
+        self.unclaimed_count() > 0 && self.unclaimed.lock().contains_key(&id)
+    }
+
+    /// The nodes that an earlier process has counted, and that this one has not needed yet.
+    pub(in crate::mount) fn unclaimed(&self) -> Vec<u64> {
+        self.unclaimed.lock().keys().copied().collect()
+    }
+
+    /// How many of these there are.
+    pub(in crate::mount) fn unclaimed_count(&self) -> usize {
+        self.unclaimed_count.load(Ordering::Acquire)
     }
 }

@@ -161,6 +161,7 @@ impl OpenedRecord {
         only_lock: false,
         locked: false,
         backing: None,
+        request: 0,
     };
 }
 

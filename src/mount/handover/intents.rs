@@ -24,6 +24,16 @@ use crate::sys::shared_words::SharedWords;
 /// Set by the kernel in the number of a request that it sends again (`FUSE_UNIQUE_RESEND`).
 const RESENT: u64 = 1 << 63;
 
+/// The number that a request had when it was sent first.
+pub(in crate::mount) fn first_number(request: u64) -> u64 {
+    request & !RESENT
+}
+
+/// Whether a request is sent again.
+pub(in crate::mount) fn is_resent(request: u64) -> bool {
+    request & RESENT != 0
+}
+
 /// The words of a slot, in this order.
 #[derive(Debug, Clone, Copy)]
 enum Word {
@@ -256,12 +266,12 @@ impl Intents {
 
     /// What an earlier process has made of the request of this thread; `None` for a request that is not sent again.
     pub(in crate::mount) fn outcome(&self) -> Option<Outcome> {
-        let request = CURRENT.get().filter(|request| request & RESENT != 0)?;
+        let request = CURRENT.get().filter(|request| is_resent(*request))?;
         if self.earlier_count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let earlier = self.earlier.lock();
-        let begun = earlier.get(&(request & !RESENT))?;
+        let begun = earlier.get(&first_number(request))?;
         Some(match begun.state {
             SUCCEEDED => Outcome::Made,
             FAILED => Outcome::Failed(begun.error()),
@@ -271,8 +281,8 @@ impl Intents {
 
     /// The change that an earlier process was about to make for the request of this thread.
     pub(in crate::mount) fn begun(&self) -> Option<Begun> {
-        let request = CURRENT.get().filter(|request| request & RESENT != 0)?;
-        let begun = *self.earlier.lock().get(&(request & !RESENT))?;
+        let request = CURRENT.get().filter(|request| is_resent(*request))?;
+        let begun = *self.earlier.lock().get(&first_number(request))?;
         (begun.state == BEGUN).then_some(begun)
     }
 
@@ -287,7 +297,7 @@ impl Intents {
         let (Some(shared), Some(request)) = (self.shared.get(), CURRENT.get()) else {
             return change();
         };
-        let number = request & !RESENT;
+        let number = first_number(request);
         let slot = own_slot(shared);
         if let Some(begun) = self.earlier(request) {
             // This process can be killed as well before it replies.
@@ -322,11 +332,11 @@ impl Intents {
 
     /// The change that an earlier process has begun for a request that the kernel has sent again.
     fn earlier(&self, request: u64) -> Option<Begun> {
-        if request & RESENT == 0 || self.earlier_count.load(Ordering::Acquire) == 0 {
+        if !is_resent(request) || self.earlier_count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut earlier = self.earlier.lock();
-        let begun = earlier.remove(&(request & !RESENT));
+        let begun = earlier.remove(&first_number(request));
         self.earlier_count.store(earlier.len(), Ordering::Release);
         begun
     }

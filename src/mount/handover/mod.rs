@@ -11,6 +11,7 @@
 //! - [`counts`]: how often the kernel has received each node
 //! - [`image`]: what a log says in the end
 //! - [`intents`]: what a process was about to change for a request
+//! - [`forgotten`]: finds the nodes that the kernel has forgotten without the knowledge of this process
 //! - [`restore`]: fills the tables of a mount from an image; [`places`]: with other folders than before
 //! - [`connection`]: the connection to the kernel, and what was agreed with the kernel
 //!
@@ -18,6 +19,7 @@
 
 pub(super) mod connection;
 pub(super) mod counts;
+pub(super) mod forgotten;
 pub(super) mod image;
 pub(super) mod intents;
 mod places;

@@ -127,6 +127,8 @@ pub(in crate::mount) struct OpenedRecord {
     pub(in crate::mount) locked: bool,
     /// The kernel's number of the file that the kernel reads and writes by itself, if it does.
     pub(in crate::mount) backing: Option<u32>,
+    /// The number of the request that has opened it.
+    pub(in crate::mount) request: u64,
 }
 
 #[cfg(test)]
@@ -154,6 +156,7 @@ mod tests {
             only_lock: false,
             locked: true,
             backing: Some(7),
+            request: 1,
         };
         let displaced = DisplacedRecord {
             number: 8,
@@ -189,7 +192,7 @@ mod tests {
             &[3, 14],
             &[4, 1, 2, 3, 8, 9, 10],
             &[5, 1, 2, 3],
-            &[6, 15, 6, 1, 2, 3, 1, 0, 0, 1, 1, 7],
+            &[6, 15, 6, 1, 2, 3, 1, 0, 0, 1, 1, 7, 1],
             &[7, 16],
             &[8, 17, 1],
             &[9, 18, 19],

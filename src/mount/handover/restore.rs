@@ -100,13 +100,20 @@ impl Mount {
         for (key, fd) in left.files {
             match key {
                 KeptFile::Open(handle) => drop(kept.insert(handle, fd)),
-                KeptFile::Removed(id) => self.dir_cache.restore_removed(id, fd.into()),
+                KeptFile::Removed(id) if self.nodes.is_received(id) => {
+                    self.dir_cache.restore_removed(id, fd.into());
+                }
+                // The previous process was killed while it forgot the node.
+                KeptFile::Removed(_) => keeper.drop_file(key),
             }
         }
         let (mut opened, mut lost) = (0_usize, 0_usize);
         for (handle, record) in image.opened {
             match self.reopen_file(handle, &record, kept.remove(&handle)) {
-                Ok(()) => opened += 1,
+                Ok(()) => {
+                    opened += 1;
+                    self.handles.restore_request(record.request, handle);
+                }
                 Err(error) => {
                     lost += 1;
                     self.handles.lose(handle);
@@ -117,6 +124,10 @@ impl Mount {
                     );
                 }
             }
+        }
+        for handle in kept.into_keys() {
+            // The previous process was killed while it opened or closed the file. A lock on it would never be released.
+            keeper.drop_file(KeptFile::Open(handle));
         }
         tracing::info!(opened, lost, "took over what the previous process had open");
         self.recorder.start(log, keeper);

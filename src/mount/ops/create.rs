@@ -137,6 +137,7 @@ impl Mount {
         self.enter(parent, name, found)
     }
 
+    /// Creates a file and opens it. `before`: the file that an earlier process has opened for the request.
     pub(in crate::mount) fn create(
         &self,
         caller: &Caller,
@@ -144,6 +145,7 @@ impl Mount {
         name: &OsStr,
         mode: u32,
         flags: i32,
+        before: Option<OwnedFd>,
     ) -> Result<(NodeEntry, Opened)> {
         caller::set_umask(caller.umask)?;
         let flags = open_flags(flags) | OFlags::CREATE;
@@ -168,10 +170,10 @@ impl Mount {
         let fd = match fd {
             Ok(Some(fd)) => Ok(fd),
             // An earlier process has created it for this request.
-            Ok(None) => {
-                let flags = flags.difference(OFlags::CREATE | OFlags::EXCL);
-                rustix::fs::openat(&target.dir, name, flags | CREATE_FLAGS, mode)
-            }
+            Ok(None) => match before {
+                Some(fd) => Ok(fd),
+                None => self.open_created(&target, name, flags, mode),
+            },
             Err(error) => Err(error),
         };
         let fd = match fd {
@@ -224,6 +226,26 @@ impl Mount {
             how |= OFlags::EXCL;
         }
         rustix::fs::openat(&target.dir, name, how, mode)
+    }
+
+    /// Opens a file that an earlier process has created for the same request and has not passed on. Its mode may not let its owner
+    /// open it, as the creation does: then it is created again.
+    fn open_created(
+        &self,
+        target: &Target,
+        name: &OsStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
+        let again = flags.difference(OFlags::CREATE | OFlags::EXCL) | CREATE_FLAGS;
+        let opened = rustix::fs::openat(&target.dir, name, again, mode);
+        if let Err(Errno::ACCESS) = opened
+            && at::stat(&target.dir, name)?.stx_size == 0
+        {
+            rustix::fs::unlinkat(&target.dir, name, AtFlags::empty())?;
+            return self.create_in(target, name, flags, mode);
+        }
+        opened
     }
 
     /// Opens a file that another process has created since the kernel looked it up, with no more than the caller's

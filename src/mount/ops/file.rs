@@ -13,7 +13,7 @@ use crate::mount::Mount;
 use crate::mount::caller::{AssumedIdentity, Caller};
 use crate::mount::copy_up::Alteration;
 use crate::mount::deferred;
-use crate::mount::handover::intents::Before;
+use crate::mount::handover::intents::{Before, first_number, is_resent};
 use crate::mount::tables::handles::{File, Kept, Lock};
 use crate::mount::tables::nodes::Version;
 use crate::mount::tables::ttl::age;
@@ -363,6 +363,18 @@ impl Mount {
                 self.activity.may_be_settled(file.node);
             }
         }
+    }
+
+    /// Closes the file that an earlier process has opened for this request without replying. Returns another descriptor of it.
+    pub(in crate::mount) fn close_unanswered(&self, request: u64) -> Option<OwnedFd> {
+        if !is_resent(request) {
+            return None;
+        }
+        let handle = self.handles.take_unanswered(first_number(request))?;
+        let file = self.handles.file(handle).ok();
+        let copy = file.and_then(|file| file.fd.try_clone().ok());
+        self.release(handle);
+        copy
     }
 
     pub(in crate::mount) fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {

@@ -389,15 +389,32 @@ impl Mount {
         }
     }
 
+    /// Notes that the kernel forgets a node that it has received `count` times.
     pub(in crate::mount) fn forget(&self, id: u64, count: u64) {
-        let released = self.nodes.forget(id, count, || {
-            self.passthrough.forget(id);
-            (
-                self.dir_cache.forget(id),
-                self.listings.forget(id),
-                self.readahead.forget(id),
-            )
-        });
+        let released = self.nodes.forget(id, count, || self.release_node(id));
+        self.forgotten(id, released);
+    }
+
+    /// Notes that the kernel does not know a node, if only earlier processes have sent it to the kernel.
+    pub(in crate::mount) fn forget_inherited(&self, id: u64) {
+        if self.superseded.is_successor(id) {
+            return;
+        }
+        let released = (self.nodes).forget_inherited(id, || self.release_node(id));
+        self.forgotten(id, released);
+    }
+
+    /// Removes and returns all that is kept for a node.
+    fn release_node(&self, id: u64) -> impl Sized + use<> {
+        self.passthrough.forget(id);
+        (
+            self.dir_cache.forget(id),
+            self.listings.forget(id),
+            self.readahead.forget(id),
+        )
+    }
+
+    fn forgotten<T>(&self, id: u64, released: Option<T>) {
         let forgotten = released.is_some();
         // Closing can block on a network file system, so it must not happen with the node's lock held.
         drop(released);

@@ -77,6 +77,8 @@ pub(in crate::mount) struct Handles {
     recorder: Arc<Recorder>,
     /// The numbers of files that an earlier process had open, and that could not be opened again.
     lost: Mutex<HashSet<u64>>,
+    /// The files that an earlier process has opened, by the number of the request.
+    by_request: Mutex<HashMap<u64, u64>>,
 }
 
 /// How many open files of each node hold a lock.
@@ -115,6 +117,7 @@ impl Default for Handles {
             locked: Locked::default(),
             recorder: Arc::default(),
             lost: Mutex::default(),
+            by_request: Mutex::default(),
         }
     }
 }
@@ -137,7 +140,14 @@ impl Handles {
     }
 
     /// Records an open file for the next process. The file must be closed by [`Handles::remove_file`].
-    pub(in crate::mount) fn record(&self, handle: u64, file: &File, backing: Option<u32>) {
+    /// `request`: the number of the request that has opened it.
+    pub(in crate::mount) fn record(
+        &self,
+        handle: u64,
+        file: &File,
+        backing: Option<u32>,
+        request: u64,
+    ) {
         // Under the lock of the table: the record of the closing comes after this one.
         let files = shard(&self.files, handle).write();
         if files.contains_key(&handle) {
@@ -149,6 +159,7 @@ impl Handles {
                 only_lock: file.only_lock,
                 locked: file.lock.is_held(),
                 backing,
+                request,
             };
             self.recorder.record(&Record::Opened(handle, opened));
         }
@@ -168,6 +179,17 @@ impl Handles {
         if locked && !file.lock.set_held(true) {
             self.locked.change(file.node, true);
         }
+    }
+
+    /// Notes which request of an earlier process has opened a file.
+    pub(in crate::mount) fn restore_request(&self, request: u64, handle: u64) {
+        self.by_request.lock().insert(request, handle);
+    }
+
+    /// Returns the file that an earlier process has opened for this request, which the kernel has sent again: the kernel has not
+    /// received the number of the file, and will not close it.
+    pub(in crate::mount) fn take_unanswered(&self, request: u64) -> Option<u64> {
+        self.by_request.lock().remove(&request)
     }
 
     fn insert(&self, handle: u64, file: File) -> Arc<File> {
@@ -208,6 +230,10 @@ impl Handles {
             let number = file.kept.number.load(Ordering::Relaxed);
             self.recorder
                 .keep_file(KeptFile::Open(number), file.fd.as_fd());
+            if !shard(&self.files, number).read().contains_key(&number) {
+                // Closed meanwhile, possibly before it was kept.
+                self.recorder.drop_file(KeptFile::Open(number));
+            }
         }
     }
 

@@ -58,7 +58,7 @@ impl Nodes {
             return;
         };
         let mut entry = KnownNode::new(node, count);
-        entry.slot = slot.recorded(true);
+        entry.slot = slot.recorded(true).inherited(true);
         let mut shard = self.write(id);
         shard.entries.insert(id, entry);
         if !names.is_empty() {
@@ -76,7 +76,7 @@ impl Nodes {
         }
         if let Some((slot, count)) = self.counts.claim(id) {
             let mut entry = KnownNode::new(node, count);
-            entry.slot = slot.recorded(false);
+            entry.slot = slot.recorded(false).inherited(true);
             shard.entries.insert(id, entry);
         }
     }
@@ -222,8 +222,7 @@ impl Nodes {
                 self.displaced.add(id, node.identity);
                 continue;
             }
-            entry.lookups = entry.lookups.saturating_add(1);
-            self.counts.set(entry.slot, entry.lookups);
+            entry.receive_again(&self.counts);
             entry.version = entry.version.after_reply(version);
             let was = entry.node.place;
             if !entry.slot.is_recorded() {
@@ -295,8 +294,7 @@ impl Nodes {
     pub(in crate::mount) fn remember_unless_known(&self, id: u64, node: Node) {
         let mut shard = self.write(id);
         if let Some(entry) = shard.entries.get_mut(&id) {
-            entry.lookups = entry.lookups.saturating_add(1);
-            self.counts.set(entry.slot, entry.lookups);
+            entry.receive_again(&self.counts);
             return;
         }
         let entry = self.entry(id, node);
@@ -318,21 +316,57 @@ impl Nodes {
         }
         let mut shard = self.write(id);
         let Some(entry) = shard.entries.get_mut(&id) else {
-            self.counts.forget_unclaimed(id, count);
-            return None;
+            // A removed file may be kept open for it all the same.
+            return self.counts.forget_unclaimed(id, count).then(release);
         };
         entry.lookups = (entry.lookups).saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
         if entry.lookups > 0 {
             self.counts.set(entry.slot, entry.lookups);
             return None;
         }
+        self.remove(&mut shard, id);
+        Some(release())
+    }
+
+    /// The nodes that only earlier processes have sent to the kernel.
+    pub(in crate::mount) fn inherited(&self) -> Vec<u64> {
+        let mut inherited = self.counts.unclaimed();
+        for shard in &self.shards {
+            let shard = shard.read();
+            let entries = shard.entries.iter();
+            let entries = entries.filter(|(id, entry)| **id != ROOT && entry.slot.is_inherited());
+            inherited.extend(entries.map(|(id, _)| id));
+        }
+        inherited
+    }
+
+    /// As [`Nodes::forget`], for all calls that earlier processes have made, if this one has made none.
+    pub(in crate::mount) fn forget_inherited<T>(
+        &self,
+        id: u64,
+        release: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let mut shard = self.write(id);
+        match shard.entries.get(&id) {
+            None => self.counts.forget_unclaimed(id, u64::MAX).then(release),
+            Some(entry) if entry.slot.is_inherited() => {
+                self.remove(&mut shard, id);
+                Some(release())
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn remove(&self, shard: &mut Shard, id: u64) {
+        let Some(entry) = shard.entries.get(&id) else {
+            return;
+        };
         self.counts.end(entry.slot);
         self.displaced.forget(&entry.node.identity, id);
         if entry.slot.is_recorded() {
             self.recorder.record(&Record::Forgotten(id));
         }
         shard.remove(id);
-        Some(release())
     }
 
     /// Notes that a file of this version is opened; returns whether the kernel's cache agrees with it. If not, the
@@ -423,10 +457,15 @@ impl Nodes {
         }
     }
 
+    /// Whether the kernel may know a node.
+    pub(in crate::mount) fn is_received(&self, id: u64) -> bool {
+        self.read(id).entries.contains_key(&id) || self.counts.is_unclaimed(id)
+    }
+
     /// How many nodes there are.
     pub(in crate::mount) fn count(&self) -> usize {
         let lengths = self.shards.iter().map(|shard| shard.read().entries.len());
-        lengths.sum()
+        lengths.sum::<usize>() + self.counts.unclaimed_count()
     }
 
     /// Notes that a node was moved: its old name is gone. Returns the previous node.

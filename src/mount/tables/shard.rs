@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
-use crate::mount::handover::counts::Slot;
+use crate::mount::handover::counts::{Counts, Slot};
 use crate::mount::tables::node::{Node, NodeRole};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
@@ -132,6 +132,13 @@ impl KnownNode {
             // The kernel keeps using a directory, and looks everything else up anew that is not open.
             slot: Slot::NONE.recorded(directory),
         }
+    }
+
+    /// Notes that the kernel receives the node once more.
+    pub(super) fn receive_again(&mut self, counts: &Counts) {
+        self.lookups = self.lookups.saturating_add(1);
+        self.slot = self.slot.inherited(false);
+        counts.set(self.slot, self.lookups);
     }
 }
 

@@ -84,6 +84,11 @@ impl Superseded {
         }
     }
 
+    /// Whether a node has taken the place of another. It is then kept for the other one, also if the kernel does not know it.
+    pub(in crate::mount) fn is_successor(&self, node: u64) -> bool {
+        !self.is_empty() && self.nodes.lock().values().any(|it| it.node == node)
+    }
+
     /// Notes that the kernel looks a name up, and replaces the node that it led to.
     pub(in crate::mount) fn looked_up(&self, parent: u64, name: &OsStr) {
         if self.is_empty() {

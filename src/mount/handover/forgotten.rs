@@ -1,0 +1,71 @@
+//! Finds the nodes that the kernel has forgotten without the knowledge of this process.
+//!
+//! A process that is killed takes with it what it has read about forgotten nodes, and the replies that it has not sent: the kernel
+//! sends those requests again, and each node in them is counted twice. Such a node, and a removed file that is open for it, would
+//! be kept for ever. So the next process asks the kernel, for each node that only earlier processes have sent to the kernel.
+//!
+//! The kernel may not know a node of which a message is still to be read. If that message came after a new reply with the same node, the
+//! reply would be taken back. So the kernel is asked twice, with a pause in which such messages are read.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::mount::Mount;
+use crate::mount::threads;
+
+/// The pause before each time that the kernel is asked.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// [`PAUSE`], or the milliseconds that a test of a debug build sets.
+fn pause() -> Duration {
+    let set = std::env::var("XPMFS_TEST_FORGOTTEN_MS").ok();
+    let set = set.and_then(|set| set.parse().ok());
+    let set = set.filter(|_| cfg!(debug_assertions));
+    set.map_or(PAUSE, Duration::from_millis)
+}
+
+/// How many nodes the kernel is asked for in a row. Then other threads may write to its device.
+const PART: usize = 256;
+const BREAK: Duration = Duration::from_millis(1);
+
+/// Starts the thread that asks the kernel, once, and forgets what the kernel does not know.
+///
+/// # Errors
+///
+/// No thread can be started.
+pub(in crate::mount) fn start(mount: &Arc<Mount>) -> io::Result<()> {
+    let mount = Arc::downgrade(mount);
+    threads::start("xpmfs-forgotten", move || {
+        let forgotten = ask_twice(&mount);
+        tracing::debug!(forgotten, "asked the kernel which nodes it knows");
+    })
+}
+
+/// Returns how many nodes were forgotten; `None` if the mount has ended.
+fn ask_twice(mount: &Weak<Mount>) -> Option<usize> {
+    std::thread::sleep(pause());
+    let inherited = mount.upgrade()?.nodes.inherited();
+    let unknown = ask(mount, &inherited)?;
+    drop(inherited);
+    std::thread::sleep(pause());
+    let unknown = ask(mount, &unknown)?;
+    let mount = mount.upgrade()?;
+    for node in &unknown {
+        mount.forget_inherited(*node);
+    }
+    Some(unknown.len())
+}
+
+/// Returns which of these nodes the kernel does not know.
+fn ask(mount: &Weak<Mount>, nodes: &[u64]) -> Option<Vec<u64>> {
+    let mut unknown = Vec::new();
+    for part in nodes.chunks(PART) {
+        let mount = mount.upgrade()?;
+        let nodes = part.iter().copied();
+        unknown.extend(nodes.filter(|node| !mount.invalidate.is_known(*node)));
+        drop(mount);
+        std::thread::sleep(BREAK);
+    }
+    Some(unknown)
+}
