@@ -25,12 +25,13 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
-use rustix::process::{self, Pid, Resource, Rlimit, Signal, WaitOptions};
+use rustix::process::{self, Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
 use signal_hook::flag::register_conditional_default;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
+use super::process_end::End;
 use crate::daemon::descriptors;
 use crate::sys::calls::fork;
 
@@ -216,13 +217,6 @@ struct Front {
     quit: Option<Instant>,
 }
 
-/// How a worker has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Status(u8),
-    Signal(i32),
-}
-
 impl Front {
     fn wait(mut self) -> ExitCode {
         let end = loop {
@@ -240,22 +234,7 @@ impl Front {
             });
             self.forward();
         };
-        match end {
-            End::Status(status) => ExitCode::from(status),
-            End::Signal(signal) => {
-                // The worker has dumped core, if one is wanted.
-                let none = Rlimit {
-                    current: Some(0),
-                    maximum: Some(0),
-                };
-                let _ = process::setrlimit(Resource::Core, none);
-                // The kernel does not end the first process of a container by a signal.
-                if process::getpid() != Pid::INIT {
-                    let _ = emulate_default_handler(signal);
-                }
-                ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
-            }
-        }
+        end.repeat()
     }
 
     /// The exit status that the worker has reported, once it has ended or [`END_TIMEOUT`] has passed.
@@ -337,9 +316,9 @@ impl Front {
             if signal == Number::SIGCHLD as i32 {
                 continue;
             }
-            // A terminal has sent it to the worker, too. SIGHUP of a terminal that is gone is sent to the leader of its session alone.
-            let by_terminal = received.ssi_code == libc::SI_KERNEL && signal != SIGHUP;
-            if !by_terminal && let Some(number) = Signal::from_named_raw(signal) {
+            if !sent_to_group(signal, received.ssi_code)
+                && let Some(number) = Signal::from_named_raw(signal)
+            {
                 let _ = process::kill_process(self.worker, number);
             }
             if signal != Number::SIGCONT as i32 {
@@ -350,6 +329,12 @@ impl Front {
             }
         }
     }
+}
+
+/// Whether a signal, by its code (`sigaction(2)`), was sent to the whole process group: by a terminal. SIGHUP of a terminal that is gone is sent
+/// to the leader of its session alone.
+pub(super) fn sent_to_group(signal: i32, code: i32) -> bool {
+    code == libc::SI_KERNEL && signal != SIGHUP
 }
 
 /// Whether a process, by its `/proc/PID/status`, is ending: its first thread has ended, or SIGKILL waits for it.

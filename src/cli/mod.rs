@@ -1,11 +1,11 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing.
 //!
-//! - [`mount`], [`umount`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`orphans`], [`experiments`], [`workspaces`],
+//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`orphans`], [`experiments`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; `advice`: what to do about them
-//! - `print`, `style`, `table`, `columns`: output
+//! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended
 //!
 //! A new command is a variant of [`Command`] and an arm of `run`, here; a row of the README's table; a section of
 //! `docs/json.md`, which `tests/docs.rs` checks; and a line of the change log. Its manual page comes from the parser.
@@ -19,6 +19,7 @@ mod arguments;
 mod candidates;
 mod columns;
 pub mod completions;
+mod drain;
 mod errors;
 pub mod experiments;
 pub mod front;
@@ -30,7 +31,9 @@ mod mount_terms;
 pub mod open;
 pub mod orphans;
 mod print;
+mod process_end;
 pub mod reload;
+pub mod run;
 pub mod settings;
 mod shared_mount;
 pub mod status;
@@ -71,6 +74,13 @@ pub enum Command {
     Mount(Box<mount::Arguments>),
     /// Unmounts a workspace
     Umount(umount::Arguments),
+    /// Runs a command that sees the workspace mounted in place, for that command alone
+    ///
+    /// The mount is in a mount namespace of its own: no other program sees it, and it ends with the command, also if that is killed. For
+    /// batch jobs, and where `xpmfs mount` is not permitted. The exit status is that of the command.
+    ///
+    /// Example: `xpmfs run -w nlp --drain=30m -- python -m train`
+    Run(run::Arguments),
     /// Makes a mount go on with this program and the settings as they are now
     ///
     /// For an upgrade of xpmfs, or after the settings were changed. Programs that use the mount notice nothing: paths, open files,
@@ -125,6 +135,8 @@ impl Command {
             Self::Mount(arguments) => !arguments.serves(),
             // A service: its process id is known to others, and it ends by a signal.
             Self::Archive(_) => false,
+            // It enters a namespace, which a process with several threads cannot.
+            Self::Run(_) => false,
             Self::Umount(_)
             | Self::Reload(_)
             | Self::Status(_)
@@ -173,6 +185,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Mount(arguments) => mount::run(arguments, global),
         Command::Umount(arguments) => umount::run(arguments, global),
+        Command::Run(arguments) => run::run(arguments, global),
         Command::Reload(arguments) => reload::run(arguments, global),
         Command::Status(arguments) => status::run(arguments, global),
         Command::Completions(arguments) => completions::run(arguments),

@@ -34,6 +34,9 @@ use crate::settings::{Folder, RecoverOn, Settings, Workspace, validate_folders};
 use crate::sys::deadline::within;
 use crate::view::FolderSpec;
 
+/// The flag of a mount for one command.
+pub(super) const PRIVATE_FLAG: &str = "private";
+
 /// What to mount, and how.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -67,6 +70,9 @@ pub struct Arguments {
     /// The holder of a shared mount: pid:N, session:N or cgroup:DIRECTORY [default: the job of Slurm, or the calling program]
     #[arg(long, value_name = "HOLDER", requires = "shared", value_hint = ValueHint::Other)]
     holder: Option<Given>,
+    /// Mount for the processes of this mount namespace alone, and as long as there are others (for `run`)
+    #[arg(long = PRIVATE_FLAG, hide = true)]
+    private: bool,
     /// Leave unknown mount options out, as mount(8) asks for with -s
     #[arg(long, hide = true)]
     sloppy: bool,
@@ -178,7 +184,7 @@ fn primary_term(primary: &Path) -> String {
 }
 
 /// This program with other arguments.
-fn own_command(arguments: Vec<OsString>) -> Command {
+pub(super) fn own_command(arguments: Vec<OsString>) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("xpmfs").args(arguments);
     command
@@ -326,6 +332,7 @@ impl Planned {
             suid: options.suid,
             exec: !options.noexec,
             atime: !options.noatime,
+            private: arguments.private,
             ..Attachment::new(mountpoint, source)
         };
         let log = arguments.log.as_ref().or(options.log.as_ref());
@@ -506,10 +513,11 @@ fn check_log(file: &Path) -> anyhow::Result<()> {
 
 /// Prints at a terminal what is mounted now; mount(8) prints nothing.
 fn report(planned: &Planned, global: &Global, joined: bool) {
-    if global.quiet || mount_helper::has_called() || !std::io::stderr().is_terminal() {
+    let plan = &planned.plan;
+    let quiet = global.quiet || plan.attachment.private || mount_helper::has_called();
+    if quiet || !std::io::stderr().is_terminal() {
         return;
     }
-    let plan = &planned.plan;
     let mountpoint = plan.attachment.mountpoint.display();
     let place = if plan.attachment.mountpoint == plan.primary {
         format!("in place at {mountpoint}")

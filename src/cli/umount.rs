@@ -1,19 +1,16 @@
 //! `xpmfs umount`.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
-use indicatif::ProgressBar;
 
-use super::{Global, Select, candidates, print};
-use crate::archive::engine::ExperimentsReport;
+use super::{Global, Select, candidates, drain, print};
 use crate::daemon::attach::How;
 use crate::daemon::control::Client;
-use crate::daemon::drain::{Drained, drain};
+use crate::daemon::drain::Drained;
 use crate::daemon::inventory;
 use crate::daemon::mounts::MountInfo;
 use crate::daemon::sharing::caller::caller;
@@ -163,60 +160,18 @@ impl Arguments {
 
     /// Waits until all that is finished is archived.
     fn drain(&self, mount: &MountInfo, global: &Global) -> anyhow::Result<()> {
-        let bar = match global.quiet || !std::io::stderr().is_terminal() {
-            true => ProgressBar::hidden(),
-            false => ProgressBar::new_spinner(),
-        };
-        let drained = drain(mount, |left| {
-            bar.set_message(match left {
-                0 => "looking for finished jobs".to_owned(),
-                1 => "1 job is still to be archived".to_owned(),
-                left => format!("{left} jobs are still to be archived"),
-            });
-            bar.tick();
-        });
-        bar.finish_and_clear();
         let place = mount.mountpoint.display();
-        let drained = drained.with_context(|| {
+        let drained = drain::wait(mount, None, global).with_context(|| {
             format!("cannot wait for what {place} archives (`xpmfs umount {place}` does not wait)")
         })?;
-        let Drained::Stuck(report) = drained else {
-            return Ok(());
-        };
-        let why = report
-            .failed
-            .first()
-            .map(|failed| format!("{}: {}", failed.job, failed.why))
-            .or_else(|| {
-                let mut refusals = report.folders.iter();
-                refusals.find_map(|folder| {
-                    let refuses = folder.refuses.as_ref()?;
-                    let (path, why) = (folder.path.display().to_string(), &refuses.why);
-                    Some(match why.starts_with(&path) {
-                        true => why.clone(),
-                        false => format!("{path}: {why}"),
-                    })
-                })
-            });
-        let what = match report.queued {
-            0 if report.damages > 0 && report.unseen().is_none() => match report.damages {
-                1 => "1 copy is damaged or missing".to_owned(),
-                count => format!("{count} copies are damaged or missing"),
-            },
-            0 if report.experiments.iter().any(|it| it.not_archived() > 0) => {
-                "runs of experiments or partials cannot be archived now".to_owned()
-            }
-            0 => "it is not known whether all that is finished is archived".to_owned(),
-            1 => "1 finished job cannot be archived now".to_owned(),
-            jobs => format!("{jobs} finished jobs cannot be archived now"),
-        };
-        bail!(
-            "{what}, and {place} stays mounted: {}; `xpmfs status` shows more; `xpmfs umount {place}` unmounts without waiting",
-            why.or_else(|| report.experiments.iter().find_map(ExperimentsReport::why))
-                .or_else(|| report.unseen())
-                .or_else(|| report.first_damaged())
-                .unwrap_or_default()
-        )
+        match drained {
+            Drained::Stuck(report) => bail!(
+                "{}, and {place} stays mounted: {}; `xpmfs status` shows more; `xpmfs umount {place}` unmounts without waiting",
+                drain::what_is_left(&report),
+                drain::why(&report)
+            ),
+            Drained::Yes | Drained::Late(_) => Ok(()),
+        }
     }
 }
 

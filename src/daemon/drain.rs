@@ -1,6 +1,6 @@
 //! Waits until a mount's daemon has archived all finished jobs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control::{Client, ClientError};
 use super::mounts::MountInfo;
@@ -16,14 +16,33 @@ pub enum Drained {
     Yes,
     /// None of the remaining jobs can be archived now; the report says why.
     Stuck(Box<Report>),
+    /// The time is over, and so many jobs are left.
+    Late(usize),
 }
 
-/// Asks a mount's daemon to archive all finished jobs now, and waits. Calls `report` from time to time with the number of jobs left.
+/// What a mount's daemon has to archive still.
 ///
 /// # Errors
 ///
 /// The daemon does not answer.
-pub fn drain(mount: &MountInfo, mut report: impl FnMut(usize)) -> Result<Drained, ClientError> {
+pub fn left(mount: &MountInfo) -> Result<Idle, ClientError> {
+    let connected = Client::connect(mount.device, mount.owner());
+    let mut client = connected.map_err(|error| error.of(mount))?;
+    let idle = client.request("idle")?;
+    serde_json::from_value(idle).map_err(|_| ClientError::Nonsense)
+}
+
+/// Asks a mount's daemon to archive all finished jobs now, and waits until `end` at most. Calls `report` from time to time with the number
+/// of jobs left.
+///
+/// # Errors
+///
+/// The daemon does not answer.
+pub fn drain(
+    mount: &MountInfo,
+    end: Option<Instant>,
+    mut report: impl FnMut(usize),
+) -> Result<Drained, ClientError> {
     let connected = Client::connect(mount.device, mount.owner());
     let mut client = connected.map_err(|error| error.of(mount))?;
     client.request("drain")?;
@@ -31,6 +50,9 @@ pub fn drain(mount: &MountInfo, mut report: impl FnMut(usize)) -> Result<Drained
         let idle = client.request("idle")?;
         match serde_json::from_value(idle).map_err(|_| ClientError::Nonsense)? {
             Idle::Yes => return Ok(Drained::Yes),
+            Idle::Busy { left } if end.is_some_and(|end| Instant::now() >= end) => {
+                return Ok(Drained::Late(left));
+            }
             Idle::Busy { left } => report(left),
             Idle::Stuck { .. } => {
                 let mut status = client.request("status")?;

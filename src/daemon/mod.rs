@@ -14,6 +14,7 @@
 //! - [`inventory`]: lists the mounts and their health
 //! - [`mounts`]: the table of mounts, and those of xpmfs in it
 //! - [`health`]: checks whether a process serves a mount
+//! - [`private_mount`]: ends a mount with the last process that sees it
 //! - [`sharing`]: a mount that several programs share
 //! - [`attach`]: mounts `/dev/fuse` on a mount point, and unmounts it
 //! - [`control`]: the socket between commands and a daemon
@@ -38,6 +39,7 @@ pub mod mounts;
 pub mod options;
 pub mod peers;
 pub mod plan;
+pub mod private_mount;
 pub mod run;
 pub mod service;
 pub mod service_manager;

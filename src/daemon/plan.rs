@@ -98,6 +98,8 @@ impl Plan {
         };
         let only_mount = match &resumed {
             Some(resumed) => resumed.place.alone,
+            // Other mounts of this machine may be in other namespaces as well.
+            None if self.attachment.private => false,
             None => self.attachment.mountpoint == primary && service::is_alone(&primary),
         };
         let view = Arc::new(View::open_beneath(

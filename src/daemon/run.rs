@@ -14,6 +14,7 @@ use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Reload, Server, SocketName};
 use super::mounts::{self, Device, MountInfo};
+use super::private_mount;
 use super::service_manager;
 use super::sharing::register::Register;
 use super::signals::{self, Stopper};
@@ -158,6 +159,10 @@ pub fn run(
     let in_background = caller.is_in_background();
     let prepared = signals::obey(taken, stopper.clone(), in_background, link.is_some())
         .map_err(setup("start a thread"))
+        .and_then(|()| match attachment.private {
+            true => private_mount::start(stopper.clone()).map_err(setup("start a thread")),
+            false => Ok(()),
+        })
         .and_then(|()| {
             let announcer = announcer(caller, &stopper, attachment, link.clone());
             announcer.map_err(setup("start a thread"))

@@ -136,6 +136,18 @@ pub fn own_mount_namespace() -> Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
 }
 
+/// Gives this process, which must have one thread, a user namespace and a mount namespace of its own. In it, the process has all
+/// capabilities.
+///
+/// # Errors
+///
+/// As `unshare`.
+pub fn own_user_namespace() -> Result<()> {
+    let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+    // SAFETY: as above.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
 /// Separates the umask and current directory of the calling thread from those of other threads.
 ///
 /// # Errors

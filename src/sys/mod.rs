@@ -9,6 +9,7 @@
 //! - [`deadline`]: asks what may never answer
 //! - [`path_bytes`]: serializes paths
 //! - [`printable`]: escapes control characters in names that are printed
+//! - [`namespaces`]: mounts that other processes do not see
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`process_stat`]: the parent, the session and the start of a process
 //! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it
@@ -25,6 +26,7 @@ pub mod file_id;
 pub mod fuse;
 pub mod memory_log;
 pub mod name;
+pub mod namespaces;
 pub mod open_files;
 pub mod path_bytes;
 pub mod printable;

@@ -10,6 +10,7 @@ mod home;
 mod machine;
 mod messages;
 mod mounting;
+mod one_command;
 mod options;
 mod sharing;
 mod shells;

@@ -49,6 +49,8 @@ pub struct Attachment {
     pub exec: bool,
     /// Times of access are kept (`atime`).
     pub atime: bool,
+    /// Only this process's mount namespace has it, and it ends with the last other process there (`xpmfs run`).
+    pub private: bool,
 }
 
 impl Attachment {
@@ -65,6 +67,7 @@ impl Attachment {
             suid: false,
             exec: true,
             atime: true,
+            private: false,
         }
     }
 }

@@ -11,10 +11,11 @@ use rustix::mount::MountFlags;
 use super::error::AttachError;
 use super::{Attachment, fusermount};
 use crate::daemon::mounts::FS_TYPE;
+use crate::sys::namespaces::may_mount;
 
 /// Mounts, and returns the `/dev/fuse` descriptor from which the kernel's requests are read.
 ///
-/// Root mounts with `mount(2)`, also the root of a user namespace; other users, and a root without `CAP_SYS_ADMIN`, through
+/// Root mounts with `mount(2)`, also the root of a user namespace, and so does who may mount in a namespace of `xpmfs run`; other users, and a root without `CAP_SYS_ADMIN`, through
 /// `fusermount3`. Until the descriptor is served, every use of the mount point waits; when it is closed, the mount is dead
 /// but stays.
 ///
@@ -23,7 +24,7 @@ use crate::daemon::mounts::FS_TYPE;
 /// [`AttachError`]; nothing is mounted then.
 pub fn attach(attachment: &Attachment) -> Result<OwnedFd, AttachError> {
     let device = open_device()?;
-    if !rustix::process::geteuid().is_root() {
+    if !rustix::process::geteuid().is_root() && !(attachment.private && may_mount()) {
         return fusermount::attach(attachment);
     }
     match by_syscall(attachment, device) {
