@@ -1,6 +1,6 @@
 //! `xpmfs run`: a command that sees the workspace mounted in place, in a mount namespace of its own.
 //!
-//! 1. This process enters the namespace, in which it starts `xpmfs mount` and then the command. Nobody else sees the mount.
+//! 1. This process enters the namespace, in which it starts `xpmfs mount` and then the command. No other process sees the mount.
 //! 2. It passes signals on to the command, and ends as the command ends.
 //! 3. The mount ends with the last process of the namespace ([`private_mount`](crate::daemon::private_mount)), also if this process is
 //!    killed. Before this process ends in order, it unmounts, unless the command has left programs behind.
@@ -105,7 +105,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let end = execute(&arguments.command)?;
     let archived = arguments.finish(&mount, global);
-    leave(&mount, global);
+    unmount_if_unused(&mount, global);
     match archived {
         Err(error) if end == End::Status(0) => Err(error),
         Err(error) => {
@@ -238,7 +238,7 @@ fn not_archived(jobs: usize) -> String {
 }
 
 /// Unmounts, unless programs still use the mount.
-fn leave(mount: &MountInfo, global: &Global) {
+fn unmount_if_unused(mount: &MountInfo, global: &Global) {
     let place = mount.mountpoint.display();
     let waiting = |pid: i32| {
         tracing::warn!("waiting for the daemon of {place}, process {pid}, to end");

@@ -24,7 +24,8 @@ use crate::sys::namespaces::may_mount;
 /// [`AttachError`]; nothing is mounted then.
 pub fn attach(attachment: &Attachment) -> Result<OwnedFd, AttachError> {
     let device = open_device()?;
-    if !rustix::process::geteuid().is_root() && !(attachment.private && may_mount()) {
+    let mounts_itself = attachment.private && may_mount();
+    if !rustix::process::geteuid().is_root() && !mounts_itself {
         return fusermount::attach(attachment);
     }
     match by_syscall(attachment, device) {

@@ -1,6 +1,6 @@
 //! Finds the nodes that the kernel has forgotten without the knowledge of this process.
 //!
-//! A process that is killed takes with it what it has read about forgotten nodes, and the replies that it has not sent: the kernel
+//! A process that is killed takes with it its unread messages about forgotten nodes, and the replies that were not sent: the kernel
 //! sends those requests again, and each node in them is counted twice. Such a node, and a removed file that is open for it, would
 //! be kept for ever. So the next process asks the kernel, for each node that only earlier processes have sent to the kernel.
 //!

@@ -389,7 +389,7 @@ impl Mount {
         }
     }
 
-    /// Notes that the kernel forgets a node that it has received `count` times.
+    /// Notes that the kernel forgets a node received `count` times.
     pub(in crate::mount) fn forget(&self, id: u64, count: u64) {
         let released = self.nodes.forget(id, count, || self.release_node(id));
         self.forgotten(id, released);
