@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::ssh::SshError;
+
 /// Why an experiment could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
@@ -53,6 +55,9 @@ pub enum CopyError {
         /// The system's error.
         cause: io::Error,
     },
+    /// Another machine could not be reached, or a script failed there.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// A run could not be read or written.
     #[error("{0}")]
     Run(String),

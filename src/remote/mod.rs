@@ -1,6 +1,8 @@
 //! Copies experiments from one workspace to another, on this machine or on one that `ssh` reaches.
 //!
 //! - [`copy`]: copies a run and its jobs: [`copy_experiment`]
+//! - [`site`]: a workspace on another machine: what it has; `hollow`: which of its locations serves a job
+//! - [`ssh`]: runs scripts there; `shell`: writes them; `rsync`: copies trees
 //! - [`staging`]: the directory of unfinished copies in a workspace, `.xpm-staging`
 //! - [`error`]: why nothing could be copied
 //!
@@ -8,7 +10,13 @@
 
 pub mod copy;
 pub mod error;
+mod hollow;
+mod rsync;
+mod shell;
+pub mod site;
+pub mod ssh;
 pub mod staging;
 
 pub use copy::{CopyOptions, CopyResult, Event, Outcome, Side, copy_experiment};
 pub use error::CopyError;
+pub use site::Site;

@@ -179,7 +179,7 @@ fn folders_serve_lost_and_purged_jobs_and_hold_those_that_are_present() {
     // A damaged copy is not passed on.
     fs::remove_dir_all(scene.job_path("to", "0a")).unwrap();
     let damaged = backup.join("jobs").join(scene.task()).join("0a/model.bin");
-    fs::write(damaged, [8; 10_000]).unwrap();
+    fs::write(damaged, [b'x'; 10_000]).unwrap();
     let refused = scene.copied(RUN, false);
     let said = refused["errors"][0].as_str().unwrap();
     assert!(

@@ -1,6 +1,8 @@
 //! `xpmfs experiments copy`: between workspaces of this machine, and over a real `sshd`.
 //!
 //! - [`local`]: from one local workspace to another
+//! - [`oracle`]: beside experimaestro's own copy
+//! - [`ssh`]: to and from another machine; [`sshd`]: that machine
 
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -8,4 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod local;
+mod oracle;
 mod scene;
+mod ssh;
+mod sshd;

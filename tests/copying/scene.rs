@@ -104,7 +104,7 @@ impl Scene {
             }}],
         });
         fs::write(path.join("params.json"), params.to_string()).unwrap();
-        fs::write(path.join("model.bin"), [7; 10_000]).unwrap();
+        fs::write(path.join("model.bin"), [b'w'; 10_000]).unwrap();
         fs::write(path.join(self.name("data")).join(self.name("file")), hash).unwrap();
         symlink(self.name("data"), path.join(self.name("link"))).unwrap();
         fs::hard_link(path.join("model.bin"), path.join("same.bin")).unwrap();
@@ -239,7 +239,7 @@ impl Scene {
 }
 
 /// What an entry is: its kind, mode, time of change and content.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
     kind: char,
     mode: u32,
@@ -247,7 +247,28 @@ pub(crate) struct Entry {
     content: OsString,
 }
 
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let content = self.content.to_string_lossy();
+        let start: String = content.chars().take(300).collect();
+        write!(
+            f,
+            "{} {:o} {} {start:?}",
+            self.kind, self.mode, self.seconds
+        )
+    }
+}
+
 impl Entry {
+    /// Without its time.
+    pub(crate) fn at_any_time(self) -> Entry {
+        Entry { seconds: 0, ..self }
+    }
+
+    pub(crate) fn is_link(&self) -> bool {
+        self.kind == 'l'
+    }
+
     /// With one path in its content replaced by another.
     fn replaced(mut self, from: &Path, to: &Path, is_json: bool) -> Entry {
         let text = self.content.into_string().unwrap();

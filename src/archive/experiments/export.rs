@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::recover::{candidates, copy_into, mark};
 use super::store::{self, Result, set_current, with_options};
-use super::{Item, RunName, shown, top};
+use super::{Item, RunName, links, shown, top};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::places;
@@ -143,6 +143,30 @@ pub fn export(
         files: copied.manifest.files(),
         bytes: copied.manifest.bytes(),
     })
+}
+
+/// Makes the symlinks to the jobs of a run in its copy `to`, which has none yet; they lead to the workspace at `workspace`.
+///
+/// # Errors
+///
+/// A file system fails.
+pub fn export_links(origin: &Origin, (to, at): (&OwnedFd, &Path), workspace: &Path) -> Result<()> {
+    let made = links::copy(&origin.directory, to, links::Target::Workspace(workspace));
+    made.map_err(|errno| Cause::io("make the symlinks of", at, errno))
+}
+
+/// As [`export_links`], from a list of the jobs and of where their symlinks lead.
+///
+/// # Errors
+///
+/// A file system fails.
+pub fn make_links(
+    listed: &[(JobId, PathBuf)],
+    (to, at): (&OwnedFd, &Path),
+    workspace: &Path,
+) -> Result<()> {
+    let made = links::make_listed(listed, to, links::Target::Workspace(workspace));
+    made.map_err(|errno| Cause::io("make the symlinks of", at, errno))
 }
 
 /// Whether the primary has a run, as a directory or anything else.

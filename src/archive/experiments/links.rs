@@ -2,6 +2,7 @@
 //!
 //! They are not part of the copied tree: their targets are different in each location.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use rustix::io::{Errno, Result};
 use crate::sys::{at, shared_dir};
 use crate::transfer::durable::sync_directory;
 use crate::view::jobs::names;
+use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOBS;
 
 /// Where the symlinks of a copied run lead.
@@ -66,6 +68,33 @@ pub(super) fn copy(from: impl AsFd, to: impl AsFd, target: Target<'_>) -> Result
             }
         }
         sync(&copies)?;
+    }
+    sync(&made)
+}
+
+/// Makes these symlinks in a copy of a run, `to`, which has none yet, and makes them durable.
+///
+/// # Errors
+///
+/// Fails with the error of the file system.
+pub(super) fn make_listed(
+    listed: &[(JobId, PathBuf)],
+    to: impl AsFd,
+    target: Target<'_>,
+) -> Result<()> {
+    if listed.is_empty() {
+        return Ok(());
+    }
+    let rights = Mode::from_raw_mode(0o777);
+    let made = shared_dir::make_dir(&to, OsStr::new(JOBS), rights)?;
+    for (job, old) in listed {
+        let links = shared_dir::make_dir(&made, job.task_id(), rights)?;
+        let new = target.of(old.as_os_str().to_owned(), job.task_id(), job.hash());
+        rustix::fs::symlinkat(&new, &links, job.hash())?;
+    }
+    let tasks: BTreeSet<&OsStr> = listed.iter().map(|(job, _)| job.task_id()).collect();
+    for task in tasks {
+        sync(&at::open_dir(&made, task)?)?;
     }
     sync(&made)
 }

@@ -15,6 +15,7 @@ use crate::transfer::{self, Candidate, Copied, Manifest, Options, Originals, Siz
 use crate::view::location::Role;
 use crate::view::{InPrimary, Location, PRIMARY};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::{JOB_STATE, PARAMS, PARTIALS};
 use crate::workspace::{job_locks, markers, partials};
 
 /// What can be done about a copy that differs from its manifest.
@@ -137,10 +138,54 @@ pub fn export(
         tracing::warn!("{job}: {loss}");
     }
     expect_whole(job, origin, &copied)?;
-    params::rebase(job, to, at, workspace)?;
-    let rebased = partials::rebase_links(&origin.directory, to, workspace);
-    rebased.tried(job, "rewrite the symlinks to partials of", at)?;
+    rebase(job, (to, at), workspace)?;
     Ok(copied)
+}
+
+/// Lets the paths in a copy of a job lead to the workspace at `workspace`. `at` is the path that the job will have, for messages.
+///
+/// # Errors
+///
+/// A file cannot be written.
+pub fn rebase(job: &JobId, (copy, at): (&OwnedFd, &Path), workspace: &Path) -> Result<()> {
+    // First: the former workspace is in `params.json`.
+    let rebased = partials::rebase_links(copy, copy, workspace);
+    rebased.tried(job, "rewrite the symlinks to partials of", at)?;
+    params::rebase(job, copy, at, workspace)
+}
+
+/// Copies the entries of a job that have paths in them to the empty directory `to`, and lets these paths lead to the workspace at
+/// `workspace`: what replaces them in a copy that another program makes of the job.
+///
+/// # Errors
+///
+/// As [`export`].
+pub fn export_paths(
+    job: &JobId,
+    origin: &Origin,
+    (to, at): (&OwnedFd, &Path),
+    workspace: &Path,
+) -> Result<()> {
+    let select = |candidate: &Candidate<'_>| has_paths(candidate);
+    let options = Options {
+        select: Some(&select),
+        threads: 1,
+        ..Options::default()
+    };
+    let copied = transfer::copy(&origin.directory, to, &options);
+    copied.copying_between(job, &origin.path, at)?;
+    rebase(job, (to, at), workspace)
+}
+
+/// Whether an entry of a job has paths in it, or is a directory above such an entry.
+fn has_paths(candidate: &Candidate<'_>) -> bool {
+    let (name, is_directory) = (candidate.name(), candidate.is_directory());
+    match candidate.depth() {
+        0 => name == PARAMS || (is_directory && name == JOB_STATE),
+        1 => is_directory && candidate.parent() == JOB_STATE && name == PARTIALS,
+        2 => candidate.parent() == PARTIALS && !is_directory,
+        _ => false,
+    }
 }
 
 /// Reads a job without copying it, and checks that it may be copied: that it is not running, and matches its manifest, if it has one.

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::cli::jobs::interrupt::{Destinations, Interrupt};
 use crate::cli::jobs::meter::Meter;
 use crate::cli::jobs::session::{Session, Which};
 use crate::cli::{Global, Listing, Select, candidates, print, table};
+use crate::remote::site::{Site, SiteExperiment};
 use crate::remote::{CopyOptions, CopyResult, Event, Outcome, Side, copy_experiment};
 use crate::settings::{Selection, Settings, Workspace};
 use crate::sys::printable::printable;
@@ -65,8 +67,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         Some(&from),
     )?;
     let ends = Ends {
-        from: End::open(&from, global)?,
-        to: End::open(&to, global)?,
+        from: End::open(&settings, &from, global)?,
+        to: End::open(&settings, &to, global)?,
     };
     let experiment = ends.from.experiment(arguments.experiment.as_deref())?;
     let run = ends.from.run(&experiment, arguments.run.as_deref())?;
@@ -174,10 +176,17 @@ struct Ends {
 }
 
 /// An opened workspace.
-struct End(Session);
+enum End {
+    Local(Box<Session>),
+    Remote(Box<Site>),
+}
 
 impl End {
-    fn open(workspace: &Workspace, global: &Global) -> anyhow::Result<End> {
+    fn open(settings: &Settings, workspace: &Workspace, global: &Global) -> anyhow::Result<End> {
+        if workspace.is_remote() {
+            let folders = settings.folders_of(workspace);
+            return Ok(End::Remote(Box::new(Site::new(workspace, folders)?)));
+        }
         let which = Which {
             select: Select {
                 workspace: Some(workspace.id.clone()),
@@ -185,16 +194,23 @@ impl End {
             },
             ..Which::default()
         };
-        Ok(End(Session::open(&which, &[], global)?))
+        Ok(End::Local(Box::new(Session::open(&which, &[], global)?)))
     }
 
     fn side(&self) -> Side<'_> {
-        Side::Local(self.0.env())
+        match self {
+            End::Local(session) => Side::Local(session.env()),
+            End::Remote(site) => Side::Remote(site),
+        }
     }
 
     /// The experiments that have runs, each with its runs and which one is the current one.
-    fn experiments(&self) -> Vec<(OsString, Vec<OsString>, Option<OsString>)> {
-        let (found, unread) = copies::list(&self.0.opened.view);
+    fn experiments(&self) -> anyhow::Result<Vec<SiteExperiment>> {
+        let session = match self {
+            End::Local(session) => session,
+            End::Remote(site) => return Ok(site.experiments()?),
+        };
+        let (found, unread) = copies::list(&session.opened.view);
         unread.iter().for_each(|why| print::line(why));
         let found = found.into_iter().filter(|it| it.layout == Layout::V2);
         let experiments = found.map(|it| {
@@ -202,14 +218,22 @@ impl End {
             let runs = it.runs.iter().map(|run| run.id.as_os_str().to_owned());
             (it.id.clone(), runs.collect(), current)
         });
-        experiments.collect()
+        Ok(experiments.collect())
+    }
+
+    /// The workspace's directory, for messages.
+    fn path(&self) -> PathBuf {
+        match self {
+            End::Local(session) => session.opened.workspace.path.clone(),
+            End::Remote(site) => site.shown(Path::new("")),
+        }
     }
 
     fn experiment(&self, named: Option<&OsStr>) -> anyhow::Result<OsString> {
         if let Some(named) = named {
             return Ok(named.to_owned());
         }
-        let mut found = self.experiments();
+        let mut found = self.experiments()?;
         found.retain(|(_, runs, _)| !runs.is_empty());
         let names = found.iter().map(|(id, runs, _)| {
             let runs = runs.len();
@@ -232,14 +256,14 @@ impl End {
             return Ok(named.to_owned());
         }
         let found = self
-            .experiments()
+            .experiments()?
             .into_iter()
             .find(|(id, _, _)| id == experiment);
         let Some((_, runs, current)) = found else {
             bail!(
                 "unknown experiment {} in {}: `xpmfs experiments list` lists those that are known",
                 experiment.display(),
-                self.0.opened.workspace.path.display()
+                self.path().display()
             );
         };
         if let (true, Some(current)) = (is_current, &current) {

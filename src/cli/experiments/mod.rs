@@ -24,11 +24,12 @@ pub enum Command {
     ///
     /// Brings back what the primary lacks; what it has stays as it is. The jobs themselves: `xpmfs jobs recover`.
     Recover(recover::Arguments),
-    /// Copies a run and its jobs to another workspace
+    /// Copies a run and its jobs to another workspace, here or on another machine
     ///
     /// Copies the jobs that the other workspace lacks: from the folders, too, where the workspace itself has lost a job or a purge has
     /// removed files of it. A job gets its place when its copy is complete; what failed or was interrupted is copied when the command
-    /// is given again. At a terminal, arguments that are missing are asked for. Prints what would be copied; -y does it.
+    /// is given again. At a terminal, arguments that are missing are asked for. One of the two workspaces may be on another machine
+    /// (`ssh.host` in the settings): its files go by rsync over ssh. Prints what would be copied; -y does it.
     ///
     /// Example: `xpmfs experiments copy my-experiment --from-workspace fast --to-workspace slow -y`
     Copy(copy::Arguments),

@@ -18,6 +18,7 @@ use crate::remote::error::CopyError;
 use crate::remote::staging::{STAGING, Staging};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
+use crate::transfer::Writeback;
 use crate::transfer::durable::sync_directory;
 use crate::view::{InPrimary, PRIMARY, Served, View};
 use crate::workspace::jobs::JobId;
@@ -46,7 +47,7 @@ pub(super) fn expect_two(from: &Env<'_>, to: &Env<'_>) -> Result<(), CopyError> 
 }
 
 /// The path of a run in a workspace, for messages.
-fn run_path(env: &Env<'_>, run: &RunName) -> PathBuf {
+pub(super) fn run_path(env: &Env<'_>, run: &RunName) -> PathBuf {
     let top = env.view.primary_path().join(EXPERIMENTS);
     top.join(&run.experiment).join(&run.run)
 }
@@ -236,6 +237,21 @@ impl<'a> Incoming<'a> {
         made.map_err(|errno| self.io("make a directory in", errno))
     }
 
+    /// Watches for errors of writing, before the first write of another program.
+    pub(super) fn watch(&self, staged: &OwnedFd) -> Result<Writeback, String> {
+        let watched = Writeback::watch(staged);
+        watched.map_err(|error| self.io("open", error))
+    }
+
+    /// Waits until all that another program wrote is on the disk.
+    pub(super) fn sync(&self, writeback: &Writeback, staged: &OwnedFd) -> Result<(), String> {
+        let synced = match writeback.is_whole() {
+            true => writeback.sync(),
+            false => rustix::fs::syncfs(staged).map_err(std::io::Error::from),
+        };
+        synced.map_err(|error| self.io("write", error))
+    }
+
     /// Gives a copied job its place; returns false if the workspace has it by now.
     pub(super) fn place_job(&self, job: &JobId) -> Result<bool, String> {
         let primary = self.env.view.primary();
@@ -281,9 +297,9 @@ impl<'a> Incoming<'a> {
         set.map(drop).map_err(|cause| cause.to_string())
     }
 
-    fn io(&self, operation: &str, errno: rustix::io::Errno) -> String {
+    fn io(&self, operation: &str, error: impl Into<std::io::Error>) -> String {
         let path = self.env.view.primary_path().join(STAGING);
-        let error = std::io::Error::from(errno);
+        let error = error.into();
         format!("cannot {operation} {}: {error}", path.display())
     }
 }

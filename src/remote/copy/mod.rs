@@ -10,12 +10,16 @@
 //!
 //! A copy that is interrupted leaves complete jobs, and is continued by the next one, which skips these.
 //!
-//! - `ends`: what a copy asks of the two workspaces; `local`: those of this machine
+//! - `ends`: what a copy asks of the two workspaces; `local`: those of this machine; `remote`: those of another one
+//! - `upload`, `download`: copies to and from another machine
 //!
 //! Without `jobs.jsonl`, the jobs are those that the run has symlinks to.
 
+mod download;
 mod ends;
 mod local;
+mod remote;
+mod upload;
 
 use std::ffi::{OsStr, OsString};
 
@@ -24,6 +28,7 @@ use parking_lot::Mutex;
 pub use self::ends::Found;
 use self::ends::{Destination, Source, SourceRun, Transfer};
 use super::error::CopyError;
+use super::site::Site;
 use crate::archive::env::Env;
 use crate::archive::experiments::RunName;
 use crate::archive::parallel::in_parallel;
@@ -32,11 +37,16 @@ use crate::sys::printable::printable;
 use crate::transfer::{Progress, Size};
 use crate::workspace::jobs::JobId;
 
+/// How many jobs are copied at the same time over a network. Each has one session at a time; `sshd` allows ten (`MaxSessions`).
+const CONNECTIONS_MAX: usize = 4;
+
 /// One of the two workspaces.
 #[derive(Clone, Copy)]
 pub enum Side<'a> {
     /// A workspace of this machine.
     Local(Env<'a>),
+    /// A workspace of another machine.
+    Remote(&'a Site),
 }
 
 /// The options of a copy.
@@ -126,13 +136,46 @@ pub fn copy_experiment(
         experiment: checked("an experiment", experiment)?,
         run: checked("a run", run)?,
     };
-    let Side::Local(from) = source;
-    let Side::Local(to) = destination;
-    let (from, to) = (with(from, options), with(to, options));
-    let (source, destination) = (local::LocalSource(from), local::LocalDestination(to));
-    local::expect_two(&from, &to)?;
-    let begin = || local::begin(from, to).map(|transfer| Box::new(transfer) as Box<dyn Transfer>);
-    copy(&source, &destination, &begin, &run, options, report)
+    let few = CopyOptions {
+        threads: options.threads.min(CONNECTIONS_MAX),
+        ..*options
+    };
+    match (source, destination) {
+        (Side::Local(from), Side::Local(to)) => {
+            let (from, to) = (with(from, options), with(to, options));
+            local::expect_two(&from, &to)?;
+            let begin = || Ok(boxed(local::begin(from, to)?));
+            let (from, to) = (local::LocalSource(from), local::LocalDestination(to));
+            copy((&from, &to), &begin, &run, options, report)
+        }
+        (Side::Local(from), Side::Remote(to)) => {
+            let from = with(from, options);
+            to.connect()?;
+            let begin = || Ok(boxed(upload::Upload::begin(from, to)?));
+            let (from, to) = (local::LocalSource(from), remote::RemoteDestination(to));
+            copy((&from, &to), &begin, &run, &few, report)
+        }
+        (Side::Remote(from), Side::Local(to)) => {
+            let (from, to) = (remote::RemoteSource::new(from), with(to, options));
+            from.site.connect()?;
+            let begin = || Ok(boxed(download::Download::begin(&from, to)?));
+            copy(
+                (&from, &local::LocalDestination(to)),
+                &begin,
+                &run,
+                &few,
+                report,
+            )
+        }
+        (Side::Remote(from), Side::Remote(to)) => Err(CopyError::BothRemote {
+            from: from.id().to_owned(),
+            to: to.id().to_owned(),
+        }),
+    }
+}
+
+fn boxed<'a>(transfer: impl Transfer + 'a) -> Box<dyn Transfer + 'a> {
+    Box::new(transfer)
 }
 
 fn with<'a>(env: &Env<'a>, options: &CopyOptions<'a>) -> Env<'a> {
@@ -157,8 +200,7 @@ fn checked(what: &'static str, name: &OsStr) -> Result<OsString, CopyError> {
 type Begin<'a> = dyn Fn() -> Result<Box<dyn Transfer + 'a>, CopyError> + 'a;
 
 fn copy(
-    source: &dyn Source,
-    destination: &dyn Destination,
+    (source, destination): (&dyn Source, &dyn Destination),
     begin: &Begin<'_>,
     run: &RunName,
     options: &CopyOptions<'_>,
