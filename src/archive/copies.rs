@@ -190,6 +190,10 @@ impl<'a> CopySearch<'a> {
             verified: None,
             damage: None,
         };
+        // It was deleted, and goes to the trash of the folder.
+        if location.has_deleted(job.task_id(), job.hash()) {
+            return copy;
+        }
         let question = {
             let (location, job) = (location.clone(), job.clone());
             move || look(&location, &job)

@@ -53,7 +53,12 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
             continue;
         };
         match manifests::jobs(location) {
-            Ok(found) => jobs.extend(found),
+            // Of a deleted job, the manifest goes to the trash as well.
+            Ok(found) => jobs.extend(
+                found
+                    .into_iter()
+                    .filter(|job| !location.has_deleted(job.task_id(), job.hash())),
+            ),
             Err(errno) => {
                 let place = location.path().join(XPMFS);
                 unseen.push(format!(

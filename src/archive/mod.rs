@@ -6,6 +6,7 @@
 //! - [`relocate`]: moves a job to a `move` folder: the primary's directory is replaced by a symlink, and removed later
 //! - [`engine`]: archives in the background: finds finished jobs, queues them and retries; has the threads
 //! - [`release_rules`]: releases jobs that are named, or that a rule selects
+//! - [`deletions`]: deletes the jobs that a command names, and brings them back
 //! - [`manual`]: archives and recovers the jobs that a command names, and waits for the result
 //! - [`lost`]: lists the archived jobs, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
@@ -13,6 +14,7 @@
 //! - [`pins`]: jobs that are never released
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified
 //! - [`fresh_records`]: keeps these records younger than what a purge by age removes
+//! - [`trash_upkeep`]: completes deletions in folders that are back, and removes expired jobs from the trash; has threads
 //! - [`orphans`]: jobs that no run refers to
 //! - [`copies`]: every copy of a job; [`job_list`]: many jobs, each with its state and tags and where it lies
 //! - [`amount`]: how much a verification or a recovery reads
@@ -43,6 +45,7 @@
 
 pub mod amount;
 pub mod copies;
+pub mod deletions;
 pub mod engine;
 pub mod env;
 pub mod error;
@@ -63,4 +66,5 @@ pub mod release_rules;
 pub mod relocate;
 pub mod retries;
 pub mod state_dir;
+pub mod trash_upkeep;
 mod turn;

@@ -12,7 +12,8 @@ use signal_hook::iterator::Signals;
 use super::open::{More, Opened, open};
 use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
-use crate::archive::fresh_records;
+use crate::archive::env::Hooks;
+use crate::archive::{fresh_records, trash_upkeep};
 use crate::daemon::{alone, archiving, run, service_manager};
 
 /// How often a workspace without a mount is scanned, unless the settings say otherwise.
@@ -65,13 +66,16 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         view,
         peers,
         workspace,
+        tuning,
         ..
     } = opened;
     view.watch(Duration::from_secs(1));
     view.record_jobs();
     fresh_records::start(&view);
+    let hooks: Arc<dyn Hooks> = Arc::new(peers);
+    trash_upkeep::start(&view, tuning.trash(), &hooks);
     let archiver =
-        Archiver::start(view.clone(), config, Arc::new(peers)).context("cannot start archiving")?;
+        Archiver::start(view.clone(), config, hooks).context("cannot start archiving")?;
     let control = alone::listen(&view, &archiver, &workspace.id);
     let path = workspace.path.display();
     tracing::info!("archiving {path}");

@@ -1,9 +1,9 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing.
 //!
-//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`orphans`], [`experiments`], [`workspaces`],
+//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
-//!   completion offers
+//!   completion offers; `neighbours`: other workspaces that use the same directories
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; `advice`: what to do about them
 //! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended
 //!
@@ -28,6 +28,7 @@ pub mod man;
 pub mod mount;
 pub mod mount_helper;
 mod mount_terms;
+mod neighbours;
 pub mod open;
 pub mod orphans;
 mod print;
@@ -39,6 +40,7 @@ mod shared_mount;
 pub mod status;
 mod style;
 mod table;
+pub mod trash;
 pub mod umount;
 pub mod workspaces;
 
@@ -94,9 +96,12 @@ pub enum Command {
     ///
     /// A mount archives by itself; this is for machines without one. Both may run at the same time, on any number of machines.
     Archive(archive::Arguments),
-    /// Lists, finds, archives, recovers and verifies jobs
+    /// Lists, finds, archives, recovers, verifies and deletes jobs
     #[command(subcommand)]
     Jobs(Box<jobs::Command>),
+    /// Lists deleted jobs, and removes them for good
+    #[command(subcommand)]
+    Trash(Box<trash::Command>),
     /// Lists orphans: jobs of the workspace that no run of an experiment refers to
     ///
     /// Jobs that only a folder has are not orphans, also beneath a mount. Neither are those that a `backup` or `move` folder has, too: they
@@ -141,6 +146,7 @@ impl Command {
             | Self::Reload(_)
             | Self::Status(_)
             | Self::Jobs(_)
+            | Self::Trash(_)
             | Self::Orphans(_)
             | Self::Experiments(_)
             | Self::Workspaces(_)
@@ -155,6 +161,7 @@ impl Command {
             Self::Reload(arguments) => Some(&arguments.listing),
             Self::Settings(command) => Some(command.listing()),
             Self::Jobs(command) => command.listing(),
+            Self::Trash(command) => Some(command.listing()),
             Self::Orphans(arguments) => Some(&arguments.listing),
             Self::Experiments(command) => Some(command.listing()),
             Self::Archive(arguments) => Some(&arguments.listing),
@@ -172,7 +179,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs list, jobs archive, jobs recover, jobs release, jobs verify, jobs where, orphans, experiments, reload, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs list, jobs archive, jobs delete, jobs recover, jobs release, jobs undelete, jobs verify, jobs where, trash, orphans, experiments, reload, settings check, settings path, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {
@@ -197,6 +204,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }),
         Command::Archive(arguments) => archive::run(arguments, global),
         Command::Jobs(command) => jobs::run(command, global),
+        Command::Trash(command) => trash::run(command, global),
         Command::Orphans(arguments) => orphans::run(arguments, global),
         Command::Experiments(command) => experiments::run(command, global),
         Command::Settings(command) => settings::run(command, global),

@@ -367,6 +367,7 @@ impl Planned {
             recover,
             recovers_on_open: tuning.recover_on() == RecoverOn::Open,
             folder_timeout: tuning.folder_timeout(),
+            trash: tuning.trash(),
             terms,
             shared: arguments.shared,
         };

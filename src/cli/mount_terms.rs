@@ -40,5 +40,6 @@ pub(super) fn terms(
     terms.add("bandwidth", format!("{:?}", tuning.bandwidth));
     terms.add("recover_on", format!("{:?}", tuning.recover_on()));
     terms.add("folder_timeout", format!("{:?}", tuning.folder_timeout()));
+    terms.add("trash", format!("{:?}", tuning.trash()));
     terms
 }

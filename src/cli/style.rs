@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{IsTerminal, stdout};
+use std::time::Duration;
 
 use comfy_table::{Cell, Color};
 use jiff::Timestamp;
@@ -88,6 +89,18 @@ pub(super) fn age(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// A duration for a person, in its largest whole unit: `7d`, `36h`, `90s`.
+pub(super) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "d"), (3600, "h"), (60, "m")];
+    let whole = |(unit, _): &&(u64, &str)| seconds >= *unit && seconds.is_multiple_of(*unit);
+    match units.iter().find(whole) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None if duration.subsec_millis() > 0 && seconds < 60 => format!("{:?}", duration),
+        None => format!("{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +124,19 @@ mod tests {
             "\x1b[31mdead\x1b[0m"
         );
         assert_eq!(Colours(true).paint("a\x1b", Tone::Plain), "a\\u{1b}");
+    }
+
+    #[test]
+    fn a_duration_is_shown_in_its_largest_whole_unit() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (90, "90s"),
+            (120, "2m"),
+            (36 * 3600, "36h"),
+            (7 * 86_400, "7d"),
+        ] {
+            assert_eq!(duration(Duration::from_secs(seconds)), expected);
+        }
+        assert_eq!(duration(Duration::from_millis(1500)), "1.5s");
     }
 }

@@ -51,18 +51,26 @@ pub fn is_wanted(folders: &[Folder]) -> bool {
     folders.iter().any(|folder| folder.mode != Mode::Use)
 }
 
+/// What other work on the jobs of a mount asks of it and of the workspace's other mounts, and reports to them.
+///
+/// # Errors
+///
+/// The table of mounts cannot be read.
+pub fn hooks(view: &Arc<View>, mount: Handle) -> io::Result<Arc<dyn Hooks>> {
+    Ok(Arc::new(Served {
+        mount,
+        elsewhere: view.elsewhere().map(Path::to_owned),
+        peers: Peers::of(view.primary_path())?,
+    }))
+}
+
 /// Starts archiving beside a mount that is about to be served.
 ///
 /// # Errors
 ///
 /// No thread can be started, or the table of mounts cannot be read.
 pub fn beside(view: &Arc<View>, config: Config, mount: Handle) -> io::Result<Arc<Archiver>> {
-    let hooks = Arc::new(Served {
-        mount,
-        elsewhere: view.elsewhere().map(Path::to_owned),
-        peers: Peers::of(view.primary_path())?,
-    });
-    Archiver::start(view.clone(), config, hooks)
+    Archiver::start(view.clone(), config, hooks(view, mount)?)
 }
 
 /// Recovers jobs that programs change through a mount, with the limits of archiving; with `on_open`, in the background also

@@ -16,9 +16,9 @@ use super::sharing::register::Register;
 use super::sharing::terms::Terms;
 use super::supervisor::{Link, Resumed};
 use crate::archive::engine::Config;
-use crate::archive::{fresh_records, state_dir};
+use crate::archive::{fresh_records, state_dir, trash_upkeep};
 use crate::mount::{self, Mount};
-use crate::settings::Mode;
+use crate::settings::{DEFAULT_TRASH, Mode};
 use crate::view::location::{NO_JOBS, Role};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER, Recognition, recognise};
@@ -48,10 +48,18 @@ pub struct Plan {
     pub recovers_on_open: bool,
     /// How long a folder may take to answer.
     pub folder_timeout: Duration,
+    /// How long a deleted job can be brought back.
+    #[serde(default = "default_trash")]
+    pub trash: Duration,
     /// How the mount is made, to be compared with what others ask for.
     pub terms: Terms,
     /// Whether programs that hold the mount keep it.
     pub shared: bool,
+}
+
+/// For the plan of a program that does not know the trash.
+fn default_trash() -> Duration {
+    DEFAULT_TRASH
 }
 
 impl Plan {
@@ -123,6 +131,10 @@ impl Plan {
         };
         let cannot_open = || format!("cannot open {}", primary.display());
         let mount = Mount::new(view.clone(), options).with_context(cannot_open)?;
+        if !self.attachment.read_only {
+            let hooks = archiving::hooks(&view, mount.handle())?;
+            trash_upkeep::start(&view, self.trash, &hooks);
+        }
         let archiver = match self.archive {
             Some(config) => Some(archiving::beside(&view, config, mount.handle())?),
             None => None,

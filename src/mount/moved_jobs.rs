@@ -45,6 +45,8 @@ pub(super) struct JobCaches {
 impl JobCaches {
     /// Drops the cached state of a job that has been moved.
     pub(super) fn moved(&self, job: &JobId) {
+        // It may have been deleted.
+        self.view.look_for_deleted();
         if self.recovered(job) {
             // The names lead to the same nodes as before.
             return;

@@ -78,6 +78,7 @@ table! { Tuning, "xpmfs", true, Tuning::default(), finish check_times => {
     bandwidth: not_null,
     recover_on: not_null,
     folder_timeout: not_null,
+    trash: not_null,
 }}
 
 table! { Release, "release", true, Release::default() => {

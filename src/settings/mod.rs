@@ -43,6 +43,6 @@ pub use placement::{FOLDERS_MAX, validate_folders};
 pub use select::{Selection, Trigger};
 pub use units::{duration as parse_duration, keep_free as parse_keep_free};
 pub use xpmfs::{
-    DEFAULT_FOLDER_TIMEOUT, DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, KeepFree, Patterns, RecoverOn,
-    Release, Tuning,
+    DEFAULT_FOLDER_TIMEOUT, DEFAULT_SCAN_INTERVAL, DEFAULT_SETTLE, DEFAULT_TRASH, KeepFree,
+    Patterns, RecoverOn, Release, Tuning,
 };

@@ -12,6 +12,9 @@ pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
 /// The time between two scans for jobs that other processes wrote beside the mount.
 pub const DEFAULT_SCAN_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long a deleted job can be brought back.
+pub const DEFAULT_TRASH: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How long a folder may take to answer when jobs are looked up or listed, before it is offline.
 pub const DEFAULT_FOLDER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,9 @@ pub struct Tuning {
     /// How long a folder may take to answer when jobs are looked up or listed.
     #[serde(serialize_with = "seconds")]
     pub folder_timeout: Option<Duration>,
+    /// How long a deleted job can be brought back.
+    #[serde(serialize_with = "seconds")]
+    pub trash: Option<Duration>,
 }
 
 /// When a mount recovers a job that a folder serves.
@@ -71,6 +77,7 @@ impl Tuning {
             bandwidth: self.bandwidth.or(other.bandwidth),
             recover_on: self.recover_on.or(other.recover_on),
             folder_timeout: self.folder_timeout.or(other.folder_timeout),
+            trash: self.trash.or(other.trash),
         }
     }
 
@@ -90,6 +97,12 @@ impl Tuning {
     #[must_use]
     pub fn folder_timeout(&self) -> Duration {
         self.folder_timeout.unwrap_or(DEFAULT_FOLDER_TIMEOUT)
+    }
+
+    /// `trash`, or its default.
+    #[must_use]
+    pub fn trash(&self) -> Duration {
+        self.trash.unwrap_or(DEFAULT_TRASH)
     }
 
     /// `scan_interval`, or its default.

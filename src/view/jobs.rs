@@ -51,7 +51,7 @@ impl Display for Unlisted {
 }
 
 impl Location {
-    /// Its jobs, in order; those of the primary include moved jobs. And the directories of tasks that could not be listed.
+    /// Its jobs, in order, without deleted ones; those of the primary include moved jobs. And the directories of tasks that could not be listed.
     ///
     /// # Errors
     ///
@@ -73,6 +73,7 @@ impl Location {
                 // A file is not a task, and has no jobs.
                 Ok(hashes) => {
                     let hashes = hashes.into_iter().flatten();
+                    let hashes = hashes.filter(|hash| !self.has_deleted(&task, hash));
                     jobs.extend(hashes.filter_map(|hash| JobId::new(&task, hash).ok()));
                 }
                 Err(errno) => unlisted.push(Unlisted {

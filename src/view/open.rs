@@ -170,6 +170,13 @@ impl View {
         &self.locations[1..]
     }
 
+    /// Looks anew for marks of deleted jobs ([`location::deleted`]): this process, or one that reports it, has made some.
+    pub fn look_for_deleted(&self) {
+        for folder in self.folders() {
+            folder.forget_marks();
+        }
+    }
+
     /// Whether a folder is offline.
     pub fn has_offline_folder(&self) -> bool {
         self.folders().iter().any(|folder| folder.is_offline())

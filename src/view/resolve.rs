@@ -213,8 +213,8 @@ impl View {
 
     fn ask_folder(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> Result<Candidate> {
         let root = match folder.root() {
-            Ok(root) => root,
-            Err(_) => return Ok(Candidate::Nothing),
+            Ok(root) if !folder.has_deleted(task, hash) => root,
+            _ => return Ok(Candidate::Nothing),
         };
         let asked = self.ask_root(folder, &root, task, hash);
         match asked {

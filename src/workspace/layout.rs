@@ -34,6 +34,8 @@ pub const XPMFS: &str = ".xpmfs";
 pub const INTERNAL_DIR: &str = "internal";
 /// Below [`XPMFS`]: the directories of released jobs, until they are removed: `<task_id>/<hash>`.
 pub const RELEASED: &str = "released";
+/// Below [`XPMFS`]: deleted jobs, until they are removed for good.
+pub const TRASH: &str = "trash";
 /// Below [`XPMFS`] in a primary: the state of archiving.
 pub const ARCHIVE: &str = "archive";
 /// Below [`ARCHIVE`]: the times of the directories of archived jobs, by which a purge shows.

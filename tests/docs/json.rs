@@ -214,3 +214,52 @@ fn the_json_of_experiments_has_the_keys_of_the_page() {
     assert_eq!(copied["jobs_copied"], 1, "{copied}");
     assert_keys(&copied["jobs"][0], &tables[1]);
 }
+
+#[test]
+fn the_json_of_deletions_has_the_keys_of_the_page() {
+    let home = Home::new();
+    home.does("xpmfs jobs archive --all -w nlp");
+    let all = |command: &str, heading: &str, result: &str| {
+        let json = home.json(command);
+        let entries = json.as_array().unwrap();
+        assert_eq!(entries.len(), 1, "{json}");
+        assert_keys(&entries[0], &documented(heading)[0]);
+        if !result.is_empty() {
+            assert_eq!(entries[0]["result"], result, "{json}");
+        }
+        json
+    };
+    all(
+        "xpmfs jobs delete -w nlp 0def",
+        "jobs delete",
+        "would_delete",
+    );
+    let deleted = all(
+        "xpmfs jobs delete -w nlp 0def --yes",
+        "jobs delete",
+        "deleted",
+    );
+    for copy in deleted[0]["copies"].as_array().unwrap() {
+        assert_keys(copy, &documented("jobs delete")[1]);
+        assert_eq!(copy["state"], "trash", "{copy}");
+    }
+    let listed = all("xpmfs trash list -w nlp", "trash list", "");
+    assert_eq!(listed[0]["job"], format!("my.module.train/{JOB}"));
+    assert_eq!(listed[0]["deleted"], deleted[0]["deleted"]);
+    assert_eq!(listed[0]["copies"].as_array().unwrap().len(), 2);
+    all(
+        "xpmfs jobs undelete -w nlp 0def",
+        "jobs undelete",
+        "undeleted",
+    );
+    home.does("xpmfs jobs delete -w nlp 0def --yes");
+    all("xpmfs trash empty -w nlp", "trash empty", "would_remove");
+    all("xpmfs trash empty -w nlp --yes", "trash empty", "removed");
+    assert_eq!(
+        home.json("xpmfs trash list -w nlp")
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+}

@@ -50,6 +50,8 @@ fn the_recipes_do_what_they_say() {
     home.does("sed -i 's|/new/backup|/slow/backup|' .config/experimaestro/settings.yaml && xpmfs mount -w nlp");
 
     follow(delete, 0);
+    assert!(!job.exists());
+    follow(delete, 1);
     home.does("xpmfs jobs archive --all -w nlp && xpmfs jobs recover --all -w nlp && xpmfs jobs verify --all -w nlp");
     let left = home.does(&format!("find . -name '*{JOB}*'"));
     assert_eq!(left, "", "something of the job is left");

@@ -150,3 +150,49 @@ fn a_plan_whose_jobs_are_released_runs_nothing() {
     }
     assert!(workspace.primary().join(new.path()).is_dir(), "{new:?}");
 }
+
+/// A deleted job is run again by its plan, as one that never was; then the deleted one stays in the trash. A job that nothing has made again
+/// comes back, and its plan runs nothing.
+#[test]
+fn a_deleted_job_is_made_again_by_its_plan() {
+    let workspace = Workspace::builder()
+        .folders(&["backup"])
+        .keys("{settle: 0s}")
+        .build();
+    let Some(plan) = Plan::of(&workspace) else {
+        return;
+    };
+    let first = plan.run(&workspace.primary(), &["3"]);
+    let jobs = |arguments: &[&str]| {
+        let mut command = workspace.xpmfs();
+        command.args(["jobs", arguments[0], "-w", "test"]);
+        let output = command.args(&arguments[1..]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), text)
+    };
+    assert!(jobs(&["archive", "--all"]).0);
+    let deleted = &first.jobs[0];
+    let id = deleted.path().strip_prefix("jobs").unwrap().to_owned();
+    let id = id.to_str().unwrap();
+    for at in [workspace.primary(), workspace.mountpoint("mnt")] {
+        let mounted = workspace.mount_archiving(&at, &[]);
+        let (success, text) = jobs(&["delete", "--yes", id]);
+        assert!(success, "{text}");
+        assert!(!at.join(deleted.path()).exists());
+        let (success, text) = jobs(&["undelete", id]);
+        assert!(success, "{text}");
+        assert_eq!(plan.run(&at, &["3"]).executed, []);
+        let (success, text) = jobs(&["delete", "--yes", id]);
+        assert!(success, "{text}");
+        let again = plan.run(&at, &["3"]);
+        assert_eq!(again.jobs, first.jobs);
+        assert_eq!(again.executed, std::slice::from_ref(deleted));
+        let (success, text) = jobs(&["undelete", id]);
+        assert!(!success && text.contains("made again"), "{text}");
+        let copy = workspace.folder("backup").join(deleted.path());
+        crate::common::eventually("it is archived again", || copy.exists());
+        mounted.unmount();
+    }
+    let (success, text) = jobs(&["verify", "--all"]);
+    assert!(success, "{text}");
+}

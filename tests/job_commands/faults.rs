@@ -19,6 +19,7 @@ fn kill_at_each(scene: Scene) {
     let always: &[&str] = match scene.what {
         // It makes few calls.
         "release" => &[""],
+        "delete" | "undelete" => &["rename", "unlink"],
         _ => &["rename", "symlink", "fsync", "syncfs", "flock"],
     };
     let points = sample(&all, always);
@@ -56,6 +57,9 @@ scenes! {
     killed_while_releasing: "release" ["backup"], false, true;
     killed_while_releasing_without_exchange: "release" ["backup"], false, false;
     killed_while_releasing_what_a_move_folder_has: "release" ["move"], false, true;
+    killed_while_deleting: "delete" ["backup"], false, true;
+    killed_while_deleting_what_was_moved: "delete" ["backup", "move"], true, false;
+    killed_while_undeleting: "undelete" ["backup"], false, true;
     killed_while_copying_to_backup: "archive" ["backup"], false, true;
     killed_while_copying_to_backup_without_exchange: "archive" ["backup"], false, false;
     killed_while_replacing_in_backup: "archive" ["backup"], true, true;

@@ -6,6 +6,7 @@ mod backed;
 #[path = "../common/mod.rs"]
 mod common;
 mod damaged_state;
+mod deleted;
 mod disks;
 mod durable;
 mod errors;

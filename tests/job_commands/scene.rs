@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::common::soak;
+use super::deleted::{assert_deleted, records, trashed};
 use super::stage::{
-    HASH, Stage, TASK, Tree, assert_tree, duplicate, run_again, said, whole, write_job,
+    HASH, Stage, TASK, Tree, assert_tree, duplicate, job_id, run_again, said, whole, write_job,
 };
 
 /// The calls that change something. `openat` does with `O_CREAT`.
@@ -28,7 +30,7 @@ const AT_ONCE: usize = 8;
 pub(crate) struct Scene {
     pub(crate) what: &'static str,
     pub(crate) modes: &'static [&'static str],
-    /// Archiving: the folders have the job in an older state. Recovering: the primary has a symlink to it.
+    /// Archiving: the folders have the job in an older state. Recovering and deleting: the primary has a symlink to it.
     pub(crate) more: bool,
     /// Whether two names can be exchanged in one step.
     pub(crate) exchange: bool,
@@ -61,8 +63,11 @@ impl Prepared {
             }
         }
         let mut job = whole(&before.job()).unwrap();
-        if scene.what == "recover" {
+        if scene.what == "recover" || scene.what == "delete" && scene.more {
             fs::remove_dir_all(before.job()).unwrap();
+        } else if scene.what == "undelete" {
+            let output = before.jobs(&["delete", "--yes", &job_id()]);
+            assert!(output.status.success(), "{}", said(&output));
         } else if scene.more {
             older = Some(job);
             run_again(&before.job());
@@ -83,7 +88,7 @@ impl Prepared {
         for mode in self.scene.modes {
             duplicate(&self.before.folder(mode), &stage.folder(mode));
         }
-        if self.scene.what == "recover" && self.scene.more {
+        if ["recover", "delete"].contains(&self.scene.what) && self.scene.more {
             symlink(stage.archived(self.scene.modes[0]), stage.job()).unwrap();
         }
         stage
@@ -157,6 +162,15 @@ impl Prepared {
 
     /// Does it once more, without a fault: all must be as if there had never been one.
     pub(crate) fn again(&self, stage: &Stage) {
+        if self.is_deletion() {
+            // If it was decided, the command finishes it before it looks for the job, which is then not there.
+            let output = stage.jobs(&self.arguments());
+            let done = ["no job", "no deleted job"]
+                .iter()
+                .any(|it| said(&output).contains(it));
+            assert!(output.status.success() || done, "again: {}", said(&output));
+            return self.assert_done(stage);
+        }
         let mut strace = self.lacking();
         if !strace.is_empty() {
             strace.extend(["-o", "/dev/null", "--trace=renameat2"].map(str::to_owned));
@@ -167,8 +181,70 @@ impl Prepared {
         self.assert_done(stage);
     }
 
+    fn is_deletion(&self) -> bool {
+        ["delete", "undelete"].contains(&self.scene.what)
+    }
+
+    fn arguments(&self) -> Vec<&'static str> {
+        match self.scene.what {
+            "delete" => vec!["delete", "--yes", TASK],
+            what => vec![what, TASK],
+        }
+    }
+
+    /// Each location has the job whole, at its place or in its trash, and the job is visible only where it is whole.
+    fn assert_in_place_or_trash(&self, stage: &Stage) {
+        let mut roots: Vec<_> = stage
+            .modes()
+            .iter()
+            .map(|mode| stage.folder(mode))
+            .collect();
+        let linked = self.scene.more;
+        let link = fs::symlink_metadata(stage.job()).is_ok();
+        match linked {
+            true => assert!(
+                link != (trashed(&stage.primary(), "jobs").len() == 1),
+                "the symlink"
+            ),
+            false => roots.push(stage.primary()),
+        }
+        for root in roots {
+            let place = root.join("jobs").join(job_id());
+            let trash = trashed(&root, "jobs");
+            let copies = [&[place][..], &trash].concat();
+            let there: Vec<_> = copies.iter().filter_map(|copy| whole(copy)).collect();
+            let [one] = &there[..] else {
+                panic!("{}: {copies:?}", root.display());
+            };
+            assert_tree("a copy", &self.job, Some(one));
+        }
+    }
+
+    /// What was deleted is deleted everywhere, and can be brought back; what was brought back is where it was.
+    fn assert_deletion_done(&self, stage: &Stage) {
+        // Removes the lock file of a command that was killed.
+        stage.archive();
+        self.assert_in_place_or_trash(stage);
+        if self.scene.what == "delete" {
+            assert_deleted(stage, self.scene.modes, &self.job);
+            let output = stage.jobs(&["undelete", &job_id()]);
+            assert!(output.status.success(), "{}", said(&output));
+        }
+        assert_tree("the primary's job", &self.job, whole(&stage.job()).as_ref());
+        assert_eq!(stage.job().is_symlink(), self.scene.more);
+        for mode in self.scene.modes {
+            assert_tree(mode, &self.job, whole(&stage.archived(mode)).as_ref());
+        }
+        assert_eq!(records(stage), [] as [PathBuf; 0]);
+        stage.verify();
+        stage.assert_clean();
+    }
+
     /// Whatever has happened: the job can be had whole, and no folder has half of it.
     fn assert_nothing_lost(&self, stage: &Stage) {
+        if self.is_deletion() {
+            return self.assert_in_place_or_trash(stage);
+        }
         let found = whole(&stage.job());
         let absent =
             self.scene.what == "release" || self.scene.what == "recover" && !self.scene.more;
@@ -191,6 +267,9 @@ impl Prepared {
 
     /// All is as if it had never been killed.
     pub(crate) fn assert_done(&self, stage: &Stage) {
+        if self.is_deletion() {
+            return self.assert_deletion_done(stage);
+        }
         let moves = self.scene.modes.contains(&"move");
         let released = self.scene.what == "release";
         match released && !moves {

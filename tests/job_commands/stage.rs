@@ -115,7 +115,7 @@ impl Stage {
     pub(crate) fn by_one_thread(&self, what: &str, strace: &[String]) -> Command {
         let mut command = self.traced(strace);
         command.args(["jobs", what, "-w", "test", "--threads", "1"]);
-        if what == "release" {
+        if ["release", "delete"].contains(&what) {
             command.arg("--yes");
         }
         command.arg(job_id());

@@ -376,7 +376,7 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
     let file = home.path().join("ours.yaml");
     fs::write(
         &file,
-        "xpmfs: {settle: 5, scan_interval: 10m, exclude: ['a.*'], release: {keep_free: 10%, older_than: 30d}, bandwidth: 100M, recover_on: never, folder_timeout: 3s}\n\
+        "xpmfs: {settle: 5, scan_interval: 10m, exclude: ['a.*'], release: {keep_free: 10%, older_than: 30d}, bandwidth: 100M, recover_on: never, folder_timeout: 3s, trash: 2w}\n\
          workspaces:\n- id: a\n  path: /a\n  folders: [{path: /b, mode: backup, exclude: [c/1*]}]\n\
          \x20 xpmfs: {settle: 500ms, release: {keep_free: 2T}}\n- {id: b, path: /b}\n\
          - {id: c, path: /c, xpmfs: {bandwidth: 0, recover_on: write}}\n",
@@ -388,7 +388,7 @@ fn our_own_keys_are_read_and_a_workspace_s_override_the_top_s() {
     };
     assert_eq!(
         tuning(0),
-        json!({"settle": 0.5, "scan_interval": 600.0, "exclude": ["a.*"], "bandwidth": 104_857_600u64, "recover_on": "never", "folder_timeout": 3.0,
+        json!({"settle": 0.5, "scan_interval": 600.0, "exclude": ["a.*"], "bandwidth": 104_857_600u64, "recover_on": "never", "folder_timeout": 3.0, "trash": 1_209_600.0,
                "release": {"keep_free": {"bytes": 2_199_023_255_552u64}, "older_than": 2_592_000.0}})
     );
     assert_eq!(tuning(1)["settle"], json!(5.0));

@@ -10,6 +10,7 @@
 //!   another workspace
 //! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
 //!   how much space it takes
+//! - [`trash`]: deletes a job in all locations, and brings it back
 //! - `internal_files`: what the primary kept for an archived job, which the recovered job gets
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`crash_recovery`]: removes unfinished copies from folders, and rewrites manifests that a power cut has emptied
@@ -33,5 +34,6 @@ pub mod select;
 mod skeleton;
 pub mod store;
 pub(super) mod transient;
+pub mod trash;
 pub mod usage;
 pub mod verify;

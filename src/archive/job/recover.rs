@@ -194,12 +194,12 @@ pub(in crate::archive) fn space(env: &Env<'_>, job: &JobId, block: u64) -> Optio
     Some(size.bytes.saturating_add(blocks))
 }
 
-/// Removes the directory of a task again, if the recovery made it and leaves nothing in it.
-struct MadeTask<'a>(Option<(&'a Location, &'a JobId)>);
+/// Removes the directory of a task again, if the caller made it and leaves nothing in it.
+pub(super) struct MadeTask<'a>(Option<(&'a Location, &'a JobId)>);
 
 impl<'a> MadeTask<'a> {
     /// To be called before the directory is made.
-    fn of(env: &Env<'a>, job: &'a JobId) -> MadeTask<'a> {
+    pub(super) fn of(env: &Env<'a>, job: &'a JobId) -> MadeTask<'a> {
         let primary = env.view.primary();
         let is_new = matches!(places::task(primary, job), Ok(None));
         MadeTask(is_new.then_some((primary, job)))
@@ -323,6 +323,10 @@ pub(super) fn candidates<'a>(
     let mut asked = Vec::new();
     for folder in folders {
         let at = places::path(folder, job);
+        if folder.has_deleted(job.task_id(), job.hash()) {
+            asked.push(format!("deleted in {}", folder.path().display()));
+            continue;
+        }
         match places::job(folder, job) {
             Ok(Some(directory)) => {
                 let finished = markers::is_done(&directory, job.name()).unwrap_or(false);
@@ -376,6 +380,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
     let gone = || JobError::new(job, Cause::Changed(format!("{} is gone", at.display())));
     let source = places::job(folder, job)
         .tried(job, "open", &at)?
+        .filter(|_| !folder.has_deleted(job.task_id(), job.hash()))
         .ok_or_else(gone)?;
     let done = markers::done(job.name());
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);

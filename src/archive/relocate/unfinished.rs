@@ -12,7 +12,7 @@ use super::retire::Retired;
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::compare::{Comparison, compare, marked};
-use crate::archive::job::{internal_files, release, select};
+use crate::archive::job::{internal_files, release, select, trash};
 use crate::archive::places;
 use crate::settings;
 use crate::sys::at;
@@ -25,13 +25,14 @@ use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
 
-/// Cleans up every task's directory in the primary ([`clear`]), and finishes interrupted releases.
+/// Cleans up every task's directory in the primary ([`clear`]), and finishes interrupted releases and deletions.
 ///
 /// # Errors
 ///
 /// Fails if the tasks cannot be listed.
 pub fn clear_all(env: &Env<'_>, retired: &Retired) -> rustix::io::Result<()> {
     release::clear(env);
+    trash::finish::interrupted(env);
     let Some(jobs) = at::absent(env.view.primary().root()?.jobs())? else {
         return Ok(());
     };
@@ -47,9 +48,10 @@ pub fn clear_all(env: &Env<'_>, retired: &Retired) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Cleans up the directories of the tasks of some jobs ([`clear`]), and finishes interrupted releases.
+/// Cleans up the directories of the tasks of some jobs ([`clear`]), and finishes interrupted releases and deletions.
 pub fn clear_of(env: &Env<'_>, retired: &Retired, jobs: &[JobId]) {
     release::clear(env);
+    trash::finish::interrupted(env);
     let tasks: BTreeSet<&OsStr> = jobs.iter().map(JobId::task_id).collect();
     for task in tasks {
         clear_or_warn(env, retired, task);

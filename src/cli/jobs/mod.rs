@@ -1,6 +1,7 @@
 //! `xpmfs jobs`: commands on single jobs. One file a command; [`session`] opens the workspace for each.
 
 mod archive;
+mod delete;
 pub(super) mod interrupt;
 mod list;
 mod log;
@@ -12,6 +13,7 @@ mod pin;
 mod recover;
 mod release;
 pub(super) mod session;
+mod undelete;
 mod verify;
 mod where_is;
 
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub(super) use self::named::Ambiguous;
+pub(super) use self::named::{Ambiguous, find_among};
 use super::open::More;
 use super::{Global, Listing, Select};
 
@@ -68,6 +70,21 @@ pub enum Command {
     /// pinned or unfinished, or if a process uses it. The least recently used jobs go first; a mount serves them from their folder.
     /// Prints what would be released; --yes does it.
     Release(release::Arguments),
+    /// Deletes jobs everywhere, into a trash from which they can be brought back
+    ///
+    /// Removes a job from the primary and from each `backup` and `move` folder, so that it does not reappear; nothing is deleted in a `use`
+    /// folder. A folder that is away deletes its copy when it is back. A job that runs, is in use or pinned is kept. The deleted job is kept in
+    /// the trash for `xpmfs.trash` (7 days by default). Prints what would be deleted; --yes does it.
+    ///
+    /// Example: `xpmfs jobs delete my.module.train/8f3c --yes`.
+    Delete(delete::Arguments),
+    /// Brings deleted jobs back from the trash
+    ///
+    /// Each copy goes back to its place: to the primary and to the folders. If the job was made again since it was deleted, the deleted one
+    /// stays in the trash. `xpmfs trash list` lists the deleted jobs.
+    ///
+    /// Example: `xpmfs jobs undelete my.module.train/8f3c`.
+    Undelete(undelete::Arguments),
     /// Excludes jobs from archiving
     OptOut(opt::Arguments),
     /// Archives jobs again that were opted out
@@ -88,6 +105,8 @@ impl Command {
             Self::Verify(arguments) => Some(arguments.listing()),
             Self::Release(arguments) => Some(arguments.listing()),
             Self::Where(arguments) => Some(arguments.listing()),
+            Self::Delete(arguments) => Some(arguments.listing()),
+            Self::Undelete(arguments) => Some(arguments.listing()),
             Self::Path(_) | Self::Log(_) => None,
             Self::OptOut(_) | Self::OptIn(_) | Self::Pin(_) | Self::Unpin(_) => None,
         }
@@ -111,6 +130,8 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::OptIn(arguments) => opt::run(arguments, false, global),
         Command::Release(arguments) => release::run(arguments, global),
         Command::Where(arguments) => where_is::run(arguments, global),
+        Command::Delete(arguments) => delete::run(arguments, global),
+        Command::Undelete(arguments) => undelete::run(arguments, global),
         Command::Pin(arguments) => pin::run(arguments, true, global),
         Command::Unpin(arguments) => pin::run(arguments, false, global),
     }

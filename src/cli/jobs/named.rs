@@ -1,6 +1,8 @@
 //! Finds the jobs that an argument names: by name, or by a path below the workspace, a folder or a mount.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, anyhow};
@@ -8,6 +10,7 @@ use anyhow::{Context, anyhow};
 use crate::cli::open::Opened;
 use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::{inventory, mounts};
+use crate::settings::Patterns;
 use crate::sys::deadline::within;
 use crate::sys::printable::printable;
 use crate::view::find::{FindError, Named};
@@ -54,6 +57,68 @@ pub(super) fn find_one(opened: &Opened, text: &OsStr) -> anyhow::Result<JobId> {
             let message = format!("{text:?} names {} jobs: choose one", jobs.len());
             Err(listed(message, &jobs).into())
         }
+    }
+}
+
+/// Finds the jobs that a text names among some that no location has any more: those of a task, those that a glob matches, or one by the
+/// start of its hash.
+///
+/// # Errors
+///
+/// It names none of them, or is the start of several.
+pub(in crate::cli) fn find_among(
+    opened: &Opened,
+    text: &OsStr,
+    jobs: &BTreeSet<JobId>,
+) -> anyhow::Result<Vec<JobId>> {
+    let name = match is_path(text) {
+        true => name_of(opened, Path::new(text))?,
+        false => text.to_owned(),
+    };
+    let name = name.as_bytes();
+    let name = name.strip_prefix(b"jobs/").unwrap_or(name);
+    let name = OsStr::from_bytes(name.strip_suffix(b"/").unwrap_or(name));
+    if let Some(job) = JobId::parse(name).ok().filter(|job| jobs.contains(job)) {
+        return Ok(vec![job]);
+    }
+    let all = |accepts: &dyn Fn(&JobId) -> bool| -> Vec<JobId> {
+        jobs.iter().filter(|job| accepts(job)).cloned().collect()
+    };
+    let of_task = all(&|job| job.task_id() == name);
+    if !of_task.is_empty() {
+        return Ok(of_task);
+    }
+    let bytes = name.as_bytes();
+    let slash = bytes.iter().position(|byte| *byte == b'/');
+    let (task, hash) = match slash.map(|at| bytes.split_at(at)) {
+        Some((task, hash)) => (
+            Some(OsStr::from_bytes(task)),
+            hash.get(1..).unwrap_or_default(),
+        ),
+        None => (None, bytes),
+    };
+    let begins = all(&|job| {
+        task.is_none_or(|task| task == job.task_id()) && job.hash().as_bytes().starts_with(hash)
+    });
+    match begins.as_slice() {
+        [] => {}
+        [_] => return Ok(begins),
+        several => return Err(ambiguous(text, several).into()),
+    }
+    let written = vec![String::from_utf8_lossy(bytes).into_owned()];
+    let glob = Patterns::new(written).map_err(|(_, why)| anyhow!("{text:?}: {why}"))?;
+    let matching = all(&|job| {
+        let (task, hash) = (
+            job.task_id().to_string_lossy(),
+            job.hash().to_string_lossy(),
+        );
+        glob.matches(&task, &hash)
+    });
+    match matching.is_empty() {
+        true => Err(anyhow!(
+            "no deleted job {text:?}: `xpmfs trash list` lists the deleted jobs"
+        )),
+        false => Ok(matching),
     }
 }
 

@@ -10,6 +10,8 @@ use clap_complete::engine::ArgValueCompleter;
 use super::named;
 use crate::archive::env::{Env, Hooks};
 use crate::archive::error::JobError;
+use crate::archive::job::trash::finish;
+use crate::archive::job::trash::list::list;
 use crate::archive::{manual, places};
 use crate::cli::advice::advice;
 use crate::cli::errors::Usage;
@@ -19,6 +21,7 @@ use crate::daemon::run::raise_descriptor_limit;
 use crate::settings::{DEFAULT_SETTLE, Folder};
 use crate::transfer::{Bandwidth, Progress};
 use crate::view::Location;
+use crate::view::find::FindError;
 use crate::workspace::jobs::JobId;
 
 /// Which jobs of which workspace.
@@ -84,7 +87,8 @@ impl Jobs {
 }
 
 impl Session {
-    /// Opens the workspace, with more folders after its own and those of the command line.
+    /// Opens the workspace, with more folders after its own and those of the command line. Finishes deletions that were interrupted, or that a
+    /// folder has missed which is back.
     ///
     /// # Errors
     ///
@@ -98,7 +102,7 @@ impl Session {
         raise_descriptor_limit();
         let folders = [&which.more.folders, more].concat();
         let opened = open(&which.select, &folders, global)?;
-        Ok(Session {
+        let session = Session {
             progress: Arc::new(Progress::new()),
             bandwidth: opened
                 .tuning
@@ -107,7 +111,9 @@ impl Session {
             threads: manual::threads(),
             force: false,
             opened,
-        })
+        };
+        finish::all(&session.env());
+        Ok(session)
     }
 
     /// Sets the options of a command that copies.
@@ -140,10 +146,41 @@ impl Session {
     ///
     /// An argument names no job, or is the start of several.
     pub(in crate::cli) fn named(&self, which: &Which) -> anyhow::Result<Jobs> {
+        self.named_by(which, |text| named::find(&self.opened, text))
+    }
+
+    /// As [`Session::named`], also jobs that only folders have which cannot be used now, if they are named in full.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::named`].
+    pub(in crate::cli) fn named_or_on_record(&self, which: &Which) -> anyhow::Result<Jobs> {
+        let view = &self.opened.view;
+        let is_on_record = |job: &JobId| {
+            view.folders().iter().any(|folder| {
+                let (task, hash) = (job.task_id(), job.hash());
+                folder.is_away()
+                    && view.has_on_record(folder, task, hash)
+                    && !folder.has_deleted(task, hash)
+            })
+        };
+        self.named_by(which, |text| {
+            named::find(&self.opened, text).or_else(|error| {
+                let job = JobId::parse(text).ok().filter(is_on_record);
+                job.map(|job| (vec![job], true)).ok_or(error)
+            })
+        })
+    }
+
+    fn named_by(
+        &self,
+        which: &Which,
+        find: impl Fn(&OsStr) -> anyhow::Result<(Vec<JobId>, bool)>,
+    ) -> anyhow::Result<Jobs> {
         let (mut named, mut single_ones) = (Vec::new(), HashSet::new());
         let mut seen = HashSet::new();
         for text in &which.jobs {
-            let (jobs, single) = named::find(&self.opened, text)?;
+            let (jobs, single) = find(text).map_err(|error| self.explain_absent(text, error))?;
             for job in jobs {
                 if single {
                     single_ones.insert(job.clone());
@@ -166,6 +203,24 @@ impl Session {
     /// The argument names no job, or several.
     pub(in crate::cli) fn named_one(&self, text: &OsStr) -> anyhow::Result<JobId> {
         named::find_one(&self.opened, text)
+    }
+
+    /// Explains that no location has a job of this name: one was deleted, if so.
+    fn explain_absent(&self, text: &OsStr, error: anyhow::Error) -> anyhow::Error {
+        if !matches!(error.downcast_ref(), Some(FindError::Absent { .. })) {
+            return error;
+        }
+        let deleted = list(&self.env())
+            .jobs
+            .into_iter()
+            .map(|it| it.job)
+            .collect();
+        match named::find_among(&self.opened, text, &deleted).as_deref() {
+            Ok([job]) => anyhow::anyhow!(
+                "{error}; {job} was deleted: `xpmfs jobs undelete {job}` brings it back"
+            ),
+            _ => error,
+        }
     }
 
     /// The numbers of the `backup` and `move` folders.

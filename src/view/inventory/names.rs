@@ -174,7 +174,7 @@ fn read_names(
         let task: Arc<OsStr> = Arc::from(task);
         let read = root
             .task(&task)
-            .and_then(|directory| read_task(&directory, &task, &mut buffer, answer));
+            .and_then(|directory| read_task(location, &directory, &task, &mut buffer, answer));
         match at::absent(read) {
             Ok(Some(true) | None) => {}
             Ok(Some(false)) => return Ok(()),
@@ -189,8 +189,9 @@ fn read_names(
     Ok(())
 }
 
-/// Reads the names in the directory of a task. Returns whether more are wanted.
+/// Reads the names in the directory of a task, without deleted jobs. Returns whether more are wanted.
 fn read_task(
+    location: &Location,
     directory: &OwnedFd,
     task: &Arc<OsStr>,
     buffer: &mut EntryBuffer,
@@ -199,7 +200,7 @@ fn read_task(
     let list = at::open_to_list(directory, OsStr::new("."))?;
     let mut batch = Vec::new();
     let read = read_dir::read(&list, buffer, |entry| {
-        if is_job_entry(entry.name()) {
+        if is_job_entry(entry.name()) && !location.has_deleted(task, entry.name()) {
             let kind = kind_of(directory, entry.name(), entry.kind());
             batch.push((entry.name().to_owned(), kind));
         }

@@ -35,6 +35,9 @@ const NAME_MAX: u64 = 256;
 /// How much of a record is read at once for a listing.
 const CHUNK: usize = 64 << 10;
 
+/// The most bytes of a record that is written anew because of one job.
+const REWRITTEN_MAX: u64 = 1 << 20;
+
 /// The attributes of a task's directory that are recorded.
 const FIELDS: usize = 12;
 
@@ -249,6 +252,7 @@ impl View {
         let mut having = away.filter(|folder| {
             let record = Record::open(&primary, folder, task);
             record.is_some_and(|record| record.has(hash).unwrap_or(false))
+                && !folder.has_deleted(task, hash)
         });
         having.next().map(AsRef::as_ref)
     }
@@ -306,7 +310,34 @@ impl View {
     ) -> bool {
         let primary = self.primary().root().ok();
         let record = primary.and_then(|primary| Record::open(&primary, folder, task));
-        record.is_none_or(|record| record.names(from, each).unwrap_or(true))
+        let mut each = |name: &OsStr, next| folder.has_deleted(task, name) || each(name, next);
+        record.is_none_or(|record| record.names(from, &mut each).unwrap_or(true))
+    }
+
+    /// Takes a job off the record of a folder that has lost it, unless the record is long: then the next pass does that.
+    pub fn take_off_record(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> Result<()> {
+        let primary = self.primary().root()?;
+        let Some(record) = Record::open(&primary, folder, task) else {
+            return Ok(());
+        };
+        if record.end - record.begin > REWRITTEN_MAX {
+            return Ok(());
+        }
+        let mut names = record.all();
+        let Ok(at) = names.binary_search_by(|name| name.as_os_str().cmp(hash)) else {
+            return Ok(());
+        };
+        names.remove(at);
+        let stat = record.stat(&at::stat_fd(primary.fd())?);
+        // Incomplete, so that the next pass lists the directory.
+        write(&primary, folder, task, &stat, false, &names)
+    }
+
+    /// Whether a folder has a job on record: while the folder is away, it counts as the one that has the job.
+    pub fn has_on_record(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> bool {
+        let primary = self.primary().root().ok();
+        let record = primary.and_then(|primary| Record::open(&primary, folder, task));
+        record.is_some_and(|record| record.has(hash).unwrap_or(false))
     }
 }
 
@@ -338,8 +369,9 @@ mod tests {
         let (primary, folder) = (view.primary().root().unwrap(), &*view.folders()[0]);
         let stat = at::stat_fd(primary.fd()).unwrap();
         let task = OsStr::new("t");
+        let mut names = Vec::new();
         for count in [0, 1, 2, 3, 1000] {
-            let mut names: Vec<OsString> = (0..count)
+            names = (0..count)
                 .map(|number: usize| format!("{}-{number}", "x".repeat(number % 250)).into())
                 .collect();
             names.sort_unstable();
@@ -356,6 +388,14 @@ mod tests {
             assert_eq!(fields(&record.stat(&stat)), fields(&stat));
             assert!(record.complete);
         }
+        view.take_off_record(folder, task, OsStr::new("none"))
+            .unwrap();
+        assert!(Record::open(&primary, folder, task).unwrap().complete);
+        let taken = names.remove(500);
+        view.take_off_record(folder, task, &taken).unwrap();
+        let record = Record::open(&primary, folder, task).unwrap();
+        assert_eq!(record.all(), names);
+        assert!(!record.complete);
         let path = top
             .path()
             .join("primary")

@@ -5,12 +5,14 @@
 //! - `disk`: on which disk a folder lies
 //! - `times`: the times of its directories; [`unreadable`]: what cannot be read
 //! - [`beneath`]: opens a folder that lies in a mount of xpmfs
+//! - [`deleted`]: marks of deleted jobs whose copy in a folder does not count
 //!
 //! A folder's path may lead to a disk that is mounted, taken away or replaced while the view is used, and its server may stop
 //! replying. So a folder has a watcher, a thread that opens its path again and again; no other thread opens the path.
 
 pub mod asking;
 pub(super) mod beneath;
+pub mod deleted;
 mod disk;
 pub(super) mod health;
 pub(super) mod root;
@@ -20,6 +22,7 @@ pub(super) mod unreadable;
 pub(super) mod watcher;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +37,7 @@ use crate::settings::Mode;
 use crate::sys::deadline::Asker;
 use asking::{Asking, Mark, Question};
 use beneath::{Beneath, Covered, NoBeneath};
+use deleted::Marks;
 pub(super) use disk::{DISK, Disk, KNOWN, known_dir};
 use health::Health;
 pub use health::{NO_JOBS, OFFLINE, SLOW, is_device_error, why_not};
@@ -90,6 +94,8 @@ pub struct Location {
     is_mount_point: AtomicBool,
     /// Jobs that were asked for while the folder could not be used, and are reported already.
     missed: Mutex<HashSet<PathBuf>>,
+    /// Whether it has copies of deleted jobs.
+    marks: Marks,
 }
 
 /// The maximum number of such jobs that the log names, from one time that the folder is used to the next.
@@ -169,6 +175,7 @@ impl Location {
             primary: None,
             is_mount_point: AtomicBool::new(false),
             missed: Mutex::default(),
+            marks: Marks::default(),
         })
     }
 
@@ -196,6 +203,7 @@ impl Location {
             primary,
             is_mount_point: AtomicBool::new(false),
             missed: Mutex::default(),
+            marks: Marks::default(),
         }
     }
 
@@ -259,6 +267,22 @@ impl Location {
     /// Whether its jobs cannot be asked for now: it is offline, missing, or its disk is not mounted.
     pub fn is_away(&self) -> bool {
         self.root().is_err() || self.is_mount_point.load(Ordering::Acquire)
+    }
+
+    /// Whether a job is marked as deleted, so that the copy in this folder does not count ([`deleted`]). Never in a `use` folder, from which
+    /// nothing is deleted.
+    pub fn has_deleted(&self, task: &OsStr, hash: &OsStr) -> bool {
+        match &self.primary {
+            Some(primary) if self.role != Role::Folder(Mode::Use) => {
+                self.marks.has(primary, &self.path, task, hash)
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks anew whether there are marks of deleted jobs.
+    pub(super) fn forget_marks(&self) {
+        self.marks.forget();
     }
 
     /// How many questions to it are late and not answered: each holds a thread.

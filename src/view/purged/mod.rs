@@ -490,6 +490,9 @@ fn finished_copies(folders: &[Arc<Location>], job: &JobId) -> Copies {
 fn finished_copy(folder: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
     debug_assert_ne!(folder.index(), PRIMARY);
     let root = folder.root()?;
+    if folder.has_deleted(job.task_id(), job.hash()) {
+        return Ok(None);
+    }
     let Some(task) = at::absent(root.task(job.task_id()))? else {
         return Ok(None);
     };

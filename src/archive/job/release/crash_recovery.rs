@@ -137,6 +137,9 @@ fn standing(
     let Some(copy) = places::job(folder, job)? else {
         return Ok(None);
     };
+    if folder.has_deleted(job.task_id(), job.hash()) {
+        return Ok(None);
+    }
     let is_done = markers::is_done(&copy, job.name()).unwrap_or(false);
     let Ok(Some(manifest)) = manifests::read(folder, job) else {
         return Ok(None);

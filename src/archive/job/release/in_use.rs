@@ -13,7 +13,11 @@ use crate::sys::open_files;
 use crate::workspace::jobs::JobId;
 
 /// How a process runs a job or writes to it, if one does or may do so.
-pub(super) fn in_use(env: &Env<'_>, job: &JobId, source: &OwnedFd) -> Result<Option<String>> {
+pub(in crate::archive) fn in_use(
+    env: &Env<'_>,
+    job: &JobId,
+    source: &OwnedFd,
+) -> Result<Option<String>> {
     let from = places::path(env.view.primary(), job);
     if is_locked(source, job).tried(job, "look at the lock of", &from)? {
         return Ok(Some(LOCKED.to_owned()));

@@ -23,6 +23,7 @@ use crate::archive::error::Result;
 
 pub use self::aside::Releases;
 pub use self::crash_recovery::clear;
+pub(in crate::archive) use self::in_use::in_use;
 pub use self::plan::{Plan, assess, offline};
 pub use self::processes::Processes;
 

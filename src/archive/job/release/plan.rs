@@ -82,8 +82,9 @@ pub fn assess(
     for folder in archives(env) {
         let at = places::path(folder, job);
         let archived = match places::job(folder, job) {
-            Ok(Some(archived)) => archived,
-            Ok(None) => continue,
+            // A copy of a deleted job is about to go to the trash.
+            Ok(Some(archived)) if !folder.has_deleted(job.task_id(), job.hash()) => archived,
+            Ok(_) => continue,
             Err(error) => {
                 let why = format!("{} cannot be looked at: {error}", at.display());
                 refusal.get_or_insert(Refusal {

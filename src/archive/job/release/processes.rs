@@ -56,7 +56,7 @@ struct Scan {
 
 impl Processes {
     /// Which process has a file of the job open, if one does. The result may be a little old.
-    pub(super) fn user_lately(&mut self, env: &Env<'_>, job: &JobId) -> Option<String> {
+    pub(in crate::archive) fn user_lately(&mut self, env: &Env<'_>, job: &JobId) -> Option<String> {
         let is_recent = |last: &Scan| last.began.elapsed() <= last.took * (REUSE + 1);
         match self.last.as_ref().filter(|last| is_recent(last)) {
             Some(last) => last.user(job),

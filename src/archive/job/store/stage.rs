@@ -11,7 +11,7 @@ use super::outcome::{Due, Skipped, Stored};
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::compare::Comparison;
 use crate::archive::job::ready::{WRITTEN, expect_unwritten};
-use crate::archive::job::{backups, manifests, preconditions, select};
+use crate::archive::job::{backups, manifests, preconditions, select, trash};
 use crate::archive::parallel::in_parallel_while;
 use crate::archive::{folder_alias, places};
 use crate::transfer::staging::{Staging, sweep_with};
@@ -74,6 +74,7 @@ impl Batch<'_> {
                 Cause::Busy("another process copies it to the same folder".into()),
             ));
         };
+        trash::folder::make_way(self.env, self.folder, job)?;
         let existing = match self.existing(job, &source, &task)? {
             Ok(existing) => existing,
             Err(skipped) => return Ok(Staged::Done(Stored::Skipped(skipped))),

@@ -1,0 +1,149 @@
+//! `xpmfs jobs undelete`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use clap::Args;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::interrupt::{Destinations, Interrupt};
+use super::named::find_among;
+use super::session::{Session, Which, why};
+use crate::archive::deletions::undelete_jobs;
+use crate::archive::job::trash::batch::Batch;
+use crate::archive::job::trash::list::list;
+use crate::archive::job::trash::undelete::{NotUndeleted, Outcome};
+use crate::archive::places;
+use crate::cli::{Global, Listing, print};
+use crate::workspace::jobs::JobId;
+
+/// Which jobs.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Jobs that are brought back at the same time [default: two per processor, from 4 to 16]
+    #[arg(long, value_name = "N", hide = true)]
+    threads: Option<usize>,
+    /// How the outcome is printed.
+    #[command(flatten)]
+    listing: Listing,
+    /// The jobs.
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Arguments {
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    arguments.which.expect_jobs("bring back", None)?;
+    let session = Session::open(&arguments.which, &[], global)?;
+    let session = session.copying(arguments.threads, false);
+    let env = session.env();
+    let listed = list(&env);
+    for unseen in listed.unseen.iter().filter(|_| !global.quiet) {
+        print::line(&format!("note: {unseen}"));
+    }
+    // The last deletion of each job.
+    let deletions = listed.jobs.into_iter();
+    let last: BTreeMap<JobId, Batch> = deletions
+        .filter(|it| !it.copies.is_empty() || !it.waits.is_empty())
+        .map(|it| (it.job, it.batch))
+        .collect();
+    let known: BTreeSet<JobId> = last.keys().cloned().collect();
+    let mut named = Vec::new();
+    for text in &arguments.which.jobs {
+        for job in find_among(&session.opened, text, &known)? {
+            if let Some(batch) = last.get(&job)
+                && !named.iter().any(|(seen, _)| *seen == job)
+            {
+                named.push((job, batch.clone()));
+            }
+        }
+    }
+    let interrupt = Interrupt::cancels(&session, Destinations::default());
+    let results: Mutex<BTreeMap<JobId, Value>> = Mutex::default();
+    let failed = Mutex::new(0_u64);
+    undelete_jobs(&env, &named, &|job, outcome| {
+        if !matches!(outcome, Ok(Ok(_))) {
+            *failed.lock() += 1;
+        }
+        for line in lines(&session, job, &outcome) {
+            if !global.quiet || !matches!(outcome, Ok(Ok(_))) {
+                print::line(&line);
+            }
+        }
+        let entry = as_json(&session, job, &outcome);
+        results.lock().insert(job.clone(), entry);
+    });
+    let interrupted = interrupt.came();
+    drop(interrupt);
+    if global.json {
+        let results = results.into_inner();
+        let results: Vec<&Value> = named
+            .iter()
+            .filter_map(|(job, _)| results.get(job))
+            .collect();
+        print::json(&results)?;
+    }
+    if interrupted {
+        print::line("interrupted: every job is either back or in the trash");
+    }
+    Ok(match failed.into_inner() == 0 && !interrupted {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn lines(session: &Session, job: &JobId, outcome: &Outcome) -> Vec<String> {
+    match outcome {
+        Ok(Ok(undeleted)) => {
+            let labels = undeleted.restored.iter().map(|it| session.label(*it));
+            let labels: Vec<String> = labels.collect();
+            let mut lines = vec![format!("{job}: is back in {}", labels.join(", "))];
+            for (folder, why) in &undeleted.away {
+                lines.push(format!(
+                    "{job}: {} cannot be used now ({why}): a copy in its trash stays there, and expires",
+                    session.label(*folder)
+                ));
+            }
+            lines
+        }
+        Ok(Err(refusal)) => vec![format!("{job}: not brought back: {}", refusal.why())],
+        Err(error) => vec![format!("{job}: {}", why(error))],
+    }
+}
+
+/// The entry of a job: docs/json.md lists the keys.
+fn as_json(session: &Session, job: &JobId, outcome: &Outcome) -> Value {
+    let label = |location: &u8| session.label(*location);
+    let (result, undeleted, reason, why) = match outcome {
+        Ok(Ok(undeleted)) => ("undeleted", Some(undeleted), None, None),
+        Ok(Err(refusal)) => {
+            let reason = match refusal {
+                NotUndeleted::Exists(_) => "exists",
+                NotUndeleted::Absent(_) => "absent",
+                NotUndeleted::Busy(_) => "busy",
+            };
+            let why = refusal.why().to_owned();
+            ("kept", None, Some(reason), Some(why))
+        }
+        Err(error) if error.is_cancelled() => ("cancelled", None, None, None),
+        Err(error) => ("failed", None, None, Some(why(error))),
+    };
+    let restored = undeleted.into_iter().flat_map(|it| &it.restored);
+    let away = undeleted.into_iter().flat_map(|it| &it.away);
+    let away = away.map(|(folder, why)| json!({ "location": label(folder), "why": why }));
+    json!({
+        "job": job.to_string(),
+        "path": places::path(session.opened.view.primary(), job).to_string_lossy(),
+        "result": result,
+        "reason": reason,
+        "locations": restored.map(label).collect::<Vec<_>>(),
+        "away": away.collect::<Vec<_>>(),
+        "why": why,
+    })
+}

@@ -1,0 +1,154 @@
+//! Folders that are away while a job is deleted: the job is hidden there, and goes to the trash when the folder is back.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::{archived, assert_deleted, delete, entries, mount_tending, records, trashed, undelete};
+use crate::common::eventually;
+use crate::stage::{HASH, Stage, TASK, assert_tree, job_id, run_again, said, whole, write_job};
+
+/// Takes a folder away; returns where it is now.
+fn take_away(stage: &Stage, mode: &str) -> PathBuf {
+    let away = stage.top().join("away");
+    fs::rename(stage.folder(mode), &away).unwrap();
+    away
+}
+
+fn bring_back(stage: &Stage, mode: &str) {
+    fs::rename(stage.top().join("away"), stage.folder(mode)).unwrap();
+}
+
+#[test]
+fn a_job_deleted_while_a_folder_is_away_does_not_reappear() {
+    let (stage, tree) = archived(&["backup", "move"]);
+    let away = take_away(&stage, "backup");
+    let deleted = delete(&stage);
+    assert!(
+        deleted["away"][0]["location"]
+            .as_str()
+            .unwrap()
+            .starts_with("backup:"),
+        "{deleted}"
+    );
+    assert!(fs::symlink_metadata(stage.job()).is_err() && !stage.archived("move").exists());
+    assert!(away.join("jobs").join(job_id()).exists());
+    let (_, lines) = entries(&stage, &["trash", "list"]);
+    assert!(
+        lines[0]["pending"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("backup:"),
+        "{lines:?}"
+    );
+    bring_back(&stage, "backup");
+    // The next command completes it, before it looks at anything.
+    let output = stage.jobs(&["recover", "--all"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_deleted(&stage, &["backup", "move"], &tree);
+    undelete(&stage);
+    stage.verify();
+}
+
+#[test]
+fn a_job_that_was_made_again_meanwhile_is_not_taken_for_the_deleted_one() {
+    let (stage, old) = archived(&["backup"]);
+    take_away(&stage, "backup");
+    delete(&stage);
+    write_job(&stage.job());
+    run_again(&stage.job());
+    let new = whole(&stage.job()).unwrap();
+    bring_back(&stage, "backup");
+    stage.archive();
+    assert_tree("the new job", &new, whole(&stage.job()).as_ref());
+    assert_tree("its copy", &new, whole(&stage.archived("backup")).as_ref());
+    assert_tree(
+        "the old copy",
+        &old,
+        whole(&trashed(&stage.folder("backup"), "jobs")[0]).as_ref(),
+    );
+    assert_eq!(records(&stage), [] as [PathBuf; 0]);
+    stage.verify();
+}
+
+/// Another program has archived the new job there before the deletion is completed.
+#[test]
+fn a_copy_that_is_newer_than_the_deletion_stays() {
+    let (stage, _) = archived(&["backup"]);
+    let away = take_away(&stage, "backup");
+    delete(&stage);
+    let copy = away.join("jobs").join(job_id());
+    fs::write(copy.join("train.done"), "").unwrap();
+    let new = whole(&copy);
+    bring_back(&stage, "backup");
+    let (_, lines) = entries(&stage, &["trash", "list"]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(whole(&stage.archived("backup")), new);
+    assert_eq!(records(&stage), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn an_undeletion_before_the_folder_is_back_cancels_the_deletion_there() {
+    let (stage, tree) = archived(&["backup"]);
+    take_away(&stage, "backup");
+    delete(&stage);
+    let undeleted = undelete(&stage);
+    assert!(
+        undeleted["away"][0]["location"]
+            .as_str()
+            .unwrap()
+            .starts_with("backup:"),
+        "{undeleted}"
+    );
+    bring_back(&stage, "backup");
+    stage.archive();
+    assert_tree("the job", &tree, whole(&stage.job()).as_ref());
+    assert_tree("the copy", &tree, whole(&stage.archived("backup")).as_ref());
+    assert_eq!(trashed(&stage.folder("backup"), "jobs"), [] as [PathBuf; 0]);
+    stage.verify();
+}
+
+/// Only the folder that is away has the job: the mount knows it by its record, and it can be made anew once it is deleted.
+#[test]
+fn a_job_that_only_a_folder_has_which_is_away_can_be_deleted_and_made_anew() {
+    let (stage, tree) = archived(&["backup"]);
+    fs::remove_dir_all(stage.job()).unwrap();
+    let primary = stage.primary();
+    let record = || {
+        let known = fs::read_dir(primary.join(".xpmfs/archive/known"))
+            .into_iter()
+            .flatten();
+        let mut records = known.map(|folder| folder.unwrap().path().join(TASK));
+        records.any(|record| fs::read(record).is_ok_and(|it| it.ends_with(b"\0")))
+    };
+    let mounted = mount_tending(&stage);
+    eventually("the job is on record", record);
+    let job = mounted.job(TASK, HASH);
+    take_away(&stage, "backup");
+    eventually("the folder is away", || {
+        fs::metadata(&job).is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
+    });
+    let deleted = delete(&stage);
+    assert_eq!(deleted["result"], "deleted", "{deleted}");
+    eventually("it is gone", || {
+        fs::metadata(&job).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    });
+    let listed = || fs::read_dir(job.parent().unwrap()).unwrap().count();
+    assert_eq!(listed(), 0);
+    fs::create_dir(&job).unwrap();
+    fs::write(job.join("params.json"), "{}").unwrap();
+    bring_back(&stage, "backup");
+    eventually("the daemon completes the deletion", || {
+        !stage.archived("backup").exists()
+    });
+    assert_tree(
+        "the trash",
+        &tree,
+        whole(&trashed(&stage.folder("backup"), "jobs")[0]).as_ref(),
+    );
+    assert_eq!(fs::read_dir(&job).unwrap().count(), 1);
+    assert_eq!(
+        mounted.location(std::path::Path::new("jobs").join(job_id())),
+        "primary"
+    );
+    mounted.unmount();
+}
