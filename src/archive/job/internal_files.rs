@@ -7,6 +7,8 @@
 //! 2. The copy is published.
 //! 3. The old names are removed ([`remove`]). A file that was created meanwhile is linked first.
 //!
+//! A job that was moved or released a moment ago, and is put back since it was written to, takes them over too ([`keep`]).
+//!
 //! After a crash in 1 the staged copy is swept, and nothing has changed; after a crash in 3 the old names are left, beside the
 //! lock of the staging: they are removed with it. At the latest they are removed before a folder serves the job again: they would
 //! hide newer files of the archived copy. A file system without hard links has the files renamed: then a crash in 1 loses lock files
@@ -23,8 +25,9 @@ use crate::sys::at;
 use crate::sys::name::Name;
 use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::durable::sync_directory;
-use crate::view::View;
+use crate::transfer::staging::Staging;
 use crate::view::internal::Holder;
+use crate::view::{InPrimary, View};
 use crate::workspace::jobs::JobId;
 
 /// How deep directories of internal files are followed.
@@ -51,7 +54,8 @@ pub(super) fn link_into(view: &View, job: &JobId, staged: &OwnedFd) -> Result<()
     }
 }
 
-/// As [`remove`]; a failure is logged. What is left has no effect while the job is in the primary.
+/// As [`remove`]; a failure is logged. What is left has no effect while the job is in the primary. The caller has the lock of the job's
+/// staging: the job is being put back otherwise, and the internal files become its own.
 pub(in crate::archive) fn remove_old_names(view: &View, job: &JobId) {
     if let Err(error) = remove(view, job) {
         tracing::debug!("{job}: internal files are left in .xpmfs: {error}");
@@ -72,6 +76,53 @@ fn remove(view: &View, job: &JobId) -> Result<()> {
     let published = at::open_to_list(&*task, job.hash())?;
     link_all(&internal, &published, Keep::Job, true, DEPTH_MAX)?;
     drop(internal);
+    remove_directory(view, job)
+}
+
+/// Takes the internal files of a job whose directory was put back in the primary into this directory: a program may hold the lock that it
+/// found while a folder served the job. The caller holds the locks that the directory had before, so that no program has taken one since
+/// the directory is back. A failure is logged.
+pub(in crate::archive) fn keep(view: &View, job: &JobId, directory: &OwnedFd) {
+    let kept = open(view, job).and_then(|internal| {
+        let Some(internal) = internal else {
+            return Ok(());
+        };
+        let directory = at::open_to_list(directory, OsStr::new("."))?;
+        link_all(&internal, &directory, Keep::Internal, true, DEPTH_MAX)?;
+        remove_directory(view, job)
+    });
+    if let Err(error) = kept {
+        tracing::warn!("{job}: its internal files are left in .xpmfs: {error}");
+    }
+}
+
+/// As [`remove_old_names`], for files that a crash has left; does nothing while another process works on the job.
+pub(in crate::archive) fn remove_left(view: &View, job: &JobId) {
+    if !matches!(open(view, job), Ok(Some(_))) {
+        return;
+    }
+    let removed = view.primary().root().and_then(|root| {
+        let task = root.task(job.task_id())?;
+        Ok(Staging::take(&*task, job.hash()))
+    });
+    match removed {
+        Ok(Ok(Some(staging))) => {
+            // Before the lock was taken, the job may have been moved.
+            if view.in_primary(job.task_id(), job.hash()) == Ok(InPrimary::Job) {
+                remove_old_names(view, job);
+            }
+            if let Err(error) = staging.finish(None) {
+                tracing::debug!("{job}: {error}");
+            }
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!("{job}: {error}"),
+        Err(error) => tracing::debug!("{job}: {error}"),
+    }
+}
+
+/// Removes the directory of a job's internal files, which are not there any more.
+fn remove_directory(view: &View, job: &JobId) -> Result<()> {
     let top = view.internal_top()?;
     let task = at::open_dir(&top, job.task_id())?;
     // A file that is created at this moment keeps the directory.

@@ -93,7 +93,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         let primary = env.view.primary();
         let at = places::path(primary, job);
         if matches!(present(env, job)?, Present::Job) {
-            internal_files::remove_old_names(env.view, job);
+            internal_files::remove_left(env.view, job);
             return Ok(Recovered::Present);
         }
         if env.progress.is_cancelled() {

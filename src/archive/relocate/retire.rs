@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::archive::env::{Env, Writing};
 use crate::archive::job::ready::no_reply;
-use crate::archive::job::select;
+use crate::archive::job::{internal_files, select};
 use crate::archive::places;
 use crate::transfer::staging::Staging;
 use crate::transfer::{Candidate, Copied, writers};
@@ -60,7 +60,7 @@ pub(super) struct Retiring {
     directory: OwnedFd,
     /// The job's locks, shared: a program of another node that still finds this directory under the job's name must not begin to run the
     /// job, which a second program would lock at its new place.
-    _locks: Vec<OwnedFd>,
+    locks: Vec<OwnedFd>,
     /// The target of the symlink.
     target: PathBuf,
     since: Instant,
@@ -80,7 +80,7 @@ impl Retiring {
             staging,
             copied,
             directory,
-            _locks: locks,
+            locks,
             target,
             since: Instant::now(),
         }
@@ -167,13 +167,15 @@ impl Retired {
             mut staging,
             copied,
             directory,
+            locks,
             target,
             ..
         } = retiring;
         let select = |candidate: &Candidate<'_>| select::is_copied(&job, candidate);
         let path = places::path(env.view.primary(), &job);
         // In this order: a process that closes a file between the two checks has changed the directory, which the second detects.
-        let writing = match env.hooks.writing(&job) {
+        // A program that waits for the job's recovery has opened the copy.
+        let writing = match env.hooks.open_for_writing(&job) {
             Writing::No if matches!(writers::written(&directory, &copied.manifest), Ok(None)) => {
                 None
             }
@@ -182,7 +184,11 @@ impl Retired {
         };
         let unchanged = copied.unchanged_but_renamed(&directory, Some(&select));
         let done = match unchanged {
-            Ok(()) if has_copy && writing.is_none() => staging.finish(None),
+            Ok(()) if has_copy && writing.is_none() => {
+                let done = staging.finish(None);
+                drop(locks);
+                done
+            }
             changed => {
                 let how = match changed {
                     Ok(()) if !has_copy => {
@@ -193,6 +199,8 @@ impl Retired {
                 };
                 tracing::warn!("{job} is put back in the primary: {how}");
                 staging.undo().and_then(|_| {
+                    internal_files::keep(env.view, &job, &directory);
+                    drop(locks);
                     env.hooks.moved(&job);
                     staging.sync()?;
                     self.put_back(job.clone());

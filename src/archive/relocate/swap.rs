@@ -82,6 +82,7 @@ pub(super) fn swap(
     let written = writers::written(&source, &copied.manifest);
     if led.is_err() || !matches!(written, Ok(None)) {
         staging.undo().beside(job, &from)?;
+        internal_files::keep(env.view, job, &source);
         env.hooks.moved(job);
         staging.sync().beside(job, &from)?;
         return Err(led

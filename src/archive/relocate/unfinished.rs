@@ -12,6 +12,7 @@ use super::retire::Retired;
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::compare::{Comparison, compare, marked};
+use crate::archive::job::ready::hold_locks;
 use crate::archive::job::{internal_files, release, select, trash};
 use crate::archive::places;
 use crate::settings;
@@ -96,7 +97,7 @@ pub fn clear(env: &Env<'_>, retired: &Retired, task: &OsStr) -> rustix::io::Resu
         if let Some(recovered) = of_lock(&job)
             && env.view.in_primary(task, recovered.hash()) == Ok(InPrimary::Job)
         {
-            internal_files::remove_old_names(env.view, &recovered);
+            internal_files::remove_left(env.view, &recovered);
         }
         if let Err(error) = put_back(env, retired, &job) {
             tracing::warn!("{error}");
@@ -186,8 +187,13 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
     };
     if newer {
         tracing::warn!("{job} was written to while it was moved, and is put back");
+        let locks = hold_locks(&aside, job).tried(job, "lock", &path)?;
         staging.adopt(&aside).beside(job, &path)?;
         staging.exchange(&link).beside(job, &path)?;
+        // Otherwise a program holds a lock of the directory itself.
+        if locks.is_some() {
+            internal_files::keep(env.view, job, &aside);
+        }
         staging.sync().beside(job, &path)?;
         env.hooks.moved(job);
         retired.put_back(job.clone());

@@ -232,7 +232,10 @@ impl Releasing {
     /// Renames the directory back to its place.
     fn put_back(&self, env: &Env<'_>) -> Result<()> {
         let job = &self.plan.job;
-        put_back(env, job, &self.aside)
+        put_back(env, job, &self.aside)?;
+        // With the locks held.
+        internal_files::keep(env.view, job, &self.plan.source);
+        Ok(())
     }
 }
 

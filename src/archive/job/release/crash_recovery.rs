@@ -13,7 +13,8 @@ use super::aside::{link, put_back, released_path, remove};
 use super::plan::{archives, changes};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
-use crate::archive::job::{manifests, preconditions, select};
+use crate::archive::job::ready::hold_locks;
+use crate::archive::job::{internal_files, manifests, preconditions, select};
 use crate::archive::places;
 use crate::sys::at;
 use crate::transfer::staging::Staging;
@@ -115,7 +116,12 @@ fn finish(env: &Env<'_>, job: &JobId) -> Result<()> {
                     Some(_) => "it was changed",
                 }
             );
+            let locks = hold_locks(&directory, job).tried(job, "lock", &left)?;
             put_back(env, job, &aside)?;
+            // Otherwise a program holds a lock of the directory itself.
+            if locks.is_some() {
+                internal_files::keep(env.view, job, &directory);
+            }
         }
     }
     staging.finish(None).beside(job, &left)

@@ -12,11 +12,13 @@ use crate::archive::places;
 use crate::sys::open_files;
 use crate::workspace::jobs::JobId;
 
-/// How a process runs a job or writes to it, if one does or may do so.
+/// How a process runs a job or writes to it, if one does or may do so. `renamed`: whether a folder serves the job by now. Programs that wait
+/// for its recovery have opened the copy then.
 pub(in crate::archive) fn in_use(
     env: &Env<'_>,
     job: &JobId,
     source: &OwnedFd,
+    renamed: bool,
 ) -> Result<Option<String>> {
     let from = places::path(env.view.primary(), job);
     if is_locked(source, job).tried(job, "look at the lock of", &from)? {
@@ -25,7 +27,11 @@ pub(in crate::archive) fn in_use(
     if let Some(pid) = running(source, job) {
         return Ok(Some(format!("its process {pid} runs")));
     }
-    match env.hooks.writing(job) {
+    let writing = match renamed {
+        true => env.hooks.open_for_writing(job),
+        false => env.hooks.writing(job),
+    };
+    match writing {
         Writing::No => {}
         Writing::Yes => return Ok(Some(WRITTEN.to_owned())),
         Writing::Unknown(mount) => return Ok(Some(no_reply(&mount))),

@@ -74,7 +74,7 @@ pub fn assess(
         State::Failed => return refuse(Reason::Failed, "it has failed"),
         State::Unfinished => return refuse(Reason::Unfinished, "it has not finished"),
     }
-    if let Some(why) = in_use(env, job, &source)? {
+    if let Some(why) = in_use(env, job, &source, false)? {
         return refuse(Reason::Busy, why);
     }
     let looked = observe(env, job, &source, &from)?;
@@ -396,7 +396,7 @@ impl Plan {
                 why,
             })
         };
-        let used = in_use(env, job, &self.source)?;
+        let used = in_use(env, job, &self.source, unused_since.is_some())?;
         let used = used.or_else(|| match unused_since {
             Some(since) => processes.user_since(env, job, since),
             None => processes.user_lately(env, job),

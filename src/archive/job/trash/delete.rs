@@ -319,7 +319,7 @@ fn used(env: &Env<'_>, processes: &Mutex<Processes>, job: &JobId) -> Result<Opti
     let at = places::path(primary, job);
     let directory = places::job(primary, job).tried(job, "open", &at)?;
     let why = match &directory {
-        Some(directory) => match in_use(env, job, directory)? {
+        Some(directory) => match in_use(env, job, directory, false)? {
             Some(why) => Some(why),
             None => processes.lock().user_lately(env, job),
         },
