@@ -77,11 +77,11 @@ impl Columns {
     /// Adds a row, with a cell for each column; control characters in names are escaped.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = (String, Tone)>) {
         for ((text, tone), width) in cells.into_iter().zip(&mut self.widths) {
-            let text = match printable(&text) {
-                Cow::Borrowed(_) => text,
-                Cow::Owned(escaped) => escaped,
+            let text = match is_plain(&text) {
+                true => text,
+                false => printable(&text).into_owned(),
             };
-            *width = (*width).max(text.width());
+            *width = (*width).max(shown_width(&text));
             self.cells.push((text, tone));
         }
     }
@@ -121,11 +121,15 @@ impl Columns {
                 text.push_str(GAP);
             }
             let cell = cut(&cell, *width);
-            let rest = std::iter::repeat_n(' ', width.saturating_sub(cell.width()));
+            let rest = std::iter::repeat_n(' ', width.saturating_sub(shown_width(&cell)));
             if column.to_right {
                 text.extend(rest.clone());
             }
-            text.push_str(&colours.paint(&cell, tone));
+            match tone {
+                // Escaped already.
+                Tone::Plain => text.push_str(&cell),
+                tone => text.push_str(&colours.paint(&cell, tone)),
+            }
             if !column.to_right {
                 text.extend(rest);
             }
@@ -155,9 +159,22 @@ impl Columns {
     }
 }
 
+/// Whether a text has only characters that can be seen, each one column wide: most have.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// How many columns a text takes.
+fn shown_width(text: &str) -> usize {
+    match text.is_ascii() {
+        true => text.len(),
+        false => text.width(),
+    }
+}
+
 /// A text that is at most so wide: with `…` in the place of what is cut.
 fn cut(text: &str, width: usize) -> Cow<'_, str> {
-    if text.width() <= width {
+    if shown_width(text) <= width {
         return Cow::Borrowed(text);
     }
     let mut kept = String::new();

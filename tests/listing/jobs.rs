@@ -106,6 +106,30 @@ fn jobs_are_listed_as_by_experimaestro() {
             }
         }
     }
+    let mut command = workspace.xpmfs();
+    command.args(["experiments", "list", "--json", "-w", "test"]);
+    let listed: Value = serde_json::from_str(&crate::common::run(&mut command)).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), experiments.len());
+    for experiment in listed.as_array().unwrap() {
+        let theirs = &theirs["listed"][experiment["experiment"].as_str().unwrap()];
+        if experiment["layout"] == "v1" {
+            // It makes these up from the states of the jobs, without those of symlinks that lead nowhere.
+            continue;
+        }
+        if experiment["runs"] == 0 {
+            assert!(
+                experiment["done"].is_null() && theirs["jobs"] == 0,
+                "{experiment}"
+            );
+            continue;
+        }
+        for key in ["done", "failed", "jobs", "hostname"] {
+            assert_eq!(experiment[key], theirs[key], "{experiment}");
+        }
+        if !experiment["current"].is_null() {
+            assert_eq!(experiment["current"], theirs["current"], "{experiment}");
+        }
+    }
     // What experimaestro prints, in its order. Of jobs that are gone, it prints where they would be.
     for count in counts {
         let printed = theirs["printed"][count.to_string()].as_array().unwrap();

@@ -64,6 +64,16 @@ def main():
             }
             for job in provider.get_jobs(experiment_id=experiment)
         ]
+    listed = {
+        experiment.experiment_id: {
+            "current": experiment.run_id or None,
+            "done": experiment.finished_jobs,
+            "failed": experiment.failed_jobs,
+            "jobs": experiment.total_jobs,
+            "hostname": experiment.hostname,
+        }
+        for experiment in provider.get_experiments()
+    }
     first = queries["experiments"][0]
     jobs = provider.get_jobs(experiment_id=first)
     context = filters.FilterContext(tags_map=provider.get_tags_map(experiment_id=first))
@@ -82,6 +92,7 @@ def main():
         json.dumps(
             {
                 "experiments": experiments,
+                "listed": listed,
                 "real": real,
                 "repaired": repaired,
                 "printed": printed,

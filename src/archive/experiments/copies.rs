@@ -9,6 +9,7 @@ use crate::archive::places;
 use crate::settings::Mode;
 use crate::view::{Location, PRIMARY, View};
 use crate::workspace::experiments::{self, Experiment};
+use crate::workspace::job_files::JobState;
 use crate::workspace::runs::{Layout, Run, RunId, RunState, RunStatus};
 
 /// An experiment.
@@ -37,6 +38,17 @@ pub struct RunCopies {
     pub status: Option<RunStatus>,
     /// The jobs that it submitted, each once, if that is known.
     pub jobs: Option<usize>,
+    /// How many of them succeeded and failed, by the status of the run; `None` without one, as in the old layout.
+    pub ended: Option<Ended>,
+}
+
+/// How the jobs of a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ended {
+    /// Those that succeeded.
+    pub done: usize,
+    /// Those that failed.
+    pub failed: usize,
 }
 
 /// The state of a run.
@@ -159,6 +171,7 @@ impl RunCopies {
                 (false, _) => State::Unknown,
             },
             jobs: jobs(run),
+            ended: status.as_ref().and_then(|_| count_ended(run)),
             status,
         }
     }
@@ -179,6 +192,20 @@ fn jobs(run: &Run) -> Option<usize> {
     };
     let distinct: HashSet<_> = listed.into_iter().collect();
     Some(distinct.len())
+}
+
+/// How the jobs of a run ended, by its status.
+fn count_ended(run: &Run) -> Option<Ended> {
+    let states = run.job_states().ok()?;
+    let mut ended = Ended::default();
+    for change in states.values() {
+        match change.state {
+            JobState::Done => ended.done += 1,
+            JobState::Error => ended.failed += 1,
+            _ => {}
+        }
+    }
+    Some(ended)
 }
 
 /// How many experiments have runs in folders and none in the primary.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use crate::archive::experiments::copies::{self, ExperimentCopies, RunCopies};
+use crate::archive::experiments::copies::{self, Ended, ExperimentCopies, RunCopies};
 use crate::cli::jobs::session::Session;
 use crate::cli::style::local;
 use crate::cli::{Global, print, table};
@@ -29,6 +29,8 @@ pub(super) fn experiments(session: &Session, global: &Global) -> anyhow::Result<
             "CURRENT",
             "STATE",
             "JOBS",
+            "DONE",
+            "FAILED",
             "LOCATIONS",
         ]);
         for experiment in &found {
@@ -39,6 +41,8 @@ pub(super) fn experiments(session: &Session, global: &Global) -> anyhow::Result<
                 newest.map_or_else(String::new, |run| run.id.to_string()),
                 newest.map_or_else(String::new, |run| run.state.to_string()),
                 newest.map_or_else(String::new, jobs),
+                ended(newest, |ended| ended.done),
+                ended(newest, |ended| ended.failed),
                 locations(session, experiment).join(", "),
             ];
             table::row(&mut table, cells.iter().map(String::as_str));
@@ -81,6 +85,8 @@ pub(super) fn runs(
             "STATE",
             "STARTED",
             "JOBS",
+            "DONE",
+            "FAILED",
             "LOCATIONS",
         ];
         let mut table = table::plain(&titles);
@@ -96,8 +102,10 @@ pub(super) fn runs(
                 }
                 .to_owned(),
                 run.state.to_string(),
-                started.map_or_else(String::new, local),
+                started.map_or_else(|| by_name(run), local),
                 jobs(run),
+                ended(Some(run), |ended| ended.done),
+                ended(Some(run), |ended| ended.failed),
                 labels(session, &run.locations).join(", "),
             ];
             table::row(&mut table, cells.iter().map(String::as_str));
@@ -117,6 +125,18 @@ fn status(unread: &[String]) -> ExitCode {
 fn jobs(run: &RunCopies) -> String {
     run.jobs
         .map_or_else(|| "?".to_owned(), |jobs| jobs.to_string())
+}
+
+/// When a run without a status started, by its name: in the time zone of its machine.
+fn by_name(run: &RunCopies) -> String {
+    let started = run.id.started();
+    started.map_or_else(String::new, |it| it.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// How many jobs of a run ended in one way, if that is known.
+fn ended(run: Option<&RunCopies>, count: impl Fn(&Ended) -> usize) -> String {
+    let ended = run.and_then(|run| run.ended.as_ref());
+    ended.map_or_else(String::new, |ended| count(ended).to_string())
 }
 
 fn is_current(experiment: &ExperimentCopies, run: &RunCopies) -> bool {
@@ -151,7 +171,10 @@ fn experiment_json(session: &Session, experiment: &ExperimentCopies) -> Value {
         "runs": experiment.runs.len(),
         "current": experiment.current.as_ref().map(ToString::to_string),
         "state": newest.map(|run| run.state.to_string()),
+        "hostname": newest.and_then(|run| run.status.as_ref()?.hostname.clone()),
         "jobs": newest.and_then(|run| run.jobs),
+        "done": newest.and_then(|run| run.ended).map(|ended| ended.done),
+        "failed": newest.and_then(|run| run.ended).map(|ended| ended.failed),
         "locations": locations(session, experiment),
     })
 }
@@ -169,6 +192,8 @@ fn run_json(session: &Session, experiment: &ExperimentCopies, run: &RunCopies) -
         "ended": time(status.and_then(|status| status.ended)),
         "hostname": status.and_then(|status| status.hostname.clone()),
         "jobs": run.jobs,
+        "done": run.ended.map(|ended| ended.done),
+        "failed": run.ended.map(|ended| ended.failed),
         "locations": labels(session, &run.locations),
     })
 }
