@@ -8,6 +8,7 @@ use super::open::Opened;
 use crate::daemon::REPLY_TIMEOUT;
 use crate::settings::{Mode, Settings};
 use crate::sys::deadline::within;
+use crate::workspace::layout::JOBS;
 
 /// A workspace that uses a directory of another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,9 @@ pub(super) fn neighbours(
         let folders = settings.folders_of(other).into_iter();
         used.extend(folders.map(|folder| (resolved(&folder.path), Some(folder.mode))));
         for (path, mode) in used {
-            for (index, _) in own.iter().filter(|(_, own)| *own == path) {
+            // A folder may name the jobs directory itself.
+            let is = |own: &PathBuf| *own == path || (mode.is_some() && own.join(JOBS) == path);
+            for (index, _) in own.iter().filter(|(_, own)| is(own)) {
                 found.entry(*index).or_default().push(Neighbour {
                     workspace: other.id.clone(),
                     mode,

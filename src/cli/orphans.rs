@@ -1,21 +1,35 @@
 //! `xpmfs orphans`: jobs that no run of an experiment refers to.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::columns::{Column, Columns, terminal_width};
-use super::jobs::session::{Session, Which};
+use super::jobs::interrupt::{Destinations, Interrupt};
+use super::jobs::meter::Meter;
+use super::jobs::session::{Session, Which, why};
+use super::neighbours::neighbours;
 use super::open::More;
-use super::style::{Colours, Tone, age};
+use super::style::{Colours, Tone, age, duration};
 use super::{Global, Listing, Select, print};
+use crate::archive::job::trash::batch::Batch;
+use crate::archive::orphans::clean::Event;
 use crate::archive::orphans::{self, Orphan, Orphans, Search};
 use crate::archive::places;
+use crate::archive::relocate::retire::Retired;
+use crate::archive::relocate::unfinished;
 use crate::daemon::inventory;
+use crate::settings::Mode;
+use crate::view::PRIMARY;
+use crate::workspace::jobs::JobId;
 
 /// Which workspace, and what is shown.
 #[derive(Debug, Args)]
@@ -26,6 +40,18 @@ pub struct Arguments {
     /// Also jobs that a `backup` or `move` folder has
     #[arg(long, display_order = 2)]
     no_folders: bool,
+    /// Remove them: into the trash, from where `xpmfs jobs undelete` brings them back. Only prints what would be removed, without --yes
+    ///
+    /// A job that a process uses or that is pinned stays, and so does what a folder has: of a symlink, only the symlink goes.
+    #[arg(long, display_order = 3)]
+    clean: bool,
+    /// With --clean: do it
+    #[arg(short, long, requires = "clean", display_order = 4)]
+    yes: bool,
+    /// With --clean: also if another workspace of the settings has this one as a `use` folder, if this one has lost its experiments, or if
+    /// some runs cannot be read
+    #[arg(long, requires = "clean", display_order = 5)]
+    force: bool,
     /// Accepted and ignored: folders count unless --no-folders is given.
     #[arg(long, hide = true, conflicts_with = "no_folders")]
     include_folders: bool,
@@ -73,9 +99,12 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
             session.opened.workspace.path.display()
         ));
     }
+    if arguments.clean {
+        return clean(arguments, &session, &found, global);
+    }
     match global.json {
         true => {
-            let jobs = found.jobs.iter().map(|job| as_json(&session, job));
+            let jobs = found.jobs.iter().map(|job| as_json(&session, job, None));
             print::json(&jobs.collect::<Vec<_>>())?;
         }
         false if found.jobs.is_empty() => {}
@@ -88,6 +117,166 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Why the orphans are not removed without --force.
+fn why_not(session: &Session, found: &Orphans, global: &Global) -> anyhow::Result<Vec<String>> {
+    let mut reasons = Vec::new();
+    let others = neighbours(&session.opened, global)?;
+    let others = others.get(&PRIMARY).into_iter().flatten();
+    for other in others.filter(|other| other.mode == Some(Mode::Use)) {
+        reasons.push(format!(
+            "the workspace {} has this one as a `use` folder, and may need jobs that are orphans here",
+            other.workspace
+        ));
+    }
+    if found.lacks_experiments {
+        reasons.push("the workspace has no experiments: every job would be removed".to_owned());
+    }
+    if !found.unread.is_empty() {
+        reasons.push(
+            "some runs or folders cannot be read, and may have or need these jobs".to_owned(),
+        );
+    }
+    Ok(reasons)
+}
+
+/// Removes the orphans, or prints what would be removed.
+fn clean(
+    arguments: &Arguments,
+    session: &Session,
+    found: &Orphans,
+    global: &Global,
+) -> anyhow::Result<ExitCode> {
+    let reasons = why_not(session, found, global)?;
+    if !arguments.force && arguments.yes && !reasons.is_empty() && !found.jobs.is_empty() {
+        bail!(
+            "nothing removed: {}; --force removes them all the same",
+            reasons.join("; ")
+        );
+    }
+    let env = session.env();
+    let ids: Vec<JobId> = found.jobs.iter().map(|job| job.id.clone()).collect();
+    unfinished::clear_of(&env, &Retired::default(), &ids);
+    let interrupt = Interrupt::cancels(session, Destinations::default());
+    let meter = Meter::new(ids.len(), &session.progress, global);
+    let batch = Batch::now();
+    let tally = Mutex::new(Tally::default());
+    let act = arguments.yes.then_some(&batch);
+    orphans::clean::clean(&env, &found.jobs, act, &|orphan, event| {
+        meter.job();
+        let (result, why) = outcome(session, &event);
+        let mut tally = tally.lock();
+        tally.add(&event);
+        if let Some(why) = &why {
+            meter.say(&format!("{}: kept: {why}", orphan.id));
+        } else if global.verbose > 0 && !global.json {
+            meter.say(&format!("{}: {}", orphan.id, result.replace('_', " ")));
+        }
+        if global.json {
+            let line = as_json(session, orphan, Some((result, why)));
+            tally.lines.insert(orphan.id.clone(), line);
+        }
+    });
+    meter.end();
+    let interrupted = interrupt.came();
+    drop(interrupt);
+    let tally = tally.into_inner();
+    if global.json {
+        print::json(&tally.lines.values().collect::<Vec<_>>())?;
+    } else if !global.quiet {
+        if !arguments.yes {
+            for reason in reasons {
+                print::line(&format!("note: {reason}; --yes needs --force for that"));
+            }
+        }
+        print::line(&tally.summary(arguments.yes, session.opened.tuning.trash()));
+    }
+    Ok(match tally.failed == 0 && !interrupted {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// What became of an orphan, by its fixed name, and why it stays.
+fn outcome(session: &Session, event: &Event) -> (&'static str, Option<String>) {
+    match event {
+        Event::Would(_) => ("would_remove", None),
+        Event::Removed(_) => ("removed", None),
+        Event::Archived => {
+            let why = "a folder has it, too: `xpmfs jobs release` frees its place in the workspace";
+            ("kept", Some(why.to_owned()))
+        }
+        Event::Away(folder, why) => {
+            let folder = session.label(*folder);
+            (
+                "kept",
+                Some(format!(
+                    "{folder} cannot be used now, and may hold a copy ({why})"
+                )),
+            )
+        }
+        Event::Refused(refusal) => ("kept", Some(refusal.why.clone())),
+        Event::Failed(error) => ("failed", Some(why(error))),
+    }
+}
+
+/// Counts orphans by what became of them.
+#[derive(Default)]
+struct Tally {
+    removed: u64,
+    in_trash: u64,
+    freed: u64,
+    kept: u64,
+    failed: u64,
+    lines: BTreeMap<JobId, Value>,
+}
+
+impl Tally {
+    fn add(&mut self, event: &Event) {
+        match event {
+            Event::Would(removal) | Event::Removed(removal) => {
+                self.removed += 1;
+                self.in_trash += u64::from(removal.in_trash);
+                self.freed = self.freed.saturating_add(removal.freed);
+            }
+            Event::Archived | Event::Away(..) | Event::Refused(_) => self.kept += 1,
+            Event::Failed(_) => self.failed += 1,
+        }
+    }
+
+    /// `3 orphans would be removed, 1 kept; --yes removes them`
+    fn summary(&self, act: bool, keep: Duration) -> String {
+        let count = match self.removed {
+            1 => "1 orphan".to_owned(),
+            count => format!("{count} orphans"),
+        };
+        let mut text = match (self.removed, act) {
+            (0, true) => "nothing removed".to_owned(),
+            (0, false) => "nothing to remove".to_owned(),
+            (_, true) => format!("{count} removed"),
+            (_, false) => format!("{count} would be removed"),
+        };
+        for (count, what) in [(self.kept, "kept"), (self.failed, "failed")] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {what}"));
+            }
+        }
+        if self.in_trash > 0 {
+            text.push_str(&format!(
+                "; {} are freed when the trash is emptied, after {}",
+                HumanBytes(self.freed),
+                duration(keep)
+            ));
+        }
+        if self.removed > 0 {
+            text.push_str(match act {
+                true => ". `xpmfs jobs undelete` brings jobs back until then",
+                false => ". --yes removes",
+            });
+        }
+        text
+    }
 }
 
 fn table(arguments: &Arguments, found: &Orphans) -> String {
@@ -142,7 +331,12 @@ fn summary(found: &Orphans) -> String {
 }
 
 /// The entry of an orphan: docs/json.md lists the keys.
-fn as_json(session: &Session, job: &Orphan) -> Value {
+fn as_json(
+    session: &Session,
+    job: &Orphan,
+    outcome: Option<(&'static str, Option<String>)>,
+) -> Value {
+    let (result, why) = outcome.unwrap_or(("found", None));
     let primary = session.opened.view.primary();
     let time = job.changed.map(|time| time.to_string());
     let freed = job.usage.map(|usage| match job.link {
@@ -158,5 +352,7 @@ fn as_json(session: &Session, job: &Orphan) -> Value {
         "files": job.usage.map(|usage| usage.size.files),
         "bytes": job.usage.map(|usage| usage.size.bytes),
         "freed": freed,
+        "result": result,
+        "why": why,
     })
 }

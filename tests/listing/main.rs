@@ -1,6 +1,7 @@
 //! Jobs and orphans are listed, and logs printed; beside what experimaestro itself lists.
 //!
 //! - [`generated`]: a workspace with jobs in each state, tags of each kind, and broken files
+//! - [`cleaning`]: `orphans --clean`
 //! - [`filters`]: filter expressions, at random and by hand
 //! - [`jobs`]: `jobs list` and `jobs path`
 //! - [`logs`]: `jobs log`
@@ -10,6 +11,7 @@
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cleaning;
 #[path = "../common/mod.rs"]
 mod common;
 mod filters;

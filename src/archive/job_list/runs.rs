@@ -103,14 +103,9 @@ impl Runs {
         let errors = listed.errors.iter();
         self.unread
             .extend(errors.map(|error| shown(location, error)));
-        // As experimaestro: without the symlink, the last by its name.
-        let current = match experiment.current().ok().flatten() {
-            Some(current) => Some(current),
-            None => {
-                let ids = listed.found.iter().map(|run| &run.id);
-                ids.max_by(|a, b| a.as_os_str().cmp(b.as_os_str())).cloned()
-            }
-        };
+        // Without the symlink, the last.
+        let current = experiment.current().ok().flatten();
+        let current = current.or_else(|| listed.found.last().map(|run| run.id.clone()));
         for run in listed.found {
             if is_new(&run.id) {
                 self.runs.push(FoundRun {

@@ -8,8 +8,9 @@
 //!    with a new identifier may be a symlink to the former one.
 //! 3. A candidate that a `backup` or `move` folder has, too, can be recovered, and is not an orphan, unless the caller ignores folders.
 //!
-//! `leads` follows the symlinks.
+//! `leads` follows the symlinks; [`clean`] removes orphans.
 
+pub mod clean;
 mod leads;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -52,6 +53,8 @@ pub struct Orphan {
     pub state: JobState,
     /// When it ended; of other jobs, when its directory changed last.
     pub changed: Option<Timestamp>,
+    /// Whether a `backup` or `move` folder has it.
+    pub is_archived: bool,
     /// Its files, if they were to be counted and could be.
     pub usage: Option<Usage>,
 }
@@ -96,14 +99,12 @@ pub fn find(view: &Arc<View>, search: Search) -> Orphans {
     for link in &references.links {
         needed.extend(leads.of_link(link));
     }
-    let archived = match search.ignore_folders {
-        true => HashSet::new(),
-        false => archived(view, &mut orphans.unread),
-    };
+    let archived = archived(view, &mut orphans.unread);
     let mut links = HashMap::new();
     let mut found = BTreeSet::new();
     for (job, kind) in &entries {
-        let is_needed = needed.contains(&leads.of_job(job)) || archived.contains(job);
+        let is_recoverable = !search.ignore_folders && archived.contains(job);
+        let is_needed = needed.contains(&leads.of_job(job)) || is_recoverable;
         if is_needed || (*kind == FileType::Symlink && !leads.is_directory(job)) {
             continue;
         }
@@ -134,6 +135,7 @@ pub fn find(view: &Arc<View>, search: Search) -> Orphans {
             };
             Orphan {
                 link: links.remove(&id),
+                is_archived: archived.contains(&id),
                 id,
                 state,
                 changed,
