@@ -1,6 +1,7 @@
 //! `xpmfs experiments copy`: between workspaces of this machine, and over a real `sshd`.
 //!
 //! - [`local`]: from one local workspace to another
+//! - [`module`]: from Python
 //! - [`oracle`]: beside experimaestro's own copy
 //! - [`ssh`]: to and from another machine; [`sshd`]: that machine
 
@@ -10,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod local;
+mod module;
 mod oracle;
 mod scene;
 mod ssh;

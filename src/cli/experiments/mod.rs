@@ -3,6 +3,7 @@
 mod copy;
 mod list;
 mod recover;
+mod remote;
 mod shared_arguments;
 
 use std::process::ExitCode;
@@ -65,8 +66,14 @@ impl Command {
 /// The workspace cannot be opened, or there is no such experiment.
 pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
-        Command::List(arguments) => list::experiments(&arguments.open(global)?, global),
+        Command::List(arguments) => match arguments.remote(global)? {
+            Some(site) => remote::experiments(&site, global),
+            None => list::experiments(&arguments.open(global)?, global),
+        },
         Command::Runs(arguments) => {
+            if let Some(site) = arguments.shared.remote(global)? {
+                return remote::runs(&site, arguments.id.as_deref(), global);
+            }
             let session = arguments.shared.open(global)?;
             list::runs(&session, arguments.id.as_deref(), global)
         }
