@@ -1,45 +1,49 @@
 //! What must hold at the end: the views agree, and each job is whole, once in each place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Workspace, eventually, job, run};
+use crate::common::{Workspace, job, run, xattr};
 use crate::node::Node;
 use crate::programs::{Jobs, NOTES, files};
 
 /// Everything in a job.
-type Tree = BTreeMap<PathBuf, String>;
+pub(crate) type Tree = BTreeMap<PathBuf, String>;
+
+/// All jobs of a mount.
+pub(crate) type View = BTreeMap<OsString, Tree>;
 
 /// Waits until all nodes have archived everything, and expects the same jobs with the same contents on all of them.
 pub(crate) fn views_agree(nodes: &[Node<'_>], jobs: &Jobs) {
-    eventually("all nodes have archived everything", || {
-        nodes.iter().all(|node| {
-            let status = node.status();
+    let deadline = Instant::now() + ARCHIVED_WITHIN;
+    loop {
+        let status: Vec<Value> = nodes.iter().map(Node::status).collect();
+        let is_idle = |status: &Value| {
             status["archive"]["queued"] == 0
                 && status["recoveries"].as_array().is_some_and(Vec::is_empty)
                 && status["archive"]["folders"][0]["under_way"].is_null()
-        })
-    });
-    let mut views: Vec<BTreeMap<OsString, Tree>> = Vec::new();
-    // Within the time that names are cached for, and once more while a job is archived.
-    eventually("the views agree", || {
-        // A walk may meet a job that is being moved.
-        views = nodes
-            .iter()
-            .filter_map(|node| view(&node.top()).ok())
-            .collect();
-        views.len() == nodes.len() && views.windows(2).all(|pair| pair[0] == pair[1])
-    });
+        };
+        if status.iter().all(is_idle) {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not all nodes have archived everything: {status:#?}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let views = agreed(nodes);
     let view = &views[0];
     for (number, known) in jobs.known.iter().enumerate() {
         let known = known.lock();
-        if !known.completed {
+        if known.completed.is_none() {
             continue;
         }
         let place = nodes[0].top().join(job::path(number));
@@ -57,13 +61,97 @@ pub(crate) fn views_agree(nodes: &[Node<'_>], jobs: &Jobs) {
     }
 }
 
+/// How long it may take until everything is archived.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(90);
+
+/// How long it may take until the views agree: names are cached for a second, and jobs that were put back are archived again.
+const AGREED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Waits until the views agree, and returns them.
+fn agreed(nodes: &[Node<'_>]) -> Vec<View> {
+    let deadline = Instant::now() + AGREED_WITHIN;
+    loop {
+        let views: Vec<io::Result<View>> = nodes.iter().map(|node| view(&node.top())).collect();
+        if views
+            .windows(2)
+            .all(|pair| matches!((&pair[0], &pair[1]), (Ok(one), Ok(other)) if one == other))
+        {
+            return views.into_iter().map(Result::unwrap).collect();
+        }
+        // A walk may meet a job that is being moved.
+        if Instant::now() >= deadline {
+            report(nodes, &views);
+            panic!("the views do not agree");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Prints what the views lack or have otherwise than the first one, and what the logs say about these jobs.
+fn report(nodes: &[Node<'_>], views: &[io::Result<View>]) {
+    let mut jobs = BTreeSet::new();
+    let mut first: Option<(usize, &View)> = None;
+    for (number, view) in views.iter().enumerate() {
+        let (base, other) = match (view, first) {
+            (Err(error), _) => {
+                eprintln!("node {number}: {error}");
+                let job = error.to_string();
+                jobs.extend(
+                    job.split('/')
+                        .find(|part| part.len() == 64)
+                        .map(OsString::from),
+                );
+                continue;
+            }
+            (Ok(view), None) => {
+                first = Some((number, view));
+                continue;
+            }
+            (Ok(view), Some(first)) => (first, view),
+        };
+        for job in base.1.keys().chain(other.keys()) {
+            let [one, two] = [base.1, other].map(|view| view.get(job));
+            if one != two && jobs.insert(job.clone()) {
+                eprintln!(
+                    "{}: node {} has {one:#?}, node {number} has {two:#?}",
+                    job.display(),
+                    base.0
+                );
+            }
+        }
+    }
+    for job in &jobs {
+        for node in nodes {
+            let path = node.top().join("jobs").join(job::TASK).join(job);
+            let location = xattr(&path, "user.xpmfs.location");
+            eprintln!("{}: {location:?}", path.display());
+            for name in job::entries(&path).unwrap_or_default() {
+                let meta = fs::symlink_metadata(path.join(&name));
+                eprintln!(
+                    "  {} {:?}",
+                    name.display(),
+                    meta.map(|meta| (meta.ino(), meta.mtime_nsec()))
+                );
+            }
+            let log = node.log();
+            let about = |line: &&str| {
+                line.contains("signal")
+                    || line.contains("took over")
+                    || line.contains(job.to_str().unwrap())
+            };
+            let lines: Vec<&str> = log.lines().filter(about).collect();
+            eprintln!("{}", lines.join("\n"));
+        }
+    }
+}
+
 /// Expects each note that a program has written, once and in order; one that was broken off, at most once.
 fn expect_notes(written: &str, notes: &[crate::programs::Note], number: usize) {
     let mut lines = written.split_inclusive('\n').peekable();
     for note in notes {
         let is_next = lines.next_if(|line| *line == note.line).is_some();
         assert!(
-            is_next || !note.certain,
+            is_next || note.written.is_none(),
             "job {number} lacks {:?}; it has\n{written}of\n{notes:#?}",
             note.line
         );
@@ -76,7 +164,7 @@ fn expect_notes(written: &str, notes: &[crate::programs::Note], number: usize) {
 }
 
 /// All jobs at the top of a mount.
-fn view(top: &Path) -> io::Result<BTreeMap<OsString, Tree>> {
+pub(crate) fn view(top: &Path) -> io::Result<View> {
     let task = top.join("jobs").join(job::TASK);
     let mut names = job::entries(&task)?;
     // Copies that are about to be swept.
@@ -90,23 +178,31 @@ fn view(top: &Path) -> io::Result<BTreeMap<OsString, Tree>> {
 
 /// Everything in a job but its lock.
 fn tree(job: &Path) -> io::Result<Tree> {
+    let at = |path: &Path, error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    };
     let mut found = Tree::new();
     let mut pending = vec![job.to_owned()];
     while let Some(directory) = pending.pop() {
-        for name in job::entries(&directory)? {
+        for name in job::entries(&directory).map_err(|error| at(&directory, error))? {
             let path = directory.join(&name);
-            let meta = fs::symlink_metadata(&path)?;
+            let meta = fs::symlink_metadata(&path).map_err(|error| at(&path, error))?;
             let contents = match meta.file_type() {
                 kind if kind.is_dir() => {
                     pending.push(path.clone());
                     String::new()
                 }
-                kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path)?),
+                kind if kind.is_symlink() => {
+                    format!(
+                        "{:?}",
+                        fs::read_link(&path).map_err(|error| at(&path, error))?
+                    )
+                }
                 _ => format!(
-                    "{}.{} {:?}",
+                    "{}.{} {}",
                     meta.mtime(),
                     meta.mtime_nsec(),
-                    fs::read(&path)?
+                    shown(&fs::read(&path).map_err(|error| at(&path, error))?)
                 ),
             };
             if name != "train.lock" {
@@ -116,6 +212,14 @@ fn tree(job: &Path) -> io::Result<Tree> {
         }
     }
     Ok(found)
+}
+
+/// The contents of a file, or what stands for long ones.
+fn shown(contents: &[u8]) -> String {
+    match contents.len() {
+        0..2000 => String::from_utf8_lossy(contents).into_owned(),
+        length => format!("{length} bytes, {}", blake3::hash(contents)),
+    }
 }
 
 pub(crate) fn unmount(nodes: Vec<Node<'_>>) {
@@ -144,7 +248,7 @@ impl<'a> Places<'a> {
             .known
             .iter()
             .enumerate()
-            .filter(|(_, known)| known.lock().completed);
+            .filter(|(_, known)| known.lock().completed.is_some());
         let numbers: Vec<usize> = completed.map(|(number, _)| number).collect();
         assert!(!numbers.is_empty());
         let [copies, own] =

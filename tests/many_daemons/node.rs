@@ -88,6 +88,11 @@ impl<'a> Node<'a> {
         status["mounts"][0].clone()
     }
 
+    /// The process that serves the mount and its supervisor.
+    pub(crate) fn processes(&self) -> (i32, i32) {
+        *self.processes.lock()
+    }
+
     fn find_processes(&self) -> (i32, i32) {
         let mut found = None;
         eventually("the daemon answers", || {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
@@ -44,15 +44,15 @@ impl Random {
 #[derive(Debug, Clone)]
 pub(crate) struct Note {
     pub(crate) line: String,
-    /// Whether the program has seen it written: otherwise its daemon was killed, and it may be there or not.
-    pub(crate) certain: bool,
+    /// When the program has seen it written; `None` if its daemon was killed, and it may be there or not.
+    pub(crate) written: Option<Instant>,
 }
 
 /// What the programs know of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// Whether a program has run it to its end.
-    pub(crate) completed: bool,
+    /// When a program has run it to its end.
+    pub(crate) completed: Option<Instant>,
     pub(crate) notes: Vec<Note>,
     /// Which node has its lock, and in which generation.
     holder: Option<(usize, u64)>,
@@ -140,6 +140,10 @@ impl Jobs {
 
 /// The file of a job's notes.
 pub(crate) const NOTES: &str = "notes.txt";
+
+/// How soon all nodes see what one did: names are cached for a second, and a directory that was written to while its job was moved is put
+/// back 2.5 s later.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Does things on a node until all is over.
 pub(crate) fn run(
@@ -253,7 +257,7 @@ impl Program<'_> {
         if exists(&done)? {
             return locked.release();
         }
-        if self.known().lock().completed {
+        if self.known().lock().completed.is_some() {
             self.jobs
                 .fail(self.number, &format!("is run again at {}", path.display()));
         }
@@ -264,7 +268,7 @@ impl Program<'_> {
         }
         write_unfinished(&path, self.number)?;
         fs::write(&done, "")?;
-        self.known().lock().completed = true;
+        self.known().lock().completed = Some(Instant::now());
         self.jobs.runs.fetch_add(1, Ordering::Relaxed);
         locked.release()
     }
@@ -283,7 +287,7 @@ impl Program<'_> {
         let line = format!("{} {thread:?} {step}\n", name.display());
         let note = Note {
             line: line.clone(),
-            certain: false,
+            written: None,
         };
         let index = {
             let notes = &mut self.known().lock().notes;
@@ -295,16 +299,35 @@ impl Program<'_> {
         let mut notes = named("open of the notes", options.open(path.join(NOTES)))?;
         named("write of the notes", notes.write_all(line.as_bytes()))?;
         drop(notes);
-        self.known().lock().notes[index].certain = true;
+        self.known().lock().notes[index].written = Some(Instant::now());
         self.jobs.changes.fetch_add(1, Ordering::Relaxed);
         locked.release()
     }
 
-    /// Reads a job that is done.
+    /// Reads a job that is done: what another node did before [`SEEN_WITHIN`] must be there.
     fn read(&self) -> io::Result<()> {
         let path = self.path();
+        let (is_complete, notes) = {
+            let known = self.known().lock();
+            let is_old =
+                |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > SEEN_WITHIN);
+            let old = known.notes.iter().filter(|note| is_old(note.written));
+            let lines: Vec<String> = old.map(|note| note.line.clone()).collect();
+            (is_old(known.completed), lines)
+        };
         if !exists(&path.join("train.done"))? {
+            if is_complete {
+                self.jobs
+                    .fail(self.number, &format!("{} is not done", path.display()));
+            }
             return Ok(());
+        }
+        if !notes.is_empty() {
+            let written = named("read of the notes", fs::read_to_string(path.join(NOTES)))?;
+            if let Some(line) = notes.iter().find(|line| !written.contains(*line)) {
+                let text = format!("{} lacks {line:?}:\n{written}", path.display());
+                self.jobs.fail(self.number, &text);
+            }
         }
         let contents = named("read", fs::read(path.join("model.bin")))?;
         if contents != job::model(self.number) {
@@ -319,7 +342,7 @@ impl Program<'_> {
 
     /// Removes the primary's copy of the job, if it is archived.
     fn release(&self) -> io::Result<()> {
-        if !self.jobs.releases || !self.known().lock().completed {
+        if !self.jobs.releases || self.known().lock().completed.is_none() {
             return Ok(());
         }
         let job = format!("{}/{}", job::TASK, job::hash(self.number));
