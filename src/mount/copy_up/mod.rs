@@ -233,7 +233,7 @@ impl Mount {
     pub(super) fn is_purged(&self, id: u64) -> bool {
         let is_it =
             |(job, _): (JobId, PathBuf)| self.view.is_known_purged(job.task_id(), job.hash());
-        self.path_in_job(id).is_some_and(is_it)
+        self.view.has_purged_jobs() && self.path_in_job(id).is_some_and(is_it)
     }
 
     /// Makes sure that a node may be changed, and returns the node to change: of a file of a job that was recovered, the

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ pub(super) const KNOWN_MAX: usize = 1 << 16;
 #[derive(Debug)]
 pub(in crate::view) struct Judgements {
     pub(super) known: Mutex<HashMap<JobId, Known>>,
+    /// Whether any of them was ever a purged job. Each listing asks for its job, and most workspaces never have any.
+    has_purges: AtomicBool,
     /// The jobs from which a file was removed through this mount, which is recorded; with their directories.
     pub(super) removals: Mutex<HashMap<JobId, FileId>>,
     pub(super) asker: Asker,
@@ -40,6 +43,7 @@ impl Default for Judgements {
     fn default() -> Judgements {
         Judgements {
             known: Mutex::default(),
+            has_purges: AtomicBool::new(false),
             removals: Mutex::default(),
             asker: Asker::new(LATE_MAX),
             in_use: OnceLock::new(),
@@ -97,6 +101,11 @@ impl Judgements {
         known.is_valid(top, age_max).then_some(known.finding)
     }
 
+    /// Whether a job was ever found to be purged.
+    pub(super) fn have_purges(&self) -> bool {
+        self.has_purges.load(Ordering::Acquire)
+    }
+
     /// The latest result about a job, however old.
     pub(super) fn latest(&self, job: &JobId) -> Option<Known> {
         self.known.lock().get(job).copied()
@@ -107,6 +116,9 @@ impl Judgements {
     }
 
     pub(super) fn insert(&self, job: &JobId, top: Stamp, finding: Finding, valid: Duration) {
+        if finding.folder().is_some() {
+            self.has_purges.store(true, Ordering::Release);
+        }
         let mut known = self.known.lock();
         if known.len() >= KNOWN_MAX {
             known.retain(|_, known| known.since.elapsed() < known.valid);

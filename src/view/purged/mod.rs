@@ -101,6 +101,11 @@ impl View {
         self.finding(&job, dir, stat, CHECK_INTERVAL).folder()
     }
 
+    /// Whether any job was found to be purged since the view was opened.
+    pub fn has_purged_jobs(&self) -> bool {
+        self.judgements.have_purges()
+    }
+
     /// Whether a folder serves a job in place of its directory in the primary, by results in memory. Asks no file system.
     pub fn is_known_purged(&self, task: &OsStr, hash: &OsStr) -> bool {
         let Ok(job) = JobId::new(task, hash) else {
