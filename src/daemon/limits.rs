@@ -28,9 +28,9 @@ const DATA: u64 = 512 << 20;
 /// `fusermount3` and the process that waits for the mount are to start as well.
 const THREADS: usize = 40;
 
-/// The threads that each folder adds: two that watch it, and one each that records its jobs, scans it, compares its markers, and
-/// copies jobs or runs to it.
-const THREADS_OF_FOLDER: usize = 6;
+/// The threads that each folder adds: two that watch it, and one each that records its jobs, scans it, compares its markers, copies jobs
+/// or runs to it, and keeps its trash in order.
+const THREADS_OF_FOLDER: usize = 7;
 
 /// A limit that is too low.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
