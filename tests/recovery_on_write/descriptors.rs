@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps, Ui
 use rustix::io::Errno;
 
 use crate::common::thread::Mapping;
-use crate::common::{FOLDERS, names};
+use crate::common::{FOLDERS, eventually, names};
 use crate::stage::{TASK, archived, everywhere};
 
 const STEPS: &str = "step 1\nstep 2\n";
@@ -121,8 +121,10 @@ fn the_link_of_an_open_file_cannot_be_written_through() {
                     let error = open().unwrap_err().raw_os_error();
                     assert_eq!(error, Some(Errno::STALE.raw_os_error()), "{folder}");
                 }
-                // The job is recovered, and its file can be written to by its name.
-                assert_eq!(mounted.location(&path), "primary");
+                // The job is recovered, and its file can be written to by its name, which the kernel looks up anew.
+                eventually("the recovered job is served", || {
+                    mounted.location(&path) == "primary"
+                });
                 File::options()
                     .append(true)
                     .open(&path)

@@ -18,7 +18,7 @@ use super::tracer::{Tracer, is_in};
 use super::{HOWS, TASK, mount, workspace};
 
 /// Longer than a kill takes, so that it comes before the reply that is delayed.
-const DELAY: Duration = Duration::from_secs(2);
+const DELAY: Duration = Duration::from_secs(1);
 
 /// How many descriptors of files with this name a process has open.
 fn descriptors(pid: i32, name: &str) -> usize {
@@ -125,11 +125,20 @@ fn a_node_whose_lookup_was_not_answered_is_forgotten() {
     let mut command = workspace.xpmfs();
     command.env("XPMFS_TEST_FORGOTTEN_MS", "100");
     let mounted = workspace.mount_by(command, &workspace.primary(), &["--no-archive"]);
+    // The next process may not answer yet.
+    let ask = || {
+        let mount = mounts::top_at(mounted.path()).ok()??;
+        let mut client = Client::connect(mount.device, mount.owner()).ok()?;
+        let status = client.request("status").ok()?;
+        status["service"]["counts"]["nodes"].as_u64()
+    };
     let nodes = || {
-        let mount = mounts::top_at(mounted.path()).unwrap().unwrap();
-        let mut client = Client::connect(mount.device, mount.owner()).unwrap();
-        let status = client.request("status").unwrap();
-        status["service"]["counts"]["nodes"].as_u64().unwrap()
+        let mut nodes = None;
+        eventually("the process answers", || {
+            nodes = ask();
+            nodes.is_some()
+        });
+        nodes.unwrap()
     };
     drop_caches();
     let before = nodes();

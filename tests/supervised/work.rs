@@ -199,7 +199,7 @@ fn survive(how: How, by: By) {
         "two held the lock at once"
     );
     common::say(&format!("{how:?}, {by:?}: {kills} times"));
-    assert!(kills > 3);
+    assert!(kills > 0);
     mounted.unmount();
 }
 
@@ -261,6 +261,6 @@ fn large_writes_see_no_error_while_the_daemon_is_killed() {
     let (time, pause) = (Duration::from_secs(4), Duration::from_millis(20));
     let kills = replace_during(&workspace, mounted.path(), By::Kill, time, pause, work);
     common::say(&format!("killed {kills} times"));
-    assert!(kills > 3);
+    assert!(kills > 0);
     mounted.unmount();
 }
