@@ -36,9 +36,10 @@ def arguments(**workspaces: Workspace) -> Iterator[list[str]]:
     options = []
     for option, workspace in workspaces.items():
         found = _known(workspace) if isinstance(workspace, str) else _of_object(workspace)
-        if any(found["id"] == other["id"] for other in settings):
-            found["id"] = f"{found['id']}-{option}"
-        settings.append(found)
+        if found not in settings:
+            if any(found["id"] == other["id"] for other in settings):
+                found["id"] = f"{found['id']} ({option.replace('_', ' ')})"
+            settings.append(found)
         options.append(_option(option, found["id"]))
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix="xpmfs-", encoding="utf-8") as file:
         # JSON is YAML.
