@@ -15,7 +15,7 @@ use crate::settings::{Selection, Settings};
 use crate::sys::deadline::within;
 use crate::workspace::experiments::list_experiments;
 use crate::workspace::jobs::is_job_entry;
-use crate::workspace::layout::JOBS;
+use crate::workspace::layout::{JOBS, TRASH, XPMFS};
 
 /// How long one list of candidates may take.
 const LIST_TIMEOUT: Duration = Duration::from_millis(1200);
@@ -112,7 +112,8 @@ pub(super) fn mountpoints(current: &OsStr) -> Vec<CompletionCandidate> {
     }
 }
 
-/// Completes a job: a path, a task, `task_id/hash`, or a hash of which some characters are given.
+/// Completes a job: a path, a task, `task_id/hash`, or a hash of which some characters are given. For commands on deleted jobs, one in the
+/// trash.
 pub(super) fn jobs(current: &OsStr) -> Vec<CompletionCandidate> {
     let text = current.as_bytes();
     if text.starts_with(b"/") || text.starts_with(b".") || text.starts_with(b"~") {
@@ -135,6 +136,9 @@ fn names(current: &OsStr) -> Vec<OsString> {
     };
     let folders = settings.folders_of(&workspace);
     let roots = std::iter::once(workspace.path).chain(folders.into_iter().map(|it| it.path));
+    let is_deleted = words()
+        .iter()
+        .any(|word| word == "undelete" || word == TRASH);
     // Each location in a thread of its own: one that does not reply must not hide the others.
     let (send, receive) = std::sync::mpsc::channel();
     let mut left: usize = 0;
@@ -144,7 +148,10 @@ fn names(current: &OsStr) -> Vec<OsString> {
         let list = move || {
             let found = Vec::new();
             let mut search = Search { end, found };
-            search.list(&root.join(JOBS), &current);
+            match is_deleted {
+                true => search.list_trash(&root, &current),
+                false => search.list(&root.join(JOBS), &current),
+            }
             // The receiver is gone if this took too long.
             let _ = send.send(search.found);
         };
@@ -171,6 +178,14 @@ struct Search {
 }
 
 impl Search {
+    /// Lists the deleted jobs of a location. A mount in place hides the primary's.
+    fn list_trash(&mut self, root: &Path, current: &OsStr) {
+        let trash = root.join(XPMFS).join(TRASH);
+        for date in self.read(&trash) {
+            self.list(&trash.join(date).join(JOBS), current);
+        }
+    }
+
     fn list(&mut self, jobs: &Path, current: &OsStr) {
         let text = current.as_bytes();
         if let Some(at) = text.iter().position(|byte| *byte == b'/') {

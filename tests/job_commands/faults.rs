@@ -19,7 +19,7 @@ fn kill_at_each(scene: Scene) {
     let always: &[&str] = match scene.what {
         // It makes few calls.
         "release" => &[""],
-        "delete" | "undelete" => &["rename", "unlink"],
+        "delete" | "undelete" => &["rename"],
         _ => &["rename", "symlink", "fsync", "syncfs", "flock"],
     };
     let points = sample(&all, always);

@@ -70,6 +70,16 @@ fn workspaces_jobs_and_mount_points_are_completed_from_the_disk() {
     assert_eq!(offered("xpmfs jobs recover t/b"), format!("t/{b}"));
     assert_eq!(offered("xpmfs jobs archive aa"), a);
     assert_eq!(offered("xpmfs jobs opt-out -w gone t"), "");
+    assert_eq!(offered("xpmfs jobs undelete -w nlp t"), "");
+    home.does(&["jobs", "delete", "-w", "nlp", "--yes", &format!("t/{a}")]);
+    assert_eq!(offered("xpmfs jobs verify -w nlp t/"), format!("t/{b}"));
+    for command in ["jobs undelete", "trash empty"] {
+        assert_eq!(
+            offered(&format!("xpmfs {command} -w nlp t/")),
+            format!("t/{a}")
+        );
+    }
+    home.does(&["jobs", "undelete", "-w", "nlp", &a]);
     std::fs::create_dir_all(home.path("ws/experiments/tune")).unwrap();
     assert_eq!(offered("xpmfs experiments runs -w nlp t"), "tune");
     assert_eq!(offered("xpmfs jobs list -x t"), "tune");

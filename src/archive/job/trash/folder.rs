@@ -1,5 +1,7 @@
 //! Moves the copy of a deleted job in one folder to its trash.
 
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use rustix::fs::Statx;
@@ -16,6 +18,7 @@ use crate::sys::at;
 use crate::transfer::staging::Staging;
 use crate::view::Location;
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::markers;
 
 /// What became of the copy in a folder.
@@ -61,6 +64,9 @@ pub(in crate::archive) fn complete(
     let task = places::task(folder, job).tried(job, "open", &at)?;
     let mut moved = false;
     if let Some(task) = task {
+        if is_being_moved(&task, job) {
+            return Ok(Completed::Busy);
+        }
         let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
             return Ok(Completed::Busy);
         };
@@ -89,6 +95,15 @@ pub(in crate::archive) fn complete(
         true => Completed::Moved,
         false => Completed::Nothing,
     })
+}
+
+/// Whether the folder is another workspace's own directory, from which the job was moved a moment ago: `.tmp.<hash>` beside its symlink is the
+/// old directory, which that workspace removes or puts back.
+fn is_being_moved(task: &OwnedFd, job: &JobId) -> bool {
+    let mut aside = OsString::from(STAGING_PREFIX);
+    aside.push(job.hash());
+    at::stat(task, job.hash()).is_ok_and(|stat| at::is_symlink(&stat))
+        && at::stat(task, &aside).is_ok_and(|stat| at::is_dir(&stat))
 }
 
 /// As [`complete`], for a caller that has the lock of the job's staging in the folder, and is about to archive a job of this name there. The
@@ -162,7 +177,7 @@ fn discard_manifest(folder: &Location, batch: &Batch, job: &JobId) -> Result<()>
 }
 
 /// When a job ended, by its marker.
-fn marker_time(copy: &std::os::fd::OwnedFd, job: &JobId) -> rustix::io::Result<Option<SystemTime>> {
+fn marker_time(copy: &OwnedFd, job: &JobId) -> rustix::io::Result<Option<SystemTime>> {
     for marker in [markers::done(job.name()), markers::failed(job.name())] {
         match at::stat(copy, &marker) {
             Ok(stat) => return Ok(Some(mtime(&stat))),
