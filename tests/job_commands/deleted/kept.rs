@@ -129,4 +129,17 @@ fn a_copy_that_this_user_may_not_rename_keeps_the_job() {
         success && made.exists() && task.join("1").exists(),
         "{text}"
     );
+
+    // In place, through `fusermount3`.
+    let mounted = workspace.mount_in_place();
+    let path = mounted.job(TASK, "1");
+    let there = || workspace.as_user(|| fs::symlink_metadata(&path).is_ok());
+    assert!(there());
+    for (command, expected) in [("delete", false), ("undelete", true)] {
+        let mut arguments = vec!["jobs", command, "-w", "test", &job];
+        arguments.extend((command == "delete").then_some("--yes"));
+        let (success, text) = run(&arguments);
+        assert!(success && there() == expected, "{command}: {text}");
+    }
+    mounted.unmount();
 }
