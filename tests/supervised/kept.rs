@@ -15,7 +15,7 @@ use super::killer::processes;
 use super::{HOWS, How, TASK, mount, workspace};
 
 /// Makes the kernel forget what no process uses.
-pub(crate) fn drop_caches() {
+fn drop_caches() {
     rustix::fs::sync();
     fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }

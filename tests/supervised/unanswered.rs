@@ -7,15 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use xpmfs::daemon::control::Client;
-use xpmfs::daemon::mounts;
 
 use super::common::daemon::kill_worker;
 use super::common::{self, eventually};
-use super::kept::drop_caches;
 use super::killer::{child, processes};
 use super::tracer::{Tracer, is_in};
-use super::{HOWS, TASK, mount, workspace};
+use super::{HOWS, mount, workspace};
 
 /// Longer than a kill takes, so that it comes before the reply that is delayed.
 const DELAY: Duration = Duration::from_secs(1);
@@ -113,50 +110,4 @@ fn a_lock_ends_with_its_file_when_the_supervisor_does_not_learn_that_it_was_clos
             descriptors(supervisor, "lock") == 0
         });
     }
-}
-
-/// The kernel sends the requests again that were not answered, and reports once that it forgets a node: the node was counted twice.
-#[test]
-fn a_node_whose_lookup_was_not_answered_is_forgotten() {
-    let Some(strace) = common::program("strace") else {
-        return;
-    };
-    let workspace = workspace(HOWS[0]);
-    let mut command = workspace.xpmfs();
-    command.env("XPMFS_TEST_FORGOTTEN_MS", "100");
-    let mounted = workspace.mount_by(command, &workspace.primary(), &["--no-archive"]);
-    // The next process may not answer yet.
-    let ask = || {
-        let mount = mounts::top_at(mounted.path()).ok()??;
-        let mut client = Client::connect(mount.device, mount.owner()).ok()?;
-        let status = client.request("status").ok()?;
-        status["service"]["counts"]["nodes"].as_u64()
-    };
-    let nodes = || {
-        let mut nodes = None;
-        eventually("the process answers", || {
-            nodes = ask();
-            nodes.is_some()
-        });
-        nodes.unwrap()
-    };
-    drop_caches();
-    let before = nodes();
-    let (pid, supervisor) = processes(&workspace, mounted.path());
-    let tracer = Tracer::attach(&strace, pid, "writev", "delay_enter", DELAY);
-    let walk = || {
-        for job in fs::read_dir(mounted.path().join("jobs").join(TASK)).unwrap() {
-            fs::metadata(job.unwrap().path()).unwrap();
-        }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(walk);
-        eventually("the reply waits", || is_in(pid, &[libc::SYS_writev]));
-        kill_worker(pid);
-        drop(tracer);
-    });
-    assert!(nodes() > before);
-    drop_caches();
-    kill_worker(child(supervisor, pid));
-    eventually("the nodes are forgotten", || nodes() <= before);
 }
