@@ -115,7 +115,7 @@ pub enum Command {
     /// Shows the workspaces of the settings file
     #[command(subcommand)]
     Workspaces(workspaces::Command),
-    /// Finds mistakes in the settings file, or prints its path
+    /// Finds mistakes in the settings file, prints the settings in effect, or rewrites deprecated keys
     #[command(subcommand)]
     Settings(settings::Command),
     /// Prints a shell's completions, also of workspaces, jobs and mount points
@@ -179,7 +179,7 @@ impl Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let listing = cli.command.listing();
     if cli.global.json && listing.is_none() {
-        let message = "--json is for listings: status, archive, jobs list, jobs archive, jobs delete, jobs recover, jobs release, jobs undelete, jobs verify, jobs where, trash, orphans, experiments, reload, settings check, settings path, workspaces list";
+        let message = "--json is for listings: status, archive, jobs list, jobs archive, jobs delete, jobs recover, jobs release, jobs undelete, jobs verify, jobs where, trash, orphans, experiments, reload, settings, workspaces list";
         return Err(Usage(message.to_owned()).into());
     }
     let global = &Global {

@@ -7,12 +7,15 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Global, Listing, print, table};
-use crate::settings::{Folder, Mode, Settings, Workspace};
+use crate::settings::{self, Folder, Mode, Settings, Workspace};
+use crate::sys::printable::printable;
 
 /// What to do with workspaces.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Lists them in the order of the settings; with -v also their folders and triggers, and whether they exist
+    /// Lists them in the order of the settings; with -v, every key of each, as experimaestro prints them
+    ///
+    /// Example: `xpmfs workspaces list -v`
     List {
         /// How they are printed.
         #[command(flatten)]
@@ -71,36 +74,34 @@ fn in_short(settings: &Settings) -> String {
     table::text(&table)
 }
 
-/// A line for each workspace, folder and trigger.
+/// Every key of each workspace but its id and path, as experimaestro prints them; missing directories are marked.
 fn in_full(settings: &Settings) -> String {
-    let mut table = table::plain(&["ID", "KEY", "VALUE", "STATE"]);
-    let missing = |path: &Path| if path.is_dir() { "" } else { "missing" };
-    for (workspace, folders) in settings.workspaces.iter().zip(settings.all_folders()) {
-        let state = if workspace.is_remote() {
-            "remote"
-        } else {
-            missing(&workspace.path)
+    let mut text = "Experimaestro workspaces:\n".to_owned();
+    for workspace in &settings.workspaces {
+        let missing = |path: &str| match workspace.is_remote() || Path::new(path).is_dir() {
+            true => String::new(),
+            false => "missing".to_owned(),
         };
-        table::row(
-            &mut table,
-            [workspace.id.as_str(), "path", &place(workspace), state],
-        );
-        for Folder { path, mode, .. } in folders {
-            let state = if workspace.is_remote() {
-                ""
-            } else {
-                missing(&path)
-            };
-            table::row(
-                &mut table,
-                ["", mode.name(), &path.display().to_string(), state],
-            );
-        }
-        for trigger in &workspace.triggers {
-            table::row(&mut table, ["", "trigger", trigger, ""]);
-        }
+        let path = workspace.path.to_string_lossy();
+        let state = match &workspace.ssh {
+            Some(ssh) if workspace.is_remote() => format!(" [remote: {}]", ssh.host),
+            _ if missing(&path).is_empty() => String::new(),
+            _ => "  # missing".to_owned(),
+        };
+        let line = format!("- {}: {path}{state}", workspace.id);
+        let folders = workspace
+            .folders
+            .iter()
+            .map(|folder| folder.path.to_string_lossy());
+        let folders: Vec<_> = folders.collect();
+        let keys = settings::workspace_keys(settings, workspace);
+        let keys = keys.to_yaml_with(|text| match folders.iter().any(|folder| folder == text) {
+            true => missing(text),
+            false => String::new(),
+        });
+        text.push_str(&format!("{}\n{keys}\n", printable(&line)));
     }
-    table::text(&table)
+    text
 }
 
 /// Where a workspace is: its path, with the host in front if it is elsewhere.

@@ -9,7 +9,7 @@ use super::environment::{self, Environment};
 use super::error::Finding;
 use super::model::{Folder, Mode};
 use super::placement;
-use super::yaml::{Node, Position};
+use super::yaml::{Node, Position, emit_scalar};
 
 /// Finds the mistakes in the workspaces of a file.
 pub(super) fn check_workspaces(workspaces: &[Node], environment: &Environment) -> Vec<Finding> {
@@ -189,7 +189,7 @@ impl Checker<'_> {
             .map(|(reference, _)| {
                 format!(
                     "  - path: {}\n    mode: use",
-                    quoted(places.written_path(reference))
+                    emit_scalar(places.written_path(reference), false)
                 )
             })
             .collect();
@@ -330,15 +330,4 @@ impl Checker<'_> {
 /// Whether a path has a variable that is not set. That has its own warning, and the path cannot be resolved.
 fn has_variable(written: &str) -> bool {
     written.contains("${")
-}
-
-/// A path as a YAML value.
-fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '~');
-    let starts = path.starts_with(['/', '.']) || path.starts_with("~/");
-    if starts && path.chars().all(plain) {
-        path.to_owned()
-    } else {
-        format!("{path:?}")
-    }
 }

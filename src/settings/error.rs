@@ -38,6 +38,14 @@ pub enum SettingsError {
         /// Why.
         reason: String,
     },
+    /// The file cannot be rewritten.
+    #[error("cannot rewrite the settings {}: {reason}", path.display())]
+    Rewrite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The folders of a workspace contradict each other or the primary.
     #[error("{0}")]
     Folders(String),

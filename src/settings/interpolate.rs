@@ -71,6 +71,11 @@ fn replace(text: &str, at: Position, environment: &Environment, unset: &mut Vec<
     reference.replace_all(text, value).into_owned()
 }
 
+/// A text with its variables replaced.
+pub(super) fn replaced(text: &str, environment: &Environment) -> String {
+    replace(text, Position::START, environment, &mut Vec::new())
+}
+
 /// Python's `str()` of an `int`, `float` or `bool`.
 fn python_str(value: &Value) -> Option<String> {
     match value {
@@ -84,7 +89,7 @@ fn python_str(value: &Value) -> Option<String> {
 
 /// Python's `repr()` of a `float`: the shortest digits that read back the same, an exponent below 1e-4 and from
 /// 1e16.
-fn python_float(x: f64) -> String {
+pub(super) fn python_float(x: f64) -> String {
     if x.is_nan() {
         return "nan".to_owned();
     }

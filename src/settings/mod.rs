@@ -11,6 +11,7 @@
 //! - `decode`, `coerce`, `units`: the tree into types, as pydantic does it; `fields`: the keys of every mapping
 //! - `model`, `xpmfs`: [`Settings`], and the part that is xpmfs's own
 //! - `check`, `check_workspaces`: mistakes in a file that can be read
+//! - `effective`: the settings in effect, and where each value is from; `migrate`: rewrites `alt_workspaces` in the text
 //! - `folders`: the folders of a workspace; `placement`: whether they can be attached to it
 //! - `select`: the workspace of a command
 //!
@@ -20,12 +21,14 @@ mod check;
 mod check_workspaces;
 mod coerce;
 mod decode;
+mod effective;
 mod environment;
 mod error;
 mod fields;
 mod folders;
 mod interpolate;
 mod load;
+mod migrate;
 mod model;
 mod placement;
 mod select;
@@ -34,10 +37,12 @@ mod xpmfs;
 mod yaml;
 
 pub use check::check;
+pub use effective::{Entry, Origin, effective, workspace_keys};
 pub use environment::Environment;
 pub(crate) use environment::expand_user;
 pub use error::{Finding, SettingsError, Severity};
 pub use load::default_path;
+pub use migrate::{Migration, migration, write as write_migration};
 pub use model::{Carbon, Folder, History, Mode, ServerSettings, Settings, Ssh, Workspace};
 pub use placement::{FOLDERS_MAX, validate_folders};
 pub use select::{Selection, Trigger};

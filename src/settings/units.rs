@@ -97,6 +97,37 @@ pub fn keep_free(text: &str) -> Result<KeepFree, String> {
     }
 }
 
+/// A duration as [`duration`] reads it, in its largest whole unit: `7d`, `90s`, `250ms`.
+pub(super) fn written_duration(duration: Duration) -> String {
+    let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
+    if nanoseconds != 0 {
+        return match nanoseconds.is_multiple_of(1_000_000) && seconds < 1000 {
+            true => format!("{}ms", duration.as_millis()),
+            false => duration.as_secs_f64().to_string(),
+        };
+    }
+    let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
+    let whole = units
+        .iter()
+        .find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+/// A size as [`size`] reads it, in its largest whole unit: `100G`, or bytes.
+pub(super) fn written_size(bytes: u64) -> String {
+    let units = ["P", "T", "G", "M", "K"].into_iter().zip((1..=5).rev());
+    let whole = units
+        .map(|(name, power)| (name, 1024_u64.pow(power)))
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    match whole {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
 /// An unsigned decimal number at the start of the text, and the text after it.
 fn leading_number(text: &str) -> Option<(f64, &str)> {
     let end = text
@@ -109,6 +140,29 @@ fn leading_number(text: &str) -> Option<(f64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for milliseconds in [
+            0,
+            250,
+            1500,
+            2000,
+            90_000,
+            120_000,
+            7_200_000,
+            604_800_000,
+            1_234_567,
+        ] {
+            let value = Duration::from_millis(milliseconds);
+            assert_eq!(duration(&written_duration(value)), Ok(value));
+        }
+        assert_eq!(written_duration(Duration::from_secs(604_800)), "7d");
+        for bytes in [0, 1, 1023, 1024, 1 << 30, 3 << 40, 1_000_000] {
+            assert_eq!(size(&written_size(bytes)), Ok(bytes));
+        }
+        assert_eq!(written_size(100 << 30), "100G");
+    }
 
     #[test]
     fn durations_are_read_with_every_unit() {

@@ -159,6 +159,11 @@ fn the_json_has_the_keys_of_the_page() {
         &home.json("xpmfs settings path"),
         &documented("settings path")[0],
     );
+    let shown = home.json("xpmfs settings show");
+    assert_keys(&shown, &documented("settings show")[0]);
+    assert_keys(&shown["origins"][0], &documented("settings show")[1]);
+    let migrated = home.json("xpmfs settings migrate");
+    assert_keys(&migrated, &documented("settings migrate")[0]);
     home.does("echo 'unknown: 1' >> .config/experimaestro/settings.yaml");
     let findings = home.json("xpmfs settings check");
     assert_keys(&findings[0], &documented("settings check")[0]);

@@ -2,13 +2,14 @@
 //! lead somewhere.
 //!
 //! - `home`: a home in which the commands are run
-//! - `recipes`, `json`, `failures`: what the pages say, compared with what the commands do
+//! - `recipes`, `json`, `failures`, `settings`: what the pages say, compared with what the commands do
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failures;
 mod home;
 mod json;
 mod recipes;
+mod settings;
 
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! - `loading`, `accidents`, `selection`, `triggers`: ours and experimaestro's, compared
 //! - `corpus/`: settings files, those experimaestro reads (`good-*`) and those it refuses (`bad-*`)
 //! - `checking`: each mistake and its message
-//! - `commands`: the command line
+//! - `commands`: the command line; `showing`: the settings in effect; `migrating`: what `settings migrate` writes
 
 // A test that cannot go on fails; clippy knows that of test functions alone, and not of what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,6 +13,8 @@ mod accidents;
 mod checking;
 mod commands;
 mod loading;
+mod migrating;
 mod oracle;
 mod selection;
+mod showing;
 mod triggers;

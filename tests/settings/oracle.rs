@@ -7,10 +7,35 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use xpmfs::settings::Environment;
+
+/// A Python with experimaestro; `None` without one, if none is required.
+pub(crate) fn python() -> Option<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = env::var_os("XPMFS_TEST_PYTHON")
+        .map_or_else(|| manifest.join("target/venv/bin/python"), PathBuf::from);
+    if !python.exists() {
+        let required = env::var_os("CI").is_some()
+            || env::var_os("XPMFS_TEST_REQUIRE").is_some_and(|value| value == "1");
+        assert!(
+            !required,
+            "no Python with experimaestro at {}: set XPMFS_TEST_PYTHON",
+            python.display()
+        );
+        // Not eprintln!, which the test harness keeps to itself when a test passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: no Python with experimaestro at {}",
+            python.display()
+        );
+        return None;
+    }
+    Some(python)
+}
 
 /// The process.
 pub(crate) struct Oracle {
@@ -22,25 +47,8 @@ pub(crate) struct Oracle {
 impl Oracle {
     /// Starts it; `None` without a Python with experimaestro, if none is required.
     pub(crate) fn start() -> Option<Oracle> {
+        let python = python()?;
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = env::var_os("XPMFS_TEST_PYTHON")
-            .map_or_else(|| manifest.join("target/venv/bin/python"), PathBuf::from);
-        if !python.exists() {
-            let required = env::var_os("CI").is_some()
-                || env::var_os("XPMFS_TEST_REQUIRE").is_some_and(|value| value == "1");
-            assert!(
-                !required,
-                "no Python with experimaestro at {}: set XPMFS_TEST_PYTHON",
-                python.display()
-            );
-            // Not eprintln!, which the test harness keeps to itself when a test passes.
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: no Python with experimaestro at {}",
-                python.display()
-            );
-            return None;
-        }
         let mut child = Command::new(python)
             .arg(manifest.join("tests/settings/oracle.py"))
             .stdin(Stdio::piped())
@@ -77,13 +85,13 @@ impl Drop for Oracle {
 
 /// A home directory with links and directories for settings to lead to, and variables.
 pub(crate) struct Home {
-    pub(crate) dir: TempDir,
+    dir: Rc<TempDir>,
     vars: BTreeMap<String, String>,
 }
 
 impl Home {
     pub(crate) fn new() -> Home {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Rc::new(tempfile::tempdir().unwrap());
         let root = dir.path();
         for name in ["real/deep", "work", ".config/experimaestro", "with space/é"] {
             fs::create_dir_all(root.join(name)).unwrap();
@@ -116,6 +124,14 @@ impl Home {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The same directory, without other variables than `HOME`.
+    pub(crate) fn without_variables(&self) -> Home {
+        Home {
+            dir: Rc::clone(&self.dir),
+            vars: BTreeMap::from([("HOME".to_owned(), self.vars["HOME"].clone())]),
+        }
     }
 
     /// The default settings file of this home.

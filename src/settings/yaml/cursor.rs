@@ -1,5 +1,7 @@
 //! The characters of a text with their places, and the text of scalars: plain, quoted and in blocks.
 
+use std::ops::Range;
+
 use super::tree::{Position, SyntaxError};
 
 /// A place in a text, from which it is read. The end of the text is read as NUL, which no text may hold.
@@ -104,12 +106,19 @@ impl Cursor {
         is_break(c).then(|| self.advance(1)).map(|()| c)
     }
 
-    /// Skips spaces, and a comment up to the end of its line.
-    pub(super) fn skip_comment(&mut self) {
+    /// Skips spaces, and a comment up to the end of its line. Returns where that is.
+    pub(super) fn skip_comment(&mut self) -> Option<Range<usize>> {
         self.take_while(|c| c == ' ');
+        let start = self.index;
         if self.peek() == '#' {
             self.take_while(|c| !is_break(c));
         }
+        (self.index > start).then_some(start..self.index)
+    }
+
+    /// The text, with `\n` in the place of other line breaks, and without a byte order mark.
+    pub(super) fn into_chars(self) -> Vec<char> {
+        self.chars
     }
 
     /// Whether `---` or `...` on a line of its own comes here.

@@ -7,11 +7,13 @@
 //!
 //! - `cursor`: the characters of the text and their places; the text of scalars
 //! - `scanner`: tokens; `parser`: nodes, anchors and tags; `scalar`: the type and value of a scalar
+//! - `emit`: values as text that is read back unchanged
 //! - `construct`: nodes to values: aliases, merge keys, duplicate keys
 //! - `tree`: the result
 
 mod construct;
 mod cursor;
+mod emit;
 mod parser;
 mod scalar;
 mod scanner;
@@ -20,6 +22,8 @@ mod tree;
 use std::thread;
 
 pub(super) use construct::{Conflict, Document};
+pub(super) use emit::{Emitted, EmittedValue, document as emit, scalar as emit_scalar};
+pub(super) use parser::{Content, RawNode, Written, WrittenItem, WrittenPair, parse_written};
 pub(super) use tree::{Lines, Node, Position, SyntaxError, Value};
 
 /// The most bytes that a file may have.

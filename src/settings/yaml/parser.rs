@@ -1,6 +1,7 @@
 //! Parses tokens into nodes, as PyYAML's `Parser` and `Composer`: structure, anchors, tags, one document.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::scalar::{self, Tag};
 use super::scanner::{Kind, Scanner, Token};
@@ -11,15 +12,15 @@ const YAML_TAG: &str = "tag:yaml.org,2002:";
 
 /// A node before aliases and merge keys are expanded.
 #[derive(Debug)]
-pub(super) struct RawNode {
-    pub(super) content: Content,
+pub(in crate::settings) struct RawNode {
+    pub(in crate::settings) content: Content,
     pub(super) tag: Tag,
-    pub(super) at: Position,
+    pub(in crate::settings) at: Position,
 }
 
 /// What a node holds; lists and mappings have the indices of what is in them.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(in crate::settings) enum Content {
     Scalar(String),
     List(Vec<usize>),
     Map(Vec<(usize, usize)>),
@@ -31,14 +32,72 @@ pub(super) enum Content {
 ///
 /// The first place that is not YAML.
 pub(super) fn parse(text: &str) -> Result<(Vec<RawNode>, usize), SyntaxError> {
+    let (parser, root) = parsed(text)?;
+    Ok((parser.nodes, root))
+}
+
+/// [`parse`], with where everything is in the text.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub(in crate::settings) fn parse_written(
+    text: &str,
+) -> Result<(Vec<RawNode>, usize, Written), SyntaxError> {
+    let (parser, root) = parsed(text)?;
+    let (chars, comments) = parser.scanner.finish();
+    let written = Written {
+        chars,
+        comments,
+        pairs: parser.pairs,
+        items: parser.items,
+    };
+    Ok((parser.nodes, root, written))
+}
+
+fn parsed(text: &str) -> Result<(Parser, usize), SyntaxError> {
     let mut parser = Parser {
         scanner: Scanner::new(text)?,
         nodes: Vec::new(),
         anchors: HashMap::new(),
         tag_handles: HashMap::new(),
+        end: 0,
+        pairs: HashMap::new(),
+        items: HashMap::new(),
     };
     let root = parser.document()?;
-    Ok((parser.nodes, root))
+    Ok((parser, root))
+}
+
+/// Where the parts of a text are, in characters.
+#[derive(Debug)]
+pub(in crate::settings) struct Written {
+    pub(in crate::settings) chars: Vec<char>,
+    pub(in crate::settings) comments: Vec<Range<usize>>,
+    /// By the node of the key.
+    pub(in crate::settings) pairs: HashMap<usize, WrittenPair>,
+    /// By the node of the list: each item from its anchor, tag or value on.
+    pub(in crate::settings) items: HashMap<usize, Vec<WrittenItem>>,
+}
+
+/// Where a key and its value are.
+#[derive(Debug, Clone)]
+pub(in crate::settings) struct WrittenPair {
+    pub(in crate::settings) key: Position,
+    /// The ends include blanks after a plain scalar.
+    pub(in crate::settings) key_end: usize,
+    pub(in crate::settings) value: Position,
+    pub(in crate::settings) value_end: usize,
+}
+
+/// Where an item of a list is.
+#[derive(Debug, Clone)]
+pub(in crate::settings) struct WrittenItem {
+    /// Of its `-`; in brackets, of the item.
+    pub(in crate::settings) start: Position,
+    pub(in crate::settings) value: Position,
+    /// Includes blanks after a plain scalar.
+    pub(in crate::settings) end: usize,
 }
 
 /// Where a node is, which says what may come.
@@ -57,6 +116,10 @@ struct Parser {
     anchors: HashMap<String, usize>,
     /// What `%TAG` defines.
     tag_handles: HashMap<String, String>,
+    /// The end of the last token that is written.
+    end: usize,
+    pairs: HashMap<usize, WrittenPair>,
+    items: HashMap<usize, Vec<WrittenItem>>,
 }
 
 impl Parser {
@@ -65,7 +128,19 @@ impl Parser {
     }
 
     fn take(&mut self) -> Result<Token, SyntaxError> {
-        self.scanner.take()
+        let token = self.scanner.take()?;
+        // The others are inserted where no character stands for them.
+        if !matches!(
+            token.kind,
+            Kind::BlockSequenceStart
+                | Kind::BlockMappingStart
+                | Kind::BlockEnd
+                | Kind::Key
+                | Kind::StreamEnd
+        ) {
+            self.end = token.end;
+        }
+        Ok(token)
     }
 
     /// Takes the next token if it is of a kind.
@@ -195,8 +270,8 @@ impl Parser {
         let content = match kind {
             Kind::BlockMappingStart => Content::Map(self.block_map(depth + 1)?),
             Kind::FlowMappingStart => Content::Map(self.flow_map(depth + 1)?),
-            Kind::FlowSequenceStart => Content::List(self.flow_list(depth + 1)?),
-            _ if is_list => Content::List(self.block_list(kind, depth + 1)?),
+            Kind::FlowSequenceStart => Content::List(self.flow_list(id, depth + 1)?),
+            _ if is_list => Content::List(self.block_list(id, kind, depth + 1)?),
             _ => return Ok(id),
         };
         if let Some(node) = self.nodes.get_mut(id) {
@@ -254,16 +329,32 @@ impl Parser {
     ) -> Result<(usize, usize), SyntaxError> {
         let at = self.take()?.at;
         let key = self.node_or_empty(at, ends, context, depth)?;
-        let (_, at) = self.scanner.peek()?;
-        let value = match self.take_if(Kind::Value)? {
-            Some(_) => self.node_or_empty(at, ends, context, depth)?,
-            None => self.empty(at)?,
+        let key_end = self.end;
+        let (_, colon) = self.scanner.peek()?;
+        let (value, value_at) = match self.take_if(Kind::Value)? {
+            Some(_) => {
+                let (_, value_at) = self.scanner.peek()?;
+                (self.node_or_empty(colon, ends, context, depth)?, value_at)
+            }
+            None => (self.empty(colon)?, colon),
         };
+        let pair = WrittenPair {
+            key: at,
+            key_end,
+            value: value_at,
+            value_end: self.end,
+        };
+        self.pairs.insert(key, pair);
         Ok((key, value))
     }
 
     /// Parses a list outside of brackets: one that is indented and has an end, or one that begins with its first `-`.
-    fn block_list(&mut self, start: Kind, depth: usize) -> Result<Vec<usize>, SyntaxError> {
+    fn block_list(
+        &mut self,
+        id: usize,
+        start: Kind,
+        depth: usize,
+    ) -> Result<Vec<usize>, SyntaxError> {
         let is_indented = start == Kind::BlockSequenceStart;
         self.take_if(Kind::BlockSequenceStart)?;
         let ends: &[Kind] = match is_indented {
@@ -272,7 +363,9 @@ impl Parser {
         };
         let mut items = Vec::new();
         while let Some(entry) = self.take_if(Kind::BlockEntry)? {
+            let (_, value) = self.scanner.peek()?;
             items.push(self.node_or_empty(entry.at, ends, Context::Block, depth)?);
+            self.add_item(id, entry.at, value);
         }
         if is_indented {
             self.close(
@@ -281,6 +374,12 @@ impl Parser {
             )?;
         }
         Ok(items)
+    }
+
+    fn add_item(&mut self, list: usize, start: Position, value: Position) {
+        let end = self.end;
+        let items = self.items.entry(list).or_default();
+        items.push(WrittenItem { start, value, end });
     }
 
     fn block_map(&mut self, depth: usize) -> Result<Vec<(usize, usize)>, SyntaxError> {
@@ -297,19 +396,21 @@ impl Parser {
         Ok(pairs)
     }
 
-    fn flow_list(&mut self, depth: usize) -> Result<Vec<usize>, SyntaxError> {
+    fn flow_list(&mut self, id: usize, depth: usize) -> Result<Vec<usize>, SyntaxError> {
         self.take()?;
         let ends = [Kind::Value, Kind::FlowEntry, Kind::FlowSequenceEnd];
         let mut items = Vec::new();
         while self.peek()? != Kind::FlowSequenceEnd {
-            items.push(match self.scanner.peek()? {
+            let (kind, at) = self.scanner.peek()?;
+            items.push(match kind {
                 // `[a: b]` is a list with a mapping.
-                (Kind::Key, at) => {
+                Kind::Key => {
                     let pair = self.pair(&ends, Context::Flow, depth)?;
                     self.add(Content::Map(vec![pair]), Tag::Map, at)?
                 }
                 _ => self.node(Context::Flow, depth)?,
             });
+            self.add_item(id, at, at);
             if self.take_if(Kind::FlowEntry)?.is_none() {
                 break;
             }

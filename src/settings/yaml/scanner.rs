@@ -8,6 +8,7 @@
 //! 2. Indentation ends collections outside of brackets: [`Scanner::unwind`] adds the tokens for that.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use super::cursor::{Cursor, is_blank, is_break};
 use super::tree::{Position, SyntaxError};
@@ -50,6 +51,8 @@ pub(super) enum Kind {
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) at: Position,
+    /// How many characters come before its end; with spaces after it, if it is a plain scalar.
+    pub(super) end: usize,
     pub(super) text: String,
 }
 
@@ -76,6 +79,8 @@ pub(super) struct Scanner {
     allows_key: bool,
     /// By level of brackets.
     keys: BTreeMap<usize, SimpleKey>,
+    /// Where the comments are.
+    comments: Vec<Range<usize>>,
 }
 
 impl Scanner {
@@ -94,6 +99,7 @@ impl Scanner {
             indents: vec![-1],
             allows_key: true,
             keys: BTreeMap::new(),
+            comments: Vec::new(),
         })
     }
 
@@ -113,8 +119,18 @@ impl Scanner {
     pub(super) fn take(&mut self) -> Result<Token, SyntaxError> {
         let (kind, at) = self.peek()?;
         self.taken += 1;
-        let text = String::new();
-        Ok(self.tokens.pop_front().unwrap_or(Token { kind, at, text }))
+        let last = Token {
+            kind,
+            at,
+            end: self.cursor.index(),
+            text: String::new(),
+        };
+        Ok(self.tokens.pop_front().unwrap_or(last))
+    }
+
+    /// The characters of the text, and the comments in it, each from its `#` on.
+    pub(super) fn finish(self) -> (Vec<char>, Vec<Range<usize>>) {
+        (self.cursor.into_chars(), self.comments)
     }
 
     fn needs_more(&mut self) -> bool {
@@ -134,13 +150,20 @@ impl Scanner {
     }
 
     fn add(&mut self, kind: Kind, at: Position, text: String) {
-        self.tokens.push_back(Token { kind, at, text });
+        let end = self.cursor.index();
+        self.tokens.push_back(Token {
+            kind,
+            at,
+            end,
+            text,
+        });
     }
 
     /// Adds the token of an indicator that is `length` characters long.
     fn add_indicator(&mut self, kind: Kind, length: usize) {
-        self.add(kind, self.cursor.at(), String::new());
+        let at = self.cursor.at();
         self.cursor.advance(length);
+        self.add(kind, at, String::new());
     }
 
     /// Remembers that the next token may be a key.
@@ -181,7 +204,7 @@ impl Scanner {
     /// Adds at least one token, or the end.
     fn fetch(&mut self) -> Result<(), SyntaxError> {
         loop {
-            self.cursor.skip_comment();
+            self.comments.extend(self.cursor.skip_comment());
             if self.cursor.line_break().is_none() {
                 break;
             }
@@ -307,6 +330,7 @@ impl Scanner {
         let token = |kind| Token {
             kind,
             at: key.at,
+            end: key.index,
             text: String::new(),
         };
         self.tokens.insert(place, token(Kind::Key));
