@@ -160,6 +160,21 @@ fn a_symlink_is_told_from_what_has_its_other_name_now() {
 }
 
 #[test]
+fn looking_at_a_symlink_does_not_count_as_reading_it() {
+    replay(&[
+        Symlink(p("b"), p("a")),
+        Link(p("jobs/t.n/p/c"), p("b"), true),
+        Rename(p("a"), p("jobs/t.n/p/a"), 0),
+        Times(
+            p("jobs/t.n/p/a"),
+            Some(Some((789194506, 250019925))),
+            Some(Some((847150321, 556284108))),
+            true,
+        ),
+    ]);
+}
+
+#[test]
 fn a_pipe_that_is_open_has_attributes_when_its_name_is_gone() {
     replay(&[
         Mknod(p("e"), libc::S_IFIFO, 0o755),

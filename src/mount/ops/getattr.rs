@@ -98,7 +98,7 @@ impl Mount {
             _ => attributes::attributes(stat, inode),
         };
         if at::is_symlink(stat)
-            && let Ok(Some(target)) = self.changed_target(node)
+            && let Ok(Some(target)) = self.changed_target(node, stat.stx_size)
         {
             shown.size = target.len() as u64;
         }
@@ -149,24 +149,27 @@ impl Mount {
         let link = self.open_verified(id, OFlags::PATH)?;
         let written = at::read_link(&link, OsStr::new(""))?;
         let node = self.node(id)?;
-        match self.may_change_target(&node)? {
+        match self.may_change_target(&node, written.len() as u64)? {
             true => Ok(self.target_shown(&node, &written)?.unwrap_or(written)),
             false => Ok(written),
         }
     }
 
-    /// Returns the target of a symlink, if the target that is shown differs from the one on the disk.
-    fn changed_target(&self, node: &Node) -> Result<Option<OsString>> {
-        if !self.may_change_target(node)? {
+    /// Returns the target of a symlink, if the target that is shown differs from the one on the disk, which has `length` bytes. Reading it
+    /// changes the symlink's access time, so it is read only if need be.
+    fn changed_target(&self, node: &Node, length: u64) -> Result<Option<OsString>> {
+        if !self.may_change_target(node, length)? {
             return Ok(None);
         }
         let place = self.place_of(node)?;
         self.target_shown(node, &at::read_link(&place.dir, &place.name)?)
     }
 
-    /// Whether the target shown for a symlink could differ from the one on the disk.
-    fn may_change_target(&self, node: &Node) -> Result<bool> {
-        Ok(self.view.elsewhere().is_some() || self.is_in_place_of_job(node)?)
+    /// Whether the target shown for a symlink could differ from the one on the disk, which has `length` bytes.
+    fn may_change_target(&self, node: &Node, length: u64) -> Result<bool> {
+        let primary = self.view.primary_path().as_os_str().len() as u64;
+        let below_primary = self.view.elsewhere().is_some() && length >= primary;
+        Ok(below_primary || self.is_in_place_of_job(node)?)
     }
 
     /// Whether a symlink of a folder is in the place of a job.
