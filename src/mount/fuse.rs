@@ -219,6 +219,7 @@ impl Filesystem for Fuse {
         device: u32,
         reply: ReplyEntry,
     ) {
+        self.mount.names_change(parent.0);
         let caller = caller(request, umask);
         self.on_entry(
             parent,
@@ -239,6 +240,7 @@ impl Filesystem for Fuse {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        self.mount.names_change(parent.0);
         let caller = caller(request, umask);
         self.on_entry(
             parent,
@@ -251,6 +253,7 @@ impl Filesystem for Fuse {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.mount.names_change(parent.0);
         let caller = caller(request, 0);
         self.on_entry(
             parent,
@@ -263,6 +266,7 @@ impl Filesystem for Fuse {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.mount.names_change(parent.0);
         let caller = caller(request, 0);
         self.on_entry(
             parent,
@@ -282,6 +286,7 @@ impl Filesystem for Fuse {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        self.mount.names_change(parent.0);
         let caller = caller(request, 0);
         let target = target.as_os_str().to_owned();
         self.on_entry(
@@ -304,6 +309,8 @@ impl Filesystem for Fuse {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.mount.names_change(parent.0);
+        self.mount.names_change(new_parent.0);
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         let (caller, old, new) = (caller(request, 0), name.to_owned(), new_name.to_owned());
         let may_wait =
@@ -322,6 +329,7 @@ impl Filesystem for Fuse {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
+        self.mount.names_change(parent.0);
         let (caller, name) = (caller(request, 0), name.to_owned());
         let may_wait = self.mount.may_wait(node.0) || self.mount.may_wait_at(parent.0, &name);
         let work = move |mount: &Mount| mount.link(&caller, node.0, parent.0, &name);
@@ -356,6 +364,7 @@ impl Filesystem for Fuse {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.mount.names_change(parent.0);
         let (mount, caller, name) = (self.mount.clone(), caller(request, umask), name.to_owned());
         let how = self.how_opened(request, flags);
         self.mount.open_limit.when_free(move |free| match free {

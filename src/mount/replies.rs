@@ -327,8 +327,8 @@ impl Reply for CreateReply {
 /// Unlike other requests, a listing is answered by the attempt that ends first: the entries that are in the reply by
 /// then are right, and the kernel requests the rest.
 pub(super) trait ListReply: Send + Sized + 'static {
-    /// Adds the entries from a position on.
-    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()>;
+    /// Adds the entries from a position on. Returns as [`Mount::list`].
+    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<bool>;
 
     fn end(self);
 
@@ -404,14 +404,17 @@ impl Mount {
         let listed = R::fill(self, node, from, &reply);
         match (listed, reply.take()) {
             (_, None) => {}
-            (Ok(()), Some((reply, _))) => reply.end(),
+            (Ok(true), Some((reply, _))) => {
+                self.invalidate.listing_before_reply(node, || reply.end());
+            }
+            (Ok(false), Some((reply, _))) => reply.end(),
             (Err(error), Some((reply, _))) => reply.refuse(error),
         }
     }
 }
 
 impl ListReply for ReplyDirectory {
-    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()> {
+    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<bool> {
         mount.list(node, from, |item| {
             let kind = attributes::kind(item.kind.as_raw_mode());
             to.add(|reply| reply.add(INodeNo(item.inode), item.next, kind, item.name))
@@ -428,7 +431,7 @@ impl ListReply for ReplyDirectory {
 }
 
 impl ListReply for ReplyDirectoryPlus {
-    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<()> {
+    fn fill(mount: &Mount, node: u64, from: u64, to: &Partial<Self>) -> Result<bool> {
         mount.list_plus(node, from, |name, next, entry| {
             let (attributes, generation) = (&entry.attributes, entry.generation);
             to.add(|reply| {

@@ -11,6 +11,7 @@ use crate::mount::lock_waiter::Waiter;
 use crate::mount::open_limit::OpenLimit;
 use crate::mount::readahead::Readahead;
 use crate::mount::recovery::{Recover, Recoveries};
+use crate::mount::tables::cached_listings::CachedListings;
 use crate::mount::tables::dir_cache::DirCache;
 use crate::mount::tables::handles::Handles;
 use crate::mount::tables::invalidate::Invalidator;
@@ -60,6 +61,7 @@ pub struct Mount {
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) threads: Threads,
     pub(super) listings: Arc<Listings>,
+    pub(super) cached_listings: CachedListings,
     pub(super) readahead: Readahead,
     pub(super) locks: Waiter,
     pub(super) lock_names: Arc<LockNames>,
@@ -129,6 +131,7 @@ impl Mount {
                 move || view.late_questions()
             }),
             listings: Arc::default(),
+            cached_listings: CachedListings::default(),
             readahead: Readahead::default(),
             lock_names,
             invalidate,

@@ -2,6 +2,7 @@
 //! and the disk beneath, as an ordinary user, whose files the kernel reads and writes through its own cache.
 //!
 //! - here: the contents and attributes of files
+//! - [`listings`]: directories that are listed while they change
 //! - [`mapped`]: files that are written and mapped at the same time
 //! - [`locks`]: names and attributes by which processes exclude each other; races for locks are in `tests/concurrent`
 
@@ -10,6 +11,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod listings;
 mod locks;
 mod mapped;
 

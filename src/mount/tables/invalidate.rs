@@ -29,6 +29,8 @@ struct Connected {
     notifier: Notifier,
     /// The channel to the thread that makes the kernel drop names and attributes before a request is answered.
     before_reply: Sender<BeforeReply>,
+    /// The channel to the thread that makes the kernel drop the listing of a directory before a request is answered.
+    listings: Sender<ListingToDrop>,
 }
 
 impl Default for Invalidator {
@@ -81,6 +83,7 @@ impl Invalidator {
         let connected = Connected {
             notifier: notifier.clone(),
             before_reply: start_before_reply(notifier.clone())?,
+            listings: start_dropping_listings(notifier.clone())?,
         };
         let queue = self.queue.clone();
         std::thread::Builder::new()
@@ -135,6 +138,25 @@ impl Invalidator {
     pub(in crate::mount) fn pages_now(&self, id: u64) {
         if let Some(connected) = self.connected.get() {
             send(&connected.notifier, &Invalidation::Pages(id));
+        }
+    }
+
+    /// Makes the kernel drop its cached listing of a directory that it holds locked for a change, before this returns. A thread that answers
+    /// requests may send it: no process lists the directory, so no request holds a page of the listing.
+    pub(in crate::mount) fn listing_now(&self, directory: u64) {
+        self.pages_now(directory);
+    }
+
+    /// Makes the kernel drop its cached listing of a directory, and answers a request after that.
+    pub(in crate::mount) fn listing_before_reply(
+        &self,
+        directory: u64,
+        reply: impl FnOnce() + Send + 'static,
+    ) {
+        match self.connected.get() {
+            // The thread ends only with the mount.
+            Some(connected) => drop(connected.listings.send((directory, Box::new(reply)))),
+            None => reply(),
         }
     }
 
@@ -222,6 +244,24 @@ fn start_before_reply(notifier: Notifier) -> std::io::Result<Sender<BeforeReply>
                 waiting.push_back((Instant::now() + NAMES_TIMEOUT, reply.clone()));
                 // The other thread ends only with this one.
                 let _ = dropped.send((request.names, reply));
+            }
+        })?;
+    Ok(sender)
+}
+
+/// A directory whose cached listing the kernel must drop, and what answers the request that waits for it.
+type ListingToDrop = (u64, Box<dyn FnOnce() + Send>);
+
+/// Starts a thread that makes the kernel drop listings, and answers the requests that wait for it: a separate one, since other invalidations
+/// may wait in the kernel for requests.
+fn start_dropping_listings(notifier: Notifier) -> std::io::Result<Sender<ListingToDrop>> {
+    let (sender, wanted) = crossbeam_channel::unbounded::<ListingToDrop>();
+    std::thread::Builder::new()
+        .name("xpmfs-listings".to_owned())
+        .spawn(move || {
+            for (directory, reply) in wanted {
+                send(&notifier, &Invalidation::Pages(directory));
+                reply();
             }
         })?;
     Ok(sender)

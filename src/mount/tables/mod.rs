@@ -6,6 +6,7 @@
 //! - [`handles`]: open files; [`passthrough`]: which of them the kernel reads and writes by itself
 //! - [`dir_cache`]: descriptors of directories; [`listings`]: directories that are being listed, with a [`cursor`] for
 //!   each source and the [`positions`] of unions
+//! - [`cached_listings`]: which directories' listings the kernel may have cached
 //! - [`invalidate`]: the threads that make the kernel drop cached state
 //! - [`own_writes`]: whether a file is being written through this mount
 //! - [`lock_names`]: names that the kernel must look up each time
@@ -13,6 +14,7 @@
 //! - [`superseded`]: which file of a recovered job has taken the place of a node
 //! - [`ttl`]: how long the kernel may cache names and attributes
 
+pub(super) mod cached_listings;
 pub(super) mod cursor;
 pub(super) mod dir_cache;
 pub(super) mod handles;

@@ -4,7 +4,7 @@
 //! the listed entries. A plain directory is listed with the disk's own positions. A union of several is listed source
 //! after source, with positions that count the returned entries; each stores its position on the disk, so that a
 //! listing can continue from any of them. The entries of a union can change without a change of its own directories, so
-//! the daemon makes the kernel drop the cached listing once it is complete.
+//! the kernel drops the cached listing once it is complete; of `jobs/` and its tasks before another process can go on in it.
 //!
 //! A listing that was begun before its job was recovered, moved or released goes on in the directory that it began in.
 //!
@@ -148,13 +148,22 @@ impl Mount {
         Ok(vec![archived, internal])
     }
 
-    /// Passes the entries from a position on to `emit`, until it returns `false`.
+    /// Makes the kernel drop what it has cached of a directory's listing, since a name in the directory is about to change. The kernel holds
+    /// the directory locked.
+    pub(in crate::mount) fn names_change(&self, directory: u64) {
+        if self.cached_listings.take(directory) {
+            self.invalidate.listing_now(directory);
+        }
+    }
+
+    /// Passes the entries from a position on to `emit`, until it returns `false`. Returns whether the kernel must drop what it has cached of
+    /// the listing before it receives the reply, which ends the listing.
     pub(in crate::mount) fn list(
         &self,
         id: u64,
         from: u64,
         mut emit: impl FnMut(&Item<'_>) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.list_there(id, from, |id| {
             self.read_listing(id, from, false, &mut |item| emit(&item))
         })
@@ -166,8 +175,8 @@ impl Mount {
         &self,
         id: u64,
         from: u64,
-        mut list: impl FnMut(u64) -> Result<()>,
-    ) -> Result<()> {
+        mut list: impl FnMut(u64) -> Result<bool>,
+    ) -> Result<bool> {
         let listed = match self.is_purged(id) || self.is_being_removed(id, from) {
             true => Err(Errno::STALE),
             false => list(id),
@@ -207,7 +216,7 @@ impl Mount {
         id: u64,
         from: u64,
         mut emit: impl FnMut(&OsStr, u64, &NodeEntry) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.list_there(id, from, |id| self.list_plus_of(id, from, &mut emit))
     }
 
@@ -216,7 +225,7 @@ impl Mount {
         id: u64,
         from: u64,
         emit: &mut dyn FnMut(&OsStr, u64, &NodeEntry) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.read_listing(id, from, true, &mut |item| {
             if item.name == "." || item.name == ".." {
                 // The kernel creates no node for these.
@@ -267,7 +276,10 @@ impl Mount {
         NodeEntry::unknown(item.inode, item.kind)
     }
 
-    fn read_listing(&self, id: u64, from: u64, plus: bool, emit: &mut Emit<'_>) -> Result<()> {
+    fn read_listing(&self, id: u64, from: u64, plus: bool, emit: &mut Emit<'_>) -> Result<bool> {
+        if from == 0 {
+            self.cached_listings.begin(id);
+        }
         let kept = match from {
             0 => None,
             _ => self.listings.get(id, from),
@@ -295,10 +307,10 @@ impl Mount {
             ListingKind::Plain => self.read_plain(&listing, from, plus, emit)?,
             _ => self.read_union(id, &listing, from, plus, emit)?,
         };
-        if at_end && !matches!(listing.kind, ListingKind::Plain) {
+        if at_end && matches!(listing.kind, ListingKind::Holder) {
             self.invalidate.pages(id);
         }
-        Ok(())
+        Ok(at_end && matches!(listing.kind, ListingKind::Jobs | ListingKind::Task))
     }
 
     /// Starts reading the next jobs ahead, if this is one step of a walk through the jobs of a task.
