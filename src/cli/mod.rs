@@ -7,8 +7,9 @@
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; `advice`: what to do about them
 //! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended
 //!
-//! A new command is a variant of [`Command`] and an arm of `run`, here; a row of the README's table; a section of
-//! `docs/json.md`, which `tests/docs.rs` checks; and a line of the change log. Its manual page comes from the parser.
+//! A new command is a variant of [`Command`] with an `Example:` and an arm of `run`, here; a row of the README's table; a section of
+//! `docs/json.md`; a step in `tests/commands/walk.rs`; and a line of the change log. `tests/commands` checks all but the last. Its manual
+//! page comes from the parser.
 //!
 //! Listings go to standard output, as tables or, with `--json`, as JSON; everything else goes to
 //! standard error. Exit status: 0 done, 1 failed, 2 wrong usage.
@@ -73,8 +74,12 @@ pub enum Command {
     /// Mounts a workspace, by default in place: over its own directory
     ///
     /// Returns when the mount is ready. Every job is then seen under one path, whichever folder it lies in.
+    ///
+    /// Example: `xpmfs mount -w nlp`, or for a first try `xpmfs mount --workdir ~/experiments/nlp --folder use:/home/colleague/nlp`
     Mount(Box<mount::Arguments>),
     /// Unmounts a workspace
+    ///
+    /// Example: `xpmfs umount -w nlp --drain`
     Umount(umount::Arguments),
     /// Runs a command that sees the workspace mounted in place, for that command alone
     ///
@@ -91,10 +96,14 @@ pub enum Command {
     /// Example: `xpmfs reload --all` after a new version was installed.
     Reload(reload::Arguments),
     /// Shows mounts, the state of folders, and what is being archived
+    ///
+    /// Example: `xpmfs status --watch`
     Status(status::Arguments),
     /// Archives a workspace that is not mounted: once, or for as long as it runs
     ///
     /// A mount archives by itself; this is for machines without one. Both may run at the same time, on any number of machines.
+    ///
+    /// Example: `xpmfs archive -w nlp --watch`
     Archive(archive::Arguments),
     /// Lists, finds, archives, recovers, verifies and deletes jobs
     #[command(subcommand)]
@@ -119,8 +128,12 @@ pub enum Command {
     #[command(subcommand)]
     Settings(settings::Command),
     /// Prints a shell's completions, also of workspaces, jobs and mount points
+    ///
+    /// Example: `xpmfs completions bash > ~/.local/share/bash-completion/completions/xpmfs`
     Completions(completions::Arguments),
     /// Prints the manual page, or writes all of them
+    ///
+    /// Example: `xpmfs man --dir ~/.local/share/man/man1`
     Man(man::Arguments),
     /// Asks a mount whether it answers (for `mount`, which must not wait for it itself)
     // The name resembles no other, so that it is not proposed for a mistyped one.

@@ -18,12 +18,18 @@ use super::{Global, Listing, candidates};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Lists experiments: their current run, its state, and where their runs lie
+    ///
+    /// Example: `xpmfs experiments list -w nlp`
     List(SharedArguments),
     /// Lists the runs of an experiment, or of all, and where they lie
+    ///
+    /// Example: `xpmfs experiments runs tune`
     Runs(Runs),
     /// Brings runs back from `backup` folders into the primary, with the partials of their jobs
     ///
     /// Brings back what the primary lacks; what it has stays as it is. The jobs themselves: `xpmfs jobs recover`.
+    ///
+    /// Example: `xpmfs experiments recover tune`, then `xpmfs jobs recover --all`
     Recover(recover::Arguments),
     /// Copies a run and its jobs to another workspace, here or on another machine
     ///

@@ -47,28 +47,38 @@ pub enum Command {
     ///
     /// A mount does this by itself; this command does it at once and prints each result, mounted or not. A job that a folder
     /// already has is compared, and copied again if it has changed since.
+    ///
+    /// Example: `xpmfs jobs archive 0defac9f`, or `xpmfs jobs archive --all`
     Archive(archive::Arguments),
     /// Brings jobs back from a folder into the primary
     ///
     /// A recovered job stays there, also if the workspace has a `move` folder, until it changes or `xpmfs jobs archive` names it
     /// (by itself, not by its task or a glob).
+    ///
+    /// Example: `xpmfs jobs recover 0defac9f`, or after a purge `xpmfs jobs recover --all`
     Recover(recover::Arguments),
     /// Reads archived copies again, and prints what is wrong with them and how to mend it
     ///
     /// Reads every byte of every copy from its disk and compares it with the copy's manifest, and the copy with the job in the
     /// primary. Prints damaged, incomplete and missing copies and their number; with -v every copy, and how it differs from the
     /// primary. Exits with 1 if anything is wrong. `xpmfs status` shows when all copies were verified last.
+    ///
+    /// Example: `xpmfs jobs verify --all`
     Verify(verify::Arguments),
     /// Lists every copy of jobs: in the primary and in each folder
     ///
     /// Prints which location serves the job, which copies are finished and have a manifest, and what is recorded of the job. A
     /// folder that does not answer is reported as that. With -v, folders without the job are listed as well.
+    ///
+    /// Example: `xpmfs jobs where 0defac9f`
     Where(where_is::Arguments),
     /// Frees the primary's disk: removes copies of jobs there that have a verified archived copy
     ///
     /// Every byte of the archived copy is read and compared with its manifest first. A job stays if it differs from its copy, is
     /// pinned or unfinished, or if a process uses it. The least recently used jobs go first; a mount serves them from their folder.
     /// Prints what would be released; --yes does it.
+    ///
+    /// Example: `xpmfs jobs release --keep-free 200G --yes`
     Release(release::Arguments),
     /// Deletes jobs everywhere, into a trash from which they can be brought back
     ///
@@ -86,12 +96,20 @@ pub enum Command {
     /// Example: `xpmfs jobs undelete my.module.train/8f3c`.
     Undelete(undelete::Arguments),
     /// Excludes jobs from archiving
+    ///
+    /// Example: `xpmfs jobs opt-out 'my.debug.*'`
     OptOut(opt::Arguments),
     /// Archives jobs again that were opted out
+    ///
+    /// Example: `xpmfs jobs opt-in my.debug.train/0defac9f`
     OptIn(opt::Arguments),
     /// Keeps jobs in the primary: they are never released
+    ///
+    /// Example: `xpmfs jobs pin my.module.train/0defac9f`
     Pin(pin::Arguments),
     /// Lets jobs be released again that were pinned
+    ///
+    /// Example: `xpmfs jobs unpin my.module.train/0defac9f`
     Unpin(pin::Arguments),
 }
 
