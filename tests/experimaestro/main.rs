@@ -4,6 +4,7 @@
 //! - [`archive`]: jobs that end are archived, and recovered
 //! - [`experiments`]: folders are workspaces of their own, from which a lost primary is made
 //! - [`new`]: a new plan, run wholly through a mount
+//! - [`copied`]: a copy of an experiment in another workspace is done
 //! - [`beside`]: a plan through a mount, while another runs in the bare primary
 //! - [`locks`]: locks, taken through a mount and beside it
 //! - [`transient`]: transient jobs, which the plan removes, are not archived before
@@ -17,6 +18,7 @@ mod archive;
 mod beside;
 #[path = "../common/mod.rs"]
 mod common;
+mod copied;
 mod experiments;
 mod files;
 mod locks;
