@@ -3,6 +3,7 @@
 //! - [`copy`]: copies a run and its jobs: [`copy_experiment`]
 //! - [`site`]: a workspace on another machine: what it has; `hollow`: which of its locations serves a job
 //! - [`ssh`]: runs scripts there; `shell`: writes them; `rsync`: copies trees
+//! - `private_dir`: the private directory of a connection
 //! - [`staging`]: the directory of unfinished copies in a workspace, `.xpm-staging`
 //! - [`error`]: why nothing could be copied
 //!
@@ -11,6 +12,7 @@
 pub mod copy;
 pub mod error;
 mod hollow;
+mod private_dir;
 mod rsync;
 mod shell;
 pub mod site;

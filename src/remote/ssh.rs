@@ -11,15 +11,14 @@ use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::private_dir::PrivateDir;
 use super::shell::Script;
-use super::staging;
 
 /// Options after those of the settings: of two values of an option, `ssh` uses the first.
 const DEFAULTS: [&str; 3] = [
@@ -82,7 +81,7 @@ pub(super) struct Connection {
     pub(super) host: String,
     options: Vec<OsString>,
     /// A private directory on this machine, for the socket and other files.
-    directory: PathBuf,
+    directory: PrivateDir,
     /// Scripts that run until the end; the first has the connection that the others share.
     keepers: Mutex<Vec<(Child, ChildStdin)>>,
 }
@@ -104,11 +103,7 @@ impl Connection {
                 workspace: workspace.to_owned(),
             });
         }
-        let mut name = OsString::from("xpmfs-ssh-");
-        name.push(staging::id());
-        let directory = std::env::temp_dir().join(name);
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&directory);
-        made.map_err(|cause| SshError::Start {
+        let directory = PrivateDir::make().map_err(|cause| SshError::Start {
             program: "ssh",
             cause,
         })?;
@@ -118,7 +113,7 @@ impl Connection {
                 .iter()
                 .flat_map(|option| ["-o".into(), OsString::from(option)]),
         );
-        let socket = directory.join("s");
+        let socket = directory.path().join("s");
         if socket.as_os_str().len() <= SOCKET_MAX {
             let mut path = OsString::from("ControlPath=");
             path.push(&socket);
@@ -134,7 +129,7 @@ impl Connection {
 
     /// A private directory on this machine, which is removed with the connection.
     pub(super) fn directory(&self) -> &Path {
-        &self.directory
+        self.directory.path()
     }
 
     /// The program and arguments that run a command on the host.
@@ -289,7 +284,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.end();
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

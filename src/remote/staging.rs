@@ -23,7 +23,7 @@ use crate::view::jobs::names;
 pub const STAGING: &str = ".xpm-staging";
 
 /// The file in an unfinished copy that is locked.
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
 
 /// The content of the lock file of our own copies.
 pub(super) const NOTE: &str = "xpmfs\n";
@@ -164,7 +164,7 @@ fn sweep(parent: &OwnedFd) {
 }
 
 /// The lock of a directory, if its process has ended; `None` for a directory in use, and for one of another program.
-fn left_over(parent: &OwnedFd, name: &OsStr) -> Result<Option<File>> {
+pub(super) fn left_over(parent: &OwnedFd, name: &OsStr) -> Result<Option<File>> {
     let Some(directory) = at::absent(at::open_dir(parent, name))? else {
         return Ok(None);
     };

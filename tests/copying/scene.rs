@@ -41,6 +41,7 @@ impl Scene {
         for end in ["from", "to"] {
             fs::create_dir_all(scene.workspace(end).join("jobs")).unwrap();
         }
+        fs::create_dir(scene.temporary()).unwrap();
         scene.write_settings(|_, _| {});
         scene
     }
@@ -154,6 +155,11 @@ impl Scene {
         experiments.join(self.experiment()).join(run)
     }
 
+    /// The directory of temporary files of the commands.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.top().join("tmp")
+    }
+
     /// The command, with the settings of this scene.
     pub(crate) fn xpmfs(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xpmfs"));
@@ -162,6 +168,7 @@ impl Scene {
             .arg(self.top().join("settings.yaml"))
             .current_dir(self.top())
             .env("HOME", self.top())
+            .env("TMPDIR", self.temporary())
             .env("XDG_RUNTIME_DIR", self.top());
         command
     }
@@ -235,6 +242,7 @@ impl Scene {
             assert!(!left.exists(), "{:?}", tree(&left));
         }
         assert!(!Path::new("PWNED").exists());
+        assert!(tree(&self.temporary()).is_empty());
     }
 }
 

@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::common::{eventually, run, soak};
+use crate::common::{run, soak};
 use crate::scene::{RUN, Scene, number, tree};
 use crate::sshd::Sshd;
 
 /// Makes a workspace one of another machine.
-fn is_remote(scene: &Scene, sshd: &Sshd, end: &str) {
+pub(crate) fn is_remote(scene: &Scene, sshd: &Sshd, end: &str) {
     scene.write_settings(|id, workspace| {
         if id == end {
             workspace["ssh"] = sshd.ssh();
@@ -91,69 +90,6 @@ fn the_shell_of_the_other_machine_need_not_be_a_posix_shell() {
     copies("from", &sshd);
 }
 
-/// Copies so many jobs; the command is killed after the second one, and given again.
-fn is_killed(end: &str) {
-    const JOBS: u64 = 7;
-    let Some(sshd) = Sshd::start() else { return };
-    let scene = Scene::new();
-    is_remote(&scene, &sshd, end);
-    let hashes: Vec<String> = (10..10 + JOBS).map(|number| format!("{number}f")).collect();
-    let hashes: Vec<&str> = hashes.iter().map(String::as_str).collect();
-    let jobs: Vec<_> = hashes.iter().map(|hash| scene.job("from", hash)).collect();
-    scene.run(RUN, &hashes);
-    let mut command = scene.command(RUN, &["-y", "-q"]);
-    // With a group of its own, so that all of its processes on this side are killed, as by the end of a machine.
-    let mut killed = command
-        .process_group(0)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let there = || {
-        hashes
-            .iter()
-            .filter(|hash| scene.job_path("to", hash).exists())
-            .count() as u64
-    };
-    eventually("two jobs to be copied", || there() >= 2);
-    let group = i32::try_from(killed.id()).unwrap();
-    let group = rustix::process::Pid::from_raw(group).unwrap();
-    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
-    killed.wait().unwrap();
-    let staging = scene.workspace("to").join(".xpm-staging");
-    if end == "to" {
-        // The script on the other side has noticed the end of its input.
-        eventually("the staging of the killed copy to be removed", || {
-            !staging.exists()
-        });
-    }
-    let before = there();
-    assert!(before < JOBS && !scene.run_path("to", RUN).exists());
-    let copied = scene.copied(RUN, true);
-    assert_eq!(
-        (
-            number(&copied, "jobs_skipped"),
-            number(&copied, "jobs_copied")
-        ),
-        (before, JOBS - before)
-    );
-    for (job, hash) in jobs.iter().zip(&hashes) {
-        scene.assert_copied(job, hash);
-    }
-    scene.assert_clean();
-}
-
-#[test]
-fn a_copy_to_another_machine_that_was_killed_is_finished_by_the_next() {
-    is_killed("to");
-}
-
-#[test]
-fn a_copy_from_another_machine_that_was_killed_is_finished_by_the_next() {
-    if soak() {
-        is_killed("from");
-    }
-}
-
 #[test]
 fn a_full_disk_of_the_other_machine_fails_one_job_and_leaves_nothing_unfinished() {
     if !rustix::process::geteuid().is_root() {
@@ -199,68 +135,6 @@ fn a_full_disk_of_the_other_machine_fails_one_job_and_leaves_nothing_unfinished(
     }));
     run(Command::new("umount").arg(&to));
     assert!(checked.is_ok());
-}
-
-#[test]
-fn folders_of_the_other_machine_serve_lost_and_purged_jobs_and_hold_those_that_are_present() {
-    let Some(sshd) = Sshd::start() else { return };
-    let scene = Scene::odd();
-    for hash in ["0a", "1b", "2c", "3d"] {
-        scene.job("from", hash);
-    }
-    scene.run(RUN, &["0a", "1b", "2c", "3d"]);
-    let folder = scene.workspace("from").with_file_name(scene.name("backup"));
-    run(Command::new("cp")
-        .arg("-a")
-        .arg(scene.workspace("from"))
-        .arg(&folder));
-    let folders = json!([{"path": folder.to_str().unwrap(), "mode": "backup"}]);
-    scene.write_settings(|id, workspace| {
-        if id == "from" {
-            workspace["ssh"] = sshd.ssh();
-            workspace["folders"] = folders.clone();
-        }
-    });
-    fs::remove_dir_all(scene.job_path("from", "0a")).unwrap();
-    fs::remove_file(scene.job_path("from", "1b").join("model.bin")).unwrap();
-    // Something new in it: this one is alive.
-    fs::remove_file(scene.job_path("from", "2c").join("model.bin")).unwrap();
-    fs::write(scene.job_path("from", "2c").join("new"), "").unwrap();
-    let copied = scene.copied(RUN, true);
-    let from = |index: usize| copied["jobs"][index]["location"].as_str().unwrap();
-    let mut places = [from(0), from(1), from(2), from(3)];
-    places.sort_unstable();
-    let label = format!("backup:{}", folder.display());
-    assert_eq!(places, [&*label, &*label, "primary", "primary"], "{copied}");
-    let theirs = |hash: &str| folder.join("jobs").join(scene.task()).join(hash);
-    scene.assert_copied(&theirs("0a"), "0a");
-    scene.assert_copied(&theirs("1b"), "1b");
-    let alive = scene.job_path("to", "2c");
-    assert!(alive.join("new").exists() && !alive.join("model.bin").exists());
-    scene.assert_clean();
-
-    // And the other way: what the folder has is not copied.
-    scene.write_settings(|id, workspace| {
-        if id == "to" {
-            workspace["ssh"] = sshd.ssh();
-            workspace["folders"] = folders.clone();
-        }
-    });
-    fs::remove_dir_all(scene.workspace("to").join("experiments")).unwrap();
-    fs::remove_dir_all(scene.workspace("to").join("jobs")).unwrap();
-    scene.job("from", "4e");
-    scene.run("20260202_000000", &["3d", "4e"]);
-    let copied = scene.copied("20260202_000000", true);
-    assert_eq!(
-        (
-            number(&copied, "jobs_copied"),
-            number(&copied, "jobs_skipped")
-        ),
-        (1, 1),
-        "{copied}"
-    );
-    assert!(!scene.job_path("to", "3d").exists());
-    scene.assert_clean();
 }
 
 #[test]
