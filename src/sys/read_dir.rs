@@ -25,9 +25,9 @@ impl EntryBuffer {
 
 /// An entry of a directory.
 #[derive(Debug)]
-pub struct Entry<'a>(RawDirEntry<'a>);
+pub struct DirEntry<'a>(RawDirEntry<'a>);
 
-impl Entry<'_> {
+impl DirEntry<'_> {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &OsStr {
@@ -71,11 +71,11 @@ impl Entry<'_> {
 pub fn read<B>(
     fd: impl AsFd,
     buffer: &mut EntryBuffer,
-    mut each: impl FnMut(&Entry<'_>) -> ControlFlow<B>,
+    mut each: impl FnMut(&DirEntry<'_>) -> ControlFlow<B>,
 ) -> Result<ControlFlow<B>> {
     let mut entries = buffer.read(fd);
     while let Some(entry) = entries.next() {
-        let entry = Entry(entry?);
+        let entry = DirEntry(entry?);
         if !entry.is_dot()
             && let ControlFlow::Break(value) = each(&entry)
         {
@@ -93,7 +93,7 @@ pub fn read<B>(
 pub fn read_once(
     fd: impl AsFd,
     buffer: &mut EntryBuffer,
-    mut each: impl FnMut(&Entry<'_>),
+    mut each: impl FnMut(&DirEntry<'_>),
 ) -> Result<bool> {
     read_once_with_dots(fd, buffer, |entry| {
         if !entry.is_dot() {
@@ -110,7 +110,7 @@ pub fn read_once(
 pub fn read_once_with_dots(
     fd: impl AsFd,
     buffer: &mut EntryBuffer,
-    mut each: impl FnMut(&Entry<'_>),
+    mut each: impl FnMut(&DirEntry<'_>),
 ) -> Result<bool> {
     let mut entries = buffer.read(fd);
     let mut any = false;
@@ -119,7 +119,7 @@ pub fn read_once_with_dots(
             break;
         };
         any = true;
-        each(&Entry(entry?));
+        each(&DirEntry(entry?));
     }
     Ok(any)
 }
@@ -141,7 +141,7 @@ mod tests {
         let open = || File::open(top.path()).unwrap();
         let buffer = &mut EntryBuffer::default();
         let mut found = Vec::new();
-        let mut find = |entry: &Entry<'_>| found.push(entry.name().to_str().unwrap().to_owned());
+        let mut find = |entry: &DirEntry<'_>| found.push(entry.name().to_str().unwrap().to_owned());
         let ended = read(open(), buffer, |entry| {
             find(entry);
             ControlFlow::<()>::Continue(())

@@ -161,8 +161,8 @@ impl At {
     }
 }
 
-impl From<&read_dir::Entry<'_>> for OwnedEntry {
-    fn from(entry: &read_dir::Entry<'_>) -> OwnedEntry {
+impl From<&read_dir::DirEntry<'_>> for OwnedEntry {
+    fn from(entry: &read_dir::DirEntry<'_>) -> OwnedEntry {
         OwnedEntry {
             name: entry.c_name().to_owned(),
             kind: entry.kind(),
