@@ -13,7 +13,7 @@ const TRANSFER_MAX: u32 = 1024 * 1024;
 
 /// The capabilities that the kernel may lack.
 #[derive(Debug)]
-pub(super) struct Agreed {
+pub(super) struct Capabilities {
     /// Files that are read and written past the cache can be mapped.
     pub(super) maps_uncached: bool,
     /// The kernel can read and write files of the disk by itself.
@@ -21,7 +21,7 @@ pub(super) struct Agreed {
 }
 
 /// Requests the capabilities of a mount with these options.
-pub(super) fn request(config: &mut KernelConfig, options: &MountOptions) -> Agreed {
+pub(super) fn request(config: &mut KernelConfig, options: &MountOptions) -> Capabilities {
     // Without FUSE_ATOMIC_O_TRUNC: the daemon would empty a running program before the kernel reports that it is
     // busy (ETXTBSY).
     let mut wanted = vec![
@@ -61,7 +61,7 @@ pub(super) fn request(config: &mut KernelConfig, options: &MountOptions) -> Agre
     if let Err(nearest) = config.set_max_write(TRANSFER_MAX) {
         tracing::debug!(nearest, "the kernel accepts only smaller writes");
     }
-    Agreed {
+    Capabilities {
         maps_uncached,
         passthrough,
     }

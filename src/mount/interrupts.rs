@@ -57,12 +57,12 @@ impl std::fmt::Debug for State {
 
 /// A waiting request; its caller is not checked any more once this is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingRequest {
     state: Arc<Mutex<State>>,
     number: u64,
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingRequest {
     fn drop(&mut self) {
         let ended = self.state.lock().waiting.remove(&self.number);
         drop(ended);
@@ -75,7 +75,7 @@ impl Interrupts {
         &self,
         tid: u32,
         interrupted: impl FnOnce() + Send + 'static,
-    ) -> Option<Waiting> {
+    ) -> Option<WaitingRequest> {
         if tid == 0 {
             return None;
         }
@@ -99,7 +99,7 @@ impl Interrupts {
         }
         drop(state);
         let state = self.state.clone();
-        Some(Waiting { state, number })
+        Some(WaitingRequest { state, number })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::mount::tables::numbers::ROOT;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
-use crate::view::internal::Holder;
+use crate::view::internal::JobDir;
 use crate::view::location::asking::Asking;
 use crate::view::{Location, PRIMARY, Root};
 use crate::workspace::layout;
@@ -49,7 +49,7 @@ impl AsFd for Dir {
 
 /// The place of a file: a name in a directory.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct NamedFile {
     pub(super) dir: Dir,
     pub(super) name: Name,
 }
@@ -134,12 +134,12 @@ impl Mount {
     }
 
     /// Returns where a node lies, without checking which file is there now.
-    pub(super) fn place_of(&self, node: &Node) -> Result<Place> {
+    pub(super) fn place_of(&self, node: &Node) -> Result<NamedFile> {
         match node.role {
             NodeRole::Root => Ok(as_place(self.primary_dir()?)),
             NodeRole::Jobs => Ok(as_place(self.root(node.place)?.jobs()?.into())),
             NodeRole::Task => Ok(as_place(self.root(node.place)?.task(&node.name)?.into())),
-            NodeRole::Job | NodeRole::Inside | NodeRole::Outside => Ok(Place {
+            NodeRole::Job | NodeRole::Inside | NodeRole::Outside => Ok(NamedFile {
                 dir: self.holding(node.parent, node.place)?,
                 name: node.name.clone(),
             }),
@@ -166,12 +166,12 @@ impl Mount {
 
     /// Returns the holder of internal files in the primary, for a directory of a job that a folder serves; `None` for
     /// any other node.
-    pub(super) fn holder(&self, node: &Node) -> Result<Option<Holder>> {
+    pub(super) fn holder(&self, node: &Node) -> Result<Option<JobDir>> {
         if node.place == PRIMARY || node.place == INTERNAL {
             return Ok(None);
         }
         if node.role == NodeRole::Job {
-            return Ok(Some(Holder {
+            return Ok(Some(JobDir {
                 task: self.node(node.parent)?.name,
                 hash: node.name.clone(),
                 nested: false,
@@ -184,7 +184,7 @@ impl Mount {
         if job.role != NodeRole::Job {
             return Ok(None);
         }
-        Ok(Some(Holder {
+        Ok(Some(JobDir {
             task: self.node(job.parent)?.name,
             hash: job.name,
             nested: true,
@@ -324,7 +324,11 @@ impl Mount {
 
     /// Calls `work` with a node under its name, and then under its other names, until it succeeds. Fails with `ESTALE`
     /// if the name is gone or leads to another file by now.
-    fn under_any_name<T>(&self, id: u64, work: impl Fn(&Node, &Place) -> Result<T>) -> Result<T> {
+    fn under_any_name<T>(
+        &self,
+        id: u64,
+        work: impl Fn(&Node, &NamedFile) -> Result<T>,
+    ) -> Result<T> {
         let attempt = |node: &Node| {
             let _asking = self.asking(node.place, node.role);
             work(node, &self.place_of(node)?)
@@ -395,8 +399,8 @@ impl Mount {
 }
 
 /// Returns a directory as its own place.
-fn as_place(dir: Dir) -> Place {
-    Place {
+fn as_place(dir: Dir) -> NamedFile {
+    NamedFile {
         dir,
         name: Name::from(OsStr::new(".")),
     }

@@ -57,7 +57,7 @@ struct Pending {
 
 /// A request for a lock.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct LockRequest {
     pub(super) file: Arc<File>,
     pub(super) operation: FlockOperation,
     /// The thread that waits.
@@ -70,10 +70,10 @@ pub(super) struct Waiting {
 /// A request for a lock that the thread polls.
 #[derive(Debug)]
 struct Polled {
-    request: Waiting,
+    request: LockRequest,
     interrupted: Arc<AtomicBool>,
     /// Sets `interrupted`.
-    _signals: Option<interrupts::Waiting>,
+    _signals: Option<interrupts::WaitingRequest>,
 }
 
 /// The result of an attempt to take or release a lock.
@@ -113,7 +113,7 @@ impl Waiter {
     }
 
     /// Answers a request once its lock is free, or when it need not wait any longer.
-    pub(super) fn wait(&self, request: Waiting) {
+    pub(super) fn wait(&self, request: LockRequest) {
         let interrupted = Arc::<AtomicBool>::default();
         // A request that does not wait without limit ends soon by itself.
         let signals = match request.refused {

@@ -123,7 +123,7 @@ struct Waiter {
     again: Box<dyn FnOnce() + Send>,
     /// Answers the request with an error.
     refuse: Box<dyn FnOnce(Errno) + Send>,
-    _signals: Option<interrupts::Waiting>,
+    _signals: Option<interrupts::WaitingRequest>,
 }
 
 /// The recovery of one job.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::mount::activity::ActivityReports;
-use crate::mount::handover::intents::{Intents, Outcome};
+use crate::mount::handover::intents::{IntentOutcome, Intents};
 use crate::mount::handover::recorder::Recorder;
 use crate::mount::interrupts::Interrupts;
 use crate::mount::lock_waiter::Waiter;
@@ -21,7 +21,7 @@ use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
 use crate::mount::tables::own_writes::OwnWrites;
 use crate::mount::tables::passthrough::Passthrough;
-use crate::mount::tables::stale::{Contended, Renamed, Retries};
+use crate::mount::tables::stale::{Contended, Renamed, StaleRetries};
 use crate::mount::tables::superseded::Superseded;
 use crate::mount::tables::ttl::Ttls;
 use crate::mount::threads::Threads;
@@ -56,7 +56,7 @@ pub struct Mount {
     pub(super) open_limit: Arc<OpenLimit>,
     pub(super) passthrough: Arc<Passthrough>,
     pub(super) contended: Contended,
-    pub(super) retries: Retries,
+    pub(super) retries: StaleRetries,
     pub(super) renamed: Renamed,
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) threads: Threads,
@@ -83,7 +83,7 @@ impl Mount {
     /// The error with which an earlier process has failed to make the change of this request.
     pub(super) fn not_failed(&self) -> rustix::io::Result<()> {
         match self.intents.outcome() {
-            Some(Outcome::Failed(error)) => Err(error),
+            Some(IntentOutcome::Failed(error)) => Err(error),
             _ => Ok(()),
         }
     }
@@ -123,7 +123,7 @@ impl Mount {
             open_limit: Arc::default(),
             passthrough: Arc::default(),
             contended: Contended::default(),
-            retries: Retries::default(),
+            retries: StaleRetries::default(),
             renamed: Renamed::default(),
             timeouts: Arc::default(),
             threads: Threads::new({

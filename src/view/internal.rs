@@ -19,7 +19,7 @@ use crate::workspace::{jobs, layout};
 
 /// A directory of a job that can have internal files in it.
 #[derive(Debug, Clone)]
-pub struct Holder {
+pub struct JobDir {
     /// The job's task.
     pub task: Name,
     /// The job's hash.
@@ -29,7 +29,7 @@ pub struct Holder {
     pub nested: bool,
 }
 
-impl Holder {
+impl JobDir {
     /// Whether an entry is an internal file; `directory`: it is a directory; `size`: in bytes.
     pub fn is_internal(&self, name: &OsStr, directory: bool, size: Option<u64>) -> bool {
         let job = jobs::name(&self.task).as_bytes();
@@ -71,7 +71,7 @@ impl View {
     /// # Errors
     ///
     /// An error of the primary's file system, except that it is missing.
-    pub fn internal_dir(&self, holder: &Holder) -> Result<Option<OwnedFd>> {
+    pub fn internal_dir(&self, holder: &JobDir) -> Result<Option<OwnedFd>> {
         let root = self.primary().root()?;
         at::absent(shared_dir::open_shared(root.fd(), holder.path()))
     }
@@ -82,7 +82,7 @@ impl View {
     /// # Errors
     ///
     /// An error of the primary's file system.
-    pub fn make_internal_dir(&self, holder: &Holder) -> Result<OwnedFd> {
+    pub fn make_internal_dir(&self, holder: &JobDir) -> Result<OwnedFd> {
         let root = self.primary().root()?;
         let own = rustix::fs::fstat(root.fd())?;
         let rights = Mode::from_raw_mode(own.st_mode & 0o7777);

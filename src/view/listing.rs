@@ -17,7 +17,7 @@ use crate::workspace::jobs;
 
 /// A directory that a listing is read from.
 #[derive(Debug)]
-pub struct Source {
+pub struct ListingSource {
     /// The location's number.
     pub location: u8,
     /// The directory, not open for reading (`O_PATH`).
@@ -63,7 +63,7 @@ impl View {
     /// # Errors
     ///
     /// An error of the primary, except that the directory is missing.
-    pub fn jobs_sources(&self) -> Result<Vec<Source>> {
+    pub fn jobs_sources(&self) -> Result<Vec<ListingSource>> {
         self.sources(None, Root::jobs)
     }
 
@@ -72,7 +72,7 @@ impl View {
     /// # Errors
     ///
     /// An error of the primary, except that the directory is missing.
-    pub fn task_sources(&self, task: &OsStr) -> Result<Vec<Source>> {
+    pub fn task_sources(&self, task: &OsStr) -> Result<Vec<ListingSource>> {
         let folders = jobs::is_job_entry(task);
         let mut sources = self.sources(Some(task), |root| root.task(task))?;
         sources.retain(|source| source.location == PRIMARY || folders);
@@ -95,7 +95,7 @@ impl View {
         &self,
         task: Option<&OsStr>,
         open: impl Fn(&Root) -> Result<Arc<OwnedFd>>,
-    ) -> Result<Vec<Source>> {
+    ) -> Result<Vec<ListingSource>> {
         let mut sources = Vec::with_capacity(self.locations().len());
         for location in self.locations() {
             let root = match location.root() {
@@ -108,7 +108,7 @@ impl View {
                 open(&root)
             };
             match asked {
-                Ok(dir) => sources.push(Source {
+                Ok(dir) => sources.push(ListingSource {
                     location: location.index(),
                     dir,
                 }),
@@ -145,15 +145,15 @@ impl View {
     /// sources before it.
     pub fn shows_in_jobs<'a>(
         &self,
-        source: &Source,
-        mut earlier: impl Iterator<Item = &'a Source>,
+        source: &ListingSource,
+        mut earlier: impl Iterator<Item = &'a ListingSource>,
         name: &OsStr,
         kind: FileType,
     ) -> Option<FileType> {
         if source.location == PRIMARY {
             return Some(kind);
         }
-        let is_dir = |source: &Source| {
+        let is_dir = |source: &ListingSource| {
             let _asking = self.location(source.location).map(Location::asking);
             at::stat(&source.dir, name).is_ok_and(|stat| at::is_dir(&stat))
         };
@@ -163,7 +163,7 @@ impl View {
                 FileType::Unknown => is_dir(source),
                 _ => false,
             };
-        let shown = |earlier: &Source| match earlier.location {
+        let shown = |earlier: &ListingSource| match earlier.location {
             PRIMARY => at::stat(&earlier.dir, name).is_ok(),
             _ => is_dir(earlier),
         };

@@ -26,7 +26,7 @@ use crate::sys::name::Name;
 use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::durable::sync_directory;
 use crate::transfer::staging::Staging;
-use crate::view::internal::Holder;
+use crate::view::internal::JobDir;
 use crate::view::{InPrimary, View};
 use crate::workspace::jobs::JobId;
 
@@ -133,7 +133,7 @@ fn remove_directory(view: &View, job: &JobId) -> Result<()> {
 }
 
 fn open(view: &View, job: &JobId) -> Result<Option<OwnedFd>> {
-    let holder = Holder {
+    let holder = JobDir {
         task: Name::from(job.task_id()),
         hash: Name::from(job.hash()),
         nested: false,

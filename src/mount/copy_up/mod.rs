@@ -23,7 +23,7 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
 use crate::view::change::{Change, Verdict, judge};
-use crate::view::internal::Holder;
+use crate::view::internal::JobDir;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
@@ -362,7 +362,7 @@ impl Mount {
     }
 
     /// Whether the primary serves a job by now.
-    fn is_in_primary(&self, holder: &Holder) -> Result<bool> {
+    fn is_in_primary(&self, holder: &JobDir) -> Result<bool> {
         let served = self.view.resolve(&holder.task, &holder.hash)?;
         Ok(served.is_some_and(|served| served.location() == PRIMARY))
     }
@@ -381,7 +381,7 @@ impl Mount {
     }
 
     /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.
-    fn internalize(&self, id: u64, node: &Node, holder: &Holder) -> Result<Node> {
+    fn internalize(&self, id: u64, node: &Node, holder: &JobDir) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
         self.apply_noatime(&archived);
         let dir = self.view.make_internal_dir(holder)?;

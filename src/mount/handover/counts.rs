@@ -59,7 +59,7 @@ impl Slot {
 
 /// The counts of all nodes, once they are shared with another process; before that, it keeps nothing.
 #[derive(Debug, Default)]
-pub(in crate::mount) struct Counts {
+pub(in crate::mount) struct LookupCounts {
     words: OnceLock<SharedWords>,
     free: Mutex<Free>,
     /// The nodes that an earlier process has counted, and that this one has not needed yet.
@@ -74,7 +74,7 @@ struct Free {
     next: u32,
 }
 
-impl Counts {
+impl LookupCounts {
     /// Begins to count in shared memory.
     pub(super) fn start(&self, words: SharedWords) {
         let _ = self.words.set(words);

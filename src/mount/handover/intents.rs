@@ -91,7 +91,7 @@ pub(in crate::mount) struct Begun {
 
 /// What an earlier process has made of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mount) enum Outcome {
+pub(in crate::mount) enum IntentOutcome {
     /// It has made the change.
     Made,
     /// It could not make the change.
@@ -265,7 +265,7 @@ impl Intents {
     }
 
     /// What an earlier process has made of the request of this thread; `None` for a request that is not sent again.
-    pub(in crate::mount) fn outcome(&self) -> Option<Outcome> {
+    pub(in crate::mount) fn outcome(&self) -> Option<IntentOutcome> {
         let request = CURRENT.get().filter(|request| is_resent(*request))?;
         if self.earlier_count.load(Ordering::Acquire) == 0 {
             return None;
@@ -273,9 +273,9 @@ impl Intents {
         let earlier = self.earlier.lock();
         let begun = earlier.get(&first_number(request))?;
         Some(match begun.state {
-            SUCCEEDED => Outcome::Made,
-            FAILED => Outcome::Failed(begun.error()),
-            _ => Outcome::Unknown,
+            SUCCEEDED => IntentOutcome::Made,
+            FAILED => IntentOutcome::Failed(begun.error()),
+            _ => IntentOutcome::Unknown,
         })
     }
 

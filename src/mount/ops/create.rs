@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::{Alteration, Target};
-use crate::mount::handover::intents::{Before, Begun, Outcome};
+use crate::mount::handover::intents::{Before, Begun, IntentOutcome};
 use crate::mount::ops::file::{Opened, open_flags};
 use crate::mount::ops::lookup::{Found, NodeEntry};
 use crate::mount::tables::handles;
@@ -74,7 +74,7 @@ impl Mount {
     /// Returns the attributes of what an earlier process has made for this request: a directory may be missing by now that
     /// the request names, and what may be checked before a change may not be true after it.
     fn made_before(&self, parent: u64, name: &OsStr) -> Option<Result<NodeEntry>> {
-        (self.intents.outcome()? == Outcome::Made).then(|| {
+        (self.intents.outcome()? == IntentOutcome::Made).then(|| {
             let found = self.find(parent, name)?;
             self.enter(parent, name, found)
         })

@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::{Errno, Result};
 
 use crate::mount::attributes::errno;
-use crate::mount::lock_waiter::{FlockResult, Waiting};
+use crate::mount::lock_waiter::{FlockResult, LockRequest};
 use crate::mount::{Mount, replies};
 
 /// How long the report of a lock that was released by closing may take. A request for the lock of a process that has
@@ -57,7 +57,7 @@ impl Mount {
             FlockResult::Held if !wait && !may_be_released => {
                 reply.error(errno(Errno::WOULDBLOCK));
             }
-            FlockResult::Held => self.locks.wait(Waiting {
+            FlockResult::Held => self.locks.wait(LockRequest {
                 file,
                 operation,
                 tid,

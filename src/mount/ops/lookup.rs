@@ -13,7 +13,7 @@ use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
-use crate::view::internal::Holder;
+use crate::view::internal::JobDir;
 use crate::view::{PRIMARY, Served};
 use crate::workspace::{jobs, layout};
 
@@ -359,7 +359,7 @@ impl Mount {
         &self,
         parent: u64,
         node: &Node,
-        holder: &Holder,
+        holder: &JobDir,
         name: &OsStr,
     ) -> Result<Found> {
         let archived = self.find_plain(parent, node, name, NodeRole::Inside);

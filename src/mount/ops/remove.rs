@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
-use crate::mount::handover::intents::{Before, Outcome};
+use crate::mount::handover::intents::{Before, IntentOutcome};
 use crate::mount::locate::Dir;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
@@ -69,8 +69,8 @@ impl Mount {
     /// Whether an earlier process has removed a name for this request.
     fn is_removed(&self, parent: u64, name: &OsStr) -> bool {
         match self.intents.outcome() {
-            Some(Outcome::Made) => true,
-            Some(Outcome::Unknown) => matches!(self.find(parent, name), Err(Errno::NOENT)),
+            Some(IntentOutcome::Made) => true,
+            Some(IntentOutcome::Unknown) => matches!(self.find(parent, name), Err(Errno::NOENT)),
             _ => false,
         }
     }

@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::Target;
-use crate::mount::handover::intents::{Before, Outcome};
+use crate::mount::handover::intents::{Before, IntentOutcome};
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
@@ -123,12 +123,12 @@ impl Mount {
     /// Whether an earlier process has renamed a file for this request. With a whiteout, the old name exists either way.
     fn is_renamed(&self, from: (u64, &OsStr), to: (u64, &OsStr), whiteout: bool) -> bool {
         match self.intents.outcome() {
-            Some(Outcome::Made) => true,
-            Some(Outcome::Unknown) if whiteout => {
+            Some(IntentOutcome::Made) => true,
+            Some(IntentOutcome::Unknown) if whiteout => {
                 let renamed = self.intents.begun().zip(self.find(to.0, to.1).ok());
                 renamed.is_some_and(|(begun, found)| begun.is_of(&found.stat))
             }
-            Some(Outcome::Unknown) => {
+            Some(IntentOutcome::Unknown) => {
                 matches!(self.find(from.0, from.1), Err(Errno::NOENT))
                     && self.find(to.0, to.1).is_ok()
             }

@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::Alteration;
-use crate::mount::handover::intents::{Before, Outcome};
+use crate::mount::handover::intents::{Before, IntentOutcome};
 use crate::mount::tables::nodes::INTERNAL;
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
@@ -115,7 +115,7 @@ impl Mount {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
-        if self.intents.outcome() == Some(Outcome::Made) {
+        if self.intents.outcome() == Some(IntentOutcome::Made) {
             return Ok(());
         }
         let known = id;
@@ -155,7 +155,7 @@ impl Mount {
         if name.as_bytes().starts_with(OURS) {
             return Err(Errno::PERM);
         }
-        if self.intents.outcome() == Some(Outcome::Made) {
+        if self.intents.outcome() == Some(IntentOutcome::Made) {
             return Ok(());
         }
         let known = id;

@@ -11,7 +11,7 @@ use rustix::io::Result;
 use crate::sys::at;
 use crate::sys::name::Name;
 use crate::sys::read_dir::{self, EntryBuffer};
-use crate::view::listing::Source;
+use crate::view::listing::ListingSource;
 use crate::view::{PRIMARY, View};
 use crate::workspace::jobs;
 
@@ -25,7 +25,7 @@ const GAP_MAX: usize = 16;
 pub(super) struct Names {
     /// The primary's directory, if it has one.
     primary: Option<Arc<OwnedFd>>,
-    sources: VecDeque<Source>,
+    sources: VecDeque<ListingSource>,
     /// The first of the sources, open for reading.
     open: Option<OwnedFd>,
     read: VecDeque<Next>,
@@ -35,7 +35,7 @@ pub(super) struct Names {
 pub(super) type Next = (Arc<OwnedFd>, Name, FileType);
 
 impl Names {
-    fn new(sources: Vec<Source>) -> Result<Names> {
+    fn new(sources: Vec<ListingSource>) -> Result<Names> {
         let mut names = Names {
             primary: sources
                 .first()

@@ -14,7 +14,7 @@ use crate::mount::tables::nodes::Node;
 use crate::mount::tables::positions::Positions;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
-use crate::view::listing::Source;
+use crate::view::listing::ListingSource;
 
 /// A directory that is being listed.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(in crate::mount) struct Listing {
 pub(in crate::mount) struct OpenSource {
     pub(in crate::mount) cursor: Cursor,
     /// The same directory as `O_PATH`, to look names up in.
-    pub(in crate::mount) source: Source,
+    pub(in crate::mount) source: ListingSource,
     pub(in crate::mount) identity: FileId,
 }
 
@@ -49,7 +49,7 @@ pub(in crate::mount) const OPEN: OFlags = OFlags::RDONLY
 
 impl OpenSource {
     /// One source of a union.
-    pub(in crate::mount) fn source(source: Source) -> Result<OpenSource> {
+    pub(in crate::mount) fn source(source: ListingSource) -> Result<OpenSource> {
         let fd = rustix::fs::openat(&source.dir, ".", OPEN, Mode::empty())?;
         Ok(OpenSource {
             identity: FileId::of(&at::stat_fd(&fd)?),
@@ -62,7 +62,7 @@ impl OpenSource {
     pub(in crate::mount) fn plain(fd: Arc<OwnedFd>, node: &Node) -> OpenSource {
         OpenSource {
             identity: node.identity,
-            source: Source {
+            source: ListingSource {
                 location: node.place,
                 dir: fd.clone(),
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::mount::handover::counts::Counts;
+use crate::mount::handover::counts::LookupCounts;
 use crate::mount::handover::recent::Recent;
 use crate::mount::handover::record::{DisplacedRecord, NodeRecord, Record};
 use crate::mount::handover::recorder::Recorder;
@@ -24,7 +24,7 @@ pub(in crate::mount) const INTERNAL: u8 = u8::MAX;
 pub(in crate::mount) struct Nodes {
     pub(super) shards: Vec<RwLock<Shard>>,
     displaced: Displaced,
-    counts: Counts,
+    counts: LookupCounts,
     recent: Recent,
     recorder: Arc<Recorder>,
 }
@@ -35,7 +35,7 @@ impl Nodes {
         let nodes = Nodes {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             displaced: Displaced::new(recorder.clone()),
-            counts: Counts::default(),
+            counts: LookupCounts::default(),
             recent: Recent::default(),
             recorder,
         };
@@ -99,7 +99,7 @@ impl Nodes {
     }
 
     /// The counts, to be shared with another process.
-    pub(in crate::mount) fn counts(&self) -> &Counts {
+    pub(in crate::mount) fn counts(&self) -> &LookupCounts {
         &self.counts
     }
 

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
-use crate::mount::handover::counts::{Counts, Slot};
+use crate::mount::handover::counts::{LookupCounts, Slot};
 use crate::mount::tables::node::{Node, NodeRole};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
@@ -135,7 +135,7 @@ impl KnownNode {
     }
 
     /// Notes that the kernel receives the node once more.
-    pub(super) fn receive_again(&mut self, counts: &Counts) {
+    pub(super) fn receive_again(&mut self, counts: &LookupCounts) {
         self.lookups = self.lookups.saturating_add(1);
         self.slot = self.slot.inherited(false);
         counts.set(self.slot, self.lookups);

@@ -5,7 +5,7 @@
 //!    the kernel looks the name up again, once. Where names change all the time, that can happen twice in a row. So
 //!    once that has happened for a name, every file that is looked up under the name is held open until the kernel
 //!    forgets it: then the file can be opened, as on a disk, even if its name is gone.
-//! 2. [`Retries`]: callers whose `open` the kernel is about to try again. A node whose name leads elsewhere may still
+//! 2. [`StaleRetries`]: callers whose `open` the kernel is about to try again. A node whose name leads elsewhere may still
 //!    be open in this mount. It must not be opened once more for a caller that used the name: the kernel has cached
 //!    the name for too long, and the caller wants the file that has the name now. But it must be opened for a caller
 //!    that used `/proc/PID/fd/N`. The kernel does not report which one it was; on `ESTALE` it tries again, once, and
@@ -62,13 +62,13 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The threads that have received `ESTALE` for an `open`, with the time, and have opened no file since.
 #[derive(Debug, Default)]
-pub(in crate::mount) struct Retries {
+pub(in crate::mount) struct StaleRetries {
     /// Whether any caller has been added: usually none.
     any: AtomicBool,
     callers: Mutex<VecDeque<(u32, Instant)>>,
 }
 
-impl Retries {
+impl StaleRetries {
     /// Notes that a caller receives `ESTALE` for an `open`.
     pub(in crate::mount) fn add(&self, tid: u32) {
         let mut callers = self.callers.lock();
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn retry_lasts_until_next_open() {
-        let retries = Retries::default();
+        let retries = StaleRetries::default();
         assert!(!retries.contains(1));
         retries.add(1);
         assert!(retries.contains(1));

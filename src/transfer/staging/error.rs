@@ -98,11 +98,11 @@ impl StagingError {
 }
 
 /// Adds the failed operation and its name to an error.
-pub(super) trait Context<T> {
+pub(super) trait NameContext<T> {
     fn at_name(self, operation: &'static str, name: &OsStr) -> Result<T>;
 }
 
-impl<T> Context<T> for rustix::io::Result<T> {
+impl<T> NameContext<T> for rustix::io::Result<T> {
     fn at_name(self, operation: &'static str, name: &OsStr) -> Result<T> {
         self.map_err(|errno| StagingError::Io {
             operation,

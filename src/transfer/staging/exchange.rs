@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::error::{Context, Result, StagingError};
+use super::error::{NameContext, Result, StagingError};
 use super::{Held, Staging};
 use crate::sys::at;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result as SysResult};
 
-use super::error::{Context, Result, StagingError};
+use super::error::{NameContext, Result, StagingError};
 use super::names::{Names, TOO_LONG};
 use crate::sys::at;
 use crate::sys::file_id::FileId;

@@ -35,7 +35,7 @@ use super::progress::Progress;
 use super::remove::remove_tree;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
-use error::Context;
+use error::NameContext;
 pub use error::{Result, StagingError};
 pub use exchange::Exchanged;
 use lock::Lock;

@@ -28,7 +28,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::Staging;
-use super::error::{Context, Result, StagingError};
+use super::error::{NameContext, Result, StagingError};
 use super::names::{LOCK_SUFFIX, OLD_PREFIX, after, before};
 use crate::sys::at;
 use crate::sys::file_id::FileId;

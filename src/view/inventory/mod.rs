@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType};
 
-use self::names::{Named, names};
+use self::names::{JobCandidate, names};
 use self::workers::{Outcome, look_at_all};
 use super::location::Role;
 use super::{Location, PRIMARY, Served, View};
@@ -130,7 +130,7 @@ impl View {
     }
 
     /// The location that serves what is listed under a name; `None` if that is not a job.
-    fn place(&self, named: &Named) -> rustix::io::Result<Option<u8>> {
+    fn place(&self, named: &JobCandidate) -> rustix::io::Result<Option<u8>> {
         let (task, hash) = (named.id.task_id(), named.id.hash());
         if named.kind == FileType::Directory && !named.several {
             let counts = match self.location(named.first).map(Location::role) {

@@ -21,7 +21,7 @@ const BATCH: usize = 2048;
 
 /// A name that may be a job's.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct JobCandidate {
     pub(super) id: JobId,
     /// The first location with the name.
     pub(super) first: u8,
@@ -42,7 +42,10 @@ enum Part {
 type Entries = Vec<(OsString, u8, FileType)>;
 
 /// The names in all locations, in order, of these tasks or of all; and what could not be listed.
-pub(super) fn names(view: &View, tasks: Option<BTreeSet<OsString>>) -> (Vec<Named>, Vec<String>) {
+pub(super) fn names(
+    view: &View,
+    tasks: Option<BTreeSet<OsString>>,
+) -> (Vec<JobCandidate>, Vec<String>) {
     let tasks = tasks.map(Arc::new);
     let parts = std::thread::scope(|scope| {
         let threads: Vec<_> = view
@@ -80,11 +83,11 @@ pub(super) fn names(view: &View, tasks: Option<BTreeSet<OsString>>) -> (Vec<Name
     }
     let named = by_task.into_iter().flat_map(|(task, mut entries)| {
         entries.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-        let mut named: Vec<Named> = Vec::with_capacity(entries.len());
+        let mut named: Vec<JobCandidate> = Vec::with_capacity(entries.len());
         for (hash, location, kind) in entries {
             match named.last_mut() {
                 Some(last) if last.id.hash() == hash => last.several = true,
-                _ => named.extend(JobId::new(&task, hash).ok().map(|id| Named {
+                _ => named.extend(JobId::new(&task, hash).ok().map(|id| JobCandidate {
                     id,
                     first: location,
                     kind,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
 
-use super::names::Named;
+use super::names::JobCandidate;
 use crate::view::View;
 use crate::view::location::asking::Mark;
 
@@ -40,7 +40,7 @@ pub(super) enum Outcome<T> {
 /// What the threads share.
 struct Work<T, F> {
     view: Arc<View>,
-    named: Arc<Vec<Named>>,
+    named: Arc<Vec<JobCandidate>>,
     next: AtomicUsize,
     look: F,
     _seen: std::marker::PhantomData<fn() -> T>,
@@ -66,8 +66,8 @@ impl Drop for End {
 /// Calls a function for each name, and returns the outcomes in order.
 pub(super) fn look_at_all<T: Send + 'static>(
     view: &Arc<View>,
-    named: Arc<Vec<Named>>,
-    look: impl Fn(&View, &Named) -> Outcome<T> + Send + Sync + 'static,
+    named: Arc<Vec<JobCandidate>>,
+    look: impl Fn(&View, &JobCandidate) -> Outcome<T> + Send + Sync + 'static,
 ) -> Vec<Outcome<T>> {
     let count = named.len();
     let work = Arc::new(Work {
@@ -129,7 +129,7 @@ pub(super) fn look_at_all<T: Send + 'static>(
 }
 
 /// Starts one more thread, if that is possible.
-fn start<T: Send + 'static, F: Fn(&View, &Named) -> Outcome<T> + Send + Sync + 'static>(
+fn start<T: Send + 'static, F: Fn(&View, &JobCandidate) -> Outcome<T> + Send + Sync + 'static>(
     work: &Arc<Work<T, F>>,
     workers: &mut Vec<Option<Arc<Worker<T>>>>,
     all: &mut Vec<Arc<Worker<T>>>,
@@ -175,7 +175,7 @@ impl<T> Worker<T> {
     }
 }
 
-impl<T, F: Fn(&View, &Named) -> Outcome<T>> Work<T, F> {
+impl<T, F: Fn(&View, &JobCandidate) -> Outcome<T>> Work<T, F> {
     fn run(&self, worker: &Worker<T>) {
         // Set once: the thread is new.
         let _ = worker.mark.set(Mark::of_this_thread());

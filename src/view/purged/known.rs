@@ -53,7 +53,7 @@ impl Default for Judgements {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
-    pub(super) finding: Finding,
+    pub(super) finding: PurgedFinding,
     /// The job's directory when it was compared.
     pub(super) top: Stamp,
     since: Instant,
@@ -62,7 +62,7 @@ pub(super) struct Known {
 
 /// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(super) enum PurgedFinding {
     /// No folder has a finished copy, or could be asked.
     NoCopy,
     /// The job differs from its copies.
@@ -73,10 +73,10 @@ pub(super) enum Finding {
     Purged(u8),
 }
 
-impl Finding {
+impl PurgedFinding {
     pub(super) fn folder(self) -> Option<u8> {
         match self {
-            Finding::Purged(folder) => Some(folder),
+            PurgedFinding::Purged(folder) => Some(folder),
             _ => None,
         }
     }
@@ -88,14 +88,21 @@ impl Known {
         let age = self.since.elapsed();
         match self.finding {
             // These are expensive for a job that is being written, whose directory changes all the time.
-            Finding::NoCopy | Finding::Different => age < self.valid,
-            Finding::Whole | Finding::Purged(_) => age < self.valid.min(age_max) && self.top == top,
+            PurgedFinding::NoCopy | PurgedFinding::Different => age < self.valid,
+            PurgedFinding::Whole | PurgedFinding::Purged(_) => {
+                age < self.valid.min(age_max) && self.top == top
+            }
         }
     }
 }
 
 impl Judgements {
-    pub(super) fn known(&self, job: &JobId, top: Stamp, age_max: Duration) -> Option<Finding> {
+    pub(super) fn known(
+        &self,
+        job: &JobId,
+        top: Stamp,
+        age_max: Duration,
+    ) -> Option<PurgedFinding> {
         let known = self.known.lock();
         let known = known.get(job)?;
         known.is_valid(top, age_max).then_some(known.finding)
@@ -115,7 +122,7 @@ impl Judgements {
         self.in_use.get().is_some_and(|InUse(in_use)| in_use(job))
     }
 
-    pub(super) fn insert(&self, job: &JobId, top: Stamp, finding: Finding, valid: Duration) {
+    pub(super) fn insert(&self, job: &JobId, top: Stamp, finding: PurgedFinding, valid: Duration) {
         if finding.folder().is_some() {
             self.has_purges.store(true, Ordering::Release);
         }

@@ -32,8 +32,8 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use self::compare::{Compared, How};
-use self::known::{Finding, InUse};
-use self::record::{Record, Stamp, Verdict};
+use self::known::{InUse, PurgedFinding};
+use self::record::{PurgedRecord, PurgedVerdict, Stamp};
 use self::removed::Removed;
 use super::{Location, PRIMARY, Root, View};
 use crate::sys::at;
@@ -128,7 +128,12 @@ impl View {
         };
         let age_max = CHECK_INTERVAL_OF_CHANGE;
         match self.judgements.latest(&job) {
-            Some(known) if matches!(known.finding, Finding::NoCopy | Finding::Different) => {
+            Some(known)
+                if matches!(
+                    known.finding,
+                    PurgedFinding::NoCopy | PurgedFinding::Different
+                ) =>
+            {
                 return false;
             }
             Some(known) if known.is_valid(Stamp::of(stat), age_max) => {
@@ -142,7 +147,7 @@ impl View {
             Ok::<_, Errno>(view.finding(&job, &*task, &stat, age_max))
         };
         let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
-        matches!(answer, Ok(Ok(Finding::Purged(_))))
+        matches!(answer, Ok(Ok(PurgedFinding::Purged(_))))
     }
 
     /// Whether the copy that serves a purged job has no such entry. A folder that does not reply in time is not waited for.
@@ -200,7 +205,7 @@ impl View {
         let top = Stamp::of(&skeleton.stat);
         let finding = self.keep(&skeleton, top, &judged, SystemTime::now());
         Ok(Some(match finding {
-            Finding::Purged(folder) => Standing::Purged { folder },
+            PurgedFinding::Purged(folder) => Standing::Purged { folder },
             _ => Standing::Living {
                 removed: judged.removed,
             },
@@ -235,7 +240,13 @@ impl View {
         Ok(judged.finding.folder())
     }
 
-    fn finding(&self, job: &JobId, task: impl AsFd, stat: &Statx, age_max: Duration) -> Finding {
+    fn finding(
+        &self,
+        job: &JobId,
+        task: impl AsFd,
+        stat: &Statx,
+        age_max: Duration,
+    ) -> PurgedFinding {
         let top = Stamp::of(stat);
         if let Some(finding) = self.judgements.known(job, top, age_max) {
             return finding;
@@ -243,12 +254,12 @@ impl View {
         self.find(job, task, stat).unwrap_or_else(|error| {
             tracing::debug!("cannot compare {job} with its copies: {error}");
             let judgements = &self.judgements;
-            judgements.insert(job, top, Finding::NoCopy, UNRECORDED_VALID);
-            Finding::NoCopy
+            judgements.insert(job, top, PurgedFinding::NoCopy, UNRECORDED_VALID);
+            PurgedFinding::NoCopy
         })
     }
 
-    fn find(&self, job: &JobId, task: impl AsFd, stat: &Statx) -> Result<Finding> {
+    fn find(&self, job: &JobId, task: impl AsFd, stat: &Statx) -> Result<PurgedFinding> {
         let began = SystemTime::now();
         let top = Stamp::of(stat);
         let root = self.primary().root()?;
@@ -263,8 +274,8 @@ impl View {
             .is_some_and(|copies| copies.found.is_empty())
         {
             self.judgements
-                .insert(job, top, Finding::NoCopy, NO_COPY_VALID);
-            return Ok(Finding::NoCopy);
+                .insert(job, top, PurgedFinding::NoCopy, NO_COPY_VALID);
+            return Ok(PurgedFinding::NoCopy);
         }
         let dir = at::open_dir(task, job.hash())?;
         let skeleton = Skeleton {
@@ -286,13 +297,17 @@ impl View {
     }
 
     /// The recorded result, if it still holds.
-    fn recorded(&self, skeleton: &Skeleton<'_>, record: &Record) -> Result<Option<Finding>> {
+    fn recorded(
+        &self,
+        skeleton: &Skeleton<'_>,
+        record: &PurgedRecord,
+    ) -> Result<Option<PurgedFinding>> {
         if !record.holds(&skeleton.dir, &skeleton.stat) {
             return Ok(None);
         }
         match &record.verdict {
-            Verdict::Living => Ok(Some(Finding::Whole)),
-            Verdict::Purged { folder } => {
+            PurgedVerdict::Living => Ok(Some(PurgedFinding::Whole)),
+            PurgedVerdict::Purged { folder } => {
                 let mut folders = self.folders().iter();
                 let folder = folders.find(|known| record::name_of(known) == *folder);
                 let Some(folder) = folder.filter(|folder| folder.root().is_ok()) else {
@@ -300,7 +315,7 @@ impl View {
                 };
                 let used = self.judgements.is_in_use(skeleton.job)
                     || job_locks::is_locked(&skeleton.dir, skeleton.job)?;
-                Ok((!used).then_some(Finding::Purged(folder.index())))
+                Ok((!used).then_some(PurgedFinding::Purged(folder.index())))
             }
         }
     }
@@ -325,7 +340,7 @@ impl View {
         let Some(record) = record::read(&*self.primary().root()?, &job) else {
             return Ok(());
         };
-        let Verdict::Purged { folder } = &record.verdict else {
+        let PurgedVerdict::Purged { folder } = &record.verdict else {
             return Ok(());
         };
         let Some(folder) = away.find(|it| record::name_of(it) == *folder) else {
@@ -350,8 +365,8 @@ impl View {
         let job = skeleton.job;
         let mut judged = Judged {
             finding: match copies.found.is_empty() {
-                true => Finding::NoCopy,
-                false => Finding::Different,
+                true => PurgedFinding::NoCopy,
+                false => PurgedFinding::Different,
             },
             is_certain: copies.all_answered,
             is_used: false,
@@ -386,13 +401,13 @@ impl View {
             };
             match how {
                 How::Whole => {
-                    judged.finding = Finding::Whole;
+                    judged.finding = PurgedFinding::Whole;
                     judged.is_certain = true;
                     judged.seen = seen;
                     return Ok(judged);
                 }
                 How::Incomplete => {
-                    judged.finding = Finding::Purged(*folder);
+                    judged.finding = PurgedFinding::Purged(*folder);
                     judged.is_certain = true;
                     judged.seen = seen;
                     return Ok(judged);
@@ -415,19 +430,23 @@ impl View {
         top: Stamp,
         judged: &Judged,
         began: SystemTime,
-    ) -> Finding {
+    ) -> PurgedFinding {
         let finding = judged.finding;
         let verdict = match finding {
-            Finding::NoCopy => None,
-            Finding::Whole | Finding::Different => Some(Verdict::Living),
-            Finding::Purged(folder) => self.location(folder).map(|folder| Verdict::Purged {
-                folder: record::name_of(folder),
-            }),
+            PurgedFinding::NoCopy => None,
+            PurgedFinding::Whole | PurgedFinding::Different => Some(PurgedVerdict::Living),
+            PurgedFinding::Purged(folder) => {
+                self.location(folder).map(|folder| PurgedVerdict::Purged {
+                    folder: record::name_of(folder),
+                })
+            }
         };
-        let record = verdict.filter(|_| judged.is_certain).map(|verdict| Record {
-            verdict,
-            seen: judged.seen.clone(),
-        });
+        let record = verdict
+            .filter(|_| judged.is_certain)
+            .map(|verdict| PurgedRecord {
+                verdict,
+                seen: judged.seen.clone(),
+            });
         let recorded = record.is_some_and(|record| {
             record.is_settled(began)
                 && record::write(skeleton.root, skeleton.job, &record)
@@ -437,11 +456,11 @@ impl View {
                     .is_ok()
         });
         let valid = match finding {
-            Finding::NoCopy => NO_COPY_VALID,
-            Finding::Different if judged.is_used => USED_VALID,
-            Finding::Different => DIFFERENT_VALID,
-            Finding::Whole | Finding::Purged(_) if recorded => CHECK_INTERVAL,
-            Finding::Whole | Finding::Purged(_) => UNRECORDED_VALID,
+            PurgedFinding::NoCopy => NO_COPY_VALID,
+            PurgedFinding::Different if judged.is_used => USED_VALID,
+            PurgedFinding::Different => DIFFERENT_VALID,
+            PurgedFinding::Whole | PurgedFinding::Purged(_) if recorded => CHECK_INTERVAL,
+            PurgedFinding::Whole | PurgedFinding::Purged(_) => UNRECORDED_VALID,
         };
         self.judgements.insert(skeleton.job, top, finding, valid);
         finding
@@ -458,7 +477,7 @@ impl View {
 
 /// The result of a comparison, and what it depends on.
 struct Judged {
-    finding: Finding,
+    finding: PurgedFinding,
     /// Whether the result holds as long as the recorded times do.
     is_certain: bool,
     /// Whether a program runs the job, checks it, or writes to it, which may end in a moment.

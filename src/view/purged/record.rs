@@ -5,7 +5,7 @@
 //! added, removed or changed since. Without a record, or with one that is damaged, the job is compared again.
 //!
 //! A disk may keep times in whole seconds: a file that is removed in the second in which its directory was last changed leaves the
-//! time as it is. So a record is written only if the directories had been unchanged for longer than that ([`Record::is_settled`]).
+//! time as it is. So a record is written only if the directories had been unchanged for longer than that ([`PurgedRecord::is_settled`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -75,7 +75,7 @@ impl Stamp {
 
 /// How a job compares with its copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PurgedVerdict {
     /// It is whole, or differs from its copies: the primary serves it.
     Living,
     /// It is what a purge has left.
@@ -87,8 +87,8 @@ pub(super) enum Verdict {
 
 /// How a job compares with its copies, and on what that depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) verdict: Verdict,
+pub(super) struct PurgedRecord {
+    pub(super) verdict: PurgedVerdict,
     /// The entries, by their paths in the job; the empty path is the job's directory.
     pub(super) seen: Vec<(PathBuf, Stamp)>,
 }
@@ -99,7 +99,7 @@ pub(in crate::view) fn name_of(folder: &Location) -> String {
     hash.to_hex().to_string()
 }
 
-impl Record {
+impl PurgedRecord {
     /// Whether every later change shows in the recorded times. `began`: when the comparison began.
     pub(super) fn is_settled(&self, began: SystemTime) -> bool {
         !self.seen.is_empty()
@@ -124,8 +124,8 @@ impl Record {
     fn to_bytes(&self) -> Vec<u8> {
         let mut text = format!("{HEAD}\n");
         match &self.verdict {
-            Verdict::Living => text.push_str("living\n"),
-            Verdict::Purged { folder } => {
+            PurgedVerdict::Living => text.push_str("living\n"),
+            PurgedVerdict::Purged { folder } => {
                 let _ = writeln!(text, "purged {folder}");
             }
         }
@@ -144,13 +144,13 @@ impl Record {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Record> {
+    fn from_bytes(bytes: &[u8]) -> Option<PurgedRecord> {
         let rest = bytes.strip_prefix(HEAD.as_bytes())?.strip_prefix(b"\n")?;
         let line = rest.iter().position(|byte| *byte == b'\n')?;
         let (verdict, entries) = rest.split_at_checked(line)?;
         let verdict = match std::str::from_utf8(verdict).ok()? {
-            "living" => Verdict::Living,
-            verdict => Verdict::Purged {
+            "living" => PurgedVerdict::Living,
+            verdict => PurgedVerdict::Purged {
                 folder: verdict.strip_prefix("purged ")?.to_owned(),
             },
         };
@@ -162,7 +162,7 @@ impl Record {
             let path = OsString::from_vec(parts.next()?.to_vec());
             seen.push((PathBuf::from(path), Stamp { mtime, ctime }));
         }
-        (!seen.is_empty()).then_some(Record { verdict, seen })
+        (!seen.is_empty()).then_some(PurgedRecord { verdict, seen })
     }
 }
 
@@ -175,12 +175,12 @@ fn time(text: &[u8]) -> Option<Time> {
 }
 
 /// Reads the record of a job; `None` if there is none that can be used.
-pub(super) fn read(primary: &Root, job: &JobId) -> Option<Record> {
+pub(super) fn read(primary: &Root, job: &JobId) -> Option<PurgedRecord> {
     let file = at::open_below(primary.fd(), &path(job), OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
     let mut bytes = Vec::with_capacity(1024);
     let mut file = File::from(file).take(BYTES_MAX);
     file.read_to_end(&mut bytes).ok()?;
-    Record::from_bytes(&bytes)
+    PurgedRecord::from_bytes(&bytes)
 }
 
 /// Whether a job has a record: whether a folder has, or had, a copy of it.
@@ -189,7 +189,7 @@ pub(super) fn exists(primary: &Root, job: &JobId) -> bool {
 }
 
 /// Writes the record of a job, atomically. It need not be durable.
-pub(super) fn write(primary: &Root, job: &JobId, record: &Record) -> Result<()> {
+pub(super) fn write(primary: &Root, job: &JobId, record: &PurgedRecord) -> Result<()> {
     let bytes = record.to_bytes();
     if bytes.len() as u64 >= BYTES_MAX {
         return Err(Errno::FBIG);
@@ -298,17 +298,17 @@ mod tests {
             (PathBuf::from(weird), stamp(1_700_000_000, 999_999_999)),
         ];
         let folder = "ab".to_owned();
-        for verdict in [Verdict::Living, Verdict::Purged { folder }] {
-            let record = Record {
+        for verdict in [PurgedVerdict::Living, PurgedVerdict::Purged { folder }] {
+            let record = PurgedRecord {
                 verdict,
                 seen: seen.clone(),
             };
             let bytes = record.to_bytes();
-            assert_eq!(Record::from_bytes(&bytes), Some(record));
+            assert_eq!(PurgedRecord::from_bytes(&bytes), Some(record));
             for length in 0..bytes.len() {
-                assert_eq!(Record::from_bytes(&bytes[..length]), None, "{length}");
+                assert_eq!(PurgedRecord::from_bytes(&bytes[..length]), None, "{length}");
             }
-            assert_eq!(Record::from_bytes(&vec![0; bytes.len()]), None);
+            assert_eq!(PurgedRecord::from_bytes(&vec![0; bytes.len()]), None);
         }
     }
 

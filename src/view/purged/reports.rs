@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use rustix::io::{Errno, Result};
 
-use super::known::{Finding, KNOWN_MAX};
-use super::record::{self, Record, Stamp, Verdict};
+use super::known::{KNOWN_MAX, PurgedFinding};
+use super::record::{self, PurgedRecord, PurgedVerdict, Stamp};
 use super::{CHECK_INTERVAL, UNRECORDED_VALID, removed};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -35,8 +35,8 @@ impl View {
             seen.push((PathBuf::new(), top));
             // A removal that preceded the copy has no effect any more.
             removed::forget(&root, job)?;
-            let record = Record {
-                verdict: Verdict::Living,
+            let record = PurgedRecord {
+                verdict: PurgedVerdict::Living,
                 seen,
             };
             let valid = match record.is_settled(began) && record::write(&root, job, &record).is_ok()
@@ -45,7 +45,8 @@ impl View {
                 false => UNRECORDED_VALID,
             };
             self.judgements.forget(job);
-            self.judgements.insert(job, top, Finding::Whole, valid);
+            self.judgements
+                .insert(job, top, PurgedFinding::Whole, valid);
             Ok::<_, Errno>(())
         })();
         if let Err(error) = recorded {
@@ -97,7 +98,7 @@ impl View {
         // Another process may have archived it since.
         let archived = record::exists(&root, job)
             || known.unwrap_or_else(|| self.finding(job, &*task, &stat, CHECK_INTERVAL))
-                != Finding::NoCopy;
+                != PurgedFinding::NoCopy;
         if !archived {
             return Ok(());
         }

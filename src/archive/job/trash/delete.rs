@@ -27,7 +27,7 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 use crate::transfer::staging::Staging;
-use crate::view::internal::Holder;
+use crate::view::internal::JobDir;
 use crate::view::{Location, PRIMARY};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{RELEASED, XPMFS};
@@ -343,7 +343,7 @@ fn used(env: &Env<'_>, processes: &Mutex<Processes>, job: &JobId) -> Result<Opti
 
 /// The directory of the internal files that the primary keeps for a job, if it exists.
 fn internal(env: &Env<'_>, job: &JobId) -> rustix::io::Result<Option<OwnedFd>> {
-    env.view.internal_dir(&Holder {
+    env.view.internal_dir(&JobDir {
         task: Name::from(job.task_id()),
         hash: Name::from(job.hash()),
         nested: false,

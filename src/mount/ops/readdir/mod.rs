@@ -30,11 +30,11 @@ use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 use crate::view::PRIMARY;
-use crate::view::listing::Source;
+use crate::view::listing::ListingSource;
 
 /// An entry, as the kernel receives it.
 #[derive(Debug)]
-pub(in crate::mount) struct Item<'a> {
+pub(in crate::mount) struct ReaddirEntry<'a> {
     pub(in crate::mount) name: &'a OsStr,
     pub(in crate::mount) kind: FileType,
     pub(in crate::mount) inode: u64,
@@ -45,7 +45,7 @@ pub(in crate::mount) struct Item<'a> {
 }
 
 /// Accepts entries until it returns `false`, when it has enough.
-type Emit<'a> = dyn FnMut(Item<'_>) -> bool + 'a;
+type Emit<'a> = dyn FnMut(ReaddirEntry<'_>) -> bool + 'a;
 
 impl Mount {
     /// Checks that a directory can be listed; returns whether the kernel may cache the listing.
@@ -75,7 +75,7 @@ impl Mount {
 
     /// Opens the directories of a union. A folder's directory that may not be listed is skipped: it must not hide the
     /// jobs of the other folders.
-    fn open_sources(&self, node: &Node, sources: Vec<Source>) -> Result<Vec<OpenSource>> {
+    fn open_sources(&self, node: &Node, sources: Vec<ListingSource>) -> Result<Vec<OpenSource>> {
         let mut opened = Vec::with_capacity(sources.len());
         let union = matches!(node.role, NodeRole::Jobs | NodeRole::Task);
         let task = (node.role == NodeRole::Task).then_some(&*node.name);
@@ -120,7 +120,7 @@ impl Mount {
         Ok(fd)
     }
 
-    fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<Source>, ListingKind)> {
+    fn listing_of(&self, id: u64, node: &Node) -> Result<(Vec<ListingSource>, ListingKind)> {
         match node.role {
             NodeRole::Jobs => Ok((self.view.jobs_sources()?, ListingKind::Jobs)),
             NodeRole::Task => Ok((self.view.task_sources(&node.name)?, ListingKind::Task)),
@@ -136,12 +136,12 @@ impl Mount {
         }
     }
 
-    fn with_internal(&self, id: u64, node: &Node, internal: OwnedFd) -> Result<Vec<Source>> {
-        let archived = Source {
+    fn with_internal(&self, id: u64, node: &Node, internal: OwnedFd) -> Result<Vec<ListingSource>> {
+        let archived = ListingSource {
             location: node.place,
             dir: self.directory_fd(id)?,
         };
-        let internal = Source {
+        let internal = ListingSource {
             location: INTERNAL,
             dir: internal.into(),
         };
@@ -162,7 +162,7 @@ impl Mount {
         &self,
         id: u64,
         from: u64,
-        mut emit: impl FnMut(&Item<'_>) -> bool,
+        mut emit: impl FnMut(&ReaddirEntry<'_>) -> bool,
     ) -> Result<bool> {
         self.list_there(id, from, |id| {
             self.read_listing(id, from, false, &mut |item| emit(&item))
@@ -249,7 +249,7 @@ impl Mount {
     }
 
     /// Returns the kernel's view of an entry; `None` if it has been removed since.
-    fn entry_of(&self, parent: u64, mut item: Item<'_>) -> Option<NodeEntry> {
+    fn entry_of(&self, parent: u64, mut item: ReaddirEntry<'_>) -> Option<NodeEntry> {
         let entry = match item.found.take() {
             Some(found) => self.enter(parent, item.name, found),
             None => self.lookup(parent, item.name),
@@ -263,7 +263,7 @@ impl Mount {
 
     /// Returns an entry of which only the name may be known, as in a directory that may be listed but not searched: the
     /// kernel must cache nothing else, and requests the attributes again when a process needs them.
-    fn enter_unknown(&self, parent: u64, item: &Item<'_>) -> NodeEntry {
+    fn enter_unknown(&self, parent: u64, item: &ReaddirEntry<'_>) -> NodeEntry {
         let node = Node {
             identity: FileId::UNKNOWN,
             parent,

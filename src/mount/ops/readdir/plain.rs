@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use rustix::fs::{FileType, Statx};
 use rustix::io::{Errno, Result};
 
-use super::{Emit, Item};
+use super::{Emit, ReaddirEntry};
 use crate::mount::Mount;
 use crate::mount::ops::lookup::Found;
 use crate::mount::tables::listings::Listing;
@@ -66,7 +66,7 @@ impl Mount {
                     false => None,
                 };
                 let found = found.filter(|stat| !internal(name, stat));
-                emit(Item {
+                emit(ReaddirEntry {
                     name,
                     kind: entry.kind,
                     inode: self.devices.entry(&open.identity, entry.inode),
@@ -96,7 +96,7 @@ impl Mount {
         }
         // The top itself does not change when that entry disappears.
         self.invalidate.pages(ROOT);
-        emit(Item {
+        emit(ReaddirEntry {
             name: OsStr::new(layout::JOBS),
             kind: FileType::Directory,
             inode: self.devices.inode(&FileId::of(&jobs.stat)),

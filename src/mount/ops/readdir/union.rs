@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
-use super::{Emit, Item};
+use super::{Emit, ReaddirEntry};
 use crate::mount::Mount;
 use crate::mount::handover::record::Record;
 use crate::mount::ops::lookup::Found;
@@ -37,10 +37,10 @@ const BEGINNING: Position = Position {
 const FOLDER: u32 = 48;
 
 /// An entry that is known from the record. Its inode number is one that no disk has.
-fn recorded<'a>(listing: &Listing, name: &'a OsStr, found: Option<Found>) -> Item<'a> {
+fn recorded<'a>(listing: &Listing, name: &'a OsStr, found: Option<Found>) -> ReaddirEntry<'a> {
     let mut hasher = rustc_hash::FxHasher::default();
     (&*listing.node.name, name).hash(&mut hasher);
-    Item {
+    ReaddirEntry {
         name,
         kind: FileType::Directory,
         inode: hasher.finish() >> 2 | 1 << 62,
@@ -122,7 +122,7 @@ impl Mount {
                 };
                 emitted = true;
                 let next = positions.lock().number(here);
-                emit(Item {
+                emit(ReaddirEntry {
                     name,
                     kind: shown.kind,
                     inode: match &shown.stat {
@@ -155,7 +155,7 @@ impl Mount {
             emitted = true;
             let location = RECORDED;
             let next = positions.lock().number(Position { location, offset });
-            emit(Item {
+            emit(ReaddirEntry {
                 next: next as u64,
                 ..item
             })
@@ -175,7 +175,7 @@ impl Mount {
         &self,
         listing: &Listing,
         from: u64,
-        emit: &mut dyn FnMut(Item<'_>, u64) -> bool,
+        emit: &mut dyn FnMut(ReaddirEntry<'_>, u64) -> bool,
     ) -> bool {
         let (first, offset) = (from >> FOLDER, from & ((1 << FOLDER) - 1));
         for folder in self.view.folders() {
@@ -332,7 +332,7 @@ mod tests {
             loop {
                 let (from, before) = (next, listed);
                 let mut room = 50;
-                let emit = |item: &Item<'_>| {
+                let emit = |item: &ReaddirEntry<'_>| {
                     room -= 1;
                     next = item.next;
                     listed += 1;
