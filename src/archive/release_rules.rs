@@ -4,7 +4,7 @@ use std::collections::BinaryHeap;
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::job::release::{self, Plan, Processes, Refusal, Released, Releases};
+use super::job::release::{self, Processes, Refusal, ReleasePlan, Released, Releases};
 use super::job::usage;
 use super::{pins, places};
 use crate::archive::env::Env;
@@ -25,7 +25,7 @@ const SETTLE_POLL: Duration = Duration::from_millis(20);
 
 /// What happened to one job.
 #[derive(Debug)]
-pub enum Event {
+pub enum ReleaseEvent {
     /// It would be released; its copy was not verified.
     Would(Released),
     /// It was released.
@@ -34,15 +34,15 @@ pub enum Event {
     Refused(Refusal),
     /// It could not be looked at, or an error prevented its release.
     Failed(JobError),
-    /// It was skipped ([`Search::skips`]).
+    /// It was skipped ([`ReleaseSearch::skips`]).
     Skipped,
 }
 
 /// Called with each job's event.
-pub type Report<'a> = dyn FnMut(&JobId, Event) + 'a;
+pub type ReleaseCallback<'a> = dyn FnMut(&JobId, ReleaseEvent) + 'a;
 
 /// Releases these jobs, least recently used first; without `act`, only reports which would be.
-pub fn release_jobs(env: &Env<'_>, jobs: &[JobId], act: bool, report: &mut Report<'_>) {
+pub fn release_jobs(env: &Env<'_>, jobs: &[JobId], act: bool, report: &mut ReleaseCallback<'_>) {
     let mut pass = Pass::new(env, act, report);
     let used = jobs.iter().map(|job| (last_used(env, job), job));
     let mut jobs: Vec<(Time, &JobId)> = used.collect();
@@ -58,7 +58,7 @@ pub fn release_jobs(env: &Env<'_>, jobs: &[JobId], act: bool, report: &mut Repor
 
 /// How jobs are released by a rule.
 #[derive(Clone, Copy)]
-pub struct Search<'a> {
+pub struct ReleaseSearch<'a> {
     /// The rule.
     pub rule: Release,
     /// Called after each job that is looked at.
@@ -67,11 +67,11 @@ pub struct Search<'a> {
     pub skips: &'a dyn Fn(&JobId) -> bool,
 }
 
-impl Search<'_> {
+impl ReleaseSearch<'_> {
     /// A search without pauses for all jobs of a rule.
     #[must_use]
     pub fn of(rule: Release) -> Self {
-        Search {
+        ReleaseSearch {
             rule,
             pause: &|| (),
             skips: &|_| false,
@@ -87,9 +87,9 @@ impl Search<'_> {
 /// Fails if the jobs of the primary cannot be listed, or its space cannot be queried.
 pub fn release_by_rule(
     env: &Env<'_>,
-    search: Search<'_>,
+    search: ReleaseSearch<'_>,
     act: bool,
-    report: &mut Report<'_>,
+    report: &mut ReleaseCallback<'_>,
 ) -> rustix::io::Result<bool> {
     let mut pass = Pass::new(env, act, report);
     let released = pass.release_by_rule(search);
@@ -142,7 +142,7 @@ pub fn space(view: &View, rule: Release) -> rustix::io::Result<Option<Space>> {
 struct Pass<'a, 'b> {
     env: &'a Env<'a>,
     act: bool,
-    report: &'a mut Report<'b>,
+    report: &'a mut ReleaseCallback<'b>,
     releases: Releases,
     processes: Processes,
     /// The bytes that the jobs so far would free, if nothing is done.
@@ -150,7 +150,7 @@ struct Pass<'a, 'b> {
 }
 
 impl<'a, 'b> Pass<'a, 'b> {
-    fn new(env: &'a Env<'a>, act: bool, report: &'a mut Report<'b>) -> Pass<'a, 'b> {
+    fn new(env: &'a Env<'a>, act: bool, report: &'a mut ReleaseCallback<'b>) -> Pass<'a, 'b> {
         Pass {
             env,
             act,
@@ -169,8 +169,8 @@ impl<'a, 'b> Pass<'a, 'b> {
     }
 
     /// Releases what the rule selects, until there is enough space, or no job is left.
-    fn release_by_rule(&mut self, search: Search<'_>) -> rustix::io::Result<()> {
-        let Search { rule, pause, .. } = search;
+    fn release_by_rule(&mut self, search: ReleaseSearch<'_>) -> rustix::io::Result<()> {
+        let ReleaseSearch { rule, pause, .. } = search;
         let mut after = None;
         if rule.older_than.is_none() && !self.is_short(rule)? {
             return Ok(());
@@ -188,7 +188,7 @@ impl<'a, 'b> Pass<'a, 'b> {
                     return Ok(());
                 }
                 match (search.skips)(job) {
-                    true => (self.report)(job, Event::Skipped),
+                    true => (self.report)(job, ReleaseEvent::Skipped),
                     false => self.release(job),
                 }
             }
@@ -205,33 +205,33 @@ impl<'a, 'b> Pass<'a, 'b> {
         match self.try_release(job) {
             Ok(None) => {}
             Ok(Some(event)) => (self.report)(job, event),
-            Err(error) => (self.report)(job, Event::Failed(error)),
+            Err(error) => (self.report)(job, ReleaseEvent::Failed(error)),
         }
         self.settle(false);
     }
 
     /// Returns the event, unless the job waits for its removal now.
-    fn try_release(&mut self, job: &JobId) -> Result<Option<Event>> {
+    fn try_release(&mut self, job: &JobId) -> Result<Option<ReleaseEvent>> {
         let plan = match release::assess(self.env, &mut self.processes, job)? {
             Ok(plan) => plan,
-            Err(refusal) => return Ok(Some(Event::Refused(refusal))),
+            Err(refusal) => return Ok(Some(ReleaseEvent::Refused(refusal))),
         };
         if !self.act {
             self.would_free = self.would_free.saturating_add(plan.usage.freed);
-            return Ok(Some(Event::Would(released(&plan))));
+            return Ok(Some(ReleaseEvent::Would(released(&plan))));
         }
         self.env.progress.expect_more(plan.to_read());
         if let Some(refusal) = self.verify(&plan)? {
-            return Ok(Some(Event::Refused(refusal)));
+            return Ok(Some(ReleaseEvent::Refused(refusal)));
         }
         let processes = &mut self.processes;
         let refusal = self.releases.begin(self.env, processes, plan)?;
-        Ok(refusal.map(Event::Refused))
+        Ok(refusal.map(ReleaseEvent::Refused))
     }
 
     /// Verifies the copy of a job. Meanwhile, renamed jobs are removed or put back when they are due: a program that changes such a
     /// job waits until then, and must not wait for a large copy of another job to be read.
-    fn verify(&mut self, plan: &Plan) -> Result<Option<Refusal>> {
+    fn verify(&mut self, plan: &ReleasePlan) -> Result<Option<Refusal>> {
         let env = self.env;
         std::thread::scope(|scope| {
             if self.releases.is_empty() {
@@ -255,9 +255,9 @@ impl<'a, 'b> Pass<'a, 'b> {
         self.releases
             .end(self.env, processes, wait, &mut |job, outcome| {
                 let event = match outcome {
-                    Ok(Ok(released)) => Event::Released(released),
-                    Ok(Err(refusal)) => Event::Refused(refusal),
-                    Err(error) => Event::Failed(error),
+                    Ok(Ok(released)) => ReleaseEvent::Released(released),
+                    Ok(Err(refusal)) => ReleaseEvent::Refused(refusal),
+                    Err(error) => ReleaseEvent::Failed(error),
                 };
                 report(&job, event);
             });
@@ -269,7 +269,7 @@ impl<'a, 'b> Pass<'a, 'b> {
     }
 }
 
-fn released(plan: &Plan) -> Released {
+fn released(plan: &ReleasePlan) -> Released {
     Released {
         folder: plan.folder(),
         usage: plan.usage,

@@ -21,7 +21,7 @@ use super::open::More;
 use super::style::{Colours, Tone, age, duration};
 use super::{Global, Listing, Select, print};
 use crate::archive::job::trash::batch::Batch;
-use crate::archive::orphans::clean::Event;
+use crate::archive::orphans::clean::CleanEvent;
 use crate::archive::orphans::{self, Orphan, Orphans, Search};
 use crate::archive::places;
 use crate::archive::relocate::retire::Retired;
@@ -199,15 +199,15 @@ fn clean(
 }
 
 /// What became of an orphan, by its fixed name, and why it stays.
-fn outcome(session: &Session, event: &Event) -> (&'static str, Option<String>) {
+fn outcome(session: &Session, event: &CleanEvent) -> (&'static str, Option<String>) {
     match event {
-        Event::Would(_) => ("would_remove", None),
-        Event::Removed(_) => ("removed", None),
-        Event::Archived => {
+        CleanEvent::Would(_) => ("would_remove", None),
+        CleanEvent::Removed(_) => ("removed", None),
+        CleanEvent::Archived => {
             let why = "a folder has it, too: `xpmfs jobs release` frees its place in the workspace";
             ("kept", Some(why.to_owned()))
         }
-        Event::Away(folder, why) => {
+        CleanEvent::Away(folder, why) => {
             let folder = session.label(*folder);
             (
                 "kept",
@@ -216,8 +216,8 @@ fn outcome(session: &Session, event: &Event) -> (&'static str, Option<String>) {
                 )),
             )
         }
-        Event::Refused(refusal) => ("kept", Some(refusal.why.clone())),
-        Event::Failed(error) => ("failed", Some(why(error))),
+        CleanEvent::Refused(refusal) => ("kept", Some(refusal.why.clone())),
+        CleanEvent::Failed(error) => ("failed", Some(why(error))),
     }
 }
 
@@ -233,15 +233,15 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, event: &Event) {
+    fn add(&mut self, event: &CleanEvent) {
         match event {
-            Event::Would(removal) | Event::Removed(removal) => {
+            CleanEvent::Would(removal) | CleanEvent::Removed(removal) => {
                 self.removed += 1;
                 self.in_trash += u64::from(removal.in_trash);
                 self.freed = self.freed.saturating_add(removal.freed);
             }
-            Event::Archived | Event::Away(..) | Event::Refused(_) => self.kept += 1,
-            Event::Failed(_) => self.failed += 1,
+            CleanEvent::Archived | CleanEvent::Away(..) | CleanEvent::Refused(_) => self.kept += 1,
+            CleanEvent::Failed(_) => self.failed += 1,
         }
     }
 

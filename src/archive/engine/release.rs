@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::env::Env;
 use crate::archive::job::release::{Reason, offline};
-use crate::archive::release_rules::{Event, Search, release_by_rule, space};
+use crate::archive::release_rules::{ReleaseEvent, ReleaseSearch, release_by_rule, space};
 use crate::archive::retries::Retries;
 use crate::archive::turn;
 use crate::settings::Release;
@@ -240,8 +240,8 @@ fn search(env: &Env<'_>, rule: Release, state: &ReleaseState, retries: &mut Retr
     state.update(|report| (report.searching, report.waits) = (true, None));
     let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
     let retries_before = retries.clone();
-    let mut note = |job: &JobId, event: Event| match event {
-        Event::Released(released) => {
+    let mut note = |job: &JobId, event: ReleaseEvent| match event {
+        ReleaseEvent::Released(released) => {
             let freed = released.usage.freed;
             tracing::info!("released {job}: {freed} bytes freed");
             retries.forget(job);
@@ -252,30 +252,30 @@ fn search(env: &Env<'_>, rule: Release, state: &ReleaseState, retries: &mut Retr
                 report.last_job = Some(job.to_string());
             });
         }
-        Event::Refused(refusal) => {
+        ReleaseEvent::Refused(refusal) => {
             tracing::debug!("{job} is not released: {}", refusal.why);
             if matches!(refusal.reason, Reason::Damaged | Reason::Unsafe) {
                 retries.failed(job, Instant::now());
             }
             *reasons.entry(refusal.reason.describe()).or_default() += 1;
         }
-        Event::Failed(error) if error.is_cancelled() => {}
-        Event::Failed(error) => {
+        ReleaseEvent::Failed(error) if error.is_cancelled() => {}
+        ReleaseEvent::Failed(error) => {
             tracing::warn!("cannot release {error}");
             retries.failed(job, Instant::now());
             *reasons.entry("an error, which the log has").or_default() += 1;
         }
-        Event::Skipped => {
+        ReleaseEvent::Skipped => {
             *reasons
                 .entry("it failed before, and is retried later")
                 .or_default() += 1
         }
-        Event::Would(_) => {}
+        ReleaseEvent::Would(_) => {}
     };
-    let search = Search {
+    let search = ReleaseSearch {
         pause: &|| std::thread::sleep(PAUSE / divisor()),
         skips: &|job| retries_before.is_waiting(job, Instant::now()),
-        ..Search::of(rule)
+        ..ReleaseSearch::of(rule)
     };
     let enough = release_by_rule(env, search, true, &mut note).unwrap_or_else(|error| {
         tracing::warn!("cannot search for jobs to release: {error}");

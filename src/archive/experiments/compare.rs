@@ -8,7 +8,7 @@ use crate::transfer::{Entry, Kind, Manifest, Time};
 
 /// How an item in the primary compares with its copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub(super) enum ItemComparison {
     /// They have the same content.
     Same,
     /// The primary's replaces the copy.
@@ -21,7 +21,7 @@ pub(super) enum Comparison {
 ///
 /// A run only gains files, so one that lacks a file never replaces its copy. A partial may lose files when a job goes on with it, as
 /// checkpoints are rotated: it replaces its copy if something in it is newer than all of the copy.
-pub(super) fn compare(item: &Item, ours: &Manifest, archived: &Manifest) -> Comparison {
+pub(super) fn compare(item: &Item, ours: &Manifest, archived: &Manifest) -> ItemComparison {
     let (ours, archived) = (by_path(ours), by_path(archived));
     let is_missing = |path: &PathBuf| !ours.contains_key(path);
     let lacks = archived.keys().any(is_missing);
@@ -30,7 +30,7 @@ pub(super) fn compare(item: &Item, ours: &Manifest, archived: &Manifest) -> Comp
         other.is_none_or(|other| !is_same(entry, other))
     });
     if !lacks && !differs {
-        return Comparison::Same;
+        return ItemComparison::Same;
     }
     let is_newer = match (newest(&ours), newest(&archived)) {
         (Some(ours), Some(archived)) => ours.order(archived).is_gt(),
@@ -38,8 +38,8 @@ pub(super) fn compare(item: &Item, ours: &Manifest, archived: &Manifest) -> Comp
     };
     let may_lack = matches!(item, Item::Partial(_));
     match differs && (may_lack || !lacks) && (is_newer || !lacks && only_adds(&ours, &archived)) {
-        true => Comparison::Newer,
-        false => Comparison::Less,
+        true => ItemComparison::Newer,
+        false => ItemComparison::Less,
     }
 }
 
@@ -110,26 +110,30 @@ mod tests {
         let partial = Item::Partial(PartialId::new(name, name, name).unwrap());
         let archived = [("status.json", 9), ("jobs.jsonl", 9)];
         for (ours, of_run, of_partial) in [
-            (&archived[..], Comparison::Same, Comparison::Same),
-            (&archived[..1], Comparison::Less, Comparison::Less),
-            (&[], Comparison::Less, Comparison::Less),
+            (&archived[..], ItemComparison::Same, ItemComparison::Same),
+            (&archived[..1], ItemComparison::Less, ItemComparison::Less),
+            (&[], ItemComparison::Less, ItemComparison::Less),
             (
                 &[("status.json", 1), ("jobs.jsonl", 9)],
-                Comparison::Newer,
-                Comparison::Newer,
+                ItemComparison::Newer,
+                ItemComparison::Newer,
             ),
             (
                 &[("status.json", 19), ("jobs.jsonl", 9)],
-                Comparison::Less,
-                Comparison::Less,
+                ItemComparison::Less,
+                ItemComparison::Less,
             ),
             (
                 &[("status.json", 9), ("jobs.jsonl", 9), ("events/0", 20)],
-                Comparison::Newer,
-                Comparison::Newer,
+                ItemComparison::Newer,
+                ItemComparison::Newer,
             ),
             // A purge, and then a rewritten status; for a partial, a checkpoint that replaces another one.
-            (&[("status.json", 1)], Comparison::Less, Comparison::Newer),
+            (
+                &[("status.json", 1)],
+                ItemComparison::Less,
+                ItemComparison::Newer,
+            ),
         ] {
             let (ours, archived) = (tree(ours), tree(&archived));
             assert_eq!(compare(&run, &ours, &archived), of_run, "{ours:?}");

@@ -33,7 +33,7 @@ pub struct RunCopies {
     /// The numbers of the locations with a copy; the primary comes first.
     pub locations: Vec<u8>,
     /// Its state.
-    pub state: State,
+    pub state: RunProgress,
     /// When it started and ended, and where, as far as that is known.
     pub status: Option<RunStatus>,
     /// The jobs that it submitted, each once, if that is known.
@@ -53,7 +53,7 @@ pub struct Ended {
 
 /// The state of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum RunProgress {
     /// It is in progress.
     Running,
     /// It did not end by itself: its plan was killed.
@@ -66,14 +66,14 @@ pub enum State {
     Unknown,
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for RunProgress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            State::Running => "running",
-            State::Interrupted => "interrupted",
-            State::Done => "done",
-            State::Failed => "failed",
-            State::Unknown => "unknown",
+            RunProgress::Running => "running",
+            RunProgress::Interrupted => "interrupted",
+            RunProgress::Done => "done",
+            RunProgress::Failed => "failed",
+            RunProgress::Unknown => "unknown",
         })
     }
 }
@@ -164,11 +164,11 @@ impl RunCopies {
             id: run.id.clone(),
             locations: vec![location],
             state: match (is_running, ended) {
-                (true, _) => State::Running,
-                (false, Some(RunState::Running)) => State::Interrupted,
-                (false, Some(RunState::Done)) => State::Done,
-                (false, Some(RunState::Failed)) => State::Failed,
-                (false, _) => State::Unknown,
+                (true, _) => RunProgress::Running,
+                (false, Some(RunState::Running)) => RunProgress::Interrupted,
+                (false, Some(RunState::Done)) => RunProgress::Done,
+                (false, Some(RunState::Failed)) => RunProgress::Failed,
+                (false, _) => RunProgress::Unknown,
             },
             jobs: jobs(run),
             ended: status.as_ref().and_then(|_| count_ended(run)),

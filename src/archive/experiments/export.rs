@@ -24,7 +24,7 @@ const VERIFY: &str = "`xpmfs jobs verify --all` shows how to mend it";
 
 /// A directory that a run is copied from.
 #[derive(Debug)]
-pub struct Origin {
+pub struct RunOrigin {
     /// The number of the location.
     pub location: u8,
     /// The run's directory.
@@ -39,7 +39,7 @@ pub struct Origin {
 /// # Errors
 ///
 /// A file system fails.
-pub fn origin(env: &Env<'_>, run: &RunName) -> Result<Option<Origin>> {
+pub fn origin(env: &Env<'_>, run: &RunName) -> Result<Option<RunOrigin>> {
     let item = Item::Run(run.clone());
     let primary = env.view.primary();
     let path = item.path(primary);
@@ -47,7 +47,7 @@ pub fn origin(env: &Env<'_>, run: &RunName) -> Result<Option<Origin>> {
     let root = root.map_err(|errno| Cause::io("open", primary.path(), errno))?;
     let there = store::open(&root, &item).map_err(|errno| Cause::io("open", &path, errno))?;
     if let Some(directory) = there {
-        return Ok(Some(Origin {
+        return Ok(Some(RunOrigin {
             location: PRIMARY,
             directory,
             path,
@@ -55,7 +55,7 @@ pub fn origin(env: &Env<'_>, run: &RunName) -> Result<Option<Origin>> {
         }));
     }
     let found = candidates(env, &item)?.into_iter().next();
-    Ok(found.map(|(folder, directory, manifest)| Origin {
+    Ok(found.map(|(folder, directory, manifest)| RunOrigin {
         location: folder.index(),
         directory,
         path: item.path(folder),
@@ -71,7 +71,7 @@ pub fn origin(env: &Env<'_>, run: &RunName) -> Result<Option<Origin>> {
 pub fn jobs(
     env: &Env<'_>,
     run: &RunName,
-    origin: &Origin,
+    origin: &RunOrigin,
 ) -> std::result::Result<(Vec<JobId>, Vec<String>), String> {
     let Some(location) = env.view.location(origin.location) else {
         return Err("its location is gone".to_owned());
@@ -114,7 +114,7 @@ pub fn jobs(
 /// # Errors
 ///
 /// Fails with the error of the location's file system.
-pub fn size(env: &Env<'_>, run: &RunName, origin: &Origin) -> Result<Size> {
+pub fn size(env: &Env<'_>, run: &RunName, origin: &RunOrigin) -> Result<Size> {
     let item = Item::Run(run.clone());
     let survey = with_options(env, &item, None, |options| {
         transfer::survey(&origin.directory, options)
@@ -132,7 +132,7 @@ pub fn size(env: &Env<'_>, run: &RunName, origin: &Origin) -> Result<Size> {
 pub fn export(
     env: &Env<'_>,
     run: &RunName,
-    origin: &Origin,
+    origin: &RunOrigin,
     (to, at): (&OwnedFd, &Path),
     workspace: &Path,
 ) -> Result<Size> {
@@ -150,7 +150,11 @@ pub fn export(
 /// # Errors
 ///
 /// A file system fails.
-pub fn export_links(origin: &Origin, (to, at): (&OwnedFd, &Path), workspace: &Path) -> Result<()> {
+pub fn export_links(
+    origin: &RunOrigin,
+    (to, at): (&OwnedFd, &Path),
+    workspace: &Path,
+) -> Result<()> {
     let made = links::copy(&origin.directory, to, links::Target::Workspace(workspace));
     made.map_err(|errno| Cause::io("make the symlinks of", at, errno))
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Item;
-use super::survey::{Outcome, Report, Survey, has_place};
+use super::survey::{ExperimentSurvey, ItemOutcome, PassObserver, has_place};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::job::store::Stored;
@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Archived {
     /// The result for an item.
-    Item(Item, Outcome),
+    Item(Item, ItemOutcome),
     /// The folder has no place for runs and partials: its path names a `jobs` directory.
     NoPlace,
     /// The folder accepts none, or the rest was cancelled.
@@ -44,7 +44,7 @@ fn in_folder(env: &Env<'_>, folder: &Location, report: &mut dyn FnMut(Archived))
         return report(Archived::NoPlace);
     }
     let deadline = Instant::now() + WAIT_MAX.max(env.settle * 2);
-    let mut survey = Survey::thorough(folder.index());
+    let mut survey = ExperimentSurvey::thorough(folder.index());
     loop {
         let mut pass = Pass {
             waits: false,
@@ -73,14 +73,14 @@ struct Pass<'a> {
     report: &'a mut dyn FnMut(Archived),
 }
 
-impl Report for Pass<'_> {
+impl PassObserver for Pass<'_> {
     fn begin(&mut self, _: &Item) {}
 
-    fn end(&mut self, item: &Item, outcome: Outcome) {
-        self.waits |= matches!(outcome, Outcome::Waiting(_));
+    fn end(&mut self, item: &Item, outcome: ItemOutcome) {
+        self.waits |= matches!(outcome, ItemOutcome::Waiting(_));
         let is_new = matches!(
             outcome,
-            Outcome::Stored(Stored::Copied { .. } | Stored::Replaced { .. })
+            ItemOutcome::Stored(Stored::Copied { .. } | Stored::Replaced { .. })
         );
         let archived = Archived::Item(item.clone(), outcome);
         match is_new {

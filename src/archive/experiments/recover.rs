@@ -34,7 +34,7 @@ const FORCE: &str = "--force recovers it as it is";
 
 /// The result of recovering an item.
 #[derive(Debug)]
-pub enum Recovered {
+pub enum RecoveredItem {
     /// It was copied.
     Copied {
         /// The number of the folder that it was copied from.
@@ -54,7 +54,7 @@ pub enum Recovered {
 pub fn recover(
     env: &Env<'_>,
     runs: &[RunName],
-    report: &mut dyn FnMut(&Item, std::result::Result<Recovered, Cause>),
+    report: &mut dyn FnMut(&Item, std::result::Result<RecoveredItem, Cause>),
 ) {
     let mut partials = std::collections::BTreeSet::new();
     for name in runs {
@@ -108,7 +108,7 @@ fn named(env: &Env<'_>, name: &RunName) -> NamedPartials {
     NamedPartials::of(env, &run, (None, 0))
 }
 
-fn item_or_cancelled(env: &Env<'_>, item: &Item) -> Result<Recovered> {
+fn item_or_cancelled(env: &Env<'_>, item: &Item) -> Result<RecoveredItem> {
     match env.progress.is_cancelled() {
         true => Err(Cause::Cancelled),
         false => recover_item(env, item),
@@ -123,17 +123,17 @@ enum Present {
     Something,
 }
 
-fn recover_item(env: &Env<'_>, item: &Item) -> Result<Recovered> {
+fn recover_item(env: &Env<'_>, item: &Item) -> Result<RecoveredItem> {
     let primary = env.view.primary();
     let at = item.path(primary);
     let staging = |error| Cause::staging(&at, error);
     loop {
         if let Present::Something = present(env, item)? {
-            return Ok(Recovered::Present);
+            return Ok(RecoveredItem::Present);
         }
         let candidates = candidates(env, item)?;
         let Some((first, _, _)) = candidates.first() else {
-            return Ok(Recovered::Absent);
+            return Ok(RecoveredItem::Absent);
         };
         let root = primary
             .root()
@@ -146,7 +146,7 @@ fn recover_item(env: &Env<'_>, item: &Item) -> Result<Recovered> {
         };
         // Another process may have been faster.
         let old = match present(env, item)? {
-            Present::Something => return Ok(Recovered::Present),
+            Present::Something => return Ok(RecoveredItem::Present),
             Present::Empty(old) => Some(old),
             Present::Nothing => None,
         };
@@ -158,7 +158,7 @@ fn recover_item(env: &Env<'_>, item: &Item) -> Result<Recovered> {
         .and_then(|()| staged.sync())
         .and_then(|()| staged.finish(None))
         .map_err(staging)?;
-        return Ok(Recovered::Copied {
+        return Ok(RecoveredItem::Copied {
             folder: folder.index(),
             files: copied.manifest.files(),
             bytes: copied.manifest.bytes(),
@@ -201,10 +201,10 @@ fn present(env: &Env<'_>, item: &Item) -> Result<Present> {
     })
 }
 
-pub(super) type Candidate<'a> = (&'a Location, OwnedFd, Option<Manifest>);
+pub(super) type CandidateCopy<'a> = (&'a Location, OwnedFd, Option<Manifest>);
 
 /// The folders that have an item; those with a manifest come first.
-pub(super) fn candidates<'a>(env: &Env<'a>, item: &Item) -> Result<Vec<Candidate<'a>>> {
+pub(super) fn candidates<'a>(env: &Env<'a>, item: &Item) -> Result<Vec<CandidateCopy<'a>>> {
     let mut found = Vec::new();
     for folder in places::folders_of_mode(env.view, Mode::Backup) {
         let at = item.path(folder);
@@ -230,7 +230,7 @@ pub(super) fn candidates<'a>(env: &Env<'a>, item: &Item) -> Result<Vec<Candidate
 fn copy_first<'a>(
     env: &Env<'_>,
     item: &Item,
-    candidates: &[Candidate<'a>],
+    candidates: &[CandidateCopy<'a>],
     staged: &mut Staging,
 ) -> Result<(&'a Location, Copied)> {
     let mut problem = None;
@@ -252,7 +252,7 @@ fn copy_first<'a>(
 fn copy(
     env: &Env<'_>,
     item: &Item,
-    (folder, source, manifest): &Candidate<'_>,
+    (folder, source, manifest): &CandidateCopy<'_>,
     staged: &mut Staging,
 ) -> Result<Copied> {
     let primary = env.view.primary();

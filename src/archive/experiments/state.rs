@@ -64,14 +64,14 @@ pub(super) fn stamp(run: &Run) -> Option<Hash> {
 
 /// The runs that a folder has.
 #[derive(Debug, Default)]
-pub(super) struct Archived {
+pub(super) struct ArchivedRuns {
     runs: HashMap<RunName, Hash>,
 }
 
 /// The record of an experiment: the stamp of each run, by the hash of its name.
 pub(super) type Record = BTreeMap<String, String>;
 
-impl Archived {
+impl ArchivedRuns {
     /// Whether a run was archived in this state.
     pub(super) fn has(&self, run: &RunName, stamp: Hash) -> bool {
         self.runs.get(run) == Some(&stamp)

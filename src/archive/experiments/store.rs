@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::compare::{Comparison, compare};
+use super::compare::{ItemComparison, compare};
 use super::links::{self, Target};
 use super::{Item, damage};
 use crate::archive::env::Env;
@@ -75,7 +75,7 @@ impl Store<'_> {
     pub(super) fn is_same(&self, item: &Item, source: &OwnedFd) -> bool {
         let ours = self.with_options(item, |options| transfer::outline(source, options));
         match (ours, self.existing(item)) {
-            (Ok(ours), Ok(Some(existing))) => existing.compare(item, &ours) == Comparison::Same,
+            (Ok(ours), Ok(Some(existing))) => existing.compare(item, &ours) == ItemComparison::Same,
             _ => false,
         }
     }
@@ -92,7 +92,7 @@ impl Store<'_> {
         let ours = ours.map_err(|error| Cause::transfer(&from, error))?;
         let compared = |existing: &Existing| existing.compare(item, &ours);
         // Before anything is made in the folder.
-        if self.existing(item)?.as_ref().map(compared) == Some(Comparison::Same) {
+        if self.existing(item)?.as_ref().map(compared) == Some(ItemComparison::Same) {
             return Ok(Stored::Already);
         }
         let parent = places::make_like(&self.root, self.env.view.primary(), &item.parents());
@@ -108,9 +108,9 @@ impl Store<'_> {
         let existing = self.existing(item)?;
         if let Some(existing) = &existing {
             match compared(existing) {
-                Comparison::Same => return Ok(Stored::Already),
-                Comparison::Less => return Ok(Stored::Skipped(Skipped::Older)),
-                Comparison::Newer => {}
+                ItemComparison::Same => return Ok(Stored::Already),
+                ItemComparison::Less => return Ok(Stored::Skipped(Skipped::Older)),
+                ItemComparison::Newer => {}
             }
         }
         self.expect_space(item, source)?;
@@ -168,7 +168,7 @@ impl Store<'_> {
             None
         });
         // The disk may keep times less precisely than the manifest.
-        let known = known.filter(|known| compare(item, known, &seen) == Comparison::Same);
+        let known = known.filter(|known| compare(item, known, &seen) == ItemComparison::Same);
         Ok(Some(Existing {
             copy,
             has_manifest: known.is_some(),
@@ -235,9 +235,9 @@ struct Existing {
 
 impl Existing {
     /// Compares the primary's item with the copy. One without a manifest is made anew, so that it can be verified.
-    fn compare(&self, item: &Item, ours: &Manifest) -> Comparison {
+    fn compare(&self, item: &Item, ours: &Manifest) -> ItemComparison {
         match compare(item, ours, &self.content) {
-            Comparison::Same if !self.has_manifest => Comparison::Newer,
+            ItemComparison::Same if !self.has_manifest => ItemComparison::Newer,
             comparison => comparison,
         }
     }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::in_use::{self, InProgress, UsedPartials};
 use super::named::NamedPartials;
-use super::state::{self, Archived, Record};
+use super::state::{self, ArchivedRuns, Record};
 use super::store::{self, Result, Store};
 use super::{Item, RunName, shown, top};
 use crate::archive::env::Env;
@@ -38,7 +38,7 @@ const CLOCK_ERROR_MAX: Duration = Duration::from_secs(60);
 
 /// The result for one item.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum ItemOutcome {
     /// The item was stored, or the folder has it already.
     Stored(Stored),
     /// It waits for a moment: it changed a moment ago, or another process copies it.
@@ -50,24 +50,24 @@ pub enum Outcome {
 }
 
 /// Receives what a pass does.
-pub trait Report {
+pub trait PassObserver {
     /// The pass begins to copy an item.
     fn begin(&mut self, item: &Item);
     /// The pass is done with an item.
-    fn end(&mut self, item: &Item, outcome: Outcome);
+    fn end(&mut self, item: &Item, outcome: ItemOutcome);
     /// Something cannot be read.
     fn trouble(&mut self, why: String);
 }
 
 /// Archives the experiments of a primary in one folder, pass after pass.
 #[derive(Debug)]
-pub struct Survey {
+pub struct ExperimentSurvey {
     folder: u8,
     /// Whether the records of earlier processes count: if not, the first pass compares everything.
     trusts_records: bool,
     /// The folder's directory of the last pass. Not held open: its disk may be unmounted.
     with: Weak<Root>,
-    archived: Archived,
+    archived: ArchivedRuns,
     /// The run that `current` names in the folder, of each experiment.
     currents: HashMap<std::ffi::OsString, RunId>,
 }
@@ -76,7 +76,7 @@ pub struct Survey {
 struct Pass<'a> {
     store: Store<'a>,
     out: Option<&'a OptOuts>,
-    report: &'a mut dyn Report,
+    report: &'a mut dyn PassObserver,
     /// The partials of this pass, and whether each is archived.
     partials: HashMap<PartialId, bool>,
     /// The partials that running jobs name, once that was looked at.
@@ -91,25 +91,25 @@ pub fn has_place(folder: &Location) -> bool {
     folder.root().is_ok_and(|root| !root.is_bare_jobs())
 }
 
-impl Survey {
+impl ExperimentSurvey {
     /// The survey for a folder.
     #[must_use]
-    pub fn new(folder: u8) -> Survey {
-        Survey {
+    pub fn new(folder: u8) -> ExperimentSurvey {
+        ExperimentSurvey {
             folder,
             trusts_records: true,
             with: Weak::new(),
-            archived: Archived::default(),
+            archived: ArchivedRuns::default(),
             currents: HashMap::new(),
         }
     }
 
-    /// As [`Survey::new`], but the first pass compares everything, whatever earlier processes have recorded.
+    /// As [`ExperimentSurvey::new`], but the first pass compares everything, whatever earlier processes have recorded.
     #[must_use]
-    pub fn thorough(folder: u8) -> Survey {
-        Survey {
+    pub fn thorough(folder: u8) -> ExperimentSurvey {
+        ExperimentSurvey {
             trusts_records: false,
-            ..Survey::new(folder)
+            ..ExperimentSurvey::new(folder)
         }
     }
 
@@ -128,7 +128,7 @@ impl Survey {
     pub fn pass(
         &mut self,
         env: &Env<'_>,
-        report: &mut dyn Report,
+        report: &mut dyn PassObserver,
     ) -> std::result::Result<(), Cause> {
         let Some(folder) = places::folder(env.view, self.folder) else {
             return Ok(());
@@ -284,11 +284,12 @@ impl Pass<'_> {
         let mut whole = named.unknown.is_none() && !named.pending;
         if named.pending {
             let why = "a run that names its jobs is being written";
-            self.report.end(item, Outcome::Waiting(why.to_owned()));
+            self.report.end(item, ItemOutcome::Waiting(why.to_owned()));
         }
         if let Some(why) = named.unknown {
             let why = format!("which partials its jobs name is unknown: {why}");
-            self.report.end(item, Outcome::Failed(Cause::Unsafe(why)));
+            self.report
+                .end(item, ItemOutcome::Failed(Cause::Unsafe(why)));
         }
         for partial in named.partials {
             whole &= match self.partials.get(&partial) {
@@ -313,7 +314,7 @@ impl Pass<'_> {
         let Some(source) = self.store.source(&item)? else {
             return Ok(true);
         };
-        let in_use = |why: &str| Outcome::InUse(why.to_owned());
+        let in_use = |why: &str| ItemOutcome::InUse(why.to_owned());
         if in_use::is_locked(&source).unwrap_or(false) {
             self.report.end(&item, in_use("a job writes to it"));
             return Ok(false);
@@ -337,7 +338,7 @@ impl Pass<'_> {
         if let Some(used) = &self.used
             && let Some(why) = used.why(partial)
         {
-            self.report.end(&item, Outcome::InUse(why));
+            self.report.end(&item, ItemOutcome::InUse(why));
             return Ok(false);
         }
         let check = || match in_use::is_locked(&source) {
@@ -358,7 +359,7 @@ impl Pass<'_> {
         match self.store.store(item, source, check) {
             Ok(stored) => {
                 self.any = true;
-                self.report.end(item, Outcome::Stored(stored));
+                self.report.end(item, ItemOutcome::Stored(stored));
                 Ok(true)
             }
             Err(cause) => self.failed(item, cause).map(|()| false),
@@ -370,11 +371,12 @@ impl Pass<'_> {
         match cause.scope() {
             Scope::Folder | Scope::Cancelled => Err(cause),
             Scope::Soon => {
-                self.report.end(item, Outcome::Waiting(cause.to_string()));
+                self.report
+                    .end(item, ItemOutcome::Waiting(cause.to_string()));
                 Ok(())
             }
             Scope::Job | Scope::Again => {
-                self.report.end(item, Outcome::Failed(cause));
+                self.report.end(item, ItemOutcome::Failed(cause));
                 Ok(())
             }
         }
@@ -387,7 +389,7 @@ impl Pass<'_> {
             return Ok(Some(survey.size));
         }
         self.report
-            .end(item, Outcome::Waiting("settling".to_owned()));
+            .end(item, ItemOutcome::Waiting("settling".to_owned()));
         Ok(None)
     }
 }

@@ -17,7 +17,7 @@ use crate::workspace::partials::PartialId;
 
 /// The result for one copy.
 #[derive(Debug)]
-pub enum Verified {
+pub enum VerifiedItem {
     /// It is as its manifest says, or differs from it so.
     Read {
         /// How many files it should have, including symlinks.
@@ -36,13 +36,13 @@ pub enum Verified {
 /// How a damaged copy is made anew, as a clause.
 pub const REMEDY: &str = "if the workspace has it, remove that copy and run `xpmfs archive`";
 
-impl Verified {
+impl VerifiedItem {
     /// What is wrong with the copy, if anything; `None` if that is unknown, since it could not be read.
     fn finding(&self) -> Option<Option<String>> {
         match self {
-            Verified::Unread(_) => None,
-            Verified::Missing => Some(Some("the copy is gone".to_owned())),
-            Verified::Read { damage, .. } => {
+            VerifiedItem::Unread(_) => None,
+            VerifiedItem::Missing => Some(Some("the copy is gone".to_owned())),
+            VerifiedItem::Read { damage, .. } => {
                 let mut read = damage.iter();
                 match read.find(|it| !matches!(it.what, What::Unreadable(_))) {
                     Some(first) => {
@@ -65,7 +65,7 @@ impl Verified {
 /// An error of the primary's file system; the copies were verified all the same.
 pub fn verify(
     env: &Env<'_>,
-    report: &mut dyn FnMut(u8, &Item, Verified),
+    report: &mut dyn FnMut(u8, &Item, VerifiedItem),
 ) -> rustix::io::Result<()> {
     let primary = env.view.primary();
     let mut recorded_all = Ok(());
@@ -75,7 +75,7 @@ pub fn verify(
             if env.progress.is_cancelled() {
                 return recorded_all;
             }
-            let verified = verify_item(env, folder, item).unwrap_or_else(Verified::Unread);
+            let verified = verify_item(env, folder, item).unwrap_or_else(VerifiedItem::Unread);
             if let Some(finding) = verified.finding() {
                 let set = damage::set(primary, folder, item, finding.as_deref());
                 recorded_all = recorded_all.and(set);
@@ -89,7 +89,7 @@ pub fn verify(
     recorded_all
 }
 
-fn verify_item(env: &Env<'_>, folder: &Location, item: &Item) -> Result<Verified, Cause> {
+fn verify_item(env: &Env<'_>, folder: &Location, item: &Item) -> Result<VerifiedItem, Cause> {
     let at = item.path(folder);
     let known = manifest(folder, item);
     let known = known.map_err(|error| Cause::Unsafe(format!("its manifest: {error}")))?;
@@ -98,14 +98,14 @@ fn verify_item(env: &Env<'_>, folder: &Location, item: &Item) -> Result<Verified
         .map_err(|errno| Cause::io("open", &at, errno))?;
     let copy = open(&root, item).map_err(|errno| Cause::io("open", &at, errno))?;
     let (Some(known), Some(copy)) = (known, copy) else {
-        return Ok(Verified::Missing);
+        return Ok(VerifiedItem::Missing);
     };
     let found = with_options(env, item, None, |options| {
         transfer::verify(&copy, &known, options)
     });
     let mut damage = found.map_err(|error| Cause::transfer(&at, error))?;
     damage.retain(|difference| difference.what.is_content());
-    Ok(Verified::Read {
+    Ok(VerifiedItem::Read {
         files: known.files(),
         bytes: known.bytes(),
         damage,

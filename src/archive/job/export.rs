@@ -23,7 +23,7 @@ const VERIFY: &str = "`xpmfs jobs verify` shows how to mend it";
 
 /// A directory that a job may be copied from.
 #[derive(Debug)]
-pub struct Origin {
+pub struct JobOrigin {
     /// The number of the location.
     pub location: u8,
     /// The job's directory.
@@ -40,7 +40,7 @@ pub struct Origin {
 /// # Errors
 ///
 /// No location has the job, or a file system fails.
-pub fn origins(env: &Env<'_>, job: &JobId) -> Result<Vec<Origin>> {
+pub fn origins(env: &Env<'_>, job: &JobId) -> Result<Vec<JobOrigin>> {
     let primary = env.view.primary();
     let path = places::path(primary, job);
     let there = env.view.in_primary(job.task_id(), job.hash());
@@ -50,7 +50,7 @@ pub fn origins(env: &Env<'_>, job: &JobId) -> Result<Vec<Origin>> {
         // Followed: people put a job on another disk, and leave a symlink.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&*task, job.hash(), flags, FileMode::empty());
-        return Ok(vec![Origin {
+        return Ok(vec![JobOrigin {
             location: PRIMARY,
             directory: opened.tried(job, "open", &path)?,
             path,
@@ -64,7 +64,7 @@ pub fn origins(env: &Env<'_>, job: &JobId) -> Result<Vec<Origin>> {
         }
         let path = places::path(copy.folder, job);
         if let Some(directory) = places::job(copy.folder, job).tried(job, "open", &path)? {
-            found.push(Origin {
+            found.push(JobOrigin {
                 location: copy.folder.index(),
                 directory,
                 manifest: manifest(copy.folder, job, &path),
@@ -91,7 +91,7 @@ fn manifest(folder: &Location, job: &JobId, path: &Path) -> Option<Manifest> {
 /// # Errors
 ///
 /// Fails with the error of the location's file system.
-pub fn size(env: &Env<'_>, job: &JobId, origin: &Origin) -> Result<Size> {
+pub fn size(env: &Env<'_>, job: &JobId, origin: &JobOrigin) -> Result<Size> {
     with_options(env, job, None, |options| {
         let survey = transfer::survey(&origin.directory, options);
         Ok(survey.copying(job, &origin.path)?.size)
@@ -103,7 +103,7 @@ pub fn size(env: &Env<'_>, job: &JobId, origin: &Origin) -> Result<Size> {
 /// # Errors
 ///
 /// A process holds the lock, or it cannot be looked at.
-pub fn expect_idle(job: &JobId, origin: &Origin) -> Result<()> {
+pub fn expect_idle(job: &JobId, origin: &JobOrigin) -> Result<()> {
     let locked = job_locks::is_locked(&origin.directory, job);
     match locked.tried(job, "look at the lock of", &origin.path)? {
         false => Ok(()),
@@ -123,7 +123,7 @@ pub fn expect_idle(job: &JobId, origin: &Origin) -> Result<()> {
 pub fn export(
     env: &Env<'_>,
     job: &JobId,
-    origin: &Origin,
+    origin: &JobOrigin,
     (to, at): (&OwnedFd, &Path),
     workspace: &Path,
 ) -> Result<Copied> {
@@ -162,7 +162,7 @@ pub fn rebase(job: &JobId, (copy, at): (&OwnedFd, &Path), workspace: &Path) -> R
 /// As [`export`].
 pub fn export_paths(
     job: &JobId,
-    origin: &Origin,
+    origin: &JobOrigin,
     (to, at): (&OwnedFd, &Path),
     workspace: &Path,
 ) -> Result<()> {
@@ -193,7 +193,7 @@ fn has_paths(candidate: &Candidate<'_>) -> bool {
 /// # Errors
 ///
 /// As [`export`].
-pub fn check(env: &Env<'_>, job: &JobId, origin: &Origin) -> Result<()> {
+pub fn check(env: &Env<'_>, job: &JobId, origin: &JobOrigin) -> Result<()> {
     expect_idle(job, origin)?;
     if origin.manifest.is_none() {
         return Ok(());
@@ -217,7 +217,7 @@ pub fn expect_space(env: &Env<'_>, job: &JobId, bytes: u64) -> Result<()> {
     preconditions::expect_space(env.view.primary(), job, || Ok(bytes))
 }
 
-fn expect_whole(job: &JobId, origin: &Origin, copied: &Copied) -> Result<()> {
+fn expect_whole(job: &JobId, origin: &JobOrigin, copied: &Copied) -> Result<()> {
     match &origin.manifest {
         Some(manifest) => recover::check(job, &origin.path, (manifest, VERIFY), copied),
         None => Ok(()),

@@ -22,7 +22,7 @@ const BLOCK: u64 = 512;
 
 /// How a job uses its disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct DiskUsage {
     /// The newest time of access or change of a file. Internal files and bookkeeping do not count: a plan that is run again, and
     /// programs that show the state of jobs, open these in every job. The access of a directory does not count either: a search
     /// lists all of them.
@@ -45,7 +45,7 @@ struct Names {
 /// # Errors
 ///
 /// An error of listing a directory.
-pub fn of(job: &JobId, directory: &OwnedFd) -> Result<Usage> {
+pub fn of(job: &JobId, directory: &OwnedFd) -> Result<DiskUsage> {
     of_each(job, directory, &mut || {})
 }
 
@@ -54,8 +54,8 @@ pub fn of(job: &JobId, directory: &OwnedFd) -> Result<Usage> {
 /// # Errors
 ///
 /// As [`of`].
-pub fn of_each(job: &JobId, directory: &OwnedFd, each: &mut dyn FnMut()) -> Result<Usage> {
-    let mut usage = Usage::default();
+pub fn of_each(job: &JobId, directory: &OwnedFd, each: &mut dyn FnMut()) -> Result<DiskUsage> {
+    let mut usage = DiskUsage::default();
     let mut several: HashMap<FileId, Names> = HashMap::new();
     let mut stack = DirStack::new(at::open_to_list(directory, OsStr::new("."))?);
     // The directories that are still to be visited, at each level of the current path.
@@ -107,7 +107,7 @@ pub fn of_each(job: &JobId, directory: &OwnedFd, each: &mut dyn FnMut()) -> Resu
     }
 }
 
-impl Usage {
+impl DiskUsage {
     fn add(&mut self, stat: &Statx, counts: bool, several: &mut HashMap<FileId, Names>) {
         self.size.files += 1;
         if counts {

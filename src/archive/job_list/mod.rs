@@ -23,7 +23,7 @@ pub use self::sort::SortKey;
 pub(in crate::archive) use self::state::Seen;
 use self::state::look;
 use crate::archive::experiments::top;
-use crate::archive::job::usage::Usage;
+use crate::archive::job::usage::DiskUsage;
 use crate::view::inventory::{InventoryJob, Wanted};
 use crate::view::{Location, View};
 use crate::workspace::events::{PendingEvents, StateChange};
@@ -59,7 +59,7 @@ pub struct ListedJob {
     /// When it ended; of other jobs, when its directory changed last.
     pub changed: Option<Timestamp>,
     /// Its files, if they were to be counted and could be.
-    pub usage: Option<Usage>,
+    pub usage: Option<DiskUsage>,
     /// The experiment and the run that submitted it: of several, the current run, or the last.
     pub run: Option<(OsString, String)>,
     /// When that run submitted it.

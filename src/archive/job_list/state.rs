@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use crate::archive::job::usage::{self, Usage};
+use crate::archive::job::usage::{self, DiskUsage};
 use crate::sys::at;
 use crate::view::inventory::Placed;
 use crate::workspace::events::{PendingEvents, StateChange};
@@ -43,7 +43,7 @@ pub(in crate::archive) struct Seen {
     pub(in crate::archive) is_certain: bool,
     /// When it ended; of other jobs, when its directory changed last.
     pub(in crate::archive) changed: Option<Timestamp>,
-    pub(in crate::archive) usage: Option<Usage>,
+    pub(in crate::archive) usage: Option<DiskUsage>,
 }
 
 /// Looks at a job.
@@ -201,7 +201,7 @@ fn small_file(placed: &Placed<'_>, name: &OsStr) -> Option<Vec<u8>> {
     Some(content)
 }
 
-fn measured(placed: &Placed<'_>) -> Option<Usage> {
+fn measured(placed: &Placed<'_>) -> Option<DiskUsage> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory: OwnedFd =
         rustix::fs::openat(placed.task, placed.job.hash(), flags, Mode::empty()).ok()?;

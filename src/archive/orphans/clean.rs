@@ -20,7 +20,7 @@ use crate::view::PRIMARY;
 
 /// What happened to an orphan.
 #[derive(Debug)]
-pub enum Event {
+pub enum CleanEvent {
     /// It would be removed.
     Would(Removal),
     /// It was removed.
@@ -50,14 +50,14 @@ pub fn clean(
     env: &Env<'_>,
     orphans: &[Orphan],
     batch: Option<&Batch>,
-    report: &(dyn Fn(&Orphan, Event) + Sync),
+    report: &(dyn Fn(&Orphan, CleanEvent) + Sync),
 ) {
     let processes = Mutex::new(Processes::default());
     let threads = env.threads.min(orphans.len()).max(1);
     in_parallel(threads, orphans, |orphan| {
         if !env.progress.is_cancelled() {
             let event = clean_one(env, &processes, orphan, batch);
-            report(orphan, event.unwrap_or_else(Event::Failed));
+            report(orphan, event.unwrap_or_else(CleanEvent::Failed));
         }
     });
 }
@@ -67,15 +67,15 @@ fn clean_one(
     processes: &Mutex<Processes>,
     orphan: &Orphan,
     batch: Option<&Batch>,
-) -> Result<Event> {
+) -> Result<CleanEvent> {
     let job = &orphan.id;
     let plan = match delete::assess(env, processes, job)? {
         Ok(plan) => plan,
-        Err(refusal) => return Ok(Event::Refused(refusal)),
+        Err(refusal) => return Ok(CleanEvent::Refused(refusal)),
     };
     // A deletion would reach the copy in the folder when that is back.
     if let Some((folder, why)) = plan.away.first() {
-        return Ok(Event::Away(*folder, why.clone()));
+        return Ok(CleanEvent::Away(*folder, why.clone()));
     }
     // Archived a moment ago, perhaps.
     let is_archived = orphan.is_archived || plan.copies.iter().any(|copy| copy.location != PRIMARY);
@@ -84,15 +84,15 @@ fn clean_one(
         in_trash: !is_archived,
     };
     match (is_archived, &orphan.link, batch) {
-        (true, None, _) => Ok(Event::Archived),
-        (_, _, None) => Ok(Event::Would(removal)),
+        (true, None, _) => Ok(CleanEvent::Archived),
+        (_, _, None) => Ok(CleanEvent::Would(removal)),
         (true, Some(_), Some(_)) => {
             remove_link(env, orphan)?;
-            Ok(Event::Removed(removal))
+            Ok(CleanEvent::Removed(removal))
         }
         (false, _, Some(batch)) => Ok(match delete::delete(env, processes, &plan, batch)? {
-            Ok(_) => Event::Removed(removal),
-            Err(refusal) => Event::Refused(refusal),
+            Ok(_) => CleanEvent::Removed(removal),
+            Err(refusal) => CleanEvent::Refused(refusal),
         }),
     }
 }

@@ -22,7 +22,7 @@ use rustix::fs::FileType;
 
 use self::leads::{Lead, Leads, REPLY_TIMEOUT};
 use super::experiments::{shown, top};
-use super::job::usage::Usage;
+use super::job::usage::DiskUsage;
 use super::job_list::take;
 use super::places;
 use crate::sys::deadline::within;
@@ -56,7 +56,7 @@ pub struct Orphan {
     /// Whether a `backup` or `move` folder has it.
     pub is_archived: bool,
     /// Its files, if they were to be counted and could be.
-    pub usage: Option<Usage>,
+    pub usage: Option<DiskUsage>,
 }
 
 /// The orphans of a workspace.

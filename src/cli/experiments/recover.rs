@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::shared_arguments::SharedArguments;
 use crate::archive::error::Cause;
 use crate::archive::experiments::copies::{self, ExperimentCopies};
-use crate::archive::experiments::recover::{Recovered, recover};
+use crate::archive::experiments::recover::{RecoveredItem, recover};
 use crate::archive::experiments::{Item, RunName};
 use crate::cli::errors::Usage;
 use crate::cli::jobs::interrupt::{Destinations, Interrupt};
@@ -123,12 +123,12 @@ impl Tally {
         &mut self,
         session: &Session,
         item: &Item,
-        recovered: Result<Recovered, Cause>,
+        recovered: Result<RecoveredItem, Cause>,
         meter: &Meter,
         global: &Global,
     ) {
         match recovered {
-            Ok(Recovered::Copied {
+            Ok(RecoveredItem::Copied {
                 folder,
                 files,
                 bytes,
@@ -150,14 +150,14 @@ impl Tally {
                 (line["files"], line["bytes"]) = (files.into(), bytes.into());
                 self.lines.push(line);
             }
-            Ok(Recovered::Present) => {
+            Ok(RecoveredItem::Present) => {
                 self.present += 1;
                 if global.verbose > 0 {
                     meter.say(&format!("{item}: already in the primary; nothing to do"));
                 }
                 self.lines.push(entry(Some(item), "present", None));
             }
-            Ok(Recovered::Absent) => {
+            Ok(RecoveredItem::Absent) => {
                 if global.verbose > 0 {
                     meter.say(&format!(
                         "{item}: in no folder: none of its jobs was archived"

@@ -13,7 +13,7 @@ use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
 use crate::archive::job::release::{Reason, Released};
 use crate::archive::places;
-use crate::archive::release_rules::{Event, Search, release_by_rule, release_jobs};
+use crate::archive::release_rules::{ReleaseEvent, ReleaseSearch, release_by_rule, release_jobs};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::cli::errors::Usage;
@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let meter = Meter::new(jobs.jobs.len(), &session.progress, global);
     let mut tally = Tally::default();
     let mut lines = Vec::new();
-    let mut report = |job: &JobId, event: Event| {
+    let mut report = |job: &JobId, event: ReleaseEvent| {
         if by_rule {
             meter.jobs(1);
         }
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         }
     };
     let enough = match by_rule {
-        true => release_by_rule(&env, Search::of(rule), arguments.yes, &mut report),
+        true => release_by_rule(&env, ReleaseSearch::of(rule), arguments.yes, &mut report),
         false => {
             release_jobs(&env, &jobs.jobs, arguments.yes, &mut report);
             Ok(true)
@@ -143,20 +143,20 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, event: &Event, single: bool) {
+    fn add(&mut self, event: &ReleaseEvent, single: bool) {
         match event {
-            Event::Would(released) | Event::Released(released) => {
+            ReleaseEvent::Would(released) | ReleaseEvent::Released(released) => {
                 self.released += 1;
                 self.freed = self.freed.saturating_add(released.usage.freed);
             }
-            Event::Refused(refusal) => {
+            ReleaseEvent::Refused(refusal) => {
                 self.refused += 1;
                 // There is nothing to do for a job that was released before.
                 self.failed += u64::from(single && refusal.reason != Reason::Absent);
             }
-            Event::Failed(error) if error.is_cancelled() => {}
-            Event::Failed(_) => self.failed += 1,
-            Event::Skipped => {}
+            ReleaseEvent::Failed(error) if error.is_cancelled() => {}
+            ReleaseEvent::Failed(_) => self.failed += 1,
+            ReleaseEvent::Skipped => {}
         }
     }
 
@@ -187,23 +187,27 @@ impl Tally {
 fn shown(
     session: &Session,
     job: &JobId,
-    event: &Event,
+    event: &ReleaseEvent,
     single: bool,
     global: &Global,
 ) -> Option<String> {
     let verbose = global.verbose > 0;
     match event {
-        Event::Would(released) if verbose || (single && !global.quiet) => Some(format!(
+        ReleaseEvent::Would(released) if verbose || (single && !global.quiet) => Some(format!(
             "{job}: would be released: {}",
             details(session, released)
         )),
-        Event::Released(released) if verbose || (single && !global.quiet) => {
+        ReleaseEvent::Released(released) if verbose || (single && !global.quiet) => {
             Some(format!("{job}: released: {}", details(session, released)))
         }
-        Event::Refused(refusal) if verbose || single || refusal.reason == Reason::Damaged => {
+        ReleaseEvent::Refused(refusal)
+            if verbose || single || refusal.reason == Reason::Damaged =>
+        {
             Some(format!("{job}: kept: {}", refusal.why))
         }
-        Event::Failed(error) if !error.is_cancelled() => Some(format!("{job}: {}", why(error))),
+        ReleaseEvent::Failed(error) if !error.is_cancelled() => {
+            Some(format!("{job}: {}", why(error)))
+        }
         _ => None,
     }
 }
@@ -225,17 +229,17 @@ fn timestamp(time: Time) -> Option<Timestamp> {
 }
 
 /// The entry of a job: docs/json.md lists the keys.
-fn as_json(session: &Session, job: &JobId, event: &Event) -> Value {
+fn as_json(session: &Session, job: &JobId, event: &ReleaseEvent) -> Value {
     let (result, released, reason, why) = match event {
-        Event::Would(released) => ("would_release", Some(released), None, None),
-        Event::Released(released) => ("released", Some(released), None, None),
-        Event::Refused(refusal) => {
+        ReleaseEvent::Would(released) => ("would_release", Some(released), None, None),
+        ReleaseEvent::Released(released) => ("released", Some(released), None, None),
+        ReleaseEvent::Refused(refusal) => {
             let why = Some(refusal.why.clone());
             ("kept", None, Some(name(refusal.reason)), why)
         }
-        Event::Failed(error) if error.is_cancelled() => ("cancelled", None, None, None),
-        Event::Failed(error) => ("failed", None, None, Some(why(error))),
-        Event::Skipped => ("kept", None, None, None),
+        ReleaseEvent::Failed(error) if error.is_cancelled() => ("cancelled", None, None, None),
+        ReleaseEvent::Failed(error) => ("failed", None, None, Some(why(error))),
+        ReleaseEvent::Skipped => ("kept", None, None, None),
     };
     let path = places::path(session.opened.view.primary(), job);
     let used = released.and_then(|released| timestamp(released.usage.last_used));

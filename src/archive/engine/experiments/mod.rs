@@ -1,7 +1,7 @@
 //! Archives the runs of experiments and the partials of their jobs in one `backup` folder, pass after pass.
 //!
 //! Each `backup` folder has a thread for this, so that a large partial delays no job. A pass over runs that are archived costs a few
-//! `statx` for each ([`Survey`]); what fails or waits is tried again in the next pass. [`state`] has what `status` shows of it.
+//! `statx` for each ([`ExperimentSurvey`]); what fails or waits is tried again in the next pass. [`state`] has what `status` shows of it.
 
 pub(super) mod state;
 
@@ -16,7 +16,7 @@ use super::disks::{Disks, Failure};
 use super::queue::backoff::{Backoff, Pace};
 use super::survey::walk::Walk;
 use crate::archive::experiments::Item;
-use crate::archive::experiments::survey::{Outcome, Report, Survey};
+use crate::archive::experiments::survey::{ExperimentSurvey, ItemOutcome, PassObserver};
 use crate::archive::job::store::Stored;
 use crate::transfer::Progress;
 
@@ -74,7 +74,7 @@ impl ExperimentArchiver {
 
     /// Archives until the engine stops.
     pub(super) fn run(self) {
-        let mut survey = Survey::new(self.folder);
+        let mut survey = ExperimentSurvey::new(self.folder);
         loop {
             let pause = match self.disks.is_there(self.folder) {
                 true => self.pass(&mut survey),
@@ -89,7 +89,7 @@ impl ExperimentArchiver {
     }
 
     /// Makes one pass, and returns how long to wait for the next.
-    fn pass(&self, survey: &mut Survey) -> Duration {
+    fn pass(&self, survey: &mut ExperimentSurvey) -> Duration {
         let wanted = self.walk.shared.wanted.load(Ordering::SeqCst);
         let now = Instant::now();
         let is_wanted = self.change(|state| {
@@ -146,7 +146,7 @@ struct Recorder<'a> {
     found: Findings,
 }
 
-impl Report for Recorder<'_> {
+impl PassObserver for Recorder<'_> {
     fn begin(&mut self, item: &Item) {
         let bytes = self.archiver.progress.bytes();
         let under_way = (item.to_string(), Instant::now(), bytes);
@@ -154,7 +154,7 @@ impl Report for Recorder<'_> {
             .change(|state| state.under_way = Some(under_way));
     }
 
-    fn end(&mut self, item: &Item, outcome: Outcome) {
+    fn end(&mut self, item: &Item, outcome: ItemOutcome) {
         self.archiver.change(|state| state.under_way = None);
         let (item, is_run) = (item.to_string(), matches!(item, Item::Run(_)));
         let mut wait = |why, in_use| {
@@ -164,7 +164,7 @@ impl Report for Recorder<'_> {
             }
         };
         match outcome {
-            Outcome::Stored(
+            ItemOutcome::Stored(
                 Stored::Copied { files, bytes } | Stored::Replaced { files, bytes },
             ) => {
                 tracing::info!("archived {item}: {files} files, {bytes} bytes");
@@ -176,13 +176,13 @@ impl Report for Recorder<'_> {
                     counts.bytes += bytes;
                 });
             }
-            Outcome::Stored(Stored::Already | Stored::Skipped(_)) => {}
-            Outcome::Waiting(why) => {
+            ItemOutcome::Stored(Stored::Already | Stored::Skipped(_)) => {}
+            ItemOutcome::Waiting(why) => {
                 wait(why, false);
                 self.found.settling += 1;
             }
-            Outcome::InUse(why) => wait(why, true),
-            Outcome::Failed(cause) => {
+            ItemOutcome::InUse(why) => wait(why, true),
+            ItemOutcome::Failed(cause) => {
                 let Failure { why, .. } = Failure::from(cause);
                 tracing::debug!("{item} is not archived yet: {why}");
                 self.found.failures += 1;

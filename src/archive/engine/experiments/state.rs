@@ -103,14 +103,14 @@ pub(in crate::archive::engine) struct FolderExperiments {
     pub(in crate::archive::engine) since: Option<Instant>,
     /// What is being copied, since when, and the bytes that were done before.
     pub(in crate::archive::engine) under_way: Option<(String, Instant, u64)>,
-    pub(in crate::archive::engine) counts: Counts,
+    pub(in crate::archive::engine) counts: ExperimentCounts,
     pub(in crate::archive::engine) last: Findings,
     pub(in crate::archive::engine) tries: u32,
     pub(in crate::archive::engine) next: Option<Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-pub(in crate::archive::engine) struct Counts {
+pub(in crate::archive::engine) struct ExperimentCounts {
     pub(in crate::archive::engine) runs: u64,
     pub(in crate::archive::engine) partials: u64,
     pub(in crate::archive::engine) files: u64,
@@ -141,7 +141,7 @@ impl FolderExperiments {
             answered: 0,
             since: None,
             under_way: None,
-            counts: Counts::default(),
+            counts: ExperimentCounts::default(),
             last: Findings::default(),
             tries: 0,
             next: None,

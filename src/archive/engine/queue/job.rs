@@ -52,7 +52,7 @@ pub(in crate::archive::engine) struct QueuedJob {
     pub(in crate::archive::engine) size: Option<Size>,
     pub(in crate::archive::engine) step: Step,
     /// Which folders refused it, and until when; applied when the job is queued for that folder again.
-    pub(super) refused: BTreeMap<u8, (Refusal, Instant)>,
+    pub(super) refused: BTreeMap<u8, (FailedAttempts, Instant)>,
 }
 
 /// The next step when no thread works on a job any more.
@@ -84,7 +84,7 @@ pub(in crate::archive::engine) struct Want {
 pub(in crate::archive::engine) struct Turn {
     pub(in crate::archive::engine) at: At,
     /// The refusal of the last attempt, if any.
-    pub(in crate::archive::engine) refusal: Option<Refusal>,
+    pub(in crate::archive::engine) refusal: Option<FailedAttempts>,
 }
 
 /// When a step is done.
@@ -100,7 +100,7 @@ pub(in crate::archive::engine) enum At {
 
 /// The refusal of a job.
 #[derive(Debug, Clone)]
-pub(in crate::archive::engine) struct Refusal {
+pub(in crate::archive::engine) struct FailedAttempts {
     pub(in crate::archive::engine) failure: Failure,
     /// How often in a row.
     pub(in crate::archive::engine) tries: u32,
@@ -126,7 +126,7 @@ impl Turn {
         let before = self.refusal.as_ref();
         let same = before.filter(|before| before.failure.scope == failure.scope);
         let tries = same.map_or(1, |before| before.tries.saturating_add(1));
-        self.refusal = Some(Refusal { failure, tries });
+        self.refusal = Some(FailedAttempts { failure, tries });
         (backoff.after(tries), tries)
     }
 }

@@ -26,7 +26,7 @@ use super::disks::Failure;
 use crate::archive::error::Scope;
 use crate::workspace::JobId;
 
-pub(super) use self::job::{At, DueJobs, QueueChange, QueuedJob, Refusal, Step, Turn};
+pub(super) use self::job::{At, DueJobs, FailedAttempts, QueueChange, QueuedJob, Step, Turn};
 
 /// All queued jobs.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Queue {
                 why: why.clone(),
             };
             job.refused
-                .insert(*folder, (Refusal { failure, tries }, due));
+                .insert(*folder, (FailedAttempts { failure, tries }, due));
             let change = QueueChange::Refused(id.clone(), *folder, tries, due, why.clone());
             self.changes.push(change);
         }

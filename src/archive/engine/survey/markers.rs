@@ -30,7 +30,7 @@ use rustix::io::Errno;
 
 use super::candidates::{self, CandidateState};
 use super::directory::{self, DirectoryStamp, Watched};
-use super::walk::{Ended, Walk};
+use super::walk::{Stopped, Walk};
 use crate::archive::engine::disks::Disks;
 use crate::archive::engine::route::Route;
 use crate::archive::engine::shared::Event;
@@ -138,7 +138,7 @@ impl MarkerSurvey {
     }
 
     /// Compares the jobs that are due; returns whether the folder was there.
-    fn follow(&mut self, plan: &mut Plan) -> Result<bool, Ended> {
+    fn follow(&mut self, plan: &mut Plan) -> Result<bool, Stopped> {
         let began = Instant::now();
         let wanted = self.walk.shared.wanted.load(Ordering::SeqCst);
         let extent = match wanted != plan.answered || plan.all <= began {
@@ -163,14 +163,14 @@ impl MarkerSurvey {
                 plan.answered = wanted;
                 let folder = self.folder;
                 let compared = Event::Compared { folder, wanted };
-                self.events.send(compared).map_err(|_| Ended)?;
+                self.events.send(compared).map_err(|_| Stopped)?;
             }
         }
         Ok(true)
     }
 
     /// Hands over the jobs whose copies are of an earlier run, or have no marker. Returns whether the folder was there.
-    pub(in crate::archive::engine) fn compare(&mut self, extent: Extent) -> Result<bool, Ended> {
+    pub(in crate::archive::engine) fn compare(&mut self, extent: Extent) -> Result<bool, Stopped> {
         let folder = self.walk.view.location(self.folder);
         let Some(root) = folder.and_then(|folder| folder.root().ok()) else {
             return Ok(false);
@@ -241,7 +241,7 @@ impl MarkerSurvey {
         folder: &Root,
         task: &OsStr,
         behind: &mut Vec<Behind>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Stopped> {
         if behind.is_empty() {
             return Ok(());
         }
@@ -273,7 +273,7 @@ impl MarkerSurvey {
     }
 
     /// Compares one task, and notes the jobs that are behind; returns whether all jobs could be compared.
-    fn task(&self, folder: &Root, task: &OsStr, behind: &mut Vec<Behind>) -> Result<bool, Ended> {
+    fn task(&self, folder: &Root, task: &OsStr, behind: &mut Vec<Behind>) -> Result<bool, Stopped> {
         let copies = match at::absent(folder.task(task)) {
             Ok(Some(copies)) => copies,
             // The scan finds jobs without any copy.
@@ -339,13 +339,13 @@ impl MarkerSurvey {
         matches!(there, Ok(InPrimary::Purged))
     }
 
-    fn hand_over(&self, again: Vec<JobId>) -> Result<(), Ended> {
+    fn hand_over(&self, again: Vec<JobId>) -> Result<(), Stopped> {
         if again.is_empty() {
             return Ok(());
         }
         self.walk.wait_for_room()?;
         self.walk.shared.unheard.fetch_add(1, Ordering::SeqCst);
-        self.events.send(Event::Again(again)).map_err(|_| Ended)
+        self.events.send(Event::Again(again)).map_err(|_| Stopped)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Sender;
 
 use super::candidates;
-use super::walk::{Ended, Walk};
+use super::walk::{Stopped, Walk};
 use crate::archive::engine::route::Route;
 use crate::archive::engine::shared::Event;
 use crate::archive::turn;
@@ -62,7 +62,7 @@ impl Recheck {
 
     /// Hands over every finished job in the primary. Begins at any task, so that daemons that always stop before the
     /// end do not always leave out the same tasks.
-    fn everything(&mut self) -> Result<(), Ended> {
+    fn everything(&mut self) -> Result<(), Stopped> {
         let mut tasks = self.walk.tasks().unwrap_or_default();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let any = nanos.subsec_nanos() as usize;
@@ -80,7 +80,7 @@ impl Recheck {
         Ok(())
     }
 
-    fn hand_over(&self, fd: impl AsFd, task: &OsStr, names: &[OsString]) -> Result<(), Ended> {
+    fn hand_over(&self, fd: impl AsFd, task: &OsStr, names: &[OsString]) -> Result<(), Stopped> {
         self.walk.wait_for_room()?;
         let finished = names.iter().filter_map(|hash| {
             let job = JobId::new(task, hash).ok()?;
@@ -88,7 +88,9 @@ impl Recheck {
             (wanted && candidates::is_done(&fd, task, hash)).then_some(job)
         });
         let jobs = finished.collect();
-        self.events.send(Event::Routine(jobs)).map_err(|_| Ended)?;
+        self.events
+            .send(Event::Routine(jobs))
+            .map_err(|_| Stopped)?;
         self.walk.pause(self.walk.breath)
     }
 }

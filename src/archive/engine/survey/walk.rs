@@ -30,11 +30,11 @@ pub(in crate::archive::engine) struct Walk {
 
 /// The engine is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::archive::engine) struct Ended;
+pub(in crate::archive::engine) struct Stopped;
 
 /// A function that handles a few jobs of a task, whose directory is open.
 pub(in crate::archive::engine) type Call<'a> =
-    dyn FnMut(&OwnedFd, &[OsString]) -> Result<(), Ended> + 'a;
+    dyn FnMut(&OwnedFd, &[OsString]) -> Result<(), Stopped> + 'a;
 
 impl Walk {
     /// The names of the primary's tasks.
@@ -54,7 +54,7 @@ impl Walk {
         &self,
         task: &OsStr,
         call: &mut Call<'_>,
-    ) -> Result<bool, Ended> {
+    ) -> Result<bool, Stopped> {
         let jobs = self.view.primary().root().and_then(|root| root.jobs());
         let Ok(fd) = jobs.and_then(|jobs| directory::open(&*jobs, task)) else {
             return Ok(false);
@@ -69,7 +69,7 @@ impl Walk {
             });
             for few in names.chunks(FEW) {
                 if self.shared.is_stopping() {
-                    return Err(Ended);
+                    return Err(Stopped);
                 }
                 call(&fd, few)?;
             }
@@ -82,7 +82,7 @@ impl Walk {
     }
 
     /// Waits while many jobs are queued.
-    pub(in crate::archive::engine) fn wait_for_room(&self) -> Result<(), Ended> {
+    pub(in crate::archive::engine) fn wait_for_room(&self) -> Result<(), Stopped> {
         while self.shared.state.lock().queue.jobs.len() > MANY {
             self.pause(self.breath)?;
         }
@@ -90,10 +90,10 @@ impl Walk {
     }
 
     /// Waits, unless the engine stops.
-    pub(in crate::archive::engine) fn pause(&self, time: Duration) -> Result<(), Ended> {
+    pub(in crate::archive::engine) fn pause(&self, time: Duration) -> Result<(), Stopped> {
         match self.end.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            _ => Err(Ended),
+            _ => Err(Stopped),
         }
     }
 
@@ -102,10 +102,10 @@ impl Walk {
         &self,
         woken: &Receiver<()>,
         time: Duration,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Stopped> {
         select! {
-            recv(self.end) -> _ => Err(Ended),
-            recv(woken) -> wake => wake.map_err(|_| Ended),
+            recv(self.end) -> _ => Err(Stopped),
+            recv(woken) -> wake => wake.map_err(|_| Stopped),
             default(time) => Ok(()),
         }
     }

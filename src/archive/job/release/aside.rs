@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{Outcome, Plan, Processes, Reason, Refusal, Released};
+use super::{Processes, Reason, Refusal, ReleaseOutcome, ReleasePlan, Released};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
 use crate::archive::job::ready::{LOCKED, hold_locks};
@@ -54,7 +54,7 @@ pub struct Releases {
 /// A job whose directory is in `.xpmfs/released`.
 #[derive(Debug)]
 struct Releasing {
-    plan: Plan,
+    plan: ReleasePlan,
     staging: Staging,
     /// The job's locks, shared: no process may begin to run the job.
     locks: Vec<OwnedFd>,
@@ -86,7 +86,7 @@ impl Releases {
         &mut self,
         env: &Env<'_>,
         processes: &mut Processes,
-        plan: Plan,
+        plan: ReleasePlan,
     ) -> Result<Option<Refusal>> {
         let job = plan.job.clone();
         let primary = env.view.primary();
@@ -161,7 +161,7 @@ impl Releases {
         env: &Env<'_>,
         processes: &mut Processes,
         wait: bool,
-        report: &mut dyn FnMut(JobId, Outcome),
+        report: &mut dyn FnMut(JobId, ReleaseOutcome),
     ) {
         while let Some(first) = self.waiting.front() {
             let rest = grace().saturating_sub(first.since.elapsed());
@@ -194,7 +194,7 @@ impl Releasing {
         there.is_ok_and(|there| at::file_id(&self.plan.source) == Ok(there))
     }
 
-    fn end(self, env: &Env<'_>, processes: &mut Processes) -> Outcome {
+    fn end(self, env: &Env<'_>, processes: &mut Processes) -> ReleaseOutcome {
         let due = self.since + grace();
         let refusal = match self.plan.use_or_change(env, processes, Some(due)) {
             Ok(None) => None,

@@ -1,7 +1,7 @@
 //! Drops the primary's copy of a job that has a verified archived copy.
 //!
 //! 1. [`assess`] (`plan`, `in_use`, `processes`): is the job finished, unused and unpinned, and does the manifest of an archived copy agree with it?
-//! 2. [`Plan::verify`]: every byte of that copy is read and compared with its manifest.
+//! 2. [`ReleasePlan::verify`]: every byte of that copy is read and compared with its manifest.
 //! 3. [`Releases::begin`]: with the lock of the job's staging and the job's own locks held, the same is looked at again; then the
 //!    directory is renamed to `.xpmfs/released/<task_id>/<hash>` in one step, durably. From then on, the archived copy is served.
 //! 4. [`Releases::end`]: after a grace period, which processes need that were resolving a path into the directory, it is looked at once
@@ -18,13 +18,13 @@ mod in_use;
 mod plan;
 mod processes;
 
-use super::usage::Usage;
+use super::usage::DiskUsage;
 use crate::archive::error::Result;
 
 pub use self::aside::Releases;
 pub use self::crash_recovery::clear;
 pub(in crate::archive) use self::in_use::in_use;
-pub use self::plan::{Plan, assess, offline};
+pub use self::plan::{ReleasePlan, assess, offline};
 pub use self::processes::Processes;
 
 /// Why a job is not released.
@@ -91,8 +91,8 @@ pub struct Released {
     /// The number of the folder whose copy serves it now.
     pub folder: u8,
     /// How it used the primary's disk.
-    pub usage: Usage,
+    pub usage: DiskUsage,
 }
 
 /// What became of a job.
-pub type Outcome = Result<std::result::Result<Released, Refusal>>;
+pub type ReleaseOutcome = Result<std::result::Result<Released, Refusal>>;

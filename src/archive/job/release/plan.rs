@@ -14,7 +14,7 @@ use super::{Reason, Refusal, refuse};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::ready::WRITTEN;
-use crate::archive::job::usage::{self, Usage};
+use crate::archive::job::usage::{self, DiskUsage};
 use crate::archive::job::{manifests, params, preconditions, select};
 use crate::archive::{pins, places, state_dir};
 use crate::settings::Mode;
@@ -33,7 +33,7 @@ use crate::workspace::partials;
 
 /// A job that may be released if its archived copy is intact.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ReleasePlan {
     pub(super) job: JobId,
     pub(super) source: OwnedFd,
     /// The state of the job when it was compared with the manifest.
@@ -42,7 +42,7 @@ pub struct Plan {
     archived: OwnedFd,
     manifest: Manifest,
     /// How the job uses the primary's disk.
-    pub usage: Usage,
+    pub usage: DiskUsage,
 }
 
 /// Checks whether a job may be released, without reading the archived copy.
@@ -54,7 +54,7 @@ pub fn assess(
     env: &Env<'_>,
     processes: &mut Processes,
     job: &JobId,
-) -> Result<std::result::Result<Plan, Refusal>> {
+) -> Result<std::result::Result<ReleasePlan, Refusal>> {
     let primary = env.view.primary();
     let from = places::path(primary, job);
     let Some(source) = places::job(primary, job).tried(job, "open", &from)? else {
@@ -104,7 +104,7 @@ pub fn assess(
                     return refuse(Reason::Busy, why);
                 }
                 let usage = usage::of(job, &source).tried(job, "look at", &from)?;
-                return Ok(Ok(Plan {
+                return Ok(Ok(ReleasePlan {
                     job: job.clone(),
                     source,
                     looked,
@@ -286,7 +286,7 @@ fn is_bookkeeping_path(path: &Path) -> bool {
     path.parent() == Some(Path::new(JOB_STATE)) && is_bookkeeping(name.as_encoded_bytes())
 }
 
-impl Plan {
+impl ReleasePlan {
     /// The number of the folder whose copy will serve the job.
     #[must_use]
     pub fn folder(&self) -> u8 {
@@ -347,7 +347,7 @@ impl Plan {
     }
 }
 
-impl Plan {
+impl ReleasePlan {
     /// Why the job may not be released after all, if so: it is used or changed since it was compared, or its copy is gone.
     pub(super) fn look_again(
         &self,

@@ -40,7 +40,7 @@ pub(super) struct Store<'a> {
 }
 
 /// Jobs that become durable together.
-pub(super) struct Batch<'a> {
+pub(super) struct StoreBatch<'a> {
     store: &'a Store<'a>,
     /// The folder's directory when the batch began.
     pub(super) root: Arc<Root>,
@@ -124,9 +124,9 @@ impl<'a> Store<'a> {
     }
 
     /// Begins a batch, which watches for write errors from now on.
-    pub(super) fn batch(&self) -> io::Result<Batch<'_>> {
+    pub(super) fn batch(&self) -> io::Result<StoreBatch<'_>> {
         let root = self.folder.root()?;
-        Ok(Batch {
+        Ok(StoreBatch {
             store: self,
             writeback: Writeback::watch(root.fd())?,
             root,
@@ -160,7 +160,7 @@ impl<'a> Store<'a> {
     }
 }
 
-impl<'a> std::ops::Deref for Batch<'a> {
+impl<'a> std::ops::Deref for StoreBatch<'a> {
     type Target = Store<'a>;
 
     fn deref(&self) -> &Store<'a> {
@@ -168,7 +168,7 @@ impl<'a> std::ops::Deref for Batch<'a> {
     }
 }
 
-impl Batch<'_> {
+impl StoreBatch<'_> {
     /// Calls a function with the options for reading or copying a job.
     pub(super) fn with_options<T>(&self, job: &JobId, call: impl FnOnce(&Options<'_>) -> T) -> T {
         let done = markers::done(job.name());

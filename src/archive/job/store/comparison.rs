@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::batch::{Batch, ComparedState};
+use super::batch::{ComparedState, StoreBatch};
 use crate::archive::error::{Cause, InPlace, JobError, Result};
 use crate::archive::job::compare::{Comparison, compare, is_newer_if_renamed, marked};
 use crate::archive::job::{manifests, preconditions, select};
@@ -27,7 +27,7 @@ impl ComparedState {
     }
 }
 
-impl Batch<'_> {
+impl StoreBatch<'_> {
     /// Returns how the job compares with the folder's copy, and the state of the job that was compared.
     pub(super) fn compare(
         &self,

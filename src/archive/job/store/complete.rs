@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::batch::{Batch, Existing, Staged, StagedCopy};
+use super::batch::{Existing, Staged, StagedCopy, StoreBatch};
 use super::outcome::{Due, Stored};
 use crate::archive::env::Writing;
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
@@ -16,7 +16,7 @@ use crate::transfer::{Candidate, Kind};
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 
-impl Batch<'_> {
+impl StoreBatch<'_> {
     /// Makes the staged copies durable and renames them into place; returns the result of each job, in order.
     pub(super) fn complete(
         &self,

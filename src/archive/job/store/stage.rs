@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::batch::{Batch, Existing, Staged, StagedCopy};
+use super::batch::{Existing, Staged, StagedCopy, StoreBatch};
 use super::outcome::{Due, Skipped, Stored};
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::compare::Comparison;
@@ -20,7 +20,7 @@ use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
-impl Batch<'_> {
+impl StoreBatch<'_> {
     /// Copies jobs to staging, from the beginning of `jobs` until `limit` bytes are reached, and at least one. Returns the results of these
     /// jobs.
     pub(super) fn stage_all(&self, jobs: &[Due], limit: u64) -> Vec<Result<Staged>> {

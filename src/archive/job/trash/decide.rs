@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::parts;
-use super::records::{self, Kind, Record};
+use super::records::{self, Record, RecordKind};
 use crate::archive::env::Env;
 use crate::archive::error::{Context, Result};
 use crate::archive::places;
@@ -39,10 +39,10 @@ pub(super) fn decided(env: &Env<'_>, job: &JobId, intent: &Record) -> Result<()>
     folders.sort_unstable();
     folders.dedup();
     for folder in folders {
-        let written = records::write(primary, Kind::MarksOf(&folder), job, &mark);
+        let written = records::write(primary, RecordKind::MarksOf(&folder), job, &mark);
         written.tried(job, "write the mark of", &at)?;
     }
-    let removed = records::remove(primary, Kind::Intents, job);
+    let removed = records::remove(primary, RecordKind::Intents, job);
     removed.tried(job, "remove the intent to delete", &at)?;
     env.view.look_for_deleted();
     env.hooks.moved(job);

@@ -13,13 +13,13 @@ use super::batch::Batch;
 use super::decide;
 use super::folder::{self, Completed, why_away};
 use super::parts::Part;
-use super::records::{self, Kind};
+use super::records::{self, RecordKind};
 use crate::archive::env::{Env, Writing};
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
 use crate::archive::job::ready::{LOCKED, WRITTEN, hold_locks, is_locked, no_reply};
 use crate::archive::job::recover::MadeTask;
 use crate::archive::job::release::{Processes, Reason, Refusal, in_use};
-use crate::archive::job::usage::{self, Usage};
+use crate::archive::job::usage::{self, DiskUsage};
 use crate::archive::job::{manifests, preconditions};
 use crate::archive::{folder_alias, pins, places};
 use crate::settings::Mode;
@@ -62,7 +62,7 @@ pub struct PlannedCopy {
     /// Its path.
     pub path: PathBuf,
     /// How it uses its disk: nothing, if it is a symlink or only a manifest.
-    pub usage: Usage,
+    pub usage: DiskUsage,
     /// Where the symlink leads, if it is one.
     pub link: Option<OsString>,
 }
@@ -136,7 +136,7 @@ pub fn assess(
                 copies.push(PlannedCopy {
                     location: folder.index(),
                     path,
-                    usage: Usage::default(),
+                    usage: DiskUsage::default(),
                     link: None,
                 });
             }
@@ -221,7 +221,7 @@ fn in_primary(
     let job = &plan.job;
     let primary = env.view.primary();
     let at = places::path(primary, job);
-    for kind in [Kind::Intents, Kind::Undeletions] {
+    for kind in [RecordKind::Intents, RecordKind::Undeletions] {
         let left = records::read(primary, kind, job);
         if left
             .tried(job, "look for an interrupted deletion of", &at)?
@@ -250,7 +250,7 @@ fn in_primary(
         return Ok(Some(refusal));
     }
     let intent = decide::intent(env, batch, there.is_some());
-    let written = records::write(primary, Kind::Intents, job, &intent);
+    let written = records::write(primary, RecordKind::Intents, job, &intent);
     written.tried(job, "record the intent to delete", &at)?;
     if there.is_some() {
         let moved = Part::Job.discard(primary, batch, job);
@@ -260,7 +260,7 @@ fn in_primary(
             // Nothing was renamed, or an entry that took the place a moment ago: it is renamed back.
             let back = Part::Job.restore(primary, batch, job, primary);
             back.tried(job, "put back", &at)?;
-            let removed = records::remove(primary, Kind::Intents, job);
+            let removed = records::remove(primary, RecordKind::Intents, job);
             removed.tried(job, "remove the intent to delete", &at)?;
             return match moved {
                 Err(Errno::XDEV) => Ok(Some(refusal(
@@ -414,7 +414,7 @@ fn unsuitable(location: &Location, job: &JobId, found: &Found) -> Result<Option<
 fn copy(location: &Location, job: &JobId, found: &Found) -> Result<PlannedCopy> {
     let usage = match &found.directory {
         Some(directory) => usage::of(job, directory).tried(job, "look at", &found.path)?,
-        None => Usage::default(),
+        None => DiskUsage::default(),
     };
     let link = match &found.directory {
         Some(_) => None,

@@ -5,7 +5,7 @@
 use super::decide;
 use super::folder::{self, Completed};
 use super::parts::Part;
-use super::records::{self, Kind};
+use super::records::{self, RecordKind};
 use super::undelete;
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, Result};
@@ -32,12 +32,12 @@ pub fn interrupted(env: &Env<'_>) {
             tracing::warn!("cannot remove what an interrupted deletion has left: {error}");
         }
     }
-    for job in left(env, Kind::Intents) {
+    for job in left(env, RecordKind::Intents) {
         if let Err(error) = deletion(env, &job) {
             tracing::warn!("cannot finish a deletion: {error}");
         }
     }
-    for job in left(env, Kind::Undeletions) {
+    for job in left(env, RecordKind::Undeletions) {
         if let Err(error) = undelete::go_on(env, &job) {
             tracing::warn!("cannot finish an undeletion: {error}");
         }
@@ -47,7 +47,7 @@ pub fn interrupted(env: &Env<'_>) {
 /// Completes deletions in a folder, if it can be used. Returns the jobs whose copies went to its trash.
 pub fn in_folder(env: &Env<'_>, folder: &Location) -> usize {
     let mut moved = 0;
-    for job in left(env, Kind::Marks(folder)) {
+    for job in left(env, RecordKind::Marks(folder)) {
         if env.progress.is_cancelled() {
             break;
         }
@@ -85,7 +85,7 @@ fn sweep(env: &Env<'_>, kind: &str, job: &JobId) -> Result<()> {
     staging.finish(None).beside(job, &at)
 }
 
-fn left(env: &Env<'_>, kind: Kind<'_>) -> Vec<JobId> {
+fn left(env: &Env<'_>, kind: RecordKind<'_>) -> Vec<JobId> {
     let primary = env.view.primary();
     records::jobs(primary, kind).unwrap_or_else(|error| {
         tracing::debug!(
@@ -105,13 +105,13 @@ fn deletion(env: &Env<'_>, job: &JobId) -> Result<()> {
     let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
         return Ok(());
     };
-    let intent = records::read(primary, Kind::Intents, job);
+    let intent = records::read(primary, RecordKind::Intents, job);
     if let Some(intent) = intent.tried(job, "read the intent to delete", &at)? {
         let there = Part::Job.in_trash(primary, &intent.batch, job);
         let there = there.tried(job, "look for the deleted job of", &at)?;
         match intent.primary && there.is_none() {
             true => {
-                let removed = records::remove(primary, Kind::Intents, job);
+                let removed = records::remove(primary, RecordKind::Intents, job);
                 removed.tried(job, "remove the intent to delete", &at)?;
                 tracing::info!("{job} was about to be deleted when that was interrupted: it stays");
             }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::batch::Batch;
 use super::parts::Part;
-use super::records::{self, Kind};
+use super::records::{self, RecordKind};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
 use crate::archive::job::ready::hold_locks;
@@ -54,7 +54,7 @@ pub(in crate::archive) fn complete(
 ) -> Result<Completed> {
     let primary = env.view.primary();
     let at = places::path(folder, job);
-    let mark = records::read(primary, Kind::Marks(folder), job);
+    let mark = records::read(primary, RecordKind::Marks(folder), job);
     let Some(mark) = mark.tried(job, "read the mark of", &at)? else {
         return Ok(Completed::Nothing);
     };
@@ -88,7 +88,7 @@ pub(in crate::archive) fn complete(
     }
     // A node for which the folder is away takes the job for one that the folder has, until its record is brought up to date.
     if !env.view.has_on_record(folder, job.task_id(), job.hash()) {
-        let removed = records::remove(primary, Kind::Marks(folder), job);
+        let removed = records::remove(primary, RecordKind::Marks(folder), job);
         removed.tried(job, "remove the mark of", &at)?;
     }
     Ok(match moved {
@@ -118,14 +118,14 @@ pub(in crate::archive) fn make_way(env: &Env<'_>, folder: &Location, job: &JobId
         return Ok(());
     }
     let at = places::path(folder, job);
-    let mark = records::read(primary, Kind::Marks(folder), job);
+    let mark = records::read(primary, RecordKind::Marks(folder), job);
     if let Some(mark) = mark.tried(job, "read the mark of", &at)?
         && discard(folder, &mark.batch, job)?.is_none()
     {
         let why = "the deleted copy in the folder is in use";
         return Err(JobError::new(job, Cause::Busy(why.into())));
     }
-    let removed = records::remove(primary, Kind::Marks(folder), job);
+    let removed = records::remove(primary, RecordKind::Marks(folder), job);
     removed.tried(job, "remove the mark of", &at)?;
     env.view.look_for_deleted();
     Ok(())

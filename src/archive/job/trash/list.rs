@@ -10,7 +10,7 @@ use rustix::fs::StatxTimestamp;
 use super::batch::Batch;
 use super::folder::why_away;
 use super::parts::Part;
-use super::records::{self, Kind};
+use super::records::{self, RecordKind};
 use crate::archive::env::Env;
 use crate::archive::job::usage;
 use crate::archive::places;
@@ -81,9 +81,10 @@ pub fn list(env: &Env<'_>) -> Listed {
     };
     for location in std::iter::once(primary).chain(places::archives(env.view)) {
         if location.index() != primary.index() {
-            for job in records::jobs(primary, Kind::Marks(location)).unwrap_or_default() {
+            for job in records::jobs(primary, RecordKind::Marks(location)).unwrap_or_default() {
                 if is_waited_for(env, location, &job)
-                    && let Ok(Some(mark)) = records::read(primary, Kind::Marks(location), &job)
+                    && let Ok(Some(mark)) =
+                        records::read(primary, RecordKind::Marks(location), &job)
                 {
                     let waits = |it: &mut InTrash| it.waits.push(location.index());
                     entry(&mark.batch, &job, &waits);

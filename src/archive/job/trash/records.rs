@@ -41,7 +41,7 @@ const VERSION: u32 = 1;
 
 /// A kind of record.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind<'a> {
+pub(super) enum RecordKind<'a> {
     Intents,
     Undeletions,
     /// The marks of this folder.
@@ -50,13 +50,13 @@ pub(super) enum Kind<'a> {
     MarksOf(&'a str),
 }
 
-impl Kind<'_> {
+impl RecordKind<'_> {
     fn directory(self) -> OsString {
         match self {
-            Kind::Intents => "intents".into(),
-            Kind::Undeletions => "undeletions".into(),
-            Kind::Marks(folder) => marks_of(folder.path()).into(),
-            Kind::MarksOf(name) => name.into(),
+            RecordKind::Intents => "intents".into(),
+            RecordKind::Undeletions => "undeletions".into(),
+            RecordKind::Marks(folder) => marks_of(folder.path()).into(),
+            RecordKind::MarksOf(name) => name.into(),
         }
     }
 }
@@ -84,7 +84,7 @@ struct Document {
 /// Writes the record of a job, durably.
 pub(super) fn write(
     primary: &Location,
-    kind: Kind<'_>,
+    kind: RecordKind<'_>,
     job: &JobId,
     record: &Record,
 ) -> Result<()> {
@@ -114,7 +114,11 @@ pub(super) fn write(
 }
 
 /// Reads the record of a job. One that is damaged counts from when it was written.
-pub(super) fn read(primary: &Location, kind: Kind<'_>, job: &JobId) -> Result<Option<Record>> {
+pub(super) fn read(
+    primary: &Location,
+    kind: RecordKind<'_>,
+    job: &JobId,
+) -> Result<Option<Record>> {
     let Some(dir) = open(primary, kind, Some(job.task_id()))? else {
         return Ok(None);
     };
@@ -149,7 +153,7 @@ pub(super) fn read(primary: &Location, kind: Kind<'_>, job: &JobId) -> Result<Op
 }
 
 /// Removes the record of a job, and the directories that are empty then, so that a lookup finds no directory of records at once.
-pub(super) fn remove(primary: &Location, kind: Kind<'_>, job: &JobId) -> Result<()> {
+pub(super) fn remove(primary: &Location, kind: RecordKind<'_>, job: &JobId) -> Result<()> {
     let Some(dir) = open(primary, kind, Some(job.task_id()))? else {
         return Ok(());
     };
@@ -208,18 +212,18 @@ pub(super) fn unfinished(primary: &Location) -> Result<Vec<(String, JobId)>> {
 
 /// Removes what is left of a record that was being written. The caller has the lock of the job's staging in the primary.
 pub(super) fn remove_unfinished(primary: &Location, kind: &str, job: &JobId) -> Result<()> {
-    match read(primary, Kind::MarksOf(kind), job)? {
+    match read(primary, RecordKind::MarksOf(kind), job)? {
         Some(_) => {
-            let dir = open(primary, Kind::MarksOf(kind), Some(job.task_id()))?;
+            let dir = open(primary, RecordKind::MarksOf(kind), Some(job.task_id()))?;
             let dir = dir.ok_or(Errno::NOENT)?;
             at::absent(rustix::fs::unlinkat(&dir, staged(job), AtFlags::empty())).map(drop)
         }
-        None => remove(primary, Kind::MarksOf(kind), job),
+        None => remove(primary, RecordKind::MarksOf(kind), job),
     }
 }
 
 /// The jobs with a record.
-pub(super) fn jobs(primary: &Location, kind: Kind<'_>) -> Result<Vec<JobId>> {
+pub(super) fn jobs(primary: &Location, kind: RecordKind<'_>) -> Result<Vec<JobId>> {
     let mut jobs = Vec::new();
     let Some(tasks) = open(primary, kind, None)? else {
         return Ok(jobs);
@@ -234,7 +238,7 @@ pub(super) fn jobs(primary: &Location, kind: Kind<'_>) -> Result<Vec<JobId>> {
     Ok(jobs)
 }
 
-fn open(primary: &Location, kind: Kind<'_>, task: Option<&OsStr>) -> Result<Option<OwnedFd>> {
+fn open(primary: &Location, kind: RecordKind<'_>, task: Option<&OsStr>) -> Result<Option<OwnedFd>> {
     let directory = kind.directory();
     let mut names = vec![OsStr::new(DELETED), &directory];
     names.extend(task);

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::batch::Batch;
 use super::folder::{Completed, complete, why_away};
 use super::parts::{self, Part, Restored};
-use super::records::{self, Kind, Record};
+use super::records::{self, Record, RecordKind};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, Result};
 use crate::archive::job::preconditions;
@@ -74,7 +74,7 @@ pub fn undelete(env: &Env<'_>, job: &JobId, batch: &Batch) -> Outcome {
                     primary: false,
                     folders: Vec::new(),
                 };
-                let written = records::write(primary, Kind::Undeletions, job, &record);
+                let written = records::write(primary, RecordKind::Undeletions, job, &record);
                 written.tried(job, "record the undeletion of", &at)?;
                 Ok(restore(env, job, batch, &at)?)
             }
@@ -97,7 +97,7 @@ pub(super) fn go_on(env: &Env<'_>, job: &JobId) -> Result<()> {
     let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
         return Ok(());
     };
-    let record = records::read(primary, Kind::Undeletions, job);
+    let record = records::read(primary, RecordKind::Undeletions, job);
     if let Some(record) = record.tried(job, "read the undeletion of", &at)? {
         restore(env, job, &record.batch, &at)?;
         tracing::info!("{job}: its undeletion was interrupted, and is finished now");
@@ -109,7 +109,7 @@ pub(super) fn go_on(env: &Env<'_>, job: &JobId) -> Result<()> {
 fn expect_no_job(env: &Env<'_>, job: &JobId) -> Result<Option<NotUndeleted>> {
     let primary = env.view.primary();
     let at = places::path(primary, job);
-    let intent = records::read(primary, Kind::Intents, job);
+    let intent = records::read(primary, RecordKind::Intents, job);
     if intent.tried(job, "look for a deletion of", &at)?.is_some() {
         let why = "its deletion is not finished: try again".to_owned();
         return Ok(Some(NotUndeleted::Busy(why)));
@@ -177,7 +177,7 @@ fn restore(env: &Env<'_>, job: &JobId, batch: &Batch, at: &Path) -> Result<Undel
     let primary = env.view.primary();
     let mut undeleted = Undeleted::default();
     for folder in places::archives(env.view) {
-        let removed = records::remove(primary, Kind::Marks(folder), job);
+        let removed = records::remove(primary, RecordKind::Marks(folder), job);
         removed.tried(job, "remove the mark of", at)?;
         if let Some(why) = why_away(env, folder) {
             undeleted.away.push((folder.index(), why));
@@ -212,7 +212,7 @@ fn restore(env: &Env<'_>, job: &JobId, batch: &Batch, at: &Path) -> Result<Undel
         undeleted.restored.insert(0, primary.index());
     }
     parts::tidy(primary, batch, job.task_id());
-    let removed = records::remove(primary, Kind::Undeletions, job);
+    let removed = records::remove(primary, RecordKind::Undeletions, job);
     removed.tried(job, "remove the record of the undeletion of", at)?;
     env.view.forget_finding(job);
     env.hooks.moved(job);

@@ -9,7 +9,7 @@ use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::experiments::Item;
 use crate::archive::experiments::manual::{self, Archived};
-use crate::archive::experiments::survey::Outcome;
+use crate::archive::experiments::survey::ItemOutcome;
 use crate::archive::job::ready::Judge;
 use crate::archive::job::store::Stored;
 use crate::cli::Global;
@@ -68,22 +68,24 @@ impl Items {
             Archived::Unread(why) => return self.wrong(None, (folder, "unlisted"), why, meter),
         };
         match outcome {
-            Outcome::Stored(Stored::Copied { files, bytes }) => {
+            ItemOutcome::Stored(Stored::Copied { files, bytes }) => {
                 self.copied(&item, (folder, "copied"), (files, bytes), meter, global);
             }
-            Outcome::Stored(Stored::Replaced { files, bytes }) => {
+            ItemOutcome::Stored(Stored::Replaced { files, bytes }) => {
                 self.copied(&item, (folder, "replaced"), (files, bytes), meter, global);
             }
-            Outcome::Stored(Stored::Already | Stored::Skipped(_)) => {}
-            Outcome::Waiting(why) => self.wrong(Some(&item), (folder, "not_archived"), why, meter),
-            Outcome::InUse(why) => {
+            ItemOutcome::Stored(Stored::Already | Stored::Skipped(_)) => {}
+            ItemOutcome::Waiting(why) => {
+                self.wrong(Some(&item), (folder, "not_archived"), why, meter)
+            }
+            ItemOutcome::InUse(why) => {
                 if !global.quiet {
                     meter.say(&format!("{item}: skipped: {why}"));
                 }
                 let line = entry(Some(&item), (folder, "skipped"), Some("busy"), Some(why));
                 self.lines.push(line);
             }
-            Outcome::Failed(cause) => {
+            ItemOutcome::Failed(cause) => {
                 self.wrong(Some(&item), (folder, "failed"), explain(&cause), meter);
             }
         }

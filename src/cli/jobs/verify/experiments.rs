@@ -6,7 +6,7 @@ use super::super::meter::Meter;
 use super::super::session::Session;
 use super::json;
 use crate::archive::experiments::Item;
-use crate::archive::experiments::verify::{REMEDY, Verified, verify};
+use crate::archive::experiments::verify::{REMEDY, VerifiedItem, verify};
 use crate::archive::state_dir;
 use crate::cli::Global;
 use crate::transfer::Difference;
@@ -39,12 +39,12 @@ impl Items {
         &mut self,
         folder: &str,
         item: &Item,
-        verified: Verified,
+        verified: VerifiedItem,
         meter: &Meter,
         global: &Global,
     ) {
         let (result, why) = match &verified {
-            Verified::Read { damage, .. } => match damage.first() {
+            VerifiedItem::Read { damage, .. } => match damage.first() {
                 None => ("ok", None),
                 Some(Difference { path, what }) => {
                     let more = match damage.len() {
@@ -55,8 +55,8 @@ impl Items {
                     ("damaged", Some(why))
                 }
             },
-            Verified::Missing => ("missing", Some(format!("the copy is gone; {REMEDY}"))),
-            Verified::Unread(cause) => ("unreadable", Some(cause.to_string())),
+            VerifiedItem::Missing => ("missing", Some(format!("the copy is gone; {REMEDY}"))),
+            VerifiedItem::Unread(cause) => ("unreadable", Some(cause.to_string())),
         };
         match &why {
             Some(why) => {
@@ -73,9 +73,9 @@ impl Items {
         let mut line = json::entry(None, Some(folder.to_owned()), result, why.as_deref());
         line["item"] = item.to_string().into();
         line["whole"] = (result == "ok").into();
-        line["present"] = (!matches!(verified, Verified::Missing)).into();
+        line["present"] = (!matches!(verified, VerifiedItem::Missing)).into();
         line["manifest"] = true.into();
-        if let Verified::Read {
+        if let VerifiedItem::Read {
             files,
             bytes,
             damage,
