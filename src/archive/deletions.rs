@@ -6,18 +6,18 @@ use super::env::Env;
 use super::error::{JobError, Result};
 use super::job::release::{Processes, Refusal};
 use super::job::trash::batch::Batch;
-use super::job::trash::delete::{self, Deleted, Plan};
-use super::job::trash::undelete::{self, Outcome};
+use super::job::trash::delete::{self, Deleted, DeletionPlan};
+use super::job::trash::undelete::{self, UndeletionOutcome};
 use super::parallel::in_parallel;
 use crate::workspace::jobs::JobId;
 
 /// What happened to one job.
 #[derive(Debug)]
-pub enum Event {
+pub enum DeletionEvent {
     /// It would be deleted.
-    Would(Plan),
+    Would(DeletionPlan),
     /// It was deleted.
-    Deleted(Plan, Deleted),
+    Deleted(DeletionPlan, Deleted),
     /// It is not deleted.
     Refused(Refusal),
     /// It could not be looked at, or an error prevented its deletion.
@@ -30,14 +30,14 @@ pub fn delete_jobs(
     env: &Env<'_>,
     jobs: &[JobId],
     batch: Option<&Batch>,
-    report: &(dyn Fn(&JobId, Event) + Sync),
+    report: &(dyn Fn(&JobId, DeletionEvent) + Sync),
 ) {
     let processes = Mutex::new(Processes::default());
     let threads = env.threads.min(jobs.len()).max(1);
     in_parallel(threads, jobs, |job| {
         if !env.progress.is_cancelled() {
             let event = delete_job(env, &processes, job, batch);
-            report(job, event.unwrap_or_else(Event::Failed));
+            report(job, event.unwrap_or_else(DeletionEvent::Failed));
         }
     });
 }
@@ -47,17 +47,17 @@ fn delete_job(
     processes: &Mutex<Processes>,
     job: &JobId,
     batch: Option<&Batch>,
-) -> Result<Event> {
+) -> Result<DeletionEvent> {
     let plan = match delete::assess(env, processes, job)? {
         Ok(plan) => plan,
-        Err(refusal) => return Ok(Event::Refused(refusal)),
+        Err(refusal) => return Ok(DeletionEvent::Refused(refusal)),
     };
     let Some(batch) = batch else {
-        return Ok(Event::Would(plan));
+        return Ok(DeletionEvent::Would(plan));
     };
     Ok(match delete::delete(env, processes, &plan, batch)? {
-        Ok(deleted) => Event::Deleted(plan, deleted),
-        Err(refusal) => Event::Refused(refusal),
+        Ok(deleted) => DeletionEvent::Deleted(plan, deleted),
+        Err(refusal) => DeletionEvent::Refused(refusal),
     })
 }
 
@@ -65,7 +65,7 @@ fn delete_job(
 pub fn undelete_jobs(
     env: &Env<'_>,
     jobs: &[(JobId, Batch)],
-    report: &(dyn Fn(&JobId, Outcome) + Sync),
+    report: &(dyn Fn(&JobId, UndeletionOutcome) + Sync),
 ) {
     let threads = env.threads.min(jobs.len()).max(1);
     in_parallel(threads, jobs, |(job, batch)| {

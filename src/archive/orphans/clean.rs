@@ -10,7 +10,7 @@ use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
 use crate::archive::job::release::{Processes, Refusal};
 use crate::archive::job::trash::batch::Batch;
-use crate::archive::job::trash::delete::{self, Plan};
+use crate::archive::job::trash::delete::{self, DeletionPlan};
 use crate::archive::parallel::in_parallel;
 use crate::archive::places;
 use crate::sys::at;
@@ -97,7 +97,7 @@ fn clean_one(
     }
 }
 
-fn freed(plan: &Plan) -> u64 {
+fn freed(plan: &DeletionPlan) -> u64 {
     let own = plan.copies.iter().filter(|copy| copy.location == PRIMARY);
     own.map(|copy| copy.usage.freed)
         .fold(0, u64::saturating_add)

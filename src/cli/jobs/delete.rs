@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
-use crate::archive::deletions::{Event, delete_jobs};
+use crate::archive::deletions::{DeletionEvent, delete_jobs};
 use crate::archive::job::release::Reason;
 use crate::archive::job::trash::batch::Batch;
-use crate::archive::job::trash::delete::{Deleted, Plan, PlannedCopy};
+use crate::archive::job::trash::delete::{Deleted, DeletionPlan, PlannedCopy};
 use crate::archive::job::trash::folder::Completed;
 use crate::archive::places;
 use crate::archive::relocate::retire::Retired;
@@ -127,24 +127,24 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, report: &Report<'_>, job: &JobId, event: &Event) {
+    fn add(&mut self, report: &Report<'_>, job: &JobId, event: &DeletionEvent) {
         match event {
-            Event::Would(plan) => self.add_plan(plan),
-            Event::Deleted(plan, deleted) => {
+            DeletionEvent::Would(plan) => self.add_plan(plan),
+            DeletionEvent::Deleted(plan, deleted) => {
                 self.add_plan(plan);
                 let failed = deleted.folders.iter().any(|(_, it)| it.is_err());
                 self.failed += u64::from(failed);
             }
-            Event::Refused(_) => {
+            DeletionEvent::Refused(_) => {
                 self.refused += 1;
                 self.failed += u64::from(report.jobs.is_single(job));
             }
-            Event::Failed(error) if error.is_cancelled() => {}
-            Event::Failed(_) => self.failed += 1,
+            DeletionEvent::Failed(error) if error.is_cancelled() => {}
+            DeletionEvent::Failed(_) => self.failed += 1,
         }
     }
 
-    fn add_plan(&mut self, plan: &Plan) {
+    fn add_plan(&mut self, plan: &DeletionPlan) {
         self.deleted += 1;
         self.freed = self.freed.saturating_add(freed(plan));
         self.locations
@@ -187,7 +187,7 @@ impl Tally {
 }
 
 /// The bytes that are free when the copies are removed from the trash.
-fn freed(plan: &Plan) -> u64 {
+fn freed(plan: &DeletionPlan) -> u64 {
     let freed = plan.copies.iter().map(|copy| copy.usage.freed);
     freed.fold(0, u64::saturating_add)
 }
@@ -215,12 +215,12 @@ impl Report<'_> {
     }
 
     /// What is printed about a job.
-    fn lines(&self, job: &JobId, event: &Event) -> Vec<String> {
+    fn lines(&self, job: &JobId, event: &DeletionEvent) -> Vec<String> {
         let single = self.jobs.is_single(job) && !self.global.quiet;
         let verbose = self.global.verbose > 0;
         match event {
-            Event::Would(plan) if single || verbose => self.of_plan(plan, None),
-            Event::Deleted(plan, deleted) => {
+            DeletionEvent::Would(plan) if single || verbose => self.of_plan(plan, None),
+            DeletionEvent::Deleted(plan, deleted) => {
                 let mut lines = match single || verbose {
                     true => self.of_plan(plan, Some(deleted)),
                     false => Vec::new(),
@@ -235,15 +235,17 @@ impl Report<'_> {
                 }
                 lines
             }
-            Event::Refused(refusal) if self.jobs.is_single(job) || verbose => {
+            DeletionEvent::Refused(refusal) if self.jobs.is_single(job) || verbose => {
                 vec![format!("{job}: kept: {}", refusal.why)]
             }
-            Event::Failed(error) if !error.is_cancelled() => vec![format!("{job}: {}", why(error))],
+            DeletionEvent::Failed(error) if !error.is_cancelled() => {
+                vec![format!("{job}: {}", why(error))]
+            }
             _ => Vec::new(),
         }
     }
 
-    fn of_plan(&self, plan: &Plan, deleted: Option<&Deleted>) -> Vec<String> {
+    fn of_plan(&self, plan: &DeletionPlan, deleted: Option<&Deleted>) -> Vec<String> {
         let job = &plan.job;
         let places = plan.copies.iter().map(|copy| {
             let label = self.session.label(copy.location);
@@ -309,16 +311,20 @@ impl Report<'_> {
     }
 
     /// The entry of a job: docs/json.md lists the keys.
-    fn as_json(&self, job: &JobId, event: &Event) -> Value {
+    fn as_json(&self, job: &JobId, event: &DeletionEvent) -> Value {
         let (result, plan, deleted, reason, why) = match event {
-            Event::Would(plan) => ("would_delete", Some(plan), None, None, None),
-            Event::Deleted(plan, deleted) => ("deleted", Some(plan), Some(deleted), None, None),
-            Event::Refused(refusal) => {
+            DeletionEvent::Would(plan) => ("would_delete", Some(plan), None, None, None),
+            DeletionEvent::Deleted(plan, deleted) => {
+                ("deleted", Some(plan), Some(deleted), None, None)
+            }
+            DeletionEvent::Refused(refusal) => {
                 let reason = Some(name(refusal.reason));
                 ("kept", None, None, reason, Some(refusal.why.clone()))
             }
-            Event::Failed(error) if error.is_cancelled() => ("cancelled", None, None, None, None),
-            Event::Failed(error) => ("failed", None, None, None, Some(why(error))),
+            DeletionEvent::Failed(error) if error.is_cancelled() => {
+                ("cancelled", None, None, None, None)
+            }
+            DeletionEvent::Failed(error) => ("failed", None, None, None, Some(why(error))),
         };
         let label = |location: u8| self.session.label(location);
         let copies = plan.into_iter().flat_map(|plan| &plan.copies);

@@ -13,7 +13,7 @@ use super::session::{Session, Which, why};
 use crate::archive::deletions::undelete_jobs;
 use crate::archive::job::trash::batch::Batch;
 use crate::archive::job::trash::list::list;
-use crate::archive::job::trash::undelete::{NotUndeleted, Outcome};
+use crate::archive::job::trash::undelete::{NotUndeleted, UndeletionOutcome};
 use crate::archive::places;
 use crate::cli::{Global, Listing, print};
 use crate::workspace::jobs::JobId;
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     })
 }
 
-fn lines(session: &Session, job: &JobId, outcome: &Outcome) -> Vec<String> {
+fn lines(session: &Session, job: &JobId, outcome: &UndeletionOutcome) -> Vec<String> {
     match outcome {
         Ok(Ok(undeleted)) => {
             let labels = undeleted.restored.iter().map(|it| session.label(*it));
@@ -118,7 +118,7 @@ fn lines(session: &Session, job: &JobId, outcome: &Outcome) -> Vec<String> {
 }
 
 /// The entry of a job: docs/json.md lists the keys.
-fn as_json(session: &Session, job: &JobId, outcome: &Outcome) -> Value {
+fn as_json(session: &Session, job: &JobId, outcome: &UndeletionOutcome) -> Value {
     let label = |location: &u8| session.label(*location);
     let (result, undeleted, reason, why) = match outcome {
         Ok(Ok(undeleted)) => ("undeleted", Some(undeleted), None, None),

@@ -41,7 +41,7 @@ const BUSY_POLL: Duration = Duration::from_millis(50);
 
 /// A job that may be deleted.
 #[derive(Debug)]
-pub struct Plan {
+pub struct DeletionPlan {
     /// The job.
     pub job: JobId,
     /// What is deleted: the primary's copy first.
@@ -75,7 +75,7 @@ pub struct Deleted {
 }
 
 /// What became of a job.
-pub type Outcome = Result<std::result::Result<Deleted, Refusal>>;
+pub type DeletionOutcome = Result<std::result::Result<Deleted, Refusal>>;
 
 /// Checks whether a job may be deleted. Changes nothing.
 ///
@@ -86,7 +86,7 @@ pub fn assess(
     env: &Env<'_>,
     processes: &Mutex<Processes>,
     job: &JobId,
-) -> Result<std::result::Result<Plan, Refusal>> {
+) -> Result<std::result::Result<DeletionPlan, Refusal>> {
     let primary = env.view.primary();
     match pins::is_pinned(primary, job) {
         Ok(false) => {}
@@ -169,7 +169,7 @@ pub fn assess(
         };
         return Ok(refuse(Reason::Absent, why));
     }
-    Ok(Ok(Plan {
+    Ok(Ok(DeletionPlan {
         job: job.clone(),
         primary: there.map(|found| found.identity),
         copies,
@@ -183,7 +183,12 @@ pub fn assess(
 /// # Errors
 ///
 /// Fails with the error of the primary's file system; the job is then at its place, or its deletion is finished by the next command.
-pub fn delete(env: &Env<'_>, processes: &Mutex<Processes>, plan: &Plan, batch: &Batch) -> Outcome {
+pub fn delete(
+    env: &Env<'_>,
+    processes: &Mutex<Processes>,
+    plan: &DeletionPlan,
+    batch: &Batch,
+) -> DeletionOutcome {
     let job = &plan.job;
     let primary = env.view.primary();
     let at = places::path(primary, job);
@@ -215,7 +220,7 @@ pub fn delete(env: &Env<'_>, processes: &Mutex<Processes>, plan: &Plan, batch: &
 fn in_primary(
     env: &Env<'_>,
     processes: &Mutex<Processes>,
-    plan: &Plan,
+    plan: &DeletionPlan,
     batch: &Batch,
 ) -> Result<Option<Refusal>> {
     let job = &plan.job;

@@ -47,14 +47,14 @@ impl NotUndeleted {
 }
 
 /// What became of a job.
-pub type Outcome = Result<std::result::Result<Undeleted, NotUndeleted>>;
+pub type UndeletionOutcome = Result<std::result::Result<Undeleted, NotUndeleted>>;
 
 /// Brings back what was deleted of a job on this date.
 ///
 /// # Errors
 ///
 /// Fails with the error of a location's file system; the next command goes on.
-pub fn undelete(env: &Env<'_>, job: &JobId, batch: &Batch) -> Outcome {
+pub fn undelete(env: &Env<'_>, job: &JobId, batch: &Batch) -> UndeletionOutcome {
     let primary = env.view.primary();
     let at = places::path(primary, job);
     let _made = MadeTask::of(env, job);
