@@ -19,6 +19,6 @@ pub mod site;
 pub mod ssh;
 pub mod staging;
 
-pub use copy::{CopyOptions, CopyResult, Event, Outcome, Side, copy_experiment};
+pub use copy::{CopyEvent, CopyOptions, CopyOutcome, CopyResult, Endpoint, copy_experiment};
 pub use error::CopyError;
 pub use site::Site;

@@ -33,7 +33,7 @@ const TRIES: usize = 16;
 
 /// A directory for unfinished copies. Dropping it removes it, with all that is in it.
 #[derive(Debug)]
-pub struct Staging {
+pub struct StagingArea {
     top: OwnedFd,
     /// `.xpm-staging`.
     parent: OwnedFd,
@@ -42,13 +42,13 @@ pub struct Staging {
     _lock: File,
 }
 
-impl Staging {
+impl StagingArea {
     /// Makes a directory for unfinished copies in the directory `top`, and removes those that crashed processes have left there.
     ///
     /// # Errors
     ///
     /// As `mkdirat` and `openat`; `ENOTDIR` if `.xpm-staging` is a file or symlink.
-    pub fn make(top: impl AsFd) -> Result<Staging> {
+    pub fn make(top: impl AsFd) -> Result<StagingArea> {
         let top = rustix::io::fcntl_dupfd_cloexec(top.as_fd(), 0)?;
         let mut last = Errno::EXIST;
         for _ in 0..TRIES {
@@ -77,7 +77,7 @@ impl Staging {
                     .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?,
                 Err(errno) => tracing::debug!("cannot lock {STAGING}: {errno}"),
             }
-            return Ok(Staging {
+            return Ok(StagingArea {
                 top,
                 parent,
                 id,
@@ -121,7 +121,7 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for StagingArea {
     fn drop(&mut self) {
         if let Err(error) = remove_tree(&self.parent, &self.id, None) {
             tracing::warn!("cannot remove the unfinished copies in {STAGING}: {error}");
@@ -202,7 +202,10 @@ mod tests {
     fn only_directories_of_ended_processes_are_removed() {
         let top = tempfile::tempdir().unwrap();
         let root = File::open(top.path()).unwrap();
-        let (first, second) = (Staging::make(&root).unwrap(), Staging::make(&root).unwrap());
+        let (first, second) = (
+            StagingArea::make(&root).unwrap(),
+            StagingArea::make(&root).unwrap(),
+        );
         assert_eq!(entries(top.path()).len(), 2);
         let kept = first.id.clone();
         // As a process that was killed leaves it.
@@ -214,13 +217,13 @@ mod tests {
         fs::create_dir(&theirs).unwrap();
         fs::write(theirs.join(LOCK), "").unwrap();
         drop(second);
-        let third = Staging::make(&root).unwrap();
+        let third = StagingArea::make(&root).unwrap();
         assert!(!left.exists() && theirs.exists());
         assert!(top.path().join(STAGING).join(&kept).exists());
         drop((first, third));
         assert_eq!(entries(top.path()), ["111111111111"]);
         fs::remove_dir_all(theirs).unwrap();
-        drop(Staging::make(&root).unwrap());
+        drop(StagingArea::make(&root).unwrap());
         assert!(!top.path().join(STAGING).exists());
     }
 
@@ -229,14 +232,14 @@ mod tests {
         let (top, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::os::unix::fs::symlink(other.path(), top.path().join(STAGING)).unwrap();
         let root = File::open(top.path()).unwrap();
-        assert_eq!(Staging::make(&root).unwrap_err(), Errno::NOTDIR);
+        assert_eq!(StagingArea::make(&root).unwrap_err(), Errno::NOTDIR);
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_directory_is_made_empty() {
         let top = tempfile::tempdir().unwrap();
-        let staging = Staging::make(File::open(top.path()).unwrap()).unwrap();
+        let staging = StagingArea::make(File::open(top.path()).unwrap()).unwrap();
         let names = ["jobs", "t", "1f"].map(OsStr::new);
         let made = staging.make_empty(&names).unwrap();
         rustix::fs::mkdirat(&made, "left", Mode::RWXU).unwrap();

@@ -22,7 +22,7 @@ use crate::cli::jobs::meter::Meter;
 use crate::cli::jobs::session::{Session, Which};
 use crate::cli::{Global, Listing, Select, candidates, print, table};
 use crate::remote::site::{Site, SiteExperiment};
-use crate::remote::{CopyOptions, CopyResult, Event, Outcome, Side, copy_experiment};
+use crate::remote::{CopyEvent, CopyOptions, CopyOutcome, CopyResult, Endpoint, copy_experiment};
 use crate::settings::{Selection, Settings, Workspace};
 use crate::sys::printable::printable;
 use crate::transfer::Progress;
@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let interrupt = Interrupt::of(&progress, Destinations::default());
     let meter = Meter::new(0, &progress, global);
     let seen = Mutex::new(Seen::default());
-    let report = |event: Event<'_>| seen.lock().add(&event, &meter, global);
+    let report = |event: CopyEvent<'_>| seen.lock().add(&event, &meter, global);
     let (source, destination) = (ends.from.side(), ends.to.side());
     let copied = copy_experiment(&source, &destination, &experiment, &run, &options, &report);
     meter.end();
@@ -197,10 +197,10 @@ impl End {
         Ok(End::Local(Box::new(Session::open(&which, &[], global)?)))
     }
 
-    fn side(&self) -> Side<'_> {
+    fn side(&self) -> Endpoint<'_> {
         match self {
-            End::Local(session) => Side::Local(session.env()),
-            End::Remote(site) => Side::Remote(site),
+            End::Local(session) => Endpoint::Local(session.env()),
+            End::Remote(site) => Endpoint::Remote(site),
         }
     }
 
@@ -305,9 +305,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, event: &Event<'_>, meter: &Meter, global: &Global) {
+    fn add(&mut self, event: &CopyEvent<'_>, meter: &Meter, global: &Global) {
         let (job, outcome) = match event {
-            Event::Planned { run, jobs, .. } => {
+            CopyEvent::Planned { run, jobs, .. } => {
                 meter.jobs(*jobs as u64);
                 if let Some(run) = run {
                     let size = HumanBytes(run.size.bytes).to_string();
@@ -315,28 +315,28 @@ impl Seen {
                 }
                 return;
             }
-            Event::Job(job, outcome) => (job, outcome),
+            CopyEvent::Job(job, outcome) => (job, outcome),
         };
         match outcome {
-            Outcome::Planned(found) if !global.json => {
+            CopyOutcome::Planned(found) if !global.json => {
                 let size = HumanBytes(found.size.bytes).to_string();
                 let row = [job.to_string(), found.location.clone(), size];
                 self.rows.push(row);
             }
-            Outcome::Copied(_) | Outcome::Failed(_) => meter.job(),
+            CopyOutcome::Copied(_) | CopyOutcome::Failed(_) => meter.job(),
             _ => {}
         }
         if global.json {
             self.lines.push(job_json(job, outcome));
         } else if global.verbose > 0 {
             match outcome {
-                Outcome::Copied(found) => meter.say(&format!(
+                CopyOutcome::Copied(found) => meter.say(&format!(
                     "{job}: copied from {} ({} files, {})",
                     found.location,
                     found.size.files,
                     HumanBytes(found.size.bytes)
                 )),
-                Outcome::Present => meter.say(&format!("{job}: already there")),
+                CopyOutcome::Present => meter.say(&format!("{job}: already there")),
                 _ => {}
             }
         }
@@ -361,13 +361,13 @@ impl Seen {
 }
 
 /// An entry of `jobs` in `experiments copy --json`: docs/json.md lists the keys.
-fn job_json(job: &JobId, outcome: &Outcome) -> Value {
+fn job_json(job: &JobId, outcome: &CopyOutcome) -> Value {
     let (result, found, why) = match outcome {
-        Outcome::Present => ("present", None, None),
-        Outcome::Planned(found) => ("would_copy", Some(found), None),
-        Outcome::Copied(found) => ("copied", Some(found), None),
-        Outcome::Failed(why) => ("failed", None, Some(why)),
-        Outcome::Cancelled => ("cancelled", None, None),
+        CopyOutcome::Present => ("present", None, None),
+        CopyOutcome::Planned(found) => ("would_copy", Some(found), None),
+        CopyOutcome::Copied(found) => ("copied", Some(found), None),
+        CopyOutcome::Failed(why) => ("failed", None, Some(why)),
+        CopyOutcome::Cancelled => ("cancelled", None, None),
     };
     json!({
         "job": job.to_string(),

@@ -15,7 +15,7 @@ use crate::archive::job::export;
 use crate::archive::parallel::in_parallel;
 use crate::archive::places;
 use crate::remote::error::CopyError;
-use crate::remote::staging::{STAGING, Staging};
+use crate::remote::staging::{STAGING, StagingArea};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::transfer::Writeback;
@@ -195,9 +195,9 @@ impl Transfer for LocalTransfer<'_> {
 pub(super) struct Incoming<'a> {
     pub(super) env: Env<'a>,
     /// In the workspace.
-    staging: Staging,
+    staging: StagingArea,
     /// Beside the jobs, if they are on another file system than the workspace.
-    beside_jobs: Option<Staging>,
+    beside_jobs: Option<StagingArea>,
 }
 
 impl<'a> Incoming<'a> {
@@ -211,15 +211,18 @@ impl<'a> Incoming<'a> {
             Some(jobs) => is_on_another_disk(root.fd(), jobs).map_err(failed)?,
             None => false,
         };
-        let beside_jobs = jobs.filter(|_| is_elsewhere).map(Staging::make).transpose();
+        let beside_jobs = jobs
+            .filter(|_| is_elsewhere)
+            .map(StagingArea::make)
+            .transpose();
         Ok(Incoming {
-            staging: Staging::make(root.fd()).map_err(failed)?,
+            staging: StagingArea::make(root.fd()).map_err(failed)?,
             beside_jobs: beside_jobs.map_err(failed)?,
             env,
         })
     }
 
-    fn of_jobs(&self) -> &Staging {
+    fn of_jobs(&self) -> &StagingArea {
         self.beside_jobs.as_ref().unwrap_or(&self.staging)
     }
 

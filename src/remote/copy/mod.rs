@@ -42,7 +42,7 @@ const CONNECTIONS_MAX: usize = 4;
 
 /// One of the two workspaces.
 #[derive(Clone, Copy)]
-pub enum Side<'a> {
+pub enum Endpoint<'a> {
     /// A workspace of this machine.
     Local(Env<'a>),
     /// A workspace of another machine.
@@ -77,7 +77,7 @@ pub struct CopyResult {
 
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CopyOutcome {
     /// The destination had it.
     Present,
     /// It would be copied.
@@ -92,7 +92,7 @@ pub enum Outcome {
 
 /// What happens during a copy.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum CopyEvent<'a> {
     /// It is known what will be copied: how many jobs, and how much with the run.
     Planned {
         /// The run, unless the destination has it.
@@ -103,7 +103,7 @@ pub enum Event<'a> {
         size: Size,
     },
     /// What became of a job.
-    Job(&'a JobId, &'a Outcome),
+    Job(&'a JobId, &'a CopyOutcome),
 }
 
 /// Copies the run `run` of `experiment`, and its jobs, from one workspace to another; reports each step, from several threads.
@@ -125,12 +125,12 @@ pub enum Event<'a> {
 ///
 /// Nothing could be copied. What concerns one job, or one line of `jobs.jsonl`, is in [`CopyResult::errors`] instead.
 pub fn copy_experiment(
-    source: &Side<'_>,
-    destination: &Side<'_>,
+    source: &Endpoint<'_>,
+    destination: &Endpoint<'_>,
     experiment: &OsStr,
     run: &OsStr,
     options: &CopyOptions<'_>,
-    report: &(dyn Fn(Event<'_>) + Sync),
+    report: &(dyn Fn(CopyEvent<'_>) + Sync),
 ) -> Result<CopyResult, CopyError> {
     let run = RunName {
         experiment: checked("an experiment", experiment)?,
@@ -141,21 +141,21 @@ pub fn copy_experiment(
         ..*options
     };
     match (source, destination) {
-        (Side::Local(from), Side::Local(to)) => {
+        (Endpoint::Local(from), Endpoint::Local(to)) => {
             let (from, to) = (with(from, options), with(to, options));
             local::expect_two(&from, &to)?;
             let begin = || Ok(boxed(local::begin(from, to)?));
             let (from, to) = (local::LocalSource(from), local::LocalDestination(to));
             copy((&from, &to), &begin, &run, options, report)
         }
-        (Side::Local(from), Side::Remote(to)) => {
+        (Endpoint::Local(from), Endpoint::Remote(to)) => {
             let from = with(from, options);
             to.connect()?;
             let begin = || Ok(boxed(upload::Upload::begin(from, to)?));
             let (from, to) = (local::LocalSource(from), remote::RemoteDestination(to));
             copy((&from, &to), &begin, &run, &few, report)
         }
-        (Side::Remote(from), Side::Local(to)) => {
+        (Endpoint::Remote(from), Endpoint::Local(to)) => {
             let (from, to) = (remote::RemoteSource::new(from), with(to, options));
             from.site.connect()?;
             let begin = || Ok(boxed(download::Download::begin(&from, to)?));
@@ -167,7 +167,7 @@ pub fn copy_experiment(
                 report,
             )
         }
-        (Side::Remote(from), Side::Remote(to)) => Err(CopyError::BothRemote {
+        (Endpoint::Remote(from), Endpoint::Remote(to)) => Err(CopyError::BothRemote {
             from: from.id().to_owned(),
             to: to.id().to_owned(),
         }),
@@ -204,7 +204,7 @@ fn copy(
     begin: &Begin<'_>,
     run: &RunName,
     options: &CopyOptions<'_>,
-    report: &(dyn Fn(Event<'_>) + Sync),
+    report: &(dyn Fn(CopyEvent<'_>) + Sync),
 ) -> Result<CopyResult, CopyError> {
     let SourceRun {
         found,
@@ -225,23 +225,23 @@ fn copy(
         .filter(|(_, found)| matches!(found, Ok(Some(_))));
     let jobs = due.count();
     options.progress.expect(size);
-    report(Event::Planned {
+    report(CopyEvent::Planned {
         run: run_found.as_ref(),
         jobs,
         size,
     });
     let tally = Mutex::new(&mut result);
-    let finish = |job: &JobId, outcome: Outcome| {
-        report(Event::Job(job, &outcome));
+    let finish = |job: &JobId, outcome: CopyOutcome| {
+        report(CopyEvent::Job(job, &outcome));
         tally.lock().add(job, outcome);
     };
     let mut due = Vec::with_capacity(jobs);
     for (job, found) in planned {
         match found {
-            Ok(None) => finish(&job, Outcome::Present),
-            Ok(Some(found)) if options.dry_run => finish(&job, Outcome::Planned(found)),
+            Ok(None) => finish(&job, CopyOutcome::Present),
+            Ok(Some(found)) if options.dry_run => finish(&job, CopyOutcome::Planned(found)),
             Ok(Some(found)) => due.push((job, found)),
-            Err(why) => finish(&job, Outcome::Failed(why)),
+            Err(why) => finish(&job, CopyOutcome::Failed(why)),
         }
     }
     if options.dry_run || (due.is_empty() && run_found.is_none()) {
@@ -260,15 +260,15 @@ fn copy(
     let tally = Mutex::new(&mut result);
     in_parallel(options.threads, &due, |(job, found)| {
         let outcome = match options.progress.is_cancelled() {
-            true => Outcome::Cancelled,
+            true => CopyOutcome::Cancelled,
             false => match transfer.job(job) {
-                Ok(true) => Outcome::Copied(found.clone()),
-                Ok(false) => Outcome::Present,
-                Err(_) if options.progress.is_cancelled() => Outcome::Cancelled,
-                Err(why) => Outcome::Failed(why),
+                Ok(true) => CopyOutcome::Copied(found.clone()),
+                Ok(false) => CopyOutcome::Present,
+                Err(_) if options.progress.is_cancelled() => CopyOutcome::Cancelled,
+                Err(why) => CopyOutcome::Failed(why),
             },
         };
-        report(Event::Job(job, &outcome));
+        report(CopyEvent::Job(job, &outcome));
         tally.lock().add(job, outcome);
     });
     if options.progress.is_cancelled() {
@@ -313,15 +313,15 @@ fn plan(source: &dyn Source, destination: &dyn Destination, jobs: &[JobId]) -> V
 }
 
 impl CopyResult {
-    fn add(&mut self, job: &JobId, outcome: Outcome) {
+    fn add(&mut self, job: &JobId, outcome: CopyOutcome) {
         match outcome {
-            Outcome::Present => self.jobs_skipped += 1,
-            Outcome::Planned(found) | Outcome::Copied(found) => {
+            CopyOutcome::Present => self.jobs_skipped += 1,
+            CopyOutcome::Planned(found) | CopyOutcome::Copied(found) => {
                 self.jobs_copied += 1;
                 self.size = [self.size, found.size].into_iter().sum();
             }
-            Outcome::Failed(why) => self.errors.push(format!("{job}: {why}")),
-            Outcome::Cancelled => {}
+            CopyOutcome::Failed(why) => self.errors.push(format!("{job}: {why}")),
+            CopyOutcome::Cancelled => {}
         }
     }
 
