@@ -37,7 +37,7 @@ mod xpmfs;
 mod yaml;
 
 pub use check::check;
-pub use effective::{Entry, Origin, effective, workspace_keys};
+pub use effective::{Origin, SettingsEntry, effective, workspace_keys};
 pub use environment::Environment;
 pub(crate) use environment::expand_user;
 pub use error::{Finding, SettingsError, Severity};

@@ -17,7 +17,7 @@ use super::units;
 use super::xpmfs::{KeepFree, Patterns, Tuning};
 use super::yaml;
 use tree::{Content, Place};
-pub use tree::{Entry, Origin};
+pub use tree::{Origin, SettingsEntry};
 
 /// The settings in effect of a file, with `secrets` (environment variables, the server's token) or without.
 ///
@@ -28,7 +28,7 @@ pub fn effective(
     settings: &Settings,
     environment: &Environment,
     secrets: bool,
-) -> Result<Entry, SettingsError> {
+) -> Result<SettingsEntry, SettingsError> {
     let text = load::read(&settings.file)?.unwrap_or_default();
     let reading = load::parse(&text, &settings.file, environment);
     let document = reading.document.map(|document| document.root);
@@ -48,7 +48,7 @@ pub fn effective(
 
 /// A workspace as experimaestro's `workspaces list -v` prints it: all keys but `id` and `path`.
 #[must_use]
-pub fn workspace_keys(settings: &Settings, workspace: &Workspace) -> Entry {
+pub fn workspace_keys(settings: &Settings, workspace: &Workspace) -> SettingsEntry {
     let shown = Shown {
         settings,
         root: Place::NONE,
@@ -73,7 +73,7 @@ struct Shown<'s, 'n> {
 }
 
 impl<'n> Shown<'_, 'n> {
-    fn all(&self, environment: &Environment) -> Entry {
+    fn all(&self, environment: &Environment) -> SettingsEntry {
         let (settings, root) = (self.settings, self.root);
         let workspaces = settings.workspaces.iter().enumerate();
         let workspaces = workspaces.map(|(index, workspace)| {
@@ -161,7 +161,7 @@ impl<'n> Shown<'_, 'n> {
         ])
     }
 
-    fn workspace(&self, workspace: &Workspace, all: &[Folder], place: Place<'n>) -> Entry {
+    fn workspace(&self, workspace: &Workspace, all: &[Folder], place: Place<'n>) -> SettingsEntry {
         // Those of `alt_workspaces` come first.
         let alternatives = all.len() - workspace.folders.len();
         let mut shown = Vec::new();
@@ -188,7 +188,7 @@ impl<'n> Shown<'_, 'n> {
     }
 
     /// The keys of a workspace that are experimaestro's, in its order, without its place and folders.
-    fn keys(&self, workspace: &Workspace, place: Place<'_>) -> Vec<(&'static str, Entry)> {
+    fn keys(&self, workspace: &Workspace, place: Place<'_>) -> Vec<(&'static str, SettingsEntry)> {
         let ssh = place.get("ssh");
         let connection = workspace.ssh.as_ref().map(|it| {
             ssh.map(vec![
@@ -231,7 +231,7 @@ impl<'n> Shown<'_, 'n> {
         ]
     }
 
-    fn env(&self, variables: &BTreeMap<String, String>, place: Place<'_>) -> Entry {
+    fn env(&self, variables: &BTreeMap<String, String>, place: Place<'_>) -> SettingsEntry {
         let variables = variables.iter().map(|(name, value)| {
             let place = place.get(name);
             let entry = match self.secrets {
@@ -244,7 +244,7 @@ impl<'n> Shown<'_, 'n> {
     }
 
     /// Keys of the workspace, or else those of the top.
-    fn tuning(&self, tuning: &Tuning, own: Place<'_>, top: Place<'_>) -> Entry {
+    fn tuning(&self, tuning: &Tuning, own: Place<'_>, top: Place<'_>) -> SettingsEntry {
         let place = |key| match own.get(key).node {
             None if top.get(key).node.is_some() => top.get(key),
             _ => own.get(key),
@@ -298,7 +298,7 @@ impl<'n> Shown<'_, 'n> {
     }
 }
 
-fn folders(folders: &[Folder], place: Place<'_>) -> Vec<Entry> {
+fn folders(folders: &[Folder], place: Place<'_>) -> Vec<SettingsEntry> {
     let folders = folders.iter().enumerate().map(|(index, folder)| {
         let place = place.item(index);
         let mut pairs = vec![
@@ -314,7 +314,7 @@ fn folders(folders: &[Folder], place: Place<'_>) -> Vec<Entry> {
     folders.collect()
 }
 
-fn history(history: History, place: Place<'_>) -> Entry {
+fn history(history: History, place: Place<'_>) -> SettingsEntry {
     place.map(vec![
         ("max_done", place.get("max_done").number(history.max_done)),
         (
@@ -325,7 +325,7 @@ fn history(history: History, place: Place<'_>) -> Entry {
 }
 
 /// A number; JSON has none for infinity.
-fn float(value: f64, place: Place<'_>) -> Entry {
+fn float(value: f64, place: Place<'_>) -> SettingsEntry {
     match Number::from_f64(value) {
         Some(number) => place.number(number),
         None => place.text(value.to_string()),

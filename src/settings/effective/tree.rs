@@ -13,7 +13,7 @@ const HIDDEN: &str = "********";
 
 /// A part of the settings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct SettingsEntry {
     content: Content,
     /// Where it is from. Lists and mappings with content have none.
     origin: Option<Origin>,
@@ -25,8 +25,8 @@ pub(super) enum Content {
     Bool(bool),
     Number(Number),
     Text(String),
-    List(Vec<Entry>),
-    Map(Vec<(String, Entry)>),
+    List(Vec<SettingsEntry>),
+    Map(Vec<(String, SettingsEntry)>),
 }
 
 /// Where a value is from.
@@ -96,7 +96,7 @@ impl<'n> Place<'n> {
         })
     }
 
-    pub(super) fn scalar(self, content: Content) -> Entry {
+    pub(super) fn scalar(self, content: Content) -> SettingsEntry {
         let text = match &content {
             Content::Text(text) => text.clone(),
             Content::Number(number) => number.to_string(),
@@ -104,26 +104,26 @@ impl<'n> Place<'n> {
             _ => String::new(),
         };
         let origin = self.origin(&text);
-        Entry { content, origin }
+        SettingsEntry { content, origin }
     }
 
-    pub(super) fn text(self, text: impl Into<String>) -> Entry {
+    pub(super) fn text(self, text: impl Into<String>) -> SettingsEntry {
         self.scalar(Content::Text(text.into()))
     }
 
-    pub(super) fn number(self, number: impl Into<Number>) -> Entry {
+    pub(super) fn number(self, number: impl Into<Number>) -> SettingsEntry {
         self.scalar(Content::Number(number.into()))
     }
 
-    pub(super) fn bool(self, value: bool) -> Entry {
+    pub(super) fn bool(self, value: bool) -> SettingsEntry {
         self.scalar(Content::Bool(value))
     }
 
-    pub(super) fn optional(self, text: Option<&str>) -> Entry {
+    pub(super) fn optional(self, text: Option<&str>) -> SettingsEntry {
         text.map_or_else(|| self.scalar(Content::Null), |text| self.text(text))
     }
 
-    pub(super) fn size(self, bytes: u64) -> Entry {
+    pub(super) fn size(self, bytes: u64) -> SettingsEntry {
         let text = units::written_size(bytes);
         match text.parse::<u64>() {
             Ok(bytes) => self.number(bytes),
@@ -131,17 +131,17 @@ impl<'n> Place<'n> {
         }
     }
 
-    pub(super) fn path(self, path: &Path) -> Entry {
+    pub(super) fn path(self, path: &Path) -> SettingsEntry {
         self.text(path.to_string_lossy())
     }
 
-    pub(super) fn list(self, items: Vec<Entry>) -> Entry {
+    pub(super) fn list(self, items: Vec<SettingsEntry>) -> SettingsEntry {
         let origin = items.is_empty().then(|| self.origin("")).flatten();
         let content = Content::List(items);
-        Entry { content, origin }
+        SettingsEntry { content, origin }
     }
 
-    pub(super) fn strings(self, texts: &[String]) -> Entry {
+    pub(super) fn strings(self, texts: &[String]) -> SettingsEntry {
         let texts = texts.iter().enumerate();
         self.list(
             texts
@@ -150,19 +150,19 @@ impl<'n> Place<'n> {
         )
     }
 
-    pub(super) fn map(self, pairs: Vec<(&str, Entry)>) -> Entry {
+    pub(super) fn map(self, pairs: Vec<(&str, SettingsEntry)>) -> SettingsEntry {
         let origin = pairs.is_empty().then(|| self.origin("")).flatten();
         let pairs = pairs
             .into_iter()
             .map(|(key, entry)| (key.to_owned(), entry));
-        Entry {
+        SettingsEntry {
             content: Content::Map(pairs.collect()),
             origin,
         }
     }
 
     /// A secret: what is written in its place is not shown either.
-    pub(super) fn hidden(self) -> Entry {
+    pub(super) fn hidden(self) -> SettingsEntry {
         let mut entry = self.text(HIDDEN);
         if let Some(origin) = &mut entry.origin {
             origin.written = None;
@@ -172,7 +172,7 @@ impl<'n> Place<'n> {
     }
 }
 
-impl Entry {
+impl SettingsEntry {
     /// As YAML, with its origin behind each value.
     #[must_use]
     pub fn to_yaml(&self) -> String {
@@ -191,7 +191,7 @@ impl Entry {
         }))
     }
 
-    fn emitted(&self, comment: &dyn Fn(&Entry) -> String) -> Emitted {
+    fn emitted(&self, comment: &dyn Fn(&SettingsEntry) -> String) -> Emitted {
         let value = match &self.content {
             Content::Null => EmittedValue::Plain("null".to_owned()),
             Content::Bool(value) => EmittedValue::Plain(value.to_string()),
@@ -221,7 +221,7 @@ impl Entry {
             Content::Bool(value) => json!(value),
             Content::Number(number) => Json::Number(number.clone()),
             Content::Text(text) => json!(text),
-            Content::List(items) => items.iter().map(Entry::to_json).collect(),
+            Content::List(items) => items.iter().map(SettingsEntry::to_json).collect(),
             Content::Map(pairs) => {
                 let pairs = pairs
                     .iter()

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::environment::Environment;
 use super::super::interpolate::replaced;
 use super::super::yaml::{
-    Content, Node, Position, RawNode, Written, WrittenItem, WrittenPair, emit_scalar,
+    Node, NodeContent, Position, RawNode, Written, WrittenItem, WrittenPair, emit_scalar,
 };
 use super::text::{Edit, Text};
 
@@ -30,7 +30,7 @@ impl Rewriter<'_> {
     pub(super) fn workspace_nodes(&self, root: usize) -> Vec<usize> {
         let list = self.own(root, "workspaces");
         let items = list.and_then(|list| match &self.nodes.get(list.value)?.content {
-            Content::List(items) => Some(items.clone()),
+            NodeContent::List(items) => Some(items.clone()),
             _ => None,
         });
         items.unwrap_or_default()
@@ -38,10 +38,10 @@ impl Rewriter<'_> {
 
     /// The last pair with this key in a mapping itself.
     fn own(&self, mapping: usize, name: &str) -> Option<Own> {
-        let Content::Map(pairs) = &self.nodes.get(mapping)?.content else {
+        let NodeContent::Map(pairs) = &self.nodes.get(mapping)?.content else {
             return None;
         };
-        let is_named = |key: usize| matches!(self.nodes.get(key).map(|key| &key.content), Some(Content::Scalar(text)) if text == name);
+        let is_named = |key: usize| matches!(self.nodes.get(key).map(|key| &key.content), Some(NodeContent::Scalar(text)) if text == name);
         let (key, value) = *pairs.iter().rfind(|(key, _)| is_named(*key))?;
         Some(Own {
             value,
@@ -94,7 +94,7 @@ impl Rewriter<'_> {
     /// The items of a list that is written there, each on one line.
     fn list(&self, own: &Own) -> Option<Vec<WrittenItem>> {
         let node = self.nodes.get(own.value)?;
-        let Content::List(ids) = &node.content else {
+        let NodeContent::List(ids) = &node.content else {
             return None;
         };
         let special = |at| {
@@ -276,7 +276,7 @@ impl Rewriter<'_> {
 
     /// Where the key after this one begins, in the same mapping.
     fn next_key(&self, mapping: usize, start: usize) -> Option<usize> {
-        let Content::Map(pairs) = &self.nodes.get(mapping)?.content else {
+        let NodeContent::Map(pairs) = &self.nodes.get(mapping)?.content else {
             return None;
         };
         let pairs = pairs

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::parser::{Content, RawNode};
+use super::parser::{NodeContent, RawNode};
 use super::scalar::{self, Tag};
 use super::tree::{MAX_DEPTH, MAX_NODES, Node, Position, SyntaxError, Value};
 
@@ -113,25 +113,25 @@ impl<'n> Constructor<'n> {
         }
         spend(&mut self.nodes_left, 1, at)?;
         let value = match (&node.content, tag) {
-            (Content::Scalar(text), _) => {
+            (NodeContent::Scalar(text), _) => {
                 spend(&mut self.text_left, text.len(), at)?;
                 scalar::construct(tag, text).map_err(|message| SyntaxError::new(at, message))?
             }
-            (Content::List(items), Tag::Seq) => {
+            (NodeContent::List(items), Tag::Seq) => {
                 let items = items.iter().map(|item| self.value(*item, depth + 1));
                 Value::Seq(items.collect::<Result<_, _>>()?)
             }
-            (Content::List(items), Tag::Omap | Tag::Pairs) => {
+            (NodeContent::List(items), Tag::Omap | Tag::Pairs) => {
                 let items = items.iter().map(|item| self.pair(*item));
                 Value::Seq(items.collect::<Result<_, _>>()?)
             }
-            (Content::List(_), _) => return refused("the tag does not fit a list"),
-            (Content::Map(_), Tag::Map) => Value::Map(self.mapping(id, depth)?),
-            (Content::Map(_), Tag::Set) => {
+            (NodeContent::List(_), _) => return refused("the tag does not fit a list"),
+            (NodeContent::Map(_), Tag::Map) => Value::Map(self.mapping(id, depth)?),
+            (NodeContent::Map(_), Tag::Set) => {
                 let entries = self.mapping(id, depth)?;
                 Value::Set(entries.into_iter().map(|(key, _)| key).collect())
             }
-            (Content::Map(_), _) => return refused("the tag does not fit a mapping"),
+            (NodeContent::Map(_), _) => return refused("the tag does not fit a mapping"),
         };
         Ok(Node { value, at })
     }
@@ -140,7 +140,7 @@ impl<'n> Constructor<'n> {
     fn pair(&self, id: usize) -> Result<Node, SyntaxError> {
         let node = self.get(id)?;
         match &node.content {
-            Content::Map(pairs) if pairs.len() == 1 => Ok(Node {
+            NodeContent::Map(pairs) if pairs.len() == 1 => Ok(Node {
                 value: Value::Pair,
                 at: node.at,
             }),
@@ -182,7 +182,7 @@ impl<'n> Constructor<'n> {
 
     fn key(&mut self, id: usize, depth: usize) -> Result<Node, SyntaxError> {
         let node = self.get(id)?;
-        if let (Tag::Value, Content::Scalar(text)) = (node.tag, &node.content) {
+        if let (Tag::Value, NodeContent::Scalar(text)) = (node.tag, &node.content) {
             return Ok(Node {
                 value: Value::Str(text.clone()),
                 at: node.at,
@@ -201,7 +201,7 @@ impl<'n> Constructor<'n> {
     /// `flatten_mapping`: replaces merge keys by the pairs that they bring in.
     fn flatten(&mut self, id: usize) -> Result<Rc<Flat>, SyntaxError> {
         let node = self.get(id)?;
-        let Content::Map(pairs) = &node.content else {
+        let NodeContent::Map(pairs) = &node.content else {
             return Err(SyntaxError::new(node.at, "a mapping is expected here"));
         };
         let (merges, own): (Vec<Pair>, Vec<Pair>) = pairs.iter().partition(|(key, _)| {
@@ -239,9 +239,9 @@ impl<'n> Constructor<'n> {
     fn merge_sources(&self, value: usize) -> Result<Vec<usize>, SyntaxError> {
         let node = self.get(value)?;
         match &node.content {
-            Content::Map(_) => Ok(vec![value]),
-            Content::List(items) => Ok(items.clone()),
-            Content::Scalar(_) => {
+            NodeContent::Map(_) => Ok(vec![value]),
+            NodeContent::List(items) => Ok(items.clone()),
+            NodeContent::Scalar(_) => {
                 let message = "`<<` takes a mapping or a list of mappings";
                 Err(SyntaxError::new(node.at, message))
             }
@@ -250,7 +250,7 @@ impl<'n> Constructor<'n> {
 
     /// Finds keys that several mappings of one `<<: [*a, *b]` have, with different values.
     fn find_conflicts(&mut self, id: usize) -> Result<(), SyntaxError> {
-        let Content::Map(pairs) = &self.get(id)?.content else {
+        let NodeContent::Map(pairs) = &self.get(id)?.content else {
             return Ok(());
         };
         for (merge, value) in pairs {
@@ -289,8 +289,8 @@ impl<'n> Constructor<'n> {
     fn name(&self, key: usize) -> Option<(Tag, &'n str)> {
         let node = self.nodes.get(key)?;
         match &node.content {
-            Content::Scalar(text) => Some((node.tag, text)),
-            Content::List(_) | Content::Map(_) => None,
+            NodeContent::Scalar(text) => Some((node.tag, text)),
+            NodeContent::List(_) | NodeContent::Map(_) => None,
         }
     }
 
@@ -306,11 +306,13 @@ impl<'n> Constructor<'n> {
         let same = |a: &usize, b: &usize| self.is_same(*a, *b, depth + 1);
         let alike = |(a, b): (&Pair, &Pair)| same(&a.0, &b.0) && same(&a.1, &b.1);
         let is_alike = || match (&a.content, &b.content) {
-            (Content::Scalar(a), Content::Scalar(b)) => a == b,
-            (Content::List(a), Content::List(b)) => {
+            (NodeContent::Scalar(a), NodeContent::Scalar(b)) => a == b,
+            (NodeContent::List(a), NodeContent::List(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
             }
-            (Content::Map(a), Content::Map(b)) => a.len() == b.len() && a.iter().zip(b).all(alike),
+            (NodeContent::Map(a), NodeContent::Map(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(alike)
+            }
             _ => false,
         };
         one == other || (a.tag == b.tag && depth < MAX_COMPARED_DEPTH && left > 0 && is_alike())

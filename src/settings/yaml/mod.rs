@@ -23,7 +23,7 @@ use std::thread;
 
 pub(super) use construct::{Conflict, Document};
 pub(super) use emit::{Emitted, EmittedValue, document as emit, scalar as emit_scalar};
-pub(super) use parser::{Content, RawNode, Written, WrittenItem, WrittenPair, parse_written};
+pub(super) use parser::{NodeContent, RawNode, Written, WrittenItem, WrittenPair, parse_written};
 pub(super) use tree::{Lines, Node, Position, SyntaxError, Value};
 
 /// The most bytes that a file may have.

@@ -13,14 +13,14 @@ const YAML_TAG: &str = "tag:yaml.org,2002:";
 /// A node before aliases and merge keys are expanded.
 #[derive(Debug)]
 pub(in crate::settings) struct RawNode {
-    pub(in crate::settings) content: Content,
+    pub(in crate::settings) content: NodeContent,
     pub(super) tag: Tag,
     pub(in crate::settings) at: Position,
 }
 
 /// What a node holds; lists and mappings have the indices of what is in them.
 #[derive(Debug)]
-pub(in crate::settings) enum Content {
+pub(in crate::settings) enum NodeContent {
     Scalar(String),
     List(Vec<usize>),
     Map(Vec<(usize, usize)>),
@@ -186,7 +186,7 @@ impl Parser {
         }
     }
 
-    fn add(&mut self, content: Content, tag: Tag, at: Position) -> Result<usize, SyntaxError> {
+    fn add(&mut self, content: NodeContent, tag: Tag, at: Position) -> Result<usize, SyntaxError> {
         if self.nodes.len() >= MAX_NODES {
             let message = format!("the file has more than {MAX_NODES} values");
             return Err(SyntaxError::new(at, message));
@@ -197,7 +197,7 @@ impl Parser {
 
     /// Adds a value that is not written.
     fn empty(&mut self, at: Position) -> Result<usize, SyntaxError> {
-        self.add(Content::Scalar(String::new()), Tag::Null, at)
+        self.add(NodeContent::Scalar(String::new()), Tag::Null, at)
     }
 
     /// Parses a node with its anchor and tag, or an alias.
@@ -228,9 +228,9 @@ impl Parser {
         let is_list = matches!(kind, Kind::BlockSequenceStart | Kind::FlowSequenceStart)
             || kind == Kind::BlockEntry && context == Context::BlockMapping;
         let (content, default) = match kind {
-            _ if is_list => (Content::List(Vec::new()), Tag::Seq),
+            _ if is_list => (NodeContent::List(Vec::new()), Tag::Seq),
             Kind::BlockMappingStart | Kind::FlowMappingStart => {
-                (Content::Map(Vec::new()), Tag::Map)
+                (NodeContent::Map(Vec::new()), Tag::Map)
             }
             Kind::PlainScalar | Kind::QuotedScalar => {
                 let text = self.take()?.text;
@@ -242,9 +242,11 @@ impl Parser {
                 } else {
                     Tag::Str
                 };
-                (Content::Scalar(text), default)
+                (NodeContent::Scalar(text), default)
             }
-            _ if anchor.is_some() || tag.is_some() => (Content::Scalar(String::new()), Tag::Null),
+            _ if anchor.is_some() || tag.is_some() => {
+                (NodeContent::Scalar(String::new()), Tag::Null)
+            }
             _ => {
                 return Err(SyntaxError::new(
                     next,
@@ -268,10 +270,10 @@ impl Parser {
             self.anchors.insert(text, id);
         }
         let content = match kind {
-            Kind::BlockMappingStart => Content::Map(self.block_map(depth + 1)?),
-            Kind::FlowMappingStart => Content::Map(self.flow_map(depth + 1)?),
-            Kind::FlowSequenceStart => Content::List(self.flow_list(id, depth + 1)?),
-            _ if is_list => Content::List(self.block_list(id, kind, depth + 1)?),
+            Kind::BlockMappingStart => NodeContent::Map(self.block_map(depth + 1)?),
+            Kind::FlowMappingStart => NodeContent::Map(self.flow_map(depth + 1)?),
+            Kind::FlowSequenceStart => NodeContent::List(self.flow_list(id, depth + 1)?),
+            _ if is_list => NodeContent::List(self.block_list(id, kind, depth + 1)?),
             _ => return Ok(id),
         };
         if let Some(node) = self.nodes.get_mut(id) {
@@ -406,7 +408,7 @@ impl Parser {
                 // `[a: b]` is a list with a mapping.
                 Kind::Key => {
                     let pair = self.pair(&ends, Context::Flow, depth)?;
-                    self.add(Content::Map(vec![pair]), Tag::Map, at)?
+                    self.add(NodeContent::Map(vec![pair]), Tag::Map, at)?
                 }
                 _ => self.node(Context::Flow, depth)?,
             });
