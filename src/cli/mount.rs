@@ -12,7 +12,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
 use super::errors::Usage;
-use super::shared_mount::{self, Wanted};
+use super::shared_mount::{self, MountRequest};
 use super::{Global, Select, mount_helper, mount_terms, print, sentence};
 use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::archiving;
@@ -22,13 +22,13 @@ use crate::daemon::attach::{
 use crate::daemon::background::{Launch, Parent, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
-use crate::daemon::options::{self, MountOptions};
+use crate::daemon::options::{self, RequestedOptions};
 use crate::daemon::plan::Plan;
 use crate::daemon::run::Launcher;
 use crate::daemon::sharing::caller::caller;
 use crate::daemon::sharing::holder::Given;
 use crate::daemon::supervisor::{
-    self, CHECK_FLAG, Link, Origin, Program, RESUME_FLAG, Resumed, Side, with_flag,
+    self, CHECK_FLAG, ForkResult, Link, Program, RESUME_FLAG, Resumed, SupervisorStart, with_flag,
 };
 use crate::settings::{Folder, RecoverOn, Settings, Workspace, validate_folders};
 use crate::sys::deadline::within;
@@ -153,7 +153,7 @@ fn mount_shared(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
     let mut terms = planned.plan.terms.clone();
     let resolved = within(REPLY_TIMEOUT, move || primary_term(&primary));
     terms.add(PRIMARY, resolved.unwrap_or_default());
-    let wanted = Wanted {
+    let wanted = MountRequest {
         mountpoint: &mountpoint,
         holder: &holder,
         terms: &terms,
@@ -226,8 +226,8 @@ fn resume(state: i32, global: &Global) -> anyhow::Result<ExitCode> {
     let _ = log::resume(&plan.log, log, global.verbosity());
     let in_background = state.is_in_background();
     let served = match supervisor::resume(state) {
-        Ok(Side::Ended(code)) => Ok(code),
-        Ok(Side::Worker(link)) => work(link, |link, resumed| {
+        Ok(ForkResult::Ended(code)) => Ok(code),
+        Ok(ForkResult::Worker(link)) => work(link, |link, resumed| {
             plan.serve(Launcher::Resumed { in_background }, link, resumed)
         }),
         Err(error) => Err(error.into()),
@@ -417,14 +417,14 @@ impl Planned {
 
     /// Divides this process into a supervisor and a worker, which serves the mount. Returns in both.
     fn supervise(mut self, caller: Launcher) -> anyhow::Result<ExitCode> {
-        let origin = Origin {
+        let origin = SupervisorStart {
             arguments: mount_helper::own_arguments(),
             in_background: !matches!(caller, Launcher::Foreground),
         };
         let side = supervisor::start(origin);
         match side.context("cannot start the process that serves the mount")? {
-            Side::Ended(code) => Ok(code),
-            Side::Worker(link) => work(link, |link, resumed| {
+            ForkResult::Ended(code) => Ok(code),
+            ForkResult::Worker(link) => work(link, |link, resumed| {
                 // Afterwards, the paths lead into the mount.
                 if resumed.is_none() {
                     self.prepare()?;
@@ -446,8 +446,8 @@ impl Arguments {
     }
 
     /// The options of every `-o`, and what to warn of.
-    fn read_options(&self) -> anyhow::Result<(MountOptions, Vec<String>)> {
-        let mut options = MountOptions::default();
+    fn read_options(&self) -> anyhow::Result<(RequestedOptions, Vec<String>)> {
+        let mut options = RequestedOptions::default();
         let mut warnings = Vec::new();
         for text in &self.options {
             if self.sloppy {

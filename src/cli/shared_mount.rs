@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a program asks for.
-pub(super) struct Wanted<'a> {
+pub(super) struct MountRequest<'a> {
     /// The mount point, absolute.
     pub(super) mountpoint: &'a Path,
     /// Who is to hold the mount.
@@ -37,7 +37,7 @@ pub(super) struct Wanted<'a> {
 ///
 /// Why nothing is mounted, or how the mount differs from what is asked for.
 pub(super) fn mount(
-    wanted: &Wanted<'_>,
+    wanted: &MountRequest<'_>,
     probe: impl Fn() -> Command,
     mut launch: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
@@ -108,7 +108,7 @@ fn expect_own(mount: &MountInfo) -> anyhow::Result<()> {
 }
 
 /// Checks that the mount was not remounted with another `ro` or `rw`; ends the hold otherwise.
-fn expect_same_flag(mount: &MountInfo, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+fn expect_same_flag(mount: &MountInfo, wanted: &MountRequest<'_>) -> anyhow::Result<()> {
     if mount.is_read_only() == wanted.read_only {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use crate::daemon::mounts::MountInfo;
 use crate::daemon::sharing::caller::caller;
 use crate::daemon::sharing::command::release;
 use crate::daemon::sharing::holder::{Given, HolderError};
-use crate::daemon::sharing::register::{HolderReport, Release};
+use crate::daemon::sharing::register::{HolderReport, UnmountAnswer};
 use crate::daemon::unmount::{Unmounted, find, unmount};
 use crate::settings::Settings;
 
@@ -131,8 +131,8 @@ impl Arguments {
         })?;
         match asked {
             None => Ok(Released::Unmount(None)),
-            Some((Release::Unmount, client)) => Ok(Released::Unmount(Some(client))),
-            Some((Release::Released(others), _)) => {
+            Some((UnmountAnswer::Unmount, client)) => Ok(Released::Unmount(Some(client))),
+            Some((UnmountAnswer::Released(others), _)) => {
                 if !global.quiet {
                     let why = match others.is_empty() {
                         true => "it was mounted without --shared".to_owned(),
@@ -142,7 +142,7 @@ impl Arguments {
                 }
                 Ok(Released::Stays)
             }
-            Some((Release::Held(others), _)) if self.holder.is_some() && holder.is_none() => {
+            Some((UnmountAnswer::Held(others), _)) if self.holder.is_some() && holder.is_none() => {
                 if !global.quiet {
                     print::line(&format!(
                         "{place} stays mounted: held by {}",
@@ -151,7 +151,7 @@ impl Arguments {
                 }
                 Ok(Released::Stays)
             }
-            Some((Release::Held(others), _)) => bail!(
+            Some((UnmountAnswer::Held(others), _)) => bail!(
                 "{place} stays mounted: held by {}; this program does not hold it: see --holder, or `xpmfs umount --lazy {place}` to detach it in any case",
                 listed(&others)
             ),

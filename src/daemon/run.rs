@@ -18,7 +18,7 @@ use super::private_mount;
 use super::service_manager;
 use super::sharing::register::Register;
 use super::signals::{self, Stopper};
-use super::supervisor::{Link, Place, Resumed};
+use super::supervisor::{Link, MountPlace, Resumed};
 use super::{Kept, Service};
 use crate::mount::{Connection, Keeper};
 use crate::sys::deadline::wait_until;
@@ -225,7 +225,7 @@ fn begin(
     let since = jiff::Timestamp::now().as_second();
     let mut successor = None;
     if let Some(with) = supervised {
-        let place = Place {
+        let place = MountPlace {
             mountpoint: attachment.mountpoint.clone(),
             workspace: about.primary.clone(),
             device: mount.device,

@@ -9,7 +9,7 @@ use rustix::mount::MountFlags;
 
 use super::{AttachError, expect_no_silent_mount, resolve};
 use crate::daemon::mounts::{self, MountInfo};
-use crate::daemon::options::{MountOptions, OptionError};
+use crate::daemon::options::{OptionError, RequestedOptions};
 
 /// `MS_NOSYMFOLLOW`, which rustix has no name for.
 const NO_SYMLINK_FOLLOW: MountFlags = MountFlags::from_bits_retain(1 << 8);
@@ -72,7 +72,7 @@ pub fn remount(mountpoint: &Path, given: &[&OsStr], sloppy: bool) -> Result<(), 
         .map_err(AttachError::Mounts)?
         .filter(MountInfo::is_xpmfs)
         .ok_or_else(|| RemountError::NotMounted(path.clone()))?;
-    let present = MountOptions::of(&mount);
+    let present = RequestedOptions::of(&mount);
     let mut wanted = present.clone();
     for text in given {
         if sloppy {
@@ -100,7 +100,7 @@ pub fn remount(mountpoint: &Path, given: &[&OsStr], sloppy: bool) -> Result<(), 
 }
 
 /// The first option that differs and that the kernel and the daemon know from the start only.
-fn fixed(present: &MountOptions, wanted: &MountOptions) -> Option<&'static str> {
+fn fixed(present: &RequestedOptions, wanted: &RequestedOptions) -> Option<&'static str> {
     [
         (
             present.noatime != wanted.noatime,
@@ -117,7 +117,7 @@ fn fixed(present: &MountOptions, wanted: &MountOptions) -> Option<&'static str> 
 }
 
 /// Without a flag for times of access, the kernel keeps those of the mount.
-fn flags(mount: &MountInfo, wanted: &MountOptions) -> MountFlags {
+fn flags(mount: &MountInfo, wanted: &RequestedOptions) -> MountFlags {
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, wanted.read_only);
     flags.set(MountFlags::NODEV, !wanted.dev);

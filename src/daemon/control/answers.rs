@@ -13,7 +13,7 @@ use crate::archive::engine::Idle;
 use crate::daemon::StatusSource;
 use crate::daemon::sharing::command::pid_namespace;
 use crate::daemon::sharing::holder::Holder;
-use crate::daemon::sharing::register::{ClientId, Register, Release};
+use crate::daemon::sharing::register::{ClientId, Register, UnmountAnswer};
 use crate::daemon::sharing::terms::Terms;
 use crate::workspace::jobs::JobId;
 
@@ -125,7 +125,7 @@ pub(super) struct Response {
 impl Response {
     /// Whether the client may unmount.
     pub(super) fn permits_unmount(&self) -> bool {
-        self.body["reply"] == json!(Release::Unmount)
+        self.body["reply"] == json!(UnmountAnswer::Unmount)
     }
 }
 
@@ -263,7 +263,7 @@ impl Answers {
         let same = request.pid_namespace == pid_namespace();
         let holder = request.holder.as_ref().filter(|_| same);
         let register = self.register.as_ref();
-        let reply = register.map_or(Release::Unmount, |register| {
+        let reply = register.map_or(UnmountAnswer::Unmount, |register| {
             register.release(holder, client)
         });
         Ok(json!(reply))

@@ -11,7 +11,7 @@ use crate::settings::{Environment, Folder, expand_user};
 
 /// What `-o` asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MountOptions {
+pub struct RequestedOptions {
     /// `ro`, unless a later `rw` takes it back.
     pub read_only: bool,
     /// `dev`
@@ -67,7 +67,7 @@ pub enum OptionError {
     },
 }
 
-impl MountOptions {
+impl RequestedOptions {
     /// Reads one `-o`: options with commas between them; a backslash takes the next byte as it is. Later options
     /// override earlier ones.
     ///
@@ -101,7 +101,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// As [`MountOptions::add`].
+    /// As [`RequestedOptions::add`].
     pub fn add_to(&mut self, mount: &MountInfo, text: &OsStr) -> Result<(), OptionError> {
         for option in split(text).iter().filter(|option| !option.is_empty()) {
             match self.set(option) {
@@ -250,7 +250,7 @@ fn split(text: &OsStr) -> Vec<Vec<u8>> {
     options
 }
 
-/// Makes `value` one that [`MountOptions::add`] gives back whole.
+/// Makes `value` one that [`RequestedOptions::add`] gives back whole.
 #[must_use]
 pub fn escape(value: &OsStr) -> OsString {
     let mut escaped = Vec::with_capacity(value.len());
@@ -268,8 +268,8 @@ mod tests {
     use super::*;
     use crate::settings::Mode;
 
-    fn read(text: &str) -> Result<MountOptions, OptionError> {
-        let mut options = MountOptions::default();
+    fn read(text: &str) -> Result<RequestedOptions, OptionError> {
+        let mut options = RequestedOptions::default();
         options.add(OsStr::new(text)).map(|()| options)
     }
 
@@ -279,12 +279,12 @@ mod tests {
             read("ro,rw,noexec,suid,nosuid,dev,noatime,allow_other,nofail,x-systemd.automount,,comment=hi").unwrap();
         assert_eq!(
             options,
-            MountOptions {
+            RequestedOptions {
                 noexec: true,
                 dev: true,
                 noatime: true,
                 allow_other: true,
-                ..MountOptions::default()
+                ..RequestedOptions::default()
             }
         );
     }
@@ -329,7 +329,7 @@ mod tests {
             assert!(error.contains(advice), "{text}: {error}");
         }
         assert_eq!(
-            MountOptions::default().add_sloppily(OsStr::new("zorp,ro,nonempty")),
+            RequestedOptions::default().add_sloppily(OsStr::new("zorp,ro,nonempty")),
             Ok(vec!["zorp".into(), "nonempty".into()])
         );
     }
@@ -338,7 +338,7 @@ mod tests {
     fn what_fstab_carries_along_means_nothing() {
         let carried = "defaults,_netdev,noauto,nofail,user,user=me,users,owner,group,relatime,nodiratime,strictatime,lazytime,async,\
                        x-systemd.automount,x-systemd.requires=a.mount,X-mount.mkdir,x-gvfs-hide,comment=hi,subtype=xpmfs";
-        assert_eq!(read(carried), Ok(MountOptions::default()));
+        assert_eq!(read(carried), Ok(RequestedOptions::default()));
         for option in known::OURS {
             let written = option.replace("MODE:PATH", "use:/x");
             assert!(read(&written).is_ok(), "{written}");

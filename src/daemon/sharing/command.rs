@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::holder::Holder;
-use super::register::{Hold, Release};
+use super::register::{Hold, UnmountAnswer};
 use super::terms::Terms;
 use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::control::{Client, ClientError, VERSION};
@@ -34,7 +34,7 @@ pub fn hold(
     Ok(ask(mount, &request)?.map(|(reply, _)| reply))
 }
 
-/// Asks to unmount, and ends one hold of a holder. With [`Release::Unmount`], the client must stay connected until the mount has gone.
+/// Asks to unmount, and ends one hold of a holder. With [`UnmountAnswer::Unmount`], the client must stay connected until the mount has gone.
 /// `None` if no process serves the mount, or its daemon registers no holders.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub fn hold(
 pub fn release(
     mount: &MountInfo,
     holder: Option<&Holder>,
-) -> Result<Option<(Release, Client)>, ClientError> {
+) -> Result<Option<(UnmountAnswer, Client)>, ClientError> {
     let request = json!({
         "version": VERSION, "request": "release", "holder": holder, "pid_namespace": pid_namespace(),
     });

@@ -67,7 +67,7 @@ pub enum Hold {
 /// The answer to a program that asks to unmount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Release {
+pub enum UnmountAnswer {
     /// No other program holds the mount: unmount it. Until the client disconnects, no holder is registered.
     Unmount,
     /// The hold has ended, and the mount stays for these holders; for none if it was made without `--shared`.
@@ -196,7 +196,7 @@ impl Register {
     }
 
     /// Ends one hold of a holder, or permits the client to unmount.
-    pub fn release(&self, holder: Option<&Holder>, client: ClientId) -> Release {
+    pub fn release(&self, holder: Option<&Holder>, client: ClientId) -> UnmountAnswer {
         let mut state = self.state.lock();
         let record = &mut state.record;
         record.holders.retain(|one| one.holder.is_alive());
@@ -207,15 +207,15 @@ impl Register {
         let Some(own) = own else {
             if record.holders.is_empty() {
                 state.unmounting = Some(client);
-                return Release::Unmount;
+                return UnmountAnswer::Unmount;
             }
-            return Release::Held(reports(&record.holders));
+            return UnmountAnswer::Held(reports(&record.holders));
         };
         let is_last = record.holders.iter().map(|one| one.holds).sum::<u32>() == 1;
         if is_last && record.shared {
             // The hold ends with the mount; if something uses the mount, both stay.
             state.unmounting = Some(client);
-            return Release::Unmount;
+            return UnmountAnswer::Unmount;
         }
         if let Some(one) = record.holders.get_mut(own) {
             tracing::info!("{} does not hold the mount any more", one.description);
@@ -224,7 +224,7 @@ impl Register {
         record.holders.retain(|one| one.holds > 0);
         let others = reports(&record.holders);
         self.keep(&state.record);
-        Release::Released(others)
+        UnmountAnswer::Released(others)
     }
 
     /// Called when a client of the control socket has disconnected: it does not unmount any more.
@@ -292,20 +292,20 @@ mod tests {
         for (holder, name) in [(&first, "a"), (&second, "b"), (&second, "b")] {
             assert_eq!(register.hold(holder, name, &terms), Hold::Held);
         }
-        let Release::Released(others) = register.release(Some(&first), 1) else {
+        let UnmountAnswer::Released(others) = register.release(Some(&first), 1) else {
             panic!("unmounted");
         };
         assert_eq!(names(&others), ["b"]);
-        assert!(matches!(register.release(None, 1), Release::Held(_)));
+        assert!(matches!(register.release(None, 1), UnmountAnswer::Held(_)));
         assert!(matches!(
             register.release(Some(&first), 1),
-            Release::Held(_)
+            UnmountAnswer::Held(_)
         ));
         assert!(matches!(
             register.release(Some(&second), 1),
-            Release::Released(_)
+            UnmountAnswer::Released(_)
         ));
-        assert_eq!(register.release(Some(&second), 7), Release::Unmount);
+        assert_eq!(register.release(Some(&second), 7), UnmountAnswer::Unmount);
         assert_eq!(register.hold(&first, "a", &terms), Hold::Unmounting);
         // Something used the mount.
         register.client_ended(6);
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(names(&register.holders()), ["b", "a"]);
         end(a);
         end(b);
-        assert_eq!(register.release(None, 1), Release::Unmount);
+        assert_eq!(register.release(None, 1), UnmountAnswer::Unmount);
     }
 
     #[test]
@@ -325,9 +325,9 @@ mod tests {
         assert_eq!(register.hold(&holder, "a", &Terms::default()), Hold::Held);
         assert_eq!(
             register.release(Some(&holder), 1),
-            Release::Released(Vec::new())
+            UnmountAnswer::Released(Vec::new())
         );
-        assert_eq!(register.release(Some(&holder), 1), Release::Unmount);
+        assert_eq!(register.release(Some(&holder), 1), UnmountAnswer::Unmount);
         end(a);
     }
 

@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::state::{CHECK_FLAG, Origin, VERSION, with_flag};
+use super::state::{CHECK_FLAG, HANDOVER_VERSION, SupervisorStart, with_flag};
 use crate::daemon::descriptors;
 use crate::sys::calls::fork;
 use crate::sys::deadline::wait_until;
@@ -81,7 +81,7 @@ impl Check {
     pub(super) fn start(
         program: PathBuf,
         client: OwnedFd,
-        origin: &Origin,
+        origin: &SupervisorStart,
         primary: &Path,
     ) -> io::Result<Check> {
         let (socket, theirs) = rustix::net::socketpair(
@@ -93,7 +93,7 @@ impl Check {
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let (messages, written) = rustix::pipe::pipe_with(flags)?;
         let question = Question {
-            version: VERSION,
+            version: HANDOVER_VERSION,
             primary: primary.to_owned(),
         };
         let mut question = serde_json::to_vec(&question)?;
@@ -206,7 +206,12 @@ impl Check {
 }
 
 /// In the new process: runs the program. Without it, reports why not.
-fn become_program(program: &Path, origin: &Origin, socket: OwnedFd, messages: OwnedFd) -> ! {
+fn become_program(
+    program: &Path,
+    origin: &SupervisorStart,
+    socket: OwnedFd,
+    messages: OwnedFd,
+) -> ! {
     // The program must not outlive a supervisor that is killed.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     // A terminal sends its signals to the group of the supervisor.
@@ -271,8 +276,8 @@ impl Program {
     pub fn check_version(&self) -> anyhow::Result<()> {
         let version = self.question.version;
         anyhow::ensure!(
-            version == VERSION,
-            "xpmfs {} cannot go on with a mount of another version (what they pass on is in version {VERSION}, not {version}): unmount the workspace and mount it again",
+            version == HANDOVER_VERSION,
+            "xpmfs {} cannot go on with a mount of another version (what they pass on is in version {HANDOVER_VERSION}, not {version}): unmount the workspace and mount it again",
             env!("CARGO_PKG_VERSION")
         );
         Ok(())

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use super::link::Resumed;
-use super::message::Place;
+use super::message::MountPlace;
 use crate::mount::{Agreed, Connection, Inheritance, KeptFile};
 
 /// The descriptors that a worker leaves to the next.
 #[derive(Debug, Default)]
 pub(super) struct Estate {
     pub(super) connection: Option<(OwnedFd, Agreed)>,
-    pub(super) place: Option<(Place, OwnedFd)>,
+    pub(super) place: Option<(MountPlace, OwnedFd)>,
     pub(super) log: Option<OwnedFd>,
     pub(super) counts: Option<OwnedFd>,
     pub(super) intents: Option<OwnedFd>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::message::{self, Message, Place};
+use super::message::{self, Message, MountPlace};
 use crate::mount::{Agreed, Connection, Inheritance, Keeper, KeptFile};
 
 /// How long a worker waits for its supervisor.
@@ -27,7 +27,7 @@ pub struct Resumed {
     /// The programs that hold the mount.
     pub holders: Option<OwnedFd>,
     /// Where the mount is.
-    pub place: Place,
+    pub place: MountPlace,
 }
 
 /// A worker's connection to its supervisor.
@@ -61,7 +61,7 @@ impl Link {
     /// # Errors
     ///
     /// The supervisor does not reply.
-    pub fn keep_place(&self, place: &Place, primary: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn keep_place(&self, place: &MountPlace, primary: BorrowedFd<'_>) -> io::Result<()> {
         self.keep(&Message::Place(place.clone()), primary)
     }
 

@@ -21,7 +21,7 @@ pub(super) enum Message {
     /// Keep the connection to the kernel (the descriptor).
     Connection(Agreed),
     /// Where the mount is; the descriptor is the primary's directory, beneath it.
-    Place(Place),
+    Place(MountPlace),
     /// Keep the log (the descriptor), in place of the one before.
     Log,
     /// Keep the counts of nodes (the descriptor).
@@ -72,7 +72,7 @@ impl Message {
 
 /// Where a mount is, and what it was found to be when it was made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Place {
+pub struct MountPlace {
     /// The mount point, absolute and without symlinks.
     #[serde(with = "crate::sys::path_bytes")]
     pub mountpoint: PathBuf,

@@ -26,6 +26,6 @@ mod workers;
 
 pub use check::Program;
 pub use link::{Link, Resumed};
-pub use message::Place;
-pub use state::{CHECK_FLAG, Origin, RESUME_FLAG, State, receive, with_flag};
-pub use supervise::{Side, resume, start};
+pub use message::MountPlace;
+pub use state::{CHECK_FLAG, PassedState, RESUME_FLAG, SupervisorStart, receive, with_flag};
+pub use supervise::{ForkResult, resume, start};

@@ -17,14 +17,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::estate::Estate;
-use super::message::Place;
+use super::message::MountPlace;
 use crate::daemon::log;
 use crate::mount::{Agreed, KeptFile};
 use crate::sys::calls::{execute, take_inherited};
 
 /// The version of all that one program leaves to another: this state, the messages of workers, and the records of `mount`. A
 /// program goes on with a mount only if its own version is the same. Increase it with each change of any of these.
-pub(super) const VERSION: u32 = 2;
+pub(super) const HANDOVER_VERSION: u32 = 2;
 
 /// The flags with which a program is started: to check whether it can go on with a mount, and to do so.
 pub const CHECK_FLAG: &str = "check-reload";
@@ -44,7 +44,7 @@ pub fn with_flag(mut arguments: Vec<OsString>, flag: &str) -> Vec<OsString> {
 
 /// How a supervisor was started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Origin {
+pub struct SupervisorStart {
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// Whether the mount was made in the background.
@@ -55,10 +55,10 @@ pub struct Origin {
 #[derive(Serialize, Deserialize)]
 struct Record {
     version: u32,
-    origin: Origin,
+    origin: SupervisorStart,
     plan: serde_json::Value,
     connection: (i32, Agreed),
-    place: (Place, i32),
+    place: (MountPlace, i32),
     log: i32,
     counts: i32,
     intents: i32,
@@ -80,8 +80,8 @@ struct Bytes(#[serde(with = "crate::sys::path_bytes")] PathBuf);
 
 /// What a program has received from the one before.
 #[derive(Debug)]
-pub struct State {
-    pub(super) origin: Origin,
+pub struct PassedState {
+    pub(super) origin: SupervisorStart,
     pub(super) estate: Estate,
     pub(super) over: bool,
     pub(super) killed: Vec<Pid>,
@@ -94,7 +94,7 @@ pub struct State {
     log: Option<(PathBuf, OwnedFd)>,
 }
 
-impl State {
+impl PassedState {
     /// The plan that this program has made when it was checked.
     ///
     /// # Errors
@@ -121,13 +121,13 @@ impl State {
 /// # Errors
 ///
 /// It is not such a state.
-pub fn receive(number: i32) -> io::Result<State> {
+pub fn receive(number: i32) -> io::Result<PassedState> {
     let mut file = File::from(take_inherited(number)?);
     file.rewind()?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     let record: Record = serde_json::from_slice(&bytes)?;
-    if record.version != VERSION {
+    if record.version != HANDOVER_VERSION {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let take = |number: i32| -> io::Result<OwnedFd> { Ok(take_inherited(number)?) };
@@ -152,7 +152,7 @@ pub fn receive(number: i32) -> io::Result<State> {
     };
     // The name of a program that was executed by a descriptor would be the descriptor's number.
     let _ = rustix::thread::set_name(c"xpmfs");
-    Ok(State {
+    Ok(PassedState {
         origin: record.origin,
         estate,
         over: record.over,
@@ -171,7 +171,7 @@ pub fn receive(number: i32) -> io::Result<State> {
 
 /// What is passed on beside the estate.
 pub(super) struct Passing<'a> {
-    pub(super) origin: &'a Origin,
+    pub(super) origin: &'a SupervisorStart,
     pub(super) plan: serde_json::Value,
     pub(super) worker: Pid,
     pub(super) socket: BorrowedFd<'a>,
@@ -217,7 +217,7 @@ fn try_pass_on<'a>(
         None => None,
     };
     let record = Record {
-        version: VERSION,
+        version: HANDOVER_VERSION,
         origin: with.origin.clone(),
         plan: with.plan,
         connection: (pass(device.as_fd())?, agreed.clone()),

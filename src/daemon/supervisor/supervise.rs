@@ -19,7 +19,7 @@ use super::check::{Check, Ready};
 use super::estate::Estate;
 use super::link::Link;
 use super::message::{self, Message};
-use super::state::{Origin, Passing, State, pass_on};
+use super::state::{PassedState, Passing, SupervisorStart, pass_on};
 use super::workers::{Death, Look, ended, fork_alone, reap, sockets};
 use crate::daemon::attach::{How, detach};
 use crate::daemon::run::raise_descriptor_limit;
@@ -30,7 +30,7 @@ use crate::daemon::{control, descriptors, log, service_manager};
 const DEATHS_MAX: u32 = 3;
 
 /// What a process is after [`start`] or [`resume`].
-pub enum Side {
+pub enum ForkResult {
     /// It serves the mount, and returns at once.
     Worker(Link),
     /// It was the supervisor, and the mount has ended with this status.
@@ -48,7 +48,7 @@ const LOOK_INTERVAL: Timespec = Timespec {
 /// # Errors
 ///
 /// No process, socket or signal descriptor can be made; `EBUSY` if there are several threads.
-pub fn start(origin: Origin) -> io::Result<Side> {
+pub fn start(origin: SupervisorStart) -> io::Result<ForkResult> {
     // It keeps descriptors for the worker.
     raise_descriptor_limit();
     Supervisor::new(origin)?.run()
@@ -59,7 +59,7 @@ pub fn start(origin: Origin) -> io::Result<Side> {
 /// # Errors
 ///
 /// As [`start`].
-pub fn resume(state: State) -> io::Result<Side> {
+pub fn resume(state: PassedState) -> io::Result<ForkResult> {
     let mut supervisor = Supervisor {
         estate: state.estate,
         over: state.over,
@@ -80,7 +80,7 @@ pub fn resume(state: State) -> io::Result<Side> {
     // It may have ended already. If it waits in the kernel, it ends later, and answers no request any more.
     let _ = kill_process(state.worker, rustix::process::Signal::KILL);
     match supervisor.watch_to_end(state.worker, &state.socket)? {
-        Some(code) => Ok(Side::Ended(code)),
+        Some(code) => Ok(ForkResult::Ended(code)),
         None => {
             drop(state.socket);
             supervisor.run()
@@ -93,7 +93,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 
 struct Supervisor {
-    origin: Origin,
+    origin: SupervisorStart,
     signals: SignalFd,
     estate: Estate,
     stopping: bool,
@@ -123,7 +123,7 @@ struct Replacing {
 }
 
 impl Supervisor {
-    fn new(origin: Origin) -> io::Result<Supervisor> {
+    fn new(origin: SupervisorStart) -> io::Result<Supervisor> {
         let mask: SigSet = SIGNALS.into_iter().collect();
         // Also in workers, until they handle them ([`signals::take`](crate::daemon::signals::take)).
         mask.thread_block()?;
@@ -154,7 +154,7 @@ impl Supervisor {
     }
 
     /// Starts one worker after the other, until the mount has ended.
-    fn run(mut self) -> io::Result<Side> {
+    fn run(mut self) -> io::Result<ForkResult> {
         loop {
             let (worker, ours) = match self.start_worker() {
                 Ok((Some(worker), ours, theirs)) => {
@@ -173,13 +173,13 @@ impl Supervisor {
                             "cannot start a process that serves {}: {error}: unmounting it",
                             mountpoint.display()
                         );
-                        return Ok(Side::Ended(self.give_up(&mountpoint)));
+                        return Ok(ForkResult::Ended(self.give_up(&mountpoint)));
                     }
                 },
             };
             self.sockets = sockets().ok();
             if let Some(code) = self.watch_to_end(worker, &ours)? {
-                return Ok(Side::Ended(code));
+                return Ok(ForkResult::Ended(code));
             }
         }
     }
@@ -216,11 +216,11 @@ impl Supervisor {
     }
 
     /// In the new process: takes over what the one before has left.
-    fn into_worker(self, socket: OwnedFd) -> Side {
+    fn into_worker(self, socket: OwnedFd) -> ForkResult {
         // A terminal sends its signals to the group of the supervisor, which passes them on.
         let _ = rustix::process::setpgid(None, None);
         service_manager::disable();
-        Side::Worker(Link::new(socket, self.estate.inherit()))
+        ForkResult::Worker(Link::new(socket, self.estate.inherit()))
     }
 
     /// Keeps what a worker sends until it has ended. Returns the status to end with, or `None` to start another one.
