@@ -86,7 +86,7 @@ impl Mount {
         watch.start()?;
         if continues {
             connection.take_over()?;
-            forgotten::start(&mount)?;
+            forgotten::start(&mount, connection.device())?;
         }
         drop(mount);
         ready();

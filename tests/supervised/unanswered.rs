@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use xpmfs::daemon::control::Client;
+use xpmfs::daemon::mounts;
 
 use super::common::daemon::kill_worker;
 use super::common::{self, eventually};
@@ -110,4 +112,53 @@ fn a_lock_ends_with_its_file_when_the_supervisor_does_not_learn_that_it_was_clos
             descriptors(supervisor, "lock") == 0
         });
     }
+}
+
+/// The kernel sends the requests again that were not answered, and reports once that it forgets a node: the node was counted twice.
+#[test]
+fn a_node_whose_lookup_was_not_answered_is_forgotten() {
+    let Some(strace) = common::program("strace") else {
+        return;
+    };
+    let workspace = workspace(HOWS[0]);
+    let top = workspace.primary().join("plain");
+    fs::create_dir(&top).unwrap();
+    let mut command = workspace.xpmfs();
+    command.env("XPMFS_TEST_FORGOTTEN_MS", "100");
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_by(command, &mountpoint, &["--no-archive"]);
+    let nodes = || {
+        let mut nodes = None;
+        // The next process may not answer yet.
+        eventually("the process answers", || {
+            nodes = nodes_of(mounted.path());
+            nodes.is_some()
+        });
+        nodes.unwrap()
+    };
+    let seen = mounted.path().join("plain");
+    fs::metadata(&seen).unwrap();
+    let before = nodes();
+    let (pid, supervisor) = processes(&workspace, mounted.path());
+    let tracer = Tracer::attach(&strace, pid, "writev", "delay_enter", DELAY);
+    fs::create_dir(top.join("directory")).unwrap();
+    std::thread::scope(|scope| {
+        let looked = scope.spawn(|| fs::metadata(seen.join("directory")));
+        eventually("the reply waits", || is_in(pid, &[libc::SYS_writev]));
+        kill_worker(pid);
+        drop(tracer);
+        looked.join().unwrap().unwrap();
+    });
+    // The kernel forgets what is removed at once.
+    fs::remove_dir(seen.join("directory")).unwrap();
+    kill_worker(child(supervisor, pid));
+    eventually("the node is forgotten", || nodes() <= before);
+}
+
+/// How many nodes the process that serves a mount keeps; `None` if it does not answer.
+fn nodes_of(mountpoint: &Path) -> Option<u64> {
+    let mount = mounts::top_at(mountpoint).ok()??;
+    let mut client = Client::connect(mount.device, mount.owner()).ok()?;
+    let status = client.request("status").ok()?;
+    status["service"]["counts"]["nodes"].as_u64()
 }

@@ -45,8 +45,12 @@ const INIT_EXT: u32 = 1 << 30;
 const RESEND_SINCE: u32 = 40;
 
 /// The codes of notifications.
+const NOTIFY_INVAL_INODE: i32 = 2;
 const NOTIFY_RESEND: i32 = 7;
 const NOTIFY_INC_EPOCH: i32 = 8;
+
+/// The length of the header of a message to the kernel.
+const HEADER: usize = 16;
 
 /// The kernel refuses to send a request to a smaller buffer.
 const BUFFER: usize = 64 * 1024;
@@ -119,19 +123,30 @@ impl Connection {
     /// The kernel cannot do so.
     pub(in crate::mount) fn take_over(&self) -> io::Result<()> {
         // Before 6.16, cached names are used until their time is over.
-        if let Err(error) = self.notify(NOTIFY_INC_EPOCH) {
+        if let Err(error) = notify(self.device.as_fd(), NOTIFY_INC_EPOCH, &[]) {
             tracing::debug!(%error, "the kernel keeps cached names");
         }
-        self.notify(NOTIFY_RESEND)
+        notify(self.device.as_fd(), NOTIFY_RESEND, &[])
     }
+}
 
-    fn notify(&self, code: i32) -> io::Result<()> {
-        // `struct fuse_out_header`: length, code, and 0 in place of a request's number.
-        let mut message = [0; 16];
-        message[..4].copy_from_slice(&16_u32.to_le_bytes());
-        message[4..8].copy_from_slice(&code.to_le_bytes());
-        send(self.device.as_fd(), &message)
-    }
+/// Returns whether the kernel knows a node, whose attributes it requests again. fuser does not pass this answer on.
+pub(super) fn is_known(device: impl AsFd, node: u64) -> bool {
+    // `struct fuse_notify_inval_inode_out`: the node, a negative offset to keep the contents, and a length.
+    let [node, offset, length] = [node, u64::MAX, 0].map(u64::to_ne_bytes);
+    let body = [node, offset, length].concat();
+    let sent = notify(device.as_fd(), NOTIFY_INVAL_INODE, &body);
+    !sent.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn notify(device: BorrowedFd<'_>, code: i32, body: &[u8]) -> io::Result<()> {
+    // `struct fuse_out_header`: length, code, and 0 in place of a request's number.
+    let mut message = vec![0; HEADER];
+    let length = u32::try_from(HEADER + body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    message[..4].copy_from_slice(&length.to_ne_bytes());
+    message[4..8].copy_from_slice(&code.to_ne_bytes());
+    message.extend_from_slice(body);
+    send(device, &message)
 }
 
 impl Agreed {

@@ -8,9 +8,11 @@
 //! reply would be taken back. So the kernel is asked twice, with a pause in which such messages are read.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::connection;
 use crate::mount::Mount;
 use crate::mount::threads;
 
@@ -34,22 +36,22 @@ const BREAK: Duration = Duration::from_millis(1);
 /// # Errors
 ///
 /// No thread can be started.
-pub(in crate::mount) fn start(mount: &Arc<Mount>) -> io::Result<()> {
-    let mount = Arc::downgrade(mount);
+pub(in crate::mount) fn start(mount: &Arc<Mount>, device: &Arc<OwnedFd>) -> io::Result<()> {
+    let (mount, device) = (Arc::downgrade(mount), Arc::downgrade(device));
     threads::start("xpmfs-forgotten", move || {
-        let forgotten = ask_twice(&mount);
+        let forgotten = ask_twice(&mount, &device);
         tracing::debug!(forgotten, "asked the kernel which nodes it knows");
     })
 }
 
 /// Returns how many nodes were forgotten; `None` if the mount has ended.
-fn ask_twice(mount: &Weak<Mount>) -> Option<usize> {
+fn ask_twice(mount: &Weak<Mount>, device: &Weak<OwnedFd>) -> Option<usize> {
     std::thread::sleep(pause());
     let inherited = mount.upgrade()?.nodes.inherited();
-    let unknown = ask(mount, &inherited)?;
+    let unknown = ask(device, &inherited)?;
     drop(inherited);
     std::thread::sleep(pause());
-    let unknown = ask(mount, &unknown)?;
+    let unknown = ask(device, &unknown)?;
     let mount = mount.upgrade()?;
     for node in &unknown {
         mount.forget_inherited(*node);
@@ -57,14 +59,14 @@ fn ask_twice(mount: &Weak<Mount>) -> Option<usize> {
     Some(unknown.len())
 }
 
-/// Returns which of these nodes the kernel does not know.
-fn ask(mount: &Weak<Mount>, nodes: &[u64]) -> Option<Vec<u64>> {
+/// Returns which of these nodes the kernel does not know; `None` if the mount has ended.
+fn ask(device: &Weak<OwnedFd>, nodes: &[u64]) -> Option<Vec<u64>> {
     let mut unknown = Vec::new();
     for part in nodes.chunks(PART) {
-        let mount = mount.upgrade()?;
+        let device = device.upgrade()?;
         let nodes = part.iter().copied();
-        unknown.extend(nodes.filter(|node| !mount.invalidate.is_known(*node)));
-        drop(mount);
+        unknown.extend(nodes.filter(|node| !connection::is_known(&*device, *node)));
+        drop(device);
         std::thread::sleep(BREAK);
     }
     Some(unknown)

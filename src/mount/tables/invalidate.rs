@@ -124,15 +124,6 @@ impl Invalidator {
         }
     }
 
-    /// As [`Invalidator::attributes_now`]; returns whether the kernel knows the node.
-    pub(in crate::mount) fn is_known(&self, id: u64) -> bool {
-        let Some(connected) = self.connected.get() else {
-            return true;
-        };
-        let sent = connected.notifier.inval_inode(INodeNo(id), -1, 0);
-        !sent.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-    }
-
     /// Makes the kernel drop the contents and attributes of a node before this returns. Not to be called by a thread
     /// that answers requests.
     pub(in crate::mount) fn pages_now(&self, id: u64) {
