@@ -1,13 +1,17 @@
 //! A daemon in the background: a process starts itself again, and waits until the mount answers.
 //!
-//! No fork: the daemon is a process of its own from the start, in a session of its own. Its standard input is one
-//! end of a socket pair over which the two speak, a JSON object a line:
+//! No fork: the daemon is a process of its own from the start. Its standard input is one end of a socket pair over which the two speak, a
+//! JSON object a line:
 //!
 //! ```text
 //! daemon → starter   {"attached": true}        mounted, and requests are being answered
 //!                    {"failed": "a sentence"}  it could not be
 //! starter → daemon   {"ready": true}           the mount has answered: write no more to the terminal
 //! ```
+//!
+//! Until `ready`, the daemon stays in the starter's process group, and then begins a session of its own. Where autofs or a systemd
+//! automount unit has called mount(8), only processes of that group may look at the mount point before the mount is there: every other
+//! process waits in the kernel until the starter has ended.
 //!
 //! The starter asks the mount itself, since the daemon must not walk into its own mount. If the starter goes away
 //! without `ready` (Ctrl-C), the daemon unmounts and ends. Until `ready` the daemon's standard error is the starter's.
@@ -233,7 +237,7 @@ pub struct Parent {
 }
 
 impl Parent {
-    /// Takes the socket on standard input, and makes this process the leader of a session of its own.
+    /// Takes the socket on standard input.
     ///
     /// # Errors
     ///
@@ -247,8 +251,6 @@ impl Parent {
         descriptors::close_input()?;
         // Started as /proc/self/exe, its name would be `exe` in ps(1) and in the journal. A wrong name is not an error.
         let _ = rustix::thread::set_name(c"xpmfs");
-        // Fails only if it leads one already.
-        let _ = rustix::process::setsid();
         Ok(Self { stream })
     }
 
@@ -267,7 +269,7 @@ impl Parent {
         Ok(Self { stream })
     }
 
-    /// Waits for the starter's `ready` in a thread, and then leaves the terminal. If the starter ends without it, the mount is
+    /// Waits for the starter's `ready` in a thread, and then leaves its session and the terminal. If the starter ends without it, the mount is
     /// ended.
     pub(super) fn watch(
         self,
@@ -281,6 +283,8 @@ impl Parent {
                 let mut line = String::new();
                 let heard = BufReader::new(&stream).read_line(&mut line);
                 if heard.is_ok_and(|bytes| bytes > 0) {
+                    // Fails only if it leads a session already.
+                    let _ = rustix::process::setsid();
                     detach_terminal();
                     if let Some(link) = link {
                         link.close_terminal();

@@ -2,9 +2,11 @@
 //! lead somewhere.
 //!
 //! - `home`: a home in which the commands are run
+//! - `cluster`: what the system or a batch system mounts
 //! - `recipes`, `json`, `failures`, `settings`: what the pages say, compared with what the commands do
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod failures;
 mod home;
 mod json;

@@ -64,6 +64,7 @@ pub fn resume(state: PassedState) -> io::Result<ForkResult> {
         estate: state.estate,
         over: state.over,
         killed: state.killed,
+        in_starters_group: false,
         replacing: Some(Replacing {
             client: state.client,
             worker_ended: false,
@@ -112,6 +113,8 @@ struct Supervisor {
     buffer: Vec<u8>,
     /// Whether a shortage of descriptors or memory was reported.
     is_short: bool,
+    /// Whether this process is still in the process group of the command that started the mount, as [`crate::daemon::background`] explains.
+    in_starters_group: bool,
 }
 
 /// The change from one program to the next.
@@ -129,6 +132,7 @@ impl Supervisor {
         mask.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Supervisor {
+            in_starters_group: origin.in_background,
             origin,
             signals: SignalFd::with_flags(&mask, flags)?,
             estate: Estate::default(),
@@ -181,6 +185,7 @@ impl Supervisor {
             if let Some(code) = self.watch_to_end(worker, &ours)? {
                 return Ok(ForkResult::Ended(code));
             }
+            self.begin_session();
         }
     }
 
@@ -215,10 +220,19 @@ impl Supervisor {
         }
     }
 
+    /// Begins a session of its own, unless it has done so.
+    fn begin_session(&mut self) {
+        if std::mem::take(&mut self.in_starters_group) {
+            let _ = rustix::process::setsid();
+        }
+    }
+
     /// In the new process: takes over what the one before has left.
     fn into_worker(self, socket: OwnedFd) -> ForkResult {
         // A terminal sends its signals to the group of the supervisor, which passes them on.
-        let _ = rustix::process::setpgid(None, None);
+        if !self.in_starters_group {
+            let _ = rustix::process::setpgid(None, None);
+        }
         service_manager::disable();
         ForkResult::Worker(Link::new(socket, self.estate.inherit()))
     }
@@ -370,6 +384,7 @@ impl Supervisor {
             (Message::Answered, _) => self.deaths = 0,
             (Message::Over, _) => self.over = true,
             (Message::LeaveTerminal, _) => {
+                self.begin_session();
                 log::close_stderr();
                 if let Err(error) = descriptors::close_output() {
                     tracing::warn!("cannot close the terminal: {error}");
