@@ -3,10 +3,14 @@
 //! A thread for each location, since a folder may hang. Several daemons may do this at the same time, on any number of machines: all changes are
 //! renames, of which one succeeds.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 use super::env::{Env, Hooks};
+use super::job::trash::list::{self, TrashCount};
 use super::job::trash::{empty, finish};
 use crate::settings::Mode;
 use crate::sys::priority::lower_priority;
@@ -30,15 +34,30 @@ fn divisor() -> u32 {
     set.filter(|_| cfg!(debug_assertions)).unwrap_or(1).max(1)
 }
 
-/// Starts the threads of a view. They end with it. A deleted job is kept for `keep`.
-pub fn start(view: &Arc<View>, keep: Duration, hooks: &Arc<dyn Hooks>) {
+/// How many deleted jobs each location has, by its number, as of the last pass.
+#[derive(Debug, Default)]
+pub struct TrashCounts(Mutex<BTreeMap<u8, TrashCount>>);
+
+impl TrashCounts {
+    /// That of a location, unless it has none.
+    #[must_use]
+    pub fn of(&self, location: u8) -> Option<TrashCount> {
+        let count = self.0.lock().get(&location).copied();
+        count.filter(|count| *count != TrashCount::default())
+    }
+}
+
+/// Starts the threads of a view. They end with it. A deleted job is kept for `keep`. Returns what they count.
+pub fn start(view: &Arc<View>, keep: Duration, hooks: &Arc<dyn Hooks>) -> Arc<TrashCounts> {
+    let counts = Arc::new(TrashCounts::default());
     for location in view.locations() {
         if location.role() == Role::Folder(Mode::Use) {
             continue;
         }
         let (view, hooks, index) = (Arc::downgrade(view), hooks.clone(), location.index());
         let thread = std::thread::Builder::new().name(format!("xpmfs-trash-{index}"));
-        let spawned = thread.spawn(move || run(&view, index, keep, &*hooks));
+        let counted = counts.clone();
+        let spawned = thread.spawn(move || run(&view, index, keep, &*hooks, &counted));
         if let Err(error) = spawned {
             tracing::error!(
                 "deleted jobs stay in the trash of {}: starting a thread failed: {error}",
@@ -46,9 +65,10 @@ pub fn start(view: &Arc<View>, keep: Duration, hooks: &Arc<dyn Hooks>) {
             );
         }
     }
+    counts
 }
 
-fn run(view: &Weak<View>, index: u8, keep: Duration, hooks: &dyn Hooks) {
+fn run(view: &Weak<View>, index: u8, keep: Duration, hooks: &dyn Hooks, counts: &TrashCounts) {
     lower_priority();
     std::thread::sleep(START / divisor());
     let mut expired: Option<SystemTime> = None;
@@ -94,6 +114,10 @@ fn run(view: &Weak<View>, index: u8, keep: Duration, hooks: &dyn Hooks) {
                 );
             }
         }
+        counts
+            .0
+            .lock()
+            .insert(index, list::count(view.primary(), location));
         drop(view);
         std::thread::sleep(FINISH_INTERVAL / divisor());
     }

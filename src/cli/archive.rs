@@ -73,10 +73,10 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     view.record_jobs();
     fresh_records::start(&view);
     let hooks: Arc<dyn Hooks> = Arc::new(peers);
-    trash_upkeep::start(&view, tuning.trash(), &hooks);
+    let trash = trash_upkeep::start(&view, tuning.trash(), &hooks);
     let archiver =
         Archiver::start(view.clone(), config, hooks).context("cannot start archiving")?;
-    let control = alone::listen(&view, &archiver, &workspace.id);
+    let control = alone::listen(&view, &archiver, trash, &workspace.id);
     let path = workspace.path.display();
     tracing::info!("archiving {path}");
     service_manager::ready(&format!("archiving {path}"));

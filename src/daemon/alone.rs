@@ -10,18 +10,20 @@ use super::StatusSource;
 use super::control::{Answers, Client, Identity, Server, SocketName};
 use super::service;
 use crate::archive::engine::Archiver;
+use crate::archive::trash_upkeep::TrashCounts;
 use crate::view::{Root, View};
 
 /// The replies of such a process.
 struct Alone {
     view: Arc<View>,
     archiver: Arc<Archiver>,
+    trash: Arc<TrashCounts>,
     primary: Arc<Root>,
 }
 
 impl StatusSource for Alone {
     fn status(&self) -> Value {
-        service::status(&self.view, Some(&self.archiver))
+        service::status(&self.view, Some(&self.archiver), &self.trash)
     }
 
     fn archive(&self) -> Option<Arc<Archiver>> {
@@ -35,12 +37,18 @@ impl StatusSource for Alone {
 
 /// Opens the control socket of this process, which archives a workspace. Without a socket it still archives, but commands cannot query it.
 #[must_use]
-pub fn listen(view: &Arc<View>, archiver: &Arc<Archiver>, workspace: &str) -> Option<Server> {
+pub fn listen(
+    view: &Arc<View>,
+    archiver: &Arc<Archiver>,
+    trash: Arc<TrashCounts>,
+    workspace: &str,
+) -> Option<Server> {
     let identity = Identity::of_this_process(None, Some(workspace), view.primary_path());
     let primary = view.primary().root().ok()?;
     let asked = Alone {
         view: view.clone(),
         archiver: archiver.clone(),
+        trash,
         primary,
     };
     let answers = Answers {

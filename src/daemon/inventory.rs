@@ -14,6 +14,7 @@ use super::control::{Client, Identity};
 use super::health::{self, MountHealth};
 use super::mounts::{self, MountInfo};
 use super::sharing::register::HolderReport;
+use crate::archive::job::trash::list::TrashCount;
 use crate::sys::deadline::{all_within, within};
 use crate::view::Hidden;
 use crate::view::location::{OFFLINE, is_device_error, why_not};
@@ -156,6 +157,9 @@ pub struct LocationReport {
     /// Of the primary: how many jobs are known to be purged, so that a folder serves them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purged: Option<usize>,
+    /// Deleted jobs, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash: Option<TrashCount>,
 }
 
 /// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not
@@ -190,6 +194,7 @@ pub fn look_at(places: Vec<(String, PathBuf)>) -> Vec<LocationReport> {
                 total: space.map(|(_, total)| total),
                 hidden: None,
                 purged: None,
+                trash: None,
             }
         })
         .collect()

@@ -131,9 +131,10 @@ impl Plan {
         };
         let cannot_open = || format!("cannot open {}", primary.display());
         let mount = Mount::new(view.clone(), options).with_context(cannot_open)?;
+        let mut trash = Arc::default();
         if !self.attachment.read_only {
             let hooks = archiving::hooks(&view, mount.handle())?;
-            trash_upkeep::start(&view, self.trash, &hooks);
+            trash = trash_upkeep::start(&view, self.trash, &hooks);
         }
         let archiver = match self.archive {
             Some(config) => Some(archiving::beside(&view, config, mount.handle())?),
@@ -151,8 +152,8 @@ impl Plan {
             }
             None => None,
         };
-        let service =
-            WorkspaceService::new(view, mount, archiver, recover).with_context(cannot_open)?;
+        let service = WorkspaceService::new(view, mount, archiver, recover, trash)
+            .with_context(cannot_open)?;
         let about = About {
             workspace: Some(self.workspace).filter(|id| !id.is_empty()),
             primary,

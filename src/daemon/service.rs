@@ -11,6 +11,7 @@ use super::control::{self, ClientError};
 use super::inventory;
 use super::{Kept, Service, StatusSource};
 use crate::archive::engine::Archiver;
+use crate::archive::trash_upkeep::TrashCounts;
 use crate::mount::{Activity, Handle, Mount, Recover, Serving};
 use crate::view::{Beneath, LocationStatus, Root, View};
 use crate::workspace::jobs::JobId;
@@ -44,6 +45,7 @@ pub struct WorkspaceService {
     primary: Arc<Root>,
     archiver: Option<Arc<Archiver>>,
     recover: Option<Arc<dyn Recover>>,
+    trash: Arc<TrashCounts>,
 }
 
 impl WorkspaceService {
@@ -57,6 +59,7 @@ impl WorkspaceService {
         mount: Mount,
         archiver: Option<Arc<Archiver>>,
         recover: Option<Arc<dyn Recover>>,
+        trash: Arc<TrashCounts>,
     ) -> io::Result<WorkspaceService> {
         let primary = view.primary().root()?;
         Ok(WorkspaceService {
@@ -66,19 +69,34 @@ impl WorkspaceService {
             primary,
             archiver,
             recover,
+            trash,
         })
     }
 }
 
 /// The status of the locations, and of archiving if jobs are archived.
-pub(super) fn status(view: &View, archiver: Option<&Archiver>) -> serde_json::Value {
+pub(super) fn status(
+    view: &View,
+    archiver: Option<&Archiver>,
+    trash: &TrashCounts,
+) -> serde_json::Value {
     let locations = view.locations().iter();
     let mut locations: Vec<LocationStatus> = locations.map(|location| location.status()).collect();
     if let Some(primary) = locations.first_mut() {
         primary.purged = Some(view.purged_count()).filter(|count| *count > 0);
     }
     let archive = archiver.map(Archiver::report);
-    serde_json::json!({ "locations": locations, "archive": archive })
+    let mut status = serde_json::json!({ "locations": locations, "archive": archive });
+    for (location, shown) in view
+        .locations()
+        .iter()
+        .zip(status["locations"].as_array_mut().into_iter().flatten())
+    {
+        if let Some(count) = trash.of(location.index()) {
+            shown["trash"] = serde_json::json!(count);
+        }
+    }
+    status
 }
 
 impl Service for WorkspaceService {
@@ -107,7 +125,7 @@ impl Service for WorkspaceService {
 
 impl StatusSource for WorkspaceService {
     fn status(&self) -> serde_json::Value {
-        let mut status = status(&self.view, self.archiver.as_deref());
+        let mut status = status(&self.view, self.archiver.as_deref(), &self.trash);
         status["recoveries"] = serde_json::json!(self.handle.recoveries());
         status["counts"] = serde_json::json!(self.handle.counts());
         status

@@ -141,6 +141,7 @@ fn the_json_has_the_keys_of_the_page() {
     let mut location = tables[2].clone();
     location.remove("hidden");
     location.remove("purged");
+    location.remove("trash");
     location.remove("why");
     assert_keys(&mount["locations"][1], &location);
     assert_keys(&mount["archive"], &tables[3]);

@@ -1,7 +1,7 @@
 //! Gathers the status of mounts, folders and archiving.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
@@ -337,8 +337,14 @@ impl WorkspaceStatus {
                 .iter()
                 .map(|folder| (folder.mode.to_string(), folder.path.clone())),
         );
-        let locations = inventory::look_at(asked);
+        let mut locations = inventory::look_at(asked);
         let there = locations.first().is_some_and(|place| place.state == "ok");
+        if there {
+            let counts = recorded::trash(workspace, &folders);
+            for place in &mut locations {
+                place.trash = counts.get(Path::new(&place.path)).copied();
+            }
+        }
         let recorded = there.then(|| recorded::damaged(workspace, folders));
         let Report {
             damaged,

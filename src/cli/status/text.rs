@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 use super::gather::{ArchiverStatus, MountStatus, Status};
 use super::{archive, experiments};
 use crate::archive::engine::Report;
+use crate::archive::job::trash::list::TrashCount;
 use crate::cli::style::{Colours, Tone, local};
 use crate::cli::table;
 use crate::daemon::inventory::LocationReport;
@@ -215,6 +216,19 @@ fn locations(text: &mut String, title: &str, places: &[LocationReport], colours:
             };
             let remedy = "`xpmfs jobs recover --all` makes purged jobs whole";
             let _ = writeln!(text, "{}: {jobs}: {remedy}", printable(&place.path));
+        }
+        if let Some(TrashCount { jobs, pending }) = place.trash {
+            let of = |count: usize, what: &str| match count {
+                0 => None,
+                1 => Some(format!("1 {what}")),
+                count => Some(format!("{count} {what}").replacen("job", "jobs", 1)),
+            };
+            let pending = of(pending, "job still to be deleted there");
+            let parts = [of(jobs, "deleted job in the trash"), pending];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            let more = "listed by `xpmfs trash list`";
+            let line = format!("{}: {}, {more}", place.path, parts.join(", "));
+            let _ = writeln!(text, "{}", printable(&line));
         }
         if let Some(why) = &place.why {
             let _ = writeln!(text, "{}: {why}", printable(&place.path));

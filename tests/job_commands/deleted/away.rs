@@ -152,3 +152,51 @@ fn a_job_that_only_a_folder_has_which_is_away_can_be_deleted_and_made_anew() {
     );
     mounted.unmount();
 }
+
+/// What `status` shows of each location's trash, by its mode.
+fn shown_by_status(stage: &Stage, list: &str) -> serde_json::Value {
+    let mut command = stage.xpmfs();
+    let output = command.args(["status", "-w", "test", "--json"]).output();
+    let json: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    // Mounts that were killed have only a name, which other workspaces have, too.
+    let primary = stage.primary();
+    let mut listed = json[list].as_array().unwrap().iter();
+    let ours = listed.find(|it| it["primary"].as_str() == primary.to_str());
+    let locations = ours.and_then(|it| it["locations"].as_array().cloned());
+    let shown = locations.unwrap_or_default().into_iter();
+    shown
+        .map(|mut it| (it["mode"].as_str().unwrap().to_owned(), it["trash"].take()))
+        .collect()
+}
+
+#[test]
+fn status_shows_what_is_in_the_trash_and_what_is_still_to_be_deleted() {
+    use serde_json::json;
+    let (stage, _) = archived(&["backup"]);
+    let none = json!({"primary": null, "backup": null});
+    assert_eq!(shown_by_status(&stage, "workspaces"), none);
+    take_away(&stage, "backup");
+    delete(&stage);
+    let waiting =
+        json!({"primary": {"jobs": 1, "pending": 0}, "backup": {"jobs": 0, "pending": 1}});
+    assert_eq!(shown_by_status(&stage, "workspaces"), waiting);
+    let output = stage.xpmfs().args(["status", "-w", "test"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    for line in [
+        "primary: 1 deleted job in the trash, listed by `xpmfs trash list`",
+        "backup: 1 job still to be deleted there, listed by",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let mounted = mount_tending(&stage);
+    eventually("the mount has counted", || {
+        shown_by_status(&stage, "mounts") == waiting
+    });
+    bring_back(&stage, "backup");
+    let both = json!({"primary": {"jobs": 1, "pending": 0}, "backup": {"jobs": 1, "pending": 0}});
+    eventually("the deletion is complete", || {
+        shown_by_status(&stage, "mounts") == both
+    });
+    mounted.unmount();
+    assert_eq!(shown_by_status(&stage, "workspaces"), both);
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::StatxTimestamp;
+use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
 use super::folder::why_away;
@@ -178,6 +179,35 @@ pub(super) fn each_of(
         }
     }
     Ok(())
+}
+
+/// How many deleted jobs a location has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashCount {
+    /// Jobs in its trash.
+    pub jobs: usize,
+    /// Of a folder: jobs whose deletion is not complete there.
+    pub pending: usize,
+}
+
+/// Counts the deleted jobs of a location. What cannot be read is not counted.
+#[must_use]
+pub fn count(primary: &Location, location: &Location) -> TrashCount {
+    let mut jobs = 0;
+    for batch in batches(location).unwrap_or_default() {
+        let Ok(Some(tasks)) = Part::Job.tasks_in_trash(location, &batch) else {
+            continue;
+        };
+        for task in names(&tasks).unwrap_or_default() {
+            let dir = at::open_dir(&tasks, &task);
+            jobs += dir.and_then(names).map_or(0, |names| names.len());
+        }
+    }
+    let pending = match location.index() == primary.index() {
+        true => 0,
+        false => records::jobs(primary, RecordKind::Marks(location)).map_or(0, |jobs| jobs.len()),
+    };
+    TrashCount { jobs, pending }
 }
 
 impl TrashedCopy {

@@ -163,17 +163,24 @@ impl Part {
         let Some(place) = self.place(location, job)? else {
             return Ok(false);
         };
-        if at::absent(at::stat(&place, &name))?.is_none() {
-            return Ok(false);
+        for _ in 0..TRIES {
+            if at::absent(at::stat(&place, &name))?.is_none() {
+                return Ok(false);
+            }
+            let moved = places::make_own(location, self.names_in_trash(batch, job))
+                .and_then(|trash| at::move_new((&place, &name), (&trash, &name)).map(|()| trash));
+            match moved {
+                // Another process has removed the empty directory ([`tidy`]), or the job.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+                Ok(trash) => {
+                    sync(&trash)?;
+                    sync(&place)?;
+                    return Ok(true);
+                }
+            }
         }
-        let trash = places::make_own(location, self.names_in_trash(batch, job))?;
-        match at::move_new((&place, &name), (&trash, &name)) {
-            Err(Errno::NOENT) => return Ok(false),
-            moved => moved?,
-        }
-        sync(&trash)?;
-        sync(&place)?;
-        Ok(true)
+        Err(Errno::NOENT)
     }
 
     /// Renames it from a location's trash to its place.
@@ -217,6 +224,9 @@ impl Part {
         Ok(at::absent(renamed)?.is_some())
     }
 }
+
+/// How often the directories in a trash are made again, if other processes remove them as empty.
+const TRIES: usize = 100;
 
 /// Removes the directories of a date in a location's trash that have nothing in them.
 pub(super) fn tidy(location: &Location, batch: &Batch, task: &OsStr) {

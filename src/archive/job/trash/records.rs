@@ -81,8 +81,28 @@ struct Document {
     folders: Vec<String>,
 }
 
+/// How often the directories of a record are made again, if other processes remove them as empty.
+const TRIES: usize = 100;
+
 /// Writes the record of a job, durably.
 pub(super) fn write(
+    primary: &Location,
+    kind: RecordKind<'_>,
+    job: &JobId,
+    record: &Record,
+) -> Result<()> {
+    let mut written = Err(Errno::NOENT);
+    for _ in 0..TRIES {
+        written = try_to_write(primary, kind, job, record);
+        // [`remove`] removes an empty directory of records, also one that was just made for this record.
+        if written != Err(Errno::NOENT) {
+            break;
+        }
+    }
+    written
+}
+
+fn try_to_write(
     primary: &Location,
     kind: RecordKind<'_>,
     job: &JobId,
