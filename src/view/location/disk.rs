@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Result;
 
+use super::Location;
 use crate::sys::at;
 use crate::workspace::layout::{ARCHIVE, XPMFS};
 
@@ -84,6 +85,27 @@ impl fmt::Display for Disk {
             birth: (seconds, nanoseconds),
         } = self;
         writeln!(f, "{HEAD} {kind} {id} {inode} {seconds} {nanoseconds}")
+    }
+}
+
+impl Location {
+    /// What to do about a folder on another disk.
+    pub(super) fn other_disk(&self) -> String {
+        let record = self.disk_record();
+        let record = self.primary.as_ref().map_or(record.clone(), |primary| {
+            let jobs = primary.jobs_paths().first();
+            let top = jobs.and_then(|jobs| jobs.parent());
+            top.map_or(record.clone(), |top| top.join(&record))
+        });
+        format!(
+            "it lies on another disk than before, whose jobs are not used: check that its own disk is mounted; if this is its disk now, remove {}",
+            record.display()
+        )
+    }
+
+    /// The file that records on which disk it lies.
+    pub(super) fn disk_record(&self) -> PathBuf {
+        known_dir(&self.path).join(DISK)
     }
 }
 

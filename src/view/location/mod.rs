@@ -1,7 +1,8 @@
 //! The primary and the folders: opened, watched, reopened.
 //!
 //! - [`root`]: a location's open directory; `task_dirs`: descriptors of the directories on the way to a job
-//! - [`health`]: how a location is; `watcher`: asks a folder again and again; [`asking`]: what threads ask it now
+//! - [`health`]: how a location is; `status`: the same for a person
+//! - `watcher`: asks a folder again and again; `ask`: asks it something, with a deadline; [`asking`]: what threads ask it now
 //! - `disk`: on which disk a folder lies
 //! - `times`: the times of its directories; [`unreadable`]: what cannot be read
 //! - [`beneath`]: opens a folder that lies in a mount of xpmfs
@@ -10,12 +11,14 @@
 //! A folder's path may lead to a disk that is mounted, taken away or replaced while the view is used, and its server may stop
 //! replying. So a folder has a watcher, a thread that opens its path again and again; no other thread opens the path.
 
+mod ask;
 pub mod asking;
 pub(super) mod beneath;
 pub mod deleted;
 mod disk;
 pub(super) mod health;
 pub(super) mod root;
+mod status;
 mod task_dirs;
 pub(super) mod times;
 pub(super) mod unreadable;
@@ -29,7 +32,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::{Errno, Result};
 
@@ -42,8 +44,9 @@ pub(super) use disk::{DISK, Disk, KNOWN, known_dir};
 use health::Health;
 pub use health::{NO_JOBS, OFFLINE, SLOW, is_device_error, why_not};
 use root::{Root, open_path};
+pub use status::LocationStatus;
 use times::Times;
-use unreadable::{Hidden, Unreadable};
+use unreadable::Unreadable;
 
 /// The number of the primary among a view's locations.
 pub const PRIMARY: u8 = 0;
@@ -101,9 +104,6 @@ pub struct Location {
 /// The maximum number of such jobs that the log names, from one time that the folder is used to the next.
 const MISSED_MAX: usize = 100;
 
-/// How many answers to one question may wait to be read.
-const ANSWERS_MAX: usize = 64;
-
 /// The error of a folder that lies on another disk than is recorded.
 pub const OTHER_DISK: Errno = Errno::MEDIUMTYPE;
 
@@ -115,29 +115,6 @@ pub type OnChange = Arc<dyn Fn(u8) + Send + Sync>;
 enum State {
     Open(Arc<Root>),
     Closed(Errno),
-}
-
-/// The health of a location, for `status`.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct LocationStatus {
-    /// `primary`, `use`, `backup` or `move`.
-    pub mode: String,
-    /// Its directory.
-    pub path: PathBuf,
-    /// `ok`, or the problem.
-    pub state: String,
-    /// Why it is offline, if it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// Bytes that an ordinary user may still write there, if known.
-    pub free: Option<u64>,
-    /// Bytes in all, if known.
-    pub total: Option<u64>,
-    /// The tasks and jobs that do not show because they cannot be read, if any.
-    pub hidden: Option<Hidden>,
-    /// Of the primary: how many jobs are known to be purged, so that a folder serves them; `None` if none are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub purged: Option<usize>,
 }
 
 impl std::fmt::Debug for Location {
@@ -337,20 +314,6 @@ impl Location {
         }
     }
 
-    /// What to do about a folder on another disk.
-    fn other_disk(&self) -> String {
-        let record = self.disk_record();
-        let record = self.primary.as_ref().map_or(record.clone(), |primary| {
-            let jobs = primary.jobs_paths().first();
-            let top = jobs.and_then(|jobs| jobs.parent());
-            top.map_or(record.clone(), |top| top.join(&record))
-        });
-        format!(
-            "it lies on another disk than before, whose jobs are not used: check that its own disk is mounted; if this is its disk now, remove {}",
-            record.display()
-        )
-    }
-
     /// Why it is offline, for a person.
     fn reason(&self, why: Errno) -> String {
         match why {
@@ -362,86 +325,6 @@ impl Location {
         }
     }
 
-    /// Asks its file system something in a thread, and waits for the answer for at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Location::root`]; `ETIMEDOUT` if the answer does not come in time, or that of another question is late.
-    pub fn answer<T: Send + 'static>(
-        &self,
-        timeout: Duration,
-        question: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
-        self.root()?;
-        self.asker.ask(timeout, question)
-    }
-
-    /// How long it may take to answer; `None` for the primary, which has no deadline.
-    pub fn reply_timeout(&self) -> Option<Duration> {
-        (self.index != PRIMARY).then(|| self.health.timeout())
-    }
-
-    /// Asks its file system something that has many answers, in a thread. A folder that does not give the next answer in time goes
-    /// offline, and what it has answered so far counts. The question ends when its function of an answer returns false.
-    ///
-    /// # Errors
-    ///
-    /// As [`Location::answer`], and the error of the question.
-    pub(super) fn answers<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&dyn Fn(T) -> bool) -> Result<()> + Send + 'static,
-        mut each: impl FnMut(T),
-    ) -> Result<()> {
-        self.root()?;
-        let (send, answers) = bounded::<std::result::Result<T, Result<()>>>(ANSWERS_MAX);
-        let thread = std::thread::Builder::new().name("xpmfs-ask".to_owned());
-        let spawned = thread.spawn(move || {
-            let ended = question(&|answer| send.send(Ok(answer)).is_ok());
-            // The receiver has gone if the answer is late.
-            let _ = send.send(Err(ended));
-        });
-        spawned.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
-        loop {
-            let answer = match self.reply_timeout() {
-                Some(timeout) => answers.recv_timeout(timeout),
-                None => answers.recv().map_err(RecvTimeoutError::from),
-            };
-            match answer {
-                Ok(Ok(answer)) => each(answer),
-                Ok(Err(ended)) => return ended,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.go_offline(Errno::TIMEDOUT);
-                    return Err(Errno::TIMEDOUT);
-                }
-                // It panicked.
-                Err(RecvTimeoutError::Disconnected) => return Err(Errno::IO),
-            }
-        }
-    }
-
-    /// Makes sure that it answers a question about its jobs, in a thread; goes offline if it does not answer in time. The primary is not
-    /// asked: it has no deadline. For commands, whose own thread must not wait.
-    ///
-    /// # Errors
-    ///
-    /// As [`Location::answer`], and the error of the question.
-    pub(super) fn expect_answer(
-        &self,
-        question: impl FnOnce(&Root) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let root = self.root()?;
-        if self.index == PRIMARY {
-            return Ok(());
-        }
-        let asked = self
-            .asker
-            .ask(self.health.timeout(), move || question(&root));
-        if let Err(Errno::TIMEDOUT) = asked {
-            self.go_offline(Errno::TIMEDOUT);
-        }
-        asked?
-    }
-
     /// Its tasks and jobs that cannot be read.
     pub(super) fn unreadable(&self) -> &Unreadable {
         &self.unreadable
@@ -450,12 +333,6 @@ impl Location {
     /// The times of its directories.
     pub(super) fn times(&self) -> &Times {
         &self.times
-    }
-
-    /// The path of its jobs, for messages.
-    fn jobs_path(&self) -> PathBuf {
-        let path = self.jobs_paths().into_iter().next();
-        path.unwrap_or_else(|| self.path.join("jobs"))
     }
 
     /// The absolute paths under which symlinks may name its jobs directory, also while it cannot be used.
@@ -478,35 +355,5 @@ impl Location {
             job.display(),
             self.path.display()
         );
-    }
-
-    /// The file that records on which disk it lies.
-    fn disk_record(&self) -> PathBuf {
-        known_dir(&self.path).join(DISK)
-    }
-
-    /// Its health, as last seen. Waits for no file system.
-    pub fn status(&self) -> LocationStatus {
-        let seen = self.health.seen();
-        let why = self.health.why_offline();
-        LocationStatus {
-            mode: self.role.to_string(),
-            path: self.path.clone(),
-            state: match self.root() {
-                _ if why.is_some() => OFFLINE.to_owned(),
-                Ok(_) if seen.is_some_and(|seen| !seen.jobs) => NO_JOBS.to_owned(),
-                Ok(_) if self.health.is_slow() => SLOW.to_owned(),
-                Ok(_) => "ok".to_owned(),
-                Err(error) => why_not(error),
-            },
-            why: why.map(|why| self.reason(why)).or_else(|| {
-                let error = self.root().err()?;
-                (error == OTHER_DISK).then(|| self.other_disk())
-            }),
-            free: seen.map(|seen| seen.free),
-            total: seen.map(|seen| seen.total),
-            hidden: self.unreadable.hidden(&self.jobs_path()),
-            purged: None,
-        }
     }
 }
