@@ -15,8 +15,12 @@
 //!    and before the job is changed.
 //! 5. A folder may hang. Whether folders have a copy is asked with a deadline; a folder that does not reply, or is offline, counts
 //!    as one without the job, as in all lookups.
+//!
+//! This file answers what other modules ask; `judge` finds the answers, with `known`, the results in memory; `reports` receives what
+//! happens to jobs meanwhile.
 
 mod compare;
+mod judge;
 pub(super) mod known;
 pub(super) mod record;
 mod removed;
@@ -31,35 +35,16 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
-use self::compare::{Compared, How};
+use self::judge::{CHECK_INTERVAL, FOLDER_REPLY_TIMEOUT, Skeleton, finished_copies};
 use self::known::{InUse, PurgedFinding};
-use self::record::{PurgedRecord, PurgedVerdict, Stamp};
-use self::removed::Removed;
-use super::{Location, PRIMARY, Root, View};
+use self::record::{PurgedVerdict, Stamp};
+use super::{Location, View};
 use crate::sys::at;
+use crate::workspace::job_locks;
 use crate::workspace::jobs::JobId;
-use crate::workspace::{job_locks, markers};
-
-/// How long a result is used before the times of the job's directories are checked again.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How old a result may be when the job is about to be changed.
 const CHECK_INTERVAL_OF_CHANGE: Duration = Duration::from_secs(1);
-
-/// How long it is used that no folder has a job.
-const NO_COPY_VALID: Duration = Duration::from_secs(10);
-
-/// How long it is used that a job differs from its copies: the files in which it differs are not purged in that time.
-const DIFFERENT_VALID: Duration = Duration::from_secs(60);
-
-/// How long it is used that a program uses a job: a plan holds the lock of a finished job for a moment.
-const USED_VALID: Duration = Duration::from_secs(1);
-
-/// How long a result is used that could not be recorded.
-const UNRECORDED_VALID: Duration = Duration::from_secs(2);
-
-/// How long folders may take to reply whether they have a job.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the directory of a job in the primary is a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,14 +59,6 @@ pub enum Standing {
         /// The number of the folder that serves the job.
         folder: u8,
     },
-}
-
-/// The directory of a job in the primary.
-struct Skeleton<'a> {
-    job: &'a JobId,
-    root: &'a Root,
-    dir: OwnedFd,
-    stat: Statx,
 }
 
 impl View {
@@ -240,86 +217,6 @@ impl View {
         Ok(judged.finding.folder())
     }
 
-    fn finding(
-        &self,
-        job: &JobId,
-        task: impl AsFd,
-        stat: &Statx,
-        age_max: Duration,
-    ) -> PurgedFinding {
-        let top = Stamp::of(stat);
-        if let Some(finding) = self.judgements.known(job, top, age_max) {
-            return finding;
-        }
-        self.find(job, task, stat).unwrap_or_else(|error| {
-            tracing::debug!("cannot compare {job} with its copies: {error}");
-            let judgements = &self.judgements;
-            judgements.insert(job, top, PurgedFinding::NoCopy, UNRECORDED_VALID);
-            PurgedFinding::NoCopy
-        })
-    }
-
-    fn find(&self, job: &JobId, task: impl AsFd, stat: &Statx) -> Result<PurgedFinding> {
-        let began = SystemTime::now();
-        let top = Stamp::of(stat);
-        let root = self.primary().root()?;
-        let record = record::read(&root, job);
-        // Before the directory is opened: most jobs have neither a record nor a copy.
-        let copies = match &record {
-            Some(_) => None,
-            None => Some(self.ask_for_copies(job)),
-        };
-        if copies
-            .as_ref()
-            .is_some_and(|copies| copies.found.is_empty())
-        {
-            self.judgements
-                .insert(job, top, PurgedFinding::NoCopy, NO_COPY_VALID);
-            return Ok(PurgedFinding::NoCopy);
-        }
-        let dir = at::open_dir(task, job.hash())?;
-        let skeleton = Skeleton {
-            job,
-            root: &root,
-            dir,
-            stat: *stat,
-        };
-        if let Some(record) = &record
-            && let Some(finding) = self.recorded(&skeleton, record)?
-        {
-            self.judgements.insert(job, top, finding, CHECK_INTERVAL);
-            return Ok(finding);
-        }
-        let copies = copies.unwrap_or_else(|| self.ask_for_copies(job));
-        let removed = removed::read(&root, job)?;
-        let judged = self.compare_with(&skeleton, &copies, &removed)?;
-        Ok(self.keep(&skeleton, top, &judged, began))
-    }
-
-    /// The recorded result, if it still holds.
-    fn recorded(
-        &self,
-        skeleton: &Skeleton<'_>,
-        record: &PurgedRecord,
-    ) -> Result<Option<PurgedFinding>> {
-        if !record.holds(&skeleton.dir, &skeleton.stat) {
-            return Ok(None);
-        }
-        match &record.verdict {
-            PurgedVerdict::Living => Ok(Some(PurgedFinding::Whole)),
-            PurgedVerdict::Purged { folder } => {
-                let mut folders = self.folders().iter();
-                let folder = folders.find(|known| record::name_of(known) == *folder);
-                let Some(folder) = folder.filter(|folder| folder.root().is_ok()) else {
-                    return Ok(None);
-                };
-                let used = self.judgements.is_in_use(skeleton.job)
-                    || job_locks::is_locked(&skeleton.dir, skeleton.job)?;
-                Ok((!used).then_some(PurgedFinding::Purged(folder.index())))
-            }
-        }
-    }
-
     /// Makes sure that a job's directory in the primary is not, by the record, what a purge has left of a job that a folder has which is
     /// away. `dir` is the directory of the task in the primary, and `stat` are the attributes of the job's.
     ///
@@ -354,177 +251,4 @@ impl View {
         folder.report_missed(&std::path::Path::new(task).join(hash));
         Err(Errno::IO)
     }
-
-    /// Compares a job with its copies.
-    fn compare_with(
-        &self,
-        skeleton: &Skeleton<'_>,
-        copies: &Copies,
-        removed: &Removed,
-    ) -> Result<Judged> {
-        let job = skeleton.job;
-        let mut judged = Judged {
-            finding: match copies.found.is_empty() {
-                true => PurgedFinding::NoCopy,
-                false => PurgedFinding::Different,
-            },
-            is_certain: copies.all_answered,
-            is_used: false,
-            seen: Vec::new(),
-            removed: None,
-        };
-        if copies.found.is_empty() {
-            return Ok(judged);
-        }
-        let markers = markers::read(&skeleton.dir, job.name());
-        let markers = markers.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        if markers.failed
-            || self.judgements.is_in_use(job)
-            || job_locks::is_locked(&skeleton.dir, job)?
-        {
-            judged.is_certain = false;
-            judged.is_used = !markers.failed;
-            return Ok(judged);
-        }
-        for (folder, copy) in &copies.found {
-            let Compared {
-                how,
-                seen,
-                removed: on_purpose,
-            } = match compare::compare(&skeleton.dir, copy, job, removed) {
-                Ok(compared) => compared,
-                Err(error) => {
-                    tracing::debug!("cannot compare {job} with its copy {folder}: {error}");
-                    judged.is_certain = false;
-                    continue;
-                }
-            };
-            match how {
-                How::Whole => {
-                    judged.finding = PurgedFinding::Whole;
-                    judged.is_certain = true;
-                    judged.seen = seen;
-                    return Ok(judged);
-                }
-                How::Incomplete => {
-                    judged.finding = PurgedFinding::Purged(*folder);
-                    judged.is_certain = true;
-                    judged.seen = seen;
-                    return Ok(judged);
-                }
-                How::Removed => {
-                    judged.removed = on_purpose;
-                    judged.is_certain = false;
-                    return Ok(judged);
-                }
-                How::Different => judged.seen.extend(seen),
-            }
-        }
-        Ok(judged)
-    }
-
-    /// Keeps a result, and records it if it will hold as long as the recorded times do.
-    fn keep(
-        &self,
-        skeleton: &Skeleton<'_>,
-        top: Stamp,
-        judged: &Judged,
-        began: SystemTime,
-    ) -> PurgedFinding {
-        let finding = judged.finding;
-        let verdict = match finding {
-            PurgedFinding::NoCopy => None,
-            PurgedFinding::Whole | PurgedFinding::Different => Some(PurgedVerdict::Living),
-            PurgedFinding::Purged(folder) => {
-                self.location(folder).map(|folder| PurgedVerdict::Purged {
-                    folder: record::name_of(folder),
-                })
-            }
-        };
-        let record = verdict
-            .filter(|_| judged.is_certain)
-            .map(|verdict| PurgedRecord {
-                verdict,
-                seen: judged.seen.clone(),
-            });
-        let recorded = record.is_some_and(|record| {
-            record.is_settled(began)
-                && record::write(skeleton.root, skeleton.job, &record)
-                    .inspect_err(|error| {
-                        tracing::debug!("cannot record how {} compares: {error}", skeleton.job);
-                    })
-                    .is_ok()
-        });
-        let valid = match finding {
-            PurgedFinding::NoCopy => NO_COPY_VALID,
-            PurgedFinding::Different if judged.is_used => USED_VALID,
-            PurgedFinding::Different => DIFFERENT_VALID,
-            PurgedFinding::Whole | PurgedFinding::Purged(_) if recorded => CHECK_INTERVAL,
-            PurgedFinding::Whole | PurgedFinding::Purged(_) => UNRECORDED_VALID,
-        };
-        self.judgements.insert(skeleton.job, top, finding, valid);
-        finding
-    }
-
-    /// The finished copies of a job, from the folders that reply in time.
-    fn ask_for_copies(&self, job: &JobId) -> Copies {
-        let (folders, wanted) = (self.folders().to_vec(), job.clone());
-        let question = move || finished_copies(&folders, &wanted);
-        let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
-        answer.unwrap_or_default()
-    }
-}
-
-/// The result of a comparison, and what it depends on.
-struct Judged {
-    finding: PurgedFinding,
-    /// Whether the result holds as long as the recorded times do.
-    is_certain: bool,
-    /// Whether a program runs the job, checks it, or writes to it, which may end in a moment.
-    is_used: bool,
-    seen: Vec<(PathBuf, Stamp)>,
-    removed: Option<PathBuf>,
-}
-
-/// The finished copies of a job.
-#[derive(Default)]
-struct Copies {
-    /// The number of each folder that has one, and the copy's directory.
-    found: Vec<(u8, OwnedFd)>,
-    /// Whether every folder could be asked.
-    all_answered: bool,
-}
-
-fn finished_copies(folders: &[Arc<Location>], job: &JobId) -> Copies {
-    let mut copies = Copies {
-        found: Vec::new(),
-        all_answered: true,
-    };
-    for folder in folders {
-        match finished_copy(folder, job) {
-            Ok(Some(copy)) => copies.found.push((folder.index(), copy)),
-            Ok(None) => {}
-            Err(_) => copies.all_answered = false,
-        }
-    }
-    copies
-}
-
-/// The directory of a job in a folder, if the job is finished there.
-fn finished_copy(folder: &Location, job: &JobId) -> Result<Option<OwnedFd>> {
-    debug_assert_ne!(folder.index(), PRIMARY);
-    let root = folder.root()?;
-    if folder.has_deleted(job.task_id(), job.hash()) {
-        return Ok(None);
-    }
-    let Some(task) = at::absent(root.task(job.task_id()))? else {
-        return Ok(None);
-    };
-    // A symlink is not followed: the folder that it leads to is asked as well.
-    let Some(copy) = at::absent(at::open_dir(&*task, job.hash()))? else {
-        return Ok(None);
-    };
-    let done = markers::is_done(&copy, job.name());
-    let done = done.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(done.then_some(copy))
 }

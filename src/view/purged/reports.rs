@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use rustix::io::{Errno, Result};
 
+use super::judge::{CHECK_INTERVAL, UNRECORDED_VALID};
 use super::known::{KNOWN_MAX, PurgedFinding};
 use super::record::{self, PurgedRecord, PurgedVerdict, Stamp};
-use super::{CHECK_INTERVAL, UNRECORDED_VALID, removed};
+use super::removed;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::view::View;
