@@ -2,6 +2,7 @@
 //! them; `listings`, `cursor` and `ttl` use open descriptors. They are bounded, or as large as what the kernel has not forgotten.
 //!
 //! - [`node`]: what a node is; [`nodes`]: those that the kernel knows, by number, in [`shard`]s; [`tree`]: what is below a node, and which job it belongs to
+//! - [`restored_nodes`]: nodes that the kernel has received from an earlier process
 //! - [`numbers`]: the numbers of nodes
 //! - [`handles`]: open files; [`passthrough`]: which of them the kernel reads and writes by itself
 //! - [`dir_cache`]: descriptors of directories; [`listings`]: directories that are being listed, with a [`cursor`] for
@@ -27,6 +28,7 @@ pub(super) mod numbers;
 pub(super) mod own_writes;
 pub(super) mod passthrough;
 pub(super) mod positions;
+mod restored_nodes;
 mod shard;
 pub(super) mod stale;
 pub(super) mod superseded;
