@@ -69,17 +69,20 @@ impl Fuse {
         self.mount.answer(may_wait, reply, work);
     }
 
-    /// Answers a request for a name in a directory.
-    fn on_entry<R: Reply>(
+    /// Answers a request that makes or removes a name in a directory.
+    fn on_name<R: Reply>(
         &self,
-        parent: INodeNo,
-        name: &OsStr,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        umask: u32,
         reply: R,
-        work: impl Fn(&Mount, &OsStr) -> Result<R::Value> + Send + Sync + 'static,
+        work: impl Fn(&Mount, &Caller, &OsStr) -> Result<R::Value> + Send + Sync + 'static,
     ) {
-        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
-        let work = move |mount: &Mount| work(mount, &name);
-        self.mount.answer(may_wait, reply, work);
+        self.mount.names_change(parent.0);
+        let (caller, name) = (caller(request, umask), name.to_owned());
+        let may_wait = self.mount.may_wait_at(parent.0, &name);
+        let work = move |mount: &Mount| work(mount, &caller, &name);
+        self.mount.answer(may_wait, reply, changing(request, work));
     }
 
     fn how_opened(&self, request: &Request, flags: i32) -> HowOpened {
@@ -103,19 +106,6 @@ fn caller(request: &Request, umask: u32) -> Caller {
 /// Marks the work for a request that changes something, so that the change is not made again if this process is killed
 /// before it replies ([`intents`](crate::mount::handover::intents)).
 fn changing<R>(
-    request: &Request,
-    work: impl Fn(&Mount, &OsStr) -> Result<R> + Send + Sync + 'static,
-) -> impl Fn(&Mount, &OsStr) -> Result<R> + Send + Sync + 'static {
-    let number = request.unique().0;
-    move |mount, name| {
-        let _current = Current::new(number);
-        mount.not_failed()?;
-        work(mount, name)
-    }
-}
-
-/// As [`changing`], for a node.
-fn changing_node<R>(
     request: &Request,
     work: impl Fn(&Mount) -> Result<R> + Send + Sync + 'static,
 ) -> impl Fn(&Mount) -> Result<R> + Send + Sync + 'static {
@@ -143,10 +133,11 @@ impl Filesystem for Fuse {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.on_entry(parent, name, reply, move |mount, name| {
-            match mount.lookup(parent.0, name) {
+        let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        self.mount.answer(may_wait, reply, move |mount: &Mount| {
+            match mount.lookup(parent.0, &name) {
                 // States for how long the kernel may cache that the name does not exist.
-                Err(Errno::NOENT) => match mount.absent_for(parent.0, name) {
+                Err(Errno::NOENT) => match mount.absent_for(parent.0, &name) {
                     Duration::ZERO => Err(Errno::NOENT),
                     ttl => Ok(NodeEntry::absent(ttl)),
                 },
@@ -202,7 +193,7 @@ impl Filesystem for Fuse {
         let (caller, opened_by) = (caller(request, 0), None);
         let work = move |mount: &Mount| mount.setattr(&caller, node.0, handle, &changes);
         let reply = AttributesReply { reply, opened_by };
-        self.on_node(node, reply, changing_node(request, work));
+        self.on_node(node, reply, changing(request, work));
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
@@ -219,16 +210,10 @@ impl Filesystem for Fuse {
         device: u32,
         reply: ReplyEntry,
     ) {
-        self.mount.names_change(parent.0);
-        let caller = caller(request, umask);
-        self.on_entry(
-            parent,
-            name,
-            reply,
-            changing(request, move |mount, name| {
-                mount.mknod(&caller, parent.0, name, mode, device)
-            }),
-        );
+        let work = move |mount: &Mount, caller: &Caller, name: &OsStr| {
+            mount.mknod(caller, parent.0, name, mode, device)
+        };
+        self.on_name(request, (parent, name), umask, reply, work);
     }
 
     fn mkdir(
@@ -240,42 +225,23 @@ impl Filesystem for Fuse {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.mount.names_change(parent.0);
-        let caller = caller(request, umask);
-        self.on_entry(
-            parent,
-            name,
-            reply,
-            changing(request, move |mount, name| {
-                mount.mkdir(&caller, parent.0, name, mode)
-            }),
-        );
+        let work = move |mount: &Mount, caller: &Caller, name: &OsStr| {
+            mount.mkdir(caller, parent.0, name, mode)
+        };
+        self.on_name(request, (parent, name), umask, reply, work);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.mount.names_change(parent.0);
-        let caller = caller(request, 0);
-        self.on_entry(
-            parent,
-            name,
-            reply,
-            changing(request, move |mount, name| {
-                mount.unlink(&caller, parent.0, name)
-            }),
-        );
+        let work = move |mount: &Mount, caller: &Caller, name: &OsStr| {
+            mount.unlink(caller, parent.0, name)
+        };
+        self.on_name(request, (parent, name), 0, reply, work);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.mount.names_change(parent.0);
-        let caller = caller(request, 0);
-        self.on_entry(
-            parent,
-            name,
-            reply,
-            changing(request, move |mount, name| {
-                mount.rmdir(&caller, parent.0, name)
-            }),
-        );
+        let work =
+            move |mount: &Mount, caller: &Caller, name: &OsStr| mount.rmdir(caller, parent.0, name);
+        self.on_name(request, (parent, name), 0, reply, work);
     }
 
     fn symlink(
@@ -286,17 +252,11 @@ impl Filesystem for Fuse {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.mount.names_change(parent.0);
-        let caller = caller(request, 0);
         let target = target.as_os_str().to_owned();
-        self.on_entry(
-            parent,
-            name,
-            reply,
-            changing(request, move |mount, name| {
-                mount.symlink(&caller, parent.0, name, &target)
-            }),
-        );
+        let work = move |mount: &Mount, caller: &Caller, name: &OsStr| {
+            mount.symlink(caller, parent.0, name, &target)
+        };
+        self.on_name(request, (parent, name), 0, reply, work);
     }
 
     fn rename(
@@ -317,8 +277,7 @@ impl Filesystem for Fuse {
             self.mount.may_wait_at(parent.0, &old) || self.mount.may_wait_at(new_parent.0, &new);
         let work =
             move |mount: &Mount| mount.rename(&caller, parent.0, &old, new_parent.0, &new, flags);
-        self.mount
-            .answer(may_wait, reply, changing_node(request, work));
+        self.mount.answer(may_wait, reply, changing(request, work));
     }
 
     fn link(
@@ -333,8 +292,7 @@ impl Filesystem for Fuse {
         let (caller, name) = (caller(request, 0), name.to_owned());
         let may_wait = self.mount.may_wait(node.0) || self.mount.may_wait_at(parent.0, &name);
         let work = move |mount: &Mount| mount.link(&caller, node.0, parent.0, &name);
-        self.mount
-            .answer(may_wait, reply, changing_node(request, work));
+        self.mount.answer(may_wait, reply, changing(request, work));
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -430,7 +388,7 @@ impl Filesystem for Fuse {
             let work = move |mount: &Mount| {
                 mount.write(handle.0, offset, &data, append, tid, caller.as_ref())
             };
-            return (self.mount).answer(false, reply, changing_node(request, work));
+            return (self.mount).answer(false, reply, changing(request, work));
         }
         let _current = Current::new(request.unique().0);
         let count = self
@@ -563,7 +521,7 @@ impl Filesystem for Fuse {
             of_mode: is_acl(&name),
         };
         let work = move |mount: &Mount| mount.setxattr(&caller, node.0, &name, &value, flags);
-        self.on_node(node, reply, changing_node(request, work));
+        self.on_node(node, reply, changing(request, work));
     }
 
     fn getxattr(
@@ -595,7 +553,7 @@ impl Filesystem for Fuse {
             of_mode: is_acl(&name),
         };
         let work = move |mount: &Mount| mount.removexattr(&caller, node.0, &name);
-        self.on_node(node, reply, changing_node(request, work));
+        self.on_node(node, reply, changing(request, work));
     }
 
     fn access(&self, _request: &Request, node: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -649,8 +607,7 @@ impl Filesystem for Fuse {
     ) {
         let caller = caller(request, 0);
         let work = move |mount: &Mount| mount.fallocate(&caller, handle.0, mode, offset, length);
-        self.mount
-            .answer(false, reply, changing_node(request, work));
+        self.mount.answer(false, reply, changing(request, work));
     }
 
     fn lseek(
