@@ -306,12 +306,12 @@ fn attempt_again_if_stale<T>(mount: &Mount, work: &impl Fn(&Mount) -> Result<T>)
     let mut tries = 0;
     loop {
         NEEDED.set(None);
-        let epoch = mount.recoveries.epoch();
+        let epoch = mount.node_changes.epoch();
         let result = work(mount);
         let changing = epoch % 2 == 1;
         if !matches!(result, Err(Errno::STALE))
             || tries >= STALE_MAX
-            || !(changing || mount.recoveries.epoch() != epoch)
+            || !(changing || mount.node_changes.epoch() != epoch)
         {
             return result;
         }

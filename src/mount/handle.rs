@@ -49,6 +49,7 @@ impl Mount {
             listings: self.listings.clone(),
             invalidate: self.invalidate.clone(),
             recoveries: self.recoveries.clone(),
+            node_changes: self.node_changes.clone(),
             superseded: self.superseded.clone(),
         }
     }

@@ -11,6 +11,7 @@ use crate::mount::recovery::Recoveries;
 use crate::mount::tables::dir_cache::DirCache;
 use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::listings::Listings;
+use crate::mount::tables::node_changes::NodeChanges;
 use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
 use crate::mount::tables::superseded::Superseded;
@@ -39,6 +40,7 @@ pub(super) struct JobCaches {
     pub(super) listings: Arc<Listings>,
     pub(super) invalidate: Arc<Invalidator>,
     pub(super) recoveries: Arc<Recoveries>,
+    pub(super) node_changes: Arc<NodeChanges>,
     pub(super) superseded: Arc<Superseded>,
 }
 

@@ -72,7 +72,7 @@ impl JobCaches {
         if known.is_empty() {
             return false;
         }
-        let _changing = self.recoveries.change_nodes();
+        let _changing = self.node_changes.begin();
         for known in &known {
             self.change(known);
         }
@@ -194,7 +194,7 @@ impl Mount {
     /// taken its place, does not serve the job any more.
     pub(super) fn serves_again(&self, id: u64) {
         while self.superseded.successor(id).is_some() {
-            let epoch = self.recoveries.epoch();
+            let epoch = self.node_changes.epoch();
             let job = self.nodes.get(id).and_then(|node| self.job_of(&node));
             let Some(job) = job else { return };
             match self.view.in_primary(job.task_id(), job.hash()) {
@@ -203,7 +203,7 @@ impl Mount {
                 Ok(InPrimary::Nothing | InPrimary::Link | InPrimary::Purged) => {}
             }
             // The job may have been recovered since it was looked for.
-            let Some(changing) = self.recoveries.change_nodes_since(epoch) else {
+            let Some(changing) = self.node_changes.begin_since(epoch) else {
                 continue;
             };
             let before = self.superseded.end(id);

@@ -18,20 +18,19 @@
 //!    moves it away in between.
 
 mod for_readers;
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
-use self::for_readers::ForReaders;
-use crate::mount::interrupts::{self, Interrupts};
+pub use self::queue::RunningRecovery;
+use self::queue::{Recovery, RecoveryQueue, RecoveryWaiter};
+use crate::mount::interrupts::Interrupts;
 use crate::mount::threads;
 use crate::sys::priority::lower_priority;
 use crate::transfer::Progress;
@@ -44,14 +43,8 @@ const THREADS_MAX: usize = 4;
 /// delay the recoveries from others. A folder that is known to hang is not used for further ones.
 const STUCK_MAX: usize = 16;
 
-/// How many requests may wait. Requests beyond them fail with `EBUSY`.
-const WAITING_MAX: usize = 4096;
-
 /// How long a recovery goes on for which no request waits any more.
 const ABANDONED_AFTER: Duration = Duration::from_secs(1);
-
-/// How long a recovered job counts as being written.
-const HELD_FOR: Duration = Duration::from_secs(2);
 
 /// How often a recovery is checked for progress.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -96,93 +89,18 @@ impl std::fmt::Debug for dyn Recover {
     }
 }
 
-/// A recovery that is queued or running.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunningRecovery {
-    /// The job, as `task_id/hash`.
-    pub job: String,
-    /// How many requests wait for it.
-    pub waiting: usize,
-    /// Finished files.
-    pub files: u64,
-    /// Finished bytes.
-    pub bytes: u64,
-    /// The bytes of the whole job, once they are known.
-    pub total_bytes: Option<u64>,
-    /// How long it has been running; `None` while it is queued.
-    pub seconds: Option<f64>,
-    /// Whether it is made in the background, since programs read the job.
-    #[serde(default)]
-    pub for_readers: bool,
-}
-
-/// A request that waits for a recovery.
-struct Waiter {
-    number: u64,
-    /// Attempts the request again, in another thread.
-    again: Box<dyn FnOnce() + Send>,
-    /// Answers the request with an error.
-    refuse: Box<dyn FnOnce(Errno) + Send>,
-    _signals: Option<interrupts::WaitingRequest>,
-}
-
-/// The recovery of one job.
-#[derive(Default)]
-struct Recovery {
-    waiters: Vec<Waiter>,
-    progress: Arc<Progress>,
-    /// `None` while it is queued.
-    begun: Option<Instant>,
-    /// Whether its thread is stuck, and counts as such.
-    stuck: bool,
-    /// Whether it is made by the thread for readers; requests may wait for it all the same.
-    for_readers: bool,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: HashMap<JobId, Recovery>,
-    queue: VecDeque<JobId>,
-    /// The number of all waiting requests.
-    waiting: usize,
-    next: u64,
-    /// Threads that recover jobs for waiting requests, but for those that are stuck.
-    threads: usize,
-    /// Threads that wait for a folder which does not answer.
-    stuck: usize,
-    /// Jobs that were recovered a moment ago.
-    held: HashMap<JobId, Instant>,
-    for_readers: ForReaders,
-    stopped: bool,
-}
-
 /// The recoveries of a mount.
 #[derive(Default)]
 pub(super) struct Recoveries {
-    state: Mutex<State>,
+    state: Mutex<RecoveryQueue>,
     /// A thread has ended.
     ended: Condvar,
     interrupts: Interrupts,
-    /// Odd while the nodes of a job are being changed.
-    epoch: AtomicU64,
-    changing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Recoveries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Recoveries")
-    }
-}
-
-/// The nodes of a job are being changed, until this is dropped.
-pub(super) struct Changing<'a> {
-    epoch: &'a AtomicU64,
-    _one: MutexGuard<'a, ()>,
-}
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -194,62 +112,14 @@ impl Recoveries {
         }
     }
 
-    /// Notes that the nodes of a job are about to be changed: requests that fail with `ESTALE` meanwhile are attempted
-    /// again.
-    pub(super) fn change_nodes(&self) -> Changing<'_> {
-        let one = self.changing.lock();
-        self.epoch.fetch_add(1, Ordering::AcqRel);
-        Changing {
-            epoch: &self.epoch,
-            _one: one,
-        }
-    }
-
-    /// As [`Recoveries::change_nodes`], but only if no nodes have been changed since [`Recoveries::epoch`] returned this, nor were being
-    /// changed then.
-    pub(super) fn change_nodes_since(&self, epoch: u64) -> Option<Changing<'_>> {
-        let one = self.changing.lock();
-        (self.epoch() == epoch).then(|| {
-            self.epoch.fetch_add(1, Ordering::AcqRel);
-            Changing {
-                epoch: &self.epoch,
-                _one: one,
-            }
-        })
-    }
-
-    /// Changes whenever nodes of a job are changed; odd while that is so.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
     /// Whether a job is being recovered for a request, or was recovered a moment ago: a request is about to change it.
     pub(super) fn holds(&self, job: &JobId) -> bool {
-        let state = self.state.lock();
-        let held = state.held.get(job);
-        let is_wanted = |one: &Recovery| !one.for_readers || !one.waiters.is_empty();
-        state.jobs.get(job).is_some_and(is_wanted)
-            || held.is_some_and(|since| since.elapsed() < HELD_FOR)
+        self.state.lock().holds(job)
     }
 
     /// Returns the recoveries that are queued or running.
     pub(super) fn running(&self) -> Vec<RunningRecovery> {
-        let state = self.state.lock();
-        let jobs = state.jobs.iter();
-        let mut running: Vec<_> = jobs
-            .map(|(job, recovery)| RunningRecovery {
-                job: job.to_string(),
-                waiting: recovery.waiters.len(),
-                files: recovery.progress.files(),
-                bytes: recovery.progress.bytes(),
-                total_bytes: recovery.progress.expected().map(|size| size.bytes),
-                seconds: recovery.begun.map(|begun| begun.elapsed().as_secs_f64()),
-                for_readers: recovery.for_readers,
-            })
-            .collect();
-        drop(state);
-        running.sort_by(|one, other| one.job.cmp(&other.job));
-        running
+        self.state.lock().running()
     }
 
     /// Lets a request of the thread `tid` wait until `recover` has recovered a job; calls `again` or `refuse` then.
@@ -262,46 +132,31 @@ impl Recoveries {
         refuse: impl FnOnce(Errno) + Send + 'static,
     ) {
         let mut state = self.state.lock();
-        if state.stopped || state.waiting >= WAITING_MAX {
-            let error = if state.stopped {
-                Errno::IO
-            } else {
-                Errno::BUSY
-            };
-            drop(state);
-            return refuse(error);
-        }
-        let number = state.next;
-        state.next += 1;
+        let number = match state.next_number() {
+            Ok(number) => number,
+            Err(error) => {
+                drop(state);
+                return refuse(error);
+            }
+        };
         let signals = self.interrupts.watch(tid, {
             let (this, job) = (self.clone(), job.clone());
             move || this.interrupted(&job, number)
         });
-        let waiter = Waiter {
+        let waiter = RecoveryWaiter {
             number,
             again: Box::new(again),
             refuse: Box::new(refuse),
             _signals: signals,
         };
-        state.waiting += 1;
-        match state.jobs.get_mut(&job) {
-            None => state.queue.push_back(job.clone()),
-            // A request waits from now on for a job that is only queued for readers.
-            Some(queued) if queued.for_readers && queued.begun.is_none() => {
-                queued.for_readers = false;
-                state.for_readers.queue.retain(|queued| *queued != job);
-                state.queue.push_front(job.clone());
-            }
-            Some(_) => {}
-        }
-        state.jobs.entry(job).or_default().waiters.push(waiter);
+        state.add(job, waiter);
         self.start_thread(state, recover);
     }
 
     /// Starts a thread for the queued jobs, unless enough are running.
     fn start_thread(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, RecoveryQueue>,
         recover: &Arc<dyn Recover>,
     ) {
         if state.queue.is_empty() || state.threads >= THREADS_MAX {
@@ -325,24 +180,12 @@ impl Recoveries {
     /// Ends the wait of a request whose caller has a signal pending.
     fn interrupted(self: &Arc<Self>, job: &JobId, number: u64) {
         let mut state = self.state.lock();
-        let Some(recovery) = state.jobs.get_mut(job) else {
+        let Some((waiter, abandoned)) = state.remove_waiter(job, number) else {
             return;
         };
-        let position = recovery.waiters.iter().position(|one| one.number == number);
-        let Some(waiter) = position.map(|at| recovery.waiters.swap_remove(at)) else {
-            return;
-        };
-        let is_abandoned = recovery.waiters.is_empty() && !recovery.for_readers;
-        let abandoned = is_abandoned.then(|| recovery.progress.clone());
-        let is_queued = recovery.begun.is_none();
-        state.waiting -= 1;
-        if is_queued && abandoned.is_some() {
-            state.jobs.remove(job);
-            state.queue.retain(|queued| queued != job);
-        }
         drop(state);
         (waiter.refuse)(Errno::INTR);
-        if let Some(progress) = abandoned.filter(|_| !is_queued) {
+        if let Some(progress) = abandoned {
             let (this, job) = (self.clone(), job.clone());
             let started = threads::start("xpmfs-abandoned", move || {
                 std::thread::sleep(ABANDONED_AFTER);
@@ -383,7 +226,7 @@ impl Recoveries {
         self: &Arc<Self>,
         recover: &Arc<dyn Recover>,
         job: JobId,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, RecoveryQueue>,
     ) {
         let Some(recovery) = state.jobs.get_mut(&job) else {
             return;
@@ -424,8 +267,7 @@ impl Recoveries {
             state.for_readers.ended(&job, recovered, Instant::now());
         }
         if is_wanted || !for_readers {
-            state.held.retain(|_, since| since.elapsed() < HELD_FOR);
-            state.held.insert(job, Instant::now());
+            state.hold(job);
         }
         drop(state);
         for waiter in waiters {
@@ -503,18 +345,7 @@ impl Recoveries {
 
     /// Cancels all recoveries at the end of the mount, and waits until what they have copied is removed.
     pub(super) fn stop(&self) {
-        let mut state = self.state.lock();
-        state.stopped = true;
-        state.jobs.values().for_each(|one| one.progress.cancel());
-        let waiters: Vec<Waiter> = state
-            .jobs
-            .values_mut()
-            .flat_map(|one| std::mem::take(&mut one.waiters))
-            .collect();
-        state.waiting = 0;
-        state.queue.clear();
-        state.for_readers.queue.clear();
-        drop(state);
+        let waiters = self.state.lock().stop();
         waiters.into_iter().for_each(|one| (one.refuse)(Errno::IO));
         let until = Instant::now() + STOP_TIMEOUT;
         let mut state = self.state.lock();
@@ -569,19 +400,5 @@ impl Recoveries {
         let state = self.state.lock();
         let recovery = state.jobs.get(job);
         recovery.is_some_and(|one| one.for_readers && one.waiters.is_empty())
-    }
-}
-
-impl State {
-    /// Removes all waiting requests, and the jobs that no thread recovers.
-    fn take_all(&mut self) -> Vec<Waiter> {
-        self.waiting = 0;
-        self.queue.clear();
-        let jobs = self.jobs.values_mut();
-        let waiters = jobs.flat_map(|one| std::mem::take(&mut one.waiters));
-        let waiters = waiters.collect();
-        self.jobs
-            .retain(|_, one| one.begun.is_some() || one.for_readers);
-        waiters
     }
 }

@@ -17,6 +17,7 @@ use crate::mount::tables::handles::Handles;
 use crate::mount::tables::invalidate::Invalidator;
 use crate::mount::tables::listings::Listings;
 use crate::mount::tables::lock_names::LockNames;
+use crate::mount::tables::node_changes::NodeChanges;
 use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
 use crate::mount::tables::own_writes::OwnWrites;
@@ -71,6 +72,7 @@ pub struct Mount {
     /// Recovers archived jobs that are about to be changed; without it, they cannot be changed.
     pub(super) recover: Option<Arc<dyn Recover>>,
     pub(super) recoveries: Arc<Recoveries>,
+    pub(super) node_changes: Arc<NodeChanges>,
     pub(super) superseded: Arc<Superseded>,
     pub(super) own_writes: Arc<OwnWrites>,
     pub(super) recorder: Arc<Recorder>,
@@ -137,6 +139,7 @@ impl Mount {
             invalidate,
             recover: None,
             recoveries: Arc::new(Recoveries::new(interrupts)),
+            node_changes: Arc::default(),
             superseded: Arc::new(Superseded::new(recorder.clone())),
             own_writes: Arc::default(),
             recorder,

@@ -9,6 +9,7 @@
 //!   each source and the [`positions`] of unions
 //! - [`cached_listings`]: which directories' listings the kernel may have cached
 //! - [`invalidate`]: the threads that make the kernel drop cached state
+//! - [`node_changes`]: whether the nodes of a recovered job are being changed
 //! - [`own_writes`]: whether a file is being written through this mount
 //! - [`lock_names`]: names that the kernel must look up each time
 //! - [`stale`]: names, opens and directories that failed with `ESTALE`
@@ -23,6 +24,7 @@ pub(super) mod invalidate;
 pub(super) mod listings;
 pub(super) mod lock_names;
 pub(super) mod node;
+pub(super) mod node_changes;
 pub(super) mod nodes;
 pub(super) mod numbers;
 pub(super) mod own_writes;
