@@ -27,7 +27,7 @@ pub(super) fn compare(item: &Item, ours: &Manifest, archived: &Manifest) -> Item
     let lacks = archived.keys().any(is_missing);
     let differs = ours.iter().any(|(path, entry)| {
         let other = archived.get(path);
-        other.is_none_or(|other| !is_same(entry, other))
+        other.is_none_or(|other| !entry.looks_like(other))
     });
     if !lacks && !differs {
         return ItemComparison::Same;
@@ -60,21 +60,7 @@ fn newest(files: &HashMap<PathBuf, &Entry>) -> Option<Time> {
 fn only_adds(ours: &HashMap<PathBuf, &Entry>, archived: &HashMap<PathBuf, &Entry>) -> bool {
     archived
         .iter()
-        .all(|(path, entry)| ours.get(path).is_some_and(|own| is_same(own, entry)))
-}
-
-fn is_same(entry: &Entry, other: &Entry) -> bool {
-    match (&entry.kind, &other.kind) {
-        (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
-        (Kind::Fifo, Kind::Fifo) => true,
-        (
-            Kind::File { size, .. },
-            Kind::File {
-                size: other_size, ..
-            },
-        ) => size == other_size && entry.mtime.order(other.mtime).is_eq(),
-        _ => false,
-    }
+        .all(|(path, entry)| ours.get(path).is_some_and(|own| own.looks_like(entry)))
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ fn compare_by<'a>(
                     renamed.entry(content).or_default().push(entry.mtime);
                 }
             }
-            Some(other) if is_same(entry, other) || is_rebased(entry, other) => {}
+            Some(other) if entry.looks_like(other) || is_rebased(entry, other) => {}
             Some(other) if is_rebased_link(primary, entry, other) => {}
             // A full disk or a crash leaves a file that is newer, but empty.
             Some(other) if (early || entry.mtime > other.mtime) && !is_emptied(entry, other) => {
@@ -198,22 +198,6 @@ fn is_rebased_link(primary: &Manifest, entry: &Entry, other: &Entry) -> bool {
             partials::is_same_in_another_workspace(target, other)
                 && partials::has_links(&primary.path(entry.parent))
         }
-        _ => false,
-    }
-}
-
-/// Whether two entries have the same content, as far as is known without reading. Ignores modes and the times of directories: they do not
-/// justify a new copy, and not every file system keeps them.
-fn is_same(entry: &Entry, other: &Entry) -> bool {
-    match (&entry.kind, &other.kind) {
-        (Kind::Directory, Kind::Directory) | (Kind::Fifo, Kind::Fifo) => true,
-        (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
-        (
-            Kind::File { size, .. },
-            Kind::File {
-                size: other_size, ..
-            },
-        ) => size == other_size && entry.mtime.order(other.mtime) == Ordering::Equal,
         _ => false,
     }
 }

@@ -45,6 +45,25 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+impl Entry {
+    /// Whether two entries have the same content, as far as is known without reading. Ignores modes and the times of directories: they do
+    /// not justify a new copy, and not every file system keeps them.
+    #[must_use]
+    pub fn looks_like(&self, other: &Entry) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Directory, Kind::Directory) | (Kind::Fifo, Kind::Fifo) => true,
+            (Kind::Symlink { target }, Kind::Symlink { target: other }) => target == other,
+            (
+                Kind::File { size, .. },
+                Kind::File {
+                    size: other_size, ..
+                },
+            ) => size == other_size && self.mtime.order(other.mtime).is_eq(),
+            _ => false,
+        }
+    }
+}
+
 /// The type and the content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
