@@ -200,3 +200,32 @@ fn status_shows_what_is_in_the_trash_and_what_is_still_to_be_deleted() {
     mounted.unmount();
     assert_eq!(shown_by_status(&stage, "workspaces"), both);
 }
+
+/// The folder is the own directory of another workspace, whose daemon moves the job to a folder of its own: the old directory is beside the
+/// symlink, until it is removed or put back.
+#[test]
+fn a_deletion_waits_while_another_workspace_moves_the_job() {
+    let (stage, tree) = archived(&["backup"]);
+    take_away(&stage, "backup");
+    delete(&stage);
+    bring_back(&stage, "backup");
+    let place = stage.archived("backup");
+    let aside = place.with_file_name(format!(".tmp.{HASH}"));
+    fs::rename(&place, &aside).unwrap();
+    let moved = stage.top().join("moved");
+    std::os::unix::fs::symlink(&moved, &place).unwrap();
+    let pending = || {
+        let output = stage.jobs(&["recover", "--all"]);
+        let (_, lines) = entries(&stage, &["trash", "list"]);
+        assert!(output.status.success(), "{lines:?}: {}", said(&output));
+        lines[0]["pending"].as_array().unwrap().len()
+    };
+    assert_eq!(pending(), 1);
+    assert_tree("the job that is being moved", &tree, whole(&aside).as_ref());
+    assert!(place.is_symlink());
+    // It is put back.
+    fs::remove_file(&place).unwrap();
+    fs::rename(&aside, &place).unwrap();
+    assert_eq!(pending(), 0);
+    assert_deleted(&stage, &["backup"], &tree);
+}

@@ -3,16 +3,14 @@
 //! Costs one look at a directory that is missing while nothing is left.
 
 use super::decide;
+use super::exclusive::exclusively;
 use super::folder::{self, Completed};
 use super::parts::Part;
 use super::records::{self, RecordKind};
 use super::undelete;
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Context, Result};
-use crate::archive::job::preconditions;
-use crate::archive::job::recover::MadeTask;
+use crate::archive::error::{Context, Result};
 use crate::archive::places;
-use crate::transfer::staging::Staging;
 use crate::view::Location;
 use crate::workspace::jobs::JobId;
 
@@ -73,16 +71,11 @@ pub fn in_folder(env: &Env<'_>, folder: &Location) -> usize {
 
 /// Removes what is left of a record that was being written, unless its process is still there.
 fn sweep(env: &Env<'_>, kind: &str, job: &JobId) -> Result<()> {
-    let primary = env.view.primary();
-    let at = places::path(primary, job);
-    let _made = MadeTask::of(env, job);
-    let task = preconditions::make_task(primary, job, primary)?;
-    let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
-        return Ok(());
-    };
-    let removed = records::remove_unfinished(primary, kind, job);
-    removed.tried(job, "remove the unfinished record of", &at)?;
-    staging.finish(None).beside(job, &at)
+    let swept = exclusively(env, job, |at| {
+        let removed = records::remove_unfinished(env.view.primary(), kind, job);
+        removed.tried(job, "remove the unfinished record of", at)
+    });
+    swept.map(drop)
 }
 
 fn left(env: &Env<'_>, kind: RecordKind<'_>) -> Vec<JobId> {
@@ -99,24 +92,20 @@ fn left(env: &Env<'_>, kind: RecordKind<'_>) -> Vec<JobId> {
 /// Finishes the deletion of a job, or rolls it back, unless another process is at it.
 fn deletion(env: &Env<'_>, job: &JobId) -> Result<()> {
     let primary = env.view.primary();
-    let at = places::path(primary, job);
-    let _made = MadeTask::of(env, job);
-    let task = preconditions::make_task(primary, job, primary)?;
-    let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
-        return Ok(());
-    };
-    let intent = records::read(primary, RecordKind::Intents, job);
-    if let Some(intent) = intent.tried(job, "read the intent to delete", &at)? {
+    let finished = exclusively(env, job, |at| {
+        let intent = records::read(primary, RecordKind::Intents, job);
+        let Some(intent) = intent.tried(job, "read the intent to delete", at)? else {
+            return Ok(());
+        };
         let there = Part::Job.in_trash(primary, &intent.batch, job);
-        let there = there.tried(job, "look for the deleted job of", &at)?;
-        match intent.primary && there.is_none() {
-            true => {
-                let removed = records::remove(primary, RecordKind::Intents, job);
-                removed.tried(job, "remove the intent to delete", &at)?;
-                tracing::info!("{job} was about to be deleted when that was interrupted: it stays");
-            }
-            false => decide::decided(env, job, &intent)?,
+        let there = there.tried(job, "look for the deleted job of", at)?;
+        if !intent.primary || there.is_some() {
+            return decide::decided(env, job, &intent);
         }
-    }
-    staging.finish(None).beside(job, &at)
+        let removed = records::remove(primary, RecordKind::Intents, job);
+        removed.tried(job, "remove the intent to delete", at)?;
+        tracing::info!("{job} was about to be deleted when that was interrupted: it stays");
+        Ok(())
+    });
+    finished.map(drop)
 }

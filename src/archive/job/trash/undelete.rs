@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::batch::Batch;
+use super::exclusive::exclusively;
 use super::folder::{Completed, complete, why_away};
 use super::parts::{self, Part, Restored};
 use super::records::{self, Record, RecordKind};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, Result};
 use crate::archive::job::preconditions;
-use crate::archive::job::recover::MadeTask;
 use crate::archive::places;
 use crate::sys::at;
 use crate::transfer::staging::Staging;
@@ -55,33 +55,24 @@ pub type UndeletionOutcome = Result<std::result::Result<Undeleted, NotUndeleted>
 ///
 /// Fails with the error of a location's file system; the next command goes on.
 pub fn undelete(env: &Env<'_>, job: &JobId, batch: &Batch) -> UndeletionOutcome {
-    let primary = env.view.primary();
-    let at = places::path(primary, job);
-    let _made = MadeTask::of(env, job);
-    let task = preconditions::make_task(primary, job, primary)?;
-    let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
-        return Ok(Err(NotUndeleted::Busy(
-            "another process works on it".to_owned(),
-        )));
-    };
-    let undeleted = match expect_no_job(env, job)? {
-        Some(refusal) => Err(refusal),
-        None => match expect_deleted(env, job, batch)? {
-            Some(refusal) => Err(refusal),
-            None => {
-                let record = Record {
-                    batch: batch.clone(),
-                    primary: false,
-                    folders: Vec::new(),
-                };
-                let written = records::write(primary, RecordKind::Undeletions, job, &record);
-                written.tried(job, "record the undeletion of", &at)?;
-                Ok(restore(env, job, batch, &at)?)
-            }
-        },
-    };
-    staging.finish(None).beside(job, &at)?;
-    Ok(undeleted)
+    let undeleted = exclusively(env, job, |at| {
+        if let Some(refusal) = expect_no_job(env, job)? {
+            return Ok(Err(refusal));
+        }
+        if let Some(refusal) = expect_deleted(env, job, batch)? {
+            return Ok(Err(refusal));
+        }
+        let record = Record {
+            batch: batch.clone(),
+            primary: false,
+            folders: Vec::new(),
+        };
+        let written = records::write(env.view.primary(), RecordKind::Undeletions, job, &record);
+        written.tried(job, "record the undeletion of", at)?;
+        restore(env, job, batch, at).map(Ok)
+    })?;
+    let busy = || Err(NotUndeleted::Busy("another process works on it".to_owned()));
+    Ok(undeleted.unwrap_or_else(busy))
 }
 
 /// Goes on with an interrupted undeletion, unless another process is at it.
@@ -90,19 +81,15 @@ pub fn undelete(env: &Env<'_>, job: &JobId, batch: &Batch) -> UndeletionOutcome 
 ///
 /// As [`undelete`].
 pub(super) fn go_on(env: &Env<'_>, job: &JobId) -> Result<()> {
-    let primary = env.view.primary();
-    let at = places::path(primary, job);
-    let _made = MadeTask::of(env, job);
-    let task = preconditions::make_task(primary, job, primary)?;
-    let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
-        return Ok(());
-    };
-    let record = records::read(primary, RecordKind::Undeletions, job);
-    if let Some(record) = record.tried(job, "read the undeletion of", &at)? {
-        restore(env, job, &record.batch, &at)?;
-        tracing::info!("{job}: its undeletion was interrupted, and is finished now");
-    }
-    staging.finish(None).beside(job, &at)
+    let finished = exclusively(env, job, |at| {
+        let record = records::read(env.view.primary(), RecordKind::Undeletions, job);
+        if let Some(record) = record.tried(job, "read the undeletion of", at)? {
+            restore(env, job, &record.batch, at)?;
+            tracing::info!("{job}: its undeletion was interrupted, and is finished now");
+        }
+        Ok(())
+    });
+    finished.map(drop)
 }
 
 /// Checks that no location has a job of this name, and that no deletion of it is under way.
