@@ -3,7 +3,6 @@
 //! `decode` has reported wrong types and missing keys. This finds values of the right type that cannot be used, or that are
 //! probably not meant. Each part of the file is checked by itself, so that a mistake in one part hides no other.
 
-use std::io;
 use std::path::Path;
 
 use super::check_workspaces::check_workspaces;
@@ -20,13 +19,7 @@ use super::yaml::{Conflict, Lines, Node};
 ///
 /// [`SettingsError::Read`] if the file is missing or cannot be read.
 pub fn check(path: &Path, environment: &Environment) -> Result<Vec<Finding>, SettingsError> {
-    let text = load::read(path)?.ok_or_else(|| SettingsError::Read {
-        path: path.to_path_buf(),
-        source: match path.exists() {
-            true => io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"),
-            false => io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
-        },
-    })?;
+    let text = load::read_existing(path)?;
     Ok(check_text(&text, path, environment))
 }
 

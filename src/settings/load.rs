@@ -105,6 +105,17 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, SettingsError> {
     })
 }
 
+/// The text of a settings file that must exist.
+pub(super) fn read_existing(path: &Path) -> Result<String, SettingsError> {
+    read(path)?.ok_or_else(|| SettingsError::Read {
+        path: path.to_path_buf(),
+        source: match path.exists() {
+            true => io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"),
+            false => io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
+        },
+    })
+}
+
 fn absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -188,6 +188,8 @@ fn a_file_is_only_changed_with_yes_and_stays_the_symlink_that_it_is() {
         "x: &x [/b]\nworkspaces: [{id: a, path: ~/work, alt_workspaces: *x}]\n",
     )
     .unwrap();
+    let (status, _, err) = run(&home, &["settings", "migrate", "real"]);
+    assert!(status == 1 && err.contains("not a regular file"), "{err}");
     let (status, _, err) = run(&home, &["settings", "migrate", "--yes"]);
     assert_eq!(status, 1);
     assert!(

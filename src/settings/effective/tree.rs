@@ -88,7 +88,10 @@ impl<'n> Place<'n> {
     }
 
     pub(super) fn origin(self, value: &str) -> Option<Origin> {
-        let written = self.raw.and_then(Node::as_str).filter(|raw| *raw != value);
+        let written = self
+            .raw
+            .and_then(Node::as_str)
+            .filter(|raw| !raw.is_empty() && *raw != value);
         Some(Origin {
             line: self.node.map(|node| node.at.line),
             written: written.map(str::to_owned),

@@ -46,12 +46,7 @@ pub struct Migration {
 ///
 /// The file is missing, cannot be read, or has mistakes.
 pub fn migration(path: &Path, environment: &Environment) -> Result<Migration, SettingsError> {
-    let failed = |kind, message: &str| SettingsError::Read {
-        path: path.to_path_buf(),
-        source: io::Error::new(kind, message.to_owned()),
-    };
-    let text = load::read(path)?
-        .ok_or_else(|| failed(io::ErrorKind::NotFound, "there is no such file"))?;
+    let text = load::read_existing(path)?;
     let reading = load::parse(&text, path, environment);
     let errors = reading.findings.into_iter();
     let errors: Vec<Finding> = errors
@@ -64,7 +59,10 @@ pub fn migration(path: &Path, environment: &Environment) -> Result<Migration, Se
         });
     }
     let (Ok(raw), Ok((nodes, root, written))) = (yaml::parse(&text), parse_written(&text)) else {
-        return Err(failed(io::ErrorKind::InvalidData, "it is not valid YAML"));
+        return Err(SettingsError::Rewrite {
+            path: path.to_path_buf(),
+            reason: "it is not valid YAML".to_owned(),
+        });
     };
     let mut rewriter = Rewriter {
         nodes: &nodes,
