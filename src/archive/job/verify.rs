@@ -100,7 +100,7 @@ impl Verified {
 }
 
 /// Whether this user may not read an entry, so that its state is unknown.
-pub(super) fn is_denied_entry(difference: &Difference) -> bool {
+fn is_denied_entry(difference: &Difference) -> bool {
     match &difference.what {
         What::Unreadable(error) => error
             .io()

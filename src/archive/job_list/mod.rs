@@ -24,7 +24,7 @@ pub(in crate::archive) use self::state::Seen;
 use self::state::look;
 use crate::archive::experiments::top;
 use crate::archive::job::usage::DiskUsage;
-use crate::view::inventory::{InventoryJob, Wanted};
+use crate::view::inventory::{InventoryJob, LocationSet, Wanted};
 use crate::view::{Location, View};
 use crate::workspace::events::{PendingEvents, StateChange};
 use crate::workspace::filter::{Filter, PatternTooSlow, Subject};
@@ -52,6 +52,8 @@ pub struct ListedJob {
     pub id: JobId,
     /// Where it is.
     pub place: Place,
+    /// The locations with a copy.
+    pub copies: LocationSet,
     /// Its state, as experimaestro's monitor shows it; [`UNKNOWN`] if its location does not answer.
     pub state: JobState,
     /// Why it failed (`TIMEOUT`, `MEMORY` …), if that is known.
@@ -86,6 +88,8 @@ pub struct JobList {
     pub jobs: Vec<ListedJob>,
     /// What could not be read, as sentences.
     pub unread: Vec<String>,
+    /// The locations that may have more copies than those listed: they could not be read as a whole.
+    pub silent: LocationSet,
 }
 
 /// There is no such experiment.
@@ -127,6 +131,7 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
     let mut list = JobList {
         jobs: Vec::with_capacity(inventory.jobs.len()),
         unread: inventory.unlisted,
+        silent: inventory.silent,
     };
     let mut runs = runs;
     list.unread.append(&mut runs.unread);
@@ -144,6 +149,7 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
         let job = InventoryJob {
             id,
             location: None,
+            copies: LocationSet::default(),
             seen: None,
         };
         let mut job = listed(job, Some(submission), &runs);
@@ -203,6 +209,7 @@ fn listed(job: InventoryJob<Seen>, submission: Option<runs::Submission>, runs: &
     ListedJob {
         id: job.id,
         place,
+        copies: job.copies,
         state,
         failure_reason,
         changed,

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::archive::experiments::{shown, top};
 use crate::archive::parallel::in_parallel;
-use crate::archive::places;
 use crate::settings::Mode;
+use crate::view::location::{Role, why_not};
 use crate::view::{Location, View};
 use crate::workspace::events::StateChange;
 use crate::workspace::experiments::{self, Experiment};
@@ -19,6 +19,9 @@ use crate::workspace::runs::{Layout, Run, RunId};
 
 /// The most threads that read runs.
 const THREADS_MAX: usize = 8;
+
+/// How long a folder may take to list its runs, and to return the jobs of one: so many times as long as to answer about one job.
+const FOLDER_REPLY_SHARE: u32 = 5;
 
 /// A job in a run.
 #[derive(Debug)]
@@ -44,8 +47,7 @@ struct FoundRun {
     experiment: OsString,
     run: Run,
     is_current: bool,
-    /// The number of its location.
-    location: u8,
+    location: Arc<Location>,
     /// The states of its jobs, read when the first is wanted.
     states: OnceLock<HashMap<String, StateChange>>,
 }
@@ -56,22 +58,20 @@ impl Runs {
         let mut runs = Runs::default();
         let mut seen = HashSet::new();
         for location in locations(view) {
-            let top = match top(location) {
-                Ok(top) => top,
-                // A folder that is away is reported with its jobs.
-                Err(_) => continue,
+            let asked = location.clone();
+            // A folder that is away is reported with its jobs.
+            let Ok(listed) = ask(location, move || listed(&asked)) else {
+                continue;
             };
-            let listed = experiments::list(&top);
-            let errors = listed.errors.iter();
-            runs.unread
-                .extend(errors.map(|error| shown(location, error)));
-            for experiment in &listed.found {
-                runs.add_runs(location, experiment, |run| {
-                    seen.insert((experiment.id.clone(), run.clone()))
+            runs.unread.extend(listed.unread);
+            for of_one in listed.experiments {
+                let id = of_one.id.clone();
+                runs.add_runs(location, of_one, |run| {
+                    seen.insert((id.clone(), run.clone()))
                 });
             }
         }
-        runs.read_jobs(view);
+        runs.read_jobs();
         runs
     }
 
@@ -80,14 +80,20 @@ impl Runs {
     pub(super) fn of_experiment(view: &View, id: &OsStr) -> Option<Runs> {
         let mut runs = Runs::default();
         for location in locations(view) {
-            let Ok(Some(experiment)) =
-                top(location).map_or(Ok(None), |top| experiments::find(&top, id))
-            else {
+            let (asked, id) = (location.clone(), id.to_owned());
+            let found = ask(location, move || {
+                let top = top(&asked).ok()?;
+                let experiment = experiments::find(&top, &id).ok()??;
+                let mut unread = Vec::new();
+                Some((runs_of(&asked, &experiment, &mut unread), unread))
+            });
+            let Ok(Some((of_one, unread))) = found else {
                 continue;
             };
-            runs.add_runs(location, &experiment, |_| true);
+            runs.unread.extend(unread);
+            runs.add_runs(location, of_one, |_| true);
             runs.runs.retain(|run| run.is_current);
-            runs.read_jobs(view);
+            runs.read_jobs();
             return Some(runs);
         }
         None
@@ -95,34 +101,39 @@ impl Runs {
 
     fn add_runs(
         &mut self,
-        location: &Location,
-        experiment: &Experiment,
+        location: &Arc<Location>,
+        listed: ExperimentRuns,
         mut is_new: impl FnMut(&RunId) -> bool,
     ) {
-        let listed = experiment.runs();
-        let errors = listed.errors.iter();
-        self.unread
-            .extend(errors.map(|error| shown(location, error)));
-        // Without the symlink, the last.
-        let current = experiment.current().ok().flatten();
-        let current = current.or_else(|| listed.found.last().map(|run| run.id.clone()));
-        for run in listed.found {
+        for run in listed.runs {
             if is_new(&run.id) {
                 self.runs.push(FoundRun {
-                    experiment: experiment.id.clone(),
-                    is_current: current.as_ref() == Some(&run.id),
+                    experiment: listed.id.clone(),
+                    is_current: listed.current.as_ref() == Some(&run.id),
                     run,
-                    location: location.index(),
+                    location: location.clone(),
                     states: OnceLock::new(),
                 });
             }
         }
     }
 
-    fn read_jobs(&mut self, view: &View) {
+    fn read_jobs(&mut self) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.min(THREADS_MAX).min(self.runs.len());
-        let read = in_parallel(threads, &self.runs, |run| read(run, view));
+        let read = in_parallel(threads, &self.runs, |found| {
+            let (run, asked) = (found.run.clone(), found.location.clone());
+            let read = ask(&found.location, move || read(&run, &asked));
+            read.unwrap_or_else(|errno| {
+                let path = found.location.path().join("experiments");
+                let path = path.join(&found.experiment);
+                let why = why_not(errno);
+                (
+                    Vec::new(),
+                    vec![format!("cannot read {}: {why}", path.display())],
+                )
+            })
+        });
         for (index, (jobs, unread)) in read.into_iter().enumerate() {
             self.unread.extend(unread);
             for (id, submitted, tags) in jobs {
@@ -161,33 +172,93 @@ impl Runs {
     /// The state of a job in its run.
     pub(super) fn state_of(&self, job: &JobId, submission: &Submission) -> Option<StateChange> {
         let found = self.runs.get(submission.run)?;
-        let states = found
-            .states
-            .get_or_init(|| found.run.job_states().unwrap_or_default());
+        let states = found.states.get_or_init(|| {
+            let run = found.run.clone();
+            let states = ask(&found.location, move || run.job_states());
+            states
+                .ok()
+                .and_then(|states| states.ok())
+                .unwrap_or_default()
+        });
         states.get(job.hash().to_str()?).cloned()
     }
 }
 
 /// The locations that may have runs.
-fn locations(view: &View) -> impl Iterator<Item = &Location> {
-    let folders = places::folders_of_mode(view, Mode::Backup);
-    [view.primary()].into_iter().chain(folders)
+fn locations(view: &View) -> impl Iterator<Item = &Arc<Location>> {
+    let locations = view.locations().iter();
+    locations
+        .filter(|location| matches!(location.role(), Role::Primary | Role::Folder(Mode::Backup)))
+}
+
+/// Asks a location something: a folder that does not answer must not keep the whole list waiting.
+fn ask<T: Send + 'static>(
+    location: &Arc<Location>,
+    question: impl FnOnce() -> T + Send + 'static,
+) -> rustix::io::Result<T> {
+    match location.reply_timeout() {
+        None => Ok(question()),
+        Some(timeout) => location.answer(timeout * FOLDER_REPLY_SHARE, question),
+    }
+}
+
+/// The runs of an experiment in a location.
+struct ExperimentRuns {
+    id: OsString,
+    current: Option<RunId>,
+    runs: Vec<Run>,
+}
+
+/// The runs of a location.
+#[derive(Default)]
+struct ListedRuns {
+    experiments: Vec<ExperimentRuns>,
+    unread: Vec<String>,
+}
+
+fn listed(location: &Location) -> ListedRuns {
+    let mut all = ListedRuns::default();
+    let Ok(top) = top(location) else {
+        return all;
+    };
+    let found = experiments::list(&top);
+    let errors = found.errors.iter();
+    all.unread
+        .extend(errors.map(|error| shown(location, error)));
+    for experiment in &found.found {
+        let runs = runs_of(location, experiment, &mut all.unread);
+        all.experiments.push(runs);
+    }
+    all
+}
+
+fn runs_of(
+    location: &Location,
+    experiment: &Experiment,
+    unread: &mut Vec<String>,
+) -> ExperimentRuns {
+    let listed = experiment.runs();
+    unread.extend(listed.errors.iter().map(|error| shown(location, error)));
+    // Without the symlink, the last.
+    let current = experiment.current().ok().flatten();
+    let current = current.or_else(|| listed.found.last().map(|run| run.id.clone()));
+    ExperimentRuns {
+        id: experiment.id.clone(),
+        current,
+        runs: listed.found,
+    }
 }
 
 /// A job of a run: when it was submitted, and its tags.
 type Line = (JobId, Option<Timestamp>, BTreeMap<String, Value>);
 
 /// Reads the jobs of a run, and what of them cannot be read.
-fn read(found: &FoundRun, view: &View) -> (Vec<Line>, Vec<String>) {
+fn read(run: &Run, location: &Location) -> (Vec<Line>, Vec<String>) {
     let mut unread = Vec::new();
-    let mut report = |error| {
-        if let Some(location) = view.location(found.location) {
-            unread.push(shown(location, &error));
-        }
-    };
+    let mut report = |error| unread.push(shown(location, &error));
     let mut lines: Vec<Line> = Vec::new();
-    let has_lines = found.run.layout == Layout::V2;
-    match found.run.jobs().map(|jobs| jobs.filter(|_| has_lines)) {
+    let has_lines = run.layout == Layout::V2;
+    match run.jobs().map(|jobs| jobs.filter(|_| has_lines)) {
         Ok(Some(jobs)) => {
             for line in jobs {
                 match line {
@@ -197,7 +268,7 @@ fn read(found: &FoundRun, view: &View) -> (Vec<Line>, Vec<String>) {
             }
         }
         Ok(None) => {
-            let links = found.run.job_links();
+            let links = run.job_links();
             links.errors.into_iter().for_each(&mut report);
             let jobs = links.found.into_iter();
             lines.extend(jobs.map(|id| (id, None, BTreeMap::new())));

@@ -6,6 +6,7 @@
 //! 2. Most jobs are in one location only, and need no further look to be placed. The others are resolved as by a lookup ([`super::resolve`]).
 //! 3. `workers` look at the jobs on several threads, and leave behind those that a silent folder holds.
 
+mod location_set;
 mod names;
 mod workers;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType};
 
+pub use self::location_set::LocationSet;
 use self::names::{JobCandidate, names};
 use self::workers::{Outcome, look_at_all};
 use super::location::Role;
@@ -67,6 +69,8 @@ pub struct InventoryJob<T> {
     pub id: JobId,
     /// The number of the location that serves it; `None` if that cannot be known, since a folder does not answer.
     pub location: Option<u8>,
+    /// The locations with a directory of it: a purged one in the primary does not count, nor does a symlink.
+    pub copies: LocationSet,
     /// What was seen of it; `None` if its location does not answer.
     pub seen: Option<T>,
 }
@@ -78,6 +82,8 @@ pub struct Inventory<T> {
     pub jobs: Vec<InventoryJob<T>>,
     /// What could not be listed, as sentences.
     pub unlisted: Vec<String>,
+    /// The locations of which these speak: they may have more copies.
+    pub silent: LocationSet,
 }
 
 impl View {
@@ -87,7 +93,7 @@ impl View {
         wanted: &Wanted,
         look: impl Fn(&Placed<'_>) -> T + Send + Sync + 'static,
     ) -> Inventory<T> {
-        let (mut named, unlisted) = names(self, wanted.tasks());
+        let (mut named, unlisted, silent) = names(self, wanted.tasks());
         named.retain(|named| wanted.has(&named.id));
         let named = Arc::new(named);
         let outcomes = look_at_all(self, named.clone(), move |view, named| {
@@ -120,12 +126,22 @@ impl View {
                 Outcome::Silent(location) => (Some(location), None),
                 Outcome::Seen(location, seen) => (Some(location), Some(seen)),
             };
-            let id = named.id.clone();
-            Some(InventoryJob { id, location, seen })
+            let mut copies = named.copies;
+            if location.is_some_and(|location| location != PRIMARY) {
+                // The primary would serve it, if it were not purged.
+                copies.remove(PRIMARY);
+            }
+            Some(InventoryJob {
+                id: named.id.clone(),
+                location,
+                copies,
+                seen,
+            })
         });
         Inventory {
             jobs: jobs.collect(),
             unlisted,
+            silent,
         }
     }
 

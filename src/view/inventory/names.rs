@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 use rustix::io::Result;
 
+use super::LocationSet;
 use crate::sys::at;
 use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::jobs::Unlisted;
@@ -29,6 +30,8 @@ pub(super) struct JobCandidate {
     pub(super) kind: FileType,
     /// Whether another location has the name, too.
     pub(super) several: bool,
+    /// The locations with a directory of the name.
+    pub(super) copies: LocationSet,
 }
 
 /// What a location returns.
@@ -42,10 +45,12 @@ enum Part {
 type Entries = Vec<(OsString, u8, FileType)>;
 
 /// The names in all locations, in order, of these tasks or of all; and what could not be listed.
+///
+/// The last of the three are the locations that could not be listed as a whole.
 pub(super) fn names(
     view: &View,
     tasks: Option<BTreeSet<OsString>>,
-) -> (Vec<JobCandidate>, Vec<String>) {
+) -> (Vec<JobCandidate>, Vec<String>, LocationSet) {
     let tasks = tasks.map(Arc::new);
     let parts = std::thread::scope(|scope| {
         let threads: Vec<_> = view
@@ -65,7 +70,11 @@ pub(super) fn names(
     });
     let mut by_task: BTreeMap<OsString, Entries> = BTreeMap::new();
     let mut unlisted = Vec::new();
+    let mut silent = LocationSet::default();
     for (location, (parts, sentence)) in view.locations().iter().zip(parts) {
+        if sentence.is_some() {
+            silent.insert(location.index());
+        }
         unlisted.extend(sentence);
         for part in parts {
             match part {
@@ -77,7 +86,10 @@ pub(super) fn names(
                     let index = location.index();
                     entries.extend(names.into_iter().map(|(name, kind)| (name, index, kind)));
                 }
-                Part::Unlisted(task) => unlisted.push(task.to_string()),
+                Part::Unlisted(task) => {
+                    silent.insert(location.index());
+                    unlisted.push(task.to_string());
+                }
             }
         }
     }
@@ -85,19 +97,27 @@ pub(super) fn names(
         entries.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         let mut named: Vec<JobCandidate> = Vec::with_capacity(entries.len());
         for (hash, location, kind) in entries {
+            let mut copies = LocationSet::default();
+            if kind == FileType::Directory {
+                copies.insert(location);
+            }
             match named.last_mut() {
-                Some(last) if last.id.hash() == hash => last.several = true,
+                Some(last) if last.id.hash() == hash => {
+                    last.several = true;
+                    last.copies = last.copies.union(copies);
+                }
                 _ => named.extend(JobId::new(&task, hash).ok().map(|id| JobCandidate {
                     id,
                     first: location,
                     kind,
                     several: false,
+                    copies,
                 })),
             }
         }
         named
     });
-    (named.collect(), unlisted)
+    (named.collect(), unlisted, silent)
 }
 
 impl Location {

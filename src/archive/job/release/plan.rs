@@ -15,7 +15,6 @@ use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::ready::WRITTEN;
 use crate::archive::job::usage::{self, DiskUsage};
-use crate::archive::job::verify::is_denied_entry;
 use crate::archive::job::{manifests, params, preconditions, select};
 use crate::archive::{pins, places, state_dir};
 use crate::settings::Mode;
@@ -326,33 +325,19 @@ impl ReleasePlan {
             ..Options::default()
         };
         let found = transfer::verify(&self.archived, &self.manifest, &options).copying(job, &at)?;
-        let found: Vec<_> = found
-            .iter()
-            .filter(|it| select::is_of_content(it))
-            .collect();
-        let damaged = found.iter().find(|it| !is_denied_entry(it));
-        let Some(first) = damaged.or(found.first()) else {
+        let Some(first) = found.iter().find(|found| select::is_of_content(found)) else {
             return Ok(None);
         };
-        let path = at.join(&first.path);
-        if damaged.is_none() {
-            return Ok(Some(Refusal {
-                reason: Reason::Offline,
-                why: format!(
-                    "its archived copy cannot be read: {}: {}",
-                    path.display(),
-                    first.what
-                ),
-            }));
+        let why = format!("{} {}", at.join(&first.path).display(), first.what);
+        if !matches!(first.what, What::Unreadable(_)) {
+            let finding = format!(
+                "the copy is damaged: {} {}",
+                first.path.display(),
+                first.what
+            );
+            // Only `status` would lack it.
+            let _ = state_dir::set_damaged(env.view.primary(), folder, job, Some(&finding));
         }
-        let why = format!("{} {}", path.display(), first.what);
-        let finding = format!(
-            "the copy is damaged: {} {}",
-            first.path.display(),
-            first.what
-        );
-        // Only `status` would lack it.
-        let _ = state_dir::set_damaged(env.view.primary(), folder, job, Some(&finding));
         Ok(Some(Refusal {
             reason: Reason::Damaged,
             why: format!(

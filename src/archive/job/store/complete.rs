@@ -1,6 +1,5 @@
 //! Makes staged copies durable, renames them into place, and moves the jobs of a `move` folder.
 
-use std::ffi::OsStr;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
@@ -16,7 +15,6 @@ use crate::archive::{places, state_dir};
 use crate::transfer::{Candidate, Kind};
 use crate::view::location::Role;
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout;
 
 impl StoreBatch<'_> {
     /// Makes the staged copies durable and renames them into place; returns the result of each job, in order.
@@ -108,17 +106,6 @@ impl StoreBatch<'_> {
         let directories = entries.filter(|(_, entry)| matches!(entry.kind, Kind::Directory));
         let paths = directories.map(|(index, _)| manifest.path(index));
         self.env.view.is_archived(job, &staged.source, paths);
-        self.prepare_release(job);
-    }
-
-    /// Makes the directory that a released job is renamed to: a release that is to free a full disk could not make it. What fails here is
-    /// tried again by the release.
-    fn prepare_release(&self, job: &JobId) {
-        let primary = self.env.view.primary();
-        let names = [OsStr::new(layout::RELEASED), job.task_id()];
-        if let Ok(None) = places::own(primary, names) {
-            let _ = places::make_own(primary, names);
-        }
     }
 
     /// Checks that the source is still what was read of it, and that no process uses it.
