@@ -1,6 +1,6 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing.
 //!
-//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`workspaces`],
+//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`tui`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers; `neighbours`: other workspaces that use the same directories
@@ -42,6 +42,7 @@ pub mod status;
 mod style;
 mod table;
 pub mod trash;
+pub mod tui;
 pub mod umount;
 pub mod workspaces;
 
@@ -121,6 +122,13 @@ pub enum Command {
     /// Lists experiments and their runs, and brings them back from folders
     #[command(subcommand)]
     Experiments(Box<experiments::Command>),
+    /// Shows a workspace as a dashboard in the terminal: jobs, copies, folders, archiving, orphans, trash
+    ///
+    /// Shows which jobs have no second copy, where each copy is, and what can be freed; follows changes by itself. Archives, recovers,
+    /// releases, verifies and deletes jobs, after a confirmation that says how many bytes that is about. `?` shows the keys.
+    ///
+    /// Example: `xpmfs tui -w nlp`
+    Tui(tui::Arguments),
     /// Shows the workspaces of the settings file
     #[command(subcommand)]
     Workspaces(workspaces::Command),
@@ -161,6 +169,7 @@ impl Command {
             | Self::Jobs(_)
             | Self::Trash(_)
             | Self::Orphans(_)
+            | Self::Tui(_)
             | Self::Experiments(_)
             | Self::Workspaces(_)
             | Self::Settings(_) => true,
@@ -219,6 +228,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Jobs(command) => jobs::run(command, global),
         Command::Trash(command) => trash::run(command, global),
         Command::Orphans(arguments) => orphans::run(arguments, global),
+        Command::Tui(arguments) => tui::run(arguments, global),
         Command::Experiments(command) => experiments::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),

@@ -120,7 +120,11 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// Why the orphans are not removed without --force.
-fn why_not(session: &Session, found: &Orphans, global: &Global) -> anyhow::Result<Vec<String>> {
+pub(super) fn why_not(
+    session: &Session,
+    found: &Orphans,
+    global: &Global,
+) -> anyhow::Result<Vec<String>> {
     let mut reasons = Vec::new();
     let others = neighbours(&session.opened, global)?;
     let others = others.get(&PRIMARY).into_iter().flatten();
@@ -199,7 +203,7 @@ fn clean(
 }
 
 /// What became of an orphan, by its fixed name, and why it stays.
-fn outcome(session: &Session, event: &CleanEvent) -> (&'static str, Option<String>) {
+pub(super) fn outcome(session: &Session, event: &CleanEvent) -> (&'static str, Option<String>) {
     match event {
         CleanEvent::Would(_) => ("would_remove", None),
         CleanEvent::Removed(_) => ("removed", None),

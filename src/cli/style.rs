@@ -45,9 +45,12 @@ impl Colours {
     }
 
     /// For texts that no terminal shows.
+    pub(super) const NONE: Colours = Colours(false);
+
+    /// For texts that no terminal shows.
     #[cfg(test)]
     pub(super) fn never() -> Colours {
-        Colours(false)
+        Colours::NONE
     }
 
     /// A text in the colour of its tone; control characters in it are escaped.

@@ -1,7 +1,6 @@
 //! Disks that are full or read-only: the command says so, and archives once there is space.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -201,31 +200,4 @@ fn a_disk_that_is_read_only_is_told_of() {
         stage.verify();
         stage.assert_clean();
     }
-}
-
-/// To free a full disk, a release needs nothing of it.
-#[test]
-fn a_job_is_released_from_a_disk_without_a_free_block() {
-    if !is_root() {
-        return;
-    }
-    let stage = Stage::new(&["backup"]);
-    let image = stage.top().join("image");
-    let _disk = Disk::ext4(&image, &stage.primary());
-    write_job(&stage.job());
-    stage.archive();
-    let copy = whole(&stage.archived("backup")).unwrap();
-    let mut ballast = fs::File::create(stage.primary().join("ballast")).unwrap();
-    let block = [1; 4096];
-    while ballast.write_all(&block).is_ok() {}
-    let _ = ballast.sync_all();
-    // Blocks that the file has reserved are free again.
-    let mut made = (0..).map(|number| fs::create_dir(stage.primary().join(number.to_string())));
-    let error = made.find_map(Result::err).unwrap();
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    let output = stage.jobs(&["release", "--yes", &crate::stage::job_id()]);
-    assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(whole(&stage.job()), None);
-    assert_tree("the copy", &copy, whole(&stage.archived("backup")).as_ref());
-    fs::create_dir(stage.primary().join("directory")).unwrap();
 }

@@ -8,15 +8,15 @@ use std::process::{Command, Output};
 use crate::common::{ORDINARY, is_root, run};
 use crate::stage::{Stage, assert_tree, said, whole, write_job};
 
-/// `jobs` with arguments by an ordinary user, whose the workspace is from now on.
-fn as_ordinary(stage: &Stage) -> impl Fn(&[&str]) -> Output {
+/// `jobs archive --all` by an ordinary user, whose the workspace is from now on.
+fn as_ordinary(stage: &Stage) -> impl Fn() -> Output {
     let binary = stage.top().join("xpmfs");
     run(Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_xpmfs"))
         .arg(&binary));
     fs::set_permissions(stage.top(), Permissions::from_mode(0o755)).unwrap();
     give(&["-Rh"], &stage.primary());
-    move |arguments| {
+    move || {
         let mut command = Command::new("setpriv");
         command
             .args([
@@ -27,9 +27,7 @@ fn as_ordinary(stage: &Stage) -> impl Fn(&[&str]) -> Output {
             .arg(&binary)
             .arg("--settings")
             .arg(stage.settings())
-            .arg("jobs")
-            .args(arguments)
-            .args(["-w", "test"])
+            .args(["jobs", "archive", "-w", "test", "--all"])
             .current_dir(stage.top())
             .env("HOME", stage.top())
             .env("XDG_RUNTIME_DIR", stage.top());
@@ -52,7 +50,7 @@ fn whoever_lacks_a_right_is_told_whom_to_ask_or_how_to_take_it() {
     write_job(&stage.job());
     let archive = as_ordinary(&stage);
     let refused = |say: &str, path: &Path| {
-        let output = archive(&["archive", "--all"]);
+        let output = archive();
         let said = said(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         let say = say.replace("PATH", path.to_str().unwrap());
@@ -81,7 +79,7 @@ fn whoever_lacks_a_right_is_told_whom_to_ask_or_how_to_take_it() {
     run(Command::new("chown").arg("0:0").arg(&file));
     refused("ask its owner `root` for permission to read PATH", &file);
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-    let output = archive(&["archive", "--all"]);
+    let output = archive();
     assert!(output.status.success(), "{}", said(&output));
     stage.assert_clean();
 }
@@ -95,7 +93,7 @@ fn a_folder_without_rights_is_told_of() {
     write_job(&stage.job());
     let archive = as_ordinary(&stage);
     let job = whole(&stage.job()).unwrap();
-    let output = archive(&["archive", "--all"]);
+    let output = archive();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     for say in [
         "Permission denied",
@@ -109,33 +107,11 @@ fn a_folder_without_rights_is_told_of() {
     for mode in stage.modes() {
         give(&[], &stage.folder(mode));
     }
-    let output = archive(&["archive", "--all"]);
+    let output = archive();
     assert!(output.status.success(), "{}", said(&output));
     for mode in stage.modes() {
         assert_tree(mode, &job, whole(&stage.archived(mode)).as_ref());
     }
     stage.verify();
     stage.assert_clean();
-}
-
-#[test]
-fn a_copy_that_may_not_be_read_is_not_reported_as_damaged() {
-    if !is_root() {
-        return;
-    }
-    let stage = Stage::new(&["backup"]);
-    write_job(&stage.job());
-    stage.archive();
-    let jobs = as_ordinary(&stage);
-    give(&["-Rh"], &stage.folder("backup"));
-    let file = stage.archived("backup").join("params.json");
-    fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
-    let before = whole(&stage.job());
-    let output = jobs(&["release", "--yes", &crate::stage::job_id()]);
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("cannot be read"), "{text}");
-    assert!(text.contains(file.to_str().unwrap()), "{text}");
-    assert!(!text.contains("damaged"), "{text}");
-    assert_eq!(whole(&stage.job()), before);
 }

@@ -67,8 +67,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         Some(&from),
     )?;
     let ends = Ends {
-        from: End::open(&settings, &from, global)?,
-        to: End::open(&settings, &to, global)?,
+        from: CopyEnd::open(&settings, &from, global)?,
+        to: CopyEnd::open(&settings, &to, global)?,
     };
     let experiment = ends.from.experiment(arguments.experiment.as_deref())?;
     let run = ends.from.run(&experiment, arguments.run.as_deref())?;
@@ -171,21 +171,25 @@ fn choose(title: &str, names: &[String], default: usize, missing: &str) -> anyho
 
 /// The two workspaces.
 struct Ends {
-    from: End,
-    to: End,
+    from: CopyEnd,
+    to: CopyEnd,
 }
 
 /// An opened workspace.
-enum End {
+pub(in crate::cli) enum CopyEnd {
     Local(Box<Session>),
     Remote(Box<Site>),
 }
 
-impl End {
-    fn open(settings: &Settings, workspace: &Workspace, global: &Global) -> anyhow::Result<End> {
+impl CopyEnd {
+    pub(in crate::cli) fn open(
+        settings: &Settings,
+        workspace: &Workspace,
+        global: &Global,
+    ) -> anyhow::Result<CopyEnd> {
         if workspace.is_remote() {
             let folders = settings.folders_of(workspace);
-            return Ok(End::Remote(Box::new(Site::new(workspace, folders)?)));
+            return Ok(CopyEnd::Remote(Box::new(Site::new(workspace, folders)?)));
         }
         let which = Which {
             select: Select {
@@ -194,21 +198,25 @@ impl End {
             },
             ..Which::default()
         };
-        Ok(End::Local(Box::new(Session::open(&which, &[], global)?)))
+        Ok(CopyEnd::Local(Box::new(Session::open(
+            &which,
+            &[],
+            global,
+        )?)))
     }
 
-    fn side(&self) -> Endpoint<'_> {
+    pub(in crate::cli) fn side(&self) -> Endpoint<'_> {
         match self {
-            End::Local(session) => Endpoint::Local(session.env()),
-            End::Remote(site) => Endpoint::Remote(site),
+            CopyEnd::Local(session) => Endpoint::Local(session.env()),
+            CopyEnd::Remote(site) => Endpoint::Remote(site),
         }
     }
 
     /// The experiments that have runs, each with its runs and which one is the current one.
     fn experiments(&self) -> anyhow::Result<Vec<SiteExperiment>> {
         let session = match self {
-            End::Local(session) => session,
-            End::Remote(site) => return Ok(site.experiments()?),
+            CopyEnd::Local(session) => session,
+            CopyEnd::Remote(site) => return Ok(site.experiments()?),
         };
         let (found, unread) = copies::list(&session.opened.view);
         unread.iter().for_each(|why| print::line(why));
@@ -224,8 +232,8 @@ impl End {
     /// The workspace's directory, for messages.
     fn path(&self) -> PathBuf {
         match self {
-            End::Local(session) => session.opened.workspace.path.clone(),
-            End::Remote(site) => site.shown(Path::new("")),
+            CopyEnd::Local(session) => session.opened.workspace.path.clone(),
+            CopyEnd::Remote(site) => site.shown(Path::new("")),
         }
     }
 
@@ -393,7 +401,7 @@ fn as_json(result: &CopyResult, jobs: Vec<Value>) -> Value {
 }
 
 /// `copied xp/20260101_000000 and 12 jobs (5.00 MiB) from a to b: 3 already there, 1 failed`
-fn summary(
+pub(in crate::cli) fn summary(
     name: &str,
     result: &CopyResult,
     options: &CopyOptions<'_>,

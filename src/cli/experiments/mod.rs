@@ -1,6 +1,6 @@
 //! `xpmfs experiments`: lists experiments and their runs in the primary and in `backup` folders, brings them back, and copies them.
 
-mod copy;
+pub(super) mod copy;
 mod list;
 mod recover;
 mod remote;

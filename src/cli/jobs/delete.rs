@@ -187,13 +187,16 @@ impl Tally {
 }
 
 /// The bytes that are free when the copies are removed from the trash.
-fn freed(plan: &DeletionPlan) -> u64 {
+pub(in crate::cli) fn freed(plan: &DeletionPlan) -> u64 {
     let freed = plan.copies.iter().map(|copy| copy.usage.freed);
     freed.fold(0, u64::saturating_add)
 }
 
 /// The outcome in a location, by its fixed name, and why it is not complete.
-fn state(copy: &PlannedCopy, deleted: Option<&Deleted>) -> (&'static str, Option<String>) {
+pub(in crate::cli) fn state(
+    copy: &PlannedCopy,
+    deleted: Option<&Deleted>,
+) -> (&'static str, Option<String>) {
     let Some(deleted) = deleted else {
         return ("present", None);
     };

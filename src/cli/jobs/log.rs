@@ -66,13 +66,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     };
     let session = Session::open(&which, &[], global)?;
     let job = session.named_one(&arguments.job)?;
-    let mut name = job.name().to_owned();
-    name.push(if arguments.std { ".out" } else { ".err" });
-    let source = Source {
-        session: &session,
-        job,
-        name,
-    };
+    let source = Source::new(&session, job, arguments.std);
     let lines = arguments
         .lines
         .or_else(|| arguments.follow.then_some(LINES));
@@ -90,21 +84,40 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
 }
 
 /// The log of a job, wherever that is.
-struct Source<'a> {
+pub(in crate::cli) struct Source<'a> {
     session: &'a Session,
     job: JobId,
     /// The name of the log in the job.
     name: OsString,
 }
 
+/// A part of a log.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Window {
+    /// Where it begins.
+    pub(in crate::cli) start: u64,
+    pub(in crate::cli) bytes: Vec<u8>,
+    /// The length of the log.
+    pub(in crate::cli) length: u64,
+}
+
 /// An open log.
-struct Log {
+pub(in crate::cli) struct Log {
     file: File,
     id: FileId,
     /// The number of its location.
     location: u8,
     /// How much has been printed.
     printed: u64,
+}
+
+impl<'a> Source<'a> {
+    /// What a job wrote to standard output (`std`) or to standard error.
+    pub(in crate::cli) fn new(session: &'a Session, job: JobId, std: bool) -> Source<'a> {
+        let mut name = job.name().to_owned();
+        name.push(if std { ".out" } else { ".err" });
+        Source { session, job, name }
+    }
 }
 
 impl Source<'_> {
@@ -129,7 +142,7 @@ impl Source<'_> {
     }
 
     /// Opens the log; `None` if it does not exist.
-    fn open(&self) -> anyhow::Result<Option<Log>> {
+    pub(in crate::cli) fn open(&self) -> anyhow::Result<Option<Log>> {
         let Some((location, task)) = self.place()? else {
             return Ok(None);
         };
@@ -155,7 +168,7 @@ impl Source<'_> {
         }))
     }
 
-    fn why_absent(&self) -> String {
+    pub(in crate::cli) fn why_absent(&self) -> String {
         match self.place() {
             Ok(Some((location, _))) => format!(
                 "there is no {} yet: the job has not started, or it was removed",
@@ -166,7 +179,7 @@ impl Source<'_> {
     }
 
     /// How the job ended; `None` while it may still write.
-    fn ended(&self) -> Option<State> {
+    pub(in crate::cli) fn ended(&self) -> Option<State> {
         let (_, task) = self.place().ok()??;
         let directory = places::open(&*task, self.job.hash()).ok()??;
         let state = markers::read(&directory, self.job.name()).ok()?.state();
@@ -228,6 +241,21 @@ impl Source<'_> {
 }
 
 impl Log {
+    /// Reads at most so many bytes: from a place on, or the last ones.
+    pub(in crate::cli) fn window(&mut self, from: Option<u64>, most: u64) -> io::Result<Window> {
+        let length = self.file.metadata()?.len();
+        let start = from.unwrap_or_else(|| length.saturating_sub(most));
+        let start = start.min(length);
+        self.file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        (&mut self.file).take(most).read_to_end(&mut bytes)?;
+        Ok(Window {
+            start,
+            bytes,
+            length,
+        })
+    }
+
     /// Skips all but the last lines.
     fn skip_to_last(&mut self, lines: Option<u64>) -> anyhow::Result<()> {
         if let Some(lines) = lines {

@@ -1,20 +1,20 @@
 //! `xpmfs jobs`: commands on single jobs. One file a command; [`session`] opens the workspace for each.
 
-mod archive;
-mod delete;
+pub(super) mod archive;
+pub(super) mod delete;
 pub(super) mod interrupt;
 mod list;
-mod log;
+pub(super) mod log;
 pub(super) mod meter;
 mod named;
-mod opt;
+pub(super) mod opt;
 mod path;
 mod pin;
 mod recover;
 mod release;
 pub(super) mod session;
-mod undelete;
-mod verify;
+pub(super) mod undelete;
+pub(super) mod verify;
 mod where_is;
 
 use std::process::ExitCode;

@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments, out: bool, global: &Global) -> anyhow::
 }
 
 /// Opts a job out or in, and returns what is now the case; `None` if the primary does not have the job.
-fn set(
+pub(in crate::cli) fn set(
     session: &Session,
     outs: &OptOuts,
     job: &JobId,

@@ -98,7 +98,12 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     })
 }
 
-fn lines(session: &Session, job: &JobId, outcome: &UndeletionOutcome) -> Vec<String> {
+/// What is printed about a job.
+pub(in crate::cli) fn lines(
+    session: &Session,
+    job: &JobId,
+    outcome: &UndeletionOutcome,
+) -> Vec<String> {
     match outcome {
         Ok(Ok(undeleted)) => {
             let labels = undeleted.restored.iter().map(|it| session.label(*it));

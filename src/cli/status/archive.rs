@@ -168,12 +168,7 @@ fn describe_release(line: &mut impl FnMut(String), release: &ReleaseReport, sinc
             release.last_job.as_deref().unwrap_or_default()
         ),
     };
-    // The free space that is wanted is known from the first search on.
-    let rule = match rule.is_empty() {
-        true => String::new(),
-        false => format!(" {}", rule.join(", and ")),
-    };
-    line(format!("release{rule}: {did}"));
+    line(format!("release {}: {did}", rule.join(", and ")));
     let lacking = release.lacking.unwrap_or_default();
     let then = match (release.searching, &release.waits, time(release.last_search)) {
         (true, ..) => Some("searching for jobs".to_owned()),

@@ -27,92 +27,105 @@ use crate::settings::{Settings, Workspace};
 pub struct Arguments {
     /// Only the mount here
     #[arg(add = ArgValueCompleter::new(candidates::mountpoints), conflicts_with_all = ["workspace", "workdir", "experiment"])]
-    pub(super) mountpoint: Option<PathBuf>,
+    pub(in crate::cli) mountpoint: Option<PathBuf>,
     /// Update it every second, until Ctrl-C
     #[arg(long, conflicts_with = "check")]
-    pub(super) watch: bool,
+    pub(in crate::cli) watch: bool,
     /// Exit with 1 if a mount is dead or does not answer, a job could not be archived, or a copy is damaged or missing
     #[arg(long)]
-    pub(super) check: bool,
+    pub(in crate::cli) check: bool,
     /// How it is printed.
     #[command(flatten)]
     pub(in crate::cli) listing: Listing,
     /// Which workspace.
     #[command(flatten)]
-    pub(super) select: Select,
+    pub(in crate::cli) select: Select,
+}
+
+impl Arguments {
+    /// The arguments that ask for one workspace.
+    pub(in crate::cli) fn of(select: Select) -> Arguments {
+        Arguments {
+            mountpoint: None,
+            watch: false,
+            check: false,
+            listing: Listing::default(),
+            select,
+        }
+    }
 }
 
 /// Everything that is shown.
 #[derive(Debug, Serialize)]
-pub(super) struct Status {
-    pub(super) mounts: Vec<MountStatus>,
+pub(in crate::cli) struct Status {
+    pub(in crate::cli) mounts: Vec<MountStatus>,
     /// Processes that archive a workspace and mount nothing.
-    pub(super) archivers: Vec<ArchiverStatus>,
+    pub(in crate::cli) archivers: Vec<ArchiverStatus>,
     /// Workspaces of the settings that are neither mounted nor archived by one of these; a dead mount does not count.
-    pub(super) workspaces: Vec<WorkspaceStatus>,
+    pub(in crate::cli) workspaces: Vec<WorkspaceStatus>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct MountStatus {
-    pub(super) mountpoint: String,
-    pub(super) workspace: Option<String>,
-    pub(super) primary: Option<String>,
+pub(in crate::cli) struct MountStatus {
+    pub(in crate::cli) mountpoint: String,
+    pub(in crate::cli) workspace: Option<String>,
+    pub(in crate::cli) primary: Option<String>,
     /// `ok`, `dead`, `does not answer`, `of another user`, `closed to this group`
-    pub(super) state: &'static str,
+    pub(in crate::cli) state: &'static str,
     /// The user who mounted it, if that is another user.
-    pub(super) user: Option<String>,
-    pub(super) advice: Option<String>,
-    pub(super) pid: Option<i32>,
+    pub(in crate::cli) user: Option<String>,
+    pub(in crate::cli) advice: Option<String>,
+    pub(in crate::cli) pid: Option<i32>,
     /// The process that would start another one if that one died.
-    pub(super) supervisor: Option<u32>,
+    pub(in crate::cli) supervisor: Option<u32>,
     /// The version of xpmfs that serves it.
-    pub(super) version: Option<String>,
-    pub(super) since: Option<Timestamp>,
-    pub(super) read_only: bool,
-    pub(super) log: Option<String>,
-    pub(super) locations: Vec<LocationReport>,
+    pub(in crate::cli) version: Option<String>,
+    pub(in crate::cli) since: Option<Timestamp>,
+    pub(in crate::cli) read_only: bool,
+    pub(in crate::cli) log: Option<String>,
+    pub(in crate::cli) locations: Vec<LocationReport>,
     /// Whether it was made with `mount --shared`.
-    pub(super) shared: bool,
+    pub(in crate::cli) shared: bool,
     /// The programs that hold it.
-    pub(super) holders: Vec<HolderStatus>,
+    pub(in crate::cli) holders: Vec<HolderStatus>,
     /// The recoveries that programs wait for.
-    pub(super) recoveries: Vec<RunningRecovery>,
+    pub(in crate::cli) recoveries: Vec<RunningRecovery>,
     /// The state of archiving, if anything is archived.
-    pub(super) archive: Option<Report>,
+    pub(in crate::cli) archive: Option<Report>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct HolderStatus {
+pub(in crate::cli) struct HolderStatus {
     /// In the form of the command line.
-    pub(super) holder: String,
+    pub(in crate::cli) holder: String,
     /// For people.
-    pub(super) description: String,
-    pub(super) since: Option<Timestamp>,
+    pub(in crate::cli) description: String,
+    pub(in crate::cli) since: Option<Timestamp>,
     /// How many `mount --shared` were not followed by `umount`.
-    pub(super) holds: u32,
+    pub(in crate::cli) holds: u32,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ArchiverStatus {
-    pub(super) workspace: Option<String>,
-    pub(super) primary: String,
-    pub(super) pid: Option<i32>,
-    pub(super) since: Option<Timestamp>,
-    pub(super) locations: Vec<LocationReport>,
-    pub(super) archive: Option<Report>,
+pub(in crate::cli) struct ArchiverStatus {
+    pub(in crate::cli) workspace: Option<String>,
+    pub(in crate::cli) primary: String,
+    pub(in crate::cli) pid: Option<i32>,
+    pub(in crate::cli) since: Option<Timestamp>,
+    pub(in crate::cli) locations: Vec<LocationReport>,
+    pub(in crate::cli) archive: Option<Report>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct WorkspaceStatus {
-    pub(super) workspace: String,
-    pub(super) primary: String,
-    pub(super) locations: Vec<LocationReport>,
+pub(in crate::cli) struct WorkspaceStatus {
+    pub(in crate::cli) workspace: String,
+    pub(in crate::cli) primary: String,
+    pub(in crate::cli) locations: Vec<LocationReport>,
     /// Copies that `verify` found damaged or missing: the first few.
-    pub(super) damaged: Vec<DamagedCopy>,
+    pub(in crate::cli) damaged: Vec<DamagedCopy>,
     /// How many there are of these in all.
-    pub(super) damages: usize,
+    pub(in crate::cli) damages: usize,
     /// When all copies of each folder were verified last.
-    pub(super) verified: Vec<VerifiedFolder>,
+    pub(in crate::cli) verified: Vec<VerifiedFolder>,
 }
 
 /// Asks the mounts, the archivers and the workspaces of the settings.
@@ -120,7 +133,7 @@ pub(super) struct WorkspaceStatus {
 /// # Errors
 ///
 /// The settings or the table of mounts cannot be read, or the mount or workspace that was named does not exist.
-pub(super) fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
+pub(in crate::cli) fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
     if let Some(mountpoint) = &arguments.mountpoint {
         let mounted = inventory::ask(find(mountpoint)?);
         return Ok(Status {

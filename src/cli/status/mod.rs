@@ -5,7 +5,7 @@
 mod archive;
 mod check;
 mod experiments;
-mod gather;
+pub(super) mod gather;
 mod json;
 mod recorded;
 mod text;

@@ -353,7 +353,8 @@ fn is_usual(readiness: &Readiness) -> bool {
     )
 }
 
-fn not_ready(readiness: &Readiness) -> String {
+/// Why a job is not archived.
+pub(in crate::cli) fn not_ready(readiness: &Readiness) -> String {
     match readiness {
         Readiness::Ready { .. } => "ready".to_owned(),
         Readiness::Settling(_) => "still changing: try again later".to_owned(),

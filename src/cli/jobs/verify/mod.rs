@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
 }
 
 /// Records in the primary what is wrong with a copy, for `status` and `umount --drain`; or that nothing is any more.
-fn record(
+pub(in crate::cli) fn record(
     session: &Session,
     folder: u8,
     job: &JobId,

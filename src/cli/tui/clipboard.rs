@@ -1,0 +1,43 @@
+//! Copies a text to the clipboard of the machine at which the person sits: the terminal does it (OSC 52), also over `ssh`.
+
+use std::io::{self, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The longest text: terminals ignore longer ones.
+const LENGTH_MAX: usize = 70_000;
+
+/// Asks the terminal to copy a text. Whether it does cannot be known.
+pub(super) fn copy(text: &str) {
+    if text.len() > LENGTH_MAX {
+        return;
+    }
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let term = std::env::var("TERM").unwrap_or_default();
+    let in_screen = term.starts_with("screen") && !is_set("TMUX");
+    let mut out = io::stdout().lock();
+    // Nothing else can be done if the terminal accepts no output.
+    let _ = out.write_all(sequence(text, in_screen).as_bytes());
+    let _ = out.flush();
+}
+
+/// The escape sequence; GNU screen passes it on only in an envelope.
+fn sequence(text: &str, in_screen: bool) -> String {
+    let copied = format!("\x1b]52;c;{}\x07", STANDARD.encode(text));
+    match in_screen {
+        true => format!("\x1bP{copied}\x1b\\"),
+        false => copied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_cannot_break_out_of_the_sequence() {
+        let sequence = sequence("/a\x07\x1b]0;x", false);
+        assert_eq!(sequence, "\x1b]52;c;L2EHG10wO3g=\x07");
+    }
+}

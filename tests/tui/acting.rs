@@ -1,0 +1,186 @@
+//! Actions, after a confirmation that says how many bytes they are about.
+
+use crate::common::eventually;
+use crate::stage::{
+    ARCHIVED, BACKED, MOVED, SINGLE, TRAIN, path, start, workspace, workspace_with,
+};
+
+#[test]
+fn a_job_is_archived_verified_and_released() {
+    let workspace = workspace_with(&["backup"]);
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("/a1aaaaaa\r");
+    terminal.wait_for("1 of 7");
+    terminal.press("a");
+    terminal.wait_for("Archive 1 job (9.82 KiB in the primary) in");
+    // No other key does it: not even Enter.
+    terminal.press("\rn");
+    terminal.wait_until("the question to be closed", |screen| {
+        !screen.contains("Archive 1")
+    });
+    let copy = path(&workspace, "backup", TRAIN, SINGLE);
+    assert!(!copy.exists());
+    terminal.press("a");
+    terminal.wait_for("y does it");
+    terminal.press("y");
+    terminal.wait_for("1 copy made (");
+    assert!(copy.join("train.done").exists());
+    terminal.wait_for("primary + backup");
+    terminal.wait_for("1 FINISHED JOB HAS NO SECOND COPY");
+
+    terminal.press("v");
+    terminal.wait_for("Read the archived copies of 1 job");
+    terminal.press("y");
+    terminal.wait_for("1 copy OK");
+
+    terminal.press("p");
+    terminal.wait_for("Pin 1 job");
+    terminal.press("y");
+    terminal.wait_for("1 job pinned");
+    terminal.press("e");
+    terminal.wait_for("1 job kept");
+    terminal.press("\x1b");
+    terminal.wait_until("the answer to be closed", |screen| {
+        !screen.contains("1 job kept")
+    });
+    terminal.wait_until("the pin to be seen", |screen| {
+        screen
+            .lines()
+            .rev()
+            .nth(1)
+            .unwrap_or_default()
+            .contains("pinned")
+    });
+    terminal.press("p");
+    terminal.wait_for("Unpin 1 job");
+    terminal.press("y");
+    terminal.wait_for("1 job no longer pinned");
+
+    terminal.press("e");
+    terminal.wait_for("Release 1 job");
+    terminal.wait_for("are freed in the primary");
+    terminal.press("y");
+    terminal.wait_for("1 job released");
+    assert!(!path(&workspace, "primary", TRAIN, SINGLE).exists());
+    terminal.wait_for("backup ONLY");
+
+    terminal.press("b");
+    terminal.wait_for("Bring 1 job (9.8");
+    terminal.press("y");
+    terminal.wait_for("1 job recovered (9.8");
+    assert!(
+        path(&workspace, "primary", TRAIN, SINGLE)
+            .join("train.done")
+            .exists()
+    );
+}
+
+#[test]
+fn a_job_is_deleted_everywhere_and_brought_back() {
+    let workspace = workspace();
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("/b2bbbbbb\r");
+    terminal.wait_for("1 of 7");
+    terminal.press("\x04");
+    terminal.wait_for("Delete 1 job EVERYWHERE");
+    terminal.wait_for("1 job in backup:");
+    terminal.press("y");
+    terminal.wait_for("1 job deleted");
+    let copies = ["primary", "backup"].map(|place| path(&workspace, place, TRAIN, BACKED));
+    assert!(copies.iter().all(|copy| !copy.exists()));
+    terminal.press("6");
+    terminal.wait_for("UNTIL");
+    terminal.wait_for("> 20");
+    terminal.press("b");
+    terminal.wait_for("Bring 1 job");
+    terminal.press("y");
+    terminal.wait_for("1 job brought back");
+    assert!(copies.iter().all(|copy| copy.join("train.done").exists()));
+}
+
+#[test]
+fn several_jobs_are_marked_and_opted_out() {
+    let workspace = workspace();
+    let terminal = start(&workspace, 24, 100);
+    // Those in the primary that are finished.
+    terminal.press("T/train\r");
+    terminal.wait_for("5 of 7");
+    terminal.press("  ");
+    terminal.wait_for("2 marked");
+    terminal.press("o");
+    terminal.wait_for("Exclude 2 jobs from archiving");
+    terminal.press("y");
+    terminal.wait_for("2 jobs will no longer be archived");
+    let opted_out = |hash| {
+        let job = path(&workspace, "primary", TRAIN, hash);
+        job.join(".experimaestro/no-backup").exists()
+    };
+    assert!(opted_out(SINGLE) && opted_out(BACKED));
+    assert!(!opted_out(ARCHIVED) && !opted_out(MOVED));
+}
+
+#[test]
+fn orphans_are_removed_and_those_in_folders_stay() {
+    let workspace = workspace();
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("5");
+    terminal.wait_for("1 orphan of ");
+    terminal.press("\x04");
+    terminal.wait_for("Remove 1 orphan (");
+    terminal.press("n");
+    terminal.wait_until("the question to be closed", |screen| {
+        !screen.contains("Remove 1")
+    });
+    terminal.press("X");
+    terminal.wait_for("Remove 1 orphan (");
+    terminal.press("y");
+    terminal.wait_for("1 orphan removed");
+    assert!(!path(&workspace, "primary", TRAIN, SINGLE).exists());
+    assert!(path(&workspace, "primary", TRAIN, BACKED).exists());
+    terminal.wait_for("no orphans");
+    // Without experiments all jobs seem to be orphans, so that another key is needed.
+    std::fs::rename(
+        workspace.primary().join("experiments"),
+        workspace.primary().join("lost"),
+    )
+    .unwrap();
+    terminal.press("r");
+    terminal.wait_for("no experiments");
+    terminal.press("X");
+    terminal.wait_for("WARNING: the workspace has no experiments");
+    terminal.press("y");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    terminal.wait_for("F does it all the same");
+    terminal.press("\x1b");
+    terminal.wait_until("the question to be closed", |screen| {
+        !screen.contains("WARNING")
+    });
+    eventually("the jobs stay", || {
+        path(&workspace, "primary", TRAIN, BACKED).exists()
+    });
+}
+
+#[test]
+fn a_run_is_copied_to_another_workspace() {
+    let workspace = workspace();
+    let other = workspace.top().join("other");
+    std::fs::create_dir_all(other.join("jobs")).unwrap();
+    let settings = std::fs::read_to_string(workspace.settings()).unwrap();
+    let more = format!("  - id: second\n    path: {}\n", other.display());
+    std::fs::write(workspace.settings(), settings + &more).unwrap();
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("4");
+    terminal.wait_for("20260101_000000");
+    terminal.press("y");
+    terminal.wait_for("second (");
+    terminal.press("\r");
+    terminal.wait_for("would copy tune/20260101_000000 and");
+    terminal.press("y");
+    terminal.wait_for("copied tune/20260101_000000");
+    assert!(
+        other
+            .join("experiments/tune/20260101_000000/jobs.jsonl")
+            .exists()
+    );
+    assert!(other.join("jobs").join(TRAIN).join(BACKED).exists());
+}

@@ -1,0 +1,13 @@
+//! `xpmfs tui` and its screens, in real terminals.
+
+// clippy.toml allows these in test functions only, not in what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod acting;
+mod looking;
+mod stage;
+mod terminals;
+mod troubles;
