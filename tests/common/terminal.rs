@@ -156,6 +156,15 @@ impl Terminal {
         }
     }
 
+    /// Waits until the terminal is restored: what a program wrote last may be on its way when it has ended.
+    pub fn becomes_restored(&self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.is_restored() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.is_restored()
+    }
+
     /// Whether the terminal is as a shell wants it: its lines are edited and echoed, and no program has its screen or mouse.
     pub fn is_restored(&self) -> bool {
         let modes = tcgetattr(&self.master).unwrap().local_modes;

@@ -68,7 +68,7 @@ fn look_at_all(rows: u16, columns: u16) {
     }
     terminal.press("q");
     assert!(terminal.end().success());
-    assert!(terminal.is_restored());
+    assert!(terminal.becomes_restored());
 }
 
 #[test]

@@ -13,14 +13,14 @@ fn every_end_restores_the_terminal() {
         assert!(!terminal.is_restored());
         terminal.press(end);
         assert!(terminal.end().success());
-        assert!(terminal.is_restored(), "{end:?}");
+        assert!(terminal.becomes_restored(), "{end:?}");
     }
     for (signal, name) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
         let mut terminal = start(&workspace, 24, 80);
         terminal.kill(signal);
         let status = std::os::unix::process::ExitStatusExt::signal(&terminal.end());
         assert_eq!(status, Some(name));
-        assert!(terminal.is_restored(), "{name}");
+        assert!(terminal.becomes_restored(), "{name}");
     }
 }
 
@@ -31,7 +31,7 @@ fn a_panic_restores_the_terminal_and_shows_what_it_says() {
         command.env("XPMFS_TEST_PANIC", "tui");
     });
     assert!(!terminal.end().success());
-    assert!(terminal.is_restored());
+    assert!(terminal.becomes_restored());
     terminal.wait_for("panicked");
 }
 
@@ -43,7 +43,7 @@ fn an_error_shows_on_the_terminal_as_it_was() {
     });
     assert_eq!(terminal.end().code(), Some(1));
     terminal.wait_for("unknown workspace");
-    assert!(terminal.is_restored());
+    assert!(terminal.becomes_restored());
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(super) fn run<D: Dashboard>(
                 {
                     screen.redraw();
                 }
+                // Also if the size is the same again: what the terminal showed between may be lost.
+                Some(Event::Resized) => screen.redraw(),
                 Some(event) => dashboard.handle(event),
                 None => break,
             }

@@ -148,10 +148,11 @@ impl JobsTab {
 
     /// Reacts to a key.
     pub(in crate::cli::tui) fn key(&mut self, key: KeyEvent, model: &Model) -> Option<Request> {
-        self.update(model);
+        // Before the list is made: of several letters that are typed at once, only the last makes one.
         if self.editing && self.edit(key) {
             return None;
         }
+        self.update(model);
         let jobs = model.jobs.as_ref()?;
         if self.list.key(key, self.shown.len()) {
             self.current = self.row(jobs, self.list.selected).map(|row| row.id.clone());
