@@ -110,11 +110,11 @@ pub enum CopyEvent<'a> {
 ///
 /// ```no_run
 /// # use xpmfs::archive::env::Env;
-/// # use xpmfs::remote::{CopyOptions, Side, copy_experiment};
+/// # use xpmfs::remote::{CopyOptions, Endpoint, copy_experiment};
 /// # fn example(source: Env<'_>, destination: Env<'_>) -> Result<(), Box<dyn std::error::Error>> {
 /// let progress = xpmfs::transfer::Progress::new();
 /// let options = CopyOptions { dry_run: false, progress: &progress, threads: 4 };
-/// let (from, to) = (Side::Local(source), Side::Local(destination));
+/// let (from, to) = (Endpoint::Local(source), Endpoint::Local(destination));
 /// let result = copy_experiment(&from, &to, "my_experiment".as_ref(), "20260121_105710".as_ref(), &options, &|_| {})?;
 /// println!("copied {} jobs, skipped {}", result.jobs_copied, result.jobs_skipped);
 /// # Ok(())
