@@ -5,41 +5,44 @@
 //! the end meanwhile. While a name changes, the kernel holds the directory locked, and no process lists it: so the cache is dropped then.
 
 use std::hash::{BuildHasher, BuildHasherDefault};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHasher;
 
-/// The number of marks, which directories share: a change in one directory may make the kernel drop the listing of another.
-const MARKS: usize = 4096;
+/// The number of slots, which directories share. A directory that another one has put out of its slot counts as listed.
+const SLOTS: usize = 4096;
 
-/// The directories that were listed since a name in them last changed.
+/// The directories of which the kernel has no listing, one in each slot: it has dropped the listing, and begun no other.
 #[derive(Debug)]
-pub(in crate::mount) struct CachedListings(Box<[AtomicBool]>);
+pub(in crate::mount) struct CachedListings(Box<[AtomicU64]>);
+
+/// No directory has this number.
+const NONE: u64 = 0;
 
 impl Default for CachedListings {
-    /// An earlier process that served the mount may have listed all of them.
+    /// An earlier process that served the mount may have listed every directory.
     fn default() -> CachedListings {
-        CachedListings((0..MARKS).map(|_| AtomicBool::new(true)).collect())
+        CachedListings((0..SLOTS).map(|_| AtomicU64::new(NONE)).collect())
     }
 }
 
 impl CachedListings {
     /// Notes that the kernel begins to list a directory.
     pub(in crate::mount) fn begin(&self, node: u64) {
-        if let Some(mark) = self.mark(node) {
-            mark.store(true, Ordering::Release);
+        if let Some(slot) = self.slot(node) {
+            let _ = slot.compare_exchange(node, NONE, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
     /// Returns whether the kernel may have cached the listing of a directory, for a caller that makes it drop it.
     pub(in crate::mount) fn take(&self, node: u64) -> bool {
-        self.mark(node)
-            .is_some_and(|mark| mark.load(Ordering::Acquire) && mark.swap(false, Ordering::AcqRel))
+        self.slot(node)
+            .is_none_or(|slot| slot.swap(node, Ordering::AcqRel) != node)
     }
 
-    fn mark(&self, node: u64) -> Option<&AtomicBool> {
+    fn slot(&self, node: u64) -> Option<&AtomicU64> {
         let hash = BuildHasherDefault::<FxHasher>::default().hash_one(node);
-        self.0.get(usize::try_from(hash).ok()? % MARKS)
+        self.0.get(usize::try_from(hash).ok()? % SLOTS)
     }
 }
 
@@ -55,5 +58,17 @@ mod tests {
         cached.begin(7);
         assert!(cached.take(7));
         assert!(!cached.take(7));
+    }
+
+    #[test]
+    fn a_change_of_one_directory_leaves_no_listing_of_another() {
+        let cached = CachedListings::default();
+        // More than there are slots, so that some share one.
+        for node in 1..=3 * SLOTS as u64 {
+            cached.begin(node);
+        }
+        for node in 1..=3 * SLOTS as u64 {
+            assert!(cached.take(node), "{node}");
+        }
     }
 }
