@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
@@ -132,8 +132,8 @@ impl Coordinator {
         }
     }
 
-    fn scanned(&self, state: &mut EngineState, folder: u8, found: ScanResult, now: Instant) {
-        for job in found.jobs {
+    fn scanned(&self, state: &mut EngineState, folder: u8, mut found: ScanResult, now: Instant) {
+        for job in std::mem::take(&mut found.jobs) {
             state.queue.found(job, false, now);
         }
         let Some(scan) = state.scan(folder) else {
@@ -144,15 +144,7 @@ impl Coordinator {
         {
             tracing::warn!("not every finished job may be found: {trouble}");
         }
-        scan.since = None;
-        scan.more = found.more;
-        scan.candidates = found.candidates;
-        scan.trouble = found.trouble;
-        if !scan.more {
-            scan.answered = scan.asked;
-            scan.next = now + self.interval;
-            scan.last = Some(SystemTime::now());
-        }
+        scan.ended(found, now, self.interval);
     }
 
     /// Notes which folders are there.
@@ -162,7 +154,7 @@ impl Coordinator {
         for folder_queue in &mut state.queue.folder_queues {
             let back = folder_queue.is_there(self.disks.is_there(folder_queue.folder));
             if back && let Some(scan) = find(&mut state.scans, folder_queue.folder) {
-                scan.next = now;
+                scan.folder_is_back(now);
             }
         }
     }

@@ -82,8 +82,10 @@ pub(super) struct FolderScans {
     pub(super) asked: u64,
     /// The number of the last requested scan that has ended.
     pub(super) answered: u64,
-    /// When the next scan is due.
+    /// When the next scan is due, unless one is running.
     pub(super) next: Instant,
+    /// Whether the folder came back while a scan was running, which may have missed it.
+    missed: bool,
     /// Whether the last scan left out jobs for lack of room.
     pub(super) more: bool,
     /// When the last scan ended.
@@ -97,20 +99,50 @@ pub(super) struct FolderScans {
     pub(super) trouble: Option<String>,
 }
 
-impl Shared {
-    pub(super) fn new(queue: Queue, now: Instant) -> Shared {
-        let scans = queue.folder_queues.iter().map(|folder_queue| FolderScans {
-            folder: folder_queue.folder,
+impl FolderScans {
+    /// A folder that has never been scanned: its first scan is due.
+    pub(super) fn new(folder: u8, now: Instant) -> FolderScans {
+        FolderScans {
+            folder,
             since: None,
             asked: 0,
             answered: 0,
             next: now,
+            missed: false,
             more: false,
             last: None,
             candidates: 0,
             compared: 0,
             trouble: None,
-        });
+        }
+    }
+
+    /// The folder is there again, after it was missing.
+    pub(super) fn folder_is_back(&mut self, now: Instant) {
+        self.next = now;
+        self.missed = self.since.is_some();
+    }
+
+    /// A scan has ended; the next is due after `interval`.
+    pub(super) fn ended(&mut self, found: ScanResult, now: Instant, interval: Duration) {
+        self.since = None;
+        self.more = found.more;
+        self.candidates = found.candidates;
+        self.trouble = found.trouble;
+        if self.more {
+            return;
+        }
+        let missed = std::mem::take(&mut self.missed);
+        self.answered = self.asked;
+        self.next = if missed { now } else { now + interval };
+        self.last = Some(SystemTime::now());
+    }
+}
+
+impl Shared {
+    pub(super) fn new(queue: Queue, now: Instant) -> Shared {
+        let folders = queue.folder_queues.iter().map(|queue| queue.folder);
+        let scans = folders.map(|folder| FolderScans::new(folder, now));
         let scans = scans.collect();
         Shared {
             state: Mutex::new(EngineState {

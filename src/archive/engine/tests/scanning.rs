@@ -1,8 +1,9 @@
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::stage::{BACKUP, MOVE, Stage, job, until};
+use crate::archive::engine::shared::FolderScans;
 use crate::archive::engine::survey::scanner::{ScanResult, Scanner};
 
 fn scanner(stage: &Stage, folder: u8, interval: Duration) -> Scanner {
@@ -137,4 +138,25 @@ fn tasks_that_come_and_go_are_followed() {
     until("that the new one is found", || {
         scan(&mut scanner).jobs == [job("b")]
     });
+}
+
+#[test]
+fn a_folder_that_returns_during_a_scan_is_scanned_again_at_once() {
+    let (start, interval) = (Instant::now(), Duration::from_secs(3600));
+    let mut scans = FolderScans::new(BACKUP, start);
+    scans.since = Some(start);
+    scans.folder_is_back(start);
+    // A scan that leaves out jobs goes on before it is repeated.
+    let part = ScanResult {
+        more: true,
+        ..ScanResult::default()
+    };
+    scans.ended(part, start, interval);
+    assert!(scans.more);
+    scans.ended(ScanResult::default(), start, interval);
+    assert_eq!(scans.next, start);
+    // The repeated one missed nothing.
+    scans.since = Some(start);
+    scans.ended(ScanResult::default(), start, interval);
+    assert_eq!(scans.next, start + interval);
 }
