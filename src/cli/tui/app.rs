@@ -1,6 +1,5 @@
 //! The dashboard of a workspace: tabs, an open job, dialogs, and the action under way.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,6 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
 use indicatif::HumanBytes;
 use ratatui::Frame;
 use ratatui::layout::Rect;
-use unicode_width::UnicodeWidthStr;
 
 use super::actions;
 use super::clipboard;
@@ -19,18 +17,15 @@ use super::dialog::{Dialog, DialogAnswer};
 use super::event::Event;
 use super::event_loop::Dashboard;
 use super::help;
+use super::messages::Messages;
 use super::model::{Model, Working};
 use super::order::Order;
 use super::read::Want;
 use super::request::Request;
-use super::tabs::archive::{ArchiveTab, time_left};
-use super::tabs::experiments::ExperimentsTab;
-use super::tabs::folders::FoldersTab;
-use super::tabs::jobs::JobsTab;
-use super::tabs::orphans::OrphansTab;
-use super::tabs::trash::TrashTab;
+use super::tabs::archive::time_left;
+use super::tabs::tab_bar::TabBar;
 use super::tabs::{below, line};
-use super::theme::{Theme, cut, safe};
+use super::theme::Theme;
 use super::watchers::{Tab, WatchResult, Watchers};
 use crate::archive::job_list::Place;
 use crate::cli::Global;
@@ -39,12 +34,6 @@ use crate::cli::sentence;
 use crate::cli::style::Tone;
 use crate::settings::Settings;
 use crate::transfer::Progress;
-
-/// How long a message shows.
-const MESSAGE_SHOWN: Duration = Duration::from_secs(8);
-
-/// How many messages are kept.
-const MESSAGES_MAX: usize = 200;
 
 /// Up to so many jobs are measured without being asked.
 const MEASURED_MAX: usize = 2000;
@@ -70,13 +59,7 @@ pub(super) struct App {
     global: Global,
     events: Sender<Event<WatchResult>>,
     watchers: Option<Watchers>,
-    tab: Tab,
-    jobs: JobsTab,
-    folders: FoldersTab,
-    archive: ArchiveTab,
-    experiments: ExperimentsTab,
-    orphans: OrphansTab,
-    trash: TrashTab,
+    tabs: TabBar,
     detail: Option<Detail>,
     /// A part of a log that is to be read as soon as the reader has time.
     wanted: Option<Want>,
@@ -84,15 +67,13 @@ pub(super) struct App {
     /// The progress of the question what an action would do.
     planning: Option<Arc<Progress>>,
     plans: u64,
-    message: Option<(String, Tone, Instant)>,
-    messages: VecDeque<String>,
+    messages: Messages,
     /// It ends when the action under way has ended.
     quits: bool,
     is_ended: bool,
     /// Why the workspace could not be opened.
     pub(super) failed: Option<anyhow::Error>,
     area: Rect,
-    titles: Vec<(std::ops::Range<u16>, Tab)>,
 }
 
 impl App {
@@ -103,38 +84,26 @@ impl App {
             global,
             events,
             watchers: None,
-            tab: Tab::Jobs,
-            jobs: JobsTab::default(),
-            folders: FoldersTab::default(),
-            archive: ArchiveTab::default(),
-            experiments: ExperimentsTab::default(),
-            orphans: OrphansTab::default(),
-            trash: TrashTab::default(),
+            tabs: TabBar::new(),
             detail: None,
             wanted: None,
             dialog: None,
             planning: None,
             plans: 0,
-            message: None,
-            messages: VecDeque::new(),
+            messages: Messages::default(),
             quits: false,
             is_ended: false,
             failed: None,
             area: Rect::default(),
-            titles: Vec::new(),
         }
     }
 
     fn say(&mut self, text: String, tone: Tone) {
-        if self.messages.len() >= MESSAGES_MAX {
-            self.messages.pop_front();
-        }
-        self.messages.push_back(text.clone());
-        self.message = Some((text, tone, Instant::now()));
+        self.messages.say(text, tone);
     }
 
     fn show(&mut self, tab: Tab) {
-        self.tab = tab;
+        self.tabs.shown = tab;
         self.detail = None;
         if let Some(watchers) = &self.watchers {
             watchers.show(tab);
@@ -180,7 +149,7 @@ impl App {
         let select = &self.which.select;
         match Watchers::start(&session, select, &self.global, &self.events) {
             Ok(watchers) => {
-                watchers.show(self.tab);
+                watchers.show(self.tabs.shown);
                 self.watchers = Some(watchers);
                 self.model.session = Some(session);
             }
@@ -196,7 +165,7 @@ impl App {
         let (Some(jobs), Some(watchers)) = (&self.model.jobs, &self.watchers) else {
             return;
         };
-        let wants = jobs.rows.len() <= MEASURED_MAX || self.jobs.wants_sizes();
+        let wants = jobs.rows.len() <= MEASURED_MAX || self.tabs.jobs.wants_sizes();
         let mut rows = jobs.rows.iter();
         let lacks = rows.any(|row| row.bytes.is_none() && matches!(row.place, Place::At(_)));
         if wants && lacks {
@@ -330,7 +299,7 @@ impl App {
             Request::Open(job, part) => self.detail = Some(Detail::new(job, part)),
             Request::Plan(order) => self.plan(order),
             Request::Experiment(id) => {
-                self.jobs.show_experiment(id);
+                self.tabs.jobs.show_experiment(id);
                 self.show(Tab::Jobs);
             }
             Request::CopyRun(experiment, run) => self.choose_workspace(experiment, run),
@@ -395,7 +364,7 @@ impl App {
             }
             return;
         }
-        let editing = self.detail.is_none() && self.tab == Tab::Jobs && self.jobs.is_editing();
+        let editing = self.detail.is_none() && self.tabs.is_editing();
         if !editing && self.own_key(key, control) {
             return;
         }
@@ -416,15 +385,7 @@ impl App {
             }
             return;
         }
-        let model = &self.model;
-        let request = match self.tab {
-            Tab::Jobs => self.jobs.key(key, model),
-            Tab::Folders => self.folders.key(key, model),
-            Tab::Archive => self.archive.key(key),
-            Tab::Experiments => self.experiments.key(key, model),
-            Tab::Orphans => self.orphans.key(key, model),
-            Tab::Trash => self.trash.key(key, model),
-        };
+        let request = self.tabs.key(key, &self.model);
         if let Some(request) = request {
             self.request(request);
         }
@@ -436,15 +397,12 @@ impl App {
             _ if control => return false,
             KeyCode::Char('q') => self.quit(),
             KeyCode::Char('?') => {
-                let lines = help::lines(self.tab);
-                let dialog = Dialog::text(format!("keys: {}", self.tab.title()), lines);
+                let lines = help::lines(self.tabs.shown);
+                let dialog = Dialog::text(format!("keys: {}", self.tabs.shown.title()), lines);
                 self.dialog = Some((dialog, Purpose::Show));
             }
             KeyCode::Char('m') => {
-                let mut lines: Vec<String> = self.messages.iter().rev().cloned().collect();
-                if lines.is_empty() {
-                    lines.push("no messages".to_owned());
-                }
+                let lines = self.messages.all();
                 let dialog = Dialog::text("messages, the last first", lines);
                 self.dialog = Some((dialog, Purpose::Show));
             }
@@ -459,9 +417,9 @@ impl App {
             KeyCode::BackTab | KeyCode::Left if self.detail.is_none() => {
                 self.step(Tab::ALL.len() - 1);
             }
-            KeyCode::Esc => match (self.detail.take(), self.tab) {
+            KeyCode::Esc => match (self.detail.take(), self.tabs.shown) {
                 (Some(_), _) => {}
-                (None, Tab::Jobs) if self.jobs.back() => {}
+                (None, Tab::Jobs) if self.tabs.jobs.back() => {}
                 (None, Tab::Jobs) => {}
                 (None, _) => self.show(Tab::Jobs),
             },
@@ -471,7 +429,7 @@ impl App {
     }
 
     fn step(&mut self, by: usize) {
-        let at = self.tab as usize + by;
+        let at = self.tabs.shown as usize + by;
         if let Some(tab) = Tab::ALL.get(at % Tab::ALL.len()) {
             self.show(*tab);
         }
@@ -530,9 +488,7 @@ impl App {
             return;
         }
         if mouse.row == self.area.y && mouse.kind == MouseEventKind::Down(MouseButton::Left) {
-            let mut titles = self.titles.iter();
-            let hit = titles.find(|(place, _)| place.contains(&mouse.column));
-            if let Some(tab) = hit.map(|(_, tab)| *tab) {
+            if let Some(tab) = self.tabs.title_at(mouse.column) {
                 self.show(tab);
             }
             return;
@@ -543,27 +499,7 @@ impl App {
             }
             return;
         }
-        let model = &self.model;
-        let request = match self.tab {
-            Tab::Jobs => self.jobs.mouse(mouse, model),
-            Tab::Experiments => self.experiments.mouse(mouse, model),
-            Tab::Folders => {
-                self.folders.mouse(mouse, model);
-                None
-            }
-            Tab::Archive => {
-                self.archive.mouse(mouse);
-                None
-            }
-            Tab::Orphans => {
-                self.orphans.mouse(mouse, model);
-                None
-            }
-            Tab::Trash => {
-                self.trash.mouse(mouse, model);
-                None
-            }
-        };
+        let request = self.tabs.mouse(mouse, &self.model);
         if let Some(request) = request {
             self.request(request);
         }
@@ -586,73 +522,15 @@ impl App {
                     }
                 }
             }
-            None if self.tab == Tab::Jobs => watchers.look(self.jobs.visible(&self.model)),
+            None if self.tabs.shown == Tab::Jobs => {
+                watchers.look(self.tabs.jobs.visible(&self.model))
+            }
             None => {}
-        }
-    }
-
-    fn draw_titles(&mut self, frame: &mut Frame<'_>) {
-        let area = self.area;
-        let theme = self.model.theme;
-        let mut x = area.x;
-        self.titles.clear();
-        for (number, tab) in Tab::ALL.into_iter().enumerate() {
-            let alarm = if self.has_alarm(tab) { "!" } else { "" };
-            let text = format!(" {} {}{alarm} ", number + 1, tab.title());
-            let width = u16::try_from(text.width()).unwrap_or(0);
-            if x + width > area.x + area.width {
-                break;
-            }
-            let style = match (tab == self.tab, alarm.is_empty()) {
-                (true, _) => theme.selected(),
-                (false, true) => theme.style(Tone::Plain),
-                (false, false) => theme.style(Tone::Bad),
-            };
-            frame.buffer_mut().set_string(x, area.y, &text, style);
-            self.titles.push((x..x + width, tab));
-            x += width;
-        }
-        let name = self.model.session.as_ref();
-        let name = name.map_or_else(String::new, |session| {
-            let workspace = &session.opened.workspace;
-            match workspace.id.is_empty() {
-                true => workspace.path.to_string_lossy().into_owned(),
-                false => workspace.id.clone(),
-            }
-        });
-        let room = usize::from((area.x + area.width).saturating_sub(x + 2));
-        let name = safe(&name);
-        let name = cut(&name, room);
-        let width = u16::try_from(name.width()).unwrap_or(0);
-        if width > 0 {
-            let x = area.x + area.width - width;
-            frame
-                .buffer_mut()
-                .set_string(x, area.y, &name, theme.title());
-        }
-    }
-
-    /// Whether something in a tab needs a look.
-    fn has_alarm(&self, tab: Tab) -> bool {
-        match tab {
-            Tab::Folders => {
-                let mut locations = self.model.locations().iter();
-                let mount = self.model.mount();
-                locations.any(|it| it.state != "ok")
-                    || mount.is_some_and(|mount| matches!(mount.state, "dead" | "does not answer"))
-            }
-            Tab::Archive => {
-                let report = self.model.report();
-                report.is_some_and(|(report, _)| report.failures + report.damages > 0)
-            }
-            _ => false,
         }
     }
 
     /// The last line: the action under way, a message, or keys.
     fn bottom(&self) -> (String, Tone) {
-        let said = self.message.as_ref();
-        let said = said.filter(|(_, _, at)| at.elapsed() < MESSAGE_SHOWN);
         if let Some(working) = &self.model.working {
             let done = working.progress.bytes();
             let seconds = working.since.elapsed().as_secs_f64();
@@ -670,13 +548,13 @@ impl App {
             }
             return (text, Tone::Warning);
         }
-        match said {
-            Some((text, tone, _)) => (text.clone(), *tone),
+        match self.messages.shown() {
+            Some((text, tone)) => (text.to_owned(), tone),
             None if self.detail.is_some() => {
                 let text = "Tab next part  f follow, copy path  s stdout/stderr  g G first, last  Esc back";
                 (text.to_owned(), Tone::Plain)
             }
-            None => (help::hints(self.tab).to_owned(), Tone::Plain),
+            None => (help::hints(self.tabs.shown).to_owned(), Tone::Plain),
         }
     }
 }
@@ -688,7 +566,7 @@ impl Dashboard for App {
         match event {
             Event::Key(key) => self.key(key),
             Event::Mouse(mouse) => self.mouse(mouse),
-            Event::Paste(text) => self.jobs.paste(&text),
+            Event::Paste(text) => self.tabs.jobs.paste(&text),
             Event::Message(text) => {
                 let text = text.trim_start_matches("xpmfs: ").to_owned();
                 self.say(text, Tone::Warning);
@@ -710,19 +588,14 @@ impl Dashboard for App {
             );
             return;
         }
-        self.draw_titles(frame);
+        self.tabs.draw_titles(frame.buffer_mut(), area, &self.model);
         let mut middle = below(area, 1);
         middle.height -= 1;
         let buffer = frame.buffer_mut();
         let (model, canvas) = (&self.model, (buffer, middle));
-        match (&mut self.detail, self.tab) {
-            (Some(detail), _) => detail.draw(canvas, model),
-            (None, Tab::Jobs) => self.jobs.draw(canvas, model),
-            (None, Tab::Folders) => self.folders.draw(canvas, model),
-            (None, Tab::Archive) => self.archive.draw(canvas, model),
-            (None, Tab::Experiments) => self.experiments.draw(canvas, model),
-            (None, Tab::Orphans) => self.orphans.draw(canvas, model),
-            (None, Tab::Trash) => self.trash.draw(canvas, model),
+        match &mut self.detail {
+            Some(detail) => detail.draw(canvas, model),
+            None => self.tabs.draw(canvas, model),
         }
         let (text, tone) = self.bottom();
         let style = self.model.theme.style(tone);

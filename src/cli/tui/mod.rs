@@ -6,7 +6,8 @@
 //! each with a session of its own.
 //!
 //! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `theme`: parts of the screen
-//! - `app`: the dashboard; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `help`: keys; `clipboard`: OSC 52
+//! - `app`: the dashboard; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `messages`: what it has said; `help`: keys;
+//!   `clipboard`: OSC 52
 //! - `model`: what is known; `jobs`, `row`: the jobs in memory; `safety`: which have a second copy; `watchers`: the threads that look at the workspace
 //! - `read`: files, parameters and logs of an open job; `params`: makes parameters readable
 //! - `order`: an action; `actions`: what it would do, and doing it
@@ -21,6 +22,7 @@ mod event_loop;
 mod help;
 mod jobs;
 mod list;
+mod messages;
 mod model;
 mod order;
 mod params;

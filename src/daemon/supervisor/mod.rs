@@ -12,7 +12,7 @@
 //! - [`link`]: the worker's end
 //! - [`estate`]: what outlives a worker
 //! - [`supervise`]: the supervisor's loop; [`workers`]: the processes that it starts
-//! - [`check`]: asks another program whether it can go on; [`state`]: what it goes on with
+//! - [`reload`]: the change to another program; [`check`]: asks it whether it can go on; [`state`]: what it goes on with
 //!
 //! Called by `cli` and [`run`](super::run); calls `mount` for the form of what is kept.
 
@@ -20,6 +20,7 @@ mod check;
 mod estate;
 mod link;
 mod message;
+mod reload;
 mod state;
 mod supervise;
 mod workers;

@@ -4,27 +4,25 @@
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::SendFlags;
 use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
-use serde_json::{Value, json};
 
-use super::check::{Check, Ready};
 use super::estate::Estate;
 use super::link::Link;
 use super::message::{self, Message};
+use super::reload::Reload;
 use super::state::{PassedState, Passing, SupervisorStart, pass_on};
 use super::workers::{Death, Look, ended, fork_alone, reap, sockets};
 use crate::daemon::attach::{How, detach};
 use crate::daemon::run::raise_descriptor_limit;
 use crate::daemon::signals::SIGNALS;
-use crate::daemon::{control, descriptors, log, service_manager};
+use crate::daemon::{descriptors, log, service_manager};
 
 /// How many workers in a row may die without having answered a request.
 const DEATHS_MAX: u32 = 3;
@@ -65,10 +63,10 @@ pub fn resume(state: PassedState) -> io::Result<ForkResult> {
         over: state.over,
         killed: state.killed,
         in_starters_group: false,
-        replacing: Some(Replacing {
+        reload: Reload::Replacing {
             client: state.client,
             worker_ended: false,
-        }),
+        },
         ..Supervisor::new(state.origin)?
     };
     if let Some((place, _)) = &supervisor.estate.place {
@@ -102,10 +100,7 @@ struct Supervisor {
     over: bool,
     /// How many workers have died since one has answered a request.
     deaths: u32,
-    /// A program that may go on with the mount.
-    check: Option<Check>,
-    /// Until the first worker of this program serves the mount of the program before.
-    replacing: Option<Replacing>,
+    reload: Reload,
     /// Children that were killed and may not have ended.
     killed: Vec<Pid>,
     /// The sockets of the next worker, made in advance: later, this process may have too many descriptors.
@@ -115,14 +110,6 @@ struct Supervisor {
     is_short: bool,
     /// Whether this process is still in the process group of the command that started the mount, as [`crate::daemon::background`] explains.
     in_starters_group: bool,
-}
-
-/// The change from one program to the next.
-struct Replacing {
-    /// The connection to the command that waits.
-    client: OwnedFd,
-    /// Whether the worker of the program before has ended.
-    worker_ended: bool,
 }
 
 impl Supervisor {
@@ -139,8 +126,7 @@ impl Supervisor {
             stopping: false,
             over: false,
             deaths: 0,
-            check: None,
-            replacing: None,
+            reload: Reload::None,
             killed: Vec::new(),
             sockets: Some(sockets()?),
             buffer: message::buffer(),
@@ -243,14 +229,7 @@ impl Supervisor {
         reap();
         let code = self.end_of(death);
         if code.is_some() {
-            let why = || "the mount has ended".to_owned();
-            if let Some(check) = self.check.take() {
-                check.end();
-                answer(&check.client, Err(why()));
-            }
-            if let Some(replacing) = self.replacing.take() {
-                answer(&replacing.client, Err(why()));
-            }
+            self.reload.mount_ended();
         }
         Ok(code)
     }
@@ -266,8 +245,8 @@ impl Supervisor {
                 PollFd::new(socket, PollFlags::IN),
                 PollFd::new(&self.signals, PollFlags::IN),
             ];
-            if let Some(check) = &self.check {
-                ready.push(PollFd::from_borrowed_fd(check.socket(), PollFlags::IN));
+            if let Some(socket) = self.reload.socket() {
+                ready.push(PollFd::from_borrowed_fd(socket, PollFlags::IN));
             }
             match poll(&mut ready, Some(&LOOK_INTERVAL)) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -304,7 +283,7 @@ impl Supervisor {
                     }
                 }
             }
-            self.look_at_check(worker, socket);
+            self.go_on_with_next_program(worker, socket);
             let is_child = |pid: &Pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None));
             self.killed.retain(is_child);
         }
@@ -367,19 +346,12 @@ impl Supervisor {
                 {
                     service_manager::ready(&format!("serving {}", place.mountpoint.display()));
                 }
-                if let Some(replacing) = self.replacing.take() {
-                    let reply = json!({
-                        "pid": worker.as_raw_pid(),
-                        "supervisor": std::process::id(),
-                        "version": env!("CARGO_PKG_VERSION"),
-                    });
-                    answer(&replacing.client, Ok(reply));
-                }
+                self.reload.serving(worker);
             }
             (Message::Reload(program), Some(client)) => {
-                if let Err((client, why)) = self.start_check(program, client) {
-                    answer(&client, Err(why));
-                }
+                let is_ending = self.over || self.stopping;
+                self.reload
+                    .start(program, client, &self.origin, estate, is_ending);
             }
             (Message::Answered, _) => self.deaths = 0,
             (Message::Over, _) => self.over = true,
@@ -400,74 +372,31 @@ impl Supervisor {
         }
     }
 
-    /// Starts to ask a program whether it can go on with the mount.
-    fn start_check(&mut self, program: PathBuf, client: OwnedFd) -> Result<(), (OwnedFd, String)> {
-        let why = match &self.estate.place {
-            _ if self.over || self.stopping => "the mount is being unmounted",
-            _ if self.check.is_some() || self.replacing.is_some() => {
-                "another reload of this mount is running: wait until it has ended"
-            }
-            Some((place, _)) if self.estate.is_complete() => {
-                let copy = client.try_clone();
-                let check = copy.and_then(|client| {
-                    Check::start(program, client, &self.origin, &place.workspace)
-                });
-                return match check {
-                    Ok(check) => {
-                        self.check = Some(check);
-                        Ok(())
-                    }
-                    Err(error) => Err((client, format!("cannot start the new program: {error}"))),
-                };
-            }
-            _ => {
-                "the kernel cannot go on with a mount in another process (Linux 6.9 and later can): unmount it and mount it again"
-            }
-        };
-        Err((client, why.to_owned()))
-    }
-
     /// Goes on with the program that was asked, if it can. Does not return then.
-    fn look_at_check(&mut self, worker: Pid, socket: &OwnedFd) {
-        let Some(verdict) = self.check.as_mut().and_then(Check::verdict) else {
+    fn go_on_with_next_program(&mut self, worker: Pid, socket: &OwnedFd) {
+        let is_ending = self.over || self.stopping;
+        let Some(next) = self.reload.next_program(is_ending, &mut self.killed) else {
             return;
         };
-        let Some(check) = self.check.take() else {
-            return;
+        let with = Passing {
+            origin: &self.origin,
+            plan: next.program.plan.clone(),
+            worker,
+            socket: socket.as_fd(),
+            client: next.client.as_fd(),
+            over: self.over,
+            killed: &self.killed,
         };
-        self.killed.push(check.end());
-        let why = match verdict {
-            Err(why) => why,
-            Ok(_) if self.over || self.stopping => "the mount is being unmounted".to_owned(),
-            Ok(Ready { file, plan }) => {
-                let error = pass_on(
-                    &file,
-                    &self.estate,
-                    Passing {
-                        origin: &self.origin,
-                        plan,
-                        worker,
-                        socket: socket.as_fd(),
-                        client: check.client.as_fd(),
-                        over: self.over,
-                        killed: &self.killed,
-                    },
-                );
-                format!("cannot start the new program: {error}")
-            }
-        };
-        tracing::warn!("the mount goes on as before: {why}");
-        answer(&check.client, Err(why));
+        let error = pass_on(&next.program.file, &self.estate, with);
+        next.not_started(&error);
     }
 
     /// What to do after a worker has ended: the status to end with, or `None` to start another one.
     fn end_of(&mut self, death: Death) -> Option<ExitCode> {
-        if let Some(replacing) = &mut self.replacing
-            && !replacing.worker_ended
-            && matches!(death, Death::Killed(_))
+        if matches!(death, Death::Killed(_))
             && !self.over
+            && self.reload.worker_of_before_was_killed()
         {
-            replacing.worker_ended = true;
             return None;
         }
         let signal = match death {
@@ -512,16 +441,4 @@ impl Supervisor {
         }
         ExitCode::FAILURE
     }
-}
-
-/// Answers a command that waits for a reload, as the control socket does.
-fn answer(client: &OwnedFd, result: Result<Value, String>) {
-    let body = match result {
-        Ok(reply) => json!({"version": control::VERSION, "reply": reply}),
-        Err(error) => json!({"version": control::VERSION, "error": error}),
-    };
-    let line = format!("{body}\n");
-    // The command may have ended.
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let _ = rustix::net::send(client, line.as_bytes(), flags);
 }

@@ -1,10 +1,11 @@
-//! The tabs of the dashboard of a workspace: each draws a part of the model, and turns keys into requests.
+//! The tabs of the dashboard of a workspace: each draws a part of the model, and turns keys into requests; `tab_bar` has them all.
 
 pub(super) mod archive;
 pub(super) mod experiments;
 pub(super) mod folders;
 pub(super) mod jobs;
 pub(super) mod orphans;
+pub(super) mod tab_bar;
 pub(super) mod trash;
 
 use std::time::Instant;

@@ -1,0 +1,161 @@
+//! The tabs together: their titles in the first line, and the tab that shows.
+
+use crossterm::event::{KeyEvent, MouseEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use unicode_width::UnicodeWidthStr;
+
+use super::Canvas;
+use super::archive::ArchiveTab;
+use super::experiments::ExperimentsTab;
+use super::folders::FoldersTab;
+use super::jobs::JobsTab;
+use super::orphans::OrphansTab;
+use super::trash::TrashTab;
+use crate::cli::style::Tone;
+use crate::cli::tui::model::Model;
+use crate::cli::tui::request::Request;
+use crate::cli::tui::theme::{cut, safe};
+use crate::cli::tui::watchers::Tab;
+
+/// All tabs, one of which shows.
+pub(in crate::cli::tui) struct TabBar {
+    pub(in crate::cli::tui) shown: Tab,
+    pub(in crate::cli::tui) jobs: JobsTab,
+    folders: FoldersTab,
+    archive: ArchiveTab,
+    experiments: ExperimentsTab,
+    orphans: OrphansTab,
+    trash: TrashTab,
+    /// The columns of the titles as they were drawn last.
+    titles: Vec<(std::ops::Range<u16>, Tab)>,
+}
+
+impl TabBar {
+    pub(in crate::cli::tui) fn new() -> TabBar {
+        TabBar {
+            shown: Tab::Jobs,
+            jobs: JobsTab::default(),
+            folders: FoldersTab::default(),
+            archive: ArchiveTab::default(),
+            experiments: ExperimentsTab::default(),
+            orphans: OrphansTab::default(),
+            trash: TrashTab::default(),
+            titles: Vec::new(),
+        }
+    }
+
+    /// Whether the keys are text of a filter.
+    pub(in crate::cli::tui) fn is_editing(&self) -> bool {
+        self.shown == Tab::Jobs && self.jobs.is_editing()
+    }
+
+    /// Reacts to a key in the tab that shows.
+    pub(in crate::cli::tui) fn key(&mut self, key: KeyEvent, model: &Model) -> Option<Request> {
+        match self.shown {
+            Tab::Jobs => self.jobs.key(key, model),
+            Tab::Folders => self.folders.key(key, model),
+            Tab::Archive => self.archive.key(key),
+            Tab::Experiments => self.experiments.key(key, model),
+            Tab::Orphans => self.orphans.key(key, model),
+            Tab::Trash => self.trash.key(key, model),
+        }
+    }
+
+    /// Reacts to the mouse in the tab that shows.
+    pub(in crate::cli::tui) fn mouse(
+        &mut self,
+        mouse: MouseEvent,
+        model: &Model,
+    ) -> Option<Request> {
+        match self.shown {
+            Tab::Jobs => return self.jobs.mouse(mouse, model),
+            Tab::Experiments => return self.experiments.mouse(mouse, model),
+            Tab::Folders => self.folders.mouse(mouse, model),
+            Tab::Archive => self.archive.mouse(mouse),
+            Tab::Orphans => self.orphans.mouse(mouse, model),
+            Tab::Trash => self.trash.mouse(mouse, model),
+        }
+        None
+    }
+
+    /// The tab whose title is in a column.
+    pub(in crate::cli::tui) fn title_at(&self, column: u16) -> Option<Tab> {
+        let mut titles = self.titles.iter();
+        let hit = titles.find(|(place, _)| place.contains(&column));
+        hit.map(|(_, tab)| *tab)
+    }
+
+    /// Draws the tab that shows.
+    pub(in crate::cli::tui) fn draw(&mut self, canvas: Canvas<'_>, model: &Model) {
+        match self.shown {
+            Tab::Jobs => self.jobs.draw(canvas, model),
+            Tab::Folders => self.folders.draw(canvas, model),
+            Tab::Archive => self.archive.draw(canvas, model),
+            Tab::Experiments => self.experiments.draw(canvas, model),
+            Tab::Orphans => self.orphans.draw(canvas, model),
+            Tab::Trash => self.trash.draw(canvas, model),
+        }
+    }
+
+    /// Draws the titles and the workspace's name in the first line of an area.
+    pub(in crate::cli::tui) fn draw_titles(
+        &mut self,
+        buffer: &mut Buffer,
+        area: Rect,
+        model: &Model,
+    ) {
+        let theme = model.theme;
+        let mut x = area.x;
+        self.titles.clear();
+        for (number, tab) in Tab::ALL.into_iter().enumerate() {
+            let alarm = if has_alarm(tab, model) { "!" } else { "" };
+            let text = format!(" {} {}{alarm} ", number + 1, tab.title());
+            let width = u16::try_from(text.width()).unwrap_or(0);
+            if x + width > area.x + area.width {
+                break;
+            }
+            let style = match (tab == self.shown, alarm.is_empty()) {
+                (true, _) => theme.selected(),
+                (false, true) => theme.style(Tone::Plain),
+                (false, false) => theme.style(Tone::Bad),
+            };
+            buffer.set_string(x, area.y, &text, style);
+            self.titles.push((x..x + width, tab));
+            x += width;
+        }
+        let name = model.session.as_ref();
+        let name = name.map_or_else(String::new, |session| {
+            let workspace = &session.opened.workspace;
+            match workspace.id.is_empty() {
+                true => workspace.path.to_string_lossy().into_owned(),
+                false => workspace.id.clone(),
+            }
+        });
+        let room = usize::from((area.x + area.width).saturating_sub(x + 2));
+        let name = safe(&name);
+        let name = cut(&name, room);
+        let width = u16::try_from(name.width()).unwrap_or(0);
+        if width > 0 {
+            let x = area.x + area.width - width;
+            buffer.set_string(x, area.y, &name, theme.title());
+        }
+    }
+}
+
+/// Whether something in a tab needs a look.
+fn has_alarm(tab: Tab, model: &Model) -> bool {
+    match tab {
+        Tab::Folders => {
+            let mut locations = model.locations().iter();
+            let mount = model.mount();
+            locations.any(|it| it.state != "ok")
+                || mount.is_some_and(|mount| matches!(mount.state, "dead" | "does not answer"))
+        }
+        Tab::Archive => {
+            let report = model.report();
+            report.is_some_and(|(report, _)| report.failures + report.damages > 0)
+        }
+        _ => false,
+    }
+}
