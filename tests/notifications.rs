@@ -85,7 +85,7 @@ impl<'a> Served<'a> {
             let ready = || ready.send(()).unwrap();
             let serving = Serving {
                 connection: Connection::new(fuse),
-                successor: None,
+                keeper: None,
                 inheritance: None,
                 activity: Some(activity),
                 recover: None,

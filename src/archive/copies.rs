@@ -22,7 +22,7 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
 /// How long to wait for the reply of a folder about one job, and for the size of a copy without a manifest.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+const COPIES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most copies without a manifest whose size is still being measured after the deadline. No more are measured then.
 const LATE_SIZES_MAX: usize = 8;
@@ -42,7 +42,7 @@ pub struct JobCopies {
     pub removed: Option<PathBuf>,
     /// How it is opted out, if so.
     pub opted_out: Option<OptOut>,
-    /// What could not be read of the last three, as sentences.
+    /// What could not be read of these, as sentences.
     pub unknown: Vec<String>,
 }
 
@@ -164,9 +164,7 @@ impl<'a> CopySearch<'a> {
     /// Whether a purge has left the job's directory in the primary; `None` if there is none, or a folder does not reply.
     fn standing(&self, job: &JobId) -> Option<Standing> {
         let (view, job) = (self.view.clone(), job.clone());
-        let standing = self
-            .sizes
-            .ask(FOLDER_REPLY_TIMEOUT, move || view.standing(&job));
+        let standing = self.sizes.ask(COPIES_TIMEOUT, move || view.standing(&job));
         standing.ok()?.ok()?
     }
 
@@ -174,7 +172,7 @@ impl<'a> CopySearch<'a> {
     fn served(&self, job: &JobId) -> Option<u8> {
         let (view, job) = (self.view.clone(), job.clone());
         let resolve = move || view.resolve(job.task_id(), job.hash());
-        let served = self.sizes.ask(FOLDER_REPLY_TIMEOUT, resolve);
+        let served = self.sizes.ask(COPIES_TIMEOUT, resolve);
         let served = served.ok()?.ok()??;
         Some(served.location())
     }
@@ -198,7 +196,7 @@ impl<'a> CopySearch<'a> {
             let (location, job) = (location.clone(), job.clone());
             move || look(&location, &job)
         };
-        let reply = match location.answer(FOLDER_REPLY_TIMEOUT, question) {
+        let reply = match location.answer(COPIES_TIMEOUT, question) {
             Ok(Ok(reply)) => reply,
             Ok(Err(errno)) | Err(errno) => {
                 copy.state = CopyState::Offline(why_not(errno));
@@ -238,7 +236,7 @@ impl<'a> CopySearch<'a> {
             };
             transfer::survey(&directory, &options).ok()
         };
-        let survey = self.sizes.ask(FOLDER_REPLY_TIMEOUT, measure);
+        let survey = self.sizes.ask(COPIES_TIMEOUT, measure);
         Some(survey.ok()??.size)
     }
 }

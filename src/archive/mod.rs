@@ -1,13 +1,13 @@
-//! Archives finished jobs in folders, and brings them back.
+//! All that is done to jobs and involves folders: archives, moves, recovers, verifies, releases, deletes and lists them.
 //!
 //! - [`job`]: operations on one job, or on several in one call: whether it may be archived, copying it to a folder,
 //!   recovering and verifying it, and cleaning up copies that a crash cut short
 //! - [`experiments`]: archives the runs of experiments and the partials of their jobs, and brings them back
 //! - [`relocate`]: moves a job to a `move` folder: the primary's directory is replaced by a symlink, and removed later
 //! - [`engine`]: archives in the background: finds finished jobs, queues them and retries; has the threads
-//! - [`release_rules`]: releases jobs that are named, or that a rule selects
+//! - [`release_rules`]: which jobs are released, by name or by a rule, and releases them
 //! - [`deletions`]: deletes the jobs that a command names, and brings them back
-//! - [`manual`]: archives and recovers the jobs that a command names, and waits for the result
+//! - [`manual`]: archives and recovers the jobs that a command or a mount names, and waits for the result
 //! - [`lost`]: lists the archived jobs, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
 //! - [`places`]: the directories of tasks and jobs in a location; [`folder_alias`]: whether two locations share one
@@ -24,15 +24,15 @@
 //! From the marker to the symlink, a job passes through these steps (what a crash leaves of each, and who finishes it: the tables of
 //! [`relocate`]; in the background, the threads are the engine's):
 //!
-//! 1. `mount::activity` reports each change that was made through a mount (thread `xpmfs-activity`); `engine::survey` finds the others
+//! 1. `mount::activity` reports which jobs were changed through a mount (those that change often: later, in thread `xpmfs-activity`); `engine::survey` finds the others
 //!    (`xpmfs-scan-N`, `xpmfs-markers-N`, `xpmfs-recheck`; N is the folder)
 //! 2. `engine::queue` waits for the settle time (`xpmfs-archive`); `job::ready` looks whether the job may be archived (`xpmfs-look`)
-//! 3. `job::store` for each `backup` folder, then for the `move` folder: `stage` copies to `.tmp.<hash>`, `complete` syncs,
+//! 3. `engine::route` says which folders get the job, and `relocate` stores it in each: `job::store` for each `backup` folder, then for the `move` folder: `stage` copies to `.tmp.<hash>`, `complete` syncs,
 //!    renames and writes the manifest (`xpmfs-store-N`)
 //! 4. `relocate`, for a `move` folder: `swap` exchanges the directory for a symlink, `retire` removes the
 //!    directory (`xpmfs-store-N`)
 //!
-//! Called by `mount`, `daemon` and `cli`; calls `view`, `transfer` and the rooms below them. Within the room, `engine` and `manual`
+//! Called by `mount`, `remote`, `daemon` and `cli`; calls `view`, `transfer` and the rooms below them. Within the room, `engine` and `manual`
 //! call `relocate`, which calls `job`; none of them is called by one below, except that `job::store` calls the function that `relocate`
 //! passes to it for each copy that is in place.
 //!

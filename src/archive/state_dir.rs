@@ -8,6 +8,9 @@
 //! | `verified/<BLAKE3 of the folder's path>` | when all copies of the folder were verified ([`super::last_verify`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
+//! Other modules keep records beside these: [`super::experiments::damage`], [`super::fresh_records`], [`super::turn`], `engine::journal`,
+//! and `view::location::deleted`.
+//!
 //! The loss of one of the first three does harm: jobs would be copied below the mount point of a missing disk, or moved although they
 //! must stay. So a file or symlink in the place of one of the directories is an error that names it, and not a missing record.
 

@@ -14,7 +14,7 @@ use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
 use crate::archive::env::Hooks;
 use crate::archive::{fresh_records, trash_upkeep};
-use crate::daemon::{alone, archiving, run, service_manager};
+use crate::daemon::{archiver, archiving, run, service_manager};
 
 /// How often a workspace without a mount is scanned, unless the settings say otherwise.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let trash = trash_upkeep::start(&view, tuning.trash(), &hooks);
     let archiver =
         Archiver::start(view.clone(), config, hooks).context("cannot start archiving")?;
-    let control = alone::listen(&view, &archiver, trash, &workspace.id);
+    let control = archiver::listen(&view, &archiver, trash, &workspace.id);
     let path = workspace.path.display();
     tracing::info!("archiving {path}");
     service_manager::ready(&format!("archiving {path}"));

@@ -1,4 +1,4 @@
-//! The commands that a person types: one file or directory a command. Prints, and decides nothing.
+//! The commands that a person types: one file or directory a command. Prints, and decides nothing about jobs.
 //!
 //! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`tui`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands

@@ -1,10 +1,16 @@
 //! The life of the process that serves a mount, or archives without one. Called by `cli`; calls `mount` and the rooms below it.
 //!
-//! - [`plan`]: what is served, where and how
+//! A mount starts in these steps (`xpmfs mount`; in the foreground, without the second):
+//!
+//! 1. `cli::mount` reads the settings and makes the plan: [`plan`], what is served, where and how
+//! 2. [`background`] starts another process with the same arguments, and waits until its mount replies
+//! 3. [`supervisor::start`] divides that process into supervisor and worker
+//! 4. In the worker, [`plan::Plan::serve`] opens the locations as a [`service`], and [`run::run`] attaches the mount, starts archiving and the
+//!    control socket, and serves until the end (`mount::serve` has the loop)
+//!
 //! - [`run`]: serves one mount, from attaching to the end
 //! - [`service`]: the view of a workspace as a service
-//! - [`archiving`]: archives beside a mount, or without one; [`alone`]: a process that does nothing else
-//! - [`background`]: starts a daemon, and waits until its mount replies
+//! - [`archiving`]: archives beside a mount, or without one, and recovers jobs for programs that use the mount; [`archiver`]: a process that does nothing else
 //! - [`supervisor`]: replaces the process that serves a mount when it dies
 //! - [`signals`]: ends on SIGTERM and SIGINT
 //! - [`service_manager`]: notifies systemd
@@ -23,7 +29,7 @@
 //! - [`descriptors`]: closes what a process was started with
 //! - [`drain`]: waits until all is archived
 
-pub mod alone;
+pub mod archiver;
 pub mod archiving;
 pub mod attach;
 pub mod background;
@@ -65,7 +71,7 @@ pub struct Kept {
     /// The connection to the kernel.
     pub connection: Connection,
     /// Keeps what the next process needs.
-    pub successor: Option<Arc<dyn Keeper>>,
+    pub keeper: Option<Arc<dyn Keeper>>,
     /// What the previous process has left.
     pub inheritance: Option<Inheritance>,
 }

@@ -223,7 +223,7 @@ fn begin(
     let mount = find(attachment)?;
     drop(turn);
     let since = jiff::Timestamp::now().as_second();
-    let mut successor = None;
+    let mut keeper = None;
     if let Some(with) = supervised {
         let place = MountPlace {
             mountpoint: attachment.mountpoint.clone(),
@@ -233,7 +233,7 @@ fn begin(
             alone: with.alone,
         };
         match with.link.keep_place(&place, with.primary.as_fd()) {
-            Ok(()) => successor = Some(with.link as Arc<dyn Keeper>),
+            Ok(()) => keeper = Some(with.link as Arc<dyn Keeper>),
             Err(error) => tracing::warn!(
                 "the supervisor does not answer, so nothing would replace this process: {error}"
             ),
@@ -242,7 +242,7 @@ fn begin(
     Ok(Begun {
         kept: Kept {
             connection: Connection::new(fuse),
-            successor,
+            keeper,
             inheritance: None,
         },
         device: mount.device,
@@ -259,7 +259,7 @@ fn resume(resumed: Resumed, link: Arc<Link>) -> Begun {
     Begun {
         kept: Kept {
             connection: resumed.connection,
-            successor: Some(link),
+            keeper: Some(link),
             inheritance: Some(resumed.inheritance),
         },
         device,

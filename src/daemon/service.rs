@@ -107,7 +107,7 @@ impl Service for WorkspaceService {
         let archiver = self.archiver.clone();
         let serving = Serving {
             connection: kept.connection,
-            successor: kept.successor,
+            keeper: kept.keeper,
             inheritance: kept.inheritance,
             activity: archiver.map(|archiver| archiver as Arc<dyn Activity>),
             recover: self.recover.clone(),

@@ -97,7 +97,7 @@ impl ActivityReports {
     }
 
     /// Reports that a known node may have been altered for the last time.
-    pub(super) fn may_be_settled(&self, id: u64) {
+    pub(super) fn altered_for_good(&self, id: u64) {
         if let Some(receiver) = &self.receiver {
             self.nodes
                 .each_job_of(id, |job| self.report_now(&**receiver, job));
@@ -122,7 +122,7 @@ impl ActivityReports {
                     receiver.touched(job);
                 }
             }
-            NodeRole::Job if is_marker(name) => self.may_be_settled(parent),
+            NodeRole::Job if is_marker(name) => self.altered_for_good(parent),
             NodeRole::Job | NodeRole::Inside => self.altered(parent),
             NodeRole::Root | NodeRole::Jobs | NodeRole::Outside => {}
         }

@@ -20,7 +20,8 @@
 //!
 //! 1. The attempt that claims the request first replies ([`Attempt`]).
 //! 2. An attempt claims the request before it changes a file ([`commit`]). An attempt that lost the claim changes
-//!    nothing on a disk, and undoes what it did in the tables ([`Reply::undo`]).
+//!    nothing on a disk, and undoes what it did in the tables ([`Reply::undo`]). What several attempts may do and none must undo, they do
+//!    before: `jobs/`, tasks and directories of internal files are made, and an internal file is copied (`copy_up`).
 //!
 //! An operation that needs a job in the primary fails with [`need_recovery`] before it changes anything. [`Attempt::finish`]
 //! is the one place that runs operations; there, such a request begins to wait for the recovery (`recovery`).
@@ -157,9 +158,9 @@ struct Request<R> {
 }
 
 /// Ends the attempt of this thread when it is dropped.
-struct Current;
+struct AttemptGuard;
 
-impl Drop for Current {
+impl Drop for AttemptGuard {
     fn drop(&mut self) {
         let ended = CURRENT.take();
         drop(ended);
@@ -190,9 +191,9 @@ impl<R> Attempt<R> {
     }
 
     /// Makes [`commit`] in this thread claim this attempt.
-    fn begin(&self) -> Current {
+    fn begin(&self) -> AttemptGuard {
         CURRENT.set(Some((self.claimed.clone(), self.number)));
-        Current
+        AttemptGuard
     }
 
     /// Whether another attempt has claimed the request.

@@ -22,7 +22,7 @@ use rustix::io::{Errno, Result};
 use crate::mount::attributes::errno;
 use crate::mount::caller::Caller;
 use crate::mount::deferred::Reply;
-use crate::mount::handover::intents::Current;
+use crate::mount::handover::intents::RequestGuard;
 use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::ops::setattr::Changes;
 use crate::mount::ops::xattr::Value;
@@ -111,7 +111,7 @@ fn changing<R>(
 ) -> impl Fn(&Mount) -> Result<R> + Send + Sync + 'static {
     let number = request.unique().0;
     move |mount| {
-        let _current = Current::new(number);
+        let _current = RequestGuard::new(number);
         mount.not_failed()?;
         work(mount)
     }
@@ -329,7 +329,7 @@ impl Filesystem for Fuse {
             true => {
                 let may_wait = mount.may_wait_at(parent.0, &name);
                 mount.answer(may_wait, CreateReply { reply, how }, move |mount| {
-                    let _current = Current::new(how.request);
+                    let _current = RequestGuard::new(how.request);
                     mount.not_failed()?;
                     let before = mount.close_unanswered(how.request);
                     mount.create(&caller, parent.0, &name, mode, flags, before)
@@ -390,7 +390,7 @@ impl Filesystem for Fuse {
             };
             return (self.mount).answer(false, reply, changing(request, work));
         }
-        let _current = Current::new(request.unique().0);
+        let _current = RequestGuard::new(request.unique().0);
         let count = self
             .mount
             .write(handle.0, offset, data, append, tid, caller.as_ref());

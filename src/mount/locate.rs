@@ -80,10 +80,10 @@ impl Mount {
     }
 
     /// Whether an error of a question to a location means that the folder is offline.
-    pub(super) fn is_failing(&self, place: u8, error: Errno) -> bool {
+    pub(super) fn goes_offline_after(&self, place: u8, error: Errno) -> bool {
         self.folder(place).is_some_and(|folder| {
             let root = folder.root();
-            root.map_or(true, |root| folder.is_failing(&root, error))
+            root.map_or(true, |root| folder.goes_offline_after(&root, error))
         })
     }
 

@@ -12,11 +12,12 @@
 //! - [`ops`]: the operations, one file per group
 //! - [`recovery`]: requests that wait until an archived job is recovered
 //! - [`copy_up`]: where a change to an archived job is made, and whether it is permitted
-//! - [`locate`]: from a node to the directory and the name where it lies; [`renamed_dirs`]: directories that other
+//! - [`find`]: finds a name in a directory of the view; [`locate`]: from a node to the directory and the name where it lies; [`renamed_dirs`]: directories that other
 //!   processes rename
 //! - [`caller`]: umask, ownership and rights of the calling process
 //! - [`attributes`]: from `statx` and `errno` to what the kernel expects
-//! - [`handover`]: what a mount leaves to the process that serves it next
+//! - [`handover`]: what a mount leaves to the process that serves it next; each change is made within `handover::intents`, so that the next
+//!   process does not make it again
 //! - [`state`]: all that a mount consists of; [`tables`]: what it keeps in memory
 //!
 //! Beside the requests:
@@ -27,7 +28,9 @@
 //! - [`mapped_files`]: open files that other processes change
 //! - [`readahead`]: reads jobs before they are requested
 //!
-//! `daemon` calls this room; this room calls `view`, `archive` (which receives reports) and the rooms below it.
+//! Called by `daemon` and, for what `status` shows of recoveries, by `cli`; calls `archive` and the rooms below it. What the daemon does
+//! for a mount (receive reports, recover jobs) it gives to the mount as traits: [`recovery::Recover`] is implemented in `daemon::archiving`.
+//! Many files extend `Mount` by methods, whose calls name no file: the order of the list above is kept by hand.
 //!
 //! # Invariants
 //!
@@ -46,6 +49,7 @@ mod caller;
 mod capabilities;
 mod copy_up;
 mod deferred;
+mod find;
 mod fuse;
 mod handle;
 mod handover;

@@ -195,7 +195,7 @@ impl Mount {
     pub(super) fn serves_again(&self, id: u64) {
         while self.superseded.successor(id).is_some() {
             let epoch = self.node_changes.epoch();
-            let job = self.nodes.get(id).and_then(|node| self.job_of(&node));
+            let job = self.nodes.get(id).and_then(|node| self.nodes.job_of(node));
             let Some(job) = job else { return };
             match self.view.in_primary(job.task_id(), job.hash()) {
                 // It was found before the job was recovered: the kernel has been asked to look the name up again.

@@ -20,7 +20,7 @@ pub struct Serving {
     /// The connection to the kernel.
     pub connection: Connection,
     /// Keeps what the next process needs to serve the mount on.
-    pub successor: Option<Arc<dyn Keeper>>,
+    pub keeper: Option<Arc<dyn Keeper>>,
     /// What a process has left that has served the mount before.
     pub inheritance: Option<Inheritance>,
     /// Receives reports of altered jobs of the primary.
@@ -39,7 +39,7 @@ impl Mount {
     pub fn serve(mut self, with: Serving, ready: &dyn Fn()) -> io::Result<()> {
         let Serving {
             connection,
-            successor,
+            keeper,
             inheritance,
             activity,
             recover,
@@ -47,12 +47,12 @@ impl Mount {
         let mut config = fuser::Config::default();
         config.n_threads = Some(LOOP_THREADS);
         // Requests that were read from another descriptor of the device would fail when this process ends.
-        config.clone_fd = successor.is_none();
+        config.clone_fd = keeper.is_none();
         self.recover = recover;
         self.passthrough.connect(connection.device().clone());
         let continues = inheritance.is_some();
-        if let (Some(left), Some(successor)) = (inheritance, &successor) {
-            self.inherit(left, successor.clone())?;
+        if let (Some(left), Some(keeper)) = (inheritance, &keeper) {
+            self.inherit(left, keeper.clone())?;
         }
         self.readahead.start(&self.view)?;
         self.timeouts.start(&self.view)?;
@@ -76,11 +76,11 @@ impl Mount {
         let fuse = Fuse::new(self);
         let mount = fuse.mount();
         let (session, agreed) = connection.session(fuse, config)?;
-        if let Some(successor) = successor.filter(|_| !continues)
+        if let Some(keeper) = keeper.filter(|_| !continues)
             && agreed.can_be_continued()
         {
-            successor.keep_connection(&connection, &agreed)?;
-            mount.record_for(successor)?;
+            keeper.keep_connection(&connection, &agreed)?;
+            mount.record_for(keeper)?;
         }
         invalidate.start(session.notifier())?;
         watch.start()?;

@@ -22,7 +22,7 @@ use crate::mount::tables::nodes::Nodes;
 use crate::mount::tables::numbers::Devices;
 use crate::mount::tables::own_writes::OwnWrites;
 use crate::mount::tables::passthrough::Passthrough;
-use crate::mount::tables::stale::{Contended, Renamed, StaleRetries};
+use crate::mount::tables::stale::{Contended, NotFoundAgain, StaleRetries};
 use crate::mount::tables::superseded::Superseded;
 use crate::mount::tables::ttl::Ttls;
 use crate::mount::threads::Threads;
@@ -58,7 +58,7 @@ pub struct Mount {
     pub(super) passthrough: Arc<Passthrough>,
     pub(super) contended: Contended,
     pub(super) retries: StaleRetries,
-    pub(super) renamed: Renamed,
+    pub(super) renamed: NotFoundAgain,
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) threads: Threads,
     pub(super) listings: Arc<Listings>,
@@ -126,7 +126,7 @@ impl Mount {
             passthrough: Arc::default(),
             contended: Contended::default(),
             retries: StaleRetries::default(),
-            renamed: Renamed::default(),
+            renamed: NotFoundAgain::default(),
             timeouts: Arc::default(),
             threads: Threads::new({
                 let view = view.clone();

@@ -7,7 +7,7 @@
 //!    there are that is late takes the folder offline.
 //! 2. A request that waits for a folder which is offline is attempted again by another thread, which skips the folder (`deferred`:
 //!    each request is answered once).
-//! 3. A request that waits for [`FOLDER_REPLY_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers other
+//! 3. A request that waits for [`REQUEST_TIMEOUT`] fails with `ETIMEDOUT`, also if the folder answers other
 //!    requests. This is not `ENOENT`: the contents of the folder are unknown.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use crate::view::location::asking::{Mark, Question};
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a request waits for a file in a job: longer than the detection of a folder that does not answer at all takes.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The same timeout while another request has timed out and still waits for its folder, since requests that wait for
 /// one lock time out one after the other.
@@ -112,7 +112,7 @@ impl Timeouts {
         let others = requests.waiting.values().any(|one| one.give_up.is_none());
         let timeout = match others {
             true => NEXT_REPLY_TIMEOUT,
-            false => FOLDER_REPLY_TIMEOUT,
+            false => REQUEST_TIMEOUT,
         };
         let waiting = requests.waiting.values_mut();
         let old = waiting.filter(|one| one.begun.elapsed() > timeout);
@@ -180,7 +180,7 @@ mod tests {
             let mut requests = timeouts.requests.lock();
             requests.waiting.get_mut(&number).unwrap().begun = begun;
         };
-        set(first.number, before(FOLDER_REPLY_TIMEOUT * 2));
+        set(first.number, before(REQUEST_TIMEOUT * 2));
         set(second.number, before(NEXT_REPLY_TIMEOUT * 2));
         assert_eq!(timeouts.timed_out().len(), 1);
         assert_eq!(timeouts.timed_out().len(), 1);

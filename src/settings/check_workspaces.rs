@@ -13,33 +13,35 @@ use super::yaml::{Node, Position, emit_scalar};
 
 /// Finds the mistakes in the workspaces of a file.
 pub(super) fn check_workspaces(workspaces: &[Node], environment: &Environment) -> Vec<Finding> {
-    let places = workspaces.iter().map(|node| Place::read(node, environment));
-    let places: Vec<Place<'_>> = places.collect();
+    let places = workspaces
+        .iter()
+        .map(|node| WorkspaceNode::read(node, environment));
+    let places: Vec<WorkspaceNode<'_>> = places.collect();
     let mut checker = Checker {
         environment,
         findings: Vec::new(),
     };
-    checker.workspaces(&Places::new(&places));
+    checker.workspaces(&WorkspaceNodes::new(&places));
     checker.findings
 }
 
 /// The workspaces of the file.
-struct Places<'p, 'n> {
-    all: &'p [Place<'n>],
+struct WorkspaceNodes<'p, 'n> {
+    all: &'p [WorkspaceNode<'n>],
     /// The last workspace with each id: experimaestro uses that one for `alt_workspaces`.
-    by_id: HashMap<&'n str, &'p Place<'n>>,
+    by_id: HashMap<&'n str, &'p WorkspaceNode<'n>>,
 }
 
-impl<'p, 'n> Places<'p, 'n> {
-    fn new(all: &'p [Place<'n>]) -> Places<'p, 'n> {
+impl<'p, 'n> WorkspaceNodes<'p, 'n> {
+    fn new(all: &'p [WorkspaceNode<'n>]) -> WorkspaceNodes<'p, 'n> {
         let by_id = all.iter().filter_map(|place| Some((place.id?.0, place)));
-        Places {
+        WorkspaceNodes {
             all,
             by_id: by_id.collect(),
         }
     }
 
-    fn by_id(&self, id: &str) -> Option<&'p Place<'n>> {
+    fn by_id(&self, id: &str) -> Option<&'p WorkspaceNode<'n>> {
         self.by_id.get(id).copied()
     }
 
@@ -52,7 +54,7 @@ impl<'p, 'n> Places<'p, 'n> {
 }
 
 /// A workspace of the file, as far as it can be read.
-struct Place<'n> {
+struct WorkspaceNode<'n> {
     node: &'n Node,
     id: Option<(&'n str, Position)>,
     /// Of a local workspace: the path as it is written, resolved, and its place.
@@ -60,8 +62,8 @@ struct Place<'n> {
     remote: bool,
 }
 
-impl<'n> Place<'n> {
-    fn read(node: &'n Node, environment: &Environment) -> Place<'n> {
+impl<'n> WorkspaceNode<'n> {
+    fn read(node: &'n Node, environment: &Environment) -> WorkspaceNode<'n> {
         let text = |key| {
             node.get(key)
                 .and_then(|value| Some((value.as_str()?, value.at)))
@@ -78,7 +80,7 @@ impl<'n> Place<'n> {
                 at,
             ))
         });
-        Place {
+        WorkspaceNode {
             node,
             id: text("id"),
             primary,
@@ -118,7 +120,7 @@ impl Checker<'_> {
         self.findings.push(Finding::warning(at, message, advice));
     }
 
-    fn workspaces(&mut self, places: &Places<'_, '_>) {
+    fn workspaces(&mut self, places: &WorkspaceNodes<'_, '_>) {
         self.ids(places.all);
         self.triggers(places.all);
         for place in places.all {
@@ -132,7 +134,7 @@ impl Checker<'_> {
         self.shared_primaries(places.all);
     }
 
-    fn ids(&mut self, places: &[Place<'_>]) {
+    fn ids(&mut self, places: &[WorkspaceNode<'_>]) {
         let mut seen: HashMap<&str, Position> = HashMap::new();
         for (id, at) in places.iter().filter_map(|place| place.id) {
             if id.is_empty() {
@@ -157,7 +159,7 @@ impl Checker<'_> {
         }
     }
 
-    fn triggers(&mut self, places: &[Place<'_>]) {
+    fn triggers(&mut self, places: &[WorkspaceNode<'_>]) {
         let mut seen: HashMap<&str, (String, usize)> = HashMap::new();
         for place in places {
             for (trigger, at) in place.strings("triggers") {
@@ -179,7 +181,7 @@ impl Checker<'_> {
     }
 
     /// Warns of `alt_workspaces`, with what to write instead.
-    fn alternatives(&mut self, place: &Place<'_>, places: &Places<'_, '_>) {
+    fn alternatives(&mut self, place: &WorkspaceNode<'_>, places: &WorkspaceNodes<'_, '_>) {
         let Some((key, _)) = place.node.entry("alt_workspaces") else {
             return;
         };
@@ -205,7 +207,7 @@ impl Checker<'_> {
     }
 
     /// Warns of a value that experimaestro's `parse_lock_mode` (`locking.py`) reads as `inherit`.
-    fn lock_mode(&mut self, place: &Place<'_>) {
+    fn lock_mode(&mut self, place: &WorkspaceNode<'_>) {
         let Some(node) = place.node.get("lock_mode") else {
             return;
         };
@@ -262,7 +264,12 @@ impl Checker<'_> {
         self.error(at, message, "give the path of a directory");
     }
 
-    fn folders(&mut self, place: &Place<'_>, primary: &Path, places: &Places<'_, '_>) {
+    fn folders(
+        &mut self,
+        place: &WorkspaceNode<'_>,
+        primary: &Path,
+        places: &WorkspaceNodes<'_, '_>,
+    ) {
         let (mut folders, mut at) = (Vec::new(), Vec::new());
         for (reference, place) in place.strings("alt_workspaces") {
             let known = places.by_id(reference);
@@ -306,7 +313,7 @@ impl Checker<'_> {
         }
     }
 
-    fn shared_primaries(&mut self, places: &[Place<'_>]) {
+    fn shared_primaries(&mut self, places: &[WorkspaceNode<'_>]) {
         let mut seen: HashMap<&Path, String> = HashMap::new();
         for place in places {
             let Some((_, primary, at)) = &place.primary else {

@@ -15,7 +15,7 @@
 //! - `folders`: the folders of a workspace; `placement`: whether they can be attached to it
 //! - `select`: the workspace of a command
 //!
-//! Every room above may call it; it calls `sys` alone.
+//! Called by `view`, `archive`, `mount`, `remote`, `daemon` and `cli`; calls `sys` alone.
 
 mod check;
 mod check_workspaces;

@@ -1,7 +1,7 @@
 //! Opens and examines files and directories below a descriptor, without leaving it.
 //!
 //! Each name is opened relative to the descriptor of its directory: one component at a time, or several by the kernel's
-//! own walk that stays in the directory (`openat2`). A symlink is never followed. A hostile process that renames things
+//! own walk that stays in the directory (`openat2`). A symlink is never followed, except by [`stat_path`], which takes any path. A hostile process that renames things
 //! meanwhile can make an operation fail, but cannot lead it out of the directory.
 
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! Contains all `unsafe` code: system calls without a safe wrapper.
+//! System calls without a safe wrapper elsewhere.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};

@@ -1,4 +1,4 @@
-//! Wraps the system calls of Linux, without any concept of xpmfs. Every other room may call this room.
+//! Linux, without any concept of xpmfs: system calls, and what is built on them.
 //!
 //! - [`at`]: files and directories below a descriptor; [`shared_dir`]: those that several users share
 //! - [`disk_time`]: times, at the precision that disks keep
@@ -13,8 +13,11 @@
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`process_stat`]: the parent, the session and the start of a process
 //! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it
-//! - [`allocator`]: the memory of the program
-//! - [`allocator`], [`calls`], [`fuse`] and [`shared_words`]: all `unsafe` code
+//! - [`allocator`]: the memory of the program; [`calls`]: system calls without a safe wrapper; [`fuse`]: those of `/dev/fuse`
+//!
+//! Only [`allocator`], [`calls`], [`fuse`] and [`shared_words`] have `unsafe` code.
+//!
+//! Called by `workspace`, `settings`, `view`, `transfer`, `archive`, `mount`, `remote`, `daemon` and `cli`; calls none of them.
 
 pub mod allocator;
 pub mod at;

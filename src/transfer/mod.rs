@@ -10,8 +10,7 @@
 //! - [`bandwidth`], [`progress`], [`durable`]: limits, counts and syncs
 //! - [`stamp`]: detects changes of an entry; [`error`]: why a copy stops
 //!
-//! `archive` and all other code that copies a tree call this module. The module calls `sys`, and `workspace` for
-//! the names of jobs. A copy does not depend on stagings: the caller chooses its directory.
+//! Called by `archive`, `mount`, `remote`, `daemon` and `cli`; calls `sys`, and `workspace` for the names of jobs. A copy does not depend on stagings: the caller chooses its directory.
 //!
 //! # Invariants
 //!

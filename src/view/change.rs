@@ -14,7 +14,7 @@ pub enum Change {
     /// Anything that alters a file or directory, its attributes, or adds to a directory: write,
     /// create, truncate, chmod, utimes, setxattr, link, rename inside it.
     Alter,
-    /// The removal of a name: unlink, rmdir, rename of the job away.
+    /// The removal of a name: unlink, rmdir, the source of a rename out of the job, or of the job itself.
     Remove,
 }
 

@@ -216,7 +216,7 @@ impl View {
     fn task_names(&self) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
         for location in self.locations() {
-            let answers = location.expect_answer(|root| is_listed(&*root.jobs()?));
+            let answers = location.expect_answer(|root| check_listable(&*root.jobs()?));
             let listed = answers.and_then(|()| location.root()?.jobs());
             let listed = at::absent(listed.and_then(|jobs| names(&*jobs)));
             match listed {
@@ -234,7 +234,7 @@ impl View {
         let mut refused = None;
         for location in self.locations() {
             let asked = task.to_owned();
-            let answers = location.expect_answer(move |root| is_listed(&*root.task(&asked)?));
+            let answers = location.expect_answer(move |root| check_listable(&*root.task(&asked)?));
             let listed = answers.and_then(|()| location.root()?.task(task));
             let listed = at::absent(listed.and_then(|task| names(&*task)));
             match listed {
@@ -251,7 +251,7 @@ impl View {
 }
 
 /// Lists the beginning of a directory.
-fn is_listed(directory: impl AsFd) -> SysResult<()> {
+fn check_listable(directory: impl AsFd) -> SysResult<()> {
     let opened = at::open_to_list(directory, OsStr::new("."))?;
     read_dir::read_once(&opened, &mut EntryBuffer::default(), |_| ()).map(drop)
 }

@@ -115,7 +115,7 @@ impl View {
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
                 Err(error) if location.index() == PRIMARY => return Err(error),
                 Err(error) => {
-                    self.cannot_be_listed(location.index(), task, error);
+                    self.note_unlistable(location.index(), task, error);
                 }
             }
         }
@@ -123,7 +123,7 @@ impl View {
     }
 
     /// Notes that a folder's part of `jobs/`, or of `jobs/<task>/`, is being listed.
-    pub fn is_listed(&self, location: u8, task: Option<&OsStr>) {
+    pub fn note_listed(&self, location: u8, task: Option<&OsStr>) {
         if let Some(folder) = self.location(location) {
             let task = task.unwrap_or(OsStr::new(""));
             folder.unreadable().clear(task, None);
@@ -131,10 +131,10 @@ impl View {
     }
 
     /// Notes that a folder's part of `jobs/`, or of `jobs/<task>/`, cannot be listed, so that it does not show.
-    pub fn cannot_be_listed(&self, location: u8, task: Option<&OsStr>, error: Errno) {
+    pub fn note_unlistable(&self, location: u8, task: Option<&OsStr>, error: Errno) {
         if let Some(folder) = self.location(location)
             && let Ok(root) = folder.root()
-            && !folder.is_failing(&root, error)
+            && !folder.goes_offline_after(&root, error)
         {
             let task = task.unwrap_or(OsStr::new(""));
             folder.unreadable().note(folder.path(), task, None, error);

@@ -1,6 +1,6 @@
-//! Which location serves a job: the rules of the view, as plain functions over directory descriptors, without FUSE.
+//! Which location serves a job: the rules of the view, over directory descriptors, without FUSE.
 //!
-//! The view of a workspace is its primary directory, with the union of the primary and every folder below `jobs/`. A job is
+//! The view of a workspace is its primary directory, whose `jobs/` shows the jobs of the primary and of all folders. A job is
 //! served whole by one location and never merged file by file.
 //!
 //! - [`View`], in `open`: the view of one workspace
@@ -17,7 +17,10 @@
 //! - [`internal`]: the internal files of a job that a folder serves
 //! - `walk`: paths, walked one name at a time and never into a mount of xpmfs
 //!
-//! Called by `archive`, `mount`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
+//! Called by `archive`, `mount`, `remote`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
+//!
+//! Threads of this room look at folders and write records; [`purged`], `known`, [`materialize`] and [`internal`] write in the primary, the rest
+//! writes nothing.
 //!
 //! In the primary, every path is relative to descriptors that were opened before mounting. An in-place mount requires that: the workspace's
 //! own path then leads into the mount, and walking it would make the daemon wait for itself. A folder's path is walked by `walk`.

@@ -13,7 +13,7 @@ use crate::settings::Mode;
 use crate::sys::at;
 use crate::workspace::{jobs, markers};
 
-/// What stands at `jobs/<task_id>/<hash>` in the view.
+/// What `jobs/<task_id>/<hash>` is in the view.
 #[derive(Debug, Clone)]
 pub enum Served {
     /// A job: the directory of that name in a location, whole.
@@ -71,7 +71,7 @@ enum Candidate {
 }
 
 impl View {
-    /// What stands at `jobs/<task>/<hash>`: the primary's if it has the job, as a directory that is not what a purge has left of it, or a
+    /// What `jobs/<task>/<hash>` is: the primary's if it has the job, as a directory that is not what a purge has left of it, or a
     /// symlink that resolves; else the first folder's that has it, in the order of the settings.
     ///
     /// A folder that cannot be asked is skipped, and is still watched.
@@ -177,7 +177,8 @@ impl View {
         })
     }
 
-    /// `fails`: whether that is an error if what is there is left of a job that only a folder has which is away.
+    /// If what is there is only the rest of a job, and the folder that has the job is away, the job cannot be served: `fails` says whether
+    /// that is an error.
     fn ask_primary(&self, task: &OsStr, hash: &OsStr, fails: bool) -> Result<Candidate> {
         let root = self.primary().root()?;
         let Some(dir) = at::absent(root.task(task))? else {
@@ -219,7 +220,7 @@ impl View {
         let asked = self.ask_root(folder, &root, task, hash);
         match asked {
             // It is skipped, as it will be from now on.
-            Err(error) if folder.is_failing(&root, error) => Ok(Candidate::Nothing),
+            Err(error) if folder.goes_offline_after(&root, error) => Ok(Candidate::Nothing),
             asked => asked,
         }
     }

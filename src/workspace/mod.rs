@@ -12,12 +12,12 @@
 //! - [`filter`]: experimaestro's filter expressions over jobs
 //! - [`partials`]: the directories that jobs share, and which of them a job names
 //!
-//! Nothing here writes. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
+//! Nothing here writes, except [`partials::rebase_links`] in the job that it is given. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
 //! descriptor or names alone; the rest uses paths. Of a workspace that may be mounted in place, a path must begin with
 //! `/proc/self/fd/` and a descriptor of its directory, or it leads into the mount. A missing file is `None`. A file that cannot be read, or is
 //! incomplete, is a [`WorkspaceError`] with its path, and listings continue after it.
 //!
-//! Every room above may call it; it calls none.
+//! Called by `view`, `transfer`, `archive`, `mount`, `remote`, `daemon` and `cli`; calls `sys` alone.
 
 pub mod events;
 pub mod experiments;

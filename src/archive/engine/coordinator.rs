@@ -152,7 +152,7 @@ impl Coordinator {
         let now = Instant::now();
         let state = &mut *self.shared.state.lock();
         for folder_queue in &mut state.queue.folder_queues {
-            let back = folder_queue.is_there(self.disks.is_there(folder_queue.folder));
+            let back = folder_queue.set_there(self.disks.is_there(folder_queue.folder));
             if back && let Some(scan) = find(&mut state.scans, folder_queue.folder) {
                 scan.folder_is_back(now);
             }

@@ -10,7 +10,7 @@ use crossbeam_channel::Receiver;
 use super::release::{self, ReleaseState};
 use crate::archive::env::{Env, Hooks};
 use crate::archive::error::{Cause, JobError, Scope};
-use crate::archive::experiments::survey::{self, ExperimentSurvey};
+use crate::archive::experiments::pass::{self, FolderPasses};
 use crate::archive::job;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
 use crate::archive::job::store::{Due, Stored};
@@ -29,12 +29,12 @@ pub(super) trait Disks: Send + Sync + 'static {
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure>;
     /// Copies jobs to a folder; returns one outcome per job, in order.
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult>;
-    /// Archives in a folder the runs of experiments and partials that it lacks ([`ExperimentSurvey::pass`]).
+    /// Archives in a folder the runs of experiments and partials that it lacks ([`FolderPasses::pass`]).
     fn experiments(
         &self,
-        survey: &mut ExperimentSurvey,
+        passes: &mut FolderPasses,
         progress: &Progress,
-        report: &mut dyn survey::PassObserver,
+        report: &mut dyn pass::PassObserver,
     ) -> Result<(), Failure>;
     /// Removes from a task's directory in the primary the leftovers of processes that died.
     fn clear(&self, task: &OsStr);
@@ -188,11 +188,11 @@ impl Disks for RealDisks {
 
     fn experiments(
         &self,
-        survey: &mut ExperimentSurvey,
+        passes: &mut FolderPasses,
         progress: &Progress,
-        report: &mut dyn survey::PassObserver,
+        report: &mut dyn pass::PassObserver,
     ) -> Result<(), Failure> {
-        Ok(survey.pass(&self.env(progress), report)?)
+        Ok(passes.pass(&self.env(progress), report)?)
     }
 
     fn clear(&self, task: &OsStr) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Item;
-use super::survey::{ExperimentSurvey, ItemOutcome, PassObserver, has_place};
+use super::pass::{FolderPasses, ItemOutcome, PassObserver, has_place};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::job::store::Stored;
@@ -44,14 +44,14 @@ fn in_folder(env: &Env<'_>, folder: &Location, report: &mut dyn FnMut(Archived))
         return report(Archived::NoPlace);
     }
     let deadline = Instant::now() + WAIT_MAX.max(env.settle * 2);
-    let mut survey = ExperimentSurvey::thorough(folder.index());
+    let mut passes = FolderPasses::thorough(folder.index());
     loop {
         let mut pass = Pass {
             waits: false,
             others: Vec::new(),
             report,
         };
-        let passed = survey.pass(env, &mut pass);
+        let passed = passes.pass(env, &mut pass);
         let goes_on = pass.waits && passed.is_ok() && Instant::now() < deadline;
         if !goes_on {
             let others = std::mem::take(&mut pass.others);

@@ -24,7 +24,7 @@
 //! layout of version 1 (`xp/`) has only symlinks, and is not archived.
 //!
 //! - [`manual`]: archives everything once, for a command
-//! - [`survey`]: one pass over all experiments, for one folder; `state`: what it remembers
+//! - [`pass`]: one pass over all experiments, for one folder; `state`: what it remembers
 //! - `store`: copies one item; `compare`: whether the copy is replaced; `links`: the symlinks of a run to its jobs
 //! - `in_use`: whether a run is in progress, and whether a job uses a partial
 //! - `named`: the partials of a run's jobs
@@ -39,10 +39,10 @@ mod in_use;
 mod links;
 pub mod manual;
 mod named;
+pub mod pass;
 pub mod recover;
 mod state;
 mod store;
-pub mod survey;
 pub mod verify;
 
 use std::ffi::{OsStr, OsString};

@@ -36,7 +36,7 @@ impl NamedPartials {
                 for job in jobs {
                     match job {
                         Ok(job) => named.add(env, &job.id, (out, folder)),
-                        Err(error) => named.is_unknown(shown(primary, &error)),
+                        Err(error) => named.note_unknown(shown(primary, &error)),
                     }
                 }
             }
@@ -46,12 +46,12 @@ impl NamedPartials {
                 let links = links.found.iter();
                 links.for_each(|job| named.add(env, job, (out, folder)));
             }
-            Err(error) => named.is_unknown(shown(primary, &error)),
+            Err(error) => named.note_unknown(shown(primary, &error)),
         }
         named
     }
 
-    fn is_unknown(&mut self, why: String) {
+    fn note_unknown(&mut self, why: String) {
         self.unknown.get_or_insert(why);
     }
 
@@ -70,15 +70,15 @@ impl NamedPartials {
                 Ok(Eligibility::Out(_)) => return,
                 Ok(Eligibility::Pending) => return self.pending = true,
                 Ok(Eligibility::Unknown(file)) => {
-                    return self.is_unknown(format!("cannot read {}", file.display()));
+                    return self.note_unknown(format!("cannot read {}", file.display()));
                 }
-                Err(errno) => return self.is_unknown(std::io::Error::from(errno).to_string()),
+                Err(errno) => return self.note_unknown(std::io::Error::from(errno).to_string()),
             }
         }
         let shown = places::path(location, job);
         match partials::named_by(&directory, env.view.primary().path(), &shown) {
             Ok(partials) => self.partials.extend(partials),
-            Err(error) => self.is_unknown(error.to_string()),
+            Err(error) => self.note_unknown(error.to_string()),
         }
     }
 }

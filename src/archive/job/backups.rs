@@ -25,7 +25,7 @@ use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
 
 /// How long a `backup` folder may take to reply. If it hangs, the move is retried later.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks that each `backup` folder that does not exclude a job has a finished copy of it at its current path: the disk may have been
 /// removed or replaced since the job was copied. `source` is the primary's directory of the job. If `read`, what was read of the job, is
@@ -50,7 +50,7 @@ pub(in crate::archive) fn expect(
         }
         let mut lacks = lacks(env, folder, job, source)?;
         if let (None, Some(read)) = (&lacks, read) {
-            lacks = is_behind(folder, job, read)?;
+            lacks = why_behind(folder, job, read)?;
         }
         if let Some(why) = lacks {
             let folder = folder.path().to_owned();
@@ -69,7 +69,7 @@ fn lacks(
 ) -> Result<Option<String>> {
     let path = places::path(folder, job);
     let theirs = job.clone();
-    let copy = match folder.answer(FOLDER_REPLY_TIMEOUT, move || copy(&path, &theirs)) {
+    let copy = match folder.answer(BACKUP_TIMEOUT, move || copy(&path, &theirs)) {
         Ok(Ok(copy)) => copy,
         Ok(Err(error)) | Err(error) => return Ok(Some(why_not(error))),
     };
@@ -83,7 +83,7 @@ fn lacks(
 }
 
 /// Why a folder's copy of a job does not match what was read of the job, if so.
-fn is_behind(folder: &Location, job: &JobId, read: &Manifest) -> Result<Option<String>> {
+fn why_behind(folder: &Location, job: &JobId, read: &Manifest) -> Result<Option<String>> {
     let Ok(Some(theirs)) = manifests::read(folder, job) else {
         return Ok(Some("its copy there has no manifest".to_owned()));
     };

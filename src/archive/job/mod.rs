@@ -15,7 +15,7 @@
 //! - [`manifests`]: the record of each archived copy, in its folder
 //! - [`crash_recovery`]: removes unfinished copies from folders, and rewrites manifests that a power cut has emptied
 //!
-//! Called by `relocate`, `engine` and `manual`, and by commands.
+//! Called by the other modules of `archive`, and by the rooms above.
 
 pub(super) mod backups;
 pub mod compare;

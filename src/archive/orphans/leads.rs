@@ -20,7 +20,7 @@ use crate::workspace::references::JobLink;
 const LINKS_MAX: usize = 40;
 
 /// How long a directory outside of the workspace may take to be found.
-pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a name or a symlink leads in the end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -128,7 +128,7 @@ impl<'a> Leads<'a> {
             Lead::Folder(folder, job) => self.folder(*folder).contains(job),
             Lead::Outside(path) => {
                 let path = path.clone();
-                within(REPLY_TIMEOUT, move || path.is_dir()).unwrap_or(false)
+                within(LEAD_TIMEOUT, move || path.is_dir()).unwrap_or(false)
             }
         }
     }
@@ -180,7 +180,7 @@ impl<'a> Leads<'a> {
             Some(canonical) => canonical.clone(),
             None => {
                 let asked = directory.to_path_buf();
-                let canonical = within(REPLY_TIMEOUT, move || asked.canonicalize().ok());
+                let canonical = within(LEAD_TIMEOUT, move || asked.canonicalize().ok());
                 let canonical = canonical.flatten();
                 self.outside
                     .insert(directory.to_path_buf(), canonical.clone());

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustix::fs::FileType;
 
-use self::leads::{Lead, Leads, REPLY_TIMEOUT};
+use self::leads::{LEAD_TIMEOUT, Lead, Leads};
 use super::experiments::{shown, top};
 use super::job::usage::DiskUsage;
 use super::job_list::take;
@@ -166,7 +166,7 @@ fn archived(view: &View, unread: &mut Vec<String>) -> HashSet<JobId> {
             FileType::Directory => true,
             FileType::Symlink => {
                 let path = places::path(folder, job);
-                within(REPLY_TIMEOUT, move || path.is_dir()).unwrap_or(true)
+                within(LEAD_TIMEOUT, move || path.is_dir()).unwrap_or(true)
             }
             _ => false,
         });

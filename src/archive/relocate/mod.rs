@@ -1,4 +1,5 @@
-//! Moves jobs to a `move` folder: the primary's directory of a job is replaced by a symlink to its copy, and removed.
+//! Stores jobs in folders for the engine and `manual` ([`store_and_move`]), and moves them to a `move` folder: the primary's directory of a
+//! job is replaced by a symlink to its copy, and removed.
 //!
 //! ```text
 //!            copy            rename, sync           exchange           sync               grace over

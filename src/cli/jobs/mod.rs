@@ -1,4 +1,5 @@
-//! `xpmfs jobs`: commands on single jobs. One file a command; [`session`] opens the workspace for each.
+//! `xpmfs jobs`: commands on single jobs. One file a command; [`session`] opens the workspace for each. `orphans`, `trash`, `experiments` and
+//! `tui` use [`session`], [`meter`] (progress) and [`interrupt`] (Ctrl-C), too.
 
 pub(super) mod archive;
 pub(super) mod delete;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::recorded;
 use crate::archive::engine::{DamagedCopy, Report, VerifiedFolder};
 use crate::cli::{Global, Listing, Select, candidates};
-use crate::daemon::alone::{self, Archiving};
+use crate::daemon::archiver::{self, Archiving};
 use crate::daemon::control::Identity;
 use crate::daemon::health::MountHealth;
 use crate::daemon::inventory::{self, LocationReport, Mounted};
@@ -144,7 +144,7 @@ pub(in crate::cli) fn gather(arguments: &Arguments, global: &Global) -> anyhow::
     }
     let settings = Settings::load(global.settings.as_deref())?;
     let mut mounts = inventory::take()?;
-    let mut archivers = alone::take();
+    let mut archivers = archiver::take();
     let mut workspaces: Vec<Workspace> = settings.workspaces.clone();
     if arguments.select.is_given() {
         let chosen = settings.select(&arguments.select.selection())?;

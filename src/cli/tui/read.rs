@@ -23,7 +23,7 @@ use crate::view::{PRIMARY, Served};
 use crate::workspace::jobs::JobId;
 
 /// How long a folder may take to return a part of a job.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many questions to folders may be without an answer.
 const LATE_MAX: usize = 8;
@@ -91,7 +91,7 @@ impl Reader {
             let asker = Asker::new(LATE_MAX);
             for want in wants {
                 let (session, wanted) = (session.clone(), want.clone());
-                let read = asker.ask(FOLDER_REPLY_TIMEOUT, move || read(&session, &wanted));
+                let read = asker.ask(READ_TIMEOUT, move || read(&session, &wanted));
                 let content = match read {
                     Ok(content) => content.map_err(|error| sentence(&error)),
                     Err(errno) => Err(format!("the folder does not answer: {errno}")),

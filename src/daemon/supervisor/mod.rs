@@ -12,7 +12,7 @@
 //! - [`link`]: the worker's end
 //! - [`estate`]: what outlives a worker
 //! - [`supervise`]: the supervisor's loop; [`workers`]: the processes that it starts
-//! - [`reload`]: the change to another program; [`check`]: asks it whether it can go on; [`state`]: what it goes on with
+//! - [`program_change`]: the change to another program; [`check`]: asks it whether it can go on; [`state`]: what it goes on with
 //!
 //! Called by `cli` and [`run`](super::run); calls `mount` for the form of what is kept.
 
@@ -20,7 +20,7 @@ mod check;
 mod estate;
 mod link;
 mod message;
-mod reload;
+mod program_change;
 mod state;
 mod supervise;
 mod workers;

@@ -16,7 +16,7 @@ use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 use super::estate::Estate;
 use super::link::Link;
 use super::message::{self, Message};
-use super::reload::Reload;
+use super::program_change::ProgramChange;
 use super::state::{PassedState, Passing, SupervisorStart, pass_on};
 use super::workers::{Death, Look, ended, fork_alone, reap, sockets};
 use crate::daemon::attach::{How, detach};
@@ -63,7 +63,7 @@ pub fn resume(state: PassedState) -> io::Result<ForkResult> {
         over: state.over,
         killed: state.killed,
         in_starters_group: false,
-        reload: Reload::Replacing {
+        program_change: ProgramChange::Replacing {
             client: state.client,
             worker_ended: false,
         },
@@ -100,7 +100,7 @@ struct Supervisor {
     over: bool,
     /// How many workers have died since one has answered a request.
     deaths: u32,
-    reload: Reload,
+    program_change: ProgramChange,
     /// Children that were killed and may not have ended.
     killed: Vec<Pid>,
     /// The sockets of the next worker, made in advance: later, this process may have too many descriptors.
@@ -126,7 +126,7 @@ impl Supervisor {
             stopping: false,
             over: false,
             deaths: 0,
-            reload: Reload::None,
+            program_change: ProgramChange::None,
             killed: Vec::new(),
             sockets: Some(sockets()?),
             buffer: message::buffer(),
@@ -229,7 +229,7 @@ impl Supervisor {
         reap();
         let code = self.end_of(death);
         if code.is_some() {
-            self.reload.mount_ended();
+            self.program_change.mount_ended();
         }
         Ok(code)
     }
@@ -245,7 +245,7 @@ impl Supervisor {
                 PollFd::new(socket, PollFlags::IN),
                 PollFd::new(&self.signals, PollFlags::IN),
             ];
-            if let Some(socket) = self.reload.socket() {
+            if let Some(socket) = self.program_change.socket() {
                 ready.push(PollFd::from_borrowed_fd(socket, PollFlags::IN));
             }
             match poll(&mut ready, Some(&LOOK_INTERVAL)) {
@@ -346,11 +346,11 @@ impl Supervisor {
                 {
                     service_manager::ready(&format!("serving {}", place.mountpoint.display()));
                 }
-                self.reload.serving(worker);
+                self.program_change.serving(worker);
             }
             (Message::Reload(program), Some(client)) => {
                 let is_ending = self.over || self.stopping;
-                self.reload
+                self.program_change
                     .start(program, client, &self.origin, estate, is_ending);
             }
             (Message::Answered, _) => self.deaths = 0,
@@ -375,7 +375,10 @@ impl Supervisor {
     /// Goes on with the program that was asked, if it can. Does not return then.
     fn go_on_with_next_program(&mut self, worker: Pid, socket: &OwnedFd) {
         let is_ending = self.over || self.stopping;
-        let Some(next) = self.reload.next_program(is_ending, &mut self.killed) else {
+        let Some(next) = self
+            .program_change
+            .next_program(is_ending, &mut self.killed)
+        else {
             return;
         };
         let with = Passing {
@@ -395,7 +398,7 @@ impl Supervisor {
     fn end_of(&mut self, death: Death) -> Option<ExitCode> {
         if matches!(death, Death::Killed(_))
             && !self.over
-            && self.reload.worker_of_before_was_killed()
+            && self.program_change.worker_of_before_was_killed()
         {
             return None;
         }

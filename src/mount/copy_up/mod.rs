@@ -1,6 +1,7 @@
 //! Decides where a change to a job that a folder serves is made, and whether it is permitted.
 //!
-//! Of removals (unlink, rmdir, the source of a rename), `ops::remove` decides.
+//! The job itself is copied by [`recovery`](super::recovery). `ops::remove` decides about removals: unlink, rmdir and the source of a rename; but a
+//! rename inside a job recovers the job first, which is decided here.
 //!
 //! `rights`: whether the caller may change a job that must be recovered first; `small_copy`: copies an internal file to
 //! the primary
@@ -58,7 +59,7 @@ pub(super) enum Alteration {
 }
 
 impl Mount {
-    /// Returns where a new `name` below `parent` will be created; `directory` is whether it will be a directory. Checks
+    /// Returns where a new `name` below `parent` will be created, and makes the directories of the primary that are missing for that; `directory` is whether it will be a directory. Checks
     /// whether a folder has the name, but not whether it is free in the primary.
     pub(super) fn target(
         &self,
@@ -173,7 +174,7 @@ impl Mount {
         Err(self.recovery_needed(caller.tid, node))
     }
 
-    /// Whether a purge has left the job of a node of the primary.
+    /// Whether what the primary has of a node's job is only the rest that a purge has left.
     ///
     /// # Errors
     ///
@@ -233,7 +234,7 @@ impl Mount {
     pub(super) fn is_purged(&self, id: u64) -> bool {
         let is_it =
             |(job, _): (JobId, PathBuf)| self.view.is_known_purged(job.task_id(), job.hash());
-        self.view.has_purged_jobs() && self.path_in_job(id).is_some_and(is_it)
+        self.view.has_purged_jobs() && self.nodes.path_in_job_of_primary(id).is_some_and(is_it)
     }
 
     /// Makes sure that a node may be changed, and returns the node to change: of a file of a job that was recovered, the
@@ -244,13 +245,13 @@ impl Mount {
         id: u64,
         by: Alteration,
     ) -> Result<(u64, Node)> {
-        let (id, node) = self.copied_up(caller, id, by)?;
+        let (id, node) = self.node_to_change(caller, id, by)?;
         self.changeable_in_primary(caller, id, &node, by)?;
         Ok((id, node))
     }
 
     /// Returns the node to change in place of this one, unless another process has moved its job.
-    pub(super) fn copied_up(
+    pub(super) fn node_to_change(
         &self,
         caller: &Caller,
         id: u64,
@@ -308,7 +309,7 @@ impl Mount {
     }
 
     /// Makes sure that an entry of a job can be renamed inside the job: recovers the job for that.
-    pub(super) fn renamable_inside(
+    pub(super) fn prepare_rename_inside(
         &self,
         caller: &Caller,
         (parent, name): (u64, &OsStr),
@@ -316,14 +317,18 @@ impl Mount {
     ) -> Result<()> {
         let node = self.node(parent)?;
         let target = self.node(new_parent)?;
-        if node.place == PRIMARY && self.job_of(&node) == self.job_of(&target) {
+        if node.place == PRIMARY
+            && self.nodes.job_of(node.clone()) == self.nodes.job_of(target.clone())
+        {
             return self.changeable_in_primary(caller, parent, &node, Alteration::Contents);
         }
-        if !self.is_recovered_for_changes(&node) {
+        if !self.needs_recovery(&node) {
             return Ok(());
         }
         let found = self.find(parent, name)?;
-        if found.place == INTERNAL || self.job_of(&node) != self.job_of(&target) {
+        if found.place == INTERNAL
+            || self.nodes.job_of(node.clone()) != self.nodes.job_of(target.clone())
+        {
             return Ok(());
         }
         self.check_recovery(caller, parent, &node)?;
@@ -355,7 +360,7 @@ impl Mount {
     /// Returns the error with which an operation ends that needs the job of a node in the primary: the operation is
     /// attempted again when the job has been recovered, if the mount recovers jobs.
     fn recovery_needed(&self, tid: u32, node: &Node) -> Errno {
-        match self.job_of(node) {
+        match self.nodes.job_of(node.clone()) {
             Some(job) if self.recover.is_some() => deferred::need_recovery(job, tid),
             _ => Errno::ROFS,
         }
@@ -365,19 +370,6 @@ impl Mount {
     fn is_in_primary(&self, holder: &JobDir) -> Result<bool> {
         let served = self.view.resolve(&holder.task, &holder.hash)?;
         Ok(served.is_some_and(|served| served.location() == PRIMARY))
-    }
-
-    /// Returns the job that a node belongs to.
-    pub(super) fn job_of(&self, node: &Node) -> Option<JobId> {
-        let mut job = node.clone();
-        while job.role == NodeRole::Inside {
-            job = self.nodes.get(job.parent)?;
-        }
-        if job.role != NodeRole::Job {
-            return None;
-        }
-        let task = self.nodes.get(job.parent)?;
-        JobId::new(&*task.name, &*job.name).ok()
     }
 
     /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.

@@ -20,7 +20,7 @@ use crate::view::PRIMARY;
 impl Mount {
     /// Makes sure that the caller may change the contents of a node of a job that must be recovered for that.
     pub(super) fn check_recovery(&self, caller: &Caller, id: u64, node: &Node) -> Result<()> {
-        match self.is_recovered_for_changes(node) {
+        match self.needs_recovery(node) {
             true => self.check_rights_to_copy(caller, id, node),
             false => Ok(()),
         }
@@ -31,13 +31,13 @@ impl Mount {
         let object = self.open_verified(id, OFlags::PATH)?;
         self.check_rights_to_task(caller, node)?;
         let _rights = self.rights_of(caller)?;
-        self.may_write_copy(&object, node.directory)
+        self.check_writing_copy(&object, node.directory)
     }
 
     /// Makes sure that the caller may recover the job of a node, where the kernel decides whether the caller may change
     /// the node.
     pub(super) fn check_recovery_by_owner(&self, caller: &Caller, node: &Node) -> Result<()> {
-        match self.is_recovered_for_changes(node) {
+        match self.needs_recovery(node) {
             true => self.check_rights_to_task(caller, node),
             false => Ok(()),
         }
@@ -56,7 +56,11 @@ impl Mount {
     }
 
     /// Makes sure that the daemon may write to the copy of an archived file, as `access` asks.
-    pub(in crate::mount) fn may_write_copy(&self, object: &OwnedFd, directory: bool) -> Result<()> {
+    pub(in crate::mount) fn check_writing_copy(
+        &self,
+        object: &OwnedFd,
+        directory: bool,
+    ) -> Result<()> {
         let wanted = match directory {
             true => Access::WRITE_OK | Access::EXEC_OK,
             false => Access::WRITE_OK,
@@ -84,7 +88,7 @@ impl Mount {
     }
 
     /// Whether a change of a node needs the recovery of its job.
-    pub(in crate::mount) fn is_recovered_for_changes(&self, node: &Node) -> bool {
+    pub(in crate::mount) fn needs_recovery(&self, node: &Node) -> bool {
         self.recover.is_some()
             && !matches!(node.place, PRIMARY | INTERNAL)
             && matches!(node.role, NodeRole::Job | NodeRole::Inside)

@@ -1,4 +1,4 @@
-//! What a log of records says in the end.
+//! The state that a log of records leads to.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -214,16 +214,16 @@ impl Shared {
 }
 
 /// Marks that this thread processes a request that changes something, until it is dropped.
-pub(in crate::mount) struct Current;
+pub(in crate::mount) struct RequestGuard;
 
-impl Current {
-    pub(in crate::mount) fn new(request: u64) -> Current {
+impl RequestGuard {
+    pub(in crate::mount) fn new(request: u64) -> RequestGuard {
         CURRENT.set(Some(request));
-        Current
+        RequestGuard
     }
 }
 
-impl Drop for Current {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         CURRENT.set(None);
     }
@@ -389,7 +389,7 @@ mod tests {
     ) -> Result<u64> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let _current = Current::new(request);
+                let _current = RequestGuard::new(request);
                 let result = intents.change(|| Ok(Before::default()), |_| Ok(look), &change);
                 if killed {
                     // The slot stays as a killed process leaves it.

@@ -9,7 +9,7 @@
 //! - [`recorder`]: writes the changes of the tables to a log; the tables call it under their locks, which orders the records
 //! - [`recent`]: the nodes that the kernel has received last
 //! - [`counts`]: how often the kernel has received each node
-//! - [`image`]: what a log says in the end
+//! - [`image`]: the state that a log of records leads to
 //! - [`intents`]: what a process was about to change for a request
 //! - [`forgotten`]: finds the nodes that the kernel has forgotten without the knowledge of this process
 //! - [`restore`]: fills the tables of a mount from an image; [`places`]: with other folders than before

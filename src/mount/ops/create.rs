@@ -8,9 +8,10 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
 use crate::mount::copy_up::{Alteration, Target};
+use crate::mount::find::Found;
 use crate::mount::handover::intents::{Before, Begun, IntentOutcome};
 use crate::mount::ops::file::{Opened, open_flags};
-use crate::mount::ops::lookup::{Found, NodeEntry};
+use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::tables::handles;
 use crate::mount::tables::nodes::{INTERNAL, NodeRole};
 use crate::mount::{Mount, caller, deferred};

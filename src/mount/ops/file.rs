@@ -136,7 +136,9 @@ impl Mount {
             return Ok(());
         };
         let needed = match entered.last() {
-            Some(there) => self.copied_up(caller, *there, Alteration::Contents).err(),
+            Some(there) => self
+                .node_to_change(caller, *there, Alteration::Contents)
+                .err(),
             None => None,
         };
         self.forget_each(&entered);
@@ -154,7 +156,7 @@ impl Mount {
         if !writable {
             return self.open_file(caller, id, flags, append);
         }
-        let (changed, node) = self.copied_up(caller, id, Alteration::Contents)?;
+        let (changed, node) = self.node_to_change(caller, id, Alteration::Contents)?;
         if changed != id {
             // Another process may have the archived file open by this node. The kernel looks the path up again, and
             // finds the recovered file.
@@ -360,7 +362,7 @@ impl Mount {
             self.open_limit.closed();
             self.passthrough.close(file.node);
             if file.writable || unlocked {
-                self.activity.may_be_settled(file.node);
+                self.activity.altered_for_good(file.node);
             }
         }
     }

@@ -218,8 +218,8 @@ impl Mount {
                 let primary = self.primary_dir()?;
                 rustix::fs::accessat(primary, ".", Access::WRITE_OK, AtFlags::EACCESS)
             }
-            NodeRole::Inside if self.is_recovered_for_changes(&node) => {
-                self.may_write_copy(&object, node.directory)
+            NodeRole::Inside if self.needs_recovery(&node) => {
+                self.check_writing_copy(&object, node.directory)
             }
             NodeRole::Inside | NodeRole::Outside => Err(Errno::ROFS),
         }

@@ -50,7 +50,7 @@ impl Mount {
         match tried {
             FlockResult::Done(result) if operation == FlockOperation::NonBlockingUnlock => {
                 self.locks.notify_released();
-                self.activity.may_be_settled(file.node);
+                self.activity.altered_for_good(file.node);
                 replies::empty(result, reply);
             }
             FlockResult::Done(result) => self.locks.answer(&file, result, reply),

@@ -4,29 +4,20 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use fuser::{FileAttr, Generation};
-use rustix::fs::{FileType, OFlags, Statx};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, Result};
 
+use crate::mount::find::Found;
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
 use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
-use crate::view::internal::JobDir;
-use crate::view::{PRIMARY, Served};
-use crate::workspace::{jobs, layout};
+use crate::view::PRIMARY;
 
 /// How often a contended name is looked up for one lookup by the kernel.
 const LOOKUPS_MAX: usize = 100;
-
-/// A file or directory that was found under a name.
-#[derive(Debug)]
-pub(in crate::mount) struct Found {
-    pub(in crate::mount) place: u8,
-    pub(in crate::mount) role: NodeRole,
-    pub(in crate::mount) stat: Statx,
-}
 
 /// The kernel's view of a name: the reply to a lookup.
 #[derive(Debug)]
@@ -200,192 +191,6 @@ impl Mount {
     pub(in crate::mount) fn forget_each(&self, entered: &[u64]) {
         for id in entered {
             self.forget(*id, 1);
-        }
-    }
-
-    /// Updates the nodes of a job that is served from another place than before, by the same directory: its files may
-    /// be changed from now on, or no longer.
-    pub(in crate::mount) fn job_changed_place(&self, id: u64, place: u8) {
-        self.nodes.below(id, |id, node| {
-            if node.place != INTERNAL {
-                node.place = place;
-            }
-            self.invalidate.node(id, node);
-        });
-    }
-
-    /// Returns the file or directory under a name.
-    pub(in crate::mount) fn find(&self, parent: u64, name: &OsStr) -> Result<Found> {
-        let node = self.node(parent)?;
-        match node.role {
-            NodeRole::Root => self.find_at_top(name),
-            NodeRole::Jobs => self.find_task(name),
-            NodeRole::Task => self.find_job(&node, name),
-            NodeRole::Job | NodeRole::Inside => match self.holder(&node)? {
-                Some(holder) => self.find_in_archived_job(parent, &node, &holder, name),
-                None => self.find_plain(parent, &node, name, NodeRole::Inside),
-            },
-            NodeRole::Outside => self.find_plain(parent, &node, name, NodeRole::Outside),
-        }
-    }
-
-    fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: NodeRole) -> Result<Found> {
-        let dir = self.directory(parent)?;
-        let _asking = self.asking(node.place, role);
-        let stat = match at::stat(dir, name) {
-            // After ESTALE the kernel looks the path up again, and finds the folder's copy. A name that the copy lacks may be about to be
-            // created, which ESTALE would make fail.
-            Err(Errno::NOENT) if self.is_purged_by_now(node) == Ok(true) => {
-                let known = self.path_in_job(parent);
-                let lacks =
-                    known.is_some_and(|(job, dir)| self.view.copy_lacks(&job, &dir.join(name)));
-                Err(if lacks { Errno::NOENT } else { Errno::STALE })
-            }
-            // Another process removes the rest of a moved job, or of a copy that was replaced, name by name.
-            Err(Errno::NOENT) if self.is_moved(parent, node) => Err(Errno::STALE),
-            result => result,
-        }?;
-        Ok(Found {
-            place: node.place,
-            role,
-            stat,
-        })
-    }
-
-    fn find_at_top(&self, name: &OsStr) -> Result<Found> {
-        if name == layout::XPMFS {
-            return Err(Errno::NOENT);
-        }
-        if name == "jobs"
-            && let Some(found) = self.find_jobs()?
-        {
-            return Ok(found);
-        }
-        Ok(Found {
-            place: PRIMARY,
-            role: NodeRole::Outside,
-            stat: at::stat(self.primary_dir()?, name)?,
-        })
-    }
-
-    /// Finds `jobs/`: the primary's, or the first folder's if the primary has none.
-    pub(in crate::mount) fn find_jobs(&self) -> Result<Option<Found>> {
-        for location in self.view.locations() {
-            let jobs = location.root().and_then(|root| {
-                let _asking = location.asking();
-                root.jobs().and_then(at::stat_fd)
-            });
-            match jobs {
-                Ok(stat) => {
-                    return Ok(Some(Found {
-                        place: location.index(),
-                        role: NodeRole::Jobs,
-                        stat,
-                    }));
-                }
-                // The primary's `jobs` is not a directory: it is shown unchanged.
-                Err(Errno::NOTDIR) if location.index() == PRIMARY => return Ok(None),
-                Err(Errno::NOENT) => {}
-                Err(error) if location.index() == PRIMARY => return Err(error),
-                Err(_) => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// Finds `jobs/<task>/`: the primary's, or that of the first folder with this task.
-    pub(in crate::mount) fn find_task(&self, name: &OsStr) -> Result<Found> {
-        let jobs = at::absent(self.root(PRIMARY)?.jobs())?;
-        if let Some(jobs) = jobs
-            && let Some(stat) = at::absent(at::stat(jobs, name))?
-        {
-            let role = match at::is_dir(&stat) {
-                true => NodeRole::Task,
-                false => NodeRole::Outside,
-            };
-            return Ok(Found {
-                place: PRIMARY,
-                role,
-                stat,
-            });
-        }
-        if !jobs::is_job_entry(name) {
-            return Err(Errno::NOENT);
-        }
-        let in_folder = self.view.folders().iter().find_map(|folder| {
-            let root = folder.root().ok()?;
-            let _asking = folder.asking();
-            match root.task(name).and_then(at::stat_fd) {
-                Ok(stat) => Some(Found {
-                    place: folder.index(),
-                    role: NodeRole::Task,
-                    stat,
-                }),
-                Err(error) => {
-                    folder.is_failing(&root, error);
-                    None
-                }
-            }
-        });
-        let recorded = || {
-            let (place, stat) = self.view.recorded_task(name)?;
-            Some(Found {
-                place,
-                role: NodeRole::Task,
-                stat,
-            })
-        };
-        in_folder.or_else(recorded).ok_or(Errno::NOENT)
-    }
-
-    fn find_job(&self, task: &Node, name: &OsStr) -> Result<Found> {
-        match self.view.resolve(&task.name, name)? {
-            None => Err(Errno::NOENT),
-            Some(Served::Job { location, stat }) => Ok(Found {
-                place: location,
-                role: NodeRole::Job,
-                stat: *stat,
-            }),
-            Some(Served::AsItIs { location, stat }) => Ok(Found {
-                place: location,
-                role: NodeRole::Outside,
-                stat: *stat,
-            }),
-        }
-    }
-
-    /// In a job that a folder serves, internal files come from the primary.
-    fn find_in_archived_job(
-        &self,
-        parent: u64,
-        node: &Node,
-        holder: &JobDir,
-        name: &OsStr,
-    ) -> Result<Found> {
-        let archived = self.find_plain(parent, node, name, NodeRole::Inside);
-        let internal = match &archived {
-            Ok(Found { stat, .. }) => {
-                holder.is_internal(name, at::is_dir(stat), Some(stat.stx_size))
-            }
-            // If the name does not exist, checks whether it could become an internal file.
-            Err(Errno::NOENT) => {
-                holder.is_internal(name, false, None) || holder.is_internal(name, true, None)
-            }
-            Err(error) => return Err(*error),
-        };
-        if !internal {
-            return archived;
-        }
-        match self.view.internal_dir(holder)? {
-            None => archived,
-            Some(dir) => match at::absent(at::stat(dir, name))? {
-                None => archived,
-                Some(stat) => Ok(Found {
-                    place: INTERNAL,
-                    role: NodeRole::Inside,
-                    stat,
-                }),
-            },
         }
     }
 

@@ -1,14 +1,13 @@
 //! Queues archived jobs for recovery in the background when programs read them, if the settings say so.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 
 use rustix::fs::{FileType, Statx};
 
 use crate::archive::job::usage;
 use crate::mount::Mount;
-use crate::mount::tables::nodes::{INTERNAL, NodeRole};
+use crate::mount::tables::nodes::INTERNAL;
 use crate::view::PRIMARY;
-use crate::workspace::jobs::JobId;
 
 impl Mount {
     /// Notes that a file was opened for reading: its job is recovered in the background, if the settings say so.
@@ -28,32 +27,16 @@ impl Mount {
         if !regular || stat.stx_size == 0 || self.superseded.successor(id).is_some() {
             return;
         }
-        let Some((job, mut path)) = self.archived_path(id) else {
+        let Some((job, path)) = self.nodes.path_in_job(node) else {
             return;
         };
+        let mut names: Vec<&OsStr> = path.iter().collect();
         // A plan that is run again opens the locks of all jobs, and programs that list jobs read their `status.json`.
-        let counts = path
+        let counts = names
             .pop()
-            .is_some_and(|name| usage::counts_as_use(&job, &path, &name, stat.stx_size));
+            .is_some_and(|name| usage::counts_as_use(&job, &names, name, stat.stx_size));
         if counts {
             self.recoveries.read(recover, job);
         }
-    }
-
-    /// Returns the job of a node, and the names that lead to the node in it.
-    fn archived_path(&self, id: u64) -> Option<(JobId, Vec<OsString>)> {
-        let mut names = Vec::new();
-        let mut node = self.nodes.get(id)?;
-        while node.role == NodeRole::Inside {
-            names.push(node.name.to_os_string());
-            node = self.nodes.get(node.parent)?;
-        }
-        if node.role != NodeRole::Job {
-            return None;
-        }
-        let task = self.nodes.get(node.parent)?;
-        names.reverse();
-        let job = JobId::new(&*task.name, &*node.name).ok()?;
-        Some((job, names))
     }
 }

@@ -9,9 +9,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
+use crate::mount::find::Found;
 use crate::mount::handover::intents::{Before, IntentOutcome};
 use crate::mount::locate::Dir;
-use crate::mount::ops::lookup::Found;
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
 use crate::sys::at;

@@ -39,7 +39,7 @@ impl Mount {
         if self.is_renamed((parent, name), (new_parent, new_name), whiteout) {
             return Ok(());
         }
-        self.renamable_inside(caller, (parent, name), new_parent)?;
+        self.prepare_rename_inside(caller, (parent, name), new_parent)?;
         let from = self.removable(caller, parent, name)?;
         let (directory, from_place) = (at::is_dir(&from.stat), from.place);
         // A device cannot be an internal file.
@@ -177,7 +177,7 @@ impl Mount {
         if !occupied && !directory && !flags.contains(RenameFlags::EXCHANGE) {
             // A file of an archived job that is replaced changes the job.
             let node = self.node(parent)?;
-            if existing.place == node.place && self.is_recovered_for_changes(&node) {
+            if existing.place == node.place && self.needs_recovery(&node) {
                 self.permit(caller, parent, name, directory)?;
                 let target = self.target(caller, parent, name, directory)?;
                 return Ok((target, Some(existing.stat)));

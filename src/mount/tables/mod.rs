@@ -1,5 +1,5 @@
-//! The tables of a mount: what it keeps in memory, by node. They resolve no names and know nothing above
-//! them; `listings`, `cursor` and `ttl` use open descriptors. They are bounded, or as large as what the kernel has not forgotten.
+//! The tables of a mount: what it keeps in memory, by node. They resolve no names; `listings`, `cursor` and
+//! `ttl` use open descriptors. Those that outlive the process write what changes by `handover::recorder`, and `handover` restores them. They are bounded, or as large as what the kernel has not forgotten.
 //!
 //! - [`node`]: what a node is; [`nodes`]: those that the kernel knows, by number, in [`shard`]s; [`tree`]: what is below a node, and which job it belongs to
 //! - [`restored_nodes`]: nodes that the kernel has received from an earlier process

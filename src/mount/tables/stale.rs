@@ -10,7 +10,7 @@
 //!    the name for too long, and the caller wants the file that has the name now. But it must be opened for a caller
 //!    that used `/proc/PID/fd/N`. The kernel does not report which one it was; on `ESTALE` it tries again, once, and
 //!    looks the name up then. So the second `open` of a caller means the node.
-//! 3. [`Renamed`]: directories that were not found again.
+//! 3. [`NotFoundAgain`]: directories that were not found again.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -105,13 +105,13 @@ const NOT_FOUND_MAX: usize = 64;
 
 /// The state for finding directories that other processes rename (`renamed_dirs`).
 #[derive(Debug, Default)]
-pub(in crate::mount) struct Renamed {
+pub(in crate::mount) struct NotFoundAgain {
     /// Held while nodes get new parents: two threads at once could make two nodes each other's parent.
     pub(in crate::mount) updating: Mutex<()>,
     not_found: Mutex<VecDeque<(u64, Instant)>>,
 }
 
-impl Renamed {
+impl NotFoundAgain {
     pub(in crate::mount) fn was_searched(&self, id: u64) -> bool {
         let mut not_found = self.not_found.lock();
         not_found.retain(|(_, at)| at.elapsed() < SEARCH_INTERVAL);

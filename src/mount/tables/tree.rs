@@ -1,6 +1,7 @@
 //! Walks the tree of nodes by their parents: down to all nodes below one, and up to the job of one.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use crate::mount::tables::nodes::{Link, Node, NodeRole, Nodes};
 use crate::mount::tables::numbers::ROOT;
@@ -100,7 +101,42 @@ impl Nodes {
         true
     }
 
-    /// Returns the job of a node.
+    /// Returns the job that a node belongs to, and the node's path in it.
+    pub(in crate::mount) fn path_in_job(&self, node: Node) -> Option<(JobId, PathBuf)> {
+        let (job, path) = self.climb_to_job(node)?;
+        let task = self.get(job.parent)?;
+        let id = JobId::new(&*task.name, &*job.name).ok()?;
+        Some((id, path))
+    }
+
+    /// Returns the job that a node belongs to.
+    pub(in crate::mount) fn job_of(&self, node: Node) -> Option<JobId> {
+        self.path_in_job(node).map(|(job, _)| job)
+    }
+
+    /// Returns the job of a node, and the node's path in it; `None` for a node that is in no job of the primary.
+    pub(in crate::mount) fn path_in_job_of_primary(&self, id: u64) -> Option<(JobId, PathBuf)> {
+        let node = self.get(id).filter(|node| node.place == PRIMARY)?;
+        let (job, _) = self.climb_to_job(node.clone())?;
+        match job.place {
+            PRIMARY => self.path_in_job(node),
+            _ => None,
+        }
+    }
+
+    /// Returns the node of the job that a node belongs to, and the node's path in it.
+    fn climb_to_job(&self, mut node: Node) -> Option<(Node, PathBuf)> {
+        let mut names = Vec::new();
+        while node.role == NodeRole::Inside {
+            let parent = node.parent;
+            names.push(node.name);
+            node = self.get(parent)?;
+        }
+        let path = names.iter().rev().map(|name| &**name).collect();
+        (node.role == NodeRole::Job).then_some((node, path))
+    }
+
+    /// Returns the job of a node that is a job.
     pub(in crate::mount) fn job_id(&self, id: u64) -> Option<JobId> {
         let job = self.get(id).filter(|node| node.role == NodeRole::Job)?;
         let task = self.get(job.parent)?;

@@ -16,7 +16,7 @@ use super::model::{Folder, History, Settings, Workspace};
 use super::units;
 use super::xpmfs::{KeepFree, Patterns, Tuning};
 use super::yaml;
-use tree::{Content, Place};
+use tree::{Content, Spot};
 pub use tree::{Origin, SettingsEntry};
 
 /// The settings in effect of a file, with `secrets` (environment variables, the server's token) or without.
@@ -33,7 +33,7 @@ pub fn effective(
     let reading = load::parse(&text, &settings.file, environment);
     let document = reading.document.map(|document| document.root);
     let raw = yaml::parse(&text).ok().map(|document| document.root);
-    let root = Place {
+    let root = Spot {
         node: document.as_ref(),
         raw: raw.as_ref(),
         note: "",
@@ -51,24 +51,24 @@ pub fn effective(
 pub fn workspace_keys(settings: &Settings, workspace: &Workspace) -> SettingsEntry {
     let shown = Shown {
         settings,
-        root: Place::NONE,
+        root: Spot::NONE,
         secrets: true,
     };
-    let mut pairs = shown.keys(workspace, Place::NONE);
-    let alternatives = Place::NONE.strings(&workspace.alt_workspaces);
-    let folders = folders(&workspace.folders, Place::NONE.get("folders"));
+    let mut pairs = shown.keys(workspace, Spot::NONE);
+    let alternatives = Spot::NONE.strings(&workspace.alt_workspaces);
+    let folders = folders(&workspace.folders, Spot::NONE.get("folders"));
     pairs.insert(1, ("alt_workspaces", alternatives));
-    pairs.insert(2, ("folders", Place::NONE.list(folders)));
+    pairs.insert(2, ("folders", Spot::NONE.list(folders)));
     let tuning = settings.tuning_of(workspace);
     if tuning != Tuning::default() {
-        pairs.push(("xpmfs", shown.tuning(&tuning, Place::NONE, Place::NONE)));
+        pairs.push(("xpmfs", shown.tuning(&tuning, Spot::NONE, Spot::NONE)));
     }
-    Place::NONE.map(pairs)
+    Spot::NONE.map(pairs)
 }
 
 struct Shown<'s, 'n> {
     settings: &'s Settings,
-    root: Place<'n>,
+    root: Spot<'n>,
     secrets: bool,
 }
 
@@ -156,12 +156,12 @@ impl<'n> Shown<'_, 'n> {
             ),
             (
                 "xpmfs",
-                self.tuning(&settings.xpmfs, root.get("xpmfs"), Place::NONE),
+                self.tuning(&settings.xpmfs, root.get("xpmfs"), Spot::NONE),
             ),
         ])
     }
 
-    fn workspace(&self, workspace: &Workspace, all: &[Folder], place: Place<'n>) -> SettingsEntry {
+    fn workspace(&self, workspace: &Workspace, all: &[Folder], place: Spot<'n>) -> SettingsEntry {
         // Those of `alt_workspaces` come first.
         let alternatives = all.len() - workspace.folders.len();
         let mut shown = Vec::new();
@@ -188,7 +188,7 @@ impl<'n> Shown<'_, 'n> {
     }
 
     /// The keys of a workspace that are experimaestro's, in its order, without its place and folders.
-    fn keys(&self, workspace: &Workspace, place: Place<'_>) -> Vec<(&'static str, SettingsEntry)> {
+    fn keys(&self, workspace: &Workspace, place: Spot<'_>) -> Vec<(&'static str, SettingsEntry)> {
         let ssh = place.get("ssh");
         let connection = workspace.ssh.as_ref().map(|it| {
             ssh.map(vec![
@@ -231,7 +231,7 @@ impl<'n> Shown<'_, 'n> {
         ]
     }
 
-    fn env(&self, variables: &BTreeMap<String, String>, place: Place<'_>) -> SettingsEntry {
+    fn env(&self, variables: &BTreeMap<String, String>, place: Spot<'_>) -> SettingsEntry {
         let variables = variables.iter().map(|(name, value)| {
             let place = place.get(name);
             let entry = match self.secrets {
@@ -244,7 +244,7 @@ impl<'n> Shown<'_, 'n> {
     }
 
     /// Keys of the workspace, or else those of the top.
-    fn tuning(&self, tuning: &Tuning, own: Place<'_>, top: Place<'_>) -> SettingsEntry {
+    fn tuning(&self, tuning: &Tuning, own: Spot<'_>, top: Spot<'_>) -> SettingsEntry {
         let place = |key| match own.get(key).node {
             None if top.get(key).node.is_some() => top.get(key),
             _ => own.get(key),
@@ -298,7 +298,7 @@ impl<'n> Shown<'_, 'n> {
     }
 }
 
-fn folders(folders: &[Folder], place: Place<'_>) -> Vec<SettingsEntry> {
+fn folders(folders: &[Folder], place: Spot<'_>) -> Vec<SettingsEntry> {
     let folders = folders.iter().enumerate().map(|(index, folder)| {
         let place = place.item(index);
         let mut pairs = vec![
@@ -314,7 +314,7 @@ fn folders(folders: &[Folder], place: Place<'_>) -> Vec<SettingsEntry> {
     folders.collect()
 }
 
-fn history(history: History, place: Place<'_>) -> SettingsEntry {
+fn history(history: History, place: Spot<'_>) -> SettingsEntry {
     place.map(vec![
         ("max_done", place.get("max_done").number(history.max_done)),
         (
@@ -325,7 +325,7 @@ fn history(history: History, place: Place<'_>) -> SettingsEntry {
 }
 
 /// A number; JSON has none for infinity.
-fn float(value: f64, place: Place<'_>) -> SettingsEntry {
+fn float(value: f64, place: Spot<'_>) -> SettingsEntry {
     match Number::from_f64(value) {
         Some(number) => place.number(number),
         None => place.text(value.to_string()),

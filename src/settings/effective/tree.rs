@@ -58,29 +58,29 @@ impl Origin {
 
 /// The same place in the tree of the file before and after variables were replaced; `None` if the file lacks it.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'n> {
+pub(super) struct Spot<'n> {
     pub(super) node: Option<&'n Node>,
     pub(super) raw: Option<&'n Node>,
     pub(super) note: &'static str,
 }
 
-impl<'n> Place<'n> {
-    pub(super) const NONE: Place<'static> = Place {
+impl<'n> Spot<'n> {
+    pub(super) const NONE: Spot<'static> = Spot {
         node: None,
         raw: None,
         note: "",
     };
 
-    pub(super) fn get(self, key: &str) -> Place<'n> {
-        Place {
+    pub(super) fn get(self, key: &str) -> Spot<'n> {
+        Spot {
             node: self.node.and_then(|node| node.get(key)),
             raw: self.raw.and_then(|node| node.get(key)),
             ..self
         }
     }
 
-    pub(super) fn item(self, index: usize) -> Place<'n> {
-        Place {
+    pub(super) fn item(self, index: usize) -> Spot<'n> {
+        Spot {
             node: self.node.and_then(|node| node.items().get(index)),
             raw: self.raw.and_then(|node| node.items().get(index)),
             ..self

@@ -51,7 +51,7 @@ impl Wanted {
     }
 }
 
-/// A job, for who looks at it.
+/// A job, as a listing needs it.
 #[derive(Debug)]
 pub struct Placed<'a> {
     /// The job.

@@ -18,7 +18,7 @@ use crate::workspace::layout::{ARCHIVE, XPMFS};
 /// The directory of the marks, in `.xpmfs/archive`.
 pub const DELETED: &str = "deleted";
 
-/// How long it is used that a folder has no marks: another node may make one.
+/// How long the result "the folder has no marks" stays valid: another node may make one.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether a folder has marks.

@@ -16,7 +16,7 @@ use crate::workspace::layout::{ARCHIVE, XPMFS};
 /// The directory of the records about folders, in `.xpmfs/archive`.
 pub(in crate::view) const KNOWN: &str = "known";
 
-/// The file in it that says on which disk a folder lies. No task is called so.
+/// The file in it that says on which disk a folder lies. No task has this name.
 pub(in crate::view) const DISK: &str = ".disk";
 
 /// The first word of that file.

@@ -290,7 +290,7 @@ impl Location {
 
     /// Called with an error of a question to it: returns whether it is offline now, so that the error is its own and not that of one file or
     /// directory in it. Asks it again after errors that its disk or server may have caused.
-    pub fn is_failing(&self, root: &Root, error: Errno) -> bool {
+    pub fn goes_offline_after(&self, root: &Root, error: Errno) -> bool {
         if self.index == PRIMARY || !is_device_error(error) {
             return false;
         }

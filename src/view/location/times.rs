@@ -17,7 +17,7 @@ use crate::sys::at;
 use crate::sys::deadline::Asker;
 
 /// How long a request waits for the times of a folder's directory.
-const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_millis(100);
+const TIMES_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long the times of a folder's directory are used before it is asked again.
 const TTL: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ impl Times {
             return;
         };
         let known = self.known.clone();
-        let asked = self.asker.ask(FOLDER_REPLY_TIMEOUT, move || {
+        let asked = self.asker.ask(TIMES_TIMEOUT, move || {
             for task in wanted {
                 // After an error, the previous times count.
                 if let Ok(changed) = look(&root, &task) {

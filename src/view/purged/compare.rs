@@ -170,7 +170,7 @@ impl Walk<'_> {
             return self.missing_directory(at);
         }
         if has_content(&stat) {
-            self.is_missing(at);
+            self.note_missing(at);
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Walk<'_> {
                 match at::is_dir(&stat) {
                     true => next.push(at),
                     false if !counts_as_missing(&path, &name, self.job, &stat) => {}
-                    false if has_content(&stat) => self.is_missing(at),
+                    false if has_content(&stat) => self.note_missing(at),
                     false => {}
                 }
             }
@@ -199,7 +199,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn is_missing(&mut self, path: PathBuf) {
+    fn note_missing(&mut self, path: PathBuf) {
         self.missing = true;
         if self.removed.is_none() && self.on_purpose.contains(&path) {
             self.removed = Some(path);

@@ -20,20 +20,20 @@ use crate::workspace::{job_locks, markers};
 /// How long a result is used before the times of the job's directories are checked again.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long it is used that no folder has a job.
+/// How long the result "no folder has the job" stays valid.
 const NO_COPY_VALID: Duration = Duration::from_secs(10);
 
-/// How long it is used that a job differs from its copies: the files in which it differs are not purged in that time.
+/// How long the result "the job differs from its copies" stays valid: the files in which it differs are not purged in that time.
 const DIFFERENT_VALID: Duration = Duration::from_secs(60);
 
-/// How long it is used that a program uses a job: a plan holds the lock of a finished job for a moment.
+/// How long the result "a program uses the job" stays valid: a plan holds the lock of a finished job for a moment.
 const USED_VALID: Duration = Duration::from_secs(1);
 
 /// How long a result is used that could not be recorded.
 pub(super) const UNRECORDED_VALID: Duration = Duration::from_secs(2);
 
 /// How long folders may take to reply whether they have a job.
-pub(super) const FOLDER_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const COMPARISON_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The directory of a job in the primary.
 pub(super) struct Skeleton<'a> {
@@ -239,7 +239,7 @@ impl View {
     fn ask_for_copies(&self, job: &JobId) -> Copies {
         let (folders, wanted) = (self.folders().to_vec(), job.clone());
         let question = move || finished_copies(&folders, &wanted);
-        let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
+        let answer = self.judgements.asker.ask(COMPARISON_TIMEOUT, question);
         answer.unwrap_or_default()
     }
 }

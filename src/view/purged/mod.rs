@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
-use self::judge::{CHECK_INTERVAL, FOLDER_REPLY_TIMEOUT, Skeleton, finished_copies};
+use self::judge::{CHECK_INTERVAL, COMPARISON_TIMEOUT, Skeleton, finished_copies};
 use self::known::{InUse, PurgedFinding};
 use self::record::{PurgedVerdict, Stamp};
 use super::{Location, View};
@@ -123,7 +123,7 @@ impl View {
             let task = view.primary().root()?.task(job.task_id())?;
             Ok::<_, Errno>(view.finding(&job, &*task, &stat, age_max))
         };
-        let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
+        let answer = self.judgements.asker.ask(COMPARISON_TIMEOUT, question);
         matches!(answer, Ok(Ok(PurgedFinding::Purged(_))))
     }
 
@@ -139,7 +139,7 @@ impl View {
         let path = Path::new(job.hash()).join(path);
         let task = job.task_id().to_owned();
         let question = move || at::stat_below(&*folder.root()?.task(&task)?, &path);
-        let answer = self.judgements.asker.ask(FOLDER_REPLY_TIMEOUT, question);
+        let answer = self.judgements.asker.ask(COMPARISON_TIMEOUT, question);
         matches!(answer, Ok(Err(Errno::NOENT)))
     }
 
@@ -189,8 +189,8 @@ impl View {
         }))
     }
 
-    /// The folder that has a job of which `dir`, an open directory in the primary under any name, is what a purge has left. `None` if the
-    /// directory is a job. Asks only the folder with the number `folder`, if one is given. Neither uses nor keeps results of other
+    /// Whether `dir`, an open directory in the primary under any name, is the rest that a purge has left of a job: returns the folder that has
+    /// the job. `None` if the directory is a job by itself. Asks only the folder with the number `folder`, if one is given. Neither uses nor keeps results of other
     /// comparisons.
     ///
     /// # Errors
@@ -217,8 +217,8 @@ impl View {
         Ok(judged.finding.folder())
     }
 
-    /// Makes sure that a job's directory in the primary is not, by the record, what a purge has left of a job that a folder has which is
-    /// away. `dir` is the directory of the task in the primary, and `stat` are the attributes of the job's.
+    /// Makes sure that a job's directory in the primary is not the rest that a purge has left. Goes by the record, since the folder that has the
+    /// job is away. `dir` is the directory of the task in the primary, and `stat` are the attributes of the job's.
     ///
     /// # Errors
     ///

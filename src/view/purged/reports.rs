@@ -18,7 +18,7 @@ use crate::workspace::jobs::JobId;
 impl View {
     /// Records that a job in the primary is whole, after it was archived. `job_dir` is its directory, and `dirs` are the paths of all
     /// directories in it.
-    pub fn is_archived(
+    pub fn record_archived(
         &self,
         job: &JobId,
         job_dir: impl AsFd,
@@ -75,7 +75,7 @@ impl View {
 
     /// Records that a file is about to be removed from a job of the primary on purpose, if a folder has a copy of the job. `path` is
     /// relative to the job.
-    pub fn is_about_to_be_removed(&self, job: &JobId, path: &Path) {
+    pub fn record_coming_removal(&self, job: &JobId, path: &Path) {
         if self.folders().is_empty() {
             return;
         }

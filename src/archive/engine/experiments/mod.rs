@@ -1,7 +1,7 @@
 //! Archives the runs of experiments and the partials of their jobs in one `backup` folder, pass after pass.
 //!
 //! Each `backup` folder has a thread for this, so that a large partial delays no job. A pass over runs that are archived costs a few
-//! `statx` for each ([`ExperimentSurvey`]); what fails or waits is tried again in the next pass. [`state`] has what `status` shows of it.
+//! `statx` for each ([`FolderPasses`]); what fails or waits is tried again in the next pass. [`state`] has what `status` shows of it.
 
 pub(super) mod state;
 
@@ -16,7 +16,7 @@ use super::disks::{Disks, Failure};
 use super::queue::backoff::{Backoff, Pace};
 use super::survey::walk::Walk;
 use crate::archive::experiments::Item;
-use crate::archive::experiments::survey::{ExperimentSurvey, ItemOutcome, PassObserver};
+use crate::archive::experiments::pass::{FolderPasses, ItemOutcome, PassObserver};
 use crate::archive::job::store::Stored;
 use crate::transfer::Progress;
 
@@ -74,10 +74,10 @@ impl ExperimentArchiver {
 
     /// Archives until the engine stops.
     pub(super) fn run(self) {
-        let mut survey = ExperimentSurvey::new(self.folder);
+        let mut passes = FolderPasses::new(self.folder);
         loop {
             let pause = match self.disks.is_there(self.folder) {
-                true => self.pass(&mut survey),
+                true => self.pass(&mut passes),
                 // This accesses no disk.
                 false => self.tick,
             };
@@ -89,7 +89,7 @@ impl ExperimentArchiver {
     }
 
     /// Makes one pass, and returns how long to wait for the next.
-    fn pass(&self, survey: &mut ExperimentSurvey) -> Duration {
+    fn pass(&self, passes: &mut FolderPasses) -> Duration {
         let wanted = self.walk.shared.wanted.load(Ordering::SeqCst);
         let now = Instant::now();
         let is_wanted = self.change(|state| {
@@ -98,7 +98,7 @@ impl ExperimentArchiver {
         });
         // A caller asks whether all is archived: what is remembered is checked again.
         if is_wanted.unwrap_or(false) {
-            survey.forget();
+            passes.forget();
         }
         let mut recorder = Recorder {
             archiver: self,
@@ -106,7 +106,7 @@ impl ExperimentArchiver {
         };
         let passed = self
             .disks
-            .experiments(survey, &self.progress, &mut recorder);
+            .experiments(passes, &self.progress, &mut recorder);
         let mut found = recorder.found;
         if let Err(Failure { why, .. }) = &passed {
             tracing::debug!("experiments are not archived in a folder now: {why}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::experiments::survey::has_place;
+use crate::archive::experiments::pass::has_place;
 use crate::transfer::Progress;
 use crate::view::View;
 

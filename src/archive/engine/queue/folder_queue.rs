@@ -81,7 +81,7 @@ impl FolderQueue {
     }
 
     /// Notes whether its directory is there; returns whether it has come back.
-    pub(in crate::archive::engine) fn is_there(&mut self, there: bool) -> bool {
+    pub(in crate::archive::engine) fn set_there(&mut self, there: bool) -> bool {
         let back = there && !self.there;
         self.there = there;
         if back {

@@ -211,7 +211,7 @@ fn a_missing_folder_is_retried_as_soon_as_it_is_back() {
             .queue
             .folder_queue(BACKUP.folder)
             .unwrap()
-            .is_there(there)
+            .set_there(there)
     };
     let under_way = stage.take(BACKUP);
     assert!(!folder_queue(&mut stage, false));

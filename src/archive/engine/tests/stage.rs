@@ -17,7 +17,7 @@ use crate::archive::engine::release::ReleaseState;
 use crate::archive::engine::route::Route;
 use crate::archive::engine::{Archiver, Idle, Timing};
 use crate::archive::error::Scope;
-use crate::archive::experiments::survey::{self, ExperimentSurvey};
+use crate::archive::experiments::pass::{self, FolderPasses};
 use crate::archive::job::opt_out::OptOuts;
 use crate::archive::job::ready::Judge;
 use crate::archive::job::store::Due;
@@ -111,9 +111,9 @@ impl Disks for Fake {
 
     fn experiments(
         &self,
-        _: &mut ExperimentSurvey,
+        _: &mut FolderPasses,
         _: &Progress,
-        _: &mut dyn survey::PassObserver,
+        _: &mut dyn pass::PassObserver,
     ) -> Result<(), Failure> {
         Ok(())
     }

@@ -10,7 +10,7 @@
 use std::ffi::OsStr;
 
 use super::aside::{link, put_back, released_path, remove};
-use super::plan::{archives, changes};
+use super::plan::{changes, served_first};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::ready::hold_locks;
@@ -82,7 +82,7 @@ fn finish(env: &Env<'_>, job: &JobId) -> Result<()> {
     let ours = transfer::outline(&directory, &options).copying(job, &left)?;
     let mut unknown = false;
     let mut stands = None;
-    for folder in archives(env) {
+    for folder in served_first(env) {
         match standing(folder, job, &options) {
             Ok(Some(manifest)) if !has_changed(&manifest, &ours) => {
                 stands = Some(true);

@@ -79,7 +79,7 @@ pub fn assess(
     }
     let looked = observe(env, job, &source, &from)?;
     let mut refusal = None;
-    for folder in archives(env) {
+    for folder in served_first(env) {
         let at = places::path(folder, job);
         let archived = match places::job(folder, job) {
             // A copy of a deleted job is about to go to the trash.
@@ -128,7 +128,7 @@ pub fn assess(
 }
 
 /// The folders whose copies count as archived; `move` folders first, whose copies keep the job's path by a symlink.
-pub(super) fn archives<'a>(env: &Env<'a>) -> impl Iterator<Item = &'a Location> {
+pub(super) fn served_first<'a>(env: &Env<'a>) -> impl Iterator<Item = &'a Location> {
     let moves = places::folders_of_mode(env.view, Mode::Move);
     moves.chain(places::folders_of_mode(env.view, Mode::Backup))
 }
@@ -137,7 +137,7 @@ pub(super) fn archives<'a>(env: &Env<'a>) -> impl Iterator<Item = &'a Location> 
 #[must_use]
 pub fn offline(env: &Env<'_>) -> Option<String> {
     let mut reasons = Vec::new();
-    for folder in archives(env) {
+    for folder in served_first(env) {
         let why = match folder.root().map(|root| root.jobs()) {
             Ok(Ok(_)) => return None,
             // As the mount point of a disk that is not mounted.

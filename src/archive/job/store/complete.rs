@@ -105,7 +105,7 @@ impl StoreBatch<'_> {
         let entries = manifest.entries().iter().enumerate();
         let directories = entries.filter(|(_, entry)| matches!(entry.kind, Kind::Directory));
         let paths = directories.map(|(index, _)| manifest.path(index));
-        self.env.view.is_archived(job, &staged.source, paths);
+        self.env.view.record_archived(job, &staged.source, paths);
     }
 
     /// Checks that the source is still what was read of it, and that no process uses it.

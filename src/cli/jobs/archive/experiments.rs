@@ -9,7 +9,7 @@ use crate::archive::env::Env;
 use crate::archive::error::Cause;
 use crate::archive::experiments::Item;
 use crate::archive::experiments::manual::{self, Archived};
-use crate::archive::experiments::survey::ItemOutcome;
+use crate::archive::experiments::pass::ItemOutcome;
 use crate::archive::job::ready::Judge;
 use crate::archive::job::store::Stored;
 use crate::cli::Global;

@@ -22,7 +22,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
-use crate::mount::ops::lookup::{Found, NodeEntry};
+use crate::mount::find::Found;
+use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::tables::listings::{Continued, Listing, ListingKind, OPEN, OpenSource};
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::tables::numbers::ROOT;
@@ -89,11 +90,11 @@ impl Mount {
                 Ok(open) => {
                     opened.push(open);
                     if union {
-                        self.view.is_listed(location, task);
+                        self.view.note_listed(location, task);
                     }
                 }
                 Err(error) if union && location != PRIMARY => {
-                    self.view.cannot_be_listed(location, task, error);
+                    self.view.note_unlistable(location, task, error);
                 }
                 Err(error) => return Err(error),
             }

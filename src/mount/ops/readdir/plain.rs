@@ -7,7 +7,7 @@ use rustix::io::{Errno, Result};
 
 use super::{Emit, ReaddirEntry};
 use crate::mount::Mount;
-use crate::mount::ops::lookup::Found;
+use crate::mount::find::Found;
 use crate::mount::tables::listings::Listing;
 use crate::mount::tables::nodes::NodeRole;
 use crate::mount::tables::numbers::ROOT;

@@ -10,8 +10,8 @@ use rustix::io::{Errno, Result};
 
 use super::{Emit, ReaddirEntry};
 use crate::mount::Mount;
+use crate::mount::find::Found;
 use crate::mount::handover::record::Record;
-use crate::mount::ops::lookup::Found;
 use crate::mount::tables::cursor;
 use crate::mount::tables::listings::{Listing, ListingKind, OpenSource};
 use crate::mount::tables::node::REMOVED;
@@ -140,7 +140,7 @@ impl Mount {
                 // Removed meanwhile: the entries of the other sources are shown nevertheless.
                 Err(Errno::NOENT) if !matches!(listing.kind, ListingKind::Holder) => true,
                 // The jobs of the other locations show without those of this folder.
-                Err(error) if self.is_failing(location, error) => true,
+                Err(error) if self.goes_offline_after(location, error) => true,
                 read => read?,
             };
             if !end {

@@ -17,7 +17,7 @@ const IS_UNMOUNTED: &str = "the mount is being unmounted";
 
 /// The change that is under way, if one is.
 #[derive(Debug, Default)]
-pub(super) enum Reload {
+pub(super) enum ProgramChange {
     #[default]
     None,
     /// A program is asked whether it can go on with the mount.
@@ -38,11 +38,11 @@ pub(super) struct NextProgram {
     pub(super) client: OwnedFd,
 }
 
-impl Reload {
+impl ProgramChange {
     /// What becomes readable when the program that is asked replies.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Reload::Asking(check) => Some(check.socket()),
+            ProgramChange::Asking(check) => Some(check.socket()),
             _ => None,
         }
     }
@@ -58,7 +58,7 @@ impl Reload {
     ) {
         let why = match &estate.place {
             _ if is_ending => IS_UNMOUNTED,
-            _ if !matches!(self, Reload::None) => {
+            _ if !matches!(self, ProgramChange::None) => {
                 "another reload of this mount is running: wait until it has ended"
             }
             Some((place, _)) if estate.is_complete() => {
@@ -66,7 +66,7 @@ impl Reload {
                 let check =
                     copy.and_then(|copy| Check::start(program, copy, origin, &place.workspace));
                 match check {
-                    Ok(check) => *self = Reload::Asking(check),
+                    Ok(check) => *self = ProgramChange::Asking(check),
                     Err(error) => {
                         refuse(&client, format!("cannot start the new program: {error}"));
                     }
@@ -86,12 +86,12 @@ impl Reload {
         is_ending: bool,
         killed: &mut Vec<Pid>,
     ) -> Option<NextProgram> {
-        let Reload::Asking(check) = self else {
+        let ProgramChange::Asking(check) = self else {
             return None;
         };
         let verdict = check.verdict()?;
         killed.push(check.end());
-        let Reload::Asking(Check { client, .. }) = std::mem::take(self) else {
+        let ProgramChange::Asking(Check { client, .. }) = std::mem::take(self) else {
             return None;
         };
         match verdict {
@@ -104,21 +104,21 @@ impl Reload {
 
     /// A worker of this program serves the mount.
     pub(super) fn serving(&mut self, worker: Pid) {
-        if let Reload::Replacing { client, .. } = self {
+        if let ProgramChange::Replacing { client, .. } = self {
             let reply = json!({
                 "pid": worker.as_raw_pid(),
                 "supervisor": std::process::id(),
                 "version": env!("CARGO_PKG_VERSION"),
             });
             answer(client, Ok(reply));
-            *self = Reload::None;
+            *self = ProgramChange::None;
         }
     }
 
     /// A worker was killed. Returns whether it is the one of the program before.
     pub(super) fn worker_of_before_was_killed(&mut self) -> bool {
         match self {
-            Reload::Replacing { worker_ended, .. } => !std::mem::replace(worker_ended, true),
+            ProgramChange::Replacing { worker_ended, .. } => !std::mem::replace(worker_ended, true),
             _ => false,
         }
     }
@@ -126,12 +126,12 @@ impl Reload {
     /// The mount has ended: nothing goes on with it.
     pub(super) fn mount_ended(&mut self) {
         let client = match std::mem::take(self) {
-            Reload::None => return,
-            Reload::Asking(check) => {
+            ProgramChange::None => return,
+            ProgramChange::Asking(check) => {
                 check.end();
                 check.client
             }
-            Reload::Replacing { client, .. } => client,
+            ProgramChange::Replacing { client, .. } => client,
         };
         refuse(&client, "the mount has ended".to_owned());
     }

@@ -61,7 +61,7 @@ pub trait PassObserver {
 
 /// Archives the experiments of a primary in one folder, pass after pass.
 #[derive(Debug)]
-pub struct ExperimentSurvey {
+pub struct FolderPasses {
     folder: u8,
     /// Whether the records of earlier processes count: if not, the first pass compares everything.
     trusts_records: bool,
@@ -91,11 +91,11 @@ pub fn has_place(folder: &Location) -> bool {
     folder.root().is_ok_and(|root| !root.is_bare_jobs())
 }
 
-impl ExperimentSurvey {
-    /// The survey for a folder.
+impl FolderPasses {
+    /// The passes over a folder.
     #[must_use]
-    pub fn new(folder: u8) -> ExperimentSurvey {
-        ExperimentSurvey {
+    pub fn new(folder: u8) -> FolderPasses {
+        FolderPasses {
             folder,
             trusts_records: true,
             with: Weak::new(),
@@ -104,12 +104,12 @@ impl ExperimentSurvey {
         }
     }
 
-    /// As [`ExperimentSurvey::new`], but the first pass compares everything, whatever earlier processes have recorded.
+    /// As [`FolderPasses::new`], but the first pass compares everything, whatever earlier processes have recorded.
     #[must_use]
-    pub fn thorough(folder: u8) -> ExperimentSurvey {
-        ExperimentSurvey {
+    pub fn thorough(folder: u8) -> FolderPasses {
+        FolderPasses {
             trusts_records: false,
-            ..ExperimentSurvey::new(folder)
+            ..FolderPasses::new(folder)
         }
     }
 
