@@ -1,17 +1,17 @@
 //! Lets a command end although one of its threads waits for a file system that does not answer.
 //!
 //! Such a thread cannot be killed while a FUSE or NFS server has its request, and the kernel reports the end of a process to its parent
-//! only after the last thread has gone. So the command runs in a child, the worker; this process, the front, asks no file system:
+//! only after the last thread has gone. So the command runs in a child; this process, the front, asks no file system:
 //!
-//! 1. The worker reports its exit status through a pipe, after it has replaced its standard streams by `/dev/null`: a thread that remains keeps
-//!    all descriptors of the worker open, and the reader of a pipe would wait for their end.
+//! 1. The child reports its exit status through a pipe, after it has replaced its standard streams by `/dev/null`: a thread that remains keeps
+//!    all descriptors of the child open, and the reader of a pipe would wait for their end.
 //! 2. Both are in one process group, so that signals from a terminal reach both, and Ctrl-Z stops both. Signals that another process sent
-//!    to the front alone are forwarded; a signal sent to the group may reach the worker twice, so [`SAME_SIGNAL`] is needed.
-//! 3. A worker that a signal ends has threads that remain, too. It has closed its streams before, if the signal can be caught.
+//!    to the front alone are forwarded; a signal sent to the group may reach the child twice, so [`SAME_SIGNAL`] is needed.
+//! 3. A child that a signal ends has threads that remain, too. It has closed its streams before, if the signal can be caught.
 //!    That it is about to end is read from `/proc`. The front then ends by the same signal.
-//! 4. A front that is killed kills its worker (`PR_SET_PDEATHSIG`).
+//! 4. A front that is killed kills its child (`PR_SET_PDEATHSIG`).
 //!
-//! SIGSTOP and SIGTSTP sent to the front alone do not stop the worker: they are to be sent to the group (`kill -STOP %1`).
+//! SIGSTOP and SIGTSTP sent to the front alone do not stop the child: they are to be sent to the group (`kill -STOP %1`).
 
 use std::fs;
 use std::io::Write;
@@ -38,18 +38,18 @@ use crate::sys::calls::fork;
 /// Signals of the same number within this time count as one: the front forwards what a process group was sent, as `timeout` does.
 pub(super) const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
-/// How long the front waits for the worker's end once the worker has reported its exit status.
+/// How long the front waits for the child's end once the child has reported its exit status.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How often the front looks whether the worker was killed while a thread of it remains; after a signal, more often.
+/// How often the front looks whether the child was killed while a thread of it remains; after a signal, more often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL_AFTER_SIGNAL: Duration = Duration::from_millis(20);
 
-/// How long the front waits for the worker's end after SIGQUIT, whose core dump waits for all threads.
+/// How long the front waits for the child's end after SIGQUIT, whose core dump waits for all threads.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the front receives: what it forwards, and the end of the worker.
-const SIGNALS: [Number; 9] = [
+/// The signals that a process which waits for another one passes on to it.
+pub(super) const FORWARDED: [Number; 8] = [
     Number::SIGINT,
     Number::SIGTERM,
     Number::SIGHUP,
@@ -58,10 +58,9 @@ const SIGNALS: [Number; 9] = [
     Number::SIGUSR2,
     Number::SIGALRM,
     Number::SIGCONT,
-    Number::SIGCHLD,
 ];
 
-/// Runs `work` in a worker, and returns the exit status that it gave. Where no worker can be started (few processes are allowed, `/proc` is not
+/// Runs `work` in a child, and returns the exit status that it gave. Where no child can be started (few processes are allowed, `/proc` is not
 /// mounted), and under a debugger or `strace`, this process does the work. It must have one thread, and must not have opened anything.
 pub fn run(work: impl FnOnce() -> ExitCode) -> ExitCode {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -70,10 +69,10 @@ pub fn run(work: impl FnOnce() -> ExitCode) -> ExitCode {
     }
     match split() {
         Some(Side::Front(front)) => front.wait(),
-        Some(Side::Worker(worker)) => {
-            worker.end_by_signals();
+        Some(Side::Child(child)) => {
+            child.end_by_signals();
             let status = work();
-            worker.finish(status)
+            child.finish(status)
         }
         None => work(),
     }
@@ -82,29 +81,31 @@ pub fn run(work: impl FnOnce() -> ExitCode) -> ExitCode {
 /// Which of the two processes this is.
 enum Side {
     Front(Front),
-    Worker(Worker),
+    Child(Child),
 }
 
-/// Starts the worker. `None` if there is none.
+/// Starts the child. `None` if there is none.
 fn split() -> Option<Side> {
     let inherited = descriptors::inherited();
     let (status, report) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
     let (wait, ready) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok()?;
-    let set: SigSet = SIGNALS.into_iter().collect();
+    let mut set: SigSet = FORWARDED.into_iter().collect();
+    // The end of the child.
+    set.add(Number::SIGCHLD);
     let signals =
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok()?;
     let front = process::getpid();
-    // Before the worker starts, so that no signal is lost between.
+    // Before the child starts, so that no signal is lost between.
     let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?;
     let forked = fork();
-    if let Ok(Some(worker)) = forked {
-        // The front keeps no mount busy that the worker may unmount, and no pipe open that the worker closes.
+    if let Ok(Some(child)) = forked {
+        // The front keeps no mount busy that the child may unmount, and no pipe open that the child closes.
         close_streams(&inherited);
         let _ = process::chdir("/");
         drop(ready);
         return Some(Side::Front(Front {
-            worker,
+            child,
             status,
             signals,
             last_signal: None,
@@ -124,16 +125,16 @@ fn split() -> Option<Side> {
     let _ = before.thread_set_mask();
     forked
         .is_ok()
-        .then(|| Side::Worker(Worker { inherited, report }))
+        .then(|| Side::Child(Child { inherited, report }))
 }
 
 /// The process that does the work.
-struct Worker {
+struct Child {
     inherited: Vec<i32>,
     report: OwnedFd,
 }
 
-impl Worker {
+impl Child {
     /// Closes the standard streams when a signal ends this process, unless the command handles signals itself.
     fn end_by_signals(&self) {
         let ignored =
@@ -176,7 +177,7 @@ impl Worker {
 /// Whether the command handles SIGINT, SIGTERM and SIGHUP itself.
 static HANDLED: AtomicBool = AtomicBool::new(false);
 
-/// While this exists, SIGINT, SIGTERM and SIGHUP do not end the worker: the command handles them.
+/// While this exists, SIGINT, SIGTERM and SIGHUP do not end the child: the command handles them.
 #[derive(Debug)]
 pub(super) struct Handled(());
 
@@ -209,7 +210,7 @@ fn close_streams(inherited: &[i32]) {
 
 /// The process that a shell or a program has started, and waits for.
 struct Front {
-    worker: Pid,
+    child: Pid,
     status: OwnedFd,
     signals: SignalFd,
     last_signal: Option<i32>,
@@ -224,7 +225,7 @@ impl Front {
                 break end;
             }
             if let Some(end) = self.ended() {
-                // The worker reports before it ends, perhaps since the pipe was last read. Without this, a command that
+                // The child reports before it ends, perhaps since the pipe was last read. Without this, a command that
                 // succeeded would seem to have been killed.
                 break self.reported().unwrap_or(end);
             }
@@ -237,7 +238,7 @@ impl Front {
         end.repeat()
     }
 
-    /// The exit status that the worker has reported, once it has ended or [`END_TIMEOUT`] has passed.
+    /// The exit status that the child has reported, once it has ended or [`END_TIMEOUT`] has passed.
     fn reported(&mut self) -> Option<End> {
         let mut status = [0];
         if rustix::io::read(&self.status, &mut status) != Ok(1) {
@@ -256,7 +257,7 @@ impl Front {
         Some(End::Status(status))
     }
 
-    /// How the worker has ended without a report, if it has.
+    /// How the child has ended without a report, if it has.
     fn ended(&self) -> Option<End> {
         let signal = self.last_signal.unwrap_or(SIGKILL);
         match self.waited() {
@@ -265,19 +266,19 @@ impl Front {
             None => {}
         }
         let quit = self.quit.is_some_and(|quit| quit.elapsed() > QUIT_TIMEOUT);
-        let is_ending = fs::read_to_string(format!("/proc/{}/status", self.worker.as_raw_pid()))
+        let is_ending = fs::read_to_string(format!("/proc/{}/status", self.child.as_raw_pid()))
             .is_ok_and(|status| is_ending(&status));
         if !quit && !is_ending {
             return None;
         }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.worker.as_raw_pid()));
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.as_raw_pid()));
         let end = stat.ok().and_then(|stat| end_of(&stat));
         Some(end.unwrap_or(End::Signal(signal)))
     }
 
-    /// What waiting for the worker returns; `Some(None)` if the kernel kept no status of it.
+    /// What waiting for the child returns; `Some(None)` if the kernel kept no status of it.
     fn waited(&self) -> Option<Option<End>> {
-        match process::waitpid(Some(self.worker), WaitOptions::NOHANG) {
+        match process::waitpid(Some(self.child), WaitOptions::NOHANG) {
             Ok(None) | Err(rustix::io::Errno::INTR) => None,
             Ok(Some((_, status))) => {
                 Some(match (status.exit_status(), status.terminating_signal()) {
@@ -301,7 +302,7 @@ impl Front {
         if poll(&mut events, Some(&limit)).is_ok() {
             let [_, status] = &events;
             if status.revents() == PollFlags::HUP {
-                // The worker's last thread is ending; poll would return at once, again and again.
+                // The child's last thread is ending; poll would return at once, again and again.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -319,7 +320,7 @@ impl Front {
             if !sent_to_group(signal, received.ssi_code)
                 && let Some(number) = Signal::from_named_raw(signal)
             {
-                let _ = process::kill_process(self.worker, number);
+                let _ = process::kill_process(self.child, number);
             }
             if signal != Number::SIGCONT as i32 {
                 self.last_signal = Some(signal);

@@ -18,7 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::front::sent_to_group;
+use super::front::{FORWARDED, sent_to_group};
 use super::mount::{PRIVATE_FLAG, own_command};
 use super::process_end::End;
 use super::{Global, Select, drain, print};
@@ -266,24 +266,12 @@ fn unmount_if_unused(mount: &MountInfo, global: &Global) {
 /// How many processes a message names.
 const MOST_NAMED: usize = 8;
 
-/// The signals that are passed on to the command.
-const SIGNALS: [Number; 8] = [
-    Number::SIGINT,
-    Number::SIGTERM,
-    Number::SIGHUP,
-    Number::SIGQUIT,
-    Number::SIGUSR1,
-    Number::SIGUSR2,
-    Number::SIGALRM,
-    Number::SIGCONT,
-];
-
 /// Runs a command to its end.
 fn execute(command: &[OsString]) -> anyhow::Result<End> {
     let Some((program, arguments)) = command.split_first() else {
         bail!("there is no command to run");
     };
-    let mut set: SigSet = SIGNALS.into_iter().collect();
+    let mut set: SigSet = FORWARDED.into_iter().collect();
     set.add(Number::SIGCHLD);
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
