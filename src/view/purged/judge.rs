@@ -236,7 +236,7 @@ impl View {
     }
 
     /// The finished copies of a job, from the folders that reply in time.
-    fn ask_for_copies(&self, job: &JobId) -> Copies {
+    pub(super) fn ask_for_copies(&self, job: &JobId) -> Copies {
         let (folders, wanted) = (self.folders().to_vec(), job.clone());
         let question = move || finished_copies(&folders, &wanted);
         let answer = self.judgements.asker.ask(COMPARISON_TIMEOUT, question);

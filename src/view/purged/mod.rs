@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
-use self::judge::{CHECK_INTERVAL, COMPARISON_TIMEOUT, Skeleton, finished_copies};
+use self::judge::{CHECK_INTERVAL, COMPARISON_TIMEOUT, Copies, Skeleton, finished_copies};
 use self::known::{InUse, PurgedFinding};
 use self::record::{PurgedVerdict, Stamp};
 use super::{Location, View};
@@ -202,6 +202,25 @@ impl View {
         dir: &OwnedFd,
         folder: Option<u8>,
     ) -> Result<Option<u8>> {
+        let folders = self.folders().iter();
+        let asked = folders.filter(|it| folder.is_none_or(|folder| folder == it.index()));
+        let copies = finished_copies(&asked.cloned().collect::<Vec<_>>(), job);
+        self.compare_apart(job, dir, &copies)
+    }
+
+    /// As [`View::purged_from`]; folders that do not reply in time count as without the job.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::standing`].
+    pub fn purged_from_any(&self, job: &JobId, dir: &OwnedFd) -> Result<Option<u8>> {
+        match self.folders().is_empty() {
+            true => Ok(None),
+            false => self.compare_apart(job, dir, &self.ask_for_copies(job)),
+        }
+    }
+
+    fn compare_apart(&self, job: &JobId, dir: &OwnedFd, copies: &Copies) -> Result<Option<u8>> {
         let root = self.primary().root()?;
         let skeleton = Skeleton {
             job,
@@ -209,11 +228,8 @@ impl View {
             stat: at::stat_fd(dir)?,
             dir: rustix::io::fcntl_dupfd_cloexec(dir, 0)?,
         };
-        let folders = self.folders().iter();
-        let asked = folders.filter(|it| folder.is_none_or(|folder| folder == it.index()));
-        let copies = finished_copies(&asked.cloned().collect::<Vec<_>>(), job);
         let removed = removed::read(&root, job)?;
-        let judged = self.compare_with(&skeleton, &copies, &removed)?;
+        let judged = self.compare_with(&skeleton, copies, &removed)?;
         Ok(judged.finding.folder())
     }
 

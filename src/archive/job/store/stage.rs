@@ -132,7 +132,11 @@ impl StoreBatch<'_> {
     ) -> Result<std::result::Result<Existing, Skipped>> {
         let at = places::path(self.folder, job);
         let Some(archived) = preconditions::open(self.folder, task, job)? else {
-            return Ok(Ok(Existing::Nothing));
+            // Otherwise what is left of a job that another folder has whole would become a copy of the job.
+            return Ok(match self.is_purged(job, source)? {
+                true => Err(Skipped::Purged),
+                false => Ok(Existing::Nothing),
+            });
         };
         if folder_alias::is_same(source, &archived).tried(job, "look at", &at)? {
             return Err(self.unusable(job, "the workspace's own job is there under another name"));
@@ -170,6 +174,16 @@ impl StoreBatch<'_> {
                 return Err(JobError::new(job, Cause::Unsafe(why)));
             }
         }))
+    }
+
+    /// Whether the source is what a purge has left of the job, or a program that moved the job and was killed.
+    fn is_purged(&self, job: &JobId, source: &OwnedFd) -> Result<bool> {
+        if self.source.role() != Role::Primary {
+            return Ok(false);
+        }
+        let purged = self.env.view.purged_from_any(job, source);
+        let at = places::path(self.source, job);
+        Ok(purged.tried(job, "compare", &at)?.is_some())
     }
 
     /// Copies a job to staging. A job that was moved must match the manifest of its copy in the `move` folder.
