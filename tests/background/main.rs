@@ -7,6 +7,7 @@ mod bounded;
 #[path = "../common/mod.rs"]
 mod common;
 mod life;
+mod moved_by_others;
 mod moving;
 mod released;
 mod silent;

@@ -6,6 +6,7 @@
 //! - [`new`]: a new plan, run wholly through a mount
 //! - [`copied`]: a copy of an experiment in another workspace is done
 //! - [`beside`]: a plan through a mount, while another runs in the bare primary
+//! - [`moved`]: experimaestro's own archiving moves a job that has no backup yet
 //! - [`locks`]: locks, taken through a mount and beside it
 //! - [`transient`]: transient jobs, which the plan removes, are not archived before
 //! - [`files`]: hard links and the inotify watch that it relies on
@@ -22,6 +23,7 @@ mod copied;
 mod experiments;
 mod files;
 mod locks;
+mod moved;
 mod new;
 mod purged;
 mod transient;

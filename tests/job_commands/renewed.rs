@@ -84,7 +84,28 @@ fn a_backup_is_not_made_from_a_damaged_copy() {
     )
     .unwrap();
     let text = jobs(&stage, &["archive", "--force", &job_id()], 1);
-    expect(&text, "it has no manifest");
+    expect(&text, "has no manifest, and is not what the manifest in");
+    expect(&text, "params.json has another content");
+    assert!(!stage.archived("backup").exists());
+    stage.assert_clean();
+}
+
+/// As experimaestro's own archiving leaves a job: moved, without a manifest, and without the backup.
+#[test]
+fn a_job_that_another_program_moved_is_backed_up() {
+    let stage = Stage::new(&["backup", "move"]);
+    let copy = stage.archived("move");
+    write_job(&copy);
+    let tree = whole(&copy).unwrap();
+    fs::create_dir_all(stage.job().parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&copy, stage.job()).unwrap();
+    let text = jobs(&stage, &["archive", &job_id()], 0);
+    expect(&text, "1 copy made");
+    assert_tree("the copy", &tree, whole(&stage.archived("backup")).as_ref());
+    assert_tree("the source", &tree, whole(&copy).as_ref());
+    stage.verify();
+    let text = jobs(&stage, &["archive", "--all"], 0);
+    expect(&text, "nothing to copy");
     stage.assert_clean();
 }
 

@@ -53,6 +53,8 @@ pub(super) struct FolderChannels {
     pub(super) wakes: Sender<()>,
     /// Wakes the thread that archives runs and partials, if the folder has one.
     pub(super) experiments: Option<Sender<()>>,
+    /// Wakes the thread that copies moved jobs to the folder, if it has one.
+    pub(super) moved: Option<Sender<()>>,
 }
 
 impl Coordinator {
@@ -122,8 +124,8 @@ impl Coordinator {
                 for channel in &self.channels {
                     // A full channel is fine: a thread that is already woken reads the current `wanted`.
                     let _ = channel.wakes.try_send(());
-                    if let Some(experiments) = &channel.experiments {
-                        let _ = experiments.try_send(());
+                    for woken in [&channel.experiments, &channel.moved].into_iter().flatten() {
+                        let _ = woken.try_send(());
                     }
                 }
                 self.shared.unheard.fetch_sub(1, Ordering::SeqCst);

@@ -13,6 +13,7 @@ use crate::archive::error::{Cause, JobError, Scope};
 use crate::archive::experiments::pass::{self, FolderPasses};
 use crate::archive::job;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
+use crate::archive::job::renew;
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::{self, unfinished};
@@ -29,6 +30,16 @@ pub(super) trait Disks: Send + Sync + 'static {
     fn look(&self, job: &JobId, progress: &Progress) -> Result<Look, Failure>;
     /// Copies jobs to a folder; returns one outcome per job, in order.
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult>;
+    /// Copies to the `backup` folder `folder` those of these jobs that it must get from the `move` folder `source`, since the primary does
+    /// not have them. Calls `due` for each of them before any is copied; returns one outcome per job, in order.
+    fn back_up_moved(
+        &self,
+        source: u8,
+        folder: u8,
+        jobs: &[JobId],
+        progress: &Progress,
+        due: &mut dyn FnMut(&JobId),
+    ) -> Vec<StoreResult>;
     /// Archives in a folder the runs of experiments and partials that it lacks ([`FolderPasses::pass`]).
     fn experiments(
         &self,
@@ -125,12 +136,12 @@ impl RealDisks {
 
 impl RealDisks {
     /// Logs and counts the outcomes of jobs in a folder.
-    fn log(&self, folder: u8, jobs: &[Due], outcomes: &[StoreResult]) {
+    fn log<'a>(&self, folder: u8, jobs: impl Iterator<Item = &'a JobId>, outcomes: &[StoreResult]) {
         let location = self.view.location(folder);
         let folder = location.map_or_else(Default::default, |location| {
             location.path().display().to_string()
         });
-        for (Due { job, .. }, outcome) in jobs.iter().zip(outcomes) {
+        for (job, outcome) in jobs.zip(outcomes) {
             match outcome {
                 Ok(Done::Stored { files, bytes }) => {
                     self.archived.fetch_add(1, Ordering::Relaxed);
@@ -172,17 +183,31 @@ impl Disks for RealDisks {
 
     fn store(&self, folder: u8, jobs: &[Due], progress: &Progress) -> Vec<StoreResult> {
         let stored = relocate::store_and_move(&self.env(progress), &self.retired, folder, jobs);
-        let outcomes = stored.into_iter().map(|stored| {
-            Ok(match stored? {
-                Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
-                    Done::Stored { files, bytes }
-                }
-                Stored::Already => Done::Already,
-                Stored::Skipped(_) => Done::Skipped,
-            })
+        let outcomes = stored.into_iter().map(|stored| Ok(Done::from(stored?)));
+        let outcomes: Vec<StoreResult> = outcomes.collect();
+        self.log(folder, jobs.iter().map(|due| &due.job), &outcomes);
+        outcomes
+    }
+
+    fn back_up_moved(
+        &self,
+        source: u8,
+        folder: u8,
+        jobs: &[JobId],
+        progress: &Progress,
+        due: &mut dyn FnMut(&JobId),
+    ) -> Vec<StoreResult> {
+        let locations = (self.view.location(source), self.view.location(folder));
+        let (Some(source), Some(to)) = locations else {
+            return jobs.iter().map(|_| Ok(Done::Skipped)).collect();
+        };
+        let stored = renew::back_up(&self.env(progress), &self.judge, (source, to), jobs, due);
+        let outcomes = stored.into_iter().map(|stored| match stored? {
+            Some(stored) => Ok(Done::from(stored)),
+            None => Ok(Done::Skipped),
         });
         let outcomes: Vec<StoreResult> = outcomes.collect();
-        self.log(folder, jobs, &outcomes);
+        self.log(folder, jobs.iter(), &outcomes);
         outcomes
     }
 
@@ -229,6 +254,18 @@ impl Disks for RealDisks {
 
     fn report_put_back(&self, report: &mut dyn FnMut(JobId)) {
         self.retired.report_put_back(report);
+    }
+}
+
+impl From<Stored> for Done {
+    fn from(stored: Stored) -> Done {
+        match stored {
+            Stored::Copied { files, bytes } | Stored::Replaced { files, bytes } => {
+                Done::Stored { files, bytes }
+            }
+            Stored::Already => Done::Already,
+            Stored::Skipped(_) => Done::Skipped,
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Idle {
 
 /// Returns whether anything is left to do. A damaged or missing copy counts as stuck until it is replaced.
 pub(super) fn idle(shared: &Shared, view: &View, now: Instant) -> Idle {
-    let jobs = idle_queue(shared, view, now);
+    let jobs = idle_queue(shared, view, now).and(idle_moved(shared, view, now));
     match jobs.and(idle_experiments(shared, view, now)) {
         Idle::Yes if is_any_damaged(view) => Idle::Stuck { failed: 0 },
         idle => idle,
@@ -129,6 +129,34 @@ fn is_stuck(job: &QueuedJob, state: &EngineState, view: &View, now: Instant) -> 
             }
         }
     })
+}
+
+/// Whether any moved job is left that a `backup` folder lacks.
+fn idle_moved(shared: &Shared, view: &View, now: Instant) -> Idle {
+    let wanted = shared.wanted.load(Ordering::SeqCst);
+    let (mut left, mut failed, mut busy, mut stuck) = (0, 0, false, false);
+    for folder in &*shared.moved.lock() {
+        if why_absent(view, folder.folder).is_some() {
+            continue;
+        }
+        let state = folder.state.lock();
+        let hangs = state.hangs(now);
+        let failures = state.lacking.values().filter(|job| job.has_failed());
+        let failures = failures.count();
+        failed += failures;
+        left += state.lacking.len() - failures;
+        busy |= !hangs && (state.answered < wanted || state.lacking.len() > failures);
+        stuck |= hangs || state.trouble.is_some();
+    }
+    match (busy, failed > 0 || stuck) {
+        (true, _) => Idle::Busy {
+            left: left + failed,
+        },
+        (false, true) => Idle::Stuck {
+            failed: left + failed,
+        },
+        (false, false) => Idle::Yes,
+    }
 }
 
 /// Whether any run or partial is left to archive. Those that a job uses do not count: their run or their job is not at its end.

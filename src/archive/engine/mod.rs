@@ -5,6 +5,7 @@
 //! - `disks`: what the engine asks of the disks, and its implementation by [`relocate`](super::relocate) and [`job`](super::job)
 //! - `queue`: which job waits for what; `route`: which folders want a job
 //! - `survey`: finds jobs that were not reported
+//! - `moved`: copies to a `backup` folder the jobs that a `move` folder has and it lacks, in a thread for each `backup` folder
 //! - `experiments`: archives the runs of experiments and the partials of their jobs, in a thread for each `backup` folder
 //! - `journal`: records the queued jobs for the next process
 //! - `release`: releases jobs by the rule of the settings
@@ -15,7 +16,7 @@
 //! # Invariants
 //!
 //! - The coordinator waits for no folder: each folder has a thread that stores, one that scans, and one that compares
-//!   markers, so that a folder that hangs does not delay the others; a `backup` folder has one more for experiments.
+//!   markers, so that a folder that hangs does not delay the others; a `backup` folder has one more for experiments, and one for moved jobs.
 //! - Memory grows with the jobs that are not archived yet, and not with those that are.
 //! - Waits go by monotonic time; a clock that jumps delays nothing. No lock is held over a system call that can wait.
 
@@ -24,6 +25,7 @@ mod disks;
 mod experiments;
 mod idle;
 mod journal;
+mod moved;
 mod queue;
 mod release;
 mod report;
@@ -46,6 +48,7 @@ use self::coordinator::{Coordinator, FolderChannels};
 use self::disks::{Disks, RealDisks};
 use self::experiments::ExperimentArchiver;
 use self::journal::JournalWriter;
+use self::moved::MovedJobs;
 use self::queue::Queue;
 use self::queue::backoff::Pace;
 use self::queue::folder_queue::FolderQueue;
@@ -62,7 +65,7 @@ use crate::archive::relocate::retire::Retired;
 use crate::settings::{Patterns, Release};
 use crate::sys::priority::lower_priority;
 use crate::transfer::Bandwidth;
-use crate::view::View;
+use crate::view::{PRIMARY, View};
 use crate::workspace::JobId;
 
 pub use self::experiments::state::{ExperimentsReport, FailedItem, ItemInProgress, WaitingItem};
@@ -121,7 +124,7 @@ struct Threads {
 
 impl Archiver {
     /// Starts to archive the jobs of a view's primary: existing jobs, reported jobs, and jobs that scans find later.
-    /// Starts a few threads, and three or four per `backup` or `move` folder; they call `hooks`.
+    /// Starts a few threads, and three to five per `backup` or `move` folder; they call `hooks`.
     ///
     /// # Errors
     ///
@@ -225,7 +228,9 @@ impl Archiver {
                 Box::new(move || worker::store(&*this, folder, &shared, &to_store, &events)),
             )?;
             let (scans, to_scan) = unbounded();
-            let scanner = Scanner::new(self.view.clone(), folder, route.clone(), interval);
+            let scan =
+                |source| Scanner::new(self.view.clone(), source, folder, route.clone(), interval);
+            let scanner = scan(PRIMARY);
             let (this, events, shared) = (disks.clone(), self.events.clone(), self.shared.clone());
             spawn(
                 &format!("scan-{folder}"),
@@ -260,12 +265,26 @@ impl Archiver {
                 // Nothing is moved away from `experiments` and `partials`.
                 false => None,
             };
+            let moves = route.destinations().iter().filter(|it| !it.backup);
+            let sources: Vec<Scanner> = moves.map(|source| scan(source.folder)).collect();
+            let moved = match destination.backup && !sources.is_empty() {
+                true => {
+                    let (wakes, woken) = bounded(1);
+                    let disks = self.disks.clone();
+                    let moved = MovedJobs::new(walk.clone(), folder, sources, disks, woken);
+                    let moved = moved.every(interval, timing.pace);
+                    spawn(&format!("moved-{folder}"), Box::new(move || moved.run()))?;
+                    Some(wakes)
+                }
+                false => None,
+            };
             channels.push(FolderChannels {
                 folder,
                 batches,
                 scans,
                 wakes,
                 experiments,
+                moved,
             });
         }
         let recheck = Recheck {
@@ -316,7 +335,10 @@ impl Archiver {
     /// Returns the state of archiving.
     #[must_use]
     pub fn report(&self) -> Report {
-        report::report(&self.shared, &self.view, Instant::now())
+        let now = Instant::now();
+        let mut report = report::report(&self.shared, &self.view, now);
+        moved::report::add(&mut report, &self.shared, &self.view, now);
+        report
     }
 
     /// Whether any job is known to be left. To wait until all possible jobs are archived, call

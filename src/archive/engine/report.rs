@@ -26,7 +26,7 @@ use crate::view::location::Role;
 use crate::workspace::JobId;
 
 /// The most jobs of each kind that a report lists by name.
-const NAMES_MAX: usize = 100;
+pub(super) const NAMES_MAX: usize = 100;
 
 /// The state of archiving.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -153,6 +153,9 @@ pub struct FolderReport {
     pub bytes: u64,
     /// Jobs that are in the primary and not in the folder, finished or not, as of the last scan.
     pub missing: usize,
+    /// Moved jobs that it does not have, and that are still to be copied to it from their `move` folder; without those that failed.
+    #[serde(default)]
+    pub moved_missing: usize,
     /// When the primary was last compared with the folder, in seconds since 1970.
     pub last_scan: Option<f64>,
     /// Which paths the last scan could not read.
@@ -404,6 +407,7 @@ fn folder(
         files: folder_queue.counts.files,
         bytes: folder_queue.counts.bytes,
         missing: scan.candidates,
+        moved_missing: 0,
         last_scan: scan.last.and_then(|last: SystemTime| {
             let since = last.duration_since(UNIX_EPOCH).ok()?;
             Some(since.as_secs_f64())

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::disks::{Disks, Failure, Look, StoreResult};
 use super::experiments::state::FolderExperiments;
+use super::moved::state::FolderMoved;
 use super::queue::Queue;
 use super::release::ReleaseState;
 use super::survey::scanner::ScanResult;
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     pub(super) wanted: AtomicU64,
     /// The state of the runs and partials of each `backup` folder.
     pub(super) experiments: Mutex<Vec<FolderExperiments>>,
+    /// The moved jobs that each `backup` folder lacks.
+    pub(super) moved: Mutex<Vec<Arc<FolderMoved>>>,
     stopping: AtomicBool,
     /// Cancels looks at jobs.
     pub(super) looks: Progress,
@@ -153,6 +156,7 @@ impl Shared {
             unheard: AtomicUsize::new(0),
             wanted: AtomicU64::new(1),
             experiments: Mutex::default(),
+            moved: Mutex::default(),
             stopping: AtomicBool::new(false),
             looks: Progress::new(),
             release: ReleaseState::default(),
@@ -186,6 +190,9 @@ impl Shared {
             }
         }
         for folder in &*self.experiments.lock() {
+            folder.progress.cancel();
+        }
+        for folder in &*self.moved.lock() {
             folder.progress.cancel();
         }
     }

@@ -1,4 +1,5 @@
-//! Cleans up after crashed processes in folders: removes unfinished copies, and rewrites manifests that a power cut has emptied.
+//! Cleans up after crashed processes in folders: removes unfinished copies, and rewrites manifests that a power cut has emptied. Writes
+//! the manifests that other programs leave out.
 //!
 //! A copy to a task's directory removes unfinished copies there; but once all jobs of a task are archived, no further copy does. A
 //! manifest is rewritten only for a copy with its marker, which is copied last. The copy is read, and compared with the primary's job if
@@ -8,15 +9,15 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 
-use super::compare::{Comparison, compare};
+use super::compare::{Comparison, compare, marked};
 use super::{manifests, select};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Context, InPlace, Result};
+use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::{folder_alias, places, state_dir};
 use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Candidate, Manifest, Options};
-use crate::view::Location;
+use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::{JobId, is_job_entry};
 use crate::workspace::markers;
 
@@ -154,6 +155,93 @@ fn heal(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> {
     let healed = heal_locked(env, folder, job);
     staging.finish(None).beside(job, &at)?;
     healed
+}
+
+/// Writes the manifest of a copy that has none, of a finished job that was moved to the folder by another program.
+///
+/// Such a copy is complete: a program that copies a job, as experimaestro does, gives the copy its name at the end. But until that program
+/// has replaced the original and released the lock of the job's staging, it may still change the copy. The manifest states what the copy
+/// holds now: the original is gone. But xpmfs may have made the copy, or a backup that is lost, and the manifest of one may be left: then
+/// the copy must match it.
+///
+/// # Errors
+///
+/// `Busy` while another process holds that lock; `Unsafe` if the copy is damaged, by what `verify` found or by another copy's manifest; or
+/// an error of a file system.
+pub(super) fn add_manifest(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<()> {
+    let at = places::path(folder, job);
+    let gone = || JobError::new(job, Cause::Changed(format!("{} is gone", at.display())));
+    let task = places::task(folder, job).tried(job, "open", &at)?;
+    let task = task.ok_or_else(gone)?;
+    let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
+        let why = "another process copies or moves it";
+        return Err(JobError::new(job, Cause::Busy(why.into())));
+    };
+    let added = add_manifest_locked(env, folder, job);
+    staging.finish(None).beside(job, &at)?;
+    added
+}
+
+fn add_manifest_locked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<()> {
+    let at = places::path(folder, job);
+    let primary = env.view.primary();
+    if !matches!(manifests::read(folder, job), Ok(None)) {
+        return Ok(());
+    }
+    let damage = state_dir::damage_of(primary, folder, job);
+    if let Some(finding) = state_dir::checked(primary, job, "look up", damage)? {
+        let why = format!("{}: {finding}", at.display());
+        return Err(JobError::new(job, Cause::Unsafe(why)));
+    }
+    let there = env.view.in_primary(job.task_id(), job.hash());
+    let copy = places::job(folder, job).tried(job, "open", &at)?;
+    let copy = copy.filter(|copy| markers::is_done(copy, job.name()).unwrap_or(false));
+    let moved = there.tried(job, "look at", primary.path())? != InPrimary::Job;
+    let (Some(copy), true) = (copy, moved) else {
+        let why = "another process has replaced it".to_owned();
+        return Err(JobError::new(job, Cause::Changed(why)));
+    };
+    let root = folder.root().tried(job, "open", &at)?;
+    let read = with_options(env, job, |options| transfer::read(&copy, options));
+    let read = read.copying(job, &at)?;
+    let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
+    read.unchanged(&copy, Some(&select)).copying(job, &at)?;
+    expect_same_elsewhere(env, folder, job, &read.manifest)?;
+    let written = manifests::write(&root, job, &read.manifest);
+    written.tried(job, "write", &manifests::path(folder, job))?;
+    tracing::info!("wrote the manifest of {}, which had none", at.display());
+    Ok(())
+}
+
+/// Checks that a copy is what the manifests of the same run of the job say in other folders.
+fn expect_same_elsewhere(
+    env: &Env<'_>,
+    folder: &Location,
+    job: &JobId,
+    copy: &Manifest,
+) -> Result<()> {
+    let done = markers::done(job.name());
+    let others = places::archives(env.view).filter(|other| other.index() != folder.index());
+    for other in others {
+        let Ok(Some(manifest)) = manifests::read(other, job) else {
+            continue;
+        };
+        if marked(&manifest, &done) != marked(copy, &done) {
+            continue;
+        }
+        let differences = manifest.differences(copy);
+        if let Some(first) = differences.iter().find(|it| select::is_of_content(it)) {
+            let why = format!(
+                "{} has no manifest, and is not what the manifest in {} says: {} {}",
+                places::path(folder, job).display(),
+                other.path().display(),
+                first.path.display(),
+                first.what
+            );
+            return Err(JobError::new(job, Cause::Unsafe(why)));
+        }
+    }
+    Ok(())
 }
 
 fn heal_locked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> {

@@ -2,7 +2,7 @@
 //!
 //! - [`ready`]: whether a job is finished and settled; [`opt_out`]: whether a person, a tag or the settings exclude it; `transient`:
 //!   whether its plan may still remove it
-//! - [`store`]: copies jobs to a folder, each whole or not at all; `renew`: replaces damaged backups of a moved job
+//! - [`store`]: copies jobs to a folder, each whole or not at all; `renew`: makes missing and damaged backups of a moved job
 //! - `preconditions`: what is checked before a job is copied or moved; `backups`: whether the `backup` folders have a job
 //! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
 //! - [`recover`]: copies a job back into the primary, also in place of what a purge has left of it (`skeleton`); `params`: the paths in

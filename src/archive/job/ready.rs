@@ -137,20 +137,36 @@ impl Judge {
         if is_locked(&directory, job).tried(job, "look at the lock of", &path)? {
             return Ok(Readiness::Busy(LOCKED));
         }
+        self.settled(env, job, &directory, &path)
+    }
+
+    /// Whether a finished job, in an open directory of any location, has not changed for the settle time: returns [`Readiness::Ready`] or
+    /// [`Readiness::Settling`]. `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the job cannot be read.
+    pub(super) fn settled(
+        &self,
+        env: &Env<'_>,
+        job: &JobId,
+        directory: &OwnedFd,
+        path: &Path,
+    ) -> Result<Readiness> {
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
         let options = transfer::Options {
             select: Some(&select),
             threads: 1,
             ..transfer::Options::default()
         };
-        let survey = match transfer::survey(&directory, &options) {
+        let survey = match transfer::survey(directory, &options) {
             Err(transfer::Error::Changed { .. }) => return Ok(Readiness::Settling(env.settle)),
-            survey => survey.copying(job, &path)?,
+            survey => survey.copying(job, path)?,
         };
         // After this time without a change, the status does not matter.
         let long = env.settle.max(FINAL_STATUS_WAIT);
         let unsettled = self.unsettled(job, survey.newest, long).and_then(|rest| {
-            match has_final_status(&directory, &path) {
+            match has_final_status(directory, path) {
                 true => self.unsettled(job, survey.newest, env.settle),
                 false => Some(rest),
             }

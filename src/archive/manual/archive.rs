@@ -103,7 +103,9 @@ fn archive_once(
             });
             for (job, outcome) in others {
                 let renewed = match outcome {
-                    Outcome::NotReady(Readiness::Elsewhere) if env.force => renew(env, judge, &job),
+                    Outcome::NotReady(Readiness::Elsewhere | Readiness::Purged) => {
+                        renew(env, judge, &job)
+                    }
                     _ => Ok(Vec::new()),
                 };
                 match renewed {

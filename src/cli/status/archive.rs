@@ -285,6 +285,13 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &FolderReport, since: 
             "{place}: some finished jobs may not have been found: {trouble}"
         ));
     }
+    match folder.moved_missing {
+        0 => {}
+        1 => line(format!("{place}: 1 moved job has no copy there yet")),
+        count => line(format!(
+            "{place}: {count} moved jobs have no copy there yet"
+        )),
+    }
     if folder.jobs > 0 {
         line(format!(
             "{place}: {} archived since {since} ({} files, {})",

@@ -4,7 +4,7 @@ use super::gather::Status;
 use crate::archive::engine::{ExperimentsReport, Report};
 
 /// Returns a sentence for each mount that is dead or does not answer, and for each workspace with jobs, runs or
-/// partials that could not be archived or with damaged copies.
+/// partials that could not be archived, with moved jobs that have no backup, or with damaged copies.
 pub(super) fn problems(status: &Status) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in &status.mounts {
@@ -42,6 +42,16 @@ fn archive(problems: &mut Vec<String>, place: &str, report: &Report) {
         0 => {}
         1 => problems.push(format!("{place}: 1 job could not be archived")),
         count => problems.push(format!("{place}: {count} jobs could not be archived")),
+    }
+    for folder in &report.folders {
+        let path = folder.path.display();
+        match folder.moved_missing {
+            0 => {}
+            1 => problems.push(format!("{place}: 1 moved job has no copy in {path} yet")),
+            count => problems.push(format!(
+                "{place}: {count} moved jobs have no copy in {path} yet"
+            )),
+        }
     }
     let experiments = report.experiments.iter();
     match experiments

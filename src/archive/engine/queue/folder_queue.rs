@@ -53,6 +53,20 @@ pub(in crate::archive::engine) struct Counts {
     pub(in crate::archive::engine) already: u64,
 }
 
+impl Counts {
+    pub(in crate::archive::engine) fn add(&mut self, done: Done) {
+        match done {
+            Done::Stored { files, bytes } => {
+                self.jobs += 1;
+                self.files += files;
+                self.bytes += bytes;
+            }
+            Done::Already => self.already += 1,
+            Done::Skipped => {}
+        }
+    }
+}
+
 impl FolderQueue {
     pub(in crate::archive::engine) fn new(folder: u8) -> FolderQueue {
         FolderQueue {
@@ -106,13 +120,7 @@ impl FolderQueue {
         let before = self.hold.take();
         for result in results {
             match result {
-                Ok(Done::Stored { files, bytes }) => {
-                    self.counts.jobs += 1;
-                    self.counts.files += files;
-                    self.counts.bytes += bytes;
-                }
-                Ok(Done::Already) => self.counts.already += 1,
-                Ok(Done::Skipped) => {}
+                Ok(done) => self.counts.add(*done),
                 // A missing folder is tried as soon as it is back.
                 Err(failure) if failure.scope == Scope::Folder && self.there => {
                     let tries = before.as_ref().map_or(0, |hold| hold.tries);

@@ -1,4 +1,4 @@
-//! Finds finished jobs that were not reported: those in the primary that a folder lacks.
+//! Finds finished jobs that were not reported: those in the primary, or in a `move` folder, that another folder lacks.
 //!
 //! A scan makes no system call for jobs that are in the folder: it checks each task's directory, on both sides, and
 //! lists it only if it changed. Only jobs that the folder lacks are kept in memory. Each folder has a scanner, and each
@@ -18,7 +18,7 @@ use crate::archive::engine::route::Route;
 use crate::archive::{folder_alias, places, state_dir};
 use crate::sys::at;
 use crate::sys::name::Name;
-use crate::view::{Root, Unlisted, View};
+use crate::view::{PRIMARY, Root, Unlisted, View};
 use crate::workspace::JobId;
 
 /// The longest time between two checks of a job that was found finished but was not archived.
@@ -37,22 +37,24 @@ pub(in crate::archive::engine) struct ScanResult {
     pub(in crate::archive::engine) listed: u64,
     /// Jobs that were looked at.
     pub(in crate::archive::engine) looked: u64,
-    /// Tasks with staged copies in the primary, in progress or abandoned.
+    /// Tasks with staged copies in the source, in progress or abandoned.
     pub(in crate::archive::engine) staging: Vec<OsString>,
     /// What could not be read.
     pub(in crate::archive::engine) trouble: Option<String>,
 }
 
-/// Compares the primary with one folder, repeatedly.
+/// Compares the primary, or a `move` folder, with one folder, repeatedly.
 pub(in crate::archive::engine) struct Scanner {
     view: Arc<View>,
+    /// The location whose jobs are looked for in the folder.
+    source: u8,
     folder: u8,
     route: Arc<Route>,
     interval: Duration,
     began: Instant,
     jobs: Watched,
     tasks: HashMap<Name, TaskListing>,
-    /// The first task whose directory in the primary is a symlink.
+    /// The first task whose directory in the source is a symlink.
     linked: Option<Name>,
 }
 
@@ -80,12 +82,14 @@ impl Pass<'_> {
 impl Scanner {
     pub(in crate::archive::engine) fn new(
         view: Arc<View>,
+        source: u8,
         folder: u8,
         route: Arc<Route>,
         interval: Duration,
     ) -> Scanner {
         Scanner {
             view,
+            source,
             folder,
             route,
             interval,
@@ -93,6 +97,35 @@ impl Scanner {
             jobs: Watched::default(),
             tasks: HashMap::new(),
             linked: None,
+        }
+    }
+
+    /// The number of the location whose jobs are looked for.
+    pub(in crate::archive::engine) fn source(&self) -> u8 {
+        self.source
+    }
+
+    /// The jobs that the folder lacked in the last scan, finished or not, and how long until each is checked again.
+    pub(in crate::archive::engine) fn waits(&self) -> impl Iterator<Item = (JobId, Duration)> {
+        let now = millis(self.began.elapsed());
+        self.tasks.iter().flat_map(move |(name, task)| {
+            task.candidates.iter().filter_map(move |candidate| {
+                let job = JobId::new(&**name, &*candidate.hash).ok()?;
+                let wait = Duration::from_millis(candidate.again.saturating_sub(now));
+                Some((job, wait))
+            })
+        })
+    }
+
+    /// Makes the next scan after the interval check these jobs: what prevents them ends by itself.
+    pub(in crate::archive::engine) fn look_again_soon(&mut self, jobs: &[JobId]) {
+        let again = millis(self.began.elapsed() + self.interval.mul_f32(0.9));
+        for job in jobs {
+            let task = self.tasks.get_mut(&Name::from(job.task_id()));
+            let mut candidates = task.into_iter().flat_map(|task| &mut task.candidates);
+            if let Some(candidate) = candidates.find(|it| *it.hash == *job.hash()) {
+                (candidate.again, candidate.tries) = (again, 0);
+            }
         }
     }
 
@@ -122,23 +155,25 @@ impl Scanner {
             .view
             .location(self.folder)
             .and_then(|folder| folder.root().ok());
+        let source = self.view.location(self.source);
+        let source = source.and_then(|source| source.root().ok());
         // Without the folder there is nothing to compare with.
-        if let (Some(folder), Ok(primary)) = (root, self.view.primary().root()) {
-            self.compare(&primary, &folder, &mut pass);
+        if let (Some(folder), Some(source)) = (root, source) {
+            self.compare(&source, &folder, &mut pass);
         }
         let counts = self.tasks.values().map(|task| task.candidates.len());
         pass.found.candidates = counts.sum();
         pass.found
     }
 
-    fn compare(&mut self, primary: &Root, folder: &Root, pass: &mut Pass<'_>) {
-        let jobs = match primary.jobs() {
+    fn compare(&mut self, source: &Root, folder: &Root, pass: &mut Pass<'_>) {
+        let jobs = match source.jobs() {
             Ok(jobs) => jobs,
             Err(Errno::NOENT | Errno::NOTDIR) => return self.tasks.clear(),
-            Err(error) => return pass.trouble(self.place(0, None), error),
+            Err(error) => return pass.trouble(self.place(self.source, None), error),
         };
         if let Err(error) = self.list_tasks(&jobs, pass) {
-            return pass.trouble(self.place(0, None), error);
+            return pass.trouble(self.place(self.source, None), error);
         }
         let own = self.view.location(self.folder);
         if let Some((folder, why)) =
@@ -168,12 +203,13 @@ impl Scanner {
         tasks.retain(|name, task| pass.is_over() || self.visit(&jobs, &there, name, task, pass));
         self.tasks = tasks;
         if let Some(task) = &self.linked {
-            let linked = || Unlisted::linked(self.place(0, Some(task)).into()).to_string();
+            let place = self.place(self.source, Some(task));
+            let linked = || Unlisted::linked(place.into()).to_string();
             pass.found.trouble.get_or_insert_with(linked);
         }
     }
 
-    /// Lists the primary's tasks, if they have changed.
+    /// Lists the source's tasks, if they have changed.
     fn list_tasks(&mut self, jobs: &OwnedFd, pass: &mut Pass<'_>) -> Result<(), Errno> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let stamp = DirectoryStamp::from(&at::stat_fd(jobs)?);
@@ -216,7 +252,7 @@ impl Scanner {
             Ok(Some(stamp)) => stamp,
             Ok(None) => return false,
             Err(error) => {
-                pass.trouble(self.place(0, Some(name)), error);
+                pass.trouble(self.place(self.source, Some(name)), error);
                 return true;
             }
         };
@@ -255,7 +291,7 @@ impl Scanner {
         true
     }
 
-    /// Lists a task on both sides; returns whether the primary has staged copies, in progress or abandoned.
+    /// Lists a task on both sides; returns whether the source has staged copies, in progress or abandoned.
     fn list(
         &self,
         jobs: &OwnedFd,
@@ -278,16 +314,15 @@ impl Scanner {
             }
         };
         pass.found.listed += 1;
-        let fd = directory::open(jobs, name).map_err(|error| (0, error))?;
+        let fd = directory::open(jobs, name).map_err(|error| (self.source, error))?;
         candidates::compare(fd, &names, &mut task.candidates, |hash| {
             JobId::new(&**name, hash).is_ok_and(|job| self.route.leads_to(self.folder, &job))
         })
-        .map_err(|error| (0, error))
+        .map_err(|error| (self.source, error))
     }
 
     /// Checks which candidates are finished.
     fn look(&self, jobs: &OwnedFd, name: &Name, task: &mut TaskListing, pass: &mut Pass<'_>) {
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let now = millis(self.began.elapsed());
         let mut directory = None;
         task.candidates.retain_mut(|candidate| {
@@ -330,7 +365,7 @@ impl Scanner {
     fn place(&self, location: u8, task: Option<&Name>) -> String {
         let path = self.view.location(location).map(|place| place.path());
         let mut path = path.unwrap_or("".as_ref()).to_owned();
-        if !path.ends_with("jobs") || location == 0 {
+        if !path.ends_with("jobs") || location == PRIMARY {
             path.push("jobs");
         }
         if let Some(task) = task {
@@ -338,4 +373,8 @@ impl Scanner {
         }
         path.display().to_string()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,5 @@
 mod comparing;
+mod moved;
 mod scanning;
 mod stage;
 

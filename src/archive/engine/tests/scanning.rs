@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use super::stage::{BACKUP, MOVE, Stage, job, until};
 use crate::archive::engine::shared::FolderScans;
 use crate::archive::engine::survey::scanner::{ScanResult, Scanner};
+use crate::view::PRIMARY;
 
 fn scanner(stage: &Stage, folder: u8, interval: Duration) -> Scanner {
     Scanner::new(
         stage.view.clone(),
+        PRIMARY,
         folder,
         Arc::new(stage.route()),
         interval,

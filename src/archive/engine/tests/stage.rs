@@ -43,6 +43,8 @@ pub(super) struct Orders {
     pub(super) cleared: Vec<OsString>,
     pub(super) looked: Vec<JobId>,
     pub(super) stored: Vec<(u8, JobId)>,
+    /// Attempts to copy moved jobs, each with the `move` folder.
+    pub(super) backed_up: Vec<(u8, JobId)>,
 }
 
 /// The size of each job.
@@ -107,6 +109,30 @@ impl Disks for Fake {
         jobs.iter()
             .map(|due| Ok(self.bring(folder, &due.job)))
             .collect()
+    }
+
+    fn back_up_moved(
+        &self,
+        source: u8,
+        folder: u8,
+        jobs: &[JobId],
+        _: &Progress,
+        due: &mut dyn FnMut(&JobId),
+    ) -> Vec<StoreResult> {
+        let why = "refused by the test".to_owned();
+        let scope = self.orders.lock().refuses.get(&folder).copied();
+        let copied = jobs.iter().map(|job| {
+            due(job);
+            self.orders.lock().backed_up.push((source, job.clone()));
+            match scope {
+                Some(scope) => Err(Failure {
+                    scope,
+                    why: why.clone(),
+                }),
+                None => Ok(self.bring(folder, job)),
+            }
+        });
+        copied.collect()
     }
 
     fn experiments(

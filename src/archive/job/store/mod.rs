@@ -31,7 +31,6 @@ use crate::archive::places;
 use crate::settings::Mode;
 use crate::view::Location;
 use crate::view::location::Role;
-use crate::workspace::jobs::JobId;
 
 /// The most jobs in a batch.
 const BATCH_JOBS_MAX: u64 = 256;
@@ -76,7 +75,7 @@ pub fn store(
     store_batches(&store, jobs)
 }
 
-/// Copies a job that was moved to the folder `source` from there to a `backup` folder.
+/// Copies jobs that were moved to the folder `source` from there to a `backup` folder. Returns the result of each job, in order.
 ///
 /// # Errors
 ///
@@ -84,16 +83,10 @@ pub fn store(
 pub(in crate::archive) fn store_from(
     env: &Env<'_>,
     source: &Location,
-    folder: u8,
-    job: &JobId,
-) -> Result<Stored> {
-    let no_folder = || JobError::new(job, Cause::Absent("there is no such folder".to_owned()));
-    let folder = places::folder(env.view, folder).ok_or_else(no_folder)?;
-    let store = Store::new(env, folder, source, None);
-    let mut stored = store_batches(&store, &[Due::from(job.clone())]);
-    stored
-        .pop()
-        .unwrap_or_else(|| Err(JobError::new(job, Cause::Cancelled)))
+    folder: &Location,
+    jobs: &[Due],
+) -> Vec<Result<Stored>> {
+    store_batches(&Store::new(env, folder, source, None), jobs)
 }
 
 /// Stores jobs batch after batch: while one is completed, the next is staged.
