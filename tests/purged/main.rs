@@ -7,6 +7,7 @@ mod common;
 mod at_random;
 mod commands;
 mod cost;
+mod full_disk;
 mod judged;
 mod mounted;
 mod records;

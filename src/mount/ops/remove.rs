@@ -44,12 +44,15 @@ impl Mount {
         let from = self.removable(caller, parent, name)?;
         let removed = self.descriptor_to_keep(name, &from.dir);
         deferred::commit()?;
-        self.note_removal(parent, name, &from);
+        let unrecorded = self.note_unlink(parent, name, &from)?;
         self.remove_name(&from, name, AtFlags::empty())?;
         self.lost_name(parent, name, &from.stat);
         self.activity.entry_altered(parent, name, from.place);
         self.keep_descriptor(removed);
-        Ok(())
+        match unrecorded {
+            Some(removal) => self.record_after(parent, name, &removal),
+            None => Ok(()),
+        }
     }
 
     pub(in crate::mount) fn rmdir(&self, caller: &Caller, parent: u64, name: &OsStr) -> Result<()> {

@@ -73,7 +73,7 @@ impl Mount {
             _ => None,
         };
         deferred::commit()?;
-        self.note_removal(parent, name, &from);
+        self.note_removal(parent, name, &from)?;
         let moved = FileId::of(&from.stat);
         let id = self.nodes.number(self.devices.node(&moved), &moved);
         self.nodes.record_name(id, new_parent, new_name, to.place);

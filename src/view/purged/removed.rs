@@ -71,6 +71,9 @@ pub(super) fn read(primary: &Root, job: &JobId) -> Result<Removed> {
 }
 
 /// Records that a file or directory of a job is removed, durably.
+///
+/// On a full disk the record may lack the path: then it is incomplete, and counts for all that is missing. A file without contents needs
+/// no space but that of its name.
 pub(super) fn note(primary: &Root, job: &JobId, removed: &Path) -> Result<()> {
     let dir = record::make_dir(primary, REMOVED, job.task_id())?;
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -85,8 +88,15 @@ pub(super) fn note(primary: &Root, job: &JobId, removed: &Path) -> Result<()> {
     };
     let mut bytes = removed.as_os_str().as_bytes().to_vec();
     bytes.push(0);
-    record::write_all(&file, &bytes)?;
-    rustix::fs::fsync(&file)?;
+    // Where blocks are allocated late, `fsync` fails.
+    let written = record::write_all(&file, &bytes).and_then(|()| rustix::fs::fsync(&file));
+    match written {
+        Err(Errno::NOSPC | Errno::DQUOT) => {
+            rustix::fs::ftruncate(&file, 0)?;
+            rustix::fs::fsync(&file)?;
+        }
+        written => written?,
+    }
     let list = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let listed = rustix::fs::openat(&dir, OsStr::new("."), list, Mode::empty())?;
     rustix::fs::fsync(listed)

@@ -73,24 +73,22 @@ impl View {
         }
     }
 
-    /// Records that a file is about to be removed from a job of the primary on purpose, if a folder has a copy of the job. `path` is
-    /// relative to the job.
-    pub fn record_coming_removal(&self, job: &JobId, path: &Path) {
+    /// Records that a file is removed from a job of the primary on purpose, if a folder has a copy of the job. `path` is relative to the
+    /// job. Called before the removal, or after it if the disk was full before.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be written: a copy of the job, which has the file, may show it again.
+    pub fn record_removal(&self, job: &JobId, path: &Path) -> Result<()> {
         if self.folders().is_empty() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.record_removal(job, path) {
-            tracing::warn!(
-                "{job}: cannot record that {} is removed on purpose, so a copy of the job may show it again: {error}",
-                path.display()
-            );
-        }
-    }
-
-    fn record_removal(&self, job: &JobId, path: &Path) -> Result<()> {
         let root = self.primary().root()?;
-        let task = root.task(job.task_id())?;
-        let stat = at::stat(&*task, job.hash())?;
+        let there = root.task(job.task_id());
+        let there = there.and_then(|task| Ok((at::stat(&*task, job.hash())?, task)));
+        let Some((stat, task)) = at::absent(there)? else {
+            return Ok(());
+        };
         let identity = FileId::of(&stat);
         if self.judgements.removals.lock().get(job) == Some(&identity) {
             return Ok(());
@@ -103,7 +101,11 @@ impl View {
         if !archived {
             return Ok(());
         }
-        removed::note(&root, job, path)?;
+        let noted = removed::note(&root, job, path);
+        if noted.is_err() && self.no_copy_has(job, path) {
+            return Ok(());
+        }
+        noted?;
         let mut removals = self.judgements.removals.lock();
         if removals.len() >= KNOWN_MAX {
             removals.clear();
@@ -112,5 +114,15 @@ impl View {
         drop(removals);
         self.judgements.known.lock().remove(job);
         Ok(())
+    }
+
+    /// Whether every folder has replied, and none has a copy with this entry.
+    fn no_copy_has(&self, job: &JobId, path: &Path) -> bool {
+        let copies = self.ask_for_copies(job);
+        let lacks = |copy| {
+            let there = at::stat_below(copy, path);
+            matches!(there, Err(Errno::NOENT | Errno::NOTDIR))
+        };
+        copies.all_answered && copies.found.iter().all(|(_, copy)| lacks(copy))
     }
 }
