@@ -5,12 +5,14 @@ mod again;
 mod cache;
 #[path = "../common/mod.rs"]
 mod common;
+mod delayed;
 mod descriptors;
 mod failures;
 mod faults;
 mod full;
 mod killed;
 mod many;
+mod new_locks;
 mod operations;
 mod purged;
 mod purged_at_random;

@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use crate::common::job::hash;
 use crate::common::{self, Mounted, Workspace, assert_unchanged, eventually, run, snapshot};
+use crate::delayed::Delayed;
 use crate::scratch::{Random, TASK, files, purge, write_job};
 use crate::stage::{Beneath, assert_clean};
 
@@ -274,35 +274,6 @@ fn a_recovered_job_is_purged_again() {
     });
 }
 
-/// The daemon, whose renames are delayed.
-struct Delayed(std::process::Child);
-
-impl Delayed {
-    fn of(workspace: &Workspace, mountpoint: &Path) -> Delayed {
-        let status = run(workspace.xpmfs().args(["--json", "status"]).arg(mountpoint));
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let pid = status["mounts"][0]["pid"].to_string();
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=renameat2"]);
-        strace.args(["-e", "inject=renameat2:delay_enter=2000000", "-p", &pid]);
-        let strace = Delayed(strace.stderr(Stdio::null()).spawn().unwrap());
-        eventually("it is traced", || {
-            fs::read_to_string(format!("/proc/{pid}/status"))
-                .is_ok_and(|status| !status.contains("TracerPid:\t0"))
-        });
-        strace
-    }
-}
-
-impl Drop for Delayed {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_purge_between_the_copy_and_its_rename_loses_nothing() {
     if !common::is_root() {
@@ -324,7 +295,7 @@ fn a_purge_between_the_copy_and_its_rename_loses_nothing() {
             stage.location(number) == "backup"
         });
     }
-    let delayed = Delayed::of(&workspace, &at);
+    let delayed = Delayed::of(&workspace, &at, "renameat2", Duration::from_secs(2));
     for number in 0..4 {
         let tasks = workspace.primary().join("jobs").join(TASK);
         let staged = tasks.join(format!(".tmp.{}", hash(number)));

@@ -4,8 +4,9 @@
 //! job's lock file itself, not a copy, while other processes open it through the old place and the new one:
 //!
 //! 1. Each file is linked into the staged copy ([`link_into`]). From then on both names lead to it.
-//! 2. The copy is published.
-//! 3. The old names are removed ([`remove`]). A file that was created meanwhile is linked first.
+//! 2. The copy is published. Files that were created since are linked before that, while no process may create any
+//!    ([`InternalGate`](crate::view::internal::InternalGate)).
+//! 3. The old names are removed ([`remove`]). A file that was created nevertheless, since the gate could not be closed, is linked first.
 //!
 //! A job that was moved or released a moment ago, and is put back since it was written to, takes them over too ([`keep`]).
 //!
@@ -22,6 +23,7 @@ use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use rustix::io::{Errno, Result};
 
 use crate::sys::at;
+use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::durable::sync_directory;
@@ -42,7 +44,7 @@ enum Keep {
     Job,
 }
 
-/// Links the internal files of a job into its staged copy, and makes that durable.
+/// Links the internal files of a job into its staged copy, unless they are there already, and makes that durable.
 ///
 /// # Errors
 ///
@@ -150,6 +152,7 @@ fn link_all(from: &OwnedFd, to: &OwnedFd, keep: Keep, unlink: bool, depth: usize
         return Ok(());
     }
     let before = at::stat_fd(to)?;
+    let mut is_changed = false;
     for name in &names {
         let Some(stat) = at::absent(at::stat(from, name))? else {
             continue;
@@ -157,7 +160,8 @@ fn link_all(from: &OwnedFd, to: &OwnedFd, keep: Keep, unlink: bool, depth: usize
         if at::is_dir(&stat) {
             let mode = Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777);
             match rustix::fs::mkdirat(to, name, mode) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => is_changed = true,
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
             let (below, there) = (at::open_to_list(from, name)?, at::open_to_list(to, name)?);
@@ -170,13 +174,17 @@ fn link_all(from: &OwnedFd, to: &OwnedFd, keep: Keep, unlink: bool, depth: usize
                 }
             }
         } else {
-            link(from, name, to, keep)?;
+            let there = at::absent(at::stat(to, name))?;
+            if there.is_none_or(|there| FileId::of(&there) != FileId::of(&stat)) {
+                link(from, name, to, keep)?;
+                is_changed = true;
+            }
             if unlink {
                 at::absent(rustix::fs::unlinkat(from, name, AtFlags::empty()))?;
             }
         }
     }
-    if keep == Keep::Internal {
+    if keep == Keep::Internal && is_changed {
         // The job's directories keep their times.
         let times = Timestamps {
             last_access: timespec(before.stx_atime),

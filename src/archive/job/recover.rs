@@ -116,6 +116,9 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         }
         let (chosen, copied) = copy_first(env, job, &candidates, &mut staging)?;
         let passed_over = passed_over(&candidates, chosen);
+        // From here until the job has its name, no internal file is created that it does not get.
+        let gate = env.view.close_gate();
+        link_internal_files(env, job, &task)?;
         match &there {
             Present::Link(link) => staging.exchange(link).map(|_| ()).beside(job, &at)?,
             Present::Skeleton(skeleton) => match replace(env, job, skeleton, &task, &mut staging) {
@@ -128,6 +131,7 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
             },
             Present::Nothing | Present::Job => staging.publish().beside(job, &at)?,
         }
+        drop(gate);
         if retries > 0 && is_incomplete(env, job, &task, chosen.folder) {
             tracing::info!("{job}: a purge has removed files of the new copy; recovering it again");
             retries -= 1;
@@ -257,6 +261,20 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     Ok(link.map_or(Present::Nothing, Present::Link))
 }
 
+/// Links into the staged job the internal files that were created since it was copied.
+fn link_internal_files(env: &Env<'_>, job: &JobId, task: &OwnedFd) -> Result<()> {
+    let at = places::path(env.view.primary(), job);
+    let staged = open_staged(job, task).tried(job, "open", &at)?;
+    let linked = internal_files::link_into(env.view, job, &staged);
+    linked.tried(job, "link internal files into", &at)
+}
+
+fn open_staged(job: &JobId, task: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let mut name = OsString::from(STAGING_PREFIX);
+    name.push(job.hash());
+    places::open_exactly(task, &name)
+}
+
 /// Puts the staged job in the place of what a purge has left of it.
 fn replace(
     env: &Env<'_>,
@@ -266,9 +284,7 @@ fn replace(
     staging: &mut Staging,
 ) -> Result<()> {
     let at = places::path(env.view.primary(), job);
-    let mut name = OsString::from(STAGING_PREFIX);
-    name.push(job.hash());
-    let staged = places::open_exactly(task, &name).tried(job, "open", &at)?;
+    let staged = open_staged(job, task).tried(job, "open", &at)?;
     skeleton.keep_bookkeeping(job, &staged)?;
     staging.exchange(skeleton.directory()).beside(job, &at)?;
     let unused = skeleton.expect_unused(env, job);

@@ -22,9 +22,9 @@ use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
-use crate::view::PRIMARY;
 use crate::view::change::{Change, Verdict, judge};
-use crate::view::internal::JobDir;
+use crate::view::internal::{InternalGate, JobDir};
+use crate::view::{InPrimary, PRIMARY};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
@@ -35,12 +35,19 @@ pub(super) struct Target {
     pub(super) place: u8,
     /// The role of the parent node; see [`Target::role`].
     parent: NodeRole,
+    /// Keeps the job from being published until the entry has been created, if it is an internal file.
+    _gate: Option<InternalGate>,
 }
 
 impl Target {
     /// Returns the target in a directory of a place, below a parent of this role.
     pub(super) fn known(dir: Dir, place: u8, parent: NodeRole) -> Target {
-        Target { dir, place, parent }
+        Target {
+            dir,
+            place,
+            parent,
+            _gate: None,
+        }
     }
 
     /// The role of the new entry in the view.
@@ -69,11 +76,7 @@ impl Mount {
         directory: bool,
     ) -> Result<Target> {
         let node = self.node(parent)?;
-        let in_primary = |dir| Target {
-            dir,
-            place: PRIMARY,
-            parent: node.role,
-        };
+        let in_primary = |dir| Target::known(dir, PRIMARY, node.role);
         match node.role {
             NodeRole::Root if name == layout::XPMFS => Err(Errno::PERM),
             NodeRole::Root => Ok(in_primary(self.primary_dir()?)),
@@ -116,25 +119,27 @@ impl Mount {
     ) -> Result<Target> {
         if node.place == PRIMARY || node.place == INTERNAL {
             self.changeable_in_primary(caller, parent, node, Alteration::Contents)?;
-            return Ok(Target {
-                dir: self.directory(parent)?,
-                place: node.place,
-                parent: node.role,
-            });
+            let dir = self.directory(parent)?;
+            return Ok(Target::known(dir, node.place, node.role));
         }
         let holder = self.holder(node)?;
         let internal = holder.filter(|holder| holder.is_internal(name, directory, None));
         match judge(node.place, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
-                if self.recover.is_some() && self.is_in_primary(&holder)? {
+                let gate = self.view.open_gate();
+                if self.is_in_primary(&holder)? {
                     // Another process has recovered the job: its internal files lie in it.
-                    return Err(self.recovery_needed(caller.tid, node));
+                    return Err(match self.recover {
+                        Some(_) => self.recovery_needed(caller.tid, node),
+                        None => Errno::STALE,
+                    });
                 }
                 Ok(Target {
                     dir: self.view.make_internal_dir(&holder)?.into(),
                     place: INTERNAL,
                     parent: node.role,
+                    _gate: Some(gate),
                 })
             }
             Verdict::Refuse(error) => Err(error),
@@ -366,16 +371,25 @@ impl Mount {
         }
     }
 
-    /// Whether the primary serves a job by now.
+    /// Whether the primary serves a job by now, from its own directory. Does not ask where a symlink leads: a folder may hang.
     fn is_in_primary(&self, holder: &JobDir) -> Result<bool> {
-        let served = self.view.resolve(&holder.task, &holder.hash)?;
-        Ok(served.is_some_and(|served| served.location() == PRIMARY))
+        let task = self.view.primary().root()?.task(&holder.task);
+        let there = task.and_then(|task| at::stat(&*task, &holder.hash));
+        if !at::absent(there)?.is_some_and(|stat| at::is_dir(&stat)) {
+            return Ok(false);
+        }
+        let there = self.view.in_primary(&holder.task, &holder.hash)?;
+        Ok(there == InPrimary::Job)
     }
 
     /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.
     fn internalize(&self, id: u64, node: &Node, holder: &JobDir) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
         self.apply_noatime(&archived);
+        let _gate = self.view.open_gate();
+        if self.is_in_primary(holder)? {
+            return Err(Errno::STALE);
+        }
         let dir = self.view.make_internal_dir(holder)?;
         let stat = match at::absent(at::stat(&dir, &node.name))? {
             Some(stat) => stat,
