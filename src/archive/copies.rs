@@ -216,9 +216,9 @@ impl<'a> CopySearch<'a> {
             let damage = state_dir::damage_of(primary, location, job);
             copy.damage = damage.unwrap_or_default();
             copy.verified = reply.recorded.and_then(|recorded| {
-                let last = last_verify::of(primary, location).ok()??;
                 let whole = copy.state == CopyState::Present && copy.damage.is_none();
-                (whole && recorded.written < last.since?).then_some(last.at)
+                let last = || last_verify::of_copy(primary, location, job, recorded.written);
+                whole.then(last)?.ok()?
             });
         }
         copy

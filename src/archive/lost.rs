@@ -1,6 +1,10 @@
 //! Lists the jobs in the folders, and those of them that the primary has lost.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use super::{folder_alias, places, state_dir};
 use crate::archive::env::Env;
@@ -15,8 +19,40 @@ use crate::workspace::layout::XPMFS;
 pub struct FoundJobs {
     /// The jobs, in order.
     pub jobs: Vec<JobId>,
-    /// What could not be read, as sentences.
-    pub unseen: Vec<String>,
+    /// What could not be read.
+    pub unseen: Vec<Unseen>,
+}
+
+/// What could not be read, as a sentence.
+#[derive(Debug)]
+pub struct Unseen {
+    text: String,
+    /// The path that this user may not read, if that is the reason.
+    pub denied: Option<PathBuf>,
+}
+
+impl Unseen {
+    /// A sentence about a path, and the error of reading it, if that is the reason.
+    #[must_use]
+    pub fn new(text: String, path: &Path, errno: Option<Errno>) -> Unseen {
+        let denied = matches!(errno, Some(Errno::ACCESS | Errno::PERM));
+        Unseen {
+            text,
+            denied: denied.then(|| path.to_owned()),
+        }
+    }
+}
+
+impl From<&Unlisted> for Unseen {
+    fn from(task: &Unlisted) -> Unseen {
+        Unseen::new(task.to_string(), task.path(), task.errno())
+    }
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// The jobs in any of these folders, given by their numbers.
@@ -30,7 +66,7 @@ pub fn archived(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
         match jobs_of(env, location) {
             Ok((found, tasks)) => {
                 jobs.extend(found);
-                unseen.extend(tasks.iter().map(Unlisted::to_string));
+                unseen.extend(tasks.iter().map(Unseen::from));
             }
             Err(why) => unseen.push(why),
         }
@@ -61,10 +97,8 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
             ),
             Err(errno) => {
                 let place = location.path().join(XPMFS);
-                unseen.push(format!(
-                    "cannot look for manifests in {}: {errno}",
-                    place.display()
-                ));
+                let text = format!("cannot look for manifests in {}: {errno}", place.display());
+                unseen.push(Unseen::new(text, &place, Some(errno)));
             }
         }
     }
@@ -80,8 +114,8 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
 ///
 /// # Errors
 ///
-/// Fails with a sentence if the primary or a `move` folder cannot be listed: then it is unknown which jobs are lost.
-pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, String> {
+/// Fails if the primary or a `move` folder cannot be listed: then it is unknown which jobs are lost.
+pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, Unseen> {
     let of = |mode| {
         let folders = places::folders_of_mode(env.view, mode);
         folders.map(Location::index).collect::<Vec<u8>>()
@@ -89,13 +123,13 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, String> {
     let primary = env.view.primary();
     let (present, tasks) = primary
         .jobs()
-        .map_err(|errno| sentence(primary, &errno.to_string()))?;
+        .map_err(|errno| unseen(primary, errno.to_string(), Some(errno)))?;
     let mut left: BTreeSet<JobId> = present.iter().cloned().collect();
     let mut listed = recorded(
         env,
         &from.map_or_else(|| of(Mode::Backup), |from| vec![from]),
     );
-    listed.unseen.extend(tasks.iter().map(Unlisted::to_string));
+    listed.unseen.extend(tasks.iter().map(Unseen::from));
     if from.is_none() {
         let moved = archived(env, &of(Mode::Move));
         if let Some(why) = moved.unseen.into_iter().next() {
@@ -135,17 +169,24 @@ pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
     }
 }
 
-fn jobs_of(env: &Env<'_>, folder: &Location) -> Result<(Vec<JobId>, Vec<Unlisted>), String> {
+fn jobs_of(env: &Env<'_>, folder: &Location) -> Result<(Vec<JobId>, Vec<Unlisted>), Unseen> {
     if let Some(why) = why_not(env, folder) {
-        return Err(sentence(folder, &why));
+        return Err(unseen(folder, why, folder.root().err()));
     }
     let jobs = folder.jobs();
-    jobs.map_err(|errno| sentence(folder, &errno.to_string()))
+    jobs.map_err(|errno| unseen(folder, errno.to_string(), Some(errno)))
 }
 
-fn sentence(location: &Location, why: &str) -> String {
-    format!(
+fn unseen(location: &Location, why: String, errno: Option<Errno>) -> Unseen {
+    let text = format!(
         "cannot look for jobs in {}: {why}",
         location.path().display()
-    )
+    );
+    // The location itself can be opened, and so its `jobs` cannot be listed.
+    let jobs = location
+        .root()
+        .ok()
+        .and_then(|_| location.jobs_paths().into_iter().next());
+    let path = jobs.unwrap_or_else(|| location.path().to_owned());
+    Unseen::new(text, &path, errno)
 }

@@ -5,7 +5,7 @@
 //! | `folders/<BLAKE3 of the folder's path>` | jobs were archived in this folder: if it has none now, its disk is not mounted |
 //! | `kept/<task_id>/<hash>` | the job was recovered on request, and stays in the primary until it changes |
 //! | `opt-outs/<task_id>/<hash>` | the job's last run opted it out by its tag, or a person in ([`super::job::opt_out`]) |
-//! | `verified/<BLAKE3 of the folder's path>` | when all copies of the folder were verified ([`super::last_verify`]) |
+//! | `verified/`, `verified-copies/` | when copies were verified ([`super::last_verify`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
 //! Other modules keep records beside these: [`super::experiments::damage`], [`super::fresh_records`], [`super::turn`], `engine::journal`,
@@ -164,8 +164,18 @@ pub fn retain_damaged(
     folder: &Location,
     keeps: impl Fn(&JobId) -> bool,
 ) -> Result<()> {
+    retain(primary, DAMAGED, folder, keeps)
+}
+
+/// Removes the records of a folder's copies, below the directory `records`, for which `keeps` is false.
+pub(super) fn retain(
+    primary: &Location,
+    records: &str,
+    folder: &Location,
+    keeps: impl Fn(&JobId) -> bool,
+) -> Result<()> {
     let folder = folder_name(folder);
-    let Some(tasks) = open(primary, &[OsStr::new(DAMAGED), &folder])? else {
+    let Some(tasks) = open(primary, &[OsStr::new(records), &folder])? else {
         return Ok(());
     };
     for task in names_in(&tasks)? {
@@ -285,7 +295,7 @@ pub fn explain(primary: &Location, error: Errno) -> String {
         .then(|| damage(primary, None))
         .flatten();
     damaged.map_or_else(
-        || format!("cannot read {}: {error}", path(primary).display()),
+        || format!("cannot use {}: {error}", path(primary).display()),
         |damaged| damaged.to_string(),
     )
 }

@@ -9,12 +9,21 @@ use nix::unistd::{Uid, User};
 use rustix::fs::{AtFlags, CWD};
 
 use crate::archive::error::{Access, JobError};
+use crate::archive::lost::Unseen;
 
 /// What can be done about an error, as a clause, if anything.
 pub(super) fn advice(error: &JobError) -> Option<String> {
     match error.denied() {
         Some((path, access)) => Some(advice_on(&path, access)),
         None => error.advice().map(ToOwned::to_owned),
+    }
+}
+
+/// A sentence about what could not be read, with what can be done about it if a permission is missing.
+pub(super) fn with_advice(unseen: &Unseen) -> String {
+    match &unseen.denied {
+        Some(path) => format!("{unseen}: {}", advice_on(path, Access::Read)),
+        None => unseen.to_string(),
     }
 }
 

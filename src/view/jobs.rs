@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::{Display, Formatter};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
@@ -28,6 +28,18 @@ impl Unlisted {
     #[must_use]
     pub fn linked(path: PathBuf) -> Unlisted {
         Unlisted { path, errno: None }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The error; `None` if it is a symlink.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        self.errno
     }
 
     /// A directory that cannot be read.

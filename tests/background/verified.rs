@@ -113,6 +113,51 @@ fn what_verify_finds_whole_is_reported_no_more() {
 }
 
 #[test]
+fn status_counts_no_copy_that_was_made_anew_or_found_whole_since() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    let command = |arguments: &[&str]| {
+        let mut command = workspace.xpmfs();
+        command.args(arguments).args(["-w", "test"]);
+        command
+    };
+    for number in 0..3 {
+        job::make(&workspace.primary(), number);
+    }
+    until("they have settled", || {
+        let archived = command(&["jobs", "archive", "--all"]).status();
+        archived.unwrap().success()
+    });
+    let model = |number| {
+        let folder = workspace.folder("backup");
+        folder.join(job::path(number)).join("model.bin")
+    };
+    corrupt(&model(0));
+    corrupt(&model(1));
+    fails(&mut command(&["jobs", "verify", "--all"]));
+    let assert_verified = |text: &str, wrong: usize, mended: usize| {
+        let told = run(&mut command(&["status"]));
+        assert!(
+            told.contains(&format!("3 copies, {text}\n")),
+            "{text}: {told}"
+        );
+        let report = run(&mut command(&["--json", "status"]));
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let verified = &report["workspaces"][0]["verified"][0];
+        assert_eq!(verified["wrong"], wrong, "{verified}");
+        assert_eq!(verified["mended"], mended, "{verified}");
+    };
+    assert_verified("2 not OK", 2, 0);
+    run(&mut command(&["jobs", "archive", "--force", &hash(0)]));
+    assert_verified("1 not OK (1 mended since)", 1, 1);
+    corrupt(&model(1));
+    run(&mut command(&["jobs", "verify", &hash(1)]));
+    assert_verified("all OK (2 mended since)", 0, 2);
+    run(&mut command(&["jobs", "verify", "--all"]));
+    assert_verified("all OK", 0, 0);
+}
+
+#[test]
 fn the_directory_of_a_job_has_the_name_that_it_has_in_manifests() {
     let workspace = Workspace::new();
     workspace.with_folders(&["backup"]);

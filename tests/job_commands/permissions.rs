@@ -6,17 +6,24 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::common::{ORDINARY, is_root, run};
-use crate::stage::{Stage, assert_tree, said, whole, write_job};
+use crate::stage::{Stage, TASK, assert_tree, said, whole, write_job};
 
 /// `jobs archive --all` by an ordinary user, whose the workspace is from now on.
 fn as_ordinary(stage: &Stage) -> impl Fn() -> Output {
-    let binary = stage.top().join("xpmfs");
+    let jobs = ordinary(stage);
+    give(&["-Rh"], &stage.primary());
+    move || jobs(&["archive", "--all"])
+}
+
+/// `jobs …` by an ordinary user.
+fn ordinary(stage: &Stage) -> impl Fn(&[&str]) -> Output {
+    let (top, settings) = (stage.top(), stage.settings());
+    let binary = top.join("xpmfs");
     run(Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_xpmfs"))
         .arg(&binary));
     fs::set_permissions(stage.top(), Permissions::from_mode(0o755)).unwrap();
-    give(&["-Rh"], &stage.primary());
-    move || {
+    move |arguments| {
         let mut command = Command::new("setpriv");
         command
             .args([
@@ -26,11 +33,13 @@ fn as_ordinary(stage: &Stage) -> impl Fn() -> Output {
             .args(["--clear-groups", "--"])
             .arg(&binary)
             .arg("--settings")
-            .arg(stage.settings())
-            .args(["jobs", "archive", "-w", "test", "--all"])
-            .current_dir(stage.top())
-            .env("HOME", stage.top())
-            .env("XDG_RUNTIME_DIR", stage.top());
+            .arg(&settings)
+            .arg("jobs")
+            .args(arguments)
+            .args(["-w", "test"])
+            .current_dir(&top)
+            .env("HOME", &top)
+            .env("XDG_RUNTIME_DIR", &top);
         command.output().unwrap()
     }
 }
@@ -114,4 +123,51 @@ fn a_folder_without_rights_is_told_of() {
     }
     stage.verify();
     stage.assert_clean();
+}
+
+#[test]
+fn a_folder_that_may_not_be_verified_is_reported_with_whom_to_ask() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    let hashes = crate::others::small_jobs(&stage, 1);
+    stage.archive();
+    fs::set_permissions(stage.primary(), Permissions::from_mode(0o755)).unwrap();
+    let jobs = ordinary(&stage);
+    let folder = stage.folder("backup");
+    let whole = jobs(&["verify", &hashes[0]]);
+    assert!(whole.status.success(), "{}", said(&whole));
+    assert!(!said(&whole).contains("status"), "{}", said(&whole));
+    let closed = [
+        (folder.clone(), "go into"),
+        (folder.join(".xpmfs"), "go into"),
+        (folder.join("jobs").join(TASK), "list and go into"),
+    ];
+    for (directory, what) in closed {
+        fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+        let output = jobs(&["verify", "--all"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let text = said(&output);
+        let line = text.lines().find(|line| line.contains("Permission denied"));
+        let line = line.unwrap_or_else(|| panic!("{text}"));
+        assert!(line.contains(directory.to_str().unwrap()), "{line}");
+        let ask = "ask its owner `root` for permission to ";
+        assert!(line.contains(ask) && line.contains(what), "{line}");
+        assert!(line.ends_with(directory.to_str().unwrap()), "{line}");
+        let report = jobs(&["verify", "--all", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+        assert_eq!(report[0]["result"], "unlisted", "{report}");
+        assert!(report[0]["whole"].is_null(), "{report}");
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+    }
+    // What must be listed to find jobs may not be: all that is to be recovered is unknown.
+    fs::set_permissions(folder.join("jobs"), Permissions::from_mode(0o700)).unwrap();
+    let output = jobs(&["recover", "--all"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("ask its owner `root`"),
+        "{}",
+        said(&output)
+    );
 }

@@ -104,6 +104,43 @@ fn every_copy_is_listed_with_what_is_known_of_it() {
 }
 
 #[test]
+fn a_job_that_is_verified_by_itself_is_found_with_the_time() {
+    let stage = Stage::new(&["backup"]);
+    write_job(&stage.job());
+    stage.archive();
+    let verified = || found(&stage)["copies"][1]["verified"].clone();
+    let verify = || {
+        let output = stage.jobs(&["verify", &job_id()]);
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    let time = || {
+        verified()
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    assert!(verified().is_null());
+    verify();
+    let first = time();
+    // In whole seconds.
+    stage.verify_all();
+    let all = time();
+    assert_ne!(all, first);
+    verify();
+    assert!(time() > first && time() > all, "{first}, {all}");
+    assert!(table(&stage).contains("verified "));
+    // The copy that was read is no longer there.
+    let forced = stage.jobs(&["archive", "--force", &job_id()]);
+    assert!(forced.status.success(), "{}", said(&forced));
+    assert!(verified().is_null());
+    verify();
+    fs::write(stage.archived("backup").join("train.out"), "other").unwrap();
+    assert_eq!(stage.jobs(&["verify", &job_id()]).status.code(), Some(1));
+    assert!(verified().is_null());
+}
+
+#[test]
 fn a_use_folder_serves_only_a_finished_job() {
     let stage = Stage::new(&["use"]);
     let copy = stage.archived("use");

@@ -9,7 +9,7 @@
 //! - `experiments`: archives the runs of experiments and the partials of their jobs, in a thread for each `backup` folder
 //! - `journal`: records the queued jobs for the next process
 //! - `release`: releases jobs by the rule of the settings
-//! - `report`: the state of archiving; `idle`: whether anything is left to archive
+//! - `report`: the state of archiving; `verify_records`: what `verify` recorded; `idle`: whether anything is left to archive
 //!
 //! Called by `daemon`, `mount` and `cli`; `manual` leaves failed jobs to it.
 //!
@@ -32,6 +32,7 @@ mod report;
 mod route;
 mod shared;
 mod survey;
+mod verify_records;
 mod worker;
 
 use std::collections::HashMap;
@@ -72,9 +73,9 @@ pub use self::experiments::state::{ExperimentsReport, FailedItem, ItemInProgress
 pub use self::idle::Idle;
 pub use self::release::ReleaseReport;
 pub use self::report::{
-    CopyInProgress, DamagedCopy, FailedJob, FolderRefusal, FolderReport, Report, Total,
-    VerifiedFolder, WaitingJob, damaged,
+    CopyInProgress, FailedJob, FolderRefusal, FolderReport, Report, Total, WaitingJob, damaged,
 };
+pub use self::verify_records::{DamagedCopy, VerifiedFolder};
 
 /// How long a stop waits for the end of all threads. A thread that waits for a disk that hangs ends when the disk replies.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,7 +1,6 @@
 //! Reports the state of archiving, for `status`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -14,11 +13,7 @@ use super::queue::folder_queue::{FolderQueue, InProgress};
 use super::queue::{At, QueuedJob, Step, Turn};
 use super::release::ReleaseReport;
 use super::shared::{FolderScans, Shared};
-use crate::archive::experiments::damage;
-use crate::archive::experiments::verify::REMEDY;
-use crate::archive::job::verify::remedy;
-use crate::archive::last_verify::{self, LastVerify};
-use crate::archive::{places, state_dir};
+use super::verify_records::{DamagedCopy, VerifiedFolder, VerifyRecords};
 use crate::settings::Mode;
 use crate::transfer::Size;
 use crate::view::View;
@@ -85,51 +80,6 @@ pub struct FailedJob {
     pub tries: u32,
     /// When it is tried again, in seconds from now.
     pub next_try: f64,
-}
-
-/// A copy that `verify` found damaged or missing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DamagedCopy {
-    /// `task_id/hash`; `None` for a run or partial.
-    pub job: Option<String>,
-    /// The run or partial; `None` for a job.
-    #[serde(default)]
-    pub item: Option<String>,
-    /// The folder.
-    pub folder: PathBuf,
-    /// What is wrong with it.
-    pub finding: String,
-    /// The command that replaces the copy, as a clause.
-    #[serde(default)]
-    pub remedy: String,
-}
-
-/// The last verification of all copies of a folder.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct VerifiedFolder {
-    /// The folder.
-    pub folder: PathBuf,
-    /// Its time and result.
-    #[serde(flatten)]
-    pub last: LastVerify,
-}
-
-impl fmt::Display for DamagedCopy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DamagedCopy {
-            job,
-            item,
-            folder,
-            finding,
-            remedy,
-        } = self;
-        let name = job.as_ref().or(item.as_ref()).map_or("", |name| name);
-        write!(f, "{name} in {}: {finding}", folder.display())?;
-        match remedy.is_empty() {
-            true => Ok(()),
-            false => write!(f, "; {remedy}"),
-        }
-    }
 }
 
 /// The state of a folder.
@@ -202,7 +152,7 @@ pub struct FolderRefusal {
 pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
     let mut report = queued(shared, view, now);
     report.release = shared.release.report.lock().clone();
-    report.add_damaged(view);
+    report.add_verify_records(view);
     report
 }
 
@@ -210,7 +160,7 @@ pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
 #[must_use]
 pub fn damaged(view: &View) -> Report {
     let mut report = Report::default();
-    report.add_damaged(view);
+    report.add_verify_records(view);
     report
 }
 
@@ -261,48 +211,18 @@ impl Report {
         Some(self.damaged.first()?.to_string())
     }
 
-    /// Adds the findings of `verify`, which are in the primary.
-    fn add_damaged(&mut self, view: &View) {
-        for folder in places::archives(view) {
-            // A record that cannot be read is not worth an error: the next verification replaces it.
-            if let Ok(Some(last)) = last_verify::of(view.primary(), folder) {
-                let folder = folder.path().to_owned();
-                self.verified.push(VerifiedFolder { folder, last });
+    /// Adds what `verify` recorded.
+    fn add_verify_records(&mut self, view: &View) {
+        let recorded = VerifyRecords::read(view, NAMES_MAX);
+        self.damaged = recorded.damaged;
+        self.damages = recorded.damages;
+        self.verified = recorded.verified;
+        for (path, why) in recorded.unread {
+            let mut reports = self.folders.iter_mut();
+            match reports.find(|report| report.path == path) {
+                Some(report) => drop(report.trouble.get_or_insert(why)),
+                None => tracing::warn!("{why}"),
             }
-            let limit = NAMES_MAX.saturating_sub(self.damaged.len());
-            let found = state_dir::damaged(view.primary(), folder, limit);
-            let found = found.and_then(|jobs| {
-                let limit = limit.saturating_sub(jobs.first.len());
-                Ok((jobs, damage::list(view.primary(), folder, limit)?))
-            });
-            let (jobs, items) = match found {
-                Ok(found) => found,
-                Err(error) => {
-                    let mut reports = self.folders.iter_mut();
-                    let why = || state_dir::explain(view.primary(), error);
-                    match reports.find(|report| report.path == folder.path()) {
-                        Some(report) => drop(report.trouble.get_or_insert_with(why)),
-                        None => tracing::warn!("{}", why()),
-                    }
-                    continue;
-                }
-            };
-            self.damages += jobs.count + items.count;
-            let of_jobs = jobs.first.into_iter().map(|(job, finding)| DamagedCopy {
-                remedy: remedy(view, folder, &job),
-                job: Some(job.to_string()),
-                item: None,
-                folder: folder.path().to_owned(),
-                finding,
-            });
-            let of_items = items.first.into_iter().map(|(item, finding)| DamagedCopy {
-                remedy: REMEDY.to_owned(),
-                job: None,
-                item: Some(item),
-                folder: folder.path().to_owned(),
-                finding,
-            });
-            self.damaged.extend(of_jobs.chain(of_items));
         }
     }
 

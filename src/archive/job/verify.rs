@@ -92,6 +92,12 @@ impl Verified {
         })
     }
 
+    /// Whether the copy is complete and has no manifest.
+    #[must_use]
+    pub fn lacks_manifest(&self) -> bool {
+        self.present && !self.manifest && self.finished
+    }
+
     /// Whether the copy was never completed.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
@@ -244,6 +250,19 @@ pub fn remedy(view: &View, folder: &Location, job: &JobId) -> String {
         Place::Moved | Place::Unknown => format!(
             "`xpmfs jobs recover {job}` brings the job back from another folder that has it whole, and \
              `xpmfs jobs archive --force {job}` then copies it again"
+        ),
+    }
+}
+
+/// Returns a clause with the commands that write a manifest for a folder's copy of a job. Reads only the primary's disk.
+#[must_use]
+pub fn manifest_remedy(view: &View, job: &JobId) -> String {
+    match place(view, job) {
+        Place::Primary => format!(
+            "`xpmfs jobs archive {job}` compares the copy with the workspace's job, and writes a manifest if they are the same"
+        ),
+        Place::Moved | Place::Unknown => format!(
+            "`xpmfs jobs recover {job}` brings the job back to the workspace, and `xpmfs jobs archive {job}` then writes a manifest"
         ),
     }
 }

@@ -17,6 +17,7 @@ use crate::archive::experiments::copies;
 use crate::archive::job::recover::Recovered;
 use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, manual, places};
+use crate::cli::advice::with_advice;
 use crate::cli::{Global, Listing, print};
 use crate::settings::{Folder, Mode};
 use crate::transfer::Size;
@@ -65,11 +66,13 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let env = session.env();
     let (jobs, unseen) = match arguments.all {
         true => {
-            let FoundJobs { jobs, unseen } = lost::lost(&env, from).map_err(anyhow::Error::msg)?;
+            let FoundJobs { jobs, unseen } = lost::lost(&env, from)
+                .map_err(|unseen| anyhow::Error::msg(with_advice(&unseen)))?;
             (Jobs::from(jobs), unseen)
         }
         false => (session.named(&arguments.which)?, Vec::new()),
     };
+    let unseen: Vec<String> = unseen.iter().map(with_advice).collect();
     for why in &unseen {
         print::line(why);
     }

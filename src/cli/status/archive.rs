@@ -118,11 +118,9 @@ pub(super) fn describe_recorded(text: &mut String, report: &Report, colours: Col
 
 /// Adds when all copies of each folder were verified last.
 fn describe_verified(line: &mut impl FnMut(String), report: &Report) {
-    for VerifiedFolder { folder, last } in &report.verified {
-        let result = match last.wrong {
-            0 => "all OK".to_owned(),
-            wrong => format!("{wrong} not OK"),
-        };
+    for verified in &report.verified {
+        let VerifiedFolder { folder, last, .. } = verified;
+        let result = verified.result();
         let copies = match last.copies {
             1 => "1 copy".to_owned(),
             copies => format!("{copies} copies"),

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use super::{archived, assert_kept, assert_released, sleeping};
-use crate::stage::{Stage, TASK, assert_tree, job_id, said, set_time, whole};
+use crate::stage::{Stage, TASK, assert_tree, job_id, said, set_time, whole, write_job};
 
 #[test]
 fn a_job_that_differs_from_its_copy_stays() {
@@ -76,6 +76,8 @@ fn a_job_without_a_usable_archived_copy_stays() {
         .join(format!(".xpmfs/manifests/{}.json", job_id()));
     fs::rename(&manifest, stage.top().join("manifest")).unwrap();
     assert_kept(&stage, "no_copy", "has no manifest");
+    let remedy = format!("`xpmfs jobs archive {}` compares", job_id());
+    assert_kept(&stage, "no_copy", &remedy);
     fs::rename(stage.top().join("manifest"), &manifest).unwrap();
     fs::remove_file(stage.archived("backup").join("train.done")).unwrap();
     assert_kept(&stage, "no_copy", "is not finished");
@@ -93,6 +95,49 @@ fn a_job_without_a_usable_archived_copy_stays() {
         crate::stage::duplicate(&from, &to);
     }
     assert_kept(&stage, "no_copy", "no `backup` or `move` folder has it");
+}
+
+/// For a copy without a manifest or with one that cannot be read, and for a job that is in the workspace, was moved, or is only archived.
+#[test]
+fn the_advice_for_a_copy_without_a_manifest_writes_one() {
+    for (modes, moved) in [(&["backup"][..], false), (&["move"], true)] {
+        for lost in [false, true] {
+            for text in [None, Some("{")] {
+                let stage = Stage::on_disk(modes);
+                write_job(&stage.job());
+                stage.archive();
+                let folder = stage.folder(modes[0]);
+                let manifest = folder.join(format!(".xpmfs/manifests/{}.json", job_id()));
+                match text {
+                    None => fs::remove_file(&manifest).unwrap(),
+                    Some(text) => fs::write(&manifest, text).unwrap(),
+                }
+                match (lost, moved) {
+                    (true, false) => fs::remove_dir_all(stage.job()).unwrap(),
+                    (true, true) => fs::remove_file(stage.job()).unwrap(),
+                    (false, _) => {}
+                }
+                let does = |arguments: &[&str]| {
+                    let output = stage.jobs(arguments);
+                    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+                    String::from_utf8(output.stdout).unwrap()
+                };
+                if text.is_none() {
+                    let said = said(&stage.jobs(&["verify", &job_id()]));
+                    assert!(said.contains("-v shows how to write one"), "{said}");
+                    let command = if lost || moved { "recover" } else { "archive" };
+                    let advice = format!("  `xpmfs jobs {command} {}`", job_id());
+                    let shown = does(&["verify", "-v", &job_id()]);
+                    assert!(shown.contains(&advice), "{shown}");
+                }
+                if lost || moved {
+                    does(&["recover", &job_id()]);
+                }
+                does(&["archive", &job_id()]);
+                stage.verify();
+            }
+        }
+    }
 }
 
 #[test]

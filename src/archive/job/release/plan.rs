@@ -15,6 +15,7 @@ use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::ready::WRITTEN;
 use crate::archive::job::usage::{self, DiskUsage};
+use crate::archive::job::verify::manifest_remedy;
 use crate::archive::job::{manifests, params, preconditions, select};
 use crate::archive::{pins, places, state_dir};
 use crate::settings::Mode;
@@ -211,15 +212,19 @@ fn agrees(
         );
         return refuse(Reason::Damaged, why);
     }
-    let manifest = match manifests::read(folder, job) {
-        Ok(Some(manifest)) => manifest,
-        Ok(None) => {
-            let why = format!("the copy {} has no manifest", at.display());
-            return refuse(Reason::NoCopy, why);
-        }
-        Err(error) => {
-            let why = format!("the manifest of {} cannot be read: {error}", at.display());
-            return refuse(Reason::NoCopy, why);
+    let read = match manifests::read(folder, job) {
+        Ok(Some(manifest)) => Ok(manifest),
+        Ok(None) => Err(format!("the copy {} has no manifest", at.display())),
+        Err(error) => Err(format!(
+            "the manifest of {} cannot be read: {error}",
+            at.display()
+        )),
+    };
+    let manifest = match read {
+        Ok(manifest) => manifest,
+        Err(why) => {
+            let remedy = manifest_remedy(env.view, job);
+            return refuse(Reason::NoCopy, format!("{why}: {remedy}"));
         }
     };
     let is_rebased = |path: &Path| match path == Path::new(PARAMS) {

@@ -11,8 +11,10 @@ use super::outcome::{Due, Skipped, Stored};
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::job::compare::Comparison;
 use crate::archive::job::ready::{WRITTEN, expect_unwritten};
+use crate::archive::job::verify::manifest_remedy;
 use crate::archive::job::{backups, manifests, preconditions, select, trash};
 use crate::archive::parallel::in_parallel_while;
+use crate::archive::space::Claim;
 use crate::archive::{folder_alias, places};
 use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Copied, Difference, Options, Originals, writers};
@@ -204,8 +206,9 @@ impl StoreBatch<'_> {
         let manifest =
             manifests::read(self.source, job).map_err(|error| refused(error.to_string()))?;
         let Some(manifest) = manifest else {
+            let remedy = manifest_remedy(self.env.view, job);
             let why = "it has no manifest, so it is unknown whether it is intact";
-            return Err(refused(why.to_owned()));
+            return Err(refused(format!("{why}: {remedy}")));
         };
         let originals = Originals::of(&manifest);
         let copied = self.with_options(job, |options| {

@@ -70,6 +70,13 @@ pub(super) fn entry(
     })
 }
 
+/// The entry of what cannot be listed: whether copies there are whole is unknown.
+pub(super) fn unlisted(why: &str) -> Value {
+    let mut entry = entry(None, None, "unlisted", Some(why));
+    entry["whole"] = Value::Null;
+    entry
+}
+
 /// The fixed name of a difference.
 fn kind(what: &What) -> &'static str {
     match what {

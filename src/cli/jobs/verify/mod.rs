@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::HumanBytes;
 use jiff::Timestamp;
+use rustix::io::Errno;
 use serde_json::Value;
 
 use self::differences::{contents, name};
@@ -20,13 +21,15 @@ use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
 use crate::archive::error::{self, JobError};
-use crate::archive::job::verify::{self, Unread, Verified, remedy};
+use crate::archive::job::verify::{self, Unread, Verified, manifest_remedy, remedy};
 use crate::archive::last_verify::{self, LastVerify};
-use crate::archive::lost::{self, FoundJobs};
+use crate::archive::lost::{self, FoundJobs, Unseen};
 use crate::archive::{amount, state_dir};
+use crate::cli::advice::with_advice;
 use crate::cli::{Global, Listing, print};
 use crate::sys::printable::printable;
 use crate::transfer::{Difference, What};
+use crate::view::Location;
 use crate::workspace::jobs::JobId;
 
 /// The state of a copy that another user may read.
@@ -71,6 +74,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             missing(&session, &folders),
         ),
     };
+    let unseen: Vec<String> = unseen.iter().map(with_advice).collect();
     for why in &unseen {
         print::line(why);
     }
@@ -83,11 +87,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             .map(|folder| amount::to_verify(&env, *folder, job))
             .sum()
     };
-    let mut run = Run::new(&session, &meter, global);
+    let mut run = Run::new(&session, &meter, arguments.all, global);
     run.lines.extend(
         unseen
             .iter()
-            .map(|why| json::entry(None, None, "unlisted", Some(why))),
+            .map(|why| json::unlisted(why)),
     );
     meter.measured(&jobs.jobs, size, || {
         for job in jobs.jobs.iter() {
@@ -153,6 +157,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
 struct Run<'a> {
     session: &'a Session,
     meter: &'a Meter,
+    /// Whether every job is verified: the end is then recorded once, and not for each copy.
+    all: bool,
     global: &'a Global,
     total: Tally,
     /// For each folder, by its number.
@@ -164,11 +170,12 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(session: &'a Session, meter: &'a Meter, global: &'a Global) -> Run<'a> {
+    fn new(session: &'a Session, meter: &'a Meter, all: bool, global: &'a Global) -> Run<'a> {
         let folders = session.archives();
         Run {
             session,
             meter,
+            all,
             global,
             total: Tally::default(),
             tallies: folders
@@ -186,8 +193,10 @@ impl<'a> Run<'a> {
         let env = self.session.env();
         let mut found = false;
         for folder in folders {
+            let since = Timestamp::now();
             let verified = verify::verify(&env, *folder, job);
-            if let Err(why) = record(self.session, *folder, job, &verified) {
+            let since = (!self.all).then_some(since);
+            if let Err(why) = record(self.session, *folder, job, &verified, since) {
                 self.unrecorded.get_or_insert(why);
             }
             match verified {
@@ -266,12 +275,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Records in the primary what is wrong with a copy, for `status` and `umount --drain`; or that nothing is any more.
+/// Records in the primary what is wrong with a copy, for `status` and `umount --drain`; or that nothing is any more, and with `since`, when
+/// that was found, for `jobs where`.
 pub(in crate::cli) fn record(
     session: &Session,
     folder: u8,
     job: &JobId,
     verified: &error::Result<Option<Verified>>,
+    since: Option<Timestamp>,
 ) -> Result<(), String> {
     let primary = session.opened.view.primary();
     let Some(location) = session.opened.view.location(folder) else {
@@ -286,7 +297,16 @@ pub(in crate::cli) fn record(
         Err(error) => Some(error.cause.to_string()),
     };
     state_dir::set_damaged(primary, location, job, finding.as_deref())
-        .map_err(|error| state_dir::explain(primary, error))
+        .map_err(|error| state_dir::explain(primary, error))?;
+    let intact = matches!(verified, Ok(Some(verified)) if verified.is_whole() == Some(true));
+    let Some(since) = since.filter(|_| intact) else {
+        return Ok(());
+    };
+    match last_verify::set_copy(primary, location, job, since) {
+        // Another user's workspace: the copy is intact all the same.
+        Ok(()) | Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(()),
+        Err(error) => Err(state_dir::explain(primary, error)),
+    }
 }
 
 /// Removes the records about jobs of which the folders have neither a copy nor a manifest any more. Returns why that failed, if so.
@@ -315,6 +335,7 @@ fn set_last(session: &Session, since: Timestamp, tallies: &[(u8, Tally)]) -> Opt
             at,
             copies: tally.ok + tally.wrong(),
             wrong: tally.wrong(),
+            unread: Some(tally.unread),
         };
         if let Err(error) = last_verify::set(primary, location, &last) {
             why = why.or_else(|| Some(state_dir::explain(primary, error)));
@@ -324,13 +345,15 @@ fn set_last(session: &Session, since: Timestamp, tallies: &[(u8, Tally)]) -> Opt
 }
 
 /// Why some of these folders cannot be verified.
-fn missing(session: &Session, folders: &[u8]) -> Vec<String> {
+fn missing(session: &Session, folders: &[u8]) -> Vec<Unseen> {
     let (env, view) = (session.env(), &session.opened.view);
     let folders = folders.iter().filter_map(|folder| view.location(*folder));
-    let missing = folders.filter_map(|folder| Some((folder.path(), lost::why_not(&env, folder)?)));
-    missing
-        .map(|(path, why)| format!("{} cannot be verified: {why}", path.display()))
-        .collect()
+    let missing = |folder: &Location| {
+        let (path, why) = (folder.path(), lost::why_not(&env, folder)?);
+        let text = format!("{} cannot be verified: {why}", path.display());
+        Some(Unseen::new(text, path, folder.root().err()))
+    };
+    folders.filter_map(missing).collect()
 }
 
 /// The lines of a copy: its state, its differences and the remedy; with `-v` also how the workspace's job differs.
@@ -354,6 +377,9 @@ fn shown(session: &Session, job: &JobId, verified: &Verified, global: &Global) -
     }
     if verified.is_whole() == Some(false) && !global.quiet {
         text.push_str(&remedy_line(session, job, verified.folder));
+    } else if verified.lacks_manifest() && !global.quiet {
+        let remedy = manifest_remedy(&session.opened.view, job);
+        text.push_str(&line(&format!("  {remedy}")));
     }
     if global.verbose == 0 {
         return text;

@@ -55,6 +55,9 @@ impl Tally {
                 text.push_str(&format!(", {count} {what}"));
             }
         }
+        if self.no_manifest > 0 && !verbose {
+            text.push_str(" (-v shows how to write one)");
+        }
         if self.absent > 0 {
             let jobs = if self.absent == 1 { "job" } else { "jobs" };
             text.push_str(&format!(", {} {jobs} in no folder", self.absent));

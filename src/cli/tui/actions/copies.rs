@@ -2,6 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use indicatif::HumanBytes;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::super::order::counted;
@@ -232,8 +233,9 @@ pub(super) fn verify(session: &Session, jobs: &[JobId]) -> ActionOutcome {
     for job in jobs {
         let mut found = false;
         for folder in session.archives() {
+            let since = Some(Timestamp::now());
             let verified = verifying::verify(&env, folder, job);
-            if let Err(why) = record(session, folder, job, &verified) {
+            if let Err(why) = record(session, folder, job, &verified, since) {
                 lines.add(format!("{job}: `xpmfs status` will not show this: {why}"));
             }
             let place = session.label(folder);

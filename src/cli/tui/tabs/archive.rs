@@ -235,9 +235,10 @@ fn damaged(report: &Report) -> impl Iterator<Item = Cells> {
 
 fn verified(report: &Report) -> impl Iterator<Item = Cells> {
     report.verified.iter().map(|folder| {
-        let (result, tone) = match folder.last.wrong {
-            0 => ("all OK".to_owned(), Tone::Good),
-            wrong => (format!("{wrong} not OK"), Tone::Bad),
+        let result = folder.result();
+        let tone = match folder.last.wrong {
+            0 => Tone::Good,
+            _ => Tone::Bad,
         };
         vec![
             ("verified".to_owned(), tone),
