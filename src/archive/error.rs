@@ -111,6 +111,8 @@ pub enum Access {
 pub enum Scope {
     /// All jobs of the folder: it is full, read-only or missing.
     Folder,
+    /// This job and larger ones, as long as the folder has too little space for it.
+    Space,
     /// This job.
     Job,
     /// This job, as long as another process uses it, or it changes.
@@ -341,7 +343,8 @@ impl Cause {
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
             Cause::NoBackup { .. } => Scope::Again,
-            Cause::Folder { .. } | Cause::NoSpace { .. } => Scope::Folder,
+            Cause::Folder { .. } => Scope::Folder,
+            Cause::NoSpace { .. } => Scope::Space,
             Cause::Obstacle(obstacle) if obstacle.of_all => Scope::Folder,
             Cause::Absent(_) | Cause::Unsafe(_) | Cause::Obstacle(_) => Scope::Job,
             Cause::Cancelled => Scope::Cancelled,

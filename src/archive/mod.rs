@@ -19,6 +19,7 @@
 //! - [`copies`]: every copy of a job; [`job_list`]: many jobs, each with its state and tags and where it lies
 //! - [`amount`]: how much a verification or a recovery reads
 //! - `parallel`: calls a function for many items on several threads; `turn`: lets one process of a workspace do some work;
+//!   [`space`]: lets copies that run at the same time not count on the same free bytes;
 //!   [`retries`]: jobs that are skipped for a while after a failure
 //!
 //! From the marker to the symlink, a job passes through these steps (what a crash leaves of each, and who finishes it: the tables of
@@ -65,6 +66,7 @@ pub mod places;
 pub mod release_rules;
 pub mod relocate;
 pub mod retries;
+pub mod space;
 pub mod state_dir;
 pub mod trash_upkeep;
 mod turn;

@@ -6,6 +6,7 @@ mod after_power_cut;
 mod bounded;
 #[path = "../common/mod.rs"]
 mod common;
+mod full;
 mod life;
 mod moved_by_others;
 mod moving;

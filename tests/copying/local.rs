@@ -282,3 +282,32 @@ fn a_mount_of_the_destination_shows_copied_jobs_at_once() {
     scene.assert_copied(&scene.job_path("from", "0a"), "0a");
     scene.assert_clean();
 }
+
+#[test]
+fn jobs_that_are_copied_together_do_not_count_on_the_same_space() {
+    if !crate::common::is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let hashes = ["0a", "1a", "2a", "3a", "4a", "5a", "6a", "7a"];
+    for hash in hashes {
+        let job = scene.job("from", hash);
+        fs::write(job.join("large"), vec![b'a'; 1 << 20]).unwrap();
+    }
+    scene.run(RUN, &hashes);
+    // For two jobs, and a half of one.
+    let to = scene.workspace("to");
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2560k", "xpmfs-test"])
+        .arg(&to));
+    fs::create_dir(to.join("jobs")).unwrap();
+    let copied = scene.copied(RUN, false);
+    let umounted = Command::new("umount").arg("-l").arg(&to).status().unwrap();
+    assert!(umounted.success());
+    assert_eq!(number(&copied, "jobs_copied"), 2, "{copied}");
+    let errors = copied["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 6, "{copied}");
+    for error in errors {
+        assert!(error.as_str().unwrap().contains("no space: "), "{copied}");
+    }
+}

@@ -1,11 +1,11 @@
 //! Disks that are full or read-only: the command says so, and archives once there is space.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::common::{is_root, run, say};
-use crate::stage::{Stage, assert_tree, leftovers, run_again, said, whole, write_job};
+use crate::stage::{Stage, TASK, assert_tree, leftovers, run_again, said, whole, write_job};
 
 /// A small disk in place of a folder, with this much space, taken away when it is dropped.
 pub(crate) struct Disk(std::path::PathBuf);
@@ -167,6 +167,90 @@ fn a_full_disk_of_ext4_is_told_of_and_archived_to_when_there_is_space() {
         fs::remove_file(ballast(pieces)).unwrap();
     });
     assert!(failed > 2, "{failed}");
+}
+
+/// The bytes of each of [`large_jobs`], without what names take.
+const LARGE: usize = 1 << 20;
+
+/// Finished jobs of equal size, which are copied so slowly that all copies begin before one ends; gives their paths.
+fn large_jobs(stage: &Stage, count: usize) -> Vec<PathBuf> {
+    let keys = "{settle: 0s, bandwidth: 2M}";
+    stage.workspace().write_settings(stage.modes(), Some(keys));
+    let hashes = crate::others::small_jobs(stage, count);
+    let task = stage.primary().join("jobs").join(TASK);
+    let jobs = hashes.iter().map(|hash| task.join(hash));
+    jobs.inspect(|job| fs::write(job.join("data/large"), vec![b'a'; LARGE]).unwrap())
+        .collect()
+}
+
+/// Asserts that of eight jobs as many have been copied as fit, and that the others were refused before anything was written.
+fn assert_fits(stage: &Stage, place: &Path, output: &Output, fit: usize) {
+    let text = said(output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let jobs = crate::common::names(&place.join("jobs").join(TASK));
+    let copied = jobs.iter().filter(|name| name.len() == 64).count();
+    assert_eq!(copied, fit, "{text}");
+    let refused = text.matches("no space: ").count();
+    assert_eq!(refused, 8 - fit, "{text}");
+    assert!(text.contains("make room there and try again"), "{text}");
+    assert!(!text.contains("No space left on device"), "{text}");
+    stage.assert_clean();
+}
+
+#[test]
+fn copies_that_run_together_do_not_count_on_the_same_space() {
+    if !is_root() {
+        return;
+    }
+    for (mode, memory) in [("backup", true), ("move", true), ("backup", false)] {
+        let stage = Stage::new(if mode == "move" {
+            &["move"]
+        } else {
+            &["backup"]
+        });
+        large_jobs(&stage, 8);
+        let folder = stage.folder(mode);
+        let disk = match memory {
+            true => Disk::memory(&folder, "size=16m"),
+            false => Disk::ext4(&stage.top().join("image"), &folder),
+        };
+        // For two jobs, and a half of one.
+        let ballast = fs::File::create(disk.0.join("ballast")).unwrap();
+        let space = rustix::fs::statvfs(&disk.0).unwrap();
+        let size = space.f_bavail * space.f_frsize - (LARGE * 5 / 2) as u64;
+        rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+        let output = stage.jobs(&["archive", "--all"]);
+        assert_fits(&stage, &folder, &output, 2);
+        drop(ballast);
+        fs::remove_file(disk.0.join("ballast")).unwrap();
+        stage.settle("0s");
+        stage.archive();
+        stage.verify_all();
+    }
+}
+
+#[test]
+fn recoveries_that_run_together_do_not_count_on_the_same_space() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    let jobs = large_jobs(&stage, 8);
+    let slow = fs::read(stage.settings()).unwrap();
+    stage.settle("0s");
+    stage.archive();
+    fs::write(stage.settings(), slow).unwrap();
+    for job in jobs {
+        fs::remove_dir_all(job).unwrap();
+    }
+    let kilobytes = LARGE * 5 / 2 / 1024;
+    let disk = Disk::memory(&stage.primary(), &format!("size={kilobytes}k"));
+    fs::create_dir(stage.primary().join("jobs")).unwrap();
+    let output = stage.jobs(&["recover", "--all"]);
+    assert_fits(&stage, &stage.primary(), &output, 2);
+    disk.again("size=64m");
+    let output = stage.jobs(&["recover", "--all"]);
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 #[test]

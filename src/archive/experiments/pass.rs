@@ -369,7 +369,7 @@ impl Pass<'_> {
     /// Reports an error; returns it if it concerns all items.
     fn failed(&mut self, item: &Item, cause: Cause) -> Result<()> {
         match cause.scope() {
-            Scope::Folder | Scope::Cancelled => Err(cause),
+            Scope::Folder | Scope::Space | Scope::Cancelled => Err(cause),
             Scope::Soon => {
                 self.report
                     .end(item, ItemOutcome::Waiting(cause.to_string()));

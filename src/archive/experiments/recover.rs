@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::links::{self, Target};
 use super::named::NamedPartials;
-use super::store::{self, Result, expect_space, manifest, set_current, with_options};
+use super::store::{self, Result, claim_space, manifest, set_current, with_options};
 use super::{Item, RunName, top};
 use crate::archive::env::Env;
 use crate::archive::error::Cause;
@@ -257,7 +257,7 @@ fn copy(
 ) -> Result<Copied> {
     let primary = env.view.primary();
     let (from, at) = (item.path(folder), item.path(primary));
-    expect_space(primary, || {
+    let _claim = claim_space(env, primary, || {
         let survey = with_options(env, item, None, |options| transfer::survey(source, options));
         Ok(survey.map_err(|error| Cause::transfer(&from, error))?.taken)
     })?;

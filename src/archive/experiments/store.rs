@@ -22,6 +22,7 @@ use crate::archive::error::Cause;
 use crate::archive::job::manifests;
 use crate::archive::job::select::is_removed;
 use crate::archive::job::store::{Skipped, Stored};
+use crate::archive::space::{Claim, Disk, Refused};
 use crate::archive::{folder_alias, places, state_dir};
 use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep_with};
@@ -113,7 +114,7 @@ impl Store<'_> {
                 ItemComparison::Newer => {}
             }
         }
-        self.expect_space(item, source)?;
+        let _claim = self.claim_space(item, source)?;
         let to = staged.make().map_err(staging)?;
         let copied = self.with_options(item, |options| transfer::copy(source, &to, options));
         let copied = copied.map_err(|error| Cause::transfer_between(&from, &at, error))?;
@@ -180,8 +181,9 @@ impl Store<'_> {
         with_options(self.env, item, None, call)
     }
 
-    fn expect_space(&self, item: &Item, source: &OwnedFd) -> Result<()> {
-        expect_space(self.folder, || Ok(self.survey(item, source)?.taken))
+    fn claim_space(&self, item: &Item, source: &OwnedFd) -> Result<Claim> {
+        let needed = || Ok(self.survey(item, source)?.taken);
+        claim_space(self.env, self.folder, needed)
     }
 
     /// Checks that the folder's path leads to the same directory as when the pass began.
@@ -299,27 +301,23 @@ pub(super) fn with_options<T>(
     })
 }
 
-/// Checks that a location has enough free bytes, so that the copy does not fill a disk that others use.
-pub(super) fn expect_space(
+/// Claims the free bytes of a location that a copy needs, so that the copy does not fill a disk that others use.
+pub(super) fn claim_space(
+    env: &Env<'_>,
     location: &Location,
     needed: impl FnOnce() -> Result<u64>,
-) -> Result<()> {
+) -> Result<Claim> {
     let path = location.path();
-    let root = location
-        .root()
-        .map_err(|errno| Cause::io("open", path, errno))?;
-    let space = rustix::fs::fstatvfs(root.fd());
-    let space = space.map_err(|errno| Cause::io("look at the space of", path, errno))?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let needed = needed()?;
-    if needed.saturating_add(SPARE_BYTES) <= free {
-        return Ok(());
-    }
-    Err(Cause::Folder {
-        folder: path.to_owned(),
-        why: format!(
-            "no space: {needed} bytes are needed, and {free} are free: make room there and try again"
-        ),
+    let disk = Disk::of(location).map_err(|errno| Cause::io("open", path, errno))?;
+    let needed = needed()?.saturating_add(SPARE_BYTES);
+    let claim = disk.claim(needed, || env.progress.is_cancelled());
+    claim.map_err(|refused| match refused {
+        Refused::Cancelled => Cause::Cancelled,
+        Refused::System(errno) => Cause::io("look at the space of", path, errno),
+        Refused::Lacking { .. } => Cause::Folder {
+            folder: path.to_owned(),
+            why: refused.to_string(),
+        },
     })
 }
 

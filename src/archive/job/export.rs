@@ -10,6 +10,7 @@ use super::{manifests, params, preconditions, recover, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
 use crate::archive::places;
+use crate::archive::space::Claim;
 use crate::settings::Mode;
 use crate::transfer::{self, Candidate, Copied, Manifest, Options, Originals, Size};
 use crate::view::location::Role;
@@ -208,13 +209,13 @@ pub fn check(env: &Env<'_>, job: &JobId, origin: &JobOrigin) -> Result<()> {
     expect_whole(job, origin, &read)
 }
 
-/// Checks that the primary has so many free bytes for a copy of a job.
+/// Claims so many free bytes of the primary for a copy of a job, for as long as the result is kept.
 ///
 /// # Errors
 ///
 /// It has less, or cannot be looked at.
-pub fn expect_space(env: &Env<'_>, job: &JobId, bytes: u64) -> Result<()> {
-    preconditions::expect_space(env.view.primary(), job, || Ok(bytes))
+pub fn claim_space(env: &Env<'_>, job: &JobId, bytes: u64) -> Result<Option<Claim>> {
+    preconditions::claim_space(env, env.view.primary(), job, Some(bytes), || Ok(bytes))
 }
 
 fn expect_whole(job: &JobId, origin: &JobOrigin, copied: &Copied) -> Result<()> {

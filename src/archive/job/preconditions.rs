@@ -7,11 +7,14 @@ use rustix::io::Errno;
 
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, JobError, Result};
+use crate::archive::space::{Claim, Disk, Refused};
 use crate::archive::{folder_alias, obstacle, places, state_dir};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
+
+const LOOK_AT_SPACE: &str = "look at the space of";
 
 /// With this many free bytes, the size of the copy is not computed: that reads the metadata of each file.
 const FREE_BYTES_ENOUGH: u64 = 64 << 30;
@@ -118,28 +121,33 @@ pub(super) fn expect_same_folder(folder: &Location, root: &Arc<Root>, job: &JobI
     }
 }
 
-/// Checks that a location has enough free bytes for a copy of a job, so that the copy does not fill a disk that others use.
+/// Claims the free bytes of a location that a copy of a job needs, so that the copy does not fill a disk that others use.
 ///
-/// Calls `needed` only if less than [`FREE_BYTES_ENOUGH`] is free.
-pub(super) fn expect_space(
+/// `known`: how many these are, if that is known. If not, calls `needed` only if less than [`FREE_BYTES_ENOUGH`] is free, and claims nothing
+/// otherwise.
+pub(super) fn claim_space(
+    env: &Env<'_>,
     location: &Location,
     job: &JobId,
+    known: Option<u64>,
     needed: impl FnOnce() -> Result<u64>,
-) -> Result<()> {
+) -> Result<Option<Claim>> {
     let at = location.path();
-    let root = location.root().tried(job, "open", at)?;
-    let space = rustix::fs::fstatvfs(root.fd()).tried(job, "look at the space of", at)?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free >= FREE_BYTES_ENOUGH {
-        return Ok(());
-    }
-    let needed = needed()?;
-    if needed <= free {
-        return Ok(());
-    }
-    let why = format!(
-        "no space: {needed} bytes are needed, and {free} are free: make room there and try again"
-    );
-    let place = at.to_owned();
-    Err(JobError::new(job, Cause::NoSpace { place, why }))
+    let disk = Disk::of_jobs(location).tried(job, "open", at)?;
+    let needed = match known {
+        Some(bytes) => bytes,
+        None if disk.unclaimed().tried(job, LOOK_AT_SPACE, at)? >= FREE_BYTES_ENOUGH => {
+            return Ok(None);
+        }
+        None => needed()?,
+    };
+    let claim = disk.claim(needed, || env.progress.is_cancelled());
+    claim.map(Some).map_err(|refused| match refused {
+        Refused::Lacking { .. } => {
+            let (place, why) = (at.to_owned(), refused.to_string());
+            JobError::new(job, Cause::NoSpace { place, why })
+        }
+        Refused::Cancelled => JobError::new(job, Cause::Cancelled),
+        Refused::System(errno) => JobError::new(job, Cause::io(LOOK_AT_SPACE, at, errno)),
+    })
 }

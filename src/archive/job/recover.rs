@@ -408,7 +408,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         threads: env.threads,
         ..Options::default()
     };
-    preconditions::expect_space(primary, job, || {
+    let _claim = preconditions::claim_space(env, primary, job, None, || {
         let survey = transfer::survey(&source, &options).copying(job, &at)?;
         Ok(survey.taken)
     })?;

@@ -219,7 +219,7 @@ fn store_in(
                         let scope = error.scope();
                         report(&due.job, Outcome::Folder(folder, Err(error)));
                         // A temporary reason, such as a lock, applies to each folder.
-                        if matches!(scope, Scope::Folder | Scope::Job) {
+                        if matches!(scope, Scope::Folder | Scope::Space | Scope::Job) {
                             next.push(due);
                         }
                     }

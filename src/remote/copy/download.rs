@@ -38,7 +38,7 @@ impl Transfer for Download<'_> {
         let site = self.from.site;
         let found = self.from.find(std::slice::from_ref(job)).into_iter().next();
         let found = found.unwrap_or_else(|| Err("it was not looked up".to_owned()))?;
-        self.to.expect_space(job, found.size.bytes)?;
+        let _claim = self.to.claim_space(job, found.size.bytes)?;
         let staged = self.to.stage_job(job)?;
         let there = site.enter(self.from.location(job), &Path::new(JOBS).join(job.path()));
         let trees = Trees::new(&site.connection, there, &staged, excluded_of_job(job));

@@ -14,6 +14,7 @@ use crate::archive::experiments::export as runs;
 use crate::archive::job::export;
 use crate::archive::parallel::in_parallel;
 use crate::archive::places;
+use crate::archive::space::Claim;
 use crate::remote::error::CopyError;
 use crate::remote::staging::{STAGING, StagingArea};
 use crate::sys::at;
@@ -160,7 +161,7 @@ impl Transfer for LocalTransfer<'_> {
         let mut first = None;
         for origin in &origins {
             let size = export::size(&self.from, job, origin).map_err(|error| why(&error))?;
-            self.to.expect_space(job, size.bytes)?;
+            let _claim = self.to.claim_space(job, size.bytes)?;
             let staged = self.to.stage_job(job)?;
             match export::export(&self.from, job, origin, (&staged, &at), workspace) {
                 Ok(_) => return self.to.place_job(job),
@@ -226,10 +227,10 @@ impl<'a> Incoming<'a> {
         self.beside_jobs.as_ref().unwrap_or(&self.staging)
     }
 
-    /// Checks that the disk has room for a job.
-    pub(super) fn expect_space(&self, job: &JobId, bytes: u64) -> Result<(), String> {
-        let enough = export::expect_space(&self.env, job, bytes);
-        enough.map_err(|error| why(&error))
+    /// Claims the disk's space for a job, for as long as the result is kept.
+    pub(super) fn claim_space(&self, job: &JobId, bytes: u64) -> Result<Option<Claim>, String> {
+        let claimed = export::claim_space(&self.env, job, bytes);
+        claimed.map_err(|error| why(&error))
     }
 
     /// An empty directory for a copy of a job.

@@ -112,17 +112,25 @@ impl FolderQueue {
     /// Records the outcomes of the jobs that were sent to the folder.
     pub(in crate::archive::engine) fn record_results<'a>(
         &mut self,
-        results: impl Iterator<Item = &'a StoreResult>,
+        results: impl Iterator<Item = &'a StoreResult> + Clone,
         pace: &Pace,
         now: Instant,
     ) {
         self.in_progress = None;
         let before = self.hold.take();
+        let mut stored = results.clone().flatten();
+        let takes_others = stored.any(|done| matches!(done, Done::Stored { .. }));
+        let is_of_folder = |scope: Scope| match scope {
+            Scope::Folder => true,
+            // A folder that has stored other jobs has too little space for this one alone.
+            Scope::Space => !takes_others,
+            _ => false,
+        };
         for result in results {
             match result {
                 Ok(done) => self.counts.add(*done),
                 // A missing folder is tried as soon as it is back.
-                Err(failure) if failure.scope == Scope::Folder && self.there => {
+                Err(failure) if is_of_folder(failure.scope) && self.there => {
                     let tries = before.as_ref().map_or(0, |hold| hold.tries);
                     let tries = tries.saturating_add(1);
                     self.hold.get_or_insert_with(|| {

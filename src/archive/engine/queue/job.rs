@@ -117,7 +117,7 @@ impl Turn {
     /// Whether it failed, and is not due yet.
     pub(in crate::archive::engine) fn has_failed(&self, now: Instant) -> bool {
         let failed = self.refusal.as_ref();
-        failed.is_some_and(|refusal| refusal.failure.scope == Scope::Job)
+        failed.is_some_and(|it| matches!(it.failure.scope, Scope::Job | Scope::Space))
             && matches!(self.at, At::Due(due) if due > now)
     }
 

@@ -51,10 +51,10 @@ impl Queue {
             Err(failure) => {
                 let backoff = match failure.scope {
                     Scope::Soon | Scope::Again | Scope::Cancelled => self.pace.look,
-                    Scope::Job | Scope::Folder => self.pace.job,
+                    Scope::Job | Scope::Folder | Scope::Space => self.pace.job,
                 };
                 let scope = match failure.scope {
-                    Scope::Folder => Scope::Job,
+                    Scope::Folder | Scope::Space => Scope::Job,
                     scope => scope,
                 };
                 now + turn.refuse(Failure { scope, ..failure }, backoff).0
@@ -156,6 +156,8 @@ impl Queue {
             Scope::Folder => (Duration::ZERO, 0),
             Scope::Cancelled => (self.pace.busy.first, 0),
             Scope::Soon | Scope::Again => want.turn.refuse(failure, self.pace.busy),
+            // It comes after the jobs that were not refused, some of which may fit.
+            Scope::Space => want.turn.refuse(failure, self.pace.folder),
             Scope::Job => want.turn.refuse(failure, self.pace.job),
         };
         let due = now + wait;

@@ -99,7 +99,7 @@ impl StoreBatch<'_> {
                 copied
             }
             Existing::Nothing | Existing::Older(_) => {
-                self.expect_space(due, &source, &from)?;
+                let _claim = self.claim_space(due, &source, &from)?;
                 let to = staging.make().beside(job, &at)?;
                 self.copy(job, (&source, &from), (&to, &at))?
             }
@@ -240,15 +240,12 @@ impl StoreBatch<'_> {
         }
     }
 
-    /// Checks that the folder has space for the copy.
-    fn expect_space(&self, due: &Due, source: &OwnedFd, from: &Path) -> Result<()> {
+    /// Claims the folder's space for the copy.
+    fn claim_space(&self, due: &Due, source: &OwnedFd, from: &Path) -> Result<Option<Claim>> {
         let job = &due.job;
-        preconditions::expect_space(self.folder, job, || match due.taken {
-            Some(taken) => Ok(taken),
-            None => {
-                let survey = self.with_options(job, |options| transfer::survey(source, options));
-                Ok(survey.copying(job, from)?.taken)
-            }
+        preconditions::claim_space(self.env, self.folder, job, due.taken, || {
+            let survey = self.with_options(job, |options| transfer::survey(source, options));
+            Ok(survey.copying(job, from)?.taken)
         })
     }
 
