@@ -23,6 +23,7 @@ pub mod completions;
 mod drain;
 mod errors;
 pub mod experiments;
+mod first_jobs;
 pub mod front;
 pub mod jobs;
 pub mod man;

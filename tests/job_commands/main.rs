@@ -8,6 +8,7 @@ mod common;
 mod damaged_state;
 mod deleted;
 mod disks;
+mod dry_runs;
 mod durable;
 mod errors;
 mod faults;

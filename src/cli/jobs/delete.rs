@@ -21,6 +21,7 @@ use crate::archive::job::trash::folder::Completed;
 use crate::archive::places;
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
+use crate::cli::first_jobs::FirstJobs;
 use crate::cli::neighbours::{Neighbour, neighbours};
 use crate::cli::style::{duration, local};
 use crate::cli::{Global, Listing, print};
@@ -87,7 +88,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             let entry = report.as_json(job, &event);
             tally.lines.insert(job.clone(), entry);
         }
-        for line in report.lines(job, &event) {
+        for line in report.lines(job, &event, &mut tally.first) {
             meter.say(&line);
         }
     });
@@ -100,6 +101,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         let lines: Vec<&Value> = named.filter_map(|job| tally.lines.get(job)).collect();
         print::json(&lines)?;
     } else if !global.quiet {
+        if let Some(rest) = tally.first.rest() {
+            print::line(&rest);
+        }
         for line in report.notes(&tally) {
             print::line(&line);
         }
@@ -124,6 +128,7 @@ struct Tally {
     /// The locations that copies are deleted in.
     locations: BTreeSet<u8>,
     lines: BTreeMap<JobId, Value>,
+    first: FirstJobs,
 }
 
 impl Tally {
@@ -217,12 +222,17 @@ impl Report<'_> {
         self.batch.at().checked_add(self.keep).ok()
     }
 
-    /// What is printed about a job.
-    fn lines(&self, job: &JobId, event: &DeletionEvent) -> Vec<String> {
+    /// What is printed about a job; of those that would be deleted by a task or glob, the first few.
+    fn lines(&self, job: &JobId, event: &DeletionEvent, first: &mut FirstJobs) -> Vec<String> {
         let single = self.jobs.is_single(job) && !self.global.quiet;
         let verbose = self.global.verbose > 0;
         match event {
             DeletionEvent::Would(plan) if single || verbose => self.of_plan(plan, None),
+            DeletionEvent::Would(plan)
+                if !self.global.quiet && !self.global.json && first.lists_next() =>
+            {
+                self.of_plan(plan, None)
+            }
             DeletionEvent::Deleted(plan, deleted) => {
                 let mut lines = match single || verbose {
                     true => self.of_plan(plan, Some(deleted)),

@@ -17,6 +17,7 @@ use crate::archive::release_rules::{ReleaseEvent, ReleaseSearch, release_by_rule
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::cli::errors::Usage;
+use crate::cli::first_jobs::FirstJobs;
 use crate::cli::style::local;
 use crate::cli::{Global, Listing, print};
 use crate::settings::{KeepFree, Release, parse_duration, parse_keep_free};
@@ -82,6 +83,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let meter = Meter::new(jobs.jobs.len(), &session.progress, global);
     let mut tally = Tally::default();
     let mut lines = Vec::new();
+    let mut first = FirstJobs::default();
     let mut report = |job: &JobId, event: ReleaseEvent| {
         if by_rule {
             meter.jobs(1);
@@ -92,7 +94,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         if global.json {
             lines.push(as_json(&session, job, &event));
         }
-        if let Some(line) = shown(&session, job, &event, single, global) {
+        if let Some(line) = shown(&session, job, &event, single, &mut first, global) {
             meter.say(&line);
         }
     };
@@ -110,6 +112,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     if global.json {
         print::json(&lines)?;
     } else if !global.quiet {
+        if let Some(rest) = first.rest() {
+            print::line(&rest);
+        }
         print::line(&tally.summary(arguments.yes));
     }
     if interrupted {
@@ -183,20 +188,22 @@ impl Tally {
     }
 }
 
-/// The line for one job: why it is kept, if it was named or with `-v`; what is freed, with `-v`.
+/// The line for one job: why it is kept, if it was named or with `-v`; what was freed, likewise; what would be freed, of the first few.
 fn shown(
     session: &Session,
     job: &JobId,
     event: &ReleaseEvent,
     single: bool,
+    first: &mut FirstJobs,
     global: &Global,
 ) -> Option<String> {
     let verbose = global.verbose > 0;
     match event {
-        ReleaseEvent::Would(released) if verbose || (single && !global.quiet) => Some(format!(
-            "{job}: would be released: {}",
-            details(session, released)
-        )),
+        ReleaseEvent::Would(released) if verbose || !global.quiet => {
+            let line = format!("{job}: would be released: {}", details(session, released));
+            let listed = verbose || single || (!global.json && first.lists_next());
+            listed.then_some(line)
+        }
         ReleaseEvent::Released(released) if verbose || (single && !global.quiet) => {
             Some(format!("{job}: released: {}", details(session, released)))
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::archive::job::trash::empty;
 use crate::archive::job::trash::list::{InTrash, Listed, list};
 use crate::archive::places;
+use crate::cli::first_jobs::FirstJobs;
 use crate::cli::jobs::find_among;
 use crate::cli::jobs::interrupt::{Destinations, Interrupt};
 use crate::cli::jobs::meter::Meter;
@@ -50,6 +51,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let interrupt = Interrupt::cancels(&session, Destinations::default());
     let meter = Meter::new(jobs.len(), &session.progress, global);
     let (mut lines, mut count, mut freed, mut failed) = (Vec::new(), 0_u64, 0_u64, 0_u64);
+    let mut first = FirstJobs::default();
     for deleted in &jobs {
         if env.progress.is_cancelled() {
             break;
@@ -72,17 +74,16 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             false => count += u64::from(!deleted.copies.is_empty()),
         }
         freed = freed.saturating_add(entry.freed);
-        if global.verbose > 0 {
-            meter.say(&format!(
-                "{}: {} ({})",
-                deleted.job,
-                if arguments.yes {
-                    "removed"
-                } else {
-                    "would be removed"
-                },
-                HumanBytes(entry.freed)
-            ));
+        let line = |what: &str| format!("{}: {what} ({})", deleted.job, HumanBytes(entry.freed));
+        let line = match (arguments.yes, global.verbose > 0) {
+            (true, true) => Some(line("removed")),
+            (true, false) => None,
+            (false, true) => Some(line("would be removed")),
+            (false, false) if global.quiet || global.json => None,
+            (false, false) => first.lists_next().then(|| line("would be removed")),
+        };
+        if let Some(line) = line {
+            meter.say(&line);
         }
         lines.push(entry.as_json(deleted, arguments.yes));
     }
@@ -101,6 +102,9 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     if global.json {
         print::json(&lines)?;
     } else if !global.quiet {
+        if let Some(rest) = first.rest() {
+            print::line(&rest);
+        }
         print::line(&summary(count, freed, arguments.yes));
     }
     if interrupted {
