@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::common::{eventually, is_mounted};
-use super::stage::{Stage, TASK, job_id, said, write_job};
+use super::stage::{HASH, Stage, TASK, job_id, said, write_job};
 
 /// Without the hanging folder, the command takes well under a second; with it, one deadline of 5 s.
 const PROMPT: Duration = Duration::from_secs(40);
@@ -138,6 +138,53 @@ fn a_job_that_is_verified_by_itself_is_found_with_the_time() {
     fs::write(stage.archived("backup").join("train.out"), "other").unwrap();
     assert_eq!(stage.jobs(&["verify", &job_id()]).status.code(), Some(1));
     assert!(verified().is_null());
+}
+
+#[test]
+fn all_lists_the_jobs_of_every_location() {
+    let stage = Stage::new(&["backup", "use"]);
+    write_job(&stage.job());
+    let hash = |digit: &str| digit.repeat(64);
+    write_job(&stage.job().with_file_name(hash("a")));
+    stage.archive();
+    fs::remove_dir_all(stage.job().with_file_name(hash("a"))).unwrap();
+    write_job(&stage.archived("use").with_file_name(hash("b")));
+    let list = || {
+        let output = stage.jobs(&["where", "--all", "--json"]);
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let served = |job: &serde_json::Value| {
+            let (name, place) = (
+                job["job"].as_str().unwrap(),
+                job["served"].as_str().unwrap(),
+            );
+            let mode = place.split(':').next().unwrap();
+            (name.to_owned(), mode.to_owned())
+        };
+        let jobs: Vec<_> = list.as_array().unwrap().iter().map(served).collect();
+        (jobs, output)
+    };
+    let job = |hash: &str, mode: &str| (format!("{TASK}/{hash}"), mode.to_owned());
+    let expected = [
+        job(HASH, "primary"),
+        job(&hash("a"), "backup"),
+        job(&hash("b"), "use"),
+    ];
+    let (jobs, output) = list();
+    assert_eq!(jobs, expected);
+    assert!(output.status.success(), "{}", said(&output));
+    // As with `jobs list`, what is left out is named.
+    fs::rename(stage.folder("use"), stage.top().join("away")).unwrap();
+    let (jobs, output) = list();
+    assert_eq!(jobs, expected[..2]);
+    assert_eq!(output.status.code(), Some(1));
+    let path = stage.folder("use");
+    assert!(
+        said(&output).contains(path.to_str().unwrap()),
+        "{}",
+        said(&output)
+    );
+    let none = said(&stage.jobs(&["where"]));
+    assert!(none.contains("or --all for every job"), "{none}");
 }
 
 #[test]

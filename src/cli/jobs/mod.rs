@@ -71,7 +71,7 @@ pub enum Command {
     /// Prints which location serves the job, which copies are finished and have a manifest, and what is recorded of the job. A
     /// folder that does not answer is reported as that. With -v, folders without the job are listed as well.
     ///
-    /// Example: `xpmfs jobs where 0defac9f`
+    /// Example: `xpmfs jobs where 0defac9f`, or `xpmfs jobs where --all --json`
     Where(where_is::Arguments),
     /// Frees the primary's disk: removes copies of jobs there that have a verified archived copy
     ///

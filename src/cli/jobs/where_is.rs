@@ -6,18 +6,22 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::session::{Session, Which};
+use super::session::{Jobs, Session, Which};
 use crate::archive::copies::{CopySearch, CopyState, JobCopies, JobCopy};
 use crate::archive::job::opt_out::{OptOut, OptOuts};
 use crate::cli::style::local;
 use crate::cli::{Global, Listing, print, table};
 use crate::daemon::archiving;
 use crate::view::PRIMARY;
+use crate::view::inventory::Wanted;
 use crate::workspace::jobs::JobId;
 
 /// Which jobs.
 #[derive(Debug, Args)]
 pub struct Arguments {
+    /// Every job that the workspace or a folder has
+    #[arg(long, conflicts_with = "jobs")]
+    all: bool,
     /// How they are printed.
     #[command(flatten)]
     listing: Listing,
@@ -33,9 +37,20 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    arguments.which.expect_jobs("find", None)?;
+    if !arguments.all {
+        let all = "every job that the workspace or a folder has";
+        arguments.which.expect_jobs("find", Some(all))?;
+    }
     let session = Session::open(&arguments.which, &[], global)?;
-    let jobs = session.named(&arguments.which)?;
+    let (jobs, unlisted) = match arguments.all {
+        true => {
+            let inventory = session.opened.view.inventory(&Wanted::All, |_| ());
+            let jobs = inventory.jobs.into_iter().map(|job| job.id);
+            (Jobs::from(jobs.collect::<Vec<JobId>>()), inventory.unlisted)
+        }
+        false => (session.named(&arguments.which)?, Vec::new()),
+    };
+    unlisted.iter().for_each(|why| print::line(why));
     let opened = &session.opened;
     let config = archiving::config(&opened.tuning, &opened.folders);
     let out = OptOuts::new(config.exclude, config.folder_exclude);
@@ -55,7 +70,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         true => print::json(&lines)?,
         false => print::text(&table::text(&table))?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(match unlisted.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 const TITLES: [&str; 6] = ["JOB", "LOCATION", "STATE", "FILES", "SIZE", "NOTES"];
