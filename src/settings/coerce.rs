@@ -19,6 +19,8 @@ pub(super) trait Scalar: Sized {
 pub(super) struct Expected {
     pub(super) kind: &'static str,
     pub(super) example: &'static str,
+    /// What else is accepted, if the example does not show it.
+    pub(super) forms: Option<&'static str>,
     /// Whether quotes would make a number right.
     pub(super) is_text: bool,
 }
@@ -26,10 +28,14 @@ pub(super) struct Expected {
 /// Implements [`Scalar`] by a function.
 macro_rules! scalar {
     ($type:ty, $from_value:path, $kind:literal, $example:literal, is_text: $is_text:literal) => {
+        scalar!($type, $from_value, $kind, $example, None, is_text: $is_text);
+    };
+    ($type:ty, $from_value:path, $kind:literal, $example:literal, $forms:expr, is_text: $is_text:literal) => {
         impl Scalar for $type {
             const EXPECTED: Expected = Expected {
                 kind: $kind,
                 example: $example,
+                forms: $forms,
                 is_text: $is_text,
             };
 
@@ -45,9 +51,9 @@ scalar!(PathBuf, path, "a path", "/path/to/directory", is_text: true);
 scalar!(i64, integer, "an integer", "3", is_text: false);
 scalar!(f64, float, "a number", "60.0", is_text: false);
 scalar!(bool, boolean, "true or false", "true", is_text: false);
-scalar!(Duration, duration, "a duration", "5m", is_text: false);
-scalar!(u64, size, "a size per second", "100M", is_text: false);
-scalar!(KeepFree, keep_free, "a size or a percentage", "100G", is_text: false);
+scalar!(Duration, duration, "a duration", "5m", Some(units::DURATIONS), is_text: false);
+scalar!(u64, size, "a size per second", "100M", Some(units::SIZES), is_text: false);
+scalar!(KeepFree, keep_free, "a size or a percentage", "100G", Some(units::KEEP_FREES), is_text: false);
 
 /// pydantic's `str`: a string, or bytes that are UTF-8.
 pub(super) fn string(value: &Value) -> Option<String> {
@@ -155,7 +161,7 @@ fn duration(value: &Value) -> Option<Duration> {
 fn size(value: &Value) -> Option<u64> {
     match value {
         Value::Int(digits) => digits.parse().ok(),
-        Value::Str(text) => units::size(text).ok(),
+        Value::Str(text) => units::size(text),
         _ => None,
     }
 }

@@ -193,7 +193,11 @@ impl<'e> Decoder<'e> {
                 let word = self.word_at(node.at).unwrap_or("…");
                 format!("put it in quotes: `{key}: \"{word}\"`")
             }
-            _ => format!("write for example `{key}: {}`", expected.example),
+            _ => {
+                let forms = expected.forms.map(|forms| format!(" ({forms})"));
+                let forms = forms.unwrap_or_default();
+                format!("write for example `{key}: {}`{forms}", expected.example)
+            }
         };
         self.error(node.at, message, advice);
     }

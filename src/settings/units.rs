@@ -9,6 +9,15 @@ use super::xpmfs::KeepFree;
 /// The longest duration: a thousand years. Sums of longer ones and a time may overflow.
 const DURATION_MAX: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
 
+/// What [`duration`] reads, for messages.
+pub(super) const DURATIONS: &str = "seconds, or numbers with a unit (`ms`, `s`, `m`, `h`; whole `d` and `w`; the largest first), as in `90`, `5m`, `1h30m`, `30d`";
+
+/// What [`size`] reads, for messages.
+pub(super) const SIZES: &str = "bytes, or a number with a unit (`K`, `M`, `G`, `T`, `P`: powers of 1024; `kB`, `MB`, `GB`, `TB`, `PB`: powers of 1000), as in `500M`, `1.5T`";
+
+/// What [`keep_free`] reads, for messages.
+pub(super) const KEEP_FREES: &str = "bytes, a number with a unit (`K`, `M`, `G`, `T`, `P`: powers of 1024; `kB`, `MB`, `GB`, `TB`, `PB`: powers of 1000) or a percentage of the disk, as in `200G`, `1.5T`, `10%`";
+
 /// Reads a duration given in seconds.
 pub(super) fn seconds(seconds: f64) -> Option<Duration> {
     let duration = Duration::try_from_secs_f64(seconds).ok();
@@ -32,26 +41,13 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             (duration <= DURATION_MAX).then_some(duration)
         }),
     };
-    duration.ok_or_else(|| {
-        format!(
-            "`{text}` is not a duration: write seconds, or a number and a unit, as in `2s`, `5m`, `12h`, `30d`"
-        )
-    })
+    duration.ok_or_else(|| format!("`{text}` is not a duration: write {DURATIONS}"))
 }
 
 /// Reads a size in bytes: a number, with a unit or without. `K`, `M`, `G`, `T`, `P` (also `KiB`…) are powers of
-/// 1024; `kB`, `MB`, `GB`, `TB`, `PB` are powers of 1000.
-///
-/// # Errors
-///
-/// A phrase that says what to write.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || {
-        format!(
-            "`{text}` is not a size: write a number of bytes, or a number and a unit, as in `500M`, `100G`, `2T`"
-        )
-    };
-    let (number, unit) = leading_number(text.trim()).ok_or_else(wrong)?;
+/// 1024; `kB`, `MB`, `GB`, `TB`, `PB` are powers of 1000. `None` if the text is not one.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let (number, unit) = leading_number(text.trim())?;
     let unit = unit.trim();
     let mut letters = unit.chars();
     let power = match letters.next().map(|c| c.to_ascii_uppercase()) {
@@ -61,20 +57,16 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         Some('G') => 3,
         Some('T') => 4,
         Some('P') => 5,
-        _ => return Err(wrong()),
+        _ => return None,
     };
     let base: f64 = match letters.as_str() {
         "" | "i" | "iB" => 1024.0,
         "B" => 1000.0,
-        _ => return Err(wrong()),
+        _ => return None,
     };
     let bytes = number * base.powi(power);
     // No file system has more than 2^63 bytes.
-    if bytes.is_finite() && bytes < 9.3e18 {
-        Ok(bytes.round() as u64)
-    } else {
-        Err(wrong())
-    }
+    (bytes.is_finite() && bytes < 9.3e18).then(|| bytes.round() as u64)
 }
 
 /// Reads a percentage between 0 and 100, `10%`; `None` if the text is not one.
@@ -93,7 +85,9 @@ pub fn keep_free(text: &str) -> Result<KeepFree, String> {
         true => percent(text).map(KeepFree::Percent).ok_or_else(|| {
             format!("`{text}` is not a percentage: write a number from 0 to 100 and `%`")
         }),
-        false => size(text).map(KeepFree::Bytes),
+        false => size(text)
+            .map(KeepFree::Bytes)
+            .ok_or_else(|| format!("`{text}` is not a size: write {KEEP_FREES}")),
     }
 }
 
@@ -159,7 +153,7 @@ mod tests {
         }
         assert_eq!(written_duration(Duration::from_secs(604_800)), "7d");
         for bytes in [0, 1, 1023, 1024, 1 << 30, 3 << 40, 1_000_000] {
-            assert_eq!(size(&written_size(bytes)), Ok(bytes));
+            assert_eq!(size(&written_size(bytes)), Some(bytes));
         }
         assert_eq!(written_size(100 << 30), "100G");
     }
@@ -212,10 +206,10 @@ mod tests {
             ("2T", 2 << 40),
             ("1Pi", 1 << 50),
         ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
+            assert_eq!(size(text), Some(bytes), "{text}");
         }
         for text in ["", "G", "-1G", "1X", "1Gx", "10%", "1BB", "99999P", "1GiBs"] {
-            assert!(size(text).is_err(), "{text}");
+            assert_eq!(size(text), None, "{text}");
         }
     }
 

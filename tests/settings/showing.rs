@@ -26,7 +26,7 @@ fn the_settings_in_effect_are_settings_with_the_same_values() {
             continue;
         };
         let name = file.display();
-        let entry = xpmfs::settings::effective(&settings, &home.environment(), true).unwrap();
+        let entry = xpmfs::settings::effective(&settings, &home.environment(), None, true).unwrap();
         let text = entry.to_yaml();
         fs::write(&shown, &text).unwrap();
         // Variables are replaced once: a value with `${env:…}` in it stays.
@@ -169,6 +169,27 @@ fn each_value_is_shown_with_the_line_that_it_is_from() {
         json!({"key": "workspaces[0].folders[2].path", "line": 10, "written": "${env:XPM_PATH}", "note": ""})
     );
     assert_eq!(origin("history.max_done")["line"], Value::Null);
+
+    // Of the workspaces, one alone.
+    let (status, out, _) = run_with_variables(&home, &["settings", "show", "-w", "old"]);
+    assert_eq!(status, 0);
+    let ids: Vec<&str> = out
+        .lines()
+        .filter(|line| line.starts_with("- id: "))
+        .collect();
+    assert!(ids.len() == 1 && ids[0].starts_with("- id: old "), "{out}");
+    assert!(
+        out.contains("# line 12") && out.contains("\nxpmfs:"),
+        "{out}"
+    );
+    let arguments = ["settings", "show", "--workspace", "old", "--json"];
+    let (_, out, _) = run_with_variables(&home, &arguments);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["settings"]["workspaces"].as_array().unwrap().len(), 1);
+    assert_eq!(json["settings"]["workspaces"][0]["id"], "old");
+    let (status, out, err) = run_with_variables(&home, &["settings", "show", "-w", "odl"]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(err.contains("odl") && err.contains("old"), "{err}");
 
     fs::remove_file(home.file()).unwrap();
     let (status, out, err) = run(&home, &["settings", "show"]);

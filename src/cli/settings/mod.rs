@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
 use serde_json::json;
 
-use super::{Global, Listing, print};
+use super::{Global, Listing, candidates, print};
 use crate::settings::{self, Environment};
 
 /// What to do with the settings file.
@@ -46,8 +47,11 @@ pub enum Command {
     /// The output is YAML, which can be used as a settings file: with variables and `~` replaced, and `alt_workspaces` as `use` folders.
     /// Behind each value is the line of the file that it is from, and what is written there if it differs.
     ///
-    /// Example: `xpmfs settings show | grep -n trash`
+    /// Example: `xpmfs settings show -w nlp | grep trash`
     Show {
+        /// Of the workspaces, the one with this id alone
+        #[arg(short, long, value_name = "ID", add = ArgValueCompleter::new(candidates::workspaces))]
+        workspace: Option<String>,
         /// Print environment variables and the token of the server, too
         #[arg(long)]
         secrets: bool,
@@ -101,7 +105,12 @@ pub fn run(command: &Command, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { file, .. } => check::run(&path(file.as_ref())?, global, &environment),
         Command::Path { .. } => print_path(&path(None)?, global),
-        Command::Show { secrets, .. } => show::run(&path(None)?, *secrets, global, &environment),
+        Command::Show {
+            workspace, secrets, ..
+        } => {
+            let shown = (workspace.as_deref(), *secrets);
+            show::run(&path(None)?, shown, global, &environment)
+        }
         Command::Migrate { file, yes, .. } => {
             migrate::run(&path(file.as_ref())?, *yes, global, &environment)
         }

@@ -6,22 +6,29 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::cli::{Global, print};
-use crate::settings::{Environment, Settings, effective};
+use crate::settings::{Environment, Selection, Settings, effective};
 use crate::sys::printable::printable;
 
-/// Prints them.
+/// Prints them; with `only`, of the workspaces that one alone.
 ///
 /// # Errors
 ///
-/// The settings cannot be read.
+/// The settings cannot be read, or have no such workspace.
 pub(super) fn run(
     path: &Path,
-    secrets: bool,
+    (only, secrets): (Option<&str>, bool),
     global: &Global,
     environment: &Environment,
 ) -> anyhow::Result<ExitCode> {
     let settings = Settings::load_in(Some(path), environment)?;
-    let entry = effective(&settings, environment, secrets)?;
+    if let Some(id) = only {
+        // An unknown one is an error that lists those there are.
+        settings.select(&Selection {
+            workspace: Some(id.to_owned()),
+            ..Selection::default()
+        })?;
+    }
+    let entry = effective(&settings, environment, only, secrets)?;
     let exists = path.is_file();
     if global.json {
         let origins = entry.origins().into_iter().map(|(key, origin)| {

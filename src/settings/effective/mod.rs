@@ -19,7 +19,8 @@ use super::yaml;
 use tree::{Content, Spot};
 pub use tree::{Origin, SettingsEntry};
 
-/// The settings in effect of a file, with `secrets` (environment variables, the server's token) or without.
+/// The settings in effect of a file, with `secrets` (environment variables, the server's token) or without; of the workspaces, those with
+/// the id `only`, if that is given.
 ///
 /// # Errors
 ///
@@ -27,6 +28,7 @@ pub use tree::{Origin, SettingsEntry};
 pub fn effective(
     settings: &Settings,
     environment: &Environment,
+    only: Option<&str>,
     secrets: bool,
 ) -> Result<SettingsEntry, SettingsError> {
     let text = load::read(&settings.file)?.unwrap_or_default();
@@ -41,6 +43,7 @@ pub fn effective(
     let shown = Shown {
         settings,
         root,
+        only,
         secrets,
     };
     Ok(shown.all(environment))
@@ -52,6 +55,7 @@ pub fn workspace_keys(settings: &Settings, workspace: &Workspace) -> SettingsEnt
     let shown = Shown {
         settings,
         root: Spot::NONE,
+        only: None,
         secrets: true,
     };
     let mut pairs = shown.keys(workspace, Spot::NONE);
@@ -69,6 +73,8 @@ pub fn workspace_keys(settings: &Settings, workspace: &Workspace) -> SettingsEnt
 struct Shown<'s, 'n> {
     settings: &'s Settings,
     root: Spot<'n>,
+    /// The id of the only workspace that is shown, if not all are.
+    only: Option<&'s str>,
     secrets: bool,
 }
 
@@ -76,6 +82,7 @@ impl<'n> Shown<'_, 'n> {
     fn all(&self, environment: &Environment) -> SettingsEntry {
         let (settings, root) = (self.settings, self.root);
         let workspaces = settings.workspaces.iter().enumerate();
+        let workspaces = workspaces.filter(|(_, it)| self.only.is_none_or(|id| it.id == id));
         let workspaces = workspaces.map(|(index, workspace)| {
             let place = root.get("workspaces").item(index);
             let folders = settings.folders_in(workspace, environment);
