@@ -210,7 +210,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         ..cli.global.clone()
     };
     if !matches!(cli.command, Command::Mount(_)) {
-        log::init(&log::Destination::Terminal, global.verbosity())?;
+        log::to_terminal(global.verbosity());
     }
     match &cli.command {
         Command::Mount(arguments) => mount::run(arguments, global),

@@ -1,7 +1,11 @@
 //! Where the log goes: to standard error, to the journal, or to a file.
 //!
-//! Levels: warnings and what a daemon does (`info`) by default; `-v` for more, `-vv` for everything, `-q` for errors
-//! alone. The environment's `XPMFS_LOG` overrides them, in `tracing`'s syntax: `xpmfs=debug,fuser=info`.
+//! Levels: warnings and what a daemon does (`info`) by default; `-v` for more, `-vv` for everything. `-q` leaves errors alone on standard
+//! error; a file and the journal are as without it. The environment's `XPMFS_LOG` overrides all, in `tracing`'s syntax:
+//! `xpmfs=debug,fuser=info`.
+//!
+//! Several mounts may log to one file, so each line in a file begins with the time, the machine, the mount point and the process, and is
+//! written by one call to the end of the file.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -40,8 +44,6 @@ pub struct Verbosity {
 /// Where a log goes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Destination {
-    /// Standard error, for a person: short lines.
-    Terminal,
     /// Standard error of a daemon in the foreground.
     Stderr,
     /// The journal.
@@ -71,7 +73,7 @@ impl Destination {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Terminal | Self::Stderr => f.write_str("standard error"),
+            Self::Stderr => f.write_str("standard error"),
             Self::Journal => f.write_str("journalctl -t xpmfs"),
             Self::File(path) => path.display().fmt(f),
         }
@@ -115,14 +117,19 @@ impl Write for Startup {
     }
 }
 
-/// Sends the log of this process to `destination`, and until the mount is ready also to the terminal when that is
+/// Sends the log of a command to the terminal. Only the first call in a process counts.
+pub fn to_terminal(verbosity: Verbosity) {
+    install(vec![terminal(io::stderr, verbosity)]);
+}
+
+/// Sends the log of the daemon of the mount at `mountpoint` to `destination`, and until the mount is ready also to the terminal when that is
 /// elsewhere. fuser's own messages come along. Only the first call in a process counts.
 ///
 /// # Errors
 ///
 /// The file cannot be opened or the journal not reached.
-pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
-    start(destination, None, verbosity)
+pub fn init(destination: &Destination, mountpoint: &Path, verbosity: Verbosity) -> io::Result<()> {
+    start(destination, mountpoint, None, verbosity)
 }
 
 /// As [`init`], with the log file that another program has opened: its path may lead into the mount.
@@ -132,11 +139,12 @@ pub fn init(destination: &Destination, verbosity: Verbosity) -> io::Result<()> {
 /// The journal cannot be reached.
 pub fn resume(
     destination: &Destination,
+    mountpoint: &Path,
     file: Option<OwnedFd>,
     verbosity: Verbosity,
 ) -> io::Result<()> {
     close_stderr();
-    start(destination, file.map(File::from), verbosity)
+    start(destination, mountpoint, file.map(File::from), verbosity)
 }
 
 /// The log file and its path, if the log of this process goes to one.
@@ -148,19 +156,30 @@ pub fn file() -> Option<(&'static Path, BorrowedFd<'static>)> {
     Some((path, file.as_fd()))
 }
 
-fn start(destination: &Destination, file: Option<File>, verbosity: Verbosity) -> io::Result<()> {
-    let log: Box<dyn Layer<Registry> + Send + Sync> = match destination {
-        Destination::Terminal => terminal(io::stderr, verbosity),
+fn start(
+    destination: &Destination,
+    mountpoint: &Path,
+    file: Option<File>,
+    verbosity: Verbosity,
+) -> io::Result<()> {
+    // Only a terminal is quiet: what a log lacks cannot be read later.
+    let logged = Verbosity {
+        quiet: false,
+        ..verbosity
+    };
+    let log = match destination {
         Destination::Stderr => {
             let layer = tracing_subscriber::fmt::layer()
-                .event_format(OneLine(format::format().with_ansi(false).without_time()))
+                .event_format(OneLine::new(
+                    format::format().with_ansi(false).without_time(),
+                ))
                 .with_ansi(false)
                 .with_writer(io::stderr);
             filtered(layer, everything(verbosity))
         }
         Destination::Journal => {
             let layer = tracing_journald::layer()?.with_syslog_identifier("xpmfs".into());
-            filtered(layer, everything(verbosity))
+            filtered(layer, everything(logged))
         }
         Destination::File(path) => {
             let file = match file {
@@ -169,35 +188,49 @@ fn start(destination: &Destination, file: Option<File>, verbosity: Verbosity) ->
             };
             let (_, file) = FILE.get_or_init(|| (path.clone(), Arc::new(file)));
             let layer = tracing_subscriber::fmt::layer()
-                .event_format(OneLine(format::format().with_ansi(false)))
+                .event_format(OneLine {
+                    format: format::format().with_ansi(false),
+                    origin: Some(origin(mountpoint)),
+                })
                 .with_ansi(false)
                 .with_writer(file.clone());
-            filtered(layer, everything(verbosity))
+            filtered(layer, everything(logged))
         }
     };
     let startup = match destination {
         Destination::Journal | Destination::File(_) => Some(terminal(|| Startup, verbosity)),
-        _ => None,
+        Destination::Stderr => None,
     };
-    // A second call finds the first one's in place; that is enough.
-    let _ = Registry::default()
-        .with(vec![log].into_iter().chain(startup).collect::<Vec<_>>())
-        .try_init();
+    install([log].into_iter().chain(startup).collect());
     Ok(())
 }
 
-fn terminal<W>(writer: W, verbosity: Verbosity) -> Box<dyn Layer<Registry> + Send + Sync>
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn install(layers: Vec<BoxedLayer>) {
+    // A second call finds the first one's in place; that is enough.
+    let _ = Registry::default().with(layers).try_init();
+}
+
+/// What the lines of a file begin with after the time: the machine, since nodes may share a home, and the mount point.
+fn origin(mountpoint: &Path) -> String {
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    format!("{machine} {}", mountpoint.display())
+}
+
+fn terminal<W>(writer: W, verbosity: Verbosity) -> BoxedLayer
 where
     W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(OneLine(Short))
+        .event_format(OneLine::new(Short))
         .with_ansi(false)
         .with_writer(writer);
     filtered(layer, warnings(verbosity))
 }
 
-fn filtered<L>(layer: L, filter: EnvFilter) -> Box<dyn Layer<Registry> + Send + Sync>
+fn filtered<L>(layer: L, filter: EnvFilter) -> BoxedLayer
 where
     L: Layer<Registry> + Send + Sync,
 {
@@ -205,7 +238,20 @@ where
 }
 
 /// What another format makes of an event, as one line whatever is named in it. (The journal keeps messages apart by itself.)
-struct OneLine<F>(F);
+struct OneLine<F> {
+    format: F,
+    /// Written after the time, with which the other format then begins.
+    origin: Option<String>,
+}
+
+impl<F> OneLine<F> {
+    fn new(format: F) -> OneLine<F> {
+        OneLine {
+            format,
+            origin: None,
+        }
+    }
+}
 
 impl<S, N, F> FormatEvent<S, N> for OneLine<F>
 where
@@ -220,9 +266,19 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut line = String::new();
-        self.0
+        self.format
             .format_event(context, Writer::new(&mut line), event)?;
-        writeln!(writer, "{}", printable(line.trim_end_matches('\n')))
+        let line = line.trim_end_matches('\n');
+        let Some((origin, (time, rest))) = self.origin.as_ref().zip(line.split_once(' ')) else {
+            return writeln!(writer, "{}", printable(line));
+        };
+        // After a fork, the process is another one.
+        let line = format!(
+            "{time} {origin}[{}]: {}",
+            std::process::id(),
+            rest.trim_start()
+        );
+        writeln!(writer, "{}", printable(&line))
     }
 }
 
@@ -384,6 +440,7 @@ mod tests {
     fn a_file_that_cannot_be_opened_is_named() {
         let error = init(
             &Destination::File("/proc/no/such.log".into()),
+            Path::new("/"),
             Verbosity::default(),
         );
         assert!(error.unwrap_err().to_string().contains("/proc/no/such.log"));

@@ -7,6 +7,7 @@
 mod common;
 mod front;
 mod home;
+mod logs;
 mod machine;
 mod messages;
 mod mounting;

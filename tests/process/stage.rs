@@ -262,13 +262,13 @@ pub(crate) fn player() {
     let mountpoint = PathBuf::from(var("MOUNTPOINT").unwrap());
     let said = match what.to_str().unwrap() {
         "serve" => {
-            log::init(&Destination::Stderr, Verbosity::default()).unwrap();
+            log::init(&Destination::Stderr, &mountpoint, Verbosity::default()).unwrap();
             serve(Launcher::Foreground)
         }
         "background" => {
             let parent = Parent::from_stdin().unwrap();
             let log = Destination::File(PathBuf::from(var("LOG").unwrap()));
-            log::init(&log, Verbosity::default()).unwrap();
+            log::init(&log, &mountpoint, Verbosity::default()).unwrap();
             let other = parent.try_clone().unwrap();
             let served = serve(Launcher::Background(parent));
             if let Err(reason) = &served {

@@ -24,7 +24,7 @@ use super::shared_mount::{self, MountRequest};
 use super::{Global, mount_helper, print};
 use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::attach::{RemountError, expect_no_silent_mount, remount};
-use crate::daemon::log::{self, Destination};
+use crate::daemon::log;
 use crate::daemon::options;
 use crate::daemon::run::Launcher;
 use crate::daemon::sharing::caller::caller;
@@ -62,10 +62,10 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let planned = Planned::new(arguments, global)?;
     if arguments.foreground {
-        log::init(&planned.plan.log, global.verbosity())?;
+        planned.begin_log(global)?;
         return supervise(planned, Launcher::Foreground);
     } else {
-        log::init(&Destination::Terminal, global.verbosity())?;
+        log::to_terminal(global.verbosity());
         let planned = planned.launch()?;
         report(&planned, global, false);
     }
@@ -79,7 +79,7 @@ fn mount_shared(arguments: &Arguments, global: &Global) -> anyhow::Result<()> {
         None => caller()?,
     };
     let planned = Planned::new(arguments, global)?;
-    log::init(&Destination::Terminal, global.verbosity())?;
+    log::to_terminal(global.verbosity());
     let mountpoint = planned.plan.attachment.mountpoint.clone();
     let primary = planned.plan.primary.clone();
     for path in [&primary, &mountpoint] {

@@ -14,7 +14,7 @@ use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, expect_no_silent_mount, prepare, resolve};
 use crate::daemon::background::{Launch, launch};
 use crate::daemon::limits;
-use crate::daemon::log::Destination;
+use crate::daemon::log::{self, Destination};
 use crate::daemon::plan::Plan;
 use crate::daemon::supervisor::with_flag;
 use crate::settings::{Folder, RecoverOn, Settings, Workspace, validate_folders};
@@ -29,6 +29,14 @@ pub(super) struct Planned {
 }
 
 impl Planned {
+    /// Sends the log of this process, which serves the mount, to where the plan says.
+    pub(super) fn begin_log(&self, global: &Global) -> std::io::Result<()> {
+        let Plan {
+            log, attachment, ..
+        } = &self.plan;
+        log::init(log, &attachment.mountpoint, global.verbosity())
+    }
+
     pub(super) fn new(arguments: &Arguments, global: &Global) -> anyhow::Result<Self> {
         // First: without threads, all folders would seem not to answer.
         limits::check_start()?;

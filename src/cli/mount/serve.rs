@@ -49,7 +49,8 @@ pub(super) fn resume(state: i32, global: &Global) -> anyhow::Result<ExitCode> {
         file
     });
     // Without a log, it is served all the same.
-    let _ = log::resume(&plan.log, log, global.verbosity());
+    let mountpoint = &plan.attachment.mountpoint;
+    let _ = log::resume(&plan.log, mountpoint, log, global.verbosity());
     let in_background = state.is_in_background();
     let served = match supervisor::resume(state) {
         Ok(ForkResult::Ended(code)) => Ok(code),
@@ -86,7 +87,7 @@ pub(super) fn in_background(arguments: &Arguments, global: &Global) -> anyhow::R
         .context("--in-background is for `xpmfs mount` itself; leave it out")?;
     let other = parent.try_clone()?;
     let served = Planned::new(arguments, global).and_then(|planned| {
-        log::init(&planned.plan.log, global.verbosity())?;
+        planned.begin_log(global)?;
         supervise(planned, Launcher::Background(parent))
     });
     Ok(match served {
