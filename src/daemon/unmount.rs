@@ -245,9 +245,15 @@ fn busy(mountpoint: &Path, busy_processes: &[BusyProcess], mounts: &[PathBuf]) -
     let mountpoint = shown(mountpoint);
     let mut text = format!("{mountpoint} is in use");
     if busy_processes.is_empty() && mounts.is_empty() {
-        text.push_str(
-            " by processes that this user may not look into (as root, this command names them)",
-        );
+        text.push_str(match rustix::process::geteuid().is_root() {
+            // Root sees every process of its PID namespace.
+            true => {
+                ", and no process is seen that uses it: look for a loop device (`losetup`) or a swap file (`swapon --show`) in it, and in containers"
+            }
+            false => {
+                " by processes that this user may not look into (as root, this command names them)"
+            }
+        });
     }
     for path in mounts {
         let _ = write!(text, "\n  another mount is at {}", shown(path));

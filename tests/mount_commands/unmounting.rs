@@ -102,13 +102,10 @@ fn a_mount_that_is_somebodys_directory_is_busy_and_says_whose() {
     });
 }
 
-#[test]
-fn a_mount_that_is_in_use_for_a_moment_by_nobody_who_is_seen_is_unmounted() {
-    let home = Home::new(!is_root());
-    home.mount(&[]);
-    // What is on its way through a socket is in no process.
+/// Keeps a mount in use by a descriptor that is on its way through a socket, and so in no process.
+fn held_by_no_process(mountpoint: &Path) -> (UnixStream, UnixStream) {
     let (sender, receiver) = UnixStream::pair().unwrap();
-    let used = File::open(home.path("ws")).unwrap();
+    let used = File::open(mountpoint).unwrap();
     let descriptors = [used.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -120,11 +117,30 @@ fn a_mount_that_is_in_use_for_a_moment_by_nobody_who_is_seen_is_unmounted() {
         SendFlags::empty(),
     );
     assert_eq!(sent, Ok(1));
-    drop(used);
+    (sender, receiver)
+}
+
+#[test]
+fn a_mount_that_is_in_use_for_a_moment_by_nobody_who_is_seen_is_unmounted() {
+    let home = Home::new(!is_root());
+    home.mount(&[]);
+    let held = held_by_no_process(&home.path("ws"));
     let mut umount = home.xpmfs(&["umount"]);
     let umount = umount.stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    drop((sender, receiver));
+    drop(held);
     let umount = umount.wait_with_output().unwrap();
     assert!(umount.status.success(), "{}", said(&umount));
+}
+
+#[test]
+fn for_a_mount_that_no_process_is_seen_to_use_the_advice_is_for_the_user_who_asks() {
+    let home = Home::new(!is_root());
+    home.mount(&[]);
+    let held = held_by_no_process(&home.path("ws"));
+    let refused = home.refuses(&["umount"]);
+    assert_eq!(refused.contains("losetup"), is_root(), "{refused}");
+    assert_eq!(refused.contains("as root"), !is_root(), "{refused}");
+    drop(held);
+    home.does(&["umount"]);
 }
