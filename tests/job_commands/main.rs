@@ -17,6 +17,7 @@ mod in_use;
 mod interrupted;
 mod kept;
 mod lacking;
+mod linked_state;
 mod lost;
 mod meanwhile;
 mod messages;

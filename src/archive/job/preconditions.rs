@@ -1,5 +1,6 @@
 //! Checks before a job is copied to a location: its directories, its disk, and its space.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use crate::archive::space::{Claim, Disk, Refused};
 use crate::archive::{folder_alias, obstacle, places, state_dir};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
+use crate::view::location::deleted::DELETED;
 use crate::view::{Location, Root};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::{ARCHIVE, RELEASED, TRASH};
 
 const LOOK_AT_SPACE: &str = "look at the space of";
 
@@ -44,6 +47,28 @@ fn expect_no_obstacle(location: &Location, job: &JobId) -> Result<()> {
     match obstacle::of(location, job) {
         Some(obstacle) => Err(JobError::new(job, Cause::Obstacle(obstacle))),
         None => Ok(()),
+    }
+}
+
+/// Replaces `ENOTDIR` by an error that names the file or symlink in the place of one of xpmfs's own directories in a location, if there is one.
+pub(super) fn name_own_obstacle(location: &Location, error: JobError) -> JobError {
+    if error.cause.errno() != Some(Errno::NOTDIR) {
+        return error;
+    }
+    let own: [&[&str]; 4] = [
+        &[TRASH],
+        &[RELEASED],
+        &[ARCHIVE, DELETED],
+        &[places::MANIFESTS],
+    ];
+    let found = own.iter().find_map(|names| {
+        let names = names.iter().map(OsStr::new);
+        let names: Vec<&OsStr> = names.chain([error.job.task_id()]).collect();
+        obstacle::of_own(location, &names)
+    });
+    match found {
+        Some(obstacle) => JobError::new(&error.job, Cause::Obstacle(obstacle)),
+        None => error,
     }
 }
 

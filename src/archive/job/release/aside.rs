@@ -110,8 +110,9 @@ impl Releases {
             return Ok(Some(refusal));
         }
         let names = [OsStr::new(RELEASED), job.task_id()];
-        let aside =
-            places::make_own(primary, names).tried(&job, "make the directory for", &from)?;
+        let aside = places::make_own(primary, names)
+            .tried(&job, "make the directory for", &from)
+            .map_err(|error| preconditions::name_own_obstacle(primary, error))?;
         let aside = at::open_to_list(&aside, OsStr::new(".")).tried(
             &job,
             "open the directory for",

@@ -198,7 +198,8 @@ pub fn delete(
         let why = "another process archives, moves or recovers it".to_owned();
         return Ok(refuse(Reason::Busy, why));
     };
-    let refusal = in_primary(env, processes, plan, batch)?;
+    let refusal = in_primary(env, processes, plan, batch)
+        .map_err(|error| preconditions::name_own_obstacle(primary, error))?;
     if let Some(refusal) = refusal {
         staging.finish(None).beside(job, &at)?;
         return Ok(Err(refusal));

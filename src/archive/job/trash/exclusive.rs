@@ -24,7 +24,7 @@ pub(super) fn exclusively<T>(
     let Some(staging) = Staging::take(&*task, job.hash()).beside(job, &at)? else {
         return Ok(None);
     };
-    let done = work(&at)?;
+    let done = work(&at).map_err(|error| preconditions::name_own_obstacle(primary, error))?;
     staging.finish(None).beside(job, &at)?;
     Ok(Some(done))
 }

@@ -12,6 +12,7 @@ use super::parts::Part;
 use super::records::{self, RecordKind};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
+use crate::archive::job::preconditions;
 use crate::archive::job::ready::hold_locks;
 use crate::archive::{lost, places, state_dir};
 use crate::sys::at;
@@ -52,6 +53,11 @@ pub(in crate::archive) fn complete(
     folder: &Location,
     job: &JobId,
 ) -> Result<Completed> {
+    let completed = complete_marked(env, folder, job);
+    completed.map_err(|error| preconditions::name_own_obstacle(folder, error))
+}
+
+fn complete_marked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Completed> {
     let primary = env.view.primary();
     let at = places::path(folder, job);
     let mark = records::read(primary, RecordKind::Marks(folder), job);
