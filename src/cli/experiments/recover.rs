@@ -48,10 +48,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         let message = "name the experiment to recover, or --all for every run that a folder has";
         return Err(Usage(message.to_owned()).into());
     }
-    let session = arguments
-        .shared
-        .open(global)?
-        .copying(None, arguments.force);
+    let session = arguments.shared.open(global)?.forcing(arguments.force);
     let (found, unread) = copies::list(&session.opened.view);
     unread.iter().for_each(|why| print::line(why));
     let runs = runs(arguments, &found)?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
-use super::session::{Jobs, Session, Which, why};
+use super::session::{Jobs, Session, Work, why};
 use crate::archive::deletions::{DeletionEvent, delete_jobs};
 use crate::archive::job::release::Reason;
 use crate::archive::job::trash::batch::Batch;
@@ -24,7 +24,7 @@ use crate::archive::relocate::unfinished;
 use crate::cli::first_jobs::FirstJobs;
 use crate::cli::neighbours::{Neighbour, neighbours};
 use crate::cli::style::{duration, local};
-use crate::cli::{Global, Listing, print};
+use crate::cli::{Global, print};
 use crate::workspace::jobs::JobId;
 
 /// Which jobs.
@@ -33,21 +33,9 @@ pub struct Arguments {
     /// Delete them; without this, only print what would be deleted
     #[arg(short, long)]
     yes: bool,
-    /// Jobs that are deleted at the same time [default: two per processor, from 4 to 16]
-    #[arg(long, value_name = "N", hide = true)]
-    threads: Option<usize>,
-    /// How the outcome is printed.
-    #[command(flatten)]
-    listing: Listing,
     /// The jobs.
     #[command(flatten)]
-    which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
+    pub(super) work: Work,
 }
 
 /// What the command prints about its jobs.
@@ -62,11 +50,10 @@ struct Report<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    arguments.which.expect_jobs("delete", None)?;
-    let session = Session::open(&arguments.which, &[], global)?;
-    let session = session.copying(arguments.threads, false);
+    arguments.work.which.expect_jobs("delete", None)?;
+    let session = Session::open_to_work(&arguments.work, &[], global)?;
     let env = session.env();
-    let jobs = session.named_or_on_record(&arguments.which)?;
+    let jobs = session.named_or_on_record(&arguments.work.which)?;
     unfinished::clear_of(&env, &Retired::default(), &jobs.jobs);
     let interrupt = Interrupt::cancels(&session, Destinations::default());
     let meter = Meter::new(jobs.jobs.len(), &session.progress, global);

@@ -64,7 +64,7 @@ pub struct Arguments {
     count: Option<usize>,
     /// How they are printed.
     #[command(flatten)]
-    listing: Listing,
+    pub(super) listing: Listing,
     /// The jobs.
     #[command(flatten)]
     which: Which,
@@ -97,12 +97,6 @@ impl Order {
             Order::Size => SortKey::Size,
             Order::Location => SortKey::Location,
         }
-    }
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
     }
 }
 

@@ -118,14 +118,14 @@ impl Command {
     /// The listing that it prints.
     pub(super) fn listing(&self) -> Option<&Listing> {
         match self {
-            Self::List(arguments) => Some(arguments.listing()),
-            Self::Archive(arguments) => Some(arguments.listing()),
-            Self::Recover(arguments) => Some(arguments.listing()),
-            Self::Verify(arguments) => Some(arguments.listing()),
-            Self::Release(arguments) => Some(arguments.listing()),
-            Self::Where(arguments) => Some(arguments.listing()),
-            Self::Delete(arguments) => Some(arguments.listing()),
-            Self::Undelete(arguments) => Some(arguments.listing()),
+            Self::List(arguments) => Some(&arguments.listing),
+            Self::Archive(arguments) => Some(&arguments.work.listing),
+            Self::Recover(arguments) => Some(&arguments.work.listing),
+            Self::Verify(arguments) => Some(&arguments.listing),
+            Self::Release(arguments) => Some(&arguments.work.listing),
+            Self::Where(arguments) => Some(&arguments.listing),
+            Self::Delete(arguments) => Some(&arguments.work.listing),
+            Self::Undelete(arguments) => Some(&arguments.work.listing),
             Self::Path(_) | Self::Log(_) => None,
             Self::OptOut(_) | Self::OptIn(_) | Self::Pin(_) | Self::Unpin(_) => None,
         }

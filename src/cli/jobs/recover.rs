@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
-use super::session::{Jobs, Session, Which, why};
+use super::session::{Jobs, Session, Work, why};
 use crate::archive::env::Env;
 use crate::archive::error::JobError;
 use crate::archive::experiments::copies;
@@ -18,7 +18,7 @@ use crate::archive::job::recover::Recovered;
 use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, manual, places};
 use crate::cli::advice::with_advice;
-use crate::cli::{Global, Listing, print};
+use crate::cli::{Global, print};
 use crate::settings::{Folder, Mode};
 use crate::transfer::Size;
 use crate::workspace::jobs::JobId;
@@ -36,33 +36,21 @@ pub struct Arguments {
     /// Also copies that differ from their manifests
     #[arg(long)]
     force: bool,
-    /// Threads that copy [default: two per processor, from 4 to 16]
-    #[arg(long, value_name = "N", hide = true)]
-    threads: Option<usize>,
     /// Accepted and ignored: recovering loses nothing, so it asks nothing.
     #[arg(short, long, hide = true)]
     yes: bool,
-    /// How the outcome is printed.
-    #[command(flatten)]
-    listing: Listing,
     /// The jobs.
     #[command(flatten)]
-    which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
+    pub(super) work: Work,
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     if !arguments.all {
         let all = "every job that a `backup` folder has and the workspace has lost";
-        arguments.which.expect_jobs("recover", Some(all))?;
+        arguments.work.which.expect_jobs("recover", Some(all))?;
     }
     let (session, from) = open(arguments, global)?;
-    let session = session.copying(arguments.threads, arguments.force);
+    let session = session.forcing(arguments.force);
     let env = session.env();
     let (jobs, unseen) = match arguments.all {
         true => {
@@ -70,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 .map_err(|unseen| anyhow::Error::msg(with_advice(&unseen)))?;
             (Jobs::from(jobs), unseen)
         }
-        false => (session.named(&arguments.which)?, Vec::new()),
+        false => (session.named(&arguments.work.which)?, Vec::new()),
     };
     let unseen: Vec<String> = unseen.iter().map(with_advice).collect();
     for why in &unseen {
@@ -160,7 +148,7 @@ fn announce(env: &Env<'_>, jobs: &Jobs, from: Option<u8>) {
 
 /// Opens the workspace, with the directory of `--from` as one more folder unless it is one. Returns that folder's number.
 fn open(arguments: &Arguments, global: &Global) -> anyhow::Result<(Session, Option<u8>)> {
-    let session = Session::open(&arguments.which, &[], global)?;
+    let session = Session::open_to_work(&arguments.work, &[], global)?;
     let Some(path) = &arguments.from else {
         return Ok((session, None));
     };
@@ -182,7 +170,7 @@ fn open(arguments: &Arguments, global: &Global) -> anyhow::Result<(Session, Opti
         );
     }
     let folder = Folder::new(Mode::Use, &path);
-    let session = Session::open(&arguments.which, &[folder], global)?;
+    let session = Session::open_to_work(&arguments.work, &[folder], global)?;
     let number = number(&session);
     Ok((session, number))
 }

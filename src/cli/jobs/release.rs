@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
-use super::session::{Jobs, Session, Which, why};
+use super::session::{Jobs, Session, Work, why};
 use crate::archive::job::release::{Reason, Released};
 use crate::archive::places;
 use crate::archive::release_rules::{ReleaseEvent, ReleaseSearch, release_by_rule, release_jobs};
@@ -19,7 +19,7 @@ use crate::archive::relocate::unfinished;
 use crate::cli::errors::Usage;
 use crate::cli::first_jobs::FirstJobs;
 use crate::cli::style::local;
-use crate::cli::{Global, Listing, print};
+use crate::cli::{Global, print};
 use crate::settings::{KeepFree, Release, parse_duration, parse_keep_free};
 use crate::transfer::Time;
 use crate::workspace::jobs::JobId;
@@ -36,21 +36,9 @@ pub struct Arguments {
     /// Release them; without this, only print what would be released
     #[arg(short, long)]
     yes: bool,
-    /// Threads that read [default: two per processor, from 4 to 16]
-    #[arg(long, value_name = "N", hide = true)]
-    threads: Option<usize>,
-    /// How the outcome is printed.
-    #[command(flatten)]
-    listing: Listing,
     /// The jobs.
     #[command(flatten)]
-    which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
+    pub(super) work: Work,
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
@@ -59,12 +47,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         older_than: arguments.older_than,
     };
     let by_rule = rule != Release::default();
-    if !by_rule && arguments.which.jobs.is_empty() {
+    if !by_rule && arguments.work.which.jobs.is_empty() {
         let message = "name the jobs to release, or give --older-than or --keep-free";
         return Err(Usage(message.to_owned()).into());
     }
-    let session = Session::open(&arguments.which, &[], global)?;
-    let session = session.copying(arguments.threads, false);
+    let session = Session::open_to_work(&arguments.work, &[], global)?;
     let env = session.env();
     let retired = Retired::default();
     let jobs = match by_rule {
@@ -74,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             Jobs::default()
         }
         false => {
-            let jobs = session.named(&arguments.which)?;
+            let jobs = session.named(&arguments.work.which)?;
             unfinished::clear_of(&env, &retired, &jobs.jobs);
             jobs
         }

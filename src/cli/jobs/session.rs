@@ -16,7 +16,7 @@ use crate::archive::{manual, places};
 use crate::cli::advice::advice;
 use crate::cli::errors::Usage;
 use crate::cli::open::{More, Opened, open};
-use crate::cli::{Global, Select, candidates};
+use crate::cli::{Global, Listing, Select, candidates};
 use crate::daemon::run::raise_descriptor_limit;
 use crate::settings::{DEFAULT_SETTLE, Folder};
 use crate::transfer::{Bandwidth, Progress};
@@ -36,6 +36,20 @@ pub(in crate::cli) struct Which {
     /// Which workspace.
     #[command(flatten)]
     pub(in crate::cli) select: Select,
+}
+
+/// The arguments of a command that works on several jobs at a time, and prints what became of each.
+#[derive(Debug, Clone, Default, Args)]
+pub(in crate::cli) struct Work {
+    /// Jobs, or the files of one, that are worked on at a time [default: two per processor, from 4 to 16]
+    #[arg(long, value_name = "N", hide = true)]
+    pub(in crate::cli) threads: Option<usize>,
+    /// How the outcome is printed.
+    #[command(flatten)]
+    pub(in crate::cli) listing: Listing,
+    /// The jobs.
+    #[command(flatten)]
+    pub(in crate::cli) which: Which,
 }
 
 impl Which {
@@ -116,13 +130,26 @@ impl Session {
         Ok(session)
     }
 
-    /// Sets the options of a command that copies.
-    pub(in crate::cli) fn copying(self, threads: Option<usize>, force: bool) -> Session {
-        Session {
-            threads: threads.unwrap_or(self.threads),
-            force,
-            ..self
-        }
+    /// As [`Session::open`], to work on the jobs with so many threads as the arguments say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::open`].
+    pub(in crate::cli) fn open_to_work(
+        work: &Work,
+        more: &[Folder],
+        global: &Global,
+    ) -> anyhow::Result<Session> {
+        let session = Session::open(&work.which, more, global)?;
+        Ok(Session {
+            threads: work.threads.unwrap_or(session.threads),
+            ..session
+        })
+    }
+
+    /// Whether what the command would otherwise refuse is done.
+    pub(in crate::cli) fn forcing(self, force: bool) -> Session {
+        Session { force, ..self }
     }
 
     /// What the archive's functions need.

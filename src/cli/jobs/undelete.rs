@@ -9,39 +9,26 @@ use serde_json::{Value, json};
 
 use super::interrupt::{Destinations, Interrupt};
 use super::named::find_among;
-use super::session::{Session, Which, why};
+use super::session::{Session, Work, why};
 use crate::archive::deletions::undelete_jobs;
 use crate::archive::job::trash::batch::Batch;
 use crate::archive::job::trash::list::list;
 use crate::archive::job::trash::undelete::{NotUndeleted, UndeletionOutcome};
 use crate::archive::places;
-use crate::cli::{Global, Listing, print};
+use crate::cli::{Global, print};
 use crate::workspace::jobs::JobId;
 
 /// Which jobs.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Jobs that are brought back at the same time [default: two per processor, from 4 to 16]
-    #[arg(long, value_name = "N", hide = true)]
-    threads: Option<usize>,
-    /// How the outcome is printed.
-    #[command(flatten)]
-    listing: Listing,
     /// The jobs.
     #[command(flatten)]
-    which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
+    pub(super) work: Work,
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    arguments.which.expect_jobs("bring back", None)?;
-    let session = Session::open(&arguments.which, &[], global)?;
-    let session = session.copying(arguments.threads, false);
+    arguments.work.which.expect_jobs("bring back", None)?;
+    let session = Session::open_to_work(&arguments.work, &[], global)?;
     let env = session.env();
     let listed = list(&env);
     for unseen in listed.unseen.iter().filter(|_| !global.quiet) {
@@ -54,11 +41,11 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         .map(|it| (it.job, it.batch))
         .collect();
     let known: BTreeSet<JobId> = last.keys().cloned().collect();
-    let mut named = Vec::new();
-    for text in &arguments.which.jobs {
+    let (mut named, mut seen) = (Vec::new(), BTreeSet::new());
+    for text in &arguments.work.which.jobs {
         for job in find_among(&session.opened, text, &known)? {
             if let Some(batch) = last.get(&job)
-                && !named.iter().any(|(seen, _)| *seen == job)
+                && seen.insert(job.clone())
             {
                 named.push((job, batch.clone()));
             }

@@ -24,16 +24,10 @@ pub struct Arguments {
     all: bool,
     /// How they are printed.
     #[command(flatten)]
-    listing: Listing,
+    pub(super) listing: Listing,
     /// The jobs.
     #[command(flatten)]
     which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {

@@ -209,8 +209,7 @@ impl App {
             .name("xpmfs-action".to_owned())
             .spawn(move || {
                 let found = match Session::open(&which, &[], &global) {
-                    Ok(session) => {
-                        let mut session = session.copying(None, false);
+                    Ok(mut session) => {
                         session.progress = given.clone();
                         let _ = events.send(Event::Found(WatchResult::Acting(given)));
                         work(&session, &order, &global)

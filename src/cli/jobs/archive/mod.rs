@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::json::JsonEntry;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
-use super::session::{Jobs, Session, Which, why};
+use super::session::{Jobs, Session, Which, Work, why};
 use crate::archive::job::crash_recovery;
 use crate::archive::job::opt_out::OptOuts;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
@@ -36,24 +36,12 @@ pub struct Arguments {
     /// Also jobs that are opted out, and also where a folder's copy holds more or is newer
     #[arg(long)]
     force: bool,
-    /// Threads that copy [default: two per processor, from 4 to 16]
-    #[arg(long, value_name = "N", hide = true)]
-    threads: Option<usize>,
     /// Accepted and ignored: archiving loses nothing, so it asks nothing.
     #[arg(short, long, hide = true)]
     yes: bool,
-    /// How the outcome is printed.
-    #[command(flatten)]
-    listing: Listing,
     /// The jobs.
     #[command(flatten)]
-    which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
+    pub(super) work: Work,
 }
 
 /// Archives every finished job of a workspace.
@@ -65,13 +53,15 @@ pub(super) fn all(
     let arguments = Arguments {
         all: true,
         force: false,
-        threads: None,
         yes: false,
-        listing: listing.clone(),
-        which: Which {
-            jobs: Vec::new(),
-            more: more.clone(),
-            select: select.clone(),
+        work: Work {
+            listing: listing.clone(),
+            which: Which {
+                jobs: Vec::new(),
+                more: more.clone(),
+                select: select.clone(),
+            },
+            threads: None,
         },
     };
     archive(&arguments, true, global)
@@ -99,10 +89,10 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
 fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow::Result<ExitCode> {
     if !arguments.all {
         let all = "every finished job";
-        arguments.which.expect_jobs("archive", Some(all))?;
+        arguments.work.which.expect_jobs("archive", Some(all))?;
     }
-    let session = Session::open(&arguments.which, &[], global)?;
-    let session = session.copying(arguments.threads, arguments.force);
+    let session = Session::open_to_work(&arguments.work, &[], global)?;
+    let session = session.forcing(arguments.force);
     let (env, opened) = (session.env(), &session.opened);
     let retired = Retired::default();
     if places::archives(&opened.view).next().is_none() {
@@ -122,7 +112,7 @@ fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow:
         })?;
         (Jobs::from(jobs), unlisted)
     } else {
-        let jobs = session.named(&arguments.which)?;
+        let jobs = session.named(&arguments.work.which)?;
         crash_recovery::heal_of(&env, &jobs.jobs);
         // A recovered job stays in the primary until it is named here.
         for job in jobs.jobs.iter().filter(|job| jobs.is_single(job)) {

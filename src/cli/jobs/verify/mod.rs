@@ -43,16 +43,10 @@ pub struct Arguments {
     all: bool,
     /// How it is printed.
     #[command(flatten)]
-    listing: Listing,
+    pub(super) listing: Listing,
     /// The jobs.
     #[command(flatten)]
     which: Which,
-}
-
-impl Arguments {
-    pub(super) fn listing(&self) -> &Listing {
-        &self.listing
-    }
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
@@ -88,11 +82,8 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             .sum()
     };
     let mut run = Run::new(&session, &meter, arguments.all, global);
-    run.lines.extend(
-        unseen
-            .iter()
-            .map(|why| json::unlisted(why)),
-    );
+    run.lines
+        .extend(unseen.iter().map(|why| json::unlisted(why)));
     meter.measured(&jobs.jobs, size, || {
         for job in jobs.jobs.iter() {
             run.verify(job, &folders, jobs.is_single(job) || arguments.all);
