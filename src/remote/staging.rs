@@ -25,6 +25,9 @@ pub const STAGING: &str = ".xpm-staging";
 /// The file in an unfinished copy that is locked.
 pub(super) const LOCK: &str = ".lock";
 
+/// The file in an unfinished copy from another machine that is locked, shared, while a part of the copy gets its place there.
+pub(super) const PLACING: &str = ".placing";
+
 /// The content of the lock file of our own copies.
 pub(super) const NOTE: &str = "xpmfs\n";
 
@@ -153,7 +156,7 @@ fn sweep(parent: &OwnedFd) {
     };
     for name in listed {
         match left_over(parent, &name) {
-            Ok(Some(_lock)) => match remove_tree(parent, &name, None) {
+            Ok(Some(_locks)) => match remove_tree(parent, &name, None) {
                 Ok(()) => tracing::info!("removed a copy in {STAGING} that was never completed"),
                 Err(error) => tracing::debug!("cannot clear {STAGING}: {error}"),
             },
@@ -163,19 +166,22 @@ fn sweep(parent: &OwnedFd) {
     }
 }
 
-/// The lock of a directory, if its process has ended; `None` for a directory in use, and for one of another program.
-pub(super) fn left_over(parent: &OwnedFd, name: &OsStr) -> Result<Option<File>> {
+/// The locks of a directory, if its process has ended; `None` for a directory in use, and for one of another program.
+pub(super) fn left_over(parent: &OwnedFd, name: &OsStr) -> Result<Option<(File, Option<OwnedFd>)>> {
     let Some(directory) = at::absent(at::open_dir(parent, name))? else {
         return Ok(None);
     };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let lock = rustix::fs::openat(&directory, LOCK, flags, Mode::empty());
-    let Some(lock) = at::absent(lock)? else {
+    let open = |name| at::absent(rustix::fs::openat(&directory, name, flags, Mode::empty()));
+    let Some(lock) = open(LOCK)? else {
         return Ok(None);
     };
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Ok(None),
-        locked => locked?,
+    let placing = open(PLACING)?;
+    for lock in std::iter::once(&lock).chain(&placing) {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
     }
     let mut note = String::new();
     let lock = File::from(lock);
@@ -184,7 +190,7 @@ pub(super) fn left_over(parent: &OwnedFd, name: &OsStr) -> Result<Option<File>> 
     // Removed meanwhile, and made anew?
     let is_there = at::stat(parent, name)
         .is_ok_and(|stat| at::file_id(&directory).is_ok_and(|opened| FileId::of(&stat) == opened));
-    Ok((is_ours && is_there).then_some(lock))
+    Ok((is_ours && is_there).then_some((lock, placing)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! A copy that was killed half way is finished by the next one, which removes what is left of it.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::FlockOperation;
@@ -126,5 +127,64 @@ fn a_copy_to_another_machine_that_was_killed_is_finished_by_the_next() {
 fn a_copy_from_another_machine_that_was_killed_is_finished_by_the_next() {
     if soak() {
         is_killed("from");
+    }
+}
+
+/// Puts programs before those of the machine: what is being placed waits until the copy was killed and what it has left is being removed, as
+/// on a slow disk; removing stops half way until the place was given.
+fn slow_programs(at: &Path) -> Option<Sshd> {
+    let programs = at.join("programs");
+    fs::create_dir(&programs).unwrap();
+    let marks = at.to_str().unwrap();
+    let wait = "until_there() { i=0; while [ ! -e \"$1\" ] && [ $i -lt $2 ]; do sleep 0.02; i=$((i + 1)); done; }";
+    for (name, script) in [
+        (
+            "sync",
+            format!(
+                "case \"$*\" in *--help*) exec /usr/bin/sync --help;; esac\n: >{marks}/placing\n\
+                 until_there {marks}/killed 1000\nuntil_there {marks}/removing 100\nexec /usr/bin/sync \"$@\""
+            ),
+        ),
+        ("mv", format!("/usr/bin/mv \"$@\"\n: >{marks}/placed")),
+        (
+            "rm",
+            format!(
+                "for last; do :; done\nfind \"$last\" -name model.bin -delete\n: >{marks}/removing\n\
+                 until_there {marks}/placed 500\nexec /usr/bin/rm \"$@\""
+            ),
+        ),
+    ] {
+        let path = programs.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{wait}\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    Sshd::with_programs(&programs)
+}
+
+#[test]
+fn a_copy_that_is_being_removed_gets_no_place() {
+    let top = tempfile::Builder::new()
+        .prefix("xpmfs-test-")
+        .tempdir()
+        .unwrap();
+    let Some(sshd) = slow_programs(top.path()) else {
+        return;
+    };
+    let many = Many::new(1);
+    is_remote(&many.scene, &sshd, "to");
+    let mut command = many.scene.command(RUN, &["-y", "-q"]);
+    let killed = command.process_group(0).stderr(Stdio::null());
+    let mut killed = killed.spawn().unwrap();
+    eventually("a job to be placed", || top.path().join("placing").exists());
+    let group = i32::try_from(killed.id()).unwrap();
+    kill_process_group(Pid::from_raw(group).unwrap(), Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    fs::write(top.path().join("killed"), "").unwrap();
+    let staging = many.staging();
+    eventually("what the killed copy has left to be removed", || {
+        !staging.exists()
+    });
+    if many.there() > 0 {
+        many.scene.assert_copied(&many.jobs[0], &many.hashes[0]);
     }
 }

@@ -28,6 +28,15 @@ impl Sshd {
 
     /// With more lines of configuration.
     pub(crate) fn with(more: &str) -> Option<Sshd> {
+        Sshd::of(more, "")
+    }
+
+    /// Its sessions find programs in a directory first.
+    pub(crate) fn with_programs(directory: &Path) -> Option<Sshd> {
+        Sshd::of("", &format!("PATH={}:/usr/bin:/bin", directory.display()))
+    }
+
+    fn of(more: &str, variables: &str) -> Option<Sshd> {
         if !Path::new(SSHD).exists() {
             crate::common::skip(&format!("{SSHD} does not exist: install openssh-server"));
             return None;
@@ -53,11 +62,15 @@ impl Sshd {
             // For its unprivileged part.
             fs::create_dir_all("/run/sshd").unwrap();
         }
+        // The files that the user's shell reads are no part of a test: some wait for a lock that a killed session has left.
+        let home = top.path().join("home");
+        fs::create_dir(&home).unwrap();
+        let more = format!("SetEnv HOME={} {variables}\n{more}", home.display());
         for _ in 0..10 {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = free.local_addr().unwrap().port();
             drop(free);
-            if let Some(child) = listen(top.path(), port, more) {
+            if let Some(child) = listen(top.path(), port, &more) {
                 return Some(Sshd { top, port, child });
             }
         }

@@ -1,7 +1,9 @@
 //! Copies jobs and a run from a workspace of this machine to another machine.
 //!
 //! The directory of unfinished copies there belongs to the script that keeps the connection: it makes the directory, holds its lock, and
-//! removes it when this process ends, however that ends.
+//! removes it when this process ends, however that ends. A script that is giving a copy its place may still run then. It shares the lock
+//! [`PLACING`], which a removal of the directory needs alone: a copy that is half removed must not get its place, where it would be
+//! taken for whole.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -19,7 +21,7 @@ use crate::remote::error::CopyError;
 use crate::remote::rsync::{self, Direction, Trees, excluded_of_job, excluded_of_run};
 use crate::remote::shell::Script;
 use crate::remote::site::{self, Site};
-use crate::remote::staging::{self, NOTE, STAGING};
+use crate::remote::staging::{self, NOTE, PLACING, STAGING};
 use crate::sys::at;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{EXPERIMENTS, JOBS, MARKER};
@@ -35,9 +37,10 @@ for top in . "$base"; do
     for d in "$s"/*/; do
         l=${d}.lock
         [ ! -L "${d%/}" ] && [ ! -L "$l" ] && [ -f "$l" ] && read -r note <"$l" && [ "$note" = xpmfs ] &&
-            flock -n "$l" rm -rf -- "$d"
+            [ ! -L "$d$placing" ] && flock -n "$l" flock -n "$d$placing" rm -rf -- "$d"
     done
     [ -d "$s/$id" ] || mkdir -m 700 "$s/$id" || return 1
+    : >"$s/$id/$placing" || return 1
 done
 exec 8>"./$staging/$id/.lock" 9>"$base/$staging/$id/.lock" || return 1
 if command -v flock >/dev/null; then
@@ -47,14 +50,23 @@ fi
 printf '%s\0ready\0' "$base"
 cat >/dev/null
 for top in . "$base"; do
-    rm -rf "$top/$staging/$id" || { sleep 1; rm -rf "$top/$staging/$id"; }
+    k=$top/$staging/$id
+    [ -f "$k/$placing" ] || continue
+    exec 7<>"$k/$placing"
+    if command -v flock >/dev/null; then flock 7; fi
+    # Without locks, a copy under the name from before gets no place from now on.
+    mv -T "$k" "$k.removed" || return 1
+    rm -rf "$k.removed" || { sleep 1; rm -rf "$k.removed"; }
     rmdir "$top/$staging" 2>/dev/null
 done
 return 0
 "#;
 
-/// Gives `$s` the place `$d` in the directory `$p`, durably; prints `exists` if another copy has the place.
-const PLACE: &str = r#"if [ -L "$p" ]; then echo "$p is a symlink: nothing is copied through it" >&2; return 1; fi
+/// Gives `$s`, below `$k`, the place `$d` in the directory `$p`, durably; prints `exists` if another copy has the place.
+const PLACE: &str = r#"exec 7<"$k/$placing"
+if command -v flock >/dev/null; then flock -s 7; fi
+if [ ! -d "$s" ]; then echo "the copy was removed before it was complete" >&2; return 1; fi
+if [ -L "$p" ]; then echo "$p is a symlink: nothing is copied through it" >&2; return 1; fi
 mkdir -p -- "$p" || return 1
 if sync --help 2>&1 | grep -q -e --file-system; then write() { sync -f "$1"; }; else write() { sync; }; fi
 write "$s" || return 1
@@ -94,7 +106,8 @@ impl<'a> Upload<'a> {
             .word(&id)
             .add("\nstaging=")
             .word(STAGING);
-        let script = script.add("\nnote_of_ours=").word(NOTE).add("\n").add(KEEP);
+        let script = script.add("\nnote_of_ours=").word(NOTE);
+        let script = script.add("\nplacing=").word(PLACING).add("\n").add(KEEP);
         let printed = to.connection.keep(&script)?;
         let base = printed.strip_suffix(b"\0").unwrap_or(&printed);
         let staging = Path::new(STAGING).join(&id);
@@ -128,18 +141,14 @@ impl<'a> Upload<'a> {
         script.word(below).add(" && cd -- ").word(below)
     }
 
-    /// Gives a copy its place, `place` below the workspace.
-    fn place(&self, staged: &Path, place: &Path) -> Result<bool, String> {
+    /// Gives the copy at `place` in a directory of unfinished copies that place below the workspace.
+    fn place(&self, staging: &Path, place: &Path) -> Result<bool, String> {
         let parent = place.parent().unwrap_or(place);
-        let script = self
-            .to
-            .script()
-            .add("s=")
-            .word(staged)
-            .add("\nd=")
-            .word(place);
-        let script = script.add("\np=").word(parent).add("\n").add(PLACE);
-        let printed = self.to.connection.output(&script);
+        let script = self.to.script().add("k=").word(staging);
+        let script = script.add("\nplacing=").word(PLACING);
+        let script = script.add("\ns=").word(staging.join(place));
+        let script = script.add("\nd=").word(place).add("\np=").word(parent);
+        let printed = self.to.connection.output(&script.add("\n").add(PLACE));
         Ok(printed.map_err(|error| error.to_string())?.is_empty())
     }
 
@@ -183,7 +192,7 @@ impl Transfer for Upload<'_> {
                 });
             let _ = std::fs::remove_dir_all(&overlay);
             copied?;
-            return self.place(&self.staging_of_jobs.join(&place), &place);
+            return self.place(&self.staging_of_jobs, &place);
         }
         Err(first.unwrap_or_else(|| "no location has it".to_owned()))
     }
@@ -213,7 +222,7 @@ impl Transfer for Upload<'_> {
 
     fn place_run(&self, run: &RunName) -> Result<bool, String> {
         let path = site::run_path(run);
-        let placed = self.place(&self.staging.join(&path), &path)?;
+        let placed = self.place(&self.staging, &path)?;
         let script = self
             .to
             .script()
