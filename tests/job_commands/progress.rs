@@ -14,7 +14,7 @@ const SIZE: usize = 12 << 20;
 
 fn slow(stage: &Stage) {
     let settings = fs::read_to_string(stage.settings()).unwrap();
-    let slow = settings.replace("{settle: 0s", "{bandwidth: 8MiB, settle: 0s");
+    let slow = settings.replace("{settle: 0s", "{bandwidth: 4MiB, settle: 0s");
     assert_ne!(settings, slow);
     fs::write(stage.settings(), slow).unwrap();
 }

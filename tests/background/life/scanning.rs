@@ -57,12 +57,12 @@ fn calls_of_a_scan(strace: &Path, jobs: usize) -> usize {
             && !scans.iter().flatten().any(listed)
             && !calls[begin..].iter().any(names_a_job)
     });
-    let mut counts: Vec<usize> = trace.scans().iter().map(Vec::len).collect();
+    let scans = trace.scans();
+    let counts = scans.iter().map(Vec::len);
     let folder = folder_status(&workspace, &mountpoint, "backup");
     assert_eq!(folder["missing"], 0);
-    // Now and then a descriptor is taken anew.
-    counts.sort_unstable();
-    counts[SCANS / 2]
+    // On a busy machine, descriptors are taken anew in many of them.
+    counts.min().unwrap()
 }
 
 /// So many scans are counted.
