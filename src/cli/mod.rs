@@ -1,6 +1,6 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing about jobs.
 //!
-//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`tui`], [`workspaces`],
+//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`tui`], [`ssh_monitor`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers; `neighbours`: other workspaces that use the same directories
@@ -39,6 +39,7 @@ pub mod reload;
 pub mod run;
 pub mod settings;
 mod shared_mount;
+pub mod ssh_monitor;
 pub mod status;
 mod style;
 mod table;
@@ -130,6 +131,13 @@ pub enum Command {
     ///
     /// Example: `xpmfs tui -w nlp`
     Tui(tui::Arguments),
+    /// Shows a workspace on another machine as a dashboard in the terminal: experiments, jobs, logs, services
+    ///
+    /// Needs `ssh`, and experimaestro 2.7 on the other machine, which `uv` there installs if it has none. Follows changes by itself, kills and
+    /// deletes jobs after a confirmation, and connects again when the connection is lost. `?` shows the keys.
+    ///
+    /// Example: `xpmfs ssh-monitor -w cluster`, or without settings `xpmfs ssh-monitor user@cluster /scratch/experiments`
+    SshMonitor(ssh_monitor::Arguments),
     /// Shows the workspaces of the settings file
     #[command(subcommand)]
     Workspaces(workspaces::Command),
@@ -171,6 +179,7 @@ impl Command {
             | Self::Trash(_)
             | Self::Orphans(_)
             | Self::Tui(_)
+            | Self::SshMonitor(_)
             | Self::Experiments(_)
             | Self::Workspaces(_)
             | Self::Settings(_) => true,
@@ -230,6 +239,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Trash(command) => trash::run(command, global),
         Command::Orphans(arguments) => orphans::run(arguments, global),
         Command::Tui(arguments) => tui::run(arguments, global),
+        Command::SshMonitor(arguments) => ssh_monitor::run(arguments, global),
         Command::Experiments(command) => experiments::run(command, global),
         Command::Settings(command) => settings::run(command, global),
         Command::Workspaces(command) => workspaces::run(command, global),

@@ -1,6 +1,7 @@
-//! Copies experiments from one workspace to another, on this machine or on one that `ssh` reaches.
+//! Copies experiments from one workspace to another, on this machine or on one that `ssh` reaches, and follows workspaces there.
 //!
 //! - [`copy`]: copies a run and its jobs: [`copy_experiment`]
+//! - [`monitor`]: follows what happens in a workspace on another machine
 //! - [`site`]: a workspace on another machine: what it has; `hollow`: which of its locations serves a job
 //! - [`ssh`]: runs scripts there; `shell`: writes them; `rsync`: copies trees
 //! - `private_dir`: the private directory of a connection
@@ -12,6 +13,7 @@
 pub mod copy;
 pub mod error;
 mod hollow;
+pub mod monitor;
 mod private_dir;
 mod rsync;
 mod shell;

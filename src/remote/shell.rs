@@ -58,6 +58,10 @@ impl Script {
         &self.0
     }
 
+    pub(super) fn as_os_str(&self) -> &OsStr {
+        OsStr::from_bytes(&self.0)
+    }
+
     /// The script as the command of an `ssh`.
     pub(super) fn command(&self) -> String {
         let mut octal = String::with_capacity(self.0.len() * 4);

@@ -13,6 +13,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -43,11 +44,14 @@ const SOCKET_MAX: usize = 80;
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
     /// The name of the host would be an option of `ssh`.
-    #[error("`{host}` is not a host: `ssh.host` of {workspace} must not begin with `-`")]
+    #[error(
+        "`{host}` is not a host: {} must not begin with `-`",
+        host_source(workspace)
+    )]
     Host {
         /// The name.
         host: String,
-        /// The id of the workspace.
+        /// The id of the workspace, or an empty one.
         workspace: String,
     },
     /// The program did not start.
@@ -68,6 +72,13 @@ pub enum SshError {
     },
 }
 
+fn host_source(workspace: &str) -> String {
+    match workspace {
+        "" => "its name".to_owned(),
+        workspace => format!("`ssh.host` of {workspace}"),
+    }
+}
+
 fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => ": it is not installed here",
@@ -84,6 +95,8 @@ pub(super) struct Connection {
     directory: PrivateDir,
     /// Scripts that run until the end; the first has the connection that the others share.
     keepers: Mutex<Vec<(Child, ChildStdin)>>,
+    /// Whether `ssh` may ask for passwords at the terminal.
+    asks: AtomicBool,
 }
 
 impl Connection {
@@ -124,7 +137,23 @@ impl Connection {
             options,
             directory,
             keepers: Mutex::default(),
+            asks: AtomicBool::new(true),
         })
+    }
+
+    /// From now on, `ssh` fails where it would ask for a password: something else has the terminal.
+    pub(super) fn ask_no_more(&self) {
+        self.asks.store(false, Ordering::Relaxed);
+    }
+
+    /// Starts a command whose standard streams are pipes. Others share its connection for as long as it runs.
+    ///
+    /// # Errors
+    ///
+    /// `ssh` does not start.
+    pub(super) fn spawn_command(&self, text: &str) -> Result<Child, SshError> {
+        let mut command = self.command(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]);
+        spawn("ssh", command.arg(text))
     }
 
     /// A private directory on this machine, which is removed with the connection.
@@ -268,6 +297,9 @@ impl Connection {
     fn command<const N: usize>(&self, options: [&str; N]) -> Command {
         let mut words = self.ssh().into_iter();
         let mut command = Command::new(words.next().unwrap_or_default());
+        if !self.asks.load(Ordering::Relaxed) {
+            command.args(["-o", "BatchMode=yes"]);
+        }
         // Before those of the settings, which may have a master of their own.
         command.args(options).args(words);
         command

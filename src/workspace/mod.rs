@@ -35,7 +35,7 @@ pub mod references;
 pub mod runs;
 
 mod error;
-mod python_json;
+pub mod python_json;
 mod read;
 
 pub use error::{PartialList, WorkspaceError};

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, Visitor};
 
 /// Parses one JSON object; `NaN`, `Infinity` and `-Infinity` become the strings of that name.
-pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+pub fn object<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     // serde would also read an array as a struct, field by field.
     if text.trim_ascii_start().first().is_some_and(|b| *b != b'{') {
         return Err(de::Error::custom("it is not a JSON object"));
@@ -112,9 +112,7 @@ fn unescape_surrogates(wtf8: &[u8]) -> Vec<u8> {
 ///
 /// As experimaestro's `deserialize_to_datetime`: seconds since 1970, or ISO 8601. experimaestro writes local times without an
 /// offset, so the time zone of this machine is assumed.
-pub(super) fn time<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Timestamp>, D::Error> {
+pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {

@@ -14,7 +14,13 @@ const TASK: &str = "my.module.train";
 const RUN: &str = "20260101_000000";
 
 /// Commands that are tested elsewhere, and why they are not run here.
-const EXCEPTIONS: &[(&str, &str)] = &[("tui", "it needs a terminal: tests/tui")];
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("tui", "it needs a terminal: tests/tui"),
+    (
+        "ssh-monitor",
+        "it needs a terminal and sshd: tests/ssh_monitor",
+    ),
+];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Situation {

@@ -13,6 +13,7 @@ mod mounted;
 pub mod plan;
 pub mod python;
 mod snapshot;
+pub mod sshd;
 mod terminal;
 pub mod thread;
 mod tools;

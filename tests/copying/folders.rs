@@ -7,8 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::common::run;
+use crate::common::sshd::Sshd;
 use crate::scene::{RUN, Scene, number};
-use crate::sshd::Sshd;
 
 fn copy_tree(from: &Path, to: &Path) {
     run(Command::new("cp").arg("-a").arg(from).arg(to));

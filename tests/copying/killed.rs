@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::common::sshd::Sshd;
 use crate::common::{eventually, soak};
 use crate::scene::{RUN, Scene, number};
 use crate::ssh::is_remote;
-use crate::sshd::Sshd;
 
 /// A run with many jobs.
 struct Many {

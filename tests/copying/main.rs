@@ -4,7 +4,7 @@
 //! - [`local`]: from one local workspace to another
 //! - [`module`]: from Python
 //! - [`oracle`]: beside experimaestro's own copy
-//! - [`ssh`]: to and from another machine; [`sshd`]: that machine
+//! - [`ssh`]: to and from another machine
 
 // clippy.toml allows these in test functions only, not in what they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,4 +19,3 @@ mod module;
 mod oracle;
 mod scene;
 mod ssh;
-mod sshd;

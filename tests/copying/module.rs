@@ -5,9 +5,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::common::sshd::Sshd;
 use crate::common::{python, run, soak};
 use crate::scene::{RUN, Scene};
-use crate::sshd::Sshd;
 
 /// What `tests/python/module.py` reports, with the built command and the module of the sources.
 fn report(scene: &Scene, python: &Path) -> Value {

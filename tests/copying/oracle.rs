@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::common::sshd::Sshd;
 use crate::common::{python, soak};
 use crate::scene::{Entry, RUN, Scene, number, tree};
-use crate::sshd::Sshd;
 
 /// Copies by experimaestro, to a directory of its own, which becomes the path of `to` in its settings.
 fn theirs(scene: &Scene, python: &Path, run: &str) -> (Value, PathBuf) {

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::common::sshd::Sshd;
 use crate::common::{run, soak};
 use crate::scene::{RUN, Scene, number, tree};
-use crate::sshd::Sshd;
 
 /// Makes a workspace one of another machine.
 pub(crate) fn is_remote(scene: &Scene, sshd: &Sshd, end: &str) {

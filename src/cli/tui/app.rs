@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 
 use super::actions;
 use super::clipboard;
-use super::detail::Detail;
+use super::detail::{Detail, copies};
 use super::dialog::{Dialog, DialogAnswer};
 use super::event::Event;
 use super::event_loop::Dashboard;
@@ -21,7 +21,7 @@ use super::messages::Messages;
 use super::model::{Model, Working};
 use super::order::Order;
 use super::read::Want;
-use super::request::Request;
+use super::request::{Part, Request};
 use super::tabs::archive::time_left;
 use super::tabs::tab_bar::TabBar;
 use super::tabs::{below, line};
@@ -295,7 +295,7 @@ impl App {
 
     fn request(&mut self, request: Request) {
         match request {
-            Request::Open(job, part) => self.detail = Some(Detail::new(job, part)),
+            Request::Open(job, part) => self.detail = Some(Detail::new(job, part, &Part::HERE)),
             Request::Plan(order) => self.plan(order),
             Request::Experiment(id) => {
                 self.tabs.jobs.show_experiment(id);
@@ -368,7 +368,7 @@ impl App {
             return;
         }
         if let Some(detail) = &mut self.detail {
-            if key.code == KeyCode::Char('f') && detail.part != super::request::Part::Log {
+            if key.code == KeyCode::Char('f') && detail.part != Part::Log {
                 let text = self.model.looked(&detail.job).and_then(|looked| {
                     let mut copies = looked.copies.iter();
                     let served = copies.find(|it| Some(it.location) == looked.served)?;
@@ -593,7 +593,7 @@ impl Dashboard for App {
         let buffer = frame.buffer_mut();
         let (model, canvas) = (&self.model, (buffer, middle));
         match &mut self.detail {
-            Some(detail) => detail.draw(canvas, model),
+            Some(detail) => detail.draw(canvas, model.theme, |job| copies(job, model)),
             None => self.tabs.draw(canvas, model),
         }
         let (text, tone) = self.bottom();

@@ -10,6 +10,7 @@ use super::model::Model;
 use super::read::{Content, JobFile, LOG_MAX, Want};
 use super::request::Part;
 use super::tabs::{Canvas, below, line};
+use super::theme::Theme;
 use crate::archive::copies::CopyState;
 use crate::cli::jobs::log::Window;
 use crate::cli::style::{Tone, local};
@@ -25,6 +26,8 @@ const LOG_OVERLAP: u64 = LOG_MAX / 4;
 pub(super) struct Detail {
     pub(super) job: JobId,
     pub(super) part: Part,
+    /// The parts that the job has here; the first is a summary, which the dashboard has.
+    parts: &'static [Part],
     lines: Vec<(String, Tone)>,
     /// What is shown; `None` while it is being read.
     content: Option<Result<(), String>>,
@@ -44,10 +47,11 @@ pub(super) struct Detail {
 
 impl Detail {
     /// Opens a job.
-    pub(super) fn new(job: JobId, part: Part) -> Detail {
+    pub(super) fn new(job: JobId, part: Part, parts: &'static [Part]) -> Detail {
         Detail {
             job,
             part,
+            parts,
             lines: Vec::new(),
             content: None,
             scroll: 0,
@@ -79,7 +83,7 @@ impl Detail {
 
     /// What to read now, if anything.
     pub(super) fn want(&self) -> Option<Want> {
-        if self.asked.is_some() || self.part == Part::Copies {
+        if self.asked.is_some() || self.is_summary() {
             return None;
         }
         let due = match (self.part, self.read) {
@@ -88,6 +92,10 @@ impl Detail {
             _ => false,
         };
         due.then(|| self.wanted(None))
+    }
+
+    fn is_summary(&self) -> bool {
+        self.parts.first() == Some(&self.part)
     }
 
     fn wanted(&self, from: Option<u64>) -> Want {
@@ -175,7 +183,7 @@ impl Detail {
         let at = self.scroll;
         match key.code {
             KeyCode::Tab | KeyCode::Right => self.show(self.next(1)),
-            KeyCode::BackTab | KeyCode::Left => self.show(self.next(3)),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.next(self.parts.len() - 1)),
             KeyCode::Char('l') => self.show(Part::Log),
             KeyCode::Char('s') if self.part == Part::Log => {
                 self.std = !self.std;
@@ -246,14 +254,18 @@ impl Detail {
     }
 
     fn next(&self, by: usize) -> Part {
-        let all = Part::ALL;
+        let all = self.parts;
         let at = all.iter().position(|part| *part == self.part).unwrap_or(0);
         all.get((at + by) % all.len()).copied().unwrap_or(self.part)
     }
 
-    /// Draws the job.
-    pub(super) fn draw(&mut self, (buffer, area): Canvas<'_>, model: &Model) {
-        let theme = model.theme;
+    /// Draws the job. `summary` makes the lines of the first part.
+    pub(super) fn draw(
+        &mut self,
+        (buffer, area): Canvas<'_>,
+        theme: Theme,
+        summary: impl FnOnce(&JobId) -> Vec<(String, Tone)>,
+    ) {
         line(
             (&mut *buffer, area),
             0,
@@ -261,7 +273,7 @@ impl Detail {
             theme.title(),
         );
         let mut x = area.x;
-        for part in Part::ALL {
+        for part in self.parts.iter().copied() {
             let style = match part == self.part {
                 true => theme.selected(),
                 false => theme.style(Tone::Plain),
@@ -273,8 +285,8 @@ impl Detail {
             }
             x += width + 1;
         }
-        if self.part == Part::Copies {
-            self.lines = copies(&self.job, model);
+        if self.is_summary() {
+            self.lines = summary(&self.job);
             self.content = Some(Ok(()));
         }
         let rest = below(area, 3);
@@ -359,7 +371,7 @@ fn listed(files: &[JobFile], more: bool) -> Vec<(String, Tone)> {
 }
 
 /// The copies of a job, in lines.
-fn copies(job: &JobId, model: &Model) -> Vec<(String, Tone)> {
+pub(super) fn copies(job: &JobId, model: &Model) -> Vec<(String, Tone)> {
     let mut lines = Vec::new();
     let row = model.jobs.as_ref().and_then(|jobs| {
         let index = jobs.find(job)?;

@@ -5,11 +5,12 @@
 //! lists are those of the commands (`archive::job_list`, `orphans`, `status::gather` …), and actions call the same functions of the archive,
 //! each with a session of its own.
 //!
-//! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `theme`: parts of the screen
+//! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `text_edit`, `theme`: parts of the screen
 //! - `app`: the dashboard; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `messages`: what it has said; `help`: keys;
 //!   `clipboard`: OSC 52
 //! - `model`: what is known; `jobs`, `row`: the jobs in memory; `safety`: which have a second copy; `watchers`: the threads that look at the workspace
 //! - `read`: files, parameters and logs of an open job; `params`: makes parameters readable
+//! - `remote`: the dashboard of a workspace on another machine
 //! - `order`: an action; `actions`: what it would do, and doing it
 
 mod actions;
@@ -27,11 +28,13 @@ mod model;
 mod order;
 mod params;
 mod read;
+pub(in crate::cli) mod remote;
 mod request;
 mod row;
 mod safety;
 mod screen;
 mod tabs;
+mod text_edit;
 mod theme;
 mod watchers;
 

@@ -113,7 +113,7 @@ impl Reader {
 fn read(session: &Session, want: &Want) -> anyhow::Result<Content> {
     match want.part {
         // Others look at copies.
-        Part::Copies => Ok(Content::Text(Vec::new())),
+        Part::Job | Part::Copies => Ok(Content::Text(Vec::new())),
         Part::Files => {
             let directory = directory(session, &want.job)?;
             let (files, more) = files(&directory);

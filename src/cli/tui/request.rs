@@ -29,6 +29,8 @@ pub(super) enum Request {
 /// A part of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
+    /// The state, tags and process of a job of another machine.
+    Job,
     Copies,
     Files,
     Parameters,
@@ -36,10 +38,15 @@ pub(super) enum Part {
 }
 
 impl Part {
-    pub(super) const ALL: [Part; 4] = [Part::Copies, Part::Files, Part::Parameters, Part::Log];
+    /// Those of a job of this machine.
+    pub(super) const HERE: [Part; 4] = [Part::Copies, Part::Files, Part::Parameters, Part::Log];
+
+    /// Those of a job of another machine.
+    pub(super) const THERE: [Part; 2] = [Part::Job, Part::Log];
 
     pub(super) fn title(self) -> &'static str {
         match self {
+            Part::Job => "Job",
             Part::Copies => "Copies",
             Part::Files => "Files",
             Part::Parameters => "Parameters",

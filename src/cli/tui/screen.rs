@@ -132,7 +132,7 @@ impl Drop for Screen {
 /// # Errors
 ///
 /// Standard input or output is not a terminal, or one that cannot move its cursor.
-pub(super) fn expect_terminal(instead: &str) -> anyhow::Result<()> {
+pub(in crate::cli) fn expect_terminal(instead: &str) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         bail!("standard input and output must be a terminal; {instead}");
     }

@@ -13,6 +13,7 @@ use super::super::order::{Order, Verb, counted};
 use super::super::request::{Part, Request};
 use super::super::row::Row;
 use super::super::safety::Safety;
+use super::super::text_edit::{self, TextEdit};
 use super::{Canvas, age, below, bytes, line, loading, unread};
 use crate::archive::copies::{CopyState, JobCopies};
 use crate::archive::job_list::{Place, UNKNOWN};
@@ -238,36 +239,20 @@ impl JobsTab {
 
     /// Changes the search by a key. Returns whether it was one for that.
     fn edit(&mut self, key: KeyEvent) -> bool {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Enter => self.editing = false,
-            KeyCode::Esc => {
-                self.editing = false;
-                self.order.text.clear();
-                self.changed();
-            }
-            KeyCode::Char('u') if control => {
-                self.order.text.clear();
-                self.changed();
-            }
-            KeyCode::Char(letter) if !control => {
-                self.order.text.push(letter);
-                self.changed();
-            }
-            KeyCode::Backspace => {
-                self.order.text.pop();
-                self.changed();
-            }
-            _ => return false,
+        let edit = text_edit::edit(&mut self.order.text, key);
+        if edit.is_some_and(|edit| edit != TextEdit::Changed) {
+            self.editing = false;
         }
-        true
+        if matches!(edit, Some(TextEdit::Changed | TextEdit::Cancelled)) {
+            self.changed();
+        }
+        edit.is_some()
     }
 
     /// Adds a text that was pasted to the search.
     pub(in crate::cli::tui) fn paste(&mut self, text: &str) {
         if self.editing {
-            let letters = text.chars().filter(|letter| !letter.is_control());
-            self.order.text.extend(letters);
+            text_edit::paste(&mut self.order.text, text);
             self.changed();
         }
     }

@@ -1,5 +1,7 @@
 //! The tabs together: their titles in the first line, and the tab that shows.
 
+use std::ops::Range;
+
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -15,7 +17,7 @@ use super::trash::TrashTab;
 use crate::cli::style::Tone;
 use crate::cli::tui::model::Model;
 use crate::cli::tui::request::Request;
-use crate::cli::tui::theme::{cut, safe};
+use crate::cli::tui::theme::{Theme, cut, safe};
 use crate::cli::tui::watchers::Tab;
 
 /// All tabs, one of which shows.
@@ -28,7 +30,7 @@ pub(in crate::cli::tui) struct TabBar {
     orphans: OrphansTab,
     trash: TrashTab,
     /// The columns of the titles as they were drawn last.
-    titles: Vec<(std::ops::Range<u16>, Tab)>,
+    titles: Vec<(Range<u16>, Tab)>,
 }
 
 impl TabBar {
@@ -105,25 +107,7 @@ impl TabBar {
         area: Rect,
         model: &Model,
     ) {
-        let theme = model.theme;
-        let mut x = area.x;
-        self.titles.clear();
-        for (number, tab) in Tab::ALL.into_iter().enumerate() {
-            let alarm = if has_alarm(tab, model) { "!" } else { "" };
-            let text = format!(" {} {}{alarm} ", number + 1, tab.title());
-            let width = u16::try_from(text.width()).unwrap_or(0);
-            if x + width > area.x + area.width {
-                break;
-            }
-            let style = match (tab == self.shown, alarm.is_empty()) {
-                (true, _) => theme.selected(),
-                (false, true) => theme.style(Tone::Plain),
-                (false, false) => theme.style(Tone::Bad),
-            };
-            buffer.set_string(x, area.y, &text, style);
-            self.titles.push((x..x + width, tab));
-            x += width;
-        }
+        let titles = Tab::ALL.map(|tab| (tab.title(), has_alarm(tab, model)));
         let name = model.session.as_ref();
         let name = name.map_or_else(String::new, |session| {
             let workspace = &session.opened.workspace;
@@ -132,15 +116,47 @@ impl TabBar {
                 false => workspace.id.clone(),
             }
         });
-        let room = usize::from((area.x + area.width).saturating_sub(x + 2));
-        let name = safe(&name);
-        let name = cut(&name, room);
-        let width = u16::try_from(name.width()).unwrap_or(0);
-        if width > 0 {
-            let x = area.x + area.width - width;
-            buffer.set_string(x, area.y, &name, theme.title());
-        }
+        let shown = self.shown as usize;
+        let places = draw_titles((buffer, area), model.theme, &titles, shown, &name);
+        self.titles = places.into_iter().zip(Tab::ALL).collect();
     }
+}
+
+/// Draws titles, which may have an alarm, and a name in the first line of an area. Returns the columns of those that have room.
+pub(in crate::cli::tui) fn draw_titles(
+    (buffer, area): Canvas<'_>,
+    theme: Theme,
+    titles: &[(&str, bool)],
+    shown: usize,
+    name: &str,
+) -> Vec<Range<u16>> {
+    let mut x = area.x;
+    let mut places = Vec::new();
+    for (index, (title, alarm)) in titles.iter().enumerate() {
+        let sign = if *alarm { "!" } else { "" };
+        let text = format!(" {} {title}{sign} ", index + 1);
+        let width = u16::try_from(text.width()).unwrap_or(0);
+        if x + width > area.x + area.width {
+            break;
+        }
+        let style = match (index == shown, alarm) {
+            (true, _) => theme.selected(),
+            (false, false) => theme.style(Tone::Plain),
+            (false, true) => theme.style(Tone::Bad),
+        };
+        buffer.set_string(x, area.y, &text, style);
+        places.push(x..x + width);
+        x += width;
+    }
+    let room = usize::from((area.x + area.width).saturating_sub(x + 2));
+    let name = safe(name);
+    let name = cut(&name, room);
+    let width = u16::try_from(name.width()).unwrap_or(0);
+    if width > 0 {
+        let x = area.x + area.width - width;
+        buffer.set_string(x, area.y, &name, theme.title());
+    }
+    places
 }
 
 /// Whether something in a tab needs a look.

@@ -6,10 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{eventually, run};
+use super::{eventually, run};
 
 /// Where Debian has it, which is not on an ordinary user's `PATH`.
 const SSHD: &str = "/usr/sbin/sshd";
@@ -38,7 +39,7 @@ impl Sshd {
 
     fn of(more: &str, variables: &str) -> Option<Sshd> {
         if !Path::new(SSHD).exists() {
-            crate::common::skip(&format!("{SSHD} does not exist: install openssh-server"));
+            super::skip(&format!("{SSHD} does not exist: install openssh-server"));
             return None;
         }
         let top = tempfile::Builder::new()
@@ -91,6 +92,16 @@ impl Sshd {
                 "-o", "StrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
             ],
         })
+    }
+
+    /// Cuts all connections, and goes on listening.
+    pub(crate) fn cut(&self) {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        for pid in fs::read_to_string(children).unwrap().split_whitespace() {
+            let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+            // It may have ended meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 
     /// The same key with a path of letters, for programs that split it.

@@ -1,0 +1,72 @@
+//! The dashboard of a workspace on another machine, which experimaestro's `monitor-server` there reports on.
+//!
+//! As in the dashboard of a workspace here, the screen waits for nothing: [`Monitor`] has the connection in a thread of its own, `logs` reads
+//! logs in another, and both send events.
+//!
+//! - `app`: the dashboard; `input`: its keys; `tab`: its tabs; `questions`, `request`: what these ask the server and the dashboard for;
+//!   `jobs_tab`, `runs_tab`, `services_tab`: what they show; `job_part`: an open job
+//! - `model`: the last answers; `act`: killing and deleting jobs; `logs`: the thread that reads logs; `keys`: the keys, for help
+
+mod act;
+mod app;
+mod input;
+mod job_part;
+mod jobs_tab;
+mod keys;
+mod logs;
+mod model;
+mod questions;
+mod request;
+mod runs_tab;
+mod services_tab;
+mod tab;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use self::app::RemoteApp;
+use self::logs::LogReader;
+use self::model::RemoteFound;
+use super::event::{self, Event};
+use super::event_loop;
+use super::screen::Screen;
+use crate::cli::front;
+use crate::remote::monitor::{Connected, Monitor};
+
+pub(in crate::cli) use super::screen::expect_terminal;
+
+/// Shows the dashboard of a workspace until it is quit.
+///
+/// # Errors
+///
+/// The terminal cannot be used, or no thread can be started.
+pub(in crate::cli) fn show(connected: Connected, host: &str) -> anyhow::Result<ExitCode> {
+    let (events, received) = event::channel();
+    let mut screen = Screen::enter(&events)?;
+    event::read_input(events.clone()).context("cannot read the terminal")?;
+    let (logs, workdir) = (connected.logs(), connected.workdir());
+    let found = events.clone();
+    let monitor = Monitor::start(connected, move |event| {
+        found
+            .send(Event::Found(RemoteFound::Monitor(event)))
+            .is_ok()
+    });
+    let monitor = monitor.context("cannot start a thread")?;
+    let reader = LogReader::start(logs, move |want, part| {
+        events
+            .send(Event::Found(RemoteFound::Log(want, part)))
+            .is_ok()
+    });
+    let reader = reader.context("cannot start a thread")?;
+    let mut app = RemoteApp::new(monitor, reader, host, workdir);
+    let signal = event_loop::run(&mut app, &mut screen, &received);
+    drop(screen);
+    // The threads end when nothing receives what they report.
+    drop(received);
+    drop(app);
+    if let Some(signal) = signal? {
+        front::end_by(signal);
+    }
+    Ok(ExitCode::SUCCESS)
+}
