@@ -29,6 +29,8 @@ fn at_a_terminal(stage: &Stage, arguments: &str) -> String {
     let command = format!("stty cols 120; {} jobs {arguments}", words.join(" "));
     let mut script = stage.workspace().command("script");
     script.args(["-qec", &command, "/dev/null"]);
+    // Without it, a terminal counts as one that cannot show progress.
+    script.env("TERM", "xterm");
     let output = script.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{arguments}: {text}");

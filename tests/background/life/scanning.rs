@@ -10,7 +10,7 @@ use crate::common::Workspace;
 use crate::job::{self, hash};
 use crate::stage::{Process, at_once, folder_status, has_all, is_drained, status, until};
 
-/// No system call names a job, none lists a directory, and there are as many over a thousand jobs as over a hundred.
+/// No system call names a job, none lists a directory, and there are few, over a hundred jobs and over a thousand.
 #[test]
 fn a_scan_costs_nothing_per_archived_job() {
     let Some(strace) = common::program("strace") else {
@@ -24,7 +24,8 @@ fn a_scan_costs_nothing_per_archived_job() {
     common::say(&format!(
         "a scan of 100 jobs: {few} system calls; of 1,000: {many}"
     ));
-    assert_eq!(few, many);
+    // On a busy machine, descriptors are taken anew in many scans.
+    assert!(few < 20 && many < 20);
 }
 
 /// How many system calls a scan makes that finds nothing new, in a workspace with so many archived jobs.
@@ -61,8 +62,7 @@ fn calls_of_a_scan(strace: &Path, jobs: usize) -> usize {
     let counts = scans.iter().map(Vec::len);
     let folder = folder_status(&workspace, &mountpoint, "backup");
     assert_eq!(folder["missing"], 0);
-    // On a busy machine, descriptors are taken anew in many of them.
-    counts.min().unwrap()
+    counts.max().unwrap()
 }
 
 /// So many scans are counted.
