@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{
-    CapabilitySet, capabilities, clear_ambient_capability_set, configure_capability_in_ambient_set,
-    set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, set_capabilities,
 };
 
 use super::calls::{own_mount_namespace, own_user_namespace};
@@ -30,6 +30,15 @@ pub fn enter() -> io::Result<()> {
             fs::write("/proc/self/setgroups", "deny")?;
             fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
             fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
+            // With more capabilities than it passes on to the daemon, this process would be hidden from the daemon, which looks for
+            // processes that use the namespace.
+            let mount = CapabilitySet::SYS_ADMIN;
+            let sets = CapabilitySets {
+                effective: mount,
+                permitted: mount,
+                inheritable: CapabilitySet::empty(),
+            };
+            set_capabilities(None, sets)?;
         }
         entered => entered?,
     }

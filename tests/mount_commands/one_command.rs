@@ -163,7 +163,10 @@ fn nothing_is_left_of_a_run_that_is_killed() {
 fn finished_jobs_are_archived_before_it_ends_if_asked_for() {
     for workspace in workspaces("{settle: 1h}") {
         let copy = workspace.folder("backup").join("jobs").join(TASK);
-        let output = ran(&workspace, &["--drain=1s"], "exit 0");
+        // From outside the workspace: a current directory in it would keep the mount. Longer than the daemon takes to find out that no process
+        // uses it.
+        let mut waits = running(&workspace, &["--drain=4s"], "exit 0");
+        let output = waits.current_dir(workspace.top()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         let left = "1 finished job is not archived yet";
         assert!(text(&output).contains(left), "{}", text(&output));
