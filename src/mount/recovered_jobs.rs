@@ -12,7 +12,8 @@
 //! 4. An internal file is the same file in another place (`archive::job::internal_files`): its node gets the place.
 //!
 //! 5. A job that was recovered and not changed is moved or released again, with the copy that the folder has had all the time. A file of
-//!    this copy then has the node that it had before, which stands for itself again.
+//!    this copy then has the node that it had before, which stands for itself again. So does a new file that gets the inode of a
+//!    removed one on a disk that keeps no times of birth.
 //!
 //! The disk is read first; then all nodes change at once. Requests that find some nodes changed and others not are
 //! attempted again (`deferred`).
@@ -181,7 +182,7 @@ impl JobCaches {
         let gone = match self.nodes.get(id) {
             Some(_) => before,
             // The kernel has forgotten the node meanwhile.
-            None => self.superseded.forget(id),
+            None => self.superseded.end(id),
         };
         if let Some(gone) = gone {
             self.nodes.forget(gone, 1, || ());
@@ -190,17 +191,17 @@ impl JobCaches {
 }
 
 impl Mount {
-    /// Makes a node of an archived file, which the kernel is about to receive, stand for this file again if the recovered one, which had
-    /// taken its place, does not serve the job any more.
-    pub(super) fn serves_again(&self, id: u64) {
+    /// Makes a node that was found under a name, and that the kernel is about to receive, stand for its own file if the recovered one,
+    /// which had taken its place, does not serve the job any more, or if another file has the inode of the archived one.
+    pub(super) fn stands_for_itself(&self, id: u64, name: (u64, &OsStr), place: u8) {
         while self.superseded.successor(id).is_some() {
             let epoch = self.node_changes.epoch();
-            let job = self.nodes.get(id).and_then(|node| self.nodes.job_of(node));
-            let Some(job) = job else { return };
-            match self.view.in_primary(job.task_id(), job.hash()) {
-                // It was found before the job was recovered: the kernel has been asked to look the name up again.
-                Ok(InPrimary::Job) | Err(_) => return,
-                Ok(InPrimary::Nothing | InPrimary::Link | InPrimary::Purged) => {}
+            let is_current = match place {
+                PRIMARY | INTERNAL => self.is_found(id, name),
+                _ => self.is_served_by_folder(id),
+            };
+            if !is_current {
+                return;
             }
             // The job may have been recovered since it was looked for.
             let Some(changing) = self.node_changes.begin_since(epoch) else {
@@ -212,6 +213,23 @@ impl Mount {
                 self.forget(before, 1);
             }
         }
+    }
+
+    /// Whether a name still leads to a node. If not, the node may be what a purge had left, found before its job was recovered.
+    fn is_found(&self, id: u64, (parent, name): (u64, &OsStr)) -> bool {
+        let found = self.find(parent, name);
+        found.is_ok_and(|found| self.nodes.identity(id) == Some(FileId::of(&found.stat)))
+    }
+
+    /// Whether the job of a node is not in the primary. If it is, the node was found before the job was recovered: the kernel has been
+    /// asked to look the name up again.
+    fn is_served_by_folder(&self, id: u64) -> bool {
+        let job = self.nodes.get(id).and_then(|node| self.nodes.job_of(node));
+        let in_primary = |job: JobId| self.view.in_primary(job.task_id(), job.hash());
+        matches!(
+            job.map(in_primary),
+            Some(Ok(InPrimary::Nothing | InPrimary::Link | InPrimary::Purged))
+        )
     }
 }
 
@@ -229,4 +247,97 @@ fn path_below(job: u64, mut id: u64, nodes: &HashMap<u64, Node>) -> Option<Vec<N
     }
     names.reverse();
     Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+    use crate::mount::testing::Fixture;
+    use crate::settings::Mode;
+
+    const FILE: &str = "jobs/t/h/latest";
+
+    /// An archived job with a symlink.
+    fn archived() -> Fixture {
+        let fixture = Fixture::new(Mode::Backup, &["primary/jobs/t", "folder/jobs/t/h"]);
+        symlink("model", fixture.top().join("folder").join(FILE)).unwrap();
+        fixture
+    }
+
+    /// Recovers the job, and returns the node of its symlink that the kernel had received before.
+    fn recovered(fixture: &Fixture) -> u64 {
+        let id = fixture.look_up(FILE)[4];
+        fs::create_dir(fixture.primary("jobs/t/h")).unwrap();
+        symlink("model", fixture.primary(FILE)).unwrap();
+        let job = JobId::new("t", "h").unwrap();
+        fixture.mount.job_caches().moved(&job);
+        assert!(fixture.mount.superseded.successor(id).is_some());
+        id
+    }
+
+    /// Removes the job everywhere, and makes a file that gets the inode of its archived symlink.
+    fn reuse_inode(fixture: &Fixture) {
+        let archived = fixture.top().join("folder").join(FILE);
+        let inode = fs::symlink_metadata(&archived).unwrap().ino();
+        // A disk that keeps no time of birth would reuse the inode for a new file.
+        fs::hard_link(&archived, fixture.primary("new")).unwrap();
+        fs::remove_dir_all(fixture.top().join("folder/jobs/t/h")).unwrap();
+        fs::remove_dir_all(fixture.primary("jobs/t/h")).unwrap();
+        let new = fs::symlink_metadata(fixture.primary("new")).unwrap();
+        assert_eq!(new.ino(), inode);
+    }
+
+    #[test]
+    fn a_new_file_that_reuses_an_inode_does_not_lead_to_what_replaced_the_old_one() {
+        let fixture = archived();
+        let id = recovered(&fixture);
+        reuse_inode(&fixture);
+        assert_eq!(fixture.look_up("new")[1], id);
+        assert_eq!(fixture.mount.readlink(id).unwrap(), "model");
+        fixture.mount.getattr(id, None).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_the_kernel_has_forgotten_leads_nowhere_in_the_next_process() {
+        let mut fixture = archived();
+        let keeper = fixture.keep();
+        let id = recovered(&fixture);
+        let successor = fixture.mount.superseded.successor(id).unwrap();
+        fixture.mount.forget(id, 1);
+        fixture.take_over(&keeper);
+        assert_eq!(fixture.mount.superseded.successor(id), None);
+        assert!(!fixture.mount.nodes.is_received(successor));
+    }
+
+    /// The kernel may have forgotten a file, and the process that was to read so was killed.
+    #[test]
+    fn an_inode_is_reused_for_a_file_that_only_the_previous_process_knew() {
+        let mut fixture = archived();
+        let keeper = fixture.keep();
+        let id = recovered(&fixture);
+        fixture.take_over(&keeper);
+        reuse_inode(&fixture);
+        assert_eq!(fixture.look_up("new")[1], id);
+        assert_eq!(fixture.mount.readlink(id).unwrap(), "model");
+    }
+
+    #[test]
+    fn an_open_file_leads_to_the_recovered_one_in_the_next_processes() {
+        let mut fixture = archived();
+        let keeper = fixture.keep();
+        let id = recovered(&fixture);
+        // As if it was open.
+        fixture.mount.nodes.record(id);
+        let successor = fixture.mount.superseded.successor(id);
+        for _ in 0..2 {
+            fixture.take_over(&keeper);
+            assert_eq!(fixture.mount.superseded.successor(id), successor);
+            assert_eq!(fixture.mount.readlink(id).unwrap(), "model");
+        }
+        fixture.mount.forget(id, 1);
+        assert!(!fixture.mount.nodes.is_received(successor.unwrap()));
+    }
 }

@@ -89,7 +89,11 @@ impl Mount {
             self.nodes.restore_recent(id, node);
         }
         for (node, recovered) in image.superseded {
-            self.superseded.restore(node, recovered);
+            match self.nodes.is_received(node) && self.nodes.is_received(recovered) {
+                true => self.superseded.restore(node, recovered),
+                // The previous process was killed while it forgot the node, whose number another file may get.
+                false => append(&mut log, &Record::Current(node))?,
+            }
         }
         for (node, (first, positions)) in image.positions {
             let positions = Positions::restored(first, &positions);

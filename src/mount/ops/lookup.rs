@@ -8,7 +8,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::mount::find::Found;
-use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
+use crate::mount::tables::nodes::{Node, NodeRole, Version};
 use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
@@ -119,9 +119,7 @@ impl Mount {
         let (id, was) =
             self.nodes
                 .remember(self.devices.node(&identity), node, Version::of(&found.stat));
-        if !matches!(place, PRIMARY | INTERNAL) {
-            self.serves_again(id);
-        }
+        self.stands_for_itself(id, (parent, name), place);
         if self.is_lock_file(id, parent, name) {
             ttl = Duration::ZERO;
         }
@@ -197,7 +195,7 @@ impl Mount {
     /// Notes that the kernel forgets a node received `count` times.
     pub(in crate::mount) fn forget(&self, id: u64, count: u64) {
         let released = self.nodes.forget(id, count, || self.release_node(id));
-        self.forgotten(id, released);
+        self.forgotten(released);
     }
 
     /// Notes that the kernel does not know a node, if only earlier processes have sent it to the kernel.
@@ -206,24 +204,27 @@ impl Mount {
             return;
         }
         let released = (self.nodes).forget_inherited(id, || self.release_node(id));
-        self.forgotten(id, released);
+        self.forgotten(released);
     }
 
-    /// Removes and returns all that is kept for a node.
-    fn release_node(&self, id: u64) -> impl Sized + use<> {
+    /// Removes and returns all that is kept for a node, and the node that had taken its place.
+    fn release_node(&self, id: u64) -> (Option<u64>, impl Sized + use<>) {
         self.passthrough.forget(id);
-        (
+        let kept = (
             self.dir_cache.forget(id),
             self.listings.forget(id),
             self.readahead.forget(id),
-        )
+        );
+        (self.superseded.end(id), kept)
     }
 
-    fn forgotten<T>(&self, id: u64, released: Option<T>) {
-        let forgotten = released.is_some();
+    fn forgotten<T>(&self, released: Option<(Option<u64>, T)>) {
+        let Some((recovered, kept)) = released else {
+            return;
+        };
         // Closing can block on a network file system, so it must not happen with the node's lock held.
-        drop(released);
-        if forgotten && let Some(recovered) = self.superseded.forget(id) {
+        drop(kept);
+        if let Some(recovered) = recovered {
             self.forget(recovered, 1);
         }
     }

@@ -280,11 +280,12 @@ impl Nodes {
         let Some(entry) = shard.entries.get(&id) else {
             return;
         };
-        self.counts.end(entry.slot);
-        self.displaced.forget(&entry.node.identity, id);
+        // Before the count, without which the number may be another file's in the next process.
         if entry.slot.is_recorded() {
             self.recorder.record(&Record::Forgotten(id));
         }
+        self.displaced.forget(&entry.node.identity, id);
+        self.counts.end(entry.slot);
         shard.remove(id);
     }
 

@@ -111,24 +111,17 @@ impl Superseded {
                 .any(|recovered| recovered.is_named(parent, name))
     }
 
-    /// Notes that a node stands for its own file again, and returns the one that had taken its place.
+    /// Notes that a node stands for its own file again, or that the kernel has forgotten it, and returns the one that had taken its place.
+    /// The number of a forgotten node may soon be that of another file.
     pub(in crate::mount) fn end(&self, node: u64) -> Option<u64> {
+        if self.is_empty() {
+            return None;
+        }
         let mut nodes = self.nodes.lock();
         let recovered = nodes.remove(&node)?;
         self.recorder.record(&Record::Current(node));
         self.count.store(nodes.len(), Ordering::Release);
         Some(recovered.node)
-    }
-
-    /// Notes that the kernel has forgotten a node, and returns the one that had taken its place.
-    pub(in crate::mount) fn forget(&self, node: u64) -> Option<u64> {
-        if self.is_empty() {
-            return None;
-        }
-        let mut nodes = self.nodes.lock();
-        let recovered = nodes.remove(&node);
-        self.count.store(nodes.len(), Ordering::Release);
-        recovered.map(|recovered| recovered.node)
     }
 }
 
