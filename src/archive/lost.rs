@@ -108,6 +108,34 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
     }
 }
 
+/// As [`recorded`], with the jobs of which a folder has lost both the copy and the manifest.
+#[must_use]
+pub fn expected(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
+    let FoundJobs { jobs, mut unseen } = recorded(env, folders);
+    let mut jobs: BTreeSet<JobId> = jobs.into_iter().collect();
+    let primary = env.view.primary();
+    for folder in folders {
+        let Some(location) = places::folder(env.view, *folder).filter(|it| !it.is_away()) else {
+            continue;
+        };
+        match state_dir::damaged(primary, location, usize::MAX) {
+            Ok(damaged) => jobs.extend(damaged.first.into_iter().map(|(job, _)| job)),
+            Err(error) => {
+                let text = state_dir::explain(primary, error);
+                unseen.push(Unseen::new(text, primary.path(), Some(error)));
+            }
+        }
+        match env.view.lost_since_recorded(location) {
+            Ok(lost) => jobs.extend(lost),
+            Err(error) => unseen.push(self::unseen(location, error.to_string(), Some(error))),
+        }
+    }
+    FoundJobs {
+        jobs: jobs.into_iter().collect(),
+        unseen,
+    }
+}
+
 /// The jobs that a purge has removed from the primary, or has left incomplete there ([`InPrimary::Purged`]): those in a `backup` folder that have no entry in the primary and are not in a
 /// `move` folder, where they would be on purpose. With `from`, all jobs of that folder without an entry in the primary. Includes jobs of
 /// which a folder has only the manifest.
@@ -150,6 +178,14 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, Unseen> {
     listed.jobs.append(&mut purged);
     listed.jobs.sort_unstable();
     Ok(listed)
+}
+
+/// Whether a folder is on record as having a copy, which was not deleted: if it has none now, it is away or has lost it.
+#[must_use]
+pub fn is_on_record(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
+    let (task, hash) = (job.task_id(), job.hash());
+    let is_damaged = || state_dir::is_damaged(env.view.primary(), folder, job).unwrap_or(false);
+    (env.view.has_on_record(folder, task, hash) || is_damaged()) && !folder.has_deleted(task, hash)
 }
 
 /// Why the jobs of a folder cannot be listed, if so.

@@ -8,6 +8,8 @@
 //! | `verified/`, `verified-copies/` | when copies were verified ([`super::last_verify`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
+//! A copy that the folder has lost (`view::known::gone`) counts as one that `verify` found missing.
+//!
 //! Other modules keep records beside these: [`super::experiments::damage`], [`super::fresh_records`], [`super::turn`], `engine::journal`,
 //! and `view::location::deleted`.
 //!
@@ -26,8 +28,8 @@ use super::places;
 use crate::archive::error::{self, Cause, Context, JobError};
 use crate::archive::obstacle::{self, Obstacle};
 use crate::sys::{at, shared_dir};
-use crate::view::Location;
 use crate::view::jobs::names as names_in;
+use crate::view::{GONE, Location};
 use crate::workspace::jobs::JobId;
 pub(super) use crate::workspace::layout::ARCHIVE;
 use crate::workspace::layout::XPMFS;
@@ -40,8 +42,17 @@ const DAMAGED: &str = "damaged";
 /// Where damaged copies are recorded, in the primary's `.xpmfs`.
 pub const RECORDS_OF_DAMAGE: &str = "archive/damaged";
 
+/// Where copies that folders have lost are recorded, in the primary's `.xpmfs`.
+pub const RECORDS_OF_LOST: &str = "archive/gone";
+
+/// Where the jobs of folders are recorded, in the primary's `.xpmfs`.
+pub const RECORDS_OF_JOBS: &str = "archive/known";
+
 /// The most damaged copies of a folder that are counted.
-const DAMAGED_MAX: usize = 10_000;
+const DAMAGED_MAX: usize = 1_000_000;
+
+/// The finding of a copy that a folder has lost.
+pub(super) const LOST: &str = "the copy is missing: the folder had it before";
 
 /// The most bytes in the record of a damaged copy.
 const FINDING_MAX: usize = 1024;
@@ -50,13 +61,14 @@ const FINDING_MAX: usize = 1024;
 const UNREADABLE: &str =
     "`verify` found the copy damaged or missing, but this user may not read the record of it";
 
-/// Whether jobs of a primary were archived in a folder before.
+/// Whether jobs of a primary were archived in a folder before, or a mount has seen jobs there.
 ///
 /// # Errors
 ///
 /// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
 pub fn is_known(primary: &Location, folder: &Location) -> Result<bool> {
-    exists(primary, &[OsStr::new(FOLDERS)], &folder_name(folder))
+    let is_archived_to = exists(primary, &[OsStr::new(FOLDERS)], &folder_name(folder))?;
+    Ok(is_archived_to || folder.is_recorded())
 }
 
 /// Records that jobs of a primary were archived in a folder.
@@ -65,7 +77,7 @@ pub fn is_known(primary: &Location, folder: &Location) -> Result<bool> {
 ///
 /// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
 pub fn make_known(primary: &Location, folder: &Location) -> Result<()> {
-    if is_known(primary, folder)? {
+    if exists(primary, &[OsStr::new(FOLDERS)], &folder_name(folder))? {
         return Ok(());
     }
     let dir = places::make_own(primary, [OsStr::new(ARCHIVE), OsStr::new(FOLDERS)])?;
@@ -112,20 +124,32 @@ pub fn set_damaged(
     finding: Option<&str>,
 ) -> Result<()> {
     let folder = folder_name(folder);
-    let names = [OsStr::new(DAMAGED), &folder, job.task_id()];
     let Some(finding) = finding else {
-        return match open(primary, &names)? {
-            Some(dir) => {
-                at::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(drop)
-            }
-            None => Ok(()),
-        };
+        remove(primary, DAMAGED, &folder, job)?;
+        return remove(primary, GONE, &folder, job);
     };
-    let names = [OsStr::new(ARCHIVE)].into_iter().chain(names);
+    let names = [ARCHIVE, DAMAGED].map(OsStr::new);
+    let names = names.into_iter().chain([&*folder, job.task_id()]);
     let dir = places::make_own(primary, names)?;
     let finding = finding.as_bytes();
     let finding = finding.get(..FINDING_MAX).unwrap_or(finding);
-    replace(primary, &dir, job.hash(), finding)
+    replace(primary, &dir, job.hash(), finding)?;
+    remove(primary, GONE, &folder, job)
+}
+
+/// Removes the record of a folder's copy below the directory `records`.
+fn remove(primary: &Location, records: &str, folder: &OsStr, job: &JobId) -> Result<()> {
+    match open(primary, &[OsStr::new(records), folder, job.task_id()])? {
+        Some(dir) => at::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Whether a folder has lost its copy of a job, which was not deleted.
+fn is_gone(primary: &Location, folder: &Location, job: &JobId) -> Result<bool> {
+    let names = [OsStr::new(GONE), &folder_name(folder), job.task_id()];
+    let is_marked = exists(primary, &names, job.hash())?;
+    Ok(is_marked && !folder.has_deleted(job.task_id(), job.hash()))
 }
 
 /// Whether `verify` found a folder's copy of a job damaged or missing.
@@ -135,7 +159,7 @@ pub fn set_damaged(
 /// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
 pub fn is_damaged(primary: &Location, folder: &Location, job: &JobId) -> Result<bool> {
     let names = [OsStr::new(DAMAGED), &folder_name(folder), job.task_id()];
-    exists(primary, &names, job.hash())
+    Ok(exists(primary, &names, job.hash())? || is_gone(primary, folder, job)?)
 }
 
 /// What `verify` found wrong with a folder's copy of a job, if anything.
@@ -145,13 +169,12 @@ pub fn is_damaged(primary: &Location, folder: &Location, job: &JobId) -> Result<
 /// Errors of the primary's file system; `ENOTDIR` as [`damage`] explains.
 pub fn damage_of(primary: &Location, folder: &Location, job: &JobId) -> Result<Option<String>> {
     let names = [OsStr::new(DAMAGED), &folder_name(folder), job.task_id()];
-    let Some(dir) = open(primary, &names)? else {
-        return Ok(None);
-    };
-    match at::absent(at::stat(&dir, job.hash()))? {
-        Some(_) => finding(&dir, job.hash()).map(Some),
-        None => Ok(None),
+    if let Some(dir) = open(primary, &names)?
+        && at::absent(at::stat(&dir, job.hash()))?.is_some()
+    {
+        return finding(&dir, job.hash()).map(Some);
     }
+    Ok(is_gone(primary, folder, job)?.then(|| LOST.to_owned()))
 }
 
 /// Removes the records of damaged copies of a folder for which `keeps` is false: the copy and its manifest were removed.
@@ -164,7 +187,8 @@ pub fn retain_damaged(
     folder: &Location,
     keeps: impl Fn(&JobId) -> bool,
 ) -> Result<()> {
-    retain(primary, DAMAGED, folder, keeps)
+    retain(primary, DAMAGED, folder, &keeps)?;
+    retain(primary, GONE, folder, keeps)
 }
 
 /// Removes the records of a folder's copies, below the directory `records`, for which `keeps` is false.
@@ -207,25 +231,34 @@ pub struct DamagedCopies {
 /// Errors of the primary's file system.
 pub fn damaged(primary: &Location, folder: &Location, limit: usize) -> Result<DamagedCopies> {
     let mut damaged = DamagedCopies::default();
-    let folder = folder_name(folder);
-    let names = [OsStr::new(DAMAGED), &folder];
-    let Some(tasks) = open(primary, &names)? else {
-        return Ok(damaged);
-    };
-    for task in names_in(&tasks)? {
-        let Some(dir) = at::absent(at::open_dir(&tasks, &task))? else {
+    let name = folder_name(folder);
+    for records in [DAMAGED, GONE] {
+        let Some(tasks) = open(primary, &[OsStr::new(records), &name])? else {
             continue;
         };
-        for hash in names_in(&dir)? {
-            let Ok(job) = JobId::new(&task, &hash) else {
+        for task in names_in(&tasks)? {
+            let Some(dir) = at::absent(at::open_dir(&tasks, &task))? else {
                 continue;
             };
-            damaged.count += 1;
-            if damaged.first.len() < limit {
-                damaged.first.push((job, finding(&dir, &hash)?));
-            }
-            if damaged.count == DAMAGED_MAX {
-                return Ok(damaged);
+            for hash in names_in(&dir)? {
+                let Ok(job) = JobId::new(&task, &hash) else {
+                    continue;
+                };
+                let is_deleted = || folder.has_deleted(&task, &hash);
+                if records == GONE && is_deleted() {
+                    continue;
+                }
+                damaged.count += 1;
+                if damaged.first.len() < limit {
+                    let finding = match records {
+                        GONE => LOST.to_owned(),
+                        _ => finding(&dir, &hash)?,
+                    };
+                    damaged.first.push((job, finding));
+                }
+                if damaged.count == DAMAGED_MAX {
+                    return Ok(damaged);
+                }
             }
         }
     }
@@ -251,7 +284,7 @@ fn finding(dir: &OwnedFd, hash: &OsStr) -> Result<String> {
 /// Called after an `ENOTDIR`.
 #[must_use]
 pub fn damage(primary: &Location, job: Option<&JobId>) -> Option<Obstacle> {
-    let of_all = [FOLDERS, KEPT, OPT_OUTS, DAMAGED]
+    let of_all = [FOLDERS, KEPT, OPT_OUTS, DAMAGED, GONE]
         .map(|name| [ARCHIVE, name])
         .into_iter()
         .find_map(|names| {

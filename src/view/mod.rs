@@ -43,6 +43,7 @@ mod walk;
 
 pub use change::{Change, Verdict};
 pub use jobs::Unlisted;
+pub use known::gone::GONE;
 pub use location::beneath::{Beneath, COVERED, MountId};
 pub use location::root::Root;
 pub use location::unreadable::Hidden;

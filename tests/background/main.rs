@@ -11,6 +11,7 @@ mod life;
 mod moved_by_others;
 mod moving;
 mod released;
+mod replaced;
 mod silent;
 mod stage;
 mod together;

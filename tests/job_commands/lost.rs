@@ -211,13 +211,22 @@ fn a_copy_that_has_vanished_is_told_by_verify() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert!(status().contains("1 copy is damaged or missing"));
-    // Deleted on purpose, with its manifest.
+    // Without its manifest, it is still on record.
     let manifest = Path::new(".xpmfs/manifests")
         .join(TASK)
         .join(format!("{}.json", hashes[1]));
     fs::remove_file(stage.folder("backup").join(manifest)).unwrap();
-    stage.verify_all();
-    assert!(!status().contains("missing"), "{}", status());
+    let text = String::from_utf8(stage.jobs(&["verify", "--all"]).stdout).unwrap();
+    assert!(
+        text.contains(": MISSING: the folder had the copy before"),
+        "{text}"
+    );
+    assert!(
+        status().contains("1 copy is damaged or missing"),
+        "{}",
+        status()
+    );
     stage.archive();
     stage.verify_all();
+    assert!(!status().contains("missing"), "{}", status());
 }

@@ -74,6 +74,7 @@ pub use self::idle::Idle;
 pub use self::release::ReleaseReport;
 pub use self::report::{
     CopyInProgress, FailedJob, FolderRefusal, FolderReport, Report, Total, WaitingJob, damaged,
+    lost_copies,
 };
 pub use self::verify_records::{DamagedCopy, VerifiedFolder};
 

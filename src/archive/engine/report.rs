@@ -156,12 +156,27 @@ pub(super) fn report(shared: &Shared, view: &View, now: Instant) -> Report {
     report
 }
 
-/// The copies that `verify` found damaged or missing, of a workspace that no process archives now.
+/// The copies that are on record as damaged or missing, of a workspace that no process archives now.
 #[must_use]
 pub fn damaged(view: &View) -> Report {
     let mut report = Report::default();
     report.add_verify_records(view);
     report
+}
+
+/// The copies that folders have lost since a mount recorded them, of such a workspace. Asks the folders' disks, without a limit.
+#[must_use]
+pub fn lost_copies(view: &View) -> Report {
+    let mut records = VerifyRecords::default();
+    records.add_lost(view, NAMES_MAX);
+    for (path, why) in records.unread {
+        tracing::warn!("{}: {why}", path.display());
+    }
+    Report {
+        damaged: records.damaged,
+        damages: records.damages,
+        ..Report::default()
+    }
 }
 
 /// The report of the queue and the scans.

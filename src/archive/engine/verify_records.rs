@@ -11,6 +11,7 @@ use crate::archive::job::verify::remedy;
 use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::{places, state_dir};
 use crate::view::{Location, View};
+use crate::workspace::jobs::JobId;
 
 /// A copy that `verify` found damaged or missing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +97,35 @@ impl VerifyRecords {
             records.add(view, folder, most);
         }
         records
+    }
+
+    /// Adds the copies that folders have lost since a mount recorded them. Asks the folders' disks, without a limit.
+    pub(super) fn add_lost(&mut self, view: &View, most: usize) {
+        for folder in places::archives(view) {
+            let lost = match view.lost_since_recorded(folder) {
+                Ok(lost) => lost,
+                Err(error) => {
+                    let why = format!("cannot look for lost copies: {error}");
+                    self.unread.push((folder.path().to_owned(), why));
+                    continue;
+                }
+            };
+            // Those that `verify` has found are reported already.
+            let primary = view.primary();
+            let is_new =
+                |job: &JobId| !state_dir::is_damaged(primary, folder, job).unwrap_or(false);
+            let lost: Vec<JobId> = lost.into_iter().filter(is_new).collect();
+            self.damages += lost.len();
+            let limit = most.saturating_sub(self.damaged.len());
+            let first = lost.into_iter().take(limit).map(|job| DamagedCopy {
+                remedy: remedy(view, folder, &job),
+                job: Some(job.to_string()),
+                item: None,
+                folder: folder.path().to_owned(),
+                finding: state_dir::LOST.to_owned(),
+            });
+            self.damaged.extend(first);
+        }
     }
 
     fn add(&mut self, view: &View, folder: &Location, most: usize) {

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::{manifests, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
-use crate::archive::places;
+use crate::archive::{lost, places};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::transfer::{self, Candidate, Difference, Manifest, Options, What};
@@ -25,7 +25,7 @@ pub struct Verified {
     pub files: u64,
     /// How many bytes they should have.
     pub bytes: u64,
-    /// Whether the copy exists; if not, it has a manifest, and was lost.
+    /// Whether the copy exists; if not, it has a manifest or is on record, and was lost.
     pub present: bool,
     /// Whether it has a manifest; without one, it can only be compared with the primary.
     pub manifest: bool,
@@ -101,7 +101,21 @@ impl Verified {
     /// Whether the copy was never completed.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
-        !self.manifest && !self.finished
+        self.present && !self.manifest && !self.finished
+    }
+
+    /// A copy that is lost, with the manifest that is left of it, if any.
+    fn lost(folder: u8, manifest: Option<&Manifest>) -> Verified {
+        Verified {
+            folder,
+            files: manifest.map_or(0, Manifest::files),
+            bytes: manifest.map_or(0, Manifest::bytes),
+            present: false,
+            manifest: manifest.is_some(),
+            finished: false,
+            differences: Vec::new(),
+            primary: None,
+        }
     }
 }
 
@@ -147,7 +161,8 @@ pub fn unread(error: &JobError) -> Option<Unread> {
     }
 }
 
-/// Reads a folder's copy of a job from its disk. Returns `None` if the folder has neither the copy nor its manifest.
+/// Reads a folder's copy of a job from its disk. Returns `None` if the folder has neither the copy nor its manifest, and is not on record as
+/// having it.
 ///
 /// # Errors
 ///
@@ -159,16 +174,9 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     let at = places::path(location, job);
     let known = manifest(location, job)?;
     let Some(archived) = places::job(location, job).tried(job, "open", &at)? else {
-        return Ok(known.map(|manifest| Verified {
-            folder,
-            files: manifest.files(),
-            bytes: manifest.bytes(),
-            present: false,
-            manifest: true,
-            finished: false,
-            differences: Vec::new(),
-            primary: None,
-        }));
+        let is_lost =
+            known.is_some() || !location.is_away() && lost::is_on_record(env, location, job);
+        return Ok(is_lost.then(|| Verified::lost(folder, known.as_ref())));
     };
     let primary = env.view.primary();
     let from = places::path(primary, job);

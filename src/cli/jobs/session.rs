@@ -12,7 +12,7 @@ use crate::archive::env::{Env, Hooks};
 use crate::archive::error::JobError;
 use crate::archive::job::trash::finish;
 use crate::archive::job::trash::list::list;
-use crate::archive::{manual, places};
+use crate::archive::{lost, manual, places};
 use crate::cli::advice::advice;
 use crate::cli::errors::Usage;
 use crate::cli::open::{More, Opened, open};
@@ -176,20 +176,15 @@ impl Session {
         self.named_by(which, |text| named::find(&self.opened, text))
     }
 
-    /// As [`Session::named`], also jobs that only folders have which cannot be used now, if they are named in full.
+    /// As [`Session::named`], also jobs that only folders have which cannot be used now, or that folders have lost, if they are named in full.
     ///
     /// # Errors
     ///
     /// As [`Session::named`].
     pub(in crate::cli) fn named_or_on_record(&self, which: &Which) -> anyhow::Result<Jobs> {
-        let view = &self.opened.view;
+        let env = self.env();
         let is_on_record = |job: &JobId| {
-            view.folders().iter().any(|folder| {
-                let (task, hash) = (job.task_id(), job.hash());
-                folder.is_away()
-                    && view.has_on_record(folder, task, hash)
-                    && !folder.has_deleted(task, hash)
-            })
+            places::archives(env.view).any(|folder| lost::is_on_record(&env, folder, job))
         };
         self.named_by(which, |text| {
             named::find(&self.opened, text).or_else(|error| {

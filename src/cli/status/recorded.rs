@@ -55,24 +55,33 @@ fn spec(workspace: &Workspace, folders: impl Iterator<Item = Folder>) -> ViewSpe
 
 /// The damaged and missing copies of a workspace, and when its folders were verified; none if its disk does not reply in time.
 pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
-    let primary = workspace.path.clone();
     let archived = folders.into_iter().filter(|it| it.mode != Mode::Use);
     let spec = spec(workspace, archived);
+    let records = [
+        state_dir::RECORDS_OF_DAMAGE,
+        state_dir::RECORDS_OF_LOST,
+        damage::DAMAGED_ITEMS,
+        last_verify::RECORDS,
+    ];
+    let mut report = ask(spec.clone(), &records, engine::damaged);
+    // By itself, since it asks the folders.
+    let lost = ask(spec, &[state_dir::RECORDS_OF_JOBS], engine::lost_copies);
+    report.damages += lost.damages;
+    report.damaged.extend(lost.damaged);
+    report
+}
+
+/// What is read of a workspace that has one of these records; nothing if a disk does not reply in time.
+fn ask(spec: ViewSpec, records: &[&'static str], read: fn(&View) -> Report) -> Report {
+    let records = records.to_vec();
     let report = within(REPLY_TIMEOUT, move || {
         // Most workspaces have no records: their folders need not be opened.
-        let records = [
-            state_dir::RECORDS_OF_DAMAGE,
-            damage::DAMAGED_ITEMS,
-            last_verify::RECORDS,
-        ];
-        if !records
-            .iter()
-            .any(|it| primary.join(XPMFS).join(it).is_dir())
-        {
+        let has = |it: &&str| spec.primary.join(XPMFS).join(it).is_dir();
+        if !records.iter().any(has) {
             return Report::default();
         }
         match View::open(spec, None) {
-            Ok(view) => engine::damaged(&view),
+            Ok(view) => read(&view),
             Err(error) => {
                 tracing::warn!("{error}");
                 Report::default()

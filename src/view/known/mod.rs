@@ -2,8 +2,9 @@
 //!
 //! The record of a task is `<primary>/.xpmfs/archive/known/<BLAKE3 of the folder's path>/<task_id>`: a line about the task's directory,
 //! then the names of its jobs in order, each with a 0 byte at its end. A name is found by bisection, in some twenty reads of a million jobs.
-//! Requests only read it; `recorder` writes it in the background.
+//! Requests only read it; `recorder` writes it in the background. [`gone`] has the jobs that a folder has lost.
 
+pub(super) mod gone;
 mod recorder;
 
 use std::cmp::Ordering;
@@ -98,6 +99,11 @@ impl Record {
             begin,
             end,
         })
+    }
+
+    /// Whether it has every job of a task's directory with these attributes.
+    fn is_of(&self, stat: &Statx) -> bool {
+        self.complete && self.fields == fields(stat)
     }
 
     /// Whether it has a job.
@@ -246,7 +252,7 @@ fn replace(primary: &Root, dir: &std::os::fd::OwnedFd, name: &OsStr, bytes: &[u8
 
 impl View {
     /// The folder that cannot be used now and has a job on record.
-    fn recorded_in(&self, task: &OsStr, hash: &OsStr) -> Option<&Location> {
+    pub(super) fn recorded_in(&self, task: &OsStr, hash: &OsStr) -> Option<&Location> {
         let away = self.folders().iter().filter(|it| it.is_away());
         let primary = self.primary().root().ok()?;
         let mut having = away.filter(|folder| {

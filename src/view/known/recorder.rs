@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
-use super::{Record, fields, write};
+use super::{Record, fields, gone, write};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::view::location::{DISK, Disk, KNOWN, Role};
@@ -47,6 +47,15 @@ impl View {
                 );
             }
         }
+    }
+
+    /// Records which jobs a folder has, as far as it has changed. For a command that has archived jobs there: no mount may ever do so.
+    ///
+    /// # Errors
+    ///
+    /// Errors of either disk.
+    pub fn record_now(&self, folder: &Location) -> Result<()> {
+        pass(self.primary(), folder)
     }
 }
 
@@ -86,7 +95,7 @@ fn pass(primary: &Location, folder: &Location) -> Result<()> {
     }
     // The folder may have gone in the meantime: what is missing then says nothing.
     if !folder.is_away() && folder.root().is_ok_and(|now| Arc::ptr_eq(&now, &root)) {
-        forget_others(&primary, folder, &tasks)?;
+        forget_others(&primary, folder, &root, &tasks)?;
         if any {
             record_disk(&primary, folder, &root)?;
         }
@@ -100,13 +109,14 @@ fn record_task(primary: &Root, folder: &Location, root: &Root, task: &OsStr) -> 
     let stat = at::stat_fd(&dir)?;
     let known = Record::open(primary, folder, task);
     if let Some(known) = &known
-        && known.complete
-        && known.fields == fields(&stat)
+        && known.is_of(&stat)
     {
         return Ok(known.begin < known.end);
     }
     let before = known.as_ref().map(Record::all).unwrap_or_default();
     let listed = listing::names(&dir)?;
+    // First, so that a pass which is interrupted is made again.
+    mark_lost(primary, folder, root, task, &before, &listed)?;
     let (mut names, mut unfinished, mut looks) = (Vec::with_capacity(listed.len()), false, 0);
     for name in listed {
         if before.binary_search(&name).is_err() {
@@ -131,6 +141,44 @@ fn record_task(primary: &Root, folder: &Location, root: &Root, task: &OsStr) -> 
         write(primary, folder, task, &stat, complete, &names)?;
     }
     Ok(!names.is_empty())
+}
+
+/// Marks the jobs on record that a folder does not list any more, unless they were deleted, and unmarks jobs that are back. Others may
+/// remove jobs from a `use` folder.
+fn mark_lost(
+    primary: &Root,
+    folder: &Location,
+    root: &Root,
+    task: &OsStr,
+    before: &[OsString],
+    listed: &[OsString],
+) -> Result<()> {
+    if folder.role() == Role::Folder(Mode::Use) {
+        return Ok(());
+    }
+    gone::unmark(primary, folder, task, |hash| {
+        listed
+            .binary_search_by(|it| it.as_os_str().cmp(hash))
+            .is_ok()
+    })?;
+    let missing = before
+        .iter()
+        .filter(|hash| listed.binary_search(hash).is_err());
+    let mut lost: Vec<OsString> = missing.cloned().collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    // On a disk that cannot exchange two directories, a copy that is replaced is away for a moment.
+    std::thread::sleep(PAUSE);
+    let again = |hash: &OsString| {
+        let path = std::path::Path::new(task).join(hash);
+        root.jobs()
+            .is_ok_and(|jobs| at::stat_below(&*jobs, &path).is_ok())
+    };
+    // The deletion of a job in another directory than before is not complete.
+    let is_same = folder.is_same_directory(root) != Some(false);
+    lost.retain(|hash| !(again(hash) || is_same && folder.has_deleted(task, hash)));
+    gone::mark(primary, folder, task, &lost)
 }
 
 /// Whether an entry of a task is a job that the folder serves.
@@ -160,7 +208,7 @@ fn is_settled(stat: &Statx) -> bool {
 }
 
 /// Removes the records of tasks that the folder does not have any more.
-fn forget_others(primary: &Root, folder: &Location, tasks: &[OsString]) -> Result<()> {
+fn forget_others(primary: &Root, folder: &Location, root: &Root, tasks: &[OsString]) -> Result<()> {
     let path = crate::view::location::known_dir(folder.path());
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
     let Some(dir) = at::absent(at::open_below(primary.fd(), &path, flags))? else {
@@ -168,6 +216,9 @@ fn forget_others(primary: &Root, folder: &Location, tasks: &[OsString]) -> Resul
     };
     for known in listing::names(&dir)? {
         if tasks.binary_search(&known).is_err() {
+            let before = Record::open(primary, folder, &known);
+            let before = before.as_ref().map(Record::all).unwrap_or_default();
+            mark_lost(primary, folder, root, &known, &before, &[])?;
             at::absent(rustix::fs::unlinkat(
                 &dir,
                 &known,

@@ -4,12 +4,16 @@
 //! and time of birth), and counts as another one only if neither is the same and the file systems are known to differ.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::io::Result;
 
 use super::Location;
+use super::root::Root;
 use crate::sys::at;
 use crate::workspace::layout::{ARCHIVE, XPMFS};
 
@@ -21,6 +25,9 @@ pub(in crate::view) const DISK: &str = ".disk";
 
 /// The first word of that file.
 const HEAD: &str = "xpmfs-disk-1";
+
+/// The most bytes of that file.
+const DISK_RECORD_MAX: u64 = 512;
 
 /// The directory of the records about a folder, from the top of the primary.
 pub(in crate::view) fn known_dir(folder: &Path) -> PathBuf {
@@ -65,6 +72,11 @@ impl Disk {
         })
     }
 
+    /// Whether it is the directory that is recorded, as far as its file system shows.
+    fn is_same(&self, recorded: &Disk) -> bool {
+        (self.kind, self.inode, self.birth) == (recorded.kind, recorded.inode, recorded.birth)
+    }
+
     /// Whether it is known to be another disk.
     pub(super) fn is_other(&self, recorded: &Disk) -> bool {
         let same_directory =
@@ -91,16 +103,50 @@ impl fmt::Display for Disk {
 impl Location {
     /// What to do about a folder on another disk.
     pub(super) fn other_disk(&self) -> String {
-        let record = self.disk_record();
-        let record = self.primary.as_ref().map_or(record.clone(), |primary| {
-            let jobs = primary.jobs_paths().first();
-            let top = jobs.and_then(|jobs| jobs.parent());
-            top.map_or(record.clone(), |top| top.join(&record))
-        });
         format!(
             "it lies on another disk than before, whose jobs are not used: check that its own disk is mounted; if this is its disk now, remove {}",
-            record.display()
+            self.disk_record_path().display()
         )
+    }
+
+    /// The path of the record of its disk, for messages.
+    fn disk_record_path(&self) -> PathBuf {
+        let record = self.disk_record();
+        let jobs = self.primary.as_ref().and_then(|it| it.jobs_paths().first());
+        match jobs.and_then(|jobs| jobs.parent()) {
+            Some(top) => top.join(record),
+            None => record,
+        }
+    }
+
+    /// Whether its open directory is the one that is recorded, and not another one that took its place; `None` if none is recorded.
+    pub fn is_same_directory(&self, root: &Root) -> Option<bool> {
+        let recorded = self.recorded_disk()?;
+        Some(Disk::of(root.fd()).is_ok_and(|now| now.is_same(&recorded)))
+    }
+
+    /// Whether it had jobs when a mount last looked for its disk.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded_disk().is_some()
+    }
+
+    /// What to do about a deletion that cannot be completed, since another directory is in the place of the one that had the job.
+    pub fn replaced(&self) -> String {
+        format!(
+            "it is another directory than before, and lacks the copy: bring the old one back; if this one replaces it, remove {}",
+            self.disk_record_path().display()
+        )
+    }
+
+    /// The disk that is recorded, if any.
+    pub(super) fn recorded_disk(&self) -> Option<Disk> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let primary = self.primary.as_ref()?;
+        let file = at::open_below(primary.fd(), &self.disk_record(), flags).ok()?;
+        let mut text = String::new();
+        let mut file = File::from(file).take(DISK_RECORD_MAX);
+        file.read_to_string(&mut text).ok()?;
+        Disk::parse(&text)
     }
 
     /// The file that records on which disk it lies.
@@ -123,6 +169,7 @@ mod tests {
         };
         assert_eq!(Disk::parse(&disk.to_string()), Some(disk));
         assert!(!disk.is_other(&disk));
+        assert!(disk.is_same(&Disk { id: 8, ..disk }) && !disk.is_same(&Disk { inode: 3, ..disk }));
         // Mounted again under another device number, restored, or without ids.
         assert!(!Disk { id: 8, ..disk }.is_other(&disk));
         assert!(!Disk { inode: 3, ..disk }.is_other(&disk));

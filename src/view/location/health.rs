@@ -31,6 +31,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A folder that goes offline again within this time after it came back is asked at the same growing intervals as before.
 const STABLE: Duration = Duration::from_secs(60);
 
+/// The state of a directory that does not exist.
+pub const MISSING: &str = "missing";
+
 /// The state of a directory that exists and has no jobs directory, as the mount point of a disk that is not mounted.
 pub const NO_JOBS: &str = "no jobs";
 
@@ -254,7 +257,7 @@ pub fn is_device_error(error: Errno) -> bool {
 #[must_use]
 pub fn why_not(error: Errno) -> String {
     match error {
-        Errno::NOENT => "missing".to_owned(),
+        Errno::NOENT => MISSING.to_owned(),
         Errno::NOTDIR => "not a directory".to_owned(),
         Errno::ACCESS | Errno::PERM => "not permitted".to_owned(),
         Errno::TIMEDOUT => "does not answer".to_owned(),

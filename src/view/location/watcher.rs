@@ -1,7 +1,5 @@
 //! Opens folders, and asks each again and again, in a thread of its own: the only one that opens the folder's path.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -9,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 
 use super::beneath::COVERED;
@@ -18,9 +15,6 @@ use super::root::Root;
 use super::{Disk, Location, OTHER_DISK, Role, State, is_device_error, why_not};
 use crate::sys::at;
 use crate::sys::deadline::Asker;
-
-/// The most bytes of the record of a disk.
-const DISK_RECORD_MAX: u64 = 512;
 
 impl Location {
     /// Looks at the folder's path again, and opens the directory there if it is another one. Never called for the primary,
@@ -93,15 +87,7 @@ impl Location {
 
     /// Whether a directory at the folder's path lies on another disk than is recorded.
     fn is_other_disk(&self, directory: &OwnedFd) -> bool {
-        let recorded = self.primary.as_ref().and_then(|primary| {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-            let file = at::open_below(primary.fd(), &self.disk_record(), flags).ok()?;
-            let mut text = String::new();
-            let mut file = File::from(file).take(DISK_RECORD_MAX);
-            file.read_to_string(&mut text).ok()?;
-            Disk::parse(&text)
-        });
-        let Some(recorded) = recorded else {
+        let Some(recorded) = self.recorded_disk() else {
             return false;
         };
         Disk::of(directory).is_ok_and(|now| now.is_other(&recorded))

@@ -1,7 +1,7 @@
 //! Folders that are away while a job is deleted: the job is hidden there, and goes to the trash when the folder is back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{archived, assert_deleted, delete, entries, mount_tending, records, trashed, undelete};
 use crate::common::eventually;
@@ -12,6 +12,15 @@ fn take_away(stage: &Stage, mode: &str) -> PathBuf {
     let away = stage.top().join("away");
     fs::rename(stage.folder(mode), &away).unwrap();
     away
+}
+
+/// Whether a folder has jobs of the task on record.
+fn is_on_record(primary: &Path) -> bool {
+    let known = fs::read_dir(primary.join(".xpmfs/archive/known"))
+        .into_iter()
+        .flatten();
+    let mut records = known.map(|folder| folder.unwrap().path().join(TASK));
+    records.any(|record| fs::read(record).is_ok_and(|it| it.ends_with(b"\0")))
 }
 
 fn bring_back(stage: &Stage, mode: &str) {
@@ -113,15 +122,8 @@ fn a_job_that_only_a_folder_has_which_is_away_can_be_deleted_and_made_anew() {
     let (stage, tree) = archived(&["backup"]);
     fs::remove_dir_all(stage.job()).unwrap();
     let primary = stage.primary();
-    let record = || {
-        let known = fs::read_dir(primary.join(".xpmfs/archive/known"))
-            .into_iter()
-            .flatten();
-        let mut records = known.map(|folder| folder.unwrap().path().join(TASK));
-        records.any(|record| fs::read(record).is_ok_and(|it| it.ends_with(b"\0")))
-    };
     let mounted = mount_tending(&stage);
-    eventually("the job is on record", record);
+    eventually("the job is on record", || is_on_record(&primary));
     let job = mounted.job(TASK, HASH);
     take_away(&stage, "backup");
     eventually("the folder is away", || {
@@ -147,7 +149,7 @@ fn a_job_that_only_a_folder_has_which_is_away_can_be_deleted_and_made_anew() {
     );
     assert_eq!(fs::read_dir(&job).unwrap().count(), 1);
     assert_eq!(
-        mounted.location(std::path::Path::new("jobs").join(job_id())),
+        mounted.location(Path::new("jobs").join(job_id())),
         "primary"
     );
     mounted.unmount();
@@ -228,4 +230,41 @@ fn a_deletion_waits_while_another_workspace_moves_the_job() {
     fs::rename(&aside, &place).unwrap();
     assert_eq!(pending(), 0);
     assert_deleted(&stage, &["backup"], &tree);
+}
+
+/// A fresh directory stands in the place of the folder that has the job: the deletion waits for the old one.
+#[test]
+fn a_deletion_is_not_settled_by_another_directory_in_the_folders_place() {
+    let (stage, tree) = archived(&["backup"]);
+    let primary = stage.primary();
+    let mounted = mount_tending(&stage);
+    eventually("the job is on record", || is_on_record(&primary));
+    mounted.unmount();
+    take_away(&stage, "backup");
+    delete(&stage);
+    let pending = || {
+        let (_, lines) = entries(&stage, &["trash", "list"]);
+        let pending = lines.first().map(|line| line["pending"][0].to_string());
+        pending.is_some_and(|it| it.contains("backup:"))
+    };
+    for with_jobs in [false, true] {
+        let fresh = match with_jobs {
+            true => stage.folder("backup").join("jobs"),
+            false => stage.folder("backup"),
+        };
+        fs::create_dir_all(fresh).unwrap();
+        assert!(pending(), "with jobs: {with_jobs}");
+        let mounted = mount_tending(&stage);
+        eventually("the fresh directory is on record", || {
+            !is_on_record(&primary)
+        });
+        mounted.unmount();
+        assert!(pending(), "with jobs: {with_jobs}");
+        fs::remove_dir_all(stage.folder("backup")).unwrap();
+    }
+    bring_back(&stage, "backup");
+    entries(&stage, &["trash", "list"]);
+    assert_deleted(&stage, &["backup"], &tree);
+    undelete(&stage);
+    stage.verify();
 }

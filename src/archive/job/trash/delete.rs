@@ -21,7 +21,7 @@ use crate::archive::job::recover::MadeTask;
 use crate::archive::job::release::{Processes, Reason, Refusal, in_use};
 use crate::archive::job::usage::{self, DiskUsage};
 use crate::archive::job::{manifests, preconditions};
-use crate::archive::{folder_alias, pins, places};
+use crate::archive::{folder_alias, lost, pins, places};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -153,13 +153,16 @@ pub fn assess(
         }
         copies.push(copy(folder, job, &found)?);
     }
-    let recorded = |(folder, _): &(u8, String)| {
-        let folder = env.view.location(*folder);
-        folder.is_some_and(|it| env.view.has_on_record(it, job.task_id(), job.hash()))
-    };
-    if copies.is_empty() && !away.iter().any(recorded) {
+    let is_known = || places::archives(env.view).any(|it| lost::is_on_record(env, it, job));
+    if copies.is_empty() && !is_known() {
         let why = match kept_by(env, job).as_slice() {
-            [] => "no location has it".to_owned(),
+            [] => match recorded_use(env, job) {
+                Some(folder) => format!(
+                    "only the `use` folder {} has it, which cannot be used now, and nothing is deleted there",
+                    folder.path().display()
+                ),
+                None => "no location has it".to_owned(),
+            },
             [first, ..] => format!(
                 "only the `use` folder {} has it, and nothing is deleted there",
                 env.view
@@ -442,6 +445,12 @@ fn kept_by(env: &Env<'_>, job: &JobId) -> Vec<u8> {
         copy.is_some_and(|copy| markers::is_done(copy, job.name()).unwrap_or(false))
     });
     having.map(Location::index).collect()
+}
+
+/// A `use` folder that cannot be used now and has a job on record.
+fn recorded_use<'a>(env: &Env<'a>, job: &JobId) -> Option<&'a Location> {
+    let mut uses = places::folders_of_mode(env.view, Mode::Use);
+    uses.find(|it| it.is_away() && env.view.has_on_record(it, job.task_id(), job.hash()))
 }
 
 fn refusal(reason: Reason, why: impl Into<String>) -> Refusal {

@@ -59,7 +59,9 @@ pub fn in_folder(env: &Env<'_>, folder: &Location) -> usize {
             }
             Ok(Completed::Nothing | Completed::Busy) => {}
             // So are the others.
-            Ok(Completed::Away(_)) => break,
+            Ok(Completed::Away(_)) if folder::why_away(env, folder).is_some() => break,
+            // The folder is another directory than before, and has neither this copy nor, perhaps, others.
+            Ok(Completed::Away(_)) => {}
             Err(error) => tracing::warn!("cannot complete a deletion: {error}"),
         }
     }

@@ -84,6 +84,9 @@ fn complete_marked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Comp
     } else {
         discard_manifest(folder, &mark.batch, job)?;
     }
+    if !moved && let Some(why) = lacks_in_another_directory(env, folder, job) {
+        return Ok(Completed::Away(why));
+    }
     let _ = state_dir::set_damaged(primary, folder, job, None);
     let taken = env.view.take_off_record(folder, job.task_id(), job.hash());
     if let Err(error) = taken {
@@ -101,6 +104,25 @@ fn complete_marked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Comp
         true => Completed::Moved,
         false => Completed::Nothing,
     })
+}
+
+/// Why a deletion is not complete in a folder that lacks the copy: the copy is on record, and another directory is in the place of the one
+/// that had it. The old one may come back.
+pub(super) fn lacks_in_another_directory(
+    env: &Env<'_>,
+    folder: &Location,
+    job: &JobId,
+) -> Option<String> {
+    let root = folder.root().ok()?;
+    if folder.is_same_directory(&root) != Some(false) {
+        return None;
+    }
+    let (task, hash) = (job.task_id(), job.hash());
+    let is_on_record =
+        env.view.has_on_record(folder, task, hash) || env.view.is_gone(folder, task, hash);
+    let directory = places::task(folder, job).ok()?;
+    let is_there = directory.is_some_and(|it| at::stat(&*it, hash).is_ok());
+    (is_on_record && !is_there).then(|| folder.replaced())
 }
 
 /// Whether the folder is another workspace's own directory, from which the job was moved a moment ago: `.tmp.<hash>` beside its symlink is the

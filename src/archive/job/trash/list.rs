@@ -9,7 +9,7 @@ use rustix::fs::StatxTimestamp;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::folder::why_away;
+use super::folder::{lacks_in_another_directory, why_away};
 use super::parts::Part;
 use super::records::{self, RecordKind};
 use crate::archive::env::Env;
@@ -82,7 +82,9 @@ pub fn list(env: &Env<'_>) -> Listed {
     };
     for location in std::iter::once(primary).chain(places::archives(env.view)) {
         if location.index() != primary.index() {
+            let mut replaced = None;
             for job in records::jobs(primary, RecordKind::Marks(location)).unwrap_or_default() {
+                replaced = replaced.or_else(|| lacks_in_another_directory(env, location, &job));
                 if is_waited_for(env, location, &job)
                     && let Ok(Some(mark)) =
                         records::read(primary, RecordKind::Marks(location), &job)
@@ -91,8 +93,11 @@ pub fn list(env: &Env<'_>) -> Listed {
                     entry(&mark.batch, &job, &waits);
                 }
             }
+            let path = location.path().display();
+            if let Some(why) = replaced {
+                unseen.push(format!("a deletion in {path} is not complete: {why}"));
+            }
             if let Some(why) = why_away(env, location) {
-                let path = location.path().display();
                 unseen.push(format!("cannot look into the trash of {path}: {why}"));
                 continue;
             }
@@ -112,13 +117,14 @@ pub fn list(env: &Env<'_>) -> Listed {
     }
 }
 
-/// Whether a folder with the mark of a job still has the copy, as far as that can be found out. A mark may stay for a while after the copy went to the trash.
+/// Whether a folder with the mark of a job still has the copy, or may still have it in the directory that another one has replaced. A mark may stay for a while after the copy went to the trash.
 fn is_waited_for(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
     why_away(env, folder).is_some()
         || places::task(folder, job)
             .ok()
             .flatten()
             .is_some_and(|task| at::stat(&*task, job.hash()).is_ok())
+        || lacks_in_another_directory(env, folder, job).is_some()
 }
 
 /// The dates of the deletions in a location's trash, in order.

@@ -144,6 +144,14 @@ fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow:
         // The whole workspace is archived, perhaps regularly and without a mount.
         fresh_records::renew(opened.view.primary());
     }
+    if tally.copied > 0 {
+        for folder in places::archives(&opened.view) {
+            if let Err(error) = opened.view.record_now(folder) {
+                let folder = folder.path().display();
+                tracing::debug!("cannot record the jobs of the folder {folder}: {error}");
+            }
+        }
+    }
     meter.end();
     let interrupted = interrupt.came();
     drop(interrupt);

@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let folders = session.archives();
     let (jobs, unseen) = match arguments.all {
         true => {
-            let FoundJobs { jobs, unseen } = lost::recorded(&env, &folders);
+            let FoundJobs { jobs, unseen } = lost::expected(&env, &folders);
             (Jobs::from(jobs), unseen)
         }
         false => (
@@ -352,17 +352,24 @@ fn shown(session: &Session, job: &JobId, verified: &Verified, global: &Global) -
     let place = session.label(verified.folder);
     let state = match verified.is_whole() {
         _ if verified.is_incomplete() => "INCOMPLETE: it has neither a manifest nor its `.done`",
-        _ if !verified.present => "MISSING: the manifest is there, the copy is not",
+        _ if !verified.present && verified.manifest => {
+            "MISSING: the manifest is there, the copy is not"
+        }
+        _ if !verified.present => "MISSING: the folder had the copy before",
         Some(false) => "DAMAGED",
         None if verified.is_denied() => DENIED,
         None => "no manifest",
         Some(true) => "ok",
     };
-    let mut text = line(&format!(
-        "{job} in {place}: {state} ({} files, {})",
-        verified.files,
-        HumanBytes(verified.bytes)
-    ));
+    let size = match verified.present || verified.manifest {
+        true => format!(
+            " ({} files, {})",
+            verified.files,
+            HumanBytes(verified.bytes)
+        ),
+        false => String::new(),
+    };
+    let mut text = line(&format!("{job} in {place}: {state}{size}"));
     for Difference { path, what } in &verified.differences {
         text.push_str(&line(&format!("  {} {what}", name(path).display())));
     }

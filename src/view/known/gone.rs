@@ -1,0 +1,127 @@
+//! Marks of jobs that a `backup` or `move` folder had and has lost: xpmfs has not deleted them, and the folder is not away.
+//!
+//! The mark of a job is the empty file `<primary>/.xpmfs/archive/gone/<BLAKE3 of the folder's path>/<task_id>/<hash>`. `recorder` makes it
+//! before it takes the job off the folder's record, and removes it when the folder has the job again. `archive::state_dir` reports it like
+//! a copy that `verify` found missing.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::Record;
+use crate::sys::at;
+use crate::sys::shared_dir;
+use crate::view::purged::record as files;
+use crate::view::{Location, Root, View, jobs as listing};
+use crate::workspace::jobs::JobId;
+use crate::workspace::layout::{ARCHIVE, XPMFS};
+
+/// The directory of the marks, in `.xpmfs/archive`.
+pub const GONE: &str = "gone";
+
+/// How many marks are made before a pause, which leaves the disk to others.
+const MADE: usize = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The directory of a folder's marks for a task, if it exists.
+fn open(primary: &Root, folder: &Location, task: &OsStr) -> Result<Option<OwnedFd>> {
+    let name = files::name_of(folder);
+    let names = [XPMFS, ARCHIVE, GONE, &name].map(OsStr::new);
+    at::absent(at::open_dirs(primary.fd(), names.into_iter().chain([task])))
+}
+
+/// Marks jobs of a task.
+pub(super) fn mark(
+    primary: &Root,
+    folder: &Location,
+    task: &OsStr,
+    hashes: &[OsString],
+) -> Result<()> {
+    if hashes.is_empty() {
+        return Ok(());
+    }
+    let top = files::make_dir(primary, GONE, OsStr::new(&files::name_of(folder)))?;
+    let own = rustix::fs::fstat(primary.fd())?;
+    let rights = Mode::from_raw_mode(own.st_mode & 0o7777);
+    let dir = shared_dir::make_shared(&top, task, own.st_gid, rights)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for (made, hash) in hashes.iter().enumerate() {
+        if made % MADE == MADE - 1 {
+            std::thread::sleep(PAUSE);
+        }
+        match rustix::fs::openat(&dir, hash, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => files::share(primary, &dir, &file)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the marks of those jobs of a task for which `is_back` is true.
+pub(super) fn unmark(
+    primary: &Root,
+    folder: &Location,
+    task: &OsStr,
+    is_back: impl Fn(&OsStr) -> bool,
+) -> Result<()> {
+    let Some(dir) = open(primary, folder, task)? else {
+        return Ok(());
+    };
+    for hash in listing::names(&dir)? {
+        if is_back(&hash) {
+            at::absent(rustix::fs::unlinkat(&dir, &hash, AtFlags::empty()))?;
+        }
+    }
+    Ok(())
+}
+
+impl View {
+    /// Whether a folder has lost a job.
+    pub fn is_gone(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> bool {
+        let dir = self
+            .primary()
+            .root()
+            .and_then(|primary| open(&primary, folder, task));
+        matches!(dir, Ok(Some(dir)) if at::stat(&dir, hash).is_ok())
+    }
+
+    /// The jobs that a `backup` or `move` folder has on record and does not have now, deleted ones excluded: nothing has marked them yet.
+    /// Asks the folder's disk, without a limit.
+    ///
+    /// # Errors
+    ///
+    /// Errors of either disk. None are found while the folder is away.
+    pub fn lost_since_recorded(&self, folder: &Location) -> Result<Vec<JobId>> {
+        let mut lost = Vec::new();
+        if folder.is_away() {
+            return Ok(lost);
+        }
+        let (primary, root) = (self.primary().root()?, folder.root()?);
+        for task in self.recorded_tasks(folder) {
+            let Some(record) = Record::open(&primary, folder, &task) else {
+                continue;
+            };
+            let jobs = at::absent(root.jobs())?;
+            let dir = match &jobs {
+                Some(jobs) => at::absent(at::open_dir(&**jobs, &task))?,
+                None => None,
+            };
+            let listed = match &dir {
+                Some(dir) if record.is_of(&at::stat_fd(dir)?) => continue,
+                Some(dir) => listing::names(dir)?,
+                None => Vec::new(),
+            };
+            let missing = record
+                .all()
+                .into_iter()
+                .filter(|hash| listed.binary_search(hash).is_err())
+                .filter(|hash| !folder.has_deleted(&task, hash));
+            lost.extend(missing.filter_map(|hash| JobId::new(&task, hash).ok()));
+        }
+        Ok(lost)
+    }
+}
