@@ -17,7 +17,7 @@ use super::sharing::register::HolderReport;
 use crate::archive::job::trash::list::TrashCount;
 use crate::sys::deadline::{all_within, within};
 use crate::view::Hidden;
-use crate::view::location::{OFFLINE, is_device_error, why_not};
+use crate::view::location::{NO_JOBS, OFFLINE, SLOW, is_device_error, why_not};
 
 /// How long all mounts together may take to reply.
 const ALL_REPLIES_TIMEOUT: Duration = Duration::from_secs(6);
@@ -160,6 +160,14 @@ pub struct LocationReport {
     /// Deleted jobs, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trash: Option<TrashCount>,
+}
+
+impl LocationReport {
+    /// Whether jobs can be read there, perhaps slowly.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        ["ok", NO_JOBS, SLOW].contains(&self.state.as_str())
+    }
 }
 
 /// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not

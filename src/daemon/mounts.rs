@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 /// The file system type that our mounts have.
 pub const FS_TYPE: &str = "fuse.xpmfs";
@@ -133,6 +133,13 @@ impl MountInfo {
 pub fn user_name(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// A group's name, or the number if it has none.
+#[must_use]
+pub fn group_name(gid: u32) -> String {
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    group.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// All mounts of this mount namespace, in the kernel's order.

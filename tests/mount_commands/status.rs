@@ -37,12 +37,12 @@ fn status_knows_when_all_copies_were_verified_last() {
     let home = Home::new(false);
     at_once(&home);
     let hash = finish(&home, 'c');
+    fs::remove_dir_all(home.path("kept/jobs/t").join("b".repeat(64))).unwrap();
     home.does(&["jobs", "archive", "-w", "nlp", &hash]);
     assert!(!home.does(&["status", "-w", "nlp"]).contains("verified"));
     // One job is not all.
     home.does(&["jobs", "verify", "-w", "nlp", &hash]);
     assert!(!home.does(&["status", "-w", "nlp"]).contains("verified"));
-    fs::remove_dir_all(home.path("kept/jobs/t").join("b".repeat(64))).unwrap();
     home.does(&["jobs", "verify", "-w", "nlp", "--all"]);
     let text = home.does(&["status", "-w", "nlp"]);
     assert!(text.contains(": 1 copy, all OK"), "{text}");
@@ -90,6 +90,66 @@ fn check_fails_for_a_dead_mount() {
     assert_eq!(said(&output), expected);
     home.does(&["umount", ws.to_str().unwrap()]);
     assert!(!is_mounted(&ws));
+}
+
+#[test]
+fn check_fails_for_a_folder_that_is_missing_and_not_for_a_workspace_that_is() {
+    let home = Home::new(false);
+    assert!(check(&home, &[]).status.success());
+    let output = home.xpmfs(&["status", "--check", "-w", "gone"]).output();
+    assert!(output.unwrap().status.success());
+    fs::rename(home.path("kept"), home.path("away")).unwrap();
+    let expected = format!(
+        ": the folder {} cannot be used: missing",
+        home.path("kept").display()
+    );
+    let fails = || {
+        let output = check(&home, &[]);
+        output.status.code() == Some(1) && said(&output).contains(&expected)
+    };
+    assert!(fails());
+    home.mount(&[]);
+    assert!(wait_until(LIMIT, fails));
+    fs::rename(home.path("away"), home.path("kept")).unwrap();
+    assert!(wait_until(LIMIT, || check(&home, &[]).status.success()));
+    home.does(&["umount"]);
+}
+
+#[test]
+fn check_fails_for_a_symlink_in_the_place_of_a_tasks_directory() {
+    let home = Home::new(false);
+    at_once(&home);
+    finish(&home, 'c');
+    let task = home.path("ws/jobs/t");
+    fs::rename(&task, home.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(home.path("elsewhere"), &task).unwrap();
+    home.mount(&[]);
+    let fails = || {
+        let output = check(&home, &[]);
+        output.status.code() == Some(1) && said(&output).contains(task.to_str().unwrap())
+    };
+    assert!(wait_until(LIMIT, fails), "{}", said(&check(&home, &[])));
+    home.does(&["umount"]);
+}
+
+/// A workspace that is never mounted, and archived by commands.
+#[test]
+fn check_fails_for_a_fresh_directory_in_the_place_of_a_folder() {
+    let home = Home::new(false);
+    at_once(&home);
+    let hash = finish(&home, 'c');
+    home.does(&["jobs", "archive", "-w", "nlp", &hash]);
+    assert!(check(&home, &[]).status.success());
+    fs::rename(home.path("kept"), home.path("away")).unwrap();
+    fs::create_dir_all(home.path("kept/jobs")).unwrap();
+    let output = check(&home, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    // With the one that was there before.
+    assert!(
+        said(&output).contains("2 copies are damaged or missing"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use super::gather::Status;
 use crate::archive::engine::{ExperimentsReport, Report};
+use crate::daemon::inventory::LocationReport;
+use crate::view::location::MISSING;
 
-/// Returns a sentence for each mount that is dead or does not answer, and for each workspace with jobs, runs or
-/// partials that could not be archived, with moved jobs that have no backup, or with damaged copies.
+/// Returns a sentence for each mount that is dead or does not answer, each folder that cannot be used, and for each workspace with jobs,
+/// runs or partials that could not be found or archived, with moved jobs that have no backup, or with damaged or missing copies. A workspace
+/// of the settings whose own directory does not exist is not in use on this machine.
 pub(super) fn problems(status: &Status) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in &status.mounts {
@@ -15,16 +18,23 @@ pub(super) fn problems(status: &Status) -> Vec<String> {
                 shown(state)
             ));
         }
+        locations(&mut problems, &mount.mountpoint, &mount.locations);
         if let Some(report) = &mount.archive {
             archive(&mut problems, &mount.mountpoint, report);
         }
     }
     for archiver in &status.archivers {
+        locations(&mut problems, &archiver.primary, &archiver.locations);
         if let Some(report) = &archiver.archive {
             archive(&mut problems, &archiver.primary, report);
         }
     }
     for workspace in &status.workspaces {
+        let primary = workspace.locations.first();
+        if primary.is_some_and(|primary| primary.state == MISSING) {
+            continue;
+        }
+        locations(&mut problems, &workspace.primary, &workspace.locations);
         damaged(&mut problems, &workspace.primary, workspace.damages);
     }
     problems
@@ -37,6 +47,20 @@ fn shown(state: &str) -> &str {
     }
 }
 
+/// Adds the locations that cannot be used.
+fn locations(problems: &mut Vec<String>, place: &str, locations: &[LocationReport]) {
+    for location in locations.iter().filter(|it| !it.is_usable()) {
+        let LocationReport {
+            mode, path, state, ..
+        } = location;
+        let what = match mode.as_str() {
+            "primary" => "its own directory",
+            _ => "the folder",
+        };
+        problems.push(format!("{place}: {what} {path} cannot be used: {state}"));
+    }
+}
+
 fn archive(problems: &mut Vec<String>, place: &str, report: &Report) {
     match report.failures {
         0 => {}
@@ -45,6 +69,15 @@ fn archive(problems: &mut Vec<String>, place: &str, report: &Report) {
     }
     for folder in &report.folders {
         let path = folder.path.display();
+        // One that is away is among the locations.
+        if let Some(refuses) = folder.refuses.as_ref().filter(|it| it.next_try.is_some()) {
+            problems.push(format!("{place}: {path} accepts no jobs: {}", refuses.why));
+        }
+        if let Some(trouble) = &folder.trouble {
+            problems.push(format!(
+                "{place}: some finished jobs may not have been found: {trouble}"
+            ));
+        }
         match folder.moved_missing {
             0 => {}
             1 => problems.push(format!("{place}: 1 moved job has no copy in {path} yet")),
@@ -63,6 +96,13 @@ fn archive(problems: &mut Vec<String>, place: &str, report: &Report) {
         count => problems.push(format!(
             "{place}: {count} runs or partials could not be archived"
         )),
+    }
+    for folder in &report.experiments {
+        if let Some(trouble) = &folder.trouble {
+            problems.push(format!(
+                "{place}: some runs may not have been found: {trouble}"
+            ));
+        }
     }
     damaged(problems, place, report.damages);
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use jiff::Timestamp;
-use nix::unistd::{Gid, Group};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,6 +16,7 @@ use crate::daemon::archiver::{self, Archiving};
 use crate::daemon::control::Identity;
 use crate::daemon::health::MountHealth;
 use crate::daemon::inventory::{self, LocationReport, Mounted};
+use crate::daemon::mounts::group_name;
 use crate::daemon::sharing::register::HolderReport;
 use crate::daemon::unmount::find;
 use crate::mount::RunningRecovery;
@@ -31,7 +31,8 @@ pub struct Arguments {
     /// Update it every second, until Ctrl-C
     #[arg(long, conflicts_with = "check")]
     pub(in crate::cli) watch: bool,
-    /// Exit with 1 if a mount is dead or does not answer, a job could not be archived, or a copy is damaged or missing
+    /// Exit with 1 if a mount is dead or does not answer, a folder cannot be used, jobs could not be found or archived, or a copy
+    /// is damaged or missing
     #[arg(long)]
     pub(in crate::cli) check: bool,
     /// How it is printed.
@@ -305,12 +306,6 @@ impl ArchiverStatus {
             archive: report(service),
         }
     }
-}
-
-/// A group's name, or its number if it has no name.
-fn group_name(gid: u32) -> String {
-    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-    group.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// When a daemon began.

@@ -157,7 +157,7 @@ fn tone_of_mount(state: &str) -> Tone {
 fn tone_of_place(place: &LocationReport) -> Tone {
     match place.state.as_str() {
         "ok" => Tone::Good,
-        NO_JOBS | SLOW => Tone::Warning,
+        _ if place.is_usable() => Tone::Warning,
         _ => Tone::Bad,
     }
 }
