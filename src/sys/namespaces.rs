@@ -46,6 +46,17 @@ pub fn enter() -> io::Result<()> {
     Ok(mount_change("/", propagation)?)
 }
 
+/// Whether this process is in a user namespace in which some users are unknown: all these seem to be `nobody`.
+#[must_use]
+pub fn hides_users() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut words = map.split_whitespace();
+    // The first number inside, the first outside, and how many: the whole range, or a part of it.
+    words
+        .nth(2)
+        .is_some_and(|count| count != u32::MAX.to_string())
+}
+
 /// Whether this process may mount.
 #[must_use]
 pub fn may_mount() -> bool {

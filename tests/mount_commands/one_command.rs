@@ -1,13 +1,14 @@
 //! `xpmfs run`, as root and as an ordinary user: in a user namespace, `fusermount3` has no rights.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{self, Workspace, eventually};
+use crate::common::{self, Workspace, eventually, run};
 
 const TASK: &str = "my.module.train";
 
@@ -224,4 +225,74 @@ fn where_it_is_not_permitted_the_setting_is_named() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let sysctl = "sysctl -w user.max_user_namespaces";
     assert!(text(&output).contains(sysctl), "{}", text(&output));
+}
+
+/// In a user namespace, the kernel refuses writes to what belongs to another group: `run` warns of it, and `sg` helps.
+#[test]
+fn a_workspace_of_another_group_is_warned_of() {
+    const LAB: u32 = 7777;
+    // Not `nobody`, whom all others seem to be.
+    const ME: u32 = 7100;
+    if !common::is_root() {
+        return;
+    }
+    let workspace = Workspace::new();
+    let primary = workspace.primary();
+    workspace.finished("primary", TASK, "here");
+    let top = workspace.top();
+    run(Command::new("chown")
+        .arg("-R")
+        .arg(format!("{ME}:{ME}"))
+        .arg(&top));
+    let of_lab = |path: &Path, user: u32| {
+        std::os::unix::fs::chown(path, Some(user), Some(LAB)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o2775)).unwrap();
+    };
+    let run_as = |group: u32, other: u32| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", &ME.to_string()])
+            .args([
+                "--regid",
+                &group.to_string(),
+                "--groups",
+                &other.to_string(),
+            ])
+            .arg(env!("CARGO_BIN_EXE_xpmfs"))
+            .arg("--settings")
+            .arg(workspace.settings())
+            .args(["run", "-w", "test", "--log"])
+            .arg(workspace.top().join("run.log"))
+            .args(["--", "/bin/sh", "-c", "echo text > \"$0\"/new"])
+            .arg(&primary)
+            .env("HOME", &top)
+            .env("XDG_STATE_HOME", &top);
+        let output = command.output().unwrap();
+        is_over(&workspace);
+        output
+    };
+    let output = run_as(ME, LAB);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!text(&output).contains("warning"), "{}", text(&output));
+    fs::remove_file(primary.join("new")).unwrap();
+    of_lab(&primary, ME);
+    let output = run_as(ME, LAB);
+    assert!(!output.status.success());
+    for part in [
+        "belongs to the group `7777`",
+        "sg 7777 -c",
+        "Permission denied",
+    ] {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    of_lab(&primary.join("jobs"), ME);
+    let output = run_as(LAB, ME);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!text(&output).contains("warning"), "{}", text(&output));
+    fs::remove_file(primary.join("new")).unwrap();
+    of_lab(&primary, 7001);
+    let output = run_as(LAB, ME);
+    assert!(!output.status.success());
+    let part = "belongs to the user `7001`";
+    assert!(text(&output).contains(part), "{}", text(&output));
 }

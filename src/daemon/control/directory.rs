@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::daemon::mounts::{self, Device};
+use crate::sys::namespaces;
 
 /// Whose socket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,10 @@ fn user_of_closed(directory: &Path, users: [u32; 2]) -> Result<Option<u32>, Stri
     };
     if !metadata.is_dir() {
         return Err("it is not a directory".to_owned());
+    }
+    if !users.contains(&metadata.uid()) && namespaces::hides_users() {
+        // Root's, which seems to be `nobody`'s, and to which this user may not connect.
+        return Ok(None);
     }
     if !users.contains(&metadata.uid()) {
         let user = mounts::user_name(metadata.uid());
