@@ -57,6 +57,8 @@ pub struct JobCopy {
     pub state: CopyState,
     /// Whether it has its marker of success.
     pub finished: bool,
+    /// Whether it is on record in a folder that cannot be used now.
+    pub recorded: bool,
     /// Whether it has a manifest; never in the primary.
     pub manifest: bool,
     /// Files and bytes: of the manifest, or else what is there. `None` if that takes too long.
@@ -80,7 +82,7 @@ pub enum CopyState {
     Link(OsString),
     /// Neither a directory nor a symlink.
     File,
-    /// Nothing, but a manifest: the copy is lost.
+    /// Nothing, but a manifest or a record: the copy is lost.
     Lost,
     /// The location cannot be used; in a few words.
     Offline(String),
@@ -183,6 +185,7 @@ impl<'a> CopySearch<'a> {
             path: places::path(location, job),
             state: CopyState::Absent,
             finished: false,
+            recorded: false,
             manifest: false,
             size: None,
             verified: None,
@@ -200,6 +203,8 @@ impl<'a> CopySearch<'a> {
             Ok(Ok(reply)) => reply,
             Ok(Err(errno)) | Err(errno) => {
                 copy.state = CopyState::Offline(why_not(errno));
+                let view = self.view;
+                copy.recorded = view.has_on_record(location, job.task_id(), job.hash());
                 return copy;
             }
         };
@@ -215,6 +220,9 @@ impl<'a> CopySearch<'a> {
             let primary = self.view.primary();
             let damage = state_dir::damage_of(primary, location, job);
             copy.damage = damage.unwrap_or_default();
+            if copy.state == CopyState::Absent && copy.damage.is_some() {
+                copy.state = CopyState::Lost;
+            }
             copy.verified = reply.recorded.and_then(|recorded| {
                 let whole = copy.state == CopyState::Present && copy.damage.is_none();
                 let last = || last_verify::of_copy(primary, location, job, recorded.written);

@@ -46,13 +46,15 @@ pub enum FindError {
         /// The reason.
         why: String,
     },
-    /// No location has such a job.
-    #[error("no job {text:?}: neither {} nor any of its folders has one", primary.display())]
+    /// No location has such a job, and no folder that cannot be used now has one on record.
+    #[error("no job {text:?}: neither {} nor any of its folders has one{away}", primary.display())]
     Absent {
         /// The text.
         text: OsString,
         /// The workspace's directory.
         primary: PathBuf,
+        /// A clause with the folders that cannot be used now.
+        away: String,
     },
     /// Several jobs start with it.
     #[error("{text:?} is the start of {} jobs: write more of the hash", jobs.len())]
@@ -108,10 +110,7 @@ impl View {
         };
         let jobs = self.jobs_where(|_| true, matches)?;
         match jobs.is_empty() {
-            true => Err(FindError::Absent {
-                text: text.to_owned(),
-                primary: self.primary_path().to_owned(),
-            }),
+            true => Err(self.absent(text)),
             false => Ok(Named::Matching(jobs)),
         }
     }
@@ -139,6 +138,22 @@ impl View {
         match refused {
             Some(errno) if found.is_empty() => Err(self.unlisted(errno)),
             _ => Ok(found.into_iter().collect()),
+        }
+    }
+
+    fn absent(&self, text: &OsStr) -> FindError {
+        let away = self.folders().iter().filter(|it| it.is_away());
+        let away: Vec<String> = away.map(|it| it.path().display().to_string()).collect();
+        FindError::Absent {
+            text: text.to_owned(),
+            primary: self.primary_path().to_owned(),
+            away: match away.is_empty() {
+                true => String::new(),
+                false => format!(
+                    "; {} cannot be used now, and had none when last seen",
+                    away.join(", ")
+                ),
+            },
         }
     }
 
@@ -197,10 +212,7 @@ impl View {
             ([job], _) => Ok((*job).clone()),
             ([], 0) => Err(match refused {
                 Some(errno) => self.unlisted(errno),
-                None => FindError::Absent {
-                    text: text.to_owned(),
-                    primary: self.primary_path().to_owned(),
-                },
+                None => self.absent(text),
             }),
             ([], 1) => found.pop_first().ok_or_else(|| FindError::Invalid {
                 text: text.to_owned(),
@@ -212,7 +224,7 @@ impl View {
         }
     }
 
-    /// The names below `jobs/` in all locations, without folders that cannot be listed.
+    /// The names below `jobs/` in all locations; of a folder that cannot be used now, those on record. Without folders that cannot be listed.
     fn task_names(&self) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
         for location in self.locations() {
@@ -224,11 +236,15 @@ impl View {
                 Err(errno) if location.index() == super::PRIMARY => return Err(errno),
                 Err(_) => {}
             }
+            if location.is_away() {
+                found.extend(self.recorded_tasks(location));
+            }
         }
         Ok(found)
     }
 
-    /// The names below `jobs/<task>/` in all locations, without locations that cannot be listed, if any can.
+    /// The names below `jobs/<task>/` in all locations; of a folder that cannot be used now, those on record. Without locations that cannot
+    /// be listed, if any can.
     fn job_names(&self, task: &OsStr) -> SysResult<BTreeSet<OsString>> {
         let mut found = BTreeSet::new();
         let mut refused = None;
@@ -241,6 +257,12 @@ impl View {
                 Ok(listed) => found.extend(listed.unwrap_or_default()),
                 Err(errno) if location.index() == super::PRIMARY => refused = Some(errno),
                 Err(_) => {}
+            }
+            if location.is_away() {
+                self.recorded_jobs(location, task, 0, &mut |name, _| {
+                    found.insert(name.to_owned());
+                    true
+                });
             }
         }
         match refused {

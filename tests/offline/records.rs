@@ -277,3 +277,82 @@ fn jobs_in_the_mount_point_of_a_disk_that_is_away_are_not_the_folders() {
     assert_eq!(stage.start(&mountpoint, &read, "").succeed(), "stale");
     mounted.unmount();
 }
+
+/// Without a mount, a command finds such a job by the record, and names the folder.
+#[test]
+fn commands_name_the_folder_that_is_offline_and_has_a_job() {
+    let stage = Stage::new(false);
+    let mountpoint = stage.workspace.mountpoint("elsewhere");
+    let mounted = stage.workspace.mount_with(&mountpoint, &[]);
+    recorded(&stage);
+    let known = stage.workspace.primary().join(".xpmfs/archive/known");
+    let in_backup = |name: &str| {
+        let folders = fs::read_dir(&known).into_iter().flatten().flatten();
+        let mut records = folders.map(|folder| folder.path().join(TASK));
+        records.any(|it| fs::read(it).is_ok_and(|it| it.ends_with(name.as_bytes())))
+    };
+    until("the backup is on record", || in_backup("other\0"));
+    mounted.unmount();
+    let backup = stage.workspace.folder("backup");
+    fs::rename(&backup, stage.workspace.top().join("away")).unwrap();
+    let json = |arguments: &[&str]| {
+        let (_, printed) = stage.xpmfs(&[&["--json"], arguments].concat());
+        let begin = printed.find("[\n").unwrap_or_else(|| panic!("{printed}"));
+        let mut values = serde_json::Deserializer::from_str(&printed[begin..]).into_iter();
+        values.next().unwrap().unwrap()
+    };
+    let copies = |job: &str| -> serde_json::Value {
+        let mut found: serde_json::Value = json(&["jobs", "where", "-w", "test", job]);
+        found[0]["copies"].take()
+    };
+    let having = |copies: &serde_json::Value| -> Vec<String> {
+        let copies = copies.as_array().unwrap().iter();
+        let recorded = copies.filter(|it| it["recorded"] == true);
+        recorded
+            .map(|it| it["location"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let label = format!("backup:{}", backup.display());
+    for name in ["my.module.train/other", "my.module.train/oth"] {
+        assert_eq!(
+            having(&copies(name)),
+            std::slice::from_ref(&label),
+            "{name}"
+        );
+    }
+    let listed: serde_json::Value = json(&["jobs", "list", "-w", "test"]);
+    let listed = listed.as_array().unwrap();
+    let of = |job: &str| listed.iter().find(|it| it["job"] == job).unwrap();
+    let other = of("my.module.train/other");
+    assert_eq!(other["location"], *label, "{other}");
+    assert_eq!(
+        (&other["offline"], &other["state"], &other["missing"]),
+        (&true.into(), &"unknown".into(), &false.into())
+    );
+    assert_eq!(of("my.module.train/primary")["offline"], false);
+    let (_, table) = stage.xpmfs(&["jobs", "list", "-w", "test", "my.module.train/other"]);
+    assert!(table.contains(&format!("{label} (offline)")), "{table}");
+    let (found, printed) = stage.xpmfs(&["jobs", "where", "-w", "test", "my.module.train/none"]);
+    let named = printed.contains(backup.to_str().unwrap()) && printed.contains("cannot be used");
+    assert!(!found && named, "{printed}");
+    // The start of its name is enough.
+    let delete = [
+        "jobs",
+        "delete",
+        "--yes",
+        "-w",
+        "test",
+        "my.module.train/oth",
+    ];
+    let (deleted, printed) = stage.xpmfs(&delete);
+    assert!(deleted && printed.contains(&label), "{printed}");
+    let (found, printed) = stage.xpmfs(&["jobs", "where", "-w", "test", "my.module.train/other"]);
+    assert!(!found && printed.contains("was deleted"), "{printed}");
+    // Nothing is deleted in a `use` folder.
+    stage.folder.hang();
+    let (deleted, printed) =
+        stage.xpmfs(&["jobs", "delete", "--yes", "-w", "test", "only.held/held"]);
+    let named = printed.contains("`use` folder") && printed.contains("hangs");
+    assert!(!deleted && named, "{printed}");
+    stage.folder.go_on();
+}

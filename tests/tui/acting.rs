@@ -184,3 +184,27 @@ fn a_run_is_copied_to_another_workspace() {
     );
     assert!(other.join("jobs").join(TRAIN).join(BACKED).exists());
 }
+
+/// Both keys come before the tab is drawn.
+#[test]
+fn jobs_are_released_from_the_tab_of_folders_at_once() {
+    let workspace = workspace();
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("2e");
+    terminal.wait_for("releasing 2 jobs");
+}
+
+/// A job that was run again has a copy of its earlier run in the folder.
+#[test]
+fn a_copy_of_an_earlier_run_is_no_second_copy() {
+    let workspace = workspace();
+    let done = path(&workspace, "primary", TRAIN, BACKED).join("train.done");
+    let file = std::fs::File::options().write(true).open(done).unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("/b2bbbbbb\r");
+    terminal.wait_for("primary ONLY + old");
+    terminal.wait_for("4 FINISHED JOBS HAVE NO SECOND COPY");
+    terminal.press("2e");
+    terminal.wait_for("releasing 1 job");
+}

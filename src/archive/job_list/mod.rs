@@ -4,9 +4,11 @@
 //! it ended. Only the others have more of their files read.
 //!
 //! - `state`: the state of a job, as experimaestro's monitor sees it
+//! - `outdated`: which copies are of an earlier run
 //! - `runs`: which runs submitted the jobs, with which tags
 //! - `sort`: orders
 
+mod outdated;
 mod runs;
 mod sort;
 mod state;
@@ -40,6 +42,8 @@ pub struct Query {
     pub jobs: Option<BTreeSet<JobId>>,
     /// Whether their files are counted.
     pub sizes: bool,
+    /// Whether their copies are compared with the primary's, so far as to know whether they are of an earlier run.
+    pub outdated: bool,
 }
 
 /// The state of a job whose location does not answer.
@@ -54,6 +58,8 @@ pub struct ListedJob {
     pub place: Place,
     /// The locations with a copy.
     pub copies: LocationSet,
+    /// Those of these copies that are of an earlier run than the primary's, if they were to be compared.
+    pub outdated: LocationSet,
     /// Its state, as experimaestro's monitor shows it; [`UNKNOWN`] if its location does not answer.
     pub state: JobState,
     /// Why it failed (`TIMEOUT`, `MEMORY` …), if that is known.
@@ -115,13 +121,13 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
             if let Some(named) = &query.jobs {
                 wanted.retain(|job| named.contains(job));
             }
-            let inventory = take(view, &Wanted::Jobs(wanted), query.sizes);
+            let inventory = take(view, &Wanted::Jobs(wanted), query.sizes, query.outdated);
             (runs, inventory)
         }
         None => std::thread::scope(|scope| {
             let runs = scope.spawn(|| Runs::all(view));
             let wanted = query.jobs.clone().map_or(Wanted::All, Wanted::Jobs);
-            let inventory = take(view, &wanted, query.sizes);
+            let inventory = take(view, &wanted, query.sizes, query.outdated);
             let runs = runs
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -139,7 +145,11 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
         let submitted = runs.jobs.remove(&job.id);
         list.jobs.push(listed(job, submitted, &runs));
     }
-    // Those that are left are in no location.
+    // Those that are left are in no location, unless one that cannot be asked and has no record may have them.
+    let is_hidden = view
+        .folders()
+        .iter()
+        .any(|folder| folder.is_away() && !folder.is_recorded());
     let missing = std::mem::take(&mut runs.jobs).into_iter();
     let missing = missing.filter(|(job, submission)| {
         let is_named = query.jobs.as_ref().is_none_or(|named| named.contains(job));
@@ -153,8 +163,11 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
             seen: None,
         };
         let mut job = listed(job, Some(submission), &runs);
-        job.place = Place::Missing;
-        if job.state == JobState::Other(UNKNOWN.to_owned()) {
+        job.place = match is_hidden {
+            true => Place::Unknown,
+            false => Place::Missing,
+        };
+        if !is_hidden && job.state == JobState::Other(UNKNOWN.to_owned()) {
             job.state = JobState::Unscheduled;
         }
         list.jobs.push(job);
@@ -168,6 +181,7 @@ pub(in crate::archive) fn take(
     view: &Arc<View>,
     wanted: &Wanted,
     sizes: bool,
+    outdated: bool,
 ) -> crate::view::inventory::Inventory<Seen> {
     let events: OnceLock<PendingEvents> = OnceLock::new();
     let primary = view.clone();
@@ -178,8 +192,13 @@ pub(in crate::archive) fn take(
             |top| PendingEvents::list(&top),
         )
     };
+    let all = view.clone();
     view.inventory(wanted, move |placed| {
-        look(placed, sizes, || events.get_or_init(&pending))
+        let mut seen = look(placed, sizes, || events.get_or_init(&pending));
+        if outdated {
+            seen.outdated = self::outdated::outdated(&all, placed);
+        }
+        seen
     })
 }
 
@@ -189,9 +208,9 @@ fn listed(job: InventoryJob<Seen>, submission: Option<runs::Submission>, runs: &
         let submission = submission.as_ref()?;
         runs.state_of(&job.id, submission)
     };
-    let (changed, usage) = match &job.seen {
-        Some(seen) => (seen.changed, seen.usage),
-        None => (None, None),
+    let (changed, usage, outdated) = match &job.seen {
+        Some(seen) => (seen.changed, seen.usage, seen.outdated),
+        None => (None, None, LocationSet::default()),
     };
     let own = job.seen.map(|seen| (seen.is_certain, seen.state));
     let StateChange {
@@ -210,6 +229,7 @@ fn listed(job: InventoryJob<Seen>, submission: Option<runs::Submission>, runs: &
         id: job.id,
         place,
         copies: job.copies,
+        outdated,
         state,
         failure_reason,
         changed,

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::archive::job::usage::{self, DiskUsage};
 use crate::sys::at;
-use crate::view::inventory::Placed;
+use crate::view::inventory::{LocationSet, Placed};
 use crate::workspace::events::{PendingEvents, StateChange};
 use crate::workspace::job_files::{JobState, JobStatus};
 use crate::workspace::markers;
@@ -44,6 +44,8 @@ pub(in crate::archive) struct Seen {
     /// When it ended; of other jobs, when its directory changed last.
     pub(in crate::archive) changed: Option<Timestamp>,
     pub(in crate::archive) usage: Option<DiskUsage>,
+    /// The copies that are of an earlier run, if they were compared.
+    pub(in crate::archive) outdated: LocationSet,
 }
 
 /// Looks at a job.
@@ -71,6 +73,7 @@ fn ended(placed: &Placed<'_>) -> Option<Seen> {
             is_certain: true,
             changed: modified(&stat),
             usage: None,
+            outdated: LocationSet::default(),
         });
     }
     let marker = markers::failed(name);
@@ -85,6 +88,7 @@ fn ended(placed: &Placed<'_>) -> Option<Seen> {
         is_certain: true,
         changed: modified(&stat),
         usage: None,
+        outdated: LocationSet::default(),
     })
 }
 
@@ -134,6 +138,7 @@ fn unfinished<'a>(placed: &Placed<'_>, events: impl Fn() -> &'a PendingEvents) -
         is_certain,
         changed: stat.as_ref().and_then(modified),
         usage: None,
+        outdated: LocationSet::default(),
     }
 }
 

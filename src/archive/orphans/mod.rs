@@ -115,7 +115,7 @@ pub fn find(view: &Arc<View>, search: Search) -> Orphans {
     }
     orphans.unread.extend(leads.into_unread());
 
-    let inventory = take(view, &Wanted::Jobs(found.clone()), search.sizes);
+    let inventory = take(view, &Wanted::Jobs(found.clone()), search.sizes, false);
     let mut seen: HashMap<JobId, _> = inventory
         .jobs
         .into_iter()

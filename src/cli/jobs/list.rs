@@ -59,7 +59,7 @@ pub struct Arguments {
     /// The opposite order
     #[arg(short, long, display_order = 7)]
     reverse: bool,
-    /// Only the first N
+    /// Only the first N; 0 sets no limit
     #[arg(short = 'c', long, value_name = "N", display_order = 8)]
     count: Option<usize>,
     /// How they are printed.
@@ -123,6 +123,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
             .map(OsString::from),
         jobs,
         sizes,
+        outdated: false,
     };
     let mut list = job_list::list(&session.opened.view, &query)?;
     list.unread.iter().for_each(|why| print::line(why));
@@ -259,9 +260,18 @@ fn state(job: &ListedJob) -> (String, Tone) {
     (job.state.to_string(), tone)
 }
 
+/// Whether a location cannot be used now.
+fn is_away(session: &Session, location: u8) -> bool {
+    let location = session.opened.view.location(location);
+    location.is_some_and(Location::is_away)
+}
+
 /// The location of a job, for a person.
 fn place(session: &Session, job: &ListedJob) -> String {
     match job.place {
+        Place::At(location) if is_away(session, location) => {
+            format!("{} (offline)", session.label(location))
+        }
         Place::At(location) => session.label(location),
         Place::Missing => "missing".to_owned(),
         Place::Unknown => "?".to_owned(),
@@ -300,6 +310,7 @@ fn as_json(session: &Session, job: &ListedJob) -> Value {
         "ended": time(job.changed.filter(|_| is_ended)),
         "changed": time(job.changed),
         "location": location,
+        "offline": matches!(job.place, Place::At(location) if is_away(session, location)),
         "missing": job.place == Place::Missing,
         "path": path(session, job).to_string_lossy(),
         "files": job.usage.map(|usage| usage.size.files),

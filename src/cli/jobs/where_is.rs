@@ -142,6 +142,9 @@ fn notes(found: &JobCopies, copy: &JobCopy) -> Vec<String> {
             });
         }
     }
+    if copy.recorded {
+        notes.push("has it on record".to_owned());
+    }
     if let Some(damage) = &copy.damage {
         notes.push(damage.clone());
     }
@@ -184,6 +187,7 @@ fn as_json(session: &Session, job: &JobId, found: &JobCopies) -> Value {
             "target": target,
             "served": found.served == Some(copy.location),
             "finished": copy.finished,
+            "recorded": copy.recorded,
             "manifest": copy.manifest,
             "files": copy.size.map(|size| size.files),
             "bytes": copy.size.map(|size| size.bytes),

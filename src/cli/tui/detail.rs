@@ -428,7 +428,7 @@ pub(super) fn copies(job: &JobId, model: &Model) -> Vec<(String, Tone)> {
                 "neither a directory nor a symlink".to_owned(),
                 Tone::Warning,
             ),
-            CopyState::Lost => ("LOST: only its manifest is there".to_owned(), Tone::Bad),
+            CopyState::Lost => ("LOST: the copy is not there any more".to_owned(), Tone::Bad),
             CopyState::Offline(why) => (why.clone(), Tone::Bad),
         };
         lines.push((format!("{}: {text}", model.label(copy.location)), tone));

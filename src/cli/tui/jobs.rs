@@ -216,6 +216,7 @@ mod tests {
             reason: None,
             place: Place::At(0),
             copies: [0].into_iter().collect(),
+            outdated: LocationSet::default(),
             changed: Some(changed),
             tags: format!("lr={changed}").into(),
             experiment: None,

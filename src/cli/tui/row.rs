@@ -18,6 +18,8 @@ pub(super) struct Row {
     pub(super) reason: Option<Box<str>>,
     pub(super) place: Place,
     pub(super) copies: LocationSet,
+    /// Those of these copies that are of an earlier run.
+    pub(super) outdated: LocationSet,
     /// When it ended or changed, in seconds since 1970.
     pub(super) changed: Option<i64>,
     /// `name=value`, one a line.
@@ -43,11 +45,19 @@ impl Row {
             reason: job.failure_reason.map(String::into_boxed_str),
             place: job.place,
             copies: job.copies,
+            outdated: job.outdated,
             changed: job.changed.map(|time| time.as_second()),
             tags: tags.join("\n").into_boxed_str(),
             experiment,
             bytes: job.usage.map(|usage| usage.size.bytes),
         }
+    }
+
+    /// The locations whose copies are of the last run.
+    pub(super) fn current(&self) -> LocationSet {
+        let mut current = self.copies;
+        self.outdated.iter().for_each(|it| current.remove(it));
+        current
     }
 
     /// What is done first with a job in this state: those in progress come first, then those that failed.

@@ -83,7 +83,7 @@ impl Places {
 
     /// How safe a job is, if these locations do not answer.
     pub(super) fn safety(&self, row: &Row, silent: LocationSet) -> Safety {
-        let own = row.copies.and(self.own).len();
+        let own = row.current().and(self.own).len();
         match (row.place, own) {
             (Place::Missing, _) => Safety::Missing,
             (_, 2..) => Safety::Several,
@@ -101,8 +101,8 @@ impl Places {
             let names: Vec<&str> = set.iter().map(|it| self.name(it)).collect();
             names.join(" + ")
         };
-        let (own, all) = (row.copies.and(self.own), row.copies);
-        match (self.safety(row, silent), row.place) {
+        let (own, all) = (row.current().and(self.own), row.current());
+        let text = match (self.safety(row, silent), row.place) {
             (Safety::Missing, _) => "MISSING".to_owned(),
             (Safety::Single, _) if own == all => format!("{} ONLY", named(own)),
             (Safety::Single, _) => {
@@ -115,6 +115,10 @@ impl Places {
             (_, Place::At(PRIMARY)) if all.is_empty() => "a symlink".to_owned(),
             (_, Place::At(at)) if all.is_empty() => self.name(at).to_owned(),
             _ => named(all),
+        };
+        match row.outdated.is_empty() {
+            true => text,
+            false => format!("{text} + old {}", named(row.outdated)),
         }
     }
 }
@@ -133,19 +137,36 @@ mod tests {
     }
 
     fn shown(state: JobState, place: Place, copies: &[u8], silent: &[u8]) -> (Safety, String) {
-        let row = Row {
+        let row = row(state, place, copies);
+        let silent = silent.iter().copied().collect();
+        (places().safety(&row, silent), places().copies(&row, silent))
+    }
+
+    fn row(state: JobState, place: Place, copies: &[u8]) -> Row {
+        Row {
             id: JobId::new("t", "h").unwrap(),
             state,
             reason: None,
             place,
             copies: copies.iter().copied().collect(),
+            outdated: LocationSet::default(),
             changed: None,
             tags: "".into(),
             experiment: None,
             bytes: None,
-        };
-        let silent = silent.iter().copied().collect();
-        (places().safety(&row, silent), places().copies(&row, silent))
+        }
+    }
+
+    #[test]
+    fn a_copy_of_an_earlier_run_does_not_count() {
+        let mut row = row(JobState::Done, Place::At(0), &[0, 2]);
+        row.outdated.insert(2);
+        let silent = LocationSet::default();
+        assert_eq!(places().safety(&row, silent), Safety::Single);
+        let text = places().copies(&row, silent);
+        assert_eq!(text, "primary ONLY + old backup");
+        row.state = JobState::Running;
+        assert_eq!(places().safety(&row, silent), Safety::Unfinished);
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl Watchers {
             Watch::start("xpmfs-jobs", JOBS_INTERVAL, move || {
                 let query = Query {
                     sizes: sizes.swap(false, Ordering::Relaxed),
+                    outdated: true,
                     ..Query::default()
                 };
                 match job_list::list(&session.opened.view, &query) {

@@ -60,6 +60,8 @@ pub struct Placed<'a> {
     pub location: &'a Location,
     /// The directory of its task there; the job's own is the entry of its hash in it, or what a symlink of that name leads to.
     pub task: &'a OwnedFd,
+    /// The locations with a directory of its name.
+    pub copies: LocationSet,
 }
 
 /// A job of an inventory.
@@ -98,7 +100,8 @@ impl View {
         let named = Arc::new(named);
         let outcomes = look_at_all(self, named.clone(), move |view, named| {
             let Ok(location) = view.place(named) else {
-                return Outcome::Unknown;
+                let folder = view.recorded_in(named.id.task_id(), named.id.hash());
+                return folder.map_or(Outcome::Unknown, |it| Outcome::Silent(it.index()));
             };
             let Some(location) = location.and_then(|index| view.location(index)) else {
                 return Outcome::NotAJob;
@@ -113,6 +116,7 @@ impl View {
                         job: &named.id,
                         location,
                         task: &task,
+                        copies: named.copies,
                     });
                     Outcome::Seen(location.index(), seen)
                 }
@@ -148,8 +152,14 @@ impl View {
     /// The location that serves what is listed under a name; `None` if that is not a job.
     fn place(&self, named: &JobCandidate) -> rustix::io::Result<Option<u8>> {
         let (task, hash) = (named.id.task_id(), named.id.hash());
+        let first = self.location(named.first);
+        if named.kind == FileType::Unknown && !named.several && first.is_some_and(Location::is_away)
+        {
+            // By its record.
+            return Ok(Some(named.first));
+        }
         if named.kind == FileType::Directory && !named.several {
-            let counts = match self.location(named.first).map(Location::role) {
+            let counts = match first.map(Location::role) {
                 Some(Role::Primary | Role::Folder(Mode::Backup | Mode::Move)) => true,
                 // A job of a `use` folder must be finished.
                 Some(Role::Folder(Mode::Use)) | None => false,

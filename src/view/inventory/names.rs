@@ -76,6 +76,9 @@ pub(super) fn names(
             silent.insert(location.index());
         }
         unlisted.extend(sentence);
+        if location.is_away() {
+            add_recorded(view, location, tasks.as_deref(), &mut by_task);
+        }
         for part in parts {
             match part {
                 Part::Names(task, names) => {
@@ -118,6 +121,25 @@ pub(super) fn names(
         named
     });
     (named.collect(), unlisted, silent)
+}
+
+/// Adds the jobs that a folder has on record which cannot be used now. Their kind is unknown.
+fn add_recorded(
+    view: &View,
+    folder: &Location,
+    tasks: Option<&BTreeSet<OsString>>,
+    by_task: &mut BTreeMap<OsString, Entries>,
+) {
+    for task in view.recorded_tasks(folder) {
+        if tasks.is_some_and(|tasks| !tasks.contains(&task)) {
+            continue;
+        }
+        let entries = by_task.entry(task.clone()).or_default();
+        view.recorded_jobs(folder, &task, 0, &mut |name, _| {
+            entries.push((name.to_owned(), folder.index(), FileType::Unknown));
+            true
+        });
+    }
 }
 
 impl Location {

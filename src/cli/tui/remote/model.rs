@@ -288,6 +288,7 @@ impl RemoteModel {
                 reason: job.reason.clone().map(String::into_boxed_str),
                 place: Place::At(0),
                 copies: LocationSet::default(),
+                outdated: LocationSet::default(),
                 changed: job.ended.or(job.started).map(|time| time.as_second()),
                 tags: known.map_or_else(Box::default, |(tags, _)| Box::from(*tags)),
                 experiment: known.map(|(_, experiment)| experiment.clone()),

@@ -82,7 +82,13 @@ impl FoldersTab {
         if self.list.key(key, model.locations().len()) {
             return None;
         }
+        if let Some(jobs) = model.jobs.clone() {
+            self.update(&jobs, model);
+        }
         match key.code {
+            KeyCode::Char('e') if model.jobs.is_none() => Some(Request::Say(
+                "the jobs are being read: try again when their numbers show".to_owned(),
+            )),
             KeyCode::Char('e') if self.releasable.is_empty() => Some(Request::Say(
                 "no finished job of the primary has a copy in a folder: nothing to release"
                     .to_owned(),
@@ -194,6 +200,7 @@ impl FoldersTab {
         }
         say("", theme.title());
         let releasable = match self.releasable.len() {
+            0 if model.jobs.is_none() => "looking for jobs that can be released".to_owned(),
             0 => "nothing to release: no finished job is here and in a folder".to_owned(),
             count => format!(
                 "{} here and in a folder: e finds out which are safe to release",
@@ -206,7 +213,7 @@ impl FoldersTab {
 
 /// Whether a job may be released: it is finished, and is both in the primary and in a folder.
 fn is_candidate(row: &Row, model: &Model) -> bool {
-    let has_archived = !row.copies.and(model.places.archives).is_empty();
+    let has_archived = !row.current().and(model.places.archives).is_empty();
     row.state == JobState::Done && row.copies.has(PRIMARY) && has_archived
 }
 
