@@ -364,10 +364,15 @@ impl Mount {
 
     /// Returns the error with which an operation ends that needs the job of a node in the primary: the operation is
     /// attempted again when the job has been recovered, if the mount recovers jobs.
-    fn recovery_needed(&self, tid: u32, node: &Node) -> Errno {
+    pub(super) fn recovery_needed(&self, tid: u32, node: &Node) -> Errno {
+        if self.recover.is_none() {
+            return Errno::ROFS;
+        }
         match self.nodes.job_of(node.clone()) {
-            Some(job) if self.recover.is_some() => deferred::need_recovery(job, tid),
-            _ => Errno::ROFS,
+            Some(job) => deferred::need_recovery(job, tid),
+            // Since the caller got the node, the kernel has found the job in another location's directory of the task.
+            None if matches!(node.role, NodeRole::Job | NodeRole::Inside) => Errno::STALE,
+            None => Errno::ROFS,
         }
     }
 

@@ -1,6 +1,8 @@
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
+use crate::mount::testing::Fixture;
+use crate::settings::Mode;
 
 /// Recovers a job when the test permits it.
 struct Permitted {
@@ -316,4 +318,15 @@ fn end_of_the_mount_cancels_recoveries() {
     assert_eq!(stage.recoveries.state.lock().threads, 0);
     stage.wait("b", 2, 0);
     assert_eq!(stage.answer(), (2, Errno::IO));
+}
+
+/// The primary may have got the task by now, to which the kernel has moved the job.
+#[test]
+fn job_whose_task_the_kernel_has_forgotten_is_looked_up_again() {
+    let mut fixture = Fixture::new(Mode::Backup, &["folder/jobs/t/h"]);
+    fixture.mount.recover = Some(Stage::new().recover);
+    let ids = fixture.look_up("jobs/t/h");
+    let job = fixture.mount.node(ids[3]).unwrap();
+    fixture.mount.forget(ids[2], 1);
+    assert_eq!(fixture.mount.recovery_needed(0, &job), Errno::STALE);
 }
