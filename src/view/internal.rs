@@ -7,36 +7,15 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::{Errno, Result};
+use rustix::fs::Mode;
+use rustix::io::Result;
 
 use super::View;
 use crate::sys::name::Name;
 use crate::sys::{at, shared_dir};
 use crate::workspace::internal::{Class, classify, classify_nested, is_bookkeeping};
 use crate::workspace::{jobs, layout};
-
-/// The file in the primary's `.xpmfs` whose lock is an [`InternalGate`].
-const GATE: &str = "internal.lock";
-
-/// How long to wait for the gate. A process holds it for a moment only, unless it was stopped.
-const GATE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often to try meanwhile.
-const GATE_POLL: Duration = Duration::from_millis(2);
-
-/// Keeps an internal file of a job from being created while the job is published in the primary, by any process of any node.
-///
-/// The published job gets the internal files that exist. One that is created after the last look at them, by a process that has not seen
-/// the job in the primary, would not be the job's: a program could lock it while another one locks the file of that name in the job.
-#[derive(Debug)]
-pub struct InternalGate {
-    /// Holds the lock, if it could be taken.
-    _file: Option<OwnedFd>,
-}
 
 /// A directory of a job that can have internal files in it.
 #[derive(Debug, Clone)]
@@ -87,67 +66,6 @@ impl JobDir {
 }
 
 impl View {
-    /// Waits until no process publishes a job, and lets none do so while the gate is held: to look whether the primary has a job, and to
-    /// create an internal file of it if not.
-    #[must_use]
-    pub fn open_gate(&self) -> InternalGate {
-        self.gate(FlockOperation::NonBlockingLockShared)
-    }
-
-    /// Waits until no process creates an internal file, and lets none do so while the gate is held: to give a job all of them, and to
-    /// publish it.
-    #[must_use]
-    pub fn close_gate(&self) -> InternalGate {
-        self.gate(FlockOperation::NonBlockingLockExclusive)
-    }
-
-    /// Takes the lock, if that is possible in time: a disk without locks, or a stopped process, must not keep jobs from being used.
-    fn gate(&self, operation: FlockOperation) -> InternalGate {
-        let deadline = Instant::now() + GATE_TIMEOUT;
-        let locked = self.gate_file().and_then(|file| {
-            loop {
-                match flock(&file, operation) {
-                    Ok(()) => return Ok(file),
-                    Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                        std::thread::sleep(GATE_POLL);
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        });
-        let locked = locked.inspect_err(|error| {
-            tracing::debug!("cannot lock {} in the primary: {error}", GATE);
-        });
-        InternalGate { _file: locked.ok() }
-    }
-
-    fn gate_file(&self) -> Result<OwnedFd> {
-        let root = self.primary().root()?;
-        let path = Path::new(layout::XPMFS).join(GATE);
-        let open = |flags: OFlags| at::open_below(root.fd(), &path, flags);
-        match open(OFlags::RDWR) {
-            Err(Errno::NOENT) => {}
-            // An exclusive lock on NFS is not possible with this descriptor.
-            Err(Errno::ACCESS) => return open(OFlags::RDONLY),
-            opened => return opened,
-        }
-        let own = rustix::fs::fstat(root.fd())?;
-        let rights = Mode::from_raw_mode(own.st_mode & 0o7777);
-        let name = OsStr::new(layout::XPMFS);
-        let dir = shared_dir::make_shared(root.fd(), name, own.st_gid, rights)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        match rustix::fs::openat(&dir, GATE, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(made) => {
-                let rights = Mode::from_raw_mode(own.st_mode & 0o666) | Mode::RUSR | Mode::WUSR;
-                shared_dir::share(&made, own.st_gid, rights)?;
-                Ok(made)
-            }
-            Err(Errno::EXIST) => open(OFlags::RDWR),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The directory of a job's internal files, if it has been made.
     ///
     /// # Errors

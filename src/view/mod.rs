@@ -14,7 +14,8 @@
 //! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain; `times`: the newest times of these directories
 //! - [`change`]: which changes are permitted, given the serving location
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
-//! - [`internal`]: the internal files of a job that a folder serves
+//! - [`internal`]: the internal files of a job that a folder serves; [`internal_gate`]: keeps them from being created while the job is
+//!   published
 //! - `walk`: paths, walked one name at a time and never into a mount of xpmfs
 //!
 //! Called by `archive`, `mount`, `remote`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
@@ -28,6 +29,7 @@
 pub mod change;
 pub mod find;
 pub mod internal;
+pub mod internal_gate;
 pub mod inventory;
 pub mod jobs;
 mod known;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::location::beneath::{Beneath, NoBeneath};
@@ -61,6 +62,8 @@ pub struct View {
     /// The primary first, then the folders in the order of the settings.
     locations: Vec<Arc<Location>>,
     pub(super) judgements: Judgements,
+    /// Whether a warning about the gate of internal files has been logged since it was last taken.
+    pub(super) warned_of_gate: AtomicBool,
 }
 
 impl View {
@@ -119,6 +122,7 @@ impl View {
             mountpoint: spec.mountpoint,
             locations,
             judgements: Judgements::default(),
+            warned_of_gate: AtomicBool::new(false),
         })
     }
 

@@ -1,4 +1,5 @@
-//! What it costs to tell a purged job from a living one: one `statx` per directory when the job is first looked up.
+//! What it costs to tell a purged job from a living one: one `statx` per directory when the job is first looked up. And to publish one that
+//! is recovered.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::{self, Workspace, eventually, run};
-use crate::scratch::{Random, duplicate, write_job};
+use crate::scratch::{Random, TASK, duplicate, write_job};
 
 const JOBS: usize = 20;
 
@@ -151,4 +152,40 @@ fn a_living_job_costs_one_statx_per_directory_once() {
         again.0 <= plain_again.0 + tasks + noise,
         "{again:?} {plain_again:?}"
     );
+}
+
+/// Creating internal files of any job waits while a job is published.
+#[test]
+fn a_purged_job_is_published_in_a_few_calls_however_many_files_it_has() {
+    const FILES: usize = 500;
+    const CALLS_MAX: usize = 100;
+    let Some(strace) = common::program("strace") else {
+        return;
+    };
+    let workspace = Workspace::builder().folders(&["backup"]).build();
+    let job = workspace.primary().join("jobs").join(TASK).join("h");
+    write_job(&job, &mut Random(62));
+    for number in 0..FILES {
+        fs::write(job.join(format!("file{number}")), "").unwrap();
+    }
+    let folder = workspace.folder("backup").join("jobs");
+    duplicate(&job, &folder.join(TASK).join("h"));
+    fs::remove_file(job.join("train.out")).unwrap();
+    let file = workspace.top().join("trace");
+    let mut traced = workspace.command(strace);
+    traced.args(["-f", "-qq", "-y", "-o"]).arg(&file);
+    let recover = workspace.xpmfs();
+    traced.arg(recover.get_program()).args(recover.get_args());
+    run(traced.args(["jobs", "recover", "-w", "test", "h"]));
+    assert!(job.join("train.out").exists());
+    let text = fs::read_to_string(file).unwrap();
+    let is_at_gate =
+        |line: &&str, call: &str| line.contains(call) && line.contains("/internal.lock>");
+    let held = text
+        .lines()
+        .skip_while(|line| !is_at_gate(line, "LOCK_EX"))
+        .take_while(|line| !is_at_gate(line, "close("));
+    let calls = held.count();
+    assert!(calls > 2, "{calls}");
+    assert!(calls <= CALLS_MAX, "{calls} calls");
 }

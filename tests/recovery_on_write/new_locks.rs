@@ -1,4 +1,5 @@
-//! Locks of an archived job that are taken for the first time in the moment in which the job is recovered.
+//! Locks of an archived job that are taken for the first time in the moment in which the job is recovered, and processes that are stopped
+//! in this moment.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -6,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::common::job::hash;
 use crate::common::{Workspace, eventually, is_root, run, say};
 use crate::delayed::Delayed;
-use crate::stage::{TASK, archived};
+use crate::stage::{TASK, archived, assert_clean};
 
 /// How long a call is delayed.
 const DELAY: Duration = Duration::from_millis(500);
@@ -92,4 +94,62 @@ fn a_lock_that_is_made_while_the_job_is_published_has_one_holder() {
     let held = both.each_ref().map(Option::is_some);
     assert_ne!(held, [true, true], "two processes hold the lock");
     assert_ne!(held, [false, false]);
+}
+
+/// Holds the lock that keeps internal files from being created while a job is published, as a process that is stopped.
+fn hold_gate(workspace: &Workspace, operation: FlockOperation) -> File {
+    let own = workspace.primary().join(".xpmfs");
+    fs::create_dir_all(&own).unwrap();
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let gate = options.open(own.join("internal.lock")).unwrap();
+    flock(&gate, operation).unwrap();
+    gate
+}
+
+fn append(job: &Path) -> std::io::Result<()> {
+    let mut file = File::options().append(true).open(job.join("train.out"))?;
+    file.write_all(b"more\n")
+}
+
+#[test]
+fn a_job_is_not_published_while_a_process_creates_an_internal_file() {
+    let workspace = Workspace::builder().folders(&["backup"]).build();
+    archived(&workspace, "backup", &hash(0));
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = workspace.mount_at(&mountpoint);
+    let shown = job(&mountpoint);
+    let gate = hold_gate(&workspace, FlockOperation::LockShared);
+    let error = append(&shown).unwrap_err();
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::BUSY), "{error}");
+    assert!(!job(&workspace.primary()).exists());
+    assert_clean(&workspace.primary());
+    let log = workspace.log();
+    assert!(log.contains("holds the lock"), "{log}");
+    assert_eq!(mounted.location(&shown), "backup");
+    drop(gate);
+    append(&shown).unwrap();
+    assert_eq!(mounted.location(&shown), "primary");
+}
+
+#[test]
+fn locks_are_created_while_the_process_that_publishes_a_job_is_stopped() {
+    let workspace = Workspace::builder().folders(&["backup"]).build();
+    let jobs = 4;
+    for number in 0..jobs {
+        archived(&workspace, "backup", &hash(number));
+    }
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let _mounted = workspace.mount_at(&mountpoint);
+    let gate = hold_gate(&workspace, FlockOperation::LockExclusive);
+    std::thread::scope(|scope| {
+        for number in 0..jobs {
+            let job = mountpoint.join("jobs").join(TASK).join(hash(number));
+            scope.spawn(move || assert!(lock(&job).is_some()));
+        }
+    });
+    drop(gate);
+    let log = workspace.log();
+    let warned = log.matches("holds the lock").count();
+    assert_eq!(warned, 1, "{log}");
 }

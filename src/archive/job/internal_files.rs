@@ -5,8 +5,8 @@
 //!
 //! 1. Each file is linked into the staged copy ([`link_into`]). From then on both names lead to it.
 //! 2. The copy is published. Files that were created since are linked before that, while no process may create any
-//!    ([`InternalGate`](crate::view::internal::InternalGate)).
-//! 3. The old names are removed ([`remove`]). A file that was created nevertheless, since the gate could not be closed, is linked first.
+//!    ([`InternalGate`](crate::view::internal_gate::InternalGate)).
+//! 3. The old names are removed ([`remove`]). A file that was created nevertheless, by a process that went on without the gate, is linked first.
 //!
 //! A job that was moved or released a moment ago, and is put back since it was written to, takes them over too ([`keep`]).
 //!

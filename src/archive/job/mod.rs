@@ -5,7 +5,7 @@
 //! - [`store`]: copies jobs to a folder, each whole or not at all; `renew`: makes missing and damaged backups of a moved job
 //! - `preconditions`: what is checked before a job is copied or moved; `backups`: whether the `backup` folders have a job
 //! - [`compare`]: which of two copies of a job is kept; [`select`]: which files of a job are copied
-//! - [`recover`]: copies a job back into the primary, also in place of what a purge has left of it (`skeleton`); `params`: the paths in
+//! - [`recover`]: copies a job back into the primary, also in place of what a purge has left of it (`skeleton`); `publish`: gives it its name; `params`: the paths in
 //!   the `params.json` of a recovered job; [`verify`]: reads an archived copy and compares it; [`export`]: copies a job for
 //!   another workspace
 //! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
@@ -26,6 +26,7 @@ pub mod manifests;
 pub mod opt_out;
 mod params;
 mod preconditions;
+mod publish;
 pub mod ready;
 pub mod recover;
 pub mod release;

@@ -1,6 +1,5 @@
 //! Copies a job from a folder back into the primary.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::skeleton::Skeleton;
-use super::{internal_files, manifests, params, preconditions, select};
+use super::{internal_files, manifests, params, preconditions, publish, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
 use crate::archive::{obstacle, places};
@@ -18,7 +17,6 @@ use crate::transfer::staging::Staging;
 use crate::transfer::{self, Candidate, Copied, Difference, Kind, Options, Originals};
 use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::STAGING_PREFIX;
 use crate::workspace::{markers, partials};
 
 /// How often to check whether another process has finished its work on the same job.
@@ -116,22 +114,23 @@ pub fn recover(env: &Env<'_>, job: &JobId, from: Option<u8>) -> Result<Recovered
         }
         let (chosen, copied) = copy_first(env, job, &candidates, &mut staging)?;
         let passed_over = passed_over(&candidates, chosen);
-        // From here until the job has its name, no internal file is created that it does not get.
-        let gate = env.view.close_gate();
-        link_internal_files(env, job, &task)?;
-        match &there {
-            Present::Link(link) => staging.exchange(link).map(|_| ()).beside(job, &at)?,
-            Present::Skeleton(skeleton) => match replace(env, job, skeleton, &task, &mut staging) {
-                Err(error) if retries > 0 && (skeleton.is_gone() || error.is_changed()) => {
-                    tracing::debug!("{error}; looking at the job again");
-                    retries -= 1;
-                    continue;
-                }
-                replaced => replaced?,
-            },
-            Present::Nothing | Present::Job => staging.publish().beside(job, &at)?,
+        let placed = match &there {
+            Present::Skeleton(skeleton) => {
+                publish::over_skeleton(env, job, skeleton, &task, &mut staging)
+            }
+            Present::Link(link) => publish::over_link(env, job, link, &task, &mut staging),
+            Present::Nothing | Present::Job => publish::new(env, job, &task, &mut staging),
+        };
+        match (placed, &there) {
+            (Err(error), Present::Skeleton(skeleton))
+                if retries > 0 && (skeleton.is_gone() || error.is_changed()) =>
+            {
+                tracing::debug!("{error}; looking at the job again");
+                retries -= 1;
+                continue;
+            }
+            (placed, _) => placed?,
         }
-        drop(gate);
         if retries > 0 && is_incomplete(env, job, &task, chosen.folder) {
             tracing::info!("{job}: a purge has removed files of the new copy; recovering it again");
             retries -= 1;
@@ -259,41 +258,6 @@ fn present(env: &Env<'_>, job: &JobId) -> Result<Present> {
     let link = rustix::fs::openat(&*task, job.hash(), itself, Mode::empty());
     let link = at::absent(link).tried(job, "open", &at)?;
     Ok(link.map_or(Present::Nothing, Present::Link))
-}
-
-/// Links into the staged job the internal files that were created since it was copied.
-fn link_internal_files(env: &Env<'_>, job: &JobId, task: &OwnedFd) -> Result<()> {
-    let at = places::path(env.view.primary(), job);
-    let staged = open_staged(job, task).tried(job, "open", &at)?;
-    let linked = internal_files::link_into(env.view, job, &staged);
-    linked.tried(job, "link internal files into", &at)
-}
-
-fn open_staged(job: &JobId, task: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let mut name = OsString::from(STAGING_PREFIX);
-    name.push(job.hash());
-    places::open_exactly(task, &name)
-}
-
-/// Puts the staged job in the place of what a purge has left of it.
-fn replace(
-    env: &Env<'_>,
-    job: &JobId,
-    skeleton: &Skeleton,
-    task: &OwnedFd,
-    staging: &mut Staging,
-) -> Result<()> {
-    let at = places::path(env.view.primary(), job);
-    let staged = open_staged(job, task).tried(job, "open", &at)?;
-    skeleton.keep_bookkeeping(job, &staged)?;
-    staging.exchange(skeleton.directory()).beside(job, &at)?;
-    let unused = skeleton.expect_unused(env, job);
-    if unused.is_err() {
-        staging.undo().beside(job, &at)?;
-        env.hooks.moved(job);
-        staging.sync().beside(job, &at)?;
-    }
-    unused
 }
 
 /// A folder that has a job.

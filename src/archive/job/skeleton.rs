@@ -114,8 +114,12 @@ fn keep_in(job: &JobId, path: &Path, left: &OwnedFd, staged: &OwnedFd) -> SysRes
         return Ok(());
     };
     let mut kept = Vec::new();
+    // A few of what may be many files.
+    let may_be = |name: &OsStr| is_rewritten(path, name, job.name(), false, 0);
     let _ = read_dir::read(&from, &mut EntryBuffer::default(), |entry| {
-        kept.push(entry.name().to_owned());
+        if may_be(entry.name()) {
+            kept.push(entry.name().to_owned());
+        }
         ControlFlow::<()>::Continue(())
     })?;
     kept.retain(|name| {
