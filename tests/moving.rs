@@ -19,7 +19,7 @@ use common::{Mounted, Workspace, names};
 use common::{job, thread};
 use job::{TASK, entries, hash, look_at, model};
 use rustix::fs::{CWD, RenameFlags};
-use xpmfs::daemon::control;
+use xpmfs::daemon::uncovered;
 
 /// How many jobs are moved, and the time between two.
 const JOBS: usize = 120;
@@ -65,7 +65,7 @@ fn moves(workspace: &Workspace, in_place: bool, arguments: &[&str]) {
     let mounted = workspace.mount_with(&mountpoint, arguments);
     if in_place && !workspace.is_of_another_user() {
         // Who asks for it is going to change what the mount would take for its own otherwise.
-        mover.beneath = control::beneath(&mountpoint).unwrap().unwrap();
+        mover.beneath = uncovered::beneath(&mountpoint).unwrap().unwrap();
     }
     let (current, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let reader = |top: &Path, near: bool| {

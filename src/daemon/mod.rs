@@ -20,6 +20,7 @@
 //! - [`inventory`]: lists the mounts and their health
 //! - [`mounts`]: the table of mounts, and those of xpmfs in it
 //! - [`health`]: checks whether a process serves a mount
+//! - [`uncovered`]: the directory beneath a mount, also of another user
 //! - [`private_mount`]: ends a mount with the last process that sees it
 //! - [`sharing`]: a mount that several programs share
 //! - [`attach`]: mounts `/dev/fuse` on a mount point, and unmounts it
@@ -52,6 +53,7 @@ pub mod service_manager;
 pub mod sharing;
 pub mod signals;
 pub mod supervisor;
+pub mod uncovered;
 pub mod unmount;
 
 use std::io;

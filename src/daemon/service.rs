@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::control::{self, ClientError};
+use super::control::ClientError;
 use super::inventory;
+use super::uncovered;
 use super::{Kept, Service, StatusSource};
 use crate::archive::engine::Archiver;
 use crate::archive::trash_upkeep::TrashCounts;
@@ -22,13 +23,13 @@ use crate::workspace::jobs::JobId;
 ///
 /// There is such a mount, and its daemon does not hand the directory out.
 pub fn beneath(primary: &Path) -> Result<Option<OwnedFd>, ClientError> {
-    control::beneath(primary)
+    uncovered::beneath(primary)
 }
 
 /// Opens folders that lie in mounts of xpmfs, beneath them.
 #[must_use]
 pub fn beneath_folders() -> Arc<dyn Beneath> {
-    Arc::new(control::Uncovered)
+    Arc::new(uncovered::Uncovered)
 }
 
 /// Whether no other mount, of those that can be seen from here, shows the workspace with this directory.

@@ -3,8 +3,9 @@
 use std::fs;
 
 use rustix::process::Signal;
-use xpmfs::daemon::control::{self, Client, ClientError};
+use xpmfs::daemon::control::{Client, ClientError};
 use xpmfs::daemon::health::{self, MountHealth};
+use xpmfs::daemon::uncovered;
 
 use crate::stage::{Stage, Who, as_everybody, is_root, sentence};
 
@@ -28,7 +29,7 @@ fn the_control_socket_tells_of_the_mount_and_hands_out_what_is_beneath() {
             "{unknown}"
         );
         // In place, the path leads into the mount; the descriptor leads beneath it.
-        let beneath = control::beneath(&mountpoint)
+        let beneath = uncovered::beneath(&mountpoint)
             .unwrap()
             .expect("a descriptor");
         let flags = rustix::fs::AtFlags::empty();
@@ -36,7 +37,7 @@ fn the_control_socket_tells_of_the_mount_and_hands_out_what_is_beneath() {
         drop(beneath);
         daemon.signal(Signal::TERM);
         assert_eq!(daemon.ended(), Some(0), "{}", daemon.log());
-        assert!(control::beneath(&mountpoint).unwrap().is_none());
+        assert!(uncovered::beneath(&mountpoint).unwrap().is_none());
         // The kernel gives the number of the device to the next mount, be it another test's.
         let successor = Client::connect(mount.device, mount.owner());
         assert!(successor.is_err() || successor.unwrap().pid() != Some(daemon.child.id() as i32));
@@ -54,14 +55,14 @@ fn a_daemon_of_another_user_is_not_believed_what_lies_beneath() {
         let other = stage.path("other");
         fs::create_dir(&other).unwrap();
         let mut honest = stage.serve(&mountpoint);
-        assert!(control::beneath(&mountpoint).unwrap().is_some());
+        assert!(uncovered::beneath(&mountpoint).unwrap().is_some());
         honest.signal(Signal::TERM);
         assert_eq!(honest.ended(), Some(0), "{}", honest.log());
         let primary = ("XPMFS_TEST_PRIMARY", other.to_str().unwrap());
         let mountpoint = stage.directory("empty");
         let mut lying = stage.serve_with(&mountpoint, &[primary]);
         let foreign = lying.mount().unwrap().other_owner().is_some();
-        match control::beneath(&mountpoint) {
+        match uncovered::beneath(&mountpoint) {
             Err(ClientError::OtherDirectory { .. }) => assert!(foreign),
             beneath => assert!(beneath.is_ok() && !foreign, "{beneath:?}"),
         }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use checks::{Daemon, check_moved_jobs, check_nothing_is_left, check_shared_files};
 use common::Workspace;
 use worker::Worker;
-use xpmfs::daemon::control;
+use xpmfs::daemon::uncovered;
 
 const TASK: &str = "my.module.train";
 const PROCESSES: usize = 8;
@@ -65,7 +65,7 @@ fn stress(in_place: bool) {
     let mounted = workspace.mount_with(&mountpoint, arguments);
     // In place the primary's own path leads into the mount; the daemon leads beneath.
     let beneath = match in_place {
-        true => control::beneath(&mountpoint).unwrap().unwrap(),
+        true => uncovered::beneath(&mountpoint).unwrap().unwrap(),
         false => File::open(workspace.primary()).unwrap().into(),
     };
     let beneath_path = PathBuf::from(format!("/proc/self/fd/{}", beneath.as_raw_fd()));

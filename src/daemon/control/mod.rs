@@ -41,20 +41,17 @@
 //!
 //! A new request is one more arm in [`answers`].
 //!
-//! [`server`]: the daemon's end; `client`: a command's; `directory`: where the sockets are; `uncovered`: the directory beneath
-//! a mount, also of another user
+//! [`server`]: the daemon's end; `client`: a command's; `directory`: where the sockets are
 
 pub mod answers;
 mod client;
 mod directory;
 pub mod server;
-mod uncovered;
 
 pub use answers::{Answers, Identity, Reload};
 pub use client::{Client, ClientError};
 pub use directory::{SocketName, runtime_directory};
 pub use server::Server;
-pub use uncovered::{Uncovered, beneath};
 
 /// The protocol's version.
 pub const VERSION: u64 = 1;

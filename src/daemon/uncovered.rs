@@ -12,9 +12,10 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, UnmountFlags};
 
-use super::{Client, ClientError};
-use crate::daemon::REPLY_TIMEOUT;
-use crate::daemon::mounts::{self, Device, MountInfo};
+use super::REPLY_TIMEOUT;
+use super::control::{Client, ClientError};
+use super::health::{self, MountHealth};
+use super::mounts::{self, Device, MountInfo};
 use crate::sys::at;
 use crate::sys::calls::own_mount_namespace;
 use crate::sys::deadline::within;
@@ -46,8 +47,15 @@ pub fn beneath(path: &Path) -> Result<Option<OwnedFd>, ClientError> {
 /// The daemon does not answer, is not believed, or hands out another directory.
 fn beneath_mount(mount: &MountInfo) -> Result<OwnedFd, ClientError> {
     // It is asked in any case: from then on it expects others to change the directory.
-    let connected = Client::connect(mount.device, mount.owner());
-    let handed = connected.and_then(|mut client| client.primary());
+    let ask = || {
+        let connected = Client::connect(mount.device, mount.owner());
+        connected.and_then(|mut client| client.primary())
+    };
+    let handed = match ask() {
+        // A daemon listens shortly after it has mounted, and before it serves: the check waits for the latter.
+        Err(ClientError::NoDaemon) if health::of(mount) != MountHealth::Dead => ask(),
+        handed => handed,
+    };
     let handed = handed.map_err(|error| error.of(mount))?;
     let Some(user) = mount.other_owner() else {
         return Ok(handed);
