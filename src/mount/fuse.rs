@@ -132,10 +132,11 @@ impl Filesystem for Fuse {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (may_wait, name) = (self.mount.may_wait_at(parent.0, name), name.to_owned());
+        let tid = request.pid();
         self.mount.answer(may_wait, reply, move |mount: &Mount| {
-            match mount.lookup(parent.0, &name) {
+            match mount.lookup_for(tid, parent.0, &name) {
                 // States for how long the kernel may cache that the name does not exist.
                 Err(Errno::NOENT) => match mount.absent_for(parent.0, &name) {
                     Duration::ZERO => Err(Errno::NOENT),

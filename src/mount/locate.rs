@@ -19,6 +19,9 @@ use crate::view::location::asking::Asking;
 use crate::view::{Location, PRIMARY, Root};
 use crate::workspace::layout;
 
+/// How often a job that other processes move meanwhile is looked for.
+const MOVES_MAX: usize = 5;
+
 /// A directory to work in.
 #[derive(Debug, Clone)]
 pub(super) enum Dir {
@@ -338,11 +341,15 @@ impl Mount {
             Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP)) => error,
             result => return result,
         };
-        if node.role == NodeRole::Job
-            && let Some(there) = self.job_elsewhere(id, &node)
-            && let Ok(value) = attempt(&there)
-        {
-            return Ok(value);
+        if node.role == NodeRole::Job {
+            for _ in 0..MOVES_MAX {
+                let Some(there) = self.job_elsewhere(id) else {
+                    break;
+                };
+                if let Ok(value) = attempt(&there) {
+                    return Ok(value);
+                }
+            }
         }
         if let Some(aside) = set_aside(&node)
             && let Ok(value) = attempt(&aside)
@@ -362,18 +369,21 @@ impl Mount {
         Err(Errno::STALE)
     }
 
-    /// Returns a job that has been renamed to another location since it was looked up: the same directory.
-    fn job_elsewhere(&self, id: u64, node: &Node) -> Option<Node> {
+    /// Returns a job where it is now, if it is the same directory: another process may have renamed it to another location, or back.
+    fn job_elsewhere(&self, id: u64) -> Option<Node> {
+        let node = self.nodes.get(id)?;
         let found = self.find(node.parent, &node.name).ok()?;
-        if FileId::of(&found.stat) != node.identity || found.place == node.place {
+        if FileId::of(&found.stat) != node.identity {
             return None;
         }
         let there = Node {
             place: found.place,
             ..node.clone()
         };
-        self.nodes.update(id, there.clone());
-        self.job_changed_place(id, found.place);
+        if found.place != node.place {
+            self.nodes.update(id, there.clone());
+            self.job_changed_place(id, found.place);
+        }
         Some(there)
     }
 

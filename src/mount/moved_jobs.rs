@@ -131,8 +131,9 @@ mod tests {
     use rustix::fs::{CWD, RenameFlags};
 
     use super::*;
+    use crate::mount::caller::Caller;
     use crate::mount::tables::invalidate::Invalidation;
-    use crate::mount::testing::Fixture;
+    use crate::mount::testing::{Fixture, ROOT_CALLER};
     use crate::settings::Mode as FolderMode;
     use crate::view::PRIMARY;
 
@@ -166,6 +167,39 @@ mod tests {
         });
         listed.unwrap();
         assert!(names.contains(&"file".into()), "{names:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_after_the_second_lookup_of_its_path_is_opened() {
+        let job = "folder/jobs/t/h";
+        let fixture = Fixture::new(FolderMode::Move, &[job, "folder/jobs/t/.tmp.h"]);
+        let mount = &fixture.mount;
+        let caller = Caller {
+            tid: 7,
+            ..ROOT_CALLER
+        };
+        let (old, new) = (
+            fixture.top().join(job),
+            fixture.top().join("folder/jobs/t/.tmp.h"),
+        );
+        fs::write(old.join("file"), "").unwrap();
+        let ids = fixture.look_up("jobs/t/h");
+        rustix::fs::renameat_with(CWD, &old, CWD, &new, RenameFlags::EXCHANGE).unwrap();
+        fs::remove_file(new.join("file")).unwrap();
+        fs::write(old.join("file"), "found").unwrap();
+        let look_up = |parent, name: &str| mount.lookup_for(caller.tid, parent, OsStr::new(name));
+        let found = look_up(ids[3], "file").map(drop);
+        assert_eq!(found, Err(rustix::io::Errno::STALE));
+        // The kernel looks the path up again, and passes the error of that to the program.
+        let mut id = ids[0];
+        for name in ["jobs", "t", "h", "file"] {
+            id = look_up(id, name).unwrap().id;
+        }
+        fs::write(old.join("next"), "").unwrap();
+        fs::rename(old.join("next"), old.join("file")).unwrap();
+        let opened = mount.open(&caller, id, libc::O_RDONLY).unwrap();
+        let mut read = [0; 10];
+        assert_eq!(mount.read(opened.handle, 0, &mut read).unwrap(), 5);
     }
 
     #[test]

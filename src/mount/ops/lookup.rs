@@ -51,6 +51,30 @@ impl NodeEntry {
 }
 
 impl Mount {
+    /// Looks a name up for a program. What is found by a caller whose last attempt has failed with `ESTALE` stays available to the kernel:
+    /// it does not try a third time.
+    pub(in crate::mount) fn lookup_for(
+        &self,
+        tid: u32,
+        parent: u64,
+        name: &OsStr,
+    ) -> Result<NodeEntry> {
+        let mut found = self.lookup(parent, name);
+        if self.retries.looks_up_again(tid)
+            && let Ok(entry) = found
+        {
+            if entry.attributes.kind == fuser::FileType::Directory {
+                return Ok(entry);
+            }
+            found = self.lookup_held(parent, name, entry);
+            self.retries.add(tid);
+        }
+        if let Err(Errno::STALE) = found {
+            self.retries.add_lookup(tid);
+        }
+        found
+    }
+
     pub(in crate::mount) fn lookup(&self, parent: u64, name: &OsStr) -> Result<NodeEntry> {
         let found = self.find(parent, name)?;
         let entry = self.enter(parent, name, found)?;

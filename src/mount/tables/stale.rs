@@ -9,7 +9,8 @@
 //!    be open in this mount. It must not be opened once more for a caller that used the name: the kernel has cached
 //!    the name for too long, and the caller wants the file that has the name now. But it must be opened for a caller
 //!    that used `/proc/PID/fd/N`. The kernel does not report which one it was; on `ESTALE` it tries again, once, and
-//!    looks the name up then. So the second `open` of a caller means the node.
+//!    looks the name up then. So the second `open` of a caller means the node. A path may also fail at a directory on it first, and at the
+//!    file then: what such a caller looks up is held open as well.
 //! 3. [`NotFoundAgain`]: directories that were not found again.
 
 use std::collections::VecDeque;
@@ -60,38 +61,65 @@ const CALLERS_MAX: usize = 256;
 /// How long a caller is remembered; the kernel tries again at once.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The threads that have received `ESTALE` for an `open`, with the time, and have opened no file since.
+/// The threads that have received `ESTALE`, with what for and the time, and have opened no file since.
 #[derive(Debug, Default)]
 pub(in crate::mount) struct StaleRetries {
     /// Whether any caller has been added: usually none.
     any: AtomicBool,
-    callers: Mutex<VecDeque<(u32, Instant)>>,
+    callers: Mutex<VecDeque<(u32, Failed, Instant)>>,
+}
+
+/// What has failed with `ESTALE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    Lookup,
+    Open,
 }
 
 impl StaleRetries {
-    /// Notes that a caller receives `ESTALE` for an `open`.
+    /// Notes that a caller receives `ESTALE` for an `open`, or a file that is held open since it has received `ESTALE` before.
     pub(in crate::mount) fn add(&self, tid: u32) {
+        self.note(tid, Failed::Open);
+    }
+
+    /// Notes that a caller receives `ESTALE` for a lookup.
+    pub(in crate::mount) fn add_lookup(&self, tid: u32) {
+        self.note(tid, Failed::Lookup);
+    }
+
+    fn note(&self, tid: u32, failed: Failed) {
         let mut callers = self.callers.lock();
-        callers.retain(|(known, _)| *known != tid);
+        callers.retain(|(known, ..)| *known != tid);
         if callers.len() >= CALLERS_MAX {
             callers.pop_front();
         }
-        callers.push_back((tid, Instant::now()));
+        callers.push_back((tid, failed, Instant::now()));
         self.any.store(true, Ordering::Relaxed);
     }
 
     /// Whether this `open` of a caller is its second attempt.
     pub(in crate::mount) fn contains(&self, tid: u32) -> bool {
+        self.has_failed(tid, Failed::Open)
+    }
+
+    /// Whether a caller looks a path up for the second time, since a lookup has failed.
+    pub(in crate::mount) fn looks_up_again(&self, tid: u32) -> bool {
+        self.any.load(Ordering::Relaxed) && self.has_failed(tid, Failed::Lookup)
+    }
+
+    fn has_failed(&self, tid: u32, what: Failed) -> bool {
         let callers = self.callers.lock();
-        let mut times = callers.iter().filter(|(known, _)| *known == tid);
-        times.any(|(_, since)| since.elapsed() < RETRY_TIMEOUT)
+        let mut callers = callers.iter();
+        callers.any(|(known, failed, since)| {
+            *known == tid && *failed == what && since.elapsed() < RETRY_TIMEOUT
+        })
     }
 
     /// Notes that a caller has opened a file: its next attempt is a first one.
     pub(in crate::mount) fn opened(&self, tid: u32) {
         if self.any.load(Ordering::Relaxed) {
             let mut callers = self.callers.lock();
-            callers.retain(|(known, _)| *known != tid);
+            callers.retain(|(known, ..)| *known != tid);
             self.any.store(!callers.is_empty(), Ordering::Relaxed);
         }
     }
@@ -158,5 +186,15 @@ mod tests {
         assert!(!retries.contains(1), "evicted");
         assert!(retries.contains(1999));
         assert!(retries.callers.lock().len() <= CALLERS_MAX);
+    }
+
+    #[test]
+    fn caller_whose_lookup_failed_has_not_failed_to_open() {
+        let retries = StaleRetries::default();
+        assert!(!retries.looks_up_again(1));
+        retries.add_lookup(1);
+        assert!(retries.looks_up_again(1) && !retries.contains(1));
+        retries.add(1);
+        assert!(!retries.looks_up_again(1) && retries.contains(1));
     }
 }
