@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::common::{self, eventually};
@@ -61,6 +61,7 @@ fn change(job: &Path, kind: usize, name: &str) -> std::io::Result<Option<(PathBu
             Ok(Some((name.into(), name.to_owned())))
         }
         2 => {
+            let _appending = APPENDING.read().unwrap();
             let mut file = File::options().append(true).open(job.join("train.out"))?;
             file.write_all(format!("{name}\n").as_bytes())?;
             Ok(None)
@@ -81,6 +82,10 @@ fn change(job: &Path, kind: usize, name: &str) -> std::io::Result<Option<(PathBu
     }
 }
 
+/// Held while a text is appended, and while the purge looks at a file and removes it: a file that is appended to between the two is lost
+/// on any disk.
+static APPENDING: RwLock<()> = RwLock::new(());
+
 /// Removes old files of a job beneath the mount, at random, as a purge by age does. Returns how many.
 fn purge_old(job: &Path, random: &mut Random) -> usize {
     let percent = [5, 50, 100][random.below(3)];
@@ -97,6 +102,9 @@ fn purge_old(job: &Path, random: &mut Random) -> usize {
     let mut removed = 0;
     for name in found {
         let path = job.join(name);
+        let _appended = path
+            .ends_with("train.out")
+            .then(|| APPENDING.write().unwrap());
         if is_old(&path) && random.chance(percent) && fs::remove_file(path).is_ok() {
             removed += 1;
         }
