@@ -153,3 +153,28 @@ fn locks_are_created_while_the_process_that_publishes_a_job_is_stopped() {
     let warned = log.matches("holds the lock").count();
     assert_eq!(warned, 1, "{log}");
 }
+
+/// The folder's disk may take minutes to give the contents, as one that has them on tapes.
+#[test]
+fn jobs_are_published_while_an_internal_file_is_read_from_a_folder() {
+    let Some(workspace) = workspace() else {
+        return;
+    };
+    let archived = job(&workspace.folder("backup"));
+    fs::write(archived.join("train.pid"), "4711").unwrap();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let _mounted = workspace.mount_at(&mountpoint);
+    let shown = job(&mountpoint);
+    let delayed = Delayed::of(&workspace, &mountpoint, "pread64", DELAY);
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| {
+            let mut options = File::options();
+            options.write(true).open(shown.join("train.pid")).unwrap()
+        });
+        eventually("the file is read", || delayed.is_in(libc::SYS_pread64));
+        hold_gate(&workspace, FlockOperation::NonBlockingLockExclusive);
+        write.join().unwrap().write_all(b"4712").unwrap();
+    });
+    assert_eq!(fs::read(shown.join("train.pid")).unwrap(), b"4712");
+    assert_eq!(fs::read(archived.join("train.pid")).unwrap(), b"4711");
+}

@@ -10,6 +10,7 @@ mod rights;
 mod small_copy;
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use rustix::fs::OFlags;
@@ -54,6 +55,12 @@ impl Target {
     /// The role of the new entry in the view.
     pub(super) fn role(&self, name: &OsStr, directory: bool) -> NodeRole {
         self.parent.of_entry(name, directory)
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 
@@ -128,20 +135,14 @@ impl Mount {
         match judge(node.place, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
-                let gate = self.view.open_gate();
-                if self.is_in_primary(&holder)? {
+                match self.internal_target(&holder, node.role)? {
+                    Some(target) => Ok(target),
                     // Another process has recovered the job: its internal files lie in it.
-                    return Err(match self.recover {
+                    None => Err(match self.recover {
                         Some(_) => self.recovery_needed(caller.tid, node),
                         None => Errno::STALE,
-                    });
+                    }),
                 }
-                Ok(Target {
-                    dir: self.view.make_internal_dir(&holder)?.into(),
-                    place: INTERNAL,
-                    parent: node.role,
-                    _gate: Some(gate),
-                })
             }
             Verdict::Refuse(error) => Err(error),
             Verdict::Go | Verdict::Recover => Err(self.recovery_needed(caller.tid, node)),
@@ -388,21 +389,36 @@ impl Mount {
         Ok(there == InPrimary::Job)
     }
 
+    /// Returns the target for an internal file of a job that a folder serves, below a parent of this role; `None` if the primary serves the
+    /// job by now. The job is not published until the target is dropped.
+    fn internal_target(&self, holder: &JobDir, parent: NodeRole) -> Result<Option<Target>> {
+        let gate = self.view.open_gate();
+        if self.is_in_primary(holder)? {
+            return Ok(None);
+        }
+        Ok(Some(Target {
+            dir: self.view.make_internal_dir(holder)?.into(),
+            place: INTERNAL,
+            parent,
+            _gate: Some(gate),
+        }))
+    }
+
     /// Creates an internal file in the primary for a job that a folder serves, with the contents of the folder's file.
     fn internalize(&self, id: u64, node: &Node, holder: &JobDir) -> Result<Node> {
         let archived = self.open_verified(id, OFlags::RDONLY)?;
         self.apply_noatime(&archived);
-        let _gate = self.view.open_gate();
-        if self.is_in_primary(holder)? {
-            return Err(Errno::STALE);
-        }
-        let dir = self.view.make_internal_dir(holder)?;
-        let stat = match at::absent(at::stat(&dir, &node.name))? {
-            Some(stat) => stat,
+        let parent = self.node(node.parent)?.role;
+        let target = || self.internal_target(holder, parent)?.ok_or(Errno::STALE);
+        let there = target()?;
+        let (_target, stat) = match at::absent(at::stat(&there, &node.name))? {
+            Some(stat) => (there, stat),
             None => {
+                // The folder may let the daemon wait for the contents.
+                drop(there);
                 let sharing = small_copy::Sharing::of(self.view.primary().root()?.fd())?;
                 let aside = self.view.internal_top()?;
-                small_copy::copy(&archived, &dir, &node.name, &aside, sharing)?
+                small_copy::copy(&archived, &aside, &node.name, sharing, &target)?
             }
         };
         let internal = Node {

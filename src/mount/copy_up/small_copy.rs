@@ -52,64 +52,77 @@ impl Sharing {
     }
 }
 
-/// Copies an open file to `name` in `dir`, and returns the attributes of the file there: the copy, or a file that
-/// another process created first. A file that needs a temporary name gets one in `aside`, on the same disk.
+/// Copies an open file to `name` in a directory, and returns the directory and the attributes of the file there: the copy, or a file that
+/// another process created first. `dir` returns the directory, and is called when the contents have been read: until the directory is
+/// dropped, others may have to wait. The copy is made in `aside`, on the same disk.
 ///
 /// # Errors
 ///
-/// The error of the disk.
-pub(super) fn copy(
+/// The error of the disk, or of `dir`.
+pub(super) fn copy<D: AsFd>(
     from: &OwnedFd,
-    dir: &OwnedFd,
-    name: &OsStr,
     aside: &OwnedFd,
+    name: &OsStr,
     sharing: Sharing,
-) -> Result<Statx> {
-    let made = match unnamed(from, dir, name, sharing) {
+    dir: &impl Fn() -> Result<D>,
+) -> Result<(D, Statx)> {
+    let made = match unnamed(from, aside, name, sharing, dir) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::ISDIR | Errno::PERM) => {
-            named(from, dir, name, aside, sharing)
+            named(from, aside, name, sharing, dir)
         }
         result => result,
     };
-    match made {
+    let dir = match made {
         // Another process was faster; its file is the job's now.
-        Ok(()) | Err(Errno::EXIST) => at::stat(dir, name),
-        Err(error) => Err(error),
-    }
+        Err(Errno::EXIST) => dir()?,
+        made => made?,
+    };
+    let stat = at::stat(&dir, name)?;
+    Ok((dir, stat))
 }
 
-fn unnamed(from: &OwnedFd, dir: &OwnedFd, name: &OsStr, sharing: Sharing) -> Result<()> {
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let to = rustix::fs::openat(dir, ".", flags, PRIVATE)?;
-    fill(from, &to, sharing)?;
-    rustix::fs::linkat(CWD, at::proc_path(&to), dir, name, AtFlags::SYMLINK_FOLLOW)
-}
-
-fn named(
+fn unnamed<D: AsFd>(
     from: &OwnedFd,
-    dir: &OwnedFd,
-    name: &OsStr,
     aside: &OwnedFd,
+    name: &OsStr,
     sharing: Sharing,
-) -> Result<()> {
-    match staged(from, dir, name, aside, sharing) {
+    dir: &impl Fn() -> Result<D>,
+) -> Result<D> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(aside, ".", flags, PRIVATE)?;
+    fill(from, &to, sharing)?;
+    let dir = dir()?;
+    rustix::fs::linkat(CWD, at::proc_path(&to), &dir, name, AtFlags::SYMLINK_FOLLOW)?;
+    Ok(dir)
+}
+
+fn named<D: AsFd>(
+    from: &OwnedFd,
+    aside: &OwnedFd,
+    name: &OsStr,
+    sharing: Sharing,
+    dir: &impl Fn() -> Result<D>,
+) -> Result<D> {
+    match staged(from, aside, name, sharing, dir) {
         // The disk has neither hard links nor `RENAME_NOREPLACE`, as CIFS.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM)
             if at::stat_fd(from)?.stx_size == 0 =>
         {
-            sharing.apply(create(dir, name)?)
+            let dir = dir()?;
+            sharing.apply(create(&dir, name)?)?;
+            Ok(dir)
         }
         result => result,
     }
 }
 
-fn staged(
+fn staged<D: AsFd>(
     from: &OwnedFd,
-    dir: &OwnedFd,
-    name: &OsStr,
     aside: &OwnedFd,
+    name: &OsStr,
     sharing: Sharing,
-) -> Result<()> {
+    dir: &impl Fn() -> Result<D>,
+) -> Result<D> {
     let number = STAGED.fetch_add(1, Ordering::Relaxed);
     let process = rustix::process::getpid().as_raw_nonzero();
     // Machines that share the disk may have processes of the same number.
@@ -120,18 +133,20 @@ fn staged(
     let _ = rustix::fs::unlinkat(aside, &temporary, AtFlags::empty());
     let to = create(aside, &temporary)?;
     let done = fill(from, &to, sharing).and_then(|()| {
-        match rustix::fs::linkat(aside, &temporary, dir, name, AtFlags::empty()) {
+        let dir = dir()?;
+        match rustix::fs::linkat(aside, &temporary, &dir, name, AtFlags::empty()) {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
-                renameat_with(aside, &temporary, dir, name, RenameFlags::NOREPLACE)
+                renameat_with(aside, &temporary, &dir, name, RenameFlags::NOREPLACE)
             }
             result => result,
-        }
+        }?;
+        Ok(dir)
     });
     let _ = rustix::fs::unlinkat(aside, &temporary, AtFlags::empty());
     done
 }
 
-fn create(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+fn create(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, PRIVATE)
 }
@@ -165,11 +180,15 @@ mod tests {
     type Method = fn(&OwnedFd, &OwnedFd, &OsStr, &OwnedFd, Sharing) -> Result<()>;
 
     const METHODS: [(&str, Method); 3] = [
-        ("unnamed", |from, dir, name, _, sharing| {
-            unnamed(from, dir, name, sharing)
+        ("unnamed", |from, dir, name, aside, sharing| {
+            unnamed(from, aside, name, sharing, &|| Ok(dir)).map(drop)
         }),
-        ("named", named),
-        ("staged", staged),
+        ("named", |from, dir, name, aside, sharing| {
+            named(from, aside, name, sharing, &|| Ok(dir)).map(drop)
+        }),
+        ("staged", |from, dir, name, aside, sharing| {
+            staged(from, aside, name, sharing, &|| Ok(dir)).map(drop)
+        }),
     ];
 
     /// A workspace of a group, with a directory that does not have the rights of the group yet.
