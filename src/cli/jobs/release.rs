@@ -1,5 +1,6 @@
 //! `xpmfs jobs release`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -130,6 +131,8 @@ struct Tally {
     released: u64,
     freed: u64,
     refused: u64,
+    /// How many of these for each reason.
+    reasons: BTreeMap<&'static str, u64>,
     /// Errors, and jobs that were named one by one and refused.
     failed: u64,
 }
@@ -143,6 +146,7 @@ impl Tally {
             }
             ReleaseEvent::Refused(refusal) => {
                 self.refused += 1;
+                *self.reasons.entry(refusal.reason.describe()).or_default() += 1;
                 // There is nothing to do for a job that was released before.
                 self.failed += u64::from(single && refusal.reason != Reason::Absent);
             }
@@ -152,7 +156,7 @@ impl Tally {
         }
     }
 
-    /// `3 jobs would be released (5.00 MiB): 1 kept; --yes releases them`
+    /// `3 jobs would be released (5.00 MiB): 1 kept (pinned); --yes releases them`
     fn summary(&self, act: bool) -> String {
         let jobs = match self.released {
             1 => "1 job".to_owned(),
@@ -166,7 +170,16 @@ impl Tally {
             (_, false) => format!("{jobs} would be released ({freed} freed)"),
         };
         if self.refused > 0 {
-            text.push_str(&format!(": {} kept", self.refused));
+            let reasons: Vec<String> = match self.reasons.len() {
+                1 => self.reasons.keys().map(|&why| why.to_owned()).collect(),
+                _ => self
+                    .reasons
+                    .iter()
+                    .map(|(why, count)| format!("{count} {why}"))
+                    .collect(),
+            };
+            let reasons = reasons.join("; ");
+            text.push_str(&format!(": {} kept ({reasons})", self.refused));
         }
         if self.released > 0 && !act {
             text.push_str("; --yes verifies their archived copies and releases them");

@@ -176,18 +176,21 @@ fn finish(work: &Work<'_>, found: Found, to: Option<OwnedFd>) -> Result<Copied> 
         links(work, target, (&mut entries, &mut losses), to)?;
     }
     let (mut manifest, order) = Manifest::arrange(entries);
-    let mut places = HashMap::new();
+    // Where each entry is now.
+    let mut places = vec![0; order.len()];
     let mut arranged = HashMap::new();
     let mut ordered = Vec::with_capacity(order.len());
     for (new, old) in order.into_iter().enumerate() {
         ordered.extend(stamps.get(old));
         if let Some(attributes) = directories.remove(&old) {
             arranged.insert(new, attributes);
-            places.insert(old, new);
+        }
+        if let Some(place) = places.get_mut(old) {
+            *place = new;
         }
     }
     let excluded = excluded.into_iter().map(|mut excluded| {
-        excluded.parent = places.get(&excluded.parent).copied().unwrap_or(0);
+        excluded.parent = places.get(excluded.parent).copied().unwrap_or(0);
         excluded
     });
     let remembered = Remembered {

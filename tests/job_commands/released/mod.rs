@@ -39,6 +39,30 @@ fn release(stage: &Stage, arguments: &[&str]) -> (bool, Vec<Value>) {
     (output.status.success(), lines)
 }
 
+/// The file that opts it out is in no copy, and does not keep it.
+#[test]
+fn an_opted_out_job_with_a_copy_is_released() {
+    let (stage, tree) = archived(&["backup"]);
+    let output = stage.jobs(&["opt-out", &job_id()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let (success, lines) = release(&stage, &["--yes", &job_id()]);
+    assert!(success && lines[0]["result"] == "released", "{lines:?}");
+    assert!(!stage.job().exists());
+    let copy = whole(&stage.archived("backup"));
+    assert_tree("the copy", &tree, copy.as_ref());
+}
+
+#[test]
+fn a_summary_says_why_jobs_are_kept() {
+    let stage = Stage::on_disk(&["backup"]);
+    let hashes = crate::others::small_jobs(&stage, 3);
+    let output = stage.jobs(&["pin", &hashes[0]]);
+    assert!(output.status.success(), "{}", said(&output));
+    let output = stage.jobs(&["release", "*"]);
+    let expected = "nothing to release: 3 kept (2 no archived copy with a manifest; 1 pinned)";
+    assert!(said(&output).contains(expected), "{}", said(&output));
+}
+
 fn hash_of(line: &Value) -> &str {
     line["job"].as_str().unwrap().rsplit('/').next().unwrap()
 }
