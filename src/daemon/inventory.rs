@@ -170,6 +170,17 @@ impl LocationReport {
     }
 }
 
+/// A daemon's report of its locations, without those that cannot be understood.
+#[must_use]
+pub fn locations(service: &Value) -> Vec<LocationReport> {
+    let listed = service.get("locations").and_then(Value::as_array);
+    let listed = listed.map(Vec::as_slice).unwrap_or_default();
+    listed
+        .iter()
+        .filter_map(|place| serde_json::from_value(place.clone()).ok())
+        .collect()
+}
+
 /// Looks at directories, each given with its mode, all at once and no longer than [`REPLY_TIMEOUT`]. For workspaces that are not
 /// mounted; the daemon reports on a mounted one.
 #[must_use]

@@ -226,6 +226,15 @@ fn a_mistake_in_a_filter_is_explained() {
     let output = list(r#"@state = "FAILED""#).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("no job has the state \"FAILED\""), "{said}");
+    // As in experimaestro, a tag that no job has selects nothing.
+    let output = list(r#"modle = "bm25" and @name ~ "t""#).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("none of these jobs has a tag \"modle\""),
+        "{said}"
+    );
+    assert!(!said.contains("@name"), "{said}");
     workspace.finished("primary", "t", "a");
     assert!(run(&mut list(r#"@state = "Done""#)).contains("t/a"));
 }

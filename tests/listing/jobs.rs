@@ -365,3 +365,44 @@ fn a_folder_that_hangs_does_not_keep_a_list_waiting() {
     assert_eq!(state("t/u2"), "unknown");
     hanging.go_on();
 }
+
+/// No settings name the directory: its mount has folders, and an empty list says why it is empty.
+#[test]
+fn a_directory_without_settings_has_the_folders_of_its_mount() {
+    let workspace = Workspace::new();
+    let (primary, backup) = (workspace.primary(), workspace.folder("backup"));
+    workspace.finished("backup", TASK, "held");
+    fs::write(workspace.settings(), "workspaces: []\n").unwrap();
+    let folder = format!("backup:{}", backup.display());
+    let listed = |directory: &Path| {
+        let mut command = workspace.xpmfs();
+        command.args(["jobs", "list", "--workdir"]).arg(directory);
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        let [out, err] = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+        (out, err)
+    };
+    let (out, err) = listed(&primary);
+    assert!(!out.contains("held"), "{out}");
+    assert!(
+        err.contains("has no jobs, and no folders in the settings"),
+        "{err}"
+    );
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mut command = workspace.xpmfs();
+    command
+        .arg("mount")
+        .arg("--log")
+        .arg(workspace.top().join("xpmfs.log"));
+    command
+        .arg("--workdir")
+        .arg(&primary)
+        .args(["--folder", &folder]);
+    let mounted = workspace.mounting(command.arg(&mountpoint), &mountpoint);
+    for directory in [&primary, &mountpoint] {
+        let (out, err) = listed(directory);
+        assert!(out.contains("held") && out.contains(&folder), "{out}");
+        assert!(err.contains("using the folders of the mount at"), "{err}");
+    }
+    mounted.unmount();
+}

@@ -88,6 +88,16 @@ fn check_fails_for_a_dead_mount() {
     assert_eq!(output.status.code(), Some(1));
     let expected = format!("xpmfs: {}: the mount is dead\n", ws.display());
     assert_eq!(said(&output), expected);
+    // Once, also where the workspace is named.
+    let output = check(&home, &[]);
+    assert_eq!(said(&output), expected);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let remedy = format!("`xpmfs umount {}` clears the dead mount", ws.display());
+    assert!(
+        text.contains("below a dead mount") && text.contains(&remedy),
+        "{text}"
+    );
+    assert!(!text.contains("file server"), "{text}");
     home.does(&["umount", ws.to_str().unwrap()]);
     assert!(!is_mounted(&ws));
 }

@@ -127,11 +127,19 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     };
     let mut list = job_list::list(&session.opened.view, &query)?;
     list.unread.iter().for_each(|why| print::line(why));
+    let is_whole = arguments.which.jobs.is_empty() && query.experiment.is_none();
+    if list.jobs.is_empty() && list.unread.is_empty() && is_whole && !global.quiet {
+        print::line(&no_jobs(&session));
+    }
     if let Some(filter) = &filter {
         for state in filter.unknown_states() {
             print::line(&format!(
                 "note: no job has the state {state:?}: states are unscheduled, waiting, ready, scheduled, running, done, error"
             ));
+        }
+        let has = |tag: &str| list.jobs.iter().any(|job| job.tags.contains_key(tag));
+        for tag in filter.tags().into_iter().filter(|tag| !has(tag)) {
+            print::line(&format!("note: none of these jobs has a tag {tag:?}"));
         }
         list.filter(filter)?;
     }
@@ -157,6 +165,18 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Why nothing is listed.
+fn no_jobs(session: &Session) -> String {
+    let view = &session.opened.view;
+    let primary = view.primary_path().display();
+    match view.folders().is_empty() {
+        true => format!(
+            "note: {primary} has no jobs, and no folders in the settings: check the path, or add --folder MODE:PATH"
+        ),
+        false => format!("note: neither {primary} nor its folders have jobs"),
+    }
 }
 
 /// The locations that a text names.

@@ -1,6 +1,6 @@
 //! Finds what is wrong in the status, for `status --check`.
 
-use super::gather::Status;
+use super::gather::{BELOW_DEAD_MOUNT, Status};
 use crate::archive::engine::{ExperimentsReport, Report};
 use crate::daemon::inventory::LocationReport;
 use crate::view::location::MISSING;
@@ -49,7 +49,9 @@ fn shown(state: &str) -> &str {
 
 /// Adds the locations that cannot be used.
 fn locations(problems: &mut Vec<String>, place: &str, locations: &[LocationReport]) {
-    for location in locations.iter().filter(|it| !it.is_usable()) {
+    // The dead mount that hides a directory is a problem of its own.
+    let wrong = |it: &&LocationReport| !it.is_usable() && it.state != BELOW_DEAD_MOUNT;
+    for location in locations.iter().filter(wrong) {
         let LocationReport {
             mode, path, state, ..
         } = location;

@@ -164,15 +164,23 @@ pub(in crate::cli) fn gather(arguments: &Arguments, global: &Global) -> anyhow::
     });
     let mut seen = HashSet::new();
     workspaces.retain(|workspace| seen.insert(workspace.path.clone()));
+    let dead: Vec<&Path> = mounts
+        .iter()
+        .filter(|mounted| is_dead(mounted))
+        .map(|mounted| mounted.mount.mountpoint.as_path())
+        .collect();
     Ok(Status {
         mounts: mounts.iter().map(MountStatus::of).collect(),
         archivers: archivers.iter().map(ArchiverStatus::of).collect(),
         workspaces: workspaces
             .iter()
-            .map(|workspace| WorkspaceStatus::of(&settings, workspace))
+            .map(|workspace| WorkspaceStatus::of(&settings, workspace, &dead))
             .collect(),
     })
 }
+
+/// The state of a directory that a dead mount hides.
+pub(super) const BELOW_DEAD_MOUNT: &str = "below a dead mount";
 
 /// A dead mount shows no folder, and only its name says of which workspace it was: another workspace may have that name.
 fn is_dead(mounted: &Mounted) -> bool {
@@ -262,7 +270,10 @@ impl MountStatus {
             since: identity.and_then(since),
             read_only: mount.is_read_only(),
             log: identity.map(|identity| identity.log.clone()),
-            locations: service.as_ref().map(places).unwrap_or_default(),
+            locations: service
+                .as_ref()
+                .map(inventory::locations)
+                .unwrap_or_default(),
             shared: sharing.shared,
             holders: sharing.holders.iter().map(HolderStatus::of).collect(),
             recoveries: service.as_ref().map(recoveries).unwrap_or_default(),
@@ -302,7 +313,7 @@ impl ArchiverStatus {
             primary: identity.primary.to_string_lossy().into_owned(),
             pid: *pid,
             since: since(identity),
-            locations: places(service),
+            locations: inventory::locations(service),
             archive: report(service),
         }
     }
@@ -326,18 +337,8 @@ fn recoveries(service: &Value) -> Vec<RunningRecovery> {
         .unwrap_or_default()
 }
 
-/// A daemon's report of its locations, without those that cannot be understood.
-fn places(service: &Value) -> Vec<LocationReport> {
-    let listed = service.get("locations").and_then(Value::as_array);
-    let listed = listed.map(Vec::as_slice).unwrap_or_default();
-    listed
-        .iter()
-        .filter_map(|place| serde_json::from_value(place.clone()).ok())
-        .collect()
-}
-
 impl WorkspaceStatus {
-    fn of(settings: &Settings, workspace: &Workspace) -> Self {
+    fn of(settings: &Settings, workspace: &Workspace, dead: &[&Path]) -> Self {
         let mut asked = vec![("primary".to_owned(), workspace.path.clone())];
         let folders = settings.folders_of(workspace);
         asked.extend(
@@ -346,6 +347,15 @@ impl WorkspaceStatus {
                 .map(|folder| (folder.mode.to_string(), folder.path.clone())),
         );
         let mut locations = inventory::look_at(asked);
+        for place in &mut locations {
+            if dead.contains(&Path::new(&place.path)) {
+                place.state = BELOW_DEAD_MOUNT.to_owned();
+                place.why = Some(format!(
+                    "`xpmfs umount {}` clears the dead mount",
+                    place.path
+                ));
+            }
+        }
         let there = locations.first().is_some_and(|place| place.state == "ok");
         if there {
             let counts = recorded::trash(workspace, &folders);

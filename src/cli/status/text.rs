@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use indicatif::HumanBytes;
 
-use super::gather::{ArchiverStatus, MountStatus, Status};
+use super::gather::{ArchiverStatus, BELOW_DEAD_MOUNT, MountStatus, Status};
 use super::{archive, experiments};
 use crate::archive::engine::Report;
 use crate::archive::job::trash::list::TrashCount;
@@ -245,7 +245,7 @@ fn advice(place: &LocationReport) -> Option<&'static str> {
         "ok" => return None,
         SLOW => "it takes long to answer",
         // `why` says what to do.
-        "another disk" => return None,
+        "another disk" | BELOW_DEAD_MOUNT => return None,
         // A new workspace has none.
         NO_JOBS if place.mode == "primary" => return None,
         NO_JOBS => "no jobs yet; if you expected some, check that its disk is mounted",

@@ -1,6 +1,6 @@
 //! An expression, and whether a job passes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -101,6 +101,25 @@ impl Expression {
             Expression::IsSame(one, other) => is_tag(one) || is_tag(other),
             Expression::Chain(first, others) => {
                 first.needs_tags() || others.iter().any(|(_, other)| other.needs_tags())
+            }
+        }
+    }
+
+    pub(super) fn collect_tags<'a>(&'a self, tags: &mut BTreeSet<&'a str>) {
+        let mut add = |variable: &'a Variable| match variable {
+            Variable::Tag(name) => drop(tags.insert(name.as_str())),
+            Variable::State | Variable::Name => {}
+        };
+        match self {
+            Expression::IsText(variable, _)
+            | Expression::IsIn { variable, .. }
+            | Expression::Matches(variable, _) => add(variable),
+            Expression::IsSame(one, other) => [one, other].into_iter().for_each(add),
+            Expression::Chain(first, others) => {
+                first.collect_tags(tags);
+                for (_, other) in others {
+                    other.collect_tags(tags);
+                }
             }
         }
     }

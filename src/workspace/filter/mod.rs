@@ -24,6 +24,8 @@ pub use self::parse::FilterError;
 pub use self::pattern::PatternTooSlow;
 pub use self::value::tag_text;
 
+use std::collections::BTreeSet;
+
 use self::expression::Expression;
 use self::parse::parse;
 
@@ -59,6 +61,14 @@ impl Filter {
         let mut unknown = Vec::new();
         self.expression.collect_unknown_states(&mut unknown);
         unknown
+    }
+
+    /// The tags that it looks at, in order.
+    #[must_use]
+    pub fn tags(&self) -> BTreeSet<&str> {
+        let mut tags = BTreeSet::new();
+        self.expression.collect_tags(&mut tags);
+        tags
     }
 
     /// Whether it looks at tags.
