@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use xpmfs::cli::mount_helper::{self, Invocation};
-use xpmfs::cli::{self, Cli, completions, front};
+use xpmfs::cli::{self, Cli, completions, front, usage};
 use xpmfs::sys::allocator::{self, Allocator};
 
 #[global_allocator]
@@ -19,7 +19,9 @@ fn main() -> ExitCode {
         return front::run(|| completions::answer(Cli::command()));
     }
     let cli = match mount_helper::arguments(std::env::args_os()) {
-        Ok(Invocation::Run(arguments)) => Cli::parse_from(arguments),
+        Ok(Invocation::Run(arguments)) => {
+            Cli::try_parse_from(arguments).unwrap_or_else(|error| usage::explained(error).exit())
+        }
         // mount(8) asks for a dry run.
         Ok(Invocation::Rehearse) => return ExitCode::SUCCESS,
         Ok(Invocation::Print(text)) => {

@@ -13,7 +13,7 @@ use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
 use crate::daemon::mounts;
 use crate::settings::{Selection, Settings};
 use crate::sys::deadline::within;
-use crate::workspace::experiments::list_experiments;
+use crate::workspace::experiments::{CURRENT_RUN, list_experiments, list_runs};
 use crate::workspace::jobs::is_job_entry;
 use crate::workspace::layout::{JOBS, TRASH, XPMFS};
 
@@ -71,7 +71,7 @@ pub(super) fn locations(current: &OsStr) -> Vec<CompletionCandidate> {
     found.map(CompletionCandidate::new).collect()
 }
 
-/// Completes the id of an experiment: of the selected workspace, or else of all.
+/// Completes the id of an experiment of the selected workspace, or of the one to copy from.
 pub(super) fn experiments(current: &OsStr) -> Vec<CompletionCandidate> {
     let options = options();
     let found = within(LIST_TIMEOUT, move || {
@@ -81,13 +81,42 @@ pub(super) fn experiments(current: &OsStr) -> Vec<CompletionCandidate> {
             experiment: None,
             ..options.selection
         };
-        let workspace = settings.select(&selection).ok()?;
-        let folders = settings.folders_of(&workspace);
-        let roots = std::iter::once(workspace.path).chain(folders.into_iter().map(|it| it.path));
+        let roots = roots(&settings, &selection)?;
         let listed = roots.flat_map(|root| list_experiments(&root).found);
         Some(listed.collect::<Vec<OsString>>())
     });
-    let mut found = found.flatten().unwrap_or_default();
+    sorted(found.flatten().unwrap_or_default(), current)
+}
+
+/// Completes a run of the experiment that is named before it, to copy it.
+pub(super) fn runs(current: &OsStr) -> Vec<CompletionCandidate> {
+    let options = options();
+    let found = within(LIST_TIMEOUT, move || {
+        let settings = Settings::load(options.settings.as_deref()).ok()?;
+        let experiment = options.copied?;
+        let roots = roots(&settings, &options.selection)?;
+        let listed = roots.flat_map(|root| list_runs(&root, &experiment).found);
+        let mut found: Vec<OsString> = listed.map(|run| run.as_os_str().to_owned()).collect();
+        if !found.is_empty() {
+            found.push(CURRENT_RUN.into());
+        }
+        Some(found)
+    });
+    sorted(found.flatten().unwrap_or_default(), current)
+}
+
+/// The directories of the selected workspace.
+fn roots(settings: &Settings, selection: &Selection) -> Option<impl Iterator<Item = PathBuf>> {
+    let workspace = settings.select(selection).ok()?;
+    // The directories of one on another machine are not here.
+    let is_here = !workspace.is_remote();
+    let folders = settings.folders_of(&workspace).into_iter();
+    let roots = std::iter::once(workspace.path).chain(folders.map(|it| it.path));
+    Some(roots.filter(move |_| is_here))
+}
+
+/// Candidates of these names that start with a text.
+fn sorted(mut found: Vec<OsString>, current: &OsStr) -> Vec<CompletionCandidate> {
     found.retain(|id| starts(id, current));
     found.sort_unstable();
     found.dedup();
@@ -245,7 +274,10 @@ fn starts(name: &OsStr, current: &OsStr) -> bool {
 #[derive(Debug, Default)]
 struct Options {
     settings: Option<PathBuf>,
+    /// Of `experiments copy`, the workspace to copy from.
     selection: Selection,
+    /// The experiment of `experiments copy`.
+    copied: Option<OsString>,
 }
 
 fn options() -> Options {
@@ -254,7 +286,7 @@ fn options() -> Options {
 
 fn options_in(words: &[OsString]) -> Options {
     let mut options = Options::default();
-    let mut words = words.iter().skip(1);
+    let (mut words, mut is_copy) = (words.iter().skip(1), false);
     while let Some(word) = words.next() {
         let text = word.to_string_lossy();
         let (name, value) = match text.split_once('=') {
@@ -265,9 +297,16 @@ fn options_in(words: &[OsString]) -> Options {
         let shown = |value: Option<OsString>| value.map(|it| it.to_string_lossy().into_owned());
         match name.as_str() {
             "--settings" => options.settings = value().map(PathBuf::from),
-            "-w" | "--workspace" => options.selection.workspace = shown(value()),
+            "--to-workspace" => drop(value()),
+            "-w" | "--workspace" | "--from-workspace" => {
+                options.selection.workspace = shown(value())
+            }
             "--workdir" => options.selection.workdir = value().map(PathBuf::from),
             "-x" | "--experiment" => options.selection.experiment = shown(value()),
+            "copy" => is_copy = true,
+            _ if is_copy && !word.as_bytes().starts_with(b"-") => {
+                options.copied.get_or_insert_with(|| word.clone());
+            }
             _ => {}
         }
     }
@@ -284,6 +323,11 @@ mod tests {
         let options = options_in(&words("xpmfs --settings=/s jobs archive -w nlp a"));
         assert_eq!(options.settings.as_deref(), Some(Path::new("/s")));
         assert_eq!(options.selection.workspace.as_deref(), Some("nlp"));
+        let options = options_in(&words(
+            "xpmfs experiments copy --from-workspace=a --to-workspace b tune 2026",
+        ));
+        assert_eq!(options.selection.workspace.as_deref(), Some("a"));
+        assert_eq!(options.copied.as_deref(), Some(OsStr::new("tune")));
         let options = options_in(&words("xpmfs jobs verify --workdir /ws"));
         assert_eq!(options.selection.workdir.as_deref(), Some(Path::new("/ws")));
     }

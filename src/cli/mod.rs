@@ -4,7 +4,8 @@
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers; `neighbours`: other workspaces that use the same directories
-//! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; `advice`: what to do about them
+//! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; [`usage`]: errors of the command line; `advice`:
+//!   what to do about errors
 //! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended
 //!
 //! A new command is a variant of [`Command`] with an `Example:` and an arm of `run`, here; a row of the README's table; a section of
@@ -46,6 +47,7 @@ mod table;
 pub mod trash;
 pub mod tui;
 pub mod umount;
+pub mod usage;
 pub mod workspaces;
 
 use std::path::PathBuf;
@@ -124,7 +126,7 @@ pub enum Command {
     ///
     /// Example: `xpmfs orphans --size ~/experiments/nlp`
     Orphans(orphans::Arguments),
-    /// Lists experiments and their runs, and brings them back from folders
+    /// Lists experiments and their runs, brings them back from folders, and copies them to other workspaces
     #[command(subcommand)]
     Experiments(Box<experiments::Command>),
     /// Shows a workspace as a dashboard in the terminal: jobs, copies, folders, archiving, orphans, trash

@@ -112,6 +112,10 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         let _ = std::env::set_current_dir(here);
     }
     let end = execute(&arguments.command)?;
+    if mounted(&primary)?.is_none() {
+        // The command has unmounted it.
+        return Ok(end.repeat());
+    }
     let archived = arguments.finish(&mount, global);
     unmount_if_unused(&mount, global);
     match archived {
@@ -311,6 +315,8 @@ fn execute(command: &[OsString]) -> anyhow::Result<End> {
     let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // It receives signals as usual: `Command` clears the mask.
     let started = Command::new(program).args(arguments).spawn();
+    // The command may unmount the workspace.
+    let _ = std::env::set_current_dir("/");
     let end = match started {
         Ok(mut child) => wait(&mut child, &signals),
         Err(error) => {

@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use super::{Global, Select, candidates, drain, print};
-use crate::daemon::attach::How;
+use crate::daemon::attach::{DetachError, How};
 use crate::daemon::control::Client;
 use crate::daemon::drain::Drained;
 use crate::daemon::inventory;
@@ -19,6 +19,7 @@ use crate::daemon::sharing::holder::{Given, HolderError};
 use crate::daemon::sharing::register::{HolderReport, UnmountAnswer};
 use crate::daemon::unmount::{Unmounted, find, unmount};
 use crate::settings::Settings;
+use crate::sys::namespaces;
 
 /// What to unmount, and how.
 #[derive(Debug, Args)]
@@ -59,7 +60,20 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     };
     let mountpoint = mount.mountpoint.display();
     if arguments.drain {
+        if mount.other_owner().is_some() && !rustix::process::geteuid().is_root() {
+            return Err(DetachError::NotYours(mount.mountpoint.clone()).into());
+        }
         arguments.drain(&mount, global)?;
+    }
+    if namespaces::is_of_one_user() && !rustix::process::geteuid().is_root() {
+        let why = format!(
+            "{mountpoint} is mounted by `xpmfs run`, and is unmounted when its command ends"
+        );
+        if !arguments.drain {
+            bail!(why);
+        }
+        print::line(&format!("note: {why}"));
+        return Ok(ExitCode::SUCCESS);
     }
     // Connected until the mount has gone: until then, the daemon registers no holder.
     let _permission = match how {

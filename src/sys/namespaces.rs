@@ -49,12 +49,25 @@ pub fn enter() -> io::Result<()> {
 /// Whether this process is in a user namespace in which some users are unknown: all these seem to be `nobody`.
 #[must_use]
 pub fn hides_users() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let mut words = map.split_whitespace();
-    // The first number inside, the first outside, and how many: the whole range, or a part of it.
-    words
-        .nth(2)
-        .is_some_and(|count| count != u32::MAX.to_string())
+    known_users().is_some_and(|count| count < u32::MAX)
+}
+
+/// Whether this process is in a user namespace of one user, as [`enter`] makes it for a user who is not root.
+#[must_use]
+pub fn is_of_one_user() -> bool {
+    known_users() == Some(1)
+}
+
+/// How many users this process's user namespace knows.
+fn known_users() -> Option<u32> {
+    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
+    // Each line has the first number inside, the first outside, and how many.
+    let mut counts = map
+        .lines()
+        .map(|line| line.split_whitespace().nth(2)?.parse().ok());
+    counts.try_fold(0_u32, |sum, count: Option<u32>| {
+        Some(sum.saturating_add(count?))
+    })
 }
 
 /// Whether this process may mount.

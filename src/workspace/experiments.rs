@@ -9,7 +9,7 @@ use super::runs::{Layout, Run, RunId};
 use super::{layout, read};
 
 /// The symlink in an experiment to its newest run.
-const CURRENT: &str = "current";
+pub const CURRENT_RUN: &str = "current";
 
 /// How many symlinks [`Experiment::current`] follows, as the kernel does.
 const LINKS_MAX: usize = 40;
@@ -123,7 +123,7 @@ impl Experiment {
     ///
     /// The symlink cannot be read, or leads to itself.
     pub fn current(&self) -> Result<Option<RunId>> {
-        let mut path = self.path.join(CURRENT);
+        let mut path = self.path.join(CURRENT_RUN);
         let mut run = None;
         for _ in 0..LINKS_MAX {
             let Some(target) = link_target(&path)? else {
@@ -214,7 +214,7 @@ pub fn list_runs(root: &Path, experiment: &OsStr) -> PartialList<RunId> {
         },
     };
     let ids = runs.found.into_iter().map(|run| run.id);
-    let mut found: Vec<RunId> = ids.filter(|id| id.as_os_str() != CURRENT).collect();
+    let mut found: Vec<RunId> = ids.filter(|id| id.as_os_str() != CURRENT_RUN).collect();
     found.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     PartialList {
         found,

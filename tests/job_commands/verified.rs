@@ -91,7 +91,10 @@ fn a_copy_without_manifest_and_marker_is_incomplete() {
     fs::remove_dir_all(stage.folder("backup").join(".xpmfs")).unwrap();
     let verified = stage.jobs(&["verify", "--all", "-v"]);
     let text = String::from_utf8_lossy(&verified.stdout);
-    assert!(text.contains(": no manifest ("), "{text}");
+    assert!(
+        text.contains(": no manifest, the same as in the workspace ("),
+        "{text}"
+    );
     assert!(verified.status.success(), "{}", said(&verified));
     fs::remove_file(stage.archived("backup").join("train.done")).unwrap();
     let verified = stage.jobs(&["verify", "--all"]);

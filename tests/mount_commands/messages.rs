@@ -247,6 +247,14 @@ fn mounts_of_others_say_whose_they_are_and_whom_to_ask() {
             && table.contains("allow_other"),
         "{table}"
     );
+    for drain in [&[][..], &["--drain"]] {
+        let arguments = [&["umount"], drain, &[ws.to_str().unwrap()]].concat();
+        let refused = other.xpmfs(&arguments).output();
+        one_line(
+            &refused.unwrap(),
+            &["only that user and root may unmount it"],
+        );
+    }
     let refused = other.xpmfs(&["mount", "--workdir"]).arg(&ws).output();
     one_line(&refused.unwrap(), &["root", "mount elsewhere"]);
     roots.does(&["umount"]);
@@ -254,4 +262,20 @@ fn mounts_of_others_say_whose_they_are_and_whom_to_ask() {
     let table = other.does(&["status", ws.to_str().unwrap()]);
     assert!(table.contains("the user `root` mounted it:"), "{table}");
     roots.does(&["umount"]);
+}
+
+/// `jobs path` prints no listing: the option is not taken for a value.
+#[test]
+fn json_of_a_command_without_a_listing_is_explained() {
+    let home = Home::new(false);
+    for command in ["path", "log"] {
+        let output = home.xpmfs(&["jobs", command, "--json", "t"]).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = said(&output);
+        assert!(
+            said.contains("has no JSON form") && !said.contains("as a value"),
+            "{said}"
+        );
+    }
 }

@@ -296,3 +296,33 @@ fn a_workspace_of_another_group_is_warned_of() {
     let part = "belongs to the user `7001`";
     assert!(text(&output).contains(part), "{}", text(&output));
 }
+
+/// The mount ends with the command; an ordinary user could not unmount it there.
+#[test]
+fn unmounting_inside_is_explained() {
+    for workspace in workspaces("{settle: 0s}") {
+        let umount = format!(
+            "{} --settings '{}' umount -w test",
+            env!("CARGO_BIN_EXE_xpmfs"),
+            workspace.settings().display()
+        );
+        let script =
+            format!("cd /; {umount} --drain; echo drained: $?; {umount}; echo unmounted: $?");
+        let output = ran(&workspace, &[], &script);
+        assert!(output.status.success(), "{}", text(&output));
+        let said = text(&output);
+        assert!(said.contains("drained: 0"), "{said}");
+        match workspace.is_of_another_user() {
+            true => {
+                let why = "is mounted by `xpmfs run`, and is unmounted when its command ends";
+                assert_eq!(said.matches(why).count(), 2, "{said}");
+                assert!(said.contains("unmounted: 1"), "{said}");
+                let copy = workspace.folder("backup").join("jobs").join(TASK);
+                assert!(copy.join("here").exists());
+            }
+            // It was unmounted with --drain.
+            false => assert!(!said.contains("warning"), "{said}"),
+        }
+        is_over(&workspace);
+    }
+}

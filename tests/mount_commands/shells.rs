@@ -82,6 +82,11 @@ fn workspaces_jobs_and_mount_points_are_completed_from_the_disk() {
     home.does(&["jobs", "undelete", "-w", "nlp", &a]);
     std::fs::create_dir_all(home.path("ws/experiments/tune")).unwrap();
     assert_eq!(offered("xpmfs experiments runs -w nlp t"), "tune");
+    std::fs::create_dir_all(home.path("ws/experiments/tune/20260101_000000")).unwrap();
+    let copy = "xpmfs experiments copy --from-workspace nlp";
+    assert_eq!(offered(&format!("{copy} t")), "tune");
+    let runs = offered(&format!("{copy} --to-workspace gone tune 2"));
+    assert_eq!(runs, "20260101_000000");
     assert_eq!(offered("xpmfs jobs list -x t"), "tune");
     assert_eq!(offered("xpmfs jobs list -w nlp --location pr"), "primary");
     home.mount(&[]);

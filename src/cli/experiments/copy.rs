@@ -45,10 +45,10 @@ pub struct Arguments {
     #[command(flatten)]
     pub(super) listing: Listing,
     /// The experiment
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(candidates::experiments))]
     experiment: Option<OsString>,
     /// The run [default: the only one, or a choice at a terminal; `current` for the current one]
-    #[arg(value_name = "RUN", requires = "experiment")]
+    #[arg(value_name = "RUN", requires = "experiment", add = ArgValueCompleter::new(candidates::runs))]
     run: Option<OsString>,
 }
 

@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
         self.count(verified.folder, |tally| tally.add(verified));
         let wrong = verified.is_whole() == Some(false) || verified.is_denied();
         if wrong || self.global.verbose > 0 {
-            self.print(shown(self.session, job, verified, self.global));
+            self.print(shown(self.session, job, verified, self.all, self.global));
         }
         let place = self.session.label(verified.folder);
         self.lines.push(json::copy(job, place, verified));
@@ -348,7 +348,15 @@ fn missing(session: &Session, folders: &[u8]) -> Vec<Unseen> {
 }
 
 /// The lines of a copy: its state, its differences and the remedy; with `-v` also how the workspace's job differs.
-fn shown(session: &Session, job: &JobId, verified: &Verified, global: &Global) -> String {
+fn shown(
+    session: &Session,
+    job: &JobId,
+    verified: &Verified,
+    all: bool,
+    global: &Global,
+) -> String {
+    let of_primary = verified.primary.as_deref();
+    let is_same = of_primary.is_some_and(|found| contents(found).next().is_none());
     let place = session.label(verified.folder);
     let state = match verified.is_whole() {
         _ if verified.is_incomplete() => "INCOMPLETE: it has neither a manifest nor its `.done`",
@@ -358,6 +366,7 @@ fn shown(session: &Session, job: &JobId, verified: &Verified, global: &Global) -
         _ if !verified.present => "MISSING: the folder had the copy before",
         Some(false) => "DAMAGED",
         None if verified.is_denied() => DENIED,
+        None if is_same => "no manifest, the same as in the workspace",
         None => "no manifest",
         Some(true) => "ok",
     };
@@ -375,7 +384,8 @@ fn shown(session: &Session, job: &JobId, verified: &Verified, global: &Global) -
     }
     if verified.is_whole() == Some(false) && !global.quiet {
         text.push_str(&remedy_line(session, job, verified.folder));
-    } else if verified.lacks_manifest() && !global.quiet {
+    } else if verified.lacks_manifest() && !global.quiet && !(all && is_same) {
+        // With --all, the summary has the remedy of these.
         let remedy = manifest_remedy(&session.opened.view, job);
         text.push_str(&line(&format!("  {remedy}")));
     }

@@ -55,8 +55,13 @@ impl Tally {
                 text.push_str(&format!(", {count} {what}"));
             }
         }
-        if self.no_manifest > 0 && !verbose {
-            text.push_str(" (-v shows how to write one)");
+        if self.no_manifest > 0 {
+            text.push_str(match verbose {
+                true => {
+                    " (`xpmfs jobs archive --all` writes one where the workspace has the same job)"
+                }
+                false => " (-v shows how to write one)",
+            });
         }
         if self.absent > 0 {
             let jobs = if self.absent == 1 { "job" } else { "jobs" };
