@@ -1,6 +1,5 @@
 //! Reads `jobs.jsonl` of a run: the jobs that it submitted, one on each line.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,10 +7,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::CWD;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::error::{Cause, Result, WorkspaceError};
 use super::jobs::JobId;
+use super::tags::Tags;
 use super::{python_json, read};
 
 /// The longest line that is read, in bytes. A job's line has some hundred.
@@ -23,7 +22,7 @@ pub struct SubmittedJob {
     /// Its id.
     pub id: JobId,
     /// Its tags, whose values are JSON scalars. `NaN` and the infinities, which Python writes and JSON lacks, are strings.
-    pub tags: BTreeMap<String, Value>,
+    pub tags: Tags,
     /// When it was submitted.
     pub submitted: Option<Timestamp>,
     /// experimaestro's transient mode: 0 for an ordinary job; other jobs run only if another job needs them.
@@ -36,7 +35,7 @@ struct Line {
     job_id: String,
     task_id: String,
     #[serde(default)]
-    tags: Option<BTreeMap<String, Value>>,
+    tags: Option<Tags>,
     #[serde(default, deserialize_with = "python_json::time")]
     timestamp: Option<Timestamp>,
     #[serde(default)]

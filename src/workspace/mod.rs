@@ -6,7 +6,7 @@
 //! - [`internal`]: the files that experimaestro keeps for itself in a job
 //! - [`job_locks`]: whether a process holds a job's lock
 //! - [`experiments`], [`runs`]: experiments of both layouts (`experiments/`, `xp/`) and their runs
-//! - [`jobs_jsonl`]: the jobs of a run, with their tags; [`references`]: the jobs that all runs refer to
+//! - [`jobs_jsonl`]: the jobs of a run, with their [`tags`]; [`references`]: the jobs that all runs refer to
 //! - [`job_files`]: `.experimaestro/status.json` and the head of `params.json` of a job; [`params_json`]: rewrites the paths in it
 //! - [`events`]: states of running jobs that are only in their events yet
 //! - [`filter`]: experimaestro's filter expressions over jobs
@@ -33,6 +33,7 @@ pub mod params_json;
 pub mod partials;
 pub mod references;
 pub mod runs;
+pub mod tags;
 
 mod error;
 pub mod python_json;

@@ -18,7 +18,6 @@ use std::ffi::OsString;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use self::runs::Runs;
 pub use self::sort::SortKey;
@@ -32,6 +31,7 @@ use crate::workspace::events::{PendingEvents, StateChange};
 use crate::workspace::filter::{Filter, PatternTooSlow, Subject};
 use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
+use crate::workspace::tags::Tags;
 
 /// Which jobs are listed, and how.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +73,7 @@ pub struct ListedJob {
     /// When that run submitted it.
     pub submitted: Option<Timestamp>,
     /// The tags that it gave the job.
-    pub tags: BTreeMap<String, Value>,
+    pub tags: Tags,
 }
 
 /// Where a job is.

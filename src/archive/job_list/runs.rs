@@ -1,11 +1,10 @@
 //! Which runs submitted the jobs of a workspace, with which tags.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::archive::experiments::{shown, top};
 use crate::archive::parallel::in_parallel;
@@ -16,6 +15,7 @@ use crate::workspace::events::StateChange;
 use crate::workspace::experiments::{self, Experiment};
 use crate::workspace::jobs::JobId;
 use crate::workspace::runs::{Layout, Run, RunId};
+use crate::workspace::tags::Tags;
 
 /// The most threads that read runs.
 const THREADS_MAX: usize = 8;
@@ -29,7 +29,7 @@ pub(super) struct Submission {
     /// The index of the run.
     run: usize,
     pub(super) submitted: Option<Timestamp>,
-    pub(super) tags: BTreeMap<String, Value>,
+    pub(super) tags: Tags,
 }
 
 /// Runs, and the jobs that they submitted.
@@ -250,7 +250,7 @@ fn runs_of(
 }
 
 /// A job of a run: when it was submitted, and its tags.
-type Line = (JobId, Option<Timestamp>, BTreeMap<String, Value>);
+type Line = (JobId, Option<Timestamp>, Tags);
 
 /// Reads the jobs of a run, and what of them cannot be read.
 fn read(run: &Run, location: &Location) -> (Vec<Line>, Vec<String>) {
@@ -271,7 +271,7 @@ fn read(run: &Run, location: &Location) -> (Vec<Line>, Vec<String>) {
             let links = run.job_links();
             links.errors.into_iter().for_each(&mut report);
             let jobs = links.found.into_iter();
-            lines.extend(jobs.map(|id| (id, None, BTreeMap::new())));
+            lines.extend(jobs.map(|id| (id, None, Tags::default())));
         }
         Err(error) => report(error),
     }

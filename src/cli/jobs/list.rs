@@ -137,7 +137,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
                 "note: no job has the state {state:?}: states are unscheduled, waiting, ready, scheduled, running, done, error"
             ));
         }
-        let has = |tag: &str| list.jobs.iter().any(|job| job.tags.contains_key(tag));
+        let has = |tag: &str| list.jobs.iter().any(|job| job.tags.get(tag).is_some());
         for tag in filter.tags().into_iter().filter(|tag| !has(tag)) {
             print::line(&format!("note: none of these jobs has a tag {tag:?}"));
         }

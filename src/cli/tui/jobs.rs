@@ -190,7 +190,7 @@ impl Search {
             Search::Filter(filter) => {
                 let (state, task) = (row.state.to_string(), row.id.task_id().to_string_lossy());
                 let tags = row.tags.lines().filter_map(|tag| tag.split_once('='));
-                let tags = tags.map(|(name, value)| (name.to_owned(), value.into()));
+                let tags = tags.map(|(name, value)| (name.into(), value.into()));
                 let tags = tags.collect();
                 let subject = Subject {
                     state: &state,

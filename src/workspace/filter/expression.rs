@@ -1,12 +1,11 @@
 //! An expression, and whether a job passes it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::Value;
+use std::collections::BTreeSet;
 
 use super::pattern::{Pattern, PatternTooSlow};
 use super::value::Operand;
 use crate::workspace::job_files::JobState;
+use crate::workspace::tags::Tags;
 
 /// What a filter looks at.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +15,7 @@ pub struct Subject<'a> {
     /// The id of its task: experimaestro's `@name`.
     pub task: &'a str,
     /// Its tags.
-    pub tags: &'a BTreeMap<String, Value>,
+    pub tags: &'a Tags,
 }
 
 /// What stands on one side of a comparison.

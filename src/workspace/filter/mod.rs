@@ -81,11 +81,11 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use serde_json::json;
 
-    use serde_json::{Value, json};
+    use crate::workspace::tags::Tags;
 
-    fn tags() -> BTreeMap<String, Value> {
+    fn tags() -> Tags {
         let tags = json!({"model": "bm25", "lr": 1e-5, "n": 3, "on": true, "none": null, "empty": "", "copy": "bm25"});
         serde_json::from_value(tags).unwrap()
     }
