@@ -146,10 +146,9 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
         list.jobs.push(listed(job, submitted, &runs));
     }
     // Those that are left are in no location, unless one that cannot be asked and has no record may have them.
-    let is_hidden = view
-        .folders()
-        .iter()
-        .any(|folder| folder.is_away() && !folder.is_recorded());
+    let is_hidden = view.folders().iter().any(|folder| {
+        folder.is_away() && !folder.is_recorded() && view.recorded_tasks(folder).is_empty()
+    });
     let missing = std::mem::take(&mut runs.jobs).into_iter();
     let missing = missing.filter(|(job, submission)| {
         let is_named = query.jobs.as_ref().is_none_or(|named| named.contains(job));

@@ -50,12 +50,13 @@ impl View {
     }
 
     /// Records which jobs a folder has, as far as it has changed. For a command that has archived jobs there: no mount may ever do so.
+    /// Not on which disk it lies: without a mount, a disk may be replaced at any time.
     ///
     /// # Errors
     ///
     /// Errors of either disk.
     pub fn record_now(&self, folder: &Location) -> Result<()> {
-        pass(self.primary(), folder)
+        pass(self.primary(), folder, false)
     }
 }
 
@@ -66,7 +67,7 @@ fn record(primary: &Weak<Location>, folder: &Weak<Location>) {
             let (Some(primary), Some(folder)) = (primary.upgrade(), folder.upgrade()) else {
                 return;
             };
-            if let Err(error) = pass(&primary, &folder) {
+            if let Err(error) = pass(&primary, &folder, true) {
                 let folder = folder.path().display();
                 tracing::debug!("cannot record the jobs of the folder {folder}: {error}");
             }
@@ -75,8 +76,8 @@ fn record(primary: &Weak<Location>, folder: &Weak<Location>) {
     }
 }
 
-/// Brings the record of a folder up to date.
-fn pass(primary: &Location, folder: &Location) -> Result<()> {
+/// Brings the record of a folder up to date, and with `with_disk` that of its disk.
+fn pass(primary: &Location, folder: &Location, with_disk: bool) -> Result<()> {
     let (Ok(primary), Ok(root)) = (primary.root(), folder.root()) else {
         return Ok(());
     };
@@ -96,7 +97,7 @@ fn pass(primary: &Location, folder: &Location) -> Result<()> {
     // The folder may have gone in the meantime: what is missing then says nothing.
     if !folder.is_away() && folder.root().is_ok_and(|now| Arc::ptr_eq(&now, &root)) {
         forget_others(&primary, folder, &root, &tasks)?;
-        if any {
+        if any && with_disk {
             record_disk(&primary, folder, &root)?;
         }
     }

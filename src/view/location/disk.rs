@@ -74,7 +74,9 @@ impl Disk {
 
     /// Whether it is the directory that is recorded, as far as its file system shows.
     fn is_same(&self, recorded: &Disk) -> bool {
-        (self.kind, self.inode, self.birth) == (recorded.kind, recorded.inode, recorded.birth)
+        // A file server sees another kind of file system than its clients.
+        let same_kind = self.kind == recorded.kind || self.birth != (0, 0);
+        same_kind && (self.inode, self.birth) == (recorded.inode, recorded.birth)
     }
 
     /// Whether it is known to be another disk.
