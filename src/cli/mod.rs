@@ -91,9 +91,6 @@ pub enum Command {
     /// The mount is in a mount namespace of its own: no other program sees it, and it ends with the command, also if that is killed. For
     /// batch jobs, and where `xpmfs mount` is not permitted. The exit status is that of the command.
     ///
-    /// As an ordinary user, the command can write only to files and directories of this user and this group: in a directory that several
-    /// users share through another group, use `sg GROUP -c 'xpmfs run …'` or `xpmfs mount`.
-    ///
     /// Example: `xpmfs run -w nlp --drain=30m -- python -m train`
     Run(run::Arguments),
     /// Makes a mount go on with this program and the settings as they are now

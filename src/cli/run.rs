@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -17,8 +16,7 @@ use clap::{Args, ValueHint};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Access, AtFlags, CWD, accessat};
-use rustix::process::{Pid, Signal, getegid, geteuid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::front::{FORWARDED, sent_to_group};
 use super::mount::{PRIVATE_FLAG, own_command};
@@ -27,11 +25,10 @@ use super::{Global, Select, drain, print};
 use crate::archive::engine::Idle;
 use crate::daemon::attach::How;
 use crate::daemon::drain::{Drained, left};
-use crate::daemon::mounts::{self, MountInfo, group_name, user_name};
+use crate::daemon::mounts::{self, MountInfo};
 use crate::daemon::unmount::{UnmountError, unmount};
 use crate::settings::{Settings, parse_duration};
 use crate::sys::namespaces;
-use crate::workspace::layout::JOBS;
 
 /// What to run, and how the workspace is mounted for it.
 #[derive(Debug, Args)]
@@ -87,11 +84,6 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         arguments.expect_no_mount_options(&mount)?;
         return Ok(execute(&arguments.command)?.repeat());
     }
-    if !arguments.read_only && !geteuid().is_root() {
-        not_writable(&primary)
-            .iter()
-            .for_each(|why| tracing::warn!("{why}"));
-    }
     namespaces::enter().map_err(|error| anyhow::anyhow!(why_not(&error)))?;
     namespaces::let_programs_mount(true).context("cannot pass on the right to mount")?;
     let mounting = own_command(arguments.mount_arguments(&primary, global))
@@ -141,32 +133,6 @@ fn primary(arguments: &Arguments, global: &Global) -> anyhow::Result<PathBuf> {
     let path = &workspace.path;
     let resolved = std::fs::canonicalize(path).or_else(|_| absolute(path));
     resolved.with_context(|| format!("cannot use {}", path.display()))
-}
-
-/// Why the command cannot write in the workspace, or in part of it, where this user may write.
-///
-/// In a user namespace, the mount has this user and this group alone: the kernel refuses to write to a file, or to make or remove one in a
-/// directory, that belongs to another user or group, whatever its mode and this user's other groups permit.
-fn not_writable(primary: &Path) -> Option<String> {
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    let places = [primary.to_owned(), primary.join(JOBS)];
-    let mut owners = places
-        .iter()
-        .filter(|place| accessat(CWD, *place, Access::WRITE_OK, AtFlags::EACCESS).is_ok())
-        .filter_map(|place| Some((place, std::fs::metadata(place).ok()?)));
-    let (place, owner) = owners.find(|(_, it)| (it.uid(), it.gid()) != (user, group))?;
-    let place = place.display();
-    let why = "in the mount of `xpmfs run`, an ordinary user can write only to what belongs to this user and this group";
-    if owner.uid() != user {
-        let owner = user_name(owner.uid());
-        return Some(format!(
-            "{place} belongs to the user `{owner}`: {why}; use `xpmfs mount` where the command must write there"
-        ));
-    }
-    let group = group_name(owner.gid());
-    Some(format!(
-        "{place} belongs to the group `{group}`: {why}; run it in that group (`sg {group} -c 'xpmfs run …'`), or use `xpmfs mount`"
-    ))
 }
 
 /// The mount of xpmfs at a path.

@@ -6,6 +6,8 @@ use fuser::{FileAttr, FileType, INodeNo};
 use rustix::fs::{Statx, StatxTimestamp};
 use rustix::io::Errno;
 
+use crate::sys::namespaces::{known_group, known_user};
+
 /// Returns the attributes of a file, with the inode number to show.
 pub(super) fn attributes(stat: &Statx, inode: u64) -> FileAttr {
     FileAttr {
@@ -19,8 +21,10 @@ pub(super) fn attributes(stat: &Statx, inode: u64) -> FileAttr {
         kind: kind(stat.stx_mode.into()),
         perm: stat.stx_mode & 0o7777,
         nlink: stat.stx_nlink,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
+        // The kernel lets nobody change a file whose owner or group the mount's user namespace lacks (`HAS_UNMAPPED_ID`). Who may change
+        // it is decided by the disk, which knows both, and all groups of the caller.
+        uid: known_user(stat.stx_uid),
+        gid: known_group(stat.stx_gid),
         // The kernel's 32-bit form; the same as the lower half of glibc's.
         rdev: rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor) as u32,
         blksize: stat.stx_blksize,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::sync::LazyLock;
 
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -70,6 +71,59 @@ fn known_users() -> Option<u32> {
     })
 }
 
+/// The numbers that the kernel shows in place of a user and a group that this process's user namespace lacks, and this process's own.
+static HIDDEN: LazyLock<[Option<Hidden>; 2]> = LazyLock::new(|| {
+    [
+        Hidden::find("uid", geteuid().as_raw()),
+        Hidden::find("gid", getegid().as_raw()),
+    ]
+});
+
+struct Hidden {
+    shown_as: u32,
+    own: u32,
+}
+
+impl Hidden {
+    fn find(kind: &str, own: u32) -> Option<Hidden> {
+        let map = fs::read_to_string(format!("/proc/self/{kind}_map")).ok()?;
+        let number = fs::read_to_string(format!("/proc/sys/kernel/overflow{kind}")).ok()?;
+        let shown_as = number.trim().parse().ok()?;
+        (!has_number(&map, shown_as)).then_some(Hidden { shown_as, own })
+    }
+
+    fn or_own(hidden: Option<&Hidden>, number: u32) -> u32 {
+        match hidden {
+            Some(hidden) if hidden.shown_as == number => hidden.own,
+            _ => number,
+        }
+    }
+}
+
+/// Whether a map of a user namespace has a number: each line has the first inside, the first outside, and how many.
+fn has_number(map: &str, number: u32) -> bool {
+    map.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let mut next = || words.next()?.parse::<u32>().ok();
+        let (Some(first), Some(_), Some(count)) = (next(), next(), next()) else {
+            return false;
+        };
+        number.checked_sub(first).is_some_and(|at| at < count)
+    })
+}
+
+/// A user as `stat` returns it, or this process's own if the user namespace lacks the file's.
+#[must_use]
+pub fn known_user(user: u32) -> u32 {
+    Hidden::or_own(HIDDEN[0].as_ref(), user)
+}
+
+/// A group as `stat` returns it, or this process's own if the user namespace lacks the file's.
+#[must_use]
+pub fn known_group(group: u32) -> u32 {
+    Hidden::or_own(HIDDEN[1].as_ref(), group)
+}
+
 /// Whether this process may mount.
 #[must_use]
 pub fn may_mount() -> bool {
@@ -102,4 +156,29 @@ pub fn let_programs_mount(mount: bool) -> io::Result<()> {
 pub fn mounts_of(pid: i32) -> Option<std::ffi::OsString> {
     let name = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
     Some(name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_a_namespace_are_those_of_its_map() {
+        assert!(has_number("         0          0 4294967295\n", 65534));
+        assert!(!has_number("      1000       1000          1\n", 65534));
+        assert!(has_number("0 100000 65536\n70000 70000 1\n", 65534));
+        assert!(!has_number("0 100000 65534\n", 65534));
+        assert!(!has_number("", 0));
+    }
+
+    #[test]
+    fn number_that_is_hidden_becomes_its_own() {
+        let hidden = Hidden {
+            shown_as: 65534,
+            own: 1000,
+        };
+        assert_eq!(Hidden::or_own(Some(&hidden), 65534), 1000);
+        assert_eq!(Hidden::or_own(Some(&hidden), 1001), 1001);
+        assert_eq!(Hidden::or_own(None, 65534), 65534);
+    }
 }
