@@ -145,11 +145,14 @@ fn remove(primary: &Location, records: &str, folder: &OsStr, job: &JobId) -> Res
     }
 }
 
-/// Whether a folder has lost its copy of a job, which was not deleted.
+/// Whether a folder has lost its copy of a job, which was not deleted. Asks the folder's disk about a copy that is marked: it may be back, with
+/// the directory that another one had replaced, and the mark is removed some time later.
 fn is_gone(primary: &Location, folder: &Location, job: &JobId) -> Result<bool> {
     let names = [OsStr::new(GONE), &folder_name(folder), job.task_id()];
-    let is_marked = exists(primary, &names, job.hash())?;
-    Ok(is_marked && !folder.has_deleted(job.task_id(), job.hash()))
+    if !exists(primary, &names, job.hash())? || folder.has_deleted(job.task_id(), job.hash()) {
+        return Ok(false);
+    }
+    Ok(!matches!(places::job(folder, job), Ok(Some(_))))
 }
 
 /// Whether `verify` found a folder's copy of a job damaged or missing.

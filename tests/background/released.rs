@@ -212,6 +212,24 @@ fn a_rule_waits_for_a_folder_that_is_offline() {
 }
 
 #[test]
+fn a_rule_goes_on_when_the_copies_that_a_folder_had_lost_are_back() {
+    let workspace = workspace("{older_than: 1s}");
+    let (folder, away) = (workspace.folder("backup"), workspace.top().join("away"));
+    fs::rename(&folder, &away).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let mounted = mount(&workspace, &mountpoint);
+    let marks = workspace.primary().join(".xpmfs/archive/gone");
+    let marks = || fs::read_dir(&marks).is_ok_and(|mut folders| folders.next().is_some());
+    until("the copies are marked as lost", marks);
+    fs::remove_dir_all(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    until_released(&workspace, &mountpoint, 3);
+    assert_shown(&mountpoint);
+    mounted.unmount();
+}
+
+#[test]
 fn a_damaged_copy_stops_no_other_job_and_is_read_once() {
     let workspace = workspace("{older_than: 1s}");
     let model = workspace
