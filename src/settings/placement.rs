@@ -9,8 +9,9 @@ use super::error::SettingsError;
 use super::model::{Folder, Mode, Workspace};
 use crate::sys::deadline::all_within;
 
-/// How long the disks of all folders together may take to reply. A dead file server never does.
-const DISK_REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the disks of all folders together may take to reply. A dead file server never does, and a mount looks twice: in the command, and in
+/// the process that serves it.
+const DISK_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many folders a workspace may have: a byte numbers them, and its last values are reserved.
 pub const FOLDERS_MAX: usize = 250;
@@ -27,7 +28,7 @@ pub(super) struct Problem {
 }
 
 /// Checks whether folders can be attached to a workspace, before it is mounted. The folders are those of
-/// [`super::Settings::folders_of`] and of the command line. Takes 5 seconds at most, even if a disk does not reply.
+/// [`super::Settings::folders_of`] and of the command line. Takes 2 seconds at most, even if a disk does not reply.
 ///
 /// Returns warnings: a folder that is missing or does not reply, has a relative path, is listed twice, or is a `jobs`
 /// directory itself.
