@@ -21,7 +21,7 @@ pub(super) fn attributes(stat: &Statx, inode: u64) -> FileAttr {
         kind: kind(stat.stx_mode.into()),
         perm: stat.stx_mode & 0o7777,
         nlink: stat.stx_nlink,
-        // The kernel lets nobody change a file whose owner or group the mount's user namespace lacks (`HAS_UNMAPPED_ID`). Who may change
+        // The kernel lets no process change a file whose owner or group the mount's user namespace lacks (`HAS_UNMAPPED_ID`). Who may change
         // it is decided by the disk, which knows both, and all groups of the caller.
         uid: known_user(stat.stx_uid),
         gid: known_group(stat.stx_gid),

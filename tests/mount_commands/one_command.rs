@@ -301,9 +301,14 @@ fn what_other_users_and_groups_let_this_user_do_works() {
 #[test]
 fn unmounting_inside_is_explained() {
     for workspace in workspaces("{settle: 0s}") {
+        // Where an ordinary user may execute it. By another process: had we it open for writing while another test forks, it could not be run.
+        let program = workspace.top().join("program");
+        run(Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_xpmfs"))
+            .arg(&program));
         let umount = format!(
-            "{} --settings '{}' umount -w test",
-            env!("CARGO_BIN_EXE_xpmfs"),
+            "'{}' --settings '{}' umount -w test",
+            program.display(),
             workspace.settings().display()
         );
         let script =
