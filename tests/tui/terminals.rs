@@ -1,8 +1,11 @@
 //! The terminal is as it was, however the dashboard ends.
 
-use rustix::process::Signal;
+use std::fs;
+use std::process::Command;
 
-use crate::common::{Workspace, fails};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::common::{Terminal, Workspace, fails};
 use crate::stage::{start, start_with, workspace};
 
 #[test]
@@ -80,4 +83,57 @@ fn a_name_cannot_act_on_the_terminal() {
     assert!(!has(b"\x1b[2Jggg"));
     // The path went to the clipboard, encoded.
     assert!(has(b"\x1b]52;c;"));
+}
+
+/// A shell with job control, in which the dashboard was started.
+fn in_shell(workspace: &Workspace) -> Terminal {
+    let mut dashboard = workspace.xpmfs();
+    dashboard.arg("tui");
+    let words = std::iter::once(dashboard.get_program()).chain(dashboard.get_args());
+    let words = words.map(|word| format!("'{}'", word.to_str().unwrap()));
+    let line = words.collect::<Vec<_>>().join(" ");
+    let mut shell = Command::new("bash");
+    shell.args(["--norc", "--noprofile", "-i"]);
+    for (name, value) in dashboard.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    let terminal = Terminal::start(&shell, 24, 80);
+    terminal.press(&format!("{line}\n"));
+    terminal.wait_for("COPIES");
+    terminal
+}
+
+/// The shell has the terminal as it was, and `fg` brings the dashboard back.
+fn leave_and_return(terminal: &Terminal) {
+    terminal.wait_for("Stopped");
+    terminal.press("echo al''ive\n");
+    terminal.wait_for("alive");
+    terminal.press("fg\n");
+    terminal.wait_for("COPIES");
+    terminal.press("?");
+    terminal.wait_for("keys: Jobs");
+    terminal.press("\x1b");
+    terminal.wait_until("the help to close", |screen| !screen.contains("keys: Jobs"));
+}
+
+#[test]
+fn a_stopped_dashboard_leaves_the_terminal_to_the_shell() {
+    let workspace = workspace();
+    let mut terminal = in_shell(&workspace);
+    terminal.press("\x1a");
+    terminal.wait_for("Stopped");
+    terminal.look(|screen| {
+        assert!(!screen.alternate_screen() && !screen.hide_cursor());
+    });
+    leave_and_return(&terminal);
+    // By another process, which does not ask.
+    let shell = terminal.child.id();
+    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
+    let front: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    kill_process_group(Pid::from_raw(front).unwrap(), Signal::STOP).unwrap();
+    leave_and_return(&terminal);
+    terminal.press("q");
+    terminal.wait_until("the shell", |screen| screen.contains("alive"));
+    terminal.press("exit\n");
+    assert!(terminal.end().success());
 }

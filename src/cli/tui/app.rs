@@ -235,6 +235,10 @@ impl App {
         }
         self.planning = None;
         let title = order.under_way();
+        let plan = plan.map(|mut plan| {
+            plan.lines.extend(self.about(&order));
+            plan
+        });
         self.dialog = Some(match plan {
             Ok(plan) if plan.has_work => (
                 Dialog::confirm(title, plan.lines, &plan.reasons),
@@ -243,6 +247,23 @@ impl App {
             Ok(plan) => (Dialog::text(title, plan.lines), Purpose::Show),
             Err(why) => (Dialog::text(title, vec![why]), Purpose::Show),
         });
+    }
+
+    /// Which job an action is for; of several, how many do not show now.
+    fn about(&self, order: &Order) -> Option<String> {
+        let Order::Jobs(_, ids) = order else {
+            return None;
+        };
+        match (ids.as_slice(), &self.model.jobs) {
+            ([job], _) => Some(format!("The job: {job}")),
+            (several, Some(jobs)) => match self.tabs.jobs.hidden(jobs, several) {
+                0 => None,
+                hidden => Some(format!(
+                    "{hidden} of these jobs are marked and do not show now."
+                )),
+            },
+            _ => None,
+        }
     }
 
     fn act(&mut self, order: Order) {
@@ -396,8 +417,11 @@ impl App {
             _ if control => return false,
             KeyCode::Char('q') => self.quit(),
             KeyCode::Char('?') => {
-                let lines = help::lines(self.tabs.shown);
-                let dialog = Dialog::text(format!("keys: {}", self.tabs.shown.title()), lines);
+                let (of, lines) = match &self.detail {
+                    Some(_) => ("a job", help::of_a_job()),
+                    None => (self.tabs.shown.title(), help::lines(self.tabs.shown)),
+                };
+                let dialog = Dialog::text(format!("keys: {of}"), lines);
                 self.dialog = Some((dialog, Purpose::Show));
             }
             KeyCode::Char('m') => {
@@ -571,7 +595,7 @@ impl Dashboard for App {
                 self.say(text, Tone::Warning);
             }
             Event::Found(found) => self.found(found),
-            Event::Resized | Event::InputEnded | Event::Signal(_) => {}
+            Event::Resized | Event::InputEnded | Event::Signal(_) | Event::Continued => {}
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) enum Event<U> {
     InputEnded,
     /// A signal that ends the program.
     Signal(i32),
+    /// The program was stopped, and goes on: a shell has changed the terminal.
+    Continued,
     /// A line was written to standard error.
     Message(String),
     /// A thread has found something.

@@ -57,6 +57,13 @@ pub(super) fn run<D: Dashboard>(
                 {
                     screen.redraw();
                 }
+                Some(Event::Key(key))
+                    if key.code == KeyCode::Char('z')
+                        && key.modifiers.contains(KeyModifiers::CONTROL) =>
+                {
+                    screen.suspend()?;
+                }
+                Some(Event::Continued) => screen.take_again()?,
                 // Also if the size is the same again: what the terminal showed between may be lost.
                 Some(Event::Resized) => screen.redraw(),
                 Some(event) => dashboard.handle(event),

@@ -50,9 +50,25 @@ pub(super) fn lines(tab: Tab) -> Vec<String> {
         "r           look at everything again (it is done regularly, too)",
         "m           messages",
         "Esc         back",
-        "q, Ctrl+c   quit",
+        "q, Ctrl+c   quit; Ctrl+z to the shell, fg brings back",
     ];
     own.iter().chain(&all).map(|it| (*it).to_owned()).collect()
+}
+
+/// The keys while a job is open.
+pub(super) fn of_a_job() -> Vec<String> {
+    let keys = [
+        "Tab         the next part: copies, files, parameters, log",
+        "l           the log",
+        "s           in the log: standard output in place of standard error, and back",
+        "f           in the log: follow it, or stop; elsewhere: copy the path of the job",
+        "r           read it again",
+        "j k g G     down, up, first, last; arrows, PageUp, PageDown, Home, End",
+        "m           messages",
+        "Esc         back to the list, where the keys for actions are",
+        "q, Ctrl+c   quit; Ctrl+z to the shell, fg brings back",
+    ];
+    keys.map(str::to_owned).to_vec()
 }
 
 /// The most important keys of a tab, in a line.

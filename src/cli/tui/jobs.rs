@@ -152,7 +152,7 @@ impl JobTable {
 
 /// What was typed to find jobs.
 enum Search {
-    /// Each of these words is in the job's id, its state or its tags.
+    /// Each of these words is in the job's id (`task_id/hash`), its state or its tags.
     Words(Vec<Regex>),
     /// An expression of experimaestro.
     Filter(Box<Filter>),
@@ -181,12 +181,15 @@ impl Search {
 
     fn matches(&self, row: &Row) -> bool {
         match self {
-            Search::Words(words) => words.iter().all(|word| {
-                word.is_match(row.id.task_id().as_encoded_bytes())
-                    || word.is_match(row.id.hash().as_encoded_bytes())
-                    || word.is_match(row.tags.as_bytes())
-                    || word.is_match(row.state.to_string().as_bytes())
-            }),
+            Search::Words(words) => {
+                let (task, hash) = (row.id.task_id(), row.id.hash());
+                let id = [task.as_encoded_bytes(), b"/", hash.as_encoded_bytes()].concat();
+                words.iter().all(|word| {
+                    word.is_match(&id)
+                        || word.is_match(row.tags.as_bytes())
+                        || word.is_match(row.state.to_string().as_bytes())
+                })
+            }
             Search::Filter(filter) => {
                 let (state, task) = (row.state.to_string(), row.id.task_id().to_string_lossy());
                 let tags = row.tags.lines().filter_map(|tag| tag.split_once('='));
@@ -268,6 +271,8 @@ mod tests {
             ("A.Z", &[1, 0][..]),
             ("lr=7", &[1]),
             ("z 1", &[0]),
+            ("z/1", &[0]),
+            ("a.z/2", &[1]),
             ("run", &[2]),
             ("nothing", &[]),
             ("@state = \"ERROR\" or lr = \"5\"", &[1, 0]),

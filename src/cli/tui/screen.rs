@@ -2,6 +2,7 @@
 //!
 //! 1. [`Screen::enter`] switches to the alternate screen; dropping the [`Screen`] restores everything, and so does [`restore`], which a panic of
 //!    any thread calls first. Each of them may be called again.
+//!    [`Screen::suspend`] restores it for the shell, and takes it again when the program goes on.
 //! 2. A signal becomes an event. A program that is stuck (its terminal accepts no output) is ended by the thread that received the signal.
 //! 3. What the program writes to standard error meanwhile, such as warnings, would overwrite the screen: it is read from a pipe, and becomes an
 //!    event for each line.
@@ -10,7 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Stdout, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -20,11 +21,12 @@ use crossterm::event::{
     DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
     KeyboardEnhancementFlags, PopKeyboardEnhancementFlags, PushKeyboardEnhancementFlags,
 };
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, terminal};
 use ratatui::backend::CrosstermBackend;
 use ratatui::{Frame, Terminal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use rustix::process::{Signal, kill_current_process_group};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::event::Event;
@@ -50,9 +52,13 @@ static DRAWING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 /// How long a drawing is waited for before the terminal is restored anyway: it may be the one that panicked, or the terminal accepts no output.
 const DRAWING_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// Receives the lines of standard error, until it returns false.
+type Messages = Arc<dyn Fn(String) -> bool + Send + Sync>;
+
 /// The terminal.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
+    messages: Messages,
     _handled: Handled,
 }
 
@@ -74,12 +80,20 @@ impl Screen {
                 std::process::exit(101);
             }));
         });
-        ENTERED.store(true, Ordering::SeqCst);
+        let events = events.clone();
         let mut screen = Screen {
             terminal: Terminal::new(CrosstermBackend::new(io::stdout()))
                 .context("cannot use this terminal")?,
+            messages: Arc::new(move |line| events.send(Event::Message(line)).is_ok()),
             _handled: handled,
         };
+        screen.take()?;
+        Ok(screen)
+    }
+
+    /// Takes the terminal, after which it is to be restored.
+    fn take(&mut self) -> anyhow::Result<()> {
+        ENTERED.store(true, Ordering::SeqCst);
         let entered = terminal::enable_raw_mode().and_then(|()| {
             execute!(
                 io::stdout(),
@@ -92,9 +106,33 @@ impl Screen {
             )
         });
         entered.context("cannot use this terminal")?;
-        capture_errors(events.clone()).context("cannot redirect standard error")?;
-        screen.redraw();
-        Ok(screen)
+        capture_errors(self.messages.clone()).context("cannot redirect standard error")?;
+        self.redraw();
+        Ok(())
+    }
+
+    /// Restores the terminal and stops the program, as Ctrl-Z does where a program has not taken the terminal over. Takes it again when the
+    /// program goes on; at once where no shell could continue it (`setpgid(2)`: orphaned process groups).
+    ///
+    /// # Errors
+    ///
+    /// The terminal is gone.
+    pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
+        restore();
+        // The process that the shell waits for as well.
+        let stopped = kill_current_process_group(Signal::TSTP);
+        stopped.context("cannot stop the program")?;
+        self.take()
+    }
+
+    /// Takes the terminal after the program was stopped by others, which have left it as it was, or by [`Screen::suspend`].
+    ///
+    /// # Errors
+    ///
+    /// The terminal is gone.
+    pub(super) fn take_again(&mut self) -> anyhow::Result<()> {
+        restore();
+        self.take()
     }
 
     /// Draws, and writes what has changed to the terminal.
@@ -154,6 +192,9 @@ pub(super) fn restore() {
         PopKeyboardEnhancementFlags,
         DisableBracketedPaste,
         DisableMouseCapture,
+        // For terminals without another screen, such as those of GNU screen: what comes next is below what was shown.
+        cursor::MoveTo(0, u16::MAX - 1),
+        Clear(ClearType::CurrentLine),
         LeaveAlternateScreen,
         cursor::Show,
     );
@@ -167,10 +208,14 @@ pub(super) fn restore() {
 
 /// Makes signals events.
 fn signals<U: Send + 'static>(events: Sender<Event<U>>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCONT])?;
     let thread = Builder::new().name("xpmfs-signals".to_owned());
     thread.spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGCONT {
+                let _ = events.send_timeout(Event::Continued, END_TIMEOUT);
+                continue;
+            }
             // The channel may be full, if the program is stuck.
             let _ = events.send_timeout(Event::Signal(signal), END_TIMEOUT);
             std::thread::sleep(END_TIMEOUT);
@@ -182,7 +227,7 @@ fn signals<U: Send + 'static>(events: Sender<Event<U>>) -> io::Result<()> {
 }
 
 /// Makes the lines of standard error events.
-fn capture_errors<U: Send + 'static>(events: Sender<Event<U>>) -> io::Result<()> {
+fn capture_errors(messages: Messages) -> io::Result<()> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let before = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?;
     if let Ok(mut stderr) = STDERR.lock() {
@@ -200,7 +245,7 @@ fn capture_errors<U: Send + 'static>(events: Sender<Event<U>>) -> io::Result<()>
                 return;
             }
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if events.send(Event::Message(line)).is_err() {
+            if !messages(line) {
                 return;
             }
         }

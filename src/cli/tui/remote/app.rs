@@ -315,7 +315,7 @@ impl Dashboard for RemoteApp {
             }
             Event::Found(RemoteFound::Monitor(event)) => self.found(event),
             Event::Found(RemoteFound::Log(want, part)) => self.read(&want, part),
-            Event::Resized | Event::InputEnded | Event::Signal(_) => {}
+            Event::Resized | Event::InputEnded | Event::Signal(_) | Event::Continued => {}
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) fn lines(tab: RemoteTab) -> Vec<String> {
         "r           look at everything again; connect at once",
         "m           messages, and what the other machine printed",
         "Esc         back",
-        "q, Ctrl+c   quit",
+        "q, Ctrl+c   quit; Ctrl+z to the shell, fg brings back",
     ];
     own.iter().chain(&all).map(|it| (*it).to_owned()).collect()
 }

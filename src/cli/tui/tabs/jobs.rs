@@ -24,7 +24,10 @@ use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
 
 /// From this width on, tags have a column.
-const TAGS_FROM: u16 = 110;
+const TAGS_FROM: u16 = 120;
+
+/// Below this width, sizes and ages have no column.
+const NARROW: u16 = 70;
 
 /// How much of a hash is shown.
 const HASH_SHOWN: usize = 8;
@@ -98,7 +101,6 @@ impl JobsTab {
         if self.of == Some(model.generation) {
             return;
         }
-        let is_new = self.of.is_some();
         self.of = Some(model.generation);
         (self.shown, self.error) = jobs.order(&self.order, &model.places);
         let singles = jobs
@@ -111,18 +113,23 @@ impl JobsTab {
         self.marked.retain(|job| jobs.find(job).is_some());
         // The selection stays on its job, but a new search begins at its first.
         if let Some(index) = self.current.as_ref().and_then(|job| jobs.find(job))
-            && is_new
             && let Some(at) = self.shown.iter().position(|it| *it as usize == index)
         {
             self.list.selected = at;
         }
     }
 
-    fn changed(&mut self) -> Option<Request> {
+    /// Other jobs show. The selection stays on its job if that is one of them.
+    fn narrowed(&mut self) -> Option<Request> {
         self.of = None;
         self.list.selected = 0;
-        self.current = None;
         None
+    }
+
+    /// Another search, or another order: both are read from the first job on.
+    fn changed(&mut self) -> Option<Request> {
+        self.current = None;
+        self.narrowed()
     }
 
     fn sort(&mut self, key: Key) -> Option<Request> {
@@ -132,6 +139,15 @@ impl JobsTab {
         }
         self.changed();
         (key == Key::Size).then_some(Request::Measure)
+    }
+
+    /// How many of these jobs do not show.
+    pub(in crate::cli::tui) fn hidden(&self, jobs: &JobTable, ids: &[JobId]) -> usize {
+        let shown: HashSet<u32> = self.shown.iter().copied().collect();
+        let rows = ids.iter().map(|job| jobs.find(job));
+        let rows = rows.map(|row| row.and_then(|index| u32::try_from(index).ok()));
+        rows.filter(|row| row.is_none_or(|index| !shown.contains(&index)))
+            .count()
     }
 
     /// The jobs of an action: those that are marked, or else the selected one.
@@ -193,11 +209,11 @@ impl JobsTab {
                     ..Sorting::default()
                 };
                 self.marked.clear();
-                self.changed()
+                self.narrowed()
             }
             KeyCode::Char('n') => {
                 self.order.only_single = !self.order.only_single;
-                self.changed()
+                self.narrowed()
             }
             KeyCode::Char(' ') => {
                 if let Some(row) = selected
@@ -271,7 +287,7 @@ impl JobsTab {
                 ..Sorting::default()
             };
             self.marked.clear();
-            self.changed();
+            self.narrowed();
         }
         is_narrow
     }
@@ -315,18 +331,22 @@ impl JobsTab {
         };
         line((buffer, area), 1, &search, theme.title());
         let wide = area.width >= TAGS_FROM;
-        let mut columns = vec![ListColumn::text("STATE", 11), ListColumn::rest("JOB")];
+        // Where the copies are is what the list is for: it is the last to be cut.
+        let narrow = area.width < NARROW;
+        let state = if narrow { 7 } else { 11 };
+        let mut columns = vec![ListColumn::text("STATE", state), ListColumn::rest("JOB")];
         self.keys = vec![Key::State, Key::Task];
         if wide {
             columns.push(ListColumn::text("TAGS", 30));
             self.keys.push(Key::Tags);
         }
-        columns.extend([
-            ListColumn::number("SIZE", 11),
-            ListColumn::number("AGE", 7),
-            ListColumn::text("COPIES", if wide { 36 } else { 22 }),
-        ]);
-        self.keys.extend([Key::Size, Key::Date, Key::Copies]);
+        if !narrow {
+            columns.push(ListColumn::number("SIZE", 11));
+            columns.push(ListColumn::number("AGE", 7));
+            self.keys.extend([Key::Size, Key::Date]);
+        }
+        columns.push(ListColumn::text("COPIES", if wide { 36 } else { 22 }));
+        self.keys.push(Key::Copies);
         let key = match self.order.key {
             Key::Name => Key::Task,
             key => key,
@@ -340,13 +360,24 @@ impl JobsTab {
         let row = |index: usize| {
             let row = shown.get(index).map(|it| *it as usize);
             match row.and_then(|index| jobs.rows.get(index)) {
-                Some(row) => (cells(row, &jobs, model, wide), marked.contains(&row.id)),
+                Some(row) => {
+                    let mut cells = cells(row, &jobs, model, wide);
+                    if narrow {
+                        // Size and age.
+                        cells.drain(2..4);
+                    }
+                    (cells, marked.contains(&row.id))
+                }
                 None => (Vec::new(), false),
             }
         };
         let canvas = (&mut *buffer, place, theme);
         self.list
             .draw(canvas, &columns, sorted, self.shown.len(), row);
+        if self.shown.is_empty() && !jobs.rows.is_empty() {
+            let text = "no job is like this: Esc shows all";
+            line((buffer, below(place, 1)), 0, text, theme.title());
+        }
         if let Some(row) = self.row(&jobs, self.list.selected) {
             let details = details(row, model.looked(&row.id).map(|it| &**it), model);
             for (index, text) in details.iter().enumerate() {
@@ -373,11 +404,21 @@ impl JobsTab {
                 Tone::Warning,
             ),
             (1, _) => (
-                format!("1 FINISHED JOB HAS NO SECOND COPY{size}: n shows it"),
+                format!(
+                    "1 FINISHED JOB HAS NO SECOND COPY{size}: n shows {}",
+                    if self.order.only_single { "all" } else { "it" }
+                ),
                 Tone::Warning,
             ),
             (count, _) => (
-                format!("{count} FINISHED JOBS HAVE NO SECOND COPY{size}: n shows them"),
+                format!(
+                    "{count} FINISHED JOBS HAVE NO SECOND COPY{size}: n shows {}",
+                    if self.order.only_single {
+                        "all"
+                    } else {
+                        "them"
+                    }
+                ),
                 Tone::Warning,
             ),
         }
@@ -416,7 +457,11 @@ impl JobsTab {
             parts.push(format!("{} of {}", self.shown.len(), jobs.rows.len()));
         }
         if !self.marked.is_empty() {
-            parts.push(format!("{} marked", self.marked.len()));
+            let marked: Vec<JobId> = self.marked.iter().cloned().collect();
+            parts.push(match self.hidden(jobs, &marked) {
+                0 => format!("{} marked", marked.len()),
+                hidden => format!("{} marked, {hidden} of them hidden", marked.len()),
+            });
         }
         parts.join(", ")
     }
