@@ -120,6 +120,28 @@ fn several_jobs_are_marked_and_opted_out() {
 }
 
 #[test]
+fn a_question_names_its_one_job_and_counts_marked_ones_that_do_not_show() {
+    let workspace = workspace();
+    let terminal = start(&workspace, 24, 100);
+    // As it shows in the list, with a part of the hash.
+    terminal.press(&format!("/train/{}\r", &SINGLE[..8]));
+    terminal.wait_for("1 of 7");
+    terminal.press("o");
+    terminal.wait_for(&format!("The job: {TRAIN}/{SINGLE}"));
+    terminal.press("n");
+    terminal.wait_until("the dialog to close", |screen| !screen.contains("The job:"));
+    terminal.press("\x1b");
+    terminal.wait_for("7 jobs");
+    terminal.press("A");
+    terminal.wait_for("7 marked");
+    terminal.press("/train\r");
+    terminal.wait_for("7 marked, 2 of them hidden");
+    terminal.press("o");
+    terminal.wait_for("2 of these jobs are marked and do not show now.");
+    terminal.press("n");
+}
+
+#[test]
 fn orphans_are_removed_and_those_in_folders_stay() {
     let workspace = workspace();
     let terminal = start(&workspace, 24, 100);

@@ -256,7 +256,7 @@ impl App {
         };
         match (ids.as_slice(), &self.model.jobs) {
             ([job], _) => Some(format!("The job: {job}")),
-            (several, Some(jobs)) => match self.tabs.jobs.hidden(jobs, several) {
+            (several, Some(jobs)) => match self.tabs.jobs.hidden(jobs, several.iter()) {
                 0 => None,
                 hidden => Some(format!(
                     "{hidden} of these jobs are marked and do not show now."

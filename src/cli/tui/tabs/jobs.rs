@@ -44,6 +44,8 @@ pub(in crate::cli::tui) struct JobsTab {
     of: Option<u64>,
     error: Option<String>,
     marked: HashSet<JobId>,
+    /// How many of the marked jobs do not show.
+    hidden_marks: usize,
     /// The job that is selected: it stays selected if others come and go.
     current: Option<JobId>,
     /// How many finished jobs have no second copy, and how many bytes are known of them.
@@ -111,6 +113,10 @@ impl JobsTab {
             (count + 1, bytes + model.size(row).unwrap_or(0))
         });
         self.marked.retain(|job| jobs.find(job).is_some());
+        self.hidden_marks = match self.marked.is_empty() {
+            true => 0,
+            false => self.hidden(jobs, self.marked.iter()),
+        };
         // The selection stays on its job, but a new search begins at its first.
         if let Some(index) = self.current.as_ref().and_then(|job| jobs.find(job))
             && let Some(at) = self.shown.iter().position(|it| *it as usize == index)
@@ -142,9 +148,13 @@ impl JobsTab {
     }
 
     /// How many of these jobs do not show.
-    pub(in crate::cli::tui) fn hidden(&self, jobs: &JobTable, ids: &[JobId]) -> usize {
+    pub(in crate::cli::tui) fn hidden<'a>(
+        &self,
+        jobs: &JobTable,
+        ids: impl Iterator<Item = &'a JobId>,
+    ) -> usize {
         let shown: HashSet<u32> = self.shown.iter().copied().collect();
-        let rows = ids.iter().map(|job| jobs.find(job));
+        let rows = ids.map(|job| jobs.find(job));
         let rows = rows.map(|row| row.and_then(|index| u32::try_from(index).ok()));
         rows.filter(|row| row.is_none_or(|index| !shown.contains(&index)))
             .count()
@@ -231,6 +241,7 @@ impl JobsTab {
                 let rows = self.shown.iter();
                 let rows = rows.filter_map(|index| jobs.rows.get(*index as usize));
                 self.marked = rows.map(|row| row.id.clone()).collect();
+                self.hidden_marks = 0;
                 None
             }
             KeyCode::Char('S') => self.sort(Key::State),
@@ -457,10 +468,10 @@ impl JobsTab {
             parts.push(format!("{} of {}", self.shown.len(), jobs.rows.len()));
         }
         if !self.marked.is_empty() {
-            let marked: Vec<JobId> = self.marked.iter().cloned().collect();
-            parts.push(match self.hidden(jobs, &marked) {
-                0 => format!("{} marked", marked.len()),
-                hidden => format!("{} marked, {hidden} of them hidden", marked.len()),
+            let marked = self.marked.len();
+            parts.push(match self.hidden_marks {
+                0 => format!("{marked} marked"),
+                hidden => format!("{marked} marked, {hidden} of them hidden"),
             });
         }
         parts.join(", ")
