@@ -45,6 +45,9 @@ pub struct LastVerify {
     /// How many of the wrong ones could not be read, so that nothing else is recorded of them. Earlier versions have not recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<u64>,
+    /// How many other copies had no manifest to be compared with, so that they were not verified. Earlier versions have not recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_manifest: Option<u64>,
 }
 
 impl LastVerify {

@@ -157,6 +157,51 @@ fn status_counts_no_copy_that_was_made_anew_or_found_whole_since() {
     assert_verified("all OK", 0, 0);
 }
 
+/// Copies as experimaestro makes them: without a manifest, there is nothing to verify them with.
+#[test]
+fn status_calls_no_copy_verified_that_has_no_manifest() {
+    let workspace = Workspace::new();
+    workspace.with_folders(&["backup"]);
+    let command = |arguments: &[&str]| {
+        let mut command = workspace.xpmfs();
+        command.args(arguments).args(["-w", "test"]);
+        command
+    };
+    let assert_verified = |text: &str, copies: u64, no_manifest: u64| {
+        run(&mut command(&["jobs", "verify", "--all"]));
+        let told = run(&mut command(&["status"]));
+        let line = told.lines().find(|line| line.contains("last verified"));
+        assert!(
+            line.is_some_and(|line| line.ends_with(&format!(": {text}"))),
+            "{text}: {told}"
+        );
+        let report = run(&mut command(&["--json", "status"]));
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let verified = &report["workspaces"][0]["verified"][0];
+        assert_eq!(verified["copies"], copies, "{verified}");
+        assert_eq!(verified["no_manifest"], no_manifest, "{verified}");
+    };
+    assert_verified("it had no copies", 0, 0);
+    for number in 0..2 {
+        job::make(&workspace.folder("backup"), number);
+    }
+    assert_verified(
+        "no copy could be verified: 2 without a manifest (`xpmfs jobs verify --all -v` shows how to write one)",
+        0,
+        2,
+    );
+    job::make(&workspace.primary(), 1);
+    until("one has a manifest", || {
+        let archived = command(&["jobs", "archive", &hash(1)]).status();
+        archived.unwrap().success()
+    });
+    assert_verified(
+        "1 copy, all OK; not verified: 1 without a manifest (`xpmfs jobs verify --all -v` shows how to write one)",
+        1,
+        1,
+    );
+}
+
 #[test]
 fn the_directory_of_a_job_has_the_name_that_it_has_in_manifests() {
     let workspace = Workspace::new();

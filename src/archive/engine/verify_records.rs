@@ -44,17 +44,40 @@ pub struct VerifiedFolder {
 }
 
 impl VerifiedFolder {
-    /// `all OK`, `1 not OK`, and how many were made anew since.
+    /// `7 copies, all OK`, and how many were made anew since and how many could not be verified.
     #[must_use]
     pub fn result(&self) -> String {
-        let state = match self.last.wrong {
-            0 => "all OK".to_owned(),
-            wrong => format!("{wrong} not OK"),
+        let copies = match self.last.copies {
+            0 if self.lacking_manifests() > 0 => "no copy could be verified",
+            0 => return "it had no copies".to_owned(),
+            1 => "1 copy",
+            copies => &format!("{copies} copies"),
         };
-        match self.mended {
-            0 => state,
-            mended => format!("{state} ({mended} mended since)"),
+        let mut text = match (self.last.copies, self.last.wrong) {
+            (0, _) => copies.to_owned(),
+            (_, 0) => format!("{copies}, all OK"),
+            (_, wrong) => format!("{copies}, {wrong} not OK"),
+        };
+        if self.mended > 0 {
+            text.push_str(&format!(" ({} mended since)", self.mended));
         }
+        let lacking = self.lacking_manifests();
+        if lacking > 0 {
+            let more = match self.last.copies {
+                0 => ": ",
+                _ => "; not verified: ",
+            };
+            text.push_str(&format!(
+                "{more}{lacking} without a manifest (`xpmfs jobs verify --all -v` shows how to write one)"
+            ));
+        }
+        text
+    }
+
+    /// How many copies had no manifest to be compared with.
+    #[must_use]
+    pub fn lacking_manifests(&self) -> u64 {
+        self.last.no_manifest.unwrap_or_default()
     }
 }
 

@@ -120,15 +120,11 @@ pub(super) fn describe_recorded(text: &mut String, report: &Report, colours: Col
 fn describe_verified(line: &mut impl FnMut(String), report: &Report) {
     for verified in &report.verified {
         let VerifiedFolder { folder, last, .. } = verified;
-        let result = verified.result();
-        let copies = match last.copies {
-            1 => "1 copy".to_owned(),
-            copies => format!("{copies} copies"),
-        };
         line(format!(
-            "{}: last verified {}: {copies}, {result}",
+            "{}: last verified {}: {}",
             folder.display(),
-            local(last.at)
+            local(last.at),
+            verified.result()
         ));
     }
     if report.verified.is_empty()

@@ -327,6 +327,7 @@ fn set_last(session: &Session, since: Timestamp, tallies: &[(u8, Tally)]) -> Opt
             copies: tally.ok + tally.wrong(),
             wrong: tally.wrong(),
             unread: Some(tally.unread),
+            no_manifest: Some(tally.no_manifest),
         };
         if let Err(error) = last_verify::set(primary, location, &last) {
             why = why.or_else(|| Some(state_dir::explain(primary, error)));

@@ -235,17 +235,14 @@ fn damaged(report: &Report) -> impl Iterator<Item = Cells> {
 
 fn verified(report: &Report) -> impl Iterator<Item = Cells> {
     report.verified.iter().map(|folder| {
-        let result = folder.result();
-        let tone = match folder.last.wrong {
-            0 => Tone::Good,
+        let tone = match (folder.last.wrong, folder.lacking_manifests()) {
+            (0, 0) => Tone::Good,
+            (0, _) => Tone::Warning,
             _ => Tone::Bad,
         };
         vec![
             ("verified".to_owned(), tone),
-            (
-                format!("{} copies, {result}", folder.last.copies),
-                Tone::Plain,
-            ),
+            (folder.result(), Tone::Plain),
             (
                 format!("{} on {}", folder.folder.display(), local(folder.last.at)),
                 Tone::Plain,
