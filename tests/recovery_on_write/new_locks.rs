@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -90,6 +91,54 @@ fn a_lock_that_is_made_while_the_job_is_published_has_one_holder() {
         run(recover.args(["jobs", "recover", "-w", "test", &hash(0)]));
         let second = lock(&own);
         [first.join().unwrap(), second]
+    });
+    let held = both.each_ref().map(Option::is_some);
+    assert_ne!(held, [true, true], "two processes hold the lock");
+    assert_ne!(held, [false, false]);
+}
+
+/// As after a crash during the move, and after a write to the directory by a process that had it open.
+#[test]
+fn a_lock_that_is_made_while_a_moved_job_is_put_back_has_one_holder() {
+    if !is_root() {
+        say("SKIPPED: only root traces the daemon");
+        return;
+    }
+    let workspace = Workspace::builder().folders(&["move"]).build();
+    let own = job(&workspace.primary());
+    fs::create_dir_all(&own).unwrap();
+    for name in ["params.json", "train.out", "train.done"] {
+        fs::write(own.join(name), "{}").unwrap();
+    }
+    let mut archive = workspace.xpmfs();
+    archive.args(["jobs", "archive", "-w", "test", &hash(0)]);
+    archive.env("XPMFS_TEST_GRACE_MS", "3600000");
+    let mut archive = archive.spawn().unwrap();
+    eventually("the job is moved", || own.is_symlink());
+    archive.kill().unwrap();
+    archive.wait().unwrap();
+    append(&own.with_file_name(format!(".tmp.{}", hash(0)))).unwrap();
+
+    let mountpoint = workspace.mountpoint("elsewhere");
+    let _mounted = workspace.mount_at(&mountpoint);
+    let shown = job(&mountpoint);
+    fs::create_dir_all(workspace.primary().join(".xpmfs/internal")).unwrap();
+    let delayed = Delayed::of(&workspace, &mountpoint, "mkdirat", DELAY);
+    let both = std::thread::scope(|scope| {
+        let first = scope.spawn(|| lock(&shown));
+        eventually("the lock is about to be made", || {
+            delayed.is_in(libc::SYS_mkdirat)
+        });
+        let mut archive = workspace.xpmfs();
+        archive.args(["jobs", "archive", "-w", "test", &hash(0)]);
+        let archive = archive.stderr(Stdio::piped()).spawn().unwrap();
+        eventually("the job is put back", || !own.is_symlink());
+        let second = lock(&own);
+        let both = [first.join().unwrap(), second];
+        let said = archive.wait_with_output().unwrap().stderr;
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.matches("its lock is held").count(), 1, "{said}");
+        both
     });
     let held = both.each_ref().map(Option::is_some);
     assert_ne!(held, [true, true], "two processes hold the lock");

@@ -8,7 +8,7 @@
 //!    ([`InternalGate`](crate::view::internal_gate::InternalGate)).
 //! 3. The old names are removed ([`remove`]). A file that was created nevertheless, by a process that went on without the gate, is linked first.
 //!
-//! A job that was moved or released a moment ago, and is put back since it was written to, takes them over too ([`keep`]).
+//! A job that was moved or released a moment ago, and is put back since it was written to, takes them over too ([`put_back`]).
 //!
 //! After a crash in 1 the staged copy is swept, and nothing has changed; after a crash in 3 the old names are left, beside the
 //! lock of the staging: they are removed with it. At the latest they are removed before a folder serves the job again: they would
@@ -44,7 +44,8 @@ enum Keep {
     Job,
 }
 
-/// Links the internal files of a job into its staged copy, unless they are there already, and makes that durable.
+/// Links the internal files of a job into its staged copy, or its directory that will be put back, unless they are there already, and makes
+/// that durable.
 ///
 /// # Errors
 ///
@@ -81,21 +82,41 @@ fn remove(view: &View, job: &JobId) -> Result<()> {
     remove_directory(view, job)
 }
 
-/// Takes the internal files of a job whose directory was put back in the primary into this directory: a program may hold the lock that it
-/// found while a folder served the job. The caller holds the locks that the directory had before, so that no program has taken one since
-/// the directory is back. A failure is logged.
-pub(in crate::archive) fn keep(view: &View, job: &JobId, directory: &OwnedFd) {
-    let kept = open(view, job).and_then(|internal| {
-        let Some(internal) = internal else {
-            return Ok(());
-        };
-        let directory = at::open_to_list(directory, OsStr::new("."))?;
-        link_all(&internal, &directory, Keep::Internal, true, DEPTH_MAX)?;
-        remove_directory(view, job)
-    });
-    if let Err(error) = kept {
+/// Takes a job's internal files into its directory, and puts this back in the primary with `publish`: a program may hold the lock that it
+/// found while a folder served the job. No process creates any meanwhile, unless another process holds the gate for too long: the job must
+/// be put back all the same, and a warning is logged.
+///
+/// The caller holds the locks that the directory has. If a program holds one of them itself, `keep` is false, and the internal files are
+/// left.
+///
+/// # Errors
+///
+/// Those of `publish`. What fails afterwards is logged.
+pub(in crate::archive) fn put_back<T, E>(
+    view: &View,
+    job: &JobId,
+    directory: &OwnedFd,
+    keep: bool,
+    publish: impl FnOnce() -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    let gate = view.close_gate(&|| false);
+    if gate.is_none() {
+        tracing::warn!(
+            "{job}: another process holds the lock {}: putting the job back without it. If a process of xpmfs is stopped on any node, \
+             continue or end it",
+            view.gate_path().display()
+        );
+    }
+    let linked = || link_into(view, job, &at::open_to_list(directory, OsStr::new("."))?);
+    if keep && let Err(error) = linked() {
         tracing::warn!("{job}: its internal files are left in .xpmfs: {error}");
     }
+    let published = publish()?;
+    drop(gate);
+    if keep {
+        remove_old_names(view, job);
+    }
+    Ok(published)
 }
 
 /// As [`remove_old_names`], for files that a crash has left; does nothing while another process works on the job.

@@ -48,6 +48,8 @@ pub fn archive(
         ..*env
     };
     unfinished::clear_of(env, retired, jobs);
+    // They are archived with the others.
+    retired.report_put_back(&mut |_| {});
     let mut failed = Vec::new();
     let report = &mut |job: &JobId, outcome: Outcome| {
         let has_failed = match &outcome {

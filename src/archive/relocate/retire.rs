@@ -198,8 +198,9 @@ impl Retired {
                     Err(error) => format!("it was written to: {error}"),
                 };
                 tracing::warn!("{job} is put back in the primary: {how}");
-                staging.undo().and_then(|_| {
-                    internal_files::keep(env.view, &job, &directory);
+                let undone =
+                    internal_files::put_back(env.view, &job, &directory, true, || staging.undo());
+                undone.and_then(|_| {
                     drop(locks);
                     env.hooks.moved(&job);
                     staging.sync()?;

@@ -81,8 +81,8 @@ pub(super) fn swap(
     let led = leads_to(&target, &archived, folder, job);
     let written = writers::written(&source, &copied.manifest);
     if led.is_err() || !matches!(written, Ok(None)) {
-        staging.undo().beside(job, &from)?;
-        internal_files::keep(env.view, job, &source);
+        let undone = internal_files::put_back(env.view, job, &source, true, || staging.undo());
+        undone.beside(job, &from)?;
         env.hooks.moved(job);
         staging.sync().beside(job, &from)?;
         return Err(led

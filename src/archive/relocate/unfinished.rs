@@ -189,11 +189,11 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
         tracing::warn!("{job} was written to while it was moved, and is put back");
         let locks = hold_locks(&aside, job).tried(job, "lock", &path)?;
         staging.adopt(&aside).beside(job, &path)?;
-        staging.exchange(&link).beside(job, &path)?;
         // Otherwise a program holds a lock of the directory itself.
-        if locks.is_some() {
-            internal_files::keep(env.view, job, &aside);
-        }
+        let keep = locks.is_some();
+        let exchanged =
+            internal_files::put_back(env.view, job, &aside, keep, || staging.exchange(&link));
+        exchanged.beside(job, &path)?;
         staging.sync().beside(job, &path)?;
         env.hooks.moved(job);
         retired.put_back(job.clone());

@@ -233,10 +233,8 @@ impl Releasing {
     /// Renames the directory back to its place.
     fn put_back(&self, env: &Env<'_>) -> Result<()> {
         let job = &self.plan.job;
-        put_back(env, job, &self.aside)?;
         // With the locks held.
-        internal_files::keep(env.view, job, &self.plan.source);
-        Ok(())
+        put_back(env, job, &self.aside, &self.plan.source, true)
     }
 }
 
@@ -255,12 +253,22 @@ pub(super) fn link(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut 
     }
 }
 
-/// Renames a job's directory from `.xpmfs/released` back to its place, durably.
-pub(super) fn put_back(env: &Env<'_>, job: &JobId, aside: &OwnedFd) -> Result<()> {
+/// Renames a job's directory from `.xpmfs/released` back to its place, durably, and with `keep` takes its internal files over
+/// ([`internal_files::put_back`]).
+pub(super) fn put_back(
+    env: &Env<'_>,
+    job: &JobId,
+    aside: &OwnedFd,
+    directory: &OwnedFd,
+    keep: bool,
+) -> Result<()> {
     let primary = env.view.primary();
     let path = places::path(primary, job);
     let task = preconditions::make_task(primary, job, primary)?;
-    match at::move_new((aside, job.hash()), (&*task, job.hash())) {
+    let moved = internal_files::put_back(env.view, job, directory, keep, || {
+        at::move_new((aside, job.hash()), (&*task, job.hash()))
+    });
+    match moved {
         Ok(()) => {}
         Err(Errno::EXIST) => {
             let left = released_path(primary, job);

@@ -14,7 +14,7 @@ use super::plan::{changes, served_first};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::ready::hold_locks;
-use crate::archive::job::{internal_files, manifests, preconditions, select};
+use crate::archive::job::{manifests, preconditions, select};
 use crate::archive::places;
 use crate::sys::at;
 use crate::transfer::staging::Staging;
@@ -117,11 +117,9 @@ fn finish(env: &Env<'_>, job: &JobId) -> Result<()> {
                 }
             );
             let locks = hold_locks(&directory, job).tried(job, "lock", &left)?;
-            put_back(env, job, &aside)?;
             // Otherwise a program holds a lock of the directory itself.
-            if locks.is_some() {
-                internal_files::keep(env.view, job, &directory);
-            }
+            let keep = locks.is_some();
+            put_back(env, job, &aside, &directory, keep)?;
         }
     }
     staging.finish(None).beside(job, &left)
