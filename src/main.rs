@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.command.asks_file_systems() {
+        true if cli.command.is_dashboard() => front::run_dashboard(|| run(&cli)),
         true => front::run(|| run(&cli)),
         false => run(&cli),
     }

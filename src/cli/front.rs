@@ -10,8 +10,10 @@
 //! 3. A child that a signal ends has threads that remain, too. It has closed its streams before, if the signal can be caught.
 //!    That it is about to end is read from `/proc`. The front then ends by the same signal.
 //! 4. A front that is killed kills its child (`PR_SET_PDEATHSIG`).
+//! 5. SIGTSTP sent to the front alone stops both. A dashboard that is stopped alone stops the front, too: the shell watches the front.
+//! 6. The terminal of a dashboard that was killed or stopped by others is restored by the front ([`TerminalGuard`]).
 //!
-//! SIGSTOP and SIGTSTP sent to the front alone do not stop the child: they are to be sent to the group (`kill -STOP %1`).
+//! SIGSTOP sent to the front alone does not stop the child: it is to be sent to the group (`kill -STOP %1`).
 
 use std::fs;
 use std::io::Write;
@@ -32,6 +34,8 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::process_end::End;
+use super::process_status::{end_of, has, is_ending, is_stopped, is_traced, mask};
+use super::terminal_guard::TerminalGuard;
 use crate::daemon::descriptors;
 use crate::sys::calls::fork;
 
@@ -48,6 +52,9 @@ const LOOK_INTERVAL_AFTER_SIGNAL: Duration = Duration::from_millis(20);
 /// How long the front waits for the child's end after SIGQUIT, whose core dump waits for all threads.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the front waits for the child to stop before it stops itself: threads that wait for a file system do not stop.
+const STOP_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// The signals that a process which waits for another one passes on to it.
 pub(super) const FORWARDED: [Number; 8] = [
     Number::SIGINT,
@@ -63,11 +70,20 @@ pub(super) const FORWARDED: [Number; 8] = [
 /// Runs `work` in a child, and returns the exit status that it gave. Where no child can be started (few processes are allowed, `/proc` is not
 /// mounted), and under a debugger or `strace`, this process does the work. It must have one thread, and must not have opened anything.
 pub fn run(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    run_with(None, work)
+}
+
+/// As [`run`], for work that takes the terminal over.
+pub fn run_dashboard(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    run_with(TerminalGuard::new(), work)
+}
+
+fn run_with(terminal: Option<TerminalGuard>, work: impl FnOnce() -> ExitCode) -> ExitCode {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if is_traced(&status) {
         return work();
     }
-    match split() {
+    match split(terminal) {
         Some(Side::Front(front)) => front.wait(),
         Some(Side::Child(child)) => {
             child.end_by_signals();
@@ -85,14 +101,15 @@ enum Side {
 }
 
 /// Starts the child. `None` if there is none.
-fn split() -> Option<Side> {
+fn split(terminal: Option<TerminalGuard>) -> Option<Side> {
     let inherited = descriptors::inherited();
     let (status, report) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
     let (wait, ready) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok()?;
     let mut set: SigSet = FORWARDED.into_iter().collect();
-    // The end of the child.
+    // The end of the child, and its stop.
     set.add(Number::SIGCHLD);
+    set.add(Number::SIGTSTP);
     let signals =
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok()?;
     let front = process::getpid();
@@ -108,8 +125,11 @@ fn split() -> Option<Side> {
             child,
             status,
             signals,
+            terminal,
             last_signal: None,
             quit: None,
+            stop: None,
+            continued: None,
         }));
     }
     if forked.is_ok() {
@@ -213,9 +233,15 @@ struct Front {
     child: Pid,
     status: OwnedFd,
     signals: SignalFd,
+    /// The terminal that the child may take over.
+    terminal: Option<TerminalGuard>,
     last_signal: Option<i32>,
     /// When SIGQUIT came.
     quit: Option<Instant>,
+    /// When SIGTSTP came, until this process has stopped.
+    stop: Option<Instant>,
+    /// When SIGCONT came.
+    continued: Option<Instant>,
 }
 
 impl Front {
@@ -229,13 +255,47 @@ impl Front {
                 // succeeded would seem to have been killed.
                 break self.reported().unwrap_or(end);
             }
-            self.wait_for_event(match self.last_signal {
-                Some(_) => LOOK_INTERVAL_AFTER_SIGNAL,
-                None => LOOK_INTERVAL,
+            self.wait_for_event(match (self.last_signal, self.stop) {
+                (None, None) => LOOK_INTERVAL,
+                _ => LOOK_INTERVAL_AFTER_SIGNAL,
             });
             self.forward();
+            self.stop_with_child();
         };
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
         end.repeat()
+    }
+
+    /// Stops this process, as SIGTSTP does, if it was sent that or if a dashboard was stopped alone. Returns when the process goes on.
+    fn stop_with_child(&mut self) {
+        let is_stopped = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_raw_pid()));
+            status.is_ok_and(|status| is_stopped(&status))
+        };
+        let stops = match (self.stop, &self.terminal) {
+            (Some(since), _) => since.elapsed() > STOP_TIMEOUT || is_stopped(),
+            // A child that is about to go on, too, is not stopped any more.
+            (None, Some(terminal)) => {
+                let goes_on = self.continued.is_some_and(|it| it.elapsed() < SAME_SIGNAL);
+                !goes_on && is_stopped() && terminal.is_taken()
+            }
+            (None, None) => false,
+        };
+        if !stops {
+            return;
+        }
+        self.stop = None;
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+        // The signal stops this process when it is no longer blocked; not in a process group that no shell could continue.
+        let stop: SigSet = [Number::SIGTSTP].into_iter().collect();
+        let _ = process::kill_process(process::getpid(), Signal::TSTP);
+        let _ = stop.thread_unblock();
+        let _ = stop.thread_block();
+        self.continued = Some(Instant::now());
     }
 
     /// The exit status that the child has reported, once it has ended or [`END_TIMEOUT`] has passed.
@@ -317,12 +377,19 @@ impl Front {
             if signal == Number::SIGCHLD as i32 {
                 continue;
             }
-            if !sent_to_group(signal, received.ssi_code)
+            // A dashboard that stops sends SIGTSTP to the group.
+            let is_of_child = i32::try_from(received.ssi_pid) == Ok(self.child.as_raw_pid());
+            if !is_of_child
+                && !sent_to_group(signal, received.ssi_code)
                 && let Some(number) = Signal::from_named_raw(signal)
             {
                 let _ = process::kill_process(self.child, number);
             }
-            if signal != Number::SIGCONT as i32 {
+            if signal == Number::SIGTSTP as i32 {
+                self.stop = Some(Instant::now());
+            } else if signal == Number::SIGCONT as i32 {
+                self.continued = Some(Instant::now());
+            } else {
                 self.last_signal = Some(signal);
             }
             if signal == SIGQUIT {
@@ -336,72 +403,4 @@ impl Front {
 /// to the leader of its session alone.
 pub(super) fn sent_to_group(signal: i32, code: i32) -> bool {
     code == libc::SI_KERNEL && signal != SIGHUP
-}
-
-/// Whether a process, by its `/proc/PID/status`, is ending: its first thread has ended, or SIGKILL waits for it.
-fn is_ending(status: &str) -> bool {
-    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-    let has_ended = state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']));
-    has_ended || has(mask(status, "SigPnd:"), SIGKILL)
-}
-
-/// Whether a process, by its `/proc/PID/status`, is traced (`ptrace(2)`).
-fn is_traced(status: &str) -> bool {
-    let tracer = status
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:"));
-    tracer.is_some_and(|tracer| tracer.trim() != "0")
-}
-
-/// A set of signals in a `/proc/PID/status`.
-fn mask(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap_or(0))
-}
-
-fn has(mask: u64, signal: i32) -> bool {
-    (mask >> (signal - 1)) & 1 == 1
-}
-
-/// How a process ends, by its `/proc/PID/stat`: the last field, as wait(2) returns it. `None` if the caller may not know.
-fn end_of(stat: &str) -> Option<End> {
-    let status: i32 = stat.rsplit(' ').next()?.trim().parse().ok()?;
-    match (status & 0x7f, (status >> 8) & 0xff) {
-        (0, 0) => None,
-        (0, status) => u8::try_from(status).ok().map(End::Status),
-        (signal, _) => Some(End::Signal(signal)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_that_is_ending_is_recognised() {
-        assert!(is_ending(
-            "Name:\tx\nState:\tZ (zombie)\nSigPnd:\t0000000000000000\n"
-        ));
-        assert!(is_ending(
-            "State:\tD (disk sleep)\nSigPnd:\t0000000000000100\n"
-        ));
-        assert!(!is_ending(
-            "State:\tD (disk sleep)\nSigPnd:\t0000000000000002\n"
-        ));
-        assert!(!is_ending(""));
-    }
-
-    #[test]
-    fn a_traced_process_is_recognised() {
-        assert!(is_traced("Name:\tx\nTracerPid:\t17\n"));
-        assert!(!is_traced("Name:\tx\nTracerPid:\t0\n"));
-    }
-
-    #[test]
-    fn an_end_is_read_as_wait_returns_it() {
-        assert_eq!(end_of("12 (a b) Z 1 0 512\n"), Some(End::Status(2)));
-        assert_eq!(end_of("12 (a b) Z 1 0 15\n"), Some(End::Signal(15)));
-        assert_eq!(end_of("12 (a b) Z 1 0 134\n"), Some(End::Signal(6)));
-        assert_eq!(end_of("12 (a b) Z 1 0 0\n"), None);
-    }
 }

@@ -6,7 +6,8 @@
 //!   completion offers; `neighbours`: other workspaces that use the same directories
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; [`usage`]: errors of the command line; `advice`:
 //!   what to do about errors
-//! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended
+//! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended;
+//!   `process_status`: reads `/proc`; `terminal_guard`: restores the terminal after a dashboard
 //!
 //! A new command is a variant of [`Command`] with an `Example:` and an arm of `run`, here; a row of the README's table; a section of
 //! `docs/json.md`; a step in `tests/commands/walk.rs`; and a line of the change log. `tests/commands` checks all but the last. Its manual
@@ -36,6 +37,7 @@ pub mod open;
 pub mod orphans;
 mod print;
 mod process_end;
+mod process_status;
 pub mod reload;
 pub mod run;
 pub mod settings;
@@ -44,6 +46,7 @@ pub mod ssh_monitor;
 pub mod status;
 mod style;
 mod table;
+mod terminal_guard;
 pub mod trash;
 pub mod tui;
 pub mod umount;
@@ -186,6 +189,12 @@ impl Command {
             | Self::Workspaces(_)
             | Self::Settings(_) => true,
         }
+    }
+
+    /// Whether it takes the terminal over.
+    #[must_use]
+    pub fn is_dashboard(&self) -> bool {
+        matches!(self, Self::Tui(_) | Self::SshMonitor(_))
     }
 
     /// The options of its listing, if it prints one.

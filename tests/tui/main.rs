@@ -7,6 +7,7 @@
 mod common;
 
 mod acting;
+mod job_control;
 mod looking;
 mod stage;
 mod terminals;

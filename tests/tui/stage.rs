@@ -1,11 +1,13 @@
 //! A workspace with one job of each kind, whose screens are the same each time.
 
+use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use regex::Regex;
+use rustix::process::Pid;
 
 use crate::common::{Terminal, Workspace};
 
@@ -167,6 +169,13 @@ pub(crate) fn start_with(
     command.arg("tui");
     more(&mut command);
     Terminal::start(&command, rows, columns)
+}
+
+/// The one child of a process.
+pub(crate) fn child_of(process: impl Display) -> Pid {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let child = children.unwrap().trim().parse().unwrap();
+    Pid::from_raw(child).unwrap()
 }
 
 /// A screen without what differs each time: the name of the workspace's directory, free space, times of this day.

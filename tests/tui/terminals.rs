@@ -1,12 +1,11 @@
 //! The terminal is as it was, however the dashboard ends.
 
-use std::fs;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Signal, kill_process};
 
 use crate::common::{Terminal, Workspace, fails};
-use crate::stage::{start, start_with, workspace};
+use crate::stage::{child_of, start, start_with, workspace};
 
 #[test]
 fn every_end_restores_the_terminal() {
@@ -24,6 +23,33 @@ fn every_end_restores_the_terminal() {
         let status = std::os::unix::process::ExitStatusExt::signal(&terminal.end());
         assert_eq!(status, Some(name));
         assert!(terminal.becomes_restored(), "{name}");
+    }
+}
+
+/// The process that draws cannot restore the terminal then, so the one that waits for it does.
+#[test]
+fn a_dashboard_that_is_killed_restores_the_terminal() {
+    let workspace = workspace();
+    for (signal, status) in [(Signal::KILL, 137), (Signal::QUIT, 131)] {
+        // The kernel empties a terminal when its first process ends.
+        let mut dashboard = workspace.xpmfs();
+        dashboard.arg("tui");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "\"$@\"; echo ended: $?; read line", "sh"]);
+        shell
+            .arg(dashboard.get_program())
+            .args(dashboard.get_args());
+        for (name, value) in dashboard.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        let mut terminal = Terminal::start(&shell, 24, 80);
+        terminal.wait_for("COPIES");
+        let front = child_of(terminal.child.id());
+        kill_process(child_of(front.as_raw_pid()), signal).unwrap();
+        terminal.wait_for(&format!("ended: {status}"));
+        assert!(terminal.is_restored(), "{status}");
+        terminal.press("\n");
+        terminal.end();
     }
 }
 
@@ -83,57 +109,4 @@ fn a_name_cannot_act_on_the_terminal() {
     assert!(!has(b"\x1b[2Jggg"));
     // The path went to the clipboard, encoded.
     assert!(has(b"\x1b]52;c;"));
-}
-
-/// A shell with job control, in which the dashboard was started.
-fn in_shell(workspace: &Workspace) -> Terminal {
-    let mut dashboard = workspace.xpmfs();
-    dashboard.arg("tui");
-    let words = std::iter::once(dashboard.get_program()).chain(dashboard.get_args());
-    let words = words.map(|word| format!("'{}'", word.to_str().unwrap()));
-    let line = words.collect::<Vec<_>>().join(" ");
-    let mut shell = Command::new("bash");
-    shell.args(["--norc", "--noprofile", "-i"]);
-    for (name, value) in dashboard.get_envs() {
-        shell.env(name, value.unwrap_or_default());
-    }
-    let terminal = Terminal::start(&shell, 24, 80);
-    terminal.press(&format!("{line}\n"));
-    terminal.wait_for("COPIES");
-    terminal
-}
-
-/// The shell has the terminal as it was, and `fg` brings the dashboard back.
-fn leave_and_return(terminal: &Terminal) {
-    terminal.wait_for("Stopped");
-    terminal.press("echo al''ive\n");
-    terminal.wait_for("alive");
-    terminal.press("fg\n");
-    terminal.wait_for("COPIES");
-    terminal.press("?");
-    terminal.wait_for("keys: Jobs");
-    terminal.press("\x1b");
-    terminal.wait_until("the help to close", |screen| !screen.contains("keys: Jobs"));
-}
-
-#[test]
-fn a_stopped_dashboard_leaves_the_terminal_to_the_shell() {
-    let workspace = workspace();
-    let mut terminal = in_shell(&workspace);
-    terminal.press("\x1a");
-    terminal.wait_for("Stopped");
-    terminal.look(|screen| {
-        assert!(!screen.alternate_screen() && !screen.hide_cursor());
-    });
-    leave_and_return(&terminal);
-    // By another process, which does not ask.
-    let shell = terminal.child.id();
-    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
-    let front: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
-    kill_process_group(Pid::from_raw(front).unwrap(), Signal::STOP).unwrap();
-    leave_and_return(&terminal);
-    terminal.press("q");
-    terminal.wait_until("the shell", |screen| screen.contains("alive"));
-    terminal.press("exit\n");
-    assert!(terminal.end().success());
 }

@@ -4,6 +4,7 @@
 //!    any thread calls first. Each of them may be called again.
 //!    [`Screen::suspend`] restores it for the shell, and takes it again when the program goes on.
 //! 2. A signal becomes an event. A program that is stuck (its terminal accepts no output) is ended by the thread that received the signal.
+//!    One that is killed, or stopped by another process, leaves the terminal to `cli::front`, which restores it.
 //! 3. What the program writes to standard error meanwhile, such as warnings, would overwrite the screen: it is read from a pipe, and becomes an
 //!    event for each line.
 
@@ -18,10 +19,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use crossbeam_channel::Sender;
 use crossterm::event::{
-    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
-    KeyboardEnhancementFlags, PopKeyboardEnhancementFlags, PushKeyboardEnhancementFlags,
+    EnableBracketedPaste, KeyboardEnhancementFlags, PushKeyboardEnhancementFlags,
 };
-use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::style::Print;
+use crossterm::terminal::EnterAlternateScreen;
 use crossterm::{cursor, execute, terminal};
 use ratatui::backend::CrosstermBackend;
 use ratatui::{Frame, Terminal};
@@ -31,12 +32,17 @@ use signal_hook::iterator::Signals;
 
 use super::event::Event;
 use crate::cli::front::{self, Handled};
+use crate::cli::terminal_guard::write_reset;
 
 /// How long a program that received a signal may take to end, before the signal ends it.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest line of standard error that is kept.
 const LINE_MAX: u64 = 4096;
+
+/// Makes the terminal report the buttons of the mouse. Not by mode 1000, as crossterm does: GNU screen, which knows none of these, then keeps
+/// a lone escape to itself until the next key.
+const MOUSE: &str = "\x1b[?1002h\x1b[?1006h";
 
 /// Whether the terminal is to be restored.
 static ENTERED: AtomicBool = AtomicBool::new(false);
@@ -98,7 +104,7 @@ impl Screen {
             execute!(
                 io::stdout(),
                 EnterAlternateScreen,
-                EnableMouseCapture,
+                Print(MOUSE),
                 EnableBracketedPaste,
                 // With them, Ctrl+Shift+D differs from Ctrl+D; other terminals ignore the request.
                 PushKeyboardEnhancementFlags(KeyboardEnhancementFlags::DISAMBIGUATE_ESCAPE_CODES),
@@ -187,17 +193,7 @@ pub(super) fn restore() {
     }
     let _drawing = DRAWING.try_lock_for(DRAWING_TIMEOUT);
     // All of it is tried, and an error cannot be reported.
-    let _ = execute!(
-        io::stdout(),
-        PopKeyboardEnhancementFlags,
-        DisableBracketedPaste,
-        DisableMouseCapture,
-        // For terminals without another screen, such as those of GNU screen: what comes next is below what was shown.
-        cursor::MoveTo(0, u16::MAX - 1),
-        Clear(ClearType::CurrentLine),
-        LeaveAlternateScreen,
-        cursor::Show,
-    );
+    let _ = write_reset(&mut io::stdout());
     let _ = io::stdout().flush();
     let _ = terminal::disable_raw_mode();
     let stderr = STDERR.lock().map(|mut stderr| stderr.take());

@@ -1,0 +1,123 @@
+//! The dashboard in a shell with job control: it is stopped, and goes on.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::common::hanging_fs::HangingFs;
+use crate::common::{Terminal, Workspace, eventually, run};
+use crate::stage::{SINGLE, child_of, workspace, workspace_with};
+
+/// A shell with job control, in which the dashboard was started.
+fn in_shell(workspace: &Workspace) -> Terminal {
+    let mut dashboard = workspace.xpmfs();
+    dashboard.arg("tui");
+    let words = std::iter::once(dashboard.get_program()).chain(dashboard.get_args());
+    let words = words.map(|word| format!("'{}'", word.to_str().unwrap()));
+    let line = words.collect::<Vec<_>>().join(" ");
+    let mut shell = Command::new("bash");
+    shell.args(["--norc", "--noprofile", "-i"]);
+    for (name, value) in dashboard.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    let terminal = Terminal::start(&shell, 24, 80);
+    terminal.press(&format!("{line}\n"));
+    terminal.wait_for("COPIES");
+    terminal
+}
+
+/// The shell has the terminal as it was, and `fg` brings the dashboard back.
+fn leave_and_return(terminal: &Terminal) {
+    terminal.wait_for("Stopped");
+    terminal.press("echo al''ive\n");
+    terminal.wait_for("alive");
+    terminal.press("fg\n");
+    terminal.wait_for("COPIES");
+    terminal.press("?");
+    terminal.wait_for("keys: Jobs");
+    terminal.press("\x1b");
+    terminal.wait_until("the help to close", |screen| !screen.contains("keys: Jobs"));
+}
+
+#[test]
+fn a_stopped_dashboard_leaves_the_terminal_to_the_shell() {
+    let workspace = workspace();
+    let terminal = in_shell(&workspace);
+    terminal.press("\x1a");
+    terminal.wait_for("Stopped");
+    terminal.look(|screen| {
+        assert!(!screen.alternate_screen() && !screen.hide_cursor());
+    });
+    leave_and_return(&terminal);
+    // By another process, which does not ask.
+    let front = child_of(terminal.child.id());
+    kill_process_group(front, Signal::STOP).unwrap();
+    leave_and_return(&terminal);
+    leave_for_good(terminal);
+}
+
+/// Ends the dashboard and the shell.
+fn leave_for_good(mut terminal: Terminal) {
+    terminal.press("q");
+    terminal.wait_until("the shell", |screen| screen.contains("alive"));
+    terminal.press("exit\n");
+    assert!(terminal.end().success());
+}
+
+/// The dashboard has two processes, and a person sees both in `ps`.
+#[test]
+fn a_stop_of_one_process_stops_both() {
+    let workspace = workspace();
+    let terminal = in_shell(&workspace);
+    let front = child_of(terminal.child.id());
+    let child = child_of(front.as_raw_pid());
+    for process in [front, child] {
+        kill_process(process, Signal::TSTP).unwrap();
+        terminal.wait_for("Stopped");
+        terminal.look(|screen| {
+            assert!(!screen.alternate_screen() && !screen.hide_cursor());
+        });
+        for process in [front, child] {
+            eventually("it is stopped", || state_of(process) == 'T');
+        }
+        leave_and_return(&terminal);
+    }
+    leave_for_good(terminal);
+}
+
+/// The state of a process, as in `ps`.
+fn state_of(process: Pid) -> char {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid())).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.chars().next().unwrap()
+}
+
+#[test]
+fn an_action_goes_on_when_the_dashboard_comes_back() {
+    let workspace = workspace_with(&["backup"]);
+    run(workspace.xpmfs().args(["jobs", "archive", SINGLE]));
+    let at = workspace.top().join("hangs");
+    let folder = HangingFs::mount(&workspace.folder("backup"), &at);
+    workspace.with_folders(&[]);
+    workspace.attach("backup", &at);
+    let terminal = in_shell(&workspace);
+    terminal.press("/a1aaaaaa\r");
+    terminal.wait_for("1 of ");
+    terminal.press("v");
+    terminal.wait_for("Read the archived copies of 1 job");
+    folder.hold(|operation, path| operation == "read" && path.ends_with("train.out"));
+    terminal.press("y");
+    eventually("the copy is being read", || folder.parked() > 0);
+    terminal.wait_for("verifying 1 job: ");
+    terminal.press("\x1a");
+    leave_and_return(&terminal);
+    terminal.wait_for("verifying 1 job: ");
+    terminal.press("\x1a");
+    terminal.wait_for("Stopped");
+    // It is stopped, too: the copy is not read to its end meanwhile.
+    folder.go_on();
+    leave_and_return(&terminal);
+    terminal.wait_for("1 copy OK");
+    leave_for_good(terminal);
+}
