@@ -216,6 +216,33 @@ fn jobs_are_released_from_the_tab_of_folders_at_once() {
     terminal.wait_for("releasing 2 jobs");
 }
 
+#[test]
+fn a_question_in_a_small_terminal_shows_all_that_it_is_about() {
+    let workspace = workspace();
+    let terminal = start(&workspace, 24, 80);
+    terminal.press("/b2bbbbbb\r");
+    terminal.wait_for("1 of 7");
+    terminal.resize(8, 30);
+    terminal.wait_until("the terminal to be small", |screen| {
+        screen.lines().count() <= 8
+    });
+    terminal.press("\x04");
+    terminal.wait_for("Space shows the rest");
+    let is_asked = |screen: &str| screen.contains("Delete 1 job") && screen.contains("KiB)");
+    terminal.wait_until("the question", is_asked);
+    // Not yet.
+    terminal.press("y");
+    for _ in 0..20 {
+        terminal.press(" ");
+    }
+    terminal.wait_for("y does it");
+    terminal.wait_until("the question", is_asked);
+    assert!(path(&workspace, "backup", TRAIN, BACKED).exists());
+    terminal.press("y");
+    terminal.wait_for("1 job deleted");
+    assert!(!path(&workspace, "backup", TRAIN, BACKED).exists());
+}
+
 /// A job that was run again has a copy of its earlier run in the folder.
 #[test]
 fn a_copy_of_an_earlier_run_is_no_second_copy() {
