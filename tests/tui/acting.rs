@@ -1,6 +1,6 @@
 //! Actions, after a confirmation that says how many bytes they are about.
 
-use crate::common::eventually;
+use crate::common::{eventually, run};
 use crate::stage::{
     ARCHIVED, BACKED, MOVED, SINGLE, TRAIN, path, start, workspace, workspace_with,
 };
@@ -43,14 +43,7 @@ fn a_job_is_archived_verified_and_released() {
     terminal.wait_until("the answer to be closed", |screen| {
         !screen.contains("1 job kept")
     });
-    terminal.wait_until("the pin to be seen", |screen| {
-        screen
-            .lines()
-            .rev()
-            .nth(1)
-            .unwrap_or_default()
-            .contains("pinned")
-    });
+    terminal.wait_for("pinned · ");
     terminal.press("p");
     terminal.wait_for("Unpin 1 job");
     terminal.press("y");
@@ -214,6 +207,31 @@ fn jobs_are_released_from_the_tab_of_folders_at_once() {
     let terminal = start(&workspace, 24, 100);
     terminal.press("2e");
     terminal.wait_for("releasing 2 jobs");
+}
+
+/// The shell's command is of no use to someone who is in the dashboard.
+#[test]
+fn a_job_without_a_manifest_is_not_released_and_the_key_that_helps_is_named() {
+    let workspace = workspace_with(&["backup"]);
+    run(workspace.xpmfs().args(["jobs", "archive", SINGLE]));
+    // As after experimaestro's own archiving.
+    let manifests = workspace.folder("backup").join(".xpmfs/manifests");
+    std::fs::remove_dir_all(manifests.join(TRAIN)).unwrap();
+    let terminal = start(&workspace, 24, 100);
+    terminal.press("/a1aaaaaa\r");
+    terminal.wait_for("1 of 7");
+    terminal.press("e");
+    terminal.wait_for("1 job kept: no archived copy with a manifest");
+    terminal.wait_for("Key a in the list of jobs makes the missing copy, or compares");
+    terminal.press("\x1b");
+    terminal.wait_until("the answer to close", |screen| !screen.contains("Key a in"));
+    terminal.press("a");
+    terminal.wait_for("y does it");
+    terminal.press("y");
+    terminal.wait_for("nothing to copy: 1 up to date");
+    terminal.press("e");
+    terminal.wait_for("Release 1 job");
+    terminal.press("n");
 }
 
 #[test]

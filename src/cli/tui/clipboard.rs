@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 /// The longest text: terminals ignore longer ones.
 const LENGTH_MAX: usize = 70_000;
 
-/// Asks the terminal to copy a text. Whether it does cannot be known.
-pub(super) fn copy(text: &str) {
+/// Asks the terminal to copy a text, and returns a message with the text: whether the terminal does that cannot be known.
+pub(super) fn copy(text: &str) -> String {
     if text.len() > LENGTH_MAX {
-        return;
+        return format!("too long for a clipboard: {text}");
     }
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let term = std::env::var("TERM").unwrap_or_default();
@@ -20,6 +20,7 @@ pub(super) fn copy(text: &str) {
     // Nothing else can be done if the terminal accepts no output.
     let _ = out.write_all(sequence(text, in_screen).as_bytes());
     let _ = out.flush();
+    format!("sent to the terminal's clipboard: {text}")
 }
 
 /// The escape sequence; GNU screen passes it on only in an envelope.

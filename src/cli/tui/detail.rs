@@ -381,7 +381,7 @@ pub(super) fn copies(job: &JobId, model: &Model) -> Vec<(String, Tone)> {
         let reason = row.reason.as_deref();
         let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         let text = format!("state:       {}{reason}", row.state);
-        lines.push((text, super::tabs::jobs::tone(&row.state)));
+        lines.push((text, super::tabs::jobs_view::tone(&row.state)));
         if let Some(experiment) = &row.experiment {
             lines.push((
                 format!("experiment:  {}", experiment.display()),

@@ -71,6 +71,10 @@ pub(super) fn of_a_job() -> Vec<String> {
     keys.map(str::to_owned).to_vec()
 }
 
+/// The most important keys while a job is open, in a line.
+pub(super) const JOB_HINTS: &str =
+    "Tab next part  f follow, copy path  s stdout/stderr  g G first, last  Esc back";
+
 /// The most important keys of a tab, in a line.
 pub(super) fn hints(tab: Tab) -> &'static str {
     match tab {

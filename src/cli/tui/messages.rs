@@ -29,10 +29,10 @@ impl Messages {
     }
 
     /// The message that shows now, if any.
-    pub(super) fn shown(&self) -> Option<(&str, Tone)> {
+    pub(super) fn shown(&self) -> Option<(String, Tone)> {
         let (tone, at) = self.last?;
         let text = self.texts.back()?;
-        (at.elapsed() < MESSAGE_SHOWN).then_some((text, tone))
+        (at.elapsed() < MESSAGE_SHOWN).then(|| (text.clone(), tone))
     }
 
     /// All messages, the last first.

@@ -6,7 +6,7 @@
 //! each with a session of its own.
 //!
 //! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `text_edit`, `theme`: parts of the screen
-//! - `app`: the dashboard; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `messages`: what it has said; `help`: keys;
+//! - `app`: the dashboard; `input`: its keys; `confirmation`: its actions; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `messages`: what it has said; `help`: keys; `bottom`: the last lines;
 //!   `clipboard`: OSC 52
 //! - `model`: what is known; `jobs`, `row`: the jobs in memory; `safety`: which have a second copy; `watchers`: the threads that look at the workspace
 //! - `read`: files, parameters and logs of an open job; `params`: makes parameters readable
@@ -15,12 +15,15 @@
 
 mod actions;
 mod app;
+mod bottom;
 mod clipboard;
+mod confirmation;
 mod detail;
 mod dialog;
 mod event;
 mod event_loop;
 mod help;
+mod input;
 mod jobs;
 mod list;
 mod messages;

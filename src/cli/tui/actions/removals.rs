@@ -10,6 +10,7 @@ use super::super::order::counted;
 use super::copies::with_others;
 use super::outcome::{ActionOutcome, ActionPlan, Lines};
 use crate::archive::deletions::{DeletionEvent as Deletion, delete_jobs, undelete_jobs};
+use crate::archive::job::release::Reason;
 use crate::archive::job::trash::batch::Batch;
 use crate::archive::job::trash::list::list;
 use crate::archive::orphans::clean::{self as cleaning, CleanEvent as Cleaning};
@@ -36,6 +37,8 @@ struct Releases {
     lines: Lines,
     /// How many are kept for each reason.
     reasons: BTreeMap<&'static str, usize>,
+    /// Whether some lack a copy with a manifest.
+    lacks_copy: bool,
 }
 
 fn run_release(session: &Session, jobs: &[JobId], act: bool) -> Releases {
@@ -51,6 +54,7 @@ fn run_release(session: &Session, jobs: &[JobId], act: bool) -> Releases {
         }
         Release::Refused(refusal) => {
             releases.kept += 1;
+            releases.lacks_copy |= refusal.reason == Reason::NoCopy;
             *releases
                 .reasons
                 .entry(refusal.reason.describe())
@@ -83,6 +87,11 @@ pub(super) fn plan_release(session: &Session, jobs: &[JobId]) -> ActionPlan {
     };
     for (reason, count) in &found.reasons {
         lines.push(format!("{} kept: {reason}", counted(*count)));
+    }
+    if found.lacks_copy {
+        let text = "Key a in the list of jobs makes the missing copy, or compares the one that is there and writes its manifest. \
+            Then the job can be released.";
+        lines.push(text.to_owned());
     }
     if jobs.len() <= 3 || found.failed > 0 {
         lines.extend(found.lines.into_lines());

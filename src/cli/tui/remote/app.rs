@@ -19,6 +19,7 @@ use super::services_tab::ServicesTab;
 use super::tab::RemoteTab;
 use crate::cli::jobs::log::Window;
 use crate::cli::style::Tone;
+use crate::cli::tui::bottom;
 use crate::cli::tui::detail::Detail;
 use crate::cli::tui::dialog::Dialog;
 use crate::cli::tui::event::Event;
@@ -272,21 +273,6 @@ impl RemoteApp {
             RemoteTab::Services => self.services.draw(canvas, model),
         }
     }
-
-    /// The last line: the action under way, a message, or keys.
-    fn bottom(&self) -> (String, Tone) {
-        if let Some((act, job)) = &self.acting {
-            return (format!("{}...", act.under_way(job)), Tone::Warning);
-        }
-        match self.messages.shown() {
-            Some((text, tone)) => (text.to_owned(), tone),
-            None if self.detail.is_some() => {
-                let text = "Tab next part  f follow, copy path  s stdout/stderr  g G first, last  Ctrl+k kill  Esc back";
-                (text.to_owned(), Tone::Plain)
-            }
-            None => (keys::hints(self.shown).to_owned(), Tone::Plain),
-        }
-    }
 }
 
 /// Whether an action succeeded, and what the server says about it.
@@ -335,8 +321,15 @@ impl Dashboard for RemoteApp {
         let name = format!("{}:{}", self.model.host, self.model.workdir.display());
         let shown = self.shown as usize;
         self.titles = draw_titles((&mut *buffer, area), theme, &titles, shown, &name);
-        let mut middle = below(area, 1);
-        middle.height -= 1;
+        let under_way = self.acting.as_ref();
+        let under_way =
+            under_way.map(|(act, job)| (format!("{}...", act.under_way(job)), Tone::Warning));
+        let news = under_way.into_iter().chain(self.messages.shown());
+        let keys = match &self.detail {
+            Some(_) => keys::REMOTE_JOB_HINTS,
+            None => keys::hints(self.shown),
+        };
+        let mut middle = bottom::draw((&mut *buffer, below(area, 1)), theme, news, keys);
         if let Some(banner) = self.banner() {
             line((&mut *buffer, middle), 0, &banner, theme.style(Tone::Bad));
             middle = below(middle, 1);
@@ -349,13 +342,6 @@ impl Dashboard for RemoteApp {
             }
             None => self.draw_tab(buffer, middle),
         }
-        let (text, tone) = self.bottom();
-        line(
-            (&mut *buffer, area),
-            area.height - 1,
-            &text,
-            theme.style(tone),
-        );
         if let Some((dialog, _)) = &mut self.dialog {
             dialog.draw(buffer, area, theme);
         }

@@ -29,8 +29,8 @@ impl RemoteApp {
                 self.show(RemoteTab::Jobs);
             }
             RemoteRequest::Copy(text) => {
-                clipboard::copy(&text);
-                self.say(format!("copied: {text}"), Tone::Plain);
+                let text = clipboard::copy(&text);
+                self.say(text, Tone::Plain);
             }
             RemoteRequest::Say(text) => self.say(text, Tone::Plain),
         }

@@ -2,7 +2,7 @@
 
 use super::model::RemoteModel;
 use crate::cli::style::{Tone, local};
-use crate::cli::tui::tabs::jobs::tone;
+use crate::cli::tui::tabs::jobs_view::tone;
 use crate::workspace::jobs::JobId;
 
 /// The lines of a job.

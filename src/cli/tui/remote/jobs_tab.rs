@@ -13,7 +13,7 @@ use crate::cli::tui::order::counted;
 use crate::cli::tui::request::Part;
 use crate::cli::tui::row::Row;
 use crate::cli::tui::safety::Places;
-use crate::cli::tui::tabs::jobs::{short, tone};
+use crate::cli::tui::tabs::jobs_view::{short, tone};
 use crate::cli::tui::tabs::{Canvas, age, below, line};
 use crate::cli::tui::text_edit::{self, TextEdit};
 use crate::remote::monitor::model::RemoteJob;

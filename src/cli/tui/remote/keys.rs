@@ -34,6 +34,10 @@ pub(super) fn lines(tab: RemoteTab) -> Vec<String> {
     own.iter().chain(&all).map(|it| (*it).to_owned()).collect()
 }
 
+/// The most important keys while a job is open, in a line.
+pub(super) const REMOTE_JOB_HINTS: &str =
+    "Tab next part  f follow, copy path  s stdout/stderr  g G first, last  Ctrl+k kill  Esc back";
+
 /// The most important keys of a tab, in a line.
 pub(super) fn hints(tab: RemoteTab) -> &'static str {
     match tab {

@@ -1,9 +1,11 @@
-//! The tabs of the dashboard of a workspace: each draws a part of the model, and turns keys into requests; `tab_bar` has them all.
+//! The tabs of the dashboard of a workspace: each draws a part of the model, and turns keys into requests; `tab_bar` has them all;
+//! `jobs_view` is how that of jobs looks.
 
 pub(super) mod archive;
 pub(super) mod experiments;
 pub(super) mod folders;
 pub(super) mod jobs;
+pub(super) mod jobs_view;
 pub(super) mod orphans;
 pub(super) mod tab_bar;
 pub(super) mod trash;

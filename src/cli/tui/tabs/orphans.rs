@@ -7,7 +7,7 @@ use super::super::list::{Cells, List, ListColumn};
 use super::super::model::Model;
 use super::super::order::Order;
 use super::super::request::Request;
-use super::jobs::{short, tone};
+use super::jobs_view::{short, tone};
 use super::{Canvas, age, below, line, loading, unread};
 use crate::archive::orphans::{Orphan, Orphans};
 use crate::archive::places;

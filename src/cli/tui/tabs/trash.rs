@@ -7,7 +7,7 @@ use super::super::list::{Cells, List, ListColumn};
 use super::super::model::{Model, TrashRow};
 use super::super::order::{Order, counted};
 use super::super::request::Request;
-use super::jobs::short;
+use super::jobs_view::short;
 use super::{Canvas, below, bytes, line, loading, unread};
 use crate::cli::style::{Tone, local};
 
