@@ -1,7 +1,7 @@
 """A small real plan for experimaestro: one preparation, and N trainings that depend on it.
 
-Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--transient] [--partials] [--executions FILE]
-               [--json]
+Usage: plan.py WORKSPACE [N] [--id ID] [--experiment ID] [--failing] [--transient] [--partials] [--service]
+               [--executions FILE] [--json]
 Needs: pip install experimaestro==2.7.0
 
 The same arguments always make the same jobs, with the same contents. Prints "states: done done …" in the
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 from experimaestro import Meta, Param, PathGenerator, Task, experiment, field, param_group, partial
+from experimaestro.scheduler.services import WebService
 from experimaestro.scheduler.transient import TransientMode
 from experimaestro.settings import find_workspace
 
@@ -136,6 +137,24 @@ class Fail(Task):
         raise RuntimeError("this task always fails")
 
 
+class Board(WebService):
+    """A service that says where it is, and serves nothing."""
+
+    id = "board"
+
+    def description(self):
+        return "losses of all jobs"
+
+    def state_dict(self):
+        return {}
+
+    def _serve(self, running):
+        self.url = "http://127.0.0.1:6006/"
+        running.set()
+        while not self.should_stop():
+            time.sleep(0.1)
+
+
 def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("workspace", type=Path)
@@ -145,6 +164,7 @@ def arguments():
     parser.add_argument("--failing", action="store_true", help="one more job, which fails")
     parser.add_argument("--transient", action="store_true", help="the preparation is removed at the end")
     parser.add_argument("--partials", action="store_true", help="three jobs with checkpoints: two share one, the third is opted out")
+    parser.add_argument("--service", action="store_true", help="a service runs as long as the plan")
     parser.add_argument("--executions", type=Path, help="file to which each execution appends a line")
     parser.add_argument("--json", action="store_true", help="report the run in one line of JSON")
     return parser.parse_intermixed_args()
@@ -193,6 +213,8 @@ def main():
                 xp.setenv(EXECUTIONS, str(Path(executions).resolve()))
             if gate := os.environ.get(GATE):
                 xp.setenv(GATE, gate)
+            if args.service:
+                xp.add_service(Board()).get_url()
             submitted = submit(args.count, args.failing, args.transient, args.partials)
             xp.wait()
     except Exception as error:

@@ -90,6 +90,9 @@ fn a_log_follows_a_job_is_killed_and_the_connection_comes_back() {
     terminal.press("\x0b");
     terminal.wait_for("y does it");
     terminal.press("n");
+    terminal.wait_until("the question to close", |screen| {
+        !screen.contains("y does it")
+    });
     terminal.press("\x0b");
     terminal.wait_for("y does it");
     terminal.press("y");

@@ -8,4 +8,5 @@ mod common;
 
 mod following;
 mod refused;
+mod services;
 mod stage;

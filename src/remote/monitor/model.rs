@@ -58,9 +58,7 @@ pub struct RemoteService {
     pub id: String,
     /// What it is.
     pub description: String,
-    /// Its state, as the server names it.
-    pub state: String,
-    /// Where it can be reached, on that machine.
+    /// Where it can be reached, on that machine, or could be when the run ended.
     pub url: Option<String>,
     /// The experiment.
     pub experiment: String,
@@ -100,7 +98,7 @@ pub enum RemoteQuestion {
     Services,
     /// The jobs that no run refers to.
     Orphans,
-    /// The orphans that run.
+    /// Jobs that run, and that only older runs of their experiments have.
     Strays,
     /// The process of a job.
     Process(JobId),

@@ -133,8 +133,6 @@ pub(super) struct WireService {
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
-    state: Option<String>,
-    #[serde(default)]
     url: Option<String>,
     #[serde(default)]
     experiment_id: Option<String>,
@@ -147,7 +145,6 @@ impl WireService {
         RemoteService {
             id: self.service_id,
             description: self.description.unwrap_or_default(),
-            state: self.state.unwrap_or_default().to_lowercase(),
             url: self.url,
             experiment: self.experiment_id.unwrap_or_default(),
             run: self.run_id.unwrap_or_default(),

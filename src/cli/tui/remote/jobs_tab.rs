@@ -272,8 +272,12 @@ impl RemoteJobsTab {
             (RemoteTab::Orphans, 0) => "no orphans".to_owned(),
             (RemoteTab::Orphans, 1) => "1 job that no run refers to".to_owned(),
             (RemoteTab::Orphans, all) => format!("{all} jobs that no run refers to"),
-            (RemoteTab::Strays, 0) => "no stray jobs: no orphan runs".to_owned(),
-            (RemoteTab::Strays, all) => format!("{} running that no run refers to", counted(all)),
+            (RemoteTab::Strays, 0) => {
+                "no stray jobs: every job that runs is one of a newest run".to_owned()
+            }
+            (RemoteTab::Strays, all) => {
+                format!("{} running that only older runs have", counted(all))
+            }
             (_, all) => counted(all),
         });
         let states = [

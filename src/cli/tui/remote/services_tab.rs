@@ -25,7 +25,9 @@ impl ServicesTab {
         match key.code {
             KeyCode::Char('u' | 'f') => Some(match &service.url {
                 Some(url) => RemoteRequest::Copy(url.clone()),
-                None => RemoteRequest::Say("the service has no address".to_owned()),
+                None => {
+                    RemoteRequest::Say("the server knows no address of this service".to_owned())
+                }
             }),
             _ => None,
         }
@@ -50,29 +52,22 @@ impl ServicesTab {
             count => format!("{count} services"),
         };
         line((&mut *buffer, area), 0, &text, theme.title());
+        // Not the state that the server reports: only the process of the experiment knows whether a service runs.
         let columns = [
-            ListColumn::text("STATE", 11),
             ListColumn::rest("SERVICE"),
             ListColumn::text("EXPERIMENT", 20),
-            ListColumn::text("URL", 32),
+            ListColumn::text("RUN", 17),
+            ListColumn::text("ADDRESS", 32),
         ];
         let row = |index: usize| {
             let cells = services.get(index).map(|service| {
-                let tone = match service.state.as_str() {
-                    "running" => Tone::Good,
-                    "error" => Tone::Bad,
-                    _ => Tone::Plain,
-                };
                 let name = match service.description.is_empty() {
-                    true => service.id.clone(),
-                    false => service.description.clone(),
+                    true => &service.id,
+                    false => &service.description,
                 };
-                vec![
-                    (service.state.clone(), tone),
-                    (name, Tone::Plain),
-                    (service.experiment.clone(), Tone::Plain),
-                    (service.url.clone().unwrap_or_default(), Tone::Plain),
-                ]
+                let address = service.url.clone().unwrap_or_default();
+                let cells = [name, &service.experiment, &service.run, &address];
+                cells.map(|text| (text.clone(), Tone::Plain)).to_vec()
             });
             (cells.unwrap_or_default(), false)
         };
