@@ -114,7 +114,7 @@ class Dashboard:
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench tui", description=__doc__.split("\n\n")[0])
     parser.add_argument("--jobs", type=int, default=100_000, help="how many jobs the workspace has")
-    parser.add_argument("--quick", action="store_true", help="2000 jobs: shows in a moment that it works")
+    parser.add_argument("--quick", action="store_true", help="2000 jobs: shows in a moment that it works; no figure is too large")
     parser.add_argument("--directory", type=Path, help="where the workspace is made [default: that of temporary files]")
     parser.add_argument("--binary", type=Path, required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -147,6 +147,8 @@ def main():
     print(f"| key: 50 times down, median | {statistics.median(during) * 1000:.0f} ms | 50 ms |")
     print(f"| key: 50 times down, slowest | {max(during) * 1000:.0f} ms | 50 ms |")
     print(f"| memory, the most | {memory:.0f} MiB | 200 MiB |")
+    if arguments.quick:
+        return
     slow = [name for name, seconds in {**keys, "down": max(during)}.items() if seconds > LIMITS["key"]]
     if first > LIMITS["first screen"] or slow or memory > LIMITS["memory"]:
         sys.exit(f"more than allowed: {', '.join(slow) or 'first screen or memory'}")
