@@ -9,26 +9,32 @@ use crate::common::hanging_fs::HangingFs;
 use crate::common::{Terminal, Workspace, eventually, run};
 use crate::stage::{SINGLE, child_of, workspace, workspace_with};
 
-/// A shell with job control, in which the dashboard was started.
-fn in_shell(workspace: &Workspace) -> Terminal {
+/// A shell with job control, and the line that starts the dashboard in it.
+pub(crate) fn shell(workspace: &Workspace) -> (Command, String) {
     let mut dashboard = workspace.xpmfs();
     dashboard.arg("tui");
     let words = std::iter::once(dashboard.get_program()).chain(dashboard.get_args());
     let words = words.map(|word| format!("'{}'", word.to_str().unwrap()));
-    let line = words.collect::<Vec<_>>().join(" ");
+    let line = words.collect::<Vec<_>>().join(" ") + "\n";
     let mut shell = Command::new("bash");
     shell.args(["--norc", "--noprofile", "-i"]);
     for (name, value) in dashboard.get_envs() {
         shell.env(name, value.unwrap_or_default());
     }
+    (shell, line)
+}
+
+/// A shell in which the dashboard was started.
+fn in_shell(workspace: &Workspace) -> Terminal {
+    let (shell, line) = shell(workspace);
     let terminal = Terminal::start(&shell, 24, 80);
-    terminal.press(&format!("{line}\n"));
+    terminal.press(&line);
     terminal.wait_for("COPIES");
     terminal
 }
 
 /// The shell has the terminal as it was, and `fg` brings the dashboard back.
-fn leave_and_return(terminal: &Terminal) {
+pub(crate) fn leave_and_return(terminal: &Terminal) {
     terminal.wait_for("Stopped");
     terminal.press("echo al''ive\n");
     terminal.wait_for("alive");

@@ -7,6 +7,7 @@
 mod common;
 
 mod acting;
+mod gnu_screen;
 mod job_control;
 mod looking;
 mod stage;

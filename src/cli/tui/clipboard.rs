@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::screen::is_gnu_screen;
+
 /// The longest text: terminals ignore longer ones.
 const LENGTH_MAX: usize = 70_000;
 
@@ -13,12 +15,9 @@ pub(super) fn copy(text: &str) -> String {
     if text.len() > LENGTH_MAX {
         return format!("too long for a clipboard: {text}");
     }
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let term = std::env::var("TERM").unwrap_or_default();
-    let in_screen = term.starts_with("screen") && !is_set("TMUX");
     let mut out = io::stdout().lock();
     // Nothing else can be done if the terminal accepts no output.
-    let _ = out.write_all(sequence(text, in_screen).as_bytes());
+    let _ = out.write_all(sequence(text, is_gnu_screen()).as_bytes());
     let _ = out.flush();
     format!("sent to the terminal's clipboard: {text}")
 }

@@ -40,8 +40,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest line of standard error that is kept.
 const LINE_MAX: u64 = 4096;
 
-/// Makes the terminal report the buttons of the mouse. Not by mode 1000, as crossterm does: GNU screen, which knows none of these, then keeps
-/// a lone escape to itself until the next key.
+/// Makes the terminal report the buttons of the mouse; not each of its movements, as crossterm would.
 const MOUSE: &str = "\x1b[?1002h\x1b[?1006h";
 
 /// Whether the terminal is to be restored.
@@ -100,11 +99,13 @@ impl Screen {
     /// Takes the terminal, after which it is to be restored.
     fn take(&mut self) -> anyhow::Result<()> {
         ENTERED.store(true, Ordering::SeqCst);
+        // GNU screen keeps a lone escape to itself until the next key while a program has the mouse.
+        let mouse = if is_gnu_screen() { "" } else { MOUSE };
         let entered = terminal::enable_raw_mode().and_then(|()| {
             execute!(
                 io::stdout(),
                 EnterAlternateScreen,
-                Print(MOUSE),
+                Print(mouse),
                 EnableBracketedPaste,
                 // With them, Ctrl+Shift+D differs from Ctrl+D; other terminals ignore the request.
                 PushKeyboardEnhancementFlags(KeyboardEnhancementFlags::DISAMBIGUATE_ESCAPE_CODES),
@@ -169,6 +170,13 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// Whether the terminal is a window of GNU screen, by the environment: over `ssh`, only its type is known, which older versions of tmux share.
+pub(super) fn is_gnu_screen() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_named = std::env::var("TERM").is_ok_and(|term| term.starts_with("screen"));
+    !is_set("TMUX") && (is_named || is_set("STY"))
 }
 
 /// Returns an error unless a dashboard can be shown; `instead` names commands that need no terminal.
