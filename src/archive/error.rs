@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 use crate::archive::obstacle::Obstacle;
 use crate::transfer::{self, staging};
+use crate::view::COVERED;
+use crate::view::location::{OTHER_DISK, explain};
 use crate::workspace::jobs::JobId;
 
 /// A result about one job.
@@ -28,7 +30,7 @@ pub struct JobError {
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// A system call in a location failed.
-    #[error("cannot {operation} {}: {cause}", path.display())]
+    #[error("cannot {operation} {}: {}", path.display(), in_words(cause))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -352,6 +354,14 @@ impl Cause {
     }
 }
 
+/// An error of the system in words ([`explain`]).
+pub(super) fn in_words(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(errno) => explain(errno),
+        None => error.to_string(),
+    }
+}
+
 /// Whether an error of a write affects the whole file system, and not only one file.
 fn of_folder(error: &io::Error) -> Scope {
     match Errno::from_io_error(error) {
@@ -372,7 +382,9 @@ fn of_folder(error: &io::Error) -> Scope {
             | Errno::NFILE
             // The file system has no locks.
             | Errno::NOLCK
-            | Errno::NOSYS,
+            | Errno::NOSYS
+            | OTHER_DISK
+            | COVERED,
         ) => Scope::Folder,
         _ => Scope::Job,
     }

@@ -10,6 +10,7 @@ use super::{folder_alias, places, state_dir};
 use crate::archive::env::Env;
 use crate::archive::job::manifests;
 use crate::settings::Mode;
+use crate::view::location::explain;
 use crate::view::{InPrimary, Location, Unlisted};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::XPMFS;
@@ -97,7 +98,8 @@ pub fn recorded(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
             ),
             Err(errno) => {
                 let place = location.path().join(XPMFS);
-                let text = format!("cannot look for manifests in {}: {errno}", place.display());
+                let why = explain(errno);
+                let text = format!("cannot look for manifests in {}: {why}", place.display());
                 unseen.push(Unseen::new(text, &place, Some(errno)));
             }
         }
@@ -127,7 +129,7 @@ pub fn expected(env: &Env<'_>, folders: &[u8]) -> FoundJobs {
         }
         match env.view.lost_since_recorded(location) {
             Ok(lost) => jobs.extend(lost),
-            Err(error) => unseen.push(self::unseen(location, error.to_string(), Some(error))),
+            Err(error) => unseen.push(self::unseen(location, explain(error), Some(error))),
         }
     }
     FoundJobs {
@@ -151,7 +153,7 @@ pub fn lost(env: &Env<'_>, from: Option<u8>) -> Result<FoundJobs, Unseen> {
     let primary = env.view.primary();
     let (present, tasks) = primary
         .jobs()
-        .map_err(|errno| unseen(primary, errno.to_string(), Some(errno)))?;
+        .map_err(|errno| unseen(primary, explain(errno), Some(errno)))?;
     let mut left: BTreeSet<JobId> = present.iter().cloned().collect();
     let mut listed = recorded(
         env,
@@ -193,7 +195,7 @@ pub fn is_on_record(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
 pub fn why_not(env: &Env<'_>, folder: &Location) -> Option<String> {
     let root = match folder.root() {
         Ok(root) => root,
-        Err(errno) => return Some(errno.to_string()),
+        Err(errno) => return Some(explain(errno)),
     };
     if root.jobs().is_ok() {
         return folder_alias::shared(env.view, folder);
@@ -210,7 +212,7 @@ fn jobs_of(env: &Env<'_>, folder: &Location) -> Result<(Vec<JobId>, Vec<Unlisted
         return Err(unseen(folder, why, folder.root().err()));
     }
     let jobs = folder.jobs();
-    jobs.map_err(|errno| unseen(folder, errno.to_string(), Some(errno)))
+    jobs.map_err(|errno| unseen(folder, explain(errno), Some(errno)))
 }
 
 fn unseen(location: &Location, why: String, errno: Option<Errno>) -> Unseen {

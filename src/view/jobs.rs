@@ -10,6 +10,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::{Errno, Result as SysResult};
 
 use super::Location;
+use super::location::explain;
 use crate::sys::at;
 use crate::workspace::jobs::{JobId, is_job_entry};
 
@@ -53,7 +54,7 @@ impl Display for Unlisted {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let path = self.path.display();
         match self.errno {
-            Some(errno) => write!(f, "cannot read {path}: {}", std::io::Error::from(errno)),
+            Some(errno) => write!(f, "cannot read {path}: {}", explain(errno)),
             None => write!(
                 f,
                 "{path} is a symlink, and jobs behind it are skipped: put the directory itself in its place"

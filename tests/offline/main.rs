@@ -6,6 +6,7 @@ mod commands;
 mod common;
 mod errors;
 mod hanging;
+mod other_disk;
 mod process;
 mod records;
 mod recovery;

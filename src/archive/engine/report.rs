@@ -17,7 +17,7 @@ use super::verify_records::{DamagedCopy, VerifiedFolder, VerifyRecords};
 use crate::settings::Mode;
 use crate::transfer::Size;
 use crate::view::View;
-use crate::view::location::Role;
+use crate::view::location::{Role, explain};
 use crate::workspace::JobId;
 
 /// The most jobs of each kind that a report lists by name.
@@ -380,7 +380,7 @@ pub(super) fn why_absent(view: &View, folder: u8) -> Option<String> {
         Errno::NOENT => "the folder is missing".to_owned(),
         Errno::NOTDIR => "it is not a directory".to_owned(),
         Errno::ACCESS | Errno::PERM => "it may not be opened: permission denied".to_owned(),
-        error => format!("it cannot be opened: {error}"),
+        error => format!("it cannot be used: {}", explain(error)),
     })
 }
 

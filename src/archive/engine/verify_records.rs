@@ -10,6 +10,7 @@ use crate::archive::experiments::verify::REMEDY;
 use crate::archive::job::verify::remedy;
 use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::{places, state_dir};
+use crate::view::location::explain;
 use crate::view::{Location, View};
 use crate::workspace::jobs::JobId;
 
@@ -128,7 +129,7 @@ impl VerifyRecords {
             let lost = match view.lost_since_recorded(folder) {
                 Ok(lost) => lost,
                 Err(error) => {
-                    let why = format!("cannot look for lost copies: {error}");
+                    let why = format!("cannot look for lost copies: {}", explain(error));
                     self.unread.push((folder.path().to_owned(), why));
                     continue;
                 }

@@ -7,6 +7,7 @@ use super::in_use::InProgress;
 use super::{RunName, shown, top};
 use crate::archive::places;
 use crate::settings::Mode;
+use crate::view::location::explain;
 use crate::view::{Location, PRIMARY, View};
 use crate::workspace::experiments::{self, Experiment};
 use crate::workspace::job_files::JobState;
@@ -88,11 +89,8 @@ pub fn list(view: &View) -> (Vec<ExperimentCopies>, Vec<String>) {
         let listed = match top(location) {
             Ok(top) => experiments::list(&top),
             Err(errno) => {
-                let error = std::io::Error::from(errno);
-                unread.push(format!(
-                    "cannot read {}: {error}",
-                    location.path().display()
-                ));
+                let (path, why) = (location.path().display(), explain(errno));
+                unread.push(format!("cannot read {path}: {why}"));
                 continue;
             }
         };

@@ -15,6 +15,7 @@ use crate::archive::{obstacle, places};
 use crate::sys::at;
 use crate::transfer::staging::Staging;
 use crate::transfer::{self, Candidate, Copied, Difference, Kind, Options, Originals};
+use crate::view::location::explain;
 use crate::view::{InPrimary, Location};
 use crate::workspace::jobs::JobId;
 use crate::workspace::{markers, partials};
@@ -301,6 +302,7 @@ pub(super) fn candidates<'a>(
         .collect();
     let mut found = Vec::new();
     let mut asked = Vec::new();
+    let mut unread = false;
     for folder in folders {
         let at = places::path(folder, job);
         if folder.has_deleted(job.task_id(), job.hash()) {
@@ -318,12 +320,20 @@ pub(super) fn candidates<'a>(
                 });
             }
             Ok(None) => asked.push(format!("not in {}", at.display())),
-            Err(errno) => asked.push(format!("{} cannot be looked at ({errno})", at.display())),
+            Err(errno) => {
+                let why = explain(errno);
+                unread = true;
+                asked.push(format!("{} cannot be looked at ({why})", at.display()));
+            }
         }
     }
     if found.is_empty() {
         let why = match asked.is_empty() {
             true => "it is not in the primary, and the workspace has no folders".to_owned(),
+            false if unread => format!(
+                "no folder that can be read now has it: {}",
+                asked.join(", ")
+            ),
             false => format!("no folder has it: {}", asked.join(", ")),
         };
         return Err(JobError::new(job, Cause::Absent(why)));

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::recorded;
+use super::recorded::WorkspaceRecords;
 use crate::archive::engine::{DamagedCopy, Report, VerifiedFolder};
 use crate::cli::{Global, Listing, Select, candidates};
 use crate::daemon::archiver::{self, Archiving};
@@ -21,6 +21,7 @@ use crate::daemon::sharing::register::HolderReport;
 use crate::daemon::unmount::find;
 use crate::mount::RunningRecovery;
 use crate::settings::{Settings, Workspace};
+use crate::view::location::{OTHER_DISK, why_not};
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -357,19 +358,27 @@ impl WorkspaceStatus {
             }
         }
         let there = locations.first().is_some_and(|place| place.state == "ok");
-        if there {
-            let counts = recorded::trash(workspace, &folders);
-            for place in &mut locations {
-                place.trash = counts.get(Path::new(&place.path)).copied();
+        let recorded = there.then(|| WorkspaceRecords::read(workspace, folders));
+        let WorkspaceRecords {
+            trash,
+            other_disks,
+            report,
+        } = recorded.unwrap_or_default();
+        for place in &mut locations {
+            let path = Path::new(&place.path);
+            place.trash = trash.get(path).copied();
+            if let Some(why) = other_disks.get(path) {
+                (place.state, place.why) = (why_not(OTHER_DISK), Some(why.clone()));
+                // That is of the disk in its place.
+                (place.free, place.total) = (None, None);
             }
         }
-        let recorded = there.then(|| recorded::damaged(workspace, folders));
         let Report {
             damaged,
             damages,
             verified,
             ..
-        } = recorded.unwrap_or_default();
+        } = report;
         Self {
             workspace: workspace.id.clone(),
             primary: workspace.path.to_string_lossy().into_owned(),

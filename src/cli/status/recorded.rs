@@ -1,7 +1,8 @@
-//! Reads what commands recorded in a workspace that is not mounted: damaged copies, and deleted jobs.
+//! Reads what mounts and commands recorded in a workspace that is not mounted: damaged copies, deleted jobs, and the disks of folders.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::archive::engine::{self, Report};
 use crate::archive::experiments::damage;
@@ -10,83 +11,108 @@ use crate::archive::{last_verify, state_dir};
 use crate::daemon::REPLY_TIMEOUT;
 use crate::settings::{Folder, Mode, Workspace};
 use crate::sys::deadline::within;
+use crate::view::location::{OTHER_DISK, Role};
 use crate::view::{FolderSpec, View, ViewSpec};
 use crate::workspace::layout::{TRASH, XPMFS};
 
 /// The records of deletions, in the primary's `.xpmfs`.
 const DELETED: &str = "archive/deleted";
 
-/// The deleted jobs in the primary and in each folder, by its path; none if a disk does not reply in time.
-pub(super) fn trash(workspace: &Workspace, folders: &[Folder]) -> HashMap<PathBuf, TrashCount> {
-    let archives = folders.iter().filter(|it| it.mode != Mode::Use).cloned();
-    let spec = spec(workspace, archives);
-    let counts = within(REPLY_TIMEOUT, move || {
-        // Most have none: they need not be opened.
-        let folders = spec.folders.iter().map(|folder| &folder.path);
-        let has_any = |path: &PathBuf| path.join(XPMFS).join(TRASH).is_dir();
-        let deleted = spec.primary.join(XPMFS).join(DELETED);
-        if !deleted.is_dir() && !folders.chain([&spec.primary]).any(has_any) {
-            return HashMap::new();
-        }
-        let Ok(view) = View::open(spec, None) else {
-            return HashMap::new();
-        };
-        let counts = view.locations().iter().map(|location| {
-            let count = list::count(view.primary(), location);
-            (location.path().to_owned(), count)
-        });
-        counts
-            .filter(|(_, count)| *count != TrashCount::default())
-            .collect()
-    });
-    counts.unwrap_or_default()
+/// What the records of a workspace say; nothing of what a disk does not answer in time.
+#[derive(Default)]
+pub(super) struct WorkspaceRecords {
+    /// The deleted jobs in the primary and in each folder, by its path.
+    pub(super) trash: HashMap<PathBuf, TrashCount>,
+    /// The folders in whose place another disk is, and what to do.
+    pub(super) other_disks: HashMap<PathBuf, String>,
+    /// The damaged and missing copies, and when the folders were verified.
+    pub(super) report: Report,
 }
 
-fn spec(workspace: &Workspace, folders: impl Iterator<Item = Folder>) -> ViewSpec {
+impl WorkspaceRecords {
+    pub(super) fn read(workspace: &Workspace, folders: Vec<Folder>) -> WorkspaceRecords {
+        let spec = spec(workspace, folders);
+        // The view itself waits for folders for as long as that.
+        let view = within(2 * REPLY_TIMEOUT, move || {
+            // Most workspaces have no records: their folders need not be opened.
+            if !has_records(&spec) {
+                return None;
+            }
+            match View::open(spec, None) {
+                Ok(view) => Some(Arc::new(view)),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    None
+                }
+            }
+        });
+        let Some(view) = view.flatten() else {
+            return WorkspaceRecords::default();
+        };
+        let mut report = ask(&view, engine::damaged);
+        // By itself, since it asks the folders.
+        let lost = ask(&view, engine::lost_copies);
+        report.damages += lost.damages;
+        report.damaged.extend(lost.damaged);
+        let other_disks = view.folders().iter().filter_map(|folder| {
+            let error = folder.root().err()?;
+            (error == OTHER_DISK).then(|| (folder.path().to_owned(), folder.status().why))
+        });
+        let other_disks = other_disks.map(|(path, why)| (path, why.unwrap_or_default()));
+        WorkspaceRecords {
+            trash: ask(&view, trash),
+            other_disks: other_disks.collect(),
+            report,
+        }
+    }
+}
+
+/// Whether a command or a mount has recorded anything that is shown.
+fn has_records(spec: &ViewSpec) -> bool {
+    let own = spec.primary.join(XPMFS);
+    let records = [
+        state_dir::RECORDS_OF_DAMAGE,
+        state_dir::RECORDS_OF_LOST,
+        state_dir::RECORDS_OF_JOBS,
+        damage::DAMAGED_ITEMS,
+        last_verify::RECORDS,
+        DELETED,
+    ];
+    let folders = spec.folders.iter();
+    let archives = folders.filter(|folder| folder.mode != Mode::Use);
+    let mut trash = archives.map(|folder| folder.path.join(XPMFS).join(TRASH));
+    records.iter().any(|name| own.join(name).is_dir())
+        || own.join(TRASH).is_dir()
+        || trash.any(|path| path.is_dir())
+}
+
+/// Asks the disks; the answer is empty if they do not reply in time.
+fn ask<T: Default + Send + 'static>(view: &Arc<View>, question: fn(&View) -> T) -> T {
+    let view = view.clone();
+    within(REPLY_TIMEOUT, move || question(&view)).unwrap_or_default()
+}
+
+fn trash(view: &View) -> HashMap<PathBuf, TrashCount> {
+    let locations = view.locations().iter();
+    // Nothing is deleted in `use` folders.
+    let counted = locations.filter(|it| it.role() != Role::Folder(Mode::Use));
+    let counts = counted.map(|location| {
+        let count = list::count(view.primary(), location);
+        (location.path().to_owned(), count)
+    });
+    counts
+        .filter(|(_, count)| *count != TrashCount::default())
+        .collect()
+}
+
+fn spec(workspace: &Workspace, folders: Vec<Folder>) -> ViewSpec {
     ViewSpec {
         workspace: workspace.id.clone(),
         primary: workspace.path.clone(),
         folders: folders
+            .into_iter()
             .map(|Folder { mode, path, .. }| FolderSpec { mode, path })
             .collect(),
         mountpoint: None,
     }
-}
-
-/// The damaged and missing copies of a workspace, and when its folders were verified; none if its disk does not reply in time.
-pub(super) fn damaged(workspace: &Workspace, folders: Vec<Folder>) -> Report {
-    let archived = folders.into_iter().filter(|it| it.mode != Mode::Use);
-    let spec = spec(workspace, archived);
-    let records = [
-        state_dir::RECORDS_OF_DAMAGE,
-        state_dir::RECORDS_OF_LOST,
-        damage::DAMAGED_ITEMS,
-        last_verify::RECORDS,
-    ];
-    let mut report = ask(spec.clone(), &records, engine::damaged);
-    // By itself, since it asks the folders.
-    let lost = ask(spec, &[state_dir::RECORDS_OF_JOBS], engine::lost_copies);
-    report.damages += lost.damages;
-    report.damaged.extend(lost.damaged);
-    report
-}
-
-/// What is read of a workspace that has one of these records; nothing if a disk does not reply in time.
-fn ask(spec: ViewSpec, records: &[&'static str], read: fn(&View) -> Report) -> Report {
-    let records = records.to_vec();
-    let report = within(REPLY_TIMEOUT, move || {
-        // Most workspaces have no records: their folders need not be opened.
-        let has = |it: &&str| spec.primary.join(XPMFS).join(it).is_dir();
-        if !records.iter().any(has) {
-            return Report::default();
-        }
-        match View::open(spec, None) {
-            Ok(view) => read(&view),
-            Err(error) => {
-                tracing::warn!("{error}");
-                Report::default()
-            }
-        }
-    });
-    report.unwrap_or_default()
 }

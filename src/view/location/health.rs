@@ -270,6 +270,21 @@ pub fn why_not(error: Errno) -> String {
     }
 }
 
+/// Why a location or something in it cannot be used, as a clause. Errors that the view itself returns for a folder ([`super::OTHER_DISK`],
+/// [`COVERED`], `ETIMEDOUT`) are put in words, since the system's message for them explains nothing.
+#[must_use]
+pub fn explain(error: Errno) -> String {
+    match error {
+        Errno::MEDIUMTYPE => {
+            "another disk than before is in its place: check that its own disk is mounted"
+                .to_owned()
+        }
+        Errno::TIMEDOUT => "its disk or file server does not answer".to_owned(),
+        COVERED => format!("it {}", why_not(COVERED)),
+        error => std::io::Error::from(error).to_string(),
+    }
+}
+
 /// The system's message for an error, without its number.
 pub(super) fn in_words(error: Errno) -> String {
     let text = std::io::Error::from(error).to_string();

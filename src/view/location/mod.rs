@@ -42,7 +42,7 @@ use beneath::{Beneath, Covered, NoBeneath};
 use deleted::Marks;
 pub(super) use disk::{DISK, Disk, KNOWN, known_dir};
 use health::Health;
-pub use health::{MISSING, NO_JOBS, OFFLINE, SLOW, is_device_error, why_not};
+pub use health::{MISSING, NO_JOBS, OFFLINE, SLOW, explain, is_device_error, why_not};
 use root::{Root, open_path};
 pub use status::LocationStatus;
 use times::Times;

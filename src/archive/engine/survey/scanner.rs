@@ -18,6 +18,7 @@ use crate::archive::engine::route::Route;
 use crate::archive::{folder_alias, places, state_dir};
 use crate::sys::at;
 use crate::sys::name::Name;
+use crate::view::location::explain;
 use crate::view::{PRIMARY, Root, Unlisted, View};
 use crate::workspace::JobId;
 
@@ -68,7 +69,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn trouble(&mut self, place: String, error: Errno) {
-        let cause = std::io::Error::from(error);
+        let cause = explain(error);
         self.found
             .trouble
             .get_or_insert_with(|| format!("cannot read {place}: {cause}"));

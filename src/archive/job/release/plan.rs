@@ -25,7 +25,7 @@ use crate::transfer::{
     self, Candidate, Copied, Difference, Kind, Manifest, Options, What, writers,
 };
 use crate::view::Location;
-use crate::view::location::{NO_JOBS, why_not};
+use crate::view::location::{NO_JOBS, explain, why_not};
 use crate::workspace::internal::is_bookkeeping;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOB_STATE, PARAMS};
@@ -87,7 +87,7 @@ pub fn assess(
             Ok(Some(archived)) if !folder.has_deleted(job.task_id(), job.hash()) => archived,
             Ok(_) => continue,
             Err(error) => {
-                let why = format!("{} cannot be looked at: {error}", at.display());
+                let why = format!("{} cannot be looked at: {}", at.display(), explain(error));
                 refusal.get_or_insert(Refusal {
                     reason: Reason::Offline,
                     why,

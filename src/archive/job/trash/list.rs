@@ -19,6 +19,7 @@ use crate::sys::at;
 use crate::transfer::Size;
 use crate::view::Location;
 use crate::view::jobs::names;
+use crate::view::location::explain;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::TRASH;
 
@@ -107,7 +108,7 @@ pub fn list(env: &Env<'_>) -> Listed {
         });
         if let Err(error) = read {
             let path = location.path().display();
-            let cause = std::io::Error::from(error);
+            let cause = explain(error);
             unseen.push(format!("cannot look into the trash of {path}: {cause}"));
         }
     }
