@@ -95,7 +95,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     found.unread.iter().for_each(|why| print::line(why));
     if found.lacks_experiments {
         print::line(&format!(
-            "warning: {} has no experiments, so that each of its jobs seems to be an orphan: if they were lost, `xpmfs experiments recover --all` brings back those that a folder has",
+            "warning: {} has no experiments, so that no run refers to its jobs: if the experiments were lost, `xpmfs experiments recover --all` brings back those that a folder has",
             session.opened.workspace.path.display()
         ));
     }

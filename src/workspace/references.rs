@@ -5,7 +5,8 @@
 //! is needed for one that is not:
 //!
 //! 1. A `status.json` that cannot be read, without which experimaestro ignores the run, does not matter here.
-//! 2. If a `jobs.jsonl` is missing or has lines that cannot be read, the symlinks in the run's `jobs/` count, too.
+//! 2. If a `jobs.jsonl` is missing or has lines that cannot be read, the symlinks in the run's `jobs/` count, too. If there are fewer of them
+//!    than such lines, or a purge has taken them as well, the run may need jobs that nothing names any more: that is an error.
 //! 3. A symlink that leads nowhere refers to the job of its own name: the workspace may have moved.
 //! 4. The same hash may be that of jobs of two tasks: experimaestro keeps one of them.
 
@@ -16,7 +17,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::error::WorkspaceError;
+use super::error::{Cause, WorkspaceError};
 use super::jobs::{self, JobId};
 use super::jobs_jsonl::JobsJsonl;
 use super::{layout, read};
@@ -88,28 +89,41 @@ impl References {
     }
 
     fn add_run(&mut self, run: &Path) {
-        let is_complete = match JobsJsonl::open(&run.join("jobs.jsonl")) {
+        let file = run.join("jobs.jsonl");
+        let (mut named, mut broken) = (HashSet::new(), 0);
+        let (mut is_missing, mut is_unreadable) = (false, false);
+        match JobsJsonl::open(&file) {
             Ok(Some(lines)) => {
-                let mut is_complete = true;
                 for line in lines {
                     match line {
-                        Ok(job) => drop(self.jobs.insert(job.id)),
+                        Ok(job) => drop(named.insert(job.id)),
                         // An unfinished line of a run in progress, or what another version writes: the symlinks name the job.
-                        Err(_) => is_complete = false,
+                        Err(_) => broken += 1,
                     }
                 }
-                is_complete
             }
-            Ok(None) => false,
+            Ok(None) => is_missing = true,
             Err(error) => {
                 self.errors.push(error);
-                false
+                is_unreadable = true;
             }
-        };
-        // Without a status, experimaestro recovers the run from its symlinks.
-        if !is_complete || !run.join("status.json").exists() {
-            self.add_links(&run.join(layout::JOBS));
         }
+        // Without a status, experimaestro recovers the run from its symlinks.
+        if broken > 0 || is_missing || is_unreadable || !run.join("status.json").exists() {
+            let before = self.links.len();
+            let jobs = run.join(layout::JOBS);
+            self.add_links(&jobs);
+            let links = self.links.iter().skip(before);
+            let others = links.filter(|link| !named.contains(&link.name)).count();
+            // A purge removes files and symlinks, and leaves the directories of tasks.
+            let is_purged = is_missing && others == 0 && !read::names(&jobs).found.is_empty();
+            if others < broken || is_purged {
+                let why = "jobs that it named are unknown, since neither a line that can be read nor a symlink in the run's `jobs` names them";
+                let error = WorkspaceError::new("read", &file, Cause::Content(why.to_owned()));
+                self.errors.push(error);
+            }
+        }
+        self.jobs.extend(named);
     }
 
     /// Adds the symlinks in a directory of the form `<task_id>/<hash>`.
@@ -170,6 +184,40 @@ mod tests {
         let mut names: Vec<String> = references.jobs.iter().map(JobId::to_string).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn jobs_that_nothing_names_any_more_are_an_error() {
+        let line = |hash: &str| format!("{{\"task_id\":\"t\",\"job_id\":\"{hash}\"}}\n");
+        // The text, the symlinks, and whether jobs may be missing.
+        let text = |broken: &str| Some(line("a") + broken);
+        for (case, (text, links, is_error)) in [
+            (text("{\"task_id\":"), &["a", "b"][..], false),
+            (text("{\"task_id\":"), &["a"][..], true),
+            (text("{\"task_id\":\n[]\n"), &["b"][..], true),
+            (text(""), &[][..], false),
+            (None, &["a"][..], false),
+            (None, &[][..], true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let top = tempfile::tempdir().unwrap();
+            let run = top.path().join("experiments/e/1");
+            fs::create_dir_all(run.join("jobs/t")).unwrap();
+            if let Some(text) = text {
+                fs::write(run.join("jobs.jsonl"), text).unwrap();
+            }
+            for link in links {
+                symlink("/ws/jobs/t/x", run.join("jobs/t").join(link)).unwrap();
+            }
+            let errors = References::collect(top.path()).errors;
+            assert_eq!(errors.len(), usize::from(is_error), "{case}: {errors:?}");
+        }
+        // A run that has begun.
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("experiments/e/1/jobs")).unwrap();
+        assert!(References::collect(top.path()).errors.is_empty());
     }
 
     #[test]
