@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+/// What works where fusermount3 does not mount.
+const RUN: &str = "`xpmfs run -- COMMAND` mounts without fusermount3, for that command alone";
+
 /// Why nothing was mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -26,21 +29,21 @@ pub enum AttachError {
     NotPermitted,
     /// No `fusermount3`, no `fusermount`.
     #[error(
-        "there is no fusermount3, which mounts for ordinary users: install it (`apt-get install fuse3`, `dnf install fuse3`), or mount as root"
+        "there is no fusermount3, which mounts for ordinary users: install it (`apt-get install fuse3`, `dnf install fuse3`), or mount as root; {RUN}", RUN = RUN
     )]
     NoHelper,
     /// The helper is there but has no rights.
     #[error(
-        "{path} may not mount, as it is not set-user-id root: ask the administrator for `chown root {path} && chmod u+s {path}`, or to install the package fuse3 anew", path = .0.display()
+        "{path} may not mount, as it is not set-user-id root: ask the administrator for `chown root {path} && chmod u+s {path}`, or to install the package fuse3 anew; {RUN}", path = .0.display(), RUN = RUN
     )]
     HelperNotSetuid(PathBuf),
     /// The helper is set-user-id, but this process tree has given such rights up.
     #[error(
-        "fusermount3 gets no rights here, as set-user-id programs have no effect in this process (no_new_privs, as in many containers and sandboxes): mount outside of it, or as root"
+        "fusermount3 gets no rights here, as set-user-id programs have no effect in this process (no_new_privs, as in many containers and sandboxes): mount outside of it, or as root; {RUN}", RUN = RUN
     )]
     NoNewPrivileges,
     /// The helper failed for another reason.
-    #[error("fusermount3 could not mount: {0}")]
+    #[error("fusermount3 could not mount: {0}; {RUN}", RUN = RUN)]
     Helper(String),
     /// `allow_other` is not granted.
     #[error(
@@ -54,12 +57,12 @@ pub enum AttachError {
     TooMany,
     /// `fusermount3` mounts only on directories that the user owns or may write to.
     #[error(
-        "{} does not belong to you or you may not write to it, and fusermount3 then refuses to mount there: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours), or as root", .0.display()
+        "{} does not belong to you or you may not write to it, and fusermount3 then refuses to mount there: mount elsewhere (`xpmfs mount DIRECTORY`, an empty directory of yours), or as root; {RUN}", .0.display(), RUN = RUN
     )]
     NotYours(PathBuf),
     /// The kernel refuses the helper, though the mount point is the user's.
     #[error(
-        "fusermount3 may not mount on {} ({words}): the directory is not yours, or AppArmor's profile of fusermount3 does not allow mount points there (`journalctl -k | grep apparmor` says so): mount elsewhere, for instance below your home, or ask the administrator to allow it in /etc/apparmor.d/local/fusermount3", .mountpoint.display()
+        "fusermount3 may not mount on {} ({words}): the directory is not yours, or AppArmor's profile of fusermount3 does not allow mount points there (`journalctl -k | grep apparmor` says so): mount elsewhere, for instance below your home, or ask the administrator to allow it in /etc/apparmor.d/local/fusermount3; {RUN}", .mountpoint.display(), RUN = RUN
     )]
     Denied {
         /// Where.
@@ -69,7 +72,7 @@ pub enum AttachError {
     },
     /// `fusermount3` mounts on some file systems only.
     #[error(
-        "fusermount3 does not mount on the kind of file system that {} is on: mount elsewhere (`xpmfs mount DIRECTORY`, for instance below /tmp or your home), or as root", .0.display()
+        "fusermount3 does not mount on the kind of file system that {} is on: mount elsewhere (`xpmfs mount DIRECTORY`, for instance below /tmp or your home), or as root; {RUN}", .0.display(), RUN = RUN
     )]
     ForbiddenFileSystem(PathBuf),
     /// The mount point is missing.

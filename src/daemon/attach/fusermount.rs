@@ -213,6 +213,26 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_of_the_helper_offers_a_mount_without_it() {
+        let attachment = Attachment::new("/m", "nlp");
+        let sentence = |words: &str| explain(Path::new("/nowhere"), &attachment, words).to_string();
+        for words in [
+            "fusermount3: mountpoint /m not owned by user",
+            "fusermount3: mount failed: Permission denied",
+            "fusermount3: mounting over filesystem type 0x1 is forbidden",
+            "fusermount3: mount failed: Operation not permitted",
+            "fusermount3: could not determine username",
+        ] {
+            let sentence = sentence(words);
+            assert!(sentence.contains("`xpmfs run -- COMMAND`"), "{sentence}");
+        }
+        for error in [AttachError::NoHelper, AttachError::NoNewPrivileges] {
+            let sentence = error.to_string();
+            assert!(sentence.contains("`xpmfs run -- COMMAND`"), "{sentence}");
+        }
+    }
+
+    #[test]
     fn what_the_helper_says_becomes_a_sentence_that_says_what_to_do() {
         let attachment = Attachment::new("/m", "nlp");
         let sentence = |words: &str| explain(Path::new("/nowhere"), &attachment, words).to_string();
