@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use indicatif::HumanBytes;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::{Errno, Result as SysResult};
 
@@ -77,7 +78,9 @@ impl fmt::Display for Refused {
         match self {
             Refused::Lacking { needed, free } => write!(
                 f,
-                "no space: {needed} bytes are needed, and {free} are free: make room there and try again"
+                "no space: {} are needed, and {} are free: make room there and try again",
+                HumanBytes(*needed),
+                HumanBytes(*free)
             ),
             Refused::Cancelled => f.write_str("cancelled"),
             Refused::System(errno) => write!(f, "cannot look at its space: {errno}"),

@@ -28,7 +28,7 @@ pub struct ViewSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
     /// The primary cannot be opened.
-    #[error("cannot open the workspace {}: {source}", path.display())]
+    #[error("cannot open the workspace {}: {source}{}", path.display(), remedy(source))]
     Primary {
         /// The primary's directory.
         path: PathBuf,
@@ -52,6 +52,15 @@ pub enum ViewError {
         /// The number of folders in the settings.
         count: usize,
     },
+}
+
+/// What to do about a primary that cannot be opened, if anything is known.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => ": create it, or correct the path",
+        std::io::ErrorKind::NotADirectory => ": correct the path",
+        _ => "",
+    }
 }
 
 /// The view of one workspace.

@@ -60,7 +60,7 @@ fn a_job_that_is_lost_for_good_is_named() {
     fs::remove_dir_all(copies.join(&hashes[1])).unwrap();
     for summary in [
         "xpmfs: 2 jobs recovered",
-        "xpmfs: nothing to recover: 1 failed",
+        "xpmfs: nothing recovered: 1 failed",
     ] {
         let output = stage.jobs(&["recover", "--all"]);
         let said = said(&output);

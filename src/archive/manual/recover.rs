@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use indicatif::HumanBytes;
 use rustix::io::Errno;
 
 use super::BUSY_JOB_POLL;
@@ -69,9 +70,9 @@ pub fn recover_for_readers(env: &Env<'_>, job: &JobId, rule: Release) -> Result<
     if let Some(space) = space(env.view, rule).tried(job, "look at the space of", at)? {
         let needed = job::recover::space(env, job, ALLOCATION_UNIT).unwrap_or(u64::MAX);
         if needed > space.usable() {
-            let (free, wanted) = (space.free, space.wanted);
+            let [needed, free, wanted] = [needed, space.free, space.wanted].map(HumanBytes);
             let why = format!(
-                "{needed} bytes are needed, and of {free} free ones {wanted} are to be kept free"
+                "{needed} are needed, and of the {free} that are free, {wanted} are to be kept free"
             );
             let place = at.to_owned();
             return Err(JobError::new(job, Cause::NoSpace { place, why }));

@@ -178,6 +178,7 @@ impl Tally {
     /// `2 runs and 1 partial recovered (5.00 MiB): 3 already in the primary`
     fn summary(&self) -> String {
         let text = match self.runs + self.partials {
+            0 if self.failed > 0 => "nothing recovered".to_owned(),
             0 => "nothing to recover".to_owned(),
             _ => format!(
                 "{} and {} recovered ({})",

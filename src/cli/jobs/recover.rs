@@ -204,6 +204,7 @@ impl Tally {
     fn summary(&self) -> String {
         let size = format!("({} files, {})", self.files, HumanBytes(self.bytes));
         let text = match self.copied {
+            0 if self.failed > 0 => "nothing recovered".to_owned(),
             0 => "nothing to recover".to_owned(),
             1 => format!("1 job recovered {size}"),
             copied => format!("{copied} jobs recovered {size}"),

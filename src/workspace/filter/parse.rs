@@ -121,7 +121,7 @@ impl<'a> Parser<'a> {
             }
             return match self.string()? {
                 Some(text) => Ok(Expression::IsText(variable, text)),
-                None => Err(self.expected("a text in quotes, or a tag")),
+                None => Err(self.expected("a text in quotes (also a number), or a tag")),
             };
         }
         if self.take("~") {
@@ -155,7 +155,7 @@ impl<'a> Parser<'a> {
             self.space();
             match self.string()? {
                 Some(text) => texts.push(text),
-                None => return Err(self.expected("a text in quotes")),
+                None => return Err(self.expected("a text in quotes (also a number)")),
             }
             if self.take("]") {
                 return Ok(texts);
@@ -229,7 +229,9 @@ mod tests {
         for (text, column, part) in [
             ("", 1, "a tag, @state or @name"),
             ("model", 6, "`=`, `~`, `in` or `not in`"),
-            ("model = ", 9, "a text in quotes, or a tag"),
+            ("model = ", 9, "a text in quotes (also a number), or a tag"),
+            ("lr = 0.1", 6, "also a number"),
+            ("lr in [1]", 8, "also a number"),
             (r#"model = "x"#, 9, "no closing \""),
             (r#"é = "x""#, 1, "a tag"),
             (r#"a = "é" x"#, 9, "`and`, `or` or the end"),

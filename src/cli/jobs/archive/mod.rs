@@ -300,6 +300,7 @@ impl Tally {
     fn summary(&self) -> String {
         let size = format!("({} files, {})", self.files, HumanBytes(self.bytes));
         let text = match self.copied {
+            0 if self.failed > 0 => "nothing copied".to_owned(),
             0 => "nothing to copy".to_owned(),
             1 => format!("1 copy made {size}"),
             copied => format!("{copied} copies made {size}"),

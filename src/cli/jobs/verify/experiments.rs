@@ -91,6 +91,8 @@ impl Items {
     pub(super) fn summary(&self) -> Option<String> {
         match (self.ok, self.wrong) {
             (0, 0) => None,
+            (1, 0) => Some("1 run or partial OK".to_owned()),
+            (1, wrong) => Some(format!("1 run or partial OK, {wrong} not OK")),
             (ok, 0) => Some(format!("{ok} runs and partials OK")),
             (ok, wrong) => Some(format!("{ok} runs and partials OK, {wrong} not OK")),
         }

@@ -109,6 +109,7 @@ pub(super) fn archive(session: &Session, jobs: &[JobId]) -> anyhow::Result<Actio
     };
     manual::archive(&env, &Retired::default(), &judge, jobs, false, report);
     let made = match copied {
+        0 if failed > 0 => "nothing copied".to_owned(),
         0 => "nothing to copy".to_owned(),
         1 => format!("1 copy made ({})", HumanBytes(bytes)),
         copied => format!("{copied} copies made ({})", HumanBytes(bytes)),
@@ -185,6 +186,7 @@ pub(super) fn recover(session: &Session, jobs: &[JobId]) -> ActionOutcome {
         }
     }
     let text = match copied {
+        0 if failed > 0 => "nothing recovered".to_owned(),
         0 => "nothing to recover".to_owned(),
         copied => format!("{} recovered ({})", counted(copied), HumanBytes(bytes)),
     };
