@@ -115,7 +115,7 @@ impl Timeouts {
             false => REQUEST_TIMEOUT,
         };
         let waiting = requests.waiting.values_mut();
-        let old = waiting.filter(|one| one.begun.elapsed() > timeout);
+        let old = waiting.filter(|one| one.mark.is_late(one.begun.elapsed(), timeout));
         old.filter_map(|one| {
             one.again = None;
             one.give_up.take()
@@ -169,6 +169,10 @@ fn check_requests(timeouts: &Weak<Timeouts>, view: &Weak<View>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::deadline::wait_until;
+    use crate::sys::starvation::is_runnable;
+
+    const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn requests_time_out_sooner_behind_timed_out_request() {
@@ -180,15 +184,22 @@ mod tests {
             let mut requests = timeouts.requests.lock();
             requests.waiting.get_mut(&number).unwrap().begun = begun;
         };
+        // The requests are those of this thread, which must wait.
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        let look = || {
+            assert!(wait_until(LONG, || !is_runnable(tid)));
+            timeouts.timed_out().len()
+        };
+        let timed_out = || std::thread::scope(|scope| scope.spawn(look).join().unwrap());
         set(first.number, before(REQUEST_TIMEOUT * 2));
         set(second.number, before(NEXT_REPLY_TIMEOUT * 2));
-        assert_eq!(timeouts.timed_out().len(), 1);
-        assert_eq!(timeouts.timed_out().len(), 1);
-        assert_eq!(timeouts.timed_out().len(), 0);
+        assert_eq!(timed_out(), 1);
+        assert_eq!(timed_out(), 1);
+        assert_eq!(timed_out(), 0);
         drop(first);
         drop(second);
         let _third = timeouts.watch(|| {}, || {});
         set(3, before(NEXT_REPLY_TIMEOUT * 2));
-        assert_eq!(timeouts.timed_out().len(), 0);
+        assert_eq!(timed_out(), 0);
     }
 }

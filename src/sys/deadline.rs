@@ -3,6 +3,8 @@
 //! A thread that waits in the kernel for such a server cannot be ended. So each question has a thread, which is left behind
 //! when the time is over, and ends when the answer comes; the answer is dropped. An [`Asker`] bounds the number of these
 //! threads: with too many, it asks nothing until one has ended.
+//!
+//! A thread that waits for a processor is not late ([`starvation`](super::starvation)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
+
+use super::starvation::Answerer;
 
 /// The maximum number of questions of [`within`] and [`all_within`] whose answers are late. Each is for another mount or
 /// directory, so healthy ones are still queried while some tens hang.
@@ -45,6 +49,7 @@ enum State {
 
 /// A question whose thread has been started.
 struct Asked<T> {
+    thread: Answerer,
     answer: Receiver<T>,
     state: Arc<Mutex<State>>,
 }
@@ -97,8 +102,11 @@ impl Asker {
         let state = Arc::new(Mutex::new(State::Asked));
         let (sender, answer) = bounded(1);
         let (own_state, late) = (state.clone(), self.late.clone());
+        let answerer = Answerer::default();
+        let own = answerer.clone();
         let thread = thread::Builder::new().name("xpmfs-ask".to_owned());
         let spawned = thread.spawn(move || {
+            own.begin();
             // The channel has room for one answer; nothing receives one that is late.
             let _ = sender.send(question());
             if std::mem::replace(&mut *own_state.lock(), State::Answered) == State::Late {
@@ -106,13 +114,17 @@ impl Asker {
             }
         });
         match spawned {
-            Ok(_) => Ok(Asked { answer, state }),
+            Ok(_) => Ok(Asked {
+                thread: answerer,
+                answer,
+                state,
+            }),
             Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)),
         }
     }
 
     fn wait<T>(&self, asked: &Asked<T>, deadline: Instant) -> Result<T> {
-        match asked.answer.recv_deadline(deadline) {
+        match asked.thread.receive(&asked.answer, deadline) {
             Ok(answer) => return Ok(answer),
             Err(RecvTimeoutError::Disconnected) => return Err(Errno::IO),
             Err(RecvTimeoutError::Timeout) => {}

@@ -1,12 +1,13 @@
 //! Asks a location something in a thread, so that a location that does not answer holds that thread and not the caller's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use rustix::io::{Errno, Result};
 
 use super::root::Root;
 use super::{Location, PRIMARY};
+use crate::sys::starvation::Answerer;
 
 /// How many answers to one question may wait to be read.
 const ANSWERS_MAX: usize = 64;
@@ -44,8 +45,11 @@ impl Location {
     ) -> Result<()> {
         self.root()?;
         let (send, answers) = bounded::<std::result::Result<T, Result<()>>>(ANSWERS_MAX);
+        let answerer = Answerer::default();
+        let own = answerer.clone();
         let thread = std::thread::Builder::new().name("xpmfs-ask".to_owned());
         let spawned = thread.spawn(move || {
+            own.begin();
             let ended = question(&|answer| send.send(Ok(answer)).is_ok());
             // The receiver has gone if the answer is late.
             let _ = send.send(Err(ended));
@@ -53,7 +57,7 @@ impl Location {
         spawned.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
         loop {
             let answer = match self.reply_timeout() {
-                Some(timeout) => answers.recv_timeout(timeout),
+                Some(timeout) => answerer.receive(&answers, Instant::now() + timeout),
                 None => answers.recv().map_err(RecvTimeoutError::from),
             };
             match answer {

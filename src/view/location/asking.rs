@@ -4,12 +4,15 @@
 //! a word that belongs to the thread: this costs two atomic operations and one look at the clock, and no other thread. What
 //! supervises the request reads the word ([`Mark::question`]), and may declare the question late ([`Mark::make_late`]). The end of a
 //! late question is counted when the system call returns at last.
+//!
+//! A thread that waits for a processor does not wait for a folder ([`starvation`](crate::sys::starvation)).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::health::Health;
+use crate::sys::starvation::{STARVED_MAX, is_runnable};
 
 /// The question has been declared late.
 const LATE: u64 = 1 << 63;
@@ -23,11 +26,15 @@ const TIME: u64 = (1 << INDEX) - 1;
 thread_local! {
     /// 0 while this thread asks no folder.
     static MARK: Arc<AtomicU64> = Arc::default();
+    static TID: i32 = rustix::thread::gettid().as_raw_nonzero().get();
 }
 
 /// What a thread asks now.
 #[derive(Debug, Clone)]
-pub struct Mark(Arc<AtomicU64>);
+pub struct Mark {
+    word: Arc<AtomicU64>,
+    tid: i32,
+}
 
 /// A question that a thread has not received the answer to.
 #[derive(Debug, Clone, Copy)]
@@ -39,14 +46,22 @@ impl Mark {
     /// That of the calling thread.
     #[must_use]
     pub fn of_this_thread() -> Mark {
-        Mark(MARK.with(Arc::clone))
+        Mark {
+            word: MARK.with(Arc::clone),
+            tid: TID.with(|tid| *tid),
+        }
     }
 
     /// What the thread asks a folder now.
     #[must_use]
     pub fn question(&self) -> Option<Question> {
-        let word = self.0.load(Ordering::Acquire);
+        let word = self.word.load(Ordering::Acquire);
         (word != 0).then_some(Question { word })
+    }
+
+    /// Whether the thread has waited for longer than `timeout`, and not for a processor. `waited`: how long it has waited.
+    pub fn is_late(&self, waited: Duration, timeout: Duration) -> bool {
+        waited > timeout && (waited > timeout + STARVED_MAX || !is_runnable(self.tid))
     }
 
     /// Declares a question late, unless its answer has come. Returns whether it is late only from now on.
@@ -55,7 +70,7 @@ impl Mark {
         let late = word | LATE;
         word & LATE == 0
             && self
-                .0
+                .word
                 .compare_exchange(word, late, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
     }
@@ -124,5 +139,54 @@ impl Drop for Asking<'_> {
         if ended & LATE != 0 {
             self.health.late_answer(ended & INSIDE != 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::sys::deadline::wait_until;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_thread_that_waits_for_a_processor_is_not_late() {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (send, mark) = bounded(1);
+            let over = &over;
+            scope.spawn(move || {
+                send.send(Mark::of_this_thread()).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let mark = mark.recv().unwrap();
+            let is_late = |waited| mark.is_late(waited, Duration::from_secs(2));
+            let in_time = wait_until(LONG, || !is_late(Duration::from_secs(3)));
+            let at_last = is_late(Duration::from_secs(3) + STARVED_MAX);
+            over.store(true, Ordering::Relaxed);
+            assert!(in_time && at_last);
+        });
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_its_disk_is_late() {
+        let (release, held) = bounded::<()>(0);
+        let (send, mark) = bounded(1);
+        let thread = std::thread::spawn(move || {
+            send.send(Mark::of_this_thread()).unwrap();
+            let _ = held.recv();
+        });
+        let mark = mark.recv().unwrap();
+        let is_late = |waited| mark.is_late(waited, Duration::from_secs(2));
+        assert!(!is_late(Duration::from_secs(1)));
+        assert!(wait_until(LONG, || is_late(Duration::from_secs(3))));
+        drop(release);
+        thread.join().unwrap();
     }
 }

@@ -280,7 +280,7 @@ impl Location {
 
     /// Checks the age of a question that a thread asks it, and goes offline if the answer is late. Waits for no file system.
     pub fn supervise(&self, mark: &Mark, question: Question) {
-        if question.age() > self.health.timeout()
+        if mark.is_late(question.age(), self.health.timeout())
             && mark.make_late(question)
             && self.health.late_question(question.is_inside_job())
         {

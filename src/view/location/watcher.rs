@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use rustix::io::{Errno, Result};
@@ -15,6 +15,7 @@ use super::root::Root;
 use super::{Disk, Location, OTHER_DISK, Role, State, is_device_error, why_not};
 use crate::sys::at;
 use crate::sys::deadline::Asker;
+use crate::sys::starvation::Answerer;
 
 impl Location {
     /// Looks at the folder's path again, and opens the directory there if it is another one. Never called for the primary,
@@ -210,9 +211,12 @@ fn watch_folder(location: &Weak<Location>, interval: Duration) {
     // A second thread asks, so that this one can note that the answer does not come.
     let (ask, asked) = bounded::<Arc<Location>>(1);
     let (answer, answers) = bounded(1);
+    let answerer = Answerer::default();
+    let own = answerer.clone();
     let spawned = std::thread::Builder::new()
         .name("xpmfs-asker".to_owned())
         .spawn(move || {
+            own.begin();
             for location in asked {
                 let looked = location.refresh();
                 drop(location);
@@ -241,7 +245,8 @@ fn watch_folder(location: &Weak<Location>, interval: Duration) {
         if ask.send(folder.clone()).is_err() {
             return;
         }
-        if let Ok(answer) = answers.recv_timeout(folder.health.timeout()) {
+        let deadline = Instant::now() + folder.health.timeout();
+        if let Ok(answer) = answerer.receive(&answers, deadline) {
             folder.watcher_answered(answer, true);
             next = Some(pause(&folder));
             continue;
