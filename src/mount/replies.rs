@@ -191,7 +191,9 @@ pub(super) struct HowOpened {
 impl HowOpened {
     /// How the kernel must treat a file that it does not read and write by itself.
     fn cached(self, opened: &Opened) -> FopenFlags {
-        let mut how = closing_flags(opened);
+        // The kernel writes the pages of a mapped file when the file is closed.
+        let is_mapped = self.flags & libc::O_ACCMODE == libc::O_RDWR;
+        let mut how = closing_flags(opened, is_mapped);
         // Through its cache, the kernel splits a write at page boundaries: another process's append could come between.
         let append = self.flags & libc::O_APPEND != 0
             && (self.maps_uncached || self.flags & libc::O_ACCMODE == libc::O_WRONLY);
@@ -210,13 +212,14 @@ impl HowOpened {
     }
 }
 
-/// Whether the kernel must report the closing of a file: not if no data can have been written whose error the close
-/// would return.
-fn closing_flags(opened: &Opened) -> FopenFlags {
-    match opened.file.writable {
-        true => FopenFlags::empty(),
-        false => FopenFlags::FOPEN_NOFLUSH,
+/// Whether the kernel must report each close of a file, for which the program waits. `is_mapped`: whether the kernel may have pages of it
+/// to write then.
+fn closing_flags(opened: &Opened, is_mapped: bool) -> FopenFlags {
+    if opened.reports_close || is_mapped {
+        return FopenFlags::empty();
     }
+    opened.file.lock.set_unreported();
+    FopenFlags::FOPEN_NOFLUSH
 }
 
 /// Registers a file with the kernel for passthrough. The kernel uses the file with the rights of the registering
@@ -260,7 +263,7 @@ impl Reply for OpenReply {
         let Some(backing) = choice.backing else {
             return reply.opened(handle, how.cached(&opened));
         };
-        let flags = closing_flags(&opened);
+        let flags = closing_flags(&opened, false);
         let answer = move |_| {
             let named = reply.backing(backing.id);
             reply.opened_passthrough(handle, flags, &named);
@@ -305,7 +308,7 @@ impl Reply for CreateReply {
         let (made, generation) = (&entry.attributes, entry.generation);
         match choice.backing {
             Some(backing) => {
-                let flags = closing_flags(&opened);
+                let flags = closing_flags(&opened, false);
                 let named = reply.backing(backing.id);
                 reply.created_passthrough(ttl, made, generation, handle, flags, &named);
                 named.into_raw();

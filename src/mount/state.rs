@@ -24,7 +24,7 @@ use crate::mount::tables::own_writes::OwnWrites;
 use crate::mount::tables::passthrough::Passthrough;
 use crate::mount::tables::stale::{Contended, NotFoundAgain, StaleRetries};
 use crate::mount::tables::superseded::Superseded;
-use crate::mount::tables::ttl::Ttls;
+use crate::mount::tables::ttl::{Ttls, is_local};
 use crate::mount::threads::Threads;
 use crate::mount::timeouts::Timeouts;
 use crate::sys::at;
@@ -69,6 +69,8 @@ pub struct Mount {
     pub(super) invalidate: Arc<Invalidator>,
     pub(super) activity: ActivityReports,
     pub(super) ttls: Arc<Ttls>,
+    /// The device of the primary, if it is a local disk: there, closing a file returns no error of its writes.
+    pub(super) local_disk: Option<u32>,
     /// Recovers archived jobs that are about to be changed; without it, they cannot be changed.
     pub(super) recover: Option<Arc<dyn Recover>>,
     pub(super) recoveries: Arc<Recoveries>,
@@ -110,6 +112,7 @@ impl Mount {
             view: view.clone(),
             activity: ActivityReports::new(nodes.clone()),
             ttls: Arc::new(Ttls::new(view.clone(), options.alone)),
+            local_disk: is_local(root.fd()).then(|| identity.device()),
             locks: Waiter::new(
                 handles.clone(),
                 nodes.clone(),

@@ -1,13 +1,14 @@
 //! `flock` through a mount.
 
 use std::fs::{self, File};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::common::{Workspace, eventually, run};
+use crate::common::{Workspace, eventually, is_root, program, run, say};
 
 #[test]
 fn locks_through_the_mount_and_beside_it_exclude_each_other() {
@@ -78,4 +79,73 @@ fn a_lock_is_free_when_its_holder_is_gone_though_others_have_the_file_open() {
         rustix::fs::flock(&next, FlockOperation::NonBlockingLockExclusive).is_ok()
     });
     drop(reader);
+}
+
+/// Delays all that one thread of a mount's process does for requests, while its other threads go on.
+struct SlowThread(Child);
+
+impl SlowThread {
+    fn of(workspace: &Workspace, mountpoint: &Path) -> SlowThread {
+        let status = run(workspace.xpmfs().args(["--json", "status"]).arg(mountpoint));
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let pid = status["mounts"][0]["pid"].to_string();
+        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let thread = threads.find_map(|thread| {
+            let path = thread.unwrap().path();
+            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            name.starts_with("fuser-").then_some(path)
+        });
+        let thread = thread.expect("a thread that reads requests");
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-o", "/dev/null", "-e", "trace=read", "-e"]);
+        strace.args(["inject=read:delay_exit=10000", "-p"]);
+        strace.arg(thread.file_name().unwrap());
+        let slow = SlowThread(strace.stderr(Stdio::null()).spawn().unwrap());
+        eventually("the thread is traced", || {
+            let status = fs::read_to_string(thread.join("status")).unwrap();
+            !status.contains("TracerPid:\t0")
+        });
+        slow
+    }
+}
+
+impl Drop for SlowThread {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let _ = self.0.wait();
+    }
+}
+
+/// The kernel reports the end of the file only after the `close`, and for most files the `close` itself not at all.
+#[test]
+fn a_lock_that_is_released_by_closing_is_not_refused() {
+    if !is_root() {
+        say("SKIPPED: only root traces the daemon");
+        return;
+    }
+    if program("strace").is_none() {
+        return;
+    }
+    for workspace in [Workspace::new(), Workspace::of_ordinary_user()] {
+        let mountpoint = workspace.mountpoint("elsewhere");
+        let _mounted = workspace.mount_at(&mountpoint);
+        let slow = SlowThread::of(&workspace, &mountpoint);
+        workspace.as_user(|| {
+            for name in ["data", "job.lock"] {
+                let path = mountpoint.join(name);
+                File::create(&path).unwrap();
+                for write in [false, true] {
+                    for round in 0..40 {
+                        let file = File::options().read(true).write(write).open(&path);
+                        let file = file.unwrap();
+                        let locked =
+                            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+                        assert_eq!(locked, Ok(()), "{name}, write: {write}, round {round}");
+                    }
+                }
+            }
+        });
+        drop(slow);
+    }
 }

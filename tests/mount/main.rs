@@ -15,6 +15,7 @@ mod common;
 mod files;
 mod locks;
 mod renames;
+mod requests;
 mod rights;
 mod union;
 mod whiteouts;

@@ -162,6 +162,9 @@ impl Mount {
         let read_write = record.readable && record.writable;
         self.passthrough
             .restore(record.node, identity, read_write, record.backing);
+        let lock = Lock::default();
+        // Whether the kernel reports it is not recorded.
+        lock.set_unreported();
         self.handles.restore(
             handle,
             File {
@@ -171,7 +174,7 @@ impl Mount {
                 readable: record.readable,
                 writable: record.writable,
                 only_lock: record.only_lock,
-                lock: Lock::default(),
+                lock,
                 kept: Kept::default(),
             },
             is_kept,

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub(in crate::mount) struct Opened {
     pub(in crate::mount) changing: bool,
     /// Whether the contents that the kernel has cached are still right.
     pub(in crate::mount) unchanged: bool,
+    /// Whether the kernel must report each close: of a file that serves as a lock, by its name, and of one that may have been written on
+    /// a disk whose `close` returns errors.
+    pub(in crate::mount) reports_close: bool,
 }
 
 /// The flags of an `open` that are passed on to the disk.
@@ -223,6 +227,10 @@ impl Mount {
             // The kernel drops the contents itself on the reply, but would cut them at its cached size.
             self.invalidate.attributes_now(file.node);
         }
+        let node = self.node(file.node);
+        let is_lock = node.is_ok_and(|node| node.name.as_bytes().ends_with(b".lock"));
+        let reports_close =
+            is_lock || file.writable && self.local_disk != Some(file.identity.device());
         self.open_limit.opened();
         let (handle, file) = self.handles.add_file(file);
         if lacks_rights(&file, stat) {
@@ -237,6 +245,7 @@ impl Mount {
             file,
             direct,
             unchanged,
+            reports_close,
             changing: regular && age(stat) < CHANGING,
         }
     }

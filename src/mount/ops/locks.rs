@@ -4,9 +4,10 @@
 //!
 //! On a disk, a lock is free as soon as the `close` that releases it has returned, or its process has ended. The kernel
 //! reports that only afterwards (`FUSE_RELEASE` is not waited for), so the next request for the lock may be processed
-//! before the report. But the kernel reports each `close` before it returns (`FUSE_FLUSH`): if the holder has closed
-//! the file, a request that does not wait is refused only after a while, in which `FUSE_RELEASE` arrives if this was
-//! the last descriptor of the file.
+//! before the report. But of files that are named as locks, the kernel reports each `close` before it returns (`FUSE_FLUSH`): if the
+//! holder has closed the file, a request that does not wait is refused only after a while, in which `FUSE_RELEASE` arrives if this was
+//! the last descriptor of the file. Of other files on local disks it does not, as each report delays the `close`: for these, such a
+//! request always waits for this while.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::mount::{Mount, replies};
 
 /// How long the report of a lock that was released by closing may take. A request for the lock of a process that has
 /// closed another descriptor of the file must wait for as long; a process that takes the lock and then starts another
-/// does that.
+/// does that. So must a request for a lock of a file whose closes are not reported.
 const RELEASE_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Mount {

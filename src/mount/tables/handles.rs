@@ -41,6 +41,8 @@ pub(in crate::mount) struct Lock {
     held: AtomicBool,
     /// A descriptor of the file has been closed since; possibly the last one.
     closing: AtomicBool,
+    /// The kernel does not report that descriptors of the file are closed: only that all are, a moment after the last one was.
+    unreported: AtomicBool,
 }
 
 impl Lock {
@@ -54,13 +56,18 @@ impl Lock {
         self.closing.store(true, Ordering::Release);
     }
 
+    pub(in crate::mount) fn set_unreported(&self) {
+        self.unreported.store(true, Ordering::Release);
+    }
+
     pub(in crate::mount) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
     }
 
     /// Whether the lock may be about to be released.
     fn may_be_released(&self) -> bool {
-        self.is_held() && self.closing.load(Ordering::Acquire)
+        let is_closing = || self.closing.load(Ordering::Acquire);
+        self.is_held() && (is_closing() || self.unreported.load(Ordering::Acquire))
     }
 }
 

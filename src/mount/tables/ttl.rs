@@ -109,7 +109,7 @@ pub(in crate::mount) fn age(stat: &Statx) -> Duration {
 
 /// Whether no other machine changes a file system: whether it is one of those that are known to be local, by their
 /// magic numbers (statfs(2)).
-fn is_local(fd: impl AsFd) -> bool {
+pub(in crate::mount) fn is_local(fd: impl AsFd) -> bool {
     const LOCAL: [u32; 8] = [
         0x0000_ef53, // ext2, ext3, ext4
         0x5846_5342, // xfs
