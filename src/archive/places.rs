@@ -218,8 +218,7 @@ pub(super) fn folder(view: &View, index: u8) -> Option<&Location> {
     view.location(index).filter(|_| index != PRIMARY)
 }
 
-/// The directory of manifests in a folder's `.xpmfs`.
-pub(super) const MANIFESTS: &str = "manifests";
+pub(super) use crate::workspace::layout::MANIFESTS;
 
 /// The folders of a mode, in the order of the settings.
 pub fn folders_of_mode(view: &View, mode: FolderMode) -> impl Iterator<Item = &Location> {

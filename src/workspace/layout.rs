@@ -36,6 +36,8 @@ pub const INTERNAL_DIR: &str = "internal";
 pub const RELEASED: &str = "released";
 /// Below [`XPMFS`]: deleted jobs, until they are removed for good.
 pub const TRASH: &str = "trash";
+/// The directory of manifests, in a folder's `.xpmfs`.
+pub const MANIFESTS: &str = "manifests";
 /// Below [`XPMFS`] in a primary: the state of archiving.
 pub const ARCHIVE: &str = "archive";
 /// Below [`ARCHIVE`]: the times of the directories of archived jobs, by which a purge shows.

@@ -179,6 +179,33 @@ fn what_there_is_no_space_for_is_told_and_the_rest_comes_back() {
     assert!(Path::new(&stage.archived("backup")).exists());
 }
 
+/// A node that has listed the folder before a deletion may record the list afterwards.
+#[test]
+fn a_deleted_job_that_is_on_record_again_is_not_lost() {
+    let stage = Stage::new(&["backup"]);
+    let hashes = small_jobs(&stage, 3);
+    stage.archive();
+    let known = stage.primary().join(".xpmfs/archive/known");
+    let mut folders = fs::read_dir(known).unwrap();
+    let record = folders.next().unwrap().unwrap().path().join(TASK);
+    let before = fs::read(&record).unwrap();
+    let deleted = stage.jobs(&["delete", "--yes", &hashes[1]]);
+    assert!(deleted.status.success(), "{}", said(&deleted));
+    assert_ne!(fs::read(&record).unwrap(), before);
+    fs::write(&record, &before).unwrap();
+    stage.verify_all();
+    // One that was lost is on the same record.
+    let copies = stage.folder("backup").join("jobs").join(TASK);
+    fs::remove_dir_all(copies.join(&hashes[2])).unwrap();
+    let output = stage.jobs(&["verify", "--all"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains(&hashes[2]) && text.contains("MISSING"),
+        "{text}"
+    );
+    assert!(!text.contains(&hashes[1]), "{text}");
+}
+
 #[test]
 fn a_copy_that_has_vanished_is_told_by_verify() {
     let stage = Stage::new(&["backup"]);

@@ -4,8 +4,10 @@
 //! before it takes the job off the folder's record, and removes it when the folder has the job again. `archive::state_dir` reports it like
 //! a copy that `verify` found missing.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -17,7 +19,7 @@ use crate::sys::shared_dir;
 use crate::view::purged::record as files;
 use crate::view::{Location, Root, View, jobs as listing};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::{ARCHIVE, XPMFS};
+use crate::workspace::layout::{ARCHIVE, JOBS, MANIFESTS, TRASH, XPMFS};
 
 /// The directory of the marks, in `.xpmfs/archive`.
 pub const GONE: &str = "gone";
@@ -79,6 +81,37 @@ pub(super) fn unmark(
     Ok(())
 }
 
+/// Removes from a list of missing jobs those that were deleted: they lie in the folder's trash, with their manifests. A node that has listed
+/// the folder before the deletion may put them on record again after it.
+pub(super) fn retain_lost(root: &Root, task: &OsStr, missing: &mut Vec<OsString>) {
+    if missing.is_empty() {
+        return;
+    }
+    let trash = [XPMFS, TRASH].map(OsStr::new);
+    // What cannot be read there counts as lost: to report too much is better than too little.
+    let Ok(trash) = at::open_dirs(root.fd(), trash.into_iter()) else {
+        return;
+    };
+    let mut deleted = HashSet::new();
+    for batch in listing::names(&trash).unwrap_or_default() {
+        let jobs = [&*batch, OsStr::new(JOBS), task];
+        if let Ok(jobs) = at::open_dirs(&trash, jobs.into_iter()) {
+            deleted.extend(listing::names(&jobs).unwrap_or_default());
+        }
+    }
+    missing.retain(|hash| !deleted.contains(hash) || has_manifest(root, task, hash));
+}
+
+/// Whether a folder has the manifest of a job: the job was archived again after it was deleted.
+fn has_manifest(root: &Root, task: &OsStr, hash: &OsStr) -> bool {
+    let mut file = hash.to_owned();
+    file.push(".json");
+    let path: PathBuf = [OsStr::new(XPMFS), OsStr::new(MANIFESTS), task, &file]
+        .iter()
+        .collect();
+    at::stat_below(root.fd(), &path).is_ok()
+}
+
 impl View {
     /// Whether a folder has lost a job.
     pub fn is_gone(&self, folder: &Location, task: &OsStr, hash: &OsStr) -> bool {
@@ -115,12 +148,13 @@ impl View {
                 Some(dir) => listing::names(dir)?,
                 None => Vec::new(),
             };
-            let missing = record
-                .all()
-                .into_iter()
-                .filter(|hash| listed.binary_search(hash).is_err())
-                .filter(|hash| !folder.has_deleted(&task, hash));
-            lost.extend(missing.filter_map(|hash| JobId::new(&task, hash).ok()));
+            let mut missing = record.all();
+            missing.retain(|hash| {
+                listed.binary_search(hash).is_err() && !folder.has_deleted(&task, hash)
+            });
+            retain_lost(&root, &task, &mut missing);
+            let jobs = missing.into_iter();
+            lost.extend(jobs.filter_map(|hash| JobId::new(&task, hash).ok()));
         }
         Ok(lost)
     }

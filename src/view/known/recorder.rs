@@ -179,6 +179,7 @@ fn mark_lost(
     // The deletion of a job in another directory than before is not complete.
     let is_same = folder.is_same_directory(root) != Some(false);
     lost.retain(|hash| !(again(hash) || is_same && folder.has_deleted(task, hash)));
+    gone::retain_lost(root, task, &mut lost);
     gone::mark(primary, folder, task, &lost)
 }
 
