@@ -43,6 +43,10 @@ pub(crate) fn views_agree(nodes: &[Node<'_>], jobs: &Jobs) {
     let view = &views[0];
     for (number, known) in jobs.known.iter().enumerate() {
         let known = known.lock();
+        assert!(
+            known.deleted.is_none() || !view.contains_key(&OsString::from(job::hash(number))),
+            "job {number} was deleted, and is there again"
+        );
         if known.completed.is_none() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What programs do on each node: run jobs that are not done, change jobs that are, read and release them.
+//! What programs do on each node: run jobs that are not done, change jobs that are, read, release, delete and remove them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::common::job;
@@ -54,6 +54,10 @@ pub(crate) struct Known {
     /// When a program has run it to its end.
     pub(crate) completed: Option<Instant>,
     pub(crate) notes: Vec<Note>,
+    /// When the job was deleted by the command; `None` once it is run again.
+    pub(crate) deleted: Option<Instant>,
+    /// When a program has begun to remove it last, in either way.
+    removed: Option<Instant>,
     /// Which node has its lock, and in which generation.
     holder: Option<(usize, u64)>,
 }
@@ -61,6 +65,8 @@ pub(crate) struct Known {
 /// All jobs, and what happened.
 pub(crate) struct Jobs {
     pub(crate) known: Vec<Mutex<Known>>,
+    /// Held by programs that use a job, so that no program removes it meanwhile: daemons and releases may be at work on it.
+    users: Vec<RwLock<()>>,
     releases: bool,
     /// Jobs, and what was wrong with them.
     failures: Mutex<Vec<(usize, String)>>,
@@ -68,6 +74,8 @@ pub(crate) struct Jobs {
     changes: AtomicUsize,
     reads: AtomicUsize,
     released: AtomicUsize,
+    deleted: AtomicUsize,
+    removed: AtomicUsize,
     broken_off: AtomicUsize,
     /// Calls that failed with `ESTALE`.
     stale: AtomicUsize,
@@ -77,12 +85,15 @@ impl Jobs {
     pub(crate) fn new(count: usize, releases: bool) -> Jobs {
         Jobs {
             known: (0..count).map(|_| Mutex::default()).collect(),
+            users: (0..count).map(|_| RwLock::default()).collect(),
             releases,
             failures: Mutex::default(),
             runs: AtomicUsize::new(0),
             changes: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             released: AtomicUsize::new(0),
+            deleted: AtomicUsize::new(0),
+            removed: AtomicUsize::new(0),
             broken_off: AtomicUsize::new(0),
             stale: AtomicUsize::new(0),
         }
@@ -127,11 +138,13 @@ impl Jobs {
     pub(crate) fn summary(&self) -> String {
         let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         format!(
-            "{} jobs run, {} changes of finished jobs, {} reads, {} releases, {} calls broken off by kills, {} stale",
+            "{} jobs run, {} changes of finished jobs, {} reads, {} releases, {} deletions, {} removals by hand, {} calls broken off by kills, {} stale",
             count(&self.runs),
             count(&self.changes),
             count(&self.reads),
             count(&self.released),
+            count(&self.deleted),
+            count(&self.removed),
             count(&self.broken_off),
             count(&self.stale)
         )
@@ -169,11 +182,13 @@ pub(crate) fn run(
             generation,
             number,
         };
-        let (what, done) = match random.below(10) {
-            0..5 => ("run", program.run()),
-            5..7 => ("change", program.change(step)),
-            7..9 => ("read", program.read()),
-            _ => ("release", program.release()),
+        let (what, done) = match random.below(22) {
+            0..10 => ("run", program.using(Program::run)),
+            10..14 => ("change", program.using(|it| it.change(step))),
+            14..18 => ("read", program.using(Program::read)),
+            18..20 => ("release", program.release()),
+            20 => ("deletion", program.delete()),
+            _ => ("removal", program.remove()),
         };
         if let Err(error) = done {
             let is_stale = error.to_string().contains("Stale file handle");
@@ -214,6 +229,57 @@ impl Program<'_> {
 
     fn known(&self) -> &Mutex<Known> {
         &self.jobs.known[self.number]
+    }
+
+    /// Does something unless another program removes the job, or has removed it so recently that the nodes may not agree yet.
+    fn using(&self, act: impl FnOnce(&Self) -> io::Result<()>) -> io::Result<()> {
+        let Some(_user) = self.jobs.users[self.number].try_read() else {
+            return Ok(());
+        };
+        let removed = self.known().lock().removed;
+        match removed.is_some_and(|removed| removed.elapsed() < SEEN_WITHIN) {
+            true => Ok(()),
+            false => act(self),
+        }
+    }
+
+    /// Deletes the job everywhere, while daemons may archive, move or recover it.
+    fn delete(&self) -> io::Result<()> {
+        let Some(_alone) = self.jobs.users[self.number].try_write() else {
+            return Ok(());
+        };
+        let job = format!("{}/{}", job::TASK, job::hash(self.number));
+        let arguments = ["--json", "jobs", "delete", "-w", "test", "--yes", &job];
+        let output = self.node().xpmfs(&arguments).output()?;
+        // A job that is in use is kept, as it is.
+        if output.status.success() && text(&output).contains("\"deleted\"") {
+            let now = Some(Instant::now());
+            let mut known = self.known().lock();
+            known.notes.clear();
+            (known.completed, known.deleted, known.removed) = (None, now, now);
+            self.jobs.deleted.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Removes the job through the mount. A folder that has it serves it from then on, also in an older state.
+    fn remove(&self) -> io::Result<()> {
+        let Some(_alone) = self.jobs.users[self.number].try_write() else {
+            return Ok(());
+        };
+        {
+            let mut known = self.known().lock();
+            if known.completed.is_none() {
+                return Ok(());
+            }
+            (known.completed, known.removed) = (None, Some(Instant::now()));
+            known.notes.iter_mut().for_each(|note| note.written = None);
+        }
+        // What a folder serves stays: EROFS.
+        let _ = fs::remove_dir_all(self.path());
+        self.known().lock().removed = Some(Instant::now());
+        self.jobs.removed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes the lock of the job, as experimaestro does; `None` if another program has it.
@@ -261,6 +327,7 @@ impl Program<'_> {
             self.jobs
                 .fail(self.number, &format!("is run again at {}", path.display()));
         }
+        self.known().lock().deleted = None;
         // What a program has left that was cut off.
         match fs::remove_file(path.join("latest")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -307,13 +374,13 @@ impl Program<'_> {
     /// Reads a job that is done: what another node did before [`SEEN_WITHIN`] must be there.
     fn read(&self) -> io::Result<()> {
         let path = self.path();
-        let (is_complete, notes) = {
+        let (is_complete, notes, deleted) = {
             let known = self.known().lock();
             let is_old =
                 |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > SEEN_WITHIN);
             let old = known.notes.iter().filter(|note| is_old(note.written));
             let lines: Vec<String> = old.map(|note| note.line.clone()).collect();
-            (is_old(known.completed), lines)
+            (is_old(known.completed), lines, known.deleted)
         };
         if !exists(&path.join("train.done"))? {
             if is_complete {
@@ -321,6 +388,12 @@ impl Program<'_> {
                     .fail(self.number, &format!("{} is not done", path.display()));
             }
             return Ok(());
+        }
+        if deleted.is_some() && self.known().lock().deleted == deleted {
+            self.jobs.fail(
+                self.number,
+                &format!("{} was deleted, and is there again", path.display()),
+            );
         }
         if !notes.is_empty() {
             let written = named("read of the notes", fs::read_to_string(path.join(NOTES)))?;
