@@ -63,8 +63,46 @@ pub(super) struct LockRequest {
     /// The thread that waits.
     pub(super) tid: u32,
     /// When the request is refused; `None` if it waits without limit.
-    pub(super) refused: Option<Instant>,
+    pub(super) refused: Option<Refusal>,
     pub(super) reply: ReplyEmpty,
+}
+
+/// When a request is refused whose lock may just have been released.
+///
+/// The release may wait for a processor in another thread. So a few polls must have come too late, each of which has waited for a processor,
+/// too: on a busy machine, they take longer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    at: Instant,
+    /// How many polls must follow.
+    polls: u32,
+}
+
+impl Refusal {
+    const FIRST: Duration = Duration::from_millis(60);
+    const POLLS: u32 = 4;
+    const INTERVAL: Duration = Duration::from_millis(10);
+
+    /// That of a request that is made now: in 0.1 s, if no thread waits for a processor.
+    pub(super) fn soon() -> Refusal {
+        Refusal {
+            at: Instant::now() + Refusal::FIRST,
+            polls: Refusal::POLLS,
+        }
+    }
+
+    /// Whether the request must be refused, in a poll that has found the lock held.
+    fn is_due(&mut self, now: Instant) -> bool {
+        if now < self.at {
+            return false;
+        }
+        self.at = now + Refusal::INTERVAL;
+        match self.polls.checked_sub(1) {
+            Some(polls) => self.polls = polls,
+            None => return true,
+        }
+        false
+    }
 }
 
 /// A request for a lock that the thread polls.
@@ -234,8 +272,8 @@ fn poll(waiting: Vec<Polled>, handles: &Handles, fresh: &Fresh) -> Vec<Polled> {
     let mut held = Held::default();
     let mut left = Vec::with_capacity(waiting.len());
     let now = Instant::now();
-    for polled in waiting {
-        let request = &polled.request;
+    for mut polled in waiting {
+        let request = &mut polled.request;
         let (node, operation) = (request.file.node, request.operation);
         if !held.contains(node, operation) {
             if let FlockResult::Done(result) = attempt(handles, &request.file, operation) {
@@ -245,10 +283,9 @@ fn poll(waiting: Vec<Polled>, handles: &Handles, fresh: &Fresh) -> Vec<Polled> {
             }
             held.add(node, operation);
         }
-        match request.refused {
-            Some(refused) if now >= refused => {
-                polled.request.reply.error(errno(Errno::WOULDBLOCK));
-            }
+        let refused = request.refused.as_mut();
+        match refused.map(|refused| refused.is_due(now)) {
+            Some(true) => polled.request.reply.error(errno(Errno::WOULDBLOCK)),
             None if polled.interrupted.load(Ordering::Acquire) => {
                 polled.request.reply.error(errno(Errno::INTR));
             }
@@ -261,7 +298,7 @@ fn poll(waiting: Vec<Polled>, handles: &Handles, fresh: &Fresh) -> Vec<Polled> {
 /// When the first request is refused, if that is before `next`.
 fn refused_first(waiting: &[Polled], next: Instant) -> Instant {
     let refused = waiting.iter().filter_map(|polled| polled.request.refused);
-    refused.fold(next, Instant::min)
+    refused.map(|refused| refused.at).fold(next, Instant::min)
 }
 
 /// Answers requests for locks that could be tried. A caller that has got the lock may now check the file, and must not
@@ -308,6 +345,21 @@ fn attempt(handles: &Handles, file: &File, operation: FlockOperation) -> FlockRe
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_refused_after_several_late_polls() {
+        let mut refusal = Refusal::soon();
+        let start = refusal.at;
+        assert!(!refusal.is_due(start.checked_sub(Refusal::INTERVAL).unwrap()));
+        let mut now = start;
+        for _ in 0..Refusal::POLLS {
+            assert!(!refusal.is_due(now));
+            assert!(!refusal.is_due(now), "too soon after the last poll");
+            // As on a busy machine.
+            now += Refusal::INTERVAL * 20;
+        }
+        assert!(refusal.is_due(now));
+    }
 
     #[test]
     fn held_lock_is_tried_once_per_poll() {

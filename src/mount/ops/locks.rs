@@ -7,22 +7,16 @@
 //! before the report. But of files that are named as locks, the kernel reports each `close` before it returns (`FUSE_FLUSH`): if the
 //! holder has closed the file, a request that does not wait is refused only after a while, in which `FUSE_RELEASE` arrives if this was
 //! the last descriptor of the file. Of other files on local disks it does not, as each report delays the `close`: for these, such a
-//! request always waits for this while.
-
-use std::time::{Duration, Instant};
+//! request always waits for this while ([`Refusal`]). So does a request for a lock whose holder has closed another descriptor of the file:
+//! a process that takes the lock and then starts another does that.
 
 use fuser::ReplyEmpty;
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, Result};
 
 use crate::mount::attributes::errno;
-use crate::mount::lock_waiter::{FlockResult, LockRequest};
+use crate::mount::lock_waiter::{FlockResult, LockRequest, Refusal};
 use crate::mount::{Mount, replies};
-
-/// How long the report of a lock that was released by closing may take. A request for the lock of a process that has
-/// closed another descriptor of the file must wait for as long; a process that takes the lock and then starts another
-/// does that. So must a request for a lock of a file whose closes are not reported.
-const RELEASE_REPORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Mount {
     /// Takes or releases a lock. If another process holds it and `wait` is set, the request waits on behalf of thread
@@ -62,7 +56,7 @@ impl Mount {
                 file,
                 operation,
                 tid,
-                refused: (!wait).then(|| Instant::now() + RELEASE_REPORT_TIMEOUT),
+                refused: (!wait).then(Refusal::soon),
                 reply,
             }),
         }
