@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::common::job;
+use crate::common::{job, xattr};
 use crate::node::{Node, text};
 
 /// Random numbers, the same for the same seed.
@@ -158,6 +158,9 @@ pub(crate) const NOTES: &str = "notes.txt";
 /// back 2.5 s later.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a job may resist its removal, also while a daemon that was killed is replaced.
+const REMOVED_WITHIN: Duration = Duration::from_secs(30);
+
 /// Does things on a node until all is over.
 pub(crate) fn run(
     nodes: &[Node<'_>],
@@ -275,8 +278,22 @@ impl Program<'_> {
             (known.completed, known.removed) = (None, Some(Instant::now()));
             known.notes.iter_mut().for_each(|note| note.written = None);
         }
-        // What a folder serves stays: EROFS.
-        let _ = fs::remove_dir_all(self.path());
+        let (path, begun) = (self.path(), Instant::now());
+        // Again and again, as a user would: what is left of a job that was removed in part may be neither whole nor gone.
+        while let Err(error) = fs::remove_dir_all(&path) {
+            let is_gone = error.kind() == io::ErrorKind::NotFound;
+            let location = xattr(&path, "user.xpmfs.location");
+            // What a folder serves stays: EROFS.
+            if is_gone || location.is_ok_and(|it| it != b"primary") {
+                break;
+            }
+            if begun.elapsed() > REMOVED_WITHIN {
+                let text = format!("{} cannot be removed: {error}", path.display());
+                self.jobs.fail(self.number, &text);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.known().lock().removed = Some(Instant::now());
         self.jobs.removed.fetch_add(1, Ordering::Relaxed);
         Ok(())
