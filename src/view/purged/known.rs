@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -18,10 +18,15 @@ const LATE_MAX: usize = 4;
 /// The maximum number of jobs whose results are in memory.
 pub(super) const KNOWN_MAX: usize = 1 << 16;
 
+/// With how many results those that are not valid any more are dropped for the first time.
+const SWEEP_FIRST: usize = 1 << 10;
+
 /// The results of comparisons that are in memory.
 #[derive(Debug)]
 pub(in crate::view) struct Judgements {
     pub(super) known: Mutex<HashMap<JobId, Known>>,
+    /// With how many results those that are not valid any more are dropped: jobs come and go, and few are asked for at a time.
+    sweep_at: AtomicUsize,
     /// Whether any of them was ever a purged job. Each listing asks for its job, and most workspaces never have any.
     has_purges: AtomicBool,
     /// The jobs from which a file was removed through this mount, which is recorded; with their directories.
@@ -43,6 +48,7 @@ impl Default for Judgements {
     fn default() -> Judgements {
         Judgements {
             known: Mutex::default(),
+            sweep_at: AtomicUsize::new(SWEEP_FIRST),
             has_purges: AtomicBool::new(false),
             removals: Mutex::default(),
             asker: Asker::new(LATE_MAX),
@@ -127,11 +133,17 @@ impl Judgements {
             self.has_purges.store(true, Ordering::Release);
         }
         let mut known = self.known.lock();
-        if known.len() >= KNOWN_MAX {
-            known.retain(|_, known| known.since.elapsed() < known.valid);
-        }
-        if known.len() >= KNOWN_MAX {
-            known.clear();
+        if known.len() >= self.sweep_at.load(Ordering::Relaxed) {
+            // That a folder serves a job is shown until the job is compared again.
+            known.retain(|_, known| {
+                known.finding.folder().is_some() || known.since.elapsed() < known.valid
+            });
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            let next = (known.len() * 2).clamp(SWEEP_FIRST, KNOWN_MAX);
+            known.shrink_to(next);
+            self.sweep_at.store(next, Ordering::Relaxed);
         }
         let since = Instant::now();
         known.insert(
@@ -148,5 +160,35 @@ impl Judgements {
     pub(super) fn forget(&self, job: &JobId) {
         self.known.lock().remove(job);
         self.removals.lock().remove(job);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn results_of_jobs_that_come_and_go_are_dropped() {
+        let judgements = Judgements::default();
+        let stat = crate::sys::at::stat_path(std::path::Path::new("/")).unwrap();
+        let insert = |hash: &str, finding, valid| {
+            let job = JobId::new(OsStr::new("a.task"), OsStr::new(hash)).unwrap();
+            judgements.insert(&job, Stamp::of(&stat), finding, valid);
+        };
+        insert("purged", PurgedFinding::Purged(1), Duration::ZERO);
+        for number in 0..10 * SWEEP_FIRST {
+            insert(&number.to_string(), PurgedFinding::Whole, Duration::ZERO);
+        }
+        let known = judgements.known.lock();
+        assert!(known.len() <= SWEEP_FIRST && known.capacity() <= 4 * SWEEP_FIRST);
+        assert!(known.values().any(|known| known.finding.folder().is_some()));
+        drop(known);
+        let hour = Duration::from_secs(3600);
+        for number in 0..4 * SWEEP_FIRST {
+            insert(&number.to_string(), PurgedFinding::Whole, hour);
+        }
+        assert!(judgements.known.lock().len() > 4 * SWEEP_FIRST);
     }
 }
