@@ -63,7 +63,7 @@ pub(super) struct LockRequest {
     /// The thread that waits.
     pub(super) tid: u32,
     /// When the request is refused; `None` if it waits without limit.
-    pub(super) refused: Option<Refusal>,
+    pub(super) refused: Option<LockRefusal>,
     pub(super) reply: ReplyEmpty,
 }
 
@@ -72,22 +72,22 @@ pub(super) struct LockRequest {
 /// The release may wait for a processor in another thread. So a few polls must have come too late, each of which has waited for a processor,
 /// too: on a busy machine, they take longer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal {
+pub(super) struct LockRefusal {
     at: Instant,
     /// How many polls must follow.
     polls: u32,
 }
 
-impl Refusal {
+impl LockRefusal {
     const FIRST: Duration = Duration::from_millis(60);
     const POLLS: u32 = 4;
     const INTERVAL: Duration = Duration::from_millis(10);
 
     /// That of a request that is made now: in 0.1 s, if no thread waits for a processor.
-    pub(super) fn soon() -> Refusal {
-        Refusal {
-            at: Instant::now() + Refusal::FIRST,
-            polls: Refusal::POLLS,
+    pub(super) fn soon() -> LockRefusal {
+        LockRefusal {
+            at: Instant::now() + LockRefusal::FIRST,
+            polls: LockRefusal::POLLS,
         }
     }
 
@@ -96,7 +96,7 @@ impl Refusal {
         if now < self.at {
             return false;
         }
-        self.at = now + Refusal::INTERVAL;
+        self.at = now + LockRefusal::INTERVAL;
         match self.polls.checked_sub(1) {
             Some(polls) => self.polls = polls,
             None => return true,
@@ -348,15 +348,15 @@ mod tests {
 
     #[test]
     fn a_request_is_refused_after_several_late_polls() {
-        let mut refusal = Refusal::soon();
+        let mut refusal = LockRefusal::soon();
         let start = refusal.at;
-        assert!(!refusal.is_due(start.checked_sub(Refusal::INTERVAL).unwrap()));
+        assert!(!refusal.is_due(start.checked_sub(LockRefusal::INTERVAL).unwrap()));
         let mut now = start;
-        for _ in 0..Refusal::POLLS {
+        for _ in 0..LockRefusal::POLLS {
             assert!(!refusal.is_due(now));
             assert!(!refusal.is_due(now), "too soon after the last poll");
             // As on a busy machine.
-            now += Refusal::INTERVAL * 20;
+            now += LockRefusal::INTERVAL * 20;
         }
         assert!(refusal.is_due(now));
     }

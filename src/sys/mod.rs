@@ -6,7 +6,7 @@
 //! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
 //! - [`open_files`]: the processes that use files
-//! - [`deadline`]: asks what may never answer; [`starvation`]: tells it from a thread that waits for a processor
+//! - [`deadline`]: asks what may never answer; [`starvation`]: distinguishes it from a thread that waits for a processor
 //! - [`path_bytes`]: serializes paths
 //! - [`printable`]: escapes control characters in names that are printed
 //! - [`namespaces`]: mounts that other processes do not see

@@ -1,4 +1,4 @@
-//! Tells a thread that waits in the kernel, as for a disk that does not answer, from one that waits for a processor.
+//! Distinguishes a thread that waits in the kernel, as for a disk that does not answer, from one that waits for a processor.
 //!
 //! On a busy machine a thread may get no processor for seconds. A question that it asks a disk is then late, but not by the disk's fault.
 

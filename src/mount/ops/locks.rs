@@ -7,7 +7,7 @@
 //! before the report. But of files that are named as locks, the kernel reports each `close` before it returns (`FUSE_FLUSH`): if the
 //! holder has closed the file, a request that does not wait is refused only after a while, in which `FUSE_RELEASE` arrives if this was
 //! the last descriptor of the file. Of other files on local disks it does not, as each report delays the `close`: for these, such a
-//! request always waits for this while ([`Refusal`]). So does a request for a lock whose holder has closed another descriptor of the file:
+//! request always waits for this while ([`LockRefusal`]). So does a request for a lock whose holder has closed another descriptor of the file:
 //! a process that takes the lock and then starts another does that.
 
 use fuser::ReplyEmpty;
@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::{Errno, Result};
 
 use crate::mount::attributes::errno;
-use crate::mount::lock_waiter::{FlockResult, LockRequest, Refusal};
+use crate::mount::lock_waiter::{FlockResult, LockRefusal, LockRequest};
 use crate::mount::{Mount, replies};
 
 impl Mount {
@@ -56,7 +56,7 @@ impl Mount {
                 file,
                 operation,
                 tid,
-                refused: (!wait).then(Refusal::soon),
+                refused: (!wait).then(LockRefusal::soon),
                 reply,
             }),
         }
