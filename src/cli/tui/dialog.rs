@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_question_in_a_small_terminal_keeps_what_is_asked_and_is_read_to_its_end_before_yes() {
-        for (width, height) in [(30, 8), (80, 10), (24, 11), (200, 7)] {
+        for (width, height) in [(30, 8), (80, 8), (24, 11), (200, 7)] {
             let mut dialog = question();
             let first = drawn(&mut dialog, width, height);
             assert!(first.contains("Space shows the rest"), "{first}");
