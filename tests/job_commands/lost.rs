@@ -234,7 +234,11 @@ fn a_copy_that_has_vanished_is_told_by_verify() {
         "{last}"
     );
     let status = || {
-        let output = stage.xpmfs().arg("status").output().unwrap();
+        let output = stage
+            .xpmfs()
+            .args(["status", "-w", "test"])
+            .output()
+            .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert!(status().contains("1 copy is damaged or missing"));
