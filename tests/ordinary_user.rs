@@ -247,7 +247,7 @@ fn a_folder_that_may_not_be_opened_is_not_said_to_be_gone() {
     mode(0);
     let mounted = workspace.mount_archiving(&at, &[]);
     let refuses = || {
-        let printed = run(workspace.xpmfs().args(["--json", "status", "-w", "test"]));
+        let printed = run(workspace.xpmfs().args(["--json", "status"]).arg(&at));
         let mut status: Value = serde_json::from_str(&printed).unwrap();
         let folders = status["mounts"][0]["archive"]["folders"].take();
         let mut folders = folders.as_array().unwrap().iter();

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::arguments::Listing;
-use super::{Global, Select, candidates, print, sentence, umount};
+use super::umount::{self, Purpose};
+use super::{Global, Select, candidates, print, sentence};
 use crate::daemon::control::{self, Client, ClientError, Identity};
 use crate::daemon::mounts::{self, MountInfo};
 
@@ -64,7 +65,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
             arguments.mountpoint.as_deref(),
             &arguments.select,
             global,
-            "reload",
+            Purpose::Reload,
         )?],
     };
     let program = this_program()?;

@@ -11,7 +11,8 @@ use super::{Global, Select, candidates, drain, print};
 use crate::daemon::attach::{DetachError, How};
 use crate::daemon::control::Client;
 use crate::daemon::drain::Drained;
-use crate::daemon::inventory;
+use crate::daemon::health::MountHealth;
+use crate::daemon::inventory::{self, Mounted};
 use crate::daemon::mounts::MountInfo;
 use crate::daemon::sharing::caller::caller;
 use crate::daemon::sharing::command::release;
@@ -51,7 +52,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         arguments.mountpoint.as_deref(),
         &arguments.select,
         global,
-        "umount",
+        Purpose::Unmount,
     )?;
     let how = if arguments.lazy {
         How::Lazy
@@ -189,12 +190,29 @@ impl Arguments {
     }
 }
 
-/// The mount that a command names; `command` is its name.
+/// What a mount is searched for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Unmount,
+    Reload,
+}
+
+impl Purpose {
+    /// The command that does it.
+    fn command(self) -> &'static str {
+        match self {
+            Purpose::Unmount => "umount",
+            Purpose::Reload => "reload",
+        }
+    }
+}
+
+/// The mount that a command names.
 pub(super) fn find_mount(
     mountpoint: Option<&Path>,
     select: &Select,
     global: &Global,
-    command: &str,
+    purpose: Purpose,
 ) -> anyhow::Result<MountInfo> {
     if let Some(mountpoint) = mountpoint {
         return Ok(find(mountpoint)?);
@@ -205,11 +223,14 @@ pub(super) fn find_mount(
         return Ok(mount);
     }
     let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());
-    let mut mounts: Vec<MountInfo> = inventory::take()?
-        .into_iter()
-        .filter(|mounted| mounted.shows(id, &workspace.path))
-        .map(|mounted| mounted.mount)
-        .collect();
+    let mut shown = inventory::take()?;
+    shown.retain(|mounted| mounted.shows(id, &workspace.path));
+    let is_dead = |mounted: &Mounted| mounted.health == MountHealth::Dead;
+    // A dead mount cannot be reloaded, and may be of another workspace with this id.
+    if purpose == Purpose::Reload && !shown.iter().all(is_dead) {
+        shown.retain(|mounted| !is_dead(mounted));
+    }
+    let mut mounts: Vec<MountInfo> = shown.into_iter().map(|mounted| mounted.mount).collect();
     let name = id.map_or_else(|| workspace.path.display().to_string(), str::to_owned);
     match (mounts.pop(), mounts.as_slice()) {
         (Some(mount), []) => Ok(mount),
@@ -223,8 +244,9 @@ pub(super) fn find_mount(
                 .map(|mount| mount.mountpoint.display().to_string())
                 .collect();
             bail!(
-                "the workspace {name} is mounted at {}: say which one, `xpmfs {command} MOUNTPOINT`",
-                places.join(" and ")
+                "the workspace {name} is mounted at {}: say which one, `xpmfs {} MOUNTPOINT`",
+                places.join(" and "),
+                purpose.command()
             )
         }
     }

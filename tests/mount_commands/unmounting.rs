@@ -29,6 +29,28 @@ fn the_only_mount_of_a_workspace_is_found_and_several_are_told_apart() {
 }
 
 #[test]
+fn a_dead_mount_is_in_the_way_of_no_reload() {
+    at_everybodys_home(|home| {
+        let (mnt, other) = (home.path("mnt"), home.directory("other"));
+        let settings = home.path("settings.yaml");
+        let named = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, named.replace("id: nlp", "id: left")).unwrap();
+        home.mount(&[mnt.to_str().unwrap()]);
+        home.mount(&[other.to_str().unwrap()]);
+        home.kill_daemon(&other);
+        home.does(&["reload", "-w", "left"]);
+        let refused = home.refuses(&["umount", "-w", "left"]);
+        assert!(refused.contains("say which one"), "{refused}");
+        home.does(&["umount", other.to_str().unwrap()]);
+        home.kill_daemon(&mnt);
+        let refused = home.refuses(&["reload", "-w", "left"]);
+        let ended = format!("`xpmfs umount {}`", mnt.display());
+        assert!(refused.contains(&ended), "{refused}");
+        home.does(&["umount", "-w", "left"]);
+    });
+}
+
+#[test]
 fn a_dead_mount_in_place_is_shown_and_cleared_by_the_next_mount_and_by_umount() {
     at_everybodys_home(|home| {
         let ws = home.path("ws");
