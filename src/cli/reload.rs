@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::arguments::Listing;
-use super::umount::{self, Purpose};
+use super::umount::{self, MountUse};
 use super::{Global, Select, candidates, print, sentence};
 use crate::daemon::control::{self, Client, ClientError, Identity};
 use crate::daemon::mounts::{self, MountInfo};
@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
             arguments.mountpoint.as_deref(),
             &arguments.select,
             global,
-            Purpose::Reload,
+            MountUse::Reload,
         )?],
     };
     let program = this_program()?;

@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         arguments.mountpoint.as_deref(),
         &arguments.select,
         global,
-        Purpose::Unmount,
+        MountUse::Unmount,
     )?;
     let how = if arguments.lazy {
         How::Lazy
@@ -192,17 +192,17 @@ impl Arguments {
 
 /// What a mount is searched for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum MountUse {
     Unmount,
     Reload,
 }
 
-impl Purpose {
+impl MountUse {
     /// The command that does it.
     fn command(self) -> &'static str {
         match self {
-            Purpose::Unmount => "umount",
-            Purpose::Reload => "reload",
+            MountUse::Unmount => "umount",
+            MountUse::Reload => "reload",
         }
     }
 }
@@ -212,7 +212,7 @@ pub(super) fn find_mount(
     mountpoint: Option<&Path>,
     select: &Select,
     global: &Global,
-    purpose: Purpose,
+    mount_use: MountUse,
 ) -> anyhow::Result<MountInfo> {
     if let Some(mountpoint) = mountpoint {
         return Ok(find(mountpoint)?);
@@ -227,7 +227,7 @@ pub(super) fn find_mount(
     shown.retain(|mounted| mounted.shows(id, &workspace.path));
     let is_dead = |mounted: &Mounted| mounted.health == MountHealth::Dead;
     // A dead mount cannot be reloaded, and may be of another workspace with this id.
-    if purpose == Purpose::Reload && !shown.iter().all(is_dead) {
+    if mount_use == MountUse::Reload && !shown.iter().all(is_dead) {
         shown.retain(|mounted| !is_dead(mounted));
     }
     let mut mounts: Vec<MountInfo> = shown.into_iter().map(|mounted| mounted.mount).collect();
@@ -246,7 +246,7 @@ pub(super) fn find_mount(
             bail!(
                 "the workspace {name} is mounted at {}: say which one, `xpmfs {} MOUNTPOINT`",
                 places.join(" and "),
-                purpose.command()
+                mount_use.command()
             )
         }
     }

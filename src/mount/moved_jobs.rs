@@ -66,7 +66,7 @@ impl JobCaches {
             self.close_below(old);
             self.invalidate.attributes(old);
             // For processes that work in it, until the kernel forgets it.
-            self.dir_cache.keep_removed(old, fd.into());
+            self.dir_cache.keep_moved_job(old, fd.into());
             if self.nodes.get(old).is_none() {
                 self.dir_cache.forget(old);
             }
@@ -397,6 +397,62 @@ mod tests {
                 .unwrap();
             assert_eq!(names.len(), 3, "{names:?}");
         }
+    }
+
+    #[test]
+    fn released_job_is_listed_where_it_is_now() {
+        let deep = ["primary/jobs/t/h/data", "folder/jobs/t/h/data"];
+        let fixture = Fixture::new(FolderMode::Backup, &deep);
+        for directory in deep {
+            fs::write(fixture.top().join(directory).join("file"), "").unwrap();
+        }
+        let mount = &fixture.mount;
+        let listed = |id: u64| {
+            let mut names = Vec::new();
+            let listed = mount.list(id, 0, |item| {
+                names.push(item.name.to_owned());
+                true
+            });
+            listed.unwrap();
+            names.sort();
+            names
+        };
+        let ids = fixture.look_up("jobs/t/h/data");
+        let (job, data) = (ids[3], ids[4]);
+        let is_whole = || listed(job) == [".", "..", "data"] && listed(data) == [".", "..", "file"];
+        let released = fixture.primary(".xpmfs/released/t");
+        fs::create_dir_all(&released).unwrap();
+        fs::rename(fixture.primary("jobs/t/h"), released.join("h")).unwrap();
+        for id in [job, data] {
+            mount.dir_cache.close(id);
+        }
+        assert!(is_whole(), "before it is reported");
+        let moved = || mount.job_caches().moved(&JobId::new("t", "h").unwrap());
+        moved();
+        assert!(is_whole(), "before the files are removed");
+        fs::remove_dir_all(&released).unwrap();
+        assert!(is_whole(), "after that");
+        let found = mount.lookup(job, OsStr::new("data")).map(drop);
+        assert_eq!(found, Err(rustix::io::Errno::STALE));
+        // It is recovered, and changed.
+        let recovered = fixture.primary("jobs/t/h/data");
+        fs::create_dir_all(&recovered).unwrap();
+        fs::write(recovered.join("new"), "").unwrap();
+        moved();
+        assert_eq!(listed(data), [".", "..", "new"]);
+        assert!(mount.lookup(job, OsStr::new("data")).is_ok());
+        mount.getattr(job, None).unwrap();
+    }
+
+    #[test]
+    fn removed_job_is_not_listed_when_another_has_its_name() {
+        let fixture = Fixture::new(FolderMode::Backup, &["primary/jobs/t/h"]);
+        let mount = &fixture.mount;
+        let ids = fixture.look_up("jobs/t/h");
+        mount.rmdir(&ROOT_CALLER, ids[2], OsStr::new("h")).unwrap();
+        fs::create_dir_all(fixture.primary("jobs/t/h/data")).unwrap();
+        let listed = mount.list(ids[3], 0, |_| true);
+        assert_eq!(listed, Err(rustix::io::Errno::NOENT));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! 2. A file keeps its node, and what was opened by it stays readable. The recovered file gets another node, which the
 //!    kernel finds when it looks the name up again. Calls that change the old node change the recovered file
 //!    (`tables::superseded`).
-//! 3. The nodes of what a purge has left of the job, which are the primary's already, change as those of the folder do.
+//! 3. The nodes of what a purge has left of the job, which are the primary's already, change as those of the folder do; so do those of
+//!    the job as it was before it was moved or released.
 //! 4. An internal file is the same file in another place (`archive::job::internal_files`): its node gets the place.
 //!
 //! 5. A job that was recovered and not changed is moved or released again, with the copy that the folder has had all the time. A file of
@@ -53,7 +54,7 @@ impl JobCaches {
         };
         let mut known: Vec<Known> = Vec::new();
         for (id, node) in self.nodes_of(job) {
-            let is_purged = self.is_replaced(id, &node, &stat);
+            let is_replaced = self.is_replaced(id, &node, &stat);
             let first = known.len();
             known.push(Known {
                 id,
@@ -61,7 +62,7 @@ impl JobCaches {
                 there: stat,
             });
             self.add_below(id, &top, &mut known);
-            if !is_purged {
+            if !is_replaced {
                 let below = known.split_off(first);
                 known.extend(
                     below
@@ -80,11 +81,11 @@ impl JobCaches {
         true
     }
 
-    /// Whether a node is the directory in the primary that a purge has left and the recovered job has replaced.
+    /// Whether a node is a directory in the primary that the recovered job has replaced: a purge has left it, or an archiver has moved or
+    /// released the job.
     fn is_replaced(&self, id: u64, node: &Node, there: &Statx) -> bool {
-        node.place == PRIMARY
-            && node.identity != FileId::of(there)
-            && self.dir_cache.removed(id).is_none()
+        let is_removed = self.dir_cache.removed(id).is_some() && !self.dir_cache.is_moved_job(id);
+        node.place == PRIMARY && node.identity != FileId::of(there) && !is_removed
     }
 
     /// Opens the directory of a job in the primary, if the primary serves it. What a purge has left of a job is not the

@@ -226,7 +226,7 @@ impl Mount {
         if job.role != NodeRole::Job {
             return false;
         }
-        if self.is_purged(id) {
+        if self.is_purged(id) || self.dir_cache.is_moved_job(id) {
             return true;
         }
         let there = self

@@ -14,7 +14,6 @@ use crate::mount::{Mount, attributes};
 use crate::sys::at;
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
-use crate::view::PRIMARY;
 
 /// How often a contended name is looked up for one lookup by the kernel.
 const LOOKUPS_MAX: usize = 100;
@@ -79,7 +78,7 @@ impl Mount {
         let found = self.find(parent, name)?;
         let entry = self.enter(parent, name, found)?;
         self.superseded.looked_up(parent, name);
-        // What replaces a job is the same job: it is opened there, or listed (`enter_moved`).
+        // What replaces a job is the same job: it is opened there, or listed (`list_there`).
         let is_job = || {
             let link = self.nodes.link(entry.id);
             link.is_some_and(|link| link.role == NodeRole::Job)
@@ -166,23 +165,16 @@ impl Mount {
         })
     }
 
-    /// Returns the directory that has replaced one of a job which another process moved from the primary, after its
-    /// ancestors from the job on. Each must be forgotten once.
-    pub(in crate::mount) fn enter_moved(&self, id: u64) -> Result<Vec<u64>> {
-        let node = self.node(id)?;
-        if !self.is_moved(id, &node) {
-            return Err(Errno::STALE);
-        }
-        // Another directory of the primary may be a different job.
-        self.enter_again(id, |place| place != PRIMARY || node.place != PRIMARY)
-    }
-
-    /// Returns what the names from the job of a node on lead to now, if the job is in a place that `accepts` permits: the job first. Each
-    /// must be forgotten once.
+    /// Returns what the names from the job of a node on lead to now: the job first. `accepts` receives what the name of the job leads to, and
+    /// the node of the job. Each must be forgotten once.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` if `accepts` returns `false`.
     pub(in crate::mount) fn enter_again(
         &self,
         id: u64,
-        accepts: impl Fn(u8) -> bool,
+        accepts: impl Fn(&Found, &Node) -> bool,
     ) -> Result<Vec<u64>> {
         let mut job = self.node(id)?;
         let mut names = Vec::new();
@@ -191,7 +183,7 @@ impl Mount {
             job = self.node(job.parent)?;
         }
         let found = self.find(job.parent, &job.name)?;
-        if found.role != NodeRole::Job || !accepts(found.place) {
+        if found.role != NodeRole::Job || !accepts(&found, &job) {
             return Err(Errno::STALE);
         }
         let mut there = self.enter(job.parent, &job.name, found)?.id;

@@ -32,10 +32,18 @@ fn shard_max() -> usize {
 pub(in crate::mount) struct DirCache {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
-    removed: Mutex<HashMap<u64, Arc<OwnedFd>>>,
+    removed: Mutex<HashMap<u64, Removed>>,
     recorder: Arc<Recorder>,
     /// Directories that were renamed to a place without a node, the latest last.
     pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
+}
+
+/// A descriptor of what has lost its name.
+#[derive(Debug)]
+struct Removed {
+    fd: Arc<OwnedFd>,
+    /// Whether it is the directory of a job that an archiver has moved or released, and that is somewhere else.
+    is_moved_job: bool,
 }
 
 #[derive(Debug, Default)]
@@ -159,18 +167,35 @@ impl DirCache {
     /// Keeps the descriptor of a removed directory or pipe, or of a file under a contended name, until the kernel forgets
     /// it, since a process may still be in it or is about to open it.
     pub(in crate::mount) fn keep_removed(&self, id: u64, fd: Arc<OwnedFd>) {
+        self.keep(id, fd, false);
+    }
+
+    /// Keeps the descriptor of a job's directory that an archiver has moved or released, as [`DirCache::keep_removed`].
+    pub(in crate::mount) fn keep_moved_job(&self, id: u64, fd: Arc<OwnedFd>) {
+        self.keep(id, fd, true);
+    }
+
+    fn keep(&self, id: u64, fd: Arc<OwnedFd>, is_moved_job: bool) {
         self.recorder.keep_file(KeptFile::Removed(id), fd.as_fd());
-        self.removed.lock().insert(id, fd);
+        self.removed.lock().insert(id, Removed { fd, is_moved_job });
     }
 
     /// Enters a descriptor that an earlier process has kept.
     pub(in crate::mount) fn restore_removed(&self, id: u64, fd: Arc<OwnedFd>) {
-        self.removed.lock().insert(id, fd);
+        let is_moved_job = false;
+        self.removed.lock().insert(id, Removed { fd, is_moved_job });
     }
 
-    /// Returns the descriptor kept by [`DirCache::keep_removed`].
+    /// Returns the descriptor kept by [`DirCache::keep_removed`] or [`DirCache::keep_moved_job`].
     pub(in crate::mount) fn removed(&self, id: u64) -> Option<Arc<OwnedFd>> {
-        self.removed.lock().get(&id).cloned()
+        let removed = self.removed.lock();
+        removed.get(&id).map(|removed| removed.fd.clone())
+    }
+
+    /// Whether a node is the directory of a job that an archiver has moved or released.
+    pub(in crate::mount) fn is_moved_job(&self, id: u64) -> bool {
+        let removed = self.removed.lock();
+        removed.get(&id).is_some_and(|removed| removed.is_moved_job)
     }
 }
 

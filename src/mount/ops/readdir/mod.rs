@@ -170,8 +170,8 @@ impl Mount {
         })
     }
 
-    /// Lists a directory. If its job has been moved or purged since the kernel opened it, or its copy was replaced, lists it in its new
-    /// place: the kernel does not look the directory up again for that.
+    /// Lists a directory. If its job has been moved, released or purged since the kernel opened it, or its copy was replaced, lists it in
+    /// its new place: the kernel does not look the directory up again for that.
     fn list_there(
         &self,
         id: u64,
@@ -184,7 +184,12 @@ impl Mount {
         };
         match listed {
             Err(Errno::STALE) => {
-                let entered = self.enter_moved(id)?;
+                // Below the same job, another process has replaced the directory, which has nothing to do with the new one.
+                let is_another = |found: &Found, job: &Node| {
+                    [found.place, job.place] != [PRIMARY; 2]
+                        || FileId::of(&found.stat) != job.identity
+                };
+                let entered = self.enter_again(id, is_another)?;
                 let listed = entered
                     .last()
                     .map_or(Err(Errno::STALE), |there| list(*there));
@@ -195,7 +200,7 @@ impl Mount {
         }
     }
 
-    /// Whether a directory belongs to a job that another process has moved from the primary, or to a copy in a folder that another
+    /// Whether a directory belongs to a job that has been moved or released from the primary, or to a copy in a folder that another
     /// process has replaced: the files in it are being removed. A listing of the primary that was begun before, so that it goes on `from`
     /// a later position, ends in the same directory.
     fn is_being_removed(&self, id: u64, from: u64) -> bool {
