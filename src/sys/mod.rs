@@ -12,10 +12,10 @@
 //! - [`namespaces`]: mounts that other processes do not see
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`process_stat`]: the parent, the session and the start of a process
-//! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it
+//! - [`memory_log`] and [`shared_words`]: what outlives the process that writes it, in mapped segments
 //! - [`allocator`]: the memory of the program; [`calls`]: system calls without a safe wrapper; [`fuse`]: those of `/dev/fuse`
 //!
-//! Only [`allocator`], [`calls`], [`fuse`] and [`shared_words`] have `unsafe` code.
+//! Only [`allocator`], [`calls`], [`fuse`] and `segment` have `unsafe` code.
 //!
 //! Called by `workspace`, `settings`, `view`, `transfer`, `archive`, `mount`, `remote`, `daemon` and `cli`; calls none of them.
 
@@ -36,6 +36,7 @@ pub mod printable;
 pub mod priority;
 pub mod process_stat;
 pub mod read_dir;
+mod segment;
 pub mod shared_dir;
 pub mod shared_words;
 pub mod starvation;

@@ -24,7 +24,7 @@ use crate::sys::calls::{execute, take_inherited};
 
 /// The version of all that one program leaves to another: this state, the messages of workers, and the records of `mount`. A
 /// program goes on with a mount only if its own version is the same. Increase it with each change of any of these.
-pub(super) const HANDOVER_VERSION: u32 = 2;
+pub(super) const HANDOVER_VERSION: u32 = 3;
 
 /// The flags with which a program is started: to check whether it can go on with a mount, and to do so.
 pub const CHECK_FLAG: &str = "check-reload";
