@@ -29,7 +29,7 @@ fn a_mount_that_archives_shows_and_its_end_too() {
     terminal.press("3");
     terminal.wait_for("mounted at ");
     terminal.wait_for("all finished jobs are archived");
-    terminal.wait_for("jobs since the start");
+    terminal.wait_for(" since the start");
     // A new job comes up, too.
     write_job(&path(&workspace, "primary", TRAIN, "h8"), TRAIN);
     terminal.press("1/h8\r");

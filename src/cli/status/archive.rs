@@ -15,8 +15,8 @@ use crate::sys::printable::printable;
 /// The most jobs of each kind that are listed.
 pub(super) const LISTED_MAX: usize = 10;
 
-/// Adds the state of archiving; `since` says from when on jobs are counted.
-pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours: Colours) {
+/// The state of archiving in a sentence, and how it is painted.
+pub(in crate::cli) fn state(report: &Report) -> (String, Tone) {
     let under_way: usize = report
         .folders
         .iter()
@@ -51,14 +51,24 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours:
         0 => state,
         count => format!("{state}, {}", damages(count)),
     };
+    let tone = match (has_failed(report), parts.is_empty()) {
+        (false, true) if report.unseen().is_none() => Tone::Good,
+        (false, _) => Tone::Plain,
+        (true, _) => Tone::Bad,
+    };
+    (state, tone)
+}
+
+/// Whether something could not be archived, or a copy is damaged or missing.
+pub(in crate::cli) fn has_failed(report: &Report) -> bool {
     let experiments = report.experiments.iter();
     let not_archived: usize = experiments.map(ExperimentsReport::not_archived).sum();
-    let wrong = report.failures + report.damages + not_archived;
-    let tone = match (wrong, parts.is_empty()) {
-        (0, true) if report.unseen().is_none() => Tone::Good,
-        (0, _) => Tone::Plain,
-        _ => Tone::Bad,
-    };
+    report.failures + report.damages + not_archived > 0
+}
+
+/// Adds the state of archiving; `since` says from when on jobs are counted.
+pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours: Colours) {
+    let (state, tone) = state(report);
     let _ = writeln!(text, "\narchive: {}", colours.paint(&state, tone));
     let mut line = |line: String| {
         // Users choose the names of jobs and folders.
@@ -261,10 +271,7 @@ fn describe_folder(line: &mut impl FnMut(String), folder: &FolderReport, since: 
         ));
     }
     if let Some(refuses) = &folder.refuses {
-        let again = refuses.next_try.map_or_else(
-            || "will retry when it is back".to_owned(),
-            |next| format!("retrying in {}", seconds(next)),
-        );
+        let again = again(refuses);
         // Jobs that were being copied to a missing folder wait for it too.
         let under_way = folder.under_way.as_ref().filter(|_| away);
         let waiting = folder.waiting + under_way.map_or(0, |under_way| under_way.jobs.len());
@@ -311,21 +318,29 @@ fn done(under_way: &CopyInProgress) -> String {
     format!("{files} of {} files, {bytes} of {in_all}", total.files)
 }
 
-fn jobs(count: u64) -> String {
+/// When a folder that accepts no job is tried again.
+pub(in crate::cli) fn again(refuses: &FolderRefusal) -> String {
+    refuses.next_try.map_or_else(
+        || "will retry when it is back".to_owned(),
+        |next| format!("retrying in {}", seconds(next)),
+    )
+}
+
+pub(in crate::cli) fn jobs(count: u64) -> String {
     match count {
         1 => "1 job".to_owned(),
         count => format!("{count} jobs"),
     }
 }
 
-fn times(count: u32) -> String {
+pub(in crate::cli) fn times(count: u32) -> String {
     match count {
         1 => "once".to_owned(),
         count => format!("{count} times"),
     }
 }
 
-pub(super) fn seconds(seconds: f64) -> String {
+pub(in crate::cli) fn seconds(seconds: f64) -> String {
     match seconds.max(0.0).ceil() as u64 {
         seconds if seconds < 120 => format!("{seconds} s"),
         seconds => format!("{} min", seconds.div_ceil(60)),
@@ -356,6 +371,38 @@ mod tests {
             text,
             "\narchive: 1 failed\n  t/a\\nb to /f\\u{1b}[2J failed: no\\r (tried once, retrying in 1 s)\n"
         );
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_archived_before_it_was_looked_for() {
+        let folder = |last_scan: Option<f64>| FolderReport {
+            mode: "backup".to_owned(),
+            path: "/b".into(),
+            waiting: 0,
+            under_way: None,
+            refuses: None,
+            jobs: 0,
+            files: 0,
+            bytes: 0,
+            missing: 0,
+            moved_missing: 0,
+            last_scan,
+            trouble: None,
+        };
+        let mut report = Report {
+            folders: vec![folder(None)],
+            ..Report::default()
+        };
+        assert_eq!(state(&report).0, "looking for finished jobs");
+        report.folders = vec![folder(Some(1.0))];
+        let all = "all finished jobs are archived".to_owned();
+        assert_eq!(state(&report), (all.clone(), Tone::Good));
+        report.experiments = vec![ExperimentsReport {
+            refuses: Some("read-only".to_owned()),
+            ..ExperimentsReport::default()
+        }];
+        assert!(has_failed(&report));
+        assert_eq!(state(&report), (all, Tone::Bad));
     }
 
     #[test]

@@ -11,11 +11,11 @@ use crate::view::location::MISSING;
 pub(super) fn problems(status: &Status) -> Vec<String> {
     let mut problems = Vec::new();
     for mount in &status.mounts {
-        if let state @ ("dead" | "does not answer") = mount.state {
+        if mount.is_down() {
             problems.push(format!(
                 "{}: the mount is {}",
                 mount.mountpoint,
-                shown(state)
+                shown(&mount.state)
             ));
         }
         locations(&mut problems, &mount.mountpoint, &mount.locations);

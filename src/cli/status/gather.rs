@@ -1,12 +1,13 @@
 //! Gathers the status of mounts, folders and archiving.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::recorded::WorkspaceRecords;
@@ -58,7 +59,7 @@ impl Arguments {
 }
 
 /// Everything that is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct Status {
     pub(in crate::cli) mounts: Vec<MountStatus>,
     /// Processes that archive a workspace and mount nothing.
@@ -67,13 +68,13 @@ pub(in crate::cli) struct Status {
     pub(in crate::cli) workspaces: Vec<WorkspaceStatus>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct MountStatus {
     pub(in crate::cli) mountpoint: String,
     pub(in crate::cli) workspace: Option<String>,
     pub(in crate::cli) primary: Option<String>,
     /// `ok`, `dead`, `does not answer`, `of another user`, `closed to this group`
-    pub(in crate::cli) state: &'static str,
+    pub(in crate::cli) state: Cow<'static, str>,
     /// The user who mounted it, if that is another user.
     pub(in crate::cli) user: Option<String>,
     pub(in crate::cli) advice: Option<String>,
@@ -96,7 +97,7 @@ pub(in crate::cli) struct MountStatus {
     pub(in crate::cli) archive: Option<Report>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct HolderStatus {
     /// In the form of the command line.
     pub(in crate::cli) holder: String,
@@ -107,7 +108,7 @@ pub(in crate::cli) struct HolderStatus {
     pub(in crate::cli) holds: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct ArchiverStatus {
     pub(in crate::cli) workspace: Option<String>,
     pub(in crate::cli) primary: String,
@@ -117,7 +118,7 @@ pub(in crate::cli) struct ArchiverStatus {
     pub(in crate::cli) archive: Option<Report>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct WorkspaceStatus {
     pub(in crate::cli) workspace: String,
     pub(in crate::cli) primary: String,
@@ -194,6 +195,11 @@ fn shows(mounted: &Mounted, workspace: &Workspace) -> bool {
 }
 
 impl MountStatus {
+    /// Whether nothing can be read in it.
+    pub(in crate::cli) fn is_down(&self) -> bool {
+        matches!(&*self.state, "dead" | "does not answer")
+    }
+
     fn of(mounted: &Mounted) -> Self {
         let Mounted {
             mount,
@@ -262,7 +268,7 @@ impl MountStatus {
                     (identity.is_none()).then(|| source.into_owned())
                 }),
             primary: identity.map(|identity| identity.primary.to_string_lossy().into_owned()),
-            state,
+            state: Cow::Borrowed(state),
             user,
             advice,
             pid,

@@ -2,13 +2,13 @@
 //! programs; [`check`]: whether anything is wrong; [`recorded`]: what `verify` recorded in a workspace that is not mounted;
 //! [`watch`]: repeats it.
 
-mod archive;
+pub(super) mod archive;
 mod check;
 mod experiments;
 pub(super) mod gather;
-mod json;
+pub(super) mod json;
 mod recorded;
-mod text;
+pub(super) mod text;
 mod watch;
 
 use std::process::ExitCode;

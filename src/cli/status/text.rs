@@ -29,7 +29,7 @@ impl Status {
                 table.add_row([
                     plain(name.unwrap_or_default()),
                     plain(&in_place(mount)),
-                    colours.cell(mount.state, tone_of_mount(mount.state)),
+                    colours.cell(&mount.state, tone_of_mount(mount)),
                     plain(&mount.pid.map(|pid| pid.to_string()).unwrap_or_default()),
                     plain(&mount.since.map(local).unwrap_or_default()),
                     plain(if mount.read_only { "read-only" } else { "" }),
@@ -146,15 +146,17 @@ fn recoveries(text: &mut String, recoveries: &[RunningRecovery]) {
     }
 }
 
-fn tone_of_mount(state: &str) -> Tone {
-    match state {
+/// How the state of a mount is painted.
+pub(in crate::cli) fn tone_of_mount(mount: &MountStatus) -> Tone {
+    match &*mount.state {
         "ok" => Tone::Good,
-        "dead" | "does not answer" => Tone::Bad,
+        _ if mount.is_down() => Tone::Bad,
         _ => Tone::Warning,
     }
 }
 
-fn tone_of_place(place: &LocationReport) -> Tone {
+/// How the state of a location is painted.
+pub(in crate::cli) fn tone_of_place(place: &LocationReport) -> Tone {
     match place.state.as_str() {
         "ok" => Tone::Good,
         _ if place.is_usable() => Tone::Warning,

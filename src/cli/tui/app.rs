@@ -114,7 +114,7 @@ impl App {
                 self.model.set_jobs(jobs);
                 self.measure_if_small();
             }
-            WatchResult::Status(status) => self.model.status = Some(status),
+            WatchResult::Status(status) => self.model.reported.set(status),
             WatchResult::Experiments(found) => self.model.experiments = Some(found),
             WatchResult::Orphans(found) => self.model.orphans = Some(Arc::new(found)),
             WatchResult::Trash(found) => self.model.trash = Some(found),

@@ -88,8 +88,7 @@ impl Watch {
                 if !look() {
                     return;
                 }
-                // A look that takes a second is not repeated at once: it is work for a disk that others use.
-                let pause = pause.max(begun.elapsed() * LOOK_SHARE);
+                let pause = pause_after(pause, begun.elapsed());
                 if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(pause) {
                     return;
                 }
@@ -107,3 +106,25 @@ impl Watch {
 
 /// The pause after a look is so many times as long as the look.
 const LOOK_SHARE: u32 = 10;
+
+/// The pause after a look that took so long, at least `pause`. A look that takes a second is not repeated at once: it is work for a disk that
+/// others use.
+pub(super) fn pause_after(pause: Duration, took: Duration) -> Duration {
+    pause.max(took.saturating_mul(LOOK_SHARE))
+}
+
+/// Starts a thread that does what it is sent, one after the other, until the function returns false. At most `room` wait for it.
+///
+/// # Errors
+///
+/// No thread can be started.
+pub(super) fn worker<T: Send + 'static>(
+    name: &str,
+    room: usize,
+    mut work: impl FnMut(T) -> bool + Send + 'static,
+) -> std::io::Result<Sender<T>> {
+    let (send, sent): (Sender<T>, Receiver<T>) = bounded(room);
+    let thread = Builder::new().name(name.to_owned());
+    thread.spawn(move || while sent.recv().is_ok_and(&mut work) {})?;
+    Ok(send)
+}

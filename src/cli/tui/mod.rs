@@ -8,7 +8,7 @@
 //! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `text_edit`, `theme`: parts of the screen
 //! - `app`: the dashboard; `input`: its keys; `confirmation`: its actions; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `messages`: what it has said; `help`: keys; `bottom`: the last lines;
 //!   `clipboard`: OSC 52
-//! - `model`: what is known; `jobs`, `row`: the jobs in memory; `safety`: which have a second copy; `watchers`: the threads that look at the workspace
+//! - `model`: what is known; `reported`: what mounts and archivers reported; `jobs`, `row`: the jobs in memory; `safety`: which have a second copy; `watchers`: the threads that look at the workspace
 //! - `read`: files, parameters and logs of an open job; `params`: makes parameters readable
 //! - `remote`: the dashboard of a workspace on another machine
 //! - `order`: an action; `actions`: what it would do, and doing it
@@ -32,6 +32,7 @@ mod order;
 mod params;
 mod read;
 pub(in crate::cli) mod remote;
+mod reported;
 mod request;
 mod row;
 mod safety;

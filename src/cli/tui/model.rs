@@ -7,16 +7,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::jobs::JobTable;
+use super::reported::Reported;
 use super::row::Row;
 use super::safety::Places;
 use super::theme::Theme;
 use crate::archive::copies::JobCopies;
-use crate::archive::engine::Report;
 use crate::archive::experiments::copies::ExperimentCopies;
 use crate::archive::orphans::Orphans;
 use crate::cli::jobs::session::Session;
-use crate::cli::status::gather::{MountStatus, Status};
-use crate::daemon::inventory::LocationReport;
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 
@@ -64,7 +62,7 @@ pub(super) struct Model {
     pub(super) jobs: Option<Arc<JobTable>>,
     /// Changes when the jobs change.
     pub(super) generation: u64,
-    pub(super) status: Option<Result<Status, String>>,
+    pub(super) reported: Reported,
     pub(super) experiments: Option<ReadList<Vec<ExperimentCopies>>>,
     pub(super) orphans: Option<Arc<Orphans>>,
     pub(super) trash: Option<ReadList<Vec<TrashRow>>>,
@@ -76,14 +74,15 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(theme: Theme) -> Model {
+        let started = Instant::now();
         Model {
             theme,
-            started: Instant::now(),
+            started,
             session: None,
             places: Places::default(),
             jobs: None,
             generation: 0,
-            status: None,
+            reported: Reported::new(started),
             experiments: None,
             orphans: None,
             trash: None,
@@ -137,41 +136,6 @@ impl Model {
     /// The size of a job, if it is known.
     pub(super) fn size(&self, row: &Row) -> Option<u64> {
         row.bytes.or_else(|| self.sizes.get(&row.id).copied())
-    }
-
-    /// The mount of the workspace, if there is one.
-    pub(super) fn mount(&self) -> Option<&MountStatus> {
-        let Some(Ok(status)) = &self.status else {
-            return None;
-        };
-        // A mount that serves says more than a dead one.
-        let mounts = status.mounts.iter();
-        mounts.max_by_key(|mount| (mount.state == "ok", mount.archive.is_some()))
-    }
-
-    /// The report of whatever archives the workspace, and what that is.
-    pub(super) fn report(&self) -> Option<(&Report, &'static str)> {
-        if let Some(report) = self.mount().and_then(|mount| mount.archive.as_ref()) {
-            return Some((report, "mount"));
-        }
-        let Some(Ok(status)) = &self.status else {
-            return None;
-        };
-        let mut archivers = status.archivers.iter();
-        let report = archivers.find_map(|archiver| archiver.archive.as_ref());
-        report.map(|report| (report, "xpmfs archive"))
-    }
-
-    /// The locations, as they were reported last.
-    pub(super) fn locations(&self) -> &[LocationReport] {
-        let Some(Ok(status)) = &self.status else {
-            return &[];
-        };
-        let mounts = self.mount().into_iter().map(|mount| &mount.locations);
-        let archivers = status.archivers.iter().map(|it| &it.locations);
-        let workspaces = status.workspaces.iter().map(|it| &it.locations);
-        let mut all = mounts.chain(archivers).chain(workspaces);
-        all.find(|it| !it.is_empty()).map_or(&[], Vec::as_slice)
     }
 
     /// A location as `xpmfs jobs where` writes it.

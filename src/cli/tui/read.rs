@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Sender;
 use rustix::fs::{Mode, OFlags};
 
+use super::event::worker;
 use super::params;
 use super::request::Part;
 use crate::archive::places;
@@ -85,23 +86,17 @@ impl Reader {
         session: Arc<Session>,
         done: impl Fn(Want, Result<Content, String>) -> bool + Send + 'static,
     ) -> std::io::Result<Reader> {
-        let (send, wants): (Sender<Want>, Receiver<Want>) = bounded(4);
-        let thread = std::thread::Builder::new().name("xpmfs-read".to_owned());
-        thread.spawn(move || {
-            let asker = Asker::new(LATE_MAX);
-            for want in wants {
-                let (session, wanted) = (session.clone(), want.clone());
-                let read = asker.ask(READ_TIMEOUT, move || read(&session, &wanted));
-                let content = match read {
-                    Ok(content) => content.map_err(|error| sentence(&error)),
-                    Err(errno) => Err(format!("the folder does not answer: {errno}")),
-                };
-                if !done(want, content) {
-                    return;
-                }
-            }
-        })?;
-        Ok(Reader(send))
+        let asker = Asker::new(LATE_MAX);
+        let read = move |want: Want| {
+            let (session, wanted) = (session.clone(), want.clone());
+            let read = asker.ask(READ_TIMEOUT, move || read(&session, &wanted));
+            let content = match read {
+                Ok(content) => content.map_err(|error| sentence(&error)),
+                Err(errno) => Err(format!("the folder does not answer: {errno}")),
+            };
+            done(want, content)
+        };
+        Ok(Reader(worker("xpmfs-read", 4, read)?))
     }
 
     /// Asks for a part. Returns false if others are still to be read: it is to be asked for again.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Sender;
 use jiff::Timestamp;
 
 use super::actions::{ActionOutcome, ActionPlan};
-use super::event::{Event, Watch};
+use super::event::{Event, Watch, worker};
 use super::jobs::JobTable;
 use super::model::{ReadList, TrashRow};
 use super::order::Order;
@@ -270,21 +270,14 @@ fn trash(session: &Session) -> WatchResult {
 
 /// Starts the thread that looks at the copies of the jobs that show.
 fn look(session: Arc<Session>, events: Events) -> std::io::Result<Sender<Vec<JobId>>> {
-    let (send_jobs, wanted): (Sender<Vec<JobId>>, Receiver<Vec<JobId>>) = bounded(1);
-    let thread = std::thread::Builder::new().name("xpmfs-look".to_owned());
-    thread.spawn(move || {
-        let opened = &session.opened;
-        let config = archiving::config(&opened.tuning, &opened.folders);
-        let out = OptOuts::new(config.exclude, config.folder_exclude);
-        let search = CopySearch::new(&opened.view, &out);
-        for jobs in wanted {
-            for job in jobs {
-                let copies = search.of(&job);
-                if !send(&events, WatchResult::Looked(job, copies)) {
-                    return;
-                }
-            }
-        }
-    })?;
-    Ok(send_jobs)
+    let opened = &session.opened;
+    let config = archiving::config(&opened.tuning, &opened.folders);
+    let out = OptOuts::new(config.exclude, config.folder_exclude);
+    worker("xpmfs-look", 1, move |jobs: Vec<JobId>| {
+        let search = CopySearch::new(&session.opened.view, &out);
+        jobs.into_iter().all(|job| {
+            let copies = search.of(&job);
+            send(&events, WatchResult::Looked(job, copies))
+        })
+    })
 }

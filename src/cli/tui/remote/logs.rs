@@ -1,10 +1,9 @@
 //! The thread that reads logs of jobs on the other machine.
 
-use std::thread::Builder;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Sender;
 
 use crate::cli::sentence;
+use crate::cli::tui::event::worker;
 use crate::cli::tui::read::{LOG_MAX, Want};
 use crate::remote::monitor::log::{LogPart, Logs};
 
@@ -22,18 +21,12 @@ impl LogReader {
         logs: Logs,
         done: impl Fn(Want, Result<Option<LogPart>, String>) -> bool + Send + 'static,
     ) -> std::io::Result<LogReader> {
-        let (send, wants): (Sender<Want>, Receiver<Want>) = bounded(1);
-        let thread = Builder::new().name("xpmfs-logs".to_owned());
-        thread.spawn(move || {
-            for want in wants {
-                let part = logs.read(&want.job, want.std, want.from, LOG_MAX);
-                let part = part.map_err(|error| sentence(&error.into()));
-                if !done(want, part) {
-                    return;
-                }
-            }
-        })?;
-        Ok(LogReader(send))
+        let read = move |want: Want| {
+            let part = logs.read(&want.job, want.std, want.from, LOG_MAX);
+            let part = part.map_err(|error| sentence(&error.into()));
+            done(want, part)
+        };
+        Ok(LogReader(worker("xpmfs-logs", 1, read)?))
     }
 
     /// Asks for a part. Returns false if another one is still being read: it is to be asked for again.

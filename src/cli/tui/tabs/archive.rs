@@ -4,11 +4,12 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use indicatif::HumanBytes;
 
 use super::super::list::{Cells, List, ListColumn};
-use super::super::model::Model;
-use super::super::request::Request;
-use super::folders::mounted;
-use super::{Canvas, below, line, loading};
-use crate::archive::engine::{CopyInProgress, Report};
+use super::super::reported::Reported;
+use super::super::theme::Theme;
+use super::{Canvas, below, line};
+use crate::archive::engine::{CopyInProgress, ExperimentsReport, FolderReport, Report};
+use crate::cli::status::archive::{again, jobs, seconds, state, times};
+use crate::cli::status::gather::Status;
 use crate::cli::style::{Tone, local};
 
 /// The width of the bar.
@@ -23,9 +24,8 @@ pub(in crate::cli::tui) struct ArchiveTab {
 
 impl ArchiveTab {
     /// Reacts to a key.
-    pub(in crate::cli::tui) fn key(&mut self, key: KeyEvent) -> Option<Request> {
+    pub(in crate::cli::tui) fn key(&mut self, key: KeyEvent) {
         self.list.key(key, self.length);
-        None
     }
 
     /// Reacts to the mouse.
@@ -34,29 +34,23 @@ impl ArchiveTab {
     }
 
     /// Draws the tab.
-    pub(in crate::cli::tui) fn draw(&mut self, (buffer, area): Canvas<'_>, model: &Model) {
-        let theme = model.theme;
-        match &model.status {
-            None => return loading((buffer, area), "the state of archiving", model.started),
-            Some(Err(why)) => {
-                line(
-                    (buffer, area),
-                    0,
-                    &format!("! {why}"),
-                    theme.style(Tone::Bad),
-                );
-                return;
+    pub(in crate::cli::tui) fn draw(
+        &mut self,
+        (buffer, area): Canvas<'_>,
+        theme: Theme,
+        reported: &Reported,
+    ) {
+        let what = "the state of archiving";
+        let Some(area) = reported.draw_head((&mut *buffer, area), theme, what) else {
+            return;
+        };
+        let rows = match reported.report() {
+            Some(report) => {
+                let (text, tone) = state(report);
+                line((&mut *buffer, area), 0, &text, theme.style(tone));
+                rows(report, theme)
             }
-            Some(Ok(_)) => {}
-        }
-        let (text, tone) = mounted(model);
-        line((buffer, area), 0, &text, theme.style(tone));
-        let rows = match model.report() {
-            Some((report, _)) => {
-                line((buffer, area), 1, &summary(report, model), theme.title());
-                rows(report, model)
-            }
-            None => recorded(model),
+            None => recorded(reported.status()),
         };
         self.length = rows.len();
         let columns = [
@@ -66,7 +60,7 @@ impl ArchiveTab {
         ];
         let row = |index: usize| (rows.get(index).cloned().unwrap_or_default(), false);
         self.list.draw(
-            (&mut *buffer, below(area, 3), theme),
+            (&mut *buffer, below(area, 2), theme),
             &columns,
             None,
             rows.len(),
@@ -80,129 +74,100 @@ impl ArchiveTab {
     }
 }
 
-fn summary(report: &Report, model: &Model) -> String {
-    let under_way = report.folders.iter().filter_map(|it| it.under_way.as_ref());
-    let copying: usize = under_way.map(|under_way| under_way.jobs.len()).sum();
-    let queued = report.queued.saturating_sub(report.failures + copying);
-    let parts = [
-        (copying, "copying"),
-        (queued, "queued"),
-        (report.failures, "failed"),
-        (report.damages, "damaged or missing"),
-    ];
-    let parts = parts.iter().filter(|(count, _)| *count > 0);
-    let parts: Vec<String> = parts
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
-    match (parts.is_empty(), report.unseen()) {
-        (true, None) => "nothing is queued: all finished jobs are archived".to_owned(),
-        (true, Some(why)) => format!("nothing is queued; some jobs may not have been found: {why}"),
-        (false, _) => parts.join(model.theme.separator()),
-    }
-}
-
-fn rows(report: &Report, model: &Model) -> Vec<Cells> {
+fn rows(report: &Report, theme: Theme) -> Vec<Cells> {
     let mut rows = Vec::new();
     for folder in &report.folders {
-        let place = format!("{}:{}", folder.mode, folder.path.display());
-        if let Some(copy) = &folder.under_way {
-            let first = copy.jobs.first().cloned().unwrap_or_default();
-            let more = match copy.jobs.len() {
-                0 | 1 => String::new(),
-                jobs => format!(" and {} more", jobs - 1),
-            };
-            rows.push(vec![
-                ("copying".to_owned(), Tone::Warning),
-                (first + &more, Tone::Plain),
-                (format!("{} to {place}", progress(copy, model)), Tone::Plain),
-            ]);
-        }
-        if let Some(refuses) = &folder.refuses {
-            let again = match refuses.next_try {
-                Some(next) => format!("retrying in {next:.0} s"),
-                None => "will retry when it is back".to_owned(),
-            };
-            rows.push(vec![
-                ("held".to_owned(), Tone::Bad),
-                (format!("{} waiting", folder.waiting), Tone::Plain),
-                (format!("{place}: {}; {again}", refuses.why), Tone::Plain),
-            ]);
-        }
+        rows.extend(of_folder(folder, theme));
     }
     for run in &report.experiments {
-        if let Some(copy) = &run.under_way {
-            rows.push(vec![
-                ("copying".to_owned(), Tone::Warning),
-                (copy.item.clone(), Tone::Plain),
-                (
-                    format!(
-                        "{} to backup:{}",
-                        HumanBytes(copy.bytes),
-                        run.folder.display()
-                    ),
-                    Tone::Plain,
-                ),
-            ]);
-        }
-        for failed in &run.failed {
-            rows.push(vec![
-                ("failed".to_owned(), Tone::Bad),
-                (failed.item.clone(), Tone::Plain),
-                (failed.why.clone(), Tone::Plain),
-            ]);
-        }
+        rows.extend(of_experiments(run));
     }
     for failed in &report.failed {
         let folder = failed.folder.as_ref();
         let folder = folder.map_or_else(String::new, |it| format!(" in {}", it.display()));
-        rows.push(vec![
-            ("failed".to_owned(), Tone::Bad),
-            (failed.job.clone(), Tone::Plain),
-            (
-                format!(
-                    "{}{folder} (tried {} times, retrying in {:.0} s)",
-                    failed.why, failed.tries, failed.next_try
-                ),
-                Tone::Plain,
-            ),
-        ]);
+        let (tries, again) = (times(failed.tries), seconds(failed.next_try));
+        let details = format!(
+            "{}{folder} (tried {tries}, retrying in {again})",
+            failed.why
+        );
+        rows.push(row(("failed", Tone::Bad), &failed.job, details));
     }
     rows.extend(damaged(report));
     for waiting in &report.waiting {
-        rows.push(vec![
-            ("queued".to_owned(), Tone::Plain),
-            (waiting.job.clone(), Tone::Plain),
-            (waiting.why.clone(), Tone::Plain),
-        ]);
+        let details = waiting.why.clone();
+        rows.push(row(("queued", Tone::Plain), &waiting.job, details));
     }
-    for folder in &report.folders {
-        if folder.jobs > 0 {
-            rows.push(vec![
-                ("archived".to_owned(), Tone::Good),
-                (format!("{} jobs since the start", folder.jobs), Tone::Plain),
-                (
-                    format!(
-                        "{} to {}:{}",
-                        HumanBytes(folder.bytes),
-                        folder.mode,
-                        folder.path.display()
-                    ),
-                    Tone::Plain,
-                ),
-            ]);
-        }
+    for folder in report.folders.iter().filter(|folder| folder.jobs > 0) {
+        let name = format!("{} since the start", jobs(folder.jobs));
+        let details = format!("{} to {}", HumanBytes(folder.bytes), place(folder));
+        rows.push(row(("archived", Tone::Good), &name, details));
     }
     rows.extend(verified(report));
     rows
 }
 
+/// A row: its state, the job or a count, and the details.
+fn row((state, tone): (&str, Tone), name: &str, details: String) -> Cells {
+    vec![
+        (state.to_owned(), tone),
+        (name.to_owned(), Tone::Plain),
+        (details, Tone::Plain),
+    ]
+}
+
+fn place(folder: &FolderReport) -> String {
+    format!("{}:{}", folder.mode, folder.path.display())
+}
+
+/// What is copied to a folder, and why it accepts nothing.
+fn of_folder(folder: &FolderReport, theme: Theme) -> impl Iterator<Item = Cells> {
+    let place = place(folder);
+    let copying = folder.under_way.as_ref().map(|copy| {
+        let first = copy.jobs.first().map_or("", String::as_str);
+        let name = match copy.jobs.len() {
+            0 | 1 => first.to_owned(),
+            jobs => format!("{first} and {} more", jobs - 1),
+        };
+        let details = format!("{} to {place}", progress(copy, theme));
+        row(("copying", Tone::Warning), &name, details)
+    });
+    let held = folder.refuses.as_ref().map(|refuses| {
+        let name = format!("{} waiting", jobs(folder.waiting as u64));
+        let details = format!("{place}: {}; {}", refuses.why, again(refuses));
+        row(("held", Tone::Bad), &name, details)
+    });
+    let unread = folder.trouble.as_ref().map(|trouble| {
+        let details = format!("{place}: some finished jobs may not have been found: {trouble}");
+        row(("unread", Tone::Bad), "", details)
+    });
+    [copying, held, unread].into_iter().flatten()
+}
+
+/// The runs and partials that are copied to a folder, and those that failed.
+fn of_experiments(run: &ExperimentsReport) -> impl Iterator<Item = Cells> {
+    let place = format!("backup:{}", run.folder.display());
+    let copying = run.under_way.as_ref().map(|copy| {
+        let details = format!("{} to {place}", HumanBytes(copy.bytes));
+        row(("copying", Tone::Warning), &copy.item, details)
+    });
+    let held = run.refuses.as_ref().map(|why| {
+        let details = format!("{place}: {why}");
+        row(("held", Tone::Bad), "runs and partials waiting", details)
+    });
+    let unread = run.trouble.as_ref().map(|trouble| {
+        let details = format!("{place}: some runs may not have been found: {trouble}");
+        row(("unread", Tone::Bad), "", details)
+    });
+    let failed = run.failed.iter();
+    let failed = failed.map(|failed| row(("failed", Tone::Bad), &failed.item, failed.why.clone()));
+    let of_folder = [copying, held, unread].into_iter().flatten();
+    of_folder.chain(failed.collect::<Vec<Cells>>())
+}
+
 /// What `verify` recorded, of a workspace that nothing archives.
-fn recorded(model: &Model) -> Vec<Cells> {
-    let Some(Ok(status)) = &model.status else {
-        return Vec::new();
-    };
+fn recorded(status: Option<&Status>) -> Vec<Cells> {
     let mut rows = Vec::new();
-    for workspace in &status.workspaces {
+    for workspace in status.iter().flat_map(|status| &status.workspaces) {
         let report = Report {
             damaged: workspace.damaged.clone(),
             verified: workspace.verified.clone(),
@@ -216,20 +181,10 @@ fn recorded(model: &Model) -> Vec<Cells> {
 
 fn damaged(report: &Report) -> impl Iterator<Item = Cells> {
     report.damaged.iter().map(|copy| {
-        let name = copy.job.clone().or_else(|| copy.item.clone());
-        vec![
-            ("DAMAGED".to_owned(), Tone::Bad),
-            (name.unwrap_or_default(), Tone::Plain),
-            (
-                format!(
-                    "{}: {}; {}",
-                    copy.folder.display(),
-                    copy.finding,
-                    copy.remedy
-                ),
-                Tone::Plain,
-            ),
-        ]
+        let name = copy.job.as_deref().or(copy.item.as_deref());
+        let folder = copy.folder.display();
+        let details = format!("{folder}: {}; {}", copy.finding, copy.remedy);
+        row(("DAMAGED", Tone::Bad), name.unwrap_or_default(), details)
     })
 }
 
@@ -240,19 +195,13 @@ fn verified(report: &Report) -> impl Iterator<Item = Cells> {
             (0, _) => Tone::Warning,
             _ => Tone::Bad,
         };
-        vec![
-            ("verified".to_owned(), tone),
-            (folder.result(), Tone::Plain),
-            (
-                format!("{} on {}", folder.folder.display(), local(folder.last.at)),
-                Tone::Plain,
-            ),
-        ]
+        let details = format!("{} on {}", folder.folder.display(), local(folder.last.at));
+        row(("verified", tone), &folder.result(), details)
     })
 }
 
 /// How much is copied, at which rate, and how long the rest takes.
-fn progress(copy: &CopyInProgress, model: &Model) -> String {
+fn progress(copy: &CopyInProgress, theme: Theme) -> String {
     let rate = copy.bytes as f64 / copy.seconds.max(0.1);
     let speed = HumanBytes(rate as u64);
     let Some(total) = copy.total else {
@@ -262,7 +211,7 @@ fn progress(copy: &CopyInProgress, model: &Model) -> String {
     let left = total.bytes.saturating_sub(copy.bytes) as f64 / rate.max(1.0);
     format!(
         "{} {} of {}, {speed}/s, {} left",
-        model.theme.bar(share, BAR),
+        theme.bar(share, BAR),
         HumanBytes(copy.bytes),
         HumanBytes(total.bytes),
         time_left(left)

@@ -1,4 +1,4 @@
-//! The tab of folders: their health and space, and which jobs they have.
+//! The tab of folders: their health and space, which jobs they have, and what can be released.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,27 +7,21 @@ use crossterm::event::{KeyCode, KeyEvent, MouseEvent};
 use indicatif::HumanBytes;
 
 use super::super::jobs::JobTable;
-use super::super::list::{Cells, List, ListColumn};
 use super::super::model::Model;
 use super::super::order::{Order, counted};
 use super::super::request::Request;
 use super::super::row::Row;
-use super::{Canvas, above, below, line, loading};
+use super::folder_list::{FolderJobs, FolderList};
+use super::{Canvas, line};
 use crate::archive::job_list::Place;
-use crate::cli::style::Tone;
-use crate::daemon::inventory::LocationReport;
 use crate::view::PRIMARY;
-use crate::view::location::SLOW;
 use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
-
-/// The width of the bar.
-const BAR: usize = 16;
 
 /// The tab.
 #[derive(Debug, Default)]
 pub(in crate::cli::tui) struct FoldersTab {
-    list: List,
+    folders: FolderList,
     /// What each location has, by its number; and of which jobs that is.
     counts: Vec<Counts>,
     releasable: Arc<Vec<JobId>>,
@@ -79,7 +73,7 @@ impl FoldersTab {
 
     /// Reacts to a key.
     pub(in crate::cli::tui) fn key(&mut self, key: KeyEvent, model: &Model) -> Option<Request> {
-        if self.list.key(key, model.locations().len()) {
+        if self.folders.key(key, &model.reported) {
             return None;
         }
         if let Some(jobs) = model.jobs.clone() {
@@ -98,8 +92,8 @@ impl FoldersTab {
             ))),
             KeyCode::Char('Z') => Some(Request::Measure),
             KeyCode::Char('f') => {
-                let report = model.locations().get(self.list.selected)?;
-                Some(Request::Copy(report.path.clone()))
+                let path = self.folders.selected_path(&model.reported)?;
+                Some(Request::Copy(path))
             }
             _ => None,
         }
@@ -107,98 +101,27 @@ impl FoldersTab {
 
     /// Reacts to the mouse.
     pub(in crate::cli::tui) fn mouse(&mut self, mouse: MouseEvent, model: &Model) {
-        self.list.mouse(mouse, model.locations().len());
+        self.folders.mouse(mouse, &model.reported);
     }
 
     /// Draws the tab.
     pub(in crate::cli::tui) fn draw(&mut self, (buffer, area): Canvas<'_>, model: &Model) {
-        let theme = model.theme;
-        if let Some(Err(why)) = &model.status {
-            line(
-                (buffer, area),
-                0,
-                &format!("! {why}"),
-                theme.style(Tone::Bad),
-            );
-            return;
-        }
-        let locations = model.locations();
-        if locations.is_empty() {
-            return loading((buffer, area), "the folders", model.started);
-        }
         if let Some(jobs) = model.jobs.clone() {
             self.update(&jobs, model);
         }
-        let (mounted, tone) = mounted(model);
-        line((buffer, area), 0, &mounted, theme.style(tone));
-        let columns = [
-            ListColumn::text("MODE", 7),
-            ListColumn::text("STATE", 10),
-            ListColumn::number("JOBS", 7),
-            ListColumn::number("FREE", 11),
-            ListColumn::text("USED", 22),
-            ListColumn::rest("FOLDER"),
-        ];
-        let lines = u16::try_from(locations.len() + 1).unwrap_or(u16::MAX);
-        let place = above(below(area, 2), lines.min(area.height / 2));
         let counts = &self.counts;
-        let row = |index: usize| match locations.get(index) {
-            Some(report) => (cells(report, counts.get(index), model), false),
-            None => (Vec::new(), false),
+        let jobs = |index: usize| match counts.get(index) {
+            Some(counts) => counts.describe(),
+            None => FolderJobs {
+                count: "...".to_owned(),
+                lines: Vec::new(),
+            },
         };
-        self.list.draw(
-            (&mut *buffer, place, theme),
-            &columns,
-            None,
-            locations.len(),
-            row,
-        );
-        let mut rest = below(area, 2 + place.height + 1);
-        let mut say = |text: &str, style| {
-            line((&mut *buffer, rest), 0, text, style);
-            rest = below(rest, 1);
+        let canvas = (&mut *buffer, area);
+        let (theme, reported) = (model.theme, &model.reported);
+        let Some(rest) = self.folders.draw(canvas, theme, reported, Some(&jobs)) else {
+            return;
         };
-        if let Some(report) = locations.get(self.list.selected) {
-            say(&format!("{}: {}", report.mode, report.path), theme.title());
-            if report.state != "ok" {
-                let why = report.why.as_deref().unwrap_or(&report.state);
-                say(&format!("  {why}"), theme.style(Tone::Bad));
-            }
-            if let Some(hidden) = &report.hidden {
-                let text = format!(
-                    "  {} cannot be read, as {}: {}",
-                    counted(hidden.count),
-                    hidden.example.display(),
-                    hidden.reason
-                );
-                say(&text, theme.style(Tone::Bad));
-            }
-            if let Some(counts) = self.counts.get(self.list.selected) {
-                for (state, (count, bytes)) in &counts.states {
-                    let at_least = match counts.unmeasured {
-                        0 => "",
-                        _ => "at least ",
-                    };
-                    let size = HumanBytes(*bytes);
-                    say(
-                        &format!("  {state:<12}{:>12}   {at_least}{size}", counted(*count)),
-                        theme.style(Tone::Plain),
-                    );
-                }
-                if counts.unmeasured > 0 {
-                    let text = format!(
-                        "  {} not measured: Z measures all",
-                        counted(counts.unmeasured)
-                    );
-                    say(&text, theme.style(Tone::Plain));
-                }
-                if let Some(purged) = report.purged.filter(|purged| *purged > 0) {
-                    let text = format!("  {} purged here: a folder serves them", counted(purged));
-                    say(&text, theme.style(Tone::Warning));
-                }
-            }
-        }
-        say("", theme.title());
         let releasable = match self.releasable.len() {
             0 if model.jobs.is_none() => "looking for jobs that can be released".to_owned(),
             0 => "nothing to release: no finished job is here and in a folder".to_owned(),
@@ -207,7 +130,30 @@ impl FoldersTab {
                 counted(count)
             ),
         };
-        say(&releasable, theme.title());
+        line((buffer, rest), 0, &releasable, theme.title());
+    }
+}
+
+impl Counts {
+    /// In words.
+    fn describe(&self) -> FolderJobs {
+        let at_least = match self.unmeasured {
+            0 => "",
+            _ => "at least ",
+        };
+        let states = self.states.iter();
+        let states = states.map(|(state, (count, bytes))| {
+            let size = HumanBytes(*bytes);
+            format!("  {state:<12}{:>12}   {at_least}{size}", counted(*count))
+        });
+        let unmeasured = (self.unmeasured > 0).then(|| {
+            let count = counted(self.unmeasured);
+            format!("  {count} not measured: Z measures all")
+        });
+        FolderJobs {
+            count: self.jobs.to_string(),
+            lines: states.chain(unmeasured).collect(),
+        }
     }
 }
 
@@ -215,63 +161,4 @@ impl FoldersTab {
 fn is_candidate(row: &Row, model: &Model) -> bool {
     let has_archived = !row.current().and(model.places.archives).is_empty();
     row.state == JobState::Done && row.copies.has(PRIMARY) && has_archived
-}
-
-/// Whether the workspace is mounted.
-pub(super) fn mounted(model: &Model) -> (String, Tone) {
-    if let Some(mount) = model.mount() {
-        let mut text = format!("mounted at {}: {}", mount.mountpoint, mount.state);
-        if let Some(pid) = mount.pid {
-            text.push_str(&format!(", process {pid}"));
-        }
-        if let Some(advice) = &mount.advice {
-            text.push_str(&format!("; {advice}"));
-        }
-        let tone = match mount.state {
-            "ok" => Tone::Good,
-            "dead" | "does not answer" => Tone::Bad,
-            _ => Tone::Warning,
-        };
-        return (text, tone);
-    }
-    match model.report() {
-        Some(_) => (
-            "not mounted; `xpmfs archive` archives it".to_owned(),
-            Tone::Good,
-        ),
-        None => (
-            "not mounted: nothing is archived by itself; `xpmfs mount` changes that".to_owned(),
-            Tone::Warning,
-        ),
-    }
-}
-
-fn cells(report: &LocationReport, counts: Option<&Counts>, model: &Model) -> Cells {
-    let tone = match report.state.as_str() {
-        "ok" => Tone::Good,
-        SLOW => Tone::Warning,
-        _ => Tone::Bad,
-    };
-    let used = match (report.free, report.total) {
-        (Some(free), Some(total @ 1..)) => {
-            let share = 1.0 - free as f64 / total as f64;
-            let bar = model.theme.bar(share, BAR);
-            format!("{bar} {:>3.0} %", share * 100.0)
-        }
-        _ => String::new(),
-    };
-    let jobs = counts.map_or_else(|| "...".to_owned(), |counts| counts.jobs.to_string());
-    vec![
-        (report.mode.clone(), Tone::Plain),
-        (report.state.clone(), tone),
-        (jobs, Tone::Plain),
-        (
-            report
-                .free
-                .map_or_else(String::new, |free| HumanBytes(free).to_string()),
-            Tone::Plain,
-        ),
-        (used, Tone::Plain),
-        (report.path.clone(), Tone::Plain),
-    ]
 }

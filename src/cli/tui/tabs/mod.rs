@@ -1,8 +1,9 @@
 //! The tabs of the dashboard of a workspace: each draws a part of the model, and turns keys into requests; `tab_bar` has them all;
-//! `jobs_view` is how that of jobs looks.
+//! `jobs_view` is how that of jobs looks, `folder_list` the list of folders.
 
 pub(super) mod archive;
 pub(super) mod experiments;
+pub(super) mod folder_list;
 pub(super) mod folders;
 pub(super) mod jobs;
 pub(super) mod jobs_view;

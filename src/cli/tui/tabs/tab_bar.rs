@@ -57,7 +57,10 @@ impl TabBar {
         match self.shown {
             Tab::Jobs => self.jobs.key(key, model),
             Tab::Folders => self.folders.key(key, model),
-            Tab::Archive => self.archive.key(key),
+            Tab::Archive => {
+                self.archive.key(key);
+                None
+            }
             Tab::Experiments => self.experiments.key(key, model),
             Tab::Orphans => self.orphans.key(key, model),
             Tab::Trash => self.trash.key(key, model),
@@ -93,7 +96,7 @@ impl TabBar {
         match self.shown {
             Tab::Jobs => self.jobs.draw(canvas, model),
             Tab::Folders => self.folders.draw(canvas, model),
-            Tab::Archive => self.archive.draw(canvas, model),
+            Tab::Archive => self.archive.draw(canvas, model.theme, &model.reported),
             Tab::Experiments => self.experiments.draw(canvas, model),
             Tab::Orphans => self.orphans.draw(canvas, model),
             Tab::Trash => self.trash.draw(canvas, model),
@@ -130,11 +133,19 @@ pub(in crate::cli::tui) fn draw_titles(
     shown: usize,
     name: &str,
 ) -> Vec<Range<u16>> {
+    let widths = titles
+        .iter()
+        .map(|(title, alarm)| " 1  ".len() + title.width() + usize::from(*alarm));
+    // In a narrow terminal, they are closer together.
+    let end = match widths.sum::<usize>() > usize::from(area.width) {
+        true => "",
+        false => " ",
+    };
     let mut x = area.x;
     let mut places = Vec::new();
     for (index, (title, alarm)) in titles.iter().enumerate() {
         let sign = if *alarm { "!" } else { "" };
-        let text = format!(" {} {title}{sign} ", index + 1);
+        let text = format!(" {} {title}{sign}{end}", index + 1);
         let width = u16::try_from(text.width()).unwrap_or(0);
         if x + width > area.x + area.width {
             break;
@@ -162,16 +173,32 @@ pub(in crate::cli::tui) fn draw_titles(
 /// Whether something in a tab needs a look.
 fn has_alarm(tab: Tab, model: &Model) -> bool {
     match tab {
-        Tab::Folders => {
-            let mut locations = model.locations().iter();
-            let mount = model.mount();
-            locations.any(|it| it.state != "ok")
-                || mount.is_some_and(|mount| matches!(mount.state, "dead" | "does not answer"))
-        }
-        Tab::Archive => {
-            let report = model.report();
-            report.is_some_and(|(report, _)| report.failures + report.damages > 0)
-        }
+        Tab::Folders => model.reported.has_folder_alarm(),
+        Tab::Archive => model.reported.has_archive_alarm(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_are_closer_together_where_there_is_little_room() {
+        let titles = [("Jobs", false), ("Folders", true)];
+        let drawn = |width| {
+            let area = Rect::new(0, 0, width, 1);
+            let mut buffer = Buffer::empty(area);
+            let theme = Theme::of_terminal();
+            let places = draw_titles((&mut buffer, area), theme, &titles, 0, "");
+            let cells = buffer.content().iter().map(|cell| cell.symbol());
+            (cells.collect::<String>(), places)
+        };
+        assert_eq!(drawn(20).0, " 1 Jobs  2 Folders! ");
+        assert_eq!(
+            drawn(19),
+            (" 1 Jobs 2 Folders! ".to_owned(), vec![0..7, 7..18])
+        );
+        assert_eq!(drawn(17), (" 1 Jobs          ".to_owned(), vec![0..7]));
     }
 }
