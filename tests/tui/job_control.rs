@@ -33,10 +33,14 @@ fn in_shell(workspace: &Workspace) -> Terminal {
     terminal
 }
 
-/// The shell has the terminal as it was, and `fg` brings the dashboard back.
+/// The shell has the terminal as it was, and `fg` brings the dashboard back. The shell's screen is cleared, so that the next stop can be told
+/// from this one: what is typed before the shell has the terminal is lost.
 pub(crate) fn leave_and_return(terminal: &Terminal) {
     terminal.wait_for("Stopped");
-    terminal.press("echo al''ive\n");
+    terminal.press("clear; echo al''ive\n");
+    terminal.wait_until("the shell's screen to be cleared", |screen| {
+        !screen.contains("Stopped")
+    });
     terminal.wait_for("alive");
     terminal.press("fg\n");
     terminal.wait_for("COPIES");
