@@ -139,7 +139,8 @@ pub enum Command {
     /// Shows a workspace on another machine as a dashboard in the terminal: experiments, jobs, logs, services
     ///
     /// Needs `ssh`, and experimaestro 2.7 on the other machine, which `uv` there installs if it has none. Follows changes by itself, kills and
-    /// deletes jobs after a confirmation, and connects again when the connection is lost. `?` shows the keys.
+    /// deletes jobs after a confirmation, and connects again when the connection is lost. Where `xpmfs` is installed there,
+    /// `--remote-xpmfs` shows the folders and the archive, too. `?` shows the keys.
     ///
     /// Example: `xpmfs ssh-monitor -w cluster`, or without settings `xpmfs ssh-monitor user@cluster /scratch/experiments`
     SshMonitor(ssh_monitor::Arguments),

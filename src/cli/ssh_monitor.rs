@@ -45,11 +45,14 @@ pub struct Arguments {
     /// experimaestro there, with arguments if it has any, in place of uv [default: ssh.xpm_path]
     #[arg(long, value_name = "COMMAND", help_heading = THERE, display_order = 64)]
     remote_xpm: Option<String>,
+    /// xpmfs there, as in ~/.cargo/bin/xpmfs: shows folders and archiving, too
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::Other, help_heading = THERE, display_order = 65)]
+    remote_xpmfs: Option<OsString>,
     /// An option of ssh, as in -o '-p 2222' or -o Compression=yes (repeatable) [default: ssh.options]
-    #[arg(short = 'o', long = "ssh-option", value_name = "OPTION", allow_hyphen_values = true, help_heading = THERE, display_order = 65)]
+    #[arg(short = 'o', long = "ssh-option", value_name = "OPTION", allow_hyphen_values = true, help_heading = THERE, display_order = 66)]
     options: Vec<String>,
     /// How many seconds an answer may take
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = timeout, help_heading = THERE, display_order = 66)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = timeout, help_heading = THERE, display_order = 67)]
     request_timeout: Duration,
 }
 
@@ -81,7 +84,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
         }
     };
     let connected = Connected::new(server, arguments.request_timeout, &said)?;
-    remote::show(connected, &host)
+    remote::show(connected, &host, arguments.remote_xpmfs.clone())
 }
 
 /// The server that the arguments name.

@@ -4,7 +4,7 @@
 //! - [`monitor`]: follows what happens in a workspace on another machine
 //! - [`site`]: a workspace on another machine: what it has; `hollow`: which of its locations serves a job
 //! - [`ssh`]: runs scripts there; `shell`: writes them; `rsync`: copies trees
-//! - `private_dir`: the private directory of a connection
+//! - `private_dir`: the private directory of a connection; `said`: what `ssh` and `rsync` write to standard error
 //! - [`staging`]: the directory of unfinished copies in a workspace, `.xpm-staging`
 //! - [`error`]: why nothing could be copied
 //!
@@ -16,6 +16,7 @@ mod hollow;
 pub mod monitor;
 mod private_dir;
 mod rsync;
+mod said;
 mod shell;
 pub mod site;
 pub mod ssh;

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::said::Said;
 use super::shell::{NAME, Script};
-use super::ssh::{Connection, Said, SshError, spawn};
+use super::ssh::{Connection, SshError, spawn};
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
 

@@ -25,6 +25,12 @@ impl Script {
         self
     }
 
+    /// Adds the commands of another script.
+    pub(super) fn add_script(mut self, script: &Script) -> Script {
+        self.0.extend_from_slice(&script.0);
+        self
+    }
+
     /// Adds a word, quoted.
     pub(super) fn word(mut self, word: impl AsRef<OsStr>) -> Script {
         quote(word.as_ref().as_bytes(), &mut self.0);
@@ -38,6 +44,15 @@ impl Script {
             quote(word.as_ref().as_bytes(), &mut self.0);
         }
         self
+    }
+
+    /// Adds a path, quoted. A `~/` at its start stands for the home directory.
+    pub(super) fn path(self, path: impl AsRef<OsStr>) -> Script {
+        let path = path.as_ref();
+        match path.as_bytes().strip_prefix(b"~/") {
+            Some(below) => self.add("\"$HOME\"/").word(OsStr::from_bytes(below)),
+            None => self.word(path),
+        }
     }
 
     /// Changes to a directory of the remote user: absolute, or relative to the home directory, which a `~` at the start stands for.

@@ -12,13 +12,13 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
 use super::private_dir::PrivateDir;
+use super::said::Said;
 use super::shell::Script;
 
 /// Options after those of the settings: of two values of an option, `ssh` uses the first.
@@ -30,9 +30,6 @@ const DEFAULTS: [&str; 3] = [
 
 /// The command for scripts on standard input. Messages are in English, and bytes are characters.
 const SHELL: &str = "exec env LC_ALL=C sh -s";
-
-/// How much of what a program writes to standard error is kept: its end.
-const SAID_MAX: usize = 4096;
 
 /// The longest line before a script's first line.
 const LINE_MAX: u64 = 1 << 20;
@@ -151,8 +148,18 @@ impl Connection {
     /// # Errors
     ///
     /// `ssh` does not start.
-    pub(super) fn spawn_command(&self, text: &str) -> Result<Child, SshError> {
+    pub(super) fn spawn_first(&self, text: &str) -> Result<Child, SshError> {
         let mut command = self.command(["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]);
+        spawn("ssh", command.arg(text))
+    }
+
+    /// Starts a command whose standard streams are pipes, which shares a connection if there is one.
+    ///
+    /// # Errors
+    ///
+    /// `ssh` does not start.
+    pub(super) fn spawn_another(&self, text: &str) -> Result<Child, SshError> {
+        let mut command = self.command(["-o", "ControlMaster=no"]);
         spawn("ssh", command.arg(text))
     }
 
@@ -330,43 +337,8 @@ pub(super) fn spawn(program: &'static str, command: &mut Command) -> Result<Chil
         .map_err(|cause| SshError::Start { program, cause })
 }
 
-/// What a program writes to standard error.
-pub(super) struct Said(Option<JoinHandle<Vec<u8>>>);
-
-impl Said {
-    pub(super) fn read(child: &mut Child) -> Said {
-        let Some(mut errors) = child.stderr.take() else {
-            return Said(None);
-        };
-        let read = move || {
-            let (mut said, mut buffer) = (Vec::new(), [0; 4096]);
-            while let Ok(length @ 1..) = errors.read(&mut buffer) {
-                said.extend_from_slice(buffer.get(..length).unwrap_or_default());
-                let excess = said.len().saturating_sub(SAID_MAX);
-                said.drain(..excess);
-            }
-            said
-        };
-        Said(std::thread::Builder::new().spawn(read).ok())
-    }
-
-    /// In one line; how the program ended if it wrote nothing.
-    pub(super) fn text(self, status: Option<ExitStatus>, otherwise: &str) -> String {
-        let said = self.0.and_then(|thread| thread.join().ok());
-        let said = said.unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-        let lines: Vec<&str> = lines.collect();
-        match (lines.is_empty(), status) {
-            (false, _) => lines.join("; "),
-            (true, Some(status)) => format!("{otherwise} ({status})"),
-            (true, None) => otherwise.to_owned(),
-        }
-    }
-}
-
 /// A line that no other program prints.
-fn nonce() -> String {
+pub(super) fn nonce() -> String {
     format!("xpmfs {:016x}", RandomState::new().build_hasher().finish())
 }
 
@@ -384,7 +356,7 @@ fn started(nonce: &str, script: &Script, without_input: bool) -> Vec<u8> {
 }
 
 /// Skips what is printed up to a line; returns false if the line does not come.
-fn skip_to(output: &mut impl BufRead, line: &str) -> io::Result<bool> {
+pub(super) fn skip_to(output: &mut impl BufRead, line: &str) -> io::Result<bool> {
     loop {
         let mut read = Vec::new();
         if output

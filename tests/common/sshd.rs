@@ -64,7 +64,7 @@ impl Sshd {
             fs::create_dir_all("/run/sshd").unwrap();
         }
         // The files that the user's shell reads are no part of a test: some wait for a lock that a killed session has left.
-        let home = top.path().join("home");
+        let home = home(top.path());
         fs::create_dir(&home).unwrap();
         let more = format!("SetEnv HOME={} {variables}\n{more}", home.display());
         for _ in 0..10 {
@@ -104,6 +104,11 @@ impl Sshd {
         }
     }
 
+    /// The home directory of its sessions.
+    pub(crate) fn home(&self) -> PathBuf {
+        home(self.top.path())
+    }
+
     /// The same key with a path of letters, for programs that split it.
     pub(crate) fn plain_key(&self) -> PathBuf {
         let key = self.top.path().join("user");
@@ -116,6 +121,10 @@ impl Sshd {
     fn key(&self) -> PathBuf {
         self.top.path().join("k 'e' \"y\" $(touch PWNED)/user")
     }
+}
+
+fn home(top: &Path) -> PathBuf {
+    top.join("home")
 }
 
 fn listen(top: &Path, port: u16, more: &str) -> Option<Child> {

@@ -4,21 +4,20 @@ use std::fs;
 use std::io::Write;
 
 use crate::common::plan::Plan;
-use crate::common::{Workspace, eventually, write_job};
-use crate::stage::{quit, stage, start};
+use crate::common::{eventually, write_job};
+use crate::stage::{Stage, quit, wait_for_connection};
 
 #[test]
 fn a_plan_is_followed_to_its_end_and_a_job_of_it_is_deleted() {
-    let workspace = Workspace::new();
-    let Some(_sshd) = stage(&workspace) else {
+    let Some(stage) = Stage::new() else {
         return;
     };
-    let Some(plan) = Plan::of(&workspace) else {
+    let Some(plan) = Plan::of(&stage.workspace) else {
         return;
     };
-    let mut running = plan.start(&workspace.primary(), &["2"]);
+    let mut running = plan.start(&stage.workspace.primary(), &["2"]);
     running.wait_for_a_job();
-    let terminal = start(&workspace, &[]);
+    let terminal = stage.start(&[]);
     terminal.wait_for("1 running");
     terminal.wait_for("running     prepare/");
     // A tag that is not JSON.
@@ -46,7 +45,7 @@ fn a_plan_is_followed_to_its_end_and_a_job_of_it_is_deleted() {
     terminal.wait_for("1 of 3");
     // Ctrl+d; only then the key that is not pressed by habit.
     let job = ran.jobs.last().unwrap();
-    let path = workspace.primary().join(job.path());
+    let path = stage.workspace.primary().join(job.path());
     terminal.press("\x04");
     terminal.wait_for("this cannot be undone");
     terminal.press("y");
@@ -59,31 +58,27 @@ fn a_plan_is_followed_to_its_end_and_a_job_of_it_is_deleted() {
 
 #[test]
 fn a_log_follows_a_job_is_killed_and_the_connection_comes_back() {
-    let workspace = Workspace::new();
-    let Some(sshd) = stage(&workspace) else {
+    let Some(stage) = Stage::new() else {
         return;
     };
-    let Some(plan) = Plan::of(&workspace) else {
+    let Some(plan) = Plan::of(&stage.workspace) else {
         return;
     };
-    let mut running = plan.start(&workspace.primary(), &["1"]);
+    let mut running = plan.start(&stage.workspace.primary(), &["1"]);
     let job = running.wait_for_a_job();
-    let terminal = start(&workspace, &[]);
+    let terminal = stage.start(&[]);
     terminal.wait_for("running     prepare/");
     terminal.press("/prepare\r");
     terminal.wait_for("1 of 2");
     terminal.press("l");
     terminal.wait_for("following (f stops)");
-    let log = workspace.primary().join(job.file("err"));
+    let log = stage.workspace.primary().join(job.file("err"));
     let mut log = fs::File::options().append(true).open(log).unwrap();
     writeln!(log, "a line that was written later").unwrap();
     terminal.wait_for("a line that was written later");
 
-    sshd.cut();
-    terminal.wait_for("NOT CONNECTED");
-    terminal.wait_until("the connection to be there again", |screen| {
-        !screen.contains("NOT CONNECTED") && !screen.contains("connecting to")
-    });
+    stage.cut(&terminal);
+    wait_for_connection(&terminal);
     writeln!(log, "a line after that").unwrap();
     terminal.wait_for("a line after that");
 
@@ -103,7 +98,7 @@ fn a_log_follows_a_job_is_killed_and_the_connection_comes_back() {
 
     // What changes while there is no connection shows with the next one.
     write_job(
-        &workspace.primary().join("jobs/my.module.test/0rphan"),
+        &stage.workspace.primary().join("jobs/my.module.test/0rphan"),
         "my.module.test",
     );
     terminal.press("c4");
@@ -113,7 +108,7 @@ fn a_log_follows_a_job_is_killed_and_the_connection_comes_back() {
         let servers = std::process::Command::new("pgrep")
             .args([
                 "-f",
-                &format!("{} monitor-server", workspace.primary().display()),
+                &format!("{} monitor-server", stage.workspace.primary().display()),
             ])
             .output()
             .unwrap();

@@ -1,12 +1,10 @@
 //! What is not experimaestro's monitor server, and workspaces that are not there.
 
-use crate::common::Workspace;
-use crate::stage::{stage, start};
+use crate::stage::Stage;
 
 #[test]
 fn what_is_not_a_monitor_server_says_so_and_leaves_the_terminal_as_it_was() {
-    let workspace = Workspace::new();
-    let Some(_sshd) = stage(&workspace) else {
+    let Some(stage) = Stage::new() else {
         return;
     };
     let greeting = r#"{"jsonrpc": "2.0", "id": 0, "result": {"protocol_version": "9.1"}}"#;
@@ -40,7 +38,7 @@ fn what_is_not_a_monitor_server_says_so_and_leaves_the_terminal_as_it_was() {
         ("/missing", "60", "not found"),
     ] {
         let arguments = ["--remote-xpm", program, "--request-timeout", timeout];
-        let mut terminal = start(&workspace, &arguments);
+        let mut terminal = stage.start(&arguments);
         terminal.wait_for(expected);
         assert_eq!(terminal.end().code(), Some(1), "{program}");
         assert!(terminal.is_restored(), "{program}");
@@ -49,11 +47,10 @@ fn what_is_not_a_monitor_server_says_so_and_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn a_directory_that_is_no_workspace_is_named() {
-    let workspace = Workspace::new();
-    let Some(_sshd) = stage(&workspace) else {
+    let Some(stage) = Stage::new() else {
         return;
     };
-    let mut terminal = start(&workspace, &["127.0.0.1", "/missing/'here'"]);
+    let mut terminal = stage.start(&["127.0.0.1", "/missing/'here'"]);
     terminal.wait_for("/missing/'here'");
     assert_eq!(terminal.end().code(), Some(1));
 }

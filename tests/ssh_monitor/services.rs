@@ -5,9 +5,8 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value, json};
 
-use crate::common::Workspace;
 use crate::common::plan::Plan;
-use crate::stage::{quit, stage, start};
+use crate::stage::{Stage, quit, wait_for_connection};
 
 /// A run that is newer than each other one.
 const NEWEST: &str = "29990101_000000";
@@ -15,16 +14,15 @@ const NEWEST: &str = "29990101_000000";
 /// While the plan runs, the server knows nothing but that there is a service.
 #[test]
 fn a_service_shows_and_its_address_when_that_is_known() {
-    let workspace = Workspace::new();
-    let Some(_sshd) = stage(&workspace) else {
+    let Some(stage) = Stage::new() else {
         return;
     };
-    let Some(plan) = Plan::of(&workspace) else {
+    let Some(plan) = Plan::of(&stage.workspace) else {
         return;
     };
-    let mut running = plan.start(&workspace.primary(), &["1", "--service"]);
+    let mut running = plan.start(&stage.workspace.primary(), &["1", "--service"]);
     running.wait_for_a_job();
-    let terminal = start(&workspace, &[]);
+    let terminal = stage.start(&[]);
     terminal.press("3");
     terminal.wait_for("1 service");
     terminal.wait_for("losses of all jobs");
@@ -34,7 +32,7 @@ fn a_service_shows_and_its_address_when_that_is_known() {
     let ran = running.finish();
     quit(terminal);
 
-    let terminal = start(&workspace, &[]);
+    let terminal = stage.start(&[]);
     terminal.press("3");
     terminal.wait_for("http://127.0.0.1:6006/");
     terminal.wait_for(&ran.run);
@@ -45,20 +43,19 @@ fn a_service_shows_and_its_address_when_that_is_known() {
 
 #[test]
 fn a_stray_job_shows_and_is_killed() {
-    let workspace = Workspace::new();
-    let Some(sshd) = stage(&workspace) else {
+    let Some(stage) = Stage::new() else {
         return;
     };
-    let Some(plan) = Plan::of(&workspace) else {
+    let Some(plan) = Plan::of(&stage.workspace) else {
         return;
     };
-    let mut running = plan.start(&workspace.primary(), &["1"]);
+    let mut running = plan.start(&stage.workspace.primary(), &["1"]);
     running.wait_for_a_job();
-    let terminal = start(&workspace, &[]);
+    let terminal = stage.start(&[]);
     terminal.press("5");
     terminal.wait_for("no stray jobs");
     // As after the plan was changed and run again: the job of the first run goes on, and the second does not have it.
-    let runs = workspace.primary().join("experiments/demo");
+    let runs = stage.workspace.primary().join("experiments/demo");
     let newest = runs.join(NEWEST);
     fs::create_dir(&newest).unwrap();
     let status = fs::read(runs.join("current/status.json")).unwrap();
@@ -73,12 +70,9 @@ fn a_stray_job_shows_and_is_killed() {
     terminal.press("r");
     terminal.wait_for("running     prepare/");
     // It shows again after the connection was lost.
-    sshd.cut();
-    terminal.wait_for("NOT CONNECTED");
+    stage.cut(&terminal);
     terminal.press("r");
-    terminal.wait_until("the connection to be there again", |screen| {
-        !screen.contains("NOT CONNECTED") && !screen.contains("connecting to")
-    });
+    wait_for_connection(&terminal);
     terminal.wait_for("running     prepare/");
     terminal.press("\x0b");
     terminal.wait_for("Kill ");

@@ -1,5 +1,6 @@
 //! Follows a workspace on another machine: keeps the answers that are shown up to date, and connects again when the connection ends.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
@@ -12,6 +13,7 @@ use super::model::{Answer, Notice, RemoteQuestion};
 use super::schedule::Schedule;
 use super::server::MonitorServer;
 use super::session::{Incoming, MonitorError, Session};
+use super::xpmfs::RemoteXpmfs;
 
 /// The first pause before it connects again, and the longest.
 const RECONNECT_FIRST: Duration = Duration::from_secs(1);
@@ -105,6 +107,16 @@ impl Connected {
     #[must_use]
     pub fn logs(&self) -> super::log::Logs {
         super::log::Logs::new(self.connection.clone(), self.workdir().into())
+    }
+
+    /// Another user of the connection, for `xpmfs` there.
+    #[must_use]
+    pub fn xpmfs(&self, program: OsString) -> RemoteXpmfs {
+        let server = MonitorServer {
+            workdir: self.workdir().into(),
+            ..self.server.clone()
+        };
+        RemoteXpmfs::new(self.connection.clone(), server, program, self.timeout)
     }
 }
 

@@ -11,7 +11,7 @@
 //! - [`follow`]: [`Monitor`], for the caller; `schedule`: when to ask what; `session`: one connection
 //! - [`server`]: the remote command, from the settings; [`words`]: splits a command into words
 //! - `protocol`: the messages; `wire`: what answers are made of; [`model`]: what they are about; `lines`: bounded lines
-//! - [`log`]: reads logs of jobs, which the protocol does not
+//! - [`log`]: reads logs of jobs, which the protocol does not; [`xpmfs`]: asks `xpmfs` there for folders and archiving
 
 pub mod follow;
 #[cfg(test)]
@@ -25,7 +25,9 @@ pub mod server;
 mod session;
 mod wire;
 pub mod words;
+pub mod xpmfs;
 
 pub use follow::{Connected, Monitor, MonitorEvent};
 pub use server::MonitorServer;
 pub use session::MonitorError;
+pub use xpmfs::RemoteXpmfs;

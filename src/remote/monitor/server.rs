@@ -44,46 +44,48 @@ impl MonitorServer {
     ///
     /// `xpm_path` has a quote without an end.
     pub(super) fn command(&self) -> Result<String, words::OpenQuote> {
-        let server = self.server()?;
+        Ok(self.command_of(self.server()?))
+    }
+
+    /// The command for `ssh` that runs a script after `shell_init`.
+    pub(super) fn command_of(&self, script: Script) -> String {
+        let script = Script::new()
+            .add("unset ")
+            .add(VARIABLE)
+            .add("\n")
+            .add_script(&script);
         let init = self.ssh.shell_init.as_deref().unwrap_or_default();
-        let script = match init.trim().is_empty() {
-            true => server,
-            false => {
-                let after = format!("{init}\nexec sh -c \"${VARIABLE}\"\n");
-                Script::new()
-                    .add(VARIABLE)
-                    .add("=")
-                    .word(server.as_os_str())
-                    .add("; export ")
-                    .add(VARIABLE)
-                    .add("\nexec \"${SHELL:-/bin/sh}\" -c ")
-                    .word(after)
-                    .add("\n")
-            }
-        };
-        Ok(script.command())
+        if init.trim().is_empty() {
+            return script.command();
+        }
+        let after = format!("{init}\nexec sh -c \"${VARIABLE}\"\n");
+        let script = Script::new()
+            .add(VARIABLE)
+            .add("=")
+            .word(script.as_os_str())
+            .add("; export ")
+            .add(VARIABLE)
+            .add("\nexec \"${SHELL:-/bin/sh}\" -c ")
+            .word(after)
+            .add("\n");
+        script.command()
     }
 
     /// The script that becomes the server.
     fn server(&self) -> Result<Script, words::OpenQuote> {
         let script = Script::new()
-            .add("unset ")
-            .add(VARIABLE)
             // `$( )` removes newlines at the end, which a name may have.
-            .add("\nw=$(")
+            .add("w=$(")
             .enter(&self.workdir)
-            .add(" && pwd && echo .) || exit 1\nw=${w%??}\nexec");
+            .add(" && pwd && echo .) || exit 1\nw=${w%??}\nexec ");
         let program = match &self.ssh.xpm_path {
             Some(path) => words::split(path)?,
             None => self.uv(),
         };
         let mut program = program.into_iter();
         let first = program.next().unwrap_or_default();
-        let script = match first.strip_prefix("~/") {
-            Some(below) => script.add(" \"$HOME\"/").word(below),
-            None => script.words([first]),
-        };
         Ok(script
+            .path(first)
             .words(program)
             .add(" experiments --workdir \"$w\" monitor-server\n"))
     }
@@ -102,14 +104,16 @@ impl MonitorServer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::process::Command;
 
     use super::*;
 
-    const ODD: &str = "-a 'b' \"c\" $(touch PWNED) `touch PWNED` ;touch PWNED; \\ %s * ? é #~&|<>!";
+    /// Words that would act in a shell that reads them.
+    pub(in super::super) const ODD: &str =
+        "-a 'b' \"c\" $(touch PWNED) `touch PWNED` ;touch PWNED; \\ %s * ? é #~&|<>!";
 
     /// Runs the command as `sshd` does, with a program that prints its arguments in the place of `uv` or `xpm`.
     fn run(shell: &str, server: &MonitorServer) -> (Vec<String>, String) {
@@ -154,7 +158,8 @@ mod tests {
         }
     }
 
-    fn shells() -> impl Iterator<Item = &'static str> {
+    /// The shells of this machine that a user may have.
+    pub(in super::super) fn shells() -> impl Iterator<Item = &'static str> {
         let shells = [
             "/bin/sh",
             "/bin/bash",

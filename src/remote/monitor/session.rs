@@ -137,7 +137,7 @@ impl Session {
         said: &dyn Fn(String),
         ends: &AtomicBool,
     ) -> Result<Session, MonitorError> {
-        let child = connection.spawn_command(&server.command()?)?;
+        let child = connection.spawn_first(&server.command()?)?;
         Session::of(child, &connection.host, timeout, said, ends)
     }
 
@@ -425,7 +425,8 @@ impl Reader {
     }
 
     fn end(&self, why: Option<String>) {
-        let last: Vec<String> = self.last.lock().iter().cloned().collect();
+        // The last line says most, and where there is little room, the others do not show.
+        let last: Vec<String> = self.last.lock().iter().rev().cloned().collect();
         let why = match (why, last.is_empty()) {
             (Some(why), _) => why,
             (None, false) => format!("the connection ended: {}", last.join("; ")),

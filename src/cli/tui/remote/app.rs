@@ -17,7 +17,9 @@ use super::questions::questions;
 use super::runs_tab::RemoteRunsTab;
 use super::services_tab::ServicesTab;
 use super::tab::RemoteTab;
+use super::xpmfs::XpmfsThere;
 use crate::cli::jobs::log::Window;
+use crate::cli::status::gather::Status;
 use crate::cli::style::Tone;
 use crate::cli::tui::bottom;
 use crate::cli::tui::detail::Detail;
@@ -26,6 +28,7 @@ use crate::cli::tui::event::Event;
 use crate::cli::tui::event_loop::Dashboard;
 use crate::cli::tui::messages::Messages;
 use crate::cli::tui::read::{Content, Want};
+use crate::cli::tui::reported::Reported;
 use crate::cli::tui::tabs::tab_bar::draw_titles;
 use crate::cli::tui::tabs::{below, line, loading};
 use crate::remote::monitor::log::LogPart;
@@ -38,7 +41,7 @@ const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
 const BUSY_REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a dialog is for.
-pub(super) enum Purpose {
+pub(super) enum RemoteDialogPurpose {
     Show,
     /// The server is asked whether the job can be deleted.
     Check(JobId),
@@ -50,6 +53,8 @@ pub(super) struct RemoteApp {
     pub(super) model: RemoteModel,
     pub(super) monitor: Monitor,
     pub(super) reader: LogReader,
+    /// `xpmfs` on the other machine, if its path there was given.
+    pub(super) xpmfs: Option<XpmfsThere>,
     pub(super) shown: RemoteTab,
     pub(super) jobs: RemoteJobsTab,
     pub(super) orphans: RemoteJobsTab,
@@ -61,7 +66,7 @@ pub(super) struct RemoteApp {
     pub(super) detail: Option<Detail>,
     /// A part of a log that is to be read as soon as the reader has time.
     pub(super) wanted: Option<Want>,
-    pub(super) dialog: Option<(Dialog, Purpose)>,
+    pub(super) dialog: Option<(Dialog, RemoteDialogPurpose)>,
     pub(super) acting: Option<(RemoteAct, JobId)>,
     pub(super) messages: Messages,
     /// The questions that the monitor has.
@@ -74,13 +79,14 @@ impl RemoteApp {
     pub(super) fn new(
         monitor: Monitor,
         reader: LogReader,
-        host: &str,
-        workdir: String,
+        xpmfs: Option<XpmfsThere>,
+        model: RemoteModel,
     ) -> RemoteApp {
         RemoteApp {
-            model: RemoteModel::new(host, workdir),
+            model,
             monitor,
             reader,
+            xpmfs,
             shown: RemoteTab::Jobs,
             jobs: RemoteJobsTab::new(RemoteTab::Jobs),
             orphans: RemoteJobsTab::new(RemoteTab::Orphans),
@@ -105,7 +111,31 @@ impl RemoteApp {
             RemoteTab::Jobs => Some(&mut self.jobs),
             RemoteTab::Orphans => Some(&mut self.orphans),
             RemoteTab::Strays => Some(&mut self.strays),
-            RemoteTab::Experiments | RemoteTab::Services => None,
+            RemoteTab::Experiments
+            | RemoteTab::Services
+            | RemoteTab::Folders
+            | RemoteTab::Archive => None,
+        }
+    }
+
+    /// The tabs, in their order.
+    pub(super) fn tabs(&self) -> Vec<RemoteTab> {
+        let of_xpmfs = RemoteTab::OF_XPMFS.into_iter();
+        let of_xpmfs = of_xpmfs.filter(|_| self.xpmfs.is_some());
+        RemoteTab::OF_SERVER.into_iter().chain(of_xpmfs).collect()
+    }
+
+    /// Whether something in a tab needs a look.
+    fn has_alarm(&self, tab: RemoteTab) -> bool {
+        let reported = self.xpmfs.as_ref().map(|xpmfs| &xpmfs.reported);
+        match tab {
+            RemoteTab::Strays => {
+                let strays = self.model.jobs(RemoteTab::Strays);
+                strays.is_some_and(|list| !list.jobs.is_empty())
+            }
+            RemoteTab::Folders => reported.is_some_and(Reported::has_folder_alarm),
+            RemoteTab::Archive => reported.is_some_and(Reported::has_archive_alarm),
+            _ => false,
         }
     }
 
@@ -128,11 +158,17 @@ impl RemoteApp {
                 self.model.link = LinkState::Connected;
                 self.model.late = None;
                 self.model.forget_errors();
+                if let Some(xpmfs) = &mut self.xpmfs {
+                    xpmfs.hurry();
+                }
             }
             MonitorEvent::Lost(why, until) => {
                 self.say(format!("connection lost: {why}"), Tone::Bad);
                 self.model.link = LinkState::Lost(why, until);
                 self.model.late = None;
+                if let Some(xpmfs) = &mut self.xpmfs {
+                    xpmfs.reported.forget_error();
+                }
             }
             MonitorEvent::Late(since) => self.model.late = since,
             MonitorEvent::Said(text) => {
@@ -149,19 +185,18 @@ impl RemoteApp {
     fn answered(&mut self, question: RemoteQuestion, answer: Result<Answer, String>) {
         match question {
             RemoteQuestion::CanDelete(job) => {
-                let is_wanted =
-                    matches!(&self.dialog, Some((_, Purpose::Check(wanted))) if *wanted == job);
+                let is_wanted = matches!(&self.dialog, Some((_, RemoteDialogPurpose::Check(wanted))) if *wanted == job);
                 if !is_wanted {
                     return;
                 }
                 self.dialog = Some(match acted(answer) {
                     Ok((true, _)) => {
                         let dialog = RemoteAct::Delete.confirmation(&job, &self.model);
-                        (dialog, Purpose::Confirm(RemoteAct::Delete, job))
+                        (dialog, RemoteDialogPurpose::Confirm(RemoteAct::Delete, job))
                     }
                     Ok((false, why)) | Err(why) => {
                         let title = RemoteAct::Delete.under_way(&job);
-                        (Dialog::text(title, vec![why]), Purpose::Show)
+                        (Dialog::text(title, vec![why]), RemoteDialogPurpose::Show)
                     }
                 });
             }
@@ -203,8 +238,25 @@ impl RemoteApp {
         }
     }
 
+    fn reported(&mut self, status: Result<Status, String>) {
+        let Some(xpmfs) = &mut self.xpmfs else {
+            return;
+        };
+        let is_connected = matches!(self.model.link, LinkState::Connected);
+        if let Some(why) = xpmfs.answered(status) {
+            // Without a connection, that is the reason, and it shows.
+            match is_connected {
+                true => self.say(format!("[{}] {why}", self.model.host), Tone::Bad),
+                false => xpmfs.reported.forget_error(),
+            }
+        }
+    }
+
     /// Asks for what shows.
     fn ask(&mut self) {
+        if let (Some(xpmfs), LinkState::Connected) = (&mut self.xpmfs, &self.model.link) {
+            xpmfs.ask();
+        }
         let mut questions = questions(self.shown, &self.model);
         if let Some(detail) = &self.detail
             && self.model.may_write(&detail.job)
@@ -249,19 +301,21 @@ impl RemoteApp {
 
     fn draw_tab(&mut self, buffer: &mut Buffer, area: Rect) {
         let model = &self.model;
-        let is_there = match self.shown {
-            RemoteTab::Experiments => model.newest.is_some(),
-            RemoteTab::Services => model.services.is_some(),
-            tab => model.jobs(tab).is_some(),
+        let (is_there, what) = match self.shown {
+            RemoteTab::Experiments => (model.newest.is_some(), "the experiments"),
+            RemoteTab::Services => (model.services.is_some(), "the services"),
+            tab @ RemoteTab::Jobs => (model.jobs(tab).is_some(), "the jobs"),
+            tab @ RemoteTab::Orphans => (model.jobs(tab).is_some(), "the orphans"),
+            tab @ RemoteTab::Strays => (model.jobs(tab).is_some(), "the stray jobs"),
+            RemoteTab::Folders | RemoteTab::Archive => {
+                let canvas = (buffer, area);
+                if let Some(xpmfs) = &mut self.xpmfs {
+                    xpmfs.draw(canvas, self.shown, model.theme);
+                }
+                return;
+            }
         };
         if !is_there {
-            let what = match self.shown {
-                RemoteTab::Experiments => "the experiments",
-                RemoteTab::Services => "the services",
-                RemoteTab::Jobs => "the jobs",
-                RemoteTab::Orphans => "the orphans",
-                RemoteTab::Strays => "the stray jobs",
-            };
             return loading((buffer, area), what, model.started);
         }
         let canvas = (buffer, area);
@@ -271,6 +325,7 @@ impl RemoteApp {
             RemoteTab::Strays => self.strays.draw(canvas, model),
             RemoteTab::Experiments => self.runs.draw(canvas, model),
             RemoteTab::Services => self.services.draw(canvas, model),
+            RemoteTab::Folders | RemoteTab::Archive => {}
         }
     }
 }
@@ -301,6 +356,7 @@ impl Dashboard for RemoteApp {
             }
             Event::Found(RemoteFound::Monitor(event)) => self.found(event),
             Event::Found(RemoteFound::Log(want, part)) => self.read(&want, part),
+            Event::Found(RemoteFound::Status(status)) => self.reported(status),
             Event::Resized | Event::InputEnded | Event::Signal(_) | Event::Continued => {}
         }
     }
@@ -313,11 +369,9 @@ impl Dashboard for RemoteApp {
             line((buffer, area), 0, "too small", theme.title());
             return;
         }
-        let titles = RemoteTab::ALL.map(|tab| {
-            let strays = self.model.jobs(RemoteTab::Strays);
-            let has_strays = strays.is_some_and(|list| !list.jobs.is_empty());
-            (tab.title(), tab == RemoteTab::Strays && has_strays)
-        });
+        let tabs = self.tabs().into_iter();
+        let titles: Vec<(&str, bool)> =
+            tabs.map(|tab| (tab.title(), self.has_alarm(tab))).collect();
         let name = format!("{}:{}", self.model.host, self.model.workdir.display());
         let shown = self.shown as usize;
         self.titles = draw_titles((&mut *buffer, area), theme, &titles, shown, &name);

@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use super::act::RemoteAct;
-use super::app::{Purpose, RemoteApp};
+use super::app::{RemoteApp, RemoteDialogPurpose};
 use super::jobs_tab::RemoteJobsTab;
 use super::keys;
 use super::request::RemoteRequest;
@@ -44,7 +44,7 @@ impl RemoteApp {
         self.dialog = Some(match act {
             RemoteAct::Kill => {
                 let dialog = act.confirmation(&job, &self.model);
-                (dialog, Purpose::Confirm(act, job))
+                (dialog, RemoteDialogPurpose::Confirm(act, job))
             }
             RemoteAct::Delete => {
                 let lines = vec!["asking whether it can be deleted...".to_owned()];
@@ -52,13 +52,13 @@ impl RemoteApp {
                     return self.say("too many questions wait".to_owned(), Tone::Bad);
                 }
                 let dialog = Dialog::wait(act.under_way(&job), lines);
-                (dialog, Purpose::Check(job))
+                (dialog, RemoteDialogPurpose::Check(job))
             }
         });
     }
 
     fn answer(&mut self, answer: DialogAnswer) {
-        let Some((_, Purpose::Confirm(act, job))) = self.dialog.take() else {
+        let Some((_, RemoteDialogPurpose::Confirm(act, job))) = self.dialog.take() else {
             return;
         };
         if answer != DialogAnswer::Yes {
@@ -106,6 +106,10 @@ impl RemoteApp {
             RemoteTab::Strays => self.strays.key(key, model),
             RemoteTab::Experiments => self.runs.key(key, model),
             RemoteTab::Services => self.services.key(key, model),
+            tab @ (RemoteTab::Folders | RemoteTab::Archive) => {
+                let xpmfs = self.xpmfs.as_mut();
+                xpmfs.and_then(|xpmfs| xpmfs.key(key, tab))
+            }
         };
         if let Some(request) = request {
             self.request(request);
@@ -118,26 +122,30 @@ impl RemoteApp {
             KeyCode::Char('q') => self.is_ended = true,
             KeyCode::Char('?') => {
                 let title = format!("keys: {}", self.shown.title());
-                let dialog = Dialog::text(title, keys::lines(self.shown));
-                self.dialog = Some((dialog, Purpose::Show));
+                let dialog = Dialog::text(title, keys::lines(self.shown, self.tabs().len()));
+                self.dialog = Some((dialog, RemoteDialogPurpose::Show));
             }
             KeyCode::Char('m') => {
                 let dialog = Dialog::text("messages, the last first", self.messages.all());
-                self.dialog = Some((dialog, Purpose::Show));
+                self.dialog = Some((dialog, RemoteDialogPurpose::Show));
             }
             KeyCode::Char('r') => {
                 self.monitor.refresh();
+                if let Some(xpmfs) = &mut self.xpmfs {
+                    xpmfs.hurry();
+                }
                 return self.detail.is_none();
             }
-            KeyCode::Char(digit @ '1'..='5') => {
+            KeyCode::Char(digit @ '1'..='9') => {
                 let index = digit as usize - '1' as usize;
-                if let Some(tab) = RemoteTab::ALL.get(index) {
-                    self.show(*tab);
+                match self.tabs().get(index) {
+                    Some(tab) => self.show(*tab),
+                    None => return false,
                 }
             }
             KeyCode::Tab | KeyCode::Right if self.detail.is_none() => self.step(1),
             KeyCode::BackTab | KeyCode::Left if self.detail.is_none() => {
-                self.step(RemoteTab::ALL.len() - 1);
+                self.step(self.tabs().len() - 1);
             }
             KeyCode::Esc => self.back(),
             _ => return false,
@@ -156,8 +164,8 @@ impl RemoteApp {
     }
 
     fn step(&mut self, by: usize) {
-        let at = self.shown as usize + by;
-        if let Some(tab) = RemoteTab::ALL.get(at % RemoteTab::ALL.len()) {
+        let tabs = self.tabs();
+        if let Some(tab) = tabs.get((self.shown as usize + by) % tabs.len()) {
             self.show(*tab);
         }
     }
@@ -167,7 +175,7 @@ impl RemoteApp {
             return;
         }
         if mouse.row == self.area.y && mouse.kind == MouseEventKind::Down(MouseButton::Left) {
-            let mut titles = self.titles.iter().zip(RemoteTab::ALL);
+            let mut titles = self.titles.iter().zip(self.tabs());
             let hit = titles.find(|(place, _)| place.contains(&mouse.column));
             if let Some((_, tab)) = hit {
                 self.show(tab);
@@ -186,6 +194,12 @@ impl RemoteApp {
             RemoteTab::Experiments => self.runs.mouse(mouse, model),
             RemoteTab::Services => {
                 self.services.mouse(mouse, model);
+                None
+            }
+            tab @ (RemoteTab::Folders | RemoteTab::Archive) => {
+                if let Some(xpmfs) = &mut self.xpmfs {
+                    xpmfs.mouse(mouse, tab);
+                }
                 None
             }
         };

@@ -2,8 +2,8 @@
 
 use super::tab::RemoteTab;
 
-/// The keys of a tab, then those of all.
-pub(super) fn lines(tab: RemoteTab) -> Vec<String> {
+/// The keys of a tab, then those of all. `tabs`: how many tabs there are.
+pub(super) fn lines(tab: RemoteTab, tabs: usize) -> Vec<String> {
     let own: &[&str] = match tab {
         RemoteTab::Jobs | RemoteTab::Orphans | RemoteTab::Strays => &[
             "Enter       open: state, tags, process, log",
@@ -21,10 +21,13 @@ pub(super) fn lines(tab: RemoteTab) -> Vec<String> {
             "f           copy the path of the run to the clipboard",
         ],
         RemoteTab::Services => &["u, f        copy the address to the clipboard"],
+        RemoteTab::Folders => &["f           copy the path of the folder to the clipboard"],
+        RemoteTab::Archive => &["            what is copied, what waits, what failed and why"],
     };
+    let digits = format!("1 to {tabs}, Tab another tab; the mouse works, too");
     let all = [
         "",
-        "1 to 5, Tab another tab; the mouse works, too",
+        &digits,
         "j k g G     down, up, first, last; arrows, PageUp, PageDown, Home, End",
         "r           look at everything again; connect at once",
         "m           messages, and what the other machine printed",
@@ -46,5 +49,7 @@ pub(super) fn hints(tab: RemoteTab) -> &'static str {
         }
         RemoteTab::Experiments => "Enter jobs  f copy path  ? keys  q quit",
         RemoteTab::Services => "u copy address  ? keys  q quit",
+        RemoteTab::Folders => "f copy path  ? keys  q quit",
+        RemoteTab::Archive => "r refresh  ? keys  q quit",
     }
 }

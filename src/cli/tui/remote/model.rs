@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::tab::RemoteTab;
 use crate::archive::job_list::Place;
+use crate::cli::status::gather::Status;
 use crate::cli::tui::jobs::JobTable;
 use crate::cli::tui::read::Want;
 use crate::cli::tui::row::Row;
@@ -31,6 +32,7 @@ const KILLED: &str = "killed";
 pub(super) enum RemoteFound {
     Monitor(MonitorEvent),
     Log(Want, Result<Option<LogPart>, String>),
+    Status(Result<Status, String>),
 }
 
 /// How the connection is.

@@ -23,5 +23,7 @@ pub(super) fn questions(tab: RemoteTab, model: &RemoteModel) -> Vec<RemoteQuesti
         RemoteTab::Services => vec![RemoteQuestion::Services],
         RemoteTab::Orphans => vec![RemoteQuestion::Orphans],
         RemoteTab::Strays => vec![RemoteQuestion::Strays],
+        // `xpmfs` there is asked.
+        RemoteTab::Folders | RemoteTab::Archive => Vec::new(),
     }
 }

@@ -8,16 +8,22 @@ pub(super) enum RemoteTab {
     Services,
     Orphans,
     Strays,
+    Folders,
+    Archive,
 }
 
 impl RemoteTab {
-    pub(super) const ALL: [RemoteTab; 5] = [
+    /// The tabs that experimaestro's server reports on.
+    pub(super) const OF_SERVER: [RemoteTab; 5] = [
         RemoteTab::Jobs,
         RemoteTab::Experiments,
         RemoteTab::Services,
         RemoteTab::Orphans,
         RemoteTab::Strays,
     ];
+
+    /// The tabs that `xpmfs` there reports on.
+    pub(super) const OF_XPMFS: [RemoteTab; 2] = [RemoteTab::Folders, RemoteTab::Archive];
 
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -26,6 +32,8 @@ impl RemoteTab {
             RemoteTab::Services => "Services",
             RemoteTab::Orphans => "Orphans",
             RemoteTab::Strays => "Stray jobs",
+            RemoteTab::Folders => "Folders",
+            RemoteTab::Archive => "Archive",
         }
     }
 }
