@@ -17,6 +17,7 @@ pub mod sshd;
 mod terminal;
 pub mod thread;
 mod tools;
+pub mod tracer;
 pub mod tree;
 mod workspace;
 

@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::common::tracer::{Tracer, serving};
 use crate::common::{Workspace, eventually, is_root, program, run, say};
 
 #[test]
@@ -82,39 +83,19 @@ fn a_lock_is_free_when_its_holder_is_gone_though_others_have_the_file_open() {
 }
 
 /// Delays all that one thread of a mount's process does for requests, while its other threads go on.
-struct SlowThread(Child);
-
-impl SlowThread {
-    fn of(workspace: &Workspace, mountpoint: &Path) -> SlowThread {
-        let status = run(workspace.xpmfs().args(["--json", "status"]).arg(mountpoint));
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let pid = status["mounts"][0]["pid"].to_string();
-        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        let thread = threads.find_map(|thread| {
-            let path = thread.unwrap().path();
-            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-            name.starts_with("fuser-").then_some(path)
-        });
-        let thread = thread.expect("a thread that reads requests");
-        let mut strace = Command::new("strace");
-        strace.args(["-qq", "-o", "/dev/null", "-e", "trace=read", "-e"]);
-        strace.args(["inject=read:delay_exit=10000", "-p"]);
-        strace.arg(thread.file_name().unwrap());
-        let slow = SlowThread(strace.stderr(Stdio::null()).spawn().unwrap());
-        eventually("the thread is traced", || {
-            let status = fs::read_to_string(thread.join("status")).unwrap();
-            !status.contains("TracerPid:\t0")
-        });
-        slow
-    }
-}
-
-impl Drop for SlowThread {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        let _ = self.0.wait();
-    }
+fn slow_thread(workspace: &Workspace, mountpoint: &Path) -> Tracer {
+    let pid = serving(workspace, mountpoint);
+    let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let thread = threads.find_map(|thread| {
+        let path = thread.unwrap().path();
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        name.starts_with("fuser-").then_some(path)
+    });
+    let thread = thread.expect("a thread that reads requests");
+    let tid = thread.file_name().unwrap().to_str().unwrap().parse();
+    let delayed = "inject=read:delay_exit=10000";
+    let options = ["-o", "/dev/null", "-e", "trace=read", "-e", delayed];
+    Tracer::of_thread(tid.unwrap(), &options)
 }
 
 /// The kernel reports the end of the file only after the `close`, and for most files the `close` itself not at all.
@@ -130,7 +111,7 @@ fn a_lock_that_is_released_by_closing_is_not_refused() {
     for workspace in [Workspace::new(), Workspace::of_ordinary_user()] {
         let mountpoint = workspace.mountpoint("elsewhere");
         let _mounted = workspace.mount_at(&mountpoint);
-        let slow = SlowThread::of(&workspace, &mountpoint);
+        let slow = slow_thread(&workspace, &mountpoint);
         workspace.as_user(|| {
             for name in ["data", "job.lock"] {
                 let path = mountpoint.join(name);

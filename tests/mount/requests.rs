@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use crate::common::thread::truncate;
-use crate::common::{Workspace, eventually, is_root, program, run, say};
+use crate::common::tracer::{Tracer, serving};
+use crate::common::{Workspace, eventually, is_root, program, say};
 
 /// How often each operation is done in a row.
 const ROUNDS: usize = 8;
@@ -55,31 +55,18 @@ const BACKGROUND: [u32; 4] = [2, 18, 29, 42];
 
 /// The requests that the process that serves a mount receives.
 struct Trace {
-    strace: Child,
+    _tracer: Tracer,
     file: PathBuf,
     read: usize,
 }
 
 impl Trace {
     fn of(workspace: &Workspace, mountpoint: &Path) -> Trace {
-        let status = run(workspace.xpmfs().args(["--json", "status"]).arg(mountpoint));
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let pid = status["mounts"][0]["pid"].to_string();
         let file = workspace.top().join("trace");
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-xx", "-e", "trace=read", "-s"]);
-        strace.arg(HEADER.to_string()).arg("-o").arg(&file);
-        strace.args(["-p", &pid]);
-        let strace = strace.stderr(Stdio::null()).spawn().unwrap();
-        eventually("the daemon is traced", || {
-            let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            threads.map(Result::unwrap).all(|thread| {
-                let status = fs::read_to_string(thread.path().join("status"));
-                !status.unwrap_or_default().contains("TracerPid:\t0")
-            })
-        });
+        let (length, to) = (HEADER.to_string(), file.to_str().unwrap());
+        let options = ["-xx", "-e", "trace=read", "-s", &length, "-o", to];
         Trace {
-            strace,
+            _tracer: Tracer::of_process(serving(workspace, mountpoint), &options),
             file,
             read: 0,
         }
@@ -127,15 +114,6 @@ fn number(line: &str) -> Option<u32> {
     let kind = u32::from_le_bytes(kind.try_into().ok()?);
     let (_, read) = after.rsplit_once("= ")?;
     (length >= 40 && read.trim().parse() == Ok(length)).then_some(kind)
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.strace.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        let _ = self.strace.wait();
-    }
 }
 
 /// An operation on a file or directory, and the requests for which it waits.

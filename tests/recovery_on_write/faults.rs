@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::common::tracer::{Tracer, serving};
 use crate::common::{self, Folders, Mounted, Workspace, eventually, names, run, snapshot};
 use crate::stage::{TASK, archived, assert_clean, contents};
 
@@ -162,24 +162,14 @@ impl Stage {
     }
 
     /// Lets `strace` follow the daemon of a mount, with these arguments.
-    fn trace(&self, pid: &str, arguments: &[String]) -> Traced {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o"]).arg(self.log());
-        strace.arg("-e").arg(format!("trace={CHANGING}"));
+    fn trace(&self, pid: i32, arguments: &[&str]) -> Tracer {
+        let (log, calls) = (self.log(), format!("trace={CHANGING}"));
+        let mut options = vec!["-o", log.to_str().unwrap(), "-e", &calls];
         if !self.scene.exchange {
-            strace.args(["-e", "inject=renameat2:error=EINVAL"]);
+            options.extend(["-e", "inject=renameat2:error=EINVAL"]);
         }
-        strace.args(arguments).args(["-p", pid]);
-        let traced = Traced(strace.stderr(Stdio::null()).spawn().unwrap());
-        eventually("all threads are traced", || {
-            let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            let is_traced = |thread: PathBuf| {
-                fs::read_to_string(thread.join("status"))
-                    .is_ok_and(|status| !status.contains("TracerPid:\t0"))
-            };
-            threads.flatten().all(|thread| is_traced(thread.path()))
-        });
-        traced
+        options.extend(arguments);
+        Tracer::of_process(pid, &options)
     }
 
     fn log(&self) -> PathBuf {
@@ -191,7 +181,7 @@ impl Stage {
         self.reset();
         let mounted = self.mount();
         let (job, _lock) = self.look_at(&mounted);
-        let traced = self.trace(&self.pid(), &[]);
+        let traced = self.trace(self.pid(), &[]);
         assert!(append(&job, "more"));
         drop(traced);
         drop(mounted);
@@ -226,11 +216,8 @@ impl Stage {
         points
     }
 
-    fn pid(&self) -> String {
-        let mut status = self.workspace.xpmfs();
-        let status = run(status.args(["--json", "status"]).arg(&self.elsewhere));
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        status["mounts"][0]["pid"].to_string()
+    fn pid(&self) -> i32 {
+        serving(&self.workspace, &self.elsewhere)
     }
 
     /// Has the kernel know the whole job, and returns its path and its lock, held beneath the mount.
@@ -315,8 +302,7 @@ impl Stage {
         let mounted = self.mount();
         let (job, lock) = self.look_at(&mounted);
         let pid = self.pid();
-        let inject = ["-e".to_owned(), kill(call, *count, self.scene)];
-        let traced = self.trace(&pid, &inject);
+        let traced = self.trace(pid, &["-e", &kill(call, *count, self.scene)]);
         let written = append(&job, "more");
         drop(traced);
         let killed = !Path::new(&format!("/proc/{pid}")).exists()
@@ -348,7 +334,7 @@ impl Stage {
         ];
         let (error, number) = errors[count % errors.len()];
         let inject = format!("inject={call}:error={error}:when={count}");
-        let traced = self.trace(&self.pid(), &["-e".to_owned(), inject]);
+        let traced = self.trace(self.pid(), &["-e", &inject]);
         let before = snapshot(&self.workspace.primary().join("jobs"));
         let written = match File::options().append(true).open(job.join("train.out")) {
             Ok(_) => true,
@@ -386,24 +372,6 @@ fn kill(call: &str, count: usize, scene: Scene) -> String {
         false => "",
     };
     format!("inject={call}{error}:signal=KILL:when={count}")
-}
-
-/// A tracer, which is taken away when it is dropped.
-struct Traced(Child);
-
-impl Drop for Traced {
-    fn drop(&mut self) {
-        // It detaches from the daemon. It may wait forever for a thread of one that it has killed.
-        let _ = Command::new("kill")
-            .args(["-INT", &self.0.id().to_string()])
-            .status();
-        let until = Instant::now() + Duration::from_secs(2);
-        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn copy(from: &Path, to: &Path) {

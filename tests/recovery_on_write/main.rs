@@ -5,7 +5,6 @@ mod again;
 mod cache;
 #[path = "../common/mod.rs"]
 mod common;
-mod delayed;
 mod descriptors;
 mod failures;
 mod faults;

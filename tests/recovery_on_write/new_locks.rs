@@ -11,8 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::common::job::hash;
+use crate::common::tracer::{Tracer, is_in, serving};
 use crate::common::{Workspace, eventually, is_root, run, say};
-use crate::delayed::Delayed;
 use crate::stage::{TASK, archived, assert_clean};
 
 /// How long a call is delayed.
@@ -51,14 +51,15 @@ fn a_lock_that_is_new_just_before_the_job_is_published_has_one_holder() {
     let _mounted = workspace.mount_at(&mountpoint);
     let (shown, own) = (job(&mountpoint), job(&workspace.primary()));
     // The old names are removed by the second call.
-    let delayed = Delayed::of(&workspace, &mountpoint, "renameat2,linkat", DELAY);
+    let pid = serving(&workspace, &mountpoint);
+    let _delayed = Tracer::delaying(pid, "renameat2,linkat", "delay_enter", DELAY);
     let both = std::thread::scope(|scope| {
         let write = scope.spawn(|| {
             let mut file = File::options().append(true).open(shown.join("train.out"))?;
             file.write_all(b"more")
         });
         eventually("the job is about to be published", || {
-            delayed.is_in(libc::SYS_renameat2)
+            is_in(pid, &[libc::SYS_renameat2])
         });
         let first = scope.spawn(|| lock(&shown));
         eventually("the job is published", || own.is_dir());
@@ -80,12 +81,13 @@ fn a_lock_that_is_made_while_the_job_is_published_has_one_holder() {
     let _mounted = workspace.mount_at(&mountpoint);
     let (shown, own) = (job(&mountpoint), job(&workspace.primary()));
     fs::create_dir_all(workspace.primary().join(".xpmfs/internal")).unwrap();
-    let delayed = Delayed::of(&workspace, &mountpoint, "mkdirat", DELAY);
+    let pid = serving(&workspace, &mountpoint);
+    let _delayed = Tracer::delaying(pid, "mkdirat", "delay_enter", DELAY);
     let both = std::thread::scope(|scope| {
         let first = scope.spawn(|| lock(&shown));
         // For the directory of the lock: the daemon has seen that the job is not in the primary.
         eventually("the lock is about to be made", || {
-            delayed.is_in(libc::SYS_mkdirat)
+            is_in(pid, &[libc::SYS_mkdirat])
         });
         let mut recover = workspace.xpmfs();
         run(recover.args(["jobs", "recover", "-w", "test", &hash(0)]));
@@ -123,11 +125,12 @@ fn a_lock_that_is_made_while_a_moved_job_is_put_back_has_one_holder() {
     let _mounted = workspace.mount_at(&mountpoint);
     let shown = job(&mountpoint);
     fs::create_dir_all(workspace.primary().join(".xpmfs/internal")).unwrap();
-    let delayed = Delayed::of(&workspace, &mountpoint, "mkdirat", DELAY);
+    let pid = serving(&workspace, &mountpoint);
+    let _delayed = Tracer::delaying(pid, "mkdirat", "delay_enter", DELAY);
     let both = std::thread::scope(|scope| {
         let first = scope.spawn(|| lock(&shown));
         eventually("the lock is about to be made", || {
-            delayed.is_in(libc::SYS_mkdirat)
+            is_in(pid, &[libc::SYS_mkdirat])
         });
         let mut archive = workspace.xpmfs();
         archive.args(["jobs", "archive", "-w", "test", &hash(0)]);
@@ -214,13 +217,14 @@ fn jobs_are_published_while_an_internal_file_is_read_from_a_folder() {
     let mountpoint = workspace.mountpoint("elsewhere");
     let _mounted = workspace.mount_at(&mountpoint);
     let shown = job(&mountpoint);
-    let delayed = Delayed::of(&workspace, &mountpoint, "pread64", DELAY);
+    let pid = serving(&workspace, &mountpoint);
+    let _delayed = Tracer::delaying(pid, "pread64", "delay_enter", DELAY);
     std::thread::scope(|scope| {
         let write = scope.spawn(|| {
             let mut options = File::options();
             options.write(true).open(shown.join("train.pid")).unwrap()
         });
-        eventually("the file is read", || delayed.is_in(libc::SYS_pread64));
+        eventually("the file is read", || is_in(pid, &[libc::SYS_pread64]));
         hold_gate(&workspace, FlockOperation::NonBlockingLockExclusive);
         write.join().unwrap().write_all(b"4712").unwrap();
     });

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use crate::common::job::hash;
+use crate::common::tracer::{Tracer, serving};
 use crate::common::{self, Mounted, Workspace, assert_unchanged, eventually, run, snapshot};
-use crate::delayed::Delayed;
 use crate::scratch::{Random, TASK, files, purge, write_job};
 use crate::stage::{Beneath, assert_clean};
 
@@ -295,7 +295,8 @@ fn a_purge_between_the_copy_and_its_rename_loses_nothing() {
             stage.location(number) == "backup"
         });
     }
-    let delayed = Delayed::of(&workspace, &at, "renameat2", Duration::from_secs(2));
+    let pid = serving(&workspace, &at);
+    let delayed = Tracer::delaying(pid, "renameat2", "delay_enter", Duration::from_secs(2));
     for number in 0..4 {
         let tasks = workspace.primary().join("jobs").join(TASK);
         let staged = tasks.join(format!(".tmp.{}", hash(number)));

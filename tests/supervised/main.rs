@@ -12,7 +12,6 @@ mod refused;
 mod reload;
 mod renames;
 mod settings;
-mod tracer;
 mod unanswered;
 mod work;
 

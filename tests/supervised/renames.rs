@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, RenameFlags};
 
 use super::common::daemon::kill_worker;
+use super::common::tracer::{Tracer, is_in};
 use super::common::{self, Workspace, eventually};
 use super::killer::processes;
-use super::tracer::{Tracer, is_in};
 
 /// Longer than the test takes.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -24,7 +24,7 @@ fn content(path: &Path) -> String {
     }
 }
 
-fn killed_in_a_rename(strace: &Path, moment: &str, flags: RenameFlags) {
+fn killed_in_a_rename(moment: &str, flags: RenameFlags) {
     let workspace = Workspace::new();
     // Opened before it is mounted over.
     let beneath = fs::File::open(workspace.primary()).unwrap();
@@ -47,7 +47,7 @@ fn killed_in_a_rename(strace: &Path, moment: &str, flags: RenameFlags) {
     };
     let renamed = inode("dir/from").unwrap();
     let (pid, _) = processes(&workspace, mounted.path());
-    let tracer = Tracer::attach(strace, pid, "renameat,renameat2", moment, HOUR);
+    let tracer = Tracer::delaying(pid, "renameat,renameat2", moment, HOUR);
     std::thread::scope(|scope| {
         let renaming = scope.spawn(|| rename(&through));
         let made = || inode("dir/to").is_some_and(|inode| inode == renamed);
@@ -72,16 +72,16 @@ fn killed_in_a_rename(strace: &Path, moment: &str, flags: RenameFlags) {
 
 #[test]
 fn a_rename_that_the_disk_has_made_is_not_made_again() {
-    let Some(strace) = common::program("strace") else {
+    if common::program("strace").is_none() {
         return;
-    };
+    }
     for flags in [
         RenameFlags::empty(),
         RenameFlags::NOREPLACE,
         RenameFlags::EXCHANGE,
         RenameFlags::WHITEOUT,
     ] {
-        killed_in_a_rename(&strace, "delay_exit", flags);
-        killed_in_a_rename(&strace, "delay_enter", flags);
+        killed_in_a_rename("delay_exit", flags);
+        killed_in_a_rename("delay_enter", flags);
     }
 }

@@ -11,9 +11,9 @@ use xpmfs::daemon::control::Client;
 use xpmfs::daemon::mounts;
 
 use super::common::daemon::kill_worker;
+use super::common::tracer::{Tracer, is_in};
 use super::common::{self, eventually};
 use super::killer::{child, processes};
-use super::tracer::{Tracer, is_in};
 use super::{HOWS, mount, workspace};
 
 /// Longer than a kill takes, so that it comes before the reply that is delayed.
@@ -30,12 +30,11 @@ fn descriptors(pid: i32, name: &str) -> usize {
 
 /// Opens a file while the process is killed before it replies. Returns the open file, and the process that goes on.
 fn opened_at_a_kill(
-    strace: &Path,
     (pid, supervisor): (i32, i32),
     name: &str,
     open: impl Fn() -> File + Sync,
 ) -> (File, i32) {
-    let tracer = Tracer::attach(strace, pid, "writev", "delay_enter", DELAY);
+    let tracer = Tracer::delaying(pid, "writev", "delay_enter", DELAY);
     let file = std::thread::scope(|scope| {
         let opening = scope.spawn(&open);
         eventually("it is open, and the reply waits", || {
@@ -50,9 +49,9 @@ fn opened_at_a_kill(
 
 #[test]
 fn a_file_whose_opening_was_not_answered_is_closed() {
-    let Some(strace) = common::program("strace") else {
+    if common::program("strace").is_none() {
         return;
-    };
+    }
     for how in HOWS {
         let workspace = workspace(how);
         let mounted = mount(&workspace, how);
@@ -65,11 +64,11 @@ fn a_file_whose_opening_was_not_answered_is_closed() {
             workspace.as_user(|| options.open(at(name)).unwrap())
         };
         let read = || workspace.as_user(|| File::open(at("there")).unwrap());
-        let (first, pid) = opened_at_a_kill(&strace, (pid, supervisor), "there", read);
+        let (first, pid) = opened_at_a_kill((pid, supervisor), "there", read);
         let made = || create("new", 0o600);
-        let (mut second, pid) = opened_at_a_kill(&strace, (pid, supervisor), "new", made);
+        let (mut second, pid) = opened_at_a_kill((pid, supervisor), "new", made);
         let made = || create("read-only", 0o400);
-        let (mut third, pid) = opened_at_a_kill(&strace, (pid, supervisor), "read-only", made);
+        let (mut third, pid) = opened_at_a_kill((pid, supervisor), "read-only", made);
         for (name, file) in [("new", &mut second), ("read-only", &mut third)] {
             file.write_all(name.as_bytes()).unwrap();
             let written = workspace.as_user(|| fs::read_to_string(at(name)).unwrap());
@@ -87,9 +86,9 @@ fn a_file_whose_opening_was_not_answered_is_closed() {
 
 #[test]
 fn a_lock_ends_with_its_file_when_the_supervisor_does_not_learn_that_it_was_closed() {
-    let Some(strace) = common::program("strace") else {
+    if common::program("strace").is_none() {
         return;
-    };
+    }
     for how in HOWS {
         let workspace = workspace(how);
         let mounted = mount(&workspace, how);
@@ -98,7 +97,7 @@ fn a_lock_ends_with_its_file_when_the_supervisor_does_not_learn_that_it_was_clos
         let (pid, supervisor) = processes(&workspace, mounted.path());
         let held = open();
         flock(&held, FlockOperation::LockExclusive).unwrap();
-        let tracer = Tracer::attach(&strace, pid, "sendmsg", "delay_enter", DELAY);
+        let tracer = Tracer::delaying(pid, "sendmsg", "delay_enter", DELAY);
         drop(held);
         eventually("the supervisor is about to be told", || {
             is_in(pid, &[libc::SYS_sendmsg])
@@ -117,9 +116,9 @@ fn a_lock_ends_with_its_file_when_the_supervisor_does_not_learn_that_it_was_clos
 /// The kernel sends the requests again that were not answered, and reports once that it forgets a node: the node was counted twice.
 #[test]
 fn a_node_whose_lookup_was_not_answered_is_forgotten() {
-    let Some(strace) = common::program("strace") else {
+    if common::program("strace").is_none() {
         return;
-    };
+    }
     let workspace = workspace(HOWS[0]);
     let top = workspace.primary().join("plain");
     fs::create_dir(&top).unwrap();
@@ -140,7 +139,7 @@ fn a_node_whose_lookup_was_not_answered_is_forgotten() {
     fs::metadata(&seen).unwrap();
     let before = nodes();
     let (pid, supervisor) = processes(&workspace, mounted.path());
-    let tracer = Tracer::attach(&strace, pid, "writev", "delay_enter", DELAY);
+    let tracer = Tracer::delaying(pid, "writev", "delay_enter", DELAY);
     fs::create_dir(top.join("directory")).unwrap();
     std::thread::scope(|scope| {
         let looked = scope.spawn(|| fs::metadata(seen.join("directory")));
