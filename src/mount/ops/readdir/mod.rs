@@ -110,14 +110,14 @@ impl Mount {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             return Ok(Arc::new(rustix::fs::open(path, flags, Mode::empty())?));
         }
-        let listed = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = Arc::new(match id {
-            ROOT => rustix::fs::openat(self.primary_dir()?, ".", OPEN, Mode::empty())?,
-            _ => self.open_verified(id, listed)?,
-        });
-        if id != ROOT {
-            self.dir_cache.insert(id, fd.clone(), at::file_id(&fd)?);
+        if id == ROOT {
+            let fd = rustix::fs::openat(self.primary_dir()?, ".", OPEN, Mode::empty())?;
+            return Ok(Arc::new(fd));
         }
+        let listed = OFlags::RDONLY | OFlags::DIRECTORY;
+        let (fd, stat) = self.open_with_stat(id, listed)?;
+        let fd = Arc::new(fd);
+        self.dir_cache.insert(id, fd.clone(), FileId::of(&stat));
         Ok(fd)
     }
 
