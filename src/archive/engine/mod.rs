@@ -9,7 +9,7 @@
 //! - `experiments`: archives the runs of experiments and the partials of their jobs, in a thread for each `backup` folder
 //! - `journal`: records the queued jobs for the next process
 //! - `release`: releases jobs by the rule of the settings
-//! - `report`: the state of archiving; `verify_records`: what `verify` recorded; `idle`: whether anything is left to archive
+//! - `report`: the state of archiving; `refusals`: the reasons for which jobs wait; `verify_records`: what `verify` recorded; `idle`: whether anything is left to archive
 //!
 //! Called by `daemon`, `mount` and `cli`; `manual` leaves failed jobs to it.
 //!
@@ -27,6 +27,7 @@ mod idle;
 mod journal;
 mod moved;
 mod queue;
+mod refusals;
 mod release;
 mod report;
 mod route;
@@ -71,10 +72,11 @@ use crate::workspace::JobId;
 
 pub use self::experiments::state::{ExperimentsReport, FailedItem, ItemInProgress, WaitingItem};
 pub use self::idle::Idle;
+pub use self::refusals::{RefusalReason, Refusals};
 pub use self::release::ReleaseReport;
 pub use self::report::{
-    CopyInProgress, FailedJob, FolderRefusal, FolderReport, Report, Total, WaitingJob, damaged,
-    lost_copies,
+    CopyInProgress, FailedJob, FolderRefusal, FolderReport, NAMES_MAX, Report, Total, WaitingJob,
+    damaged, lost_copies,
 };
 pub use self::verify_records::{DamagedCopy, VerifiedFolder};
 
@@ -340,6 +342,7 @@ impl Archiver {
         let now = Instant::now();
         let mut report = report::report(&self.shared, &self.view, now);
         moved::report::add(&mut report, &self.shared, &self.view, now);
+        report.refusals.sort();
         report
     }
 

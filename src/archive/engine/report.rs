@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::experiments::state::ExperimentsReport;
 use super::queue::folder_queue::{FolderQueue, InProgress};
 use super::queue::{At, QueuedJob, Step, Turn};
+use super::refusals::Refusals;
 use super::release::ReleaseReport;
 use super::shared::{FolderScans, Shared};
 use super::verify_records::{DamagedCopy, VerifiedFolder, VerifyRecords};
@@ -21,7 +22,7 @@ use crate::view::location::{Role, explain};
 use crate::workspace::JobId;
 
 /// The most jobs of each kind that a report lists by name.
-pub(super) const NAMES_MAX: usize = 100;
+pub const NAMES_MAX: usize = 100;
 
 /// The state of archiving.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Report {
     pub queued: usize,
     /// Jobs that wait, and have not failed: the first few.
     pub waiting: Vec<WaitingJob>,
+    /// The waiting jobs that were refused for now, for each reason.
+    #[serde(default)]
+    pub refusals: Refusals,
     /// Jobs that failed: the first few.
     pub failed: Vec<FailedJob>,
     /// How many jobs have failed in all.
@@ -275,7 +279,7 @@ impl Report {
             }
         }
         self.failures += usize::from(failed);
-        if !failed && !job.is_worked_on() && self.waiting.len() < NAMES_MAX {
+        if !failed && !job.is_worked_on() {
             let refusal = turns.iter().find_map(|(_, turn)| turn.refusal.as_ref());
             let held = turns.iter().any(|(folder, turn)| {
                 let folder_queue = folder.and_then(|folder| folder_queues.get(&folder));
@@ -289,8 +293,18 @@ impl Report {
                 (None, Step::Look(_)) => ("settling", false),
                 (None, Step::Store(_)) => ("queued", false),
             };
+            self.add_waiting(id, why, refused);
+        }
+    }
+
+    /// Adds a job that waits, and has not failed.
+    pub(super) fn add_waiting(&mut self, job: &JobId, why: &str, refused: bool) {
+        if refused {
+            self.refusals.add(job, why);
+        }
+        if self.waiting.len() < NAMES_MAX {
             self.waiting.push(WaitingJob {
-                job: id.to_string(),
+                job: job.to_string(),
                 why: why.to_owned(),
                 refused,
             });

@@ -78,8 +78,16 @@ pub(super) fn describe(text: &mut String, report: &Report, since: &str, colours:
         describe_folder(&mut line, folder, since);
     }
     describe_verified(&mut line, report);
-    for (why, count) in reasons(report) {
-        line(format!("{} waiting: {why}", jobs(count as u64)));
+    for reason in &report.refusals.reasons {
+        line(format!(
+            "{} waiting: {}",
+            jobs(reason.jobs as u64),
+            reason.why
+        ));
+    }
+    if report.refusals.others > 0 {
+        let others = jobs(report.refusals.others as u64);
+        line(format!("{others} waiting for other reasons"));
     }
     for failed in report.failed.iter().take(LISTED_MAX) {
         let place = failed
@@ -234,19 +242,6 @@ fn describe_damaged(line: &mut impl FnMut(String), report: &Report) {
         let more = report.damages - LISTED_MAX;
         line(format!("and {more} more, listed by --json"));
     }
-}
-
-/// Why jobs wait that were refused, and how many for each reason; of the jobs that the report names.
-fn reasons(report: &Report) -> Vec<(&str, usize)> {
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    for waiting in report.waiting.iter().filter(|waiting| waiting.refused) {
-        if let Some((_, count)) = counts.iter_mut().find(|(why, _)| *why == waiting.why) {
-            *count += 1;
-        } else if counts.len() < LISTED_MAX {
-            counts.push((&waiting.why, 1));
-        }
-    }
-    counts
 }
 
 fn describe_folder(line: &mut impl FnMut(String), folder: &FolderReport, since: &str) {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::state::FolderMoved;
-use crate::archive::engine::report::{FailedJob, NAMES_MAX, Report, WaitingJob};
+use crate::archive::engine::report::{FailedJob, NAMES_MAX, Report};
 use crate::archive::engine::shared::Shared;
 use crate::view::View;
 
@@ -45,13 +45,8 @@ fn add_folder(
             continue;
         }
         waiting += 1;
-        if report.waiting.len() < NAMES_MAX {
-            report.waiting.push(WaitingJob {
-                job: job.to_string(),
-                why: why.unwrap_or("copying from its `move` folder").to_owned(),
-                refused: why.is_some(),
-            });
-        }
+        let shown = why.unwrap_or("copying from its `move` folder");
+        report.add_waiting(job, shown, why.is_some());
     }
     // A job that has just been moved may still be in the queue, which is counted already.
     let queued = &shared.state.lock().queue.jobs;
