@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::experiments::damage;
-use crate::archive::experiments::verify::REMEDY;
+use crate::archive::experiments::verify as items;
 use crate::archive::job::verify::remedy;
 use crate::archive::last_verify::{self, LastVerify};
 use crate::archive::{places, state_dir};
@@ -187,7 +187,7 @@ impl VerifyRecords {
             finding,
         });
         let of_items = items.first.into_iter().map(|(item, finding)| DamagedCopy {
-            remedy: REMEDY.to_owned(),
+            remedy: items::remedy(&finding).to_owned(),
             job: None,
             item: Some(item),
             folder: path.clone(),

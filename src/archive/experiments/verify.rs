@@ -33,15 +33,24 @@ pub enum VerifiedItem {
     Unread(Cause),
 }
 
-/// How a damaged copy is made anew, as a clause.
-pub const REMEDY: &str = "if the workspace has it, remove that copy and run `xpmfs archive`";
+/// The finding about a missing copy.
+pub const COPY_GONE: &str = "the copy is gone";
+
+/// How a copy with this finding is made anew, as a clause.
+#[must_use]
+pub fn remedy(finding: &str) -> &'static str {
+    match finding {
+        COPY_GONE => "`xpmfs archive` copies it again if the workspace has it",
+        _ => "if the workspace has it, remove that copy and run `xpmfs archive`",
+    }
+}
 
 impl VerifiedItem {
     /// What is wrong with the copy, if anything; `None` if that is unknown, since it could not be read.
     fn finding(&self) -> Option<Option<String>> {
         match self {
             VerifiedItem::Unread(_) => None,
-            VerifiedItem::Missing => Some(Some("the copy is gone".to_owned())),
+            VerifiedItem::Missing => Some(Some(COPY_GONE.to_owned())),
             VerifiedItem::Read { damage, .. } => {
                 let mut read = damage.iter();
                 match read.find(|it| !matches!(it.what, What::Unreadable(_))) {

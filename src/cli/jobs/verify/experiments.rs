@@ -6,7 +6,7 @@ use super::super::meter::Meter;
 use super::super::session::Session;
 use super::json;
 use crate::archive::experiments::Item;
-use crate::archive::experiments::verify::{REMEDY, VerifiedItem, verify};
+use crate::archive::experiments::verify::{COPY_GONE, VerifiedItem, remedy, verify};
 use crate::archive::state_dir;
 use crate::cli::Global;
 use crate::transfer::Difference;
@@ -51,11 +51,15 @@ impl Items {
                         0 | 1 => String::new(),
                         count => format!(", and {} more", count - 1),
                     };
-                    let why = format!("{} {what}{more}; {REMEDY}", path.display());
+                    let why = format!("{} {what}{more}", path.display());
+                    let why = format!("{why}; {}", remedy(&why));
                     ("damaged", Some(why))
                 }
             },
-            VerifiedItem::Missing => ("missing", Some(format!("the copy is gone; {REMEDY}"))),
+            VerifiedItem::Missing => (
+                "missing",
+                Some(format!("{COPY_GONE}; {}", remedy(COPY_GONE))),
+            ),
             VerifiedItem::Unread(cause) => ("unreadable", Some(cause.to_string())),
         };
         match &why {
