@@ -251,7 +251,9 @@ impl StoreBatch<'_> {
 
     /// Removes the unfinished copies of crashed processes, once for each task.
     fn sweep(&self, job: &JobId, task: &Arc<OwnedFd>) {
-        if !self.swept.lock().insert(job.task_id().to_owned()) {
+        // The other threads wait for the sweep: it would take a lock file that one of them has created and not locked yet.
+        let mut swept = self.swept.lock();
+        if !swept.insert(job.task_id().to_owned()) {
             return;
         }
         let manifest = &mut |hash: &OsStr| manifests::discard(&self.root, job.task_id(), hash);
