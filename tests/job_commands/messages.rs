@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::fs::XattrFlags;
@@ -125,6 +126,80 @@ fn what_is_in_the_way_in_the_workspace_is_named() {
     }
     let output = stage.jobs(&["recover", &job_id()]);
     assert!(output.status.success(), "{}", said(&output));
+}
+
+type Change = fn(&Path);
+
+/// Manifests that cannot be used: what is in the place of one, made from the one that was there.
+const BROKEN: [(&str, Change); 6] = [
+    ("empty", |path| fs::write(path, "").unwrap()),
+    ("garbage", |path| fs::write(path, [0xa5; 500]).unwrap()),
+    ("damaged inside", |path| {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(path, text.replace("\"mode\"", "\"made\"")).unwrap();
+    }),
+    ("of a newer version", |path| {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(path, text.replace("\"version\": 1", "\"version\": 99")).unwrap();
+    }),
+    ("a directory", |path| {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }),
+    ("a symlink", |path| {
+        fs::remove_file(path).unwrap();
+        symlink("/nowhere/at/all", path).unwrap();
+    }),
+];
+
+#[test]
+fn a_manifest_that_cannot_be_read_is_rewritten_or_reported() {
+    let modes: [&[&'static str]; 3] = [&["backup"], &["move"], &["backup", "move"]];
+    for modes in modes {
+        for (what, make) in BROKEN {
+            for jobs in [&["--all"][..], &[&*job_id()]] {
+                let stage = Stage::new(modes);
+                write_job(&stage.job());
+                stage.archive();
+                let manifest = format!(".xpmfs/manifests/{}.json", job_id());
+                let manifest = stage.folder(modes[0]).join(manifest);
+                make(&manifest);
+                let output = stage.jobs(&[&["archive"], jobs].concat());
+                let text = said(&output);
+                let about = format!("{modes:?} {what} {jobs:?}: {text}");
+                if output.status.success() {
+                    let verified = stage.jobs(&["verify", "--all"]);
+                    assert!(verified.status.success(), "{about}{}", said(&verified));
+                    let copies = format!("{} cop", modes.len());
+                    assert!(said(&verified).contains(&copies), "{about}");
+                } else {
+                    assert!(text.contains(manifest.to_str().unwrap()), "{about}");
+                    assert!(!text.contains("up to date"), "{about}");
+                }
+            }
+        }
+    }
+}
+
+/// A sweep that finds the lock file of a copy that another thread begins does not prevent that copy.
+#[test]
+fn no_copy_waits_for_another_of_the_same_command() {
+    let stage = Stage::new(&["backup"]);
+    for number in 0..100 {
+        let task = stage.job().with_file_name("");
+        let task = task.with_file_name(format!("my.module.task{number}"));
+        for hash in ["0a", "0b", "0c"] {
+            fs::create_dir_all(task.join(hash)).unwrap();
+            fs::write(task.join(hash).join(format!("task{number}.done")), "").unwrap();
+        }
+    }
+    let output = stage.jobs(&["archive", "--all"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        !said(&output).contains("another process"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn cut_short(folder: &Location, task: &OsStr) -> Vec<JobId> {
 }
 
 /// Rewrites a manifest, and logs failures; returns whether the copy is damaged.
-fn heal_or_warn(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
+pub(super) fn heal_or_warn(env: &Env<'_>, folder: &Location, job: &JobId) -> bool {
     let at = places::path(folder, job);
     match heal(env, folder, job) {
         Ok(Healed::Yes) => {

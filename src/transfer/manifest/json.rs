@@ -39,7 +39,7 @@ pub enum ReadError {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// A newer program wrote the manifest.
-    #[error("it has version {0}, and this program knows versions up to {FORMAT}")]
+    #[error("it has version {0}, and this program knows versions up to {FORMAT}: update xpmfs")]
     Version(u32),
     /// The hashes are of another kind.
     #[error("it has hashes of the kind `{0}`, and this program knows `{HASH}` alone")]
