@@ -78,6 +78,14 @@ pub enum Cause {
         /// Why not.
         why: String,
     },
+    /// A folder cannot be opened.
+    #[error("cannot open {}: {}", folder.display(), explain(*errno))]
+    FolderIo {
+        /// The folder.
+        folder: PathBuf,
+        /// The error of the system.
+        errno: Errno,
+    },
     /// A location has too little space.
     #[error("{}: {why}", place.display())]
     NoSpace {
@@ -183,45 +191,10 @@ impl JobError {
         self.cause.errno()
     }
 
-    /// The path and the kind of access that failed for want of a permission, if so.
+    /// As [`Cause::denied`].
     #[must_use]
     pub fn denied(&self) -> Option<(PathBuf, Access)> {
-        let denied = matches!(self.errno()?, Errno::ACCESS | Errno::PERM);
-        self.access().filter(|_| denied && self.advice().is_none())
-    }
-
-    /// The path and the kind of access of the system call that failed.
-    fn access(&self) -> Option<(PathBuf, Access)> {
-        const READ: [&str; 6] = [
-            "open",
-            "look at",
-            "look into",
-            "look up",
-            "lock",
-            "look at the lock of",
-        ];
-        Some(match &*self.cause {
-            Cause::Io {
-                operation, path, ..
-            } if READ.contains(operation) => (path.clone(), Access::Read),
-            Cause::Io { path, .. } => (path.clone(), Access::Write),
-            Cause::Transfer { place, error } => {
-                let path = match error.path()? {
-                    top if top.as_os_str().is_empty() => place.clone(),
-                    path => place.join(path),
-                };
-                match error {
-                    transfer::Error::Io {
-                        side: transfer::Side::Source,
-                        ..
-                    } => (path, Access::Read),
-                    _ => (path, Access::Write),
-                }
-            }
-            // Staging makes its entries beside the job.
-            Cause::Staging { place, .. } => (place.clone(), Access::Write),
-            _ => return None,
-        })
+        self.cause.denied()
     }
 
     /// As [`Cause::scope`].
@@ -272,6 +245,48 @@ impl Cause {
         }
     }
 
+    /// The path and the kind of access that failed for want of a permission, if so.
+    #[must_use]
+    pub fn denied(&self) -> Option<(PathBuf, Access)> {
+        let denied = matches!(self.errno()?, Errno::ACCESS | Errno::PERM);
+        self.access().filter(|_| denied && self.advice().is_none())
+    }
+
+    /// The path and the kind of access of the system call that failed.
+    fn access(&self) -> Option<(PathBuf, Access)> {
+        const READ: [&str; 6] = [
+            "open",
+            "look at",
+            "look into",
+            "look up",
+            "lock",
+            "look at the lock of",
+        ];
+        Some(match self {
+            Cause::Io {
+                operation, path, ..
+            } if READ.contains(operation) => (path.clone(), Access::Read),
+            Cause::Io { path, .. } => (path.clone(), Access::Write),
+            Cause::FolderIo { folder, .. } => (folder.clone(), Access::Read),
+            Cause::Transfer { place, error } => {
+                let path = match error.path()? {
+                    top if top.as_os_str().is_empty() => place.clone(),
+                    path => place.join(path),
+                };
+                match error {
+                    transfer::Error::Io {
+                        side: transfer::Side::Source,
+                        ..
+                    } => (path, Access::Read),
+                    _ => (path, Access::Write),
+                }
+            }
+            // Staging makes its entries beside the job.
+            Cause::Staging { place, .. } => (place.clone(), Access::Write),
+            _ => return None,
+        })
+    }
+
     /// What can be done about it, as a clause, unless a permission is missing or the message says it.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
@@ -282,6 +297,10 @@ impl Cause {
             Errno::NOSPC => "make room there and try again",
             Errno::DQUOT => "remove something there, or ask for a larger quota, and try again",
             Errno::ROFS => "mount it to be written, and try again",
+            Errno::NOTDIR => {
+                "a file is in the place of a directory on its path: move it away, and try again"
+            }
+            Errno::ISDIR => "a directory is in the place of a file: move it away, and try again",
             Errno::IO => "see the kernel's log (dmesg): the disk may be failing",
             Errno::STALE | Errno::NOTCONN | Errno::NODEV | Errno::NXIO => {
                 "see whether its disk is mounted, and try again"
@@ -296,6 +315,7 @@ impl Cause {
     /// The error number, if a system call failed.
     pub(super) fn errno(&self) -> Option<Errno> {
         let error = match self {
+            Cause::FolderIo { errno, .. } => return Some(*errno),
             Cause::Io { cause, .. } => cause,
             Cause::Transfer { error, .. } => error.io()?,
             Cause::Staging { error, .. } => error.io()?,
@@ -345,7 +365,7 @@ impl Cause {
             Cause::Staging { error, .. } => of_staging(error),
             Cause::Busy(_) | Cause::Changed(_) => Scope::Soon,
             Cause::NoBackup { .. } => Scope::Again,
-            Cause::Folder { .. } => Scope::Folder,
+            Cause::Folder { .. } | Cause::FolderIo { .. } => Scope::Folder,
             Cause::NoSpace { .. } => Scope::Space,
             Cause::Obstacle(obstacle) if obstacle.of_all => Scope::Folder,
             Cause::Absent(_) | Cause::Unsafe(_) | Cause::Obstacle(_) => Scope::Job,

@@ -71,6 +71,11 @@ pub(super) fn of_manifest(folder: &Location, root: &Root, job: &JobId) -> Option
     Some(Obstacle { of_all, ..found })
 }
 
+/// The obstacle in the path of nested directories in a location with the directory `root`, if any.
+pub(super) fn in_path(location: &Location, root: &Root, names: &[&OsStr]) -> Option<Obstacle> {
+    first(root.fd(), location.path().to_owned(), names)
+}
+
 /// The obstacle in the path of a directory below a location's `.xpmfs`, if any.
 pub(super) fn of_own(location: &Location, names: &[&OsStr]) -> Option<Obstacle> {
     let root = location.root().ok()?;

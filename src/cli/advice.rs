@@ -8,14 +8,19 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Uid, User};
 use rustix::fs::{AtFlags, CWD};
 
-use crate::archive::error::{Access, JobError};
+use crate::archive::error::{Access, Cause, JobError};
 use crate::archive::lost::Unseen;
 
 /// What can be done about an error, as a clause, if anything.
 pub(super) fn advice(error: &JobError) -> Option<String> {
-    match error.denied() {
+    advice_about(&error.cause)
+}
+
+/// As [`advice`], about what went wrong with a run or a partial.
+pub(super) fn advice_about(cause: &Cause) -> Option<String> {
+    match cause.denied() {
         Some((path, access)) => Some(advice_on(&path, access)),
-        None => error.advice().map(ToOwned::to_owned),
+        None => cause.advice().map(ToOwned::to_owned),
     }
 }
 

@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
+
 use super::environment::{self, Environment};
 use super::error::SettingsError;
 use super::model::{Folder, Mode, Workspace};
@@ -214,6 +217,10 @@ fn existence(folder: &Folder, state: &State) -> Verdict {
             "give the path of a directory",
         ),
         State::Missing => (format!("the folder {shown} does not exist"), unmounted),
+        State::Denied => (
+            format!("the folder {shown} may not be read: permission denied"),
+            "check its permissions, and those of the directories above; their owners can grant them",
+        ),
         State::Failed(reason) => (
             format!("the folder {shown} cannot be read: {reason}"),
             unmounted,
@@ -236,6 +243,8 @@ enum State {
     Jobs,
     NotDirectory,
     Missing,
+    /// It may not be listed or entered.
+    Denied,
     Failed(String),
     Silent,
 }
@@ -261,13 +270,23 @@ fn look_at_all(primary: &Path, folders: &[Folder], environment: &Environment) ->
 fn look(folder: &Folder, environment: &Environment) -> Look {
     let real =
         environment::resolve(&folder.path, environment).unwrap_or_else(|_| folder.path.clone());
-    let state = match std::fs::metadata(environment.current_dir().join(&folder.path)) {
+    let path = environment.current_dir().join(&folder.path);
+    let state = match std::fs::metadata(&path) {
         Ok(metadata) if !metadata.is_dir() => State::NotDirectory,
+        Ok(_) if is_denied(&path) => State::Denied,
         Ok(_) if folder.is_jobs_directory(environment) => State::Jobs,
         Ok(_) => State::Directory,
         Err(error) if error.kind() == io::ErrorKind::NotFound => State::Missing,
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => State::NotDirectory,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => State::Denied,
         Err(error) => State::Failed(error.to_string()),
     };
     Look { real, state }
+}
+
+/// Whether a directory may not be listed, or not be entered.
+fn is_denied(path: &Path) -> bool {
+    let access = Access::READ_OK | Access::EXEC_OK;
+    let allowed = rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS);
+    allowed == Err(Errno::ACCESS)
 }

@@ -10,6 +10,7 @@ use super::location::beneath::{Beneath, NoBeneath};
 use super::location::{self, FolderSpec, Location, watcher};
 use super::purged::known::Judgements;
 use crate::settings::{DEFAULT_FOLDER_TIMEOUT, FOLDERS_MAX};
+use crate::workspace::layout;
 
 /// The parts of a view.
 #[derive(Debug, Clone)]
@@ -41,6 +42,12 @@ pub enum ViewError {
     )]
     InTheWay {
         /// The entry that is in the way.
+        path: PathBuf,
+    },
+    /// A file is in the place of the directory of the jobs.
+    #[error("{} is a file: the jobs belong in a directory of this name; move it out of the way", path.display())]
+    JobsFile {
+        /// The file.
         path: PathBuf,
     },
     /// More folders than there are location numbers.
@@ -117,6 +124,11 @@ impl View {
         if let Some(name) = first.root().ok().and_then(|root| root.in_the_way()) {
             return Err(ViewError::InTheWay {
                 path: spec.primary.join(name),
+            });
+        }
+        if first.root().is_ok_and(|root| root.jobs_is_file()) {
+            return Err(ViewError::JobsFile {
+                path: spec.primary.join(layout::JOBS),
             });
         }
         let mut locations = vec![Arc::new(first)];

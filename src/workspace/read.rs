@@ -69,9 +69,7 @@ pub(super) fn names(path: &Path) -> PartialList<OsString> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return listing,
         Err(error) => {
-            listing
-                .errors
-                .push(WorkspaceError::new("list", path, error));
+            listing.errors.push(failed("list", path, error));
             return listing;
         }
     };
@@ -96,8 +94,17 @@ pub(super) fn is_directory(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_dir()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(WorkspaceError::new("stat", path, error)),
+        Err(error) => Err(failed("stat", path, error)),
     }
+}
+
+/// The error of an operation on a directory: `ENOTDIR` does not say what to do.
+fn failed(operation: &'static str, path: &Path, error: io::Error) -> WorkspaceError {
+    if error.kind() == io::ErrorKind::NotADirectory {
+        let what = "a file is in the place of a directory: move it away";
+        return WorkspaceError::new(operation, path, Cause::Content(what.to_owned()));
+    }
+    WorkspaceError::new(operation, path, error)
 }
 
 #[cfg(test)]

@@ -14,5 +14,6 @@ mod archiving;
 mod common;
 mod folders;
 mod killed;
+mod obstacles;
 mod recovering;
 mod scene;

@@ -171,3 +171,33 @@ fn a_folder_that_may_not_be_verified_is_reported_with_whom_to_ask() {
         said(&output)
     );
 }
+
+#[test]
+fn a_folder_that_may_not_be_opened_is_reported_once_with_whom_to_ask() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new(&["backup"]);
+    crate::others::small_jobs(&stage, 3);
+    let jobs = ordinary(&stage);
+    give(&["-Rh"], &stage.primary());
+    let folder = stage.folder("backup");
+    fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+    let shown = folder.to_str().unwrap();
+    let output = jobs(&["archive", "--all"]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let ask = format!("ask its owner `root` for permission to list and go into {shown}\n");
+    assert_eq!(text.matches(&ask).count(), 1, "{text}");
+    assert_eq!(text.matches("Permission denied").count(), 1, "{text}");
+    let more = format!("2 more jobs failed in backup:{shown} for the same reason");
+    assert!(text.contains(&more), "{text}");
+    let text = said(&jobs(&["archive", "--all", "-v"]));
+    assert_eq!(text.matches(&ask).count(), 3, "{text}");
+    let report = jobs(&["archive", "--all", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report.as_array().unwrap().len(), 3, "{report}");
+    // Every command that reads folders has the advice.
+    let text = said(&jobs(&["list"]));
+    assert!(text.contains("check its permissions"), "{text}");
+}

@@ -6,6 +6,7 @@
 //! 4. Renames the copy into place, or exchanges it for an older one; then renames the manifest.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,12 @@ use crate::archive::job::manifests;
 use crate::archive::job::select::is_removed;
 use crate::archive::job::store::{Skipped, Stored};
 use crate::archive::space::{Claim, Disk, Refused};
-use crate::archive::{folder_alias, places, state_dir};
+use crate::archive::{folder_alias, obstacle, places, state_dir};
 use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep_with};
 use crate::transfer::{self, Candidate, Manifest, Options, Originals};
 use crate::view::{Location, Root};
-use crate::workspace::layout::JOBS;
+use crate::workspace::layout::{JOBS, XPMFS};
 use crate::workspace::runs::RunId;
 
 /// A result about one item.
@@ -97,7 +98,10 @@ impl Store<'_> {
             return Ok(Stored::Already);
         }
         let parent = places::make_like(&self.root, self.env.view.primary(), &item.parents());
-        let parent = parent.map_err(|errno| Cause::io("make the directory of", &at, errno))?;
+        let parent = parent.map_err(|errno| {
+            let cause = Cause::io("make the directory of", &at, errno);
+            self.name_obstacle(cause, &item.parents())
+        })?;
         sweep(&parent, self.folder);
         let staging = |error| Cause::staging(&at, error);
         let Some(mut staged) = Staging::take(&parent, item.name()).map_err(staging)? else {
@@ -129,8 +133,9 @@ impl Store<'_> {
         let unchanged = self.with_options(item, |options| copied.unchanged(source, options.select));
         unchanged.map_err(|error| Cause::transfer(&from, error))?;
         self.expect_same_folder()?;
-        let (name, written) = (item.name(), |error| {
-            Cause::io("write the manifest of", &at, error)
+        let (name, written) = (item.name(), |error: io::Error| {
+            let own = [&[OsStr::new(XPMFS)], &*item.parents()].concat();
+            self.name_obstacle(Cause::io("write the manifest of", &at, error), &own)
         });
         let manifest = &copied.manifest;
         let manifests_dir =
@@ -217,6 +222,15 @@ impl Store<'_> {
             true => Err(self.unusable(places::NO_DISK)),
             false => Ok(()),
         }
+    }
+
+    /// Replaces `ENOTDIR` by an error that names the file in the place of one of these nested directories, if there is one.
+    fn name_obstacle(&self, cause: Cause, names: &[&OsStr]) -> Cause {
+        if cause.errno() != Some(Errno::NOTDIR) {
+            return cause;
+        }
+        let obstacle = obstacle::in_path(self.folder, &self.root, names);
+        obstacle.map_or(cause, Cause::Obstacle)
     }
 
     fn unusable(&self, why: &str) -> Cause {

@@ -11,7 +11,7 @@ use crate::archive::{lost, places};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::transfer::{self, Candidate, Difference, Manifest, Options, What};
-use crate::view::location::{Role, explain};
+use crate::view::location::Role;
 use crate::view::{Location, View};
 use crate::workspace::jobs::JobId;
 use crate::workspace::markers;
@@ -146,7 +146,7 @@ pub enum Unread {
 /// Whether an error of [`verify`] does not mean damage: another user, or the same user later, may read it.
 #[must_use]
 pub fn unread(error: &JobError) -> Option<Unread> {
-    if let Cause::Folder { .. } = &*error.cause {
+    if let Cause::Folder { .. } | Cause::FolderIo { .. } = &*error.cause {
         return Some(Unread::Unavailable);
     }
     match error.errno()? {
@@ -176,8 +176,8 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     };
     if let Err(errno) = location.root() {
         // An error of the folder, and not of this copy.
-        let (folder, why) = (location.path().to_owned(), explain(errno));
-        return Err(JobError::new(job, Cause::Folder { folder, why }));
+        let folder = location.path().to_owned();
+        return Err(JobError::new(job, Cause::FolderIo { folder, errno }));
     }
     let at = places::path(location, job);
     let known = manifest(location, job)?;

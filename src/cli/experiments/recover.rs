@@ -15,6 +15,7 @@ use crate::archive::error::Cause;
 use crate::archive::experiments::copies::{self, ExperimentCopies};
 use crate::archive::experiments::recover::{RecoveredItem, recover};
 use crate::archive::experiments::{Item, RunName};
+use crate::cli::advice::advice_about;
 use crate::cli::errors::Usage;
 use crate::cli::jobs::interrupt::{Destinations, Interrupt};
 use crate::cli::jobs::meter::Meter;
@@ -165,7 +166,7 @@ impl Tally {
             Err(Cause::Cancelled) => self.lines.push(entry(Some(item), "cancelled", None)),
             Err(cause) => {
                 self.failed += 1;
-                let why = match cause.advice() {
+                let why = match advice_about(&cause) {
                     Some(advice) => format!("{cause}: {advice}"),
                     None => cause.to_string(),
                 };

@@ -189,6 +189,12 @@ impl Root {
         None
     }
 
+    /// Whether `jobs` is a file. A symlink does not count: its target may be on a disk that is not mounted.
+    pub(in crate::view) fn jobs_is_file(&self) -> bool {
+        at::stat(&self.fd, OsStr::new(layout::JOBS))
+            .is_ok_and(|stat| !at::is_dir(&stat) && !at::is_symlink(&stat))
+    }
+
     /// The absolute paths under which a symlink may name its jobs directory.
     pub fn jobs_paths(&self) -> &[PathBuf] {
         &self.jobs_paths

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use super::outcome::Stored;
 use crate::archive::env::Env;
@@ -144,6 +145,19 @@ impl<'a> Store<'a> {
                 why: why.to_owned(),
             },
         )
+    }
+
+    /// Returns the error that the folder cannot be opened.
+    pub(super) fn not_opened(&self, job: &JobId, error: &io::Error) -> JobError {
+        let folder = self.folder.path().to_owned();
+        let cause = match Errno::from_io_error(error) {
+            Some(errno) => Cause::FolderIo { folder, errno },
+            None => Cause::Folder {
+                folder,
+                why: error.to_string(),
+            },
+        };
+        JobError::new(job, cause)
     }
 
     /// Whether copied jobs are then moved.

@@ -25,7 +25,7 @@ pub use self::batch::Relocate;
 use self::batch::Store;
 pub use self::outcome::{Due, Skipped, Stored};
 use crate::archive::env::Env;
-use crate::archive::error::{Cause, JobError, Result, in_words};
+use crate::archive::error::{Cause, JobError, Result};
 use crate::archive::parallel::Aside;
 use crate::archive::places;
 use crate::settings::Mode;
@@ -103,8 +103,9 @@ fn store_batches(store: &Store<'_>, jobs: &[Due]) -> Vec<Result<Stored>> {
                 Ok(batch) => batch,
                 Err(error) => {
                     results.extend(before.take().map_or_else(Vec::new, Aside::wait));
-                    let error = in_words(&error);
-                    let refused = rest.iter().map(|due| Err(store.unusable(&due.job, &error)));
+                    let refused = rest
+                        .iter()
+                        .map(|due| Err(store.not_opened(&due.job, &error)));
                     return results.extend(refused);
                 }
             };

@@ -13,6 +13,7 @@ use crate::archive::experiments::pass::ItemOutcome;
 use crate::archive::job::ready::Judge;
 use crate::archive::job::store::Stored;
 use crate::cli::Global;
+use crate::cli::advice::advice_about;
 
 /// What was archived.
 #[derive(Default)]
@@ -129,7 +130,7 @@ impl Items {
 }
 
 fn explain(cause: &Cause) -> String {
-    match cause.advice() {
+    match advice_about(cause) {
         Some(advice) => format!("{cause}: {advice}"),
         None => cause.to_string(),
     }

@@ -15,6 +15,7 @@ use self::json::JsonEntry;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, Work, why};
+use crate::archive::error::Scope;
 use crate::archive::job::crash_recovery;
 use crate::archive::job::opt_out::OptOuts;
 use crate::archive::job::ready::{Judge, Readiness, unknown};
@@ -78,6 +79,8 @@ struct Tally {
     skipped: BTreeMap<&'static str, u64>,
     failed: u64,
     cancelled: u64,
+    /// The errors that affect all jobs of a folder, each with how many jobs it is not printed for: a folder that is away prints one line.
+    of_folders: BTreeMap<(String, String), u64>,
     lines: Vec<Value>,
 }
 
@@ -139,6 +142,7 @@ fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow:
         tally.add(&session, (job, single), outcome, &meter, global);
     };
     manual::archive(&env, &retired, &judge, &jobs.jobs, arguments.force, report);
+    tally.print_repeated(&meter, global);
     let items = experiments.then(|| experiments::archive(&session, &judge, &meter, global));
     if experiments {
         // The whole workspace is archived, perhaps regularly and without a mount.
@@ -188,6 +192,10 @@ impl Tally {
         global: &Global,
     ) {
         let mut listed = JsonEntry::of(&outcome, |folder| session.label(folder));
+        let of_folder = match &outcome {
+            Outcome::Folder(_, Err(error)) => error.scope() == Scope::Folder,
+            _ => false,
+        };
         let (folder, result, why, wrong) = match outcome {
             Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) if error.is_cancelled() => {
                 self.cancelled += 1;
@@ -243,17 +251,45 @@ impl Tally {
         };
         if wrong {
             self.failed += 1;
-            let place = folder
-                .as_ref()
-                .map_or_else(String::new, |folder| format!(" in {folder}"));
-            meter.say(&format!(
-                "{job}: {result}{place}: {}",
-                why.as_deref().unwrap_or_default()
-            ));
+            let why = why.as_deref().unwrap_or_default();
+            let is_repeated = of_folder && self.repeats(job, folder.as_deref(), why);
+            if !is_repeated || global.verbose > 0 {
+                let place = folder.as_ref();
+                let place = place.map_or_else(String::new, |folder| format!(" in {folder}"));
+                meter.say(&format!("{job}: {result}{place}: {why}"));
+            }
         }
         meter.job();
         listed.folder = folder;
         self.lines.push(listed.json(job, why));
+    }
+
+    /// Whether this error of a whole folder was printed for another job.
+    fn repeats(&mut self, job: &JobId, folder: Option<&str>, why: &str) -> bool {
+        let of_any_job = why.replace(&job.to_string(), "JOB");
+        let error = (folder.unwrap_or_default().to_owned(), of_any_job);
+        match self.of_folders.get_mut(&error) {
+            Some(more) => {
+                *more += 1;
+                true
+            }
+            None => {
+                self.of_folders.insert(error, 0);
+                false
+            }
+        }
+    }
+
+    /// Prints how many jobs failed for reasons that were printed for another job.
+    fn print_repeated(&self, meter: &Meter, global: &Global) {
+        for ((folder, _), more) in self.of_folders.iter().filter(|(_, more)| **more > 0) {
+            if global.verbose == 0 {
+                let jobs = if *more == 1 { "job" } else { "jobs" };
+                meter.say(&format!(
+                    "{more} more {jobs} failed in {folder} for the same reason (-v lists them)"
+                ));
+            }
+        }
     }
 
     fn stored(&mut self, stored: Stored, moves: bool) -> (&'static str, Option<String>) {
