@@ -111,6 +111,8 @@ struct Tally {
     deleted: u64,
     freed: u64,
     refused: u64,
+    /// How many of these for each reason.
+    reasons: BTreeMap<&'static str, u64>,
     failed: u64,
     /// The locations that copies are deleted in.
     locations: BTreeSet<u8>,
@@ -127,8 +129,9 @@ impl Tally {
                 let failed = deleted.folders.iter().any(|(_, it)| it.is_err());
                 self.failed += u64::from(failed);
             }
-            DeletionEvent::Refused(_) => {
+            DeletionEvent::Refused(refusal) => {
                 self.refused += 1;
+                *self.reasons.entry(describe(refusal.reason)).or_default() += 1;
                 self.failed += u64::from(report.jobs.is_single(job));
             }
             DeletionEvent::Failed(error) if error.is_cancelled() => {}
@@ -143,7 +146,7 @@ impl Tally {
             .extend(plan.copies.iter().map(|it| it.location));
     }
 
-    /// `3 jobs would be deleted, 1 kept; --yes deletes them`
+    /// `3 jobs would be deleted, 1 kept (pinned); --yes deletes them`
     fn summary(&self, act: bool, keep: Duration) -> String {
         let jobs = match self.deleted {
             1 => "1 job".to_owned(),
@@ -157,7 +160,15 @@ impl Tally {
             (_, false) => format!("{jobs} would be deleted"),
         };
         if self.refused > 0 {
-            text.push_str(&format!(", {} kept", self.refused));
+            let reasons = self.reasons.iter();
+            let reasons: Vec<String> = match self.reasons.len() {
+                1 => reasons.map(|(why, _)| (*why).to_owned()).collect(),
+                _ => reasons
+                    .map(|(why, count)| format!("{count} {why}"))
+                    .collect(),
+            };
+            let reasons = reasons.join("; ");
+            text.push_str(&format!(", {} kept ({reasons})", self.refused));
         }
         if self.deleted > 0 {
             text.push_str(&format!(
@@ -375,6 +386,17 @@ impl Report<'_> {
 }
 
 /// The fixed name of a reason.
+/// A reason in the summary.
+fn describe(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Absent => "not in the primary, nor in a `backup` or `move` folder",
+        Reason::Pinned => "pinned",
+        Reason::Busy => "in use",
+        Reason::Changed => "changed meanwhile",
+        _ => "-v shows why",
+    }
+}
+
 fn name(reason: Reason) -> &'static str {
     match reason {
         Reason::Absent => "absent",

@@ -68,13 +68,18 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     });
     let interrupted = interrupt.came();
     drop(interrupt);
+    let results = results.into_inner();
     if global.json {
-        let results = results.into_inner();
-        let results: Vec<&Value> = named
+        let listed: Vec<&Value> = named
             .iter()
             .filter_map(|(job, _)| results.get(job))
             .collect();
-        print::json(&results)?;
+        print::json(&listed)?;
+    }
+    if named.len() > 1 && !global.quiet && !global.json {
+        let entries = results.values();
+        let back = entries.filter(|it| it["result"] == "undeleted").count();
+        print::line(&summary(back, named.len() - back));
     }
     if interrupted {
         print::line("interrupted: every job is either back or in the trash");
@@ -83,6 +88,19 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// `3 jobs are back, 1 is not`
+fn summary(back: usize, failed: usize) -> String {
+    let back = match back {
+        1 => "1 job is back".to_owned(),
+        count => format!("{count} jobs are back"),
+    };
+    match failed {
+        0 => back,
+        1 => format!("{back}, 1 is not"),
+        count => format!("{back}, {count} are not"),
+    }
 }
 
 /// What is printed about a job.

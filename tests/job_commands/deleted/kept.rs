@@ -143,3 +143,17 @@ fn a_copy_that_this_user_may_not_rename_keeps_the_job() {
     }
     mounted.unmount();
 }
+
+#[test]
+fn a_summary_says_why_jobs_are_kept() {
+    let stage = Stage::new(&["backup"]);
+    let hashes = crate::others::small_jobs(&stage, 2);
+    stage.archive();
+    assert!(stage.jobs(&["pin", &hashes[0]]).status.success());
+    let output = stage.jobs(&["delete", "*"]);
+    let text = crate::stage::said(&output);
+    assert!(
+        text.contains("1 job would be deleted, 1 kept (pinned)"),
+        "{text}"
+    );
+}

@@ -402,3 +402,18 @@ fn deleted_jobs_are_named_as_others_are() {
     }
     stage.verify_all();
 }
+
+#[test]
+fn a_summary_says_how_many_jobs_are_back() {
+    let stage = Stage::new(&["backup"]);
+    crate::others::small_jobs(&stage, 3);
+    stage.archive();
+    let output = stage.jobs(&["delete", "*", "--yes"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let output = stage.jobs(&["undelete", "*"]);
+    assert!(
+        output.status.success() && said(&output).ends_with("\nxpmfs: 3 jobs are back\n"),
+        "{}",
+        said(&output)
+    );
+}
