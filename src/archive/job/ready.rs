@@ -41,7 +41,8 @@ pub enum Readiness {
     Purged,
     /// It has failed.
     Failed,
-    /// The primary has a symlink in its place: it was moved.
+    /// The primary has a symlink in its place: it was moved. A command that waits also returns it for a job that the primary does not have,
+    /// and a folder has.
     Elsewhere,
     /// The primary has a symlink in its place, and no folder has the job. [`Judge::readiness`] does not return this, since a folder may
     /// hang: only a command that waits checks it.

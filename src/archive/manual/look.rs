@@ -61,6 +61,9 @@ pub(super) fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: b
                 Ok(Readiness::Unfinished) if is_purged(env, &job) => {
                     others.push((job, Outcome::NotReady(Readiness::Purged)));
                 }
+                Ok(Readiness::Absent) if has_copy(env, &job) => {
+                    others.push((job, Outcome::NotReady(Readiness::Elsewhere)));
+                }
                 Ok(Readiness::Elsewhere) if !is_archived(env, &job) => {
                     others.push((job, Outcome::NotReady(Readiness::Lost)));
                 }
@@ -91,6 +94,14 @@ pub(super) fn look_at(env: &Env<'_>, judge: &Judge, jobs: &[JobId], opted_out: b
 fn is_purged(env: &Env<'_>, job: &JobId) -> bool {
     let there = env.view.in_primary(job.task_id(), job.hash());
     matches!(there, Ok(InPrimary::Purged))
+}
+
+/// Whether a folder has a finished copy of a job: the primary's was released, or purged.
+fn has_copy(env: &Env<'_>, job: &JobId) -> bool {
+    places::archives(env.view).any(|folder| match places::job(folder, job) {
+        Ok(Some(copy)) => markers::is_done(&copy, job.name()).unwrap_or(false),
+        _ => false,
+    })
 }
 
 /// Whether a folder has a finished copy of a job, or cannot be read.

@@ -63,6 +63,20 @@ fn a_summary_says_why_jobs_are_kept() {
     assert!(said(&output).contains(expected), "{}", said(&output));
 }
 
+#[test]
+fn a_released_job_is_up_to_date() {
+    let (stage, _) = archived(&["backup"]);
+    let (success, _) = release(&stage, &["--yes", &job_id()]);
+    assert!(success && !stage.job().exists());
+    let output = stage.jobs(&["archive", &job_id()]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("nothing to copy: 1 up to date"),
+        "{}",
+        said(&output)
+    );
+}
+
 fn hash_of(line: &Value) -> &str {
     line["job"].as_str().unwrap().rsplit('/').next().unwrap()
 }

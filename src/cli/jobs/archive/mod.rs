@@ -192,9 +192,9 @@ impl Tally {
         global: &Global,
     ) {
         let mut listed = JsonEntry::of(&outcome, |folder| session.label(folder));
-        let of_folder = match &outcome {
-            Outcome::Folder(_, Err(error)) => error.scope() == Scope::Folder,
-            _ => false,
+        let scope = match &outcome {
+            Outcome::Folder(_, Err(error)) => error.scope(),
+            _ => Scope::Job,
         };
         let (folder, result, why, wrong) = match outcome {
             Outcome::Folder(_, Err(error)) | Outcome::Unknown(error) if error.is_cancelled() => {
@@ -252,7 +252,7 @@ impl Tally {
         if wrong {
             self.failed += 1;
             let why = why.as_deref().unwrap_or_default();
-            let is_repeated = of_folder && self.repeats(job, folder.as_deref(), why);
+            let is_repeated = self.repeats(job, scope, folder.as_deref(), why);
             if !is_repeated || global.verbose > 0 {
                 let place = folder.as_ref();
                 let place = place.map_or_else(String::new, |folder| format!(" in {folder}"));
@@ -264,9 +264,14 @@ impl Tally {
         self.lines.push(listed.json(job, why));
     }
 
-    /// Whether this error of a whole folder was printed for another job.
-    fn repeats(&mut self, job: &JobId, folder: Option<&str>, why: &str) -> bool {
-        let of_any_job = why.replace(&job.to_string(), "JOB");
+    /// Whether an error that affects all jobs of a folder was printed for another job.
+    fn repeats(&mut self, job: &JobId, scope: Scope, folder: Option<&str>, why: &str) -> bool {
+        let of_any_job = match scope {
+            Scope::Folder => why.replace(&job.to_string(), "JOB"),
+            // Each job needs another amount of space.
+            Scope::Space => String::new(),
+            _ => return false,
+        };
         let error = (folder.unwrap_or_default().to_owned(), of_any_job);
         match self.of_folders.get_mut(&error) {
             Some(more) => {
@@ -400,7 +405,7 @@ pub(in crate::cli) fn not_ready(readiness: &Readiness) -> String {
                 .to_owned()
         }
         Readiness::Failed => "failed, and only jobs that succeeded are archived".to_owned(),
-        Readiness::Elsewhere => "already moved to a folder".to_owned(),
+        Readiness::Elsewhere => "already in a folder, and no longer in the primary".to_owned(),
         Readiness::Lost => {
             "the workspace has a symlink in its place, and no `backup` or `move` folder has the job"
                 .to_owned()
