@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD};
 
 use crate::archive::error::{Access, Cause, JobError};
 use crate::archive::lost::Unseen;
+use crate::sys::shell_word::shell_word;
 
 /// What can be done about an error, as a clause, if anything.
 pub(super) fn advice(error: &JobError) -> Option<String> {
@@ -67,7 +68,7 @@ impl Missing {
         });
         let (to, at) = (verbs.collect::<Vec<_>>().join(" and "), path.display());
         if self.owner == user {
-            let quoted = quoted(path);
+            let quoted = shell_word(path);
             return format!("you own it, but may not {to} {at}: `chmod u+{rights} {quoted}`");
         }
         let name = User::from_uid(Uid::from_raw(self.owner)).ok().flatten();
@@ -126,16 +127,6 @@ fn lacks(path: &Path, rights: &str) -> Option<Missing> {
         directory: metadata.is_dir(),
         owner: metadata.uid(),
     })
-}
-
-/// Quotes a path for a shell.
-fn quoted(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
-    match path.chars().all(plain) {
-        true => path.into_owned(),
-        false => format!("'{}'", path.replace('\'', "'\\''")),
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::umount::{self, MountUse};
 use super::{Global, Select, candidates, print, sentence};
 use crate::daemon::control::{self, Client, ClientError, Identity};
 use crate::daemon::mounts::{self, MountInfo};
+use crate::sys::shell_word::shell_word;
 
 /// How long a mount may take to go on with another program.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -147,7 +148,8 @@ fn try_reload(mount: &MountInfo, program: &Path, one: &mut Reloaded) -> anyhow::
     let identity: Identity = serde_json::from_value(identity).map_err(|_| ClientError::Nonsense)?;
     one.workspace = identity.workspace;
     one.previous_version = Some(identity.version.clone());
-    let again = format!("unmount it (`xpmfs umount {mountpoint}`) and mount it again");
+    let word = shell_word(&mount.mountpoint);
+    let again = format!("unmount it (`xpmfs umount {word}`) and mount it again");
     if identity.supervisor.is_none() {
         bail!("{mountpoint} has no supervisor, which could go on with another program: {again}");
     }

@@ -29,6 +29,7 @@ use crate::daemon::mounts::{self, MountInfo};
 use crate::daemon::unmount::{UnmountError, unmount};
 use crate::settings::{Settings, parse_duration};
 use crate::sys::namespaces;
+use crate::sys::shell_word::shell_word;
 
 /// What to run, and how the workspace is mounted for it.
 #[derive(Debug, Args)]
@@ -154,7 +155,8 @@ impl Arguments {
         ];
         match options.iter().find(|(given, _)| *given) {
             Some((_, option)) => bail!(
-                "{place} is mounted already, and {option} would have no effect: leave it out, or unmount first with `xpmfs umount {place}`"
+                "{place} is mounted already, and {option} would have no effect: leave it out, or unmount first with `xpmfs umount {}`",
+                shell_word(&mount.mountpoint)
             ),
             None => Ok(()),
         }

@@ -21,6 +21,7 @@ use crate::daemon::sharing::register::{HolderReport, UnmountAnswer};
 use crate::daemon::unmount::{Unmounted, find, unmount};
 use crate::settings::Settings;
 use crate::sys::namespaces;
+use crate::sys::shell_word::shell_word;
 
 /// What to unmount, and how.
 #[derive(Debug, Args)]
@@ -127,6 +128,7 @@ impl Arguments {
     /// Ends this program's hold of a shared mount.
     fn release(&self, mount: &MountInfo, global: &Global) -> anyhow::Result<Released> {
         let place = mount.mountpoint.display();
+        let word = shell_word(&mount.mountpoint);
         if mount.other_owner().is_some() && !rustix::process::geteuid().is_root() {
             // Unmounting fails, and explains why.
             return Ok(Released::Unmount(None));
@@ -142,7 +144,7 @@ impl Arguments {
         };
         let asked = release(mount, holder.as_ref()).map_err(|error| error.of(mount));
         let asked = asked.with_context(|| {
-            format!("it is not known whether other programs hold {place} (`xpmfs umount --lazy {place}` detaches it in any case)")
+            format!("it is not known whether other programs hold {place} (`xpmfs umount --lazy {word}` detaches it in any case)")
         })?;
         match asked {
             None => Ok(Released::Unmount(None)),
@@ -167,7 +169,7 @@ impl Arguments {
                 Ok(Released::Stays)
             }
             Some((UnmountAnswer::Held(others), _)) => bail!(
-                "{place} stays mounted: held by {}; this program does not hold it: see --holder, or `xpmfs umount --lazy {place}` to detach it in any case",
+                "{place} stays mounted: held by {}; this program does not hold it: see --holder, or `xpmfs umount --lazy {word}` to detach it in any case",
                 listed(&others)
             ),
         }
@@ -176,12 +178,13 @@ impl Arguments {
     /// Waits until all that is finished is archived.
     fn drain(&self, mount: &MountInfo, global: &Global) -> anyhow::Result<()> {
         let place = mount.mountpoint.display();
+        let word = shell_word(&mount.mountpoint);
         let drained = drain::wait(mount, None, global).with_context(|| {
-            format!("cannot wait for what {place} archives (`xpmfs umount {place}` does not wait)")
+            format!("cannot wait for what {place} archives (`xpmfs umount {word}` does not wait)")
         })?;
         match drained {
             Drained::Stuck(report) => bail!(
-                "{}, and {place} stays mounted: {}; `xpmfs status` shows more; `xpmfs umount {place}` unmounts without waiting",
+                "{}, and {place} stays mounted: {}; `xpmfs status` shows more; `xpmfs umount {word}` unmounts without waiting",
                 drain::what_is_left(&report),
                 drain::why(&report)
             ),

@@ -22,6 +22,7 @@ use super::supervisor::{Link, MountPlace, Resumed};
 use super::{Kept, Service};
 use crate::mount::{Connection, Keeper};
 use crate::sys::deadline::wait_until;
+use crate::sys::shell_word::shell_word;
 
 /// What is served, for `status`.
 #[derive(Debug, Clone)]
@@ -291,7 +292,7 @@ fn clear(attachment: &Attachment, id: u64) {
         tracing::error!(
             "{} stays mounted and is dead: `xpmfs umount {}` takes it away",
             mountpoint.display(),
-            mountpoint.display()
+            shell_word(mountpoint)
         );
     }
 }

@@ -13,6 +13,7 @@ use super::health::{self, MountHealth};
 use super::mounts::{self, MountInfo};
 use crate::sys::deadline::{wait_until, within};
 use crate::sys::printable::printable;
+use crate::sys::shell_word::shell_word;
 
 /// How long a daemon may take to end after the unmount.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
@@ -242,6 +243,7 @@ fn is_ended(stat: &str) -> bool {
 
 fn busy(mountpoint: &Path, busy_processes: &[BusyProcess], mounts: &[PathBuf]) -> String {
     let shown = |path: &Path| printable(&path.to_string_lossy()).into_owned();
+    let word = printable(&shell_word(mountpoint)).into_owned();
     let mountpoint = shown(mountpoint);
     let mut text = format!("{mountpoint} is in use");
     if busy_processes.is_empty() && mounts.is_empty() {
@@ -277,7 +279,7 @@ fn busy(mountpoint: &Path, busy_processes: &[BusyProcess], mounts: &[PathBuf]) -
     }
     let _ = write!(
         text,
-        "\nEnd them, leave the directory, or detach it at once with `xpmfs umount --lazy {mountpoint}`: what is open is served until it is closed"
+        "\nEnd them, leave the directory, or detach it at once with `xpmfs umount --lazy {word}`: what is open is served until it is closed"
     );
     text
 }

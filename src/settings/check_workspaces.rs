@@ -10,6 +10,7 @@ use super::error::Finding;
 use super::model::{Folder, Mode};
 use super::placement;
 use super::yaml::{Node, Position, emit_scalar};
+use crate::sys::shell_word::shell_word;
 
 /// Finds the mistakes in the workspaces of a file.
 pub(super) fn check_workspaces(workspaces: &[Node], environment: &Environment) -> Vec<Finding> {
@@ -246,7 +247,10 @@ impl Checker<'_> {
                 self.warning(
                     at,
                     format!("the directory {shown} does not exist"),
-                    format!("correct the path, or create it: mkdir -p {shown}"),
+                    format!(
+                        "correct the path, or create it: mkdir -p {}",
+                        shell_word(primary)
+                    ),
                 );
             }
             Err(error) => {

@@ -8,7 +8,7 @@
 //! - [`open_files`]: the processes that use files
 //! - [`deadline`]: asks what may never answer; [`starvation`]: distinguishes it from a thread that waits for a processor
 //! - [`path_bytes`]: serializes paths
-//! - [`printable`]: escapes control characters in names that are printed
+//! - [`printable`]: escapes control characters in names that are printed; [`shell_word`]: quotes paths in suggested commands
 //! - [`namespaces`]: mounts that other processes do not see
 //! - [`priority`]: the processor and disk priority of a thread
 //! - [`process_stat`]: the parent, the session and the start of a process
@@ -39,4 +39,5 @@ pub mod read_dir;
 mod segment;
 pub mod shared_dir;
 pub mod shared_words;
+pub mod shell_word;
 pub mod starvation;

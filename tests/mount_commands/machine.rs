@@ -106,7 +106,7 @@ fn without_mtab_the_error_names_another_way_to_unmount() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().count(), 1, "{printed}");
-    let advice = format!("run `umount {}`", home.path("mnt").display());
+    let advice = format!("run `umount '{}'`", home.path("mnt").display());
     assert!(printed.contains(&advice), "{printed}");
     assert!(printed.contains("/etc/mtab"), "{printed}");
 }

@@ -279,3 +279,36 @@ fn json_of_a_command_without_a_listing_is_explained() {
         );
     }
 }
+
+/// The parser's own tip, `-- -w`, is no help.
+#[test]
+fn an_option_in_the_wrong_place_is_explained() {
+    let home = Home::new(true);
+    for (wrong, tip) in [
+        (
+            &["-w", "nlp", "jobs", "list"][..],
+            "-w comes after the command",
+        ),
+        (
+            &["jobs", "--workspace", "nlp", "list"],
+            "--workspace comes after",
+        ),
+        (&["jobs", "release", "--all"], "the glob '*' names all jobs"),
+    ] {
+        let output = home.xpmfs(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains(tip), "{wrong:?}: {}", said(&output));
+    }
+}
+
+/// A shell reads the suggested command as one word a path, whatever the path.
+#[test]
+fn a_path_in_a_suggested_command_is_quoted() {
+    at_everybodys_home(|home| {
+        home.mount(&[]);
+        let again = home.xpmfs(&["mount", "-w", "nlp"]).output().unwrap();
+        let quoted = format!("`xpmfs umount '{}'`", home.path("ws").display());
+        assert!(said(&again).contains(&quoted), "{}", said(&again));
+        home.does(&["umount"]);
+    });
+}

@@ -97,7 +97,7 @@ fn check_fails_for_a_dead_mount() {
     let output = check(&home, &[]);
     assert_eq!(said(&output), expected);
     let text = String::from_utf8(output.stdout).unwrap();
-    let remedy = format!("`xpmfs umount {}` clears the dead mount", ws.display());
+    let remedy = format!("`xpmfs umount '{}'` clears the dead mount", ws.display());
     assert!(
         text.contains("below a dead mount") && text.contains(&remedy),
         "{text}"

@@ -44,7 +44,7 @@ fn a_dead_mount_is_in_the_way_of_no_reload() {
         home.does(&["umount", other.to_str().unwrap()]);
         home.kill_daemon(&mnt);
         let refused = home.refuses(&["reload", "-w", "left"]);
-        let ended = format!("`xpmfs umount {}`", mnt.display());
+        let ended = format!("`xpmfs umount '{}'`", mnt.display());
         assert!(refused.contains(&ended), "{refused}");
         home.does(&["umount", "-w", "left"]);
     });
@@ -66,7 +66,7 @@ fn a_dead_mount_in_place_is_shown_and_cleared_by_the_next_mount_and_by_umount() 
             "{table}"
         );
         let archive = ["jobs", "archive", "--all", "-w", "killed"];
-        let clear = format!("`xpmfs umount {}`", ws.display());
+        let clear = format!("`xpmfs umount '{}'`", ws.display());
         let refused = home.refuses(&archive);
         assert!(refused.contains(&clear), "{refused}");
         let refused = home.refuses(&["umount", "--drain", "-w", "killed"]);

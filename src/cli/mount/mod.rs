@@ -29,6 +29,7 @@ use crate::daemon::options;
 use crate::daemon::run::Launcher;
 use crate::daemon::sharing::caller::caller;
 use crate::sys::deadline::within;
+use crate::sys::shell_word::shell_word;
 
 /// Mounts, and returns when the mount answers; in the foreground, when it has been unmounted.
 ///
@@ -147,7 +148,8 @@ fn report(planned: &Planned, global: &Global, joined: bool) {
         "" => "the workspace",
         id => id,
     };
-    let umount = format!("`xpmfs umount {mountpoint}`");
+    let umount = shell_word(&plan.attachment.mountpoint);
+    let umount = format!("`xpmfs umount {umount}`");
     let end = match (joined, plan.shared) {
         (true, _) => {
             format!("it was mounted before and is shared: {umount} ends this program's hold")

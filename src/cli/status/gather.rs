@@ -22,6 +22,7 @@ use crate::daemon::sharing::register::HolderReport;
 use crate::daemon::unmount::find;
 use crate::mount::RunningRecovery;
 use crate::settings::{Settings, Workspace};
+use crate::sys::shell_word::shell_word;
 use crate::view::location::{OTHER_DISK, why_not};
 
 /// What to show.
@@ -208,7 +209,7 @@ impl MountStatus {
             service,
             sharing,
         } = mounted;
-        let place = mount.mountpoint.display();
+        let place = shell_word(&mount.mountpoint);
         let user = mount.other_owner();
         let (state, pid, advice) = match health {
             MountHealth::Serving { pid } => ("ok", *pid, None),
@@ -256,8 +257,7 @@ impl MountStatus {
         };
         let identity = identity.as_ref();
         let version = identity.map(|identity| identity.version.as_str());
-        let advice = advice
-            .or_else(|| other_version(version, env!("CARGO_PKG_VERSION"), &place.to_string()));
+        let advice = advice.or_else(|| other_version(version, env!("CARGO_PKG_VERSION"), &place));
         Self {
             mountpoint: mount.mountpoint.to_string_lossy().into_owned(),
             workspace: identity
@@ -359,7 +359,7 @@ impl WorkspaceStatus {
                 place.state = BELOW_DEAD_MOUNT.to_owned();
                 place.why = Some(format!(
                     "`xpmfs umount {}` clears the dead mount",
-                    place.path
+                    shell_word(Path::new(&place.path))
                 ));
             }
         }

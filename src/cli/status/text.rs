@@ -1,6 +1,7 @@
 //! Prints the status for a person: tables, colours at a terminal, local times.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use indicatif::HumanBytes;
 
@@ -13,6 +14,7 @@ use crate::cli::table;
 use crate::daemon::inventory::LocationReport;
 use crate::mount::RunningRecovery;
 use crate::sys::printable::printable;
+use crate::sys::shell_word::shell_word;
 use crate::view::location::{NO_JOBS, SLOW};
 
 impl Status {
@@ -88,7 +90,8 @@ fn holders(text: &mut String, mount: &MountStatus) {
         if mount.shared {
             let _ = writeln!(
                 text,
-                "\n{place} is shared, and no program holds it: `xpmfs umount {place}` unmounts it"
+                "\n{place} is shared, and no program holds it: `xpmfs umount {}` unmounts it",
+                printable(&shell_word(Path::new(&mount.mountpoint)))
             );
         }
         return;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::sys::shell_word::shell_word;
+
 /// What works where fusermount3 does not mount.
 const RUN: &str = "`xpmfs run -- COMMAND` mounts without fusermount3, for that command alone";
 
@@ -87,7 +89,7 @@ pub enum AttachError {
     )]
     NotEmpty(PathBuf),
     /// Mounted already.
-    #[error("{} already has an xpmfs mount{}: to mount anew, first `xpmfs umount {}`; to join it, `xpmfs mount --shared`", .mountpoint.display(), process(.pid), .mountpoint.display())]
+    #[error("{} already has an xpmfs mount{}: to mount anew, first `xpmfs umount {}`; to join it, `xpmfs mount --shared`", .mountpoint.display(), process(.pid), shell_word(.mountpoint))]
     AlreadyMounted {
         /// Where.
         mountpoint: PathBuf,
@@ -103,7 +105,7 @@ pub enum AttachError {
         user: String,
     },
     /// Mounted already, but without an answer.
-    #[error("{} has an xpmfs mount that does not answer{}: detach it with `xpmfs umount --lazy {}`, and look at its log", .mountpoint.display(), process(.pid), .mountpoint.display())]
+    #[error("{} has an xpmfs mount that does not answer{}: detach it with `xpmfs umount --lazy {}`, and look at its log", .mountpoint.display(), process(.pid), shell_word(.mountpoint))]
     Silent {
         /// Where.
         mountpoint: PathBuf,
@@ -111,7 +113,7 @@ pub enum AttachError {
         pid: Option<i32>,
     },
     /// A dead FUSE mount of another program is there.
-    #[error("{} has a dead mount of the type {fs_type}: remove it with `fusermount3 -u -z {}` or `umount -l {}`", .mountpoint.display(), .mountpoint.display(), .mountpoint.display())]
+    #[error("{} has a dead mount of the type {fs_type}: remove it with `fusermount3 -u -z {}` or `umount -l {}`", .mountpoint.display(), shell_word(.mountpoint), shell_word(.mountpoint))]
     DeadForeign {
         /// Where.
         mountpoint: PathBuf,
@@ -166,7 +168,7 @@ pub enum DetachError {
     NoHelper,
     /// `fusermount3 -u` looks its mounts up in `/etc/mtab`; umount(8) does not.
     #[error(
-        "fusermount3 cannot unmount {path}, as /etc/mtab is missing here: run `umount {path}`, or ask the administrator for `ln -s /proc/self/mounts /etc/mtab`", path = .0.display()
+        "fusermount3 cannot unmount {path}, as /etc/mtab is missing here: run `umount {word}`, or ask the administrator for `ln -s /proc/self/mounts /etc/mtab`", path = .0.display(), word = shell_word(.0)
     )]
     NoMtab(PathBuf),
     /// Any other reason.

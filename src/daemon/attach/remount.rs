@@ -10,6 +10,7 @@ use rustix::mount::MountFlags;
 use super::{AttachError, expect_no_silent_mount, resolve};
 use crate::daemon::mounts::{self, MountInfo};
 use crate::daemon::options::{OptionError, RequestedOptions};
+use crate::sys::shell_word::shell_word;
 
 /// `MS_NOSYMFOLLOW`, which rustix has no name for.
 const NO_SYMLINK_FOLLOW: MountFlags = MountFlags::from_bits_retain(1 << 8);
@@ -19,7 +20,7 @@ const NO_SYMLINK_FOLLOW: MountFlags = MountFlags::from_bits_retain(1 << 8);
 pub enum RemountError {
     /// An ordinary user, or root without the right to mount.
     #[error(
-        "only root (with CAP_SYS_ADMIN) can change the options of a mount: unmount it with `xpmfs umount {}`, and mount it again with the new ones", .0.display()
+        "only root (with CAP_SYS_ADMIN) can change the options of a mount: unmount it with `xpmfs umount {}`, and mount it again with the new ones", shell_word(.0)
     )]
     NotPermitted(PathBuf),
     /// No mount of ours there.
@@ -29,7 +30,7 @@ pub enum RemountError {
     #[error(transparent)]
     Options(#[from] OptionError),
     /// An option that is decided when mounting.
-    #[error("`{option}` cannot be changed while {} is mounted: unmount it with `xpmfs umount {}`, and mount it again with `-o {option}`", .mountpoint.display(), .mountpoint.display())]
+    #[error("`{option}` cannot be changed while {} is mounted: unmount it with `xpmfs umount {}`, and mount it again with `-o {option}`", .mountpoint.display(), shell_word(.mountpoint))]
     Fixed {
         /// Where.
         mountpoint: PathBuf,
@@ -37,7 +38,7 @@ pub enum RemountError {
         option: &'static str,
     },
     /// Files are open for writing.
-    #[error("{} cannot be made read-only while files in it are open for writing: `fuser -vm {}` lists the processes that use it", .0.display(), .0.display())]
+    #[error("{} cannot be made read-only while files in it are open for writing: `fuser -vm {}` lists the processes that use it", .0.display(), shell_word(.0))]
     Busy(PathBuf),
     /// The daemon does not answer, or the table of mounts cannot be read.
     #[error(transparent)]

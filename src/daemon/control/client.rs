@@ -20,6 +20,7 @@ use crate::daemon::REPLY_TIMEOUT;
 use crate::daemon::mounts::{Device, MountInfo};
 use crate::sys::deadline::all_within;
 use crate::sys::printable::printable;
+use crate::sys::shell_word::shell_word;
 
 /// Why the daemon did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ pub enum ClientError {
     },
     /// The daemon of another user hands out a directory that is not beneath its mount.
     #[error(
-        "the daemon of the user `{user}` hands out another directory than the one that lies beneath {}: nothing is done there; unmount it first (`umount -l {}`)", printable(&.mountpoint.to_string_lossy()), printable(&.mountpoint.to_string_lossy())
+        "the daemon of the user `{user}` hands out another directory than the one that lies beneath {}: nothing is done there; unmount it first (`umount -l {}`)", printable(&.mountpoint.to_string_lossy()), printable(&shell_word(.mountpoint))
     )]
     OtherDirectory {
         /// Whose the mount is.
@@ -84,7 +85,7 @@ impl ClientError {
 }
 
 fn ended(user: Option<&str>, mountpoint: &Path) -> String {
-    let mountpoint = printable(&mountpoint.to_string_lossy()).into_owned();
+    let mountpoint = printable(&shell_word(mountpoint)).into_owned();
     match user {
         None => format!("the daemon has ended: `xpmfs umount {mountpoint}` clears the dead mount"),
         Some(user) => format!(
