@@ -246,8 +246,12 @@ fn expect_same_elsewhere(
 
 fn heal_locked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> {
     let at = places::path(folder, job);
-    if !matches!(manifests::read(folder, job), Err(error) if error.is_damage()) {
-        return Ok(Healed::No);
+    match manifests::read(folder, job) {
+        Ok(_) => return Ok(Healed::No),
+        Err(error) if error.is_damage() => {}
+        // The next copy of the primary's job replaces it, or reports it.
+        Err(_) if is_in_primary(env, job) => return Ok(Healed::No),
+        Err(error) => return Err(manifests::unreadable(folder, job, error)),
     }
     let root = folder.root().tried(job, "open", &at)?;
     let Some(copy) = places::job(folder, job).tried(job, "open", &at)? else {
@@ -269,6 +273,11 @@ fn heal_locked(env: &Env<'_>, folder: &Location, job: &JobId) -> Result<Healed> 
     // `verify` may have recorded that it cannot be read.
     let _ = state_dir::set_damaged(primary, folder, job, None);
     Ok(Healed::Yes)
+}
+
+fn is_in_primary(env: &Env<'_>, job: &JobId) -> bool {
+    let there = env.view.in_primary(job.task_id(), job.hash());
+    matches!(there, Ok(InPrimary::Job))
 }
 
 fn read(env: &Env<'_>, job: &JobId, location: &Location, tree: &OwnedFd) -> Result<Manifest> {

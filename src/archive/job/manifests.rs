@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::select::is_removed;
+use crate::archive::error::{Cause, JobError};
 use crate::archive::places::{self, MANIFESTS};
 use crate::sys::{at, shared_dir};
 use crate::transfer::durable::sync_directory;
@@ -34,6 +35,9 @@ const FIRST_LINE_MAX: usize = 512;
 
 /// No manifest has fewer bytes.
 const MANIFEST_BYTES_MIN: u64 = 100;
+
+/// The beginning of the manifests that this version writes.
+const BEGINNING: &[u8; 14] = b"{\"version\": 1,";
 
 /// Why a manifest cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,18 @@ pub fn path(folder: &Location, job: &JobId) -> PathBuf {
     let mut path = folder.path().join(XPMFS).join(MANIFESTS);
     path.extend([job.task_id(), &file_name(job)]);
     path
+}
+
+/// The error that a manifest cannot be read.
+pub(super) fn unreadable(folder: &Location, job: &JobId, error: ManifestError) -> JobError {
+    let at = path(folder, job);
+    let cause = match error {
+        ManifestError::Io(error) => Cause::io("open", &at, error),
+        ManifestError::Content(error) => {
+            Cause::Unsafe(format!("cannot read {}: {error}", at.display()))
+        }
+    };
+    JobError::new(job, cause)
 }
 
 /// Reads the manifest of a job's copy in a folder, if it exists.
@@ -179,8 +195,8 @@ pub fn jobs(folder: &Location) -> rustix::io::Result<Vec<JobId>> {
     Ok(jobs)
 }
 
-/// The jobs of a task in a folder whose manifests do not begin with `{` and end with `}`: a power cut may have emptied those of earlier
-/// versions. [`read`] checks the rest.
+/// The jobs of a task in a folder whose manifests cannot be opened, or do not begin and end as this version writes them: a power cut may
+/// have emptied those of earlier versions. [`read`] checks the rest.
 ///
 /// # Errors
 ///
@@ -197,7 +213,7 @@ pub(in crate::archive) fn cut_short(
         let hash = name.as_bytes().strip_suffix(b".json");
         let job = hash.map(|hash| JobId::new(task, OsStr::from_bytes(hash)));
         if let Some(Ok(job)) = job
-            && is_cut_short(&dir, &name).unwrap_or(false)
+            && is_cut_short(&dir, &name).unwrap_or(true)
         {
             jobs.push(job);
         }
@@ -209,7 +225,7 @@ fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     let file = rustix::fs::openat(dir, name, READ, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
-        return Ok(false);
+        return Ok(true);
     }
     let end = match u64::try_from(stat.st_size - 1) {
         Ok(end) if end >= MANIFEST_BYTES_MIN => end,
@@ -219,10 +235,10 @@ fn is_cut_short(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<bool> {
     let mut last = [0; 8];
     let from = end.saturating_sub(last.len() as u64 - 1);
     let length = rustix::io::pread(&file, &mut last, from)?;
-    let mut first = [0];
+    let mut first = [0; BEGINNING.len()];
     rustix::io::pread(&file, &mut first, 0)?;
     let last = last.get(..length).unwrap_or_default().trim_ascii_end();
-    Ok(first != *b"{" || !last.ends_with(b"}"))
+    Ok(first != *BEGINNING || !last.ends_with(b"}"))
 }
 
 /// Writes the manifest of a job's copy in a folder, atomically and durably. `folder` is the directory that the copy was written to. The

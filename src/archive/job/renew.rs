@@ -3,7 +3,6 @@
 //! xpmfs moves a job after it has made the backups. But experimaestro's own archiving may move a job before that, and leaves a copy without
 //! a manifest; and a `backup` folder may be new, or have lost its copies.
 
-use super::manifests::ManifestError;
 use super::ready::{Judge, LOCKED, Readiness, is_locked, unknown};
 use super::store::{Due, Stored, store_from};
 use super::{crash_recovery, manifests};
@@ -210,7 +209,8 @@ fn unsafe_source(job: &JobId) -> String {
 
 /// Returns the folders whose manifest of a job cannot be read, with the error of each. A damaged manifest is rewritten from the copy. One
 /// that is missing is not an error: `verify` counts it.
-pub(in crate::archive) fn unreadable_manifests(env: &Env<'_>, job: &JobId) -> Vec<(u8, JobError)> {
+#[must_use]
+pub fn unreadable_manifests(env: &Env<'_>, job: &JobId) -> Vec<(u8, JobError)> {
     let mut unreadable = Vec::new();
     for folder in places::archives(env.view) {
         // A folder that is away is reported by other means.
@@ -221,14 +221,7 @@ pub(in crate::archive) fn unreadable_manifests(env: &Env<'_>, job: &JobId) -> Ve
             crash_recovery::heal_or_warn(env, folder, job);
         }
         if let Err(error) = manifests::read(folder, job) {
-            let at = manifests::path(folder, job);
-            let cause = match error {
-                ManifestError::Io(error) => Cause::io("open", &at, error),
-                ManifestError::Content(error) => {
-                    Cause::Unsafe(format!("cannot read {}: {error}", at.display()))
-                }
-            };
-            unreadable.push((folder.index(), JobError::new(job, cause)));
+            unreadable.push((folder.index(), manifests::unreadable(folder, job, error)));
         }
     }
     unreadable

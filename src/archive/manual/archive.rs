@@ -9,7 +9,7 @@ use super::{BUSY_JOB_POLL, BUSY_JOB_WAIT, Outcome};
 use crate::archive::env::Env;
 use crate::archive::error::Scope;
 use crate::archive::job::ready::{Judge, Readiness};
-use crate::archive::job::renew::{renew, unreadable_manifests};
+use crate::archive::job::renew::renew;
 use crate::archive::job::store::{Due, Stored};
 use crate::archive::parallel::Aside;
 use crate::archive::relocate::retire::Retired;
@@ -106,12 +106,7 @@ fn archive_once(
             for (job, outcome) in others {
                 let renewed = match outcome {
                     Outcome::NotReady(Readiness::Elsewhere | Readiness::Purged) => {
-                        renew(env, judge, &job).map(|mut renewed| {
-                            for (folder, error) in unreadable_manifests(env, &job) {
-                                renewed.push((folder, Err(error)));
-                            }
-                            renewed
-                        })
+                        renew(env, judge, &job)
                     }
                     _ => Ok(Vec::new()),
                 };

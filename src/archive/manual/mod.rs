@@ -15,6 +15,7 @@ use crate::archive::env::Env;
 use crate::archive::error::{JobError, Result};
 use crate::archive::job;
 use crate::archive::job::ready::Readiness;
+pub use crate::archive::job::renew::unreadable_manifests;
 use crate::archive::job::store::Stored;
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;

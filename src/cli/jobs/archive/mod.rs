@@ -139,6 +139,20 @@ fn archive(arguments: &Arguments, experiments: bool, global: &Global) -> anyhow:
     }
     let report = &mut |job: &JobId, outcome| {
         let single = jobs.is_single(job);
+        // The cleanup before `--all` warns of those that cannot be opened: it reads no manifest twice.
+        if let Outcome::NotReady(Readiness::Elsewhere | Readiness::Purged) = outcome
+            && single
+        {
+            let unreadable = manual::unreadable_manifests(&env, job);
+            let is_unreadable = !unreadable.is_empty();
+            for (folder, error) in unreadable {
+                let outcome = Outcome::Folder(folder, Err(error));
+                tally.add(&session, (job, single), outcome, &meter, global);
+            }
+            if is_unreadable {
+                return;
+            }
+        }
         tally.add(&session, (job, single), outcome, &meter, global);
     };
     manual::archive(&env, &retired, &judge, &jobs.jobs, arguments.force, report);
