@@ -130,11 +130,13 @@ fn what_is_in_the_way_in_the_workspace_is_named() {
 
 type Change = fn(&Path);
 
+const INSIDE: &str = "damaged inside";
+
 /// Manifests that cannot be used: what is in the place of one, made from the one that was there.
 const BROKEN: [(&str, Change); 6] = [
     ("empty", |path| fs::write(path, "").unwrap()),
     ("garbage", |path| fs::write(path, [0xa5; 500]).unwrap()),
-    ("damaged inside", |path| {
+    (INSIDE, |path| {
         let text = fs::read_to_string(path).unwrap();
         fs::write(path, text.replace("\"mode\"", "\"made\"")).unwrap();
     }),
@@ -158,6 +160,10 @@ fn a_manifest_that_cannot_be_read_is_rewritten_or_reported() {
     for modes in modes {
         for (what, make) in BROKEN {
             for jobs in [&["--all"][..], &[&*job_id()]] {
+                // Of all moved jobs, only the ends of the manifests are read: `verify` reads the rest.
+                if what == INSIDE && jobs == ["--all"] && modes.contains(&"move") {
+                    continue;
+                }
                 let stage = Stage::new(modes);
                 write_job(&stage.job());
                 stage.archive();
