@@ -13,7 +13,8 @@
 //! 5. SIGTSTP sent to the front alone stops both. A dashboard that is stopped alone stops the front, too: the shell watches the front.
 //! 6. The terminal of a dashboard that was killed or stopped by others is restored by the front ([`TerminalGuard`]).
 //!
-//! SIGSTOP sent to the front alone does not stop the child: it is to be sent to the group (`kill -STOP %1`).
+//! SIGSTOP sent to the front alone does not stop the child: it is to be sent to the group (`kill -STOP %1`). A dashboard stops when it notices
+//! that the shell has the terminal.
 
 use std::fs;
 use std::io::Write;

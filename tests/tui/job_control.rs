@@ -42,6 +42,11 @@ pub(crate) fn leave_and_return(terminal: &Terminal) {
         !screen.contains("Stopped")
     });
     terminal.wait_for("alive");
+    bring_back(terminal);
+}
+
+/// `fg` brings the dashboard back.
+fn bring_back(terminal: &Terminal) {
     terminal.press("fg\n");
     terminal.wait_for("COPIES");
     terminal.press("?");
@@ -93,6 +98,32 @@ fn a_stop_of_one_process_stops_both() {
         }
         leave_and_return(&terminal);
     }
+    leave_for_good(terminal);
+}
+
+/// It cannot notice that: SIGSTOP cannot be handled.
+#[test]
+fn a_front_that_is_stopped_alone_leaves_the_terminal_to_the_shell() {
+    let workspace = workspace();
+    let terminal = in_shell(&workspace);
+    let front = child_of(terminal.child.id());
+    let child = child_of(front.as_raw_pid());
+    kill_process(front, Signal::STOP).unwrap();
+    let leaves = || {
+        eventually("both are stopped", || {
+            state_of(front) == 'T' && state_of(child) == 'T'
+        });
+        eventually("the shell has its screen", || {
+            terminal.look(|screen| !screen.alternate_screen() && !screen.hide_cursor())
+        });
+    };
+    leaves();
+    // It does not take the terminal from the shell when it goes on.
+    kill_process(front, Signal::CONT).unwrap();
+    leaves();
+    terminal.press("clear; echo al''ive\n");
+    terminal.wait_for("alive");
+    bring_back(&terminal);
     leave_for_good(terminal);
 }
 

@@ -12,4 +12,5 @@ mod job_control;
 mod looking;
 mod stage;
 mod terminals;
+mod tmux;
 mod troubles;

@@ -22,7 +22,8 @@ pub(super) fn copy(text: &str) -> String {
     format!("sent to the terminal's clipboard: {text}")
 }
 
-/// The escape sequence; GNU screen passes it on only in an envelope.
+/// The escape sequence; GNU screen passes it on only in an envelope. tmux, which may be the terminal as well then, takes the escape in it for the
+/// end of the envelope, and reads the sequence.
 fn sequence(text: &str, in_screen: bool) -> String {
     let copied = format!("\x1b]52;c;{}\x07", STANDARD.encode(text));
     match in_screen {

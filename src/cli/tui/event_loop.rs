@@ -40,7 +40,10 @@ pub(super) fn run<D: Dashboard>(
     events: &Receiver<Event<D::Found>>,
 ) -> anyhow::Result<Option<i32>> {
     loop {
-        screen.draw(|frame| dashboard.draw(frame))?;
+        match screen.is_of_another() {
+            true => screen.leave()?,
+            false => screen.draw(|frame| dashboard.draw(frame))?,
+        }
         let mut next = match events.recv_timeout(dashboard.redraw_interval()) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,

@@ -26,7 +26,8 @@ use crossterm::terminal::EnterAlternateScreen;
 use crossterm::{cursor, execute, terminal};
 use ratatui::backend::CrosstermBackend;
 use ratatui::{Frame, Terminal};
-use rustix::process::{Signal, kill_current_process_group};
+use rustix::process::{Signal, getpgrp, kill_current_process_group};
+use rustix::termios::tcgetpgrp;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -126,9 +127,7 @@ impl Screen {
     /// The terminal is gone.
     pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
         restore();
-        // The process that the shell waits for as well.
-        let stopped = kill_current_process_group(Signal::TSTP);
-        stopped.context("cannot stop the program")?;
+        stop()?;
         self.take()
     }
 
@@ -138,8 +137,33 @@ impl Screen {
     ///
     /// The terminal is gone.
     pub(super) fn take_again(&mut self) -> anyhow::Result<()> {
+        if self.is_of_another() {
+            return self.leave();
+        }
         restore();
         self.take()
+    }
+
+    /// Whether a shell has given the terminal to another process group: the process that it waits for was stopped alone.
+    pub(super) fn is_of_another(&self) -> bool {
+        let foreground = tcgetpgrp(rustix::stdio::stdout());
+        foreground.is_ok_and(|foreground| foreground != getpgrp())
+    }
+
+    /// Leaves the screen to the shell that has the terminal, and stops the program. Returns when it goes on.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be stopped, or the terminal is gone.
+    pub(super) fn leave(&mut self) -> anyhow::Result<()> {
+        // The modes of its lines are the shell's already. If this fails, the terminal is gone, which the next drawing reports.
+        let _ = write_reset(&mut io::stdout());
+        stop()?;
+        match self.is_of_another() {
+            // SIGCONT was sent by another process than the shell: it is an event, too.
+            true => Ok(()),
+            false => self.take_again(),
+        }
     }
 
     /// Draws, and writes what has changed to the terminal.
@@ -164,6 +188,12 @@ impl Screen {
             let _ = self.terminal.resize(size.into());
         }
     }
+}
+
+/// Stops the program, and the process that the shell waits for. Returns when it goes on.
+fn stop() -> anyhow::Result<()> {
+    let stopped = kill_current_process_group(Signal::TSTP);
+    stopped.context("cannot stop the program")
 }
 
 impl Drop for Screen {
