@@ -84,7 +84,13 @@ impl Places {
     /// How safe a job is, if these locations do not answer.
     pub(super) fn safety(&self, row: &Row, silent: LocationSet) -> Safety {
         let own = row.current().and(self.own).len();
+        let waits = matches!(
+            row.state,
+            JobState::Waiting | JobState::Ready | JobState::Scheduled
+        );
         match (row.place, own) {
+            // It has no directory before it starts.
+            (Place::Missing, _) if waits => Safety::Unfinished,
             (Place::Missing, _) => Safety::Missing,
             (_, 2..) => Safety::Several,
             (Place::Unknown, _) => Safety::Unclear,
@@ -114,6 +120,7 @@ impl Places {
             // To a directory that is in no location.
             (_, Place::At(PRIMARY)) if all.is_empty() => "a symlink".to_owned(),
             (_, Place::At(at)) if all.is_empty() => self.name(at).to_owned(),
+            (_, Place::Missing) => "not started".to_owned(),
             _ => named(all),
         };
         match row.outdated.is_empty() {
@@ -188,6 +195,8 @@ mod tests {
         );
         let missing = shown(JobState::Unscheduled, Place::Missing, &[], &[]);
         assert_eq!(missing, (Safety::Missing, "MISSING".to_owned()));
+        let waiting = shown(JobState::Waiting, Place::Missing, &[], &[]);
+        assert_eq!(waiting, (Safety::Unfinished, "not started".to_owned()));
         assert_eq!(
             shown(JobState::Done, Place::At(1), &[1], &[]).0,
             Safety::Foreign

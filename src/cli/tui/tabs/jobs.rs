@@ -16,6 +16,7 @@ use super::super::text_edit::{self, TextEdit};
 use crate::archive::job_list::Place;
 use crate::archive::places;
 use crate::view::PRIMARY;
+use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
 
 /// The tab.
@@ -34,10 +35,37 @@ pub(in crate::cli::tui) struct JobsTab {
     pub(super) hidden_marks: usize,
     /// The job that is selected: it stays selected if others come and go.
     current: Option<JobId>,
-    /// How many finished jobs have no second copy, and how many bytes are known of them.
-    pub(super) single: (usize, u64),
+    pub(super) at_risk: AtRisk,
     /// What each column on the screen sorts by.
     pub(super) keys: Vec<Key>,
+}
+
+/// Finished jobs of which a person should know.
+#[derive(Debug, Default)]
+pub(super) struct AtRisk {
+    /// How many have no second copy.
+    pub(super) single: usize,
+    /// The bytes of these that are known.
+    pub(super) bytes: u64,
+    /// How many no location has.
+    pub(super) missing: usize,
+}
+
+impl AtRisk {
+    fn of(jobs: &JobTable, model: &Model) -> AtRisk {
+        let mut found = AtRisk::default();
+        for row in &jobs.rows {
+            match model.places.safety(row, jobs.silent) {
+                Safety::Single => {
+                    found.single += 1;
+                    found.bytes += model.size(row).unwrap_or(0);
+                }
+                Safety::Missing if row.state == JobState::Done => found.missing += 1,
+                _ => {}
+            }
+        }
+        found
+    }
 }
 
 impl JobsTab {
@@ -91,13 +119,7 @@ impl JobsTab {
         }
         self.of = Some(model.generation);
         (self.shown, self.error) = jobs.order(&self.order, &model.places);
-        let singles = jobs
-            .rows
-            .iter()
-            .filter(|row| model.places.safety(row, jobs.silent) == Safety::Single);
-        self.single = singles.fold((0, 0), |(count, bytes), row| {
-            (count + 1, bytes + model.size(row).unwrap_or(0))
-        });
+        self.at_risk = AtRisk::of(jobs, model);
         self.marked.retain(|job| jobs.find(job).is_some());
         self.hidden_marks = match self.marked.is_empty() {
             true => 0,

@@ -8,7 +8,7 @@ use super::super::model::Model;
 use super::super::order::counted;
 use super::super::row::Row;
 use super::super::safety::Safety;
-use super::jobs::JobsTab;
+use super::jobs::{AtRisk, JobsTab};
 use super::{Canvas, age, below, bytes, line, loading, unread};
 use crate::archive::copies::{CopyState, JobCopies};
 use crate::archive::job_list::{Place, UNKNOWN};
@@ -34,7 +34,7 @@ impl JobsTab {
         };
         let theme = model.theme;
         let area = unread((buffer, area), theme, &jobs.unread);
-        let (safety, tone) = self.safety(&jobs);
+        let (safety, tone) = headline(&self.at_risk, self.order.only_single, &jobs);
         line((buffer, area), 0, &safety, theme.style(tone));
         let search = self.search(&jobs);
         let search = match search.is_empty() {
@@ -99,43 +99,6 @@ impl JobsTab {
         }
     }
 
-    /// How many finished jobs have no second copy.
-    fn safety(&self, jobs: &JobTable) -> (String, Tone) {
-        let (single, bytes) = self.single;
-        let size = match bytes {
-            0 => String::new(),
-            bytes => format!(" ({})", HumanBytes(bytes)),
-        };
-        match (single, jobs.silent.is_empty()) {
-            (0, true) => (
-                "every finished job has a second copy".to_owned(),
-                Tone::Good,
-            ),
-            (0, false) => (
-                "a location does not answer: not known which jobs have a second copy".to_owned(),
-                Tone::Warning,
-            ),
-            (1, _) => (
-                format!(
-                    "1 FINISHED JOB HAS NO SECOND COPY{size}: n shows {}",
-                    if self.order.only_single { "all" } else { "it" }
-                ),
-                Tone::Warning,
-            ),
-            (count, _) => (
-                format!(
-                    "{count} FINISHED JOBS HAVE NO SECOND COPY{size}: n shows {}",
-                    if self.order.only_single {
-                        "all"
-                    } else {
-                        "them"
-                    }
-                ),
-                Tone::Warning,
-            ),
-        }
-    }
-
     /// How many jobs there are.
     fn counts(&self, jobs: &JobTable, model: &Model) -> String {
         let count = |state: JobState| jobs.rows.iter().filter(|it| it.state == state).count();
@@ -176,6 +139,50 @@ impl JobsTab {
             });
         }
         parts.join(", ")
+    }
+}
+
+/// Which finished jobs are not safe; `only_single`: whether only those without a second copy show.
+fn headline(at_risk: &AtRisk, only_single: bool, jobs: &JobTable) -> (String, Tone) {
+    let size = match at_risk.bytes {
+        0 => String::new(),
+        bytes => format!(" ({})", HumanBytes(bytes)),
+    };
+    let shows = match (only_single, at_risk.single) {
+        (true, _) => "n shows all",
+        (false, 1) => "n shows it",
+        (false, _) => "n shows them",
+    };
+    let single = match at_risk.single {
+        0 => None,
+        1 => Some("1 FINISHED JOB HAS NO SECOND COPY".to_owned()),
+        count => Some(format!("{count} FINISHED JOBS HAVE NO SECOND COPY")),
+    };
+    let missing = match at_risk.missing {
+        0 => None,
+        1 => Some("1 FINISHED JOB IS MISSING (C: on top)".to_owned()),
+        count => Some(format!("{count} FINISHED JOBS ARE MISSING (C: on top)")),
+    };
+    let is_silent = !jobs.silent.is_empty();
+    match (missing, single) {
+        // Both have to fit into a line.
+        (Some(missing), Some(_)) => {
+            let text = format!(
+                "{missing}, {} WITHOUT A SECOND COPY: {shows}",
+                at_risk.single
+            );
+            (text, Tone::Bad)
+        }
+        (Some(missing), None) => (missing, Tone::Bad),
+        (None, Some(single)) => (format!("{single}{size}: {shows}"), Tone::Warning),
+        (None, None) if is_silent => (
+            "a location does not answer: not known which jobs have a second copy".to_owned(),
+            Tone::Warning,
+        ),
+        (None, None) => (
+            "every finished job has a second copy".to_owned(),
+            Tone::Good,
+        ),
     }
 }
 
@@ -266,4 +273,37 @@ fn details(row: &Row, looked: Option<&JobCopies>, model: &Model) -> [String; 2] 
         second.insert(0, row.tags.replace('\n', " "));
     }
     [first, second.join(separator)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_are_gone_come_before_those_with_one_copy() {
+        let text = |single, missing, only_single| {
+            let at_risk = AtRisk {
+                single,
+                bytes: 2048,
+                missing,
+            };
+            let (text, _) = headline(&at_risk, only_single, &JobTable::default());
+            assert!(text.len() <= 80, "{text}");
+            text
+        };
+        assert_eq!(text(0, 0, false), "every finished job has a second copy");
+        assert_eq!(
+            text(2, 0, false),
+            "2 FINISHED JOBS HAVE NO SECOND COPY (2.00 KiB): n shows them"
+        );
+        assert_eq!(
+            text(1, 0, true),
+            "1 FINISHED JOB HAS NO SECOND COPY (2.00 KiB): n shows all"
+        );
+        assert_eq!(text(0, 1, false), "1 FINISHED JOB IS MISSING (C: on top)");
+        assert_eq!(
+            text(12, 3, false),
+            "3 FINISHED JOBS ARE MISSING (C: on top), 12 WITHOUT A SECOND COPY: n shows them"
+        );
+    }
 }
