@@ -41,7 +41,7 @@ pub(super) fn run<D: Dashboard>(
 ) -> anyhow::Result<Option<i32>> {
     loop {
         match screen.is_of_another() {
-            true => screen.leave()?,
+            true => screen.stop_in_background()?,
             false => screen.draw(|frame| dashboard.draw(frame))?,
         }
         let mut next = match events.recv_timeout(dashboard.redraw_interval()) {

@@ -144,8 +144,9 @@ impl App {
             }
             KeyCode::Esc => match (self.detail.take(), self.tabs.shown) {
                 (Some(_), _) => {}
-                (None, Tab::Jobs) if self.tabs.jobs.back() => {}
-                (None, Tab::Jobs) => {}
+                (None, Tab::Jobs) => {
+                    self.tabs.jobs.back();
+                }
                 (None, _) => self.show(Tab::Jobs),
             },
             _ => return false,

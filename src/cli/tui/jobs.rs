@@ -61,6 +61,16 @@ impl Default for JobOrder {
     }
 }
 
+impl JobOrder {
+    /// Sorts by a column; the other way round if that is the one already.
+    pub(super) fn sort_by(&mut self, key: Key) {
+        match self.key == key {
+            true => self.reversed = !self.reversed,
+            false => (self.key, self.reversed) = (key, false),
+        }
+    }
+}
+
 impl JobTable {
     /// Keeps what is shown of a list of jobs.
     pub(super) fn of(list: JobList) -> JobTable {

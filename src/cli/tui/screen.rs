@@ -138,7 +138,7 @@ impl Screen {
     /// The terminal is gone.
     pub(super) fn take_again(&mut self) -> anyhow::Result<()> {
         if self.is_of_another() {
-            return self.leave();
+            return self.stop_in_background();
         }
         restore();
         self.take()
@@ -155,7 +155,7 @@ impl Screen {
     /// # Errors
     ///
     /// The program cannot be stopped, or the terminal is gone.
-    pub(super) fn leave(&mut self) -> anyhow::Result<()> {
+    pub(super) fn stop_in_background(&mut self) -> anyhow::Result<()> {
         // The modes of its lines are the shell's already. If this fails, the terminal is gone, which the next drawing reports.
         let _ = write_reset(&mut io::stdout());
         stop()?;

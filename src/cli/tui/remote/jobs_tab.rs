@@ -70,10 +70,7 @@ impl RemoteJobsTab {
     }
 
     fn sort(&mut self, key: Key) {
-        match self.order.key == key {
-            true => self.order.reversed = !self.order.reversed,
-            false => (self.order.key, self.order.reversed) = (key, false),
-        }
+        self.order.sort_by(key);
         self.changed();
     }
 
@@ -148,9 +145,7 @@ impl RemoteJobsTab {
     /// Changes the search by a key. Returns whether it was one for that.
     fn edit(&mut self, key: KeyEvent) -> bool {
         let edit = text_edit::edit(&mut self.order.text, key);
-        if edit.is_some_and(|edit| edit != TextEdit::Changed) {
-            self.editing = false;
-        }
+        self.editing = matches!(edit, None | Some(TextEdit::Changed));
         if matches!(edit, Some(TextEdit::Changed | TextEdit::Cancelled)) {
             self.changed();
         }

@@ -147,10 +147,7 @@ impl JobsTab {
     }
 
     fn sort(&mut self, key: Key) -> Option<Request> {
-        match self.order.key == key {
-            true => self.order.reversed = !self.order.reversed,
-            false => (self.order.key, self.order.reversed) = (key, false),
-        }
+        self.order.sort_by(key);
         self.changed();
         (key == Key::Size).then_some(Request::Measure)
     }
@@ -275,9 +272,7 @@ impl JobsTab {
     /// Changes the search by a key. Returns whether it was one for that.
     fn edit(&mut self, key: KeyEvent) -> bool {
         let edit = text_edit::edit(&mut self.order.text, key);
-        if edit.is_some_and(|edit| edit != TextEdit::Changed) {
-            self.editing = false;
-        }
+        self.editing = matches!(edit, None | Some(TextEdit::Changed));
         if matches!(edit, Some(TextEdit::Changed | TextEdit::Cancelled)) {
             self.changed();
         }
