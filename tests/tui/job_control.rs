@@ -75,7 +75,15 @@ fn a_stopped_dashboard_leaves_the_terminal_to_the_shell() {
 /// Ends the dashboard and the shell.
 fn leave_for_good(mut terminal: Terminal) {
     terminal.press("q");
-    terminal.wait_until("the shell", |screen| screen.contains("alive"));
+    // What is typed before its prompt may still be read by the dashboard.
+    eventually("the shell's prompt", || {
+        terminal.look(|screen| {
+            let (row, column) = screen.cursor_position();
+            let mut rows = screen.rows(0, column);
+            let before = rows.nth(row.into()).unwrap_or_default();
+            before.starts_with("bash-") && before.trim_end().ends_with(['#', '$'])
+        })
+    });
     terminal.press("exit\n");
     assert!(terminal.end().success());
 }
