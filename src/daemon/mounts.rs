@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 
 /// The file system type that our mounts have.
 pub const FS_TYPE: &str = "fuse.xpmfs";
@@ -187,6 +188,31 @@ fn top_of(mounts: Vec<MountInfo>, mountpoint: &Path) -> Option<MountInfo> {
         .filter(|mount| !covered.contains(&mount.id) || mount.id == mount.parent);
     top.next_back()
 }
+
+/// Which mount is the top-most at a place. The ids in `mountinfo` and the numbers of devices are given to the next mount at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct UniqueId(Option<u64>);
+
+impl UniqueId {
+    /// Of the top-most mount at `mountpoint`. Asks the kernel alone and no file system. Unknown before Linux 6.8.
+    #[must_use]
+    pub fn of(mountpoint: &Path) -> UniqueId {
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statx(CWD, mountpoint, flags, MNT_ID_UNIQUE);
+        let known = |stat: &Statx| stat.stx_mask & MNT_ID_UNIQUE.bits() != 0;
+        UniqueId(stat.ok().filter(known).map(|stat| stat.stx_mnt_id))
+    }
+
+    /// Whether another mount, or none, is at the place now.
+    #[must_use]
+    pub fn is_gone_from(self, mountpoint: &Path) -> bool {
+        let now = UniqueId::of(mountpoint);
+        self.0.is_some() && now.0.is_some() && self != now
+    }
+}
+
+/// `STATX_MNT_ID_UNIQUE` (statx(2)), since Linux 6.8.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// The mounts that lie directly on the mount `id`.
 ///

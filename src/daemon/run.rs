@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Reload, Server, SocketName};
-use super::mounts::{self, Device, MountInfo};
+use super::mounts::{self, Device, MountInfo, UniqueId};
 use super::private_mount;
 use super::service_manager;
 use super::sharing::register::Register;
@@ -138,6 +138,7 @@ pub fn run(
         kept,
         device,
         mount_id,
+        id,
         since,
     } = match supervised {
         Some(Supervised {
@@ -156,7 +157,8 @@ pub fn run(
         about,
         register,
     );
-    let stopper = Arc::new(Stopper::new(attachment.mountpoint.clone(), device, control));
+    let place = attachment.mountpoint.clone();
+    let stopper = Arc::new(Stopper::new(place, (device, id), control));
     let in_background = caller.is_in_background();
     let prepared = signals::obey(taken, stopper.clone(), in_background, link.is_some())
         .map_err(setup("start a thread"))
@@ -176,7 +178,7 @@ pub fn run(
         })
     });
     let served = match served {
-        Err(error) if was_unmounted(&error, device) => Ok(()),
+        Err(error) if was_unmounted(&error, device, id) => Ok(()),
         served => served,
     };
     // The supervisor starts another worker if this one could not go on with the mount.
@@ -187,11 +189,11 @@ pub fn run(
     // At once: the next mount may be given the number of our device.
     stopper.clean_up();
     service.stop();
-    if let Some(id) = mount_id
+    if let Some(mount_id) = mount_id
         && served.is_err()
         && !stopper.is_stopping()
     {
-        clear(attachment, id);
+        clear(attachment, (mount_id, id));
     }
     match served {
         // Unmounted before the kernel was greeted.
@@ -209,6 +211,7 @@ struct Begun {
     device: Device,
     /// Its number in the table of mounts, if it is there.
     mount_id: Option<u64>,
+    id: UniqueId,
     /// When it was mounted, in seconds since 1970.
     since: i64,
 }
@@ -223,6 +226,7 @@ fn begin(
     let fuse = attach(attachment)?;
     let mount = find(attachment)?;
     drop(turn);
+    let id = UniqueId::of(&attachment.mountpoint);
     let since = jiff::Timestamp::now().as_second();
     let mut keeper = None;
     if let Some(with) = supervised {
@@ -230,6 +234,7 @@ fn begin(
             mountpoint: attachment.mountpoint.clone(),
             workspace: about.primary.clone(),
             device: mount.device,
+            id,
             since,
             alone: with.alone,
         };
@@ -248,6 +253,7 @@ fn begin(
         },
         device: mount.device,
         mount_id: Some(mount.id),
+        id,
         since,
     })
 }
@@ -265,26 +271,31 @@ fn resume(resumed: Resumed, link: Arc<Link>) -> Begun {
         },
         device,
         mount_id: mount.map(|mount| mount.id),
+        id: resumed.place.id,
         since: resumed.place.since,
     }
 }
 
 /// Whether serving ended because of an unmount, although with an error: the kernel returns `ECONNABORTED` in place of `ENODEV`
 /// to a thread that has just taken a request when the connection ends. After an abort, the mount is still in the table.
-fn was_unmounted(error: &RunError, device: Device) -> bool {
-    let RunError::Serve { source, .. } = error else {
+fn was_unmounted(error: &RunError, device: Device, id: UniqueId) -> bool {
+    let RunError::Serve { mountpoint, source } = error else {
         return false;
     };
-    source.raw_os_error() == Some(libc::ECONNABORTED)
-        && mounts::xpmfs().is_ok_and(|mounts| mounts.iter().all(|mount| mount.device != device))
+    let is_gone = || match mounts::top_at(mountpoint) {
+        // The next mount of this place has the same number.
+        Ok(Some(top)) if top.device == device => id.is_gone_from(mountpoint),
+        _ => mounts::xpmfs().is_ok_and(|mounts| mounts.iter().all(|mount| mount.device != device)),
+    };
+    source.raw_os_error() == Some(libc::ECONNABORTED) && is_gone()
 }
 
 /// Takes away our mount that is not served any more, and would answer every look at the workspace with an error. With few processes
 /// allowed, the helper can be started only when other processes or threads have ended.
-fn clear(attachment: &Attachment, id: u64) {
+fn clear(attachment: &Attachment, (mount_id, id): (u64, UniqueId)) {
     let mountpoint = &attachment.mountpoint;
     let is_gone = || match mounts::top_at(mountpoint) {
-        Ok(Some(top)) => top.id != id,
+        Ok(Some(top)) => top.id != mount_id || id.is_gone_from(mountpoint),
         Ok(None) => true,
         Err(_) => false,
     };
@@ -438,12 +449,13 @@ mod tests {
             mountpoint: "/mnt".into(),
             source: io::Error::from_raw_os_error(number),
         };
+        let id = UniqueId::of(std::path::Path::new("/mnt"));
         // No file system has this number.
         let gone = Device {
             major: 0,
             minor: u32::MAX,
         };
-        assert!(was_unmounted(&error(libc::ECONNABORTED), gone));
-        assert!(!was_unmounted(&error(libc::EIO), gone));
+        assert!(was_unmounted(&error(libc::ECONNABORTED), gone, id));
+        assert!(!was_unmounted(&error(libc::EIO), gone, id));
     }
 }

@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use super::attach::{DetachError, How, detach};
 use super::control::Server;
 use super::health::{self, MountHealth};
-use super::mounts::{self, Device};
+use super::mounts::{self, Device, UniqueId};
 use super::service_manager;
 
 /// Signals of the same number within this time count as one if there is a supervisor: a service manager sends them to all processes of a mount, and the
@@ -92,6 +92,7 @@ pub fn obey(
 pub struct Stopper {
     mountpoint: PathBuf,
     device: Device,
+    id: UniqueId,
     control: Mutex<Option<Server>>,
     stopping: AtomicBool,
     /// The mount is no longer there, or no longer ours. Its place and the number of its device may be another's by now.
@@ -99,12 +100,17 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// For the mount with this device number, which is now the top-most at `mountpoint`.
+    /// For the mount with this device number and id, which was made at `mountpoint`.
     #[must_use]
-    pub fn new(mountpoint: PathBuf, device: Device, control: Option<Server>) -> Self {
+    pub fn new(
+        mountpoint: PathBuf,
+        (device, id): (Device, UniqueId),
+        control: Option<Server>,
+    ) -> Self {
         Self {
             mountpoint,
             device,
+            id,
             control: Mutex::new(control),
             stopping: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -170,6 +176,10 @@ impl Stopper {
                     top.source.to_string_lossy()
                 ),
             }),
+            // The next mount of this place has the same numbers.
+            _ if self.id.is_gone_from(&self.mountpoint) => {
+                Err(DetachError::NotMounted(self.mountpoint.clone()))
+            }
             _ => detach(&self.mountpoint, how),
         }
     }
@@ -196,5 +206,49 @@ impl Stopper {
             Ok(()) | Err(DetachError::NotMounted(_)) => {}
             Err(error) => tracing::error!("{error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    fn mount(at: &Path) -> (Device, UniqueId) {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "none"]).arg(at);
+        assert!(mount.status().unwrap().success());
+        let top = mounts::top_at(at).unwrap().unwrap();
+        (top.device, UniqueId::of(at))
+    }
+
+    #[test]
+    fn the_next_mount_of_a_place_stays() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let directory = tempfile::Builder::new().prefix("xpmfs-test-").tempdir();
+        let directory = directory.unwrap();
+        let at = directory.path().canonicalize().unwrap();
+        let (_, id) = mount(&at);
+        let (umount, lazily) = (|| detach(&at, How::Clean), How::Lazy);
+        umount().unwrap();
+        let (device, next) = mount(&at);
+        // As if it had got the number of the first one, which it often does.
+        let first = Stopper::new(at.clone(), (device, id), None);
+        let kept = first.detach(lazily);
+        first.clean_up();
+        let is_there = mounts::top_at(&at).unwrap().is_some();
+        let detached = Stopper::new(at.clone(), (device, next), None).detach(lazily);
+        let is_gone = mounts::top_at(&at).unwrap().is_none();
+        if next == UniqueId::of(Path::new("/nowhere")) {
+            eprintln!("SKIPPED: the kernel gives mounts no unique ids");
+            return;
+        }
+        assert!(matches!(kept, Err(DetachError::NotMounted(_))), "{kept:?}");
+        assert!(is_there && is_gone && detached.is_ok());
     }
 }

@@ -12,7 +12,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::mounts::Device;
+use crate::daemon::mounts::{Device, UniqueId};
 use crate::mount::{Agreed, KeptFile};
 
 /// What a worker sends. The supervisor acknowledges by one byte what a worker waits for ([`Message::is_acknowledged`]).
@@ -81,6 +81,8 @@ pub struct MountPlace {
     pub workspace: PathBuf,
     /// The number of the mount's device.
     pub device: Device,
+    /// Which mount it is.
+    pub id: UniqueId,
     /// When it was mounted, in seconds since 1970.
     pub since: i64,
     /// Whether no other mount of this machine served the primary.

@@ -434,7 +434,10 @@ impl Supervisor {
                 mountpoint.display()
             );
         }
-        Some(self.give_up(&mountpoint))
+        match place.id.is_gone_from(&mountpoint) {
+            true => Some(ExitCode::FAILURE),
+            false => Some(self.give_up(&mountpoint)),
+        }
     }
 
     /// Takes away a mount that no process will serve.
