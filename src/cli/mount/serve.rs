@@ -54,7 +54,7 @@ pub(super) fn resume(state: i32, global: &Global) -> anyhow::Result<ExitCode> {
     let in_background = state.is_in_background();
     let served = match supervisor::resume(state) {
         Ok(ForkResult::Ended(code)) => Ok(code),
-        Ok(ForkResult::Worker(link)) => work(link, |link, resumed| {
+        Ok(ForkResult::Worker(link)) => work(*link, |link, resumed| {
             plan.serve(Launcher::Resumed { in_background }, link, resumed)
         }),
         Err(error) => Err(error.into()),
@@ -112,7 +112,7 @@ pub(super) fn supervise(mut planned: Planned, caller: Launcher) -> anyhow::Resul
     let side = supervisor::start(origin);
     match side.context("cannot start the process that serves the mount")? {
         ForkResult::Ended(code) => Ok(code),
-        ForkResult::Worker(link) => work(link, |link, resumed| {
+        ForkResult::Worker(link) => work(*link, |link, resumed| {
             // Afterwards, the paths lead into the mount.
             if resumed.is_none() {
                 planned.prepare()?;

@@ -30,7 +30,7 @@ const DEATHS_MAX: u32 = 3;
 /// What a process is after [`start`] or [`resume`].
 pub enum ForkResult {
     /// It serves the mount, and returns at once.
-    Worker(Link),
+    Worker(Box<Link>),
     /// It was the supervisor, and the mount has ended with this status.
     Ended(ExitCode),
 }
@@ -220,7 +220,7 @@ impl Supervisor {
             let _ = rustix::process::setpgid(None, None);
         }
         service_manager::disable();
-        ForkResult::Worker(Link::new(socket, self.estate.inherit()))
+        ForkResult::Worker(Box::new(Link::new(socket, self.estate.inherit())))
     }
 
     /// Keeps what a worker sends until it has ended. Returns the status to end with, or `None` to start another one.
