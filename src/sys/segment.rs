@@ -9,8 +9,8 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, Result};
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// How many words a segment has.
-pub(super) const SEGMENT: usize = 128 * 1024;
+/// How many words a segment has. A file of one segment is shorter than usual limits of file sizes (`ulimit -f`).
+pub(super) const SEGMENT: usize = 32 * 1024;
 /// The length of a segment in bytes.
 pub(super) const SEGMENT_BYTES: usize = SEGMENT * size_of::<u64>();
 

@@ -19,7 +19,11 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running `strace`, until this is dropped.
-pub struct Tracer(Child);
+pub struct Tracer {
+    strace: Child,
+    /// Whether it only delays calls, and may be killed: it has no log to write.
+    only_delays: bool,
+}
 
 impl Tracer {
     /// Traces all threads of a process. `options`: further ones of `strace`.
@@ -51,24 +55,31 @@ impl Tracer {
         let inject = format!("inject={calls}:{moment}={}", delay.as_micros());
         let trace = format!("trace={calls}");
         let options = ["-o", "/dev/null", "-e", &trace, "-e", &inject];
-        Tracer::of_process(pid, &options)
+        let mut tracer = Tracer::of_process(pid, &options);
+        tracer.only_delays = true;
+        tracer
     }
 
     fn start(pid: i32, options: &[&str]) -> Tracer {
         let mut strace = Command::new("strace");
         strace.args(["-qq", "-p", &pid.to_string()]).args(options);
-        Tracer(strace.stderr(Stdio::null()).spawn().unwrap())
+        Tracer {
+            strace: strace.stderr(Stdio::null()).spawn().unwrap(),
+            only_delays: false,
+        }
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // It writes what is left of its log. It may wait forever for a thread of a process that was killed.
-        let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
-        let ended = || !matches!(self.0.try_wait(), Ok(None));
-        let _ = wait_until(END_TIMEOUT, ended);
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if !self.only_delays {
+            // It writes what is left of its log. It may wait forever for a thread of a process that was killed.
+            let _ = kill_process(Pid::from_child(&self.strace), Signal::INT);
+            let ended = || !matches!(self.strace.try_wait(), Ok(None));
+            let _ = wait_until(END_TIMEOUT, ended);
+        }
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
     }
 }
 
