@@ -188,10 +188,10 @@ impl Stopper {
     /// but the mount still stands.
     pub fn clean_up(&self) {
         drop(self.control.lock().take());
-        // Numbers of devices and mounts are reused: a mount that replies is another one.
-        let answers = mounts::top_at(&self.mountpoint)
-            .is_ok_and(|top| top.is_some_and(|top| health::of(&top) != MountHealth::Dead));
-        if !answers {
+        // Numbers of devices and mounts are reused: a mount that replies, or that is not there yet, is another one.
+        let is_left = mounts::top_at(&self.mountpoint)
+            .is_ok_and(|top| top.is_some_and(|top| health::of(&top) == MountHealth::Dead));
+        if is_left {
             self.detach_what_is_left();
         }
         self.gone.store(true, Ordering::Release);

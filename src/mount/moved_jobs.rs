@@ -143,6 +143,18 @@ mod tests {
         rustix::fs::renameat_with(CWD, aside, CWD, job, RenameFlags::EXCHANGE).unwrap();
     }
 
+    /// The entries of a directory, sorted.
+    fn names(mount: &crate::mount::Mount, id: u64) -> Vec<OsString> {
+        let mut names = Vec::new();
+        let listed = mount.list(id, 0, |item| {
+            names.push(item.name.to_owned());
+            true
+        });
+        listed.unwrap();
+        names.sort();
+        names
+    }
+
     #[test]
     fn a_copy_that_another_node_replaces_is_looked_up_anew() {
         let job = "folder/jobs/t/h";
@@ -160,13 +172,7 @@ mod tests {
         fs::remove_file(new.join("file")).unwrap();
         let found = mount.lookup(ids[3], OsStr::new("file")).map(drop);
         assert_eq!(found, Err(rustix::io::Errno::STALE));
-        let mut names = Vec::new();
-        let listed = mount.list(ids[3], 0, |item| {
-            names.push(item.name.to_owned());
-            true
-        });
-        listed.unwrap();
-        assert!(names.contains(&"file".into()), "{names:?}");
+        assert!(names(mount, ids[3]).contains(&"file".into()));
     }
 
     #[test]
@@ -231,15 +237,6 @@ mod tests {
     fn job_of_a_contended_name_is_listed_where_it_is_now() {
         let fixture = Fixture::new(FolderMode::Move, &["primary/jobs/t", "folder/jobs/t/h"]);
         let mount = &fixture.mount;
-        let names = |id: u64| {
-            let mut names = Vec::new();
-            let listed = mount.list(id, 0, |item| {
-                names.push(item.name.to_owned());
-                true
-            });
-            listed.unwrap();
-            names
-        };
         let task = fixture.look_up("jobs/t")[2];
         mount.contended.note(task, Name::from(OsStr::new("h")));
         let job = fixture.look_up("jobs/t/h")[3];
@@ -248,14 +245,14 @@ mod tests {
         fs::write(fixture.primary("jobs/t/h/new"), "").unwrap();
         mount.job_caches().moved(&JobId::new("t", "h").unwrap());
         assert_eq!(mount.node(job).unwrap().place, PRIMARY);
-        assert!(names(job).contains(&"new".into()));
+        assert!(names(mount, job).contains(&"new".into()));
         // Another node moves it.
         let archived = fixture.top().join("folder/jobs/t/h");
         fs::write(archived.join("new"), "").unwrap();
         symlink(&archived, fixture.primary("jobs/t/.tmp.h")).unwrap();
         exchange(fixture.top());
         fs::remove_file(fixture.primary("jobs/t/.tmp.h/new")).unwrap();
-        assert!(names(job).contains(&"new".into()));
+        assert!(names(mount, job).contains(&"new".into()));
         let found = mount.lookup(job, OsStr::new("new")).map(drop);
         assert_eq!(found, Err(rustix::io::Errno::STALE));
     }
@@ -388,14 +385,7 @@ mod tests {
         assert_eq!(found.unwrap_err(), rustix::io::Errno::STALE);
         // A process that has the directory open lists the directory that replaced it.
         for id in [ids[3], ids[4]] {
-            let mut names = Vec::new();
-            mount
-                .list(id, 0, |item| {
-                    names.push(item.name.to_owned());
-                    true
-                })
-                .unwrap();
-            assert_eq!(names.len(), 3, "{names:?}");
+            assert_eq!(names(mount, id).len(), 3);
         }
     }
 
@@ -407,16 +397,7 @@ mod tests {
             fs::write(fixture.top().join(directory).join("file"), "").unwrap();
         }
         let mount = &fixture.mount;
-        let listed = |id: u64| {
-            let mut names = Vec::new();
-            let listed = mount.list(id, 0, |item| {
-                names.push(item.name.to_owned());
-                true
-            });
-            listed.unwrap();
-            names.sort();
-            names
-        };
+        let listed = |id: u64| names(mount, id);
         let ids = fixture.look_up("jobs/t/h/data");
         let (job, data) = (ids[3], ids[4]);
         let is_whole = || listed(job) == [".", "..", "data"] && listed(data) == [".", "..", "file"];

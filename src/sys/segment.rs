@@ -30,12 +30,14 @@ impl Segment {
     ///
     /// Out of memory.
     pub(super) fn map(fd: impl AsFd, number: usize) -> Result<Segment> {
-        let end = (number as u64 + 1) * SEGMENT_BYTES as u64;
-        if u64::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(0) < end {
-            // Two threads may do this at once; a larger size of another one must stay.
-            rustix::fs::fallocate(&fd, FallocateFlags::empty(), end - 1, 1)?;
+        let length = SEGMENT_BYTES as u64;
+        let from = number as u64 * length;
+        if u64::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(0) < from + length {
+            // Two threads may do this at once; a larger size of another one must stay. All of it is allocated: a page for which there is no
+            // memory later would end the process (SIGBUS).
+            rustix::fs::fallocate(&fd, FallocateFlags::empty(), from, length)?;
         }
-        Segment::map_at(fd.as_fd(), end - SEGMENT_BYTES as u64)
+        Segment::map_at(fd.as_fd(), from)
     }
 
     fn map_at(fd: BorrowedFd<'_>, from: u64) -> Result<Segment> {
