@@ -242,10 +242,10 @@ impl<'a> CopySearch<'a> {
                 threads: 1,
                 ..Options::default()
             };
-            transfer::survey(&directory, &options).ok()
+            transfer::measure(&directory, &options).ok()
         };
-        let survey = self.sizes.ask(COPIES_TIMEOUT, measure);
-        Some(survey.ok()??.size)
+        let measured = self.sizes.ask(COPIES_TIMEOUT, measure);
+        Some(measured.ok()??.size)
     }
 }
 

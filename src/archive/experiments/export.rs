@@ -116,11 +116,11 @@ pub fn jobs(
 /// Fails with the error of the location's file system.
 pub fn size(env: &Env<'_>, run: &RunName, origin: &RunOrigin) -> Result<Size> {
     let item = Item::Run(run.clone());
-    let survey = with_options(env, &item, None, |options| {
-        transfer::survey(&origin.directory, options)
+    let measured = with_options(env, &item, None, |options| {
+        transfer::measure(&origin.directory, options)
     });
-    let survey = survey.map_err(|error| Cause::transfer(&origin.path, error))?;
-    Ok(survey.size)
+    let measured = measured.map_err(|error| Cause::transfer(&origin.path, error))?;
+    Ok(measured.size)
 }
 
 /// Copies a run to the empty, private directory `to`, durably, without the directories of its jobs; its symlinks to jobs lead to the

@@ -384,9 +384,9 @@ impl Pass<'_> {
 
     /// The amount to copy of an item that has settled; `None`, and a report, for one that changed a moment ago.
     fn settled(&mut self, item: &Item, source: &OwnedFd) -> Result<Option<transfer::Size>> {
-        let survey = self.store.survey(item, source)?;
-        if rest(survey.newest, self.store.env.settle).is_none() {
-            return Ok(Some(survey.size));
+        let measured = self.store.measure(item, source)?;
+        if rest(measured.newest, self.store.env.settle).is_none() {
+            return Ok(Some(measured.size));
         }
         self.report
             .end(item, ItemOutcome::Waiting("settling".to_owned()));

@@ -258,8 +258,12 @@ fn copy(
     let primary = env.view.primary();
     let (from, at) = (item.path(folder), item.path(primary));
     let _claim = claim_space(env, primary, || {
-        let survey = with_options(env, item, None, |options| transfer::survey(source, options));
-        Ok(survey.map_err(|error| Cause::transfer(&from, error))?.taken)
+        let measured = with_options(env, item, None, |options| {
+            transfer::measure(source, options)
+        });
+        Ok(measured
+            .map_err(|error| Cause::transfer(&from, error))?
+            .taken)
     })?;
     let to = staged.make().map_err(|error| Cause::staging(&at, error))?;
     let from = (&*from, source, manifest.as_ref());

@@ -63,9 +63,9 @@ impl Store<'_> {
     }
 
     /// Looks at an item's files without reading them: when they were last changed, and how much there is.
-    pub(super) fn survey(&self, item: &Item, source: &OwnedFd) -> Result<transfer::Survey> {
-        let survey = self.with_options(item, |options| transfer::survey(source, options));
-        survey.map_err(|error| Cause::transfer(&item.path(self.env.view.primary()), error))
+    pub(super) fn measure(&self, item: &Item, source: &OwnedFd) -> Result<transfer::Measured> {
+        let measured = self.with_options(item, |options| transfer::measure(source, options));
+        measured.map_err(|error| Cause::transfer(&item.path(self.env.view.primary()), error))
     }
 
     /// Whether the folder has a copy of an item.
@@ -187,7 +187,7 @@ impl Store<'_> {
     }
 
     fn claim_space(&self, item: &Item, source: &OwnedFd) -> Result<Claim> {
-        let needed = || Ok(self.survey(item, source)?.taken);
+        let needed = || Ok(self.measure(item, source)?.taken);
         claim_space(self.env, self.folder, needed)
     }
 

@@ -94,8 +94,8 @@ fn manifest(folder: &Location, job: &JobId, path: &Path) -> Option<Manifest> {
 /// Fails with the error of the location's file system.
 pub fn size(env: &Env<'_>, job: &JobId, origin: &JobOrigin) -> Result<Size> {
     with_options(env, job, None, |options| {
-        let survey = transfer::survey(&origin.directory, options);
-        Ok(survey.copying(job, &origin.path)?.size)
+        let measured = transfer::measure(&origin.directory, options);
+        Ok(measured.copying(job, &origin.path)?.size)
     })
 }
 

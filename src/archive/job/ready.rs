@@ -160,22 +160,22 @@ impl Judge {
             threads: 1,
             ..transfer::Options::default()
         };
-        let survey = match transfer::survey(directory, &options) {
+        let measured = match transfer::measure(directory, &options) {
             Err(transfer::Error::Changed { .. }) => return Ok(Readiness::Settling(env.settle)),
-            survey => survey.copying(job, path)?,
+            measured => measured.copying(job, path)?,
         };
         // After this time without a change, the status does not matter.
         let long = env.settle.max(FINAL_STATUS_WAIT);
-        let unsettled = self.unsettled(job, survey.newest, long).and_then(|rest| {
+        let unsettled = self.unsettled(job, measured.newest, long).and_then(|rest| {
             match has_final_status(directory, path) {
-                true => self.unsettled(job, survey.newest, env.settle),
+                true => self.unsettled(job, measured.newest, env.settle),
                 false => Some(rest),
             }
         });
         Ok(match unsettled {
             None => Readiness::Ready {
-                taken: survey.taken,
-                size: survey.size,
+                taken: measured.taken,
+                size: measured.size,
             },
             Some(rest) => Readiness::Settling(rest),
         })

@@ -178,7 +178,7 @@ pub(in crate::archive) fn size(env: &Env<'_>, job: &JobId) -> Option<transfer::S
         threads: env.threads,
         ..Options::default()
     };
-    Some(transfer::survey(&source, &options).ok()?.size)
+    Some(transfer::measure(&source, &options).ok()?.size)
 }
 
 /// The bytes that a recovery of a job takes at most on a disk that allocates space in units of `block` bytes: each entry takes one
@@ -383,8 +383,8 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         ..Options::default()
     };
     let _claim = preconditions::claim_space(env, primary, job, None, || {
-        let survey = transfer::survey(&source, &options).copying(job, &at)?;
-        Ok(survey.taken)
+        let measured = transfer::measure(&source, &options).copying(job, &at)?;
+        Ok(measured.taken)
     })?;
     let manifest = manifests::read(folder, job).unwrap_or_else(|error| {
         tracing::warn!("cannot use the manifest of {}: {error}", at.display());

@@ -13,7 +13,7 @@ use crate::transfer::progress::Size;
 
 /// The attributes of a tree whose files have not been read.
 #[derive(Debug)]
-pub struct Survey {
+pub struct Measured {
     /// The time of the last change of the tree or an entry: content or attributes.
     pub newest: Time,
     /// Bytes that the files use on their disk, each file once and without holes; some disks report less until a file is
@@ -28,7 +28,7 @@ pub struct Survey {
 /// # Errors
 ///
 /// As [`scan`].
-pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
+pub fn measure(tree: impl AsFd, options: &Options<'_>) -> Result<Measured> {
     let Found {
         stamps,
         taken,
@@ -39,7 +39,7 @@ pub fn survey(tree: impl AsFd, options: &Options<'_>) -> Result<Survey> {
         .iter()
         .map(crate::transfer::stamp::Stamp::newest)
         .max();
-    Ok(Survey {
+    Ok(Measured {
         newest: newest.unwrap_or_default(),
         taken,
         size: size(&entries),

@@ -244,8 +244,8 @@ impl StoreBatch<'_> {
     fn claim_space(&self, due: &Due, source: &OwnedFd, from: &Path) -> Result<Option<Claim>> {
         let job = &due.job;
         preconditions::claim_space(self.env, self.folder, job, due.taken, || {
-            let survey = self.with_options(job, |options| transfer::survey(source, options));
-            Ok(survey.copying(job, from)?.taken)
+            let measured = self.with_options(job, |options| transfer::measure(source, options));
+            Ok(measured.copying(job, from)?.taken)
         })
     }
 
