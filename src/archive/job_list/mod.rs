@@ -55,7 +55,7 @@ pub struct ListedJob {
     /// Its id.
     pub id: JobId,
     /// Where it is.
-    pub place: Place,
+    pub location: JobLocation,
     /// The locations with a copy.
     pub copies: LocationSet,
     /// Those of these copies that are of an earlier run than the primary's, if they were to be compared.
@@ -78,7 +78,7 @@ pub struct ListedJob {
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum JobLocation {
     /// The location with this number serves it.
     At(u8),
     /// No location has it; a current run names it.
@@ -162,9 +162,9 @@ pub fn list(view: &Arc<View>, query: &Query) -> Result<JobList, NoExperiment> {
             seen: None,
         };
         let mut job = listed(job, Some(submission), &runs);
-        job.place = match is_hidden {
-            true => Place::Unknown,
-            false => Place::Missing,
+        job.location = match is_hidden {
+            true => JobLocation::Unknown,
+            false => JobLocation::Missing,
         };
         if !is_hidden && job.state == JobState::Other(UNKNOWN.to_owned()) {
             job.state = JobState::Unscheduled;
@@ -192,17 +192,17 @@ pub(in crate::archive) fn take(
         )
     };
     let all = view.clone();
-    view.inventory(wanted, move |placed| {
-        let mut seen = look(placed, sizes, || events.get_or_init(&pending));
+    view.inventory(wanted, move |job| {
+        let mut seen = look(job, sizes, || events.get_or_init(&pending));
         if outdated {
-            seen.outdated = self::outdated::outdated(&all, placed);
+            seen.outdated = self::outdated::outdated(&all, job);
         }
         seen
     })
 }
 
 fn listed(job: InventoryJob<Seen>, submission: Option<runs::Submission>, runs: &Runs) -> ListedJob {
-    let place = job.location.map_or(Place::Unknown, Place::At);
+    let location = job.location.map_or(JobLocation::Unknown, JobLocation::At);
     let in_run = || {
         let submission = submission.as_ref()?;
         runs.state_of(&job.id, submission)
@@ -215,18 +215,18 @@ fn listed(job: InventoryJob<Seen>, submission: Option<runs::Submission>, runs: &
     let StateChange {
         state,
         failure_reason,
-    } = match (own, place) {
+    } = match (own, location) {
         (Some((true, own)), _) => own,
         // A status alone may be that of an earlier run.
         (Some((false, own)), _) => in_run().unwrap_or(own),
-        (None, Place::At(_)) => unknown(),
+        (None, JobLocation::At(_)) => unknown(),
         (None, _) => in_run().unwrap_or_else(unknown),
     };
     let run = submission.as_ref().and_then(|it| runs.name_of(it));
     let (submitted, tags) = submission.map_or_else(Default::default, |it| (it.submitted, it.tags));
     ListedJob {
         id: job.id,
-        place,
+        location,
         copies: job.copies,
         outdated,
         state,
@@ -277,7 +277,7 @@ impl JobList {
     pub fn keep_at(&mut self, locations: &[&Location]) {
         let numbers: Vec<u8> = locations.iter().map(|location| location.index()).collect();
         self.jobs
-            .retain(|job| matches!(job.place, Place::At(at) if numbers.contains(&at)));
+            .retain(|job| matches!(job.location, JobLocation::At(at) if numbers.contains(&at)));
     }
 
     /// The number of jobs in each state, by its name.

@@ -43,6 +43,6 @@ fn order(key: SortKey, a: &ListedJob, b: &ListedJob) -> Ordering {
             let bytes = |job: &ListedJob| Reverse(job.usage.map(|usage| usage.size.bytes));
             bytes(a).cmp(&bytes(b))
         }
-        SortKey::Location => a.place.cmp(&b.place),
+        SortKey::Location => a.location.cmp(&b.location),
     }
 }

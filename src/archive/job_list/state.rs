@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::archive::job::usage::{self, DiskUsage};
 use crate::sys::at;
-use crate::view::inventory::{LocationSet, Placed};
+use crate::view::inventory::{LocatedJob, LocationSet};
 use crate::workspace::events::{PendingEvents, StateChange};
 use crate::workspace::job_files::{JobState, JobStatus};
 use crate::workspace::markers;
@@ -50,21 +50,21 @@ pub(in crate::archive) struct Seen {
 
 /// Looks at a job.
 pub(super) fn look<'a>(
-    placed: &Placed<'_>,
+    job: &LocatedJob<'_>,
     sizes: bool,
     events: impl Fn() -> &'a PendingEvents,
 ) -> Seen {
-    let mut seen = ended(placed).unwrap_or_else(|| unfinished(placed, events));
+    let mut seen = ended(job).unwrap_or_else(|| unfinished(job, events));
     if sizes {
-        seen.usage = measured(placed);
+        seen.usage = measured(job);
     }
     seen
 }
 
 /// What a marker says of a job, if it has one.
-fn ended(placed: &Placed<'_>) -> Option<Seen> {
-    let name = placed.job.name();
-    if let Some(stat) = file(placed, &markers::done(name)) {
+fn ended(job: &LocatedJob<'_>) -> Option<Seen> {
+    let name = job.id.name();
+    if let Some(stat) = file(job, &markers::done(name)) {
         return Some(Seen {
             state: StateChange {
                 state: JobState::Done,
@@ -77,8 +77,8 @@ fn ended(placed: &Placed<'_>) -> Option<Seen> {
         });
     }
     let marker = markers::failed(name);
-    let stat = file(placed, &marker)?;
-    let content = small_file(placed, &marker).unwrap_or_default();
+    let stat = file(job, &marker)?;
+    let content = small_file(job, &marker).unwrap_or_default();
     let reason = failure(&content);
     Some(Seen {
         state: StateChange {
@@ -92,9 +92,9 @@ fn ended(placed: &Placed<'_>) -> Option<Seen> {
     })
 }
 
-fn unfinished<'a>(placed: &Placed<'_>, events: impl Fn() -> &'a PendingEvents) -> Seen {
-    let (task, hash) = (placed.task, placed.job.hash());
-    let shown = placed.location.path().join("jobs").join(placed.job.path());
+fn unfinished<'a>(job: &LocatedJob<'_>, events: impl Fn() -> &'a PendingEvents) -> Seen {
+    let (task, hash) = (job.task, job.id.hash());
+    let shown = job.location.path().join("jobs").join(job.id.path());
     // A status that cannot be read counts as missing, as in experimaestro.
     let status = JobStatus::read_at(task, Path::new(hash), &shown)
         .ok()
@@ -111,11 +111,11 @@ fn unfinished<'a>(placed: &Placed<'_>, events: impl Fn() -> &'a PendingEvents) -
         }
         Some(said) => state = said,
     }
-    let mut name = placed.job.name().to_owned();
+    let mut name = job.id.name().to_owned();
     name.push(".pid");
-    let has_pid = file(placed, &name).is_some();
+    let has_pid = file(job, &name).is_some();
     if has_pid && matches!(state, JobState::Unscheduled | JobState::Transient) {
-        let content = small_file(placed, &name).unwrap_or_default();
+        let content = small_file(job, &name).unwrap_or_default();
         if serde_json::from_slice::<serde::de::IgnoredAny>(&content).is_ok() {
             state = JobState::Running;
         }
@@ -177,21 +177,21 @@ fn known_reason(said: Option<&str>) -> String {
 }
 
 /// The attributes of a file of a job, if it is there.
-fn file(placed: &Placed<'_>, name: &OsStr) -> Option<Statx> {
-    let mut path = OsString::with_capacity(placed.job.hash().len() + 1 + name.len());
-    path.push(placed.job.hash());
+fn file(job: &LocatedJob<'_>, name: &OsStr) -> Option<Statx> {
+    let mut path = OsString::with_capacity(job.id.hash().len() + 1 + name.len());
+    path.push(job.id.hash());
     path.push("/");
     path.push(name);
-    let stat = at::stat_at(placed.task, &path).ok()?;
+    let stat = at::stat_at(job.task, &path).ok()?;
     (FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile).then_some(stat)
 }
 
 /// The start of a small file of a job.
-fn small_file(placed: &Placed<'_>, name: &OsStr) -> Option<Vec<u8>> {
-    let path = Path::new(placed.job.hash()).join(name);
+fn small_file(job: &LocatedJob<'_>, name: &OsStr) -> Option<Vec<u8>> {
+    let path = Path::new(job.id.hash()).join(name);
     // NONBLOCK: otherwise opening a FIFO waits for a writer.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(placed.task, &path, flags, Mode::empty()).ok()?;
+    let file = rustix::fs::openat(job.task, &path, flags, Mode::empty()).ok()?;
     let mut content = vec![0; SMALL_FILE_MAX];
     let mut length = 0;
     while let Some(rest) = content.get_mut(length..).filter(|rest| !rest.is_empty()) {
@@ -206,13 +206,13 @@ fn small_file(placed: &Placed<'_>, name: &OsStr) -> Option<Vec<u8>> {
     Some(content)
 }
 
-fn measured(placed: &Placed<'_>) -> Option<DiskUsage> {
+fn measured(job: &LocatedJob<'_>) -> Option<DiskUsage> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory: OwnedFd =
-        rustix::fs::openat(placed.task, placed.job.hash(), flags, Mode::empty()).ok()?;
+        rustix::fs::openat(job.task, job.id.hash(), flags, Mode::empty()).ok()?;
     // Each system call is a question to the folder, and not the whole job.
-    let mut answered = || drop(placed.location.asking_inside_job());
-    usage::of_each(placed.job, &directory, &mut answered).ok()
+    let mut answered = || drop(job.location.asking_inside_job());
+    usage::of_each(job.id, &directory, &mut answered).ok()
 }
 
 fn modified(stat: &Statx) -> Option<Timestamp> {

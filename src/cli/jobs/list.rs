@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::session::{Session, Which};
-use crate::archive::job_list::{self, JobList, ListedJob, Place, Query, SortKey, UNKNOWN};
+use crate::archive::job_list::{self, JobList, JobLocation, ListedJob, Query, SortKey, UNKNOWN};
 use crate::archive::places;
 use crate::cli::columns::{Column, Columns, terminal_width};
 use crate::cli::errors::Usage;
@@ -255,15 +255,15 @@ fn columns(
             let bytes = job
                 .usage
                 .map(|usage| HumanBytes(usage.size.bytes).to_string());
-            let unknown = || match job.place {
-                Place::Missing => String::new(),
+            let unknown = || match job.location {
+                JobLocation::Missing => String::new(),
                 _ => "?".to_owned(),
             };
             cells.push((bytes.unwrap_or_else(unknown), Tone::Plain));
         }
         let age = job.changed.map_or_else(String::new, |time| age(time, now));
         cells.push((age, Tone::Plain));
-        cells.push((place(session, job), Tone::Plain));
+        cells.push((location_label(session, job), Tone::Plain));
         columns.row(cells);
     }
     columns
@@ -287,22 +287,22 @@ fn is_away(session: &Session, location: u8) -> bool {
 }
 
 /// The location of a job, for a person.
-fn place(session: &Session, job: &ListedJob) -> String {
-    match job.place {
-        Place::At(location) if is_away(session, location) => {
+fn location_label(session: &Session, job: &ListedJob) -> String {
+    match job.location {
+        JobLocation::At(location) if is_away(session, location) => {
             format!("{} (offline)", session.label(location))
         }
-        Place::At(location) => session.label(location),
-        Place::Missing => "missing".to_owned(),
-        Place::Unknown => "?".to_owned(),
+        JobLocation::At(location) => session.label(location),
+        JobLocation::Missing => "missing".to_owned(),
+        JobLocation::Unknown => "?".to_owned(),
     }
 }
 
 /// Where a job can be found: in the workspace if that is mounted in place, or else where it lies.
 fn path(session: &Session, job: &ListedJob) -> PathBuf {
     let view = &session.opened.view;
-    let location = match job.place {
-        Place::At(location) if !session.opened.is_mounted_in_place => location,
+    let location = match job.location {
+        JobLocation::At(location) if !session.opened.is_mounted_in_place => location,
         _ => PRIMARY,
     };
     let location = view.location(location).unwrap_or(view.primary());
@@ -313,9 +313,9 @@ fn path(session: &Session, job: &ListedJob) -> PathBuf {
 fn as_json(session: &Session, job: &ListedJob) -> Value {
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
     let run = job.run.as_ref();
-    let location = match job.place {
-        Place::At(location) => Some(session.label(location)),
-        Place::Missing | Place::Unknown => None,
+    let location = match job.location {
+        JobLocation::At(location) => Some(session.label(location)),
+        JobLocation::Missing | JobLocation::Unknown => None,
     };
     let is_ended = matches!(job.state, JobState::Done | JobState::Error);
     json!({
@@ -330,8 +330,8 @@ fn as_json(session: &Session, job: &ListedJob) -> Value {
         "ended": time(job.changed.filter(|_| is_ended)),
         "changed": time(job.changed),
         "location": location,
-        "offline": matches!(job.place, Place::At(location) if is_away(session, location)),
-        "missing": job.place == Place::Missing,
+        "offline": matches!(job.location, JobLocation::At(location) if is_away(session, location)),
+        "missing": job.location == JobLocation::Missing,
         "path": path(session, job).to_string_lossy(),
         "files": job.usage.map(|usage| usage.size.files),
         "bytes": job.usage.map(|usage| usage.size.bytes),

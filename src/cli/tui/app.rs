@@ -22,7 +22,7 @@ use super::tabs::tab_bar::TabBar;
 use super::tabs::{below, line};
 use super::theme::Theme;
 use super::watchers::{Tab, WatchResult, Watchers};
-use crate::archive::job_list::Place;
+use crate::archive::job_list::JobLocation;
 use crate::cli::Global;
 use crate::cli::jobs::session::{Session, Which};
 use crate::cli::style::Tone;
@@ -160,7 +160,8 @@ impl App {
         };
         let wants = jobs.rows.len() <= MEASURED_MAX || self.tabs.jobs.wants_sizes();
         let mut rows = jobs.rows.iter();
-        let lacks = rows.any(|row| row.bytes.is_none() && matches!(row.place, Place::At(_)));
+        let lacks =
+            rows.any(|row| row.bytes.is_none() && matches!(row.location, JobLocation::At(_)));
         if wants && lacks {
             // At once after the first list, then with each.
             watchers.measure(self.model.generation == 1);

@@ -96,7 +96,7 @@ impl JobTable {
             while old.next_if(|it| it.id < row.id).is_some() {}
             if let Some(known) = old.next_if(|it| it.id == row.id)
                 && known.changed == row.changed
-                && known.place == row.place
+                && known.location == row.location
             {
                 row.bytes = row.bytes.or(known.bytes);
             }
@@ -219,7 +219,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::job_list::Place;
+    use crate::archive::job_list::JobLocation;
     use crate::workspace::job_files::JobState;
 
     fn row(task: &str, hash: &str, state: JobState, changed: i64, bytes: Option<u64>) -> Row {
@@ -227,7 +227,7 @@ mod tests {
             id: JobId::new(task, hash).unwrap(),
             state,
             reason: None,
-            place: Place::At(0),
+            location: JobLocation::At(0),
             copies: [0].into_iter().collect(),
             outdated: LocationSet::default(),
             changed: Some(changed),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use crate::archive::job_list::{ListedJob, Place};
+use crate::archive::job_list::{JobLocation, ListedJob};
 use crate::view::inventory::LocationSet;
 use crate::workspace::filter::tag_text;
 use crate::workspace::job_files::JobState;
@@ -16,7 +16,7 @@ pub(super) struct Row {
     pub(super) id: JobId,
     pub(super) state: JobState,
     pub(super) reason: Option<Box<str>>,
-    pub(super) place: Place,
+    pub(super) location: JobLocation,
     pub(super) copies: LocationSet,
     /// Those of these copies that are of an earlier run.
     pub(super) outdated: LocationSet,
@@ -43,7 +43,7 @@ impl Row {
             id: job.id,
             state: job.state,
             reason: job.failure_reason.map(String::into_boxed_str),
-            place: job.place,
+            location: job.location,
             copies: job.copies,
             outdated: job.outdated,
             changed: job.changed.map(|time| time.as_second()),

@@ -1,7 +1,7 @@
 //! Whether a job has a second copy, and how its copies are named in a column.
 
 use super::row::Row;
-use crate::archive::job_list::Place;
+use crate::archive::job_list::JobLocation;
 use crate::settings::Mode;
 use crate::view::inventory::LocationSet;
 use crate::view::location::Role;
@@ -88,12 +88,12 @@ impl Places {
             row.state,
             JobState::Waiting | JobState::Ready | JobState::Scheduled
         );
-        match (row.place, own) {
+        match (row.location, own) {
             // It has no directory before it starts.
-            (Place::Missing, _) if waits => Safety::Unfinished,
-            (Place::Missing, _) => Safety::Missing,
+            (JobLocation::Missing, _) if waits => Safety::Unfinished,
+            (JobLocation::Missing, _) => Safety::Missing,
             (_, 2..) => Safety::Several,
-            (Place::Unknown, _) => Safety::Unclear,
+            (JobLocation::Unknown, _) => Safety::Unclear,
             _ if row.state != JobState::Done => Safety::Unfinished,
             _ if !silent.and(self.own).is_empty() => Safety::Unclear,
             (_, 1) => Safety::Single,
@@ -108,7 +108,7 @@ impl Places {
             names.join(" + ")
         };
         let (own, all) = (row.current().and(self.own), row.current());
-        let text = match (self.safety(row, silent), row.place) {
+        let text = match (self.safety(row, silent), row.location) {
             (Safety::Missing, _) => "MISSING".to_owned(),
             (Safety::Single, _) if own == all => format!("{} ONLY", named(own)),
             (Safety::Single, _) => {
@@ -118,9 +118,9 @@ impl Places {
             (Safety::Unclear, _) if all.is_empty() => "?".to_owned(),
             (Safety::Unclear, _) => format!("{} + ?", named(all)),
             // To a directory that is in no location.
-            (_, Place::At(PRIMARY)) if all.is_empty() => "a symlink".to_owned(),
-            (_, Place::At(at)) if all.is_empty() => self.name(at).to_owned(),
-            (_, Place::Missing) => "not started".to_owned(),
+            (_, JobLocation::At(PRIMARY)) if all.is_empty() => "a symlink".to_owned(),
+            (_, JobLocation::At(at)) if all.is_empty() => self.name(at).to_owned(),
+            (_, JobLocation::Missing) => "not started".to_owned(),
             _ => named(all),
         };
         match row.outdated.is_empty() {
@@ -143,18 +143,23 @@ mod tests {
         }
     }
 
-    fn shown(state: JobState, place: Place, copies: &[u8], silent: &[u8]) -> (Safety, String) {
-        let row = row(state, place, copies);
+    fn shown(
+        state: JobState,
+        location: JobLocation,
+        copies: &[u8],
+        silent: &[u8],
+    ) -> (Safety, String) {
+        let row = row(state, location, copies);
         let silent = silent.iter().copied().collect();
         (places().safety(&row, silent), places().copies(&row, silent))
     }
 
-    fn row(state: JobState, place: Place, copies: &[u8]) -> Row {
+    fn row(state: JobState, location: JobLocation, copies: &[u8]) -> Row {
         Row {
             id: JobId::new("t", "h").unwrap(),
             state,
             reason: None,
-            place,
+            location,
             copies: copies.iter().copied().collect(),
             outdated: LocationSet::default(),
             changed: None,
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_copy_of_an_earlier_run_does_not_count() {
-        let mut row = row(JobState::Done, Place::At(0), &[0, 2]);
+        let mut row = row(JobState::Done, JobLocation::At(0), &[0, 2]);
         row.outdated.insert(2);
         let silent = LocationSet::default();
         assert_eq!(places().safety(&row, silent), Safety::Single);
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_is_not_ours_does_not_count() {
-        let at = Place::At(0);
+        let at = JobLocation::At(0);
         for (copies, silent, safety, text) in [
             (&[0][..], &[][..], Safety::Single, "primary ONLY"),
             (&[0, 1], &[], Safety::Single, "primary ONLY + use"),
@@ -193,12 +198,12 @@ mod tests {
             shown(JobState::Running, at, &[0], &[]).0,
             Safety::Unfinished
         );
-        let missing = shown(JobState::Unscheduled, Place::Missing, &[], &[]);
+        let missing = shown(JobState::Unscheduled, JobLocation::Missing, &[], &[]);
         assert_eq!(missing, (Safety::Missing, "MISSING".to_owned()));
-        let waiting = shown(JobState::Waiting, Place::Missing, &[], &[]);
+        let waiting = shown(JobState::Waiting, JobLocation::Missing, &[], &[]);
         assert_eq!(waiting, (Safety::Unfinished, "not started".to_owned()));
         assert_eq!(
-            shown(JobState::Done, Place::At(1), &[1], &[]).0,
+            shown(JobState::Done, JobLocation::At(1), &[1], &[]).0,
             Safety::Foreign
         );
     }

@@ -3,7 +3,7 @@
 //! A workspace may have a hundred thousand jobs, and a folder may stop answering in the middle:
 //!
 //! 1. `names` reads the names of each location, in a thread for each. A folder must return some names within its timeout again and again.
-//! 2. Most jobs are in one location only, and need no further look to be placed. The others are resolved as by a lookup ([`super::resolve`]).
+//! 2. Most jobs are in one location only, and are not resolved. The others are resolved as by a lookup ([`super::resolve`]).
 //! 3. `workers` look at the jobs on several threads, and leave behind those that a silent folder holds.
 
 mod location_set;
@@ -53,9 +53,9 @@ impl Wanted {
 
 /// A job, as a listing needs it.
 #[derive(Debug)]
-pub struct Placed<'a> {
+pub struct LocatedJob<'a> {
     /// The job.
-    pub job: &'a JobId,
+    pub id: &'a JobId,
     /// The location that serves it.
     pub location: &'a Location,
     /// The directory of its task there; the job's own is the entry of its hash in it, or what a symlink of that name leads to.
@@ -93,13 +93,13 @@ impl View {
     pub fn inventory<T: Send + 'static>(
         self: &Arc<View>,
         wanted: &Wanted,
-        look: impl Fn(&Placed<'_>) -> T + Send + Sync + 'static,
+        look: impl Fn(&LocatedJob<'_>) -> T + Send + Sync + 'static,
     ) -> Inventory<T> {
         let (mut named, unlisted, silent) = names(self, wanted.tasks());
         named.retain(|named| wanted.has(&named.id));
         let named = Arc::new(named);
         let outcomes = look_at_all(self, named.clone(), move |view, named| {
-            let Ok(location) = view.place(named) else {
+            let Ok(location) = view.serving(named) else {
                 let folder = view.recorded_in(named.id.task_id(), named.id.hash());
                 return folder.map_or(Outcome::Unknown, |it| Outcome::Silent(it.index()));
             };
@@ -112,8 +112,8 @@ impl View {
             let _asking = location.asking();
             match root.task(named.id.task_id()) {
                 Ok(task) => {
-                    let seen = look(&Placed {
-                        job: &named.id,
+                    let seen = look(&LocatedJob {
+                        id: &named.id,
                         location,
                         task: &task,
                         copies: named.copies,
@@ -150,7 +150,7 @@ impl View {
     }
 
     /// The location that serves what is listed under a name; `None` if that is not a job.
-    fn place(&self, named: &JobCandidate) -> rustix::io::Result<Option<u8>> {
+    fn serving(&self, named: &JobCandidate) -> rustix::io::Result<Option<u8>> {
         let (task, hash) = (named.id.task_id(), named.id.hash());
         let first = self.location(named.first);
         if named.kind == FileType::Unknown && !named.several && first.is_some_and(Location::is_away)

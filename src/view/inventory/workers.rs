@@ -120,8 +120,8 @@ pub(super) fn look_at_all<T: Send + 'static>(
     for worker in all {
         // A job that a folder holds stays unknown.
         for (index, outcome) in worker.outcomes.lock().drain(..) {
-            if let Some(place) = outcomes.get_mut(index) {
-                *place = outcome;
+            if let Some(slot) = outcomes.get_mut(index) {
+                *slot = outcome;
             }
         }
     }

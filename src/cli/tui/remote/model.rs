@@ -9,7 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::tab::RemoteTab;
-use crate::archive::job_list::Place;
+use crate::archive::job_list::JobLocation;
 use crate::cli::status::gather::Status;
 use crate::cli::tui::jobs::JobTable;
 use crate::cli::tui::read::Want;
@@ -288,7 +288,7 @@ impl RemoteModel {
                 id: job.id.clone(),
                 state: job.state.clone(),
                 reason: job.reason.clone().map(String::into_boxed_str),
-                place: Place::At(0),
+                location: JobLocation::At(0),
                 copies: LocationSet::default(),
                 outdated: LocationSet::default(),
                 changed: job.ended.or(job.started).map(|time| time.as_second()),

@@ -13,7 +13,7 @@ use super::super::request::Request;
 use super::super::row::Row;
 use super::folder_list::{FolderJobs, FolderList};
 use super::{Canvas, line};
-use crate::archive::job_list::Place;
+use crate::archive::job_list::JobLocation;
 use crate::view::PRIMARY;
 use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
@@ -54,7 +54,7 @@ impl FoldersTab {
                     counts.jobs += 1;
                 }
             }
-            if let Place::At(at) = row.place
+            if let JobLocation::At(at) = row.location
                 && let Some(counts) = self.counts.get_mut(usize::from(at))
             {
                 let entry = counts.states.entry(row.state.to_string()).or_default();

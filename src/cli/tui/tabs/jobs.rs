@@ -13,7 +13,7 @@ use super::super::request::{Part, Request};
 use super::super::row::Row;
 use super::super::safety::Safety;
 use super::super::text_edit::{self, TextEdit};
-use crate::archive::job_list::Place;
+use crate::archive::job_list::JobLocation;
 use crate::archive::places;
 use crate::view::PRIMARY;
 use crate::workspace::job_files::JobState;
@@ -100,7 +100,7 @@ impl JobsTab {
         let rows = shown
             .iter()
             .filter_map(|index| jobs.rows.get(*index as usize));
-        let here = rows.filter(|row| row.place != Place::Missing);
+        let here = rows.filter(|row| row.location != JobLocation::Missing);
         let stale = here.filter(|row| model.is_stale(&row.id));
         stale.map(|row| row.id.clone()).collect()
     }
@@ -205,9 +205,9 @@ impl JobsTab {
                 let session = model.session.as_ref()?;
                 let view = &session.opened.view;
                 let row = selected?;
-                let location = match row.place {
-                    Place::At(location) => location,
-                    Place::Missing | Place::Unknown => PRIMARY,
+                let location = match row.location {
+                    JobLocation::At(location) => location,
+                    JobLocation::Missing | JobLocation::Unknown => PRIMARY,
                 };
                 let location = view.location(location).unwrap_or(view.primary());
                 let path = places::path(location, &row.id);

@@ -11,7 +11,7 @@ use super::super::safety::Safety;
 use super::jobs::{AtRisk, JobsTab};
 use super::{Canvas, age, below, bytes, line, loading, unread};
 use crate::archive::copies::{CopyState, JobCopies};
-use crate::archive::job_list::{Place, UNKNOWN};
+use crate::archive::job_list::{JobLocation, UNKNOWN};
 use crate::cli::style::Tone;
 use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
@@ -212,8 +212,8 @@ fn cells(row: &Row, jobs: &JobTable, model: &Model, wide: bool) -> Cells {
     if wide {
         cells.push((row.tags.replace('\n', " "), Tone::Plain));
     }
-    let size = match row.place {
-        Place::Missing => String::new(),
+    let size = match row.location {
+        JobLocation::Missing => String::new(),
         _ => bytes(model.size(row)),
     };
     cells.push((size, Tone::Plain));
