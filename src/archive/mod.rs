@@ -5,10 +5,10 @@
 //! - [`experiments`]: archives the runs of experiments and the partials of their jobs, and brings them back
 //! - [`relocate`]: moves a job to a `move` folder: the primary's directory is replaced by a symlink, and removed later
 //! - [`engine`]: archives in the background: finds finished jobs, queues them and retries; has the threads
-//! - [`release_rules`]: which jobs are released, by name or by a rule, and releases them
+//! - [`releases`]: releases the jobs that a command names or a rule of the settings selects; [`job::release`] decides whether a job may be
 //! - [`deletions`]: deletes the jobs that a command names, and brings them back
 //! - [`manual`]: archives and recovers the jobs that a command or a mount names, and waits for the result
-//! - [`lost`]: lists the archived jobs, and those that the primary has lost
+//! - [`archived_jobs`]: lists the jobs that folders have or have lost, and those that the primary has lost
 //! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
 //! - [`places`]: the directories of tasks and jobs in a location; [`folder_alias`]: whether two locations share one
 //! - [`pins`]: jobs that are never released
@@ -45,6 +45,7 @@
 //! - An archived copy is never edited in place, and never replaced by a copy that holds less.
 
 pub mod amount;
+pub mod archived_jobs;
 pub mod copies;
 pub mod deletions;
 pub mod engine;
@@ -56,14 +57,13 @@ pub mod fresh_records;
 pub mod job;
 pub mod job_list;
 pub mod last_verify;
-pub mod lost;
 pub mod manual;
 pub mod obstacle;
 pub mod orphans;
 pub(crate) mod parallel;
 pub mod pins;
 pub mod places;
-pub mod release_rules;
+pub mod releases;
 pub mod relocate;
 pub mod retries;
 pub mod space;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Uid, User};
 use rustix::fs::{AtFlags, CWD};
 
+use crate::archive::archived_jobs::Unseen;
 use crate::archive::error::{Access, Cause, JobError};
-use crate::archive::lost::Unseen;
 use crate::sys::shell_word::shell_word;
 
 /// What can be done about an error, as a clause, if anything.

@@ -13,7 +13,7 @@ use super::peers::Peers;
 use crate::archive::engine::{Archiver, Config};
 use crate::archive::env::{Env, Hooks, Writing};
 use crate::archive::job::recover::Recovered;
-use crate::archive::release_rules::space;
+use crate::archive::releases::space;
 use crate::archive::{manual, places};
 use crate::mount::{Handle, Recover};
 use crate::settings::{Folder, Mode, Release, Tuning};

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::env::Env;
 use crate::archive::job::release::{Reason, offline};
-use crate::archive::release_rules::{ReleaseEvent, ReleaseSearch, release_by_rule, space};
+use crate::archive::releases::{ReleaseEvent, ReleaseSearch, release_by_rule, space};
 use crate::archive::retries::Retries;
 use crate::archive::turn;
 use crate::settings::Release;

@@ -8,7 +8,7 @@
 //! - [`recover`]: copies a job back into the primary, also in place of what a purge has left of it (`skeleton`); `publish`: gives it its name; `params`: the paths in
 //!   the `params.json` of a recovered job; [`verify`]: reads an archived copy and compares it; [`export`]: copies a job for
 //!   another workspace
-//! - [`release`]: drops the primary's copy of a job; [`usage`]: when a job was last used, and
+//! - [`release`]: decides whether the primary's copy of a job may be dropped, and drops it; [`usage`]: when a job was last used, and
 //!   how much space it takes
 //! - [`trash`]: deletes a job in all locations, and brings it back
 //! - `internal_files`: what the primary kept for an archived job, which the recovered job gets

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::{manifests, select};
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
-use crate::archive::{lost, places};
+use crate::archive::{archived_jobs, places};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::transfer::{self, Candidate, Difference, Manifest, Options, What};
@@ -182,8 +182,8 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
     let at = places::path(location, job);
     let known = manifest(location, job)?;
     let Some(archived) = places::job(location, job).tried(job, "open", &at)? else {
-        let is_lost =
-            known.is_some() || !location.is_away() && lost::is_on_record(env, location, job);
+        let is_lost = known.is_some()
+            || !location.is_away() && archived_jobs::is_on_record(env, location, job);
         return Ok(is_lost.then(|| Verified::lost(folder, known.as_ref())));
     };
     let primary = env.view.primary();

@@ -10,7 +10,7 @@ use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, JobError, Result};
 use crate::archive::job::recover::Recovered;
 use crate::archive::parallel::in_parallel;
-use crate::archive::release_rules::space;
+use crate::archive::releases::space;
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::archive::{job, places, state_dir, turn};

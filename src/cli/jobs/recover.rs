@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Work, why};
+use crate::archive::archived_jobs::{self, FoundJobs};
 use crate::archive::env::Env;
 use crate::archive::error::JobError;
 use crate::archive::experiments::copies;
 use crate::archive::job::recover::Recovered;
-use crate::archive::lost::{self, FoundJobs};
 use crate::archive::{amount, manual, places};
 use crate::cli::advice::with_advice;
 use crate::cli::{Global, print};
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let env = session.env();
     let (jobs, unseen) = match arguments.all {
         true => {
-            let FoundJobs { jobs, unseen } = lost::lost(&env, from)
+            let FoundJobs { jobs, unseen } = archived_jobs::lost(&env, from)
                 .map_err(|unseen| anyhow::Error::msg(with_advice(&unseen)))?;
             (Jobs::from(jobs), unseen)
         }

@@ -14,7 +14,7 @@ use super::meter::Meter;
 use super::session::{Jobs, Session, Work, why};
 use crate::archive::job::release::{Reason, Released};
 use crate::archive::places;
-use crate::archive::release_rules::{ReleaseEvent, ReleaseSearch, release_by_rule, release_jobs};
+use crate::archive::releases::{ReleaseEvent, ReleaseSearch, release_by_rule, release_jobs};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::cli::errors::Usage;

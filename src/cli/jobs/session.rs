@@ -12,7 +12,7 @@ use crate::archive::env::{Env, Hooks};
 use crate::archive::error::JobError;
 use crate::archive::job::trash::finish;
 use crate::archive::job::trash::list::list;
-use crate::archive::{lost, manual, places};
+use crate::archive::{archived_jobs, manual, places};
 use crate::cli::advice::advice;
 use crate::cli::errors::Usage;
 use crate::cli::open::{More, Opened, open};
@@ -184,7 +184,7 @@ impl Session {
     pub(in crate::cli) fn named_or_on_record(&self, which: &Which) -> anyhow::Result<Jobs> {
         let env = self.env();
         let is_on_record = |job: &JobId| {
-            places::archives(env.view).any(|folder| lost::is_on_record(&env, folder, job))
+            places::archives(env.view).any(|folder| archived_jobs::is_on_record(&env, folder, job))
         };
         self.named_by(which, |text| {
             named::find(&self.opened, text).or_else(|error| {

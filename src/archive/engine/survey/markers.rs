@@ -107,7 +107,7 @@ pub(in crate::archive::engine) enum Extent {
 }
 
 /// When which comparison is due.
-struct Plan {
+struct DueTimes {
     /// When changed tasks are compared next.
     changed: Instant,
     /// When all jobs are compared next.
@@ -120,12 +120,12 @@ impl MarkerSurvey {
     /// Compares in a loop, until the engine stops.
     pub(in crate::archive::engine) fn run(mut self) {
         let now = Instant::now();
-        let mut plan = Plan {
+        let mut due = DueTimes {
             changed: now,
             all: now,
             answered: 0,
         };
-        while let Ok(there) = self.follow(&mut plan) {
+        while let Ok(there) = self.follow(&mut due) {
             let pause = match there {
                 true => self.interval,
                 // This accesses no disk.
@@ -138,16 +138,16 @@ impl MarkerSurvey {
     }
 
     /// Compares the jobs that are due; returns whether the folder was there.
-    fn follow(&mut self, plan: &mut Plan) -> Result<bool, Stopped> {
+    fn follow(&mut self, due: &mut DueTimes) -> Result<bool, Stopped> {
         let began = Instant::now();
         let wanted = self.walk.shared.wanted.load(Ordering::SeqCst);
-        let extent = match wanted != plan.answered || plan.all <= began {
+        let extent = match wanted != due.answered || due.all <= began {
             true => Extent::All,
-            false if plan.changed <= began => Extent::Changed,
+            false if due.changed <= began => Extent::Changed,
             false => Extent::Behind,
         };
         if !self.compare(extent)? {
-            plan.changed = began;
+            due.changed = began;
             return Ok(false);
         }
         let now = Instant::now();
@@ -156,11 +156,10 @@ impl MarkerSurvey {
             .saturating_mul(PAUSE_FACTOR);
         match extent {
             Extent::Behind => {}
-            Extent::Changed => plan.changed = now + rest.min(CHANGED_PAUSE_MAX),
+            Extent::Changed => due.changed = now + rest.min(CHANGED_PAUSE_MAX),
             Extent::All => {
-                plan.all =
-                    now + rest.clamp(self.all_interval, ALL_PAUSE_MAX.max(self.all_interval));
-                plan.answered = wanted;
+                due.all = now + rest.clamp(self.all_interval, ALL_PAUSE_MAX.max(self.all_interval));
+                due.answered = wanted;
                 let folder = self.folder;
                 let compared = Event::Compared { folder, wanted };
                 self.events.send(compared).map_err(|_| Stopped)?;

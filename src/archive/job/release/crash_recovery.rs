@@ -10,7 +10,7 @@
 use std::ffi::OsStr;
 
 use super::aside::{link, put_back, released_path, remove};
-use super::plan::{changes, served_first};
+use super::assess::{changes, served_first};
 use crate::archive::env::Env;
 use crate::archive::error::{Beside, Context, InPlace, Result};
 use crate::archive::job::ready::hold_locks;

@@ -1,6 +1,6 @@
 //! Drops the primary's copy of a job that has a verified archived copy.
 //!
-//! 1. [`assess`] (`plan`, `in_use`, `processes`): is the job finished, unused and unpinned, and does the manifest of an archived copy agree with it?
+//! 1. [`assess()`] (`in_use`, `processes`): is the job finished, unused and unpinned, and does the manifest of an archived copy agree with it?
 //! 2. [`ReleasePlan::verify`]: every byte of that copy is read and compared with its manifest.
 //! 3. [`Releases::begin`]: with the lock of the job's staging and the job's own locks held, the same is looked at again; then the
 //!    directory is renamed to `.xpmfs/released/<task_id>/<hash>` in one step, durably. From then on, the archived copy is served.
@@ -10,21 +10,22 @@
 //!
 //! After a crash between 3 and 4, [`clear`] removes the directory if the archived copy stands, and otherwise puts it back.
 //!
-//! `plan`: steps 1 and 2; `aside`: steps 3 and 4; `crash_recovery`: what a crash has left
+//! `assess`: steps 1 and 2, which decide; `aside`: steps 3 and 4, which act; `in_use`, `processes`: whether a program uses the job;
+//! `crash_recovery`: what a crash has left
 
 mod aside;
+mod assess;
 mod crash_recovery;
 mod in_use;
-mod plan;
 mod processes;
 
 use super::usage::DiskUsage;
 use crate::archive::error::Result;
 
 pub use self::aside::Releases;
+pub use self::assess::{ReleasePlan, assess, offline};
 pub use self::crash_recovery::clear;
 pub(in crate::archive) use self::in_use::in_use;
-pub use self::plan::{ReleasePlan, assess, offline};
 pub use self::processes::Processes;
 
 /// Why a job is not released.

@@ -21,7 +21,7 @@ use crate::archive::job::recover::MadeTask;
 use crate::archive::job::release::{Processes, Reason, Refusal, in_use};
 use crate::archive::job::usage::{self, DiskUsage};
 use crate::archive::job::{manifests, preconditions};
-use crate::archive::{folder_alias, lost, pins, places};
+use crate::archive::{archived_jobs, folder_alias, pins, places};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::sys::file_id::FileId;
@@ -153,7 +153,8 @@ pub fn assess(
         }
         copies.push(copy(folder, job, &found)?);
     }
-    let is_known = || places::archives(env.view).any(|it| lost::is_on_record(env, it, job));
+    let is_known =
+        || places::archives(env.view).any(|it| archived_jobs::is_on_record(env, it, job));
     if copies.is_empty() && !is_known() {
         let why = match kept_by(env, job).as_slice() {
             [] => match recorded_use(env, job) {

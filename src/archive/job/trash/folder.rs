@@ -14,7 +14,7 @@ use crate::archive::env::Env;
 use crate::archive::error::{Beside, Cause, Context, JobError, Result};
 use crate::archive::job::preconditions;
 use crate::archive::job::ready::hold_locks;
-use crate::archive::{lost, places, state_dir};
+use crate::archive::{archived_jobs, places, state_dir};
 use crate::sys::at;
 use crate::transfer::staging::Staging;
 use crate::view::Location;
@@ -39,7 +39,7 @@ pub enum Completed {
 pub(in crate::archive) fn why_away(env: &Env<'_>, folder: &Location) -> Option<String> {
     match crate::archive::folder_alias::shared(env.view, folder) {
         Some(_) => None,
-        None => lost::why_not(env, folder),
+        None => archived_jobs::why_not(env, folder),
     }
 }
 

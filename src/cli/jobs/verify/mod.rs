@@ -20,10 +20,10 @@ use self::tally::Tally;
 use super::interrupt::{Destinations, Interrupt};
 use super::meter::Meter;
 use super::session::{Jobs, Session, Which, why};
+use crate::archive::archived_jobs::{self, FoundJobs, Unseen};
 use crate::archive::error::{self, JobError};
 use crate::archive::job::verify::{self, Unread, Verified, manifest_remedy, remedy};
 use crate::archive::last_verify::{self, LastVerify};
-use crate::archive::lost::{self, FoundJobs, Unseen};
 use crate::archive::{amount, state_dir};
 use crate::cli::advice::with_advice;
 use crate::cli::{Global, Listing, print};
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     let folders = session.archives();
     let (jobs, unseen) = match arguments.all {
         true => {
-            let FoundJobs { jobs, unseen } = lost::expected(&env, &folders);
+            let FoundJobs { jobs, unseen } = archived_jobs::expected(&env, &folders);
             (Jobs::from(jobs), unseen)
         }
         false => (
@@ -341,7 +341,7 @@ fn missing(session: &Session, folders: &[u8]) -> Vec<Unseen> {
     let (env, view) = (session.env(), &session.opened.view);
     let folders = folders.iter().filter_map(|folder| view.location(*folder));
     let missing = |folder: &Location| {
-        let (path, why) = (folder.path(), lost::why_not(&env, folder)?);
+        let (path, why) = (folder.path(), archived_jobs::why_not(&env, folder)?);
         let text = format!("{} cannot be verified: {why}", path.display());
         Some(Unseen::new(text, path, folder.root().err()))
     };

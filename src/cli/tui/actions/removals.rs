@@ -15,7 +15,7 @@ use crate::archive::job::trash::batch::Batch;
 use crate::archive::job::trash::list::list;
 use crate::archive::orphans::clean::{self as cleaning, CleanEvent as Cleaning};
 use crate::archive::orphans::{self, Orphans, Search};
-use crate::archive::release_rules::{ReleaseEvent as Release, release_jobs};
+use crate::archive::releases::{ReleaseEvent as Release, release_jobs};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::cli::Global;

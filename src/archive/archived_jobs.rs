@@ -1,4 +1,7 @@
-//! Lists the jobs in the folders, and those of them that the primary has lost.
+//! Lists the jobs of folders, from the narrowest set to the widest, and those that the primary has lost.
+//!
+//! - [`archived`]: a folder has a copy; [`recorded`]: or only its manifest; [`expected`]: or it has lost both, by the records in the primary
+//! - [`lost`]: [`recorded`] jobs that the primary lacks
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -32,7 +32,7 @@ use crate::workspace::layout::{JOB_STATE, PARAMS};
 use crate::workspace::markers::{self, State};
 use crate::workspace::partials;
 
-/// A job that may be released if its archived copy is intact.
+/// A job that may be released if its archived copy is intact, which [`ReleasePlan::verify`] checks.
 #[derive(Debug)]
 pub struct ReleasePlan {
     pub(super) job: JobId,
