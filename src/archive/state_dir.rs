@@ -8,7 +8,7 @@
 //! | `verified/`, `verified-copies/` | when copies were verified ([`super::last_verify`]) |
 //! | `damaged/<BLAKE3 of the folder's path>/<task_id>/<hash>` | `verify` found the folder's copy damaged or missing; the file says how |
 //!
-//! A copy that the folder has lost (`view::known::gone`) counts as one that `verify` found missing.
+//! A copy that the folder has lost (`view::folder_records::gone`) counts as one that `verify` found missing.
 //!
 //! Other modules keep records beside these: [`super::experiments::damage`], [`super::fresh_records`], [`super::turn`], `engine::journal`,
 //! and `view::location::deleted`.

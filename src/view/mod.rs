@@ -6,7 +6,7 @@
 //! - [`View`], in `open`: the view of one workspace
 //! - [`location`]: the primary and the folders: opened, watched, reopened
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
-//! - `known`: which jobs folders have had, for when they are away
+//! - `folder_records`: which jobs folders have had, for when they are away
 //! - [`purged`]: whether a job in the primary is what a purge has left of it
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a user types
@@ -20,7 +20,7 @@
 //!
 //! Called by `archive`, `mount`, `remote`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
 //!
-//! Threads of this room look at folders and write records; [`purged`], `known`, [`materialize`] and [`internal`] write in the primary, the rest
+//! Threads of this room look at folders and write records; [`purged`], `folder_records`, [`materialize`] and [`internal`] write in the primary, the rest
 //! writes nothing.
 //!
 //! In the primary, every path is relative to descriptors that were opened before mounting. An in-place mount requires that: the workspace's
@@ -28,11 +28,11 @@
 
 pub mod change;
 pub mod find;
+mod folder_records;
 pub mod internal;
 pub mod internal_gate;
 pub mod inventory;
 pub mod jobs;
-mod known;
 pub mod links;
 pub mod listing;
 pub mod location;
@@ -44,8 +44,8 @@ mod times;
 mod walk;
 
 pub use change::{Change, Verdict};
+pub use folder_records::gone::GONE;
 pub use jobs::Unlisted;
-pub use known::gone::GONE;
 pub use location::beneath::{Beneath, COVERED, MountId};
 pub use location::root::Root;
 pub use location::unreadable::Hidden;
