@@ -128,7 +128,7 @@ def rounds(bench: Bench, chosen: list[Workload], systems: list[System], count: i
     """Runs each workload on each file system in turn, again and again, each round with another one first."""
     for number in range(count):
         for workload in chosen:
-            users = [system for system in systems if workload.measures(system.name)]
+            users = [system for system in systems if workload.measures(system)]
             first = number % len(users) if users else 0
             for system in users[first:] + users[:first]:
                 outcome = once(bench, workload, system, results)

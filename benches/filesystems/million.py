@@ -40,7 +40,7 @@ def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, resul
     tree = workspace(bench.stage.directory("entries"), sizes.entries // ENTRIES, folders=True)
     result = results.row("memory", f"resident memory after walking {sizes.entries:,} entries", "MB")
     for system in systems:
-        if system.command is None or not system.daemon or not system.real:
+        if system.command is None or not system.daemon or not system.contents:
             continue
         say(f"memory: {system.name}")
         try:

@@ -5,7 +5,7 @@ from typing import Optional
 
 import tables
 from results import Result, Results
-from systems import System
+from systems import BOUND, System
 from targets import Verdict
 
 NOISE = 0.2
@@ -79,10 +79,12 @@ class Report:
         return warnings
 
     def _table(self) -> list[list[str]]:
-        header = ["workload", *(system.title for system in self.systems), "disk's spread"]
-        rows = [header]
+        names = [system.name for system in self.systems]
+        floor = {"xpmfs", BOUND} <= set(names)
+        rows = [["workload", *names, *(["xpmfs / bound"] if floor else []), "disk's spread"]]
         for result in self.results.values():
-            cells = [_cell(result, system.name) for system in self.systems]
+            cells = [_cell(result, name) for name in names]
+            cells += [_ratio(result, "xpmfs", BOUND) or "-"] if floor else []
             rows.append([result.title, *cells, _spread(result)])
         return rows
 
@@ -96,12 +98,18 @@ class Report:
 
 def _cell(result: Result, system: str) -> str:
     if system not in result.systems:
-        return ""
+        return "-"
     median = result.median(system)
     if median is None:
         return "failed"
-    ratio = result.ratio(system, "disk") if system != "disk" else None
-    return _figure(median, result.unit) + (f" ({ratio:.2f})" if ratio is not None else "")
+    ratio = _ratio(result, system, "disk") if system != "disk" else ""
+    return _figure(median, result.unit) + (f" ({ratio})" if ratio else "")
+
+
+def _ratio(result: Result, system: str, to: str) -> str:
+    """Nothing if one of them was not measured."""
+    ratio = result.ratio(system, to)
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _figure(value: float, unit: str) -> str:

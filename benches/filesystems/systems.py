@@ -15,6 +15,8 @@ from tree import LARGE, SCRATCH, SMALL, Tree
 
 CACHE = 3600
 """Seconds for which names and attributes are cached, where that is a choice."""
+BOUND = "bound"
+"""The file system that no other one in a process can be faster than."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class System:
     """Whether it shows all locations as one tree."""
     in_place: bool = False
     """Whether it is mounted over the primary."""
-    real: bool = True
-    """Whether it is of any use but to be compared with."""
+    contents: bool = True
+    """Whether files have their contents there."""
 
     def mountpoint(self, tree: Tree, directory: Path) -> Path:
         """Where it is mounted, if `directory` is free for it."""
@@ -179,5 +181,5 @@ def _bound(program: Path) -> System:
     def command(tree: Tree, mountpoint: Path) -> list[str]:
         return [str(program), str(mountpoint), *map(str, tree.locations)]
 
-    about = "a file system that answers every request at once, from memory, with zeros for contents: what FUSE itself takes"
-    return System("bound", "bound", about, command, real=False)
+    about = "a file system that answers every request at once, from memory, and has no contents: what FUSE itself takes"
+    return System(BOUND, BOUND, about, command, contents=False)

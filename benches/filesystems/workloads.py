@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Optional
 
-from systems import View
+from systems import System, View
 from tree import ENTRIES, TASKS, digest, task
 
 GIB = 1 << 30
@@ -71,6 +71,8 @@ class Workload:
     processes: int = 1
     systems: Optional[tuple[str, ...]] = None
     """On which file systems alone it is run."""
+    contents: bool = False
+    """Whether the time goes to the contents of files, so that a file system without them has nothing to compare."""
     tolerance: float = 0
     """By which part the work that is counted may differ from one file system to the other."""
 
@@ -82,9 +84,11 @@ class Workload:
         suffix = self.name.partition("-")[2]
         return [(step, f"{step}-{suffix}".rstrip("-"), title) for step, title in self.steps]
 
-    def measures(self, system: str) -> bool:
+    def measures(self, system: System) -> bool:
         """Whether it is run on this file system; on an earlier build of xpmfs as on this one."""
-        return not self.systems or system.removesuffix("-before") in self.systems
+        if self.contents and not system.contents:
+            return False
+        return not self.systems or system.name.removesuffix("-before") in self.systems
 
     def command(self, program: Path, view: View, scale: Scale) -> list[str]:
         """What is run."""
@@ -149,15 +153,15 @@ ALONE = (
     Workload("walk-one-warm", "walk with stat, one location, warm", "one", "warm", _walk),
     Workload("walk-four-cold", "walk with stat, four locations, cold", "four", "cold", _walk),
     Workload("walk-four-warm", "walk with stat, four locations, warm", "four", "warm", _walk),
-    Workload("read-cold", "sequential read, cold", "data", "cold", _read),
-    Workload("read-hot", "sequential read, hot", "data", "warm", _read),
-    Workload("random-cold", "random 4 KiB reads, cold", "data", "cold", _random("random_cold")),
-    Workload("random-hot", "random 4 KiB reads, hot", "data", "warm", _random("random_hot")),
-    Workload("tar", "tar of jobs in four locations, cold", "four", "cold", _tar, tolerance=0.01),
+    Workload("read-cold", "sequential read, cold", "data", "cold", _read, contents=True),
+    Workload("read-hot", "sequential read, hot", "data", "warm", _read, contents=True),
+    Workload("random-cold", "random 4 KiB reads, cold", "data", "cold", _random("random_cold"), contents=True),
+    Workload("random-hot", "random 4 KiB reads, hot", "data", "warm", _random("random_hot"), contents=True),
+    Workload("tar", "tar of jobs in four locations, cold", "four", "cold", _tar, tolerance=0.01, contents=True),
     Workload("open-read-close", "open-read-close of small files, warm", "data", "warm", _open_read_close),
     Workload("files", "create, rename, remove", "data", None, _files, steps=_STEPS),
-    Workload("write", "write with fsync", "data", None, _write),
-    Workload("append", "small appends, flushed", "data", None, _append),
+    Workload("write", "write with fsync", "data", None, _write, contents=True),
+    Workload("append", "small appends, flushed", "data", None, _append, contents=True),
 )
 USER = Workload(
     "user-read-hot", "ordinary user, no passthrough: sequential read, hot", "user", "warm", _read,

@@ -53,7 +53,11 @@ fn main() -> Result<()> {
         MountOption::FSName("bound".into()),
         MountOption::DefaultPermissions,
     ];
-    config.acl = SessionACL::All;
+    // An ordinary user may not let others in unless the administrator allows it.
+    config.acl = match rustix::process::geteuid().is_root() {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
     let served = Bound {
@@ -77,6 +81,22 @@ impl Bound {
         let attributes = &mut tree.node_mut(node.0)?.attributes;
         change(attributes);
         Ok(*attributes)
+    }
+
+    /// Makes a file or directory that belongs to the user who asks for it.
+    fn make(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        kind: FileType,
+    ) -> Result<FileAttr, Errno> {
+        let made = self.tree.write().create(parent.0, name, mode, kind)?;
+        self.change(made.ino, |now| {
+            now.uid = request.uid();
+            now.gid = request.gid();
+        })
     }
 }
 
@@ -173,18 +193,17 @@ impl Filesystem for Bound {
 
     fn mkdir(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let made = self
-            .tree
-            .write()
-            .create(parent.0, name, mode, FileType::Directory);
-        entry(made, reply);
+        entry(
+            self.make(request, parent, name, mode, FileType::Directory),
+            reply,
+        );
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -223,7 +242,7 @@ impl Filesystem for Bound {
 
     fn create(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -231,11 +250,7 @@ impl Filesystem for Bound {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        match self
-            .tree
-            .write()
-            .create(parent.0, name, mode, FileType::RegularFile)
-        {
+        match self.make(request, parent, name, mode, FileType::RegularFile) {
             Ok(made) => {
                 let how = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&TTL, &made, GENERATION, FileHandle(0), how);
@@ -296,7 +311,8 @@ impl Filesystem for Bound {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        // The kernel never asks again.
+        reply.error(Errno::ENOSYS);
     }
 
     fn fsync(
