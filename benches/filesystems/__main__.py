@@ -20,6 +20,7 @@ The work itself, and its clock, is the program `examples/workload`.
 """
 
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -75,6 +76,8 @@ def conduct(stage: Stage, options: Options) -> Report:
     """Does everything on the stage. If it is stopped, what has been measured until then is reported."""
     xpmfs = Xpmfs(stage.install(options.binary), stage.root / "settings.yaml")
     xpmfs.settings.write_text("workspaces: []\n")
+    # mergerfs has a program of its own that mounts for ordinary users, which Debian installs without the right to.
+    (stage.binaries / "mergerfs-fusermount").symlink_to(shutil.which("fusermount3") or "fusermount3")
     systems = every(xpmfs, stage.install(options.bound), stage.directory("empty"))
     wanted = options.systems.split(",")
     if options.before:
@@ -87,7 +90,7 @@ def conduct(stage: Stage, options: Options) -> Report:
     say(f"on {report.machine['disk']}, in {stage.root}")
     chosen, parts = options.chosen(), options.parts_of_million()
     try:
-        trees = plant(stage, {workload.tree for workload in chosen}, options.scale)
+        trees = plant(stage, {(workload.tree, workload.user) for workload in chosen}, options.scale)
         bench = Bench(stage, stage.install(options.workload), trees, options.scale)
         rounds(bench, chosen, systems, options.rounds, report.results)
         if "memory" in parts:
@@ -109,18 +112,18 @@ def select(known: dict[str, System], wanted: list[str]) -> list[System]:
     return [known[name] for name in known if name in wanted]
 
 
-def plant(stage: Stage, names: set, scale: Scale) -> dict[str, Tree]:
-    """Makes the trees that the workloads are done on."""
+def plant(stage: Stage, wanted: set[tuple[str, bool]], scale: Scale) -> dict[tuple[str, bool], Tree]:
+    """Makes the trees that the workloads are done on: root's, and those of an ordinary user."""
     trees = {}
-    if names & {"data", "user"}:
-        say(f"making {scale.small_files:,} small files and one of {scale.large >> 20:,} MiB")
-        trees["data"] = data(stage.directory("data"), scale.small_files, scale.large)
-    if "user" in names:
-        trees["user"] = ordinary_user(stage.directory("user"), trees["data"])
-    for name in ("one", "four"):
-        if name in names:
+    for name, user in sorted(wanted):
+        root = stage.directory(f"{name}-user" if user else name)
+        if name == "data":
+            say(f"making {scale.small_files:,} small files and one of {scale.large >> 20:,} MiB")
+            tree = data(root, scale.small_files, scale.large, trees.get((name, False)))
+        else:
             say(f"making a tree of {scale.entries:,} entries, locations: {name}")
-            trees[name] = workspace(stage.directory(name), scale.jobs, folders=name == "four")
+            tree = workspace(root, scale.jobs, folders=name == "four")
+        trees[name, user] = ordinary_user(tree) if user else tree
     return trees
 
 

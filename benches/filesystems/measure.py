@@ -46,11 +46,12 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
-def as_user(user: Optional[int], home: Path) -> dict:
+def as_user(user: Optional[int], stage: Stage) -> dict:
     """Arguments of `subprocess` that make a process an ordinary user's."""
     if user is None:
         return {}
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "LC_ALL": "C.UTF-8"}
+    path = f"{stage.binaries}:{os.environ.get('PATH', os.defpath)}"
+    environment = {"PATH": path, "HOME": str(stage.root), "LC_ALL": "C.UTF-8"}
     return {"user": user, "group": user, "extra_groups": [], "env": environment, "cwd": "/"}
 
 
@@ -58,6 +59,8 @@ def as_user(user: Optional[int], home: Path) -> dict:
 def mounted(system: System, tree: Tree, stage: Stage) -> Iterator[Mounted]:
     """The file system, mounted over a tree for as long as the `with` block runs."""
     point = system.mountpoint(tree, stage.mountpoint)
+    # A user mounts only over a directory of the user's own.
+    os.chown(stage.mountpoint, tree.owner or 0, tree.owner or 0)
     if system.command is None:
         yield Mounted(system.view(tree, point), None)
         return
@@ -65,7 +68,7 @@ def mounted(system: System, tree: Tree, stage: Stage) -> Iterator[Mounted]:
     with open(log, "wb") as output:
         process = subprocess.Popen(
             system.command(tree, point), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            **as_user(tree.owner, stage.root),
+            **as_user(tree.owner, stage),
         )
     try:
         _wait_until_mounted(system, process, point, log)
@@ -103,12 +106,13 @@ class Bench:
 
     stage: Stage
     program: Path
-    trees: dict[str, Tree]
+    trees: dict[tuple[str, bool], Tree]
+    """By their names, and by whether they are an ordinary user's."""
     scale: Scale
 
     def sample(self, workload: Workload, system: System) -> dict[str, tuple[float, int]]:
         """Mounts, runs a workload once and unmounts. Gives seconds and what was counted, by the name of the result."""
-        tree = self.trees[workload.tree]
+        tree = self.trees[workload.tree, workload.user]
         with scratch(tree, self.stage), mounted(system, tree, self.stage) as at:
             command = workload.command(self.program, at.view, self.scale)
             drop_caches() if workload.cache == "cold" else settle()
@@ -124,6 +128,9 @@ class Bench:
 def scratch(tree: Tree, stage: Stage) -> Iterator[None]:
     """A job to write in, made and removed on the disk itself."""
     tree.scratch.mkdir(parents=True, exist_ok=True)
+    if tree.owner:
+        for directory in (tree.scratch.parent, tree.scratch):
+            os.chown(directory, tree.owner, tree.owner)
     try:
         yield
     finally:
@@ -135,7 +142,7 @@ def run(command: list[str], stage: Stage, user: Optional[int] = None) -> dict:
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WORKING, check=False,
-            **as_user(user, stage.root),
+            **as_user(user, stage),
         )
     except subprocess.TimeoutExpired:
         raise Failure(f"did not end within {WORKING} seconds") from None

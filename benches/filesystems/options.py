@@ -54,7 +54,7 @@ class Options(argparse.Namespace):
         scale, sizes = self.scale, self.sizes
         size = inodes = 0
         if self.chosen():
-            inodes = 2 * scale.entries + scale.small_files + scale.created
+            inodes = 3 * scale.entries + 2 * scale.small_files + scale.created
             size = inodes * BLOCK + scale.large + scale.written
         if self.parts_of_million():
             jobs = sizes.few_jobs + sizes.many_jobs
@@ -100,7 +100,7 @@ def listing() -> str:
     """The workloads, for `--list`."""
     rows = [(workload.name, workload.title) for workload in workloads.ALL]
     rows += [(name, f"{title} (with --million)") for name, title in million.PARTS.items()]
-    return "\n".join(f"{name:20} {title}" for name, title in rows)
+    return "\n".join(f"{name:24} {title}" for name, title in rows)
 
 
 def _names(workload: Workload) -> list[str]:

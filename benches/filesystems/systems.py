@@ -1,10 +1,11 @@
 """The file systems, and how each shows a workspace.
 
 Each is set up as somebody would who wants it fast: names and attributes are cached for an hour, as nothing else changes
-the tree, listings and pages are cached where it can, and passthrough is on where it has it. Everybody may enter
-(`allow_other`), as when root mounts for others. Each writes to the primary.
+the tree, listings and pages are cached where it can, and passthrough is on where it has it. All users may
+enter (`allow_other`), as when root mounts for others, unless an ordinary user mounts. Each writes to the primary.
 """
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class System:
     """Whether it shows all locations as one tree."""
     in_place: bool = False
     """Whether it is mounted over the primary."""
+    by_user: bool = True
+    """Whether an ordinary user can mount it."""
     contents: bool = True
     """Whether files have their contents there."""
 
@@ -87,9 +90,7 @@ class Xpmfs:
         command += ["--workdir", str(tree.primary)]
         for mode, folder in tree.folders.items():
             command += ["--folder", f"{mode}:{folder}"]
-        # An ordinary user may not let others in unless the administrator has said so.
-        options += () if tree.owner else ("-o", "allow_other")
-        return command + list(options) + [str(mountpoint)]
+        return command + list(options) + _options(tree) + [str(mountpoint)]
 
     def system(self, name: str, in_place: bool = True) -> System:
         """It as a file system to measure."""
@@ -117,8 +118,15 @@ def every(xpmfs: Xpmfs, bound: Path, empty: Path) -> dict[str, System]:
     return {system.name: system for system in systems}
 
 
+def _options(tree: Tree, *options: str) -> list[str]:
+    """The arguments with the options of a mount."""
+    # An ordinary user may not let others in unless the administrator allows it.
+    given = [*([] if tree.owner else ["allow_other"]), *options]
+    return ["-o", ",".join(given)] if given else []
+
+
 def _mergerfs() -> System:
-    options = "allow_other,category.create=ff,minfreespace=0,cache.files=auto-full,cache.readdir=true"
+    options = "category.create=ff,minfreespace=0,cache.files=auto-full,cache.readdir=true"
     options += f",cache.entry={CACHE},cache.attr={CACHE}"
     system = System("mergerfs", "mergerfs", "", version=["mergerfs", "--version"])
     # As its documentation has it: since 2.41, with any page cache but `off`.
@@ -129,9 +137,9 @@ def _mergerfs() -> System:
     def command(tree: Tree, mountpoint: Path) -> list[str]:
         primary, *folders = tree.locations
         branches = [f"{primary}=RW", *(f"{folder}=RO" for folder in folders)]
-        return ["mergerfs", "-f", "-o", options, ":".join(branches), str(mountpoint)]
+        return ["mergerfs", "-f", *_options(tree, options), ":".join(branches), str(mountpoint)]
 
-    about = f"`mergerfs -o {options} PRIMARY=RW:FOLDER=RO:…`"
+    about = f"`mergerfs -o allow_other,{options} PRIMARY=RW:FOLDER=RO:…`"
     return System("mergerfs", "mergerfs", about, command, version=system.version)
 
 
@@ -147,25 +155,28 @@ def _layers(tree: Tree, empty: Path, name: str) -> str:
     lower = list(tree.folders.values()) or [empty]
     work = tree.root / f"work-{name}"
     work.mkdir(exist_ok=True)
+    if tree.owner:
+        os.chown(work, tree.owner, tree.owner)
     return f"lowerdir={':'.join(map(str, lower))},upperdir={tree.primary},workdir={work}"
 
 
 def _fuse_overlayfs(empty: Path) -> System:
     def command(tree: Tree, mountpoint: Path) -> list[str]:
-        options = f"allow_other,{_layers(tree, empty, 'fuse-overlayfs')}"
-        return ["fuse-overlayfs", "-f", "-o", options, str(mountpoint)]
+        return ["fuse-overlayfs", "-f", *_options(tree, _layers(tree, empty, "fuse-overlayfs")), str(mountpoint)]
 
     about = "`fuse-overlayfs -o allow_other,lowerdir=FOLDERS,upperdir=PRIMARY`; it caches names for ever by default"
     return System("fuse-overlayfs", "fuse-overlayfs", about, command, version=["fuse-overlayfs", "--version"])
 
 
 def _bindfs() -> System:
-    options = f"allow_other,auto_cache,entry_timeout={CACHE},attr_timeout={CACHE}"
+    options = f"auto_cache,entry_timeout={CACHE},attr_timeout={CACHE}"
 
     def command(tree: Tree, mountpoint: Path) -> list[str]:
-        return ["bindfs", "-f", "--multithreaded", "-o", options, str(tree.root), str(mountpoint)]
+        # It asks for `allow_other` by itself, also where that is not permitted.
+        given = _options(tree, options, *(["no-allow-other"] if tree.owner else []))
+        return ["bindfs", "-f", "--multithreaded", *given, str(tree.root), str(mountpoint)]
 
-    about = f"`bindfs --multithreaded -o {options}`; it merges nothing: the locations are walked one after the other"
+    about = f"`bindfs --multithreaded -o allow_other,{options}`; it merges nothing: the locations are walked one after the other"
     return System("bindfs", "bindfs", about, command, version=["bindfs", "--version"], merges=False)
 
 
@@ -174,7 +185,7 @@ def _overlayfs(empty: Path) -> System:
         return ["mount", "-t", "overlay", "overlay", "-o", _layers(tree, empty, "overlayfs"), str(mountpoint)]
 
     about = "the kernel's: `mount -t overlay -o lowerdir=FOLDERS,upperdir=PRIMARY`"
-    return System("overlayfs", "overlayfs", about, command, daemon=False)
+    return System("overlayfs", "overlayfs", about, command, daemon=False, by_user=False)
 
 
 def _bound(program: Path) -> System:

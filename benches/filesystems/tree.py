@@ -11,7 +11,8 @@ directories would show the symlink in place of the job, and have less to do than
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+import subprocess
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
@@ -74,8 +75,11 @@ def workspace(root: Path, jobs: int, folders: bool, whole: bool = True) -> Tree:
     return tree
 
 
-def data(root: Path, small_files: int, large: int) -> Tree:
-    """Makes a workspace of two jobs: one with files of 4 KiB in the directory `SMALL`, one with the file `LARGE`."""
+def data(root: Path, small_files: int, large: int, other: Optional[Tree] = None) -> Tree:
+    """Makes a workspace of two jobs: one with files of 4 KiB in the directory `SMALL`, one with the file `LARGE`.
+
+    The large file is a hard link to that of `other`, if that is given: it is only read.
+    """
     tree = Tree(root, root / "primary")
     small = tree.primary / SMALL
     small.mkdir(parents=True)
@@ -83,6 +87,9 @@ def data(root: Path, small_files: int, large: int) -> Tree:
         _write(f"{small}/{number:06}", _block(number))
     path = tree.primary / LARGE
     path.parent.mkdir(parents=True)
+    if other:
+        os.link(other.primary / LARGE, path)
+        return tree
     with open(path, "wb") as file:
         for _ in range(large >> 20):
             # No disk can compress it.
@@ -90,16 +97,10 @@ def data(root: Path, small_files: int, large: int) -> Tree:
     return tree
 
 
-def ordinary_user(root: Path, source: Tree) -> Tree:
-    """A workspace of an ordinary user's own with the large file of `source` in it, as a hard link."""
-    tree = Tree(root, root / "primary", owner=NOBODY)
-    path = tree.primary / LARGE
-    path.parent.mkdir(parents=True)
-    os.link(source.primary / LARGE, path)
-    for directory in [tree.primary, *path.parents]:
-        if tree.primary in [directory, *directory.parents]:
-            os.chown(directory, NOBODY, NOBODY)
-    return tree
+def ordinary_user(tree: Tree) -> Tree:
+    """The tree as an ordinary user's own."""
+    subprocess.run(["chown", "--recursive", f"{NOBODY}:{NOBODY}", str(tree.root)], check=True)
+    return replace(tree, owner=NOBODY)
 
 
 def _whole_job(job: str, name: str, primary: Path, number: int) -> None:

@@ -61,16 +61,16 @@ class Workload:
     name: str
     title: str
     tree: str
-    """Which tree it works on: jobs in `one` location or in `four`, a few with much `data`, or an ordinary `user`'s."""
+    """Which tree it works on: jobs in `one` location or in `four`, or a few with much `data`."""
     cache: Optional[str]
     """`cold`: nothing is cached when it starts. `warm`: it has been done once before. Else as it comes."""
     arguments: Callable[[View, Scale], list[str]]
     """Those of the program `workload`."""
-    steps: tuple[tuple[str, str], ...] = ()
-    """What it times, if that is more than one thing: each step's name and title."""
+    steps: tuple[tuple[str, str, str], ...] = ()
+    """What it times, if that is more than one thing: the step, and the name and title of its result."""
     processes: int = 1
-    systems: Optional[tuple[str, ...]] = None
-    """On which file systems alone it is run."""
+    user: bool = False
+    """Whether an ordinary user mounts and works, on a tree of the user's own."""
     contents: bool = False
     """Whether the time goes to the contents of files, so that a file system without them has nothing to compare."""
     tolerance: float = 0
@@ -79,16 +79,11 @@ class Workload:
     @property
     def results(self) -> list[tuple[str, str, str]]:
         """What comes out: the step, and the name and title of the result."""
-        if not self.steps:
-            return [("", self.name, self.title)]
-        suffix = self.name.partition("-")[2]
-        return [(step, f"{step}-{suffix}".rstrip("-"), title) for step, title in self.steps]
+        return list(self.steps) or [("", self.name, self.title)]
 
     def measures(self, system: System) -> bool:
-        """Whether it is run on this file system; on an earlier build of xpmfs as on this one."""
-        if self.contents and not system.contents:
-            return False
-        return not self.systems or system.name.removesuffix("-before") in self.systems
+        """Whether it is run on this file system."""
+        return (system.contents or not self.contents) and (system.by_user or not self.user)
 
     def command(self, program: Path, view: View, scale: Scale) -> list[str]:
         """What is run."""
@@ -98,13 +93,16 @@ class Workload:
 
     def together(self) -> "Workload":
         """The same, by several processes at once: each reads the whole, and writes its share."""
-        return replace(
-            self,
-            name=f"{self.name}-x{TOGETHER}",
-            title=f"{self.title}, {TOGETHER} processes",
-            steps=tuple((step, f"{title}, {TOGETHER} processes") for step, title in self.steps),
-            processes=TOGETHER,
-        )
+        return self._variant(f"{{}}-x{TOGETHER}", f"{{}}, {TOGETHER} processes", processes=TOGETHER)
+
+    def by_user(self) -> "Workload":
+        """The same by an ordinary user."""
+        return self._variant("user-{}", "ordinary user: {}", user=True)
+
+    def _variant(self, name: str, title: str, **changes) -> "Workload":
+        """The same with changes, under another name and title: `{}` is the present one."""
+        steps = tuple((step, name.format(own), title.format(shown)) for step, own, shown in self.steps)
+        return replace(self, name=name.format(self.name), title=title.format(self.title), steps=steps, **changes)
 
 
 def _walk(view: View, _scale: Scale) -> list[str]:
@@ -146,7 +144,9 @@ def _append(view: View, scale: Scale) -> list[str]:
     return ["append", f"--count={scale.appended}", str(view.scratch)]
 
 
-_STEPS = (("create", "create small files"), ("rename", "rename them"), ("remove", "remove them"))
+_STEPS = (
+    ("create", "create", "create small files"), ("rename", "rename", "rename them"), ("remove", "remove", "remove them")
+)
 
 ALONE = (
     Workload("walk-one-cold", "walk with stat, one location, cold", "one", "cold", _walk),
@@ -163,8 +163,10 @@ ALONE = (
     Workload("write", "write with fsync", "data", None, _write, contents=True),
     Workload("append", "small appends, flushed", "data", None, _append, contents=True),
 )
-USER = Workload(
-    "user-read-hot", "ordinary user, no passthrough: sequential read, hot", "user", "warm", _read,
-    systems=("disk", "xpmfs"),
+BY_USER = ("walk-four-cold", "walk-four-warm", "read-cold", "read-hot", "open-read-close", "files", "append")
+"""Which of them an ordinary user does, too."""
+ALL = (
+    *ALONE,
+    *(workload.by_user() for workload in ALONE if workload.name in BY_USER),
+    *(workload.together() for workload in ALONE),
 )
-ALL = (*ALONE, USER, *(workload.together() for workload in ALONE))
