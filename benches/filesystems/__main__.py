@@ -8,6 +8,7 @@ Run by `scripts/bench`; `docs/benchmark.md` tells how to read what it prints.
     machine.py    what it runs on, and whether that will do
     tree.py       the workspaces that are measured on
     systems.py    the file systems, and how each is set up
+    libfuse.py    one of them, built from its source
     workloads.py  what is measured, and how much of it
     measure.py    one workload on one file system
     million.py    memory, and mounting, of large workspaces
@@ -26,6 +27,7 @@ import sys
 from pathlib import Path
 from typing import Optional
 
+import libfuse
 import machine
 import million
 from measure import Bench, Failure
@@ -51,9 +53,7 @@ def main() -> int:
     # As Ctrl-C: what is mounted is unmounted on the way out.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    # No file system should fail for want of descriptors.
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_limit()
     try:
         machine.check(options.directory, *options.needed(), options.scale.large)
         with Stage(options.directory) as stage:
@@ -72,21 +72,42 @@ def main() -> int:
     return 1 if report.results.failed("disk") or report.results.failed("xpmfs") else 0
 
 
+def raise_limit() -> None:
+    """Lets as many files be open as is permitted: passthrough_hp opens every file that the kernel caches."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        # Root without CAP_SYS_RESOURCE, as in a container.
+        say(f"at most {hard:,} files can be open: passthrough_hp fails if the kernel caches more")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def conduct(stage: Stage, options: Options) -> Report:
     """Does everything on the stage. If it is stopped, what has been measured until then is reported."""
     xpmfs = Xpmfs(stage.install(options.binary), stage.root / "settings.yaml")
     xpmfs.settings.write_text("workspaces: []\n")
     # mergerfs has a program of its own that mounts for ordinary users, which Debian installs without the right to.
     (stage.binaries / "mergerfs-fusermount").symlink_to(shutil.which("fusermount3") or "fusermount3")
-    systems = every(xpmfs, stage.install(options.bound), stage.directory("empty"))
     wanted = options.systems.split(",")
+    passthrough, left_out = None, []
+    if libfuse.PASSTHROUGH_HP in wanted:
+        say("building passthrough_hp")
+        try:
+            passthrough = libfuse.build(stage.directory("libfuse"))
+        except libfuse.Unavailable as unavailable:
+            left_out.append(f"passthrough_hp is left out, as it could not be built: {unavailable}")
+            say(left_out[-1])
+            wanted.remove(libfuse.PASSTHROUGH_HP)
+    systems = every(xpmfs, stage.install(options.bound), stage.directory("empty"), passthrough)
     if options.before:
         before = Xpmfs(stage.install(options.before, "xpmfs-before"), xpmfs.settings)
         systems["xpmfs-before"] = before.system("xpmfs-before")
         wanted.append("xpmfs-before")
     systems = select(systems, wanted)
     settings = {"rounds": options.rounds, "quick": options.quick, **vars(options.scale)}
-    report = Report(machine.describe(stage.root), settings, systems)
+    report = Report(machine.describe(stage.root), settings, systems, left_out)
     say(f"on {report.machine['disk']}, in {stage.root}")
     chosen, parts = options.chosen(), options.parts_of_million()
     try:

@@ -147,5 +147,6 @@ def run(command: list[str], stage: Stage, user: Optional[int] = None) -> dict:
     except subprocess.TimeoutExpired:
         raise Failure(f"did not end within {WORKING} seconds") from None
     if done.returncode != 0:
-        raise Failure(" ".join(done.stderr.split()) or f"ended with {done.returncode}")
+        said, _, _ = done.stderr.partition("Stack backtrace:")
+        raise Failure(" ".join(said.split()) or f"ended with {done.returncode}")
     return json.loads(done.stdout)

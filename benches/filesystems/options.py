@@ -9,7 +9,7 @@ import million
 import workloads
 from workloads import Scale, Workload
 
-SYSTEMS = "disk,xpmfs,mergerfs,fuse-overlayfs,bindfs,overlayfs,bound"
+SYSTEMS = "disk,xpmfs,mergerfs,fuse-overlayfs,bindfs,passthrough_hp,overlayfs,bound"
 ROUNDS = 3
 BLOCK = 4096
 

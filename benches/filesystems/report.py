@@ -15,7 +15,11 @@ NOISE = 0.2
 class Report:
     """All that was found out in a run."""
 
-    def __init__(self, machine: dict[str, str], settings: dict[str, object], systems: list[System]):
+    def __init__(
+        self, machine: dict[str, str], settings: dict[str, object], systems: list[System], left_out: list[str]
+    ):
+        self.left_out = left_out
+        """Which file systems could not be had, and why."""
         self.machine = machine
         self.settings = settings
         self.systems = systems
@@ -54,6 +58,7 @@ class Report:
             "machine": self.machine,
             "settings": self.settings,
             "stopped": self.stopped,
+            "left_out": self.left_out,
             "systems": {s.name: {"version": self.versions[s.name], "about": s.about} for s in self.systems},
             "results": {name: _result(result) for name, result in self.results.items()},
             "targets": [
@@ -71,7 +76,7 @@ class Report:
         return json.dumps(everything, indent=2) + "\n"
 
     def _warnings(self) -> list[str]:
-        warnings = []
+        warnings = list(self.left_out)
         if self.settings["quick"]:
             warnings.append("A quick run shows that the benchmark works. Its figures mean nothing.")
         if self.stopped:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
+import libfuse
 from tree import LARGE, SCRATCH, SMALL, Tree
 
 CACHE = 3600
@@ -102,9 +103,9 @@ class Xpmfs:
         return System(name, name, about, command, version=[str(self.program), "--version"], in_place=in_place)
 
 
-def every(xpmfs: Xpmfs, bound: Path, empty: Path) -> dict[str, System]:
+def every(xpmfs: Xpmfs, bound: Path, empty: Path, passthrough: Optional[libfuse.Built]) -> dict[str, System]:
     """All file systems by name, in the order of the report. `bound` is the program that answers at once; `empty` an empty
-    directory."""
+    directory; `passthrough` libfuse's example, if there is one."""
     systems = [
         System("disk", "disk", "the file system beneath, with nothing mounted over it"),
         xpmfs.system("xpmfs"),
@@ -112,6 +113,7 @@ def every(xpmfs: Xpmfs, bound: Path, empty: Path) -> dict[str, System]:
         _mergerfs(),
         _fuse_overlayfs(empty),
         _bindfs(),
+        *([_passthrough_hp(passthrough)] if passthrough else []),
         _overlayfs(empty),
         _bound(bound),
     ]
@@ -178,6 +180,18 @@ def _bindfs() -> System:
 
     about = f"`bindfs --multithreaded -o allow_other,{options}`; it merges nothing: the locations are walked one after the other"
     return System("bindfs", "bindfs", about, command, version=["bindfs", "--version"], merges=False)
+
+
+def _passthrough_hp(built: libfuse.Built) -> System:
+    def command(tree: Tree, mountpoint: Path) -> list[str]:
+        # Where the kernel does not permit passthrough, it caches what is written, but only if it does not try.
+        options = ["--nopassthrough"] if built.has_passthrough and tree.owner else []
+        return [str(built.program), "--foreground", *options, str(tree.root), str(mountpoint)]
+
+    passthrough = "and passthrough" if built.has_passthrough else "and no passthrough, which libfuse has since 3.17"
+    about = f"libfuse's example, with its defaults: names and attributes cached for a day, {passthrough}; it merges nothing"
+    version = ["pkg-config", "--modversion", "fuse3"]
+    return System(libfuse.PASSTHROUGH_HP, libfuse.PASSTHROUGH_HP, about, command, version=version, merges=False)
 
 
 def _overlayfs(empty: Path) -> System:
