@@ -20,7 +20,7 @@
 //!   process does not make it again
 //! - [`state`]: all that a mount consists of; [`tables`]: what it keeps in memory
 //!
-//! Beside the requests:
+//! StagingContext the requests:
 //!
 //! - [`handle`]: what others may ask of a mount and report to it; [`moved_jobs`]: jobs that other processes move;
 //!   [`recovered_jobs`]: makes the nodes of an archived job stand for the recovered one

@@ -20,7 +20,7 @@ use crate::workspace::layout::JOBS;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target<'a> {
     /// To the jobs of the location that the run lies in.
-    Beside,
+    StagingContext,
     /// To the jobs of the workspace at this path.
     Workspace(&'a Path),
 }
@@ -35,7 +35,7 @@ impl Target<'_> {
         }
         match self {
             // From `experiments/<id>/<run>/jobs/<task_id>`.
-            Target::Beside => Path::new("../../../../..").join(job),
+            Target::StagingContext => Path::new("../../../../..").join(job),
             Target::Workspace(top) => top.join(job),
         }
     }
@@ -121,7 +121,7 @@ mod tests {
         };
         let new = Target::Workspace(Path::new("/new"));
         for old in ["/old/ws/jobs/t/1f", "../../../../../jobs/t/1f"] {
-            assert_eq!(of(Target::Beside, old), "../../../../../jobs/t/1f");
+            assert_eq!(of(Target::StagingContext, old), "../../../../../jobs/t/1f");
             assert_eq!(of(new, old), "/new/jobs/t/1f");
         }
         assert_eq!(of(new, "/data/1f"), "/data/1f");

@@ -123,7 +123,7 @@ impl Store<'_> {
         let copied = self.with_options(item, |options| transfer::copy(source, &to, options));
         let copied = copied.map_err(|error| Cause::transfer_between(&from, &at, error))?;
         if let Item::Run(_) = item {
-            let made = links::copy(source, &to, Target::Beside);
+            let made = links::copy(source, &to, Target::StagingContext);
             made.map_err(|errno| Cause::io("make the symlinks of", &at, errno))?;
         }
         for loss in &copied.losses {

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use super::compare::{Comparison, compare, marked};
 use super::{manifests, select};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result, StagingContext};
 use crate::archive::{folder_alias, places, state_dir};
 use crate::sys::at;
 use crate::transfer::staging::{Staging, sweep_with};
@@ -76,7 +76,7 @@ fn sweep_task(folder: &Location, task: &OsStr) {
     let Ok(directory) = root.task(task) else {
         return;
     };
-    // Beside a symlink, `.tmp.<hash>` is the directory of a job that was moved from there: the folder is the primary of another workspace.
+    // StagingContext a symlink, `.tmp.<hash>` is the directory of a job that was moved from there: the folder is the primary of another workspace.
     let is_moved =
         &|hash: &OsStr| at::stat(&*directory, hash).is_ok_and(|stat| at::is_symlink(&stat));
     let manifest = &mut |hash: &OsStr| manifests::discard(&root, task, hash);

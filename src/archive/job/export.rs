@@ -8,7 +8,7 @@ use rustix::fs::{Mode as FileMode, OFlags};
 
 use super::{manifests, params, preconditions, recover, select};
 use crate::archive::env::Env;
-use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result};
 use crate::archive::places;
 use crate::archive::space::Claim;
 use crate::settings::Mode;

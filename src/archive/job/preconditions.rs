@@ -169,8 +169,8 @@ pub(super) fn claim_space(
     let claim = disk.claim(needed, || env.progress.is_cancelled());
     claim.map(Some).map_err(|refused| match refused {
         Refused::Lacking { .. } => {
-            let (place, why) = (at.to_owned(), refused.to_string());
-            JobError::new(job, Cause::NoSpace { place, why })
+            let (path, why) = (at.to_owned(), refused.to_string());
+            JobError::new(job, Cause::NoSpace { path, why })
         }
         Refused::Cancelled => JobError::new(job, Cause::Cancelled),
         Refused::System(errno) => JobError::new(job, Cause::io(LOOK_AT_SPACE, at, errno)),

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use super::internal_files;
 use super::skeleton::Skeleton;
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, JobError, Result};
+use crate::archive::error::{Cause, Context, JobError, Result, StagingContext};
 use crate::archive::places;
 use crate::transfer::staging::Staging;
 use crate::view::internal_gate::InternalGate;

@@ -11,7 +11,7 @@ use super::opt_out::{Eligibility, OptOut, OptOuts};
 use super::select;
 use super::transient::Transients;
 use crate::archive::env::{Env, Writing};
-use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result};
 use crate::archive::{places, state_dir};
 use crate::sys::at;
 use crate::transfer::{self, Candidate, Size, Time};

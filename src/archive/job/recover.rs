@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use super::skeleton::Skeleton;
 use super::{internal_files, manifests, params, preconditions, publish, select};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result, StagingContext};
 use crate::archive::{obstacle, places};
 use crate::sys::at;
 use crate::transfer::staging::Staging;
@@ -398,7 +398,7 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
         ..options
     };
     let staged = staging.make().beside(job, &to)?;
-    // Beside the symlink of a moved job, what a crash leaves of the copy would look like the directory that was moved, written to since.
+    // StagingContext the symlink of a moved job, what a crash leaves of the copy would look like the directory that was moved, written to since.
     if let Err(error) = staging.announce() {
         tracing::debug!("{job}: {error}");
     }

@@ -17,7 +17,7 @@ use rustix::io::{Errno, Result as SysResult};
 use super::ready::{LOCKED, WRITTEN, hold_locks};
 use super::select;
 use crate::archive::env::{Env, Writing};
-use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result};
 use crate::archive::places;
 use crate::sys::at;
 use crate::sys::read_dir::{self, EntryBuffer};

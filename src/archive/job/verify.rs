@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::{manifests, select};
 use crate::archive::env::Env;
-use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result};
 use crate::archive::{archived_jobs, places};
 use crate::settings::Mode;
 use crate::sys::at;

@@ -74,8 +74,8 @@ pub fn recover_for_readers(env: &Env<'_>, job: &JobId, rule: Release) -> Result<
             let why = format!(
                 "{needed} are needed, and of the {free} that are free, {wanted} are to be kept free"
             );
-            let place = at.to_owned();
-            return Err(JobError::new(job, Cause::NoSpace { place, why }));
+            let path = at.to_owned();
+            return Err(JobError::new(job, Cause::NoSpace { path, why }));
         }
     }
     recover(env, job, None)

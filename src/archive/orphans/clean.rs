@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::Orphan;
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, JobError, Result};
+use crate::archive::error::{Cause, Context, JobError, Result, StagingContext};
 use crate::archive::job::release::{Processes, Refusal};
 use crate::archive::job::trash::batch::Batch;
 use crate::archive::job::trash::delete::{self, DeletionPlan};

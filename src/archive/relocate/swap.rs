@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::retire::{Retired, Retiring};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result, StagingContext};
 use crate::archive::job::ready::{LOCKED, WRITTEN, expect_unwritten, hold_locks, is_locked};
 use crate::archive::job::{backups, internal_files, select};
 use crate::archive::{folder_alias, places};

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::retire::Retired;
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Context, InPlace, Result};
+use crate::archive::error::{Context, CopyContext, Result, StagingContext};
 use crate::archive::job::compare::{Comparison, compare, marked};
 use crate::archive::job::ready::hold_locks;
 use crate::archive::job::{internal_files, release, select, trash};

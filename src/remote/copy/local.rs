@@ -197,7 +197,7 @@ pub(super) struct Incoming<'a> {
     pub(super) env: Env<'a>,
     /// In the workspace.
     staging: StagingArea,
-    /// Beside the jobs, if they are on another file system than the workspace.
+    /// StagingContext the jobs, if they are on another file system than the workspace.
     beside_jobs: Option<StagingArea>,
 }
 

@@ -48,10 +48,10 @@ pub(super) enum Digest {
     /// On the thread that reads.
     Here(Box<Hasher>),
     /// On another thread.
-    Beside(Beside),
+    StagingContext(StagingContext),
 }
 
-pub(super) struct Beside {
+pub(super) struct StagingContext {
     parts: Sender<Part>,
     used: Receiver<Vec<u8>>,
     thread: JoinHandle<Hash>,
@@ -87,7 +87,7 @@ impl Digest {
             hasher.finalize()
         };
         match Builder::new().name("xpmfs-hash".to_owned()).spawn(hash) {
-            Ok(thread) => Digest::Beside(Beside {
+            Ok(thread) => Digest::StagingContext(StagingContext {
                 parts,
                 used,
                 thread,
@@ -102,7 +102,7 @@ impl Digest {
             Digest::Here(hasher) => {
                 hasher.update(buffer.filled(length));
             }
-            Digest::Beside(beside) => {
+            Digest::StagingContext(beside) => {
                 let next = beside.used.try_recv().unwrap_or_else(|_| vec![0; BLOCK]);
                 let full = buffer.replace(next);
                 // The other thread does not end before this one drops the sender.
@@ -115,7 +115,7 @@ impl Digest {
     pub(super) fn add_zeros(&mut self, length: u64) {
         match self {
             Digest::Here(hasher) => zeros(hasher, length),
-            Digest::Beside(beside) => {
+            Digest::StagingContext(beside) => {
                 let _ = beside.parts.send(Part::Zeros(length));
             }
         }
@@ -125,7 +125,7 @@ impl Digest {
     pub(super) fn finish(self) -> Option<Hash> {
         match self {
             Digest::Here(hasher) => Some(hasher.finalize()),
-            Digest::Beside(beside) => {
+            Digest::StagingContext(beside) => {
                 drop(beside.parts);
                 beside.thread.join().ok()
             }
@@ -157,7 +157,7 @@ mod tests {
         whole.update(&bytes);
         for threads in [1, 2] {
             let mut digest = Digest::new(LARGE, threads);
-            assert_eq!(matches!(digest, Digest::Beside(_)), threads > 1);
+            assert_eq!(matches!(digest, Digest::StagingContext(_)), threads > 1);
             let mut buffer = Buffer::default();
             for round in 0..2 {
                 for block in bytes.chunks(BLOCK) {

@@ -126,7 +126,7 @@ pub(super) enum Windows<'a> {
     /// Handled by the thread that reads and writes.
     Here(BorrowedFd<'a>, Option<BorrowedFd<'a>>),
     /// Handled by another thread.
-    Beside(Sender<Window>, JoinHandle<Result<()>>),
+    StagingContext(Sender<Window>, JoinHandle<Result<()>>),
 }
 
 impl<'a> Windows<'a> {
@@ -159,7 +159,7 @@ impl<'a> Windows<'a> {
                 .try_for_each(|window| take_care(&from, to.as_ref(), window))
         };
         let thread = Builder::new().name("xpmfs-windows".to_owned()).spawn(work);
-        Some(Windows::Beside(sender, thread.ok()?))
+        Some(Windows::StagingContext(sender, thread.ok()?))
     }
 
     /// Handles a window that has been read and written.
@@ -170,7 +170,7 @@ impl<'a> Windows<'a> {
     pub(super) fn done(&self, window: Window) -> Result<()> {
         match self {
             Windows::Here(from, to) => take_care(from, to.as_ref(), window),
-            Windows::Beside(sender, _) => {
+            Windows::StagingContext(sender, _) => {
                 // If sending fails, the thread has ended with an error, which `finish` returns.
                 let _ = sender.send(window);
                 Ok(())
@@ -186,7 +186,7 @@ impl<'a> Windows<'a> {
     pub(super) fn finish(self) -> Result<()> {
         match self {
             Windows::Here(..) => Ok(()),
-            Windows::Beside(sender, thread) => {
+            Windows::StagingContext(sender, thread) => {
                 drop(sender);
                 thread.join().unwrap_or(Err(Errno::IO))
             }

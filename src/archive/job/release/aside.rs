@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Processes, Reason, Refusal, ReleaseOutcome, ReleasePlan, Released};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, JobError, Result};
+use crate::archive::error::{Cause, Context, JobError, Result, StagingContext};
 use crate::archive::job::ready::{LOCKED, hold_locks};
 use crate::archive::job::{internal_files, preconditions};
 use crate::archive::{places, state_dir};

@@ -12,7 +12,7 @@ use super::in_use::in_use;
 use super::processes::Processes;
 use super::{Reason, Refusal, refuse};
 use crate::archive::env::Env;
-use crate::archive::error::{Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result};
 use crate::archive::job::ready::WRITTEN;
 use crate::archive::job::usage::{self, DiskUsage};
 use crate::archive::job::verify::manifest_remedy;

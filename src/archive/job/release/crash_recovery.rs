@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use super::aside::{link, put_back, released_path, remove};
 use super::assess::{changes, served_first};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Context, InPlace, Result};
+use crate::archive::error::{Context, CopyContext, Result, StagingContext};
 use crate::archive::job::ready::hold_locks;
 use crate::archive::job::{manifests, preconditions, select};
 use crate::archive::places;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::batch::{ComparedState, StoreBatch};
-use crate::archive::error::{Cause, InPlace, JobError, Result};
+use crate::archive::error::{Cause, CopyContext, JobError, Result};
 use crate::archive::job::compare::{Comparison, compare, is_newer_if_renamed, marked};
 use crate::archive::job::{manifests, preconditions, select};
 use crate::archive::{places, state_dir};

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::batch::{Existing, Staged, StagedCopy, StoreBatch};
 use super::outcome::{Due, Stored};
 use crate::archive::env::Writing;
-use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result, StagingContext};
 use crate::archive::job::ready::{LOCKED, WRITTEN, expect_unwritten, is_locked};
 use crate::archive::job::{manifests, preconditions, select};
 use crate::archive::parallel::in_parallel;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::batch::{Existing, Staged, StagedCopy, StoreBatch};
 use super::outcome::{Due, Skipped, Stored};
-use crate::archive::error::{Beside, Cause, Context, InPlace, JobError, Result};
+use crate::archive::error::{Cause, Context, CopyContext, JobError, Result, StagingContext};
 use crate::archive::job::compare::Comparison;
 use crate::archive::job::ready::{WRITTEN, expect_unwritten};
 use crate::archive::job::verify::manifest_remedy;

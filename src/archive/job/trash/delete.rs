@@ -15,7 +15,7 @@ use super::folder::{self, Completed, why_away};
 use super::parts::Part;
 use super::records::{self, RecordKind};
 use crate::archive::env::{Env, Writing};
-use crate::archive::error::{Beside, Cause, Context, JobError, Result};
+use crate::archive::error::{Cause, Context, JobError, Result, StagingContext};
 use crate::archive::job::ready::{LOCKED, WRITTEN, hold_locks, is_locked, no_reply};
 use crate::archive::job::recover::MadeTask;
 use crate::archive::job::release::{Processes, Reason, Refusal, in_use};

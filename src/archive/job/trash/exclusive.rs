@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Result};
+use crate::archive::error::{Result, StagingContext};
 use crate::archive::job::preconditions;
 use crate::archive::job::recover::MadeTask;
 use crate::archive::places;

@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::parts::Part;
 use super::records::{self, RecordKind};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Cause, Context, JobError, Result};
+use crate::archive::error::{Cause, Context, JobError, Result, StagingContext};
 use crate::archive::job::preconditions;
 use crate::archive::job::ready::hold_locks;
 use crate::archive::{archived_jobs, places, state_dir};

@@ -8,7 +8,7 @@ use super::folder::{Completed, complete, why_away};
 use super::parts::{self, Part, Restored};
 use super::records::{self, Record, RecordKind};
 use crate::archive::env::Env;
-use crate::archive::error::{Beside, Context, Result};
+use crate::archive::error::{Context, Result, StagingContext};
 use crate::archive::job::preconditions;
 use crate::archive::places;
 use crate::sys::at;
