@@ -1,4 +1,11 @@
-//! Finds and makes the directories of tasks and jobs in a location, and those in its `.xpmfs`.
+//! Finds and makes the directories of a location, by descriptors: the *places* of tasks and jobs, and those in its `.xpmfs`.
+//!
+//! | function | finds |
+//! | --- | --- |
+//! | [`task`], [`job`], [`path`] | the directory of a task or a job; a job's path, for messages and symlinks |
+//! | [`make_task`], `make_like` | and makes it, with no more permissions than the source has |
+//! | [`own`], [`make_own`] | a directory in the `.xpmfs` of a location: manifests, state |
+//! | [`archives`], [`folders_of_mode`], `folder` | the folders of a view |
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
