@@ -1,4 +1,4 @@
-//! The queue of archived jobs that are recovered, and the requests that wait for them.
+//! The archived jobs that are queued for recovery, for programs that change or read them, and the requests that wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::for_readers::ForReaders;
+use crate::archive::retries::Retries;
 use crate::mount::interrupts;
 use crate::transfer::Progress;
 use crate::workspace::jobs::JobId;
@@ -17,6 +17,13 @@ const WAITING_MAX: usize = 4096;
 
 /// How long a recovered job counts as being written.
 const HELD_FOR: Duration = Duration::from_secs(2);
+
+/// How many jobs may be queued for readers.
+const FOR_READERS_MAX: usize = 256;
+
+/// How long a job is not tried again for readers after its first failure or for want of space, and at most.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// A recovery that is queued or running.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,5 +199,40 @@ impl RecoveryQueue {
         self.jobs
             .retain(|_, one| one.begun.is_some() || one.for_readers);
         waiters
+    }
+}
+
+/// The jobs that are recovered because programs read them, and when a failed one is tried again.
+#[derive(Debug)]
+pub(super) struct ForReaders {
+    pub(super) queue: VecDeque<JobId>,
+    pub(super) has_thread: bool,
+    retries: Retries,
+}
+
+impl Default for ForReaders {
+    fn default() -> ForReaders {
+        ForReaders {
+            queue: VecDeque::new(),
+            has_thread: false,
+            retries: Retries::new(RETRY_AFTER, RETRY_AFTER_MAX),
+        }
+    }
+}
+
+impl ForReaders {
+    /// Notes the end of a recovery.
+    pub(super) fn ended(&mut self, job: &JobId, recovered: Result<(), Errno>, now: Instant) {
+        match recovered {
+            Ok(()) => self.retries.forget(job),
+            // Little work is wasted, and other jobs may be released at any time.
+            Err(Errno::NOSPC) => self.retries.skip(job, now),
+            Err(_) => self.retries.failed(job, now),
+        }
+    }
+
+    /// Whether a job may be queued now.
+    pub(super) fn accepts(&self, job: &JobId) -> bool {
+        self.queue.len() < FOR_READERS_MAX && !self.retries.is_waiting(job, Instant::now())
     }
 }

@@ -13,11 +13,10 @@
 //! 5. Jobs that programs only read are recovered as well, if the settings say so: in the background, by one thread of its
 //!    own and of low priority. No request waits for that, requests that wait for other recoveries are not delayed, and two
 //!    copies do not count on the same free space. The queue is bounded: a job that finds no place in it is queued when it
-//!    is read again. A failed one is tried again after a while, and not at each read (`for_readers`).
+//!    is read again. A failed one is tried again after a while, and not at each read.
 //! 6. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
 //!    moves it away in between.
 
-mod for_readers;
 mod queue;
 #[cfg(test)]
 mod tests;
