@@ -5,8 +5,9 @@ use parking_lot::Mutex;
 use super::env::Env;
 use super::error::{JobError, Result};
 use super::job::release::{Processes, Refusal};
+use super::job::trash::assess::{DeletionPlan, assess};
 use super::job::trash::batch::Batch;
-use super::job::trash::delete::{self, Deleted, DeletionPlan};
+use super::job::trash::delete::{self, Deleted};
 use super::job::trash::undelete::{self, UndeletionOutcome};
 use super::parallel::in_parallel;
 use crate::workspace::jobs::JobId;
@@ -48,7 +49,7 @@ fn delete_job(
     job: &JobId,
     batch: Option<&Batch>,
 ) -> Result<DeletionEvent> {
-    let plan = match delete::assess(env, processes, job)? {
+    let plan = match assess(env, processes, job)? {
         Ok(plan) => plan,
         Err(refusal) => return Ok(DeletionEvent::Refused(refusal)),
     };

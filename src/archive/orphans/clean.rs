@@ -9,8 +9,9 @@ use super::Orphan;
 use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, JobError, Result, StagingContext};
 use crate::archive::job::release::{Processes, Refusal};
+use crate::archive::job::trash::assess::{DeletionPlan, assess};
 use crate::archive::job::trash::batch::Batch;
-use crate::archive::job::trash::delete::{self, DeletionPlan};
+use crate::archive::job::trash::delete;
 use crate::archive::parallel::in_parallel;
 use crate::archive::places;
 use crate::sys::at;
@@ -69,7 +70,7 @@ fn clean_one(
     batch: Option<&Batch>,
 ) -> Result<CleanEvent> {
     let job = &orphan.id;
-    let plan = match delete::assess(env, processes, job)? {
+    let plan = match assess(env, processes, job)? {
         Ok(plan) => plan,
         Err(refusal) => return Ok(CleanEvent::Refused(refusal)),
     };

@@ -2,7 +2,7 @@
 //!
 //! Costs one look at a directory that is missing while nothing is left.
 
-use super::decide;
+use super::delete::complete_decided;
 use super::exclusive::exclusively;
 use super::folder::{self, Completed};
 use super::parts::Part;
@@ -102,7 +102,7 @@ fn deletion(env: &Env<'_>, job: &JobId) -> Result<()> {
         let there = Part::Job.in_trash(primary, &intent.batch, job);
         let there = there.tried(job, "look for the deleted job of", at)?;
         if !intent.primary || there.is_some() {
-            return decide::decided(env, job, &intent);
+            return complete_decided(env, job, &intent);
         }
         let removed = records::remove(primary, RecordKind::Intents, job);
         removed.tried(job, "remove the intent to delete", at)?;

@@ -40,11 +40,12 @@
 //! The same guards as for a release hold: the lock of the job's staging in each location, the job's own locks, no process that uses it, no pin.
 //!
 //! - [`batch`]: the date; `parts`: what of a job is renamed, and where to; `records`: intents, marks and undeletions
-//! - [`delete`], [`undelete`]: one job; `decide`: the second half of a deletion in the primary; [`finish`]: what a crash or a folder that was away has left; `folder`: the copy of one folder; `exclusive`: the lock of a job
+//! - [`assess`]: whether a job may be deleted; [`delete`], [`undelete`]: one job; [`folder`]: the copy of one folder
+//! - [`finish`]: what a crash or a folder that was away has left; `exclusive`: the lock of a job
 //! - [`list`]: what is in the trash; [`empty`]: removes it for good
 
+pub mod assess;
 pub mod batch;
-mod decide;
 pub mod delete;
 pub mod empty;
 mod exclusive;
