@@ -31,7 +31,6 @@ pub mod jobs;
 pub mod man;
 pub mod mount;
 pub mod mount_helper;
-mod mount_terms;
 mod neighbours;
 pub mod open;
 pub mod orphans;

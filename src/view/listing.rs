@@ -3,12 +3,14 @@
 //! A listing has one source per location, read one after the other. An entry shows under the first
 //! source that has it, which each entry is asked for: no listing is kept in memory, however many
 //! jobs there are.
+//!
+//! Programs compare the mtime of a directory to detect new entries, so it shows the newest times of all locations.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::{FileType, Statx, StatxTimestamp};
 use rustix::io::{Errno, Result};
 
 use super::{Location, PRIMARY, Root, Served, View};
@@ -202,5 +204,39 @@ impl View {
         };
         // A symlink to a job of another folder shows where that folder has it, not twice.
         (served.location() == location).then(|| served.into())
+    }
+}
+
+impl View {
+    /// Sets the times in `stat`, of `jobs/` or of a task in the location `location`, to the newest of all locations.
+    pub fn make_newest(&self, stat: &mut Statx, location: u8, task: Option<&OsStr>) {
+        if task.is_some_and(|task| !jobs::is_job_entry(task)) {
+            return;
+        }
+        for folder in self.folders() {
+            if folder.index() == location {
+                continue;
+            }
+            let root = folder.root().ok();
+            if let Some((mtime, ctime)) = folder.times().get(root, task.unwrap_or(OsStr::new(""))) {
+                stat.stx_mtime = later(stat.stx_mtime, mtime);
+                stat.stx_ctime = later(stat.stx_ctime, ctime);
+            }
+        }
+    }
+
+    /// Asks each folder once for the times of several tasks, before they are listed with their attributes.
+    pub fn ask_times<'a>(&self, tasks: impl Iterator<Item = &'a OsStr> + Clone) {
+        for folder in self.folders() {
+            let tasks = tasks.clone().filter(|task| jobs::is_job_entry(task));
+            folder.times().ask(folder.root().ok(), tasks);
+        }
+    }
+}
+
+fn later(one: StatxTimestamp, other: StatxTimestamp) -> StatxTimestamp {
+    match (one.tv_sec, one.tv_nsec) >= (other.tv_sec, other.tv_nsec) {
+        true => one,
+        false => other,
     }
 }

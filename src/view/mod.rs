@@ -11,7 +11,7 @@
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a user types
 //! - [`jobs`]: the jobs of one location; [`inventory`]: the jobs of all, each with the location that serves it
-//! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain; `times`: the newest times of these directories
+//! - [`listing`]: what `jobs/` and `jobs/<task_id>/` contain, and the newest times of these directories
 //! - [`change`]: which changes are permitted, given the serving location
 //! - [`materialize`]: directories that only a folder has, made in the primary when needed
 //! - [`internal`]: the internal files of a job that a folder serves; [`internal_gate`]: keeps them from being created while the job is
@@ -40,7 +40,6 @@ pub mod materialize;
 mod open;
 pub mod purged;
 pub mod resolve;
-mod times;
 mod walk;
 
 pub use change::{Change, Verdict};

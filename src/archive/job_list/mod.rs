@@ -6,13 +6,12 @@
 //! - `state`: the state of a job, as experimaestro's monitor sees it
 //! - `outdated`: which copies are of an earlier run
 //! - `runs`: which runs submitted the jobs, with which tags
-//! - `sort`: orders
 
 mod outdated;
 mod runs;
-mod sort;
 mod state;
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 
 use self::runs::Runs;
-pub use self::sort::SortKey;
 pub(in crate::archive) use self::state::Seen;
 use self::state::look;
 use crate::archive::experiments::top;
@@ -87,6 +85,24 @@ pub enum JobLocation {
     Unknown,
 }
 
+/// By what a list is sorted. Jobs of the same rank are in the order of their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortKey {
+    /// When they were submitted, the last first; then the others, that which changed last first.
+    #[default]
+    Submitted,
+    /// When they ended or changed, the last first.
+    Changed,
+    /// Their names.
+    Name,
+    /// Their states.
+    State,
+    /// Their sizes, the largest first.
+    Size,
+    /// Their locations, in the order of the settings.
+    Location,
+}
+
 /// A list of jobs.
 #[derive(Debug, Default)]
 pub struct JobList {
@@ -96,6 +112,31 @@ pub struct JobList {
     pub unread: Vec<String>,
     /// The locations that may have more copies than those listed: they could not be read as a whole.
     pub silent: LocationSet,
+}
+
+impl JobList {
+    /// Sorts the jobs.
+    pub fn sort(&mut self, key: SortKey) {
+        // The sort is stable, and the list is in the order of the names before.
+        self.jobs.sort_by(|a, b| order(key, a, b));
+    }
+}
+
+fn order(key: SortKey, a: &ListedJob, b: &ListedJob) -> Ordering {
+    match key {
+        SortKey::Submitted => {
+            let last_first = |job: &ListedJob| Reverse((job.submitted, job.changed));
+            last_first(a).cmp(&last_first(b))
+        }
+        SortKey::Changed => Reverse(a.changed).cmp(&Reverse(b.changed)),
+        SortKey::Name => Ordering::Equal,
+        SortKey::State => a.state.to_string().cmp(&b.state.to_string()),
+        SortKey::Size => {
+            let bytes = |job: &ListedJob| Reverse(job.usage.map(|usage| usage.size.bytes));
+            bytes(a).cmp(&bytes(b))
+        }
+        SortKey::Location => a.location.cmp(&b.location),
+    }
 }
 
 /// There is no such experiment.

@@ -9,15 +9,16 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use super::arguments::Arguments;
-use crate::cli::{Global, mount_helper, mount_terms};
+use crate::cli::{Global, mount_helper};
 use crate::daemon::archiving;
 use crate::daemon::attach::{Attachment, expect_no_silent_mount, prepare, resolve};
 use crate::daemon::background::{Launch, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
 use crate::daemon::plan::Plan;
+use crate::daemon::sharing::terms::Terms;
 use crate::daemon::supervisor::with_flag;
-use crate::settings::{Folder, RecoverOn, Settings, Workspace, validate_folders};
+use crate::settings::{Folder, RecoverOn, Settings, Tuning, Workspace, validate_folders};
 use crate::view::FolderSpec;
 
 /// The plan of a mount, and what is checked before a directory is opened.
@@ -96,7 +97,7 @@ impl Planned {
         let archive = (archives && archiving::is_wanted(&folders)).then(config);
         let recovers = tuning.recover_on() != RecoverOn::Never && !attachment.read_only;
         let recover = (recovers && !folders.is_empty()).then(config);
-        let terms = mount_terms::terms(&folders, &attachment, archive.is_some(), &tuning);
+        let terms = terms(&folders, &attachment, archive.is_some(), &tuning);
         let specs = folders.iter().map(|Folder { mode, path, .. }| FolderSpec {
             mode: *mode,
             path: path.clone(),
@@ -220,4 +221,39 @@ fn check_log(file: &Path) -> anyhow::Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// What two mounts of a workspace must have in common to be the same to a program, without what needs a look at the disk.
+fn terms(folders: &[Folder], attachment: &Attachment, archives: bool, tuning: &Tuning) -> Terms {
+    let mut terms = Terms::default();
+    let mut list = Vec::new();
+    for folder in folders {
+        let mut text = format!("{}:{}", folder.mode, folder.path.display());
+        if !folder.exclude.written().is_empty() {
+            text += &format!(" without {:?}", folder.exclude);
+        }
+        list.push(text);
+    }
+    terms.add("the list of folders", format!("[{}]", list.join(", ")));
+    for (name, value) in [
+        ("read-only", attachment.read_only),
+        ("allow_other", attachment.allow_other),
+        ("default_permissions", attachment.default_permissions),
+        ("dev", attachment.dev),
+        ("suid", attachment.suid),
+        ("exec", attachment.exec),
+        ("atime", attachment.atime),
+        ("archiving", archives),
+    ] {
+        terms.add(name, value);
+    }
+    terms.add("settle", format!("{:?}", tuning.settle()));
+    terms.add("scan_interval", format!("{:?}", tuning.scan_interval()));
+    terms.add("exclude", format!("{:?}", tuning.exclude));
+    terms.add("release", format!("{:?}", tuning.release));
+    terms.add("bandwidth", format!("{:?}", tuning.bandwidth));
+    terms.add("recover_on", format!("{:?}", tuning.recover_on()));
+    terms.add("folder_timeout", format!("{:?}", tuning.folder_timeout()));
+    terms.add("trash", format!("{:?}", tuning.trash()));
+    terms
 }

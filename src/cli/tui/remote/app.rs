@@ -13,7 +13,6 @@ use super::jobs_tab::RemoteJobsTab;
 use super::keys;
 use super::logs::LogReader;
 use super::model::{LinkState, RemoteFound, RemoteModel};
-use super::questions::questions;
 use super::runs_tab::RemoteRunsTab;
 use super::services_tab::ServicesTab;
 use super::tab::RemoteTab;
@@ -257,7 +256,7 @@ impl RemoteApp {
         if let (Some(xpmfs), LinkState::Connected) = (&mut self.xpmfs, &self.model.link) {
             xpmfs.ask();
         }
-        let mut questions = questions(self.shown, &self.model);
+        let mut questions = self.model.questions(self.shown);
         if let Some(detail) = &self.detail
             && self.model.may_write(&detail.job)
         {

@@ -3,7 +3,7 @@
 //! As in the dashboard of a workspace here, the screen waits for nothing: [`Monitor`] has the connection in a thread of its own, `logs` reads
 //! logs in another, and both send events.
 //!
-//! - `app`: the dashboard; `input`: its keys; `tab`: its tabs; `questions`, `request`: what these ask the server and the dashboard for;
+//! - `app`: the dashboard; `input`: its keys; `tab`: its tabs; `request`: what these ask the dashboard for;
 //!   `jobs_tab`, `runs_tab`, `services_tab`: what they show; `job_part`: an open job
 //! - `model`: the last answers; `xpmfs`: those of `xpmfs` there; `act`: killing and deleting jobs; `logs`: the thread that reads logs; `keys`: the keys, for help
 
@@ -15,7 +15,6 @@ mod jobs_tab;
 mod keys;
 mod logs;
 mod model;
-mod questions;
 mod request;
 mod runs_tab;
 mod services_tab;

@@ -25,6 +25,9 @@ use crate::workspace::job_files::JobState;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::JOBS;
 
+/// Of how many experiments all runs are asked for.
+const EXPERIMENTS_MAX: usize = 50;
+
 /// The state of a job that was killed from here.
 const KILLED: &str = "killed";
 
@@ -165,6 +168,27 @@ impl RemoteModel {
             all.extend(older.into_iter().map(|run| (run, false)));
         }
         all
+    }
+
+    /// The questions to the server whose answers a tab shows.
+    pub(super) fn questions(&self, tab: RemoteTab) -> Vec<RemoteQuestion> {
+        match tab {
+            // The experiments have the tags of the jobs.
+            RemoteTab::Jobs => vec![self.jobs_question(), RemoteQuestion::Experiments],
+            RemoteTab::Experiments => {
+                let newest = self.newest.iter().flatten();
+                let several = newest.filter(|run| run.runs > 1).take(EXPERIMENTS_MAX);
+                let runs = several.map(|run| RemoteQuestion::Runs(run.experiment.clone()));
+                std::iter::once(RemoteQuestion::Experiments)
+                    .chain(runs)
+                    .collect()
+            }
+            RemoteTab::Services => vec![RemoteQuestion::Services],
+            RemoteTab::Orphans => vec![RemoteQuestion::Orphans],
+            RemoteTab::Strays => vec![RemoteQuestion::Strays],
+            // `xpmfs` there is asked.
+            RemoteTab::Folders | RemoteTab::Archive => Vec::new(),
+        }
     }
 
     /// Why the server could not answer one of these questions.
