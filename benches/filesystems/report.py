@@ -6,7 +6,7 @@ from typing import Optional
 import tables
 from results import Result, Results
 from systems import BOUND, System
-from targets import Verdict
+from targets import RIVALS, Verdict, compared, is_behind
 
 NOISE = 0.2
 """From which spread of the disk's own rounds on a row is not to be trusted."""
@@ -30,8 +30,9 @@ class Report:
         """Whether it ended before everything was measured."""
 
     def text(self) -> str:
-        """Both tables."""
+        """All tables."""
         parts = [tables.aligned(self._table()), "", tables.aligned(self._targets())]
+        parts += ["", tables.aligned(self._behind())] if self._rivals() else []
         parts += ["", *(f"not measured: {error}" for error in self.results.errors)] if self.results.errors else []
         parts += ["", *self._warnings()] if self._warnings() else []
         return "\n".join(parts)
@@ -45,6 +46,8 @@ class Report:
         lines += ["## The machine", "", "| | |", "| --- | --- |"]
         lines += [f"| {name} | {value} |" for name, value in {**self.machine, **self.settings}.items()]
         lines += ["", "## Targets", "", *tables.markdown(self._targets())]
+        if self._rivals():
+            lines += ["", "## Where xpmfs is behind", "", *tables.markdown(self._behind())]
         lines += ["", "## Medians, and ratios to the disk", "", *tables.markdown(self._table())]
         if self.results.errors:
             lines += ["", "Not measured:", "", *(f"- {error}" for error in self.results.errors)]
@@ -62,14 +65,7 @@ class Report:
             "systems": {s.name: {"version": self.versions[s.name], "about": s.about} for s in self.systems},
             "results": {name: _result(result) for name, result in self.results.items()},
             "targets": [
-                {
-                    "result": verdict.target.result,
-                    "title": verdict.title,
-                    "demand": verdict.target.demand,
-                    "limit": verdict.target.limit,
-                    "measured": verdict.measured,
-                    "reached": verdict.reached,
-                }
+                {name: getattr(verdict, name) for name in ("title", "demand", "measured", "reached")}
                 for verdict in self.verdicts
             ],
         }
@@ -95,10 +91,21 @@ class Report:
 
     def _targets(self) -> list[list[str]]:
         rows = [["target for xpmfs", "demand", "measured", ""]]
-        for verdict in self.verdicts:
-            measured = "" if verdict.measured is None else f"{verdict.measured:.2f}"
-            rows.append([verdict.title, verdict.target.demand, measured, verdict.word])
+        rows += [[verdict.title, verdict.demand, verdict.shown, verdict.word] for verdict in self.verdicts]
         return rows
+
+    def _rivals(self) -> list[str]:
+        """The file systems that xpmfs was compared with."""
+        return [rival for rival in RIVALS if compared(self.results, rival)]
+
+    def _behind(self) -> list[list[str]]:
+        """The rows in which xpmfs is behind any of them: by how much, and which one."""
+        rivals = self._rivals()
+        rows = [["time of xpmfs, divided by that of", *rivals]]
+        for result in self.results.values():
+            cells = [_ratio(result, "xpmfs", rival) if is_behind(result, rival) else "" for rival in rivals]
+            rows += [[result.title, *cells]] if any(cells) else []
+        return rows if len(rows) > 1 else [*rows, ["nowhere", *("" for _ in rivals)]]
 
 
 def _cell(result: Result, system: str) -> str:
