@@ -87,12 +87,15 @@ impl Mount {
         caller: &Caller,
         more: CapabilitySet,
     ) -> Result<Option<AssumedIdentity>> {
-        let daemon = (geteuid(), getegid());
-        if !daemon.0.is_root() || (caller.uid, caller.gid) == (0, daemon.1.as_raw()) {
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        let gid = getegid();
+        if (caller.uid, caller.gid) == (0, gid.as_raw()) {
             return Ok(None);
         }
         let identity = AssumedIdentity {
-            gid: daemon.1,
+            gid,
             groups: None,
             capabilities: rustix::thread::capabilities(None)?,
         };

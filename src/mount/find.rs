@@ -48,25 +48,27 @@ impl Mount {
     }
 
     fn find_plain(&self, parent: u64, node: &Node, name: &OsStr, role: NodeRole) -> Result<Found> {
+        let found = self.find_unless_moved(parent, node, name, role);
+        found.map_err(|error| match error {
+            Errno::NOENT => self.absence(parent, node, name),
+            error => error,
+        })
+    }
+
+    /// Returns the file or directory under a name in a directory of one location. Its job is known to be where its nodes say.
+    pub(super) fn find_unless_moved(
+        &self,
+        parent: u64,
+        node: &Node,
+        name: &OsStr,
+        role: NodeRole,
+    ) -> Result<Found> {
         let dir = self.directory(parent)?;
         let _asking = self.asking(node.place, role);
-        let stat = match at::stat(dir, name) {
-            // After ESTALE the kernel looks the path up again, and finds the folder's copy. A name that the copy lacks may be about to be
-            // created, which ESTALE would make fail.
-            Err(Errno::NOENT) if self.is_purged_by_now(node) == Ok(true) => {
-                let known = self.nodes.path_in_job_of_primary(parent);
-                let lacks =
-                    known.is_some_and(|(job, dir)| self.view.copy_lacks(&job, &dir.join(name)));
-                Err(if lacks { Errno::NOENT } else { Errno::STALE })
-            }
-            // Another process removes the rest of a moved job, or of a copy that was replaced, name by name.
-            Err(Errno::NOENT) if self.is_moved(parent, node) => Err(Errno::STALE),
-            result => result,
-        }?;
         Ok(Found {
             place: node.place,
             role,
-            stat,
+            stat: at::stat(dir, name)?,
         })
     }
 

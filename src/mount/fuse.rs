@@ -18,6 +18,7 @@ use fuser::{
 };
 use rustix::fs::Access;
 use rustix::io::{Errno, Result};
+use rustix::process::geteuid;
 
 use crate::mount::attributes::errno;
 use crate::mount::caller::Caller;
@@ -38,6 +39,8 @@ pub(super) struct Fuse {
     mount: Arc<Mount>,
     /// Whether files that are read and written past the cache can be mapped.
     maps_uncached: bool,
+    /// Whether this process has root's rights, which keep set-id bits of files that are written.
+    serves_as_root: bool,
 }
 
 thread_local! {
@@ -50,6 +53,7 @@ impl Fuse {
         Fuse {
             mount: Arc::new(mount),
             maps_uncached: false,
+            serves_as_root: geteuid().is_root(),
         }
     }
 
@@ -378,7 +382,9 @@ impl Filesystem for Fuse {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        // Without root's rights, the disk clears these bits by itself.
+        let clear_set_id =
+            write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) && self.serves_as_root;
         let (caller, tid) = (clear_set_id.then(|| caller(request, 0)), request.pid());
         // Data that is written back from the cache has its own offset, through any descriptor.
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);

@@ -3,15 +3,15 @@
 //! The job itself is copied by [`recovery`](super::recovery). `ops::remove` decides about removals: unlink, rmdir and the source of a rename; but a
 //! rename inside a job recovers the job first, which is decided here.
 //!
-//! `rights`: whether the caller may change a job that must be recovered first; `small_copy`: copies an internal file to
-//! the primary
+//! `job_place`: whether a job is still where its nodes say; `rights`: whether the caller may change a job that must be
+//! recovered first; `small_copy`: copies an internal file to the primary
 
+mod job_place;
 mod rights;
 mod small_copy;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
@@ -27,7 +27,6 @@ use crate::view::change::{Change, Verdict, judge};
 use crate::view::internal::JobDir;
 use crate::view::internal_gate::InternalGate;
 use crate::view::{InPrimary, PRIMARY};
-use crate::workspace::jobs::JobId;
 use crate::workspace::layout;
 
 /// The place where an entry will be created.
@@ -149,101 +148,6 @@ impl Mount {
         }
     }
 
-    /// Makes sure that the job of a node of the primary is still there: if another process has moved the job to a
-    /// folder of the same disk, its files are the same nodes, but belong to an archive. What a purge has left of a job must not
-    /// be changed either.
-    pub(super) fn still_in_primary(&self, node: &Node) -> Result<()> {
-        match self.is_purged_by_now(node)? {
-            true => Err(Errno::STALE),
-            false => Ok(()),
-        }
-    }
-
-    /// As [`Mount::still_in_primary`], before a change for which a purged job is recovered.
-    pub(super) fn changeable_in_primary(
-        &self,
-        caller: &Caller,
-        id: u64,
-        node: &Node,
-        by: Alteration,
-    ) -> Result<()> {
-        if !self.is_purged_by_now(node)? {
-            return Ok(());
-        }
-        match by {
-            Alteration::Contents => match self.check_rights_to_copy(caller, id, node) {
-                // The purge has removed it: the kernel looks the recovered one up, and checks the rights to that.
-                Err(Errno::STALE | Errno::NOENT) => self.check_rights_to_task(caller, node)?,
-                checked => checked?,
-            },
-            Alteration::Attributes => self.check_rights_to_task(caller, node)?,
-        }
-        Err(self.recovery_needed(caller.tid, node))
-    }
-
-    /// Whether what the primary has of a node's job is only the rest that a purge has left.
-    ///
-    /// # Errors
-    ///
-    /// `ESTALE` if another process has moved the job: the kernel looks the path up again, and finds the new place.
-    pub(super) fn is_purged_by_now(&self, node: &Node) -> Result<bool> {
-        if node.place != PRIMARY {
-            return Ok(false);
-        }
-        let mut job = node.clone();
-        while job.role == NodeRole::Inside {
-            job = self.node(job.parent)?;
-        }
-        if job.role != NodeRole::Job {
-            return Ok(false);
-        }
-        let dir = self.holding(job.parent, PRIMARY)?;
-        match at::absent(at::stat(dir, &job.name))? {
-            Some(stat) if FileId::of(&stat) == job.identity => {
-                let task = self.node(job.parent)?.name;
-                Ok(self.view.is_purged_by_now(&task, &job.name, &stat))
-            }
-            _ if self.find_renamed(&job).is_some() => Ok(false),
-            _ => Err(Errno::STALE),
-        }
-    }
-
-    /// Whether another entry is in the place of the job of a directory: another process has moved the job from the primary, or has
-    /// replaced its copy in a folder. Or whether a purge has left the directory. Returns `false` if the job was removed through the mount:
-    /// then the directory is empty, as on a disk.
-    pub(super) fn is_moved(&self, id: u64, node: &Node) -> bool {
-        if node.place == INTERNAL {
-            return false;
-        }
-        let (mut id, mut job) = (id, node.clone());
-        while job.role == NodeRole::Inside {
-            id = job.parent;
-            match self.nodes.get(id) {
-                Some(parent) => job = parent,
-                None => return false,
-            }
-        }
-        if job.role != NodeRole::Job {
-            return false;
-        }
-        if self.is_purged(id) || self.dir_cache.is_moved_job(id) {
-            return true;
-        }
-        let there = self
-            .holding(job.parent, job.place)
-            .and_then(|dir| at::stat(dir, &job.name));
-        there.is_ok_and(|stat| FileId::of(&stat) != job.identity)
-            && self.dir_cache.removed(id).is_none()
-            && self.find_renamed(&job).is_none()
-    }
-
-    /// Whether a node of the primary belongs to a job that is known to be purged, so that a folder serves it.
-    pub(super) fn is_purged(&self, id: u64) -> bool {
-        let is_it =
-            |(job, _): (JobId, PathBuf)| self.view.is_known_purged(job.task_id(), job.hash());
-        self.view.has_purged_jobs() && self.nodes.path_in_job_of_primary(id).is_some_and(is_it)
-    }
-
     /// Makes sure that a node may be changed, and returns the node to change: of a file of a job that was recovered, the
     /// recovered one.
     pub(super) fn alterable(
@@ -315,28 +219,28 @@ impl Mount {
         Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
     }
 
-    /// Makes sure that an entry of a job can be renamed inside the job: recovers the job for that.
+    /// Makes sure that an entry of a job can be renamed inside the job: recovers the job for that. Returns whether both directories belong
+    /// to one job, which was found to be in the primary.
     pub(super) fn prepare_rename_inside(
         &self,
         caller: &Caller,
         (parent, name): (u64, &OsStr),
         new_parent: u64,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let node = self.node(parent)?;
         let target = self.node(new_parent)?;
-        if node.place == PRIMARY
-            && self.nodes.job_of(node.clone()) == self.nodes.job_of(target.clone())
-        {
-            return self.changeable_in_primary(caller, parent, &node, Alteration::Contents);
+        let job = self.nodes.job_of(node.clone());
+        let within = job == self.nodes.job_of(target.clone());
+        if node.place == PRIMARY && within {
+            self.changeable_in_primary(caller, parent, &node, Alteration::Contents)?;
+            return Ok(job.is_some() && target.place == PRIMARY);
         }
         if !self.needs_recovery(&node) {
-            return Ok(());
+            return Ok(false);
         }
         let found = self.find(parent, name)?;
-        if found.place == INTERNAL
-            || self.nodes.job_of(node.clone()) != self.nodes.job_of(target.clone())
-        {
-            return Ok(());
+        if found.place == INTERNAL || !within {
+            return Ok(false);
         }
         self.check_recovery(caller, parent, &node)?;
         Err(self.recovery_needed(caller.tid, &node))

@@ -40,6 +40,7 @@ impl Mount {
         device: u32,
     ) -> Result<NodeEntry> {
         self.make(caller, parent, name, false, |target| {
+            caller::set_umask(caller.umask)?;
             let kind = FileType::from_raw_mode(mode);
             let mode = Mode::from_raw_mode(mode & 0o7777);
             rustix::fs::mknodat(&target.dir, name, kind, mode, device.into())
@@ -54,6 +55,7 @@ impl Mount {
         mode: u32,
     ) -> Result<NodeEntry> {
         self.make(caller, parent, name, true, |target| {
+            caller::set_umask(caller.umask)?;
             rustix::fs::mkdirat(&target.dir, name, Mode::from_raw_mode(mode & 0o7777))
         })
     }
@@ -93,7 +95,6 @@ impl Mount {
         if let Some(made) = self.made_before(parent, name) {
             return made;
         }
-        caller::set_umask(caller.umask)?;
         self.permit(caller, parent, name, directory)?;
         self.must_be_free(parent, name)?;
         let target = {
@@ -294,11 +295,11 @@ impl Mount {
         if node.place == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
             return Err(Errno::ROFS);
         }
-        let file = self.open_verified(id, OFlags::PATH)?;
+        let (file, stat) = self.open_with_stat(id, OFlags::PATH)?;
         deferred::commit()?;
         self.intents.change(
             || {
-                let identity = Some(FileId::of(&at::stat_fd(&file)?));
+                let identity = Some(FileId::of(&stat));
                 Ok(Before { identity, size: 0 })
             },
             |begun| {
@@ -315,7 +316,7 @@ impl Mount {
         self.activity.altered(id);
         // Nothing else can be opened and locked, and the attributes of a symlink are better cached: to show them, its target is read, which
         // changes its time of access.
-        if FileType::from_raw_mode(at::stat_fd(&file)?.stx_mode.into()).is_file() {
+        if FileType::from_raw_mode(stat.stx_mode.into()).is_file() {
             for (parent, name) in self.nodes.names(id) {
                 self.lock_names.add(parent, &name);
             }

@@ -42,7 +42,7 @@ impl Mount {
             return Ok(());
         }
         let from = self.removable(caller, parent, name)?;
-        let removed = self.descriptor_to_keep(name, &from.dir);
+        let removed = self.descriptor_to_keep(name, &from.dir, &from.stat);
         deferred::commit()?;
         let unrecorded = self.note_unlink(parent, name, &from)?;
         self.remove_name(&from, name, AtFlags::empty())?;
@@ -60,7 +60,7 @@ impl Mount {
             return Ok(());
         }
         let from = self.removable(caller, parent, name)?;
-        let removed = self.descriptor_to_keep(name, &from.dir);
+        let removed = self.descriptor_to_keep(name, &from.dir, &from.stat);
         deferred::commit()?;
         self.remove_name(&from, name, AtFlags::REMOVEDIR)?;
         self.activity.entry_altered(parent, name, from.place);
@@ -88,7 +88,7 @@ impl Mount {
         removed.map(drop)
     }
 
-    /// Returns the file that is about to lose its name, if the kernel knows it and its descriptor must be kept.
+    /// Returns the file with these attributes that is about to lose its name, if the kernel knows it and its descriptor must be kept.
     ///
     /// A descriptor would keep the space of a regular file occupied after `unlink` has returned: until the kernel reports
     /// the file as forgotten, for a hard link until its other names are forgotten too. On NFS it would leave a `.nfs`
@@ -98,24 +98,27 @@ impl Mount {
         &self,
         name: &OsStr,
         dir: &Dir,
+        stat: &Statx,
     ) -> Option<(u64, Arc<OwnedFd>)> {
-        let stat = at::stat(dir, name).ok()?;
-        let identity = FileId::of(&stat);
+        let identity = FileId::of(stat);
         let id = self.nodes.number(self.devices.node(&identity), &identity);
-        if stat.stx_nlink <= 1 && !at::is_dir(&stat) {
+        if stat.stx_nlink <= 1 && !at::is_dir(stat) {
             // The next process that serves the mount could not open it again.
             self.handles.keep_all(id);
         }
         // Another file could get the number and the node of this one, and be opened in its place.
         let may_be_mistaken =
-            || stat.stx_nlink == 1 && !is_distinct(&stat) && self.handles.file_of(id).is_none();
-        if !may_be_used_unknown(&stat) && !may_be_mistaken() {
+            || stat.stx_nlink == 1 && !is_distinct(stat) && self.handles.file_of(id).is_none();
+        if !may_be_used_unknown(stat) && !may_be_mistaken() {
             return None;
+        }
+        if let Some(fd) = self.dir_cache.get(id, &identity) {
+            return (self.nodes.identity(id)? == identity).then_some((id, fd));
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?;
-        let is_it = FileId::of(&at::stat_fd(&fd).ok()?) == identity
-            && self.nodes.get(id)?.identity == identity;
+        let is_it =
+            FileId::of(&at::stat_fd(&fd).ok()?) == identity && self.nodes.identity(id)? == identity;
         is_it.then(|| (id, Arc::new(fd)))
     }
 
@@ -155,16 +158,18 @@ impl Mount {
         name: &OsStr,
     ) -> Result<Removable> {
         let found = self.find(parent, name)?;
-        self.removal(caller, parent, name, &found)
+        self.removal(caller, parent, name, &found, false)
     }
 
-    /// Returns the place of a file found under a name, if the name may be removed.
+    /// Returns the place of a file found under a name, if the name may be removed. `is_in_primary`: whether the job of `parent` was found
+    /// to be in the primary a moment ago.
     pub(super) fn removal(
         &self,
         caller: &Caller,
         parent: u64,
         name: &OsStr,
         found: &Found,
+        is_in_primary: bool,
     ) -> Result<Removable> {
         let node = self.node(parent)?;
         match node.role {
@@ -181,7 +186,9 @@ impl Mount {
                 }
                 match judge(found.place, internal, Change::Remove) {
                     Verdict::Go | Verdict::Internal => {
-                        self.still_in_primary(&node)?;
+                        if !is_in_primary {
+                            self.still_in_primary(&node)?;
+                        }
                         Ok(Removable {
                             dir: self.holding(parent, found.place)?,
                             place: found.place,

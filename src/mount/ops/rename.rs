@@ -39,8 +39,9 @@ impl Mount {
         if self.is_renamed((parent, name), (new_parent, new_name), whiteout) {
             return Ok(());
         }
-        self.prepare_rename_inside(caller, (parent, name), new_parent)?;
-        let from = self.removable(caller, parent, name)?;
+        let within = self.prepare_rename_inside(caller, (parent, name), new_parent)?;
+        let found = self.find(parent, name)?;
+        let from = self.removal(caller, parent, name, &found, within)?;
         let (directory, from_place) = (at::is_dir(&from.stat), from.place);
         // A device cannot be an internal file.
         if whiteout && from.place == INTERNAL {
@@ -57,7 +58,7 @@ impl Mount {
                 let existing = at::stat(&target.dir, new_name).ok();
                 (target, existing)
             }
-            None => self.replaceable(caller, new_parent, new_name, directory, flags)?,
+            None => self.replaceable(caller, new_parent, new_name, directory, flags, within)?,
         };
         if (from.place == INTERNAL) != (to.place == INTERNAL) {
             return Err(Errno::ROFS);
@@ -68,10 +69,9 @@ impl Mount {
         {
             return Err(Errno::ROFS);
         }
-        let replaced = match existing {
-            Some(_) if !exchanged => self.descriptor_to_keep(new_name, &to.dir),
-            _ => None,
-        };
+        let replaced = existing
+            .filter(|_| !exchanged)
+            .and_then(|existing| self.descriptor_to_keep(new_name, &to.dir, &existing));
         deferred::commit()?;
         self.note_removal(parent, name, &from)?;
         let moved = FileId::of(&from.stat);
@@ -107,10 +107,10 @@ impl Mount {
         self.forget_tasks(parent)?;
         self.forget_tasks(new_parent)?;
         let (old, new) = ((parent, name), (new_parent, new_name));
-        self.note_move(old, new, &to);
-        if exchanged {
+        self.note_move(&from.stat, old, new, &to);
+        if let Some(existing) = existing.filter(|_| exchanged) {
             let back = Target::known(from.dir, from.place, self.node(parent)?.role);
-            self.note_move(new, old, &back);
+            self.note_move(&existing, new, old, &back);
         }
         // The kernel keeps what it has cached of a file, now under the new name.
         self.lock_names.set_dropped(parent, name, false);
@@ -153,7 +153,8 @@ impl Mount {
         }
     }
 
-    /// Returns where a file may be renamed to, and the attributes of the existing entry there that is replaced.
+    /// Returns where a file may be renamed to, and the attributes of the existing entry there that is replaced. `within`: as
+    /// [`Mount::prepare_rename_inside`] has returned it.
     fn replaceable(
         &self,
         caller: &Caller,
@@ -161,9 +162,19 @@ impl Mount {
         name: &OsStr,
         directory: bool,
         flags: RenameFlags,
+        within: bool,
     ) -> Result<(Target, Option<Statx>)> {
-        let existing = match self.find(parent, name) {
+        let node = self.node(parent)?;
+        let existing = match within {
+            true => self.find_unless_moved(parent, &node, name, NodeRole::Inside),
+            false => self.find(parent, name),
+        };
+        let existing = match existing {
             Ok(found) => found,
+            Err(Errno::NOENT) if within => {
+                let target = Target::known(self.directory(parent)?, node.place, node.role);
+                return Ok((target, None));
+            }
             Err(Errno::NOENT) => {
                 self.permit(caller, parent, name, directory)?;
                 return Ok((self.target(caller, parent, name, directory)?, None));
@@ -176,17 +187,15 @@ impl Mount {
         let occupied = at::is_dir(&existing.stat);
         if !occupied && !directory && !flags.contains(RenameFlags::EXCHANGE) {
             // A file of an archived job that is replaced changes the job.
-            let node = self.node(parent)?;
             if existing.place == node.place && self.needs_recovery(&node) {
                 self.permit(caller, parent, name, directory)?;
                 let target = self.target(caller, parent, name, directory)?;
                 return Ok((target, Some(existing.stat)));
             }
         }
-        match self.removal(caller, parent, name, &existing) {
+        match self.removal(caller, parent, name, &existing, within) {
             Ok(removable) => {
-                let role = self.node(parent)?.role;
-                let target = Target::known(removable.dir, removable.place, role);
+                let target = Target::known(removable.dir, removable.place, node.role);
                 Ok((target, Some(existing.stat)))
             }
             // The same error as the disk's for a directory that is not empty.
@@ -201,14 +210,11 @@ impl Mount {
         }
     }
 
-    /// Updates the nodes after a rename.
-    fn note_move(&self, from: (u64, &OsStr), to: (u64, &OsStr), target: &Target) {
-        let Ok(stat) = at::stat(&target.dir, to.1) else {
-            // Already removed again; the next lookup will notice.
-            return;
-        };
-        let identity = FileId::of(&stat);
-        let directory = at::is_dir(&stat);
+    /// Updates the nodes after a rename of the file with these attributes. If another process has renamed or removed it meanwhile, the next
+    /// request for its node will notice.
+    fn note_move(&self, stat: &Statx, from: (u64, &OsStr), to: (u64, &OsStr), target: &Target) {
+        let identity = FileId::of(stat);
+        let directory = at::is_dir(stat);
         let role = target.role(to.1, directory);
         let id = self.nodes.number(self.devices.node(&identity), &identity);
         let node = Node {
