@@ -105,7 +105,7 @@ class Report:
         for result in self.results.values():
             cells = [_ratio(result, "xpmfs", rival) if is_behind(result, rival) else "" for rival in rivals]
             rows += [[result.title, *cells]] if any(cells) else []
-        return rows if len(rows) > 1 else [*rows, ["nowhere", *("" for _ in rivals)]]
+        return rows if len(rows) > 1 else [*rows, ["behind in no row", *("" for _ in rivals)]]
 
 
 def _cell(result: Result, system: str) -> str:

@@ -101,10 +101,15 @@ def judge(results: Results) -> list[Verdict]:
 
 def compared(results: Results, rival: str) -> list[Result]:
     """The rows of times that were measured on xpmfs and on another file system."""
-    return [row for row in results.values() if row.unit == "s" and row.ratio("xpmfs", rival) is not None]
+    return [row for row in results.values() if _times(row, rival) is not None]
 
 
 def is_behind(row: Result, rival: str) -> bool:
     """Whether xpmfs takes as long as another file system, or longer."""
-    ratio = row.ratio("xpmfs", rival)
-    return ratio is not None and ratio >= 1
+    times = _times(row, rival)
+    return times is not None and times >= 1
+
+
+def _times(row: Result, rival: str) -> Optional[float]:
+    """How many times as long xpmfs takes; nothing if that was not measured, or the row has no times."""
+    return row.ratio("xpmfs", rival) if row.unit == "s" else None
