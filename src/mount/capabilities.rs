@@ -4,8 +4,11 @@ use fuser::{InitFlags, KernelConfig};
 
 use crate::mount::MountOptions;
 
-/// How many background requests, closing files among them, the kernel sends before it holds further ones back. Closes
-/// must not wait behind opens, or all descriptors are used up.
+/// How many background requests the kernel sends before it holds further ones back; from three quarters of that on, it
+/// reads nothing ahead. Background requests are reads ahead, asynchronous direct reads and writes, and closes. The kernel's
+/// default, 12, is for all readers of a mount together: a few that wait for a slow folder would keep all others from reading
+/// ahead. And closes must not wait behind these and behind opens, or all descriptors are used up. The memory that this many
+/// requests need is the readers' own page cache. The kernel lowers it to the administrator's limit for ordinary users.
 const BACKGROUND_MAX: u16 = 8192;
 
 /// The largest read or write request.

@@ -1,5 +1,6 @@
 //! What a tool finds in a mount: the union of the locations, and in the primary a plain disk.
 //!
+//! - `agreed`: what is agreed with the kernel
 //! - `union`: one directory of jobs from several locations
 //! - `behind`: changes of the locations beside the mount
 //! - `files`: files and attributes, as on a disk
@@ -7,8 +8,10 @@
 //! - `whiteouts`: renames that leave a whiteout
 //! - `locks`: `flock`
 //! - `rights`: who may read and write
+//! - `requests`: for how many requests programs wait, and what each costs
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agreed;
 mod behind;
 #[path = "../common/mod.rs"]
 mod common;
