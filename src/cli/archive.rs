@@ -14,7 +14,7 @@ use super::{Global, Listing, Select, jobs, print};
 use crate::archive::engine::{Archiver, Config};
 use crate::archive::env::Hooks;
 use crate::archive::{fresh_records, trash_upkeep};
-use crate::daemon::{archiver, archiving, run, service_manager};
+use crate::daemon::{archiver, archiving, limits, service_manager};
 
 /// How often a workspace without a mount is scanned, unless the settings say otherwise.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
             global,
         );
     }
-    run::raise_descriptor_limit();
+    limits::raise_descriptor_limit();
     let opened = open(&arguments.select, &arguments.more.folders, global)?;
     if !archiving::is_wanted(&opened.folders) {
         bail!(

@@ -1,11 +1,11 @@
-//! Refuses to mount where the limits of the process (`ulimit`) are below what a mount needs.
+//! Raises the limits of the process (`ulimit`), and refuses to mount where they are below what a mount needs.
 //!
 //! Below them a mount starts, and then fails every request, ends, or waits for memory that it never gets.
 
 use std::thread::Builder;
 
 use parking_lot::RwLock;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The stack of a thread that only waits.
 const STACK: usize = 64 << 10;
@@ -31,6 +31,15 @@ const THREADS: usize = 44;
 /// The threads that each folder adds: two that watch it, and one each that records its jobs, scans it, compares its markers, copies jobs
 /// or runs to it, looks for moved jobs that it lacks, and keeps its trash in order.
 const THREADS_OF_FOLDER: usize = 8;
+
+/// Raises the soft limit of open files to the hard one: every file that is open in the mount is open here.
+pub fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
 
 /// A limit that is too low.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,7 @@
 //! - [`supervisor`]: replaces the process that serves a mount when it dies
 //! - [`signals`]: ends on SIGTERM and SIGINT
 //! - [`service_manager`]: notifies systemd
-//! - [`limits`]: refuses to mount with too few descriptors or too little memory
+//! - [`limits`]: raises the limit of descriptors, and refuses to mount with too few of them or too little memory
 //! - [`log`]: the destination of the log
 //! - [`unmount`]: unmounts from another process; [`busy_processes`]: the processes that use a mount
 //! - [`inventory`]: lists the mounts and their health

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::archiving;
 use super::attach::Attachment;
+use super::limits::raise_descriptor_limit;
 use super::log::{self, Destination};
-use super::run::{About, Launcher, Supervised, raise_descriptor_limit, run};
+use super::run::{About, Launcher, Supervised, run};
 use super::service::{self, WorkspaceService};
 use super::sharing::register::Register;
 use super::sharing::terms::Terms;

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
-
 use super::attach::{AttachError, Attachment, How, attach, detach};
 use super::background::Parent;
 use super::control::{Answers, Client, Identity, Reload, Server, SocketName};
@@ -310,15 +308,6 @@ fn clear(attachment: &Attachment, (mount_id, id): (u64, UniqueId)) {
 
 /// For how long a daemon that cannot serve tries to take its mount away. Less than the process that started it waits for its end.
 const CLEAR: Duration = Duration::from_secs(3);
-
-/// Raises the soft limit of open files to the hard one: every file that is open in the mount is open here.
-pub fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
-    }
-}
 
 /// How long a daemon waits for the lock on a mount point.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! Implements fuser's trait: translates the kernel's requests to operations of the mount, and does nothing else.
 //!
-//! The replies are in `replies`, and how a request waits is in `deferred`.
+//! The replies are in `replies`, and how a request waits is in `deferred`. Rust wants all methods of a trait in one block, however long.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -495,8 +495,7 @@ impl Filesystem for Fuse {
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        let primary = self.mount.view.primary().root();
-        match primary.and_then(|root| rustix::fs::fstatvfs(root.fd())) {
+        match self.mount.statfs() {
             Ok(stat) => reply.statfs(
                 stat.f_blocks,
                 stat.f_bfree,

@@ -6,7 +6,7 @@
 //! - [`fuse`]: implements fuser's trait, and does nothing else; [`capabilities`]: what is agreed with the kernel
 //! - [`deferred`]: runs each operation, at once or in another thread, and sends its reply; [`threads`]: the threads for
 //!   operations that wait; [`timeouts`]: how long they wait for a folder
-//! - [`replies`]: sends results to the kernel
+//! - [`replies`]: sends results to the kernel; [`list_replies`]: those of listings
 //! - [`lock_waiter`]: requests that wait for locks; [`interrupts`]: signals of the callers of waiting requests;
 //!   [`open_limit`]: opens that wait for other files to be closed
 //! - [`ops`]: the operations, one file per group
@@ -54,6 +54,7 @@ mod fuse;
 mod handle;
 mod handover;
 mod interrupts;
+mod list_replies;
 mod locate;
 mod lock_waiter;
 mod mapped_files;

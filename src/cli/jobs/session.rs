@@ -17,7 +17,7 @@ use crate::cli::advice::advice;
 use crate::cli::errors::Usage;
 use crate::cli::open::{More, Opened, open};
 use crate::cli::{Global, Listing, Select, candidates};
-use crate::daemon::run::raise_descriptor_limit;
+use crate::daemon::limits::raise_descriptor_limit;
 use crate::settings::{DEFAULT_SETTLE, Folder};
 use crate::transfer::{Bandwidth, Progress};
 use crate::view::Location;

@@ -20,7 +20,7 @@ use super::program_change::ProgramChange;
 use super::state::{PassedState, Passing, SupervisorStart, pass_on};
 use super::workers::{Death, Look, ended, fork_alone, reap, sockets};
 use crate::daemon::attach::{How, detach};
-use crate::daemon::run::raise_descriptor_limit;
+use crate::daemon::limits::raise_descriptor_limit;
 use crate::daemon::signals::SIGNALS;
 use crate::daemon::{descriptors, log, service_manager};
 

@@ -191,6 +191,11 @@ impl Mount {
         Ok(self.view.shown_target(written))
     }
 
+    /// Returns the size and the free space of the primary's disk.
+    pub(in crate::mount) fn statfs(&self) -> Result<rustix::fs::StatVfs> {
+        rustix::fs::fstatvfs(self.view.primary().root()?.fd())
+    }
+
     /// Checks whether the daemon's own user has access to a node. Not called where the kernel checks rights.
     pub(in crate::mount) fn access(&self, id: u64, wanted: Access) -> Result<()> {
         let id = self.recovered(id);

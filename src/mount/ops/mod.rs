@@ -3,7 +3,7 @@
 //! | requests | file |
 //! | --- | --- |
 //! | lookup, forget | [`lookup`] |
-//! | getattr, readlink, access | [`getattr`] |
+//! | getattr, readlink, access, statfs | [`getattr`] |
 //! | setattr: chmod, chown, truncate, utimes | [`setattr`] |
 //! | create, mknod, mkdir, symlink, link | [`create`] |
 //! | unlink, rmdir | [`remove`]; `removal_record`: what is removed from archived jobs |
