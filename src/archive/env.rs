@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::job::opt_out::OptOuts;
-use crate::transfer::{Bandwidth, Progress};
+use crate::transfer::{Bandwidth, Options, Progress, Selector};
 use crate::view::View;
 use crate::workspace::jobs::JobId;
 
@@ -70,4 +70,17 @@ pub struct Env<'a> {
     pub threads: usize,
     /// Whether a copy in a folder is also replaced by one that holds less, or is older.
     pub force: bool,
+}
+
+impl Env<'_> {
+    /// The options for reading or copying the selected entries of a tree, with the progress and the limits of this context.
+    pub(super) fn options<'a>(&'a self, select: &'a Selector<'a>) -> Options<'a> {
+        Options {
+            select: Some(select),
+            progress: Some(self.progress),
+            bandwidth: self.bandwidth,
+            threads: self.threads,
+            ..Options::default()
+        }
+    }
 }

@@ -14,11 +14,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Statx, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{AtFlags, FileType, Statx, Timestamps};
 use rustix::io::Result;
 
 use super::pins::PINS;
 use crate::sys::at;
+use crate::sys::disk_time::NOW;
 use crate::sys::priority::lower_priority;
 use crate::sys::read_dir::{self, EntryBuffer};
 use crate::view::{Location, View};
@@ -146,13 +147,9 @@ impl Pass {
         if !is_old(&stat) {
             return;
         }
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
         let times = Timestamps {
-            last_access: now,
-            last_modification: now,
+            last_access: NOW,
+            last_modification: NOW,
         };
         let set = rustix::fs::utimensat(&dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
         match at::absent(set) {

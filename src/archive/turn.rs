@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, Timestamps, flock};
 
 use super::{places, state_dir};
+use crate::sys::disk_time::NOW;
 use crate::sys::shared_dir;
 use crate::view::View;
 
@@ -39,13 +40,9 @@ pub(in crate::archive) fn lock(file: &File) -> bool {
 
 /// Records that the work was done now. If this fails, it is done again sooner.
 pub(in crate::archive) fn record(file: &File) {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
     let times = Timestamps {
-        last_access: now,
-        last_modification: now,
+        last_access: NOW,
+        last_modification: NOW,
     };
     if let Err(error) = rustix::fs::futimens(file, &times) {
         tracing::debug!("cannot record the time of periodic work: {error}");

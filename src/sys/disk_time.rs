@@ -1,8 +1,14 @@
-//! Compares times as disks keep them: some keep whole seconds, or less.
+//! Compares times as disks keep them: some keep whole seconds, or less. The present time of a disk.
 
 use std::cmp::Ordering;
 
-use rustix::fs::StatxTimestamp;
+use rustix::fs::{StatxTimestamp, Timespec, UTIME_NOW};
+
+/// Sets a time of a file to that of the call, by the file system's clock.
+pub const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: UTIME_NOW,
+};
 
 /// A time with nanoseconds, as a file system stores it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

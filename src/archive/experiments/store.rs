@@ -306,12 +306,8 @@ pub(super) fn with_options<T>(
 ) -> T {
     let select = |candidate: &Candidate<'_>| is_copied(item, candidate);
     call(&Options {
-        select: Some(&select),
-        progress: Some(env.progress),
-        bandwidth: env.bandwidth,
         originals,
-        threads: env.threads,
-        ..Options::default()
+        ..env.options(&select)
     })
 }
 

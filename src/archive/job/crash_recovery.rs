@@ -312,11 +312,5 @@ fn compare_contents(
 
 fn with_options<T>(env: &Env<'_>, job: &JobId, call: impl FnOnce(&Options<'_>) -> T) -> T {
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
-    call(&Options {
-        select: Some(&select),
-        progress: Some(env.progress),
-        bandwidth: env.bandwidth,
-        threads: env.threads,
-        ..Options::default()
-    })
+    call(&env.options(&select))
 }

@@ -234,12 +234,8 @@ fn with_options<T>(
     let done = markers::done(job.name());
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
     call(&Options {
-        select: Some(&select),
         last: Some(&done),
-        progress: Some(env.progress),
-        bandwidth: env.bandwidth,
         originals,
-        threads: env.threads,
-        ..Options::default()
+        ..env.options(&select)
     })
 }

@@ -6,10 +6,11 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{FileType, Mode, OFlags, Statx, Timespec, Timestamps};
 
 use crate::archive::error::{Context, Result};
 use crate::sys::at;
+use crate::sys::disk_time::NOW;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::PARAMS;
 use crate::workspace::params_json::rebased;
@@ -96,10 +97,7 @@ fn write(job: &OwnedFd, text: &[u8], stat: &Statx) -> std::io::Result<()> {
         rustix::fs::fchmod(&file, mode)?;
     }
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
+        last_access: NOW,
         last_modification: Timespec {
             tv_sec: stat.stx_mtime.tv_sec,
             tv_nsec: stat.stx_mtime.tv_nsec.into(),

@@ -375,12 +375,8 @@ fn copy(env: &Env<'_>, job: &JobId, folder: &Location, staging: &mut Staging) ->
     let done = markers::done(job.name());
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
     let options = Options {
-        select: Some(&select),
         last: Some(&done),
-        progress: Some(env.progress),
-        bandwidth: env.bandwidth,
-        threads: env.threads,
-        ..Options::default()
+        ..env.options(&select)
     };
     let _claim = preconditions::claim_space(env, primary, job, None, || {
         let measured = transfer::measure(&source, &options).copying(job, &at)?;

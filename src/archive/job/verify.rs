@@ -10,7 +10,7 @@ use crate::archive::error::{Cause, Context, CopyContext, JobError, Result};
 use crate::archive::{archived_jobs, places};
 use crate::settings::Mode;
 use crate::sys::at;
-use crate::transfer::{self, Candidate, Difference, Manifest, Options, What};
+use crate::transfer::{self, Candidate, Difference, Manifest, What};
 use crate::view::location::Role;
 use crate::view::{Location, View};
 use crate::workspace::jobs::JobId;
@@ -197,13 +197,7 @@ pub fn verify(env: &Env<'_>, folder: u8, job: &JobId) -> Result<Option<Verified>
         None
     });
     let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
-    let options = Options {
-        select: Some(&select),
-        progress: Some(env.progress),
-        bandwidth: env.bandwidth,
-        threads: env.threads,
-        ..Options::default()
-    };
+    let options = env.options(&select);
     let (manifest, differences) = match &known {
         Some(manifest) => {
             let mut differences =

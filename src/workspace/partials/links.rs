@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Statx, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{AtFlags, Statx, Timespec, Timestamps};
 
 use super::id::PartialId;
 use super::params;
 use crate::sys::at;
+use crate::sys::disk_time::NOW;
 use crate::workspace::layout::{JOB_STATE, PARAMS, PARTIALS};
 use crate::workspace::read;
 
@@ -82,10 +83,7 @@ fn replace_link(directory: &OwnedFd, name: &OsStr, target: &Path) -> rustix::io:
 
 fn set_mtime(directory: &OwnedFd, name: &OsStr, to: &Statx) -> rustix::io::Result<()> {
     let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
+        last_access: NOW,
         last_modification: Timespec {
             tv_sec: to.stx_mtime.tv_sec,
             tv_nsec: to.stx_mtime.tv_nsec.into(),

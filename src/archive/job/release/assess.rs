@@ -322,13 +322,7 @@ impl ReleasePlan {
         };
         let at = places::path(folder, job);
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
-        let options = Options {
-            select: Some(&select),
-            progress: Some(env.progress),
-            bandwidth: env.bandwidth,
-            threads: env.threads,
-            ..Options::default()
-        };
+        let options = env.options(&select);
         let found = transfer::verify(&self.archived, &self.manifest, &options).copying(job, &at)?;
         let Some(first) = found.iter().find(|found| select::is_of_content(found)) else {
             return Ok(None);

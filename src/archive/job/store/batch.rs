@@ -188,13 +188,9 @@ impl StoreBatch<'_> {
         let done = markers::done(job.name());
         let select = |candidate: &Candidate<'_>| select::is_copied(job, candidate);
         call(&Options {
-            select: Some(&select),
             last: Some(&done),
-            progress: Some(self.env.progress),
-            bandwidth: self.env.bandwidth,
             durability: Durability::Together(&self.writeback),
-            originals: None,
-            threads: self.env.threads,
+            ..self.env.options(&select)
         })
     }
 
