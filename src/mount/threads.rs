@@ -3,9 +3,8 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crate::sys::cached_threads::CachedThreads;
 
 /// How many requests the loop processes at the same time.
 pub(super) const LOOP_THREADS: usize = 8;
@@ -19,17 +18,11 @@ const OTHERS_MAX: usize = 1024;
 /// How many of these may process requests without a deadline. The rest are for requests that end in any case.
 const WITHOUT_DEADLINE_MAX: usize = OTHERS_MAX / 4 * 3;
 
-/// How long a separate thread without a request waits before it ends.
-const IDLE_MAX: Duration = Duration::from_secs(1);
-
-type Work = Box<dyn FnOnce() + Send>;
-
 /// Counts the threads that process requests which may wait for a folder.
 pub(super) struct Threads {
     of_loop: Arc<AtomicUsize>,
     others: Arc<AtomicUsize>,
-    /// Without capacity: sending succeeds only if a thread waits for work.
-    idle: (Sender<Work>, Receiver<Work>),
+    threads: CachedThreads,
     /// Returns how many threads wait for folders that are offline. They do not count: a folder that is offline is not asked any
     /// more, so that their number is bounded, and they must not use up the threads of other requests.
     late: Box<dyn Fn() -> usize + Send + Sync>,
@@ -63,7 +56,7 @@ impl Threads {
         Threads {
             of_loop: Arc::default(),
             others: Arc::default(),
-            idle: bounded(0),
+            threads: CachedThreads::new("xpmfs-deferred"),
             late: Box::new(late),
         }
     }
@@ -81,34 +74,26 @@ impl Threads {
     pub(super) fn run_without_deadline(&self, work: impl FnOnce() + Send + 'static) {
         match Counted::new(&self.of_loop, LOOP_MAX) {
             Some(_counted) => work(),
-            None => self.run_in_one_of(WITHOUT_DEADLINE_MAX, Box::new(work)),
+            None => self.run_in_one_of(WITHOUT_DEADLINE_MAX, work),
         }
     }
 
     /// Processes a request in another thread than those of the loop, and returns at once. A request that is dropped
     /// fails with `EIO`.
     pub(super) fn run_outside(&self, work: impl FnOnce() + Send + 'static) {
-        self.run_in_one_of(OTHERS_MAX, Box::new(work));
+        self.run_in_one_of(OTHERS_MAX, work);
     }
 
-    fn run_in_one_of(&self, max: usize, work: Work) {
-        let Err(refused) = self.idle.0.try_send(work) else {
-            return;
-        };
+    fn run_in_one_of(&self, max: usize, work: impl FnOnce() + Send + 'static) {
         let Some(counted) = Counted::new(&self.others, max + (self.late)()) else {
             tracing::warn!("{max} requests wait for folders: another one fails");
             return;
         };
-        let (work, more) = (refused.into_inner(), self.idle.1.clone());
-        let thread = std::thread::Builder::new().name("xpmfs-deferred".to_owned());
-        let spawned = thread.spawn(move || {
+        let started = self.threads.run(move || {
             let _counted = counted;
             work();
-            while let Ok(work) = more.recv_timeout(IDLE_MAX) {
-                work();
-            }
         });
-        if let Err(error) = spawned {
+        if let Err(error) = started {
             tracing::warn!(%error, "a request fails: starting a thread failed");
         }
     }

@@ -1,13 +1,13 @@
 //! Asks what may never answer (a hung mount, a dead NFS server), and waits for at most a given time.
 //!
 //! A thread that waits in the kernel for such a server cannot be ended. So each question has a thread, which is left behind
-//! when the time is over, and ends when the answer comes; the answer is dropped. An [`Asker`] bounds the number of these
+//! when the time is over, and is free when the answer comes; the answer is dropped. An [`Asker`] bounds the number of these
 //! threads: with too many, it asks nothing until one has ended.
 //!
 //! A thread that waits for a processor is not late ([`starvation`](super::starvation)).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 use rustix::io::{Errno, Result};
 
+use super::cached_threads::CachedThreads;
 use super::starvation::Answerer;
 
 /// The maximum number of questions of [`within`] and [`all_within`] whose answers are late. Each is for another mount or
@@ -23,6 +24,12 @@ const LATE_MAX: usize = 256;
 
 /// For questions to any file system.
 static ANY: Mutex<Option<Asker>> = Mutex::new(None);
+
+/// The threads that ask.
+pub fn threads() -> &'static CachedThreads {
+    static THREADS: OnceLock<CachedThreads> = OnceLock::new();
+    THREADS.get_or_init(|| CachedThreads::new("xpmfs-ask"))
+}
 
 /// Asks questions, of which a limited number may be without an answer after their time.
 #[derive(Debug, Clone)]
@@ -104,8 +111,7 @@ impl Asker {
         let (own_state, late) = (state.clone(), self.late.clone());
         let answerer = Answerer::default();
         let own = answerer.clone();
-        let thread = thread::Builder::new().name("xpmfs-ask".to_owned());
-        let spawned = thread.spawn(move || {
+        let started = threads().run(move || {
             own.begin();
             // The channel has room for one answer; nothing receives one that is late.
             let _ = sender.send(question());
@@ -113,8 +119,8 @@ impl Asker {
                 late.fetch_sub(1, Ordering::SeqCst);
             }
         });
-        match spawned {
-            Ok(_) => Ok(Asked {
+        match started {
+            Ok(()) => Ok(Asked {
                 thread: answerer,
                 answer,
                 state,

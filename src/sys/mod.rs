@@ -6,6 +6,7 @@
 //! - [`dir_stack`]: descending into a tree and going back up
 //! - [`read_dir`]: the entries of a directory
 //! - [`open_files`]: the processes that use files
+//! - [`cached_threads`]: threads for what may wait without end
 //! - [`deadline`]: asks what may never answer; [`starvation`]: distinguishes it from a thread that waits for a processor
 //! - [`path_bytes`]: serializes paths
 //! - [`printable`]: escapes control characters in names that are printed; [`shell_word`]: quotes paths in suggested commands
@@ -21,6 +22,7 @@
 
 pub mod allocator;
 pub mod at;
+pub mod cached_threads;
 pub mod calls;
 pub mod deadline;
 pub mod dir_stack;
