@@ -5,7 +5,6 @@
 //! alteration. The last things that a program does with a job are reported at once, too: it closes a file after writing
 //! to it, releases a lock, or creates a marker.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::archive::engine::Archiver;
 use crate::mount::tables::nodes::{NodeRole, Nodes};
@@ -52,7 +52,7 @@ const SHARDS: usize = 16;
 pub(super) struct ActivityReports {
     nodes: Arc<Nodes>,
     receiver: Option<Arc<dyn Activity>>,
-    recent: Arc<[Mutex<HashMap<u64, Recent>>; SHARDS]>,
+    recent: Arc<[Mutex<FxHashMap<u64, Recent>>; SHARDS]>,
     /// Wakes the thread that sends delayed reports; without the thread, everything is reported at once.
     wake: Option<Sender<()>>,
 }
@@ -157,14 +157,14 @@ impl ActivityReports {
         receiver.touched(job);
     }
 
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Recent>> {
+    fn shard(&self, id: u64) -> &Mutex<FxHashMap<u64, Recent>> {
         &self.recent[(id % SHARDS as u64) as usize]
     }
 }
 
 fn report_all(
     woken: &Receiver<()>,
-    recent: &[Mutex<HashMap<u64, Recent>>; SHARDS],
+    recent: &[Mutex<FxHashMap<u64, Recent>>; SHARDS],
     nodes: &Nodes,
     receiver: &dyn Activity,
 ) {
@@ -191,7 +191,7 @@ fn report_all(
 }
 
 /// Returns the jobs that were altered since their last report, and removes the others.
-fn next_interval(recent: &mut HashMap<u64, Recent>) -> Vec<(u64, JobId)> {
+fn next_interval(recent: &mut FxHashMap<u64, Recent>) -> Vec<(u64, JobId)> {
     recent.retain(|_, known| known.again);
     let again = recent.iter_mut().map(|(id, known)| {
         known.again = false;

@@ -1,5 +1,6 @@
 //! Reads a directory of the disk from any position on.
 
+use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +11,10 @@ use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Result;
 
 use crate::sys::read_dir::{self, EntryBuffer};
+
+thread_local! {
+    static BUFFER: RefCell<EntryBuffer> = RefCell::default();
+}
 
 /// A directory that is open to be listed.
 #[derive(Debug)]
@@ -65,6 +70,12 @@ impl Cursor {
     pub(in crate::mount) fn has(&self, position: u64) -> bool {
         let at = self.at.lock();
         at.offset == Some(position) || at.find(position).is_some()
+    }
+
+    /// Whether the directory is known to end at a position, so that reading from there asks no disk.
+    pub(in crate::mount) fn ends_at(&self, position: u64) -> bool {
+        let at = self.at.lock();
+        at.end && at.offset == Some(position)
     }
 
     /// Reads the entries from a position on until `each` returns `false`; returns whether the end was reached. Calls
@@ -152,8 +163,10 @@ impl At {
         }
         self.begun = true;
         let entries = &mut self.entries;
-        read_dir::read_once_with_dots(fd, &mut EntryBuffer::default(), |entry| {
-            entries.push(OwnedEntry::from(entry));
+        BUFFER.with_borrow_mut(|buffer| {
+            read_dir::read_once_with_dots(fd, buffer, |entry| {
+                entries.push(OwnedEntry::from(entry));
+            })
         })?;
         self.offset = Some(self.entries.last().map_or(from, |last| last.next));
         self.end = self.entries.is_empty();

@@ -1,10 +1,11 @@
 //! Caches a bounded number of directory descriptors, by node.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::mount::handover::recorder::{KeptFile, Recorder};
 use crate::sys::file_id::FileId;
@@ -32,7 +33,7 @@ fn shard_max() -> usize {
 pub(in crate::mount) struct DirCache {
     shard_max: usize,
     shards: [Mutex<Shard>; SHARDS],
-    removed: Mutex<HashMap<u64, Removed>>,
+    removed: Mutex<FxHashMap<u64, Removed>>,
     recorder: Arc<Recorder>,
     /// Directories that were renamed to a place without a node, the latest last.
     pinned: Mutex<VecDeque<(u64, Arc<OwnedFd>)>>,
@@ -49,7 +50,7 @@ struct Removed {
 #[derive(Debug, Default)]
 struct Shard {
     clock: u64,
-    entries: HashMap<u64, Cached>,
+    entries: FxHashMap<u64, Cached>,
 }
 
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! Keeps open files, by the number that the kernel sends back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 use rustix::io::{Errno, Result};
 
 use crate::mount::handover::record::{OpenedRecord, Record};
@@ -77,15 +78,15 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub(in crate::mount) struct Handles {
     next: AtomicU64,
-    files: Vec<RwLock<HashMap<u64, Arc<File>>>>,
+    files: Vec<RwLock<FxHashMap<u64, Arc<File>>>>,
     /// The open files of a node: an open file stays reachable when its name is gone.
-    by_node: Vec<RwLock<HashMap<u64, Vec<u64>>>>,
+    by_node: Vec<RwLock<FxHashMap<u64, Vec<u64>>>>,
     locked: Locked,
     recorder: Arc<Recorder>,
     /// The numbers of files that an earlier process had open, and that could not be opened again.
     lost: Mutex<HashSet<u64>>,
     /// The files that an earlier process has opened, by the number of the request.
-    by_request: Mutex<HashMap<u64, u64>>,
+    by_request: Mutex<FxHashMap<u64, u64>>,
 }
 
 /// How many open files of each node hold a lock.
@@ -93,7 +94,7 @@ pub(in crate::mount) struct Handles {
 struct Locked {
     /// How many nodes have a locked file: usually few.
     count: AtomicUsize,
-    nodes: Mutex<HashMap<u64, usize>>,
+    nodes: Mutex<FxHashMap<u64, usize>>,
 }
 
 impl Locked {
@@ -279,7 +280,7 @@ impl Handles {
     }
 
     fn filtered(&self, wanted: impl Fn(&File) -> bool) -> Vec<Arc<File>> {
-        let of_shard = |shard: &RwLock<HashMap<u64, Arc<File>>>| {
+        let of_shard = |shard: &RwLock<FxHashMap<u64, Arc<File>>>| {
             let shard = shard.read();
             let files = shard.values().filter(|file| wanted(file));
             files.cloned().collect::<Vec<_>>()

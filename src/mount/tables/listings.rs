@@ -1,11 +1,11 @@
 //! Keeps the directories that are being listed, by node.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use rustc_hash::FxHashMap;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Result;
 
@@ -78,13 +78,13 @@ const KEPT_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(in crate::mount) struct Listings {
     kept: Mutex<Kept>,
-    positions: Mutex<HashMap<u64, Arc<Mutex<Positions>>>>,
+    positions: Mutex<FxHashMap<u64, Arc<Mutex<Positions>>>>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     clock: u64,
-    listings: HashMap<u64, Slot>,
+    listings: FxHashMap<u64, Slot>,
 }
 
 /// The listings of a node.
@@ -139,6 +139,17 @@ impl Listings {
             (None, Some(before)) if has(&before) => Some(continued(before, true)),
             (None, _) => None,
         }
+    }
+
+    /// Whether the directory is known to end at a position, with all that it had read.
+    pub(in crate::mount) fn end_at(&self, node: u64, position: u64) -> bool {
+        let kept = self.kept.lock();
+        let listing = kept.listings.get(&node).and_then(|slot| slot.now.clone());
+        drop(kept);
+        listing.is_some_and(|listing| match (&listing.kind, &*listing.sources) {
+            (ListingKind::Plain, [source]) => source.cursor.ends_at(position),
+            _ => false,
+        })
     }
 
     /// Keeps a listing to be continued later, in place of one that was not used for long.

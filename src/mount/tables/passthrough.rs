@@ -7,7 +7,7 @@
 //! file is mapped. So the kernel must not cache the attributes for long of a file that may be mapped and written: it
 //! must be open for reading and writing, and may stay mapped when it is closed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use crate::mount::tables::ttl::SHORT_TTL;
 use crate::sys::file_id::FileId;
@@ -62,7 +63,7 @@ struct Shards(Vec<Mutex<Shard>>);
 
 #[derive(Debug, Default)]
 struct Shard {
-    open: HashMap<u64, Open>,
+    open: FxHashMap<u64, Open>,
     /// Nodes that are closed, that the kernel still knows, and that may have been mapped.
     once_mapped: HashSet<u64>,
 }

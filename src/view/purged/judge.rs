@@ -21,7 +21,7 @@ use crate::workspace::{job_locks, markers};
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long the result "no folder has the job" stays valid.
-const NO_COPY_VALID: Duration = Duration::from_secs(10);
+pub(super) const NO_COPY_VALID: Duration = Duration::from_secs(10);
 
 /// How long the result "the job differs from its copies" stays valid: the files in which it differs are not purged in that time.
 const DIFFERENT_VALID: Duration = Duration::from_secs(60);

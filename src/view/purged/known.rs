@@ -1,6 +1,7 @@
 //! Keeps the results of comparisons in memory.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -89,6 +90,10 @@ impl PurgedFinding {
 }
 
 impl Known {
+    fn is_young(&self) -> bool {
+        self.since.elapsed() < self.valid
+    }
+
     /// Whether the result may still be used for a directory with this stamp.
     pub(super) fn is_valid(&self, top: Stamp, age_max: Duration) -> bool {
         let age = self.since.elapsed();
@@ -114,6 +119,12 @@ impl Judgements {
         known.is_valid(top, age_max).then_some(known.finding)
     }
 
+    /// Whether there is a result about a job that may still be used, for a directory that has not changed.
+    pub(super) fn is_known(&self, job: &JobId) -> bool {
+        let known = self.known.lock();
+        known.get(job).is_some_and(Known::is_young)
+    }
+
     /// Whether a job was ever found to be purged.
     pub(super) fn have_purges(&self) -> bool {
         self.has_purges.load(Ordering::Acquire)
@@ -132,12 +143,45 @@ impl Judgements {
         if finding.folder().is_some() {
             self.has_purges.store(true, Ordering::Release);
         }
+        let since = Instant::now();
+        let result = Known {
+            finding,
+            top,
+            since,
+            valid,
+        };
         let mut known = self.known.lock();
+        self.sweep(&mut known);
+        known.insert(job.clone(), result);
+    }
+
+    /// Notes that no folder has these jobs, unless another result has come meanwhile.
+    pub(super) fn insert_without_copy<'a>(
+        &self,
+        jobs: impl Iterator<Item = &'a JobId>,
+        valid: Duration,
+    ) {
+        let result = Known {
+            finding: PurgedFinding::NoCopy,
+            top: Stamp::default(),
+            since: Instant::now(),
+            valid,
+        };
+        let mut known = self.known.lock();
+        for job in jobs {
+            self.sweep(&mut known);
+            match known.entry(job.clone()) {
+                Entry::Occupied(other) if other.get().is_young() => {}
+                other => drop(other.insert_entry(result)),
+            }
+        }
+    }
+
+    /// Drops results that are not valid any more if there are many.
+    fn sweep(&self, known: &mut HashMap<JobId, Known>) {
         if known.len() >= self.sweep_at.load(Ordering::Relaxed) {
             // That a folder serves a job is shown until the job is compared again.
-            known.retain(|_, known| {
-                known.finding.folder().is_some() || known.since.elapsed() < known.valid
-            });
+            known.retain(|_, known| known.finding.folder().is_some() || known.is_young());
             if known.len() >= KNOWN_MAX {
                 known.clear();
             }
@@ -145,16 +189,6 @@ impl Judgements {
             known.shrink_to(next);
             self.sweep_at.store(next, Ordering::Relaxed);
         }
-        let since = Instant::now();
-        known.insert(
-            job.clone(),
-            Known {
-                finding,
-                top,
-                since,
-                valid,
-            },
-        );
     }
 
     pub(super) fn forget(&self, job: &JobId) {

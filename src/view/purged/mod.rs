@@ -16,9 +16,11 @@
 //! 5. A folder may hang. Whether folders have a copy is asked with a deadline; a folder that does not reply, or is offline, counts
 //!    as one without the job, as in all lookups.
 //!
-//! This file answers what other modules ask; `judge` finds the answers, with `known`, the results in memory; `reports` receives what
+//! This file answers what other modules ask; `judge` finds the answers, with `known`, the results in memory; `ahead` finds those of a
+//! whole listing; `reports` receives what
 //! happens to jobs meanwhile.
 
+mod ahead;
 mod compare;
 mod judge;
 pub(super) mod known;

@@ -43,7 +43,7 @@ const COARSE_SETTLED: Duration = Duration::from_secs(5);
 const FINE_SETTLED: Duration = Duration::from_secs(1);
 
 /// The times of an entry that change when it is changed; those of a directory, when a name in it is added or removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Stamp {
     mtime: Time,
     ctime: Time,
@@ -181,6 +181,12 @@ pub(super) fn read(primary: &Root, job: &JobId) -> Option<PurgedRecord> {
     let mut file = File::from(file).take(BYTES_MAX);
     file.read_to_end(&mut bytes).ok()?;
     PurgedRecord::from_bytes(&bytes)
+}
+
+/// The directory of the records of a task's jobs, if it exists.
+pub(super) fn dir_of_task(primary: &Root, task: &OsStr) -> Option<OwnedFd> {
+    let names = [XPMFS, ARCHIVE, STAMPS].map(OsStr::new);
+    at::open_dirs(primary.fd(), names.into_iter().chain([task])).ok()
 }
 
 /// Whether a job has a record: whether a folder has, or had, a copy of it.

@@ -204,15 +204,18 @@ impl Mount {
     /// process has replaced: the files in it are being removed. A listing of the primary that was begun before, so that it goes on `from`
     /// a later position, ends in the same directory.
     fn is_being_removed(&self, id: u64, from: u64) -> bool {
-        let node = self.nodes.get(id);
-        let node = node.filter(|node| {
-            matches!(node.role, NodeRole::Job | NodeRole::Inside)
-                && (node.place != PRIMARY || from == 0)
-        });
-        node.is_some_and(|node| {
+        let Some(node) = self.nodes.get(id) else {
+            return false;
+        };
+        let is_asked = match (node.role, node.place) {
+            (NodeRole::Job | NodeRole::Inside, PRIMARY) => from == 0,
+            (NodeRole::Job | NodeRole::Inside, _) => from == 0 || !self.listings.end_at(id, from),
+            _ => false,
+        };
+        is_asked && {
             let _asking = self.asking(node.place, node.role);
             self.is_moved(id, &node)
-        })
+        }
     }
 
     /// As [`Mount::list`], with the result of a lookup of each entry. Entries for which the kernel has no more room are

@@ -105,6 +105,9 @@ impl Mount {
                     self.view
                         .ask_times(entries.iter().map(cursor::OwnedEntry::name));
                 }
+                if plus {
+                    self.find_jobs_without_copy(listing, open, entries);
+                }
                 self.check_ahead(listing, open, entries);
             };
             if self.is_offline(location) {
@@ -213,6 +216,23 @@ impl Mount {
             }
         }
         false
+    }
+
+    /// Finds out at once which of the primary's jobs no folder has: those that a folder has may be purged.
+    fn find_jobs_without_copy(
+        &self,
+        listing: &Listing,
+        open: &OpenSource,
+        entries: &[cursor::OwnedEntry],
+    ) {
+        if matches!(listing.kind, ListingKind::Task) && open.source.location == PRIMARY {
+            let directories = entries
+                .iter()
+                .filter(|entry| entry.kind == FileType::Directory);
+            let task = &listing.node.name;
+            self.view
+                .find_jobs_without_copy(task, directories.map(cursor::OwnedEntry::name));
+        }
     }
 
     /// Checks several jobs of a `use` folder at the same time, since each job in it must be checked before it is
