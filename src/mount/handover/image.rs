@@ -12,7 +12,7 @@ use crate::sys::memory_log::MemoryLog;
 #[derive(Debug, Default)]
 pub(in crate::mount) struct Image {
     /// The paths of the folders, in the order of their numbers.
-    pub(super) places: Vec<Vec<u8>>,
+    pub(super) folders: Vec<Vec<u8>>,
     pub(super) devices: Vec<u32>,
     /// Each under its possible names, the latest last.
     pub(super) nodes: HashMap<u64, Vec<Node>>,
@@ -35,7 +35,7 @@ impl Image {
             }
         };
         match record {
-            Record::Places(places) => self.places = places,
+            Record::Folders(folders) => self.folders = folders,
             Record::Device(device) => self.devices.push(device),
             Record::Node { id, node } => {
                 let node = Node::from(node);
@@ -95,7 +95,7 @@ impl Image {
 
     /// Writes the records of which this is the sum.
     pub(super) fn write(&self, log: &mut MemoryLog) -> Result<()> {
-        append(log, &Record::Places(self.places.clone()))?;
+        append(log, &Record::Folders(self.folders.clone()))?;
         for device in &self.devices {
             append(log, &Record::Device(*device))?;
         }

@@ -5,25 +5,36 @@
 //! files that are open, since the kernel looks up all others anew once it is asked to
 //! ([`Connection`](connection::Connection)); and the nodes that the kernel has received last.
 //!
-//! - [`record`]: one change of the tables, as bytes
-//! - [`recorder`]: writes the changes of the tables to a log; the tables call it under their locks, which orders the records
-//! - [`recent`]: the nodes that the kernel has received last
-//! - [`counts`]: how often the kernel has received each node
-//! - [`image`]: the state that a log of records leads to
-//! - [`intents`]: what a process was about to change for a request
-//! - [`forgotten`]: finds the nodes that the kernel has forgotten without the knowledge of this process
-//! - [`restore`]: fills the tables of a mount from an image; [`places`]: with other folders than before
-//! - [`connection`]: the connection to the kernel, and what was agreed with the kernel
+//! What outlives a process is kept by the supervisor, in memory that both have mapped ([`MemoryLog`], [`SharedWords`]):
+//!
+//! | kept | written by | read by the next process as |
+//! | --- | --- | --- |
+//! | the log: each change of the tables is a [`record`] | [`recorder`], called by the tables under their locks, which orders the records | an [`image`]: the state that the records lead to |
+//! | how often the kernel has received each node | [`lookup_counts`] | the same |
+//! | the nodes that the kernel has received last, which need not be in the log | [`recent_nodes`] | the same |
+//! | what a thread is about to change for a request | [`intents`] | the result of a request that the kernel sends again |
+//! | the connection to the kernel, and what was agreed with it | [`connection`] | the same |
+//! | descriptors of open files and of removed directories | [`recorder`] ([`KeptFile`]) | open files |
+//!
+//! The next process, in this order:
+//!
+//! 1. [`renumber`]: if the settings list other folders than before, gives the image the numbers that the locations have now
+//! 2. [`restore`]: fills the tables of a mount from the image
+//! 3. [`forgotten`]: finds the nodes that the kernel has forgotten without the knowledge of this process
+//!
+//! [`MemoryLog`]: crate::sys::memory_log::MemoryLog
+//! [`SharedWords`]: crate::sys::shared_words::SharedWords
+//! [`KeptFile`]: recorder::KeptFile
 //!
 //! Called by the tables, `serve` and `daemon`; calls `sys` and the tables.
 
 pub(super) mod connection;
-pub(super) mod counts;
 pub(super) mod forgotten;
 pub(super) mod image;
 pub(super) mod intents;
-mod places;
-pub(super) mod recent;
+pub(super) mod lookup_counts;
+pub(super) mod recent_nodes;
 pub(super) mod record;
 pub(super) mod recorder;
+mod renumber;
 pub(super) mod restore;

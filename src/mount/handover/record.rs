@@ -41,7 +41,7 @@ pub(in crate::mount) enum Record<'a> {
     /// A listing of a union has assigned these numbers, from the first on, to positions.
     Positions(u64, u64, Vec<(u8, u64)>),
     /// The paths of the folders, in the order of their numbers. The first record of a log.
-    Places(Vec<Vec<u8>>),
+    Folders(Vec<Vec<u8>>),
     /// The file of a node that another one has superseded serves its job again.
     Current(u64),
 }
@@ -178,7 +178,7 @@ mod tests {
             Record::Locked(17, true),
             Record::Superseded(18, 19),
             Record::Positions(20, 21, vec![(22, 23)]),
-            Record::Places(vec![b"/f".to_vec()]),
+            Record::Folders(vec![b"/f".to_vec()]),
             Record::Current(24),
         ];
         let bytes: Vec<_> = records

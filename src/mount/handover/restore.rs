@@ -50,7 +50,7 @@ impl Mount {
         keeper.keep_recent(recent.fd())?;
         self.nodes.recent().start(recent);
         let mut log = MemoryLog::new()?;
-        append(&mut log, &Record::Places(self.places()))?;
+        append(&mut log, &Record::Folders(self.folder_paths()))?;
         keeper.keep_log(log.fd())?;
         self.recorder.start(log, keeper);
         Ok(())
@@ -68,7 +68,7 @@ impl Mount {
     ) -> std::io::Result<()> {
         let mut image = Image::default();
         let mut log = MemoryLog::resume(left.log, |record| image.apply(record))?;
-        if image.places != self.places() {
+        if image.folders != self.folder_paths() {
             log = self.renumber(&mut image, &mut left.files, &mut left.recent, &*keeper)?;
         }
         self.nodes

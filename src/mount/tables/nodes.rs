@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::mount::handover::counts::LookupCounts;
-use crate::mount::handover::recent::Recent;
+use crate::mount::handover::lookup_counts::LookupCounts;
+use crate::mount::handover::recent_nodes::Recent;
 use crate::mount::handover::record::{NodeRecord, Record};
 use crate::mount::handover::recorder::Recorder;
 pub(in crate::mount) use crate::mount::tables::node::{Node, NodeRole};

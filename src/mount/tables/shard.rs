@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use rustix::fs::Statx;
 
-use crate::mount::handover::counts::{LookupCounts, Slot};
+use crate::mount::handover::lookup_counts::{LookupCounts, Slot};
 use crate::mount::tables::node::{Node, NodeRole};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;

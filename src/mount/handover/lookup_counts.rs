@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::sys::shared_words::SharedWords;
 
-/// The place of a node's count; `NONE` without one. Its highest bits say whether the node is recorded as well, and whether it is
+/// The slot of a node's count; `NONE` without one. Its highest bits say whether the node is recorded as well, and whether it is
 /// inherited: one is kept per node of a mount, so no byte is spent on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::mount) struct Slot(u32);

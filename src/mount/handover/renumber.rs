@@ -1,6 +1,6 @@
 //! The numbers of locations, which the next process may assign anew: the settings may list other folders then.
 //!
-//! 1. A log says which folder has which number ([`Record::Places`](super::record::Record::Places)), so that it means the same in
+//! 1. A log says which folder has which number ([`Record::Folders`](super::record::Record::Folders)), so that it means the same in
 //!    whatever process reads it.
 //! 2. If the folders are others now, their numbers in the image are replaced, and the image is written to a new log, which takes the
 //!    place of the old one in one step ([`Mount::renumber`]).
@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use super::image::Image;
-use super::recent::Recent;
+use super::recent_nodes::Recent;
 use super::record::OpenedRecord;
 use super::recorder::{Keeper, KeptFile};
 use crate::mount::Mount;
@@ -80,7 +80,7 @@ impl Numbers {
 
 impl Mount {
     /// The paths of the folders, in the order of their numbers.
-    pub(super) fn places(&self) -> Vec<Vec<u8>> {
+    pub(super) fn folder_paths(&self) -> Vec<Vec<u8>> {
         let folders = self.view.folders().iter();
         let path = folders.map(|folder| folder.path().as_os_str().as_bytes().to_vec());
         path.collect()
@@ -95,8 +95,8 @@ impl Mount {
         recent: &mut OwnedFd,
         keeper: &dyn Keeper,
     ) -> std::io::Result<MemoryLog> {
-        let places = self.places();
-        let numbers = Numbers::new(&image.places, &places);
+        let folders = self.folder_paths();
+        let numbers = Numbers::new(&image.folders, &folders);
         for (handle, file) in reopen(image, &numbers) {
             let key = KeptFile::Open(handle);
             if files.iter().all(|(known, _)| *known != key) {
@@ -117,7 +117,7 @@ impl Mount {
                 *location = now;
             }
         }
-        image.places = places;
+        image.folders = folders;
         let mut log = MemoryLog::new()?;
         image.write(&mut log)?;
         // Empty until the log is kept: if this process is killed meanwhile, its numbers are not those of the old log.
@@ -164,7 +164,7 @@ fn reopen(image: &Image, numbers: &Numbers) -> Vec<(u64, OwnedFd)> {
 
 /// The possible paths of a file in a folder of before: the folder may be a directory of jobs itself.
 fn paths(image: &Image, node: &Node) -> Option<[PathBuf; 2]> {
-    let folder = image.places.get(usize::from(node.place).checked_sub(1)?)?;
+    let folder = image.folders.get(usize::from(node.place).checked_sub(1)?)?;
     let mut names = vec![&*node.name];
     let mut above = node;
     while above.role != NodeRole::Task {
