@@ -3,10 +3,10 @@
 //! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`tui`], [`ssh_monitor`], [`workspaces`],
 //!   [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
-//!   completion offers; `neighbours`: other workspaces that use the same directories
+//!   completion offers; `neighbours`: other workspaces that use the same directories; `shared_mount`: `mount --shared`
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; [`usage`]: errors of the command line; `advice`:
 //!   what to do about errors
-//! - `print`, `style`, `table`, `columns`: output; `drain`: the wait for archiving; `process_end`: ends as another process has ended;
+//! - `print`, `style`, `table`, `columns`: output; `first_jobs`: bounds lists of jobs; `drain`: the wait for archiving; `process_end`: ends as another process has ended;
 //!   `process_status`: reads `/proc`; `terminal_guard`: restores the terminal after a dashboard
 //!
 //! A new command is a variant of [`Command`] with an `Example:` and an arm of `run`, here; a row of the README's table; a section of

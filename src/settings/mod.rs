@@ -7,10 +7,10 @@
 //!
 //! - `load`: all of the steps below
 //! - `yaml`: YAML as PyYAML reads it, into a tree that knows lines and columns, which `settings check` needs
-//! - `interpolate`: `${env:VAR}` in values, with an [`Environment`]
+//! - `interpolate`: `${env:VAR}` in values, with an [`Environment`] (`environment`)
 //! - `decode`, `coerce`, `units`: the tree into types, as pydantic does it; `fields`: the keys of every mapping
 //! - `model`, `xpmfs`: [`Settings`], and the part that is xpmfs's own
-//! - `check`, `check_workspaces`: mistakes in a file that can be read
+//! - `check`, `check_workspaces`: mistakes in a file that can be read; `error`: [`Finding`], and [`SettingsError`] for one that cannot
 //! - `effective`: the settings in effect, and where each value is from; `migrate`: rewrites `alt_workspaces` in the text
 //! - `folders`: the folders of a workspace; `placement`: whether they can be attached to it
 //! - `select`: the workspace of a command

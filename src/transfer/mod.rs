@@ -5,7 +5,7 @@
 //! - [`attributes`]: owner, mode, times and extended attributes, and those that a copy could not keep
 //! - [`manifest`]: the content of a tree, in memory and in a file
 //! - [`staging`]: the place of a growing copy, its lock, and the move to the final place
-//! - [`remove_tree`]: removes a tree
+//! - `remove`: removes a tree ([`remove_tree`])
 //! - [`writers`]: finds open files of a tree, and checks whether the tree can be removed
 //! - [`bandwidth`], [`progress`], [`durable`]: limits, counts and syncs
 //! - [`stamp`]: detects changes of an entry; [`error`]: why a copy stops

@@ -11,6 +11,7 @@
 //! - [`events`]: states of running jobs that are only in their events yet
 //! - [`filter`]: experimaestro's filter expressions over jobs
 //! - [`partials`]: the directories that jobs share, and which of them a job names
+//! - `read`: opens files and lists directories safely; [`python_json`]: JSON as Python writes it; `error`: [`WorkspaceError`]
 //!
 //! Nothing here writes, except [`partials::rebase_links`] in the job that it is given. What the mount needs for each request (ids, markers, internal files, recognition) uses a directory's
 //! descriptor or names alone; the rest uses paths. Of a workspace that may be mounted in place, a path must begin with

@@ -1,7 +1,7 @@
 //! Archives and recovers the jobs that a caller names, and waits for the result.
 //!
 //! - [`archive()`]: stores jobs in each folder; `look`: which of them are ready
-//! - [`recover_all`]: brings jobs back for a command; [`recover_for_change`], [`recover_for_readers`]: for programs that use a mount
+//! - `recover`: [`recover_all`] brings jobs back for a command; [`recover_for_change`], [`recover_for_readers`]: for programs that use a mount
 
 mod archive;
 mod look;

@@ -1,4 +1,7 @@
 //! `xpmfs experiments`: lists experiments and their runs in the primary and in `backup` folders, brings them back, and copies them.
+//!
+//! One file a command; `list`: those that list; `remote`: `list` and `runs` of a workspace on another machine; `shared_arguments`: the options
+//! of all.
 
 pub(super) mod copy;
 mod list;

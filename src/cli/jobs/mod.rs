@@ -1,4 +1,5 @@
-//! `xpmfs jobs`: commands on single jobs. One file a command; [`session`] opens the workspace for each. `orphans`, `trash`, `experiments` and
+//! `xpmfs jobs`: commands on single jobs. One file a command (`opt`: `opt-out` and `opt-in`; `pin`: `pin` and `unpin`);
+//! [`session`] opens the workspace for each, `named` finds the jobs that an argument names. `orphans`, `trash`, `experiments` and
 //! `tui` use [`session`], [`meter`] (progress) and [`interrupt`] (Ctrl-C), too.
 
 pub(super) mod archive;

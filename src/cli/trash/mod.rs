@@ -1,4 +1,4 @@
-//! `xpmfs trash`: deleted jobs, until they are removed for good.
+//! `xpmfs trash`: deleted jobs, until they are removed for good. One file a command.
 
 mod empty;
 mod list;

@@ -16,6 +16,9 @@
 //!    is read again. A failed one is tried again after a while, and not at each read.
 //! 6. A job counts as being written from the first request until a moment after the last attempt, so that no archiver
 //!    moves it away in between.
+//!
+//! `queue`: the jobs and the requests that wait. The copying is [`Recover`], which `daemon::archiving` implements by `archive::manual`: a job
+//! comes from the first folder that has an intact copy (`archive::job::recover`).
 
 mod queue;
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! 2. Aliases and merge keys make one text mean several values. Such a workspace is not rewritten: see [`Migration::left`].
 //! 3. A text that is rewritten wrongly would detach folders. So the new text is read, and refused unless every workspace has the
 //!    folders that it had ([`same_meaning`]).
+//!
+//! `rewriter`: edits the text of one workspace; `text`: characters of a text by line, and edits of it
 
 mod rewriter;
 mod text;

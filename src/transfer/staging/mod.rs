@@ -2,7 +2,7 @@
 //!
 //! - [`Staging`]: the right to make, replace or remove one job's directory
 //! - `lock`: the lock; `names`: the names of all these files; `exchange`: replaces one entry by another
-//! - `sweep`: what a crash left, also of another user; [`sweep()`] removes it; [`StagingError`]: the errors of all these
+//! - `sweep`: what a crash left, also of another user; [`sweep()`] removes it; `error`: [`StagingError`], of all these
 //!
 //! # Concurrent processes
 //!

@@ -5,6 +5,8 @@
 //! 1. `names` reads the names of each location, in a thread for each. A folder must return some names within its timeout again and again.
 //! 2. Most jobs are in one location only, and are not resolved. The others are resolved as by a lookup ([`super::resolve`]).
 //! 3. `workers` look at the jobs on several threads, and leave behind those that a silent folder holds.
+//!
+//! [`LocationSet`], in `location_set`: the locations with a copy of a job.
 
 mod location_set;
 mod names;

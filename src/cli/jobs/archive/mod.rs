@@ -1,4 +1,4 @@
-//! `xpmfs jobs archive`.
+//! `xpmfs jobs archive`. `json`: the lines for programs; `experiments`: runs and partials
 
 mod experiments;
 mod json;

@@ -1,4 +1,6 @@
 //! `xpmfs jobs verify`: prints what is wrong with archived copies, and how many are right.
+//!
+//! `tally`: counts; `differences`: those of contents, and names of entries; `json`: the lines for programs; `experiments`: runs and partials
 
 mod differences;
 mod experiments;

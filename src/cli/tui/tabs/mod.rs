@@ -1,4 +1,4 @@
-//! The tabs of the dashboard of a workspace: each draws a part of the model, and turns keys into requests; `tab_bar` has them all;
+//! The tabs of the dashboard of a workspace, a file each: it draws a part of the model, and turns keys into requests; `tab_bar` has them all;
 //! `jobs_view` is how that of jobs looks, `folder_list` the list of folders.
 
 pub(super) mod archive;
