@@ -31,7 +31,7 @@ pub struct Mounted {
     pub health: MountHealth,
     /// The identity that its daemon reports, if it replies.
     pub identity: Option<Identity>,
-    /// The state of its file system ([`super::Service::status`]), if it replies.
+    /// The state of its file system ([`super::StatusSource::status`]), if it replies.
     pub service: Option<Value>,
     /// The programs that share it.
     pub sharing: Sharing,

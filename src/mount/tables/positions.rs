@@ -3,7 +3,7 @@
 //! The kernel continues a listing from a number. On some disks, the position of a source needs all of 63 bits (ext4: a
 //! hash), which leaves no room for the location, so a table is needed:
 //!
-//! 1. The same position always has the same number ([`Table::number`]): a listing of an unchanged directory adds
+//! 1. The same position always has the same number ([`Positions::number`]): a listing of an unchanged directory adds
 //!    nothing, and one of a changed directory adds only the new entries.
 //! 2. When more has been added than a listing has entries, a new table is begun for the next listing
 //!    ([`Positions::begin`]); the previous one is kept for listings that are under way, older ones are dropped.

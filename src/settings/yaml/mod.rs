@@ -29,7 +29,7 @@ pub(super) use tree::{Lines, Node, Position, SyntaxError, Value};
 /// The most bytes that a file may have.
 pub(super) const MAX_BYTES: usize = 1_000_000;
 
-/// The stack of the thread that parses, for [`MAX_DEPTH`].
+/// The stack of the thread that parses, for [`MAX_DEPTH`](tree::MAX_DEPTH).
 const STACK_BYTES: usize = 32 << 20;
 
 /// Parses a text.
