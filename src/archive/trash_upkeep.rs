@@ -13,6 +13,7 @@ use super::env::{Env, Hooks};
 use super::job::trash::list::{self, TrashCount};
 use super::job::trash::{empty, finish};
 use crate::settings::Mode;
+use crate::sys::debug_setting;
 use crate::sys::priority::lower_priority;
 use crate::transfer::Progress;
 use crate::view::View;
@@ -29,9 +30,7 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// By how much a test of a debug build divides these times.
 fn divisor() -> u32 {
-    let set = std::env::var("XPMFS_TEST_TRASH_DIVISOR").ok();
-    let set = set.and_then(|set| set.parse().ok());
-    set.filter(|_| cfg!(debug_assertions)).unwrap_or(1).max(1)
+    debug_setting::divisor("XPMFS_TEST_TRASH_DIVISOR")
 }
 
 /// How many deleted jobs each location has, by its number, as of the last pass.

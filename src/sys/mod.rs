@@ -8,6 +8,7 @@
 //! - [`open_files`]: the processes that use files
 //! - [`cached_threads`]: threads for what may wait without end
 //! - [`deadline`]: asks what may never answer; [`starvation`]: distinguishes it from a thread that waits for a processor
+//! - [`debug_setting`]: times that tests set
 //! - [`path_bytes`]: serializes paths
 //! - [`printable`]: escapes control characters in names that are printed; [`shell_word`]: quotes paths in suggested commands
 //! - [`namespaces`]: mounts that other processes do not see
@@ -25,6 +26,7 @@ pub mod at;
 pub mod cached_threads;
 pub mod calls;
 pub mod deadline;
+pub mod debug_setting;
 pub mod dir_stack;
 pub mod disk_time;
 pub mod file_id;

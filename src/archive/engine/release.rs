@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +23,7 @@ use crate::archive::releases::{ReleaseEvent, ReleaseSearch, release_by_rule, spa
 use crate::archive::retries::Retries;
 use crate::archive::turn;
 use crate::settings::Release;
+use crate::sys::debug_setting;
 use crate::transfer::Progress;
 use crate::workspace::JobId;
 
@@ -48,13 +48,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// By how much a test of a debug build divides these times.
 fn divisor() -> u32 {
-    static SET: LazyLock<Option<u32>> = LazyLock::new(|| {
-        std::env::var("XPMFS_TEST_RELEASE_DIVISOR")
-            .ok()?
-            .parse()
-            .ok()
-    });
-    SET.filter(|_| cfg!(debug_assertions)).unwrap_or(1).max(1)
+    debug_setting::divisor("XPMFS_TEST_RELEASE_DIVISOR")
 }
 
 /// The state of automatic releases, for `status`.

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use crate::archive::env::{Env, Writing};
 use crate::archive::job::ready::no_reply;
 use crate::archive::job::{internal_files, select};
 use crate::archive::places;
+use crate::sys::debug_setting;
 use crate::transfer::staging::Staging;
 use crate::transfer::{Candidate, Copied, writers};
 use crate::workspace::jobs::JobId;
@@ -27,14 +27,7 @@ const GRACE: Duration = Duration::from_millis(2500);
 /// [`GRACE`], or the milliseconds that a test of a debug build sets. A release build reads no variable: the environment of
 /// a caller must not shorten what protects a file that is still being written.
 fn grace() -> Duration {
-    static SET: LazyLock<Option<Duration>> = LazyLock::new(|| {
-        let set = std::env::var("XPMFS_TEST_GRACE_MS").ok()?;
-        set.parse().ok().map(Duration::from_millis)
-    });
-    match cfg!(debug_assertions) {
-        true => SET.unwrap_or(GRACE),
-        false => GRACE,
-    }
+    debug_setting::milliseconds("XPMFS_TEST_GRACE_MS", GRACE)
 }
 
 /// The most directories that are kept at the same time.

@@ -15,16 +15,14 @@ use std::time::Duration;
 use super::connection;
 use crate::mount::Mount;
 use crate::mount::threads;
+use crate::sys::debug_setting;
 
 /// The pause before each time that the kernel is asked.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// [`PAUSE`], or the milliseconds that a test of a debug build sets.
 fn pause() -> Duration {
-    let set = std::env::var("XPMFS_TEST_FORGOTTEN_MS").ok();
-    let set = set.and_then(|set| set.parse().ok());
-    let set = set.filter(|_| cfg!(debug_assertions));
-    set.map_or(PAUSE, Duration::from_millis)
+    debug_setting::milliseconds("XPMFS_TEST_FORGOTTEN_MS", PAUSE)
 }
 
 /// How many nodes the kernel is asked for in a row. Then other threads may write to its device.

@@ -17,6 +17,7 @@ use crate::archive::job::{internal_files, preconditions};
 use crate::archive::{places, state_dir};
 use crate::settings::Mode;
 use crate::sys::at;
+use crate::sys::debug_setting;
 use crate::sys::file_id::FileId;
 use crate::transfer;
 use crate::transfer::durable::sync_directory;
@@ -38,11 +39,7 @@ const RELEASING_MAX: usize = 64;
 
 /// [`GRACE`], or the milliseconds that a test of a debug build sets, as for moves.
 fn grace() -> Duration {
-    let set = std::env::var("XPMFS_TEST_GRACE_MS").ok();
-    let set = set
-        .and_then(|set| set.parse().ok())
-        .map(Duration::from_millis);
-    set.filter(|_| cfg!(debug_assertions)).unwrap_or(GRACE)
+    debug_setting::milliseconds("XPMFS_TEST_GRACE_MS", GRACE)
 }
 
 /// Jobs that are renamed, and removed when their grace period is over. [`Releases::end`] must be called for all of them.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::archive::env::Env;
 use crate::sys::at;
 use crate::sys::deadline::Asker;
+use crate::sys::debug_setting;
 use crate::sys::open_files::{self, User};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{JOBS, RELEASED, XPMFS};
@@ -33,10 +34,7 @@ static ASKER: LazyLock<Asker> = LazyLock::new(Asker::default);
 
 /// [`SCAN_TIMEOUT`], or the milliseconds that a test of a debug build sets.
 fn timeout() -> Duration {
-    let set = std::env::var("XPMFS_TEST_SCAN_MS").ok();
-    let set = set.and_then(|set| set.parse().ok());
-    let set = set.filter(|_| cfg!(debug_assertions));
-    set.map_or(SCAN_TIMEOUT, Duration::from_millis)
+    debug_setting::milliseconds("XPMFS_TEST_SCAN_MS", SCAN_TIMEOUT)
 }
 
 /// The processes that use jobs of a workspace.
