@@ -104,12 +104,12 @@ impl ActivityReports {
         }
     }
 
-    /// Reports that the entry `name` of a directory has been made, replaced or removed in `place`.
-    pub(super) fn entry_altered(&self, parent: u64, name: &OsStr, place: u8) {
+    /// Reports that the entry `name` of a directory has been made, replaced or removed in `location`.
+    pub(super) fn entry_altered(&self, parent: u64, name: &OsStr, location: u8) {
         let Some(receiver) = &self.receiver else {
             return;
         };
-        if place != PRIMARY {
+        if location != PRIMARY {
             return;
         }
         let Some(node) = self.nodes.get(parent) else {

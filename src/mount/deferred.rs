@@ -301,7 +301,7 @@ impl<R: Reply> Attempt<R> {
     }
 }
 
-/// Runs an operation. While the nodes of a recovered job change, one may lead to its old place and its parent to the new
+/// Runs an operation. While the nodes of a recovered job change, one may lead to its old location and its parent to the new
 /// one, and the operation fails with `ESTALE`.
 fn attempt_again_if_stale<T>(mount: &Mount, work: &impl Fn(&Mount) -> Result<T>) -> Result<T> {
     let mut tries = 0;

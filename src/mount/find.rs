@@ -15,18 +15,18 @@ use crate::workspace::{jobs, layout};
 /// A file or directory that was found under a name.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) place: u8,
+    pub(super) location: u8,
     pub(super) role: NodeRole,
     pub(super) stat: Statx,
 }
 
 impl Mount {
-    /// Updates the nodes of a job that is served from another place than before, by the same directory: its files may
+    /// Updates the nodes of a job that is served from another location than before, by the same directory: its files may
     /// be changed from now on, or no longer.
-    pub(super) fn job_changed_place(&self, id: u64, place: u8) {
+    pub(super) fn job_changed_location(&self, id: u64, location: u8) {
         self.nodes.below(id, |id, node| {
-            if node.place != INTERNAL {
-                node.place = place;
+            if node.location != INTERNAL {
+                node.location = location;
             }
             self.invalidate.node(id, node);
         });
@@ -64,9 +64,9 @@ impl Mount {
         role: NodeRole,
     ) -> Result<Found> {
         let dir = self.directory(parent)?;
-        let _asking = self.asking(node.place, role);
+        let _asking = self.asking(node.location, role);
         Ok(Found {
-            place: node.place,
+            location: node.location,
             role,
             stat: at::stat(dir, name)?,
         })
@@ -82,7 +82,7 @@ impl Mount {
             return Ok(found);
         }
         Ok(Found {
-            place: PRIMARY,
+            location: PRIMARY,
             role: NodeRole::Outside,
             stat: at::stat(self.primary_dir()?, name)?,
         })
@@ -98,7 +98,7 @@ impl Mount {
             match jobs {
                 Ok(stat) => {
                     return Ok(Some(Found {
-                        place: location.index(),
+                        location: location.index(),
                         role: NodeRole::Jobs,
                         stat,
                     }));
@@ -124,7 +124,7 @@ impl Mount {
                 false => NodeRole::Outside,
             };
             return Ok(Found {
-                place: PRIMARY,
+                location: PRIMARY,
                 role,
                 stat,
             });
@@ -137,7 +137,7 @@ impl Mount {
             let _asking = folder.asking();
             match root.task(name).and_then(at::stat_fd) {
                 Ok(stat) => Some(Found {
-                    place: folder.index(),
+                    location: folder.index(),
                     role: NodeRole::Task,
                     stat,
                 }),
@@ -148,9 +148,9 @@ impl Mount {
             }
         });
         let recorded = || {
-            let (place, stat) = self.view.recorded_task(name)?;
+            let (location, stat) = self.view.recorded_task(name)?;
             Some(Found {
-                place,
+                location,
                 role: NodeRole::Task,
                 stat,
             })
@@ -162,12 +162,12 @@ impl Mount {
         match self.view.resolve(&task.name, name)? {
             None => Err(Errno::NOENT),
             Some(Served::Job { location, stat }) => Ok(Found {
-                place: location,
+                location,
                 role: NodeRole::Job,
                 stat: *stat,
             }),
             Some(Served::AsItIs { location, stat }) => Ok(Found {
-                place: location,
+                location,
                 role: NodeRole::Outside,
                 stat: *stat,
             }),
@@ -201,7 +201,7 @@ impl Mount {
             Some(dir) => match at::absent(at::stat(dir, name))? {
                 None => archived,
                 Some(stat) => Ok(Found {
-                    place: INTERNAL,
+                    location: INTERNAL,
                     role: NodeRole::Inside,
                     stat,
                 }),

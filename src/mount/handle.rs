@@ -134,7 +134,7 @@ fn belongs(nodes: &Nodes, file: &File, job: &JobId) -> bool {
 
 /// Whether a file belongs to a job in the primary and is archived with it.
 fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
-    if file.place != PRIMARY || file.role != NodeRole::Inside {
+    if file.location != PRIMARY || file.role != NodeRole::Inside {
         return false;
     }
     // The entry directly in the job on the path to the file, and the entry below that.
@@ -146,7 +146,7 @@ fn is_data_of(nodes: &Nodes, file: &Node, job: &JobId) -> bool {
         match parent.role {
             NodeRole::Inside => second = Some(std::mem::replace(&mut top, parent)),
             NodeRole::Job => {
-                let is_it = parent.place == PRIMARY
+                let is_it = parent.location == PRIMARY
                     && *parent.name == *job.hash()
                     && nodes
                         .get(parent.parent)

@@ -50,7 +50,7 @@ impl AsFd for Dir {
     }
 }
 
-/// The place of a file: a name in a directory.
+/// A file by its name in an open directory.
 #[derive(Debug)]
 pub(super) struct NamedFile {
     pub(super) dir: Dir,
@@ -63,36 +63,36 @@ impl Mount {
         let node = self.nodes.get(id).ok_or(Errno::STALE)?;
         // Entries below `jobs/` and a task may be in another location, which is checked when they are accessed.
         let union = matches!(node.role, NodeRole::Root | NodeRole::Jobs | NodeRole::Task);
-        if !union && self.is_offline(node.place) {
+        if !union && self.is_offline(node.location) {
             return Err(Errno::IO);
         }
         Ok(node)
     }
 
-    pub(super) fn is_offline(&self, place: u8) -> bool {
-        let location = self.folder(place);
-        location.is_some_and(|location| location.is_offline())
+    pub(super) fn is_offline(&self, location: u8) -> bool {
+        let folder = self.folder(location);
+        folder.is_some_and(|folder| folder.is_offline())
     }
 
     /// The folder with this number; `None` for the primary.
-    fn folder(&self, place: u8) -> Option<&Location> {
-        match place {
+    fn folder(&self, location: u8) -> Option<&Location> {
+        match location {
             PRIMARY | INTERNAL => None,
-            place => self.view.location(place),
+            location => self.view.location(location),
         }
     }
 
     /// Whether an error of a question to a location means that the folder is offline.
-    pub(super) fn goes_offline_after(&self, place: u8, error: Errno) -> bool {
-        self.folder(place).is_some_and(|folder| {
+    pub(super) fn goes_offline_after(&self, location: u8, error: Errno) -> bool {
+        self.folder(location).is_some_and(|folder| {
             let root = folder.root();
             root.map_or(true, |root| folder.goes_offline_after(&root, error))
         })
     }
 
     /// Marks that this thread asks a location for a node with this role.
-    pub(super) fn asking(&self, place: u8, role: NodeRole) -> Option<Asking<'_>> {
-        let folder = self.folder(place)?;
+    pub(super) fn asking(&self, location: u8, role: NodeRole) -> Option<Asking<'_>> {
+        let folder = self.folder(location)?;
         Some(match role {
             NodeRole::Inside => folder.asking_inside_job(),
             _ => folder.asking(),
@@ -104,7 +104,7 @@ impl Mount {
         if self.view.folders().is_empty() {
             return false;
         }
-        self.nodes.link(id).is_some_and(|link| match link.place {
+        self.nodes.link(id).is_some_and(|link| match link.location {
             PRIMARY | INTERNAL => {
                 matches!(link.role, NodeRole::Jobs | NodeRole::Task | NodeRole::Job)
             }
@@ -115,7 +115,7 @@ impl Mount {
     /// Whether a node lies in a folder.
     pub(super) fn is_of_folder(&self, id: u64) -> bool {
         let link = self.nodes.link(id);
-        link.is_some_and(|link| !matches!(link.place, PRIMARY | INTERNAL))
+        link.is_some_and(|link| !matches!(link.location, PRIMARY | INTERNAL))
     }
 
     /// Whether a request for a name may wait for a folder.
@@ -137,28 +137,32 @@ impl Mount {
     }
 
     /// Returns where a node lies, without checking which file is there now.
-    pub(super) fn place_of(&self, node: &Node) -> Result<NamedFile> {
+    pub(super) fn named_file(&self, node: &Node) -> Result<NamedFile> {
         match node.role {
-            NodeRole::Root => Ok(as_place(self.primary_dir()?)),
-            NodeRole::Jobs => Ok(as_place(self.root(node.place)?.jobs()?.into())),
-            NodeRole::Task => Ok(as_place(self.root(node.place)?.task(&node.name)?.into())),
+            NodeRole::Root => Ok(as_named_file(self.primary_dir()?)),
+            NodeRole::Jobs => Ok(as_named_file(self.root(node.location)?.jobs()?.into())),
+            NodeRole::Task => Ok(as_named_file(
+                self.root(node.location)?.task(&node.name)?.into(),
+            )),
             NodeRole::Job | NodeRole::Inside | NodeRole::Outside => Ok(NamedFile {
-                dir: self.holding(node.parent, node.place)?,
+                dir: self.holding(node.parent, node.location)?,
                 name: node.name.clone(),
             }),
         }
     }
 
-    /// Returns the directory in `place` that has the children of `parent`.
-    pub(super) fn holding(&self, parent: u64, place: u8) -> Result<Dir> {
+    /// Returns the directory in `location` that has the children of `parent`.
+    pub(super) fn holding(&self, parent: u64, location: u8) -> Result<Dir> {
         let node = self.node(parent)?;
         match node.role {
             NodeRole::Root => self.primary_dir(),
-            NodeRole::Jobs => Ok(self.root(place)?.jobs()?.into()),
+            NodeRole::Jobs => Ok(self.root(location)?.jobs()?.into()),
             // The kernel has checked the caller's rights on this very directory.
-            NodeRole::Task if (place, node.place) == (PRIMARY, PRIMARY) => self.directory(parent),
-            NodeRole::Task => Ok(self.root(place)?.task(&node.name)?.into()),
-            _ if place == INTERNAL && node.place != INTERNAL => {
+            NodeRole::Task if (location, node.location) == (PRIMARY, PRIMARY) => {
+                self.directory(parent)
+            }
+            NodeRole::Task => Ok(self.root(location)?.task(&node.name)?.into()),
+            _ if location == INTERNAL && node.location != INTERNAL => {
                 let holder = self.holder(&node)?.ok_or(Errno::STALE)?;
                 let dir = self.view.internal_dir(&holder)?;
                 Ok(dir.ok_or(Errno::NOENT)?.into())
@@ -170,7 +174,7 @@ impl Mount {
     /// Returns the holder of internal files in the primary, for a directory of a job that a folder serves; `None` for
     /// any other node.
     pub(super) fn holder(&self, node: &Node) -> Result<Option<JobDir>> {
-        if node.place == PRIMARY || node.place == INTERNAL {
+        if node.location == PRIMARY || node.location == INTERNAL {
             return Ok(None);
         }
         if node.role == NodeRole::Job {
@@ -247,15 +251,15 @@ impl Mount {
 
     /// As [`Mount::open_verified`], with the node's attributes at the time of the open.
     pub(super) fn open_with_stat(&self, id: u64, flags: OFlags) -> Result<(OwnedFd, Statx)> {
-        self.under_any_name(id, |node, place| {
+        self.under_any_name(id, |node, file| {
             // Non-blocking: a pipe may have replaced the file meanwhile.
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let opened = rustix::fs::openat(&place.dir, &*place.name, flags, Mode::empty());
+            let opened = rustix::fs::openat(&file.dir, &*file.name, flags, Mode::empty());
             let fd = match opened {
                 Ok(fd) => fd,
                 // The error concerns the node only if the name still leads to the node.
                 Err(error) => {
-                    let stat = at::stat_at(&place.dir, &place.name)?;
+                    let stat = at::stat_at(&file.dir, &file.name)?;
                     let is_it = FileId::of(&stat) == node.identity;
                     return Err(if is_it { error } else { Errno::STALE });
                 }
@@ -271,8 +275,8 @@ impl Mount {
 
     /// Returns a node and its present attributes; those of an open file if its names are gone.
     pub(super) fn stat(&self, id: u64) -> Result<(Node, Statx)> {
-        let by_name = self.under_any_name(id, |node, place| {
-            let stat = at::stat_at(&place.dir, &place.name)?;
+        let by_name = self.under_any_name(id, |node, file| {
+            let stat = at::stat_at(&file.dir, &file.name)?;
             if FileId::of(&stat) == node.identity {
                 Ok((node.clone(), stat))
             } else {
@@ -290,7 +294,7 @@ impl Mount {
     /// `ESTALE` if another location has the task.
     fn stat_of_recorded(&self, id: u64) -> Option<Result<(Node, Statx)>> {
         let node = self.nodes.get(id)?;
-        let folder = self.folder(node.place)?;
+        let folder = self.folder(node.location)?;
         if node.role != NodeRole::Task || !folder.is_away() {
             return None;
         }
@@ -333,8 +337,8 @@ impl Mount {
         work: impl Fn(&Node, &NamedFile) -> Result<T>,
     ) -> Result<T> {
         let attempt = |node: &Node| {
-            let _asking = self.asking(node.place, node.role);
-            work(node, &self.place_of(node)?)
+            let _asking = self.asking(node.location, node.role);
+            work(node, &self.named_file(node)?)
         };
         let node = self.node(id)?;
         let first = match attempt(&node) {
@@ -363,7 +367,7 @@ impl Mount {
             }
         }
         if let Some(fd) = self.find_renamed(&node) {
-            return work(&self.node(id)?, &as_place(fd.into()));
+            return work(&self.node(id)?, &as_named_file(fd.into()));
         }
         tracing::trace!(id, name = ?node.name, %first, "a node is not at its last known place");
         Err(Errno::STALE)
@@ -377,12 +381,12 @@ impl Mount {
             return None;
         }
         let there = Node {
-            place: found.place,
+            location: found.location,
             ..node.clone()
         };
-        if found.place != node.place {
+        if found.location != node.location {
             self.nodes.update(id, there.clone());
-            self.job_changed_place(id, found.place);
+            self.job_changed_location(id, found.location);
         }
         Some(there)
     }
@@ -398,8 +402,8 @@ impl Mount {
         Ok(Dir::Location(self.root(PRIMARY)?))
     }
 
-    pub(super) fn root(&self, place: u8) -> Result<Arc<Root>> {
-        let location = self.view.location(place).ok_or(Errno::STALE)?;
+    pub(super) fn root(&self, location: u8) -> Result<Arc<Root>> {
+        let location = self.view.location(location).ok_or(Errno::STALE)?;
         match location.root() {
             // Its jobs are not gone.
             Err(_) if location.is_offline() => Err(Errno::IO),
@@ -408,8 +412,8 @@ impl Mount {
     }
 }
 
-/// Returns a directory as its own place.
-fn as_place(dir: Dir) -> NamedFile {
+/// Returns a directory under the name `.` in itself.
+fn as_named_file(dir: Dir) -> NamedFile {
     NamedFile {
         dir,
         name: Name::from(OsStr::new(".")),
@@ -419,7 +423,7 @@ fn as_place(dir: Dir) -> NamedFile {
 /// Returns where the directory of a job remains for a while after another process has moved the job from the primary to
 /// a folder: processes that keep it open, or are in it, continue to work in it as on a disk.
 fn set_aside(node: &Node) -> Option<Node> {
-    (node.role == NodeRole::Job && node.place == PRIMARY).then(|| Node {
+    (node.role == NodeRole::Job && node.location == PRIMARY).then(|| Node {
         name: Name::from(&*moved_jobs::staging(&node.name)),
         ..node.clone()
     })

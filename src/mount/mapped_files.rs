@@ -50,8 +50,8 @@ impl Watch {
             let now = self.own_writes.snapshot();
             let files = self.not_written_since(&last, files);
             last = now;
-            for (place, files) in files {
-                let busy = busy.entry(place).or_default();
+            for (location, files) in files {
+                let busy = busy.entry(location).or_default();
                 if !busy.swap(true, Ordering::AcqRel) {
                     self.check(files, busy.clone());
                 }
@@ -68,7 +68,7 @@ impl Watch {
                 && !self.passthrough.is_direct(file.node)
                 && let Some(link) = self.nodes.link(file.node)
             {
-                files.entry(link.place).or_default().push(file);
+                files.entry(link.location).or_default().push(file);
             }
         }
         files
@@ -87,7 +87,7 @@ impl Watch {
         };
         let files = files.into_iter();
         files
-            .map(|(place, files)| (place, files.into_iter().filter_map(quiet).collect()))
+            .map(|(location, files)| (location, files.into_iter().filter_map(quiet).collect()))
             .collect()
     }
 

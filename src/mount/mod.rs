@@ -35,9 +35,9 @@
 //! # Invariants
 //!
 //! - A node is the identity of its file: device, inode and time of birth. Hard links are one node, a job that is served
-//!   from another place gets new nodes by itself (but the directories of a recovered job keep theirs), and an inode number that the disk reuses is distinguished by its
+//!   from another location gets new nodes by itself (but the directories of a recovered job keep theirs), and an inode number that the disk reuses is distinguished by its
 //!   generation.
-//! - A node knows its parent and its name and holds no descriptor. Its place is found by opening its directory (from a
+//! - A node knows its parent and its name and holds no descriptor. It is found by opening its directory (from a
 //!   bounded cache) and looking the name up; the file found there is compared with the identity. If they differ, the
 //!   request fails with `ESTALE`, and the kernel looks the path up again. No concurrent renaming by other processes can
 //!   lead out of a location.

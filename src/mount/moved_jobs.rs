@@ -244,7 +244,7 @@ mod tests {
         fs::create_dir(fixture.primary("jobs/t/h")).unwrap();
         fs::write(fixture.primary("jobs/t/h/new"), "").unwrap();
         mount.job_caches().moved(&JobId::new("t", "h").unwrap());
-        assert_eq!(mount.node(job).unwrap().place, PRIMARY);
+        assert_eq!(mount.node(job).unwrap().location, PRIMARY);
         assert!(names(mount, job).contains(&"new".into()));
         // Another node moves it.
         let archived = fixture.top().join("folder/jobs/t/h");
@@ -293,7 +293,7 @@ mod tests {
         mount.getattr(job, None).unwrap();
         let now = fixture.look_up("jobs/t/h");
         assert_ne!(now[3], job);
-        assert_ne!(mount.node(now[3]).unwrap().place, PRIMARY);
+        assert_ne!(mount.node(now[3]).unwrap().location, PRIMARY);
         mount.forget(job, u64::MAX);
         assert!(mount.dir_cache.removed(job).is_none());
 
@@ -301,7 +301,7 @@ mod tests {
         exchange(fixture.top());
         caches.moved(&JobId::new("t", "h").unwrap());
         assert_eq!(fixture.look_up("jobs/t/h")[3], now[3]);
-        assert_eq!(mount.node(now[3]).unwrap().place, PRIMARY);
+        assert_eq!(mount.node(now[3]).unwrap().location, PRIMARY);
     }
 
     /// Lists the first entries of a directory, then calls `change`, and lists the others.

@@ -10,7 +10,7 @@
 //!    (`tables::superseded`).
 //! 3. The nodes of what a purge has left of the job, which are the primary's already, change as those of the folder do; so do those of
 //!    the job as it was before it was moved or released.
-//! 4. An internal file is the same file in another place (`archive::job::internal_files`): its node gets the place.
+//! 4. An internal file is the same file in another directory (`archive::job::internal_files`): its node gets the location.
 //!
 //! 5. A job that was recovered and not changed is moved or released again, with the copy that the folder has had all the time. A file of
 //!    this copy then has the node that it had before, which stands for itself again. So does a new file that gets the inode of a
@@ -67,7 +67,7 @@ impl JobCaches {
                 known.extend(
                     below
                         .into_iter()
-                        .filter(|known| known.node.place != PRIMARY),
+                        .filter(|known| known.node.location != PRIMARY),
                 );
             }
         }
@@ -85,7 +85,7 @@ impl JobCaches {
     /// released the job.
     fn is_replaced(&self, id: u64, node: &Node, there: &Statx) -> bool {
         let is_removed = self.dir_cache.removed(id).is_some() && !self.dir_cache.is_moved_job(id);
-        node.place == PRIMARY && node.identity != FileId::of(there) && !is_removed
+        node.location == PRIMARY && node.identity != FileId::of(there) && !is_removed
     }
 
     /// Opens the directory of a job in the primary, if the primary serves it. What a purge has left of a job is not the
@@ -101,7 +101,7 @@ impl JobCaches {
         }
     }
 
-    /// Returns the nodes that the kernel knows as the directory of a job, in any place.
+    /// Returns the nodes that the kernel knows as the directory of a job, in any location.
     fn nodes_of(&self, job: &JobId) -> Vec<(u64, Node)> {
         let mut called_so = Vec::new();
         self.nodes.each(|id, node| {
@@ -151,7 +151,7 @@ impl JobCaches {
     fn change(&self, Known { id, node, there }: &Known) {
         let identity = FileId::of(there);
         if node.identity == identity {
-            self.nodes.set_place(*id, PRIMARY);
+            self.nodes.set_location(*id, PRIMARY);
             self.invalidate.attributes(*id);
         } else if node.directory && at::is_dir(there) {
             let own = self.devices.node(&identity);
@@ -160,7 +160,7 @@ impl JobCaches {
             drop(self.dir_cache.forget(*id));
             self.listings.replace_directory(*id);
             self.invalidate.pages(*id);
-        } else if !node.directory && node.place != INTERNAL {
+        } else if !node.directory && node.location != INTERNAL {
             self.supersede(*id, node, there);
             self.invalidate.name(node.parent, &node.name);
         }
@@ -171,7 +171,7 @@ impl JobCaches {
         let identity = FileId::of(there);
         let recovered = Node {
             identity,
-            place: PRIMARY,
+            location: PRIMARY,
             directory: at::is_dir(there),
             ..node.clone()
         };
@@ -194,10 +194,10 @@ impl JobCaches {
 impl Mount {
     /// Makes a node that was found under a name, and that the kernel is about to receive, stand for its own file if the recovered one,
     /// which had taken its place, does not serve the job any more, or if another file has the inode of the archived one.
-    pub(super) fn stands_for_itself(&self, id: u64, name: (u64, &OsStr), place: u8) {
+    pub(super) fn stands_for_itself(&self, id: u64, name: (u64, &OsStr), location: u8) {
         while self.superseded.successor(id).is_some() {
             let epoch = self.node_changes.epoch();
-            let is_current = match place {
+            let is_current = match location {
                 PRIMARY | INTERNAL => self.is_found(id, name),
                 _ => self.is_served_by_folder(id),
             };

@@ -70,7 +70,7 @@ impl Mount {
     /// primary under another name. Its node gets that name.
     pub(super) fn find_renamed(&self, node: &Node) -> Option<Arc<OwnedFd>> {
         if !node.directory
-            || node.place != PRIMARY
+            || node.location != PRIMARY
             || matches!(node.role, NodeRole::Root | NodeRole::Jobs)
         {
             return None;
@@ -181,7 +181,7 @@ impl Mount {
             let (Some(id), Some(node)) = (id, node) else {
                 return false;
             };
-            if node.place != PRIMARY || !node.directory {
+            if node.location != PRIMARY || !node.directory {
                 return false;
             }
             named.push((id, node, parent, &step.name));

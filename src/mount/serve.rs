@@ -105,13 +105,13 @@ impl Mount {
             close_readahead();
             let mut kept = Vec::new();
             nodes.each(|id, node| {
-                if node.role == NodeRole::Job && node.place == folder {
+                if node.role == NodeRole::Job && node.location == folder {
                     // With the job, the kernel forgets all nodes below it.
                     invalidate.node(id, node);
                 }
                 // Unions are kept open in every location, not only in their own.
                 let union = matches!(node.role, NodeRole::Jobs | NodeRole::Task);
-                if node.directory && (node.place == folder || union) {
+                if node.directory && (node.location == folder || union) {
                     kept.push(id);
                 }
             });

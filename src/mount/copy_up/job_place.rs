@@ -52,9 +52,9 @@ impl Mount {
     ///
     /// # Errors
     ///
-    /// `ESTALE` if another process has moved the job: the kernel looks the path up again, and finds the new place.
+    /// `ESTALE` if another process has moved the job: the kernel looks the path up again, and finds the new location.
     pub(in crate::mount) fn is_purged_by_now(&self, node: &Node) -> Result<bool> {
-        if node.place != PRIMARY {
+        if node.location != PRIMARY {
             return Ok(false);
         }
         let mut job = node.clone();
@@ -81,9 +81,9 @@ impl Mount {
         let Some((job_id, job)) = self.job_above(id, node) else {
             return Errno::NOENT;
         };
-        let _asking = self.asking(node.place, NodeRole::Inside);
+        let _asking = self.asking(node.location, NodeRole::Inside);
         let there = self.in_place_of(&job);
-        if (node.place, job.place) == (PRIMARY, PRIMARY)
+        if (node.location, job.location) == (PRIMARY, PRIMARY)
             && let Some(stat) = there
                 .as_ref()
                 .filter(|stat| FileId::of(stat) == job.identity)
@@ -127,13 +127,13 @@ impl Mount {
 
     /// The attributes of what has the name of a job, if it can be examined.
     fn in_place_of(&self, job: &Node) -> Option<Statx> {
-        let dir = self.holding(job.parent, job.place).ok()?;
+        let dir = self.holding(job.parent, job.location).ok()?;
         at::stat(dir, &job.name).ok()
     }
 
     /// The job to which a directory belongs, with its number; itself, if it is one.
     fn job_above(&self, id: u64, node: &Node) -> Option<(u64, Node)> {
-        if node.place == INTERNAL {
+        if node.location == INTERNAL {
             return None;
         }
         let (mut id, mut job) = (id, node.clone());

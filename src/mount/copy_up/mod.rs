@@ -29,11 +29,11 @@ use crate::view::internal_gate::InternalGate;
 use crate::view::{InPrimary, PRIMARY};
 use crate::workspace::layout;
 
-/// The place where an entry will be created.
+/// Where an entry will be created.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) dir: Dir,
-    pub(super) place: u8,
+    pub(super) location: u8,
     /// The role of the parent node; see [`Target::role`].
     parent: NodeRole,
     /// Keeps the job from being published until the entry has been created, if it is an internal file.
@@ -41,11 +41,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Returns the target in a directory of a place, below a parent of this role.
-    pub(super) fn known(dir: Dir, place: u8, parent: NodeRole) -> Target {
+    /// Returns the target in a directory of a location, below a parent of this role.
+    pub(super) fn known(dir: Dir, location: u8, parent: NodeRole) -> Target {
         Target {
             dir,
-            place,
+            location,
             parent,
             _gate: None,
         }
@@ -89,9 +89,9 @@ impl Mount {
             NodeRole::Root => Ok(in_primary(self.primary_dir()?)),
             NodeRole::Jobs => Ok(in_primary(self.view.make_jobs()?.into())),
             // The directory that the kernel means, whatever its present name.
-            NodeRole::Task if node.place == PRIMARY => Ok(in_primary(self.directory(parent)?)),
+            NodeRole::Task if node.location == PRIMARY => Ok(in_primary(self.directory(parent)?)),
             NodeRole::Task => Ok(in_primary(
-                self.view.make_task(&node.name, node.place)?.into(),
+                self.view.make_task(&node.name, node.location)?.into(),
             )),
             NodeRole::Job | NodeRole::Inside | NodeRole::Outside => {
                 self.target_inside(caller, parent, &node, name, directory)
@@ -124,14 +124,14 @@ impl Mount {
         name: &OsStr,
         directory: bool,
     ) -> Result<Target> {
-        if node.place == PRIMARY || node.place == INTERNAL {
+        if node.location == PRIMARY || node.location == INTERNAL {
             self.changeable_in_primary(caller, parent, node, Alteration::Contents)?;
             let dir = self.directory(parent)?;
-            return Ok(Target::known(dir, node.place, node.role));
+            return Ok(Target::known(dir, node.location, node.role));
         }
         let holder = self.holder(node)?;
         let internal = holder.filter(|holder| holder.is_internal(name, directory, None));
-        match judge(node.place, internal.is_some(), Change::Alter) {
+        match judge(node.location, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
                 match self.internal_target(&holder, node.role)? {
@@ -169,13 +169,13 @@ impl Mount {
         by: Alteration,
     ) -> Result<(u64, Node)> {
         let node = self.node(id)?;
-        if node.place == INTERNAL {
+        if node.location == INTERNAL {
             return Ok((id, node));
         }
         if let Some(recovered) = self.superseded.successor(id) {
             return Ok((recovered, self.node(recovered)?));
         }
-        if node.place == PRIMARY {
+        if node.location == PRIMARY {
             return Ok((id, node));
         }
         let parent = self.node(node.parent)?;
@@ -186,7 +186,7 @@ impl Mount {
             }
             _ => None,
         };
-        match judge(node.place, internal.is_some(), Change::Alter) {
+        match judge(node.location, internal.is_some(), Change::Alter) {
             Verdict::Internal => {
                 let holder = internal.ok_or(Errno::ROFS)?;
                 self.check_write_access(caller)?;
@@ -207,7 +207,7 @@ impl Mount {
     /// Whether a node is a lock of an archived job that becomes user data when it is written.
     pub(super) fn is_only_lock(&self, id: u64) -> Result<bool> {
         let node = self.node(id)?;
-        if node.place != INTERNAL {
+        if node.location != INTERNAL {
             return Ok(false);
         }
         self.is_lock_name(node.parent, &node.name)
@@ -231,15 +231,15 @@ impl Mount {
         let target = self.node(new_parent)?;
         let job = self.nodes.job_of(node.clone());
         let within = job == self.nodes.job_of(target.clone());
-        if node.place == PRIMARY && within {
+        if node.location == PRIMARY && within {
             self.changeable_in_primary(caller, parent, &node, Alteration::Contents)?;
-            return Ok(job.is_some() && target.place == PRIMARY);
+            return Ok(job.is_some() && target.location == PRIMARY);
         }
         if !self.needs_recovery(&node) {
             return Ok(false);
         }
         let found = self.find(parent, name)?;
-        if found.place == INTERNAL || !within {
+        if found.location == INTERNAL || !within {
             return Ok(false);
         }
         self.check_recovery(caller, parent, &node)?;
@@ -262,7 +262,7 @@ impl Mount {
     /// Makes sure that data may be written to a node that was a lock of an archived job.
     pub(super) fn fillable_node(&self, tid: u32, id: u64) -> Result<()> {
         let node = self.node(id)?;
-        match node.place {
+        match node.location {
             INTERNAL => Err(self.recovery_needed(tid, &node)),
             _ => Ok(()),
         }
@@ -302,7 +302,7 @@ impl Mount {
         }
         Ok(Some(Target {
             dir: self.view.make_internal_dir(holder)?.into(),
-            place: INTERNAL,
+            location: INTERNAL,
             parent,
             _gate: Some(gate),
         }))
@@ -327,7 +327,7 @@ impl Mount {
         };
         let internal = Node {
             identity: FileId::of(&stat),
-            place: INTERNAL,
+            location: INTERNAL,
             ..node.clone()
         };
         self.nodes.update(id, internal);

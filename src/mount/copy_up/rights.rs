@@ -90,7 +90,7 @@ impl Mount {
     /// Whether a change of a node needs the recovery of its job.
     pub(in crate::mount) fn needs_recovery(&self, node: &Node) -> bool {
         self.recover.is_some()
-            && !matches!(node.place, PRIMARY | INTERNAL)
+            && !matches!(node.location, PRIMARY | INTERNAL)
             && matches!(node.role, NodeRole::Job | NodeRole::Inside)
     }
 

@@ -145,7 +145,7 @@ fn keep_latest(names: &mut Vec<Node>) {
 }
 
 fn is_same(one: &Node, other: &Node) -> bool {
-    (one.parent, &one.name, one.place) == (other.parent, &other.name, other.place)
+    (one.parent, &one.name, one.location) == (other.parent, &other.name, other.location)
 }
 
 /// How many positions a record has at most.

@@ -138,7 +138,7 @@ mod tests {
             identity: FileId::new(1, id, 3),
             parent: 7,
             name: Name::from(OsStr::new(name)),
-            place: 2,
+            location: 2,
             role: NodeRole::Inside,
             directory: false,
         }
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(ids, expected);
         let (id, last) = found.last().unwrap();
         assert_eq!(last.identity, FileId::new(1, *id, 3));
-        assert_eq!((last.parent, last.place), (7, 2));
+        assert_eq!((last.parent, last.location), (7, 2));
         assert_eq!(&*last.name, OsStr::new(&longest));
         next.note(1, &node(1, "again"));
         let (_, found) = successor(&next);

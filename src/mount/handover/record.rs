@@ -72,7 +72,7 @@ impl From<IdentityRecord> for FileId {
 pub(in crate::mount) struct NodeRecord<'a> {
     identity: IdentityRecord,
     parent: u64,
-    place: u8,
+    location: u8,
     role: NodeRole,
     directory: bool,
     name: &'a [u8],
@@ -84,7 +84,7 @@ impl<'a> From<&'a Node> for NodeRecord<'a> {
         NodeRecord {
             identity: node.identity.into(),
             parent: node.parent,
-            place: node.place,
+            location: node.location,
             role: node.role,
             directory: node.directory,
             name: node.name.as_bytes(),
@@ -99,7 +99,7 @@ impl From<NodeRecord<'_>> for Node {
             identity: node.identity.into(),
             parent: node.parent,
             name: Name::from(std::ffi::OsStr::from_bytes(node.name)),
-            place: node.place,
+            location: node.location,
             role: node.role,
             directory: node.directory,
         }
@@ -143,7 +143,7 @@ mod tests {
         let node = NodeRecord {
             identity,
             parent: 4,
-            place: 5,
+            location: 5,
             role: NodeRole::Outside,
             directory: true,
             name: b"n",

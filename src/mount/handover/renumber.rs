@@ -105,7 +105,7 @@ impl Mount {
             }
         }
         for node in image.nodes.values_mut().flatten() {
-            node.place = numbers.of(node.place);
+            node.location = numbers.of(node.location);
         }
         for (_, positions) in image.positions.values_mut() {
             for (at, (location, offset)) in (0_u64..).zip(positions) {
@@ -129,7 +129,7 @@ impl Mount {
         let now = Recent::default();
         now.start(words);
         for (id, mut node) in Recent::default().inherit(before)? {
-            node.place = numbers.of(node.place);
+            node.location = numbers.of(node.location);
             now.note(id, &node);
         }
         Ok(log)
@@ -143,7 +143,7 @@ fn reopen(image: &Image, numbers: &Numbers) -> Vec<(u64, OwnedFd)> {
         let Some(node) = image.nodes.get(&record.node).and_then(|names| names.last()) else {
             continue;
         };
-        if numbers.of(node.place) == REMOVED
+        if numbers.of(node.location) == REMOVED
             && let Some(paths) = paths(image, node)
         {
             wanted.push((*handle, *record, paths));
@@ -164,7 +164,9 @@ fn reopen(image: &Image, numbers: &Numbers) -> Vec<(u64, OwnedFd)> {
 
 /// The possible paths of a file in a folder of before: the folder may be a directory of jobs itself.
 fn paths(image: &Image, node: &Node) -> Option<[PathBuf; 2]> {
-    let folder = image.folders.get(usize::from(node.place).checked_sub(1)?)?;
+    let folder = image
+        .folders
+        .get(usize::from(node.location).checked_sub(1)?)?;
     let mut names = vec![&*node.name];
     let mut above = node;
     while above.role != NodeRole::Task {

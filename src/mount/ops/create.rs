@@ -129,10 +129,10 @@ impl Mount {
     }
 
     fn made(&self, parent: u64, name: &OsStr, target: &Target) -> Result<NodeEntry> {
-        self.activity.entry_altered(parent, name, target.place);
+        self.activity.entry_altered(parent, name, target.location);
         let stat = at::stat(&target.dir, name)?;
         let found = Found {
-            place: target.place,
+            location: target.location,
             role: target.role(name, at::is_dir(&stat)),
             stat,
         };
@@ -188,9 +188,9 @@ impl Mount {
             result => result?,
         };
         self.retries.opened(caller.tid);
-        self.activity.entry_altered(parent, name, target.place);
+        self.activity.entry_altered(parent, name, target.location);
         let found = Found {
-            place: target.place,
+            location: target.location,
             role: target.role(name, false),
             stat: at::stat_fd(&fd)?,
         };
@@ -288,11 +288,11 @@ impl Mount {
         self.permit(caller, parent, name, false)?;
         self.must_be_free(parent, name)?;
         let target = self.target(caller, parent, name, false)?;
-        if (node.place == INTERNAL) != (target.place == INTERNAL) {
+        if (node.location == INTERNAL) != (target.location == INTERNAL) {
             return Err(Errno::XDEV);
         }
         // Under another name, data could be written to a lock that must stay empty.
-        if node.place == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
+        if node.location == INTERNAL && self.is_only_lock(id)? != self.is_lock_name(parent, name)? {
             return Err(Errno::ROFS);
         }
         let (file, stat) = self.open_with_stat(id, OFlags::PATH)?;

@@ -136,7 +136,7 @@ impl Mount {
     /// Recovers the archived job to which the file belongs that has the name of a node now. The kernel opens that file next, and looks
     /// its name up only once more: another `ESTALE`, after a recovery, would reach the program.
     fn recover_by_name(&self, caller: &Caller, id: u64) -> Result<()> {
-        let Ok(entered) = self.enter_again(id, |found, _| found.place != PRIMARY) else {
+        let Ok(entered) = self.enter_again(id, |found, _| found.location != PRIMARY) else {
             return Ok(());
         };
         let needed = match entered.last() {

@@ -74,7 +74,7 @@ impl Mount {
             true => Duration::ZERO,
             false => self
                 .ttls
-                .of(node.place, node.role, stat)
+                .of(node.location, node.role, stat)
                 .min(self.passthrough.ttl_max(id)),
         }
     }
@@ -92,7 +92,7 @@ impl Mount {
             NodeRole::Jobs | NodeRole::Task => {
                 let mut newest = *stat;
                 let task = (node.role == NodeRole::Task).then_some(&*node.name);
-                self.view.make_newest(&mut newest, node.place, task);
+                self.view.make_newest(&mut newest, node.location, task);
                 attributes::attributes(&newest, inode)
             }
             _ => attributes::attributes(stat, inode),
@@ -102,7 +102,7 @@ impl Mount {
         {
             shown.size = target.len() as u64;
         }
-        if self.options.allow_other && node.role == NodeRole::Job && node.place != PRIMARY {
+        if self.options.allow_other && node.role == NodeRole::Job && node.location != PRIMARY {
             // The kernel decides by the attributes which users may create files in a directory. In a job that a folder
             // serves, files are created in the primary, which decides then.
             shown.perm |= (shown.perm & 0o111) << 1;
@@ -117,7 +117,7 @@ impl Mount {
     fn is_internal_of_folder(&self, node: &Node, stat: &Statx) -> bool {
         if node.role != NodeRole::Inside
             || node.directory
-            || matches!(node.place, PRIMARY | INTERNAL)
+            || matches!(node.location, PRIMARY | INTERNAL)
         {
             return false;
         }
@@ -161,8 +161,8 @@ impl Mount {
         if !self.may_change_target(node, length)? {
             return Ok(None);
         }
-        let place = self.place_of(node)?;
-        self.target_shown(node, &at::read_link(&place.dir, &place.name)?)
+        let file = self.named_file(node)?;
+        self.target_shown(node, &at::read_link(&file.dir, &file.name)?)
     }
 
     /// Whether the target shown for a symlink could differ from the one on the disk, which has `length` bytes.
@@ -174,7 +174,7 @@ impl Mount {
 
     /// Whether a symlink of a folder is in the place of a job.
     fn is_in_place_of_job(&self, node: &Node) -> Result<bool> {
-        let of_folder = node.place != PRIMARY && node.place != INTERNAL;
+        let of_folder = node.location != PRIMARY && node.location != INTERNAL;
         Ok(of_folder
             && node.role == NodeRole::Outside
             && self.node(node.parent)?.role == NodeRole::Task)
@@ -184,7 +184,7 @@ impl Mount {
         if self.is_in_place_of_job(node)? && Path::new(written).is_relative() {
             // The target is relative to the folder, not to the place where the mount shows the symlink.
             let task = self.node(node.parent)?.name;
-            let root = self.root(node.place)?;
+            let root = self.root(node.location)?;
             let jobs = root.jobs_paths().first().ok_or(Errno::STALE)?;
             return Ok(Some(jobs.join(&*task).join(written).into_os_string()));
         }
@@ -209,7 +209,7 @@ impl Mount {
             let path = at::proc_path(object);
             rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)
         };
-        let archived = node.place != PRIMARY && node.place != INTERNAL;
+        let archived = node.location != PRIMARY && node.location != INTERNAL;
         if !archived || !wanted.contains(Access::WRITE_OK) {
             if !node.directory && at::is_symlink(&at::stat_fd(&object)?) {
                 return Ok(());

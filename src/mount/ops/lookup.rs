@@ -114,7 +114,7 @@ impl Mount {
             return Duration::ZERO;
         }
         self.node(parent).map_or(Duration::ZERO, |node| {
-            self.ttls.of_absence(node.place, node.role)
+            self.ttls.of_absence(node.location, node.role)
         })
     }
 
@@ -130,19 +130,19 @@ impl Mount {
             identity,
             parent,
             name: Name::from(name),
-            place: found.place,
+            location: found.location,
             role: found.role,
             directory: at::is_dir(&found.stat),
         };
         let mut attributes = self.attributes(&node, &found.stat);
         // Lets the kernel distinguish objects that have had the same inode number.
         let generation = fuser::Generation(self.nodes.generation(&identity));
-        let mut ttl = self.ttls.of(node.place, node.role, &found.stat);
-        let place = node.place;
+        let mut ttl = self.ttls.of(node.location, node.role, &found.stat);
+        let location = node.location;
         let (id, was) =
             self.nodes
                 .remember(self.devices.node(&identity), node, Version::of(&found.stat));
-        self.stands_for_itself(id, (parent, name), place);
+        self.stands_for_itself(id, (parent, name), location);
         if self.is_lock_file(id, parent, name) {
             ttl = Duration::ZERO;
         }
@@ -152,8 +152,8 @@ impl Mount {
             // the other: the kernel must ask for the attributes before it shows them.
             ttl = Duration::ZERO;
         }
-        if found.role == NodeRole::Job && was.is_some_and(|was| was != place) {
-            self.job_changed_place(id, place);
+        if found.role == NodeRole::Job && was.is_some_and(|was| was != location) {
+            self.job_changed_location(id, location);
         }
         // The number that the kernel uses in later requests.
         attributes.ino = fuser::INodeNo(id);

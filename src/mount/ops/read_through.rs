@@ -18,7 +18,9 @@ impl Mount {
         let Some(node) = self.nodes.get(id) else {
             return;
         };
-        if node.place == PRIMARY || node.place == INTERNAL || !recover.recovers_on_open(node.place)
+        if node.location == PRIMARY
+            || node.location == INTERNAL
+            || !recover.recovers_on_open(node.location)
         {
             return;
         }

@@ -105,7 +105,7 @@ impl Mount {
 
     /// What must be recorded of the removal of an entry, if anything.
     fn recorded_in(&self, parent: u64, name: &OsStr, from: &Removable) -> Option<Unrecorded> {
-        if from.place != PRIMARY {
+        if from.location != PRIMARY {
             return None;
         }
         let (job, directory) = self.nodes.path_in_job_of_primary(parent)?;

@@ -26,7 +26,7 @@ const BIRTH_PRECISION: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Removable {
     pub(super) dir: Dir,
-    pub(super) place: u8,
+    pub(super) location: u8,
     /// The attributes of the file under the name.
     pub(super) stat: Statx,
 }
@@ -47,7 +47,7 @@ impl Mount {
         let unrecorded = self.note_unlink(parent, name, &from)?;
         self.remove_name(&from, name, AtFlags::empty())?;
         self.lost_name(parent, name, &from.stat);
-        self.activity.entry_altered(parent, name, from.place);
+        self.activity.entry_altered(parent, name, from.location);
         self.keep_descriptor(removed);
         match unrecorded {
             Some(removal) => self.record_after(parent, name, &removal),
@@ -63,7 +63,7 @@ impl Mount {
         let removed = self.descriptor_to_keep(name, &from.dir, &from.stat);
         deferred::commit()?;
         self.remove_name(&from, name, AtFlags::REMOVEDIR)?;
-        self.activity.entry_altered(parent, name, from.place);
+        self.activity.entry_altered(parent, name, from.location);
         self.keep_descriptor(removed);
         self.forget_removed_job(parent, name);
         self.forget_tasks(parent)
@@ -150,7 +150,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Returns the place of a name that may be removed.
+    /// Returns where a name lies that may be removed.
     pub(super) fn removable(
         &self,
         caller: &Caller,
@@ -161,7 +161,7 @@ impl Mount {
         self.removal(caller, parent, name, &found, false)
     }
 
-    /// Returns the place of a file found under a name, if the name may be removed. `is_in_primary`: whether the job of `parent` was found
+    /// Returns where a file lies that was found under a name, if the name may be removed. `is_in_primary`: whether the job of `parent` was found
     /// to be in the primary a moment ago.
     pub(super) fn removal(
         &self,
@@ -180,18 +180,18 @@ impl Mount {
                 Err(Errno::ROFS)
             }
             _ => {
-                let internal = found.place == INTERNAL && !self.folder_has(parent, &node, name);
+                let internal = found.location == INTERNAL && !self.folder_has(parent, &node, name);
                 if internal {
                     self.check_write_access(caller)?;
                 }
-                match judge(found.place, internal, Change::Remove) {
+                match judge(found.location, internal, Change::Remove) {
                     Verdict::Go | Verdict::Internal => {
                         if !is_in_primary {
                             self.still_in_primary(&node)?;
                         }
                         Ok(Removable {
-                            dir: self.holding(parent, found.place)?,
-                            place: found.place,
+                            dir: self.holding(parent, found.location)?,
+                            location: found.location,
                             stat: found.stat,
                         })
                     }

@@ -42,12 +42,12 @@ impl Mount {
         let within = self.prepare_rename_inside(caller, (parent, name), new_parent)?;
         let found = self.find(parent, name)?;
         let from = self.removal(caller, parent, name, &found, within)?;
-        let (directory, from_place) = (at::is_dir(&from.stat), from.place);
+        let (directory, from_location) = (at::is_dir(&from.stat), from.location);
         // A device cannot be an internal file.
-        if whiteout && from.place == INTERNAL {
+        if whiteout && from.location == INTERNAL {
             return Err(Errno::INVAL);
         }
-        let internal = match from.place {
+        let internal = match from.location {
             INTERNAL if flags.is_empty() => {
                 self.replaceable_internal(caller, new_parent, new_name, directory)?
             }
@@ -60,11 +60,11 @@ impl Mount {
             }
             None => self.replaceable(caller, new_parent, new_name, directory, flags, within)?,
         };
-        if (from.place == INTERNAL) != (to.place == INTERNAL) {
+        if (from.location == INTERNAL) != (to.location == INTERNAL) {
             return Err(Errno::ROFS);
         }
         // A file that may have contents must not get the name of a lock that must stay empty.
-        if from.place == INTERNAL
+        if from.location == INTERNAL
             && self.is_lock_name(parent, name)? != self.is_lock_name(new_parent, new_name)?
         {
             return Err(Errno::ROFS);
@@ -76,7 +76,8 @@ impl Mount {
         self.note_removal(parent, name, &from)?;
         let moved = FileId::of(&from.stat);
         let id = self.nodes.number(self.devices.node(&moved), &moved);
-        self.nodes.record_name(id, new_parent, new_name, to.place);
+        self.nodes
+            .record_name(id, new_parent, new_name, to.location);
         self.intents.change(
             || {
                 let identity = Some(moved);
@@ -109,14 +110,15 @@ impl Mount {
         let (old, new) = ((parent, name), (new_parent, new_name));
         self.note_move(&from.stat, old, new, &to);
         if let Some(existing) = existing.filter(|_| exchanged) {
-            let back = Target::known(from.dir, from.place, self.node(parent)?.role);
+            let back = Target::known(from.dir, from.location, self.node(parent)?.role);
             self.note_move(&existing, new, old, &back);
         }
         // The kernel keeps what it has cached of a file, now under the new name.
         self.lock_names.set_dropped(parent, name, false);
         self.lock_names.set_dropped(new_parent, new_name, false);
-        self.activity.entry_altered(parent, name, from_place);
-        self.activity.entry_altered(new_parent, new_name, to.place);
+        self.activity.entry_altered(parent, name, from_location);
+        self.activity
+            .entry_altered(new_parent, new_name, to.location);
         Ok(())
     }
 
@@ -172,7 +174,7 @@ impl Mount {
         let existing = match existing {
             Ok(found) => found,
             Err(Errno::NOENT) if within => {
-                let target = Target::known(self.directory(parent)?, node.place, node.role);
+                let target = Target::known(self.directory(parent)?, node.location, node.role);
                 return Ok((target, None));
             }
             Err(Errno::NOENT) => {
@@ -187,7 +189,7 @@ impl Mount {
         let occupied = at::is_dir(&existing.stat);
         if !occupied && !directory && !flags.contains(RenameFlags::EXCHANGE) {
             // A file of an archived job that is replaced changes the job.
-            if existing.place == node.place && self.needs_recovery(&node) {
+            if existing.location == node.location && self.needs_recovery(&node) {
                 self.permit(caller, parent, name, directory)?;
                 let target = self.target(caller, parent, name, directory)?;
                 return Ok((target, Some(existing.stat)));
@@ -195,7 +197,7 @@ impl Mount {
         }
         match self.removal(caller, parent, name, &existing, within) {
             Ok(removable) => {
-                let target = Target::known(removable.dir, removable.place, node.role);
+                let target = Target::known(removable.dir, removable.location, node.role);
                 Ok((target, Some(existing.stat)))
             }
             // The same error as the disk's for a directory that is not empty.
@@ -221,7 +223,7 @@ impl Mount {
             identity,
             parent: to.0,
             name: Name::from(to.1),
-            place: target.place,
+            location: target.location,
             role,
             directory,
         };

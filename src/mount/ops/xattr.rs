@@ -59,7 +59,7 @@ impl Mount {
         }
         let id = self.recovered(id);
         // On the first write to a file, the kernel asks whether the file has capabilities; the file is open then.
-        if self.node(id)?.place == PRIMARY
+        if self.node(id)?.location == PRIMARY
             && let Some(file) = self.handles.file_of(id)
         {
             let length = || rustix::fs::fgetxattr_query(&file.fd, name);
@@ -79,11 +79,11 @@ impl Mount {
     fn own_xattr(&self, id: u64, name: &[u8]) -> Result<Vec<u8>> {
         match name {
             b"location" => {
-                let place = match self.node(id)?.place {
+                let location = match self.node(id)?.location {
                     INTERNAL => PRIMARY,
-                    place => place,
+                    location => location,
                 };
-                Ok(self.view.location(place).ok_or(Errno::STALE)?.label())
+                Ok(self.view.location(location).ok_or(Errno::STALE)?.label())
             }
             _ => Err(Errno::NODATA),
         }

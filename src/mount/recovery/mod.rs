@@ -60,7 +60,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Recovers jobs for a mount.
 pub trait Recover: Send + Sync {
     /// Copies a job from a folder to the primary, unless it is there. Waits while another process does so. Makes the
-    /// mount find the job in its new place ([`super::Handle::moved`]) before it returns.
+    /// mount find the job in its new location ([`super::Handle::moved`]) before it returns.
     ///
     /// # Errors
     ///

@@ -63,7 +63,7 @@ impl OpenSource {
         OpenSource {
             identity: node.identity,
             source: ListingSource {
-                location: node.place,
+                location: node.location,
                 dir: fd.clone(),
             },
             cursor: Cursor::new(fd),

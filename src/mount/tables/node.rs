@@ -57,8 +57,8 @@ pub(in crate::mount) struct Node {
     pub(in crate::mount) identity: FileId,
     pub(in crate::mount) parent: u64,
     pub(in crate::mount) name: Name,
-    /// The number of the location in which the node lies, or [`INTERNAL`](super::nodes::INTERNAL).
-    pub(in crate::mount) place: u8,
+    /// The number of the location in which the node lies, [`INTERNAL`](super::nodes::INTERNAL), or [`REMOVED`].
+    pub(in crate::mount) location: u8,
     pub(in crate::mount) role: NodeRole,
     /// Whether it is a directory.
     pub(in crate::mount) directory: bool,

@@ -16,7 +16,7 @@ pub(in crate::mount) use crate::mount::tables::shard::{Link, Version};
 use crate::sys::file_id::FileId;
 use crate::sys::name::Name;
 
-/// The place of internal files: not a location, but a directory in the primary.
+/// Stands for the number of a location in nodes of internal files: the files are in a directory of the primary beside its jobs.
 pub(in crate::mount) const INTERNAL: u8 = u8::MAX;
 
 /// All nodes, in shards, so that threads rarely contend for a lock.
@@ -43,7 +43,7 @@ impl Nodes {
             identity: root,
             parent: ROOT,
             name: Name::from(OsStr::new(".")),
-            place: crate::view::PRIMARY,
+            location: crate::view::PRIMARY,
             role: NodeRole::Root,
             directory: true,
         };
@@ -146,7 +146,7 @@ impl Nodes {
     /// Notes that the kernel receives a node once more, under this name, and returns the number of the node: `id`, or
     /// another if that is in use. A previous name of a file stays as one of its other names.
     ///
-    /// Also returns the place of the node in the previous reply to the kernel, if there was one.
+    /// Also returns the location of the node in the previous reply to the kernel, if there was one.
     pub(in crate::mount) fn remember(
         &self,
         id: u64,
@@ -172,7 +172,7 @@ impl Nodes {
             }
             entry.receive_again(&self.counts);
             entry.version = entry.version.after_reply(version);
-            let was = entry.node.place;
+            let was = entry.node.location;
             if !entry.slot.is_recorded() {
                 self.recent.note(number, &node);
             }
@@ -198,13 +198,13 @@ impl Nodes {
         self.displaced.generation(identity)
     }
 
-    /// Makes the node of a directory stand for another directory in another place, under the same number. `own` is the
+    /// Makes the node of a directory stand for a directory in another location, under the same number. `own` is the
     /// number of the other directory by its inode; if the kernel knows it already, it keeps that number as well.
     pub(in crate::mount) fn replace_directory(
         &self,
         id: u64,
         identity: FileId,
-        place: u8,
+        location: u8,
         own: u64,
     ) {
         let is_known = |number| self.identity(number) == Some(identity);
@@ -217,14 +217,14 @@ impl Nodes {
             self.displaced.replace(&entry.node.identity, identity, id);
         }
         entry.node.identity = identity;
-        entry.node.place = place;
+        entry.node.location = location;
         self.note(id, entry);
     }
 
-    /// Changes the place of a node.
-    pub(in crate::mount) fn set_place(&self, id: u64, place: u8) {
+    /// Changes the location of a node.
+    pub(in crate::mount) fn set_location(&self, id: u64, location: u8) {
         if let Some(entry) = self.write(id).entries.get_mut(&id) {
-            entry.node.place = place;
+            entry.node.location = location;
             self.note(id, entry);
         }
     }
@@ -422,7 +422,7 @@ mod tests {
             identity: FileId::new(1, 7, 0),
             parent: ROOT,
             name: Name::from(std::ffi::OsStr::new("lock")),
-            place: 0,
+            location: 0,
             role: NodeRole::Outside,
             directory: false,
         };

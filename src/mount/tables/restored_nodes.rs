@@ -40,7 +40,7 @@ impl Nodes {
     }
 
     /// Records for the next process that a node is about to get a name.
-    pub(in crate::mount) fn record_name(&self, id: u64, parent: u64, name: &OsStr, place: u8) {
+    pub(in crate::mount) fn record_name(&self, id: u64, parent: u64, name: &OsStr, location: u8) {
         let shard = self.read(id);
         if let Some(entry) = shard.entries.get(&id)
             && entry.slot.is_recorded()
@@ -48,7 +48,7 @@ impl Nodes {
             let node = Node {
                 parent,
                 name: Name::from(name),
-                place,
+                location,
                 ..entry.node.clone()
             };
             let node = NodeRecord::from(&node);

@@ -64,7 +64,7 @@ pub(super) struct Shard {
 pub(super) struct Alias {
     pub(super) parent: u64,
     pub(super) name: Name,
-    place: u8,
+    location: u8,
     role: NodeRole,
 }
 
@@ -73,7 +73,7 @@ impl Node {
         Alias {
             parent: self.parent,
             name: self.name.clone(),
-            place: self.place,
+            location: self.location,
             role: self.role,
         }
     }
@@ -82,7 +82,7 @@ impl Node {
         Node {
             parent: alias.parent,
             name: alias.name,
-            place: alias.place,
+            location: alias.location,
             role: alias.role,
             ..self.clone()
         }
@@ -93,16 +93,16 @@ impl Node {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::mount) struct Link {
     pub(in crate::mount) parent: u64,
-    pub(in crate::mount) place: u8,
+    pub(in crate::mount) location: u8,
     pub(in crate::mount) role: NodeRole,
 }
 
 impl From<&Node> for Link {
     fn from(node: &Node) -> Link {
-        let (parent, place, role) = (node.parent, node.place, node.role);
+        let (parent, location, role) = (node.parent, node.location, node.role);
         Link {
             parent,
-            place,
+            location,
             role,
         }
     }
@@ -110,10 +110,10 @@ impl From<&Node> for Link {
 
 impl From<&Alias> for Link {
     fn from(alias: &Alias) -> Link {
-        let (parent, place, role) = (alias.parent, alias.place, alias.role);
+        let (parent, location, role) = (alias.parent, alias.location, alias.role);
         Link {
             parent,
-            place,
+            location,
             role,
         }
     }
@@ -221,7 +221,7 @@ mod tests {
             identity: FileId::new(1, 7, 0),
             parent: 1,
             name: Name::from(OsStr::new(name)),
-            place: 0,
+            location: 0,
             role: NodeRole::Outside,
             directory: false,
         }

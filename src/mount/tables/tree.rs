@@ -17,9 +17,9 @@ impl Nodes {
             for shard in &self.shards {
                 for (id, entry) in &mut shard.write().entries {
                     if level.contains(&entry.node.parent) && *id != ROOT {
-                        let place = entry.node.place;
+                        let location = entry.node.location;
                         call(*id, &mut entry.node);
-                        if entry.node.place != place {
+                        if entry.node.location != location {
                             self.note(*id, entry);
                         }
                         if entry.node.directory {
@@ -82,11 +82,11 @@ impl Nodes {
     /// Returns the node of the job of the primary that a node is, or belongs to by one of its names.
     fn job_above(&self, id: u64, link: Link) -> Option<u64> {
         let (mut id, mut link) = (id, link);
-        while link.role == NodeRole::Inside && link.place == PRIMARY {
+        while link.role == NodeRole::Inside && link.location == PRIMARY {
             id = link.parent;
             link = self.link(id)?;
         }
-        (link.role == NodeRole::Job && link.place == PRIMARY).then_some(id)
+        (link.role == NodeRole::Job && link.location == PRIMARY).then_some(id)
     }
 
     /// Whether a node is the job with the node `job`, or lies in it by the name that it was last looked up by.
@@ -116,9 +116,9 @@ impl Nodes {
 
     /// Returns the job of a node, and the node's path in it; `None` for a node that is in no job of the primary.
     pub(in crate::mount) fn path_in_job_of_primary(&self, id: u64) -> Option<(JobId, PathBuf)> {
-        let node = self.get(id).filter(|node| node.place == PRIMARY)?;
+        let node = self.get(id).filter(|node| node.location == PRIMARY)?;
         let (job, _) = self.climb_to_job(node.clone())?;
-        match job.place {
+        match job.location {
             PRIMARY => self.path_in_job(node),
             _ => None,
         }

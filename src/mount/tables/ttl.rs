@@ -54,17 +54,17 @@ impl Ttls {
         self.exclusive.swap(false, Ordering::Relaxed)
     }
 
-    /// How long the kernel may cache a node that lies in `place`.
-    pub(in crate::mount) fn of(&self, place: u8, role: NodeRole, stat: &Statx) -> Duration {
+    /// How long the kernel may cache a node that lies in `location`.
+    pub(in crate::mount) fn of(&self, location: u8, role: NodeRole, stat: &Statx) -> Duration {
         // The kernel would still execute the file with these bits after a write has cleared them.
         if !at::is_dir(stat) && stat.stx_mode & at::SET_ID != 0 {
             return Duration::ZERO;
         }
-        if place == INTERNAL {
+        if location == INTERNAL {
             return SHORT_TTL;
         }
-        if place != PRIMARY && role == NodeRole::Inside {
-            return match self.view.location(place).map(|location| location.role()) {
+        if location != PRIMARY && role == NodeRole::Inside {
+            return match self.view.location(location).map(|found| found.role()) {
                 Some(location::Role::Folder(Mode::Use)) => unchanged_for(stat),
                 _ => LONG_TTL,
             };
@@ -72,7 +72,7 @@ impl Ttls {
         // Jobs in folders appear and disappear.
         let union =
             matches!(role, NodeRole::Jobs | NodeRole::Task) && !self.view.folders().is_empty();
-        if place == PRIMARY && self.is_exclusive() && !union {
+        if location == PRIMARY && self.is_exclusive() && !union {
             return unchanged_for(stat);
         }
         SHORT_TTL
@@ -84,9 +84,9 @@ impl Ttls {
     }
 
     /// How long the kernel may cache that a name does not exist.
-    pub(in crate::mount) fn of_absence(&self, place: u8, role: NodeRole) -> Duration {
-        let archived = place != PRIMARY && place != INTERNAL && role == NodeRole::Inside;
-        if archived || (place == PRIMARY && self.is_exclusive()) {
+    pub(in crate::mount) fn of_absence(&self, location: u8, role: NodeRole) -> Duration {
+        let archived = location != PRIMARY && location != INTERNAL && role == NodeRole::Inside;
+        if archived || (location == PRIMARY && self.is_exclusive()) {
             SHORT_TTL
         } else {
             Duration::ZERO

@@ -139,7 +139,7 @@ impl Mount {
 
     fn with_internal(&self, id: u64, node: &Node, internal: OwnedFd) -> Result<Vec<ListingSource>> {
         let archived = ListingSource {
-            location: node.place,
+            location: node.location,
             dir: self.directory_fd(id)?,
         };
         let internal = ListingSource {
@@ -186,7 +186,7 @@ impl Mount {
             Err(Errno::STALE) => {
                 // Below the same job, another process has replaced the directory, which has nothing to do with the new one.
                 let is_another = |found: &Found, job: &Node| {
-                    [found.place, job.place] != [PRIMARY; 2]
+                    [found.location, job.location] != [PRIMARY; 2]
                         || FileId::of(&found.stat) != job.identity
                 };
                 let entered = self.enter_again(id, is_another)?;
@@ -207,13 +207,13 @@ impl Mount {
         let Some(node) = self.nodes.get(id) else {
             return false;
         };
-        let is_asked = match (node.role, node.place) {
+        let is_asked = match (node.role, node.location) {
             (NodeRole::Job | NodeRole::Inside, PRIMARY) => from == 0,
             (NodeRole::Job | NodeRole::Inside, _) => from == 0 || !self.listings.end_at(id, from),
             _ => false,
         };
         is_asked && {
-            let _asking = self.asking(node.place, node.role);
+            let _asking = self.asking(node.location, node.role);
             self.is_moved(id, &node)
         }
     }
@@ -277,7 +277,7 @@ impl Mount {
             identity: FileId::UNKNOWN,
             parent,
             name: Name::from(item.name),
-            place: PRIMARY,
+            location: PRIMARY,
             role: NodeRole::Outside,
             directory: item.kind == FileType::Directory,
         };

@@ -46,7 +46,7 @@ impl Mount {
         };
         let mut emitted = false;
         let fd = open.cursor.fd();
-        let asking = || self.asking(node.place, role);
+        let asking = || self.asking(node.location, role);
         let end = open.cursor.read(
             from,
             asking,
@@ -72,7 +72,7 @@ impl Mount {
                     inode: self.devices.entry(&open.identity, entry.inode),
                     next: entry.next,
                     found: found.map(|stat| Found {
-                        place: node.place,
+                        location: node.location,
                         role,
                         stat,
                     }),
@@ -88,7 +88,7 @@ impl Mount {
     /// Returns `jobs` at the end of the top, if a folder has jobs and the primary lacks the directory. Returns whether
     /// there was an entry to return.
     fn emit_jobs_of_folders(&self, emit: &mut Emit<'_>) -> Result<bool> {
-        let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.place != PRIMARY) else {
+        let Some(jobs) = self.find_jobs()?.filter(|jobs| jobs.location != PRIMARY) else {
             return Ok(false);
         };
         if at::absent(at::stat(self.primary_dir()?, OsStr::new(layout::JOBS)))?.is_some() {

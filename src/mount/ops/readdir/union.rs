@@ -193,7 +193,7 @@ impl Mount {
                     let tasks = (1..).zip(&tasks).skip(usize::try_from(offset).unwrap_or(0));
                     let mut shown = tasks.filter_map(|(at, task)| {
                         let found = self.find_task(task).ok()?;
-                        (found.place == folder.index()).then_some((at, task, found))
+                        (found.location == folder.index()).then_some((at, task, found))
                     });
                     shown.all(|(at, task, found): (u64, _, _)| {
                         emit(recorded(listing, task, Some(found)), number << FOLDER | at)
@@ -289,7 +289,7 @@ impl Mount {
         if !matches!(listing.kind, ListingKind::Task) || name == "." || name == ".." {
             return None;
         }
-        let (place, stat) = match (shown.stat, shown.location) {
+        let (location, stat) = match (shown.stat, shown.location) {
             (Some(stat), Some(location)) => (location, *stat),
             // A directory of the primary: no other location takes precedence, unless a purge has left it.
             _ => {
@@ -322,7 +322,11 @@ impl Mount {
         } else {
             NodeRole::Outside
         };
-        Some(Found { place, role, stat })
+        Some(Found {
+            location,
+            role,
+            stat,
+        })
     }
 }
 
