@@ -25,10 +25,13 @@ const LATE_MAX: usize = 256;
 /// For questions to any file system.
 static ANY: Mutex<Option<Asker>> = Mutex::new(None);
 
-/// The threads that ask.
+/// The name of the threads that ask.
+const THREADS: &str = "xpmfs-ask";
+
+/// The threads that ask. A question must leave its thread as it was, for the next one.
 pub fn threads() -> &'static CachedThreads {
-    static THREADS: OnceLock<CachedThreads> = OnceLock::new();
-    THREADS.get_or_init(|| CachedThreads::new("xpmfs-ask"))
+    static CACHED: OnceLock<CachedThreads> = OnceLock::new();
+    CACHED.get_or_init(|| CachedThreads::new(THREADS))
 }
 
 /// Asks questions, of which a limited number may be without an answer after their time.
@@ -52,6 +55,15 @@ enum State {
     Answered,
     /// The time is over.
     Late,
+}
+
+/// Which thread asks a question.
+#[derive(Debug, Clone, Copy)]
+enum Thread {
+    /// One that asks others before and after it.
+    Cached,
+    /// One that ends after it.
+    New,
 }
 
 /// A question whose thread has been started.
@@ -83,7 +95,21 @@ impl Asker {
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         let deadline = Instant::now() + timeout;
-        self.wait(&self.start(question)?, deadline)
+        self.wait(&self.start(question, Thread::Cached)?, deadline)
+    }
+
+    /// As [`Asker::ask`], for a question that changes its thread, as its identity or its namespace: in a thread that ends after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Asker::ask`].
+    fn ask_in_new_thread<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let deadline = Instant::now() + timeout;
+        self.wait(&self.start(question, Thread::New)?, deadline)
     }
 
     /// Runs all questions at the same time, each in a thread, and waits for at most `timeout` in all. `None` for each
@@ -94,7 +120,10 @@ impl Asker {
         questions: impl IntoIterator<Item = Q>,
     ) -> Vec<Option<T>> {
         let deadline = Instant::now() + timeout;
-        let asked: Vec<_> = questions.into_iter().map(|one| self.start(one)).collect();
+        let asked: Vec<_> = questions
+            .into_iter()
+            .map(|one| self.start(one, Thread::Cached))
+            .collect();
         let answer = |asked: Result<Asked<T>>| self.wait(&asked.ok()?, deadline).ok();
         asked.into_iter().map(answer).collect()
     }
@@ -102,6 +131,7 @@ impl Asker {
     fn start<T: Send + 'static>(
         &self,
         question: impl FnOnce() -> T + Send + 'static,
+        thread: Thread,
     ) -> Result<Asked<T>> {
         if self.late.load(Ordering::SeqCst) >= self.late_max {
             return Err(Errno::TIMEDOUT);
@@ -111,14 +141,21 @@ impl Asker {
         let (own_state, late) = (state.clone(), self.late.clone());
         let answerer = Answerer::default();
         let own = answerer.clone();
-        let started = threads().run(move || {
+        let work = move || {
             own.begin();
             // The channel has room for one answer; nothing receives one that is late.
             let _ = sender.send(question());
             if std::mem::replace(&mut *own_state.lock(), State::Answered) == State::Late {
                 late.fetch_sub(1, Ordering::SeqCst);
             }
-        });
+        };
+        let started = match thread {
+            Thread::Cached => threads().run(work),
+            Thread::New => thread::Builder::new()
+                .name(THREADS.to_owned())
+                .spawn(work)
+                .map(drop),
+        };
         match started {
             Ok(()) => Ok(Asked {
                 thread: answerer,
@@ -160,6 +197,14 @@ pub fn within<T: Send + 'static>(
     any().ask(timeout, question).ok()
 }
 
+/// As [`within`], for a question that changes its thread, as its identity or its namespace: the thread ends after it.
+pub fn within_new_thread<T: Send + 'static>(
+    timeout: Duration,
+    question: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    any().ask_in_new_thread(timeout, question).ok()
+}
+
 /// Runs all questions at the same time, as [`Asker::ask_all`].
 pub fn all_within<T: Send + 'static, Q: FnOnce() -> T + Send + 'static>(
     timeout: Duration,
@@ -195,6 +240,16 @@ mod tests {
     fn an_answer_in_time_is_returned() {
         assert_eq!(within(LONG, || 7), Some(7));
         assert_eq!(Asker::default().ask(LONG, || 7), Ok(7));
+    }
+
+    #[test]
+    fn a_question_that_changes_its_thread_has_one_of_its_own() {
+        let threads: Vec<_> = (0..3)
+            .map(|_| within_new_thread(LONG, || thread::current().id()).unwrap())
+            .collect();
+        assert!(threads[0] != threads[1] && threads[1] != threads[2] && threads[0] != threads[2]);
+        let next = within(LONG, || thread::current().id()).unwrap();
+        assert!(!threads.contains(&next));
     }
 
     #[test]
