@@ -18,7 +18,7 @@ use super::health::{self, MountHealth};
 use super::mounts::{self, Device, MountInfo};
 use crate::sys::at;
 use crate::sys::calls::own_mount_namespace;
-use crate::sys::deadline::within_new_thread;
+use crate::sys::deadline::within;
 use crate::sys::file_id::FileId;
 use crate::view::{Beneath, COVERED, MountId};
 
@@ -65,7 +65,7 @@ fn beneath_mount(mount: &MountInfo) -> Result<OwnedFd, ClientError> {
     }
     let mountpoint = mount.mountpoint.clone();
     // Directories of other users are walked, which may be on file systems that do not answer.
-    let opened = within_new_thread(REPLY_TIMEOUT, move || {
+    let opened = within(REPLY_TIMEOUT, move || {
         let fd = open_uncovered(&mountpoint)?;
         let identity = identity(&fd)?;
         Ok((fd, identity))

@@ -1,13 +1,16 @@
 //! Asks what may never answer (a hung mount, a dead NFS server), and waits for at most a given time.
 //!
 //! A thread that waits in the kernel for such a server cannot be ended. So each question has a thread, which is left behind
-//! when the time is over, and is free when the answer comes; the answer is dropped. An [`Asker`] bounds the number of these
+//! when the time is over, and ends when the answer comes; the answer is dropped. An [`Asker`] bounds the number of these
 //! threads: with too many, it asks nothing until one has ended.
+//!
+//! A thread is used for one question only, unless the asker is made for many: a question may change its thread's namespace, and the process
+//! may be about to fork or to enter a namespace, which it can only with one thread.
 //!
 //! A thread that waits for a processor is not late ([`starvation`](super::starvation)).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,17 +31,13 @@ static ANY: Mutex<Option<Asker>> = Mutex::new(None);
 /// The name of the threads that ask.
 const THREADS: &str = "xpmfs-ask";
 
-/// The threads that ask. A question must leave its thread as it was, for the next one.
-pub fn threads() -> &'static CachedThreads {
-    static CACHED: OnceLock<CachedThreads> = OnceLock::new();
-    CACHED.get_or_init(|| CachedThreads::new(THREADS))
-}
-
 /// Asks questions, of which a limited number may be without an answer after their time.
 #[derive(Debug, Clone)]
 pub struct Asker {
     late: Arc<AtomicUsize>,
     late_max: usize,
+    /// Threads that ask one question after another.
+    cached: Option<CachedThreads>,
 }
 
 impl Default for Asker {
@@ -57,15 +56,6 @@ enum State {
     Late,
 }
 
-/// Which thread asks a question.
-#[derive(Debug, Clone, Copy)]
-enum Thread {
-    /// One that asks others before and after it.
-    Cached,
-    /// One that ends after it.
-    New,
-}
-
 /// A question whose thread has been started.
 struct Asked<T> {
     thread: Answerer,
@@ -80,6 +70,16 @@ impl Asker {
         Asker {
             late: Arc::default(),
             late_max,
+            cached: None,
+        }
+    }
+
+    /// As [`Asker::new`], for many short questions: a thread that has asked one waits for the next. A question must leave its thread as it was.
+    #[must_use]
+    pub fn with_cached_threads(late_max: usize) -> Asker {
+        Asker {
+            cached: Some(CachedThreads::new(THREADS)),
+            ..Asker::new(late_max)
         }
     }
 
@@ -95,21 +95,7 @@ impl Asker {
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         let deadline = Instant::now() + timeout;
-        self.wait(&self.start(question, Thread::Cached)?, deadline)
-    }
-
-    /// As [`Asker::ask`], for a question that changes its thread, as its identity or its namespace: in a thread that ends after it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Asker::ask`].
-    fn ask_in_new_thread<T: Send + 'static>(
-        &self,
-        timeout: Duration,
-        question: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
-        let deadline = Instant::now() + timeout;
-        self.wait(&self.start(question, Thread::New)?, deadline)
+        self.wait(&self.start(question)?, deadline)
     }
 
     /// Runs all questions at the same time, each in a thread, and waits for at most `timeout` in all. `None` for each
@@ -120,10 +106,7 @@ impl Asker {
         questions: impl IntoIterator<Item = Q>,
     ) -> Vec<Option<T>> {
         let deadline = Instant::now() + timeout;
-        let asked: Vec<_> = questions
-            .into_iter()
-            .map(|one| self.start(one, Thread::Cached))
-            .collect();
+        let asked: Vec<_> = questions.into_iter().map(|one| self.start(one)).collect();
         let answer = |asked: Result<Asked<T>>| self.wait(&asked.ok()?, deadline).ok();
         asked.into_iter().map(answer).collect()
     }
@@ -131,7 +114,6 @@ impl Asker {
     fn start<T: Send + 'static>(
         &self,
         question: impl FnOnce() -> T + Send + 'static,
-        thread: Thread,
     ) -> Result<Asked<T>> {
         if self.late.load(Ordering::SeqCst) >= self.late_max {
             return Err(Errno::TIMEDOUT);
@@ -149,12 +131,12 @@ impl Asker {
                 late.fetch_sub(1, Ordering::SeqCst);
             }
         };
-        let started = match thread {
-            Thread::Cached => threads().run(work),
-            Thread::New => thread::Builder::new()
-                .name(THREADS.to_owned())
-                .spawn(work)
-                .map(drop),
+        let started = match &self.cached {
+            Some(threads) => threads.run(work),
+            None => {
+                let thread = thread::Builder::new().name(THREADS.to_owned());
+                thread.spawn(work).map(drop)
+            }
         };
         match started {
             Ok(()) => Ok(Asked {
@@ -197,14 +179,6 @@ pub fn within<T: Send + 'static>(
     any().ask(timeout, question).ok()
 }
 
-/// As [`within`], for a question that changes its thread, as its identity or its namespace: the thread ends after it.
-pub fn within_new_thread<T: Send + 'static>(
-    timeout: Duration,
-    question: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    any().ask_in_new_thread(timeout, question).ok()
-}
-
 /// Runs all questions at the same time, as [`Asker::ask_all`].
 pub fn all_within<T: Send + 'static, Q: FnOnce() -> T + Send + 'static>(
     timeout: Duration,
@@ -231,6 +205,8 @@ pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> boo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -243,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_changes_its_thread_has_one_of_its_own() {
-        let threads: Vec<_> = (0..3)
-            .map(|_| within_new_thread(LONG, || thread::current().id()).unwrap())
-            .collect();
-        assert!(threads[0] != threads[1] && threads[1] != threads[2] && threads[0] != threads[2]);
-        let next = within(LONG, || thread::current().id()).unwrap();
-        assert!(!threads.contains(&next));
+    fn a_thread_asks_one_question_unless_it_is_cached() {
+        let asked_by = |asker: &Asker| asker.ask(LONG, || thread::current().id()).unwrap();
+        let once = Asker::default();
+        let threads: HashSet<_> = (0..20).map(|_| asked_by(&once)).collect();
+        assert_eq!(threads.len(), 20);
+        let cached = Asker::with_cached_threads(1);
+        assert!(wait_until(LONG, || asked_by(&cached) == asked_by(&cached)));
     }
 
     #[test]

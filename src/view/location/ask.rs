@@ -7,7 +7,6 @@ use rustix::io::{Errno, Result};
 
 use super::root::Root;
 use super::{Location, PRIMARY};
-use crate::sys::deadline;
 use crate::sys::starvation::Answerer;
 
 /// How many answers to one question may wait to be read.
@@ -48,13 +47,14 @@ impl Location {
         let (send, answers) = bounded::<std::result::Result<T, Result<()>>>(ANSWERS_MAX);
         let answerer = Answerer::default();
         let own = answerer.clone();
-        let started = deadline::threads().run(move || {
+        let thread = std::thread::Builder::new().name("xpmfs-ask".to_owned());
+        let spawned = thread.spawn(move || {
             own.begin();
             let ended = question(&|answer| send.send(Ok(answer)).is_ok());
             // The receiver has gone if the answer is late.
             let _ = send.send(Err(ended));
         });
-        started.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        spawned.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
         loop {
             let answer = match self.reply_timeout() {
                 Some(timeout) => answerer.receive(&answers, Instant::now() + timeout),

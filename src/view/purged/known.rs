@@ -52,7 +52,7 @@ impl Default for Judgements {
             sweep_at: AtomicUsize::new(SWEEP_FIRST),
             has_purges: AtomicBool::new(false),
             removals: Mutex::default(),
-            asker: Asker::new(LATE_MAX),
+            asker: Asker::with_cached_threads(LATE_MAX),
             in_use: OnceLock::new(),
         }
     }
