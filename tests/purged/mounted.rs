@@ -118,25 +118,26 @@ fn archived_jobs_are_whole_and_living_jobs_are_the_primarys() {
                 ),
             }
         }
-        // Also as listed with attributes, by a mount that has looked nothing up before.
+        // Also as listed with attributes, by a mount that has looked nothing up before, with and without records of what was found.
         mounted.unmount();
-        let mounted = workspace.mount_at(&mountpoint);
-        run(Command::new("ls").arg("-lR").arg(mountpoint.join("jobs")));
-        for (number, life) in lives.iter().enumerate() {
-            let what = format!("seed {seed}, job {number}, {life:?}: {:?}", removed[number]);
-            let expected = if *life == Archived {
-                "backup"
-            } else {
-                "primary"
-            };
-            assert_eq!(
-                mounted.location(mounted.job(TASK, &hash(number))),
-                expected,
-                "{what}"
-            );
+        for recorded in [true, false] {
+            if !recorded {
+                fs::remove_dir_all(workspace.primary().join(".xpmfs/archive/stamps")).unwrap();
+            }
+            let mounted = workspace.mount_at(&mountpoint);
+            run(Command::new("ls").arg("-lR").arg(mountpoint.join("jobs")));
+            for (number, life) in lives.iter().enumerate() {
+                let what = format!("seed {seed}, job {number}, {life:?}: {:?}", removed[number]);
+                let expected = match life {
+                    Archived => "backup",
+                    _ => "primary",
+                };
+                let served = mounted.location(mounted.job(TASK, &hash(number)));
+                assert_eq!(served, expected, "{what}, recorded: {recorded}");
+            }
+            mounted.unmount();
         }
         drop(locks);
-        mounted.unmount();
         assert_unchanged(&workspace.folder("backup"), &folder);
     }
 }
