@@ -106,3 +106,60 @@ impl Mount {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ffi::OsString;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::mount::testing::Fixture;
+    use crate::settings::Mode;
+
+    /// More than are read from a disk at a time.
+    const FILES: usize = 2000;
+
+    fn fill(dir: &Path) {
+        for number in 0..FILES {
+            fs::write(dir.join(format!("a-file-with-a-longer-name-{number}")), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_listing_goes_on_in_the_copy_that_has_replaced_its_directory() {
+        let job = "folder/jobs/t/h";
+        let fixture = Fixture::new(Mode::Backup, &[job]);
+        let mount = &fixture.mount;
+        let path = fixture.top().join(job);
+        fill(&path);
+        let id = fixture.look_up("jobs/t/h")[3];
+        let mut names = BTreeSet::<OsString>::new();
+        let mut next = 0;
+        loop {
+            let (from, before) = (next, names.len());
+            let mut room = 100;
+            let emit = |item: &ReaddirEntry<'_>| {
+                room -= 1;
+                next = item.next;
+                names.insert(item.name.to_owned());
+                room > 0
+            };
+            mount.list(id, from, emit).unwrap();
+            if names.len() == before {
+                break;
+            }
+            if from == 0 {
+                // Another process replaces it, as by archiving the job anew, and removes what was there.
+                let aside = path.with_file_name(".replaced");
+                fs::rename(&path, &aside).unwrap();
+                fs::create_dir(&path).unwrap();
+                fill(&path);
+                fs::remove_dir_all(&aside).unwrap();
+            }
+        }
+        names.retain(|name| name != "." && name != "..");
+        assert_eq!(names.len(), FILES);
+    }
+}
