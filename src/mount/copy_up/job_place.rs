@@ -151,3 +151,140 @@ impl Mount {
         self.view.has_purged_jobs() && self.nodes.path_in_job_of_primary(id).is_some_and(is_it)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use rustix::fs::RenameFlags;
+
+    use super::*;
+    use crate::mount::ops::setattr::Changes;
+    use crate::mount::testing::{Fixture, ROOT_CALLER};
+    use crate::settings::Mode;
+
+    const FILE: &str = "dir/file";
+
+    /// The numbers of the directories and of the file in the moved job, and of another job.
+    struct Ids {
+        dir: u64,
+        file: u64,
+        other: u64,
+    }
+
+    type Operation = fn(&Mount, &Ids) -> Result<()>;
+
+    fn name(name: &str) -> &OsStr {
+        OsStr::new(name)
+    }
+
+    fn rename(mount: &Mount, from: (u64, &str), to: (u64, &str)) -> Result<()> {
+        let (from_name, to_name) = (name(from.1), name(to.1));
+        let flags = RenameFlags::empty();
+        mount.rename(&ROOT_CALLER, from.0, from_name, to.0, to_name, flags)
+    }
+
+    fn change(mount: &Mount, ids: &Ids, changes: &Changes) -> Result<()> {
+        let changed = mount.setattr(&ROOT_CALLER, ids.file, None, changes);
+        changed.map(drop)
+    }
+
+    const OPERATIONS: &[(&str, Operation)] = &[
+        ("unlink", |mount, ids| {
+            mount.unlink(&ROOT_CALLER, ids.dir, name("file"))
+        }),
+        ("rmdir", |mount, ids| {
+            mount.rmdir(&ROOT_CALLER, ids.dir, name("empty"))
+        }),
+        ("rename", |mount, ids| {
+            rename(mount, (ids.dir, "file"), (ids.dir, "new"))
+        }),
+        ("rename out of it", |mount, ids| {
+            rename(mount, (ids.dir, "file"), (ids.other, "new"))
+        }),
+        ("rename into it", |mount, ids| {
+            rename(mount, (ids.other, "file"), (ids.dir, "new"))
+        }),
+        ("mkdir", |mount, ids| {
+            let made = mount.mkdir(&ROOT_CALLER, ids.dir, name("new"), 0o755);
+            made.map(drop)
+        }),
+        ("symlink", |mount, ids| {
+            let made = mount.symlink(&ROOT_CALLER, ids.dir, name("new"), name("target"));
+            made.map(drop)
+        }),
+        ("create", |mount, ids| {
+            let flags = libc::O_WRONLY;
+            let made = mount.create(&ROOT_CALLER, ids.dir, name("new"), 0o644, flags, None);
+            made.map(drop)
+        }),
+        ("link", |mount, ids| {
+            let made = mount.link(&ROOT_CALLER, ids.file, ids.dir, name("new"));
+            made.map(drop)
+        }),
+        ("open to write", |mount, ids| {
+            let opened = mount.open(&ROOT_CALLER, ids.file, libc::O_WRONLY | libc::O_TRUNC);
+            opened.map(drop)
+        }),
+        ("truncate", |mount, ids| {
+            let empty = Changes {
+                size: Some(0),
+                ..Changes::default()
+            };
+            change(mount, ids, &empty)
+        }),
+        ("chmod", |mount, ids| {
+            let private = Changes {
+                mode: Some(0o600),
+                ..Changes::default()
+            };
+            change(mount, ids, &private)
+        }),
+    ];
+
+    /// As the first operation after the move: the kernel has looked nothing up again.
+    #[test]
+    fn nothing_is_changed_in_a_job_that_another_process_has_moved() {
+        for (what, operation) in OPERATIONS {
+            let directories = [
+                "primary/jobs/t/h/dir/empty",
+                "primary/jobs/t/other",
+                "folder/jobs/t",
+            ];
+            let fixture = Fixture::new(Mode::Backup, &directories);
+            let (job, archived) = (
+                fixture.primary("jobs/t/h"),
+                fixture.top().join("folder/jobs/t/h"),
+            );
+            fs::write(job.join(FILE), "contents").unwrap();
+            fs::set_permissions(job.join(FILE), Permissions::from_mode(0o644)).unwrap();
+            fs::write(fixture.primary("jobs/t/other/file"), "").unwrap();
+            let nodes = fixture.look_up("jobs/t/h/dir/file");
+            let ids = Ids {
+                dir: nodes[4],
+                file: nodes[5],
+                other: fixture.look_up("jobs/t/other")[3],
+            };
+            fixture.look_up("jobs/t/other/file");
+            fixture.look_up("jobs/t/h/dir/empty");
+            // On one disk, every file stays the inode that it is.
+            fs::rename(&job, &archived).unwrap();
+            let refused = operation(&fixture.mount, &ids);
+            assert!(refused.is_err(), "{what}");
+            let mut left: Vec<_> = fs::read_dir(archived.join("dir"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            left.sort();
+            assert_eq!(left, ["empty", "file"], "{what}");
+            assert_eq!(
+                fs::read(archived.join(FILE)).unwrap(),
+                b"contents",
+                "{what}"
+            );
+            let mode = fs::metadata(archived.join(FILE)).unwrap().mode();
+            assert_eq!(mode & 0o777, 0o644, "{what}");
+        }
+    }
+}
