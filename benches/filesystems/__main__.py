@@ -161,7 +161,7 @@ def rounds(bench: Bench, chosen: list[Workload], systems: list[System], count: i
 
 def once(bench: Bench, workload: Workload, system: System, results: Results) -> str:
     """Takes one sample, or notes why there is none. Gives what came out, in a few words."""
-    rows = {name: results.row(name, title) for _, name, title in workload.results}
+    rows = {name: results.row(name, title, changes=workload.changes) for _, name, title in workload.results}
     before = [row.of(system.name).error for row in rows.values()]
     if all(before):
         return "left out, as it has failed"

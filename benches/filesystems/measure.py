@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,7 +128,8 @@ class Bench:
 @contextmanager
 def scratch(tree: Tree, stage: Stage) -> Iterator[None]:
     """A job to write in, made and removed on the disk itself."""
-    tree.scratch.mkdir(parents=True, exist_ok=True)
+    tree.scratch.parent.mkdir(parents=True, exist_ok=True)
+    _make_apart(tree.scratch)
     if tree.owner:
         for directory in (tree.scratch.parent, tree.scratch):
             os.chown(directory, tree.owner, tree.owner)
@@ -135,6 +137,17 @@ def scratch(tree: Tree, stage: Stage) -> Iterator[None]:
         yield
     finally:
         stage.remove(tree.scratch)
+
+
+def _make_apart(directory: Path) -> None:
+    """Makes a directory; on ext4 in a group of inodes of its own, which ext4 chooses by the directory's name, after `chattr +T` only.
+
+    Without a journal, ext4 avoids inodes that were removed within the last minutes, and searches all of them for each new file: the
+    files that the sample before has removed would slow this one down, twentyfold. Other file systems do not know the flag.
+    """
+    subprocess.run(["chattr", "+T", str(directory.parent)], stderr=subprocess.DEVNULL, check=False)
+    Path(tempfile.mkdtemp(dir=directory.parent)).rename(directory)
+    directory.chmod(0o755)
 
 
 def run(command: list[str], stage: Stage, user: Optional[int] = None) -> dict:

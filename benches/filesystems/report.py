@@ -82,10 +82,10 @@ class Report:
     def _table(self) -> list[list[str]]:
         names = [system.name for system in self.systems]
         floor = {"xpmfs", BOUND} <= set(names)
-        rows = [["workload", *names, *(["xpmfs / bound"] if floor else []), "disk's spread"]]
+        rows = [["workload", *names, *(["xpmfs / bound", "xpmfs / (bound + disk)"] if floor else []), "disk's spread"]]
         for result in self.results.values():
             cells = [_cell(result, name) for name in names]
-            cells += [_ratio(result, "xpmfs", BOUND) or "-"] if floor else []
+            cells += [_ratio(result, "xpmfs", BOUND) or "-", _shown(result.over_floor()) or "-"] if floor else []
             rows.append([result.title, *cells, _spread(result)])
         return rows
 
@@ -120,7 +120,10 @@ def _cell(result: Result, system: str) -> str:
 
 def _ratio(result: Result, system: str, to: str) -> str:
     """Nothing if one of them was not measured."""
-    ratio = result.ratio(system, to)
+    return _shown(result.ratio(system, to))
+
+
+def _shown(ratio: Optional[float]) -> str:
     return "" if ratio is None else f"{ratio:.2f}"
 
 

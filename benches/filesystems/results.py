@@ -33,6 +33,8 @@ class Result:
     name: str
     title: str
     unit: str = "s"
+    changes: bool = False
+    """Whether the disk changes names for each request."""
     systems: dict[str, Samples] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     """What each file system was seen to have or do."""
@@ -50,6 +52,13 @@ class Result:
         one, other = self.median(system), self.median(to)
         return one / other if one is not None and other else None
 
+    def over_floor(self) -> Optional[float]:
+        """The median of xpmfs by what FUSE and the disk take together, where the disk changes names for each request."""
+        own, floor, disk = (self.median(system) for system in ("xpmfs", "bound", "disk"))
+        if not self.changes or own is None or floor is None or disk is None:
+            return None
+        return own / (floor + disk)
+
     def add(self, system: str, value: float, count: int, tolerance: float) -> None:
         """Adds a sample, if as much work was done for it as on the other file systems."""
         samples = self.of(system)
@@ -63,9 +72,9 @@ class Result:
 class Results(dict[str, Result]):
     """All results by name, in the order of the table."""
 
-    def row(self, name: str, title: str, unit: str = "s") -> Result:
+    def row(self, name: str, title: str, unit: str = "s", changes: bool = False) -> Result:
         """A result, to be added to."""
-        return self.setdefault(name, Result(name, title, unit))
+        return self.setdefault(name, Result(name, title, unit, changes))
 
     def failed(self, system: str) -> bool:
         """Whether anything could not be measured on it."""

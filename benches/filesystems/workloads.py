@@ -71,6 +71,8 @@ class Workload:
     processes: int = 1
     user: bool = False
     """Whether an ordinary user mounts and works, on a tree of the user's own."""
+    changes: bool = False
+    """Whether each request makes the disk change names, which takes the disk time, and which `bound` does not do."""
     contents: bool = False
     """Whether the time goes to the contents of files, so that a file system without them has nothing to compare."""
     tolerance: float = 0
@@ -159,7 +161,7 @@ ALONE = (
     Workload("random-hot", "random 4 KiB reads, hot", "data", "warm", _random("random_hot"), contents=True),
     Workload("tar", "tar of jobs in four locations, cold", "four", "cold", _tar, tolerance=0.01, contents=True),
     Workload("open-read-close", "open-read-close of small files, warm", "data", "warm", _open_read_close),
-    Workload("files", "create, rename, remove", "data", None, _files, steps=_STEPS),
+    Workload("files", "create, rename, remove", "data", None, _files, steps=_STEPS, changes=True),
     Workload("write", "write with fsync", "data", None, _write, contents=True),
     Workload("append", "small appends, flushed", "data", None, _append, contents=True),
 )
