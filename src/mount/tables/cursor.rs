@@ -72,6 +72,11 @@ impl Cursor {
         at.offset == Some(position) || at.find(position).is_some()
     }
 
+    /// Whether nothing has been read yet, and nothing is being read.
+    pub(in crate::mount) fn is_unread(&self) -> bool {
+        self.at.try_lock().is_some_and(|at| !at.begun)
+    }
+
     /// Whether the directory is known to end at a position, so that reading from there asks no disk.
     pub(in crate::mount) fn ends_at(&self, position: u64) -> bool {
         let at = self.at.lock();

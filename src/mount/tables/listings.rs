@@ -141,6 +141,21 @@ impl Listings {
         }
     }
 
+    /// Returns the listing of a plain directory that was opened, and from which nothing has been read yet.
+    pub(in crate::mount) fn unread(&self, node: u64) -> Option<Continued> {
+        let kept = self.kept.lock();
+        let listing = kept.listings.get(&node)?.now.clone()?;
+        drop(kept);
+        let is_unread = match (&listing.kind, &*listing.sources) {
+            (ListingKind::Plain, [source]) => source.cursor.is_unread(),
+            _ => false,
+        };
+        is_unread.then_some(Continued {
+            listing,
+            is_replaced: false,
+        })
+    }
+
     /// Whether the directory is known to end at a position, with all that it had read.
     pub(in crate::mount) fn end_at(&self, node: u64, position: u64) -> bool {
         let kept = self.kept.lock();

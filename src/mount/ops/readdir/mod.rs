@@ -290,7 +290,7 @@ impl Mount {
             self.cached_listings.begin(id);
         }
         let kept = match from {
-            0 => None,
+            0 => self.listings.unread(id),
             _ => self.listings.get(id, from),
         };
         let Continued {

@@ -127,6 +127,38 @@ mod tests {
         }
     }
 
+    fn names(mount: &Mount, id: u64) -> BTreeSet<OsString> {
+        let mut names = BTreeSet::new();
+        let emit = |item: &ReaddirEntry<'_>| {
+            names.insert(item.name.to_owned());
+            true
+        };
+        mount.list(id, 0, emit).unwrap();
+        names.retain(|name| name != "." && name != "..");
+        names
+    }
+
+    #[test]
+    fn an_open_directory_is_listed_as_it_is_when_it_is_read() {
+        let fixture = Fixture::new(Mode::Backup, &["primary/jobs/t/h"]);
+        let mount = &fixture.mount;
+        let job = fixture.primary("jobs/t/h");
+        let id = fixture.look_up("jobs/t/h")[3];
+        mount.opendir(id).unwrap();
+        for made in ["after the opening", "after the first listing"] {
+            fs::write(job.join(made), "").unwrap();
+            assert!(names(mount, id).contains(OsStr::new(made)), "{made}");
+        }
+        mount.opendir(id).unwrap();
+        // Another process moves the job to the folder.
+        let moved = fixture.top().join("folder/jobs/t/h");
+        fs::create_dir_all(&moved).unwrap();
+        fs::write(moved.join("moved"), "").unwrap();
+        fs::remove_dir_all(&job).unwrap();
+        std::os::unix::fs::symlink(&moved, &job).unwrap();
+        assert_eq!(names(mount, id), BTreeSet::from(["moved".into()]));
+    }
+
     #[test]
     fn a_listing_goes_on_in_the_copy_that_has_replaced_its_directory() {
         let job = "folder/jobs/t/h";
