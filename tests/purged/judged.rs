@@ -308,7 +308,7 @@ fn removals_on_purpose_are_not_purges() {
     let view = disk.open();
     assert_eq!(served(&view), 0);
     let path = Path::new("data/model.bin");
-    view.record_removal(&id(), path).unwrap();
+    view.record_removal(&id(), path, None).unwrap();
     fs::remove_file(disk.job().join(path)).unwrap();
     let living = || {
         let removed = Some(path.to_owned());
@@ -337,7 +337,7 @@ fn removals_on_purpose_are_not_purges() {
     // A directory that was renamed away.
     let disk = Disk::new(Mode::Backup, &mut random);
     disk.open()
-        .record_removal(&id(), Path::new("data"))
+        .record_removal(&id(), Path::new("data"), None)
         .unwrap();
     fs::remove_dir_all(disk.job().join("data")).unwrap();
     assert_eq!(disk.served().0, 0);

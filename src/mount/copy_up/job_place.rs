@@ -15,15 +15,19 @@ use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
+/// That a node belongs to no job of a folder: its job was found in the primary a moment ago, or it has none.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::mount) struct StillInPrimary {
+    /// The attributes of the job's directory, if it was examined under the job's name.
+    pub(in crate::mount) job: Option<Statx>,
+}
+
 impl Mount {
     /// Makes sure that the job of a node of the primary is still there: if another process has moved the job to a
     /// folder of the same disk, its files are the same nodes, but belong to an archive. What a purge has left of a job must not
     /// be changed either.
-    pub(in crate::mount) fn still_in_primary(&self, node: &Node) -> Result<()> {
-        match self.is_purged_by_now(node)? {
-            true => Err(Errno::STALE),
-            false => Ok(()),
-        }
+    pub(in crate::mount) fn still_in_primary(&self, node: &Node) -> Result<StillInPrimary> {
+        self.job_in_primary(node)?.ok_or(Errno::STALE)
     }
 
     /// As [`Mount::still_in_primary`], before a change for which a purged job is recovered.
@@ -33,9 +37,9 @@ impl Mount {
         id: u64,
         node: &Node,
         by: Alteration,
-    ) -> Result<()> {
-        if !self.is_purged_by_now(node)? {
-            return Ok(());
+    ) -> Result<StillInPrimary> {
+        if let Some(found) = self.job_in_primary(node)? {
+            return Ok(found);
         }
         match by {
             Alteration::Contents => match self.check_rights_to_copy(caller, id, node) {
@@ -48,29 +52,31 @@ impl Mount {
         Err(self.recovery_needed(caller.tid, node))
     }
 
-    /// Whether what the primary has of a node's job is only the rest that a purge has left.
+    /// Examines the job of a node. Returns `None` if what the primary has of it is only the rest that a purge has left.
     ///
     /// # Errors
     ///
     /// `ESTALE` if another process has moved the job: the kernel looks the path up again, and finds the new location.
-    pub(in crate::mount) fn is_purged_by_now(&self, node: &Node) -> Result<bool> {
+    fn job_in_primary(&self, node: &Node) -> Result<Option<StillInPrimary>> {
+        let unexamined = Some(StillInPrimary { job: None });
         if node.location != PRIMARY {
-            return Ok(false);
+            return Ok(unexamined);
         }
         let mut job = node.clone();
         while job.role == NodeRole::Inside {
             job = self.node(job.parent)?;
         }
         if job.role != NodeRole::Job {
-            return Ok(false);
+            return Ok(unexamined);
         }
         let dir = self.holding(job.parent, PRIMARY)?;
         match at::absent(at::stat(dir, &job.name))? {
             Some(stat) if FileId::of(&stat) == job.identity => {
                 let task = self.node(job.parent)?.name;
-                Ok(self.view.is_purged_by_now(&task, &job.name, &stat))
+                let purged = self.view.is_purged_by_now(&task, &job.name, &stat);
+                Ok((!purged).then_some(StillInPrimary { job: Some(stat) }))
             }
-            _ if self.find_renamed(&job).is_some() => Ok(false),
+            _ if self.find_renamed(&job).is_some() => Ok(unexamined),
             _ => Err(Errno::STALE),
         }
     }

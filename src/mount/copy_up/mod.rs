@@ -10,6 +10,8 @@ mod job_place;
 mod rights;
 mod small_copy;
 
+pub(super) use job_place::StillInPrimary;
+
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -219,28 +221,28 @@ impl Mount {
         Ok(holder.is_some_and(|holder| holder.is_only_while_empty(name)))
     }
 
-    /// Makes sure that an entry of a job can be renamed inside the job: recovers the job for that. Returns whether both directories belong
-    /// to one job, which was found to be in the primary.
+    /// Makes sure that an entry of a job can be renamed inside the job: recovers the job for that. If both directories belong to one job of
+    /// the primary, returns that it was found there.
     pub(super) fn prepare_rename_inside(
         &self,
         caller: &Caller,
         (parent, name): (u64, &OsStr),
         new_parent: u64,
-    ) -> Result<bool> {
+    ) -> Result<Option<StillInPrimary>> {
         let node = self.node(parent)?;
         let target = self.node(new_parent)?;
         let job = self.nodes.job_of(node.clone());
         let within = job == self.nodes.job_of(target.clone());
         if node.location == PRIMARY && within {
-            self.changeable_in_primary(caller, parent, &node, Alteration::Contents)?;
-            return Ok(job.is_some() && target.location == PRIMARY);
+            let found = self.changeable_in_primary(caller, parent, &node, Alteration::Contents)?;
+            return Ok((job.is_some() && target.location == PRIMARY).then_some(found));
         }
         if !self.needs_recovery(&node) {
-            return Ok(false);
+            return Ok(None);
         }
         let found = self.find(parent, name)?;
         if found.location == INTERNAL || !within {
-            return Ok(false);
+            return Ok(None);
         }
         self.check_recovery(caller, parent, &node)?;
         Err(self.recovery_needed(caller.tid, &node))

@@ -10,6 +10,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
@@ -26,6 +27,8 @@ use crate::workspace::jobs::JobId;
 pub(super) struct Unrecorded {
     job: JobId,
     path: PathBuf,
+    /// The attributes of the job's directory, if they were found a moment ago.
+    dir: Option<Statx>,
 }
 
 impl Mount {
@@ -56,8 +59,15 @@ impl Mount {
         let Some(removal) = self.recorded_in(parent, name, from) else {
             return Ok(None);
         };
-        match self.view.record_removal(&removal.job, &removal.path) {
-            Err(Errno::NOSPC | Errno::DQUOT) => Ok(Some(removal)),
+        match self
+            .view
+            .record_removal(&removal.job, &removal.path, removal.dir.as_ref())
+        {
+            Err(Errno::NOSPC | Errno::DQUOT) => Ok(Some(Unrecorded {
+                // The removal changes the directory.
+                dir: None,
+                ..removal
+            })),
             recorded => self.explain(&removal, recorded).map(|()| None),
         }
     }
@@ -83,14 +93,16 @@ impl Mount {
     }
 
     fn record(&self, removal: &Unrecorded) -> Result<()> {
-        let recorded = self.view.record_removal(&removal.job, &removal.path);
+        let recorded = self
+            .view
+            .record_removal(&removal.job, &removal.path, removal.dir.as_ref());
         self.explain(removal, recorded)
     }
 
     /// Logs why a removal cannot be recorded.
     fn explain(&self, removal: &Unrecorded, recorded: Result<()>) -> Result<()> {
         recorded.map_err(|error| {
-            let Unrecorded { job, path } = removal;
+            let Unrecorded { job, path, .. } = removal;
             tracing::warn!(
                 "{job}: cannot record that {} is removed on purpose, without which a copy of the job shows it again: {error}",
                 path.display()
@@ -111,8 +123,11 @@ impl Mount {
         let (job, directory) = self.nodes.path_in_job_of_primary(parent)?;
         let (is_dir, size) = (at::is_dir(&from.stat), from.stat.stx_size);
         let path = directory.join(name);
-        (!is_rewritten(&directory, name, job.name(), is_dir, size))
-            .then_some(Unrecorded { job, path })
+        (!is_rewritten(&directory, name, job.name(), is_dir, size)).then_some(Unrecorded {
+            job,
+            path,
+            dir: from.job,
+        })
     }
 
     /// Removes the records about a job whose directory was removed or renamed: a folder serves the job now, if it has it.

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
+use crate::mount::copy_up::StillInPrimary;
 use crate::mount::find::Found;
 use crate::mount::handover::intents::{Before, IntentOutcome};
 use crate::mount::locate::Dir;
@@ -29,6 +30,8 @@ pub(super) struct Removable {
     pub(super) location: u8,
     /// The attributes of the file under the name.
     pub(super) stat: Statx,
+    /// The attributes of the directory of the job in the primary that it belongs to, if they were needed.
+    pub(super) job: Option<Statx>,
 }
 
 impl Mount {
@@ -158,18 +161,18 @@ impl Mount {
         name: &OsStr,
     ) -> Result<Removable> {
         let found = self.find(parent, name)?;
-        self.removal(caller, parent, name, &found, false)
+        self.removal(caller, parent, name, &found, None)
     }
 
-    /// Returns where a file lies that was found under a name, if the name may be removed. `is_in_primary`: whether the job of `parent` was found
-    /// to be in the primary a moment ago.
+    /// Returns where a file lies that was found under a name, if the name may be removed. `in_primary`: if the job of `parent` was found to be
+    /// in the primary already.
     pub(super) fn removal(
         &self,
         caller: &Caller,
         parent: u64,
         name: &OsStr,
         found: &Found,
-        is_in_primary: bool,
+        in_primary: Option<StillInPrimary>,
     ) -> Result<Removable> {
         let node = self.node(parent)?;
         match node.role {
@@ -186,13 +189,15 @@ impl Mount {
                 }
                 match judge(found.location, internal, Change::Remove) {
                     Verdict::Go | Verdict::Internal => {
-                        if !is_in_primary {
-                            self.still_in_primary(&node)?;
-                        }
+                        let StillInPrimary { job } = match in_primary {
+                            Some(found) => found,
+                            None => self.still_in_primary(&node)?,
+                        };
                         Ok(Removable {
                             dir: self.holding(parent, found.location)?,
                             location: found.location,
                             stat: found.stat,
+                            job,
                         })
                     }
                     Verdict::Refuse(error) => Err(error),

@@ -6,7 +6,7 @@ use rustix::fs::{RenameFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use crate::mount::caller::Caller;
-use crate::mount::copy_up::Target;
+use crate::mount::copy_up::{StillInPrimary, Target};
 use crate::mount::handover::intents::{Before, IntentOutcome};
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
 use crate::mount::{Mount, deferred};
@@ -164,16 +164,16 @@ impl Mount {
         name: &OsStr,
         directory: bool,
         flags: RenameFlags,
-        within: bool,
+        within: Option<StillInPrimary>,
     ) -> Result<(Target, Option<Statx>)> {
         let node = self.node(parent)?;
         let existing = match within {
-            true => self.find_unless_moved(parent, &node, name, NodeRole::Inside),
-            false => self.find(parent, name),
+            Some(_) => self.find_unless_moved(parent, &node, name, NodeRole::Inside),
+            None => self.find(parent, name),
         };
         let existing = match existing {
             Ok(found) => found,
-            Err(Errno::NOENT) if within => {
+            Err(Errno::NOENT) if within.is_some() => {
                 let target = Target::known(self.directory(parent)?, node.location, node.role);
                 return Ok((target, None));
             }

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::judge::{CHECK_INTERVAL, UNRECORDED_VALID};
@@ -74,18 +75,24 @@ impl View {
     }
 
     /// Records that a file is removed from a job of the primary on purpose, if a folder has a copy of the job. `path` is relative to the
-    /// job. Called before the removal, or after it if the disk was full before.
+    /// job; `dir` has the attributes of its directory, if the caller has just examined it. Called before the removal, or after it if the
+    /// disk was full before.
     ///
     /// # Errors
     ///
     /// The record cannot be written: a copy of the job, which has the file, may show it again.
-    pub fn record_removal(&self, job: &JobId, path: &Path) -> Result<()> {
+    pub fn record_removal(&self, job: &JobId, path: &Path, dir: Option<&Statx>) -> Result<()> {
         if self.folders().is_empty() {
             return Ok(());
         }
         let root = self.primary().root()?;
-        let there = root.task(job.task_id());
-        let there = there.and_then(|task| Ok((at::stat(&*task, job.hash())?, task)));
+        let there = root.task(job.task_id()).and_then(|task| {
+            let stat = match dir {
+                Some(stat) => *stat,
+                None => at::stat(&*task, job.hash())?,
+            };
+            Ok((stat, task))
+        });
         let Some((stat, task)) = at::absent(there)? else {
             return Ok(());
         };
