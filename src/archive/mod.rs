@@ -9,7 +9,7 @@
 //! - [`deletions`]: deletes the jobs that a command names, and brings them back
 //! - [`manual`]: archives and recovers the jobs that a command or a mount names, and waits for the result
 //! - [`archived_jobs`]: lists the jobs that folders have or have lost, and those that the primary has lost
-//! - [`env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
+//! - [`mod@env`]: what each operation needs; [`error`]: the error of one job; [`obstacle`]: explains `ENOTDIR`
 //! - [`places`]: the directories of tasks and jobs in a location; [`folder_alias`]: whether two locations share one
 //! - [`pins`]: jobs that are never released
 //! - [`state_dir`]: what archiving records in the primary; [`last_verify`]: when all copies of a folder were verified

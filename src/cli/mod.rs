@@ -1,7 +1,7 @@
 //! The commands that a person types: one file or directory a command. Prints, and decides nothing about jobs.
 //!
-//! - [`mount`], [`umount`], [`run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`], [`orphans`], [`experiments`], [`tui`], [`ssh_monitor`], [`workspaces`],
-//!   [`settings`], [`completions`], [`man`]: the commands
+//! - [`mount`], [`umount`], [`mod@run`], [`reload`], [`mount_helper`] (`mount.fuse.xpmfs`), [`status`], [`archive`], [`jobs`], [`trash`],
+//!   [`orphans`], [`experiments`], [`tui`], [`ssh_monitor`], [`workspaces`], [`settings`], [`completions`], [`man`]: the commands
 //! - `arguments`: the options of several commands; [`open`]: opens the workspace that they select; `candidates`: what
 //!   completion offers; `neighbours`: other workspaces that use the same directories; `shared_mount`: `mount --shared`
 //! - [`front`]: the process that the shell waits for; `errors`: errors and exit statuses; [`usage`]: errors of the command line; `advice`:

@@ -73,7 +73,7 @@ pub struct Arguments {
 /// The orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Order {
-    /// Last submitted first [default]
+    #[value(help = "Last submitted first [default]")]
     Submitted,
     /// Last ended or changed first
     Age,

@@ -8,7 +8,7 @@
 //! | create, mknod, mkdir, symlink, link | [`create`] |
 //! | unlink, rmdir | [`remove`]; `removal_record`: what is removed from archived jobs |
 //! | rename | [`rename`] |
-//! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`file`]; `read_through`: jobs that are read come back |
+//! | open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range | [`mod@file`]; `read_through`: jobs that are read come back |
 //! | opendir, readdir, readdirplus, fsyncdir | [`readdir`] |
 //! | getxattr, setxattr, listxattr, removexattr | [`xattr`] |
 //! | setlk: flock | [`locks`] |

@@ -200,7 +200,7 @@ impl Staging {
     /// # Errors
     ///
     /// [`StagingError::Lost`]: nothing was removed, because the entry may belong to another process. [`StagingError::Remove`]: an
-    /// entry could not be removed, or the removal was cancelled; the lock is released nevertheless, and [`sweep`]
+    /// entry could not be removed, or the removal was cancelled; the lock is released nevertheless, and [`sweep()`]
     /// removes the rest.
     pub fn finish(mut self, progress: Option<&Progress>) -> Result<()> {
         self.end(progress)

@@ -58,7 +58,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// [`StagingError::Io`](super::StagingError::Io).
+    /// [`StagingError::Io`].
     pub fn exchanged(&self) -> Result<Option<bool>> {
         let found = self.lock.read().at_name("read", &self.names.lock)?;
         if found.is_empty() {
@@ -155,7 +155,7 @@ fn note(identity: &FileId) -> String {
 ///
 /// # Errors
 ///
-/// [`StagingError::Io`](super::StagingError::Io) if the directory cannot be listed, for which it must be readable.
+/// [`StagingError::Io`] if the directory cannot be listed, for which it must be readable.
 pub fn sweep(task: impl AsFd) -> Result<usize> {
     sweep_with(task, &|_| false, &mut |_| {})
 }

@@ -7,7 +7,7 @@
 //! - It is looked at first, then copied to all `backup` folders, and after that to the `move` folder.
 //! - A job that is touched while it is queued starts again with a look.
 //!
-//! `job`: a queued job; [`folder_queue`]: the jobs that wait for one folder; `results`: what a look or a copy changes;
+//! `job`: a queued job; [`mod@folder_queue`]: the jobs that wait for one folder; `results`: what a look or a copy changes;
 //! [`backoff`]: when a failure is tried again
 
 pub(super) mod backoff;
