@@ -32,7 +32,7 @@ use crate::view::jobs::names as names_in;
 use crate::view::{GONE, Location};
 use crate::workspace::jobs::JobId;
 pub(super) use crate::workspace::layout::ARCHIVE;
-use crate::workspace::layout::XPMFS;
+use crate::workspace::layout::{self, XPMFS};
 
 const FOLDERS: &str = "folders";
 const KEPT: &str = "kept";
@@ -356,10 +356,7 @@ pub(super) fn open(primary: &Location, names: &[&OsStr]) -> Result<Option<OwnedF
 }
 
 pub(super) fn folder_name(folder: &Location) -> OsString {
-    blake3::hash(folder.path().as_os_str().as_bytes())
-        .to_hex()
-        .to_string()
-        .into()
+    layout::folder_name(folder.path()).into()
 }
 
 /// Makes an empty record, unless it exists.

@@ -8,6 +8,7 @@
 //! - [`resolve`]: which location serves `jobs/<task_id>/<hash>`
 //! - `folder_records`: which jobs folders have had, for when they are away
 //! - [`purged`]: whether a job in the primary is what a purge has left of it
+//! - `record_files`: the files in which these two keep what they record
 //! - [`links`]: symlinks to moved jobs, and absolute symlinks that must lead into the mount
 //! - [`find`]: jobs by what a user types
 //! - [`jobs`]: the jobs of one location; [`inventory`]: the jobs of all, each with the location that serves it
@@ -20,8 +21,8 @@
 //!
 //! Called by `archive`, `mount`, `remote`, `daemon` and `cli`; calls `workspace`, `settings` and `sys`.
 //!
-//! Threads of this room look at folders and write records; [`purged`], `folder_records`, [`materialize`] and [`internal`] write in the primary, the rest
-//! writes nothing.
+//! Threads of this room look at folders and write records; [`purged`], `folder_records`, [`materialize`] and [`internal`] write in the
+//! primary, the rest writes nothing.
 //!
 //! In the primary, every path is relative to descriptors that were opened before mounting. An in-place mount requires that: the workspace's
 //! own path then leads into the mount, and walking it would make the daemon wait for itself. A folder's path is walked by `walk`.
@@ -39,6 +40,7 @@ pub mod location;
 pub mod materialize;
 mod open;
 pub mod purged;
+mod record_files;
 pub mod resolve;
 mod walk;
 

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
@@ -44,6 +46,13 @@ pub const ARCHIVE: &str = "archive";
 pub const STAMPS: &str = "stamps";
 /// The start of the name of an unfinished copy: `.tmp.<hash>`.
 pub const STAGING_PREFIX: &str = ".tmp.";
+
+/// The name of a folder in [`ARCHIVE`]: other nodes may have other folders in another order.
+#[must_use]
+pub fn folder_name(folder: &Path) -> String {
+    let hash = blake3::hash(folder.as_os_str().as_bytes());
+    hash.to_hex().to_string()
+}
 
 /// Whether a directory is a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -16,10 +16,10 @@ use rustix::io::{Errno, Result};
 use super::Record;
 use crate::sys::at;
 use crate::sys::shared_dir;
-use crate::view::purged::record as files;
+use crate::view::record_files;
 use crate::view::{Location, Root, View, jobs as listing};
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::{ARCHIVE, JOBS, MANIFESTS, TRASH, XPMFS};
+use crate::workspace::layout::{ARCHIVE, JOBS, MANIFESTS, TRASH, XPMFS, folder_name};
 
 /// The directory of the marks, in `.xpmfs/archive`.
 pub const GONE: &str = "gone";
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The directory of a folder's marks for a task, if it exists.
 fn open(primary: &Root, folder: &Location, task: &OsStr) -> Result<Option<OwnedFd>> {
-    let name = files::name_of(folder);
+    let name = folder_name(folder.path());
     let names = [XPMFS, ARCHIVE, GONE, &name].map(OsStr::new);
     at::absent(at::open_dirs(primary.fd(), names.into_iter().chain([task])))
 }
@@ -45,7 +45,7 @@ pub(super) fn mark(
     if hashes.is_empty() {
         return Ok(());
     }
-    let top = files::make_dir(primary, GONE, OsStr::new(&files::name_of(folder)))?;
+    let top = record_files::make_dir(primary, GONE, OsStr::new(&folder_name(folder.path())))?;
     let own = rustix::fs::fstat(primary.fd())?;
     let rights = Mode::from_raw_mode(own.st_mode & 0o7777);
     let dir = shared_dir::make_shared(&top, task, own.st_gid, rights)?;
@@ -55,7 +55,7 @@ pub(super) fn mark(
             std::thread::sleep(PAUSE);
         }
         match rustix::fs::openat(&dir, hash, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => files::share(primary, &dir, &file)?,
+            Ok(file) => record_files::share(primary, &dir, &file)?,
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }

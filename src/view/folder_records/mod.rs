@@ -19,10 +19,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
 use super::location::{KNOWN, known_dir};
-use super::purged::record as files;
+use super::record_files;
 use super::{Location, Root, View};
 use crate::sys::at;
 use crate::workspace::jobs;
+use crate::workspace::layout::folder_name;
 
 /// The first word of a record.
 const HEAD: &str = "xpmfs-known-1";
@@ -214,7 +215,7 @@ fn write(
     complete: bool,
     names: &[OsString],
 ) -> Result<()> {
-    let dir = files::make_dir(primary, KNOWN, OsStr::new(&files::name_of(folder)))?;
+    let dir = record_files::make_dir(primary, KNOWN, OsStr::new(&folder_name(folder.path())))?;
     let length: usize = names.iter().map(|name| name.len() + 1).sum();
     let mut bytes = Vec::with_capacity(length + HEAD_MAX);
     let complete = if complete { "complete" } else { "partial" };
@@ -240,8 +241,8 @@ fn replace(primary: &Root, dir: &std::os::fd::OwnedFd, name: &OsStr, bytes: &[u8
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, &staged, flags, Mode::RUSR | Mode::WUSR)?;
-    let written = files::share(primary, dir, &file)
-        .and_then(|()| files::write_all(&file, bytes))
+    let written = record_files::share(primary, dir, &file)
+        .and_then(|()| record_files::write_all(&file, bytes))
         .and_then(|()| rustix::fs::fdatasync(&file))
         .and_then(|()| rustix::fs::renameat(dir, &staged, dir, name));
     if written.is_err() {

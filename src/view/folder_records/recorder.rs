@@ -14,8 +14,9 @@ use super::{Record, fields, gone, write};
 use crate::settings::Mode;
 use crate::sys::at;
 use crate::view::location::{DISK, Disk, KNOWN, Role};
-use crate::view::purged::record as files;
+use crate::view::record_files;
 use crate::view::{Location, Root, View, jobs as listing};
+use crate::workspace::layout::folder_name;
 use crate::workspace::{jobs, markers};
 
 /// The pause between two passes over a folder.
@@ -233,7 +234,7 @@ fn forget_others(primary: &Root, folder: &Location, root: &Root, tasks: &[OsStri
 
 /// Records the disk on which a folder with jobs lies, the first time.
 fn record_disk(primary: &Root, folder: &Location, root: &Root) -> Result<()> {
-    let dir = files::make_dir(primary, KNOWN, OsStr::new(&files::name_of(folder)))?;
+    let dir = record_files::make_dir(primary, KNOWN, OsStr::new(&folder_name(folder.path())))?;
     if at::absent(at::stat(&dir, OsStr::new(DISK)))?.is_some() {
         return Ok(());
     }

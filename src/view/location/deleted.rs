@@ -5,7 +5,6 @@
 //! have none: then a lookup costs nothing but a `stat` each [`CHECK_INTERVAL`].
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::root::Root;
 use crate::sys::at;
-use crate::workspace::layout::{ARCHIVE, XPMFS};
+use crate::workspace::layout::{ARCHIVE, XPMFS, folder_name};
 
 /// The directory of the marks, in `.xpmfs/archive`.
 pub const DELETED: &str = "deleted";
@@ -41,7 +40,7 @@ impl Marks {
     /// Whether the folder has the mark of a job.
     pub(super) fn has(&self, primary: &Root, folder: &Path, task: &OsStr, hash: &OsStr) -> bool {
         let top = || -> PathBuf {
-            let marks = marks_of(folder);
+            let marks = folder_name(folder);
             [XPMFS, ARCHIVE, DELETED, &marks].iter().collect()
         };
         let is_there = |path: &Path| at::stat_below(primary.fd(), path).is_ok();
@@ -60,11 +59,4 @@ impl Marks {
         *self.0.lock() = Known { at, any };
         any
     }
-}
-
-/// The name of a folder's directory of marks.
-#[must_use]
-pub fn marks_of(folder: &Path) -> String {
-    let hash = blake3::hash(folder.as_os_str().as_bytes());
-    hash.to_hex().to_string()
 }

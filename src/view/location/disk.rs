@@ -15,7 +15,7 @@ use rustix::io::Result;
 use super::Location;
 use super::root::Root;
 use crate::sys::at;
-use crate::workspace::layout::{ARCHIVE, XPMFS};
+use crate::workspace::layout::{ARCHIVE, XPMFS, folder_name};
 
 /// The directory of the records about folders, in `.xpmfs/archive`.
 pub(in crate::view) const KNOWN: &str = "known";
@@ -31,8 +31,7 @@ const DISK_RECORD_MAX: u64 = 512;
 
 /// The directory of the records about a folder, from the top of the primary.
 pub(in crate::view) fn known_dir(folder: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let name = blake3::hash(folder.as_os_str().as_bytes()).to_hex();
+    let name = folder_name(folder);
     [XPMFS, ARCHIVE, KNOWN, name.as_str()].iter().collect()
 }
 

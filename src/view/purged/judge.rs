@@ -15,6 +15,7 @@ use super::removed::{self, Removed};
 use crate::sys::at;
 use crate::view::{Location, PRIMARY, Root, View};
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::folder_name;
 use crate::workspace::{job_locks, markers};
 
 /// How long a result is used before the times of the job's directories are checked again.
@@ -113,7 +114,7 @@ impl View {
             PurgedVerdict::Living => Ok(Some(PurgedFinding::Whole)),
             PurgedVerdict::Purged { folder } => {
                 let mut folders = self.folders().iter();
-                let folder = folders.find(|known| record::name_of(known) == *folder);
+                let folder = folders.find(|known| folder_name(known.path()) == *folder);
                 let Some(folder) = folder.filter(|folder| folder.root().is_ok()) else {
                     return Ok(None);
                 };
@@ -206,7 +207,7 @@ impl View {
             PurgedFinding::Whole | PurgedFinding::Different => Some(PurgedVerdict::Living),
             PurgedFinding::Purged(folder) => {
                 self.location(folder).map(|folder| PurgedVerdict::Purged {
-                    folder: record::name_of(folder),
+                    folder: folder_name(folder.path()),
                 })
             }
         };

@@ -44,6 +44,7 @@ use super::{Location, View};
 use crate::sys::at;
 use crate::workspace::job_locks;
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::folder_name;
 
 /// How old a result may be when the job is about to be changed.
 const CHECK_INTERVAL_OF_CHANGE: Duration = Duration::from_secs(1);
@@ -258,7 +259,7 @@ impl View {
         let PurgedVerdict::Purged { folder } = &record.verdict else {
             return Ok(());
         };
-        let Some(folder) = away.find(|it| record::name_of(it) == *folder) else {
+        let Some(folder) = away.find(|it| folder_name(it.path()) == *folder) else {
             return Ok(());
         };
         let dir = at::open_dir(dir, hash)?;

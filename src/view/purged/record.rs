@@ -19,9 +19,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 use rustix::io::{Errno, Result};
 
+use crate::sys::at;
 use crate::sys::disk_time::Time;
-use crate::sys::{at, shared_dir};
-use crate::view::{Location, Root};
+use crate::view::{Root, record_files};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{ARCHIVE, STAMPS, XPMFS};
 
@@ -80,7 +80,7 @@ pub(super) enum PurgedVerdict {
     Living,
     /// It is what a purge has left.
     Purged {
-        /// The folder that has the job: see [`name_of`].
+        /// The folder that has the job: see [`folder_name`](crate::workspace::layout::folder_name).
         folder: String,
     },
 }
@@ -91,12 +91,6 @@ pub(super) struct PurgedRecord {
     pub(super) verdict: PurgedVerdict,
     /// The entries, by their paths in the job; the empty path is the job's directory.
     pub(super) seen: Vec<(PathBuf, Stamp)>,
-}
-
-/// The name of a folder in records: other nodes may have other folders in another order.
-pub(in crate::view) fn name_of(folder: &Location) -> String {
-    let hash = blake3::hash(folder.path().as_os_str().as_bytes());
-    hash.to_hex().to_string()
 }
 
 impl PurgedRecord {
@@ -200,7 +194,7 @@ pub(super) fn write(primary: &Root, job: &JobId, record: &PurgedRecord) -> Resul
     if bytes.len() as u64 >= BYTES_MAX {
         return Err(Errno::FBIG);
     }
-    let dir = make_dir(primary, STAMPS, job.task_id())?;
+    let dir = record_files::make_dir(primary, STAMPS, job.task_id())?;
     let thread = std::thread::current().id();
     let mut staged = OsString::from(format!(".new-{}-{thread:?}-", std::process::id()));
     // Shortened, since a hash may be as long as the file system allows.
@@ -208,8 +202,8 @@ pub(super) fn write(primary: &Root, job: &JobId, record: &PurgedRecord) -> Resul
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&dir, &staged, flags, Mode::RUSR | Mode::WUSR)?;
-    let written = share(primary, &dir, &file)
-        .and_then(|()| write_all(&file, &bytes))
+    let written = record_files::share(primary, &dir, &file)
+        .and_then(|()| record_files::write_all(&file, &bytes))
         .and_then(|()| rustix::fs::renameat(&dir, &staged, &dir, job.hash()));
     if written.is_err() {
         let _ = rustix::fs::unlinkat(&dir, &staged, AtFlags::empty());
@@ -219,54 +213,7 @@ pub(super) fn write(primary: &Root, job: &JobId, record: &PurgedRecord) -> Resul
 
 /// Removes the record of a job.
 pub(super) fn forget(primary: &Root, job: &JobId) -> Result<()> {
-    unlink(primary, STAMPS, job)
-}
-
-/// Removes a file of a job in a directory of `.xpmfs/archive`, if it exists.
-pub(super) fn unlink(primary: &Root, kind: &str, job: &JobId) -> Result<()> {
-    let names = [XPMFS, ARCHIVE, kind].map(OsStr::new);
-    let names = names.into_iter().chain([job.task_id()]);
-    let Some(dir) = at::absent(at::open_dirs(primary.fd(), names))? else {
-        return Ok(());
-    };
-    at::absent(rustix::fs::unlinkat(dir, job.hash(), AtFlags::empty())).map(drop)
-}
-
-/// The directory of a task in a directory of `.xpmfs/archive`, made if it is missing, with the mode of the primary's own directory.
-pub(in crate::view) fn make_dir(primary: &Root, kind: &str, task: &OsStr) -> Result<OwnedFd> {
-    let own = rustix::fs::fstat(primary.fd())?;
-    let rights = Mode::from_raw_mode(own.st_mode & 0o7777);
-    let mut dir = rustix::io::fcntl_dupfd_cloexec(primary.fd(), 0)?;
-    for name in [XPMFS, ARCHIVE, kind]
-        .map(OsStr::new)
-        .into_iter()
-        .chain([task])
-    {
-        dir = shared_dir::make_shared(&dir, name, own.st_gid, rights)?;
-    }
-    Ok(dir)
-}
-
-/// Gives a new file the group and mode that fit its directory.
-pub(in crate::view) fn share(primary: &Root, dir: &OwnedFd, file: &OwnedFd) -> Result<()> {
-    let mut model = at::stat_fd(dir)?;
-    if shared_dir::is_new(&model) {
-        model = at::stat_fd(primary.fd())?;
-    }
-    let rights = Mode::from_raw_mode(u32::from(model.stx_mode) & 0o666);
-    shared_dir::share(file, model.stx_gid, rights | Mode::RUSR | Mode::WUSR)
-}
-
-pub(in crate::view) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(file, bytes) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    record_files::unlink(primary, STAMPS, job)
 }
 
 /// The path of the record of a job, from the top of the primary.

@@ -14,9 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::record;
 use crate::sys::at;
-use crate::view::Root;
+use crate::view::{Root, record_files};
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::{ARCHIVE, XPMFS};
 
@@ -75,13 +74,13 @@ pub(super) fn read(primary: &Root, job: &JobId) -> Result<Removed> {
 /// On a full disk the record may lack the path: then it is incomplete, and counts for all that is missing. A file without contents needs
 /// no space but that of its name.
 pub(super) fn note(primary: &Root, job: &JobId, removed: &Path) -> Result<()> {
-    let dir = record::make_dir(primary, REMOVED, job.task_id())?;
+    let dir = record_files::make_dir(primary, REMOVED, job.task_id())?;
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&dir, job.hash(), flags, Mode::empty()) {
         Err(Errno::NOENT) => {
             let mode = Mode::RUSR | Mode::WUSR;
             let made = rustix::fs::openat(&dir, job.hash(), flags | OFlags::CREATE, mode)?;
-            record::share(primary, &dir, &made)?;
+            record_files::share(primary, &dir, &made)?;
             made
         }
         opened => opened?,
@@ -89,7 +88,7 @@ pub(super) fn note(primary: &Root, job: &JobId, removed: &Path) -> Result<()> {
     let mut bytes = removed.as_os_str().as_bytes().to_vec();
     bytes.push(0);
     // Where blocks are allocated late, `fsync` fails.
-    let written = record::write_all(&file, &bytes).and_then(|()| rustix::fs::fsync(&file));
+    let written = record_files::write_all(&file, &bytes).and_then(|()| rustix::fs::fsync(&file));
     match written {
         Err(Errno::NOSPC | Errno::DQUOT) => {
             rustix::fs::ftruncate(&file, 0)?;
@@ -104,7 +103,7 @@ pub(super) fn note(primary: &Root, job: &JobId, removed: &Path) -> Result<()> {
 
 /// Removes the record of a job.
 pub(super) fn forget(primary: &Root, job: &JobId) -> Result<()> {
-    record::unlink(primary, REMOVED, job)
+    record_files::unlink(primary, REMOVED, job)
 }
 
 /// The path of the record of a job, from the top of the primary.

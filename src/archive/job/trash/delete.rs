@@ -22,8 +22,8 @@ use crate::archive::places;
 use crate::sys::file_id::FileId;
 use crate::transfer::staging::Staging;
 use crate::view::Location;
-use crate::view::location::deleted::marks_of;
 use crate::workspace::jobs::JobId;
+use crate::workspace::layout::folder_name;
 
 /// How long to wait for another process that moves, archives or recovers the job. The old directory of a moved job is kept for some seconds.
 const BUSY_WAIT: Duration = Duration::from_secs(15);
@@ -152,7 +152,7 @@ fn in_primary(
 
 /// The intent to delete a job now.
 fn intent(env: &Env<'_>, batch: &Batch, primary: bool) -> Record {
-    let folders = places::archives(env.view).map(|folder| marks_of(folder.path()));
+    let folders = places::archives(env.view).map(|folder| folder_name(folder.path()));
     Record {
         batch: batch.clone(),
         primary,
@@ -175,7 +175,7 @@ pub(super) fn complete_decided(env: &Env<'_>, job: &JobId, intent: &Record) -> R
         folders: Vec::new(),
         ..intent.clone()
     };
-    let own = places::archives(env.view).map(|folder| marks_of(folder.path()));
+    let own = places::archives(env.view).map(|folder| folder_name(folder.path()));
     let mut folders: Vec<String> = own.chain(intent.folders.iter().cloned()).collect();
     folders.sort_unstable();
     folders.dedup();

@@ -26,9 +26,9 @@ use crate::sys::read_dir::{self, EntryBuffer};
 use crate::transfer::durable::sync_directory;
 use crate::view::Location;
 use crate::view::jobs::names;
-use crate::view::location::deleted::{DELETED, marks_of};
+use crate::view::location::deleted::DELETED;
 use crate::workspace::jobs::JobId;
-use crate::workspace::layout::ARCHIVE;
+use crate::workspace::layout::{ARCHIVE, folder_name};
 
 /// The most bytes of a record that are read.
 const BYTES_MAX: u64 = 1 << 16;
@@ -55,7 +55,7 @@ impl RecordKind<'_> {
         match self {
             RecordKind::Intents => "intents".into(),
             RecordKind::Undeletions => "undeletions".into(),
-            RecordKind::Marks(folder) => marks_of(folder.path()).into(),
+            RecordKind::Marks(folder) => folder_name(folder.path()).into(),
             RecordKind::MarksOf(name) => name.into(),
         }
     }
