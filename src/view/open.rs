@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::location::beneath::{Beneath, NoBeneath};
 use super::location::{self, FolderSpec, Location, watcher};
-use super::purged::known::Judgements;
+use super::purged::judgements::Judgements;
 use crate::settings::{DEFAULT_FOLDER_TIMEOUT, FOLDERS_MAX};
 use crate::workspace::layout;
 

@@ -22,7 +22,7 @@ use crate::workspace::partials;
 /// The most entries of a job that are compared.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// How a job compares with a copy.
+/// How a job compares with one copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
     /// It has the files of the copy, and no others.
@@ -35,7 +35,7 @@ pub(super) enum How {
     Different,
 }
 
-/// The result of a comparison.
+/// How a job compares with one copy, and on what that depends.
 #[derive(Debug)]
 pub(super) struct Compared {
     pub(super) how: How,
@@ -46,7 +46,7 @@ pub(super) struct Compared {
     pub(super) removed: Option<PathBuf>,
 }
 
-/// A comparison.
+/// A comparison that goes on.
 struct Walk<'a> {
     job: &'a JobId,
     copy: &'a OwnedFd,

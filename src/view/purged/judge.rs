@@ -9,7 +9,7 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::compare::{self, Compared, How};
-use super::known::PurgedFinding;
+use super::judgements::PurgedFinding;
 use super::record::{self, PurgedRecord, PurgedVerdict, Stamp};
 use super::removed::{self, Removed};
 use crate::sys::at;
@@ -36,8 +36,8 @@ pub(super) const UNRECORDED_VALID: Duration = Duration::from_secs(2);
 /// How long folders may take to reply whether they have a job.
 pub(super) const COMPARISON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The directory of a job in the primary.
-pub(super) struct Skeleton<'a> {
+/// The directory of a job in the primary, which is a living job or what a purge has left of one.
+pub(super) struct PrimaryJob<'a> {
     pub(super) job: &'a JobId,
     pub(super) root: &'a Root,
     pub(super) dir: OwnedFd,
@@ -45,6 +45,8 @@ pub(super) struct Skeleton<'a> {
 }
 
 impl View {
+    /// How a job compares with its copies: a valid judgement, or a new one. `task` is the directory of the task in the primary, and `stat`
+    /// are the attributes of the job's. A job that cannot be compared counts as one without copies.
     pub(super) fn finding(
         &self,
         job: &JobId,
@@ -53,7 +55,7 @@ impl View {
         age_max: Duration,
     ) -> PurgedFinding {
         let top = Stamp::of(stat);
-        if let Some(finding) = self.judgements.known(job, top, age_max) {
+        if let Some(finding) = self.judgements.valid(job, top, age_max) {
             return finding;
         }
         self.find(job, task, stat).unwrap_or_else(|error| {
@@ -83,43 +85,43 @@ impl View {
             return Ok(PurgedFinding::NoCopy);
         }
         let dir = at::open_dir(task, job.hash())?;
-        let skeleton = Skeleton {
+        let ours = PrimaryJob {
             job,
             root: &root,
             dir,
             stat: *stat,
         };
         if let Some(record) = &record
-            && let Some(finding) = self.recorded(&skeleton, record)?
+            && let Some(finding) = self.recorded(&ours, record)?
         {
             self.judgements.insert(job, top, finding, CHECK_INTERVAL);
             return Ok(finding);
         }
         let copies = copies.unwrap_or_else(|| self.ask_for_copies(job));
         let removed = removed::read(&root, job)?;
-        let judged = self.compare_with(&skeleton, &copies, &removed)?;
-        Ok(self.keep(&skeleton, top, &judged, began))
+        let judged = self.compare_with(&ours, &copies, &removed)?;
+        Ok(self.keep(&ours, top, &judged, began))
     }
 
     /// The recorded result, if it still holds.
     fn recorded(
         &self,
-        skeleton: &Skeleton<'_>,
+        ours: &PrimaryJob<'_>,
         record: &PurgedRecord,
     ) -> Result<Option<PurgedFinding>> {
-        if !record.holds(&skeleton.dir, &skeleton.stat) {
+        if !record.holds(&ours.dir, &ours.stat) {
             return Ok(None);
         }
         match &record.verdict {
             PurgedVerdict::Living => Ok(Some(PurgedFinding::Whole)),
             PurgedVerdict::Purged { folder } => {
                 let mut folders = self.folders().iter();
-                let folder = folders.find(|known| folder_name(known.path()) == *folder);
+                let folder = folders.find(|it| folder_name(it.path()) == *folder);
                 let Some(folder) = folder.filter(|folder| folder.root().is_ok()) else {
                     return Ok(None);
                 };
-                let used = self.judgements.is_in_use(skeleton.job)
-                    || job_locks::is_locked(&skeleton.dir, skeleton.job)?;
+                let used = self.judgements.is_in_use(ours.job)
+                    || job_locks::is_locked(&ours.dir, ours.job)?;
                 Ok((!used).then_some(PurgedFinding::Purged(folder.index())))
             }
         }
@@ -128,11 +130,11 @@ impl View {
     /// Compares a job with its copies.
     pub(super) fn compare_with(
         &self,
-        skeleton: &Skeleton<'_>,
+        ours: &PrimaryJob<'_>,
         copies: &Copies,
         removed: &Removed,
     ) -> Result<Judged> {
-        let job = skeleton.job;
+        let job = ours.job;
         let mut judged = Judged {
             finding: match copies.found.is_empty() {
                 true => PurgedFinding::NoCopy,
@@ -146,11 +148,9 @@ impl View {
         if copies.found.is_empty() {
             return Ok(judged);
         }
-        let markers = markers::read(&skeleton.dir, job.name());
+        let markers = markers::read(&ours.dir, job.name());
         let markers = markers.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        if markers.failed
-            || self.judgements.is_in_use(job)
-            || job_locks::is_locked(&skeleton.dir, job)?
+        if markers.failed || self.judgements.is_in_use(job) || job_locks::is_locked(&ours.dir, job)?
         {
             judged.is_certain = false;
             judged.is_used = !markers.failed;
@@ -161,7 +161,7 @@ impl View {
                 how,
                 seen,
                 removed: on_purpose,
-            } = match compare::compare(&skeleton.dir, copy, job, removed) {
+            } = match compare::compare(&ours.dir, copy, job, removed) {
                 Ok(compared) => compared,
                 Err(error) => {
                     tracing::debug!("cannot compare {job} with its copy {folder}: {error}");
@@ -196,7 +196,7 @@ impl View {
     /// Keeps a result, and records it if it will hold as long as the recorded times do.
     pub(super) fn keep(
         &self,
-        skeleton: &Skeleton<'_>,
+        ours: &PrimaryJob<'_>,
         top: Stamp,
         judged: &Judged,
         began: SystemTime,
@@ -219,9 +219,9 @@ impl View {
             });
         let recorded = record.is_some_and(|record| {
             record.is_settled(began)
-                && record::write(skeleton.root, skeleton.job, &record)
+                && record::write(ours.root, ours.job, &record)
                     .inspect_err(|error| {
-                        tracing::debug!("cannot record how {} compares: {error}", skeleton.job);
+                        tracing::debug!("cannot record how {} compares: {error}", ours.job);
                     })
                     .is_ok()
         });
@@ -232,7 +232,7 @@ impl View {
             PurgedFinding::Whole | PurgedFinding::Purged(_) if recorded => CHECK_INTERVAL,
             PurgedFinding::Whole | PurgedFinding::Purged(_) => UNRECORDED_VALID,
         };
-        self.judgements.insert(skeleton.job, top, finding, valid);
+        self.judgements.insert(ours.job, top, finding, valid);
         finding
     }
 
@@ -245,7 +245,7 @@ impl View {
     }
 }
 
-/// The result of a comparison, and what it depends on.
+/// How a job compares with all of its copies, and on what that depends.
 pub(super) struct Judged {
     pub(super) finding: PurgedFinding,
     /// Whether the result holds as long as the recorded times do.

@@ -16,17 +16,26 @@
 //! 5. A folder may hang. Whether folders have a copy is asked with a deadline; a folder that does not reply, or is offline, counts
 //!    as one without the job, as in all lookups.
 //!
-//! This file answers what other modules ask; `judge` finds the answers, with `known`, the results in memory; `ahead` finds those of a
-//! whole listing; `reports` receives what
-//! happens to jobs meanwhile.
+//! - this file: answers what other modules ask
+//! - [`judge`]: finds how a job compares with its copies: by a judgement in memory, by the record, or by a comparison
+//! - [`compare`]: compares a job with one copy, by names, sizes and times
+//! - [`judgements`]: keeps in memory what was found
+//! - [`record`]: keeps it on disk, with the times on which it depends
+//! - [`removed`]: records which files were removed through a mount
+//! - [`without_copy`]: finds the jobs of a listing that no folder has, with one question to each folder
+//! - [`reports`]: receives what happens to jobs: archived, a file removed, gone
+//!
+//! What is found about a job has a type for each place: [`compare::Compared`] about one copy; [`judge::Judged`] about all;
+//! [`PurgedFinding`] in memory, in a [`Judgement`](judgements::Judgement) with its age; [`PurgedVerdict`] in a record, with a name of the
+//! folder that other nodes know; [`Standing`] for other modules.
 
-mod ahead;
 mod compare;
 mod judge;
-pub(super) mod known;
-pub(super) mod record;
+pub(super) mod judgements;
+mod record;
 mod removed;
 mod reports;
+mod without_copy;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,8 +46,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
-use self::judge::{CHECK_INTERVAL, COMPARISON_TIMEOUT, Copies, Skeleton, finished_copies};
-use self::known::{InUse, PurgedFinding};
+use self::judge::{CHECK_INTERVAL, COMPARISON_TIMEOUT, Copies, PrimaryJob, finished_copies};
+use self::judgements::{InUse, PurgedFinding};
 use self::record::{PurgedVerdict, Stamp};
 use super::{Location, View};
 use crate::sys::at;
@@ -46,7 +55,7 @@ use crate::workspace::job_locks;
 use crate::workspace::jobs::JobId;
 use crate::workspace::layout::folder_name;
 
-/// How old a result may be when the job is about to be changed.
+/// How old a judgement may be when the job is about to be changed.
 const CHECK_INTERVAL_OF_CHANGE: Duration = Duration::from_secs(1);
 
 /// Whether the directory of a job in the primary is a job.
@@ -91,10 +100,8 @@ impl View {
         let Ok(job) = JobId::new(task, hash) else {
             return false;
         };
-        let known = self.judgements.known.lock();
-        known
-            .get(&job)
-            .is_some_and(|known| known.finding.folder().is_some())
+        let latest = self.judgements.latest(&job);
+        latest.is_some_and(|it| it.finding.folder().is_some())
     }
 
     /// Whether a folder serves a job in place of its directory in the primary, whose attributes are `stat`. Called before the job is
@@ -108,16 +115,16 @@ impl View {
         };
         let age_max = CHECK_INTERVAL_OF_CHANGE;
         match self.judgements.latest(&job) {
-            Some(known)
+            Some(latest)
                 if matches!(
-                    known.finding,
+                    latest.finding,
                     PurgedFinding::NoCopy | PurgedFinding::Different
                 ) =>
             {
                 return false;
             }
-            Some(known) if known.is_valid(Stamp::of(stat), age_max) => {
-                return known.finding.folder().is_some();
+            Some(latest) if latest.is_valid(Stamp::of(stat), age_max) => {
+                return latest.finding.folder().is_some();
             }
             _ => {}
         }
@@ -132,8 +139,8 @@ impl View {
 
     /// Whether the copy that serves a purged job has no such entry. A folder that does not reply in time is not waited for.
     pub fn copy_lacks(&self, job: &JobId, path: &Path) -> bool {
-        let folder = self.judgements.latest(job);
-        let folder = folder.and_then(|known| known.finding.folder());
+        let latest = self.judgements.latest(job);
+        let folder = latest.and_then(|it| it.finding.folder());
         let mut folders = self.folders().iter();
         let serves = |it: &&Arc<Location>| Some(it.index()) == folder;
         let Some(folder) = folders.find(serves).cloned() else {
@@ -154,8 +161,8 @@ impl View {
 
     /// The number of jobs that are known to be served by a folder because of a purge, for `status`.
     pub fn purged_count(&self) -> usize {
-        let known = self.judgements.known.lock();
-        let purged = known.values().filter(|it| it.finding.folder().is_some());
+        let by_job = self.judgements.by_job.lock();
+        let purged = by_job.values().filter(|it| it.finding.folder().is_some());
         purged.count()
     }
 
@@ -173,7 +180,7 @@ impl View {
         let Some(dir) = at::absent(at::open_dir(&*task, job.hash()))? else {
             return Ok(None);
         };
-        let skeleton = Skeleton {
+        let ours = PrimaryJob {
             job,
             root: &root,
             stat: at::stat_fd(&dir)?,
@@ -181,9 +188,9 @@ impl View {
         };
         let copies = finished_copies(self.folders(), job);
         let removed = removed::read(&root, job)?;
-        let judged = self.compare_with(&skeleton, &copies, &removed)?;
-        let top = Stamp::of(&skeleton.stat);
-        let finding = self.keep(&skeleton, top, &judged, SystemTime::now());
+        let judged = self.compare_with(&ours, &copies, &removed)?;
+        let top = Stamp::of(&ours.stat);
+        let finding = self.keep(&ours, top, &judged, SystemTime::now());
         Ok(Some(match finding {
             PurgedFinding::Purged(folder) => Standing::Purged { folder },
             _ => Standing::Living {
@@ -192,9 +199,9 @@ impl View {
         }))
     }
 
-    /// Whether `dir`, an open directory in the primary under any name, is the rest that a purge has left of a job: returns the folder that has
-    /// the job. `None` if the directory is a job by itself. Asks only the folder with the number `folder`, if one is given. Neither uses nor keeps results of other
-    /// comparisons.
+    /// Whether `dir`, an open directory in the primary under any name, is the rest that a purge has left of a job: returns the folder that
+    /// has the job. `None` if the directory is a job by itself. Asks only the folder with the number `folder`, if one is given. Neither
+    /// uses nor keeps results of other comparisons.
     ///
     /// # Errors
     ///
@@ -225,19 +232,19 @@ impl View {
 
     fn compare_apart(&self, job: &JobId, dir: &OwnedFd, copies: &Copies) -> Result<Option<u8>> {
         let root = self.primary().root()?;
-        let skeleton = Skeleton {
+        let ours = PrimaryJob {
             job,
             root: &root,
             stat: at::stat_fd(dir)?,
             dir: rustix::io::fcntl_dupfd_cloexec(dir, 0)?,
         };
         let removed = removed::read(&root, job)?;
-        let judged = self.compare_with(&skeleton, copies, &removed)?;
+        let judged = self.compare_with(&ours, copies, &removed)?;
         Ok(judged.finding.folder())
     }
 
-    /// Makes sure that a job's directory in the primary is not the rest that a purge has left. Goes by the record, since the folder that has the
-    /// job is away. `dir` is the directory of the task in the primary, and `stat` are the attributes of the job's.
+    /// Makes sure that a job's directory in the primary is not the rest that a purge has left. Goes by the record, since the folder that
+    /// has the job is away. `dir` is the directory of the task in the primary, and `stat` are the attributes of the job's.
     ///
     /// # Errors
     ///

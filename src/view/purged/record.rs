@@ -73,7 +73,7 @@ impl Stamp {
     }
 }
 
-/// How a job compares with its copies.
+/// How a job compares with its copies, as a record has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PurgedVerdict {
     /// It is whole, or differs from its copies: the primary serves it.

@@ -8,7 +8,7 @@ use rustix::fs::Statx;
 use rustix::io::{Errno, Result};
 
 use super::judge::{CHECK_INTERVAL, UNRECORDED_VALID};
-use super::known::{KNOWN_MAX, PurgedFinding};
+use super::judgements::{JOBS_MAX, PurgedFinding};
 use super::record::{self, PurgedRecord, PurgedVerdict, Stamp};
 use super::removed;
 use crate::sys::at;
@@ -59,7 +59,7 @@ impl View {
 
     /// Forgets the result about a job that is in memory, which a later comparison has not confirmed.
     pub fn forget_finding(&self, job: &JobId) {
-        self.judgements.known.lock().remove(job);
+        self.judgements.by_job.lock().remove(job);
     }
 
     /// Forgets all results about a job, whose directory in the primary is a new one, or gone.
@@ -100,10 +100,10 @@ impl View {
         if self.judgements.removals.lock().get(job) == Some(&identity) {
             return Ok(());
         }
-        let known = self.judgements.latest(job).map(|known| known.finding);
+        let finding = self.judgements.latest(job).map(|it| it.finding);
         // Another process may have archived it since.
         let archived = record::exists(&root, job)
-            || known.unwrap_or_else(|| self.finding(job, &*task, &stat, CHECK_INTERVAL))
+            || finding.unwrap_or_else(|| self.finding(job, &*task, &stat, CHECK_INTERVAL))
                 != PurgedFinding::NoCopy;
         if !archived {
             return Ok(());
@@ -114,12 +114,12 @@ impl View {
         }
         noted?;
         let mut removals = self.judgements.removals.lock();
-        if removals.len() >= KNOWN_MAX {
+        if removals.len() >= JOBS_MAX {
             removals.clear();
         }
         removals.insert(job.clone(), identity);
         drop(removals);
-        self.judgements.known.lock().remove(job);
+        self.judgements.by_job.lock().remove(job);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Keeps the results of comparisons in memory.
+//! Keeps in memory what earlier comparisons found.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,25 +13,27 @@ use crate::sys::deadline::Asker;
 use crate::sys::file_id::FileId;
 use crate::workspace::jobs::JobId;
 
-/// The maximum number of such questions that are late.
+/// The maximum number of questions to folders that are late.
 const LATE_MAX: usize = 4;
 
-/// The maximum number of jobs whose results are in memory.
-pub(super) const KNOWN_MAX: usize = 1 << 16;
+/// The maximum number of jobs in each of the two maps.
+pub(super) const JOBS_MAX: usize = 1 << 16;
 
-/// With how many results those that are not valid any more are dropped for the first time.
+/// With how many judgements those that are not valid any more are dropped for the first time.
 const SWEEP_FIRST: usize = 1 << 10;
 
-/// The results of comparisons that are in memory.
+/// What a view keeps in memory about jobs that may be purged, and how it asks folders about them.
 #[derive(Debug)]
 pub(in crate::view) struct Judgements {
-    pub(super) known: Mutex<HashMap<JobId, Known>>,
-    /// With how many results those that are not valid any more are dropped: jobs come and go, and few are asked for at a time.
+    /// The latest judgement of each job.
+    pub(super) by_job: Mutex<HashMap<JobId, Judgement>>,
+    /// With how many judgements those that are not valid any more are dropped: jobs come and go, and few are asked for at a time.
     sweep_at: AtomicUsize,
-    /// Whether any of them was ever a purged job. Each listing asks for its job, and most workspaces never have any.
+    /// Whether any job was ever found to be purged. Each listing asks for its jobs, and most workspaces never have any.
     has_purges: AtomicBool,
     /// The jobs from which a file was removed through this mount, which is recorded; with their directories.
     pub(super) removals: Mutex<HashMap<JobId, FileId>>,
+    /// Asks folders, with a deadline.
     pub(super) asker: Asker,
     pub(super) in_use: OnceLock<InUse>,
 }
@@ -48,7 +50,7 @@ impl std::fmt::Debug for InUse {
 impl Default for Judgements {
     fn default() -> Judgements {
         Judgements {
-            known: Mutex::default(),
+            by_job: Mutex::default(),
             sweep_at: AtomicUsize::new(SWEEP_FIRST),
             has_purges: AtomicBool::new(false),
             removals: Mutex::default(),
@@ -58,8 +60,9 @@ impl Default for Judgements {
     }
 }
 
+/// What a comparison found about a job, and how long that is used.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct Judgement {
     pub(super) finding: PurgedFinding,
     /// The job's directory when it was compared.
     pub(super) top: Stamp,
@@ -67,7 +70,7 @@ pub(super) struct Known {
     valid: Duration,
 }
 
-/// The result of a comparison.
+/// How a job compares with all of its copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PurgedFinding {
     /// No folder has a finished copy, or could be asked.
@@ -81,6 +84,7 @@ pub(super) enum PurgedFinding {
 }
 
 impl PurgedFinding {
+    /// The folder that serves the job, if it is purged.
     pub(super) fn folder(self) -> Option<u8> {
         match self {
             PurgedFinding::Purged(folder) => Some(folder),
@@ -89,12 +93,12 @@ impl PurgedFinding {
     }
 }
 
-impl Known {
+impl Judgement {
     fn is_young(&self) -> bool {
         self.since.elapsed() < self.valid
     }
 
-    /// Whether the result may still be used for a directory with this stamp.
+    /// Whether the judgement may still be used for a directory with this stamp.
     pub(super) fn is_valid(&self, top: Stamp, age_max: Duration) -> bool {
         let age = self.since.elapsed();
         match self.finding {
@@ -108,21 +112,24 @@ impl Known {
 }
 
 impl Judgements {
-    pub(super) fn known(
+    /// What is known about a job whose directory has this stamp, if that is valid and no older than `age_max`.
+    pub(super) fn valid(
         &self,
         job: &JobId,
         top: Stamp,
         age_max: Duration,
     ) -> Option<PurgedFinding> {
-        let known = self.known.lock();
-        let known = known.get(job)?;
-        known.is_valid(top, age_max).then_some(known.finding)
+        let by_job = self.by_job.lock();
+        let judgement = by_job.get(job)?;
+        judgement
+            .is_valid(top, age_max)
+            .then_some(judgement.finding)
     }
 
-    /// Whether there is a result about a job that may still be used, for a directory that has not changed.
-    pub(super) fn is_known(&self, job: &JobId) -> bool {
-        let known = self.known.lock();
-        known.get(job).is_some_and(Known::is_young)
+    /// Whether a judgement of a job may still be used, for a directory that has not changed.
+    pub(super) fn has_young(&self, job: &JobId) -> bool {
+        let by_job = self.by_job.lock();
+        by_job.get(job).is_some_and(Judgement::is_young)
     }
 
     /// Whether a job was ever found to be purged.
@@ -130,69 +137,72 @@ impl Judgements {
         self.has_purges.load(Ordering::Acquire)
     }
 
-    /// The latest result about a job, however old.
-    pub(super) fn latest(&self, job: &JobId) -> Option<Known> {
-        self.known.lock().get(job).copied()
+    /// The latest judgement of a job, however old.
+    pub(super) fn latest(&self, job: &JobId) -> Option<Judgement> {
+        self.by_job.lock().get(job).copied()
     }
 
+    /// Whether a program writes to a job through the mount.
     pub(super) fn is_in_use(&self, job: &JobId) -> bool {
         self.in_use.get().is_some_and(|InUse(in_use)| in_use(job))
     }
 
+    /// Notes what was found about a job whose directory has the stamp `top`. It is valid for the time `valid`.
     pub(super) fn insert(&self, job: &JobId, top: Stamp, finding: PurgedFinding, valid: Duration) {
         if finding.folder().is_some() {
             self.has_purges.store(true, Ordering::Release);
         }
         let since = Instant::now();
-        let result = Known {
+        let judgement = Judgement {
             finding,
             top,
             since,
             valid,
         };
-        let mut known = self.known.lock();
-        self.sweep(&mut known);
-        known.insert(job.clone(), result);
+        let mut by_job = self.by_job.lock();
+        self.sweep(&mut by_job);
+        by_job.insert(job.clone(), judgement);
     }
 
-    /// Notes that no folder has these jobs, unless another result has come meanwhile.
+    /// Notes that no folder has these jobs, unless another judgement has come meanwhile.
     pub(super) fn insert_without_copy<'a>(
         &self,
         jobs: impl Iterator<Item = &'a JobId>,
         valid: Duration,
     ) {
-        let result = Known {
+        let judgement = Judgement {
             finding: PurgedFinding::NoCopy,
             top: Stamp::default(),
             since: Instant::now(),
             valid,
         };
-        let mut known = self.known.lock();
+        let mut by_job = self.by_job.lock();
         for job in jobs {
-            self.sweep(&mut known);
-            match known.entry(job.clone()) {
+            self.sweep(&mut by_job);
+            match by_job.entry(job.clone()) {
                 Entry::Occupied(other) if other.get().is_young() => {}
-                other => drop(other.insert_entry(result)),
+                other => drop(other.insert_entry(judgement)),
             }
         }
     }
 
-    /// Drops results that are not valid any more if there are many.
-    fn sweep(&self, known: &mut HashMap<JobId, Known>) {
-        if known.len() >= self.sweep_at.load(Ordering::Relaxed) {
+    /// Drops judgements that are not valid any more if there are many.
+    fn sweep(&self, by_job: &mut HashMap<JobId, Judgement>) {
+        if by_job.len() >= self.sweep_at.load(Ordering::Relaxed) {
             // That a folder serves a job is shown until the job is compared again.
-            known.retain(|_, known| known.finding.folder().is_some() || known.is_young());
-            if known.len() >= KNOWN_MAX {
-                known.clear();
+            by_job.retain(|_, it| it.finding.folder().is_some() || it.is_young());
+            if by_job.len() >= JOBS_MAX {
+                by_job.clear();
             }
-            let next = (known.len() * 2).clamp(SWEEP_FIRST, KNOWN_MAX);
-            known.shrink_to(next);
+            let next = (by_job.len() * 2).clamp(SWEEP_FIRST, JOBS_MAX);
+            by_job.shrink_to(next);
             self.sweep_at.store(next, Ordering::Relaxed);
         }
     }
 
+    /// Forgets all about a job.
     pub(super) fn forget(&self, job: &JobId) {
-        self.known.lock().remove(job);
+        self.by_job.lock().remove(job);
         self.removals.lock().remove(job);
     }
 }
@@ -215,14 +225,14 @@ mod tests {
         for number in 0..10 * SWEEP_FIRST {
             insert(&number.to_string(), PurgedFinding::Whole, Duration::ZERO);
         }
-        let known = judgements.known.lock();
-        assert!(known.len() <= SWEEP_FIRST && known.capacity() <= 4 * SWEEP_FIRST);
-        assert!(known.values().any(|known| known.finding.folder().is_some()));
-        drop(known);
+        let by_job = judgements.by_job.lock();
+        assert!(by_job.len() <= SWEEP_FIRST && by_job.capacity() <= 4 * SWEEP_FIRST);
+        assert!(by_job.values().any(|it| it.finding.folder().is_some()));
+        drop(by_job);
         let hour = Duration::from_secs(3600);
         for number in 0..4 * SWEEP_FIRST {
             insert(&number.to_string(), PurgedFinding::Whole, hour);
         }
-        assert!(judgements.known.lock().len() > 4 * SWEEP_FIRST);
+        assert!(judgements.by_job.lock().len() > 4 * SWEEP_FIRST);
     }
 }

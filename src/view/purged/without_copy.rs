@@ -38,7 +38,7 @@ impl View {
         };
         let jobs = hashes.filter_map(|hash| JobId::new(task, hash).ok());
         let jobs: Arc<[JobId]> = jobs
-            .filter(|job| !judgements.is_known(job) && !is_recorded(job))
+            .filter(|job| !judgements.has_young(job) && !is_recorded(job))
             .collect();
         if jobs.is_empty() {
             return;
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::settings::Mode;
-    use crate::view::purged::known::PurgedFinding;
+    use crate::view::purged::judgements::PurgedFinding;
     use crate::view::purged::record::Stamp;
     use crate::view::{FolderSpec, ViewSpec};
 
@@ -109,8 +109,8 @@ mod tests {
         let view = view(top.path(), &["first", "second", "missing"]);
         let id = |hash: &str| JobId::new("t", hash).unwrap();
         let finding = |job: &str| {
-            let known = view.judgements.latest(&id(job));
-            known.map(|known| known.finding)
+            let latest = view.judgements.latest(&id(job));
+            latest.map(|it| it.finding)
         };
         let hour = Duration::from_secs(3600);
         let judged = PurgedFinding::Whole;
