@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::common::{Workspace, job, run, xattr};
+use crate::jobs::{Jobs, NOTES, Note, files};
 use crate::node::Node;
-use crate::programs::{Jobs, NOTES, files};
 
 /// Everything in a job.
 pub(crate) type Tree = BTreeMap<PathBuf, String>;
@@ -150,7 +150,7 @@ fn report(nodes: &[Node<'_>], views: &[io::Result<View>]) {
 }
 
 /// Expects each note that a program has written, once and in order; one that was broken off, at most once.
-fn expect_notes(written: &str, notes: &[crate::programs::Note], number: usize) {
+fn expect_notes(written: &str, notes: &[Note], number: usize) {
     let mut lines = written.split_inclusive('\n').peekable();
     for note in notes {
         let is_next = lines.next_if(|line| *line == note.line).is_some();

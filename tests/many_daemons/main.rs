@@ -9,6 +9,7 @@ mod again;
 mod common;
 mod end;
 mod footprint;
+mod jobs;
 mod node;
 mod programs;
 
@@ -17,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use common::Workspace;
 use footprint::Held;
+use jobs::Jobs;
 use node::Node;
-use programs::{Jobs, Random};
+use programs::Random;
 
 /// How many nodes there are, and how many programs run on each.
 const NODES: usize = 4;

@@ -4,13 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::common::{job, xattr};
+use crate::jobs::{Jobs, Known, NOTES, Note, files};
 use crate::node::{Node, text};
 
 /// Random numbers, the same for the same seed.
@@ -39,120 +40,6 @@ impl Random {
         self.0 % limit
     }
 }
-
-/// A line of a job's notes.
-#[derive(Debug, Clone)]
-pub(crate) struct Note {
-    pub(crate) line: String,
-    /// When the program has seen it written; `None` if its daemon was killed, and it may be there or not.
-    pub(crate) written: Option<Instant>,
-}
-
-/// What the programs know of a job.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// When a program has run it to its end.
-    pub(crate) completed: Option<Instant>,
-    pub(crate) notes: Vec<Note>,
-    /// When the job was deleted by the command; `None` once it is run again.
-    pub(crate) deleted: Option<Instant>,
-    /// When a program has begun to remove it last, in either way.
-    removed: Option<Instant>,
-    /// Which node has its lock, and in which generation.
-    holder: Option<(usize, u64)>,
-}
-
-/// All jobs, and what happened.
-pub(crate) struct Jobs {
-    pub(crate) known: Vec<Mutex<Known>>,
-    /// Held by programs that use a job, so that no program removes it meanwhile: daemons and releases may be at work on it.
-    users: Vec<RwLock<()>>,
-    releases: bool,
-    /// Jobs, and what was wrong with them.
-    failures: Mutex<Vec<(usize, String)>>,
-    runs: AtomicUsize,
-    changes: AtomicUsize,
-    reads: AtomicUsize,
-    released: AtomicUsize,
-    deleted: AtomicUsize,
-    removed: AtomicUsize,
-    broken_off: AtomicUsize,
-    /// Calls that failed with `ESTALE`.
-    stale: AtomicUsize,
-}
-
-impl Jobs {
-    pub(crate) fn new(count: usize, releases: bool) -> Jobs {
-        Jobs {
-            known: (0..count).map(|_| Mutex::default()).collect(),
-            users: (0..count).map(|_| RwLock::default()).collect(),
-            releases,
-            failures: Mutex::default(),
-            runs: AtomicUsize::new(0),
-            changes: AtomicUsize::new(0),
-            reads: AtomicUsize::new(0),
-            released: AtomicUsize::new(0),
-            deleted: AtomicUsize::new(0),
-            removed: AtomicUsize::new(0),
-            broken_off: AtomicUsize::new(0),
-            stale: AtomicUsize::new(0),
-        }
-    }
-
-    fn fail(&self, number: usize, what: &str) {
-        let now = jiff::Timestamp::now();
-        self.failures.lock().push((number, format!("{now} {what}")));
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        !self.failures.lock().is_empty()
-    }
-
-    pub(crate) fn expect_no_failure(&self, nodes: &[Node<'_>]) {
-        let failures = self.failures.lock();
-        let jobs: Vec<String> = failures
-            .iter()
-            .map(|(number, _)| job::hash(*number))
-            .collect();
-        for node in nodes.iter().filter(|_| !jobs.is_empty()) {
-            let log = node.log();
-            let about =
-                |line: &&str| line.contains("signal") || jobs.iter().any(|job| line.contains(job));
-            let lines: Vec<&str> = log.lines().filter(about).collect();
-            eprintln!(
-                "of the log of {}:\n{}",
-                node.top().display(),
-                lines.join("\n")
-            );
-        }
-        assert!(failures.is_empty(), "{failures:#?}");
-        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        let steps = count(&self.runs) + count(&self.changes) + count(&self.reads);
-        let stale = count(&self.stale);
-        assert!(
-            stale <= 2 + steps / 50,
-            "{stale} of {steps} calls are stale"
-        );
-    }
-
-    pub(crate) fn summary(&self) -> String {
-        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        format!(
-            "{} jobs run, {} changes of finished jobs, {} reads, {} releases, {} deletions, {} removals by hand, {} calls broken off by kills, {} stale",
-            count(&self.runs),
-            count(&self.changes),
-            count(&self.reads),
-            count(&self.released),
-            count(&self.deleted),
-            count(&self.removed),
-            count(&self.broken_off),
-            count(&self.stale)
-        )
-    }
-}
-
-/// The file of a job's notes.
-pub(crate) const NOTES: &str = "notes.txt";
 
 /// How soon all nodes see what one did: names are cached for a second, and a directory that was written to while its job was moved is put
 /// back 2.5 s later.
@@ -484,19 +371,6 @@ fn write_unfinished(job: &Path, number: usize) -> io::Result<()> {
         fs::write(job.join(name), contents)?;
     }
     symlink("model.bin", job.join("latest"))
-}
-
-/// The files of a job without its marker and its notes.
-pub(crate) fn files(number: usize) -> [(&'static str, Vec<u8>); 4] {
-    [
-        ("train.out", format!("step {number}\n").into_bytes()),
-        ("model.bin", job::model(number)),
-        ("data/uv.lock", b"version = 1\n".to_vec()),
-        (
-            ".experimaestro/status.json",
-            b"{\"state\": \"done\"}".to_vec(),
-        ),
-    ]
 }
 
 /// Adds to an error which call has failed.
