@@ -9,11 +9,12 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 
 use super::bottom;
-use super::detail::{Detail, copies};
+use super::detail::Detail;
 use super::dialog::Dialog;
 use super::event::Event;
 use super::event_loop::Dashboard;
 use super::help;
+use super::job_summary::job_summary;
 use super::messages::Messages;
 use super::model::Model;
 use super::order::Order;
@@ -234,7 +235,7 @@ impl Dashboard for App {
         let middle = bottom::draw(canvas, self.model.theme, news, keys);
         let (model, canvas) = (&self.model, (&mut *buffer, middle));
         match &mut self.detail {
-            Some(detail) => detail.draw(canvas, model.theme, |job| copies(job, model)),
+            Some(detail) => detail.draw(canvas, model.theme, |job| job_summary(job, model)),
             None => self.tabs.draw(canvas, model),
         }
         if let Some((dialog, _)) = &mut self.dialog {

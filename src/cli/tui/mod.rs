@@ -5,10 +5,13 @@
 //! lists are those of the commands (`archive::job_list`, `orphans`, `status::gather` …), and actions call the same functions of the archive,
 //! each with a session of its own.
 //!
-//! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `text_edit`, `theme`: parts of the screen
-//! - `app`: the dashboard; `input`: its keys; `confirmation`: its actions; `tabs`: its tabs; `detail`: an open job; `request`: what a tab asks for; `messages`: what it has said; `help`: keys; `bottom`: the last lines;
-//!   `clipboard`: OSC 52
-//! - `model`: what is known; `reported`: what mounts and archivers reported; `jobs`, `row`: the jobs in memory; `safety`: which have a second copy; `watchers`: the threads that look at the workspace
+//! - `screen`: the terminal and its restoration; `event`, `event_loop`: the channel and its threads; `list`, `dialog`, `text_edit`, `theme`:
+//!   parts of the screen
+//! - `app`: the dashboard; `input`: its keys; `confirmation`: its actions; `tabs`: its tabs; `detail`: an open job; `job_summary`: where it is
+//!   served and copied; `request`: what a tab asks for; `messages`: what it has said; `help`: keys; `bottom`: the last lines; `clipboard`:
+//!   OSC 52
+//! - `model`: what is known; `reported`: what mounts and archivers reported; `jobs`, `row`: the jobs in memory; `safety`: which have a second
+//!   copy; `watchers`: the threads that look at the workspace
 //! - `read`: files, parameters and logs of an open job; `params`: makes parameters readable
 //! - `remote`: the dashboard of a workspace on another machine
 //! - `order`: an action; `actions`: what it would do, and doing it
@@ -24,6 +27,7 @@ mod event;
 mod event_loop;
 mod help;
 mod input;
+mod job_summary;
 mod jobs;
 mod list;
 mod messages;
