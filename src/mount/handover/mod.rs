@@ -12,7 +12,7 @@
 //! | the log: each change of the tables is a [`record`] | [`recorder`], called by the tables under their locks, which orders the records | an [`image`]: the state that the records lead to |
 //! | how often the kernel has received each node | [`lookup_counts`] | the same |
 //! | the nodes that the kernel has received last, which need not be in the log | [`recent_nodes`] | the same |
-//! | what a thread is about to change for a request | [`intents`] | the result of a request that the kernel sends again |
+//! | what a thread is about to change for a request, in a slot of its own | [`intents`], in [`intent_slots`] | the result of a request that the kernel sends again |
 //! | the connection to the kernel, and what was agreed with it | [`connection`] | the same |
 //! | descriptors of open files and of removed directories | [`recorder`] ([`KeptFile`]) | open files |
 //!
@@ -31,6 +31,7 @@
 pub(super) mod connection;
 pub(super) mod forgotten;
 pub(super) mod image;
+pub(super) mod intent_slots;
 pub(super) mod intents;
 pub(super) mod lookup_counts;
 pub(super) mod recent_nodes;
