@@ -127,7 +127,7 @@ impl Space {
 /// # Errors
 ///
 /// Fails if the space of the primary's file system cannot be queried.
-pub fn space(view: &View, rule: Release) -> rustix::io::Result<Option<Space>> {
+pub fn space_by_rule(view: &View, rule: Release) -> rustix::io::Result<Option<Space>> {
     let Some(keep_free) = rule.keep_free else {
         return Ok(None);
     };
@@ -164,7 +164,7 @@ impl<'a, 'b> Pass<'a, 'b> {
     /// Whether less is free than the rule wants, counting what is about to be freed.
     fn is_short(&self, rule: Release) -> rustix::io::Result<bool> {
         let soon = self.would_free.saturating_add(self.releases.pending());
-        let space = space(self.env.view, rule)?;
+        let space = space_by_rule(self.env.view, rule)?;
         Ok(space.is_some_and(|space| space.lacking() > soon))
     }
 

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::daemon::background::answers;
+use crate::daemon::background::answers_in_time;
 use crate::daemon::mounts::MountInfo;
 use crate::daemon::sharing::command;
 use crate::daemon::sharing::holder::Holder;
 use crate::daemon::sharing::launch_lock::LaunchLock;
 use crate::daemon::sharing::register::Hold;
 use crate::daemon::sharing::terms::Terms;
-use crate::daemon::unmount::find;
+use crate::daemon::unmount::mount_at;
 
 /// How long all of it may take while other programs mount and unmount at the same place.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,7 +46,7 @@ pub(super) fn mount(
     let deadline = Instant::now() + TIMEOUT;
     let mut was_there = true;
     while Instant::now() < deadline {
-        let Ok(mount) = find(wanted.mountpoint) else {
+        let Ok(mount) = mount_at(wanted.mountpoint) else {
             was_there = false;
             launch_or_find(wanted.mountpoint, &mut launch)?;
             continue;
@@ -66,7 +66,7 @@ pub(super) fn mount(
             Some(Hold::Held) => {
                 expect_same_flag(&mount, wanted)?;
                 // The daemon registers holders before the kernel has accepted it.
-                if answers(probe(), &mount.mountpoint)? {
+                if answers_in_time(probe(), &mount.mountpoint)? {
                     return Ok(was_there);
                 }
             }
@@ -90,7 +90,7 @@ fn launch_or_find(
     launch: &mut impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let launched = launch();
-    match find(mountpoint) {
+    match mount_at(mountpoint) {
         Ok(_) => Ok(()),
         Err(_) => launched,
     }

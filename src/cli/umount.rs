@@ -18,7 +18,7 @@ use crate::daemon::sharing::caller::caller;
 use crate::daemon::sharing::command::release;
 use crate::daemon::sharing::holder::{Given, HolderError};
 use crate::daemon::sharing::register::{HolderReport, UnmountAnswer};
-use crate::daemon::unmount::{Unmounted, find, unmount};
+use crate::daemon::unmount::{Unmounted, mount_at, unmount};
 use crate::settings::Settings;
 use crate::sys::namespaces;
 use crate::sys::shell_word::shell_word;
@@ -218,11 +218,11 @@ pub(super) fn find_mount(
     mount_use: MountUse,
 ) -> anyhow::Result<MountInfo> {
     if let Some(mountpoint) = mountpoint {
-        return Ok(find(mountpoint)?);
+        return Ok(mount_at(mountpoint)?);
     }
     let settings = Settings::load(global.settings.as_deref())?;
     let workspace = settings.select(&select.selection())?;
-    if let Ok(mount) = find(&workspace.path) {
+    if let Ok(mount) = mount_at(&workspace.path) {
         return Ok(mount);
     }
     let id = Some(workspace.id.as_str()).filter(|id| !id.is_empty());

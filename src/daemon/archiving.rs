@@ -13,7 +13,7 @@ use super::peers::Peers;
 use crate::archive::engine::{Archiver, Config};
 use crate::archive::env::{Env, Hooks, Writing};
 use crate::archive::job::recover::Recovered;
-use crate::archive::releases::space;
+use crate::archive::releases::space_by_rule;
 use crate::archive::{manual, places};
 use crate::mount::{Handle, Recover};
 use crate::settings::{Folder, Mode, Release, Tuning};
@@ -177,7 +177,8 @@ impl Recover for Recovery {
     }
 
     fn lacks_space(&self, progress: &Progress) -> bool {
-        let (Ok(Some(space)), Some(size)) = (space(&self.view, self.release), progress.expected())
+        let (Ok(Some(space)), Some(size)) =
+            (space_by_rule(&self.view, self.release), progress.expected())
         else {
             return false;
         };

@@ -111,7 +111,7 @@ pub fn launch(launch: Launch, mountpoint: &Path, log: &str) -> Result<u32, Launc
         log: log.to_owned(),
     };
     match listen(&ours) {
-        Ok(Some(Message::Attached(_))) => match answers(probe, mountpoint) {
+        Ok(Some(Message::Attached(_))) => match answers_in_time(probe, mountpoint) {
             Ok(true) => {
                 // If it died this very moment, the mount says so itself.
                 let _ = (&ours).write_all(b"{\"ready\":true}\n");
@@ -160,7 +160,7 @@ fn listen(stream: &UnixStream) -> io::Result<Option<Message>> {
 /// # Errors
 ///
 /// The probe cannot be started.
-pub fn answers(mut probe: Command, mountpoint: &Path) -> io::Result<bool> {
+pub fn answers_in_time(mut probe: Command, mountpoint: &Path) -> io::Result<bool> {
     let mut probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut answered = false;
     wait_until(MOUNT_TIMEOUT, || match probe.try_wait() {

@@ -76,7 +76,7 @@ pub enum Unmounted {
 /// # Errors
 ///
 /// None is there.
-pub fn find(path: &Path) -> Result<MountInfo, UnmountError> {
+pub fn mount_at(path: &Path) -> Result<MountInfo, UnmountError> {
     let not_mounted = || UnmountError::NotMounted(path.to_owned());
     // As it is written first: that walks no path, and so works whatever hangs.
     let written = std::path::absolute(path).map_err(|_| not_mounted())?;

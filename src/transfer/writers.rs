@@ -22,7 +22,7 @@ use crate::sys::dir_stack::IndexedDirStack;
 /// # Errors
 ///
 /// An error of opening a directory or a file of the tree.
-pub fn written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
+pub fn being_written(tree: impl AsFd, manifest: &Manifest) -> Result<Option<std::path::PathBuf>> {
     let at = |index: usize| move |failure: Failure| failure.at(manifest.path(index));
     let top = open_to_list(tree, OsStr::new(".")).source("open");
     let mut steps = IndexedDirStack::new(top.map_err(at(0))?);

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xpmfs::daemon::attach::{Attachment, How, prepare};
+use xpmfs::daemon::attach::{Attachment, How, check_mountpoint};
 use xpmfs::daemon::background::{self, Launch, Parent};
 use xpmfs::daemon::log::{self, Destination, Verbosity};
 use xpmfs::daemon::mounts::{self, MountInfo};
@@ -242,7 +242,7 @@ fn fault() -> Fault {
 fn serve(caller: Launcher) -> Result<(), String> {
     let primary = PathBuf::from(var("PRIMARY").unwrap());
     let asked = PathBuf::from(var("MOUNTPOINT").unwrap());
-    let mountpoint = prepare(&asked, Some(&primary)).map_err(|error| error.to_string())?;
+    let mountpoint = check_mountpoint(&asked, Some(&primary)).map_err(|error| error.to_string())?;
     let mut attachment = Attachment::new(mountpoint, var("SOURCE").unwrap_or("test,\\ one".into()));
     attachment.allow_other = var("ALLOW_OTHER").is_some();
     attachment.read_only = var("READ_ONLY").is_some();
@@ -300,7 +300,7 @@ pub(crate) fn player() {
             } else {
                 How::Lazy
             };
-            unmount::find(&mountpoint)
+            unmount::mount_at(&mountpoint)
                 .and_then(|mount| unmount::unmount(&mount, how, |_| ()))
                 .map(|became| eprintln!("{became:?}"))
                 .map_err(|error| error.to_string())

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::env::Env;
 use crate::archive::job::release::{Reason, offline};
-use crate::archive::releases::{ReleaseEvent, ReleaseSearch, release_by_rule, space};
+use crate::archive::releases::{ReleaseEvent, ReleaseSearch, release_by_rule, space_by_rule};
 use crate::archive::retries::Retries;
 use crate::archive::turn;
 use crate::settings::Release;
@@ -219,7 +219,7 @@ const RULE_MAX: u64 = 1024;
 
 /// Queries the free space for the report; returns the missing bytes.
 fn query_space(env: &Env<'_>, rule: Release, state: &ReleaseState) -> rustix::io::Result<u64> {
-    let Some(space) = space(env.view, rule)? else {
+    let Some(space) = space_by_rule(env.view, rule)? else {
         return Ok(0);
     };
     state.update(|report| {

@@ -36,7 +36,7 @@ impl InProgress {
         InProgress {
             // In this order: a run that begins in between has the lock, and is not named yet.
             current: experiment.current().unwrap_or_default(),
-            locked: transient::is_locked(&experiment.path),
+            locked: transient::is_experiment_locked(&experiment.path),
         }
     }
 
@@ -61,7 +61,7 @@ impl InProgress {
 }
 
 /// Whether a job holds the lock of the partial in this directory.
-pub(super) fn is_locked(partial: impl AsFd) -> Result<bool> {
+pub(super) fn is_partial_locked(partial: impl AsFd) -> Result<bool> {
     let names = [OsStr::new(JOB_STATE), OsStr::new("locks")];
     let Some(locks) = at::absent(at::open_dirs(partial, names.into_iter()))? else {
         return Ok(false);

@@ -315,7 +315,7 @@ impl Pass<'_> {
             return Ok(true);
         };
         let in_use = |why: &str| ItemOutcome::InUse(why.to_owned());
-        if in_use::is_locked(&source).unwrap_or(false) {
+        if in_use::is_partial_locked(&source).unwrap_or(false) {
             self.report.end(&item, in_use("a job writes to it"));
             return Ok(false);
         }
@@ -341,7 +341,7 @@ impl Pass<'_> {
             self.report.end(&item, ItemOutcome::InUse(why));
             return Ok(false);
         }
-        let check = || match in_use::is_locked(&source) {
+        let check = || match in_use::is_partial_locked(&source) {
             Ok(false) => Ok(()),
             _ => Err(Cause::Busy("a job writes to it".into())),
         };

@@ -183,7 +183,7 @@ pub(in crate::archive) fn size(env: &Env<'_>, job: &JobId) -> Option<transfer::S
 
 /// The bytes that a recovery of a job takes at most on a disk that allocates space in units of `block` bytes: each entry takes one
 /// more than its data. `None` if the copy cannot be read.
-pub(in crate::archive) fn space(env: &Env<'_>, job: &JobId, block: u64) -> Option<u64> {
+pub(in crate::archive) fn space_needed(env: &Env<'_>, job: &JobId, block: u64) -> Option<u64> {
     let folder = candidates(env, job, None).ok()?.first()?.folder;
     if let Ok(Some(manifest)) = manifests::read(folder, job) {
         let sizes = manifest.entries().iter().map(|entry| match entry.kind {

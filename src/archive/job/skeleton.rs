@@ -82,7 +82,7 @@ impl Skeleton {
             ..Options::default()
         };
         let left = transfer::outline(&self.directory, &options).copying(job, &at)?;
-        if writers::written(&self.directory, &left)
+        if writers::being_written(&self.directory, &left)
             .copying(job, &at)?
             .is_some()
         {

@@ -205,7 +205,7 @@ fn list(top: &Path) -> RunList {
     let experiments = experiments.filter(|each| each.layout == Layout::V2);
     let experiments = experiments.map(|each| {
         let runs = each.runs().found;
-        let live = match is_locked(&each.path) {
+        let live = match is_experiment_locked(&each.path) {
             Some(true) => true,
             Some(false) => runs.iter().any(has_just_changed),
             None => runs
@@ -240,7 +240,7 @@ fn events(top: &Path, directory: &Path, prefix: &str) -> Vec<PathBuf> {
 }
 
 /// Whether the lock of an experiment is held; `None` if that is unknown.
-pub(in crate::archive) fn is_locked(experiment: &Path) -> Option<bool> {
+pub(in crate::archive) fn is_experiment_locked(experiment: &Path) -> Option<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let lock = rustix::fs::openat(CWD, experiment.join("lock"), flags, Mode::empty()).ok()?;
     match flock(&lock, FlockOperation::NonBlockingLockShared) {

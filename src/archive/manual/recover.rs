@@ -10,7 +10,7 @@ use crate::archive::env::Env;
 use crate::archive::error::{Cause, Context, JobError, Result};
 use crate::archive::job::recover::Recovered;
 use crate::archive::parallel::in_parallel;
-use crate::archive::releases::space;
+use crate::archive::releases::space_by_rule;
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::archive::{job, places, state_dir, turn};
@@ -67,8 +67,8 @@ pub fn recover_for_readers(env: &Env<'_>, job: &JobId, rule: Release) -> Result<
     if let Some(size) = job::recover::size(env, job) {
         env.progress.expect(size);
     }
-    if let Some(space) = space(env.view, rule).tried(job, "look at the space of", at)? {
-        let needed = job::recover::space(env, job, ALLOCATION_UNIT).unwrap_or(u64::MAX);
+    if let Some(space) = space_by_rule(env.view, rule).tried(job, "look at the space of", at)? {
+        let needed = job::recover::space_needed(env, job, ALLOCATION_UNIT).unwrap_or(u64::MAX);
         if needed > space.usable() {
             let [needed, free, wanted] = [needed, space.free, space.wanted].map(HumanBytes);
             let why = format!(

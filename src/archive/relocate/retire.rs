@@ -169,7 +169,12 @@ impl Retired {
         // In this order: a process that closes a file between the two checks has changed the directory, which the second detects.
         // A program that waits for the job's recovery has opened the copy.
         let writing = match env.hooks.open_for_writing(&job) {
-            Writing::No if matches!(writers::written(&directory, &copied.manifest), Ok(None)) => {
+            Writing::No
+                if matches!(
+                    writers::being_written(&directory, &copied.manifest),
+                    Ok(None)
+                ) =>
+            {
                 None
             }
             Writing::Unknown(mount) => Some(no_reply(&mount)),

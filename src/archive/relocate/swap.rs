@@ -79,7 +79,7 @@ pub(super) fn swap(
     // The path does not lead to the directory any more, so no other process can open it. And if the copy was the directory itself, under
     // another name that nothing has revealed, the symlink does not lead to it now.
     let led = leads_to(&target, &archived, folder, job);
-    let written = writers::written(&source, &copied.manifest);
+    let written = writers::being_written(&source, &copied.manifest);
     if led.is_err() || !matches!(written, Ok(None)) {
         let undone = internal_files::put_back(env.view, job, &source, true, || staging.undo());
         undone.beside(job, &from)?;
@@ -112,7 +112,7 @@ fn expect_idle(
 ) -> Result<()> {
     expect_unwritten(env, job)?;
     // In this order: a process that closes a file between the two checks has changed the job, which the second detects.
-    let written = writers::written(source, &copied.manifest).copying(job, from)?;
+    let written = writers::being_written(source, &copied.manifest).copying(job, from)?;
     if written.is_some() {
         return Err(JobError::new(job, Cause::Busy(WRITTEN.into())));
     }

@@ -165,8 +165,8 @@ fn put_back(env: &Env<'_>, retired: &Retired, job: &JobId) -> Result<()> {
             let comparison = compare(&ours, &theirs, &done);
             let exchanged = staging.exchanged().beside(job, &path)?;
             // A process that has a file of it open continues to write to it.
-            let written =
-                exchanged != Some(false) && !matches!(writers::written(&aside, &ours), Ok(None));
+            let written = exchanged != Some(false)
+                && !matches!(writers::being_written(&aside, &ours), Ok(None));
             match exchanged {
                 _ if written => true,
                 Some(true) => {

@@ -197,7 +197,7 @@ pub(in crate::cli) fn freed(plan: &DeletionPlan) -> u64 {
 }
 
 /// The outcome in a location, by its fixed name, and why it is not complete.
-pub(in crate::cli) fn state(
+pub(in crate::cli) fn outcome_in(
     copy: &PlannedCopy,
     deleted: Option<&Deleted>,
 ) -> (&'static str, Option<String>) {
@@ -238,7 +238,7 @@ impl Report<'_> {
                     false => Vec::new(),
                 };
                 for copy in &plan.copies {
-                    if let ("failed", Some(why)) = state(copy, Some(deleted)) {
+                    if let ("failed", Some(why)) = outcome_in(copy, Some(deleted)) {
                         lines.push(format!(
                             "{job}: its copy in {} does not show any more, but cannot be moved to the trash: {why}",
                             self.session.label(copy.location)
@@ -282,7 +282,7 @@ impl Report<'_> {
             ));
         }
         for copy in &plan.copies {
-            if let ("pending", Some(why)) = state(copy, deleted)
+            if let ("pending", Some(why)) = outcome_in(copy, deleted)
                 && !plan.away.iter().any(|(away, _)| *away == copy.location)
             {
                 lines.push(format!(
@@ -341,7 +341,7 @@ impl Report<'_> {
         let label = |location: u8| self.session.label(location);
         let copies = plan.into_iter().flat_map(|plan| &plan.copies);
         let copies = copies.map(|copy| {
-            let (state, why) = state(copy, deleted);
+            let (state, why) = outcome_in(copy, deleted);
             json!({
                 "location": label(copy.location),
                 "path": copy.path.to_string_lossy(),

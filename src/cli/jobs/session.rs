@@ -11,7 +11,7 @@ use super::named;
 use crate::archive::env::{Env, Hooks};
 use crate::archive::error::JobError;
 use crate::archive::job::trash::finish;
-use crate::archive::job::trash::list::list;
+use crate::archive::job::trash::list::list_trash;
 use crate::archive::{archived_jobs, manual, places};
 use crate::cli::advice::advice;
 use crate::cli::errors::Usage;
@@ -232,7 +232,7 @@ impl Session {
         if !matches!(error.downcast_ref(), Some(FindError::Absent { .. })) {
             return error;
         }
-        let deleted = list(&self.env())
+        let deleted = list_trash(&self.env())
             .jobs
             .into_iter()
             .map(|it| it.job)

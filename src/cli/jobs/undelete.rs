@@ -12,7 +12,7 @@ use super::named::find_among;
 use super::session::{Session, Work, why};
 use crate::archive::deletions::undelete_jobs;
 use crate::archive::job::trash::batch::Batch;
-use crate::archive::job::trash::list::list;
+use crate::archive::job::trash::list::list_trash;
 use crate::archive::job::trash::undelete::{NotUndeleted, UndeletionOutcome};
 use crate::archive::places;
 use crate::cli::{Global, print};
@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
     arguments.work.which.expect_jobs("bring back", None)?;
     let session = Session::open_to_work(&arguments.work, &[], global)?;
     let env = session.env();
-    let listed = list(&env);
+    let listed = list_trash(&env);
     for unseen in listed.unseen.iter().filter(|_| !global.quiet) {
         print::line(&format!("note: {unseen}"));
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use super::arguments::Arguments;
 use crate::cli::{Global, mount_helper};
 use crate::daemon::archiving;
-use crate::daemon::attach::{Attachment, expect_no_silent_mount, prepare, resolve};
+use crate::daemon::attach::{Attachment, check_mountpoint, expect_no_silent_mount, resolve};
 use crate::daemon::background::{Launch, launch};
 use crate::daemon::limits;
 use crate::daemon::log::{self, Destination};
@@ -143,7 +143,7 @@ impl Planned {
         check_workspace(&self.workspace)?;
         let primary = &self.workspace.path;
         let attachment = &mut self.plan.attachment;
-        attachment.mountpoint = prepare(&attachment.mountpoint, Some(primary))?;
+        attachment.mountpoint = check_mountpoint(&attachment.mountpoint, Some(primary))?;
         Ok(())
     }
 

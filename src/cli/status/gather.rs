@@ -19,7 +19,7 @@ use crate::daemon::health::MountHealth;
 use crate::daemon::inventory::{self, LocationReport, Mounted};
 use crate::daemon::mounts::group_name;
 use crate::daemon::sharing::register::HolderReport;
-use crate::daemon::unmount::find;
+use crate::daemon::unmount::mount_at;
 use crate::mount::RunningRecovery;
 use crate::settings::{Settings, Workspace};
 use crate::sys::shell_word::shell_word;
@@ -139,7 +139,7 @@ pub(in crate::cli) struct WorkspaceStatus {
 /// The settings or the table of mounts cannot be read, or the mount or workspace that was named does not exist.
 pub(in crate::cli) fn gather(arguments: &Arguments, global: &Global) -> anyhow::Result<Status> {
     if let Some(mountpoint) = &arguments.mountpoint {
-        let mounted = inventory::ask(find(mountpoint)?);
+        let mounted = inventory::ask(mount_at(mountpoint)?);
         return Ok(Status {
             mounts: vec![MountStatus::of(&mounted)],
             archivers: Vec::new(),

@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use crate::archive::job::trash::empty;
-use crate::archive::job::trash::list::{InTrash, Listed, list};
+use crate::archive::job::trash::list::{InTrash, Listed, list_trash};
 use crate::archive::places;
 use crate::cli::first_jobs::FirstJobs;
 use crate::cli::jobs::find_among;
@@ -35,7 +35,7 @@ pub struct Arguments {
 pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let session = Session::open(&arguments.which, &[], global)?;
     let env = session.env();
-    let Listed { jobs, unseen } = list(&env);
+    let Listed { jobs, unseen } = list_trash(&env);
     let jobs: Vec<InTrash> = match arguments.which.jobs.is_empty() {
         true => jobs,
         false => {

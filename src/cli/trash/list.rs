@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::archive::job::trash::list::{InTrash, Listed, list};
+use crate::archive::job::trash::list::{InTrash, Listed, list_trash};
 use crate::cli::jobs::session::{Session, Which};
 use crate::cli::open::More;
 use crate::cli::style::local;
@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments, global: &Global) -> anyhow::Result<Exit
         ..Which::default()
     };
     let session = Session::open(&which, &[], global)?;
-    let Listed { jobs, unseen } = list(&session.env());
+    let Listed { jobs, unseen } = list_trash(&session.env());
     for unseen in &unseen {
         print::line(unseen);
     }

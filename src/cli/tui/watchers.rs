@@ -18,7 +18,7 @@ use super::read::{Content, Reader, Want};
 use crate::archive::copies::{CopySearch, JobCopies};
 use crate::archive::experiments::copies::{self, ExperimentCopies};
 use crate::archive::job::opt_out::OptOuts;
-use crate::archive::job::trash::list::list as list_trash;
+use crate::archive::job::trash::list::list_trash;
 use crate::archive::job_list::{self, Query};
 use crate::archive::orphans::{self, Orphans, Search};
 use crate::cli::jobs::session::Session;

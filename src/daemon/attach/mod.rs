@@ -22,13 +22,13 @@ use std::path::PathBuf;
 pub use detach::{How, detach};
 pub use error::{AttachError, DetachError};
 pub use mount::attach;
-pub use mountpoint::{expect_no_silent_mount, prepare, resolve};
+pub use mountpoint::{check_mountpoint, expect_no_silent_mount, resolve};
 pub use remount::{RemountError, remount};
 
 /// Where to mount, and with which options.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attachment {
-    /// The mount point, absolute and without symlinks, as [`prepare`] returns it.
+    /// The mount point, absolute and without symlinks, as [`check_mountpoint`] returns it.
     #[serde(with = "crate::sys::path_bytes")]
     pub mountpoint: PathBuf,
     /// The source in tables of mounts: the workspace's id or its path.

@@ -68,7 +68,7 @@ pub fn expect_no_silent_mount(path: &Path) -> Result<(), AttachError> {
 /// # Errors
 ///
 /// Why it cannot, and what to do.
-pub fn prepare(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, AttachError> {
+pub fn check_mountpoint(mountpoint: &Path, primary: Option<&Path>) -> Result<PathBuf, AttachError> {
     let path = resolve(mountpoint).map_err(|error| unusable(mountpoint, error))?;
     // Dead mounts may be stacked, and each one that is cleared shows the one below.
     while let Some(mount) = mounts::top_at(&path).map_err(AttachError::Mounts)? {
@@ -171,17 +171,21 @@ mod tests {
     fn only_an_empty_directory_or_the_primary_is_mounted_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m");
-        let sentence = |primary: Option<&Path>| prepare(&path, primary).unwrap_err().to_string();
+        let sentence =
+            |primary: Option<&Path>| check_mountpoint(&path, primary).unwrap_err().to_string();
         assert!(sentence(None).contains("mkdir -p"));
         fs::write(&path, "").unwrap();
         assert!(sentence(None).contains("not a directory"));
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert_eq!(prepare(&path, None).unwrap(), resolve(&path).unwrap());
+        assert_eq!(
+            check_mountpoint(&path, None).unwrap(),
+            resolve(&path).unwrap()
+        );
         fs::write(path.join("x"), "").unwrap();
         assert!(sentence(None).contains("not empty"));
         assert!(sentence(Some(dir.path())).contains("not empty"));
-        prepare(&path, Some(&path)).unwrap();
+        check_mountpoint(&path, Some(&path)).unwrap();
     }
 
     #[test]
@@ -190,6 +194,9 @@ mod tests {
         let root = resolve(dir.path()).unwrap();
         fs::create_dir(root.join("m")).unwrap();
         std::os::unix::fs::symlink("m", root.join("link")).unwrap();
-        assert_eq!(prepare(&root.join("link"), None).unwrap(), root.join("m"));
+        assert_eq!(
+            check_mountpoint(&root.join("link"), None).unwrap(),
+            root.join("m")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ends::{Source, Transfer, job_path};
-use super::local::{Incoming, run_path, why};
+use super::local::{Incoming, absolute_run_path, why};
 use super::remote::RemoteSource;
 use crate::archive::env::Env;
 use crate::archive::experiments::RunName;
@@ -60,7 +60,7 @@ impl Transfer for Download<'_> {
         let writeback = self.to.watch(&staged)?;
         rsync::copy(&trees, Direction::Down, self.to.env.progress)?;
         let workspace = self.to.env.view.primary_path();
-        let at = run_path(&self.to.env, run);
+        let at = absolute_run_path(&self.to.env, run);
         let made = runs::make_links(&links, (&staged, &at), workspace);
         made.map_err(|cause| cause.to_string())?;
         self.to.sync(&writeback, &staged)

@@ -48,7 +48,7 @@ pub(super) fn expect_two(from: &Env<'_>, to: &Env<'_>) -> Result<(), CopyError> 
 }
 
 /// The path of a run in a workspace, for messages.
-pub(super) fn run_path(env: &Env<'_>, run: &RunName) -> PathBuf {
+pub(super) fn absolute_run_path(env: &Env<'_>, run: &RunName) -> PathBuf {
     let top = env.view.primary_path().join(EXPERIMENTS);
     top.join(&run.experiment).join(&run.run)
 }
@@ -74,7 +74,7 @@ impl Source for LocalSource<'_> {
         let failed = |cause: crate::archive::error::Cause| CopyError::Run(cause.to_string());
         let origin = runs::origin(env, run).map_err(failed)?;
         let origin = origin.ok_or_else(|| CopyError::NoRun {
-            path: run_path(env, run),
+            path: absolute_run_path(env, run),
         })?;
         let jobs = runs::jobs(env, run, &origin);
         let (jobs, unread) = jobs.map_err(|why| CopyError::NoJobs { why })?;
@@ -178,7 +178,7 @@ impl Transfer for LocalTransfer<'_> {
         let origin = runs::origin(&self.from, run).map_err(|cause| cause.to_string())?;
         let origin = origin.ok_or_else(|| "the source lost it meanwhile".to_owned())?;
         let (workspace, staged) = (self.to.env.view.primary_path(), self.to.stage_run(run)?);
-        let at = run_path(&self.to.env, run);
+        let at = absolute_run_path(&self.to.env, run);
         let copied = runs::export(&self.from, run, &origin, (&staged, &at), workspace);
         copied.map(drop).map_err(|cause| cause.to_string())
     }

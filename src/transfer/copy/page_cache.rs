@@ -97,7 +97,7 @@ pub(super) fn uncache(fd: impl AsFd, offset: u64, length: u64) {
 }
 
 /// Starts to write a filled window to the disk, and drops an earlier window from the cache.
-pub(super) fn written(fd: impl AsFd, offset: u64, length: u64) -> Result<()> {
+pub(super) fn finish_window(fd: impl AsFd, offset: u64, length: u64) -> Result<()> {
     write_out(&fd, offset, length, Writeout::Start)?;
     if let Some(before) = offset.checked_sub(UNDER_WAY * WINDOW) {
         write_out(&fd, before, WINDOW, Writeout::Wait)?;
@@ -199,7 +199,7 @@ fn take_care(from: impl AsFd, to: Option<impl AsFd>, window: Window) -> Result<(
         uncache(from, window.start, window.length);
     }
     match to {
-        Some(to) => written(to, window.start, window.length),
+        Some(to) => finish_window(to, window.start, window.length),
         None => Ok(()),
     }
 }

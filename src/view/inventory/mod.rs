@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType};
 
 pub use self::location_set::LocationSet;
-use self::names::{JobCandidate, names};
+use self::names::{JobCandidate, job_candidates};
 use self::workers::{Outcome, look_at_all};
 use super::location::Role;
 use super::{Location, PRIMARY, Served, View};
@@ -97,7 +97,7 @@ impl View {
         wanted: &Wanted,
         look: impl Fn(&LocatedJob<'_>) -> T + Send + Sync + 'static,
     ) -> Inventory<T> {
-        let (mut named, unlisted, silent) = names(self, wanted.tasks());
+        let (mut named, unlisted, silent) = job_candidates(self, wanted.tasks());
         named.retain(|named| wanted.has(&named.id));
         let named = Arc::new(named);
         let outcomes = look_at_all(self, named.clone(), move |view, named| {

@@ -47,7 +47,7 @@ type Entries = Vec<(OsString, u8, FileType)>;
 /// The names in all locations, in order, of these tasks or of all; and what could not be listed.
 ///
 /// The last of the three are the locations that could not be listed as a whole.
-pub(super) fn names(
+pub(super) fn job_candidates(
     view: &View,
     tasks: Option<BTreeSet<OsString>>,
 ) -> (Vec<JobCandidate>, Vec<String>, LocationSet) {

@@ -404,7 +404,8 @@ impl ReleasePlan {
             return Ok(busy(why));
         }
         // In this order: a process that closes a file between the two checks has changed the job, which the second detects.
-        let written = writers::written(&self.source, &self.looked.manifest).copying(job, &from)?;
+        let written =
+            writers::being_written(&self.source, &self.looked.manifest).copying(job, &from)?;
         if written.is_some() {
             return Ok(busy(WRITTEN.to_owned()));
         }

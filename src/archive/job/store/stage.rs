@@ -88,7 +88,7 @@ impl StoreBatch<'_> {
             }
             // Reads the original before it is removed; but not with each attempt while a process writes to it.
             Existing::Same(compared) => {
-                let written = writers::written(&source, &compared.0).copying(job, &from)?;
+                let written = writers::being_written(&source, &compared.0).copying(job, &from)?;
                 if written.is_some() {
                     return Err(JobError::new(job, Cause::Busy(WRITTEN.into())));
                 }

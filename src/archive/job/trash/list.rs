@@ -68,7 +68,7 @@ pub struct Listed {
 
 /// Lists the deleted jobs in every location that can be used.
 #[must_use]
-pub fn list(env: &Env<'_>) -> Listed {
+pub fn list_trash(env: &Env<'_>) -> Listed {
     let mut found: BTreeMap<(Batch, JobId), InTrash> = BTreeMap::new();
     let mut unseen = Vec::new();
     let primary = env.view.primary();

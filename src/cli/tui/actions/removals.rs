@@ -12,14 +12,14 @@ use super::outcome::{ActionOutcome, ActionPlan, Lines};
 use crate::archive::deletions::{DeletionEvent as Deletion, delete_jobs, undelete_jobs};
 use crate::archive::job::release::Reason;
 use crate::archive::job::trash::batch::Batch;
-use crate::archive::job::trash::list::list;
+use crate::archive::job::trash::list::list_trash;
 use crate::archive::orphans::clean::{self as cleaning, CleanEvent as Cleaning};
 use crate::archive::orphans::{self, Orphans, Search};
 use crate::archive::releases::{ReleaseEvent as Release, release_jobs};
 use crate::archive::relocate::retire::Retired;
 use crate::archive::relocate::unfinished;
 use crate::cli::Global;
-use crate::cli::jobs::delete::{freed, state};
+use crate::cli::jobs::delete::{freed, outcome_in};
 use crate::cli::jobs::session::{Session, why};
 use crate::cli::jobs::undelete::lines as undeleted;
 use crate::cli::neighbours::neighbours;
@@ -205,7 +205,7 @@ pub(super) fn delete(session: &Session, jobs: &[JobId]) -> ActionOutcome {
                 *deleted += 1;
                 *bytes = bytes.saturating_add(freed(&plan));
                 for copy in &plan.copies {
-                    if let ("failed", Some(why)) = state(copy, Some(&done)) {
+                    if let ("failed", Some(why)) = outcome_in(copy, Some(&done)) {
                         *failed += 1;
                         let place = session.label(copy.location);
                         lines.add(format!("{job} in {place}: not moved to the trash: {why}"));
@@ -352,7 +352,7 @@ pub(super) fn clean(
 
 pub(super) fn plan_undelete(session: &Session, jobs: &[(JobId, Batch)]) -> ActionPlan {
     let env = session.env();
-    let listed = list(&env).jobs;
+    let listed = list_trash(&env).jobs;
     let wanted = listed.iter().filter(|it| {
         let mut jobs = jobs.iter();
         jobs.any(|(job, batch)| *job == it.job && batch.name() == it.batch.name())
