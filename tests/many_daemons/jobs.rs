@@ -85,7 +85,11 @@ impl Jobs {
 
     pub(crate) fn fail(&self, number: usize, what: &str) {
         let now = jiff::Timestamp::now();
-        self.failures.lock().push((number, format!("{now} {what}")));
+        // The caller may hold it.
+        let known = self.known[number].try_lock();
+        let known = known.map_or_else(String::new, |known| format!(" ({known:?})"));
+        let text = format!("{now} {what}{known}");
+        self.failures.lock().push((number, text));
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -278,13 +278,14 @@ impl Program<'_> {
     /// Reads a job that is done: what another node did before [`SEEN_WITHIN`] must be there.
     fn read(&self) -> io::Result<()> {
         let path = self.path();
-        let (is_complete, notes, deleted) = {
+        let (is_complete, is_rest, notes, deleted) = {
             let known = self.known().lock();
             let is_old =
                 |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > SEEN_WITHIN);
             let old = known.notes.iter().filter(|note| is_old(note.written));
             let lines: Vec<String> = old.map(|note| note.line.clone()).collect();
-            (is_old(known.completed), lines, known.deleted)
+            let is_rest = known.completed.is_none() && known.removed.is_some();
+            (is_old(known.completed), is_rest, lines, known.deleted)
         };
         if !exists(&path.join("train.done"))? {
             if is_complete {
@@ -306,8 +307,12 @@ impl Program<'_> {
                 self.jobs.fail(self.number, &text);
             }
         }
-        let contents = named("read", fs::read(path.join("model.bin")))?;
-        if contents != job::model(self.number) {
+        let contents = named("read", fs::read(path.join("model.bin")));
+        // A folder may have the rest of a job that was being removed: a node has moved it meanwhile.
+        if is_rest && matches!(&contents, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        if contents? != job::model(self.number) {
             self.jobs.fail(
                 self.number,
                 &format!("{} has other contents", path.display()),
