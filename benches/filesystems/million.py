@@ -55,11 +55,14 @@ def resident_memory(bench: Bench, systems: Iterable[System], sizes: Sizes, resul
 
 
 def _resident(pid: Optional[int]) -> int:
-    """The resident memory of a process, in bytes, as /proc has it."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    """The resident memory of a process and of all that it has started, in bytes, as /proc has it: a supervisor may have another one
+    serve."""
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status.read_text(), re.MULTILINE)
     if found is None:
         raise Failure("its process has ended")
-    return int(found[1]) * 1024
+    children = [child for of in Path(f"/proc/{pid}/task").glob("*/children") for child in of.read_text().split()]
+    return int(found[1]) * 1024 + sum(_resident(int(child)) for child in children)
 
 
 def first_listing(bench: Bench, xpmfs: Xpmfs, sizes: Sizes, rounds: int, results: Results) -> None:
