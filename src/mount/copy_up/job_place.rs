@@ -15,7 +15,7 @@ use crate::sys::file_id::FileId;
 use crate::view::PRIMARY;
 use crate::workspace::jobs::JobId;
 
-/// That a node belongs to no job of a folder: its job was found in the primary a moment ago, or it has none.
+/// That the job of a node was found in the primary a moment ago, or that the node belongs to no job of the primary.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::mount) struct StillInPrimary {
     /// The attributes of the job's directory, if it was examined under the job's name.

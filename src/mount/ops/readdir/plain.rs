@@ -145,9 +145,12 @@ mod tests {
         let job = fixture.primary("jobs/t/h");
         let id = fixture.look_up("jobs/t/h")[3];
         mount.opendir(id).unwrap();
-        for made in ["after the opening", "after the first listing"] {
+        for made in ["after the opening", "after a part was read"] {
             fs::write(job.join(made), "").unwrap();
             assert!(names(mount, id).contains(OsStr::new(made)), "{made}");
+            // Another program reads one entry.
+            mount.opendir(id).unwrap();
+            mount.list(id, 0, |_| false).unwrap();
         }
         mount.opendir(id).unwrap();
         // Another process moves the job to the folder.
