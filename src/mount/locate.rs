@@ -20,7 +20,7 @@ use crate::view::{Location, PRIMARY, Root};
 use crate::workspace::layout;
 
 /// How often a job that other processes move meanwhile is looked for.
-const MOVES_MAX: usize = 5;
+pub(super) const MOVES_MAX: usize = 5;
 
 /// A directory to work in.
 #[derive(Debug, Clone)]

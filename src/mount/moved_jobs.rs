@@ -426,6 +426,63 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_is_put_back_is_as_it_was() {
+        // A program uses a job that is being released or moved, so that it is put back.
+        for (is_released, is_reported) in
+            [(true, true), (true, false), (false, true), (false, false)]
+        {
+            let context = format!("released: {is_released}, reported: {is_reported}");
+            let deep = ["primary/jobs/t/h/data", "folder/jobs/t/h/data"];
+            let fixture = Fixture::new(FolderMode::Move, &deep);
+            for directory in deep {
+                fs::write(fixture.top().join(directory).join("file"), "").unwrap();
+            }
+            let mount = &fixture.mount;
+            let ids = fixture.look_up("jobs/t/h/data");
+            let (job, data) = (ids[3], ids[4]);
+            let moved = || mount.job_caches().moved(&JobId::new("t", "h").unwrap());
+            let (place, released) = (
+                fixture.primary("jobs/t/h"),
+                fixture.primary(".xpmfs/released/t"),
+            );
+            if is_released {
+                fs::create_dir_all(&released).unwrap();
+                fs::rename(&place, released.join("h")).unwrap();
+            } else {
+                symlink(
+                    fixture.top().join("folder/jobs/t/h"),
+                    fixture.primary("jobs/t/.tmp.h"),
+                )
+                .unwrap();
+                exchange(fixture.top());
+            }
+            moved();
+            for id in [job, data] {
+                assert_eq!(names(mount, id).len(), 3, "{context}");
+            }
+            if is_released {
+                fs::rename(released.join("h"), &place).unwrap();
+            } else {
+                exchange(fixture.top());
+            }
+            if is_reported {
+                moved();
+                assert!(mount.dir_cache.removed(job).is_none(), "{context}");
+            }
+            fs::write(place.join("data/new"), "").unwrap();
+            for (id, count) in [(job, 3), (data, 4)] {
+                assert_eq!(names(mount, id).len(), count, "{context}");
+            }
+            let absent = mount.lookup(data, OsStr::new("absent")).map(drop);
+            assert_eq!(absent, Err(rustix::io::Errno::NOENT), "{context}");
+            let name = OsStr::new("made");
+            let made = mount.create(&ROOT_CALLER, data, name, 0o644, libc::O_WRONLY, None);
+            assert!(made.is_ok(), "{context}");
+            assert!(place.join("data/made").exists(), "{context}");
+        }
+    }
+
+    #[test]
     fn removed_job_is_not_listed_when_another_has_its_name() {
         let fixture = Fixture::new(FolderMode::Backup, &["primary/jobs/t/h"]);
         let mount = &fixture.mount;

@@ -54,6 +54,9 @@ impl JobCaches {
         };
         let mut known: Vec<Known> = Vec::new();
         for (id, node) in self.nodes_of(job) {
+            if node.location == PRIMARY && node.identity == FileId::of(&stat) {
+                self.dir_cache.put_back(id);
+            }
             let is_replaced = self.is_replaced(id, &node, &stat);
             let first = known.len();
             known.push(Known {

@@ -123,12 +123,16 @@ impl Mount {
         job: &Node,
         there: impl FnOnce(&Node) -> Option<Statx>,
     ) -> bool {
-        if self.is_purged(id) || self.dir_cache.is_moved_job(id) {
+        if self.is_purged(id) {
             return true;
         }
-        there(job).is_some_and(|stat| FileId::of(&stat) != job.identity)
-            && self.dir_cache.removed(id).is_none()
-            && self.find_renamed(job).is_none()
+        match there(job) {
+            // Also if it was moved or released, and put back since.
+            Some(stat) if FileId::of(&stat) == job.identity => false,
+            _ if self.dir_cache.is_moved_job(id) => true,
+            Some(_) => self.dir_cache.removed(id).is_none() && self.find_renamed(job).is_none(),
+            None => false,
+        }
     }
 
     /// The attributes of what has the name of a job, if it can be examined.

@@ -176,6 +176,19 @@ impl DirCache {
         self.keep(id, fd, true);
     }
 
+    /// Notes that the directory of a job is in its place again, after [`DirCache::keep_moved_job`].
+    pub(in crate::mount) fn put_back(&self, id: u64) {
+        let mut removed = self.removed.lock();
+        let kept = match removed.get(&id) {
+            Some(kept) if kept.is_moved_job => removed.remove(&id),
+            _ => None,
+        };
+        drop(removed);
+        if kept.is_some() {
+            self.recorder.drop_file(KeptFile::Removed(id));
+        }
+    }
+
     fn keep(&self, id: u64, fd: Arc<OwnedFd>, is_moved_job: bool) {
         self.recorder.keep_file(KeptFile::Removed(id), fd.as_fd());
         self.removed.lock().insert(id, Removed { fd, is_moved_job });

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::inotify;
+
 use super::{Process, archived};
-use crate::common::eventually;
+use crate::common::{self, eventually};
 use crate::stage::{Stage, assert_tree, job_id, said, whole};
 
 /// How long [`releasing`] keeps the renamed directory.
@@ -85,6 +87,29 @@ fn an_interrupted_release_puts_the_job_back_at_once() {
     assert_tree("the job", &tree, whole(&stage.job()).as_ref());
     assert!(!aside.exists());
     stage.assert_clean();
+}
+
+#[test]
+fn a_job_that_is_put_back_is_read_and_changed_through_a_mount() {
+    let (stage, _) = archived(&["backup"]);
+    let mounted = stage
+        .workspace()
+        .mount_at(&stage.workspace().mountpoint("elsewhere"));
+    let job = mounted.path().join("jobs").join(job_id());
+    let all = common::names(&job);
+    // An editor watches the directory, so that the kernel keeps its node.
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, &job, inotify::WatchFlags::CREATE).unwrap();
+    let (mut process, aside) = releasing(&stage, LONG_GRACE_MS);
+    let pid = process.0.id().to_string();
+    let signal = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(signal.unwrap().success());
+    assert!(!process.0.wait().unwrap().success());
+    assert!(!aside.exists());
+    assert_eq!(common::names(&job), all);
+    fs::write(job.join("new"), "").unwrap();
+    assert!(stage.job().join("new").exists());
+    assert_eq!(common::names(&job).len(), all.len() + 1);
 }
 
 /// Another process may run the job again at its path meanwhile: neither directory is lost.

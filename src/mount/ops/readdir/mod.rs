@@ -23,6 +23,7 @@ use rustix::io::{Errno, Result};
 
 use crate::mount::Mount;
 use crate::mount::find::Found;
+use crate::mount::locate::MOVES_MAX;
 use crate::mount::ops::lookup::NodeEntry;
 use crate::mount::tables::listings::{Continued, Listing, ListingKind, OPEN, OpenSource};
 use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole};
@@ -178,26 +179,36 @@ impl Mount {
         from: u64,
         mut list: impl FnMut(u64) -> Result<bool>,
     ) -> Result<bool> {
-        let listed = match self.is_purged(id) || self.is_being_removed(id, from) {
-            true => Err(Errno::STALE),
-            false => list(id),
-        };
-        match listed {
-            Err(Errno::STALE) => {
-                // Below the same job, another process has replaced the directory, which has nothing to do with the new one.
-                let is_another = |found: &Found, job: &Node| {
-                    [found.location, job.location] != [PRIMARY; 2]
-                        || FileId::of(&found.stat) != job.identity
-                };
-                let entered = self.enter_again(id, is_another)?;
-                let listed = entered
-                    .last()
-                    .map_or(Err(Errno::STALE), |there| list(*there));
-                self.forget_each(&entered);
-                listed
+        let mut listed = Err(Errno::STALE);
+        // Other processes may move the job, or put it back, between two steps.
+        for _ in 0..MOVES_MAX {
+            listed = match self.is_purged(id) || self.is_being_removed(id, from) {
+                true => Err(Errno::STALE),
+                false => list(id),
+            };
+            if let Err(Errno::STALE) = listed {
+                listed = self.list_new_place(id, &mut list);
             }
-            listed => listed,
+            if !matches!(listed, Err(Errno::STALE)) {
+                break;
+            }
         }
+        listed
+    }
+
+    /// Lists what the path of a directory in a job leads to now.
+    fn list_new_place(&self, id: u64, list: &mut impl FnMut(u64) -> Result<bool>) -> Result<bool> {
+        // Below the same job, another process has replaced the directory, which has nothing to do with the new one.
+        let is_another = |found: &Found, job: &Node| {
+            [found.location, job.location] != [PRIMARY; 2]
+                || FileId::of(&found.stat) != job.identity
+        };
+        let entered = self.enter_again(id, is_another)?;
+        let listed = entered
+            .last()
+            .map_or(Err(Errno::STALE), |there| list(*there));
+        self.forget_each(&entered);
+        listed
     }
 
     /// Whether a directory belongs to a job that has been moved or released from the primary, or to a copy in a folder that another
