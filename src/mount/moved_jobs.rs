@@ -483,6 +483,21 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_was_found_before_its_job_was_recovered_is_listed_where_it_is_now() {
+        let fixture = Fixture::new(FolderMode::Backup, &["folder/jobs/t/h/data"]);
+        let mount = &fixture.mount;
+        let job = fixture.look_up("jobs/t/h")[3];
+        let found = mount.find(job, OsStr::new("data")).unwrap();
+        let recovered = fixture.primary("jobs/t/h/data");
+        fs::create_dir_all(&recovered).unwrap();
+        fs::write(recovered.join("new"), "").unwrap();
+        mount.job_caches().moved(&JobId::new("t", "h").unwrap());
+        // By a request that was begun before.
+        let data = mount.enter(job, OsStr::new("data"), found).unwrap().id;
+        assert_eq!(names(mount, data), [".", "..", "new"]);
+    }
+
+    #[test]
     fn removed_job_is_not_listed_when_another_has_its_name() {
         let fixture = Fixture::new(FolderMode::Backup, &["primary/jobs/t/h"]);
         let mount = &fixture.mount;

@@ -198,9 +198,11 @@ impl Mount {
 
     /// Lists what the path of a directory in a job leads to now.
     fn list_new_place(&self, id: u64, list: &mut impl FnMut(u64) -> Result<bool>) -> Result<bool> {
-        // Below the same job, another process has replaced the directory, which has nothing to do with the new one.
+        let listed_in = self.node(id)?.location;
+        // Below the same job, another process has replaced the directory, which has nothing to do with the new one. A directory that was
+        // found in a folder before its job was recovered is none of these.
         let is_another = |found: &Found, job: &Node| {
-            [found.location, job.location] != [PRIMARY; 2]
+            [found.location, job.location, listed_in] != [PRIMARY; 3]
                 || FileId::of(&found.stat) != job.identity
         };
         let entered = self.enter_again(id, is_another)?;
