@@ -7,6 +7,7 @@
 //! - `renames`: `renameat2` with all its flags
 //! - `whiteouts`: renames that leave a whiteout
 //! - `locks`: `flock`
+//! - `memory`: how much a mount uses for what the kernel knows
 //! - `rights`: who may read and write
 //! - `requests`: for how many requests programs wait, and what each costs
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -17,6 +18,7 @@ mod behind;
 mod common;
 mod files;
 mod locks;
+mod memory;
 mod renames;
 mod requests;
 mod rights;
