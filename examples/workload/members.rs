@@ -53,8 +53,10 @@ pub(crate) fn lead(processes: u32) -> anyhow::Result<()> {
         }
         record(&mut results, &name, start.elapsed(), total);
     }
-    for mut member in members {
-        let status = member.child.wait()?;
+    // Those that are ready end when their input ends, if others have failed.
+    let children: Vec<Child> = members.into_iter().map(|member| member.child).collect();
+    for mut child in children {
+        let status = child.wait()?;
         if !status.success() {
             bail!("a member failed: {status}");
         }
