@@ -19,7 +19,7 @@
 //! The disk is read first; then all nodes change at once. Requests that find some nodes changed and others not are
 //! attempted again (`deferred`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
@@ -53,7 +53,8 @@ impl JobCaches {
             return false;
         };
         let mut known: Vec<Known> = Vec::new();
-        for (id, node) in self.nodes_of(job) {
+        let jobs = self.nodes_of(job);
+        for (id, node) in jobs.clone() {
             if node.location == PRIMARY && node.identity == FileId::of(&stat) {
                 self.dir_cache.put_back(id);
             }
@@ -81,7 +82,22 @@ impl JobCaches {
         for known in &known {
             self.change(known);
         }
+        let known: HashSet<u64> = known.iter().map(|known| known.id).collect();
+        self.change_late(&jobs, &top, &known);
         true
+    }
+
+    /// Changes the nodes that were entered while the others were read, as far as they were found in a folder. A later request finds
+    /// the directories changed (`Mount::enter_found`).
+    fn change_late(&self, jobs: &[(u64, Node)], top: &OwnedFd, known: &HashSet<u64>) {
+        let mut late = Vec::new();
+        for (id, _) in jobs {
+            self.add_below(*id, top, &mut late);
+        }
+        late.retain(|late| late.node.location != PRIMARY && !known.contains(&late.id));
+        for late in &late {
+            self.change(late);
+        }
     }
 
     /// Whether a node is a directory in the primary that the recovered job has replaced: a purge has left it, or an archiver has moved or
@@ -280,6 +296,30 @@ mod tests {
         fixture.mount.job_caches().moved(&job);
         assert!(fixture.mount.superseded.successor(id).is_some());
         id
+    }
+
+    #[test]
+    fn what_was_found_in_the_folder_before_the_recovery_is_not_served() {
+        let fixture = archived();
+        let (mount, name) = (&fixture.mount, OsStr::new("latest"));
+        let job = fixture.look_up("jobs/t/h")[3];
+        let found = || fixture.mount.find(job, name).unwrap();
+        // The requests below were begun before the recovery.
+        let [first, second] = [found(), found()];
+        fs::create_dir(fixture.primary("jobs/t/h")).unwrap();
+        symlink("other", fixture.primary(FILE)).unwrap();
+        let (caches, id) = (mount.job_caches(), JobId::new("t", "h").unwrap());
+        caches.moved(&id);
+        let entered = mount.enter_found(job, name, first).map(drop);
+        assert_eq!(entered, Err(rustix::io::Errno::STALE));
+        // Entered before the directory was changed.
+        let entered = mount.enter(job, name, second).unwrap().id;
+        let top = caches.in_primary(&id).unwrap().unwrap();
+        caches.change_late(&caches.nodes_of(&id), &top, &HashSet::new());
+        assert_eq!(
+            mount.superseded.successor(entered),
+            Some(fixture.look_up(FILE)[4])
+        );
     }
 
     /// Removes the job everywhere, and makes a file that gets the inode of its archived symlink.

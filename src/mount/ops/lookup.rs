@@ -8,7 +8,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, Result};
 
 use crate::mount::find::Found;
-use crate::mount::tables::nodes::{Node, NodeRole, Version};
+use crate::mount::tables::nodes::{INTERNAL, Node, NodeRole, Version};
 use crate::mount::tables::numbers::ROOT;
 use crate::mount::{Mount, attributes};
 use crate::sys::at;
@@ -76,7 +76,7 @@ impl Mount {
 
     pub(in crate::mount) fn lookup(&self, parent: u64, name: &OsStr) -> Result<NodeEntry> {
         let found = self.find(parent, name)?;
-        let entry = self.enter(parent, name, found)?;
+        let entry = self.enter_found(parent, name, found)?;
         self.superseded.looked_up(parent, name);
         // What replaces a job is the same job: it is opened there, or listed (`list_there`).
         let is_job = || {
@@ -116,6 +116,24 @@ impl Mount {
         self.node(parent).map_or(Duration::ZERO, |node| {
             self.ttls.of_absence(node.location, node.role)
         })
+    }
+
+    /// As [`Mount::enter`], of what was found in a directory whose job may have been recovered since. Fails with `ESTALE` if it was.
+    pub(in crate::mount) fn enter_found(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        found: Found,
+    ) -> Result<NodeEntry> {
+        let (location, is_inside) = (found.location, found.role == NodeRole::Inside);
+        let entry = self.enter(parent, name, found)?;
+        // Checked once it is entered: a recovery changes the directory first, and then looks for what was entered meanwhile.
+        let link = self.nodes.link(parent);
+        if is_inside && location != INTERNAL && link.is_some_and(|link| link.location != location) {
+            self.forget(entry.id, 1);
+            return Err(Errno::STALE);
+        }
+        Ok(entry)
     }
 
     /// Registers a file that the kernel is about to receive, and returns the reply.

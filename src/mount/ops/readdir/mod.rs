@@ -273,7 +273,7 @@ impl Mount {
     /// Returns the kernel's view of an entry; `None` if it has been removed since.
     fn entry_of(&self, parent: u64, mut item: ReaddirEntry<'_>) -> Option<NodeEntry> {
         let entry = match item.found.take() {
-            Some(found) => self.enter(parent, item.name, found),
+            Some(found) => self.enter_found(parent, item.name, found),
             None => self.lookup(parent, item.name),
         };
         match entry {
