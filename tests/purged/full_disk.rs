@@ -215,9 +215,11 @@ fn removals_on_a_full_disk_are_what_is_reported(disk: Disk) {
     let failed = done.iter().filter(|(_, is_done)| !is_done);
     let failed: Vec<Operation> = failed.map(|(operation, _)| *operation).collect();
     match disk {
-        // The record needs a block, for its directory.
+        // The record needs a block, for its directory. What was removed before may have left one a moment later.
         Disk::Ext4 | Disk::Ext4WithoutJournal => {
-            assert_eq!(failed, [RemoveEmpty, RenameAway, RenameOver]);
+            assert!(failed.contains(&RemoveEmpty), "{failed:?}");
+            let may_fail = [RemoveEmpty, RenameAway, RenameOver];
+            assert!(failed.iter().all(|it| may_fail.contains(it)), "{failed:?}");
         }
         Disk::Tmpfs => assert_eq!(failed, []),
         // The record needs more inodes than one.
